@@ -1,0 +1,1 @@
+"""Cluster machinery: runs, submission and resilience. Knows nothing of SAR."""

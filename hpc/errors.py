@@ -1,0 +1,59 @@
+"""Errors by what the user can do about them, each with the exit code the command ends with.
+
+Codes: 0 done or cleanly requeued, 1 operational, 2 usage or configuration, 3 numerical,
+4 verification failed, 5 incomplete, 75 transient (EX_TEMPFAIL, sysexits.h).
+
+A message says what happened, where, and what to do next.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class HpcError(Exception):
+    """An operational failure; the base of every error this project raises on purpose."""
+
+    exit_code: ClassVar[int] = 1
+
+
+class ConfigError(HpcError):
+    """The command or its configuration is wrong; nothing was started."""
+
+    exit_code: ClassVar[int] = 2
+
+
+class FingerprintMismatchError(ConfigError):
+    """The configuration differs from the one the run was frozen with."""
+
+
+class DataError(HpcError):
+    """An input (scene, tile, shard, model file) cannot be used as it is."""
+
+
+class RunInUseError(HpcError):
+    """Another live process holds the run directory."""
+
+
+class NumericalError(HpcError):
+    """The numbers went wrong: NaN, infinite loss, loss-scale floor."""
+
+    exit_code: ClassVar[int] = 3
+
+
+class VerificationError(HpcError):
+    """An artefact does not match its record, manifest or checksum."""
+
+    exit_code: ClassVar[int] = 4
+
+
+class IncompleteError(HpcError):
+    """Work is left over: some shards or an upstream stage are not finished."""
+
+    exit_code: ClassVar[int] = 5
+
+
+class TransientError(HpcError):
+    """A passing trouble (full disk, unreachable scheduler); the same command may work later."""
+
+    exit_code: ClassVar[int] = 75

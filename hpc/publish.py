@@ -1,0 +1,182 @@
+"""Publishing: a reader sees a whole artefact or none (promise P1).
+
+Order is the contract: bytes to `.name.host.pid.n.tmp` in the target directory, flush, fsync,
+`os.replace`, fsync of the directory; and only then the record, by the same steps. A rename is
+atomic only inside one file system, so the temporary file never lives anywhere else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import itertools
+import json
+import os
+import shutil
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from hpc.errors import HpcError, TransientError
+
+_sequence = itertools.count()
+_passages: dict[str, int] = {}
+
+
+@dataclass(frozen=True)
+class Digest:
+    """Size in bytes and SHA-256 of a published file."""
+
+    bytes: int
+    sha256: str
+
+
+def fault(point: str) -> None:
+    """Do nothing, unless `SARHPC_FAULT=point:nth:action` names this passage of this point.
+
+    Actions: `kill` (SIGKILL to this process), `enospc` (a full disk), `raise` (an HpcError).
+    Several faults are separated by commas; `nth` counts from 1 within one process.
+    """
+    spec = os.environ.get("SARHPC_FAULT")
+    if not spec:
+        return
+    _passages[point] = _passages.get(point, 0) + 1
+    for item in spec.split(","):
+        name, nth, action = (*item.split(":"), "1", "raise")[:3]
+        if name == point and int(nth) == _passages[point]:
+            _trigger(point, action)
+
+
+def _trigger(point: str, action: str) -> None:
+    if action == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if action == "enospc":
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), point)
+    raise HpcError(f"fault injected at {point}")
+
+
+def temporary_path(target: Path) -> Path:
+    """Name for an unfinished `target`: same directory, hidden, unique to host, process and call."""
+    stamp = f"{socket.gethostname()}.{os.getpid()}.{next(_sequence)}"
+    return target.with_name(f".{target.name}.{stamp}.tmp")
+
+
+def fsync_directory(directory: Path) -> None:
+    """Make the names in `directory` durable."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def publishing(target: Path) -> Iterator[IO[bytes]]:
+    """Yield a binary file that becomes `target`, whole and durable, when the block ends well.
+
+    On an exception the temporary file is removed and an existing `target` is untouched.
+
+    Raises:
+        TransientError: the disk or a quota is full; nothing was published.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = temporary_path(target)
+    try:
+        with temporary.open("wb") as file:
+            fault("publish.after_open")
+            yield file
+            file.flush()
+            fault("publish.before_fsync")
+            os.fsync(file.fileno())
+        fault("publish.before_rename")
+        os.replace(temporary, target)
+        fault("publish.after_rename")
+        fsync_directory(target.parent)
+    except BaseException as error:
+        temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise TransientError(
+                f"no space left while writing {target}; nothing was published there. "
+                "Free space or raise the quota, then resume."
+            ) from error
+        raise
+
+
+def publish_bytes(target: Path, data: bytes) -> Digest:
+    """Publish `data` as `target` and return its digest."""
+    with publishing(target) as file:
+        file.write(data)
+    return Digest(len(data), hashlib.sha256(data).hexdigest())
+
+
+def publish_text(target: Path, text: str) -> Digest:
+    """Publish `text` in UTF-8 as `target` and return its digest."""
+    return publish_bytes(target, text.encode())
+
+
+def publish_json(target: Path, value: Any) -> Digest:
+    """Publish `value` as JSON with sorted keys, one newline at the end."""
+    return publish_text(target, json.dumps(value, sort_keys=True, indent=1) + "\n")
+
+
+@contextlib.contextmanager
+def publishing_directory(target: Path) -> Iterator[Path]:
+    """Yield a directory that becomes `target` by one rename when the block ends well.
+
+    An existing `target` is moved aside first and removed after, so that a reader finds the old
+    directory, for a moment none, or the new one, never a mixture.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    staging = temporary_path(target)
+    staging.mkdir()
+    try:
+        yield staging
+        commit_directory(staging, target)
+    except BaseException:
+        shutil.rmtree(staging, ignore_errors=True)
+        raise
+
+
+def commit_directory(staging: Path, target: Path) -> None:
+    """Make everything under `staging` durable and rename it to `target`."""
+    for directory, _, names in os.walk(staging):
+        for name in names:
+            with (Path(directory) / name).open("rb") as file:
+                os.fsync(file.fileno())
+        fsync_directory(Path(directory))
+    fault("publish.directory_before_rename")
+    if target.exists():
+        trash = temporary_path(target)
+        os.replace(target, trash)
+        os.replace(staging, target)
+        shutil.rmtree(trash, ignore_errors=True)
+    else:
+        os.replace(staging, target)
+    fault("publish.directory_after_rename")
+    fsync_directory(target.parent)
+
+
+def digest_file(path: Path) -> Digest:
+    """Size and SHA-256 of a file on disk."""
+    with path.open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    return Digest(path.stat().st_size, sha256)
+
+
+def sweep_temporaries(directory: Path, older_than_s: float) -> list[Path]:
+    """Remove leftovers of killed writers older than `older_than_s` and return their paths."""
+    limit = time.time() - older_than_s
+    swept = []
+    for path in sorted(directory.glob(".*.tmp")):
+        if path.stat().st_mtime <= limit:
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+            swept.append(path)
+    return swept

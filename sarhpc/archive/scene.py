@@ -1,0 +1,102 @@
+"""A scene: one SAR product of the archive, and the seam between readers and tiling."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+RangeDirection = Literal["+col", "-col", "+row", "-row"]
+"""Image axis along which slant range grows, as stored: `+col` = near range at column 0."""
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One STAC Item: where its files are and what is known of its acquisition.
+
+    `assets` maps roles to files: `sar` always (complex or amplitude), and where they exist
+    `optical`, `label`, `height`, `shadow`, `layover`, `incidence`. `properties` are the item's own.
+    """
+
+    id: str
+    assets: Mapping[str, Path]
+    properties: Mapping[str, Any] = field(default_factory=dict)
+    bbox: tuple[float, float, float, float] | None = None
+    """West, south, east, north in degrees WGS84; None for a scene without georeference."""
+
+    @property
+    def datetime(self) -> str | None:
+        """Acquisition time, RFC 3339."""
+        return self.properties.get("datetime")
+
+    @property
+    def band(self) -> str | None:
+        """Radar band letter (`sar:frequency_band`)."""
+        return self.properties.get("sar:frequency_band")
+
+    @property
+    def incidence_deg(self) -> float | None:
+        """Incidence angle at scene centre, degrees."""
+        return self.properties.get("view:incidence_angle")
+
+
+class Archive(Protocol):
+    """What tiling asks of any archive; an institute's own API plugs in by implementing this."""
+
+    def search(
+        self,
+        *,
+        band: str | None = None,
+        bbox: tuple[float, float, float, float] | None = None,
+        datetime: str | None = None,
+        ids: frozenset[str] | None = None,
+    ) -> Iterator[Scene]:
+        """Yield matching scenes in a fixed order (by id)."""
+        ...
+
+
+@dataclass(frozen=True)
+class SarHeader:
+    """What tiling must know of a SAR image before it reads pixels.
+
+    `affine` = (a, b, c, d, e, f): x = a*col + b*row + c, y = d*col + e*row + f, in metres of `crs`
+    or, when `crs` is None, of a local frame with nothing invented. It maps pixel corners, and may
+    be rotated or mirrored. `spacing_m` = (row, col) spacing on the ground.
+    """
+
+    shape: tuple[int, int]
+    is_complex: bool
+    affine: tuple[float, float, float, float, float, float]
+    crs: str | None
+    spacing_m: tuple[float, float]
+    range_direction: RangeDirection
+    looks: float
+    """Equivalent number of looks of the product as stored (1 for single-look)."""
+    calibration: Literal["sigma0", "none"]
+    """`sigma0`: read() returns values whose squared magnitude is sigma0; `none`: unknown scale."""
+    geometry: Literal["ground", "slant"] = "ground"
+    incidence_deg: float | None = None
+    look_side: Literal["left", "right"] | None = None
+
+
+class SarReader(Protocol):
+    """An open SAR image. `read` returns calibrated pixels and their validity."""
+
+    @property
+    def header(self) -> SarHeader:
+        """Geometry and radiometry of the image."""
+        ...
+
+    def read(
+        self, rows: tuple[int, int], cols: tuple[int, int]
+    ) -> tuple[NDArray[np.complex64] | NDArray[np.float32], NDArray[np.bool_]]:
+        """Pixels (H, W), complex64 or float32 amplitude, and the mask of valid ones (H, W)."""
+        ...
+
+    def close(self) -> None:
+        """Release the file."""
+        ...

@@ -1,0 +1,1 @@
+"""Captions: captioners, templates and the fine-tuning of BLIP."""

@@ -1,0 +1,1 @@
+"""Models: the Stable Diffusion bundle, its objective and its autoencoder."""

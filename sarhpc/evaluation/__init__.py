@@ -1,0 +1,1 @@
+"""Evaluation: speckle, texture, spectrum, look direction, and the report."""

@@ -1,0 +1,1 @@
+"""Generation: prompt plans, the sampler and the synthetic corpus."""

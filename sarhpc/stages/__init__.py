@@ -1,0 +1,1 @@
+"""Stages: where the cluster machinery and the science meet."""

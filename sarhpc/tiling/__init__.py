@@ -1,0 +1,1 @@
+"""Tiles: grid, resampling, radiometry, quality and split."""

@@ -1,0 +1,1 @@
+"""Training: the DeepSpeed loop, EMA, validation grids and export."""

@@ -1,0 +1,24 @@
+"""Fixtures every room uses."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+# Two cores run several test processes: more threads only fight each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("DS_ACCELERATOR", "cpu")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+
+@pytest.fixture(scope="session")
+def test_data() -> Path:
+    """Real data that no one here wrote (see its PROVENANCE.md files)."""
+    folder = Path(os.environ.get("SARHPC_TEST_DATA", REPOSITORY.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"no real test data at {folder}: set SARHPC_TEST_DATA to its folder")
+    return folder
