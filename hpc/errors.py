@@ -57,3 +57,13 @@ class TransientError(HpcError):
     """A passing trouble (full disk, unreachable scheduler); the same command may work later."""
 
     exit_code: ClassVar[int] = 75
+
+
+class StopRequestedError(HpcError):
+    """Work was saved and ended early because someone asked; resuming goes on from there.
+
+    Exit code 0: a job that stops so must not end FAILED, or its dependents never run
+    (`afterok` is not re-evaluated after a requeue).
+    """
+
+    exit_code: ClassVar[int] = 0

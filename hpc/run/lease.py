@@ -1,0 +1,102 @@
+"""A lease: one coordinator at a time on one stage of one run directory.
+
+Shards need no lock (P6: publishing twice is harmless), but two coordinators would fight over the
+Dask cluster, the checkpoints and the log. The lease is a file with the holder's identity, touched
+every ten seconds; it is stale when the holder on this host is dead, or when another host's
+holder has not touched it for two minutes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from hpc.errors import RunInUseError
+
+TOUCH_S = 10.0
+STALE_S = 120.0
+
+
+@contextlib.contextmanager
+def lease(path: Path) -> Iterator[None]:
+    """Hold `path` while the block runs.
+
+    Raises:
+        RunInUseError: another live process holds it; says which.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    identity = json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "born": _born()})
+    _acquire(path, identity)
+    ended = threading.Event()
+    keeper = threading.Thread(target=_touch, args=(path, ended), daemon=True)
+    keeper.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        keeper.join()
+        if path.exists() and path.read_text() == identity:
+            path.unlink()
+
+
+def _born(pid: int | None = None) -> float | None:
+    """Start time of a process on this host, s; None when there is none (zombies count as dead)."""
+    import psutil
+
+    try:
+        process = psutil.Process(pid)
+        return None if process.status() == psutil.STATUS_ZOMBIE else process.create_time()
+    except psutil.NoSuchProcess:
+        return None
+
+
+def _acquire(path: Path, identity: str) -> None:
+    for _ in range(10):
+        try:
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        except FileExistsError:
+            holder = live_holder(path)
+            if holder is not None:
+                raise RunInUseError(
+                    f"{path.parent} is in use by {holder}; wait for it, look at it with "
+                    "`sarhpc status`, or cancel it"
+                ) from None
+            path.unlink(missing_ok=True)
+            continue
+        with os.fdopen(descriptor, "w") as file:
+            file.write(identity)
+        return
+    raise RunInUseError(f"{path} is contested by several starting processes; try again")
+
+
+def live_holder(path: Path) -> str | None:
+    """`process PID on HOST` when a live process holds `path`, else None."""
+    try:
+        age = time.time() - path.stat().st_mtime
+        text = path.read_text()
+    except FileNotFoundError:
+        return None
+    try:
+        holder = json.loads(text)
+    except ValueError:
+        # The holder is between creating and writing, or died there.
+        return "a starting process" if age < TOUCH_S else None
+    if holder["host"] == socket.gethostname():
+        born = _born(holder["pid"])
+        alive = born is not None and abs(born - holder["born"]) < 1.0
+    else:
+        alive = age < STALE_S
+    return f"process {holder['pid']} on {holder['host']}" if alive else None
+
+
+def _touch(path: Path, ended: threading.Event) -> None:
+    while not ended.wait(TOUCH_S):
+        if not path.exists():
+            return
+        os.utime(path)

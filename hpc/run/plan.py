@@ -1,0 +1,102 @@
+"""A plan: the immutable list of shards of a stage. Its digest is its id."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from hpc.errors import FingerprintMismatchError, VerificationError
+from hpc.publish import publish_text
+
+PLAN_SCHEMA = "sarhpc.plan/1"
+
+
+@dataclass(frozen=True)
+class ShardTask:
+    """One unit of work and of retry: a six-digit shard id and the JSON inputs that fix it."""
+
+    id: str
+    inputs: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def number(self) -> int:
+        """The shard id as a number."""
+        return int(self.id)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Every shard of one stage, what it was planned from, and what was refused at planning."""
+
+    stage: str
+    shards: tuple[ShardTask, ...]
+    fingerprint: str = ""
+    """Fingerprint of the configuration the plan was made under."""
+    rejected: Mapping[str, str] = field(default_factory=dict)
+    """Inputs left out, for example scenes, each with its reason."""
+
+    @cached_property
+    def id(self) -> str:
+        """Sixteen hex digits of the SHA-256 of the plan's content."""
+        return hashlib.sha256(self._text().encode()).hexdigest()[:16]
+
+    def _text(self) -> str:
+        document = {
+            "schema": PLAN_SCHEMA,
+            "stage": self.stage,
+            "fingerprint": self.fingerprint,
+            "rejected": dict(self.rejected),
+            "shards": [[shard.id, dict(shard.inputs)] for shard in self.shards],
+        }
+        return json.dumps(document, sort_keys=True, separators=(",", ":"))
+
+
+def make_plan(
+    stage: str,
+    inputs: Sequence[Mapping[str, Any]],
+    *,
+    fingerprint: str = "",
+    rejected: Mapping[str, str] | None = None,
+) -> Plan:
+    """A plan whose shards are numbered in the order of `inputs`."""
+    shards = tuple(ShardTask(f"{n:06d}", dict(values)) for n, values in enumerate(inputs))
+    return Plan(stage, shards, fingerprint, dict(rejected or {}))
+
+
+def publish_plan(plan: Plan, path: Path) -> None:
+    """Publish `plan` at `path`, or find the same plan there.
+
+    Raises:
+        FingerprintMismatchError: another plan is published at `path`; it is not replaced.
+    """
+    if path.exists():
+        standing = read_plan(path)
+        if standing.id != plan.id:
+            raise FingerprintMismatchError(
+                f"{path} holds plan {standing.id} ({len(standing.shards)} shards), and the "
+                f"configuration now gives {plan.id} ({len(plan.shards)} shards); a plan never "
+                "changes: start a new run directory, or restore the configuration or the inputs"
+            )
+        return
+    publish_text(path, plan._text() + "\n")
+
+
+def read_plan(path: Path) -> Plan:
+    """The plan published at `path`.
+
+    Raises:
+        VerificationError: the file is not a plan of this schema.
+    """
+    try:
+        document = json.loads(path.read_text())
+        if document["schema"] != PLAN_SCHEMA:
+            raise VerificationError(f"{path} has schema {document['schema']}, not {PLAN_SCHEMA}")
+        shards = tuple(ShardTask(id, inputs) for id, inputs in document["shards"])
+        return Plan(document["stage"], shards, document["fingerprint"], document["rejected"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise VerificationError(f"{path} is not a plan: {error!r}") from error
