@@ -75,8 +75,8 @@ def create_run(
     root: Path,
     config_yaml: str,
     fingerprint: str,
-    overrides: Sequence[str],
-    facts: Mapping[str, Any],
+    overrides: Sequence[str] = (),
+    facts: Mapping[str, Any] | None = None,
 ) -> RunDir:
     """A run directory with its configuration frozen; the same call again finds it standing.
 

@@ -1,0 +1,178 @@
+from __future__ import annotations
+
+import json
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hpc.errors import (
+    ConfigError,
+    FingerprintMismatchError,
+    HpcError,
+    IncompleteError,
+    RunInUseError,
+    VerificationError,
+)
+from hpc.publish import publish_bytes
+from hpc.run.attempts import read_attempts
+from hpc.run.lease import lease, live_holder
+from hpc.run.ledger import Failure, Ledger, Record
+from hpc.run.pipeline import Stage, Work, left, run_stage, stage_state
+from hpc.run.plan import make_plan, publish_plan, read_plan
+from hpc.run.rundir import RunDir, create_run, now, open_run
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunDir:
+    return create_run(tmp_path / "run", "a: 1\n", "f00d")
+
+
+def record(plan_id: str, shard: str, samples: int = 2) -> Record:
+    return Record(shard, plan_id, f"/d/{shard}.tar", samples, 9, "aa", 0, "h", now(), now())
+
+
+def publish_all(work: Work) -> None:
+    for shard in work.ledger.missing(work.plan):
+        publish_bytes(work.run.root / "data" / f"{shard.id}.bin", shard.id.encode())
+        work.ledger.publish(record(work.plan.id, shard.id))
+
+
+def stage(name: str = "tile", needs: tuple[str, ...] = (), work=publish_all, n: int = 3) -> Stage:
+    return Stage(name, needs, lambda _: make_plan(name, [{"n": i} for i in range(n)]), work)
+
+
+def test_a_run_is_private_and_frozen(run: RunDir) -> None:
+    assert stat.S_IMODE(run.root.stat().st_mode) == 0o700
+    assert create_run(run.root, "a: 1\n", "f00d").info == run.info
+    with pytest.raises(FingerprintMismatchError, match="never changes"):
+        create_run(run.root, "a: 2\n", "beef")
+    assert run.config_file.read_text() == "a: 1\n"
+
+
+def test_a_strange_directory_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("")
+    with pytest.raises(ConfigError, match="not empty and not a run"):
+        create_run(tmp_path, "", "f")
+    with pytest.raises(ConfigError, match="sarhpc init"):
+        open_run(tmp_path)
+
+
+def test_plan_id_follows_content_and_a_plan_never_changes(tmp_path: Path) -> None:
+    plan = make_plan("tile", [{"scene": "a"}, {"scene": "b"}], fingerprint="f")
+    publish_plan(plan, tmp_path / "plan.json")
+    assert read_plan(tmp_path / "plan.json").id == plan.id
+    other = make_plan("tile", [{"scene": "a"}], fingerprint="f")
+    assert other.id != plan.id
+    with pytest.raises(FingerprintMismatchError, match="never changes"):
+        publish_plan(other, tmp_path / "plan.json")
+    (tmp_path / "plan.json").write_text('{"schema": "x"')
+    with pytest.raises(VerificationError):
+        read_plan(tmp_path / "plan.json")
+
+
+def test_sealing_compacts_records_and_refuses_gaps(tmp_path: Path) -> None:
+    plan = make_plan("tile", [{}] * 3)
+    ledger = Ledger(tmp_path)
+    ledger.publish(record(plan.id, "000000"))
+    ledger.publish(record(plan.id, "000002"))
+    with pytest.raises(IncompleteError, match="first 000001"):
+        ledger.seal(plan)
+    ledger.publish(record(plan.id, "000001"))
+    ledger.seal(plan)
+    assert not (tmp_path / "records").exists()
+    assert list(Ledger(tmp_path).records()) == ["000000", "000001", "000002"]
+    assert ledger.missing(plan) == []
+
+
+def test_a_stale_record_of_another_plan_is_not_sealed(tmp_path: Path) -> None:
+    plan = make_plan("tile", [{}])
+    ledger = Ledger(tmp_path)
+    ledger.publish(record("someotherplan", "000000"))
+    with pytest.raises(VerificationError, match="someotherplan"):
+        ledger.seal(plan)
+
+
+def test_a_failure_counts_tries_until_the_record_comes(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    failure = Failure("000001", "p", 0, 1, "DataError", "torn", now())
+    ledger.fail(failure)
+    ledger.fail(failure)
+    assert ledger.failures()["000001"].tries == 2
+    ledger.publish(record("p", "000001"))
+    assert ledger.failures() == {}
+
+
+def test_a_stage_runs_once_and_then_has_nothing_to_do(run: RunDir) -> None:
+    assert "3 of 3" in run_stage(run, stage())
+    assert "nothing to do" in run_stage(run, stage())
+    state = stage_state(run, stage())
+    assert (state.state, state.done, state.planned, state.samples) == ("COMPLETE", 3, 3, 6)
+    assert [row.get("reason") for row in read_attempts(run.stage("tile"))] == [None, "done"]
+
+
+def test_downstream_waits_for_the_seal(run: RunDir) -> None:
+    first, second = stage("tile"), stage("caption", needs=("tile",))
+    with pytest.raises(IncompleteError, match="needs tile"):
+        run_stage(run, second)
+    assert stage_state(run, second).state == "WAITING"
+    run_stage(run, first)
+    assert [s.name for s in left(run, [first, second])] == ["caption"]
+    assert stage_state(run, second).state == "READY"
+
+
+def test_what_was_done_is_kept_when_work_breaks(run: RunDir) -> None:
+    def breaks(work: Work) -> None:
+        work.ledger.publish(record(work.plan.id, "000000"))
+        raise HpcError("the roof fell in")
+
+    with pytest.raises(HpcError, match="roof"):
+        run_stage(run, stage(work=breaks))
+    assert stage_state(run, stage()).state == "PARTIAL"
+    assert "2 of 3" in run_stage(run, stage())
+
+
+def test_three_attempts_without_progress_end_the_loop(run: RunDir) -> None:
+    def breaks(work: Work) -> None:
+        raise HpcError("always")
+
+    for _ in range(3):
+        with pytest.raises(HpcError, match="always"):
+            run_stage(run, stage(work=breaks))
+    with pytest.raises(HpcError, match=r"no progress.*always"):
+        run_stage(run, stage())
+    assert "3 of 3" in run_stage(run, stage(), force=True)
+
+
+def test_a_second_run_on_a_directory_in_use_is_refused(run: RunDir) -> None:
+    path = run.stage("tile") / ".lease.json"
+    code = (
+        "import sys, time; from pathlib import Path; from hpc.run.lease import lease\n"
+        f"with lease(Path({str(path)!r})):\n print('held', flush=True); time.sleep(60)"
+    )
+    holder = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    try:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(RunInUseError, match=f"process {holder.pid}"):
+            run_stage(run, stage())
+        assert stage_state(run, stage()).state == "RUNNING"
+    finally:
+        holder.kill()
+        holder.wait()
+    assert live_holder(path) is None
+    assert "3 of 3" in run_stage(run, stage())
+
+
+def test_another_hosts_lease_expires_with_its_heartbeat(tmp_path: Path) -> None:
+    path = tmp_path / ".lease.json"
+    path.write_text(json.dumps({"host": "node-7", "pid": 1, "born": 0.0}))
+    with pytest.raises(RunInUseError, match="node-7"), lease(path):
+        pass
+    os.utime(path, (0, 0))
+    with lease(path):
+        assert live_holder(path) == f"process {os.getpid()} on {os.uname().nodename}"
+    assert not path.exists()
