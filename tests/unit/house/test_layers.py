@@ -1,0 +1,137 @@
+"""The import rules of design.md section 2, read from the syntax tree."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[3]
+SOURCES = [
+    path for package in ("hpc", "sarhpc") for path in sorted((REPOSITORY / package).rglob("*.py"))
+]
+
+UPSTREAM = {
+    "archive": set(),
+    "tiling": {"archive", "shards"},
+    "captioning": {"shards"},
+    "shards": set(),
+    "diffusion": set(),
+    "training": {"diffusion", "shards"},
+    "generation": {"diffusion", "shards"},
+    "evaluation": {"shards"},
+}
+"""What each room of the science may import of the others."""
+
+OWNERS = {
+    "submitit": ["hpc/cluster/submit.py"],
+    "dask": ["hpc/cluster/dask.py"],
+    "distributed": ["hpc/cluster/dask.py"],
+    "dask_jobqueue": ["hpc/cluster/dask.py"],
+    "deepspeed": ["sarhpc/training/"],
+    "tarfile": ["sarhpc/shards/"],
+    "webdataset": ["sarhpc/shards/"],
+    "sarkit": ["sarhpc/archive/"],
+    "rasterio": ["sarhpc/archive/"],
+    "pystac": ["sarhpc/archive/"],
+}
+"""External system -> the only places that may import it."""
+
+HEAVY = {"torch", "diffusers", "transformers", "rasterio", "dask", "distributed", "scipy", "sarkit"}
+
+
+def imports(path: Path, *, top_level: bool = False) -> Iterator[str]:
+    tree = ast.parse(path.read_text())
+    for node in tree.body if top_level else ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            yield str(node.module)
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def place(path: Path) -> str:
+    return path.relative_to(REPOSITORY).as_posix()
+
+
+def test_hpc_never_imports_sarhpc() -> None:
+    guilty = [
+        f"{place(path)}: {name}"
+        for path in SOURCES
+        if place(path).startswith("hpc/")
+        for name in imports(path)
+        if name.split(".")[0] == "sarhpc"
+    ]
+    assert guilty == []
+
+
+def test_only_stages_and_the_cli_join_hpc_and_the_science() -> None:
+    allowed = ("hpc.errors", "hpc.publish", "hpc")
+    guilty = [
+        f"{place(path)}: {name}"
+        for path in SOURCES
+        if place(path).startswith("sarhpc/")
+        and not place(path).startswith(("sarhpc/stages/", "sarhpc/cli"))
+        for name in imports(path)
+        if name.split(".")[0] == "hpc" and not name.startswith(allowed[:2]) and name != "hpc"
+    ]
+    assert guilty == []
+
+
+@pytest.mark.parametrize("room", sorted(UPSTREAM))
+def test_rooms_import_only_upstream(room: str) -> None:
+    guilty = [
+        f"{place(path)}: {name}"
+        for path in SOURCES
+        if place(path).startswith(f"sarhpc/{room}/")
+        for name in imports(path)
+        if name.startswith("sarhpc.")
+        and name.split(".")[1] not in {room, *UPSTREAM[room]}
+        and name != "sarhpc.__version__"
+    ]
+    assert guilty == []
+
+
+@pytest.mark.parametrize("system", sorted(OWNERS))
+def test_every_external_system_has_one_owner(system: str) -> None:
+    guilty = [
+        f"{place(path)}: {name}"
+        for path in SOURCES
+        if not place(path).startswith(tuple(OWNERS[system]))
+        for name in imports(path)
+        if name.split(".")[0] == system
+    ]
+    assert guilty == []
+
+
+def test_cli_imports_nothing_heavy_at_its_top() -> None:
+    light = [p for p in SOURCES if place(p).endswith(("/config.py", "sarhpc/cli.py"))]
+    guilty = [
+        f"{place(path)}: {name}"
+        for path in light
+        for name in imports(path, top_level=True)
+        if name.split(".")[0] in HEAVY
+    ]
+    assert guilty == []
+
+
+def test_no_room_is_called_by_a_name_that_says_nothing() -> None:
+    names = {"utils", "helpers", "common", "misc", "base", "core"}
+    assert [place(p) for p in SOURCES if p.stem in names or p.parent.name in names] == []
+
+
+def test_files_and_functions_stay_short() -> None:
+    long = []
+    for path in SOURCES:
+        text = path.read_text()
+        if text.count("\n") > 400:
+            long.append(f"{place(path)}: {text.count(chr(10))} lines")
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                lines = (node.end_lineno or 0) - node.lineno + 1
+                if lines > 70:
+                    long.append(f"{place(path)}:{node.lineno} {node.name}: {lines} lines")
+    assert long == []
