@@ -1,0 +1,89 @@
+"""Writing a shard: one tar whose bytes depend on its samples alone, published whole."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from hpc.errors import DataError
+from hpc.publish import fault, publishing
+from sarhpc.shards.sample import Sample
+from sarhpc.shards.tar import END_OF_ARCHIVE, member_header, padding
+
+_KEY = re.compile(r"[A-Za-z0-9_-]+")
+_EXTENSION = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*")
+
+
+@dataclass(frozen=True)
+class ShardSummary:
+    """What a record says of a shard: how many samples, how many bytes, and their SHA-256."""
+
+    samples: int
+    bytes: int
+    sha256: str
+
+
+def write_shard(path: Path, samples: Iterable[Sample]) -> ShardSummary:
+    """Publish `samples` as the tar `path` and return its summary; all of it appears, or nothing.
+
+    Samples come in strictly increasing key order, members are sorted within each, and times and
+    owners are fixed: equal samples give equal bytes. A shard without samples is a valid empty tar.
+    One sample is held in memory at a time.
+
+    Raises:
+        DataError: a key repeats or goes backwards, or a key, member name or member list is unfit.
+        TransientError: the disk or a quota is full.
+        Exception: whatever `samples` raises; then nothing was published.
+    """
+    with publishing(path) as file:
+        tar = _HashedFile(file)
+        count, previous = 0, ""
+        for sample in samples:
+            _check_sample(sample, previous, path)
+            _write_sample(tar, sample)
+            count, previous = count + 1, sample.key
+            fault("shard.mid_write")
+        tar.write(END_OF_ARCHIVE)
+    return ShardSummary(count, tar.bytes, tar.sha256.hexdigest())
+
+
+class _HashedFile:
+    """A file being written, with the size and hash of what went into it."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file = file
+        self.bytes = 0
+        self.sha256 = hashlib.sha256()
+
+    def write(self, data: bytes) -> None:
+        self.file.write(data)
+        self.sha256.update(data)
+        self.bytes += len(data)
+
+
+def _write_sample(tar: _HashedFile, sample: Sample) -> None:
+    for extension in sorted(sample.members):
+        data = sample.members[extension]
+        tar.write(member_header(f"{sample.key}.{extension}", len(data)))
+        tar.write(data)
+        tar.write(padding(len(data)))
+
+
+def _check_sample(sample: Sample, previous: str, path: Path) -> None:
+    if not _KEY.fullmatch(sample.key):
+        raise DataError(f"{path}: key {sample.key!r} must be letters, digits, `_` and `-` only.")
+    if sample.key == previous:
+        raise DataError(f"{path}: key {sample.key} comes twice; keys of a shard are unique.")
+    if sample.key < previous:
+        raise DataError(f"{path}: key {sample.key} after {previous}; write samples in key order.")
+    if not sample.members:
+        raise DataError(f"{path}: sample {sample.key} has no members.")
+    for extension in sample.members:
+        if not _EXTENSION.fullmatch(extension):
+            raise DataError(
+                f"{path}: member {extension!r} of {sample.key} must be lower-case words with dots."
+            )
