@@ -54,6 +54,7 @@ class Archive(Protocol):
         bbox: tuple[float, float, float, float] | None = None,
         datetime: str | None = None,
         ids: frozenset[str] | None = None,
+        polarization: str | None = None,
     ) -> Iterator[Scene]:
         """Yield matching scenes in a fixed order (by id)."""
         ...

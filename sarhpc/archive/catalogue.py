@@ -1,0 +1,278 @@
+"""The archive as a static STAC catalogue on disk: writing it, reading it, finding scenes.
+
+Layout: `root/catalog.json` links `root/<id>/<id>.json`. All links and asset references are
+relative, so that a catalogue moves together with its data. Core STAC 1.1.0; 1.0 is read as well.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from hpc.errors import ConfigError, DataError
+from hpc.publish import publish_json
+from sarhpc.archive.config import ArchiveConfig
+from sarhpc.archive.interval import Interval, item_interval, parse_interval
+from sarhpc.archive.item import (
+    CATALOG_FILE,
+    STAC_VERSION,
+    BoundingBox,
+    make_item,
+    relative_reference,
+    write_item,
+)
+from sarhpc.archive.scene import Archive, Scene
+
+__all__ = [
+    "ENTRY_POINTS",
+    "StacArchive",
+    "make_item",
+    "open_archive",
+    "select_scenes",
+    "write_catalogue",
+    "write_item",
+]
+
+ENTRY_POINTS = "sarhpc.archives"
+"""Group of entry points through which an institute's own archive plugs in."""
+
+
+def write_catalogue(
+    items: Iterable[Mapping[str, Any] | Path],
+    root: Path,
+    *,
+    catalogue_id: str = "sar-archive",
+    description: str = "SAR scenes",
+) -> Path:
+    """Publish a catalogue of `items` under `root` and return the path of its catalog.json.
+
+    An item is a value of `make_item`, published here, or the path of one already published by
+    `write_item` (for example by another process). catalog.json comes last: a reader finds either
+    the catalogue as it was or all of the new one. Equal items give equal bytes.
+
+    Raises:
+        DataError: two items share an id.
+    """
+    paths = [item if isinstance(item, Path) else write_item(item, root) for item in items]
+    ids = [path.stem for path in paths]
+    repeated = sorted(name for name, times in Counter(ids).items() if times > 1)
+    if repeated:
+        raise DataError(f"scene ids occur twice in {root}: {', '.join(repeated)}; rename them")
+    folder = Path(os.path.abspath(root))
+    links = [{"rel": "root", "href": f"./{CATALOG_FILE}", "type": "application/json"}]
+    links += [
+        {
+            "rel": "item",
+            "href": f"./{relative_reference(path, folder)}",
+            "type": "application/geo+json",
+        }
+        for _, path in sorted(zip(ids, paths, strict=True))
+    ]
+    catalogue = {
+        "type": "Catalog",
+        "stac_version": STAC_VERSION,
+        "id": catalogue_id,
+        "description": description,
+        "links": links,
+    }
+    publish_json(root / CATALOG_FILE, catalogue)
+    return root / CATALOG_FILE
+
+
+class StacArchive:
+    """A static STAC catalogue read from local files; nested catalogues are followed."""
+
+    def __init__(self, root: Path | str) -> None:
+        """Open the catalogue in folder `root`, or in the JSON file `root`.
+
+        Raises:
+            ConfigError: there is no such catalogue.
+        """
+        path = Path(root)
+        self.path = path / CATALOG_FILE if path.is_dir() else path
+        if not self.path.is_file():
+            raise ConfigError(
+                f"no STAC catalogue at {self.path}; write one with `sarhpc catalog FOLDER`"
+            )
+
+    def search(
+        self,
+        *,
+        band: str | None = None,
+        bbox: BoundingBox | None = None,
+        datetime: str | None = None,
+        ids: frozenset[str] | None = None,
+        polarization: str | None = None,
+    ) -> Iterator[Scene]:
+        """Yield the scenes that fulfil every given condition, in the order of their ids.
+
+        Raises:
+            DataError: an item cannot be read, or refers to a file that is not local.
+            ConfigError: `datetime` is neither a time nor an interval.
+        """
+        wanted = None if datetime is None else parse_interval(datetime)
+        found = {}
+        for path in self._item_paths(self.path, set()):
+            item = _read_json(path)
+            if item.get("id") in found:
+                raise DataError(f"scene id {item['id']} occurs twice in {self.path}; rename one")
+            if (
+                (ids is None or item.get("id") in ids)
+                and _matches_sensor(item, band, polarization)
+                and (bbox is None or _touches(item.get("bbox"), bbox))
+                and (wanted is None or _is_within(item, wanted))
+            ):
+                scene = _scene(item, path)
+                found[scene.id] = scene
+        yield from (found[name] for name in sorted(found))
+
+    def _item_paths(self, catalogue: Path, seen: set[Path]) -> Iterator[Path]:
+        if catalogue in seen:
+            return
+        seen.add(catalogue)
+        for link in _read_json(catalogue).get("links", []):
+            if link.get("rel") == "item":
+                yield _local_path(link["href"], catalogue)
+            elif link.get("rel") == "child":
+                yield from self._item_paths(_local_path(link["href"], catalogue), seen)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"cannot read {path} of the STAC catalogue ({error}); restore it, or catalogue again"
+        ) from error
+    if not isinstance(value, dict):
+        raise DataError(f"{path} is no STAC object; restore it, or catalogue again")
+    return value
+
+
+def _local_path(href: str, where: Path) -> Path:
+    if urlsplit(href).scheme:
+        raise DataError(
+            f"{href} in {where} is not a local file; download it and use relative references"
+        )
+    return Path(os.path.normpath(where.parent / unquote(href)))
+
+
+def _scene(item: Mapping[str, Any], path: Path) -> Scene:
+    try:
+        bbox = item.get("bbox")
+        entries = item["assets"]
+        assets = {role: _local_path(asset["href"], path) for role, asset in entries.items()}
+        data = [role for role in sorted(entries) if "data" in entries[role].get("roles", ())]
+        if "sar" not in assets and len(data) == 1:
+            assets["sar"] = assets[data[0]]
+        return Scene(
+            id=item["id"],
+            assets=assets,
+            properties=item["properties"],
+            bbox=None if bbox is None else _flat(bbox),
+        )
+    except (KeyError, TypeError) as error:
+        raise DataError(f"{path} is no valid STAC item: {error!r} is missing or wrong") from error
+
+
+def _flat(bbox: list[float]) -> BoundingBox:
+    """West, south, east, north of a STAC bbox, which may carry heights."""
+    half = len(bbox) // 2
+    return (bbox[0], bbox[1], bbox[half], bbox[half + 1])
+
+
+def _matches_sensor(item: Mapping[str, Any], band: str | None, polarization: str | None) -> bool:
+    properties = item.get("properties", {})
+    return (band is None or properties.get("sar:frequency_band") == band) and (
+        polarization is None or polarization in properties.get("sar:polarizations", ())
+    )
+
+
+def _touches(bbox: list[float] | None, query: BoundingBox) -> bool:
+    if bbox is None:
+        return False
+    west, south, east, north = _flat(bbox)
+    if south > query[3] or north < query[1]:
+        return False
+    return any(
+        a <= d and c <= b
+        for a, b in _longitudes(west, east)
+        for c, d in _longitudes(query[0], query[2])
+    )
+
+
+def _longitudes(west: float, east: float) -> list[tuple[float, float]]:
+    """The longitude range as one interval, or as two where it crosses the antimeridian."""
+    return [(west, east)] if west <= east else [(west, 180.0), (-180.0, east)]
+
+
+def _is_within(item: Mapping[str, Any], wanted: Interval) -> bool:
+    try:
+        interval = item_interval(item.get("properties", {}))
+    except (ValueError, TypeError) as error:
+        raise DataError(
+            f"the time of scene {item.get('id')} is not RFC 3339 ({error}); correct its STAC item"
+        ) from error
+    return interval is not None and interval[0] <= wanted[1] and wanted[0] <= interval[1]
+
+
+def open_archive(uri: str | Path) -> Archive:
+    """The archive at `uri`: a folder or catalog.json, or `scheme:rest` for an installed plug-in.
+
+    A plug-in is an entry point of the group `sarhpc.archives` whose name is the scheme: a callable
+    that takes the rest as a string and returns an `Archive`.
+
+    Raises:
+        ConfigError: nothing is there, no plug-in has that name, or it cannot be loaded.
+    """
+    if Path(uri).exists():
+        return StacArchive(uri)
+    plugins = {point.name: point for point in entry_points(group=ENTRY_POINTS)}
+    scheme, colon, rest = str(uri).partition(":")
+    if not colon:
+        raise ConfigError(
+            f"no archive at {uri}: neither a folder, nor a catalog.json, nor SCHEME:REST with a "
+            f"scheme of {', '.join(sorted(plugins))}"
+        )
+    if scheme not in plugins:
+        raise ConfigError(
+            f"no archive plug-in is called {scheme!r}; installed are {', '.join(sorted(plugins))} "
+            f"(entry-point group {ENTRY_POINTS})"
+        )
+    try:
+        factory = plugins[scheme].load()
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(
+            f"archive plug-in {scheme!r} ({plugins[scheme].value}) does not load: {error}; "
+            "reinstall the package it comes from"
+        ) from error
+    archive: Archive = factory(rest)
+    return archive
+
+
+def select_scenes(cfg: ArchiveConfig) -> list[Scene]:
+    """The scenes that `cfg` asks for, in the order of their ids.
+
+    Raises:
+        ConfigError: the archive cannot be opened, or `bbox` does not have four numbers.
+    """
+    bbox = None
+    if cfg.bbox is not None:
+        if len(cfg.bbox) != 4:
+            raise ConfigError("archive.bbox wants four numbers: west, south, east, north")
+        bbox = _flat(cfg.bbox)
+    return list(
+        open_archive(cfg.uri).search(
+            band=cfg.band,
+            bbox=bbox,
+            datetime=cfg.datetime,
+            ids=None if cfg.ids is None else frozenset(cfg.ids),
+            polarization=cfg.polarization,
+        )
+    )
