@@ -1,0 +1,178 @@
+"""The evaluation: each distance raw, its real-versus-real floor, their ratio, and an interval."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hpc.errors import DataError
+from sarhpc.evaluation.config import EvaluateConfig
+from sarhpc.evaluation.distances import DISTANCES, Distance, Weights, look_mode, uniform
+from sarhpc.evaluation.features import Features, measure
+
+FLOOR_SPLITS = 20
+MIN_TILES = 4
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One distance of one set against the real tiles."""
+
+    raw: float
+    low: float
+    """Lower end of the 95 % bootstrap interval of `raw`."""
+    high: float
+    floor: float
+    """The same distance between two random halves of the real tiles, mean over 20 splits."""
+    ratio: float
+    """raw / floor; about 1 when the set is as close to real as real halves to each other."""
+
+
+@dataclass(frozen=True)
+class LookDirection:
+    """E8: whether shadows fall on the far side."""
+
+    skew_range: float
+    skew_azimuth: float
+    sign_agreement: float
+    """Fraction of structured tiles whose range skewness has the sign of the real mean."""
+    conforms: bool
+
+
+@dataclass(frozen=True)
+class SetEvaluation:
+    """All measures of one set of tiles."""
+
+    tiles: int
+    measures: Mapping[str, Measure]
+    look: LookDirection
+    enl_mode: float
+    mean_db: float
+    clipped: float
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Every set against the real tiles, and the comparisons between sets."""
+
+    real_tiles: int
+    sets: Mapping[str, SetEvaluation]
+    better: Mapping[str, Mapping[str, float]]
+    """`a<b` -> metric -> share of bootstrap draws in which set a is closer to real than b."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for `evaluation.json`."""
+        return asdict(self)
+
+
+def evaluate(
+    real: NDArray[np.uint8], sets: Mapping[str, NDArray[np.uint8]], config: EvaluateConfig
+) -> Evaluation:
+    """Evaluation of each set of tiles (N, H, W) uint8 against the real tiles (M, H, W).
+
+    The real tiles are measured against themselves as the set `real`.
+
+    Raises:
+        DataError: fewer than four tiles in a set, or tiles of different sizes.
+    """
+    for name, tiles in {"real": real, **sets}.items():
+        if len(tiles) < MIN_TILES:
+            raise DataError(f"set {name!r} has {len(tiles)} tiles; an evaluation needs {MIN_TILES}")
+        if tiles.shape[1:] != real.shape[1:]:
+            raise DataError(f"set {name!r} has tiles {tiles.shape[1:]}, real {real.shape[1:]}")
+    reference = measure(real)
+    measured = {"real": reference} | {name: measure(tiles) for name, tiles in sets.items()}
+    draws = _Draws(reference, measured, config)
+    floors = {name: _floor(reference, d[0], config.seed) for name, d in DISTANCES.items()}
+    return Evaluation(
+        real_tiles=len(reference),
+        sets={name: _evaluate_set(name, draws, floors) for name in measured},
+        better=_comparisons(draws, [name for name in measured if name != "real"]),
+    )
+
+
+class _Draws:
+    """Bootstrap draws shared by all sets, so that sets are compared on the same real tiles."""
+
+    def __init__(
+        self, reference: Features, measured: Mapping[str, Features], config: EvaluateConfig
+    ) -> None:
+        self.reference, self.measured = reference, measured
+        rng = np.random.default_rng(config.seed)
+        self.real_weights = _resamplings(len(reference), config.bootstrap, rng)
+        self.values: dict[tuple[str, str], NDArray[np.float64]] = {}
+        for name, features in measured.items():
+            weights = _resamplings(len(features), config.bootstrap, rng)
+            for metric, (distance, _, _) in DISTANCES.items():
+                self.values[name, metric] = np.array(
+                    [
+                        distance(features, wg, reference, wr)
+                        for wg, wr in zip(weights, self.real_weights, strict=True)
+                    ]
+                )
+
+
+def _resamplings(n: int, count: int, rng: np.random.Generator) -> NDArray[np.float64]:
+    return rng.multinomial(n, np.full(n, 1.0 / n), size=count) / n
+
+
+def _floor(reference: Features, distance: Distance, seed: int) -> float:
+    rng = np.random.default_rng([seed, 1])
+    values = []
+    for _ in range(FLOOR_SPLITS):
+        order = rng.permutation(len(reference))
+        half = len(order) // 2
+        a, b = reference.subset(order[:half]), reference.subset(order[half:])
+        values.append(distance(a, uniform(a), b, uniform(b)))
+    return float(np.mean(values))
+
+
+def _evaluate_set(name: str, draws: _Draws, floors: Mapping[str, float]) -> SetEvaluation:
+    features, reference = draws.measured[name], draws.reference
+    weights = uniform(features)
+    measures = {}
+    for metric, (distance, _, _) in DISTANCES.items():
+        raw = distance(features, weights, reference, uniform(reference))
+        if name == "real":
+            raw = floors[metric]
+        low, high = np.percentile(draws.values[name, metric], [2.5, 97.5])
+        floor = floors[metric]
+        ratio = raw / floor if floor > 0 else math.inf
+        measures[metric] = Measure(raw, float(low), float(high), floor, ratio)
+    return SetEvaluation(
+        tiles=len(features),
+        measures=measures,
+        look=_look_direction(features, weights, reference),
+        enl_mode=look_mode(features, weights),
+        mean_db=float(features.mean_db.mean()),
+        clipped=float(features.clipped.mean()),
+    )
+
+
+def _look_direction(features: Features, weights: Weights, reference: Features) -> LookDirection:
+    expected = np.sign(float(reference.skew_range.mean()))
+    along_range = float(weights @ features.skew_range)
+    along_azimuth = float(weights @ features.skew_azimuth)
+    # Flat water and fields carry no orientation: only the more asymmetric half of the tiles votes.
+    strength = np.abs(features.skew_range)
+    structured = strength >= np.median(strength)
+    agreement = float((np.sign(features.skew_range[structured]) == expected).mean())
+    conforms = bool(np.sign(along_range) == expected and abs(along_azimuth) < abs(along_range))
+    return LookDirection(along_range, along_azimuth, agreement, conforms)
+
+
+def _comparisons(draws: _Draws, names: list[str]) -> dict[str, dict[str, float]]:
+    return {
+        f"{a}<{b}": {
+            metric: float((draws.values[a, metric] < draws.values[b, metric]).mean())
+            for metric in DISTANCES
+        }
+        for a in names
+        for b in names
+        if a != b
+    }
