@@ -39,6 +39,8 @@ class Stage:
     needs: tuple[str, ...]
     plan: Callable[[RunDir], Plan]
     work: Callable[[Work], None]
+    finish: Callable[[Work], None] | None = None
+    """What is made once from all shards before sealing, for example a catalogue; idempotent."""
     collective: bool = False
     progress: Callable[[RunDir], int] | None = None
     """Progress inside a shard, for example the step of the newest checkpoint; default: shards."""
@@ -66,6 +68,8 @@ def run_stage(run: RunDir, stage: Stage, rank: int = 0, force: bool = False) -> 
         if left:
             _attempt(run, stage, plan, ledger, force)
         _require_complete(stage, plan, ledger)
+        if stage.finish is not None:
+            stage.finish(Work(run, plan, ledger, attempt=-1))
         ledger.seal(plan)
     return f"{stage.name}: sealed, {left} of {len(plan.shards)} shards made now"
 
