@@ -158,6 +158,8 @@ def _extension(file: BinaryIO, kind: bytes, size: int, path: Path, offset: int) 
         key, _, value = data[len(length) + 1 : int(length) - 1].partition(b"=")
         fields[key.decode()] = value.decode()
         data = data[int(length) :]
+    if not fields.get("size", "0").isdigit():
+        raise DataError(f"{path} has a damaged pax header at byte {offset}.")
     return {key: fields[key] for key in ("path", "size") if key in fields}
 
 

@@ -1,0 +1,221 @@
+"""The sample schema: which members and which metadata a sample of this project carries.
+
+`meta.json` says `synthetic`: false for a tile cut from a scene, true for a generated image. The two
+differ in what is required, and a generated image may not carry a geolocation.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hpc.errors import DataError
+from sarhpc.shards.images import decode_array, decode_gray8, decode_rgb8
+from sarhpc.shards.reader import read_shard
+from sarhpc.shards.sample import SAMPLE_SCHEMA, Sample
+
+_TILE_META = {
+    "schema": "text",
+    "key": "text",
+    "synthetic": "flag",
+    "scene_id": "text",
+    "split": "text",
+    "datetime": "text?",
+    "optic_datetime": "text?",
+    "optic_delta_days": "number?",
+    "band": "text?",
+    "polarization": "text?",
+    "platform": "text?",
+    "incidence_deg": "number?",
+    "look_side": "text?",
+    "range_direction": "text",
+    "window": "list 4",
+    "affine": "list 6",
+    "crs": "text?",
+    "footprint": "list?",
+    "pixel_m": "number",
+    "native_pixel_m": "list 2",
+    "enl": "number",
+    "resampling": "text",
+    "valid_fraction": "number",
+    "saturated_fraction": "number",
+    "normalisation": "object",
+    "master_scale": "number",
+    "calibration": "text",
+}
+_GENERATED_META = {
+    "schema": "text",
+    "key": "text",
+    "synthetic": "flag",
+    "prompt": "text",
+    "negative_prompt": "text",
+    "seed": "integer",
+    "steps": "integer",
+    "guidance": "number",
+    "scheduler": "text",
+    "batch": "integer",
+    "threads": "integer",
+    "model_sha": "text",
+    "config_fingerprint": "text",
+    "generator": "text",
+    "pixel_m": "number?",
+    "range_direction": "text",
+}
+_CHOICES = {
+    "schema": (SAMPLE_SCHEMA,),
+    "split": ("train", "val", "test"),
+    "range_direction": ("+col",),
+    "look_side": ("left", "right", None),
+    "resampling": ("fft", "multilook", "none"),
+    "calibration": ("sigma0", "none"),
+}
+_GEOLOCATION = ("crs", "affine", "footprint", "bbox", "bbox_llh", "bbox_ecf", "geometry")
+_TILE_MEMBERS = ("sar.png", "sar16.npy", "meta.json")
+_GENERATED_MEMBERS = ("sar.png", "txt", "meta.json")
+
+
+def validate_sample(sample: Sample) -> None:
+    """Return if the sample keeps the schema: key, members, their pixels, and metadata.
+
+    Members beyond those of the schema are allowed.
+
+    Raises:
+        DataError: it does not; the message lists everything that is wrong.
+    """
+    problems = _member_problems(sample)
+    meta = _read_meta(sample.members.get("meta.json", b"{}"), problems)
+    generated = meta.get("synthetic") is True
+    required = _GENERATED_MEMBERS if generated else _TILE_MEMBERS
+    problems += [f"no member {name}" for name in required if name not in sample.members]
+    problems += _meta_problems(meta, _GENERATED_META if generated else _TILE_META)
+    if meta.get("key", sample.key) != sample.key:
+        problems.append(f"meta.json says key {meta['key']}")
+    if generated:
+        problems += [
+            f"geolocation `{name}` in a synthetic image" for name in _GEOLOCATION & meta.keys()
+        ]
+    if problems:
+        raise DataError(f"sample {sample.key} breaks {SAMPLE_SCHEMA}: " + "; ".join(problems) + ".")
+
+
+def validate_shard(path: Path) -> int:
+    """Number of samples of a shard, all of which keep the schema.
+
+    Raises:
+        DataError: the shard cannot be read, or a sample breaks the schema.
+    """
+    count = 0
+    for sample in read_shard(path):
+        try:
+            validate_sample(sample)
+        except DataError as error:
+            raise DataError(f"{path}: {error}") from error
+        count += 1
+    return count
+
+
+def _member_problems(sample: Sample) -> list[str]:
+    problems = []
+    if not (sample.key.isascii() and sample.key.isdigit() and len(sample.key) == 11):
+        problems.append("the key is not eleven digits")
+    shapes: dict[str, tuple[int, ...]] = {}
+    for name, decode in _DECODERS.items():
+        if name in sample.members:
+            try:
+                shapes[name] = decode(sample.members[name]).shape
+            except DataError as error:
+                problems.append(f"{name}: {error}")
+    expected = shapes.get("sar.png")
+    problems += [
+        f"{name} is {shape}, sar.png {expected}"
+        for name, shape in shapes.items()
+        if expected is not None and _image_shape(name, shape) != expected
+    ]
+    if not _is_text(sample.members.get("txt", b"-")):
+        problems.append("txt is empty or no UTF-8 text")
+    return problems
+
+
+def _is_text(data: bytes) -> bool:
+    try:
+        return bool(data.decode().strip()) and b"\0" not in data
+    except UnicodeDecodeError:
+        return False
+
+
+def _typed(dtype: type[np.generic]) -> Callable[[bytes], NDArray[Any]]:
+    def decode(data: bytes) -> NDArray[Any]:
+        array = decode_array(data)
+        if array.dtype != dtype:
+            raise DataError(f"dtype {array.dtype} instead of {np.dtype(dtype)}")
+        return array
+
+    return decode
+
+
+_DECODERS: Mapping[str, Callable[[bytes], NDArray[Any]]] = {
+    "sar.png": decode_gray8,
+    "sar16.npy": _typed(np.uint16),
+    "sar.npy": _typed(np.complex64),
+    "optic.png": decode_rgb8,
+    "landcover.npy": _typed(np.uint8),
+}
+
+
+def _image_shape(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+    if name == "optic.png":
+        return shape[:2]
+    if name == "landcover.npy":
+        return shape[1:] if len(shape) == 3 and shape[0] == 2 else shape
+    return shape
+
+
+def _read_meta(data: bytes, problems: list[str]) -> dict[str, Any]:
+    try:
+        meta = json.loads(data)
+    except ValueError as error:
+        problems.append(f"meta.json is no JSON ({error})")
+        return {}
+    if not isinstance(meta, dict):
+        problems.append("meta.json is no object")
+        return {}
+    return meta
+
+
+def _meta_problems(meta: Mapping[str, Any], schema: Mapping[str, str]) -> list[str]:
+    problems = []
+    for name, kind in schema.items():
+        if name not in meta:
+            problems.append(f"meta.json lacks `{name}`")
+        elif not _is_kind(meta[name], kind):
+            problems.append(f"`{name}` is {meta[name]!r}, not of kind {kind}")
+        elif name in _CHOICES and meta[name] not in _CHOICES[name]:
+            problems.append(f"`{name}` is {meta[name]!r}, not one of {_CHOICES[name]}")
+    return problems
+
+
+def _is_kind(value: Any, kind: str) -> bool:
+    """Whether a JSON value is of a kind: `?` allows null, `list 4` a list of four numbers."""
+    if kind.endswith("?"):
+        return value is None or _is_kind(value, kind[:-1])
+    if kind.startswith("list "):
+        numbers = isinstance(value, list) and all(_is_kind(item, "number") for item in value)
+        return numbers and len(value) == int(kind[5:])
+    if isinstance(value, bool):
+        return kind == "flag"
+    return isinstance(value, _JSON_TYPES[kind])
+
+
+_JSON_TYPES: Mapping[str, type | tuple[type, ...]] = {
+    "text": str,
+    "integer": int,
+    "number": (int, float),
+    "list": list,
+    "object": dict,
+    "flag": bool,
+}
