@@ -72,7 +72,7 @@ def train_classifier(
         index = torch.randint(len(inputs), (BATCH,), generator=generator)
         loss = loss_of(network(_crop(inputs[index], generator)), targets[index])
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimizer.step()
         schedule.step()
     network.eval()
@@ -117,7 +117,9 @@ def _conformity(
     network: nn.Module, classes: tuple[str, ...], tiles: NDArray[np.uint8], labels: list[str]
 ) -> Conformity:
     with torch.inference_mode():
-        read = torch.cat([network(part).argmax(1) for part in _inputs(tiles).split(64)]).numpy()
+        read = torch.cat(
+            [network(part).argmax(1) for part in torch.split(_inputs(tiles), 64)]
+        ).numpy()
     confusion = np.zeros((len(classes), len(classes)), dtype=int)
     for label, column in zip(labels, read, strict=True):
         confusion[classes.index(label), column] += 1

@@ -1,0 +1,118 @@
+"""Pictures of the report: contact sheets as PNG, curves as SVG, all inline."""
+
+from __future__ import annotations
+
+import base64
+import io
+import itertools
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from sarhpc.evaluation.features import DB_EDGES, LAGS, PSD_BINS, Features
+
+INK, GRID = "#334155", "#e2e8f0"
+COLOURS = ("#0f766e", "#c2410c", "#6d28d9", "#0369a1", "#a16207", "#be123c")
+
+
+def png_uri(image: NDArray[np.uint8], display_px: int | None = None) -> str:
+    """A `data:` URI of an image (H, W) or (H, W, 3); small ones are enlarged without smoothing."""
+    picture = Image.fromarray(image)
+    if display_px and max(picture.size) < display_px:
+        factor = display_px // max(picture.size)
+        if factor > 1:
+            size = (picture.width * factor, picture.height * factor)
+            picture = picture.resize(size, Image.Resampling.NEAREST)
+    buffer = io.BytesIO()
+    picture.save(buffer, format="PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def stretched(tile: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The tile with the square-root stretch under which people read SAR images."""
+    return np.round(255.0 * np.sqrt(tile / 255.0)).astype(np.uint8)
+
+
+def distribution_figure(sets: Mapping[str, Features]) -> str:
+    """SVG: dB histograms, speckle autocorrelation and radial spectrum of every set."""
+    figure, axes = _figure(3)
+    for (name, features), colour in zip(sets.items(), COLOURS, strict=False):
+        style = {"color": colour, "label": name, "lw": 2.0 if name == "real" else 1.4}
+        centres = (DB_EDGES[1:] + DB_EDGES[:-1]) / 2
+        axes[0].plot(centres, features.histogram.mean(0), **style)
+        lags = np.arange(LAGS + 1)
+        axes[1].plot(lags, [1.0, *features.acf_range.mean(0)], **style)
+        axes[1].plot(lags, [1.0, *features.acf_azimuth.mean(0)], color=colour, lw=1, ls=":")
+        axes[2].plot(*radial_profile(features.psd.mean(0)), **style)
+    _label(axes[0], "dB histogram (E3)", "20 log10 A, dB", "fraction of pixels")
+    axes[0].set_xlim(-45, 2)
+    _label(axes[1], "speckle autocorrelation (E4)", "lag, px (dotted: azimuth)", "")
+    _label(axes[2], "spectrum of ln A (E5)", "cycles / px", "dB")
+    axes[0].legend(frameon=False, fontsize=8)
+    return _svg(figure)
+
+
+def radial_profile(psd: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Frequencies (cycles per pixel) and radially averaged power (dB) of a (256,) spectrum."""
+    plane = psd.reshape(PSD_BINS, PSD_BINS)
+    axis = (np.arange(PSD_BINS) + 0.5) / PSD_BINS - 0.5
+    radius = np.hypot(*np.meshgrid(axis, axis))
+    edges = np.linspace(0, 0.5, PSD_BINS // 2 + 1)
+    rings = [plane[(radius >= a) & (radius < b)] for a, b in itertools.pairwise(edges)]
+    power = np.array([10 * np.log10(ring.mean()) if ring.size else np.nan for ring in rings])
+    return (edges[1:] + edges[:-1]) / 2, power
+
+
+def training_figure(rows: Sequence[Mapping[str, float]]) -> str:
+    """SVG: loss (with its running mean), gradient norm and samples per second over steps."""
+    figure, axes = _figure(3)
+    steps = np.array([row["step"] for row in rows], dtype=float)
+    loss = np.array([row["loss"] for row in rows], dtype=float)
+    axes[0].plot(steps, loss, color=GRID, lw=1)
+    axes[0].plot(steps, _running_mean(loss), color=COLOURS[0], lw=1.8)
+    _label(axes[0], "training loss", "step", "")
+    for axis, key, title in ((axes[1], "grad_norm", "gradient norm"),
+                             (axes[2], "samples_s", "samples per second")):  # fmt: skip
+        values = np.array([row.get(key, np.nan) for row in rows], dtype=float)
+        axis.plot(steps, values, color=COLOURS[3], lw=1)
+        _label(axis, title, "step", "")
+    return _svg(figure)
+
+
+def _running_mean(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    width = max(1, len(values) // 20)
+    kernel = np.ones(width)
+    weight = np.convolve(np.ones_like(values), kernel, mode="same")
+    return np.convolve(values, kernel, mode="same") / weight
+
+
+def _figure(panels: int) -> tuple[object, NDArray[np.object_]]:
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    # A fixed salt keeps the ids inside the SVG, and so the report's bytes, the same every time.
+    mpl.rcParams.update({"svg.hashsalt": "sarhpc", "font.size": 9, "font.family": "sans-serif"})
+    figure, axes = plt.subplots(1, panels, figsize=(3.6 * panels, 2.7), constrained_layout=True)
+    return figure, axes
+
+
+def _label(axis: object, title: str, x: str, y: str) -> None:
+    axis.set_title(title, fontsize=10, color=INK, loc="left")  # type: ignore[attr-defined]
+    axis.set_xlabel(x, color=INK)  # type: ignore[attr-defined]
+    axis.set_ylabel(y, color=INK)  # type: ignore[attr-defined]
+    axis.grid(color=GRID, lw=0.6)  # type: ignore[attr-defined]
+    for side in ("top", "right"):
+        axis.spines[side].set_visible(False)  # type: ignore[attr-defined]
+
+
+def _svg(figure: object) -> str:
+    from matplotlib import pyplot as plt
+
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None})  # type: ignore[attr-defined]
+    plt.close(figure)
+    return buffer.getvalue().split("<!DOCTYPE")[-1].split(">", 1)[-1]

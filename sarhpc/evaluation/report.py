@@ -1,0 +1,114 @@
+"""The report of a run: one self-contained page a person enjoys reading, and the same as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sarhpc.evaluation.classes import Conformity
+from sarhpc.evaluation.distances import DISTANCES
+from sarhpc.evaluation.features import measure
+from sarhpc.evaluation.figures import distribution_figure, png_uri, stretched, training_figure
+from sarhpc.evaluation.suite import Evaluation
+
+REPORT_SCHEMA = "sarhpc.report/1"
+TILE_PX = 192
+
+
+@dataclass(frozen=True)
+class StageLine:
+    """One stage in the report: counts, reject reasons, times."""
+
+    name: str
+    shards: int
+    samples: int
+    rejected: Mapping[str, int]
+    seconds: float
+    """Worker seconds, summed over shards."""
+    attempts: int
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One tile with the words that go with it."""
+
+    image: NDArray[np.uint8]
+    text: str
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class GridRow:
+    """One row of the learning-progress grid: the same prompts and seeds at one step."""
+
+    label: str
+    images: Sequence[NDArray[np.uint8]]
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything the page shows."""
+
+    name: str
+    facts: Mapping[str, str]
+    config_yaml: str
+    stages: Sequence[StageLine]
+    real: Sequence[Picture] = ()
+    synthetic: Mapping[str, Sequence[Picture]] = field(default_factory=dict)
+    """Set name -> tiles of the same prompts in the same order."""
+    evaluation: Evaluation | None = None
+    tiles: Mapping[str, NDArray[np.uint8]] = field(default_factory=dict)
+    """The tiles (N, H, W) behind the evaluation, for the curves; `real` is one of them."""
+    conformity: Mapping[str, Conformity] = field(default_factory=dict)
+    progress_prompts: Sequence[str] = ()
+    progress: Sequence[GridRow] = ()
+    training: Sequence[Mapping[str, float]] = ()
+    notes: Sequence[str] = ()
+
+
+def to_json(report: Report) -> dict[str, Any]:
+    """The numbers of the report as plain values, without the pictures."""
+    return {
+        "schema": REPORT_SCHEMA,
+        "name": report.name,
+        "facts": dict(report.facts),
+        "stages": [asdict(line) for line in report.stages],
+        "evaluation": report.evaluation.to_json() if report.evaluation else None,
+        "conformity": {name: asdict(value) for name, value in report.conformity.items()},
+        "training": {"rows": len(report.training), "last": dict(report.training[-1])}
+        if report.training
+        else None,
+        "notes": list(report.notes),
+    }
+
+
+def render(report: Report) -> str:
+    """The page as HTML with every picture, style and figure inside."""
+    from jinja2 import Environment, FileSystemLoader, select_autoescape
+
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=select_autoescape(default=True, default_for_string=True),
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["tile"] = lambda image: png_uri(stretched(image), TILE_PX)
+    environment.filters["picture"] = lambda image: png_uri(image, TILE_PX)
+    environment.filters["number"] = _number
+    measured = {name: measure(tiles) for name, tiles in report.tiles.items()}
+    return environment.get_template("report.html.j2").render(
+        report=report,
+        metrics=DISTANCES,
+        distribution=distribution_figure(measured) if measured else "",
+        curves=training_figure(report.training) if report.training else "",
+    )
+
+
+def _number(value: float) -> str:
+    """Three significant digits, without an exponent where that reads well."""
+    return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"

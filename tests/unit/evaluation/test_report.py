@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import json
+import re
+
+import numpy as np
+
+from sarhpc.evaluation.classes import Conformity
+from sarhpc.evaluation.config import EvaluateConfig
+from sarhpc.evaluation.report import GridRow, Picture, Report, StageLine, render, to_json
+from sarhpc.evaluation.suite import evaluate
+
+
+def example() -> Report:
+    rng = np.random.default_rng(0)
+    sets = {
+        name: np.clip(rng.rayleigh(scale, (8, 64, 64)), 0, 255).astype(np.uint8)
+        for name, scale in (("real", 40.0), ("base", 90.0), ("demo", 43.0))
+    }
+    pictures = {n: [Picture(t, "a <b>river</b>", "seed 3") for t in sets[n][:2]] for n in sets}
+    metrics = [
+        {"step": i, "loss": 1 / (i + 1), "grad_norm": 1.0, "samples_s": 9.0} for i in range(9)
+    ]
+    return Report(
+        name="unit",
+        facts={"tiles": "8"},
+        config_yaml="tile:\n  tile_px: 64\n",
+        stages=[StageLine("tile", 2, 30, {"nodata": 4}, 12.5, 1)],
+        real=pictures.pop("real"),
+        synthetic=pictures,
+        evaluation=evaluate(
+            sets["real"], {k: sets[k] for k in ("base", "demo")}, EvaluateConfig(bootstrap=10)
+        ),
+        tiles=sets,
+        conformity={"real": Conformity(0.9, {"water": 0.9, "town": 0.9}, [[9, 1], [1, 9]], 20)},
+        progress_prompts=["water"],
+        progress=[GridRow("step 0", [sets["demo"][0]])],
+        training=metrics,
+    )
+
+
+def test_page_is_self_contained_and_escapes_what_prompts_say() -> None:
+    page = render(example())
+    assert "a &lt;b&gt;river&lt;/b&gt;" in page
+    assert "<b>river</b>" not in page
+    # Nothing is fetched: every source is inline, and no reference leaves the page.
+    assert all(
+        uri.startswith("data:image/png;base64,") for uri in re.findall(r'src="([^"]*)"', page)
+    )
+    assert not re.findall(r'(?:href|url)\s*[=(]\s*"?https?://', page)
+    assert "nodata 4" in page
+    assert "It shows no real place" in page
+
+
+def test_same_report_is_the_same_page() -> None:
+    assert render(example()) == render(example())
+
+
+def test_json_holds_the_numbers_of_the_page() -> None:
+    document = json.loads(json.dumps(to_json(example())))
+    assert document["evaluation"]["sets"]["demo"]["measures"]["E3_w1"]["raw"] > 0
+    assert document["stages"][0]["rejected"] == {"nodata": 4}
+    assert document["conformity"]["real"]["recall"]["water"] == 0.9
