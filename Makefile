@@ -1,0 +1,57 @@
+# The two commands: `make demo` and `make test`. Each does its own set-up and says what it does.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+RUN    ?= build/demo
+JOBS   ?= 2
+
+export OMP_NUM_THREADS ?= 1
+export HF_HUB_OFFLINE  ?= 1
+export DS_ACCELERATOR  ?= $(shell command -v nvidia-smi >/dev/null 2>&1 && echo cuda || echo cpu)
+
+.PHONY: help setup demo test test-long check format bench bench-data bench-shards bench-step embedded clean
+
+help:
+	@echo "make demo       archive -> tiles -> captions -> training -> corpus -> report, on this machine"
+	@echo "make test       the tests; test-long: their long versions too"
+	@echo "make check      format, lint, types, layers, fast tests (before each commit)"
+	@echo "make bench      side-by-side measurements, one run each"
+	@echo "make embedded   train the embedded base models again"
+
+setup: $(VENV)/.ready
+
+# torch first and pinned: any other order may fetch a CUDA build of several GB.
+$(VENV)/.ready: pyproject.toml constraints.txt
+	@echo "set-up: virtual environment in $(VENV), packages as pinned in constraints.txt"
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --upgrade "setuptools<81" wheel
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt "$$(grep '^torch==' constraints.txt)"
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev]"
+	touch $@
+
+demo: setup
+	@echo "demo: the whole line on this machine, about ten minutes on two cores; the run is $(RUN)"
+	$(BIN)/sarhpc run $(RUN) --config configs/demo.yaml --executor local --wait
+	@echo "report: $(abspath $(RUN))/report.html"
+	@echo "corpus: $(abspath $(RUN))/data/synthetic"
+
+test: setup
+	@echo "test: every test but the long ones, on $(JOBS) processes"
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup -m "not long and not gpu" --durations=15
+
+test-long: setup
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup -m "not gpu" --timeout=3600 --durations=30
+
+check: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q -n $(JOBS) --dist loadgroup -m "not slow and not long and not gpu and not slurm" tests/unit tests/golden
+
+format: setup
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	@echo "removing caches only; runs and data are yours to delete"
+	rm -rf .mypy_cache .ruff_cache .pytest_cache
