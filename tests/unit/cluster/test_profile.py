@@ -1,0 +1,96 @@
+"""Profiles: strict to read, quoted on the way out."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from hpc.cluster.profile import Profile, Resources, load_profile
+from hpc.errors import ConfigError
+
+PROFILES = Path(__file__).resolve().parents[3] / "slurm" / "profiles"
+
+
+@pytest.mark.parametrize("path", sorted(PROFILES.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_shipped_profile_loads_under_its_file_name(path: Path) -> None:
+    assert load_profile(path.stem, [PROFILES]).name == path.stem
+
+
+def test_stages_have_their_own_resources() -> None:
+    profile = load_profile("a100", [PROFILES])
+    assert profile.resources_of("train").gpus_per_node == 4
+    assert profile.resources_of("train").tasks == 8
+    assert profile.resources_of("some-other-stage") == profile.resources
+    assert isinstance(profile.resources_of("train"), Resources)
+
+
+def test_gpu_jobs_go_to_the_gpu_partition() -> None:
+    profile = load_profile("a100", [PROFILES])
+    assert profile.slurm_parameters(profile.resources_of("train"))["partition"] == "gpu"
+    assert profile.slurm_parameters(profile.resources_of("tile"))["partition"] == "cpu"
+
+
+@pytest.mark.parametrize(
+    ("syntax", "kind", "expected"),
+    [
+        ("gres", "a100", {"gres": "gpu:a100:4"}),
+        ("gres", None, {"gres": "gpu:4"}),
+        ("gpus-per-node", "a100", {"gpus-per-node": "a100:4"}),
+        ("gpus-per-node", None, {"gpus-per-node": "4"}),
+    ],
+)
+def test_gpus_are_asked_for_in_the_sites_syntax(
+    syntax: str, kind: str | None, expected: dict[str, str]
+) -> None:
+    profile = Profile(gpu_syntax=syntax, gpu_type=kind, requeue="none")
+    options = profile.slurm_parameters(Resources(gpus_per_node=4))
+    assert options["additional_parameters"] == {"no-requeue": True, **expected}
+
+
+def test_shell_words_are_taken_literally() -> None:
+    nasty = "a b; $(touch pwned) 'x' \"y\""
+    lines = Profile(env={"WORDS": nasty}).setup_lines()
+    script = "\n".join([*lines, 'printf %s "$WORDS"'])
+    told = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True)
+    assert told.stdout == nasty
+    assert Profile(modules=["cuda/12; rm x"]).setup_lines() == ["module load 'cuda/12; rm x'"]
+
+
+def write(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "site.yaml"
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("partiton: gpu", "partition"),
+        ("executor: pbs", "executor='pbs'"),
+        ("requeue: maybe", "requeue"),
+        ("grace_s: soon", "grace_s"),
+        ("stages: {train: {gpus: 4}}", "gpus"),
+        ("resources: {nodes: 0}", "nodes=0"),
+        ("env: {'A;B': x}", "no variable name"),
+        ("partition: [", "site.yaml"),
+        ("- partition", "not a list"),
+    ],
+)
+def test_a_wrong_profile_is_a_clear_error(tmp_path: Path, text: str, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        load_profile(write(tmp_path, text))
+
+
+def test_an_unknown_profile_names_the_known_ones() -> None:
+    with pytest.raises(ConfigError, match=r"known: a100, .*local"):
+        load_profile("nowhere", [PROFILES])
+
+
+def test_variables_of_the_login_node_can_be_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SCRATCH", "/scratch/me")
+    profile = load_profile(write(tmp_path, "env: {HF_HOME: '${oc.env:SCRATCH}/hf'}"))
+    assert profile.env == {"HF_HOME": "/scratch/me/hf"}

@@ -1,0 +1,287 @@
+"""Submission with real processes: ranks, exit codes, logs, and no orphans."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ranked_works
+from ranked_works import (
+    AddUpRanks,
+    EndWith,
+    FailWhileOthersWait,
+    KillYourself,
+    RaiseNumericalError,
+    Sleep,
+    TellEnvironment,
+    WaitForStop,
+)
+
+import hpc.cluster.submit
+from hpc.cluster.profile import Profile
+from hpc.cluster.submit import Resources, Submission, describe, submit
+from hpc.errors import ConfigError
+
+
+@pytest.fixture(autouse=True)
+def _works_can_be_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(Path(ranked_works.__file__).parent))
+
+
+def run(
+    work: Callable[[], int], directory: Path, tasks: int = 1, executor: str = "local", gpus: int = 0
+) -> Submission:
+    resources = Resources(tasks_per_node=tasks, gpus_per_node=gpus)
+    return submit(
+        work, name="run-test", logs=directory / "logs", executor=executor, resources=resources
+    )
+
+
+def await_file(path: Path) -> str:
+    until = time.monotonic() + 30
+    while not path.exists() or not path.read_text():
+        assert time.monotonic() < until, f"{path} never came"
+        time.sleep(0.02)
+    return path.read_text()
+
+
+def await_death(pid: int) -> None:
+    until = time.monotonic() + 20
+    while Path(f"/proc/{pid}").exists():
+        # A container's process 1 may be slow to reap: a zombie is dead.
+        stat = Path(f"/proc/{pid}/stat").read_text()
+        if stat.rpartition(")")[2].split()[0] == "Z":
+            return
+        assert time.monotonic() < until, f"process {pid} was orphaned"
+        time.sleep(0.05)
+
+
+def read(path: Path) -> Any:
+    return json.loads(path.read_text())
+
+
+def test_every_local_task_is_told_its_rank(tmp_path: Path) -> None:
+    submission = run(TellEnvironment(tmp_path), tmp_path, tasks=2)
+    assert submission.wait() == 0
+    assert submission.failure is None
+    told = [read(tmp_path / f"told-{rank}.json") for rank in range(2)]
+    assert [t["RANK"] for t in told] == ["0", "1"]
+    assert [t["LOCAL_RANK"] for t in told] == ["0", "1"]
+    assert {t["WORLD_SIZE"] for t in told} == {"2"}
+    assert {t["MASTER_ADDR"] for t in told} == {"127.0.0.1"}
+    assert len({t["MASTER_PORT"] for t in told}) == 1
+    assert all(path.exists() for path in submission.stdout + submission.stderr)
+    assert submission.job_id in submission.description
+    assert str(submission.stderr[1]) in submission.description
+
+
+def test_local_tasks_keep_the_devices_of_the_submitter(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,6,7")
+    assert run(TellEnvironment(tmp_path), tmp_path, tasks=2, gpus=2).wait() == 0
+    told = [read(tmp_path / f"told-{rank}.json") for rank in range(2)]
+    assert [t["CUDA_VISIBLE_DEVICES"] for t in told] == ["5,6", "5,6"]
+
+
+def test_two_local_tasks_form_a_gloo_group(tmp_path: Path) -> None:
+    submission = run(AddUpRanks(tmp_path), tmp_path, tasks=2)
+    assert submission.wait() == 0, submission.failure
+    for rank in range(2):
+        assert read(tmp_path / f"sum-{rank}.json") == {"maximum": 11, "all": [0, 1]}
+
+
+@pytest.mark.parametrize("executor", ["local", "debug"])
+def test_the_exit_code_of_the_work_comes_back(tmp_path: Path, executor: str) -> None:
+    submission = run(EndWith(75), tmp_path, executor=executor)
+    assert submission.wait() == 75
+    assert submission.failure is not None
+    assert "exit code 75" in submission.failure
+
+
+def test_one_failed_rank_fails_the_job(tmp_path: Path) -> None:
+    submission = run(EndWith(3, rank=1), tmp_path, tasks=2)
+    assert submission.wait() == 3
+    assert submission.failure is not None
+    assert submission.failure.startswith("rank 1: exit code 3")
+
+
+def test_ranks_do_not_wait_for_ever_for_one_that_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hpc.cluster.submit, "PATIENCE_S", 0.5)
+    submission = run(FailWhileOthersWait(tmp_path), tmp_path, tasks=2)
+    assert submission.wait() == 3
+    assert submission.failure is not None
+    assert submission.failure.startswith("rank 1")
+
+
+@pytest.mark.parametrize("executor", ["local", "debug"])
+def test_an_error_of_the_work_is_its_exit_code_and_its_words(tmp_path: Path, executor: str) -> None:
+    submission = run(RaiseNumericalError(), tmp_path, executor=executor)
+    assert submission.wait() == 3
+    assert submission.failure is not None
+    assert "NumericalError: loss is NaN at step 12" in submission.failure
+    if executor == "local":
+        log = submission.stderr[0].read_text()
+        assert "about to diverge" in log
+        assert "Traceback" in log
+
+
+def test_a_killed_task_is_a_failure_that_names_its_log(tmp_path: Path) -> None:
+    submission = run(KillYourself(), tmp_path)
+    assert submission.wait() == 1
+    assert submission.failure is not None
+    assert "rank 0 ended without a word" in submission.failure
+    assert str(submission.stderr[0]) in submission.failure
+
+
+def test_debug_runs_one_task_here_and_says_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = dict(os.environ)
+    submission = run(TellEnvironment(tmp_path), tmp_path, tasks=4, executor="debug")
+    assert submission.wait() == 0
+    assert read(tmp_path / "told-0.json")["WORLD_SIZE"] == "1"
+    assert "1 task in this process instead of 4" in caplog.text
+    assert dict(os.environ) == before
+
+
+def test_cancel_lets_the_work_save(tmp_path: Path) -> None:
+    submission = run(WaitForStop(tmp_path), tmp_path)
+    await_file(tmp_path / "pid-0")
+    submission.cancel()
+    assert submission.wait() == 0
+    assert (tmp_path / "reason").read_text() == "TERMINATE"
+
+
+def test_cancel_ends_work_that_does_not_listen(tmp_path: Path) -> None:
+    submission = run(Sleep(tmp_path), tmp_path, tasks=2)
+    pids = [int(await_file(tmp_path / f"pid-{rank}")) for rank in range(2)]
+    submission.cancel()
+    assert submission.wait() == 143
+    for pid in pids:
+        await_death(pid)
+
+
+def test_cancel_ends_work_that_is_deaf_to_terminate(tmp_path: Path) -> None:
+    submission = run(Sleep(tmp_path, deaf=True), tmp_path)
+    pid = int(await_file(tmp_path / "pid-0"))
+    submission.cancel(grace_s=0.2)
+    assert submission.wait() != 0
+    await_death(pid)
+
+
+def test_tasks_end_when_their_controller_is_killed(tmp_path: Path) -> None:
+    submission = run(Sleep(tmp_path), tmp_path, tasks=2)
+    pids = [int(await_file(tmp_path / f"pid-{rank}")) for rank in range(2)]
+    os.kill(int(submission.job_id), signal.SIGKILL)
+    for pid in pids:
+        await_death(pid)
+
+
+def test_an_interrupted_wait_ends_the_local_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    submission = run(Sleep(tmp_path), tmp_path)
+    pid = int(await_file(tmp_path / "pid-0"))
+
+    def interrupt(number: int, frame: Any) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.3)
+        with pytest.raises(KeyboardInterrupt):
+            submission.wait()
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    await_death(pid)
+
+
+def test_work_that_cannot_travel_is_refused_before_anything_starts(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="top of a module"):
+        run(lambda: 0, tmp_path)
+    assert not (tmp_path / "logs").exists()
+
+
+def test_impossible_requests_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="not one of"):
+        run(EndWith(0), tmp_path, executor="cloud")
+    with pytest.raises(ConfigError, match="one node"):
+        submit(EndWith(0), name="x", logs=tmp_path, executor="local", resources=Resources(nodes=2))
+
+
+@pytest.fixture
+def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A `sbatch` that keeps the script it is given and answers like Slurm."""
+    binaries = tmp_path / "bin"
+    binaries.mkdir()
+    kept = tmp_path / "kept.sh"
+    for name, script in {
+        "sbatch": f'cp "$1" {kept}; echo "Submitted batch job 4242"',
+        "srun": "exit 1",
+        "sacct": "exit 1",
+    }.items():
+        (binaries / name).write_text(f"#!/bin/bash\n{script}\n")
+        (binaries / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{binaries}:{os.environ['PATH']}")
+    return kept
+
+
+def test_slurm_gets_the_same_call_with_the_profiles_words(tmp_path: Path, cluster: Path) -> None:
+    profile = Profile(
+        name="here",
+        executor="slurm",
+        gpu_partition="gpu",
+        gpu_syntax="gres",
+        gpu_type="a100",
+        account="sar",
+        env={"NOTE": "it's $HOME; rm -rf /"},
+        grace_s=120,
+    )
+    submission = submit(
+        EndWith(0),
+        name="run-train",
+        logs=tmp_path / "logs",
+        executor="slurm",
+        resources=Resources(nodes=2, tasks_per_node=4, cpus_per_task=16, gpus_per_node=4),
+        profile=profile,
+    )
+    assert submission.job_id == "4242"
+    assert (tmp_path / "logs").is_dir()
+    assert len(submission.stderr) == 8
+    script = cluster.read_text()
+    for words in (
+        "--partition=gpu",
+        "--account=sar",
+        "--nodes=2",
+        "--ntasks-per-node=4",
+        "--gres=gpu:a100:4",
+        "--requeue",
+        "--signal=USR2@120",
+        "--kill-on-bad-exit=1 --wait=60",
+        """export NOTE='it'"'"'s $HOME; rm -rf /'""",
+    ):
+        assert words in script
+    assert "gpus-per-node" not in script
+
+
+def test_slurm_where_there_is_none_is_a_configuration_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "/nonexistent")
+    with pytest.raises(ConfigError, match="slurm"):
+        run(EndWith(0), tmp_path, executor="slurm")
+
+
+def test_a_request_can_be_described_without_submitting() -> None:
+    text = describe(name="r-tile", executor="slurm", resources=Resources(), profile=Profile())
+    assert "name=r-tile" in text
+    assert "timeout_min=60" in text
