@@ -1,0 +1,201 @@
+"""Imaging geometry: what the antenna sees of the ground, and where in range it lands.
+
+A point antenna at height H flies along the rows, on the low-column side. Ground at range X from
+the track and height z has look angle psi = atan2(X, H - z) and slant range R = hypot(X, H - z);
+the image shows it at ground range sqrt(R^2 - H^2), which for a distant antenna is the familiar
+X - z cot(theta). Columns are laid out so that terrain stays in its own column (the image is
+projected on the terrain model); what stands on the terrain is laid over towards the antenna.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import signal
+
+from sarhpc.archive.procedural.backscatter import table
+from sarhpc.archive.procedural.config import FOREST, URBAN
+from sarhpc.archive.procedural.ground import Ground
+from sarhpc.archive.procedural.terrain import Grid
+
+Map = NDArray[np.float64]
+
+CANOPY_DEPTH_M = 1.6
+"""Mean depth of X-band scattering inside a crown along the ray, metres."""
+SHADOW_COVER = 0.2
+"""A pixel less covered by visible ground than this lies in shadow."""
+LAYOVER_COVER = 1.6
+"""A pixel covered more than this many times lies in layover."""
+
+
+@dataclass(frozen=True)
+class View:
+    """The antenna over a scene: `altitude_m` above it, `near_m` from its first column."""
+
+    altitude_m: float
+    near_m: float
+
+    @classmethod
+    def over(cls, grid: Grid, incidence_deg: float, altitude_m: float) -> View:
+        """View with `incidence_deg` at the middle of the scene."""
+        middle = altitude_m * math.tan(math.radians(incidence_deg))
+        return cls(altitude_m, middle - grid.size * grid.pixel_m / 2)
+
+    def incidence(self, grid: Grid) -> Map:
+        """Incidence angle on flat ground (W,) in radians, per column of the working grid."""
+        u, _ = grid.metres()
+        return np.arctan2(self.near_m + u[0].astype(np.float64), self.altitude_m)
+
+
+@dataclass(frozen=True)
+class Projection:
+    """Power and coverage of the ground in the image frame, (H, W) on the working grid."""
+
+    power: Map
+    """Mean backscattered power as sigma0, linear."""
+    cover: Map
+    """How often each pixel is covered by visible ground: 1 on flat land, 0 in shadow."""
+    lit: NDArray[np.bool_]
+    """Pixels of the ground (not of the image) whose near border the antenna sees."""
+
+    @property
+    def shadow(self) -> NDArray[np.bool_]:
+        """Pixels with (nearly) no visible ground."""
+        return self.cover < SHADOW_COVER
+
+    @property
+    def layover(self) -> NDArray[np.bool_]:
+        """Pixels where several places of the ground fall together."""
+        return self.cover > LAYOVER_COVER
+
+
+@dataclass(frozen=True)
+class Nodes:
+    """The surface at pixel borders: look angle, slant range and image column, each (H, W)."""
+
+    psi: Map
+    slant: Map
+    column: Map
+
+
+def surface_nodes(grid: Grid, view: View, terrain: Map, height: Map) -> Nodes:
+    """Nodes of the surface `terrain + height`; terrain alone stays in its own column."""
+    edges = view.near_m + (np.arange(grid.shape[1]) - grid.near) * grid.pixel_m
+    # Ground range of the terrain such that its image is the column's own: R^2 = edge^2 + H^2.
+    h = view.altitude_m
+    x = np.sqrt(np.maximum(edges**2 + h**2 - (h - terrain) ** 2, 1.0))
+    above = h - terrain - height
+    slant = np.hypot(x, above)
+    image = np.sqrt(np.maximum(slant**2 - h**2, 0.0))
+    column = (image - view.near_m) / grid.pixel_m + grid.near
+    return Nodes(np.arctan2(x, above), slant, column)
+
+
+def project(ground: Ground, view: View, sigma0: Map) -> Projection:
+    """Image the ground: `sigma0` (H, W) is each pixel's backscatter at its flat incidence.
+
+    Every facet between neighbouring nodes returns gamma(theta_l) times the area it shows to the
+    antenna, R dpsi dy, as far as nothing nearer hides it, spread evenly over the columns it spans:
+    the power of the image is that of the visible ground whatever the relief.
+    """
+    grid = ground.grid
+    terrain, roof, canopy = (
+        layer.astype(np.float64) for layer in (ground.terrain, ground.roof, ground.canopy)
+    )
+    nodes = surface_nodes(grid, view, terrain, np.maximum(roof, canopy))
+    start, stop, shown = _visible(nodes)
+    label = facet_labels(ground)
+    flat = view.incidence(grid)[None, :-1]
+    area = grid.pixel_m * np.cos(flat)
+    gain = _slope_law(label, flat, nodes)
+    facet_sigma0 = np.where(label == ground.label[:, :-1], sigma0[:, :-1], sigma0[:, 1:])
+    power = facet_sigma0 * gain * shown / area
+    crown = label == FOREST
+    return Projection(
+        _image(start, stop, power, crown, grid, flat),
+        _image(start, stop, np.abs(stop - start), crown, grid, flat),
+        nodes.psi >= np.maximum.accumulate(nodes.psi, axis=1),
+    )
+
+
+def facet_labels(ground: Ground) -> NDArray[np.uint8]:
+    """Class of the facet that begins at each pixel (H, W - 1): a wall belongs to its building."""
+    label = ground.label[:, :-1].copy()
+    rise = np.diff(ground.roof, axis=1) > 1.5
+    label[rise & (ground.label[:, 1:] == URBAN)] = URBAN
+    edge = (np.diff(ground.canopy, axis=1) > 1.0) & (ground.label[:, 1:] == FOREST)
+    label[edge] = FOREST
+    return label
+
+
+def _visible(nodes: Nodes) -> tuple[Map, Map, Map]:
+    """Image columns where each facet's lit part begins and ends, and the aperture it fills, m.
+
+    A facet is lit from where its look angle passes the largest look angle before it.
+    """
+    horizon = np.maximum.accumulate(nodes.psi, axis=1)
+    lit = np.diff(horizon, axis=1)
+    rise = np.diff(nodes.psi, axis=1)
+    share = np.divide(lit, rise, out=np.zeros_like(lit), where=rise > 0)
+    stop = nodes.column[:, 1:]
+    start = stop - np.diff(nodes.column, axis=1) * share
+    slant = (nodes.slant[:, 1:] + nodes.slant[:, :-1]) / 2
+    return start, stop, lit * slant
+
+
+def _slope_law(label: NDArray[np.uint8], flat: Map, nodes: Nodes) -> Map:
+    """Gamma on the facet's own slope against gamma on flat ground: (cos ratio)^(p - 1)."""
+    # cos(theta_l) is the aperture a facet shows over its length.
+    slant = (nodes.slant[:, 1:] + nodes.slant[:, :-1]) / 2
+    aperture = np.diff(nodes.psi, axis=1) * slant
+    along = np.diff(nodes.slant, axis=1)
+    cosine = np.clip(aperture / np.hypot(aperture, along), 0.02, 1.0)
+    power = table("power")[label].astype(np.float64) - 1
+    out = np.ones_like(cosine)
+    steep = power > 0
+    ratio = cosine / np.broadcast_to(np.cos(flat), cosine.shape)
+    out[steep] = ratio[steep] ** power[steep]
+    return out
+
+
+def _image(
+    start: Map, stop: Map, weight: Map, crown: NDArray[np.bool_], grid: Grid, flat: Map
+) -> Map:
+    """Weights accumulated into image columns; what crowns return is drawn out in depth."""
+    open_ground = spread(start, stop, np.where(crown, 0.0, weight), grid.shape[1])
+    if not crown.any():
+        return open_ground
+    trees = spread(start, stop, np.where(crown, weight, 0.0), grid.shape[1])
+    depth = CANOPY_DEPTH_M / math.sin(float(flat.mean())) / grid.pixel_m
+    decay = math.exp(-1 / depth)
+    drawn: Map = signal.lfilter([1 - decay], [1, -decay], trees, axis=1)
+    return open_ground + drawn
+
+
+def spread(start: Map, stop: Map, weight: Map, columns: int) -> Map:
+    """Sum (H, columns) of each `weight` spread evenly over the columns from `start` to `stop`.
+
+    Exact: a uniform density is a step up and a step down, and a step inside a pixel is two
+    entries of a running sum, so a facet costs four entries however long it is. Weight that falls
+    outside is left outside.
+    """
+    low, high = np.minimum(start, stop), np.maximum(start, stop)
+    high = np.maximum(high, low + 1e-3)
+    density = weight / (high - low)
+    rows = weight.shape[0]
+    width = columns + 3
+    line = np.arange(rows)[:, None] * width
+    impulses = np.zeros(rows * width)
+    for edge, sign in ((low, 1.0), (high, -1.0)):
+        edge = np.clip(edge, 0.0, columns + 0.5)
+        index = edge.astype(np.intp)
+        fraction = edge - index
+        flat = (line + index).ravel()
+        value = sign * density
+        impulses += np.bincount(flat, (value * (1 - fraction)).ravel(), rows * width)
+        impulses += np.bincount(flat + 1, (value * fraction).ravel(), rows * width)
+    total = impulses.reshape(rows, width).cumsum(axis=1)[:, :columns]
+    return np.maximum(total, 0.0)
