@@ -33,4 +33,4 @@ class ArchiveConfig:
 
     assume_calibrated: bool = False
     """Take pixel values of scenes with unknown calibration as sigma0 amplitude. Speckle statistics
-    stay right, absolute levels do not; every tile is marked with what was assumed."""
+    stay right, absolute levels mean nothing."""

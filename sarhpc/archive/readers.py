@@ -1,0 +1,38 @@
+"""Opening the SAR image of a scene with the reader its format needs."""
+
+from __future__ import annotations
+
+from hpc.errors import DataError
+from sarhpc.archive.geotiff import GeoTiffReader
+from sarhpc.archive.scene import SarReader, Scene
+from sarhpc.archive.sicd import SicdReader
+
+NITF_SUFFIXES = (".nitf", ".ntf")
+GEOTIFF_SUFFIXES = (".tif", ".tiff")
+
+
+def open_sar(scene: Scene, assume_calibrated: bool = False) -> SarReader:
+    """An open reader of the scene's `sar` asset; pixels are read by window, never all at once.
+
+    Args:
+        scene: what the archive found.
+        assume_calibrated: take values of unknown calibration as sigma0 amplitude.
+
+    Raises:
+        DataError: no `sar` asset, an unknown format, a file that cannot be read, or an image whose
+            position or range direction is unknown.
+    """
+    path = scene.assets.get("sar")
+    if path is None:
+        raise DataError(
+            f"scene {scene.id} has no asset 'sar' (only {', '.join(sorted(scene.assets))}); "
+            "name its image so in the STAC item"
+        )
+    suffix = path.suffix.lower()
+    if suffix in GEOTIFF_SUFFIXES:
+        return GeoTiffReader(scene, assume_calibrated)
+    if suffix in NITF_SUFFIXES:
+        return SicdReader(scene, assume_calibrated)
+    raise DataError(
+        f"{path} of scene {scene.id} is neither GeoTIFF nor SICD NITF; convert it, or leave it out"
+    )
