@@ -10,9 +10,9 @@ from typing import Optional
 class ArchiveConfig:
     """Where the scenes are and which of them take part."""
 
-    uri: str = "???"
+    uri: str = ""
     """Folder of a static STAC catalogue, its catalog.json, or `scheme:rest` for a plug-in of the
-    entry-point group `sarhpc.archives`."""
+    entry-point group `sarhpc.archives`. Empty: the procedural archive the run itself writes."""
 
     band: Optional[str] = None  # noqa: UP045 - OmegaConf reads Optional
     """Only scenes of this radar band letter (`X`, `C`, ...); null takes every band."""

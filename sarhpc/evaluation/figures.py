@@ -74,7 +74,7 @@ def training_figure(rows: Sequence[Mapping[str, float]]) -> str:
     axes[0].plot(steps, _running_mean(loss), color=COLOURS[0], lw=1.8)
     _label(axes[0], "training loss", "step", "")
     for axis, key, title in ((axes[1], "grad_norm", "gradient norm"),
-                             (axes[2], "samples_s", "samples per second")):  # fmt: skip
+                             (axes[2], "samples_per_s", "samples per second")):  # fmt: skip
         values = np.array([row.get(key, np.nan) for row in rows], dtype=float)
         axis.plot(steps, values, color=COLOURS[3], lw=1)
         _label(axis, title, "step", "")

@@ -45,12 +45,15 @@ def work(root: str, stage: str, *, force: bool = False) -> int:
     """Run `stage` of the run at `root` in this process and return its exit code."""
     from pathlib import Path
 
+    from sarhpc.stages.launch import LINE, drive_line
     from sarhpc.stages.registry import load_run_config, stage_named
 
     rank = int(os.environ.get("RANK", "0"))
     configure_logging(rank)
     try:
         run = open_run(Path(root))
+        if stage.startswith(LINE):
+            return drive_line(run, stage, load_run_config(run).cluster.executor, force=force)
         line = run_stage(run, stage_named(load_run_config(run), stage), rank, force)
         log.info("%s", line)
         return 0

@@ -156,3 +156,8 @@ def manifest_sha(run: RunDir, stage: str) -> str:
 
     pairs: list[Any] = [(r.shard, r.sha256) for r in sealed_records(run, stage)]
     return hashlib.sha256(repr(pairs).encode()).hexdigest()
+
+
+def sealed_paths(work: Work) -> list[Path]:
+    """Artefacts of every record of the stage in hand, in shard order."""
+    return [Path(record.path) for record in work.ledger.records().values()]

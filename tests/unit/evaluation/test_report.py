@@ -19,7 +19,7 @@ def example() -> Report:
     }
     pictures = {n: [Picture(t, "a <b>river</b>", "seed 3") for t in sets[n][:2]] for n in sets}
     metrics = [
-        {"step": i, "loss": 1 / (i + 1), "grad_norm": 1.0, "samples_s": 9.0} for i in range(9)
+        {"step": i, "loss": 1 / (i + 1), "grad_norm": 1.0, "samples_per_s": 9.0} for i in range(9)
     ]
     return Report(
         name="unit",

@@ -1,0 +1,125 @@
+"""Stages `caption-train` and `caption`: the captioner, and tile shards to captioned samples."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hpc.run.pipeline import Stage, Work
+from hpc.run.plan import Plan, ShardTask, make_plan
+from hpc.run.rundir import RunDir
+from sarhpc.captioning.config import CaptionConfig, CaptionSetConfig
+from sarhpc.stages.config import RunConfig
+from sarhpc.stages.places import data_root, model_folder
+from sarhpc.stages.registry import load_run_config, stage_fingerprint
+from sarhpc.stages.sharded import Made, manifest_sha, sealed_records, single_shard, work_through
+from sarhpc.stages.tree import digest_tree
+
+if TYPE_CHECKING:
+    from sarhpc.captioning.captioner import Captioner, Drafter
+
+TRAINED = "run:caption-train"
+"""Model name that stands for the captioner this run fine-tunes."""
+
+
+def caption_stage(config: RunConfig) -> Stage:
+    """The stage that captions tiles: same shard numbers, same keys, so it can be redone alone."""
+    return Stage(
+        name="caption",
+        needs=("tile", "caption-train") if config.caption_train is not None else ("tile",),
+        plan=plan_caption_shards,
+        work=lambda work: work_through(make_caption_shard, work, workers=config.cluster.workers),
+    )
+
+
+def caption_train_stage(config: RunConfig) -> Stage:
+    """The stage that fine-tunes BLIP."""
+    return Stage(
+        name="caption-train",
+        needs=("tile",),
+        plan=plan_caption_training,
+        work=lambda work: single_shard(work, lambda: train_captioner(work)),
+    )
+
+
+def plan_caption_shards(run: RunDir) -> Plan:
+    """One shard per tile shard, with the digest of its source."""
+    config = load_run_config(run)
+    shards = [
+        ShardTask(r.shard, {"source": r.path, "sha256": r.sha256, "split": r.detail["split"]})
+        for r in sealed_records(run, "tile")
+    ]
+    return Plan("caption", tuple(shards), stage_fingerprint(config, "caption"))
+
+
+def make_caption_shard(run: RunDir, task: ShardTask) -> Made:
+    """Caption and publish the samples of one shard."""
+    from sarhpc.captioning.caption import caption_samples
+    from sarhpc.shards.reader import read_shard
+    from sarhpc.shards.writer import write_shard
+
+    config = load_run_config(run)
+    captioner_config = resolved_captioner(run, config)
+    split = task.inputs["split"]
+    path = data_root(run, config) / "samples" / split / f"{task.id}.tar"
+    captioned = caption_samples(
+        read_shard(Path(task.inputs["source"])), _captioner(captioner_config), captioner_config
+    )
+    summary = write_shard(path, captioned.samples)
+    return Made(
+        path, summary.samples, summary.bytes, summary.sha256, captioned.rejected, {"split": split}
+    )
+
+
+def resolved_captioner(run: RunDir, config: RunConfig) -> CaptionConfig:
+    """The caption configuration with its model as a folder."""
+    name = config.caption.model
+    folder = str(run.stage("caption-train") / "model") if name == TRAINED else model_folder(name)
+    return dataclasses.replace(config.caption, model=folder)
+
+
+# A worker process keeps the captioner it loaded: one load per worker, not per shard.
+_loaded: dict[str, Captioner | Drafter] = {}
+
+
+def _captioner(settings: CaptionConfig) -> Captioner | Drafter:
+    from sarhpc.captioning.captioner import open_captioner
+
+    key = repr(settings)
+    if key not in _loaded:
+        _loaded.clear()
+        _loaded[key] = open_captioner(settings)
+    return _loaded[key]
+
+
+def plan_caption_training(run: RunDir) -> Plan:
+    """A single shard that names the tiles it learns from."""
+    config = load_run_config(run)
+    return make_plan(
+        "caption-train",
+        [{"tiles": manifest_sha(run, "tile")}],
+        fingerprint=stage_fingerprint(config, "caption-train"),
+    )
+
+
+def train_captioner(work: Work) -> Made:
+    """Fine-tune BLIP and publish it; without sets of its own it learns from this run's tiles."""
+    from sarhpc.captioning.finetune import train_captioner as fine_tune
+
+    run, config = work.run, load_run_config(work.run)
+    assert config.caption_train is not None
+    target = run.stage("caption-train") / "model"
+    settings = config.caption_train
+    if not settings.train:
+        own = str(data_root(run, config) / "tiles")
+        settings = dataclasses.replace(
+            settings,
+            train=[CaptionSetConfig(path=f"{own}/train")],
+            val=[CaptionSetConfig(path=f"{own}/val", split="val")],
+        )
+    if settings.base_model is not None:
+        settings = dataclasses.replace(settings, base_model=model_folder(settings.base_model))
+    fine_tune(settings, target, run.stage("caption-train") / "metrics.jsonl")
+    digest = digest_tree(target)
+    return Made(target, samples=0, bytes=digest.bytes, sha256=digest.sha256)

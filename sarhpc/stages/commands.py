@@ -1,0 +1,199 @@
+"""What each verb does, behind the parser of `sarhpc.cli`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+from collections.abc import Sequence
+from pathlib import Path
+
+from hpc.config import differences, fingerprint, load, to_yaml
+from hpc.errors import ConfigError, FingerprintMismatchError
+from hpc.run.pipeline import Stage, left, require_upstream, stage_state
+from hpc.run.rundir import RunDir, create_run, open_run
+from sarhpc import __version__
+from sarhpc.stages.config import RunConfig
+from sarhpc.stages.registry import line_of_stages, load_run_config, stage_named
+
+
+def init_verb(arguments: argparse.Namespace) -> int:
+    """Create the run directory and freeze its configuration."""
+    config = _given_config(arguments)
+    if arguments.cfg:
+        print(to_yaml(config), end="")
+        return 0
+    run = _create(arguments, config)
+    print(f"run {run.root} is frozen with configuration {run.info['fingerprint']}")
+    print(f"next: sarhpc run {arguments.run}")
+    return 0
+
+
+def _given_config(arguments: argparse.Namespace) -> RunConfig:
+    yaml = Path(arguments.config) if arguments.config else None
+    return load(RunConfig, yaml, arguments.overrides)
+
+
+def _create(arguments: argparse.Namespace, config: RunConfig) -> RunDir:
+    root = Path(arguments.run)
+    if (root / "run.json").exists():
+        standing = load_run_config(open_run(root))
+        changes = differences(standing, config)
+        if changes:
+            raise FingerprintMismatchError(
+                f"{root} is frozen and you ask for other values: {'; '.join(changes[:5])}; "
+                "name another run directory, or leave the words out"
+            )
+    facts = {"version": __version__, "platform": platform.platform()}
+    return create_run(root, to_yaml(config), fingerprint(config), arguments.overrides, facts)
+
+
+def catalog_verb(arguments: argparse.Namespace) -> int:
+    """Build a STAC catalogue from a folder of real files."""
+    from sarhpc.stages.catalog import build_catalogue
+
+    declarations = Path(arguments.declare) if arguments.declare else None
+    return build_catalogue(Path(arguments.folder), Path(arguments.out), declarations)
+
+
+def stage_verb(arguments: argparse.Namespace) -> int:
+    """Bring one stage forward."""
+    run = open_run(Path(arguments.run))
+    stage = stage_named(load_run_config(run), arguments.verb)
+    if run.ledger(stage.name).sealed:
+        print(f"{stage.name}: sealed, nothing to do")
+        return 0
+    require_upstream(run, stage)
+    if arguments.dry_run:
+        return _show_plan(run, stage)
+    return _submit(run, stage.name, arguments)
+
+
+def run_verb(arguments: argparse.Namespace) -> int:
+    """Bring every stage forward, in order."""
+    root = Path(arguments.run)
+    if (root / "run.json").exists() and not (arguments.config or arguments.overrides):
+        run = open_run(root)
+    else:
+        config = _given_config(arguments)
+        if arguments.cfg:
+            print(to_yaml(config), end="")
+            return 0
+        run = _create(arguments, config)
+    return _run_line(run, arguments, _between(run, arguments.first, arguments.last))
+
+
+def resume_verb(arguments: argparse.Namespace) -> int:
+    """Go on with what is left; an operator's STOP is lifted."""
+    run = open_run(Path(arguments.run))
+    run.stop_file.unlink(missing_ok=True)
+    return _run_line(run, arguments, line_of_stages(load_run_config(run)))
+
+
+def _between(run: RunDir, first: str | None, last: str | None) -> list[Stage]:
+    stages = line_of_stages(load_run_config(run))
+    names = [stage.name for stage in stages]
+    for name in (first, last):
+        if name is not None and name not in names:
+            raise ConfigError(f"no stage {name!r} in this run; it has {', '.join(names)}")
+    begin = names.index(first) if first else 0
+    end = names.index(last) + 1 if last else len(names)
+    return stages[begin:end]
+
+
+def _run_line(run: RunDir, arguments: argparse.Namespace, stages: Sequence[Stage]) -> int:
+    todo = list(left(run, stages))
+    if not todo:
+        print("nothing to do: every stage is sealed")
+        return 0
+    if arguments.dry_run:
+        for stage in todo:
+            ready = all(run.ledger(need).sealed for need in stage.needs)
+            if ready:
+                _show_plan(run, stage)
+            else:
+                print(f"{stage.name}: planned when {', '.join(stage.needs)} is sealed")
+        return 0
+    return _submit(run, f"line:{todo[0].name}:{todo[-1].name}", arguments)
+
+
+def _show_plan(run: RunDir, stage: Stage) -> int:
+    plan = stage.plan(run)
+    print(f"{stage.name}: {len(plan.shards)} shards, plan {plan.id}")
+    for name, reason in list(plan.rejected.items())[:20]:
+        print(f"  left out {name}: {reason}")
+    return 0
+
+
+def _submit(run: RunDir, what: str, arguments: argparse.Namespace) -> int:
+    from sarhpc.stages.launch import launch
+
+    executor = arguments.executor or load_run_config(run).cluster.executor
+    return launch(run, what, executor, wait=arguments.wait, force=arguments.force)
+
+
+def status_verb(arguments: argparse.Namespace) -> int:
+    """Show where the run stands."""
+    run = open_run(Path(arguments.run))
+    states = [stage_state(run, stage) for stage in line_of_stages(load_run_config(run))]
+    if arguments.json:
+        print(json.dumps({"run": str(run.root), "stages": [vars(s) for s in states]}, indent=1))
+        return 0
+    print(f"{run.root}  configuration {run.info['fingerprint']}")
+    for state in states:
+        shards = f"{state.done}/{state.planned or '?'}"
+        extra = f"  left out {state.rejected}" if state.rejected else ""
+        extra += f"  failed {state.failed}" if state.failed else ""
+        extra += f"  by {state.holder}" if state.holder else ""
+        print(f"  {state.name:<14}{state.state:<10}{shards:>9} shards {state.samples:>8}{extra}")
+    if run.stop_file.exists():
+        print(f"stopped by an operator; go on with: sarhpc resume {arguments.run}")
+    return 0
+
+
+def logs_verb(arguments: argparse.Namespace) -> int:
+    """Show the end of the newest log of each stage, or the failed shards."""
+    run = open_run(Path(arguments.run))
+    stages = line_of_stages(load_run_config(run))
+    for stage in stages:
+        if arguments.stage not in (None, stage.name):
+            continue
+        if arguments.failed:
+            for failure in run.ledger(stage.name).failures().values():
+                print(f"{stage.name} {failure.shard} tries={failure.tries} {failure.error}: "
+                      f"{failure.message}")  # fmt: skip
+    if arguments.failed:
+        return 0
+    places = [run.logs(arguments.stage)] if arguments.stage else [run.logs(""), *(
+        run.logs(stage.name) for stage in stages)]  # fmt: skip
+    for path in (p for place in places for p in _newest_logs(place)):
+        print(f"==> {path}")
+        print("\n".join(path.read_text(errors="replace").splitlines()[-arguments.tail :]))
+    return 0
+
+
+def _newest_logs(directory: Path) -> list[Path]:
+    files = [path for path in directory.glob("*") if path.suffix in (".out", ".err", ".log")]
+    return sorted(files, key=lambda path: path.stat().st_mtime)[-2:]
+
+
+def stop_verb(arguments: argparse.Namespace) -> int:
+    """Ask the run to save and stop; sticky until `resume`."""
+    run = open_run(Path(arguments.run))
+    descriptor = os.open(run.stop_file, os.O_CREAT | os.O_WRONLY, 0o600)
+    os.close(descriptor)
+    print(f"asked to stop; it saves first. Go on later with: sarhpc resume {arguments.run}")
+    return 0
+
+
+def verify_verb(arguments: argparse.Namespace) -> int:
+    """Check every published artefact against its record; exit 4 on the first disagreement."""
+    from sarhpc.stages.verification import verify_run
+
+    run = open_run(Path(arguments.run))
+    checked, problems = verify_run(run, line_of_stages(load_run_config(run)), arguments.deep)
+    for problem in problems:
+        print(problem)
+    print(f"{checked} artefacts checked, {len(problems)} wrong")
+    return 4 if problems else 0

@@ -1,0 +1,66 @@
+"""The configuration of a run: one tree, one branch per room."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from sarhpc.archive.config import ArchiveConfig
+from sarhpc.archive.procedural.config import ProceduralConfig
+from sarhpc.captioning.config import CaptionConfig, CaptionTrainConfig
+from sarhpc.evaluation.config import EvaluateConfig
+from sarhpc.generation.config import GenerateConfig
+from sarhpc.tiling.config import TileConfig
+from sarhpc.training.config import TrainConfig
+
+
+@dataclass
+class ClusterConfig:
+    """How work reaches machines; changes nothing of what is made."""
+
+    executor: str = "local"
+    """`local` (processes of this machine, through submitit) or `debug` (this process)."""
+    workers: int = 2
+    """Dask worker processes of the sharded stages."""
+    ranks: int = 2
+    """Processes of the training stage."""
+    time_min: int = 720
+    """Time limit of one job, minutes."""
+
+
+@dataclass
+class CompareConfig:
+    """Other models that generate the same prompts, for the report."""
+
+    models: dict[str, str] = field(default_factory=dict)
+    """Name of the column -> diffusers folder, or `embedded:NAME`."""
+    images: int = 32
+    """Images of each model."""
+
+
+@dataclass
+class RunConfig:
+    """Everything a run is told."""
+
+    data: str = "data"
+    """Folder of the archive and the shards; a relative path lies in the run directory. On a
+    cluster this belongs on scratch."""
+    simulate: ProceduralConfig | None = None
+    """The procedural archive to write first; null when `archive.uri` names a real one."""
+    archive: ArchiveConfig = field(default_factory=ArchiveConfig)
+    """Scenes that take part."""
+    tile: TileConfig = field(default_factory=TileConfig)
+    """Scenes to tiles."""
+    caption_train: CaptionTrainConfig | None = None
+    """Fine-tuning of the captioner before captioning; null captions with the model as it is."""
+    caption: CaptionConfig = field(default_factory=CaptionConfig)
+    """Tiles to captioned samples."""
+    train: TrainConfig = field(default_factory=TrainConfig)
+    """Fine-tuning of the diffusion model."""
+    generate: GenerateConfig | None = field(default_factory=GenerateConfig)
+    """The synthetic corpus; null ends the line at the exported model."""
+    compare: CompareConfig = field(default_factory=CompareConfig)
+    """Other models beside the trained one."""
+    evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+    """Real against synthetic."""
+    cluster: ClusterConfig = field(default_factory=ClusterConfig, metadata={"transient": True})
+    """Where and how wide."""

@@ -1,0 +1,258 @@
+"""Stage `evaluate`: real against synthetic, and the report of the whole run."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hpc.publish import digest_file, publish_json, publish_text
+from hpc.run.attempts import read_attempts
+from hpc.run.pipeline import Stage, Work
+from hpc.run.plan import Plan, make_plan, read_plan
+from hpc.run.rundir import RunDir
+from sarhpc.stages.config import RunConfig
+from sarhpc.stages.prompts import held_out_splits, land_cover, sample_shards
+from sarhpc.stages.registry import line_of_stages, load_run_config, stage_fingerprint
+from sarhpc.stages.sharded import Made, manifest_sha, sealed_records, single_shard
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from sarhpc.evaluation.classes import Conformity
+    from sarhpc.evaluation.report import GridRow, Picture, StageLine
+    from sarhpc.shards.sample import Sample
+
+SYNTHETIC = "this run"
+CLASSIFIER_TILES = 1500
+
+
+def evaluate_stage(config: RunConfig) -> Stage:
+    """The stage that judges the corpus and writes the report."""
+    needs = ("caption", "generate", "compare") if config.compare.models else ("caption", "generate")
+    return Stage(
+        name="evaluate",
+        needs=needs,
+        plan=plan_evaluation,
+        work=lambda work: single_shard(work, lambda: evaluate_run(work)),
+    )
+
+
+def plan_evaluation(run: RunDir) -> Plan:
+    """A single shard that names what is compared."""
+    config = load_run_config(run)
+    inputs = {"real": manifest_sha(run, "caption"), "synthetic": manifest_sha(run, "generate")}
+    return make_plan("evaluate", [inputs], fingerprint=stage_fingerprint(config, "evaluate"))
+
+
+def evaluate_run(work: Work) -> Made:
+    """Write `evaluate/evaluation.json`, `report.json` and `report.html`."""
+    from sarhpc.evaluation.report import Report, render, to_json
+    from sarhpc.evaluation.suite import evaluate
+
+    run, config = work.run, load_run_config(work.run)
+    real = list(itertools.islice(_real_samples(run, config), config.evaluate.tiles))
+    synthetic = _synthetic_samples(run, config)
+    tiles = {"real": _stack(real)} | {name: _stack(group) for name, group in synthetic.items()}
+    evaluation = evaluate(
+        tiles["real"], {n: t for n, t in tiles.items() if n != "real"}, config.evaluate
+    )
+    path = run.stage("evaluate") / "evaluation.json"
+    publish_json(path, evaluation.to_json())
+    prompts, grid = _progress(run)
+    report = Report(
+        name=run.name,
+        facts=_facts(run, len(real), synthetic),
+        config_yaml=run.config_file.read_text(),
+        stages=[line for stage in line_of_stages(config) if (line := _stage_line(run, stage.name))],
+        real=_real_pictures(real, synthetic[SYNTHETIC], config.evaluate.gallery),
+        synthetic={
+            name: _pictures(group[: config.evaluate.gallery]) for name, group in synthetic.items()
+        },
+        evaluation=evaluation,
+        tiles=tiles,
+        conformity=_conformity(run, config, synthetic),
+        progress_prompts=prompts,
+        progress=grid,
+        training=_training_rows(run),
+        notes=_notes(run, config),
+    )
+    publish_json(run.root / "report.json", to_json(report))
+    publish_text(run.root / "report.html", render(report))
+    digest = digest_file(path)
+    return Made(path, len(real), digest.bytes, digest.sha256)
+
+
+def _real_samples(run: RunDir, config: RunConfig) -> Iterator[Sample]:
+    splits = held_out_splits(run, config.evaluate.real_splits)
+    return _read(sample_shards(run, splits))
+
+
+def _read(shards: Iterable[Path]) -> Iterator[Sample]:
+    from sarhpc.shards.reader import read_shard
+
+    for path in shards:
+        yield from read_shard(path)
+
+
+def _synthetic_samples(run: RunDir, config: RunConfig) -> dict[str, list[Sample]]:
+    limit = config.evaluate.tiles
+    groups: dict[str, list[Path]] = {}
+    if config.compare.models:
+        for record in sealed_records(run, "compare"):
+            groups.setdefault(record.detail["set"], []).append(Path(record.path))
+    corpus = [Path(record.path) for record in sealed_records(run, "generate")]
+    named = {SYNTHETIC: corpus, **groups}
+    return {name: list(itertools.islice(_read(paths), limit)) for name, paths in named.items()}
+
+
+def _stack(samples: Sequence[Sample]) -> NDArray[np.uint8]:
+    from sarhpc.shards.images import decode_gray8
+
+    return np.stack([decode_gray8(sample.members["sar.png"]) for sample in samples])
+
+
+def _pictures(samples: Sequence[Sample]) -> list[Picture]:
+    from sarhpc.evaluation.report import Picture
+
+    tiles = _stack(samples)
+    return [
+        Picture(tile, sample.caption or "", f"seed {sample.meta['seed']}")
+        for tile, sample in zip(tiles, samples, strict=True)
+    ]
+
+
+def _real_pictures(
+    real: Sequence[Sample], synthetic: Sequence[Sample], count: int
+) -> list[Picture]:
+    """For each synthetic tile the real one whose caption its prompt repeats, where there is one."""
+    from sarhpc.evaluation.report import Picture
+
+    captions = {sample.meta["caption"]["SHORT"]: sample for sample in reversed(real)}
+    pictures = []
+    for asked in synthetic[:count]:
+        prompt = asked.meta["prompt"]
+        match = next((s for caption, s in captions.items() if prompt.endswith(caption)), real[0])
+        [tile] = _stack([match])
+        pictures.append(Picture(tile, match.caption or "", f"tile {match.key}"))
+    return pictures
+
+
+def _conformity(
+    run: RunDir, config: RunConfig, synthetic: dict[str, list[Sample]]
+) -> dict[str, Conformity]:
+    """How images show the class of their prompts; empty where no class is known."""
+    from sarhpc.evaluation.classes import judge, train_classifier
+
+    held_out = _labelled(_real_samples(run, config), config.evaluate.tiles)
+    train = _labelled(_read(sample_shards(run, ["train"])), CLASSIFIER_TILES)
+    if len({label for _, label in train}) < 2 or len({label for _, label in held_out}) < 2:
+        return {}
+    classes = {s.meta["caption"]["SHORT"]: label for s, label in [*train, *held_out]}
+    classifier = train_classifier(*_arrays(train), *_arrays(held_out), seed=config.evaluate.seed)
+    result = {"real, held out": classifier.real}
+    for name, samples in synthetic.items():
+        known = [(s, label) for s in samples if (label := _class_of_prompt(s, classes))]
+        if len(known) >= 8:
+            result[name] = judge(classifier, *_arrays(known))
+    return result
+
+
+def _labelled(samples: Iterable[Sample], limit: int) -> list[tuple[Sample, str]]:
+    found = ((sample, land_cover(sample.meta)) for sample in samples)
+    return list(itertools.islice(((s, label) for s, label in found if label), limit))
+
+
+def _arrays(labelled: Sequence[tuple[Sample, str]]) -> tuple[NDArray[np.uint8], list[str]]:
+    return _stack([sample for sample, _ in labelled]), [label for _, label in labelled]
+
+
+def _class_of_prompt(sample: Sample, classes: dict[str, str]) -> str | None:
+    prompt = sample.meta["prompt"]
+    exact = (label for caption, label in classes.items() if prompt.endswith(caption))
+    return next(exact, None)
+
+
+def _stage_line(run: RunDir, stage: str) -> StageLine | None:
+    from sarhpc.evaluation.report import StageLine
+
+    ledger = run.ledger(stage)
+    if not ledger.sealed:
+        return None
+    records = list(ledger.records().values())
+    rejected: dict[str, int] = {}
+    for record in records:
+        for reason, count in record.rejected.items():
+            rejected[reason] = rejected.get(reason, 0) + count
+    for reason in read_plan(run.plan_file(stage)).rejected.values():
+        scene = f"scene: {reason.split(':')[0]}"
+        rejected[scene] = rejected.get(scene, 0) + 1
+    starts = [row for row in read_attempts(run.stage(stage)) if "started" in row]
+    return StageLine(
+        name=stage,
+        shards=len(records),
+        samples=sum(record.samples for record in records),
+        rejected=rejected,
+        seconds=sum(record.seconds for record in records),
+        attempts=len(starts),
+    )
+
+
+def _training_rows(run: RunDir) -> list[dict[str, Any]]:
+    from sarhpc.training.metrics import read_rows
+
+    rows = read_rows(run.stage("train") / "metrics.jsonl")
+    return [row for row in rows if "loss" in row]
+
+
+def _progress(run: RunDir) -> tuple[list[str], list[GridRow]]:
+    """Validation grids as rows: one per step, the first seed of each prompt."""
+    from PIL import Image
+
+    from sarhpc.evaluation.report import GridRow
+
+    index = run.stage("train") / "validation" / "index.json"
+    if not index.is_file():
+        return [], []
+    images = json.loads(index.read_text())["images"]
+    first = min((image["seed"] for image in images), default=0)
+    rows: dict[int, list[dict[str, Any]]] = {}
+    for image in images:
+        if image["seed"] == first:
+            rows.setdefault(image["step"], []).append(image)
+    prompts = [image["prompt"] for image in next(iter(rows.values()), [])]
+    grid = [
+        GridRow(
+            f"step {step}, epoch {row[0]['epoch']}",
+            [np.asarray(Image.open(index.parent / image["path"]).convert("RGB")) for image in row],
+        )
+        for step, row in sorted(rows.items())
+    ]
+    return prompts, grid
+
+
+def _facts(run: RunDir, real: int, synthetic: dict[str, list[Sample]]) -> dict[str, str]:
+    [model] = sealed_records(run, "export")
+    return {
+        "run": run.name,
+        "created": run.info["created"],
+        "configuration": run.info["fingerprint"],
+        "sarhpc": run.info.get("version", ""),
+        "host": run.info["host"],
+        "model": model.sha256[:12],
+        "real tiles measured": str(real),
+        "synthetic tiles measured": str(len(synthetic[SYNTHETIC])),
+    }
+
+
+def _notes(run: RunDir, config: RunConfig) -> list[str]:
+    splits = ", ".join(held_out_splits(run, config.evaluate.real_splits))
+    notes = [f"Real tiles are from: {splits}."]
+    floor = run.stage("export") / "model" / "vae" / "floor.json"
+    if floor.is_file():
+        notes.append(f"Autoencoder's own floor: {floor.read_text()}")
+    return notes

@@ -1,0 +1,64 @@
+"""Stage `export`: the newest whole checkpoint as a diffusers folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hpc.errors import VerificationError
+from hpc.run.pipeline import Stage, Work
+from hpc.run.plan import Plan, make_plan
+from hpc.run.rundir import RunDir
+from sarhpc.stages.config import RunConfig
+from sarhpc.stages.places import model_folder
+from sarhpc.stages.registry import load_run_config, stage_fingerprint
+from sarhpc.stages.sharded import Made, manifest_sha, sealed_records, single_shard
+from sarhpc.stages.tree import digest_tree
+
+
+def export_stage(config: RunConfig) -> Stage:
+    """The stage that writes the model."""
+    return Stage(
+        name="export",
+        needs=("train",),
+        plan=plan_export,
+        work=lambda work: single_shard(work, lambda: export_model(work)),
+    )
+
+
+def plan_export(run: RunDir) -> Plan:
+    """A single shard that names the checkpoint by the digest of its manifest."""
+    config = load_run_config(run)
+    [trained] = sealed_records(run, "train")
+    inputs = {"checkpoint": trained.path, "sha256": trained.sha256}
+    return make_plan("export", [inputs], fingerprint=stage_fingerprint(config, "export"))
+
+
+def export_model(work: Work) -> Made:
+    """Publish `export/model`.
+
+    Raises:
+        VerificationError: the checkpoint changed since training was recorded.
+    """
+    from sarhpc.training.export import export
+
+    run, config = work.run, load_run_config(work.run)
+    [task] = work.plan.shards
+    checkpoint = Path(task.inputs["checkpoint"])
+    if digest_tree(checkpoint).sha256 != task.inputs["sha256"]:
+        raise VerificationError(
+            f"{checkpoint} changed since training was recorded; `sarhpc verify {run.root} --deep` "
+            "tells what else did"
+        )
+    target = run.stage("export") / "model"
+    facts = {
+        "base_model": config.train.base_model,
+        "run": run.name,
+        "configuration": run.info["fingerprint"],
+        "training_data": manifest_sha(run, "caption")[:16],
+        "steps": int(checkpoint.name.removeprefix("step_")),
+        "licence": "that of the base model and of the training data",
+    }
+    base = Path(model_folder(config.train.base_model))
+    export(checkpoint, base, target, facts, average=config.train.ema_decay > 0)
+    digest = digest_tree(target)
+    return Made(target, samples=0, bytes=digest.bytes, sha256=digest.sha256)

@@ -1,0 +1,154 @@
+"""Stages `generate` and `compare`: the synthetic corpus, and other models at the same prompts."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from hpc.run.pipeline import Stage, Work
+from hpc.run.plan import Plan, ShardTask, make_plan
+from hpc.run.rundir import RunDir
+from sarhpc.generation.config import GenerateConfig
+from sarhpc.stages.config import RunConfig
+from sarhpc.stages.places import data_root, model_folder
+from sarhpc.stages.prompts import evenly_by_class, held_out_splits, known_prompts
+from sarhpc.stages.registry import load_run_config, stage_fingerprint
+from sarhpc.stages.sharded import Made, sealed_paths, sealed_records, sweep, work_through
+from sarhpc.stages.tree import digest_tree
+
+CARD_SETTINGS = ("steps", "guidance", "scheduler", "batch", "threads")
+
+
+def generate_stage(config: RunConfig) -> Stage:
+    """The stage that generates the corpus with the exported model."""
+    return Stage(
+        name="generate",
+        needs=("export",),
+        plan=plan_corpus,
+        work=lambda work: work_through(make_corpus_shard, work, workers=config.cluster.workers),
+        finish=package,
+    )
+
+
+def compare_stage(config: RunConfig) -> Stage:
+    """The stage that asks other models for the same prompts with the same seeds."""
+    return Stage(
+        name="compare",
+        needs=("export", "generate"),
+        plan=plan_comparison,
+        work=lambda work: work_through(make_compare_shard, work, workers=config.cluster.workers),
+    )
+
+
+def settings(config: RunConfig) -> GenerateConfig:
+    """The generation settings of a run that has them."""
+    assert config.generate is not None
+    return config.generate
+
+
+def prompts_of(run: RunDir, config: RunConfig) -> list[str] | None:
+    """Captions of held-out tiles, balanced over classes, unless the configuration names prompts."""
+    generate = settings(config)
+    if generate.prompts or generate.prompts_file:
+        return None
+    splits = held_out_splits(run, config.evaluate.real_splits)
+    return [p.caption for p in evenly_by_class(list(known_prompts(run, splits)))]
+
+
+def plan_corpus(run: RunDir) -> Plan:
+    """Shards of (prompt, seed); names the model by its digest."""
+    from sarhpc.generation.plan import plan_generation
+
+    config = load_run_config(run)
+    [export] = sealed_records(run, "export")
+    shards = plan_generation(settings(config), prompts_of(run, config))
+    model = {"model": export.path, "model_sha": export.sha256}
+    return make_plan(
+        "generate",
+        [{**shard, **model} for shard in shards],
+        fingerprint=stage_fingerprint(config, "generate"),
+    )
+
+
+def plan_comparison(run: RunDir) -> Plan:
+    """For every other model the first images of the corpus: same prompts, same seeds."""
+    from sarhpc.generation.plan import plan_generation
+
+    config = load_run_config(run)
+    few = dataclasses.replace(settings(config), images=config.compare.images)
+    shards: list[Mapping[str, Any]] = []
+    for name, model in sorted(config.compare.models.items()):
+        folder = model_folder(model)
+        facts = {"model": folder, "model_sha": digest_tree(Path(folder)).sha256, "set": name}
+        shards += [{**shard, **facts} for shard in plan_generation(few, prompts_of(run, config))]
+    return make_plan("compare", shards, fingerprint=stage_fingerprint(config, "compare"))
+
+
+def make_corpus_shard(run: RunDir, task: ShardTask) -> Made:
+    """Generate and publish one shard of the corpus."""
+    root = data_root(run, load_run_config(run)) / "synthetic"
+    return _make(run, task, "generate", root / f"{task.id}.tar")
+
+
+def make_compare_shard(run: RunDir, task: ShardTask) -> Made:
+    """Generate and publish one shard of another model."""
+    root = data_root(run, load_run_config(run)) / "compare" / task.inputs["set"]
+    made = _make(run, task, "compare", root / f"{task.id}.tar")
+    return dataclasses.replace(made, detail={"set": task.inputs["set"]})
+
+
+def _make(run: RunDir, task: ShardTask, stage: str, path: Path) -> Made:
+    from sarhpc.generation.sampler import Provenance, generate_shard
+    from sarhpc.shards.writer import write_shard
+
+    config = load_run_config(run)
+    cfg = settings(config)
+    provenance = Provenance(task.inputs["model_sha"], stage_fingerprint(config, "generate"))
+    pipeline = _pipeline(Path(task.inputs["model"]), cfg)
+    generated = generate_shard(
+        task.number, task.inputs, cfg, pipeline, provenance, stop=run.stop_file.exists
+    )
+    summary = write_shard(path, generated.samples)
+    return Made(path, summary.samples, summary.bytes, summary.sha256, generated.rejected)
+
+
+# A worker process keeps the pipeline it loaded last: one load per worker and model, not per shard.
+_loaded: dict[tuple[str, str], Any] = {}
+
+
+def _pipeline(model: Path, cfg: GenerateConfig) -> Any:
+    from sarhpc.generation.model import load_pipeline
+
+    key = (str(model), f"{cfg.scheduler} {cfg.dtype}")
+    if key not in _loaded:
+        _loaded.clear()
+        _loaded[key] = load_pipeline(model, cfg)
+    return _loaded[key]
+
+
+def package(work: Work) -> None:
+    """Publish the index and the card of the finished corpus."""
+    from sarhpc.generation.corpus import CorpusFacts, package_corpus
+
+    config = load_run_config(work.run)
+    cfg = settings(config)
+    root = data_root(work.run, config) / "synthetic"
+    sweep(root)
+    rejected: dict[str, int] = {}
+    for record in work.ledger.records().values():
+        for reason, count in record.rejected.items():
+            rejected[reason] = rejected.get(reason, 0) + count
+    [export] = sealed_records(work.run, "export")
+    facts = CorpusFacts(
+        name=f"Synthetic SAR corpus of run {work.run.name}",
+        model_sha=export.sha256,
+        config_fingerprint=stage_fingerprint(config, "generate"),
+        settings={
+            name: getattr(cfg, name)
+            for name in ("steps", "guidance", "scheduler", "batch", "threads")
+        },
+        rejected=rejected,
+    )
+    package_corpus(root, sealed_paths(work), facts)

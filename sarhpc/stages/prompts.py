@@ -1,0 +1,66 @@
+"""Prompts from what the run knows: the captions of its held-out tiles, and their classes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hpc.run.rundir import RunDir
+from sarhpc.stages.sharded import sealed_records
+
+
+@dataclass(frozen=True)
+class KnownPrompt:
+    """The caption of a real tile, without activation phrase, and the class its truth names."""
+
+    key: str
+    caption: str
+    land_cover: str | None
+    """water, forest, field or town; None where no truth is known or nothing dominates."""
+
+
+def held_out_splits(run: RunDir, wanted: Sequence[str]) -> list[str]:
+    """The wanted splits that have samples, or `train` where none of them does."""
+    filled = {r.detail["split"] for r in sealed_records(run, "caption") if r.samples}
+    return [split for split in wanted if split in filled] or ["train"]
+
+
+def sample_shards(run: RunDir, splits: Sequence[str]) -> list[Path]:
+    """Captioned shards of these splits, in shard order; empty ones left out."""
+    records = sealed_records(run, "caption")
+    return [Path(r.path) for r in records if r.samples and r.detail["split"] in splits]
+
+
+def known_prompts(run: RunDir, splits: Sequence[str]) -> Iterator[KnownPrompt]:
+    """Captions of the samples of these splits, sample by sample."""
+    from sarhpc.shards.reader import read_shard
+
+    for path in sample_shards(run, splits):
+        for sample in read_shard(path):
+            yield KnownPrompt(sample.key, sample.meta["caption"]["SHORT"], land_cover(sample.meta))
+
+
+def land_cover(meta: dict[str, Any]) -> str | None:
+    """Dominant class of a tile by its truth, or None."""
+    from sarhpc.archive.procedural.truth import dominant_class
+
+    truth = meta.get("truth")
+    return dominant_class(truth["class_fractions"]) if truth else None
+
+
+def evenly_by_class(prompts: Sequence[KnownPrompt]) -> list[KnownPrompt]:
+    """The prompts in turn over the classes, so that any first part of them is balanced.
+
+    A caption counts once; prompts without a class come last.
+    """
+    distinct = {prompt.caption: prompt for prompt in reversed(prompts)}
+    groups: dict[str, list[KnownPrompt]] = {}
+    for prompt in sorted(distinct.values(), key=lambda p: p.key):
+        groups.setdefault(prompt.land_cover or "", []).append(prompt)
+    rest = groups.pop("", [])
+    queues = [groups[name] for name in sorted(groups)]
+    longest = max((len(queue) for queue in queues), default=0)
+    balanced = [queue[i] for i in range(longest) for queue in queues if i < len(queue)]
+    return balanced + rest

@@ -1,0 +1,101 @@
+"""Stage `train`: all ranks together, resumed from the newest whole checkpoint."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hpc.errors import StopRequestedError
+from hpc.run.pipeline import Stage, Work
+from hpc.run.plan import Plan, make_plan
+from hpc.run.rundir import RunDir
+from sarhpc.stages.config import RunConfig
+from sarhpc.stages.places import model_folder
+from sarhpc.stages.prompts import sample_shards
+from sarhpc.stages.registry import load_run_config, stage_fingerprint
+from sarhpc.stages.sharded import Made, manifest_sha, sealed_records, single_shard
+from sarhpc.stages.tree import digest_tree
+from sarhpc.training.config import TrainConfig
+
+if TYPE_CHECKING:
+    from sarhpc.training.ranks import Ranks
+
+log = logging.getLogger(__name__)
+
+TRAIN_SPLITS = ["train"]
+
+
+def train_stage(config: RunConfig) -> Stage:
+    """The stage that fine-tunes; collective, its progress is the newest checkpoint's step."""
+    return Stage(
+        name="train",
+        needs=("caption",),
+        plan=plan_training,
+        work=train_ranks,
+        collective=True,
+        progress=newest_step,
+    )
+
+
+def plan_training(run: RunDir) -> Plan:
+    """A single shard that names data, base model and sizes."""
+    config = load_run_config(run)
+    records = [r for r in sealed_records(run, "caption") if r.detail["split"] in TRAIN_SPLITS]
+    inputs = {
+        "data": manifest_sha(run, "caption"),
+        "samples": sum(record.samples for record in records),
+        "base_model": model_folder(config.train.base_model),
+    }
+    return make_plan("train", [inputs], fingerprint=stage_fingerprint(config, "train"))
+
+
+def newest_step(run: RunDir) -> int:
+    """Step of the newest checkpoint directory, 0 without any."""
+    names = (run.stage("train") / "checkpoints").glob("step_*[0-9]")
+    return max((int(path.name.removeprefix("step_")) for path in names), default=0)
+
+
+def train_ranks(work: Work) -> None:
+    """Train on this rank; rank 0 records the final checkpoint.
+
+    Raises:
+        StopRequestedError: someone asked to stop; all ranks saved the same step.
+    """
+    from sarhpc.training.ranks import join, leave
+
+    config = load_run_config(work.run)
+    cfg = dataclasses.replace(config.train, base_model=model_folder(config.train.base_model))
+    ranks = join(cfg.threads, deterministic=cfg.deterministic, seed=cfg.seed)
+    try:
+        checkpoint = _train(work, cfg, ranks)
+    finally:
+        leave()
+    if ranks.rank == 0:
+        digest = digest_tree(checkpoint)
+        single_shard(work, lambda: Made(checkpoint, 0, digest.bytes, digest.sha256))
+
+
+def _train(work: Work, cfg: TrainConfig, ranks: Ranks) -> Path:
+    from hpc.resilience.agreement import TorchCommunicator
+    from hpc.resilience.checkpoint import CheckpointStore
+    from hpc.resilience.stop import StopRequest
+    from sarhpc.shards.samples import ShardedSamples
+    from sarhpc.training.loop import Surroundings, train
+
+    communicator = TorchCommunicator()
+    run, folder = work.run, work.run.stage("train")
+    # The staging directory carries the attempt, and only rank 0 knows which one this is.
+    attempt = communicator.broadcast(work.attempt)
+    store = CheckpointStore(folder / "checkpoints", communicator, attempt, cfg.keep_last)
+    samples = ShardedSamples(sample_shards(run, TRAIN_SPLITS))
+    with StopRequest(communicator, stop_file=run.stop_file, save_file=run.save_file) as stop:
+        around = Surroundings(folder, store, stop, communicator)
+        result = train(cfg, Path(cfg.base_model), samples, ranks, around)
+    if not result.finished or result.checkpoint is None:
+        raise StopRequestedError(
+            f"training saved step {result.step} and stopped ({result.reason}); "
+            f"go on with `sarhpc resume {run.root}`"
+        )
+    return result.checkpoint
