@@ -1,0 +1,244 @@
+"""Dask for one job: a private cluster on this machine, and shards run through it.
+
+The only owner of Dask. Members prove themselves by TLS certificates made for this cluster alone;
+its files are readable by the user only, and nothing listens beyond the loopback interface.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import json
+import logging
+import os
+import secrets
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from hpc.cluster.certificate import Credentials, issue_credentials, write_private
+from hpc.errors import HpcError, TransientError
+from hpc.resilience.stop import ignore_stop_signals
+
+if TYPE_CHECKING:
+    from distributed import Client, Future, Security
+
+_log = logging.getLogger(__name__)
+_LOOPBACK = "127.0.0.1"
+
+
+class Task(Protocol):
+    """Anything picklable with an id: a shard of a plan."""
+
+    @property
+    def id(self) -> str:
+        """Id of the shard."""
+
+
+S = TypeVar("S", bound=Task)
+R = TypeVar("R")
+
+
+@contextlib.contextmanager
+def dask_cluster(directory: Path, workers: int, threads: int = 1) -> Iterator[Client]:
+    """Yield a client of a new cluster of `workers` processes on this machine.
+
+    A worker that dies is started again by its nanny. Workers ignore SIGUSR2 and SIGTERM, which
+    Slurm sends to every process of a job: their owner decides when they end. They end with it,
+    even if it is killed.
+
+    Args:
+        directory: for the scheduler file `scheduler-<Slurm job or process>.json` and the
+            certificates, all mode 0600; removed at the end.
+        workers: number of worker processes.
+        threads: shards that one worker runs at once.
+    """
+    import dask
+    from distributed import Client, LocalCluster
+
+    directory.mkdir(parents=True, exist_ok=True)
+    directory.chmod(0o700)
+    name = os.environ.get("SLURM_JOB_ID") or str(os.getpid())
+    scheduler_file = directory / f"scheduler-{name}.json"
+    credentials = issue_credentials(directory, name)
+    security = _security(credentials)
+    try:
+        with (
+            dask.config.set(_settings()),
+            LocalCluster(
+                n_workers=workers,
+                threads_per_worker=threads,
+                processes=True,
+                host=_LOOPBACK,
+                security=security,
+                memory_limit=0,
+                dashboard_address=None,
+                scheduler_kwargs={"dashboard": False, "dashboard_address": f"{_LOOPBACK}:0"},
+            ) as cluster,
+            Client(cluster, security=security) as client,
+        ):
+            _write_scheduler_file(scheduler_file, cluster.scheduler_address, credentials)
+            client.wait_for_workers(workers, timeout=120)
+            yield client
+    finally:
+        scheduler_file.unlink(missing_ok=True)
+        credentials.remove()
+
+
+def connect(scheduler_file: Path, timeout_s: float = 10.0) -> Client:
+    """A client of the running cluster that wrote `scheduler_file`.
+
+    Raises:
+        TransientError: the cluster is gone or does not answer.
+    """
+    from distributed import Client
+
+    try:
+        told = json.loads(scheduler_file.read_text())
+        credentials = Credentials(*(Path(told["tls"][part]) for part in ("ca", "cert", "key")))
+        return Client(told["address"], security=_security(credentials), timeout=timeout_s)
+    except OSError as error:
+        raise TransientError(
+            f"no Dask cluster answers for {scheduler_file}: {error}. "
+            "A cluster lives only as long as its job."
+        ) from error
+
+
+def run_shards(
+    client: Client,
+    work: Callable[[S], R],
+    tasks: Iterable[S],
+    *,
+    window: int,
+    retries: int,
+) -> Iterator[tuple[S, R | BaseException]]:
+    """Yield every task with its result, or with what went wrong, as they finish.
+
+    At most `window` tasks are handed out at a time, and never more than there are threads: a
+    worker that dies takes with it only what it was running. Those tasks are tried again, each up
+    to `retries` times, then yielded with a TransientError. An exception raised by the work itself
+    is yielded at once. Leaving the loop early, by an interrupt for one, cancels what is left.
+
+    Args:
+        client: of the cluster.
+        work: picklable; called with one task on a worker.
+        tasks: read as they are needed.
+        window: most tasks handed out at a time.
+        retries: how often a task may be tried again after its worker died.
+    """
+    from distributed import KilledWorker
+
+    waiting = iter(tasks)
+    again: collections.deque[S] = collections.deque()
+    deaths: collections.Counter[str] = collections.Counter()
+    active: dict[Future, S] = {}
+    try:
+        while True:
+            for task in _next_tasks(again, waiting, _free_slots(client, window) - len(active)):
+                key = f"shard-{task.id}-{secrets.token_hex(4)}"
+                active[client.submit(work, task, key=key, pure=False)] = task
+            if not active and not again:
+                return
+            for future in _finished(active):
+                task = active.pop(future)
+                outcome = _outcome(future)
+                if isinstance(outcome, KilledWorker):
+                    deaths[task.id] += 1
+                    _log.warning("worker died shard=%s deaths=%d", task.id, deaths[task.id])
+                    if deaths[task.id] <= retries:
+                        again.append(task)
+                        continue
+                    outcome = _killed(task, deaths[task.id])
+                yield task, outcome
+    finally:
+        if active:
+            client.cancel(list(active))
+
+
+def dask_setup(worker: Any) -> None:
+    """Prepare a new worker process; Dask calls this because the module is preloaded there."""
+    ignore_stop_signals()
+
+
+def _settings() -> dict[str, Any]:
+    return {
+        # One death fails the task at once: run_shards counts, so that it can tell the reason.
+        "distributed.scheduler.allowed-failures": 0,
+        # Health and metrics pages would answer to anyone on the machine.
+        "distributed.scheduler.http.routes": [],
+        "distributed.worker.http.routes": [],
+        "distributed.worker.preload": [__name__],
+        # A shard is minutes of compiled code that may not let the worker's loop run.
+        "distributed.scheduler.worker-ttl": None,
+        "distributed.comm.timeouts.connect": "60s",
+    }
+
+
+def _security(credentials: Credentials) -> Security:
+    from distributed import Security
+
+    paths = {"cert": str(credentials.certificate), "key": str(credentials.key)}
+    roles = {
+        f"tls_{role}_{part}": path
+        for role in ("scheduler", "worker", "client")
+        for part, path in paths.items()
+    }
+    return Security(require_encryption=True, tls_ca_file=str(credentials.ca), **roles)
+
+
+def _write_scheduler_file(path: Path, address: str, credentials: Credentials) -> None:
+    told = {
+        "type": "Scheduler",
+        "address": address,
+        "tls": {
+            "ca": str(credentials.ca.absolute()),
+            "cert": str(credentials.certificate.absolute()),
+            "key": str(credentials.key.absolute()),
+        },
+    }
+    write_private(path, (json.dumps(told, indent=1) + "\n").encode())
+
+
+def _free_slots(client: Client, window: int) -> int:
+    """How many tasks may be out now; while a worker is being started again, fewer."""
+    return min(window, sum(client.nthreads().values()))
+
+
+def _next_tasks(again: collections.deque[S], waiting: Iterator[S], room: int) -> Iterator[S]:
+    """Up to `room` tasks, those to try again first."""
+    for _ in range(room):
+        if again:
+            yield again.popleft()
+            continue
+        task = next(waiting, None)
+        if task is None:
+            return
+        yield task
+
+
+def _finished(active: dict[Future, S]) -> list[Future]:
+    """Those that have ended; waits for one, but not long, as a new worker may have come up."""
+    from distributed import wait
+
+    if not active:
+        time.sleep(0.1)
+        return []
+    with contextlib.suppress(TimeoutError):
+        wait(list(active), timeout=1.0, return_when="FIRST_COMPLETED")
+    return [future for future in active if future.done()]
+
+
+def _outcome(future: Future) -> Any:
+    """The task's result, or the exception it ended with."""
+    try:
+        return future.result()
+    except Exception as error:
+        return error
+
+
+def _killed(task: Task, deaths: int) -> HpcError:
+    return TransientError(
+        f"shard {task.id}: its worker process died {deaths} times (killed, or out of memory); "
+        "give the job more memory or fewer workers, then resume"
+    )
