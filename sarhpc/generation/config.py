@@ -1,0 +1,45 @@
+"""What to generate, and with which sampler."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass
+class GenerateConfig:
+    """Prompts, counts and sampling of one synthetic corpus."""
+
+    prompts: list[str] = field(default_factory=list)
+    """Scene descriptions, without the words of `prompt_template`; before those of the file."""
+    prompts_file: str | None = None
+    """More prompts: `.txt` with one a line, or `.jsonl` with objects that have a `prompt`."""
+    prompt_template: str = "A SAR image of {prompt}"
+    """What the model is asked; `{prompt}` stands for the description, the rest activates it."""
+    negative_prompt: str = ""
+    """What the guidance leads away from."""
+    images: int | None = None
+    """Number of images in all, taking the prompts in turn; null: `images_per_prompt` each."""
+    images_per_prompt: int = 1
+    """Images of each prompt when `images` is null."""
+    seed: int = 0
+    """Seed of the run; the seed of an image is a hash of it, the prompt and its repetition."""
+    steps: int = 50
+    """Denoising steps."""
+    guidance: float = 7.5
+    """Classifier-free guidance scale; 1 or less switches it off."""
+    scheduler: str = "ddim"
+    """Sampler: ddim, euler, dpmsolver or pndm."""
+    height_px: int | None = None
+    """Image height, px, a multiple of 8; null: the size the model was trained at."""
+    width_px: int | None = None
+    """Image width, px, a multiple of 8; null: the size the model was trained at."""
+    dtype: str = "float32"
+    """Arithmetic of the model: float32, float16 or bfloat16."""
+    batch: int = 4
+    """Images sampled at once; fixed, because another batch shape gives (slightly) other bits."""
+    threads: int = 1
+    """CPU threads of the arithmetic; fixed, because another count gives (slightly) other bits."""
+    shard_samples: int = 256
+    """Images per shard, the unit of work and of retry: minutes, not hours."""
+    pixel_m: float | None = 0.35
+    """Ground spacing the model was trained at, m; recorded, not used."""

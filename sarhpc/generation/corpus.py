@@ -1,0 +1,172 @@
+"""Packaging a finished corpus: an index of every image, and the card that says what it is."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from hpc.errors import VerificationError
+from hpc.publish import publish_text, publishing
+from sarhpc.shards.reader import read_shard
+from sarhpc.shards.sample import Sample
+
+_COLUMNS = pa.schema(
+    [
+        pa.field("key", pa.string(), nullable=False),
+        pa.field("shard", pa.string(), nullable=False),
+        pa.field("prompt", pa.string(), nullable=False),
+        pa.field("seed", pa.int64(), nullable=False),
+        pa.field("sha256", pa.string(), nullable=False),
+        pa.field("channel_spread", pa.float64(), nullable=True),
+        pa.field("synthetic", pa.bool_(), nullable=False),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class CorpusFacts:
+    """What the card tells beyond what is counted: names and hashes of the run."""
+
+    name: str
+    model_sha: str
+    config_fingerprint: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """Sampling settings to list: steps, guidance, scheduler and so on."""
+    rejected: Mapping[str, int] = field(default_factory=dict)
+    """Images left out, by reason."""
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A packaged corpus: its two files and how much they describe."""
+
+    index: Path
+    card: Path
+    samples: int
+    shards: int
+    prompts: int
+
+
+def package_corpus(root: Path, shards: Sequence[Path], facts: CorpusFacts) -> Corpus:
+    """Publish `index.parquet` and `README.md` in `root` for the finished `shards`; return both.
+
+    The index has one row per image: key, shard (relative to `root`), prompt, seed, SHA-256 of the
+    PNG, channel spread, and `synthetic`, always true. Shards are read one after the other.
+
+    Raises:
+        VerificationError: a key comes twice, or a sample is not a synthetic one of this model.
+        DataError: a shard cannot be read.
+    """
+    keys: set[str] = set()
+    prompts: set[str] = set()
+    index = root / "index.parquet"
+    with publishing(index) as file, pq.ParquetWriter(file, _COLUMNS) as writer:
+        for shard in shards:
+            rows = list(_rows(shard, os.path.relpath(shard, root), facts, keys))
+            prompts.update(row["prompt"] for row in rows)
+            if rows:
+                writer.write_table(pa.Table.from_pylist(rows, schema=_COLUMNS))
+    card = root / "README.md"
+    publish_text(card, render_card(facts, len(keys), len(shards), len(prompts)))
+    return Corpus(index, card, len(keys), len(shards), len(prompts))
+
+
+def render_card(facts: CorpusFacts, samples: int, shards: int, prompts: int) -> str:
+    """The dataset card, Markdown with the YAML header that dataset hubs read."""
+    settings = [f"| {name} | {value} |" for name, value in facts.settings.items()]
+    rejected = [f"| left out: {why} | {count} |" for why, count in sorted(facts.rejected.items())]
+    table = [
+        f"| images | {samples} |",
+        f"| shards | {shards} |",
+        f"| distinct prompts | {prompts} |",
+        f"| model (SHA-256 of the folder) | `{facts.model_sha}` |",
+        f"| configuration (fingerprint) | `{facts.config_fingerprint}` |",
+        *settings,
+        *rejected,
+    ]
+    return _CARD.format(name=facts.name, table="\n".join(table))
+
+
+def _rows(shard: Path, name: str, facts: CorpusFacts, keys: set[str]) -> Iterator[dict[str, Any]]:
+    for sample in read_shard(shard):
+        meta = _checked_meta(sample, shard, facts)
+        if sample.key in keys:
+            raise VerificationError(
+                f"key {sample.key} of {shard} is in another shard too: shard numbers repeat."
+            )
+        keys.add(sample.key)
+        yield {
+            "key": sample.key,
+            "shard": name,
+            "prompt": meta["prompt"],
+            "seed": meta["seed"],
+            "sha256": hashlib.sha256(sample.members["sar.png"]).hexdigest(),
+            "channel_spread": meta.get("channel_spread"),
+            "synthetic": True,
+        }
+
+
+def _checked_meta(sample: Sample, shard: Path, facts: CorpusFacts) -> dict[str, Any]:
+    meta = sample.meta
+    if meta.get("synthetic") is not True:
+        raise VerificationError(f"{shard}: sample {sample.key} is not marked synthetic.")
+    for name in ("model_sha", "config_fingerprint"):
+        if meta.get(name) != getattr(facts, name):
+            raise VerificationError(
+                f"{shard}: sample {sample.key} has {name} {meta.get(name)}, this corpus "
+                f"{getattr(facts, name)}: it was made by another run."
+            )
+    return meta
+
+
+_CARD = """\
+---
+pretty_name: {name}
+tags:
+- synthetic
+- sar
+- webdataset
+task_categories:
+- text-to-image
+---
+
+# {name}
+
+**Every image here is synthetic.** A text-to-image model made it from the prompt beside it. It shows
+no place on Earth, carries no geolocation, and must not be presented as a radar observation.
+
+| | |
+|---|---|
+{table}
+
+## What is in it
+
+Shards are plain tar files of the WebDataset kind. Each sample has
+
+- `sar.png`: 8-bit gray amplitude image; near range at column 0, slant range grows with columns;
+- `txt`: the prompt;
+- `meta.json`: `synthetic: true`, prompt, seed, sampler, model and configuration hashes, and
+  `channel_spread`, the mean difference between the model's three channels before they were averaged
+  to gray (0 for a model that draws pure gray).
+
+`index.parquet` lists key, shard, prompt, seed and the SHA-256 of each `sar.png`.
+
+## Reading it
+
+```python
+import webdataset
+
+for sample in webdataset.WebDataset("{{shards}}", shardshuffle=False).decode("l8"):
+    image, prompt = sample["sar.png"], sample["txt"]
+```
+
+An image can be made again, bit for bit, from its prompt, seed, batch shape and thread count with
+the same model, software and kind of device (`meta.json`, `generator`).
+"""

@@ -1,0 +1,158 @@
+"""The plan of a synthetic corpus: which prompts with which seeds, in which shard."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hpc.errors import ConfigError
+from sarhpc.generation.config import GenerateConfig
+
+SCHEDULERS = ("ddim", "euler", "dpmsolver", "pndm")
+DTYPES = ("float32", "float16", "bfloat16")
+_LARGEST_SHARD = 100_000
+
+
+@dataclass(frozen=True)
+class ImageRequest:
+    """One image to make: its index in the shard, what is asked, and the seed of its noise."""
+
+    index: int
+    prompt: str
+    seed: int
+
+
+def image_seed(run_seed: int, prompt: str, repetition: int) -> int:
+    """Seed of an image, 0 to 2^63 - 1: a hash of the run seed and of the image's own identity.
+
+    Neither the other prompts, their order, nor the size of shards and batches enter it.
+    """
+    identity = json.dumps([run_seed, prompt, repetition]).encode()
+    return int.from_bytes(hashlib.sha256(identity).digest()[:8], "big") >> 1
+
+
+def plan_generation(
+    cfg: GenerateConfig, prompts: Sequence[str] | None = None
+) -> list[dict[str, Any]]:
+    """Inputs of each shard: batch shape, threads, and the images as (prompt, seed).
+
+    A shard's inputs are `{"batch", "threads", "prompts": [text], "images": [[prompt number,
+    seed]]}`, the texts of a shard written once: a plan of a million images stays tens of MB.
+
+    Args:
+        cfg: What to generate.
+        prompts: Descriptions to use instead of those that `cfg` names.
+
+    Raises:
+        ConfigError: no prompts, or a setting that cannot be used.
+    """
+    check_config(cfg)
+    requests = list(_requests(cfg, read_prompts(cfg) if prompts is None else prompts))
+    if not requests:
+        raise ConfigError("nothing to generate: give generate.prompts or generate.prompts_file.")
+    starts = range(0, len(requests), cfg.shard_samples)
+    return [_shard_inputs(cfg, requests[start : start + cfg.shard_samples]) for start in starts]
+
+
+def shard_requests(inputs: Mapping[str, Any]) -> list[ImageRequest]:
+    """The images of a planned shard, in order."""
+    prompts = inputs["prompts"]
+    return [
+        ImageRequest(index, prompts[number], seed)
+        for index, (number, seed) in enumerate(inputs["images"])
+    ]
+
+
+def read_prompts(cfg: GenerateConfig) -> list[str]:
+    """The descriptions of `cfg.prompts`, then those of `cfg.prompts_file`; blank lines skipped.
+
+    Raises:
+        ConfigError: the file is missing, of another kind, or a line of it has no prompt.
+    """
+    prompts = [*cfg.prompts]
+    if cfg.prompts_file is not None:
+        prompts += _file_prompts(Path(cfg.prompts_file))
+    if any(not prompt.strip() for prompt in prompts):
+        raise ConfigError("generate.prompts holds an empty prompt: remove it.")
+    return prompts
+
+
+def check_config(cfg: GenerateConfig) -> None:
+    """Return if every setting can be used.
+
+    Raises:
+        ConfigError: one cannot; the message names it.
+    """
+    _require_choice("scheduler", cfg.scheduler, SCHEDULERS)
+    _require_choice("dtype", cfg.dtype, DTYPES)
+    if "{prompt}" not in cfg.prompt_template:
+        raise ConfigError(
+            f"generate.prompt_template {cfg.prompt_template!r} has no {{prompt}}: every image "
+            "would be asked for the same."
+        )
+    for name in ("steps", "batch", "threads", "shard_samples", "images_per_prompt", "images"):
+        value = getattr(cfg, name)
+        if value is not None and value < 1:
+            raise ConfigError(f"generate.{name} is {value}: give at least 1.")
+    if cfg.shard_samples > _LARGEST_SHARD:
+        raise ConfigError(f"generate.shard_samples: at most {_LARGEST_SHARD}, keys have 5 digits.")
+    for name in ("height_px", "width_px"):
+        value = getattr(cfg, name)
+        if value is not None and (value < 8 or value % 8):
+            raise ConfigError(f"generate.{name} is {value}: give a multiple of 8, or null.")
+
+
+def _requests(cfg: GenerateConfig, prompts: Sequence[str]) -> Iterator[tuple[str, int]]:
+    """(full prompt, seed) of every image, the prompts taken in turn."""
+    total = len(prompts) * cfg.images_per_prompt if cfg.images is None else cfg.images
+    repetitions: Counter[str] = Counter()
+    for image in range(total if prompts else 0):
+        prompt = cfg.prompt_template.replace("{prompt}", prompts[image % len(prompts)].strip())
+        yield prompt, image_seed(cfg.seed, prompt, repetitions[prompt])
+        repetitions[prompt] += 1
+
+
+def _shard_inputs(cfg: GenerateConfig, images: Sequence[tuple[str, int]]) -> dict[str, Any]:
+    numbers = {prompt: number for number, prompt in enumerate(dict.fromkeys(p for p, _ in images))}
+    return {
+        "batch": cfg.batch,
+        "threads": cfg.threads,
+        "prompts": list(numbers),
+        "images": [[numbers[prompt], seed] for prompt, seed in images],
+    }
+
+
+def _file_prompts(path: Path) -> list[str]:
+    if path.suffix not in (".txt", ".jsonl"):
+        raise ConfigError(f"generate.prompts_file {path}: a .txt or .jsonl file is expected.")
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read generate.prompts_file {path}: {error}.") from error
+    numbered = [(number, line) for number, line in enumerate(lines, 1) if line.strip()]
+    if path.suffix == ".txt":
+        return [line.strip() for _, line in numbered]
+    return [_json_prompt(line, f"{path} line {number}") for number, line in numbered]
+
+
+def _json_prompt(line: str, where: str) -> str:
+    try:
+        prompt = json.loads(line)["prompt"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f'{where} is no object like {{"prompt": "a river"}}.') from error
+    if not isinstance(prompt, str) or not prompt.strip():
+        raise ConfigError(f"{where} has the prompt {prompt!r}: text is expected.")
+    return prompt
+
+
+def _require_choice(name: str, value: str, choices: Sequence[str]) -> None:
+    if value not in choices:
+        nearest = difflib.get_close_matches(value, choices, n=1)
+        hint = f" Did you mean {nearest[0]}?" if nearest else ""
+        raise ConfigError(f"generate.{name} is {value!r}: one of {', '.join(choices)}.{hint}")

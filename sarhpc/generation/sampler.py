@@ -1,0 +1,194 @@
+"""Sampling a planned shard: the same image whatever its neighbours, worker, order or restart.
+
+Each image has its own generator. On one machine type its bits then depend on the batch shape and
+the thread count alone, so both come from the plan, and the last batch is filled up with repeated
+requests whose images are dropped.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import StableDiffusionPipeline
+from numpy.typing import NDArray
+
+from hpc.errors import IncompleteError
+from sarhpc import __version__
+from sarhpc.generation.config import GenerateConfig
+from sarhpc.generation.model import require_match
+from sarhpc.generation.plan import ImageRequest, shard_requests
+from sarhpc.shards.images import encode_gray8
+from sarhpc.shards.sample import SAMPLE_SCHEMA, Sample, encode_json, sample_key
+
+
+class GenerationStoppedError(IncompleteError):
+    """A stop was asked for between two batches; the shard was given up, nothing of it published."""
+
+
+@dataclass(frozen=True)
+class GeneratedShard:
+    """Samples of a shard, made as they are asked for, and why images were left out.
+
+    `rejected` counts by reason and is complete when `samples` is exhausted.
+    """
+
+    samples: Iterator[Sample]
+    rejected: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Hashes of what makes the images: the model folder and the run's configuration."""
+
+    model_sha: str
+    config_fingerprint: str
+
+
+def generate_shard(
+    shard: int,
+    inputs: Mapping[str, Any],
+    cfg: GenerateConfig,
+    pipeline: StableDiffusionPipeline,
+    provenance: Provenance,
+    stop: Callable[[], bool] = lambda: False,
+) -> GeneratedShard:
+    """The samples of planned shard `shard`, one batch in memory at a time.
+
+    An image that is not finite everywhere is left out and counted as `not_finite`; it leaves a gap
+    in the keys.
+
+    Args:
+        shard: Number of the shard; makes the keys.
+        inputs: The shard's part of the plan (`plan.plan_generation`).
+        cfg: Steps, guidance, size and so on.
+        pipeline: The model, from `model.load_pipeline`.
+        provenance: Hashes to write into each sample.
+        stop: Asked before each batch; true gives the shard up.
+
+    Raises:
+        ConfigError: the pipeline was loaded for another configuration.
+        GenerationStoppedError: while iterating, after `stop` said so.
+    """
+    require_match(pipeline, cfg)
+    rejected: dict[str, int] = {}
+    samples = _samples(shard, inputs, cfg, pipeline, provenance, stop, rejected)
+    return GeneratedShard(samples, rejected)
+
+
+def _samples(
+    shard: int,
+    inputs: Mapping[str, Any],
+    cfg: GenerateConfig,
+    pipeline: StableDiffusionPipeline,
+    provenance: Provenance,
+    stop: Callable[[], bool],
+    rejected: dict[str, int],
+) -> Iterator[Sample]:
+    shared = _shared_meta(inputs, cfg, pipeline, provenance)
+    requests = iter(shard_requests(inputs))
+    while batch := list(itertools.islice(requests, inputs["batch"])):
+        if stop():
+            raise GenerationStoppedError(
+                f"stopped inside shard {shard:06d}, which was given up; resume makes it again."
+            )
+        images = sample_images(pipeline, batch, cfg, inputs["batch"], inputs["threads"])
+        for request, image in zip(batch, images, strict=True):
+            if np.isfinite(image).all():
+                yield _sample(sample_key(shard, request.index), request, image, shared)
+            else:
+                rejected["not_finite"] = rejected.get("not_finite", 0) + 1
+
+
+def sample_images(
+    pipeline: StableDiffusionPipeline,
+    requests: list[ImageRequest],
+    cfg: GenerateConfig,
+    batch: int,
+    threads: int,
+) -> NDArray[np.float32]:
+    """Images (len(requests), H, W, 3) in [0, 1], sampled in a batch of exactly `batch`."""
+    padded = requests + [requests[-1]] * (batch - len(requests))
+    # Generators on the CPU: the same initial noise on every device.
+    generators = [torch.Generator("cpu").manual_seed(request.seed) for request in padded]
+    with _pinned_arithmetic(threads):
+        result = pipeline(
+            prompt=[request.prompt for request in padded],
+            negative_prompt=[cfg.negative_prompt] * batch,
+            num_inference_steps=cfg.steps,
+            guidance_scale=cfg.guidance,
+            height=cfg.height_px,
+            width=cfg.width_px,
+            generator=generators,
+            output_type="np",
+        )
+    images: NDArray[np.float32] = result.images[: len(requests)]
+    return images
+
+
+@contextlib.contextmanager
+def _pinned_arithmetic(threads: int) -> Iterator[None]:
+    """Fixed thread count and deterministic convolutions inside the block."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True):
+            yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _sample(
+    key: str, request: ImageRequest, image: NDArray[np.float32], shared: Mapping[str, Any]
+) -> Sample:
+    gray = np.round(image.mean(axis=2) * 255).astype(np.uint8)
+    meta = {
+        **shared,
+        "key": key,
+        "prompt": request.prompt,
+        "seed": request.seed,
+        "channel_spread": round(float(np.ptp(image, axis=2).mean()), 6),
+    }
+    members = {
+        "sar.png": encode_gray8(gray),
+        "txt": request.prompt.encode(),
+        "meta.json": encode_json(meta),
+    }
+    return Sample(key, members)
+
+
+def _shared_meta(
+    inputs: Mapping[str, Any],
+    cfg: GenerateConfig,
+    pipeline: StableDiffusionPipeline,
+    provenance: Provenance,
+) -> dict[str, Any]:
+    return {
+        "schema": SAMPLE_SCHEMA,
+        "synthetic": True,
+        "negative_prompt": cfg.negative_prompt,
+        "steps": cfg.steps,
+        "guidance": cfg.guidance,
+        "scheduler": cfg.scheduler,
+        "dtype": cfg.dtype,
+        "batch": inputs["batch"],
+        "threads": inputs["threads"],
+        "model_sha": provenance.model_sha,
+        "config_fingerprint": provenance.config_fingerprint,
+        "generator": _generator_name(pipeline.device),
+        "pixel_m": cfg.pixel_m,
+        "range_direction": "+col",
+    }
+
+
+def _generator_name(device: torch.device) -> str:
+    """Software and kind of device: what, besides model and configuration, decides the bits."""
+    kind = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    packages = " ".join(f"{name}-{version(name)}" for name in ("diffusers", "torch"))
+    return f"sarhpc-{__version__} {packages} {kind}"
