@@ -1,0 +1,184 @@
+"""What the caption stage and the fine-tuning of BLIP are told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Optional
+
+TRANSIENT: dict[str, Any] = {"transient": True}
+
+
+@dataclass
+class TemplateConfig:
+    """How a caption becomes the text of a sample."""
+
+    token: str = "An aerial view of"  # noqa: S105 - no password
+    """Activation phrase of training texts; prompts for SAR use another one ("A SAR image of")."""
+    pattern: str = "{token} {caption}"
+    """Training text: any of {token}, {caption}, {band}, {gsd}, {incidence} (see `metadata`)."""
+    variant: str = "SHORT"
+    """Which length stands for {caption} in training texts: SHORT, MID or LONG."""
+    metadata: list[str] = field(
+        default_factory=lambda: ["{band}-band", "{gsd} m", "incidence {incidence} degrees"]
+    )
+    """Phrases that LONG appends, of {band} (letter), {gsd} (m) and {incidence} (degrees); a phrase
+    whose value a sample lacks is left out."""
+    metadata_dropout: float = 0.0
+    """Share of metadata phrases left out, each drawn from the sample's key (0..1)."""
+    strip_openings: list[str] = field(
+        default_factory=lambda: [
+            "an aerial view of",
+            "an aerial photo of",
+            "an aerial image of",
+            "a satellite image of",
+            "there is",
+            "there are",
+            "this is",
+            "here is",
+            "it is",
+            "we can see",
+        ]
+    )
+    """Openings taken off a caption, so that the activation phrase is not followed by another."""
+
+
+@dataclass
+class CaptionConfig:
+    """Who captions, how captions are judged, and what becomes of tiles without one."""
+
+    captioner: str = "blip"
+    """`blip` looks at the optical tile; `truth` repeats what the procedural archive knows."""
+    model: str = "Salesforce/blip-image-captioning-base"
+    """BLIP folder (config, safetensors, processor, tokenizer), or a model name in `HF_HOME`."""
+    prompt: str = ""
+    """Opening words BLIP continues; they are not part of the caption."""
+    batch: int = 16
+    """Images per forward pass. A short batch is filled up: the shape never depends on the data."""
+    max_tokens: int = 40
+    """Most word pieces of a caption."""
+    decoding: str = "beam"
+    """`beam` (most likely caption) or `nucleus` (drawn, seeded by the image itself)."""
+    beams: int = 3
+    """Beams of `beam`; 1 is greedy."""
+    top_p: float = 0.9
+    """Probability mass `nucleus` draws from."""
+    temperature: float = 1.0
+    """Softmax temperature of `nucleus`."""
+    seed: int = 0
+    """Root of every draw."""
+    threads: int = 1
+    """CPU threads of the captioner; part of what fixes its floating-point results."""
+    device: str = "auto"
+    """`cpu`, `cuda`, or `auto` for CUDA where there is one."""
+
+    min_words: int = 2
+    """A caption of fewer words is degenerate."""
+    max_repeats: int = 2
+    """A phrase of up to four words repeated in a row more often than this is degenerate."""
+    degenerate: str = "reject"
+    """What becomes of a tile with a degenerate caption: `reject`, or `fallback` (to that text)."""
+    missing_optical: str = "reject"
+    """What becomes of a tile without optical image: `reject`, or `fallback` (to that text)."""
+    fallback: str = "the ground"
+    """Caption of tiles kept without one of their own."""
+
+    template: TemplateConfig = field(default_factory=TemplateConfig)
+    """How captions become texts."""
+
+
+@dataclass
+class BlipModelConfig:
+    """Shape of a new BLIP; the defaults make about 3 million parameters."""
+
+    image_px: int = 128
+    """Side of the images it sees, pixels."""
+    patch_px: int = 16
+    """Side of a vision patch, pixels."""
+    vision_width: int = 192
+    """Width of the vision transformer."""
+    vision_layers: int = 4
+    """Blocks of the vision transformer."""
+    vision_heads: int = 4
+    """Attention heads of the vision transformer."""
+    text_width: int = 128
+    """Width of the text decoder."""
+    text_layers: int = 3
+    """Blocks of the text decoder."""
+    text_heads: int = 4
+    """Attention heads of the text decoder."""
+    max_positions: int = 64
+    """Most word pieces of a text."""
+    vocabulary: int = 1024
+    """Most entries of the tokenizer that is trained with it."""
+
+
+@dataclass
+class CaptionSetConfig:
+    """One set of captioned images."""
+
+    kind: str = "shards"
+    """`shards` (their `optic.png`), `karpathy` (RSICD, UCM), or `jsonl` (filename, captions)."""
+    path: str = "???"
+    """Root of the shards' split folders, or the captions file (.json, .jsonl, may be gzipped)."""
+    images: Optional[str] = None  # noqa: UP045 - OmegaConf reads Optional
+    """Folder of the images of `karpathy` and `jsonl`."""
+    split: str = "train"
+    """Split of `shards` and `karpathy` that is taken: train, val or test."""
+    source: str = "truth"
+    """Where `shards` keep the caption: `truth`, or `raw` (what a captioner said)."""
+    skip_missing: bool = False
+    """Leave out captions whose image is not there, instead of stopping."""
+
+
+@dataclass
+class CaptionTrainConfig:
+    """The fine-tuning of BLIP on remote-sensing captions (paper, section 3.2)."""
+
+    train: list[CaptionSetConfig] = field(default_factory=list)
+    """Sets learnt from, together (the paper joins RSICD and UCM)."""
+    val: list[CaptionSetConfig] = field(default_factory=list)
+    """Sets held out: validation loss and caption metrics before and after."""
+    base_model: Optional[str] = "Salesforce/blip-image-captioning-base"  # noqa: UP045
+    """BLIP to start from; null builds `new` and trains a tokenizer on the captions."""
+    new: BlipModelConfig = field(default_factory=BlipModelConfig)
+    """Shape of a new model."""
+
+    steps: int = 2000
+    """Optimiser steps."""
+    batch: int = 16
+    """Images per step."""
+    lr: float = 1e-5
+    """Peak learning rate of AdamW (1e-3 for a new small model)."""
+    warmup_steps: int = 100
+    """Steps of linear rise; a half cosine to zero follows."""
+    weight_decay: float = 0.05
+    """Decoupled decay of weight matrices; biases, norms and positions have none."""
+    grad_clip: float = 1.0
+    """Largest gradient norm."""
+    label_smoothing: float = 0.0
+    """Share of each target spread evenly over the vocabulary."""
+    prompt: str = ""
+    """Opening words before every caption; no loss is counted on them."""
+    max_tokens: int = 60
+    """Captions are cut to this many word pieces."""
+    seed: int = 0
+    """Root of new weights, order and the choice among an image's captions."""
+    threads: int = 1
+    """CPU threads; on a CPU the bits depend on it."""
+    device: str = "auto"
+    """`cpu`, `cuda`, or `auto` for CUDA where there is one."""
+    save_dtype: str = "float32"
+    """Number format of the saved weights: float32 or float16."""
+
+    val_every: int = 200
+    """Steps between validation losses."""
+    val_images: int = 256
+    """Images of a validation loss."""
+    eval_images: int = 1000
+    """Images captioned for the metrics before and after; 0 measures none."""
+    eval_beams: int = 3
+    """Beams of those captions."""
+    log_every: int = field(default=20, metadata=TRANSIENT)
+    """Steps between rows of metrics.jsonl."""
+    readers: int = field(default=2, metadata=TRANSIENT)
+    """Threads that read and decode images ahead of the step."""
