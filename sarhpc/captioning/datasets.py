@@ -1,0 +1,190 @@
+"""Captioned images in the layouts they are published in, and in shards."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from hpc.errors import ConfigError, DataError
+from sarhpc.captioning.config import CaptionSetConfig
+from sarhpc.shards.images import decode_rgb8
+from sarhpc.shards.reader import ShardIndex
+from sarhpc.shards.samples import ShardedSamples, find_shards
+
+_OPTICAL = "optic.png"
+
+
+@dataclass(frozen=True)
+class CaptionedImage:
+    """An image that is read when needed, and everything that was said of it.
+
+    RSICD repeats captions until there are five: `captions` keeps them all, as published scores
+    need, `distinct` drops the repetitions, as training wants.
+    """
+
+    name: str
+    captions: tuple[str, ...]
+    read: Callable[[], NDArray[np.uint8]]
+
+    @property
+    def distinct(self) -> tuple[str, ...]:
+        """Captions that differ in more than case, spaces and final stop, in their first order."""
+        first = {" ".join(text.lower().split()).rstrip(" ."): text for text in self.captions[::-1]}
+        return tuple(text for text in self.captions if text in set(first.values()))
+
+
+def open_sets(sets: Sequence[CaptionSetConfig]) -> list[CaptionedImage]:
+    """Images of all `sets`, one after the other.
+
+    Raises:
+        ConfigError: an unknown kind, or a kind without what it needs.
+        DataError: a file cannot be read, or a set is empty.
+    """
+    images: list[CaptionedImage] = []
+    for cfg in sets:
+        found = list(_open_set(cfg))
+        if not found:
+            raise DataError(f"no captioned images in {cfg.path} ({cfg.kind}, split {cfg.split}).")
+        images += found
+    return images
+
+
+def _open_set(cfg: CaptionSetConfig) -> Iterable[CaptionedImage]:
+    path = Path(cfg.path)
+    if cfg.kind == "shards":
+        return read_shard_images(path, cfg.split, cfg.source)
+    if cfg.kind not in ("karpathy", "jsonl"):
+        raise ConfigError(f"kind={cfg.kind!r} of {path}: take shards, karpathy or jsonl.")
+    if cfg.images is None:
+        raise ConfigError(f"kind={cfg.kind} of {path} needs `images`, the folder of its images.")
+    images = Path(cfg.images)
+    if cfg.kind == "karpathy":
+        return read_karpathy(path, images, cfg.split, cfg.skip_missing)
+    return read_jsonl(path, images, cfg.skip_missing)
+
+
+def read_karpathy(
+    path: Path, images: Path, split: str, skip_missing: bool = False
+) -> list[CaptionedImage]:
+    """Images of one split of a Karpathy-layout file (`dataset_rsicd.json`, UCM), in its order.
+
+    Captions are the `raw` sentences: the `tokens` of UCM carry misspellings that `raw` has not.
+    `restval` belongs to `train`.
+
+    Raises:
+        DataError: the file is not of that layout, or an image is missing.
+    """
+    splits = {"train", "restval"} if split == "train" else {split}
+    try:
+        rows = [
+            (image["filename"], [sentence["raw"] for sentence in image["sentences"]])
+            for image in json.loads(_read_text(path))["images"]
+            if image["split"] in splits
+        ]
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(
+            f"{path} is not in the Karpathy layout (images[] with filename, split and "
+            f"sentences[].raw): {error!r}."
+        ) from error
+    return _with_files(rows, images, path, skip_missing)
+
+
+def read_jsonl(path: Path, images: Path, skip_missing: bool = False) -> list[CaptionedImage]:
+    """Images of a file with one `{"filename": ..., "captions": [...]}` per line, in its order.
+
+    Raises:
+        DataError: a line is not of that layout, or an image is missing.
+    """
+    rows = []
+    for number, line in enumerate(_read_text(path).splitlines(), 1):
+        try:
+            row = json.loads(line)
+            rows.append((row["filename"], list(row["captions"])))
+        except (KeyError, TypeError, ValueError) as error:
+            raise DataError(
+                f"{path}, line {number}: expected filename and captions: {error!r}."
+            ) from error
+    return _with_files(rows, images, path, skip_missing)
+
+
+def read_shard_images(root: Path, split: str, source: str = "truth") -> Iterator[CaptionedImage]:
+    """Images of the shards in `<root>/<split>`, in order, that have `optic.png` and a caption.
+
+    `source`: `truth` is the archive's own caption, `raw` what a captioner said (`caption_raw`).
+
+    Raises:
+        ConfigError: an unknown source.
+        DataError: there are no shards, or one is damaged.
+    """
+    if source not in ("truth", "raw"):
+        raise ConfigError(f"source={source!r}: take `truth` or `raw`.")
+    shards = find_shards(root, split)
+    samples = ShardedSamples(shards)
+    for number, members in enumerate(_member_names(shards)):
+        if not {_OPTICAL, "meta.json"} <= members:
+            continue
+        meta = json.loads(samples.member(number, "meta.json") or b"{}")
+        truth = (meta.get("truth") or {}).get("caption")
+        caption = truth if source == "truth" else meta.get("caption_raw")
+        if caption:
+            read = partial(_read_optical, samples, number)
+            yield CaptionedImage(samples.key(number), (caption,), read)
+
+
+def _member_names(shards: Sequence[Path]) -> Iterator[set[str]]:
+    for path in shards:
+        index = ShardIndex.scan(path)
+        yield from (set(index.members(row)) for row in range(len(index)))
+
+
+def _read_optical(samples: ShardedSamples, number: int) -> NDArray[np.uint8]:
+    return decode_rgb8(samples.member(number, _OPTICAL) or b"")
+
+
+def _read_text(path: Path) -> str:
+    try:
+        data = path.read_bytes()
+        return (gzip.decompress(data) if path.suffix == ".gz" else data).decode()
+    except (OSError, EOFError, ValueError) as error:
+        raise DataError(f"cannot read captions from {path}: {error}.") from error
+
+
+def _with_files(
+    rows: Sequence[tuple[str, list[str]]], images: Path, path: Path, skip_missing: bool
+) -> list[CaptionedImage]:
+    """Rows whose image exists, by its listed path or by its bare name under `images`."""
+    found, missing = [], []
+    for filename, captions in rows:
+        candidates = (images / filename, images / Path(filename).name)
+        file = next((candidate for candidate in candidates if candidate.is_file()), None)
+        if file is None:
+            missing.append(filename)
+        elif captions:
+            found.append(CaptionedImage(filename, tuple(captions), partial(read_image, file)))
+    if missing and not skip_missing:
+        raise DataError(
+            f"{len(missing)} of {len(rows)} images of {path} are not in {images} (first: "
+            f"{missing[0]}). Complete the folder, or set skip_missing=true."
+        )
+    return found
+
+
+def read_image(path: Path) -> NDArray[np.uint8]:
+    """Pixels (H, W, 3) of a JPEG, PNG or TIFF file; gray and alpha become RGB.
+
+    Raises:
+        DataError: the file cannot be decoded.
+    """
+    try:
+        with Image.open(path, formats=("JPEG", "PNG", "TIFF")) as image:
+            return np.asarray(image.convert("RGB"))
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise DataError(f"cannot read the image {path}: {error}.") from error

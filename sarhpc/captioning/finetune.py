@@ -1,0 +1,203 @@
+"""Fine-tuning of BLIP on captioned images: the work of `sarhpc caption-train`."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hpc.errors import ConfigError, NumericalError
+from hpc.publish import publish_json, publishing_directory
+from sarhpc.captioning.batches import Batch, collate, training_batches
+from sarhpc.captioning.blip import Blip, BlipCaptioner, cpu_threads, load_blip, pick_device
+from sarhpc.captioning.build import new_blip
+from sarhpc.captioning.config import CaptionTrainConfig
+from sarhpc.captioning.datasets import CaptionedImage, open_sets
+from sarhpc.captioning.metrics import caption_metrics
+from sarhpc.captioning.schedule import adamw, warmup_cosine
+from sarhpc.captioning.tokenizer import train_bert_tokenizer
+
+REPORT = "caption_train.json"
+"""File beside the weights: configuration, metrics before and after, example captions."""
+
+_DTYPES = {"float32": torch.float32, "float16": torch.float16}
+_EXAMPLES = 8
+
+
+@dataclass(frozen=True)
+class CaptionTrainResult:
+    """What a fine-tuning reached on the held-out images; empty where none were given."""
+
+    steps: int
+    before: dict[str, float]
+    after: dict[str, float]
+    examples: list[dict[str, Any]]
+    """Some held-out images: name, references, caption."""
+
+
+def train_captioner(cfg: CaptionTrainConfig, out: Path, metrics: Path) -> CaptionTrainResult:
+    """Fine-tune as `cfg` says and publish the BLIP folder `out`; rows of progress go to `metrics`.
+
+    Equal configuration, data and thread count give equal weights. An existing `out` stays as it is
+    until the new one is whole.
+
+    Raises:
+        ConfigError: no training set, or an unknown number format.
+        DataError: a set or the base model cannot be used.
+        NumericalError: the loss is no longer finite; nothing was published.
+    """
+    if not cfg.train or cfg.save_dtype not in _DTYPES:
+        raise ConfigError(
+            f"caption-train has {len(cfg.train)} training sets and save_dtype={cfg.save_dtype!r}: "
+            "give at least one set, and float32 or float16."
+        )
+    train, val = open_sets(cfg.train), open_sets(cfg.val)
+    metrics.parent.mkdir(parents=True, exist_ok=True)
+    with cpu_threads(cfg.threads), metrics.open("a", buffering=1) as file:
+
+        def log(row: dict[str, Any]) -> None:
+            file.write(json.dumps(row, sort_keys=True) + "\n")
+
+        blip = _start(cfg, train)
+        log({"event": "start", "train_images": len(train), "val_images": len(val)})
+        before, _ = evaluate_captions(blip, val[: cfg.eval_images], cfg)
+        log({"event": "before", **before})
+        fit(blip, train, val, cfg, log)
+        result = _publish(blip, val, cfg, out, before)
+        log({"event": "after", **result.after})
+    return result
+
+
+def _start(cfg: CaptionTrainConfig, train: Sequence[CaptionedImage]) -> Blip:
+    device = pick_device(cfg.device)
+    if cfg.base_model is not None:
+        blip = load_blip(cfg.base_model, device)
+        blip.model.float()
+        return blip
+    captions = (caption for image in train for caption in image.distinct)
+    tokenizer = train_bert_tokenizer(captions, cfg.new.vocabulary)
+    blip = new_blip(cfg.new, tokenizer, cfg.seed)
+    blip.model.to(device)
+    return blip
+
+
+def fit(
+    blip: Blip,
+    train: Sequence[CaptionedImage],
+    val: Sequence[CaptionedImage],
+    cfg: CaptionTrainConfig,
+    log: Callable[[dict[str, Any]], None],
+) -> None:
+    """Train `blip` in place for `cfg.steps` steps of AdamW, warm-up and half a cosine.
+
+    Raises:
+        NumericalError: the loss is no longer finite.
+    """
+    # Part of BLIP's decoder may be without dropout, but published ones may carry it.
+    torch.manual_seed(cfg.seed)
+    blip.model.text_decoder.label_smoothing = cfg.label_smoothing
+    optimizer = adamw(blip.model, cfg.lr, cfg.weight_decay)
+    rate = torch.optim.lr_scheduler.LambdaLR(optimizer, warmup_cosine(cfg.warmup_steps, cfg.steps))
+    started = time.monotonic()
+    for step, batch in enumerate(training_batches(blip, train, cfg), 1):
+        blip.model.train()
+        loss = caption_loss(blip, batch)
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(blip.model.parameters(), cfg.grad_clip)
+        if not torch.isfinite(norm):
+            raise NumericalError(
+                f"gradient norm {norm.item()} at step {step}: lower `lr`, or look at the data."
+            )
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        rate.step()
+        if step % cfg.log_every == 0 or step == cfg.steps:
+            speed = step * cfg.batch / (time.monotonic() - started)
+            row = {"step": step, "loss": loss.item(), "lr": rate.get_last_lr()[0]}
+            log({**row, "grad_norm": norm.item(), "images_per_s": round(speed, 2)})
+        if val and (step % cfg.val_every == 0 or step == cfg.steps):
+            log({"step": step, **_validate(blip, val, cfg)})
+    blip.model.eval()
+
+
+def caption_loss(blip: Blip, batch: Batch) -> torch.Tensor:
+    """Mean cross-entropy of the next word piece, in nats; openings and padding do not count."""
+    output = blip.model(
+        pixel_values=batch.pixels,
+        input_ids=batch.ids,
+        attention_mask=batch.mask,
+        labels=batch.labels,
+    )
+    return output.loss
+
+
+def _validate(blip: Blip, val: Sequence[CaptionedImage], cfg: CaptionTrainConfig) -> dict[str, Any]:
+    """Validation loss on the first captions, and what the model says of the first images."""
+    blip.model.eval()
+    images = val[: cfg.val_images]
+    total = 0.0
+    with torch.no_grad():
+        for part in _chunks(images, cfg.batch):
+            batch = collate(blip, [(image.read(), image.captions[0]) for image in part], cfg)
+            total += caption_loss(blip, batch).item() * len(part)
+    shown = [image.read() for image in val[:4]]
+    captioner = _captioner(blip, cfg)
+    return {"val_loss": total / len(images), "val_captions": captioner.caption(shown)}
+
+
+def evaluate_captions(
+    blip: Blip, images: Sequence[CaptionedImage], cfg: CaptionTrainConfig
+) -> tuple[dict[str, float], list[str]]:
+    """Metrics of the captions of `images` against all their references, and those captions."""
+    if not images:
+        return {}, []
+    blip.model.eval()
+    captioner = _captioner(blip, cfg)
+    said: list[str] = []
+    for part in _chunks(images, cfg.batch):
+        said += captioner.caption([image.read() for image in part])
+    return caption_metrics(said, [image.captions for image in images]), said
+
+
+def _captioner(blip: Blip, cfg: CaptionTrainConfig) -> BlipCaptioner:
+    return BlipCaptioner(
+        blip,
+        batch=cfg.batch,
+        max_tokens=cfg.max_tokens,
+        beams=cfg.eval_beams,
+        threads=cfg.threads,
+        prompt=cfg.prompt,
+    )
+
+
+def _publish(
+    blip: Blip,
+    val: Sequence[CaptionedImage],
+    cfg: CaptionTrainConfig,
+    out: Path,
+    before: dict[str, float],
+) -> CaptionTrainResult:
+    """Publish the folder, and measure what was published: weights as rounded to `save_dtype`."""
+    with publishing_directory(out) as folder:
+        blip.save(folder, _DTYPES[cfg.save_dtype])
+        images = val[: cfg.eval_images]
+        after, said = evaluate_captions(load_blip(folder, str(blip.device)), images, cfg)
+        examples = [
+            {"name": image.name, "references": list(image.captions), "caption": caption}
+            for image, caption in list(zip(images, said, strict=True))[:_EXAMPLES]
+        ]
+        result = CaptionTrainResult(cfg.steps, before, after, examples)
+        parameters = sum(p.numel() for p in blip.model.parameters())
+        report = {**asdict(result), "parameters": parameters, "config": asdict(cfg)}
+        publish_json(folder / REPORT, report)
+    return result
+
+
+def _chunks(images: Sequence[CaptionedImage], size: int) -> Iterator[Sequence[CaptionedImage]]:
+    for start in range(0, len(images), size):
+        yield images[start : start + size]

@@ -1,0 +1,53 @@
+"""A small BLIP that has learnt four coloured tiles, and those tiles."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from caption_grounds import SMALL, write_grounds
+
+from sarhpc.captioning.config import CaptionSetConfig, CaptionTrainConfig
+
+
+@pytest.fixture(scope="session")
+def ground_shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Root of shards with coloured tiles: 12 to learn from, 12 others held out."""
+    root = tmp_path_factory.mktemp("grounds")
+    write_grounds(root, "train", 0, 100)
+    write_grounds(root, "val", 1, 900)
+    return root
+
+
+@pytest.fixture(scope="session")
+def ground_training(ground_shards: Path) -> CaptionTrainConfig:
+    """A fine-tuning of a new small BLIP that learns the four grounds in seconds."""
+    root = str(ground_shards)
+    return CaptionTrainConfig(
+        train=[CaptionSetConfig(path=root, split="train")],
+        val=[CaptionSetConfig(path=root, split="val")],
+        base_model=None,
+        new=SMALL,
+        steps=60,
+        batch=8,
+        lr=4e-3,
+        warmup_steps=5,
+        max_tokens=16,
+        device="cpu",
+        save_dtype="float16",
+        val_every=30,
+        eval_beams=2,
+        log_every=10,
+    )
+
+
+@pytest.fixture(scope="session")
+def ground_blip(
+    ground_training: CaptionTrainConfig, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """Folder of the small BLIP after that fine-tuning; metrics.jsonl beside it."""
+    from sarhpc.captioning.finetune import train_captioner
+
+    root = tmp_path_factory.mktemp("blip")
+    train_captioner(ground_training, root / "blip", root / "metrics.jsonl")
+    return root / "blip"

@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from caption_grounds import GROUNDS
+from safetensors.torch import load_file
+
+from hpc.errors import ConfigError, DataError, NumericalError
+from sarhpc.captioning.batches import collate, training_batches
+from sarhpc.captioning.blip import load_blip
+from sarhpc.captioning.build import new_blip
+from sarhpc.captioning.config import CaptionTrainConfig
+from sarhpc.captioning.datasets import open_sets
+from sarhpc.captioning.finetune import REPORT, caption_loss, train_captioner
+from sarhpc.captioning.schedule import warmup_cosine
+from sarhpc.captioning.tokenizer import train_bert_tokenizer
+
+
+def rows(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_training_makes_held_out_captions_right(ground_blip: Path) -> None:
+    report = json.loads((ground_blip / REPORT).read_text())
+    assert report["before"]["bleu_4"] < 0.05
+    assert report["after"]["bleu_4"] > 0.99
+    assert report["after"]["cider"] > 9.9
+    assert report["examples"][0]["caption"] == report["examples"][0]["references"][0]
+    assert report["config"]["new"]["image_px"] == 32
+
+
+def test_progress_is_logged_with_validation_loss_and_captions(ground_blip: Path) -> None:
+    log = rows(ground_blip.parent / "metrics.jsonl")
+    losses = [row["loss"] for row in log if "loss" in row]
+    validation = [row for row in log if "val_loss" in row]
+    assert [row["step"] for row in log if "loss" in row] == [10, 20, 30, 40, 50, 60]
+    assert losses[-1] < 0.2 * losses[0]
+    assert [row["step"] for row in validation] == [30, 60]
+    assert validation[-1]["val_loss"] < validation[0]["val_loss"]
+    assert validation[-1]["val_captions"][0] == next(iter(GROUNDS))
+    assert [row["event"] for row in log if "event" in row] == ["start", "before", "after"]
+
+
+def test_the_published_folder_holds_half_precision_and_no_pickle(ground_blip: Path) -> None:
+    weights = load_file(ground_blip / "model.safetensors")
+    assert {tensor.dtype for tensor in weights.values()} == {torch.float16}
+    assert {path.suffix for path in ground_blip.iterdir()} == {".json", ".safetensors"}
+
+
+def test_equal_configuration_gives_equal_weights_whatever_the_readers(
+    ground_training: CaptionTrainConfig, tmp_path: Path
+) -> None:
+    short = replace(ground_training, steps=3, val=[], save_dtype="float32")
+    for name, readers in (("one", 1), ("two", 4)):
+        train_captioner(replace(short, readers=readers), tmp_path / name, tmp_path / "m.jsonl")
+    files = ("model.safetensors", "tokenizer.json", "config.json", "preprocessor_config.json")
+    for file in files:
+        assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
+
+
+def test_training_goes_on_from_a_published_folder(
+    ground_blip: Path, ground_training: CaptionTrainConfig, tmp_path: Path
+) -> None:
+    more = replace(ground_training, base_model=str(ground_blip), steps=1, lr=1e-6)
+    result = train_captioner(more, tmp_path / "more", tmp_path / "m.jsonl")
+    assert result.before["bleu_4"] > 0.99
+    assert result.after["bleu_4"] > 0.99
+    before, after = load_file(ground_blip / "model.safetensors"), tmp_path / "more"
+    assert load_file(after / "model.safetensors").keys() == before.keys()
+
+
+def test_a_failed_training_publishes_nothing_and_keeps_the_old_folder(
+    ground_training: CaptionTrainConfig, tmp_path: Path
+) -> None:
+    out = tmp_path / "blip"
+    out.mkdir()
+    (out / "config.json").write_text("the model before")
+    with pytest.raises(NumericalError, match="step"):
+        train_captioner(replace(ground_training, lr=1e30, steps=20), out, tmp_path / "m.jsonl")
+    assert [path.name for path in out.iterdir()] == ["config.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["blip", "m.jsonl"]
+
+
+def test_training_needs_a_set_with_images(
+    ground_training: CaptionTrainConfig, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match="0 training sets"):
+        train_captioner(replace(ground_training, train=[]), tmp_path / "a", tmp_path / "m.jsonl")
+    empty = [replace(ground_training.train[0], source="raw")]
+    with pytest.raises(DataError, match="no captioned images"):
+        train_captioner(replace(ground_training, train=empty), tmp_path / "a", tmp_path / "m.jsonl")
+
+
+def test_every_epoch_shows_every_image_once(ground_training: CaptionTrainConfig) -> None:
+    cfg = replace(ground_training, batch=4, steps=6)
+    images = open_sets(cfg.train)
+    blip = new_blip(cfg.new, train_bert_tokenizer(GROUNDS, 200))
+    batches = [batch.pixels for batch in training_batches(blip, images, cfg)]
+    assert len(batches) == 6
+    everything = blip.pixels([image.read() for image in images])
+    for epoch in (torch.cat(batches[:3]), torch.cat(batches[3:])):
+        seen = [int((everything == image).flatten(1).all(1).nonzero()) for image in epoch]
+        assert sorted(seen) == list(range(12))
+    assert not torch.equal(torch.cat(batches[:3]), torch.cat(batches[3:]))
+
+
+def test_the_loss_counts_the_caption_alone(
+    ground_blip: Path, ground_training: CaptionTrainConfig
+) -> None:
+    blip = load_blip(ground_blip)
+    image = open_sets(ground_training.train)[0].read()
+    cfg = replace(ground_training, prompt="calm water")
+    batch = collate(blip, [(image, "in a river"), (image, "in")], cfg)
+    opening = len(blip.opening("calm water")[0]) - 1
+    assert (batch.ids[:, 0] == blip.model.config.text_config.bos_token_id).all()
+    assert (batch.labels[:, :opening] == -100).all()
+    assert (batch.labels[batch.mask == 0] == -100).all()
+    counted = batch.labels[0][batch.labels[0] != -100]
+    assert blip.tokenizer.decode(counted, skip_special_tokens=True) == "in a river"
+    assert counted[-1] == blip.tokenizer.sep_token_id
+    alone = collate(blip, [(image, "in a river")], cfg)
+    padded = replace(
+        alone,
+        **{
+            name: torch.nn.functional.pad(getattr(alone, name), (0, 3), value=value)
+            for name, value in (("ids", 0), ("mask", 0), ("labels", -100))
+        },
+    )
+    assert torch.allclose(caption_loss(blip, alone), caption_loss(blip, padded), rtol=1e-5)
+
+
+def test_the_learning_rate_rises_then_falls_to_zero() -> None:
+    share = warmup_cosine(10, 110)
+    assert [share(step) for step in (0, 4, 9)] == pytest.approx([0.1, 0.5, 1.0])
+    assert share(60) == pytest.approx(0.5)
+    assert share(110) == pytest.approx(0)
