@@ -1,0 +1,167 @@
+"""Shapes of the Stable Diffusion bundle and how its autoencoder and objective are trained."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass
+class UNetShape:
+    """Shape of `UNet2DConditionModel`; the defaults are the embedded model, not SD 1.5."""
+
+    sample_size: int = 16
+    """Side of the latent image, px; times eight is the side of the tile."""
+    block_out_channels: list[int] = field(default_factory=lambda: [64, 96, 160])
+    """Channels of each resolution level, finest first."""
+    cross_attention: list[bool] = field(default_factory=lambda: [True, True, True])
+    """Whether the level looks at the text, finest first."""
+    layers_per_block: int = 1
+    """Residual blocks per level."""
+    attention_heads: int = 4
+    """Attention heads at every level."""
+    norm_groups: int = 32
+    """Groups of GroupNorm; divides every channel count."""
+
+
+@dataclass
+class TextShape:
+    """Shape of `CLIPTextModel`."""
+
+    hidden: int = 160
+    """Width of the text embedding, also the cross-attention width of the U-Net."""
+    layers: int = 4
+    """Transformer layers."""
+    heads: int = 4
+    """Attention heads."""
+    intermediate: int = 640
+    """Width of the feed-forward layer."""
+    positions: int = 77
+    """Longest prompt, tokens."""
+
+
+@dataclass
+class AutoencoderShape:
+    """Shape of `AutoencoderKL` with 3 image and 4 latent channels and reduction 8 a side."""
+
+    block_out_channels: list[int] = field(default_factory=lambda: [16, 32, 64, 128])
+    """Channels of the four resolutions, finest first (the finest costs most of the time)."""
+    layers_per_block: int = 1
+    """Residual blocks per level."""
+    norm_groups: int = 8
+    """Groups of GroupNorm; divides every channel count."""
+    sample_size: int = 128
+    """Side of the tile it is made for, px."""
+    mid_attention: bool = False
+    """Self-attention at the coarsest level; without it the result is the same at any tile size."""
+
+
+@dataclass
+class SchedulerShape:
+    """The noise schedule; the defaults are those of SD 1.5."""
+
+    train_timesteps: int = 1000
+    """Steps of the forward process."""
+    beta_start: float = 0.00085
+    """First beta of the scaled linear schedule."""
+    beta_end: float = 0.012
+    """Last beta of the scaled linear schedule."""
+    prediction_type: str = "epsilon"
+    """What the U-Net predicts: `epsilon` or `v_prediction`."""
+    zero_terminal_snr: bool = False
+    """Rescale betas to zero terminal SNR (needs `v_prediction`), with trailing timesteps."""
+
+
+@dataclass
+class BundleConfig:
+    """Shapes of a new Stable Diffusion bundle."""
+
+    unet: UNetShape = field(default_factory=UNetShape)
+    """Noise predictor."""
+    text: TextShape = field(default_factory=TextShape)
+    """Text encoder."""
+    vae: AutoencoderShape = field(default_factory=AutoencoderShape)
+    """Autoencoder."""
+    scheduler: SchedulerShape = field(default_factory=SchedulerShape)
+    """Noise schedule."""
+    vocab_size: int = 1024
+    """Size of the tokenizer's vocabulary when one is trained for the bundle."""
+
+
+@dataclass
+class ObjectiveConfig:
+    """The loss of the noise predictor."""
+
+    caption_dropout: float = 0.1
+    """Fraction of (epoch, sample) pairs trained without caption, for guidance."""
+    min_snr_gamma: float | None = None
+    """Gamma of the min-SNR weighting (5 is usual); none = every timestep weighs the same."""
+    noise_offset: float = 0.0
+    """Standard deviation of a constant added to the noise of each latent channel."""
+
+
+@dataclass
+class TextureWeights:
+    """Weights of the terms of the autoencoder's loss; images are in [-1, 1]."""
+
+    optical_pixel: float = 4.0
+    """Charbonnier distance of optical pixels."""
+    optical_spectrum: float = 0.1
+    """Log-spectral distance of optical luminance."""
+    sar_pixel: float = 0.2
+    """Charbonnier distance of SAR pixels; small, as it blurs speckle."""
+    sar_lowpass: float = 2.0
+    """Charbonnier distance of SAR amplitude averaged over 8 x 8 px."""
+    histogram: float = 0.5
+    """Distance of the sorted log amplitudes of each SAR patch."""
+    spectrum: float = 0.2
+    """Log-spectral distance of SAR log amplitude."""
+    autocorrelation: float = 0.5
+    """Distance of the speckle autocorrelation at lags 1-5."""
+    colour: float = 2.0
+    """Spread of the three channels of a SAR reconstruction."""
+    adversarial: float = 0.1
+    """Hinge loss against the patch discriminator."""
+    kl: float = 0.002
+    """Kullback-Leibler divergence to the unit Gaussian, nats per latent element."""
+
+
+@dataclass
+class AutoencoderConfig:
+    """Training of the autoencoder on optical and SAR tiles."""
+
+    shape: AutoencoderShape = field(default_factory=AutoencoderShape)
+    """Shape of the autoencoder."""
+    weights: TextureWeights = field(default_factory=TextureWeights)
+    """Weights of the loss."""
+    seed: int = 0
+    """Seed of weights, crops and latent noise."""
+    steps: int = 8000
+    """Optimiser steps."""
+    batch: int = 8
+    """Crops per step, the first half optical and the second half SAR."""
+    crop_px: int = 64
+    """Side of a training crop, px (a multiple of 32)."""
+    final_crop_px: int = 128
+    """Side of the crops in the last part of the training, px."""
+    final_fraction: float = 0.25
+    """Part of the steps done on the larger crops."""
+    learning_rate: float = 5e-4
+    """Peak learning rate of the autoencoder."""
+    discriminator_rate: float = 2e-4
+    """Learning rate of the discriminator."""
+    texture_start: int = 300
+    """First step with histogram, spectrum and autocorrelation: the means come first."""
+    texture_ramp: int = 500
+    """Steps over which these terms reach their weights."""
+    discriminator_start: int = 1000
+    """First step with the adversarial term."""
+    warmup: int = 100
+    """Steps of linear warm-up; a cosine to a twentieth of the peak follows."""
+    ema: float = 0.999
+    """Decay of the averaged weights, the ones that are exported."""
+    bfloat16: bool = True
+    """Convolutions in bfloat16 (faster where the CPU has the instructions)."""
+    save_every: int = field(default=500, metadata={"transient": True})
+    """Steps between checkpoints, panels and floors."""
+    log_every: int = field(default=50, metadata={"transient": True})
+    """Steps between log lines."""
