@@ -1,0 +1,288 @@
+"""A Stable Diffusion bundle: U-Net, text encoder, autoencoder, tokenizer and noise schedule.
+
+On disk it is a diffusers folder that `StableDiffusionPipeline.from_pretrained(path)` loads, weights
+in safetensors only.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import torch
+from diffusers import (
+    AutoencoderKL,
+    DDIMScheduler,
+    SchedulerMixin,
+    StableDiffusionPipeline,
+    UNet2DConditionModel,
+)
+from safetensors import SafetensorError
+from torch import nn
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from hpc.errors import ConfigError, DataError
+from hpc.publish import publishing_directory
+from sarhpc.diffusion.autoencoder import new_autoencoder
+from sarhpc.diffusion.config import BundleConfig, SchedulerShape, TextShape, UNetShape
+from sarhpc.diffusion.tokenizer import load_clip_tokenizer
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """The parts of a Stable Diffusion model."""
+
+    unet: UNet2DConditionModel
+    text_encoder: CLIPTextModel
+    vae: AutoencoderKL
+    tokenizer: CLIPTokenizer
+    scheduler: SchedulerMixin
+
+    @property
+    def tile_px(self) -> int:
+        """Side of the tiles the U-Net is made for, px."""
+        reduction: int = 2 ** (len(self.vae.config.block_out_channels) - 1)
+        return int(self.unet.config.sample_size) * reduction
+
+    def pipeline(self) -> StableDiffusionPipeline:
+        """The diffusers pipeline over these very modules, without a safety checker."""
+        return StableDiffusionPipeline(
+            vae=self.vae,
+            text_encoder=self.text_encoder,
+            tokenizer=self.tokenizer,
+            unet=self.unet,
+            scheduler=self.scheduler,
+            safety_checker=None,
+            feature_extractor=None,
+            requires_safety_checker=False,
+        )
+
+
+def new_bundle(
+    cfg: BundleConfig,
+    tokenizer: CLIPTokenizer,
+    seed: int = 0,
+    vae: AutoencoderKL | None = None,
+) -> Bundle:
+    """An untrained bundle of the shapes in `cfg`, the same for the same seed.
+
+    A trained autoencoder is taken as it is, in place of a new one of shape `cfg.vae`.
+
+    Raises:
+        ConfigError: the shapes do not fit together.
+    """
+    tokenizer = _with_length(tokenizer, cfg.text.positions)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            text_encoder = CLIPTextModel(_text_config(cfg.text, tokenizer))
+            unet = _new_unet(cfg.unet, cfg.text.hidden)
+        vae = vae or new_autoencoder(cfg.vae, seed)
+    except ValueError as error:
+        raise ConfigError(f"the shapes of the bundle do not fit together: {error}") from error
+    parts = (unet, text_encoder.eval(), vae)
+    return Bundle(*parts, tokenizer, _new_scheduler(cfg.scheduler))
+
+
+def _text_config(shape: TextShape, tokenizer: CLIPTokenizer) -> CLIPTextConfig:
+    return CLIPTextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=shape.hidden,
+        intermediate_size=shape.intermediate,
+        projection_dim=shape.hidden,
+        num_hidden_layers=shape.layers,
+        num_attention_heads=shape.heads,
+        max_position_embeddings=shape.positions,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+
+
+def _new_unet(shape: UNetShape, text_width: int) -> UNet2DConditionModel:
+    if len(shape.cross_attention) != len(shape.block_out_channels):
+        raise ConfigError(
+            f"unet.cross_attention has {len(shape.cross_attention)} entries for "
+            f"{len(shape.block_out_channels)} levels; give one per level"
+        )
+    down = ["CrossAttnDownBlock2D" if sees else "DownBlock2D" for sees in shape.cross_attention]
+    up = ["CrossAttnUpBlock2D" if sees else "UpBlock2D" for sees in shape.cross_attention[::-1]]
+    return UNet2DConditionModel(
+        sample_size=shape.sample_size,
+        in_channels=4,
+        out_channels=4,
+        down_block_types=tuple(down),
+        up_block_types=tuple(up),
+        block_out_channels=tuple(shape.block_out_channels),
+        layers_per_block=shape.layers_per_block,
+        # diffusers takes the number of heads under this name in the shape of SD 1.5.
+        attention_head_dim=shape.attention_heads,
+        norm_num_groups=shape.norm_groups,
+        cross_attention_dim=text_width,
+    )
+
+
+def _new_scheduler(shape: SchedulerShape) -> DDIMScheduler:
+    if shape.zero_terminal_snr and shape.prediction_type != "v_prediction":
+        raise ConfigError(
+            "scheduler.zero_terminal_snr needs prediction_type=v_prediction: at zero signal the "
+            "noise tells nothing of the image"
+        )
+    return DDIMScheduler(
+        num_train_timesteps=shape.train_timesteps,
+        beta_start=shape.beta_start,
+        beta_end=shape.beta_end,
+        beta_schedule="scaled_linear",
+        clip_sample=False,
+        set_alpha_to_one=False,
+        steps_offset=1,
+        prediction_type=shape.prediction_type,
+        rescale_betas_zero_snr=shape.zero_terminal_snr,
+        timestep_spacing="trailing" if shape.zero_terminal_snr else "leading",
+    )
+
+
+def save_bundle(bundle: Bundle, path: Path, dtype: torch.dtype | None = None) -> None:
+    """Publish `bundle` as diffusers folder `path`, weights cast to `dtype` when given.
+
+    The bundle itself keeps its precision.
+    """
+    cast = replace(
+        bundle,
+        unet=_cast(bundle.unet, dtype),
+        text_encoder=_cast(bundle.text_encoder, dtype),
+        vae=_cast(bundle.vae, dtype),
+    )
+    with publishing_directory(path) as staging:
+        cast.pipeline().save_pretrained(staging, safe_serialization=True)
+        for config in staging.rglob("config.json"):
+            _forget_origin(config)
+        for weights in staging.rglob("*.safetensors"):
+            # The library writes them for their owner alone; the config beside them is not.
+            weights.chmod(0o644)
+
+
+def _cast(module: Any, dtype: torch.dtype | None) -> Any:
+    if dtype is None or module.dtype == dtype:
+        return module
+    # The plain torch cast: the libraries' own warn about modules there are none of.
+    return nn.Module.to(copy.deepcopy(module), dtype=dtype)
+
+
+def _forget_origin(config: Path) -> None:
+    """Take out the path the part was loaded from: equal models are equal bytes."""
+    values = json.loads(config.read_text())
+    values.pop("_name_or_path", None)
+    config.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n")
+
+
+def load_bundle(path: Path, dtype: torch.dtype = torch.float32) -> Bundle:
+    """The bundle in diffusers folder `path`, every part in evaluation mode and of `dtype`.
+
+    Nothing is fetched: the folder must be complete. The tokenizer cuts and pads prompts to what
+    the text encoder can read, whatever its own files say.
+
+    Raises:
+        DataError: a part is missing, torn, of another architecture, or not in safetensors.
+    """
+    index = _read_index(path)
+    unet = _load_part(UNet2DConditionModel, path / "unet", torch_dtype=dtype)
+    text_encoder = _load_part(CLIPTextModel, path / "text_encoder", dtype=dtype)
+    vae = _load_part(AutoencoderKL, path / "vae", torch_dtype=dtype)
+    tokenizer = load_clip_tokenizer(path / "tokenizer")
+    if len(tokenizer) > text_encoder.config.vocab_size:
+        raise DataError(
+            f"the tokenizer in {path} has {len(tokenizer)} tokens, its text encoder knows "
+            f"{text_encoder.config.vocab_size}; they belong to different models"
+        )
+    tokenizer = _with_length(tokenizer, text_encoder.config.max_position_embeddings)
+    scheduler = _load_scheduler(path, index)
+    return Bundle(unet.eval(), text_encoder.eval(), vae.eval(), tokenizer, scheduler)
+
+
+def load_autoencoder(path: Path, dtype: torch.dtype = torch.float32) -> AutoencoderKL:
+    """The autoencoder in diffusers folder `path`, in evaluation mode.
+
+    Raises:
+        DataError: it is missing, torn, or not in safetensors.
+    """
+    return _load_part(AutoencoderKL, path, torch_dtype=dtype).eval()
+
+
+def _read_index(path: Path) -> dict[str, Any]:
+    file = path / "model_index.json"
+    try:
+        index: dict[str, Any] = json.loads(file.read_text())
+    except FileNotFoundError as error:
+        raise DataError(
+            f"no model in {path}: {file.name} is missing; give a diffusers folder "
+            "(`sarhpc fetch` brings one, `sarhpc run` exports one)"
+        ) from error
+    except ValueError as error:
+        raise DataError(f"{file} is not JSON ({error}); copy the model again") from error
+    if index.get("_class_name") != "StableDiffusionPipeline":
+        raise DataError(
+            f"{path} holds a {index.get('_class_name')}, not a StableDiffusionPipeline; "
+            "only models of the SD 1.5 kind are understood"
+        )
+    return index
+
+
+_TORN = (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError)
+
+
+def _load_part(kind: Any, folder: Path, **options: Any) -> Any:
+    if not folder.is_dir():
+        raise DataError(f"model part {folder} is missing; copy the model again")
+    _require_safetensors(folder)
+    load: Callable[..., tuple[Any, dict[str, Any]]] = kind.from_pretrained
+    try:
+        part, info = load(
+            folder, local_files_only=True, use_safetensors=True, output_loading_info=True, **options
+        )
+    except _TORN as error:
+        raise DataError(f"model part {folder} cannot be loaded ({error}); copy it again") from error
+    # The libraries only warn about these and go on with random weights.
+    lacking = sorted(info["missing_keys"]) + [str(k) for k in info.get("mismatched_keys", ())]
+    if lacking:
+        raise DataError(
+            f"model part {folder} lacks {len(lacking)} weights, first {lacking[0]}; "
+            "its config.json and its weights belong to different models"
+        )
+    return part
+
+
+def _require_safetensors(folder: Path) -> None:
+    if any(folder.glob("*.safetensors")):
+        return
+    others = sorted(file.name for file in folder.glob("*.bin"))
+    found = f"only {', '.join(others)}, which can run code when opened" if others else "no weights"
+    raise DataError(f"model part {folder} has {found}; convert or copy it as safetensors")
+
+
+def _load_scheduler(path: Path, index: dict[str, Any]) -> SchedulerMixin:
+    name = str((index.get("scheduler") or [None, None])[1])
+    kind: Any = getattr(diffusers, name, None)
+    if not (isinstance(kind, type) and issubclass(kind, SchedulerMixin)):
+        raise DataError(f"{path / 'model_index.json'} names no scheduler of diffusers: {name}")
+    try:
+        return kind.from_pretrained(path / "scheduler", local_files_only=True)
+    except _TORN as error:
+        raise DataError(f"scheduler in {path} cannot be loaded ({error}); copy it again") from error
+
+
+def _with_length(tokenizer: CLIPTokenizer, positions: int) -> CLIPTokenizer:
+    """A copy that cuts and pads prompts to `positions` tokens.
+
+    Some published CLIP tokenizers say 8192, and a pipeline would pad to that.
+    """
+    if tokenizer.model_max_length == positions:
+        return tokenizer
+    cut = copy.deepcopy(tokenizer)
+    cut.model_max_length = positions
+    return cut
