@@ -359,9 +359,9 @@ def _reflect(
     pick = rng.integers(0, rows.size, count)
     depth = rng.random(count) * np.where(rng.random(count) < 0.4, house.width_m * 0.7, 0.0)
     points = Points(
-        rows[pick] + float(box[0].start),
+        (rows[pick] + box[0].start).astype(np.float64),
         cols[pick] + 1.0 + box[1].start + depth / ground.grid.pixel_m,
         house.height_m * np.where(depth > 0, 1.0, rng.random(count)),
-        np.exp(rng.normal(0.23, 1.15, count)),
+        rng.lognormal(0.23, 1.15, count),
     )
     ground.points.append(points)

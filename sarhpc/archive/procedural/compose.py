@@ -55,11 +55,11 @@ def compose_ground(cfg: ProceduralConfig, ground_id: str, kind: str, grid: Grid)
     share = {name: float(shares.uniform(*getattr(composition, name))) for name in _SHARES}
     hedges = lay_parcels(stream(cfg.seed, ground_id, "parcels"), ground, share["hedge"])
     _vary_levels(cfg, ground_id, ground)
-    wet = _water(cfg, ground_id, ground, composition, share["lake"])
+    lake, banks = _water(cfg, ground_id, ground, composition, share["lake"])
     town = _town(cfg, ground_id, ground, share["town"])
-    _ways(cfg, ground_id, ground, composition, bool(town.any()))
+    _ways(cfg, ground_id, ground, composition, lake, bool(town.any()))
     _farms(cfg, ground_id, ground, share["farms"], town)
-    _trees(cfg, ground_id, ground, share, (hedges & ~town) | wet, town)
+    _trees(cfg, ground_id, ground, share, (hedges & ~town) | banks, town)
     _reflectors(cfg, ground_id, ground)
     return ground
 
@@ -88,16 +88,16 @@ def _vary_levels(cfg: ProceduralConfig, ground_id: str, ground: Ground) -> None:
 
 
 def _water(
-    cfg: ProceduralConfig, ground_id: str, ground: Ground, composition: Composition, lake: float
-) -> Mask:
-    """Lake and river; returns where trees grow on the banks."""
+    cfg: ProceduralConfig, ground_id: str, ground: Ground, composition: Composition, share: float
+) -> tuple[Mask, Mask]:
+    """Lake and river; returns the lake and where trees grow on the river's banks."""
     rng = stream(cfg.seed, ground_id, "water")
-    banks = np.zeros(ground.grid.shape, dtype=bool)
-    if lake > 0.005:
-        fill_lake(rng, ground, lake)
+    lake, banks = (np.zeros(ground.grid.shape, dtype=bool) for _ in range(2))
+    if share > 0.005:
+        lake = fill_lake(rng, ground, share)
     if rng.random() < composition.river:
         banks |= flow_river(rng, ground, composition.river_m)
-    return banks
+    return lake, banks
 
 
 def _town(cfg: ProceduralConfig, ground_id: str, ground: Ground, share: float) -> Mask:
@@ -111,13 +111,18 @@ def _town(cfg: ProceduralConfig, ground_id: str, ground: Ground, share: float) -
 
 
 def _ways(
-    cfg: ProceduralConfig, ground_id: str, ground: Ground, composition: Composition, built: bool
+    cfg: ProceduralConfig,
+    ground_id: str,
+    ground: Ground,
+    composition: Composition,
+    lake: Mask,
+    built: bool,
 ) -> None:
     rng = stream(cfg.seed, ground_id, "ways")
     if rng.random() < composition.road and not (built and composition.town[0] > 0.5):
-        pave(ground, draw_course(rng, ground, "road", float(rng.uniform(5, 8)), 6.0))
+        pave(ground, draw_course(rng, ground, "road", float(rng.uniform(5, 8)), 6.0), lake)
     if rng.random() < composition.path:
-        pave(ground, draw_course(rng, ground, "path", float(rng.uniform(2.6, 3.8)), 9.0))
+        pave(ground, draw_course(rng, ground, "path", float(rng.uniform(2.6, 3.8)), 9.0), lake)
 
 
 def _farms(cfg: ProceduralConfig, ground_id: str, ground: Ground, count: float, town: Mask) -> None:

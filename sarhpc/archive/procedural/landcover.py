@@ -207,15 +207,18 @@ def _flood(ground: Ground, water: Mask) -> None:
         layer[water] = 0
 
 
-def pave(ground: Ground, course: Course) -> None:
-    """Lay a road (asphalt with verges) or a path (bare ground) over everything but water."""
+def pave(ground: Ground, course: Course, barred: Mask) -> None:
+    """Lay a road (asphalt with verges) or a path (bare ground) outside `barred` (H, W), a lake.
+
+    A road crosses a river on a bridge; a path stops at the water.
+    """
     half = course.width_m / 2
     code = ROAD if course.kind == "road" else BARE
     verge = (course.distance < half + 1.2) & (ground.label != WATER) & (ground.roof == 0)
+    verge &= ~barred
     surface = verge & (course.distance < half)
     if course.kind == "road":
-        # A road crosses a river on a bridge.
-        surface = (course.distance < half) & (ground.roof == 0)
+        surface = (course.distance < half) & (ground.roof == 0) & ~barred
     ground.label[verge] = GRASS
     ground.label[surface] = code
     ground.way |= surface

@@ -29,7 +29,7 @@ from sarhpc.archive.procedural.texture import class_texture
 
 __all__ = ["ProceduralScene", "scene_ids", "simulate_scene"]
 
-Scalar = TypeVar("Scalar", bound=np.generic)
+Layer = TypeVar("Layer", bound=NDArray[Any])
 
 SUN = Sun(azimuth_deg=150.0, elevation_deg=52.0)
 """Summer, late morning (10:30 UTC) at 44 degrees north."""
@@ -87,9 +87,9 @@ def simulate_scene(cfg: ProceduralConfig, scene_id: str) -> ProceduralScene:
     )
 
 
-def _cut(grid: Grid, layer: NDArray[Scalar]) -> NDArray[Scalar]:
+def _cut(grid: Grid, layer: Layer) -> Layer:
     """The scene's part of a layer of the working grid."""
-    return np.ascontiguousarray(layer[grid.inside])
+    return layer[grid.inside].copy()  # type: ignore[return-value]
 
 
 def mean_sigma0(cfg: ProceduralConfig, ground_id: str, ground: Ground, view: View) -> Map:
