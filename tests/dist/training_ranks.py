@@ -1,60 +1,174 @@
-"""A tiny Stable Diffusion bundle, random tiles, and ranks started as real processes."""
+"""A tiny Stable Diffusion bundle, random tiles, and ranks started as real processes.
+
+The processes are forked from a server that has the heavy imports behind it, so that a test pays for
+its own work only. Each has its own rank, memory and signals, and dies of a real SIGKILL.
+"""
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import socket
-import subprocess
-import sys
+import time
 from collections.abc import Sequence
+from dataclasses import dataclass, field
+from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+import numpy as np
+from sarhpc.training.config import TrainConfig
+
+_context = multiprocessing.get_context("forkserver")
+_context.set_forkserver_preload(["deepspeed", "sarhpc.training.loop", "hpc.resilience.checkpoint"])
+
+CAPTIONS = (
+    "a forest beside a river",
+    "a village with many roofs",
+    "fields crossed by a road",
+    "a bare slope above a lake",
+)
 
 
-def free_port() -> int:
+@dataclass(frozen=True)
+class RandomTiles:
+    """Random images with captions; a number can be poisoned with NaN, and reading can be slow."""
+
+    n: int = 20
+    px: int = 32
+    poisoned: int | None = None
+    read_s: float = 0.0
+
+    def __len__(self) -> int:
+        return self.n
+
+    def key(self, number: int) -> str:
+        return f"{number:011d}"
+
+    def load(self, number: int, image_member: str) -> tuple[Any, str]:
+        time.sleep(self.read_s)
+        image = np.random.default_rng(number).uniform(-1, 1, (self.px, self.px, 3))
+        if number == self.poisoned:
+            image[:] = np.nan
+        return image.astype(np.float32), CAPTIONS[number % len(CAPTIONS)]
+
+
+@dataclass(frozen=True)
+class Job:
+    """What every rank of a training is told."""
+
+    base: Path
+    root: Path
+    cfg: TrainConfig
+    attempt: int = 1
+    samples: RandomTiles = field(default_factory=RandomTiles)
+    faults: dict[int, str] = field(default_factory=dict)
+    """SARHPC_FAULT by rank."""
+
+
+def tiny_config(**changes: Any) -> TrainConfig:
+    """A training of a few steps of a few milliseconds."""
+    values = {
+        "global_batch": 8,
+        "micro_batch": 2,
+        "max_steps": 6,
+        "lr_unet": 1e-3,
+        "lr_text_encoder": 1e-4,
+        "warmup_steps": 2,
+        "ema_decay": 0.9,
+        "precision": "fp32",
+        "validation_every_steps": 0,
+        "validation_prompts": ["a forest", "a village"],
+        "validation_seeds": [3],
+        "validation_steps": 2,
+        "loader_threads": 1,
+    }
+    return TrainConfig(**{**values, **changes})
+
+
+def make_bundle(folder: Path) -> Path:
+    """A diffusers folder of real, random, tiny models: 32 px tiles, 4 x 4 latents."""
+    from sarhpc.diffusion.bundle import new_bundle, save_bundle
+    from sarhpc.diffusion.config import AutoencoderShape, BundleConfig, TextShape, UNetShape
+    from sarhpc.diffusion.tokenizer import train_clip_tokenizer
+
+    shapes = BundleConfig(
+        unet=UNetShape(4, [8, 16], [True, False], attention_heads=2, norm_groups=4),
+        text=TextShape(hidden=16, layers=2, heads=2, intermediate=32, positions=16),
+        vae=AutoencoderShape([4, 4, 8, 8], norm_groups=4, sample_size=32),
+    )
+    tokenizer = train_clip_tokenizer(CAPTIONS, 540, folder / "tokenizer", max_length=16)
+    save_bundle(new_bundle(shapes, tokenizer), folder / "base")
+    return folder / "base"
+
+
+def rank_main(job: Job, rank: int, world: int, port: int) -> None:
+    """One rank, from its environment to its exit code."""
+    os.environ.update(
+        RANK=str(rank),
+        WORLD_SIZE=str(world),
+        LOCAL_RANK=str(rank),
+        MASTER_ADDR="127.0.0.1",
+        MASTER_PORT=str(port),
+    )
+    if rank in job.faults:
+        os.environ["SARHPC_FAULT"] = job.faults[rank]
+    from hpc.errors import HpcError
+
+    try:
+        run_training(job)
+    except HpcError as error:
+        print(f"rank {rank}: {type(error).__name__}: {error}", flush=True)
+        raise SystemExit(error.exit_code) from error
+
+
+def run_training(job: Job) -> Any:
+    """Train with the real store, stop request and communicator, in this process."""
+    from hpc.resilience.agreement import TorchCommunicator
+    from hpc.resilience.checkpoint import CheckpointStore
+    from hpc.resilience.stop import StopRequest
+    from sarhpc.training.loop import Surroundings, train
+    from sarhpc.training.ranks import join, leave
+
+    cfg = job.cfg
+    ranks = join(cfg.threads, deterministic=cfg.deterministic, seed=cfg.seed)
+    communicator = TorchCommunicator()
+    store = CheckpointStore(job.root / "checkpoints", communicator, job.attempt)
+    with StopRequest(communicator) as stop:
+        around = Surroundings(job.root, store, stop, communicator)
+        result = train(cfg, job.base, job.samples, ranks, around)
+    print(f"rank {ranks.rank}: {result}", flush=True)
+    leave()
+    return result
+
+
+def start(job: Job, world: int) -> list[BaseProcess]:
+    """Start the ranks of a job."""
+    job.root.mkdir(parents=True, exist_ok=True)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def start_ranks(
-    script: Path, arguments: Sequence[str], world: int, **variables: str
-) -> list[subprocess.Popen[str]]:
-    """One process per rank, as a Slurm step would start them."""
-    port = str(free_port())
-    processes = []
-    for rank in range(world):
-        environment = {
-            **os.environ,
-            "RANK": str(rank),
-            "WORLD_SIZE": str(world),
-            "LOCAL_RANK": str(rank),
-            "MASTER_ADDR": "127.0.0.1",
-            "MASTER_PORT": port,
-            "DS_ACCELERATOR": "cpu",
-            "OMP_NUM_THREADS": "1",
-            "PYTHONPATH": str(REPOSITORY),
-            "PYTHONUNBUFFERED": "1",
-            **variables,
-        }
-        processes.append(
-            subprocess.Popen(
-                [sys.executable, str(script), *arguments],
-                env=environment,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-            )
-        )
+        port = int(probe.getsockname()[1])
+    processes: list[BaseProcess] = [
+        _context.Process(target=rank_main, args=(job, rank, world, port)) for rank in range(world)
+    ]
+    for process in processes:
+        process.start()
     return processes
 
 
-def finish(processes: Sequence[subprocess.Popen[str]], timeout_s: float = 300) -> list[int]:
-    """Exit codes of all ranks; their output goes to the test's own."""
-    codes = []
+def finish(processes: Sequence[BaseProcess], timeout_s: float = 240) -> list[int | None]:
+    """Exit codes of all ranks; -9 is a SIGKILL. Ranks that hang are killed and give None."""
+    end = time.monotonic() + timeout_s
+    codes: list[int | None] = []
     for process in processes:
-        output, _ = process.communicate(timeout=timeout_s)
-        print(output)
-        codes.append(process.returncode)
+        process.join(max(0.0, end - time.monotonic()))
+        codes.append(process.exitcode)
+        if process.is_alive():
+            process.kill()
+            process.join()
     return codes
+
+
+def train_ranks(job: Job, world: int = 2) -> list[int | None]:
+    """Exit codes of a job's ranks."""
+    return finish(start(job, world))

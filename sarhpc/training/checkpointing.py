@@ -1,0 +1,226 @@
+"""What a training checkpoint holds, written and read by every rank for itself.
+
+    deepspeed/state/...            DeepSpeed's own files (weights, masters, moments)
+    layout/rank_00000.json         which number of which flat tensor is which of which parameter
+    ema/rank_00000.safetensors     this rank's shard of the averaged weights
+    rng/rank_00000.pt              this rank's random states
+
+The store around it (manifest, checksums, atomic rename, choice of the newest whole one) is passed
+in. DeepSpeed reads its files with torch.load, so only a checkpoint whose manifest has been verified
+is ever handed to `load`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from hpc.errors import ConfigError, VerificationError
+from hpc.publish import fault
+from sarhpc.training.ema import Ema
+from sarhpc.training.partition import Fragment, Partition, assemble, partition_of
+
+TAG = "state"
+
+
+class _DeferringWriter:
+    """DeepSpeed's file writer, except that a failed write is kept until all ranks are through.
+
+    DeepSpeed ends a save with a barrier: a rank that raised at a full disk would leave the others
+    waiting in it.
+    """
+
+    def __init__(self, inner: Any) -> None:
+        self._inner = inner
+        self.failure: Exception | None = None
+
+    def save(self, state_dict: Any, path: str) -> None:
+        """Write one file, or remember why not."""
+        try:
+            fault("training.save_file")
+            self._inner.save(state_dict, path)
+        except (OSError, RuntimeError) as error:
+            self.failure = error
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+
+def save(directory: Path, engine: Any, partition: Partition, ema: Ema | None) -> list[Path]:
+    """Write this rank's part under `directory` and return the files it wrote. Collective.
+
+    Raises:
+        OSError, RuntimeError: a file could not be written; all ranks have passed DeepSpeed's
+            barriers by then, so the store can agree on the failure.
+    """
+    rank = engine.global_rank
+    _save_engine(engine, directory / "deepspeed")
+    layout = directory / "layout" / f"rank_{rank:05d}.json"
+    layout.parent.mkdir(parents=True, exist_ok=True)
+    layout.write_text(json.dumps([fragment.to_json() for fragment in partition.fragments]))
+    written = [layout, _save_random(directory, rank)]
+    if ema is not None:
+        written.append(_save_average(directory, rank, ema))
+    return written + _engine_files(directory, rank)
+
+
+def _save_engine(engine: Any, directory: Path) -> None:
+    plain = engine.checkpoint_engine
+    deferring = _DeferringWriter(plain)
+    engine.checkpoint_engine = deferring
+    try:
+        engine.save_checkpoint(str(directory), tag=TAG, save_latest=False)
+    finally:
+        engine.checkpoint_engine = plain
+    if deferring.failure is not None:
+        raise deferring.failure
+
+
+def _engine_files(directory: Path, rank: int) -> list[Path]:
+    """What DeepSpeed wrote for this rank; the whole model's file, outside stage 3, is rank 0's."""
+    files = sorted((directory / "deepspeed" / TAG).glob("*.pt"))
+    shared = "mp_rank_00_model_states.pt"
+    return [
+        path
+        for path in files
+        if f"pp_rank_{rank}_" in path.name or (rank == 0 and path.name == shared)
+    ]
+
+
+def _save_average(directory: Path, rank: int, ema: Ema) -> Path:
+    path = directory / "ema" / f"rank_{rank:05d}.safetensors"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file({f"{i:05d}": tensor.contiguous().cpu() for i, tensor in enumerate(ema.tensors)}, path)
+    return path
+
+
+def _save_random(directory: Path, rank: int) -> Path:
+    path = directory / "rng" / f"rank_{rank:05d}.pt"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch.save(random_state(), path)
+    return path
+
+
+def random_state() -> dict[str, Any]:
+    """This process's random states (python, numpy, torch, GPU) as tensors and plain numbers."""
+    name, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)
+    words = np.asarray(keys).tolist()
+    return {
+        "python": random.getstate(),
+        "numpy": (name, words, position, has_gauss, gauss),
+        "torch": torch.get_rng_state(),
+        "gpu": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
+    }
+
+
+def _restore_random(state: Mapping[str, Any]) -> None:
+    random.setstate(state["python"])
+    name, keys, *rest = state["numpy"]
+    np.random.set_state((name, np.array(keys, dtype=np.uint32), *rest))
+    torch.set_rng_state(state["torch"])
+    if state["gpu"] is not None and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["gpu"])
+
+
+@contextlib.contextmanager
+def undisturbed_random_state() -> Iterator[None]:
+    """Whatever the block draws, this process's random states are as before when it ends."""
+    before = random_state()
+    try:
+        yield
+    finally:
+        _restore_random(before)
+
+
+def load(directory: Path, engine: Any, ema: Ema | None, saved_world: int) -> Partition:
+    """Bring engine, average and random states to those under `directory`. Collective.
+
+    Returns:
+        The engine's partition as it stands after loading.
+
+    Raises:
+        ConfigError: another number of ranks wrote the checkpoint.
+        VerificationError: DeepSpeed found nothing it could load.
+    """
+    if saved_world != engine.world_size:
+        raise ConfigError(
+            f"{directory} was saved by {saved_world} ranks and this training has "
+            f"{engine.world_size}. ZeRO's shards fit their own number of ranks only: resume with "
+            f"{saved_world} ranks, or start a new run from `sarhpc export` of this checkpoint"
+        )
+    path, _ = engine.load_checkpoint(str(directory / "deepspeed"), tag=TAG)
+    if path is None:
+        raise VerificationError(f"{directory} holds no DeepSpeed state that could be loaded")
+    rank = engine.global_rank
+    if ema is not None:
+        ema.load(_flat_tensors(directory / "ema" / f"rank_{rank:05d}.safetensors"))
+    states = torch.load(directory / "rng" / f"rank_{rank:05d}.pt", weights_only=True)
+    _restore_random(states)
+    return partition_of(engine)
+
+
+def _flat_tensors(path: Path) -> list[Tensor]:
+    saved = load_file(path)
+    return [saved[name] for name in sorted(saved)]
+
+
+def read_weights(directory: Path, *, average: bool) -> dict[str, Tensor]:
+    """Full fp32 parameters by name from a checkpoint on disk, in one process without a GPU.
+
+    Args:
+        directory: a checkpoint whose manifest has been verified.
+        average: the averaged weights; otherwise the raw ones (these lie in DeepSpeed's pickles).
+
+    Raises:
+        VerificationError: the checkpoint has no average, or lacks a rank's file.
+    """
+    layouts = sorted((directory / "layout").glob("rank_*.json"))
+    if not layouts:
+        raise VerificationError(f"{directory} is no training checkpoint: it has no layout")
+    parts = []
+    for rank, layout in enumerate(layouts):
+        fragments = [Fragment.from_json(fields) for fields in json.loads(layout.read_text())]
+        parts.append((fragments, _shard(directory, rank, average, fragments)))
+    return assemble(parts)
+
+
+def _shard(
+    directory: Path, rank: int, average: bool, fragments: Sequence[Fragment]
+) -> list[Tensor]:
+    if average:
+        path = directory / "ema" / f"rank_{rank:05d}.safetensors"
+        if not path.is_file():
+            raise VerificationError(
+                f"{directory} holds no averaged weights of rank {rank}; "
+                "export the raw ones, or train with ema_decay above 0"
+            )
+        return _flat_tensors(path)
+    return _raw_shard(directory / "deepspeed" / TAG, rank, fragments)
+
+
+def _raw_shard(directory: Path, rank: int, fragments: Sequence[Fragment]) -> list[Tensor]:
+    """A rank's fp32 tensors out of DeepSpeed's files, whichever stage wrote them."""
+    found = sorted(directory.glob(f"*zero_pp_rank_{rank}_mp_rank_00_optim_states.pt"))
+    if not found:  # stage 0: the weights themselves, in the order of the layout
+        states = _unpickle(directory / "mp_rank_00_model_states.pt")
+        return [states["module"][fragment.name] for fragment in fragments]
+    optimizer = _unpickle(found[0])["optimizer_state_dict"]
+    for key in ("fp32_flat_groups", "single_partition_of_fp32_groups"):
+        if key in optimizer:
+            return list(optimizer[key])
+    raise VerificationError(f"{found[0]} holds no fp32 weights; it is of another DeepSpeed version")
+
+
+def _unpickle(path: Path) -> dict[str, Any]:
+    # DeepSpeed pickles classes of its own; the caller vouches for the file by its manifest.
+    states: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=False)
+    return states

@@ -1,0 +1,95 @@
+"""What a training run is told: model, data, optimisation, parallelism, rhythm."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+TRANSIENT: dict[str, Any] = {"transient": True}
+
+
+@dataclass
+class TrainConfig:
+    """Full fine-tune of U-Net and text encoder; the defaults are the paper's (section 4.1)."""
+
+    base_model: str = "runwayml/stable-diffusion-v1-5"
+    """Bundle to start from: a diffusers folder, a name under the model directory, or a hub id."""
+    random_init: bool = False
+    """Keep the base's shapes, tokenizer and autoencoder; draw U-Net and text encoder anew."""
+    image_member: str = "sar.png"
+    """Image the model learns to make: `sar.png` or `optic.png`."""
+    caption_dropout: float = 0.1
+    """Share of captions replaced by the empty one, so that guidance has an unconditional branch."""
+    min_snr_gamma: float | None = None
+    """Gamma of the min-SNR loss weighting (5 is usual); None weighs every timestep the same."""
+    noise_offset: float = 0.0
+    """Standard deviation of a constant added to the noise of each latent channel."""
+    azimuth_flip: bool = False
+    """Flip half of the tiles along azimuth (rows); along range would move the sensor."""
+    cache_latents: bool = False
+    """Keep mean and log-variance of every encoded tile in memory; encode each tile once."""
+
+    epochs: int = 12
+    """Passes over the data."""
+    max_steps: int | None = None
+    """Optimiser steps after which training ends even inside an epoch."""
+    global_batch: int = 16
+    """Samples per optimiser step over all ranks (the paper's 16)."""
+    micro_batch: int = 2
+    """Samples per forward pass of one rank; accumulation follows from this and the world size."""
+    lr_unet: float = 5e-5
+    """Learning rate of the U-Net."""
+    lr_text_encoder: float = 5e-6
+    """Learning rate of the text encoder."""
+    lr_schedule: str = "constant"
+    """`constant` or `cosine` (to zero at the last step), both after the warm-up."""
+    warmup_steps: int = 100
+    """Steps over which both rates rise linearly from zero."""
+    weight_decay: float = 0.01
+    """Decoupled weight decay of AdamW."""
+    betas: list[float] = field(default_factory=lambda: [0.9, 0.999])
+    """Decay of AdamW's first and second moments."""
+    adam_epsilon: float = 1e-8
+    """Denominator offset of AdamW."""
+    grad_clip: float = 1.0
+    """Largest gradient norm over both groups; 0 leaves gradients as they are."""
+    ema_decay: float = 0.9999
+    """Decay of the averaged weights, approached as (1 + step) / (10 + step); 0 keeps no average."""
+    seed: int = 0
+    """Root of data order, noise, timesteps, caption dropout and flips."""
+
+    zero_stage: int = 2
+    """What DeepSpeed shards: 0 nothing, 1 optimiser, 2 and gradients, 3 and parameters."""
+    precision: str = "bf16"
+    """`fp32`, or `bf16` with fp32 master weights."""
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, about a third more arithmetic."""
+    deterministic: bool = True
+    """Ask torch for deterministic kernels, so that a resumed run repeats the bits."""
+
+    checkpoint_every_steps: int | None = None
+    """Steps between checkpoints; None leaves it to the clock."""
+    checkpoint_every_s: float = 900.0
+    """Seconds between checkpoints."""
+    keep_last: int = 2
+    """Checkpoints kept."""
+
+    validation_every_steps: int | None = None
+    """Steps between image grids; None makes one per epoch, 0 none at all."""
+    validation_prompts: list[str] = field(default_factory=list)
+    """Fixed prompts of the grid, with the activation token."""
+    validation_seeds: list[int] = field(default_factory=lambda: [0, 1])
+    """Fixed seeds of the grid."""
+    validation_steps: int = 25
+    """Denoising steps per grid image."""
+    validation_guidance: float = 7.5
+    """Classifier-free guidance scale of grid images."""
+    image_px: int | None = None
+    """Side of grid images, pixels; None takes the model's own."""
+
+    threads: int = 1
+    """CPU threads per rank; on a CPU the bits depend on it, so it stays over a resume."""
+    loader_threads: int = field(default=2, metadata=TRANSIENT)
+    """Threads per rank that read and decode samples ahead of the step."""
+    log_every_steps: int = field(default=1, metadata=TRANSIENT)
+    """Steps between rows of metrics.jsonl; timing parts are synchronised on these steps only."""

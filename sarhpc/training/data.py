@@ -1,0 +1,105 @@
+"""From samples to tensors: the share of each global batch that one rank trains on."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sarhpc.diffusion.objective import sample_seed
+from sarhpc.shards.loader import Cursor, SampleOrder, batches, prefetch
+from sarhpc.training.config import TrainConfig
+from sarhpc.training.ranks import Ranks
+
+_Loaded = tuple[str, NDArray[np.float32], str]
+
+
+class Samples(Protocol):
+    """A map-style set of captioned images."""
+
+    def __len__(self) -> int:
+        """How many there are."""
+
+    def load(self, number: int, image_member: str) -> tuple[NDArray[np.float32], str]:
+        """Image (H, W, 3) in [-1, 1] and caption of sample `number`."""
+
+    def key(self, number: int) -> str:
+        """Key of sample `number`."""
+
+
+@dataclass(frozen=True)
+class Share:
+    """Samples of one rank for one step or one micro-batch of it."""
+
+    images: Tensor
+    """(B, 3, H, W) float32 in [-1, 1]."""
+    captions: tuple[str, ...]
+    keys: tuple[str, ...]
+    epochs: tuple[int, ...]
+    """Epoch each sample is seen in; a batch may reach over an epoch's end."""
+    flipped: tuple[bool, ...]
+    """Whether the image is flipped along azimuth."""
+
+    def micro(self, size: int) -> Iterator[Share]:
+        """Yield the share in micro-batches of `size`."""
+        for start in range(0, len(self.keys), size):
+            cut = slice(start, start + size)
+            yield Share(
+                self.images[cut],
+                self.captions[cut],
+                self.keys[cut],
+                self.epochs[cut],
+                self.flipped[cut],
+            )
+
+
+def order(cfg: TrainConfig, samples: Samples) -> SampleOrder:
+    """The order in which the run sees its samples."""
+    return SampleOrder(cfg.seed, len(samples))
+
+
+def feed(
+    cfg: TrainConfig, samples: Samples, cursor: Cursor, ranks: Ranks
+) -> Generator[tuple[Cursor, Share]]:
+    """Yield (cursor after the global batch, this rank's share of it) from `cursor` on.
+
+    What is yielded does not depend on threads or read-ahead. Close the iterator to end its threads.
+    """
+    sequence = order(cfg, samples)
+
+    def load(number: int) -> _Loaded:
+        return samples.key(number), *samples.load(number, cfg.image_member)
+
+    plan = batches(sequence, cursor, cfg.global_batch, ranks.rank, ranks.world)
+    for after, loaded in prefetch(load, plan, threads=cfg.loader_threads):
+        yield after, _share(cfg, loaded, _epochs(cfg, after, len(samples), ranks))
+
+
+def _epochs(cfg: TrainConfig, after: Cursor, n: int, ranks: Ranks) -> tuple[int, ...]:
+    """Epoch of each of this rank's samples in the global batch that ends at `after`."""
+    count = cfg.global_batch // ranks.world
+    first = after.epoch * n + after.sample - cfg.global_batch + ranks.rank * count
+    return tuple(position // n for position in range(first, first + count))
+
+
+def _share(cfg: TrainConfig, loaded: list[_Loaded], epochs: tuple[int, ...]) -> Share:
+    keys = tuple(key for key, _, _ in loaded)
+    flipped = tuple(
+        cfg.azimuth_flip and flips(cfg.seed, epoch, key)
+        for epoch, key in zip(epochs, keys, strict=True)
+    )
+    images = [
+        image[::-1] if flip else image for (_, image, _), flip in zip(loaded, flipped, strict=True)
+    ]
+    stacked = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous()
+    return Share(stacked, tuple(caption for *_, caption in loaded), keys, epochs, flipped)
+
+
+def flips(seed: int, epoch: int, key: str) -> bool:
+    """Whether a sample is flipped along azimuth in an epoch: a coin of its own."""
+    return bool(sample_seed(seed, epoch, f"flip/{key}") & 1)

@@ -1,0 +1,377 @@
+"""The training loop: resume, then paint, save, stop and step, all ranks together."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from hpc.errors import ConfigError, NumericalError
+from hpc.publish import fault, publish_json
+from sarhpc.diffusion.bundle import Bundle, load_bundle
+from sarhpc.shards.loader import Cursor
+from sarhpc.training import checkpointing, validation
+from sarhpc.training.config import TrainConfig
+from sarhpc.training.data import Samples, Share, feed
+from sarhpc.training.ema import Ema
+from sarhpc.training.engine import (
+    Denoiser,
+    gradient_norms,
+    require_gradients,
+    set_rates,
+    start_engine,
+)
+from sarhpc.training.export import with_weights
+from sarhpc.training.metrics import MetricsLog, peak_memory_gb
+from sarhpc.training.partition import gather
+from sarhpc.training.ranks import Ranks
+from sarhpc.training.schedule import Length, check, ema_decay, length, rate_scale
+from sarhpc.training.stepper import Stepper
+from sarhpc.training.validation import Stop, StopRequest
+
+_log = logging.getLogger(__name__)
+_SAY_EVERY_S = 30.0
+
+
+class Store(Protocol):
+    """Where checkpoints are committed and chosen; every method is collective."""
+
+    def save(
+        self, step: int, write: Callable[[Path], list[Path]], state: Mapping[str, Any]
+    ) -> Path:
+        """The directory of the checkpoint of `step`, whole and durable."""
+
+    def load(self, read: Callable[[Path, Mapping[str, Any]], None]) -> Mapping[str, Any] | None:
+        """The state of the newest checkpoint that every rank could read; None without any."""
+
+
+class Communicator(Protocol):
+    """Agreement of the ranks."""
+
+    def barrier(self) -> None:
+        """Return when every rank has come here."""
+
+    def gather(self, value: Any) -> list[Any]:
+        """Every rank's `value` in rank order."""
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What a training is given by the run around it."""
+
+    folder: Path
+    """Takes metrics.jsonl, the validation grids and trouble reports."""
+    store: Store
+    stop: StopRequest
+    communicator: Communicator
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """How a training ended; the same on every rank."""
+
+    step: int
+    """Optimiser steps done in all attempts."""
+    epochs: int
+    """Epochs completed."""
+    finished: bool
+    """Whether all steps are done."""
+    reason: Stop | None
+    """Why it ended before that."""
+    loss: float | None
+    """Mean loss of the last step; None if this attempt took none."""
+    checkpoint: Path | None
+    """The checkpoint this attempt ended with; None if it neither loaded nor saved one."""
+
+
+@dataclass
+class _Run:
+    """A training under way."""
+
+    cfg: TrainConfig
+    base: Path
+    samples: Samples
+    ranks: Ranks
+    around: Surroundings
+    length: Length
+    stepper: Stepper
+    ema: Ema | None
+    step: int = 0
+    cursor: Cursor = field(default_factory=Cursor)
+    saved: int | None = None
+    """Step whose checkpoint is on disk."""
+    saved_at: float = 0.0
+    checkpoint: Path | None = None
+    due: bool = False
+    """Whether the clock asks for a checkpoint."""
+    loss: float | None = None
+
+
+def train(
+    cfg: TrainConfig, base: Path, samples: Samples, ranks: Ranks, around: Surroundings
+) -> TrainResult:
+    """Fine-tune bundle `base` on `samples`, from its newest checkpoint on if there is one.
+
+    Collective: every rank calls it after `ranks.join`. At a step boundary all ranks agree whether
+    to stop; they then save the same step and return together.
+
+    Raises:
+        ConfigError: the configuration makes no sense, or the checkpoint was taken under another.
+        DataError: the base model or a sample cannot be used.
+        NumericalError: the loss or the gradient is not finite, or a group gets no gradient. A
+            report with the keys of the batch is in the folder; the last checkpoint is untouched.
+        TransientError: a checkpoint could not be written.
+    """
+    check(cfg)
+    run = _begin(cfg, base, samples, ranks, around)
+    _resume(run)
+    log = MetricsLog(around.folder / "metrics.jsonl", run.step) if ranks.rank == 0 else None
+    batches = feed(cfg, samples, run.cursor, ranks)
+    try:
+        while True:
+            reason = _paint_if_due(run) or around.stop.agree()
+            finished = run.step >= run.length.steps
+            if finished or reason or _is_checkpoint_due(run):
+                _save(run)
+            if finished or (reason and reason.stops):
+                break
+            _take_step(run, batches, log)
+    finally:
+        batches.close()
+        run.stepper.engine.destroy()
+    return TrainResult(
+        step=run.step,
+        epochs=run.length.epoch(run.step),
+        finished=finished,
+        reason=None if finished else reason,
+        loss=run.loss,
+        checkpoint=run.checkpoint,
+    )
+
+
+def _begin(
+    cfg: TrainConfig, base: Path, samples: Samples, ranks: Ranks, around: Surroundings
+) -> _Run:
+    extent = length(cfg, len(samples), ranks.world)
+    bundle = load_bundle(base)
+    if cfg.random_init:
+        bundle = _drawn_anew(bundle, cfg.seed)
+    model = Denoiser(bundle.unet, bundle.text_encoder)
+    engine, partition = start_engine(cfg, model, ranks, extent.accumulation)
+    stepper = Stepper(cfg, bundle, engine, partition, ranks)
+    average = Ema(partition) if cfg.ema_decay > 0 else None
+    return _Run(
+        cfg, base, samples, ranks, around, extent, stepper, average, saved_at=time.monotonic()
+    )
+
+
+def _drawn_anew(bundle: Bundle, seed: int) -> Bundle:
+    unet, text_encoder = bundle.unet, bundle.text_encoder
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return replace(
+            bundle,
+            unet=type(unet).from_config(unet.config),
+            text_encoder=type(text_encoder)(text_encoder.config),
+        )
+
+
+# Checkpoints
+
+
+def _facts(run: _Run) -> dict[str, Any]:
+    """What must be the same when a checkpoint is taken up again."""
+    cfg = run.cfg
+    return {
+        "samples": len(run.samples),
+        "global_batch": cfg.global_batch,
+        "seed": cfg.seed,
+        "zero_stage": cfg.zero_stage,
+        "precision": cfg.precision,
+        "average": cfg.ema_decay > 0,
+    }
+
+
+def _resume(run: _Run) -> None:
+    def read(directory: Path, state: Mapping[str, Any]) -> None:
+        _require_same_facts(directory, state["facts"], _facts(run))
+        engine = run.stepper.engine
+        run.stepper.partition = checkpointing.load(
+            directory, engine, run.ema, int(state["world_size"])
+        )
+        if run.ema is not None:
+            run.ema.partition = run.stepper.partition
+        run.step, run.cursor = int(state["step"]), Cursor(**state["cursor"])
+        run.saved, run.checkpoint = run.step, directory
+
+    if run.around.store.load(read) is None:
+        _log.info("training starts base=%s steps=%d", run.base, run.length.steps)
+    else:
+        _log.info("training resumes step=%d of=%d", run.step, run.length.steps)
+
+
+def _require_same_facts(directory: Path, saved: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    changed = [
+        f"{name} {saved.get(name)} -> {value}"
+        for name, value in now.items()
+        if saved.get(name) != value
+    ]
+    if changed:
+        raise ConfigError(
+            f"{directory} was saved under another training ({', '.join(changed)}); "
+            "resume with the configuration and shards it had, or start a new run"
+        )
+
+
+def _is_checkpoint_due(run: _Run) -> bool:
+    every = run.cfg.checkpoint_every_steps
+    return run.due or (every is not None and run.step > 0 and run.step % every == 0)
+
+
+def _save(run: _Run) -> None:
+    run.due = False
+    if run.saved == run.step or run.step == 0:
+        return
+
+    def write(directory: Path) -> list[Path]:
+        stepper = run.stepper
+        return checkpointing.save(directory, stepper.engine, stepper.partition, run.ema)
+
+    start = time.monotonic()
+    cursor = {"epoch": run.cursor.epoch, "sample": run.cursor.sample}
+    state = {"cursor": cursor, "facts": _facts(run)}
+    run.checkpoint = run.around.store.save(run.step, write, state)
+    run.saved, run.saved_at = run.step, time.monotonic()
+    _log.info("checkpoint step=%d seconds=%.1f", run.step, run.saved_at - start)
+
+
+# Steps
+
+
+def _take_step(run: _Run, batches: Iterator[tuple[Cursor, Share]], log: MetricsLog | None) -> None:
+    cfg, stepper = run.cfg, run.stepper
+    stepper.clock.reset()
+    stepper.clock.exact = (run.step + 1) % cfg.log_every_steps == 0
+    with stepper.clock.part("data"):
+        after, share = next(batches)
+    rates = set_rates(stepper.engine, cfg, rate_scale(cfg, run.step, run.length.steps))
+    mine = stepper.learn(share)
+    late = time.monotonic() - run.saved_at >= cfg.checkpoint_every_s
+    loss, run.due = stepper.agree(mine, late)
+    if not math.isfinite(loss):
+        _give_up(run, share, float(mine), f"the loss is {loss}")
+    gradient = stepper.update()
+    if not math.isfinite(gradient):
+        _give_up(run, share, float(mine), f"the gradient norm is {gradient}")
+    norms = _first_norms(run)
+    decay = ema_decay(cfg, run.step)
+    if run.ema is not None:
+        run.ema.update(decay)
+    run.step, run.cursor, run.loss = run.step + 1, after, loss
+    if log is not None and stepper.clock.exact:
+        row = {
+            "loss": loss,
+            **_named("lr", rates),
+            "grad_norm": gradient,
+            **_named("grad_norm", norms),
+        }
+        _report(run, log, {**row, "ema_decay": decay})
+    fault("training.after_step")
+
+
+def _first_norms(run: _Run) -> dict[str, float]:
+    if run.step > 0:
+        return {}
+    norms = gradient_norms(run.stepper.engine, run.stepper.partition, run.cfg.betas[0])
+    require_gradients(norms)
+    return norms
+
+
+def _named(prefix: str, values: Mapping[str, float]) -> dict[str, float]:
+    return {f"{prefix}_{name}": value for name, value in values.items()}
+
+
+def _report(run: _Run, log: MetricsLog, values: Mapping[str, Any]) -> None:
+    clock = run.stepper.clock
+    seconds = clock.total
+    row = {
+        "step": run.step,
+        "epoch": run.step * run.cfg.global_batch / run.length.samples,
+        **values,
+        "samples_per_s": run.cfg.global_batch / seconds,
+        "step_s": seconds,
+        **{f"{part}_s": value for part, value in clock.seconds.items()},
+        "memory_gb": peak_memory_gb(run.ranks.device),
+        "time": time.time(),
+    }
+    log.write(row)
+    if log.is_time_to_speak(_SAY_EVERY_S):
+        _log.info(
+            "step=%d of=%d loss=%.4f samples_per_s=%.2f",
+            run.step,
+            run.length.steps,
+            row["loss"],
+            row["samples_per_s"],
+        )
+
+
+def _give_up(run: _Run, share: Share, loss: float, what: str) -> None:
+    """Report the batch and end on every rank; nothing of this step reaches a checkpoint."""
+    told = run.around.communicator.gather({"loss": loss, "keys": list(share.keys)})
+    path = run.around.folder / f"trouble_step_{run.step + 1:08d}.json"
+    if run.ranks.rank == 0:
+        epoch = run.length.epoch(run.step)
+        publish_json(path, {"what": what, "step": run.step + 1, "epoch": epoch, "ranks": told})
+    raise NumericalError(
+        f"{what} at step {run.step + 1}; the batch is in {path}. The checkpoint of step "
+        f"{run.saved or 0} is whole: look at those samples, or resume with a lower rate or fp32"
+    )
+
+
+# Validation
+
+
+def _paint_if_due(run: _Run) -> Stop | None:
+    """Paint the grid of this step if it is due; the reason to stop if one came up meanwhile."""
+    if not _is_grid_due(run):
+        return None
+    folder = run.around.folder / "validation"
+    images = validation.planned(run.cfg, run.step, run.length.epoch(run.step))
+    with checkpointing.undisturbed_random_state():
+        bundle = with_weights(load_bundle(run.base), current_weights(run))
+        for _ in validation.paint(run.cfg, bundle, images, folder, run.ranks):
+            reason = run.around.stop.agree()
+            if reason and reason.stops:
+                return reason
+            run.due = run.due or reason is not None
+    run.around.communicator.barrier()
+    if run.ranks.rank == 0:
+        validation.enter_in_index(folder, images)
+    run.around.communicator.barrier()
+    return None
+
+
+def _is_grid_due(run: _Run) -> bool:
+    every = run.cfg.validation_every_steps
+    if every == 0 or not run.cfg.validation_prompts:
+        return False
+    ends = run.step in (0, run.length.steps)
+    regular = run.length.ends_epoch(run.step) if every is None else run.step % every == 0
+    if not (ends or regular):
+        return False
+    return not validation.is_painted(run.around.folder / "validation", run.step)
+
+
+def current_weights(run: _Run) -> dict[str, Tensor]:
+    """Averaged weights if there are any, raw ones otherwise, full and fp32, on every rank."""
+    partition = run.stepper.partition
+    tensors = run.ema.tensors if run.ema is not None else partition.tensors
+    names = [name for name, _ in run.stepper.engine.module.named_parameters()]
+    return gather(partition, tensors, names)

@@ -1,0 +1,90 @@
+"""metrics.jsonl: one row per logged step, the truth about a training's course."""
+
+from __future__ import annotations
+
+import json
+import resource
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hpc.publish import publish_text
+
+PARTS = ("data", "encode", "forward", "backward", "optimizer")
+
+
+class MetricsLog:
+    """Rows of a run that may be interrupted: after a resume every step stands there once."""
+
+    def __init__(self, path: Path, resumed_at: int) -> None:
+        """Open the log, without rows of steps after `resumed_at` and without a torn last line."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_file():
+            kept = [row for row in read_rows(path) if row["step"] <= resumed_at]
+            publish_text(path, "".join(json.dumps(row) + "\n" for row in kept))
+        self._path = path
+        self._spoke = 0.0
+
+    def write(self, row: Mapping[str, Any]) -> None:
+        """Append one row."""
+        with self._path.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+
+    def is_time_to_speak(self, every_s: float) -> bool:
+        """Whether `every_s` seconds have passed since this was last true."""
+        now = time.monotonic()
+        if now - self._spoke < every_s:
+            return False
+        self._spoke = now
+        return True
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """Rows of a log, without the torn line a killed writer may have left at its end."""
+    rows = []
+    for line in path.read_text().splitlines():
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return rows
+
+
+class StepClock:
+    """Seconds of each part of a step."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._gpu = device.type == "cuda"
+        self.exact = True
+        """Wait for the GPU at part borders: true parts, at the price of a bubble."""
+        self.reset()
+
+    def reset(self) -> None:
+        """Begin a step."""
+        self.seconds = dict.fromkeys(PARTS, 0.0)
+        self._began = time.perf_counter()
+
+    @property
+    def total(self) -> float:
+        """Seconds since the step began."""
+        return time.perf_counter() - self._began
+
+    @contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        """Add the block's time to part `name`."""
+        start = time.perf_counter()
+        yield
+        if self._gpu and self.exact:
+            torch.cuda.synchronize()
+        self.seconds[name] += time.perf_counter() - start
+
+
+def peak_memory_gb(device: torch.device) -> float:
+    """Largest memory this rank has used so far, GB: of its GPU, or resident on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 1e9
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9

@@ -1,0 +1,95 @@
+"""The processes of one training: who am I, on which device, with how many threads."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import MutableMapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import transformers
+
+from hpc.errors import ConfigError
+
+_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process among the ranks of the training."""
+
+    rank: int
+    world: int
+    device: torch.device
+
+
+def join(threads: int, *, deterministic: bool, seed: int) -> Ranks:
+    """This process as a member of the training's process group (gloo on CPUs, nccl on GPUs).
+
+    RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT come from the environment, as a Slurm
+    task has them; with none of them set the process trains alone.
+
+    Raises:
+        ConfigError: some of the five variables are set and others are not.
+    """
+    _complete(os.environ)
+    device = _device(os.environ)
+    _make_repeatable(threads, deterministic, seed)
+    # DeepSpeed picks its accelerator while it is imported, so the choice has to stand before.
+    os.environ.setdefault("DS_ACCELERATOR", device.type)
+    import deepspeed
+
+    if device.type == "cpu":
+        # Its shared-memory collectives are compiled at start (30 s) and gain nothing here.
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    deepspeed.utils.logger.setLevel("ERROR")
+    # A bar per rank and model part would fill the logs.
+    transformers.utils.logging.disable_progress_bar()
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    deepspeed.init_distributed(dist_backend=backend, auto_mpi_discovery=False, verbose=False)
+    return Ranks(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), device)
+
+
+def leave() -> None:
+    """Dissolve the process group, if there is one."""
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
+def _complete(environment: MutableMapping[str, str]) -> None:
+    given = [name for name in _VARIABLES if name in environment]
+    if len(given) == len(_VARIABLES):
+        return
+    if given and set(given) - {"LOCAL_RANK"}:
+        absent = ", ".join(name for name in _VARIABLES if name not in environment)
+        raise ConfigError(
+            f"{', '.join(given)} are set but {absent} are not; a rank needs all five "
+            "(srun and the scripts in slurm/ export them), a single process needs none"
+        )
+    alone = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1"}
+    environment.update({**alone, "MASTER_PORT": "0"})
+
+
+def _device(environment: MutableMapping[str, str]) -> torch.device:
+    if environment.get("DS_ACCELERATOR") == "cpu" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    # Where each task sees only its own GPU, that one is number 0 whatever the local rank says.
+    index = int(environment["LOCAL_RANK"]) % torch.cuda.device_count()
+    environment["LOCAL_RANK"] = str(index)
+    torch.cuda.set_device(index)
+    return torch.device("cuda", index)
+
+
+def _make_repeatable(threads: int, deterministic: bool, seed: int) -> None:
+    torch.set_num_threads(threads)
+    os.environ["OMP_NUM_THREADS"] = str(threads)
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        # Filling fresh memory costs time and changes no result of code that writes before it reads.
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]

@@ -1,0 +1,85 @@
+"""Lengths and rates of a training run, as pure functions of configuration and step."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from hpc.errors import ConfigError
+from sarhpc.training.config import TrainConfig
+
+
+@dataclass(frozen=True)
+class Length:
+    """How long a run is. Epochs follow each other without a gap: no sample is left over."""
+
+    samples: int
+    global_batch: int
+    steps: int
+    accumulation: int
+    """Forward passes per rank and step."""
+
+    def epoch(self, step: int) -> int:
+        """Epochs completed after `step` steps."""
+        return step * self.global_batch // self.samples
+
+    def ends_epoch(self, step: int) -> bool:
+        """Whether the last of `step` steps completed an epoch."""
+        return step > 0 and self.epoch(step) > self.epoch(step - 1)
+
+
+def length(cfg: TrainConfig, samples: int, world: int) -> Length:
+    """Steps and accumulation for `samples` samples on `world` ranks.
+
+    Raises:
+        ConfigError: the global batch does not divide among ranks and micro-batches.
+    """
+    share = cfg.micro_batch * world
+    if cfg.global_batch % share:
+        raise ConfigError(
+            f"global_batch={cfg.global_batch} is no multiple of micro_batch x ranks = "
+            f"{cfg.micro_batch} x {world}; change one of the three"
+        )
+    steps = math.ceil(cfg.epochs * samples / cfg.global_batch)
+    if cfg.max_steps is not None:
+        steps = min(steps, cfg.max_steps)
+    return Length(samples, cfg.global_batch, steps, cfg.global_batch // share)
+
+
+def check(cfg: TrainConfig) -> None:
+    """Refuse values no run could mean.
+
+    Raises:
+        ConfigError: names the field, its value and the values that work.
+    """
+    _one_of("zero_stage", cfg.zero_stage, (0, 1, 2, 3))
+    _one_of("precision", cfg.precision, ("fp32", "bf16"))
+    _one_of("lr_schedule", cfg.lr_schedule, ("constant", "cosine"))
+    _one_of("image_member", cfg.image_member, ("sar.png", "optic.png"))
+    if cfg.zero_stage == 0 and cfg.precision == "bf16":
+        raise ConfigError(
+            "zero_stage=0 with precision=bf16 would train without fp32 master weights; "
+            "use zero_stage=1, which costs no more"
+        )
+    if not 0 <= cfg.ema_decay < 1:
+        raise ConfigError(f"ema_decay={cfg.ema_decay} is outside [0, 1); 0 keeps no average")
+
+
+def _one_of(name: str, value: object, allowed: tuple[object, ...]) -> None:
+    if value not in allowed:
+        raise ConfigError(f"{name}={value!r}: use one of {', '.join(map(str, allowed))}")
+
+
+def rate_scale(cfg: TrainConfig, step: int, steps: int) -> float:
+    """Factor on both learning rates at `step` (from 0) of `steps`."""
+    if step < cfg.warmup_steps:
+        return (step + 1) / cfg.warmup_steps
+    if cfg.lr_schedule == "constant":
+        return 1.0
+    done = (step - cfg.warmup_steps) / max(1, steps - cfg.warmup_steps)
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+
+
+def ema_decay(cfg: TrainConfig, step: int) -> float:
+    """Decay of the average at `step` (from 0): a young average follows quickly."""
+    return min(cfg.ema_decay, (1 + step) / (10 + step))

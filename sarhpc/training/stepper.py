@@ -1,0 +1,129 @@
+"""One optimiser step: encode, draw, forward, backward, agree, update."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sarhpc.diffusion.bundle import Bundle
+from sarhpc.diffusion.config import ObjectiveConfig
+from sarhpc.diffusion.objective import Draw, add_noise, draw, loss_per_sample, with_dropout
+from sarhpc.training.config import TrainConfig
+from sarhpc.training.data import Share
+from sarhpc.training.latents import LatentEncoder
+from sarhpc.training.metrics import StepClock
+from sarhpc.training.partition import Partition
+from sarhpc.training.ranks import Ranks
+
+
+class Stepper:
+    """Takes optimiser steps with an engine; what it does with a sample depends on nothing else."""
+
+    def __init__(
+        self, cfg: TrainConfig, bundle: Bundle, engine: Any, partition: Partition, ranks: Ranks
+    ) -> None:
+        self.engine = engine
+        self.partition = partition
+        self.clock = StepClock(ranks.device)
+        self._cfg = cfg
+        self._objective = objective_config(cfg)
+        self._ranks = ranks
+        self._encoder = LatentEncoder(bundle.vae, ranks.device, cache=cfg.cache_latents)
+        self._vae_scale = float(bundle.vae.config.scaling_factor)
+        self._tokenizer = bundle.tokenizer
+        self._scheduler = bundle.scheduler
+
+    def learn(self, share: Share) -> Tensor:
+        """Mean loss of this rank's share, on the device; gradients are in place afterwards."""
+        clock, micros = self.clock, list(share.micro(self._cfg.micro_batch))
+        total = torch.zeros((), device=self._ranks.device)
+        for number, micro in enumerate(micros):
+            if number:
+                self.engine.step()  # not a boundary: DeepSpeed only counts it
+            with clock.part("encode"):
+                latents, choices = self._latents(micro)
+                tokens = self._tokens(micro, choices)
+                noisy = add_noise(self._scheduler, latents, choices)
+            with clock.part("forward"):
+                prediction = self.engine(noisy, choices.timesteps.to(latents.device), tokens)
+                errors = loss_per_sample(
+                    self._scheduler, prediction, latents, choices, self._objective
+                )
+                loss = errors.mean()
+            with clock.part("backward"):
+                self.engine.backward(loss)
+            total += loss.detach() / len(micros)
+        return total
+
+    def agree(self, loss: Tensor, flag: bool) -> tuple[float, bool]:
+        """Mean loss over all ranks, not finite if one rank's is not; whether rank 0's flag is up.
+
+        One all-reduce for both: it is the step's only synchronisation besides DeepSpeed's own.
+        """
+        raised = torch.tensor(float(flag and self._ranks.rank == 0))
+        both = torch.stack([loss.double(), raised.to(loss.device).double()])
+        torch.distributed.all_reduce(both)
+        total, raised_by = both.tolist()
+        return total / self._ranks.world, raised_by > 0
+
+    def update(self) -> float:
+        """Clip and apply the gradients; their norm before clipping."""
+        with self.clock.part("optimizer"):
+            whole = math.nan
+            if self.partition.replicated:  # stage 0 clips without telling the norm
+                gradients = [t.grad for t in self.partition.tensors if t.grad is not None]
+                whole = float(torch.nn.utils.get_total_norm(gradients))
+            self.engine.step()
+            if not self.partition.replicated:
+                whole = float(self.engine.get_global_grad_norm())
+        return whole
+
+    def _latents(self, share: Share) -> tuple[Tensor, Draw]:
+        """Scaled latents (B, 4, h, w) from the autoencoder's posterior, and the choices."""
+        mean, logvar = self._encoder.moments(share).chunk(2, dim=1)
+        choices = draw_share(
+            share,
+            seed=self._cfg.seed,
+            shape=(mean.shape[1], mean.shape[2], mean.shape[3]),
+            cfg=self._objective,
+            timesteps=int(self._scheduler.config.num_train_timesteps),
+        )
+        deviation = torch.exp(0.5 * logvar)
+        sampled = mean + deviation * choices.latent_noise.to(mean.device)
+        return sampled * self._vae_scale, choices
+
+    def _tokens(self, share: Share, choices: Draw) -> Tensor:
+        captions = with_dropout(share.captions, choices.dropped)
+        encoded = self._tokenizer(
+            captions,
+            padding="max_length",
+            max_length=self._tokenizer.model_max_length,
+            truncation=True,
+            return_tensors="pt",
+        )
+        tokens: Tensor = encoded.input_ids
+        return tokens.to(self._ranks.device)
+
+
+def objective_config(cfg: TrainConfig) -> ObjectiveConfig:
+    """The objective's part of a training configuration."""
+    return ObjectiveConfig(cfg.caption_dropout, cfg.min_snr_gamma, cfg.noise_offset)
+
+
+def draw_share(
+    share: Share, *, seed: int, shape: tuple[int, int, int], cfg: ObjectiveConfig, timesteps: int
+) -> Draw:
+    """The random choices of a share, whose samples may lie in two epochs."""
+    each = [
+        draw([key], seed=seed, epoch=epoch, shape=shape, cfg=cfg, train_timesteps=timesteps)
+        for key, epoch in zip(share.keys, share.epochs, strict=True)
+    ]
+    return Draw(
+        timesteps=torch.cat([one.timesteps for one in each]),
+        noise=torch.cat([one.noise for one in each]),
+        latent_noise=torch.cat([one.latent_noise for one in each]),
+        dropped=tuple(drop for one in each for drop in one.dropped),
+    )

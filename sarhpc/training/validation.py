@@ -1,0 +1,119 @@
+"""Validation grids: fixed prompts and seeds painted at intervals (the paper's figure 5)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from diffusers import DDIMScheduler
+
+from hpc.publish import publish_json, publishing
+from sarhpc.diffusion.bundle import Bundle
+from sarhpc.training.config import TrainConfig
+from sarhpc.training.ranks import Ranks
+
+INDEX = "index.json"
+
+
+class Stop(Protocol):
+    """Why the ranks interrupt their work."""
+
+    @property
+    def name(self) -> str:
+        """The reason in a word."""
+
+    @property
+    def stops(self) -> bool:
+        """Whether the work ends after the save."""
+
+
+class StopRequest(Protocol):
+    """The wish to stop, agreed on by all ranks."""
+
+    def agree(self) -> Stop | None:
+        """The reason to interrupt now, the same on every rank. Collective."""
+
+
+@dataclass(frozen=True)
+class GridImage:
+    """One image of a grid."""
+
+    step: int
+    epoch: int
+    prompt: str
+    seed: int
+    path: str
+    """Relative to the index."""
+
+
+def planned(cfg: TrainConfig, step: int, epoch: int) -> list[GridImage]:
+    """The images of the grid of `step`, prompt by prompt."""
+    return [
+        GridImage(step, epoch, prompt, seed, f"step_{step:08d}/p{number:02d}_s{seed}.png")
+        for number, prompt in enumerate(cfg.validation_prompts)
+        for seed in cfg.validation_seeds
+    ]
+
+
+def is_painted(folder: Path, step: int) -> bool:
+    """Whether the grid of `step` stands in the index."""
+    return any(image["step"] == step for image in read_index(folder))
+
+
+def read_index(folder: Path) -> list[dict[str, Any]]:
+    """Images of all finished grids, by step."""
+    index = folder / INDEX
+    return list(json.loads(index.read_text())["images"]) if index.is_file() else []
+
+
+def paint(
+    cfg: TrainConfig, bundle: Bundle, images: list[GridImage], folder: Path, ranks: Ranks
+) -> Iterator[None]:
+    """Paint this rank's share of `images`, one at each step of the iterator.
+
+    Every rank takes the same number of steps, so that ranks can agree on a stop in between. Each
+    image is a batch of its own with a CPU generator: the number of ranks does not change it.
+    """
+    pipeline = _pipeline(cfg, bundle, ranks.device)
+    for first in range(0, len(images), ranks.world):
+        if first + ranks.rank < len(images):
+            _paint_one(cfg, pipeline, images[first + ranks.rank], folder)
+        yield
+
+
+def enter_in_index(folder: Path, images: list[GridImage]) -> None:
+    """Publish the index with a finished grid in it."""
+    steps = {image.step for image in images}
+    others = [image for image in read_index(folder) if image["step"] not in steps]
+    entries = sorted(
+        others + [asdict(image) for image in images],
+        key=lambda entry: (entry["step"], entry["path"]),
+    )
+    publish_json(folder / INDEX, {"images": entries})
+
+
+def _pipeline(cfg: TrainConfig, bundle: Bundle, device: torch.device) -> Any:
+    pipeline: Any = bundle.pipeline()
+    pipeline.scheduler = DDIMScheduler.from_config(bundle.scheduler.config)
+    pipeline.set_progress_bar_config(disable=True)
+    if device.type == "cpu":
+        return pipeline
+    return pipeline.to(device, torch.bfloat16 if cfg.precision == "bf16" else torch.float32)
+
+
+@torch.no_grad()
+def _paint_one(cfg: TrainConfig, pipeline: Any, image: GridImage, folder: Path) -> None:
+    painted = pipeline(
+        image.prompt,
+        num_inference_steps=cfg.validation_steps,
+        guidance_scale=cfg.validation_guidance,
+        generator=torch.Generator("cpu").manual_seed(image.seed),
+        height=cfg.image_px,
+        width=cfg.image_px,
+    ).images[0]
+    with publishing(folder / image.path) as file:
+        painted.save(file, format="PNG")
