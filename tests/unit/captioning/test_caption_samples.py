@@ -76,11 +76,7 @@ def test_captions_can_be_made_again_without_a_trace_of_the_old() -> None:
 
 
 def test_a_tile_without_optical_image_is_rejected_with_its_reason() -> None:
-    samples = [
-        make_sample(0, None, gray(5)),
-        make_sample(1, None, None),
-        make_sample(2, None, None),
-    ]
+    samples = [make_sample(n, None, gray(5) if n == 0 else None) for n in range(3)]
     shard = caption_samples(samples, BrightnessCaptioner(), CaptionConfig())
     assert [sample.key for sample in shard.samples] == [samples[0].key]
     assert shard.rejected == {"no_optical": 2}
