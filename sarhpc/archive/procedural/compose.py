@@ -84,7 +84,7 @@ def _vary_levels(cfg: ProceduralConfig, ground_id: str, ground: Ground) -> None:
         return
     spread = table("spread_db")[ground.label]
     # A uniform tone of -1..1 has a standard deviation of 1/sqrt(3).
-    ground.level_db += ground.tone * spread * np.float32(math.sqrt(3) / 1.5)
+    ground.level_db += ground.tone * spread * np.float32(math.sqrt(3))
 
 
 def _water(
@@ -120,9 +120,11 @@ def _ways(
 ) -> None:
     rng = stream(cfg.seed, ground_id, "ways")
     if rng.random() < composition.road and not (built and composition.town[0] > 0.5):
-        pave(ground, draw_course(rng, ground, "road", float(rng.uniform(5, 8)), 6.0), lake)
+        pave(ground, draw_course(rng, ground, "road", float(rng.uniform(5, 8)), 7.0, 220.0), lake)
     if rng.random() < composition.path:
-        pave(ground, draw_course(rng, ground, "path", float(rng.uniform(2.6, 3.8)), 9.0), lake)
+        pave(
+            ground, draw_course(rng, ground, "path", float(rng.uniform(2.6, 3.8)), 6.0, 110.0), lake
+        )
 
 
 def _farms(cfg: ProceduralConfig, ground_id: str, ground: Ground, count: float, town: Mask) -> None:

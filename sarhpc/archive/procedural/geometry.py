@@ -10,6 +10,7 @@ projected on the terrain model); what stands on the terrain is laid over towards
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -113,12 +114,11 @@ def project(ground: Ground, view: View, sigma0: Map) -> Projection:
     gain = _slope_law(label, flat, nodes)
     facet_sigma0 = np.where(label == ground.label[:, :-1], sigma0[:, :-1], sigma0[:, 1:])
     power = facet_sigma0 * gain * shown / area
-    crown = label == FOREST
-    return Projection(
-        _image(start, stop, power, crown, grid, flat),
-        _image(start, stop, np.abs(stop - start), crown, grid, flat),
-        nodes.psi >= np.maximum.accumulate(nodes.psi, axis=1),
+    images = _image(
+        Facets(start, stop), (power, np.abs(stop - start)), label == FOREST, ground, flat
     )
+    lit = nodes.psi >= np.maximum.accumulate(nodes.psi, axis=1)
+    return Projection(*images, lit)
 
 
 def facet_labels(ground: Ground) -> NDArray[np.uint8]:
@@ -162,40 +162,56 @@ def _slope_law(label: NDArray[np.uint8], flat: Map, nodes: Nodes) -> Map:
 
 
 def _image(
-    start: Map, stop: Map, weight: Map, crown: NDArray[np.bool_], grid: Grid, flat: Map
-) -> Map:
-    """Weights accumulated into image columns; what crowns return is drawn out in depth."""
-    open_ground = spread(start, stop, np.where(crown, 0.0, weight), grid.shape[1])
+    facets: Facets, weights: tuple[Map, Map], crown: NDArray[np.bool_], ground: Ground, flat: Map
+) -> tuple[Map, Map]:
+    """Both weights accumulated into image columns; crowns are drawn out in depth."""
+    columns = ground.grid.shape[1]
     if not crown.any():
-        return open_ground
-    trees = spread(start, stop, np.where(crown, weight, 0.0), grid.shape[1])
-    depth = CANOPY_DEPTH_M / math.sin(float(flat.mean())) / grid.pixel_m
+        first, second = spread(facets, weights, columns)
+        return first, second
+    trees = [np.where(crown, weight, 0.0) for weight in weights]
+    rest = [np.where(crown, 0.0, weight) for weight in weights]
+    parts = spread(facets, [*trees, *rest], columns)
+    depth = CANOPY_DEPTH_M / math.sin(float(flat.mean())) / ground.grid.pixel_m
     decay = math.exp(-1 / depth)
-    drawn: Map = signal.lfilter([1 - decay], [1, -decay], trees, axis=1)
-    return open_ground + drawn
+    drawn = [signal.lfilter([1 - decay], [1, -decay], part, axis=1) for part in parts[:2]]
+    return drawn[0] + parts[2], drawn[1] + parts[3]
 
 
-def spread(start: Map, stop: Map, weight: Map, columns: int) -> Map:
-    """Sum (H, columns) of each `weight` spread evenly over the columns from `start` to `stop`.
+@dataclass(frozen=True)
+class Facets:
+    """Image columns (H, W) between which each facet of the ground appears, in either order."""
+
+    start: Map
+    stop: Map
+
+
+def spread(facets: Facets, weights: Sequence[Map], columns: int) -> list[Map]:
+    """Sums (H, columns) of each of `weights` spread evenly over the columns of its facet.
 
     Exact: a uniform density is a step up and a step down, and a step inside a pixel is two
     entries of a running sum, so a facet costs four entries however long it is. Weight that falls
-    outside is left outside.
+    outside the columns is dropped.
     """
-    low, high = np.minimum(start, stop), np.maximum(start, stop)
-    high = np.maximum(high, low + 1e-3)
-    density = weight / (high - low)
-    rows = weight.shape[0]
+    low, high = np.minimum(facets.start, facets.stop), np.maximum(facets.start, facets.stop)
+    np.maximum(high, low + 1e-3, out=high)
+    span = high - low
+    rows = span.shape[0]
     width = columns + 3
     line = np.arange(rows)[:, None] * width
-    impulses = np.zeros(rows * width)
-    for edge, sign in ((low, 1.0), (high, -1.0)):
-        edge = np.clip(edge, 0.0, columns + 0.5)
-        index = edge.astype(np.intp)
-        fraction = edge - index
-        flat = (line + index).ravel()
-        value = sign * density
-        impulses += np.bincount(flat, (value * (1 - fraction)).ravel(), rows * width)
-        impulses += np.bincount(flat + 1, (value * fraction).ravel(), rows * width)
-    total = impulses.reshape(rows, width).cumsum(axis=1)[:, :columns]
-    return np.maximum(total, 0.0)
+    edges = []
+    for edge in (low, high):
+        inside = np.clip(edge, 0.0, columns + 0.5)
+        index = inside.astype(np.intp)
+        edges.append(((line + index).ravel(), (inside - index).ravel()))
+    sums = []
+    for weight in weights:
+        density = (weight / span).ravel()
+        steps = np.zeros(rows * width)
+        for (index, fraction), sign in zip(edges, (1.0, -1.0), strict=True):
+            late = density * fraction
+            steps += sign * np.bincount(index, density - late, rows * width)
+            steps[1:] += sign * np.bincount(index, late, rows * width)[:-1]
+        total = steps.reshape(rows, width).cumsum(axis=1)[:, :columns]
+        sums.append(np.maximum(total, 0.0))
+    return sums

@@ -136,18 +136,23 @@ class Course:
 
 
 def draw_course(
-    rng: np.random.Generator, ground: Ground, kind: str, width_m: float, bend_m: float
+    rng: np.random.Generator,
+    ground: Ground,
+    kind: str,
+    width_m: float,
+    bend_m: float,
+    wave_m: float,
 ) -> Course:
-    """Course through the scene, meandering by about `bend_m`; it enters the object list."""
+    """Course through the scene that swings by `bend_m` over about `wave_m`; enters the objects."""
     extent = ground.grid.size * ground.grid.pixel_m
     angle = rng.uniform(0, math.pi)
     centre = extent * rng.uniform(0.25, 0.75, 2)
     c, s = math.cos(angle), math.sin(angle)
     along, across = _rotated(ground, angle)
     origin = centre[0] * c + centre[1] * s, centre[1] * c - centre[0] * s
-    waves = rng.uniform(1.2, 6.0, 3) * bend_m + 30.0
+    waves = wave_m * rng.uniform(0.7, 1.6, 3) * (1.0, 0.55, 2.2)
     shifts = rng.uniform(0, 2 * math.pi, 3)
-    heights = bend_m * np.array((0.6, 0.3, 0.15)) * rng.uniform(0.5, 1.0, 3)
+    heights = bend_m * np.array((0.6, 0.2, 0.7)) * rng.uniform(0.5, 1.0, 3)
 
     def offset(t: NDArray[np.float64]) -> NDArray[np.float64]:
         return (
@@ -180,7 +185,7 @@ def _list_course(
 
 def flow_river(rng: np.random.Generator, ground: Ground, width_m: Range) -> Mask:
     """Cut a river with grassy banks; returns where trees grow along it (H, W)."""
-    course = draw_course(rng, ground, "river", float(rng.uniform(*width_m)), 18.0)
+    course = draw_course(rng, ground, "river", float(rng.uniform(*width_m)), 17.0, 120.0)
     half = course.width_m / 2
     wobble = smooth_noise(rng, ground.grid.shape, 7.0 / ground.grid.pixel_m)
     distance = course.distance + np.float32(0.8) * wobble
@@ -203,7 +208,7 @@ def fill_lake(rng: np.random.Generator, ground: Ground, share: float) -> Mask:
 
 def _flood(ground: Ground, water: Mask) -> None:
     ground.label[water] = WATER
-    for layer in (ground.canopy, ground.level_db, ground.roof):
+    for layer in (ground.canopy, ground.level_db, ground.roof, ground.tone):
         layer[water] = 0
 
 

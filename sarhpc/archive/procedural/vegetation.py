@@ -35,10 +35,10 @@ def grow_trees(
     stem_col = np.clip(
         (crowns.seed_u / pixel).astype(np.intp) + ground.grid.near, 0, wood.shape[1] - 1
     )
-    vigour = rng.normal(1.0, 0.14, crowns.count).astype(np.float32)[crowns.index]
-    stand = smooth_noise(rng, u.shape, 22.0 / pixel) * np.float32(0.12) + 1
-    radius = np.float32(0.68)
-    dome = 1 - np.float32(0.55) * (crowns.f1 / radius) ** 2
+    vigour = rng.normal(1.0, 0.11, crowns.count).astype(np.float32)[crowns.index]
+    stand = smooth_noise(rng, u.shape, 22.0 / pixel) * np.float32(0.08) + 1
+    radius = np.float32(0.78)
+    dome = 1 - np.float32(0.42) * (crowns.f1 / radius) ** 2
     height = np.float32(height_m) * vigour * stand * dome
     fertile = ~np.isin(ground.label, (WATER, ROAD, URBAN))
     grown = wood[stem_row, stem_col] & (crowns.f1 < radius) & fertile[box]
