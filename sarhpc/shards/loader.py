@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
@@ -99,7 +99,7 @@ def prefetch(
     *,
     threads: int = 2,
     depth: int = 2,
-) -> Iterator[tuple[Cursor, list[T]]]:
+) -> Generator[tuple[Cursor, list[T]], None, None]:
     """Yield (cursor, loaded samples) batch by batch, reading up to `depth` batches ahead.
 
     Order and content do not depend on `threads` or `depth`. An error of `load` is raised when its
