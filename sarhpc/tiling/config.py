@@ -1,0 +1,98 @@
+"""What tiling is told: size and spacing of tiles, normalisation, limits of quality, the split."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Optional
+
+
+@dataclass
+class SplitConfig:
+    """How the ground is divided between training, validation and test."""
+
+    fractions: list[float] = field(default_factory=lambda: [0.8, 0.1, 0.1])
+    """Shares of the coarse cells that go to train, val and test; they sum to 1."""
+
+    cell_m: float = 2000.0
+    """Side of the coarse cells of the Earth that are assigned as a whole, metres."""
+
+    buffer_m: Optional[float] = None  # noqa: UP045 - OmegaConf reads Optional
+    """Tiles closer than this to a cell of another split are dropped, metres. Null takes half the
+    diagonal of a tile, which keeps tiles of different splits a whole diagonal apart."""
+
+    seed: int = 0
+    """Seed of the assignment of cells."""
+
+
+@dataclass
+class TileConfig:
+    """Scenes to tiles; the defaults are the paper's geometry (512 pixels of 0.35 m)."""
+
+    tile_px: int = 512
+    """Side of a tile, pixels."""
+
+    stride_px: Optional[int] = None  # noqa: UP045
+    """Distance between neighbouring tiles, pixels; null takes `tile_px` (no overlap)."""
+
+    pixel_m: Optional[float] = 0.35  # noqa: UP045
+    """Ground spacing of tile pixels, metres; null keeps the scene's own and resamples nothing."""
+
+    allow_upsampling: bool = False
+    """Accept scenes whose spacing is more than 1.5 times `pixel_m`. Tiles then look sharper than
+    the sensor was."""
+
+    detect_first: bool = False
+    """Detect complex scenes and average their intensity, as for amplitude, where the default crops
+    the spectrum. Looks rise, and no complex tile is left."""
+
+    transition: float = 0.1
+    """Share of the output band over which the band-limiting filter rolls off. Smaller keeps more
+    resolution and needs a longer halo (halo = 2.75 / (transition * cut-off) native pixels)."""
+
+    normalisation: str = "mu+3sigma"
+    """Amplitude that becomes code 255, per scene: `mu+3sigma`, or `percentile`."""
+
+    percentile: float = 99.9
+    """Percentile of amplitude used by `normalisation=percentile`."""
+
+    survey_mpx: float = 16.0
+    """Scenes up to this size (megapixels at tile spacing) are normalised from all their pixels,
+    larger ones from an even sample of this size."""
+
+    min_valid: float = 0.95
+    """Least share of valid pixels in a tile."""
+
+    max_saturated: float = 0.05
+    """Largest share of valid pixels above the amplitude of code 255."""
+
+    min_signal: float = 0.002
+    """Least mean amplitude of a tile in units of the amplitude of code 255; below half an 8-bit
+    code nothing is left to see."""
+
+    allow_uncalibrated: bool = False
+    """Accept scenes of unknown calibration; their tiles carry `calibration: none`."""
+
+    min_optical_coverage: float = 0.9
+    """Least share of a tile that optical imagery must cover to be cut for it."""
+
+    max_optical_delta_days: Optional[float] = None  # noqa: UP045
+    """Largest gap between radar and optical acquisition, days; null accepts any."""
+
+    require_optical: bool = False
+    """Reject tiles without an optical image instead of keeping them without one."""
+
+    write_complex: bool = False
+    """Add `sar.npy`, the calibrated complex tile, where the scene is complex."""
+
+    shard_samples: int = 256
+    """Tiles planned per shard."""
+
+    block_tiles: int = 4
+    """Tiles along each side of the block that is read and resampled at once. Memory grows with its
+    square: 4 takes about 0.5 GB at 512 pixels from 0.2 m complex data."""
+
+    max_tiles: Optional[int] = None  # noqa: UP045
+    """Tiles planned at most over the whole archive; null plans all."""
+
+    split: SplitConfig = field(default_factory=SplitConfig)
+    """The geographic split."""
