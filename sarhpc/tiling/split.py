@@ -1,0 +1,130 @@
+"""Train, validation and test by geography: whole cells of the Earth, with a buffer between.
+
+Cells are fixed to the Earth, not to scenes: ground that is flown again, or lies in two UTM zones,
+always falls into the same cell and so into the same split.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hpc.errors import ConfigError
+from sarhpc.tiling.config import SplitConfig, TileConfig
+
+SPLITS = ("train", "val", "test")
+
+_METRES_PER_DEGREE = 111_320.0
+_EDGE_DEGREES = 1e-6
+
+
+def split_of(name: str, cfg: SplitConfig) -> str:
+    """The split that a named thing (a cell, a scene without CRS) falls into, by hash and seed."""
+    digest = hashlib.blake2b(f"{cfg.seed}:{name}".encode(), digest_size=8).digest()
+    draw = int.from_bytes(digest, "big") / 2**64
+    cumulative = np.cumsum(cfg.fractions)
+    return SPLITS[min(int(np.searchsorted(cumulative, draw, side="right")), _last(cfg))]
+
+
+def _last(cfg: SplitConfig) -> int:
+    """Index of the last split with a share, which takes what rounding leaves over."""
+    return max(index for index, share in enumerate(cfg.fractions) if share > 0)
+
+
+def check_split(cfg: SplitConfig) -> None:
+    """Accept shares of three splits that sum to 1, and cells of positive size.
+
+    Raises:
+        ConfigError: they are not.
+    """
+    shares = cfg.fractions
+    if len(shares) != len(SPLITS) or min(shares) < 0 or abs(sum(shares) - 1) > 1e-6:
+        raise ConfigError(f"split.fractions {shares}: give train, val and test, summing to 1")
+    if not cfg.cell_m > 0:
+        raise ConfigError(f"split.cell_m {cfg.cell_m}: give the side of a cell in metres")
+
+
+def split_buffer_m(cfg: TileConfig, pixel_m: float) -> float:
+    """Distance that tiles keep from cells of other splits, metres."""
+    if cfg.split.buffer_m is not None:
+        return cfg.split.buffer_m
+    return cfg.tile_px * pixel_m / math.sqrt(2)
+
+
+def footprint_split(outline: NDArray[np.float64], buffer_m: float, cfg: SplitConfig) -> str | None:
+    """The one split of all cells that an outline (N, 2) in degrees comes near; None if several."""
+    if 1 in cfg.fractions:
+        return split_of("", cfg)
+    splits = {split_of(cell, cfg) for cell in _cells_near(outline, buffer_m, cfg.cell_m)}
+    return splits.pop() if len(splits) == 1 else None
+
+
+def _cells_near(outline: NDArray[np.float64], buffer_m: float, cell_m: float) -> Iterator[str]:
+    """Names of the cells that the buffered bounding box of an outline touches.
+
+    A row of cells is a band of latitude, divided into a whole number of columns of nearly
+    `cell_m`, so that cells close around the Earth and a box over the antimeridian wraps.
+    """
+    lon = np.unwrap(outline[:, 0], period=360.0)
+    south, north = outline[:, 1].min(), outline[:, 1].max()
+    pad = buffer_m / _METRES_PER_DEGREE + _EDGE_DEGREES
+    height = cell_m / _METRES_PER_DEGREE
+    for row in range(math.floor((south - pad) / height), math.floor((north + pad) / height) + 1):
+        shrink = max(math.cos(math.radians((row + 0.5) * height)), 1e-3)
+        columns = max(round(360 * shrink / height), 1)
+        width = 360 / columns
+        first = math.floor((lon.min() + 180 - pad / shrink) / width)
+        last = math.floor((lon.max() + 180 + pad / shrink) / width)
+        for col in range(first, last + 1):
+            yield f"{row}:{col % columns}"
+
+
+def overlaps_across_splits(tiles: Iterable[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """Pairs of tile keys of different splits whose ground may intersect; empty proves a split.
+
+    Tiles are `meta.json` values. Footprints are compared by their bounding boxes in degrees, which
+    never misses an intersection. Tiles without footprint intersect if they share a scene.
+    """
+    listed = list(tiles)
+    placed = [tile for tile in listed if tile["footprint"] is not None]
+    pairs = [*_box_overlaps(placed), *_scene_overlaps(listed)]
+    return sorted({(min(pair), max(pair)) for pair in pairs})
+
+
+def _box_overlaps(tiles: list[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
+    if not tiles:
+        return
+    boxes = np.array([_box(tile["footprint"]) for tile in tiles])
+    splits = np.array([tile["split"] for tile in tiles])
+    for index, (west, south, east, north) in enumerate(boxes):
+        rest = boxes[index + 1 :]
+        turns = np.round((rest[:, 0] - west) / 360) * 360
+        hit = (
+            (rest[:, 0] - turns < east)
+            & (rest[:, 2] - turns > west)
+            & (rest[:, 1] < north)
+            & (rest[:, 3] > south)
+            & (splits[index + 1 :] != splits[index])
+        )
+        for other in np.flatnonzero(hit):
+            yield tiles[index]["key"], tiles[index + 1 + int(other)]["key"]
+
+
+def _box(footprint: list[list[float]]) -> tuple[float, float, float, float]:
+    points = np.asarray(footprint)
+    lon = np.unwrap(points[:, 0], period=360.0)
+    return float(lon.min()), points[:, 1].min(), float(lon.max()), points[:, 1].max()
+
+
+def _scene_overlaps(tiles: list[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
+    first: dict[str, Mapping[str, Any]] = {}
+    for tile in tiles:
+        if tile["footprint"] is None:
+            known = first.setdefault(tile["scene_id"], tile)
+            if known["split"] != tile["split"]:
+                yield known["key"], tile["key"]
