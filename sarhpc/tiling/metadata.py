@@ -1,0 +1,74 @@
+"""The `meta.json` of a tile: what a reader of the corpus needs to place and to invert it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sarhpc.archive.scene import SarHeader, Scene
+from sarhpc.shards.sample import SAMPLE_SCHEMA
+from sarhpc.tiling.footprint import tile_footprints
+from sarhpc.tiling.grid import SceneFrame, TileGrid, TileIndex
+from sarhpc.tiling.quality import TileQuality
+from sarhpc.tiling.survey import SceneConstants
+
+_DECIMALS = 6
+
+
+@dataclass(frozen=True)
+class OpenScene:
+    """Everything about one scene that its tiles share."""
+
+    scene: Scene
+    header: SarHeader
+    frame: SceneFrame
+    grid: TileGrid
+    constants: SceneConstants
+
+
+def scene_metadata(opened: OpenScene) -> dict[str, Any]:
+    """The entries of `meta.json` that all tiles of a scene share."""
+    scene, header, frame = opened.scene, opened.header, opened.frame
+    incidence = header.incidence_deg if header.incidence_deg is not None else scene.incidence_deg
+    return {
+        "schema": SAMPLE_SCHEMA,
+        "synthetic": False,
+        "scene_id": scene.id,
+        "datetime": scene.datetime,
+        "band": scene.band,
+        "polarization": _polarization(scene),
+        "platform": scene.properties.get("platform"),
+        "incidence_deg": incidence,
+        "look_side": header.look_side,
+        "range_direction": "+col",
+        "crs": header.crs,
+        "pixel_m": round(math.sqrt(frame.pixel_m[0] * frame.pixel_m[1]), 9),
+        "native_pixel_m": list(header.spacing_m),
+        "enl": round(opened.constants.enl, 4),
+        "resampling": opened.constants.sampling.method,
+        "normalisation": opened.constants.normalisation.to_json(),
+        "calibration": header.calibration,
+    }
+
+
+def tile_metadata(
+    opened: OpenScene, tile: TileIndex, quality: TileQuality, shared: Mapping[str, Any]
+) -> dict[str, Any]:
+    """`meta.json` of one tile, but for key, split and what the pairing adds."""
+    rows, cols = opened.grid.window(tile)
+    outlines = tile_footprints(opened.frame, opened.grid, [tile])
+    return {
+        **shared,
+        "window": opened.frame.native_window(rows, cols),
+        "affine": list(opened.frame.affine_at(rows[0], cols[0])),
+        "footprint": None if outlines is None else outlines[0].tolist(),
+        "valid_fraction": round(quality.valid_fraction, _DECIMALS),
+        "saturated_fraction": round(quality.saturated_fraction, _DECIMALS),
+    }
+
+
+def _polarization(scene: Scene) -> str | None:
+    channels = scene.properties.get("sar:polarizations") or []
+    return channels[0] if len(channels) == 1 else None

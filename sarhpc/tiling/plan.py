@@ -1,0 +1,251 @@
+"""The plan of tiling: which tiles go to which shard, and which scenes cannot take part, and why."""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from typing import Any
+
+from hpc.errors import ConfigError
+from sarhpc.archive.readers import open_sar
+from sarhpc.archive.scene import Archive, SarHeader, SarReader, Scene
+from sarhpc.tiling.config import TileConfig
+from sarhpc.tiling.damage import DamagedError, reading
+from sarhpc.tiling.footprint import tile_footprints
+from sarhpc.tiling.grid import (
+    MAX_UPSAMPLING,
+    SceneFrame,
+    TileGrid,
+    TileIndex,
+    scene_frame,
+    tile_grid,
+)
+from sarhpc.tiling.split import SPLITS, check_split, footprint_split, split_buffer_m, split_of
+from sarhpc.tiling.survey import SceneConstants, survey_scene
+
+log = logging.getLogger(__name__)
+
+Opener = Callable[[Scene], SarReader]
+Scatter = Callable[[Callable[[Scene], "ScenePlan"], Iterable[Scene]], Iterable["ScenePlan"]]
+
+
+@dataclass(frozen=True)
+class ScenePlan:
+    """What planning found for one scene: tiles per split, or the reason why there are none."""
+
+    scene_id: str
+    tiles: dict[str, list[TileIndex]] = field(default_factory=dict)
+    """Tiles by split, block by block."""
+    constants: dict[str, Any] = field(default_factory=dict)
+    """SceneConstants as JSON."""
+    dropped: dict[str, int] = field(default_factory=dict)
+    """Tiles of the scene that no shard takes, counted by reason."""
+    rejected: str | None = None
+    """Reason for which the whole scene takes no part, one of SCENE_REASONS."""
+    detail: str = ""
+    """What was found, where, and what to do, for a rejected scene."""
+
+
+@dataclass(frozen=True)
+class TilePlan:
+    """The immutable list of shards, and everything that did not make it into one."""
+
+    shards: list[dict[str, Any]]
+    """Inputs of each shard as JSON: `split`, `scene_id`, `tiles` [[row, col], ...], `scene`."""
+    rejected: dict[str, str] = field(default_factory=dict)
+    """Scene id -> `reason: what was found and what to do`."""
+    counts: dict[str, int] = field(default_factory=dict)
+    """`scenes`, `scenes_rejected`, `tiles`, `tiles_train` ..., `tiles_dropped_split_buffer` ..."""
+
+
+def plan_tiles(
+    archive: Archive, cfg: TileConfig, *, opener: Opener = open_sar, scatter: Scatter = map
+) -> TilePlan:
+    """The plan over all scenes of `archive`, in the order of their ids.
+
+    Args:
+        archive: where the scenes are.
+        cfg: tile geometry, limits, split.
+        opener: how a scene's SAR image is opened.
+        scatter: a `map` that may work through scenes in parallel, but keeps their order.
+
+    Raises:
+        ConfigError: the configuration contradicts itself.
+    """
+    return plan_scenes(archive.search(), cfg, opener=opener, scatter=scatter)
+
+
+def plan_scenes(
+    scenes: Iterable[Scene],
+    cfg: TileConfig,
+    *,
+    opener: Opener = open_sar,
+    scatter: Scatter = map,
+) -> TilePlan:
+    """The plan over chosen `scenes`; see `plan_tiles`.
+
+    Raises:
+        ConfigError: the configuration contradicts itself.
+    """
+    check_config(cfg)
+    plan_one = functools.partial(plan_scene, cfg=cfg, opener=opener)
+    plans = sorted(scatter(plan_one, scenes), key=lambda plan: plan.scene_id)
+    shards = [shard for plan in plans for shard in _shards(plan, cfg.shard_samples)]
+    planned = sum(len(shard["tiles"]) for shard in shards)
+    shards = _truncate(shards, cfg.max_tiles)
+    for plan in plans:
+        if plan.rejected:
+            log.warning("scene=%s rejected=%s %s", plan.scene_id, plan.rejected, plan.detail)
+    return TilePlan(
+        shards=shards,
+        rejected={p.scene_id: f"{p.rejected}: {p.detail}" for p in plans if p.rejected},
+        counts=_counts(plans, shards, planned),
+    )
+
+
+def check_config(cfg: TileConfig) -> None:
+    """Accept a configuration that can be carried out.
+
+    Raises:
+        ConfigError: it names an unknown normalisation, an empty tile, or shares that do not add up.
+    """
+    check_split(cfg.split)
+    if cfg.normalisation not in ("mu+3sigma", "percentile"):
+        raise ConfigError(f"tile.normalisation {cfg.normalisation!r}: mu+3sigma or percentile")
+    for name in ("tile_px", "shard_samples", "block_tiles"):
+        if getattr(cfg, name) < 1:
+            raise ConfigError(f"tile.{name} {getattr(cfg, name)}: give at least 1")
+    if cfg.stride_px is not None and cfg.stride_px < 1:
+        raise ConfigError(f"tile.stride_px {cfg.stride_px}: give at least 1, or null")
+    if cfg.pixel_m is not None and not cfg.pixel_m > 0:
+        raise ConfigError(f"tile.pixel_m {cfg.pixel_m}: give a spacing in metres, or null")
+    if not 0 < cfg.transition <= 1:
+        raise ConfigError(f"tile.transition {cfg.transition}: give a share in (0, 1]")
+
+
+def plan_scene(scene: Scene, cfg: TileConfig, opener: Opener = open_sar) -> ScenePlan:
+    """The plan of one scene; trouble with the scene is its reject reason, not an exception."""
+    try:
+        with reading(f"scene {scene.id}"), closing(opener(scene)) as reader:
+            return _plan_open_scene(scene, reader, cfg)
+    except DamagedError as error:
+        return ScenePlan(scene.id, rejected="unreadable", detail=str(error))
+
+
+def _plan_open_scene(scene: Scene, reader: SarReader, cfg: TileConfig) -> ScenePlan:
+    frame = scene_frame(reader.header, cfg.pixel_m)
+    grid = tile_grid(frame, cfg)
+    refusal = _refusal(scene, reader.header, frame, grid, cfg)
+    if refusal:
+        return refusal
+    constants = survey_scene(reader, frame, cfg)
+    if constants is None:
+        return ScenePlan(scene.id, rejected="nodata", detail="no valid pixel; remove the scene")
+    if not constants.normalisation.top > 0:
+        return ScenePlan(scene.id, rejected="no_signal", detail="all zero; remove the scene")
+    return _split_tiles(scene, frame, grid, constants, cfg)
+
+
+def _refusal(
+    scene: Scene, header: SarHeader, frame: SceneFrame, grid: TileGrid, cfg: TileConfig
+) -> ScenePlan | None:
+    """The reason that the header alone gives against a scene."""
+    if header.calibration == "none" and not cfg.allow_uncalibrated:
+        detail = "no calibration known; add it to the scene, or set tile.allow_uncalibrated=true"
+        return ScenePlan(scene.id, rejected="uncalibrated", detail=detail)
+    if frame.upsampling > MAX_UPSAMPLING and not cfg.allow_upsampling:
+        spacing = " x ".join(f"{metres:g}" for metres in frame.spacing_m)
+        detail = (
+            f"{spacing} m to {cfg.pixel_m:g} m is finer by {frame.upsampling:.2f}, beyond "
+            f"{MAX_UPSAMPLING}; raise tile.pixel_m, set it to null, or tile.allow_upsampling=true"
+        )
+        return ScenePlan(scene.id, rejected="upsampling", detail=detail)
+    if grid.rows * grid.cols == 0:
+        rows, cols = frame.shape
+        detail = f"{rows} x {cols} pixels at tile spacing, a tile has {cfg.tile_px}"
+        return ScenePlan(
+            scene.id, rejected="too_small", detail=f"{detail}; lower tile.tile_px or pixel_m"
+        )
+    return None
+
+
+def _split_tiles(
+    scene: Scene, frame: SceneFrame, grid: TileGrid, constants: SceneConstants, cfg: TileConfig
+) -> ScenePlan:
+    tiles = list(grid.tiles())
+    splits = tile_splits(scene.id, frame, grid, tiles, cfg)
+    kept: dict[str, list[TileIndex]] = {name: [] for name in SPLITS}
+    for tile, split in zip(tiles, splits, strict=True):
+        if split is not None:
+            kept[split].append(tile)
+    dropped = splits.count(None)
+    return ScenePlan(
+        scene_id=scene.id,
+        tiles={name: chosen for name, chosen in kept.items() if chosen},
+        constants=constants.to_json(),
+        dropped={"split_buffer": dropped} if dropped else {},
+    )
+
+
+def tile_splits(
+    scene_id: str, frame: SceneFrame, grid: TileGrid, tiles: Sequence[TileIndex], cfg: TileConfig
+) -> list[str | None]:
+    """The split of each tile; None for one too near to another split.
+
+    A scene without CRS goes to one split as a whole, by its id.
+
+    Raises:
+        DataError: the scene's CRS is unknown, or does not reach where the scene lies.
+    """
+    outlines = tile_footprints(frame, grid, tiles)
+    if outlines is None:
+        return [split_of(f"scene:{scene_id}", cfg.split)] * len(tiles)
+    buffer_m = split_buffer_m(cfg, max(frame.pixel_m))
+    return [footprint_split(outline, buffer_m, cfg.split) for outline in outlines]
+
+
+def _shards(plan: ScenePlan, size: int) -> list[dict[str, Any]]:
+    return [
+        {
+            "split": split,
+            "scene_id": plan.scene_id,
+            "tiles": [list(tile) for tile in tiles[first : first + size]],
+            "scene": plan.constants,
+        }
+        for split, tiles in plan.tiles.items()
+        for first in range(0, len(tiles), size)
+    ]
+
+
+def _truncate(shards: list[dict[str, Any]], max_tiles: int | None) -> list[dict[str, Any]]:
+    if max_tiles is None:
+        return shards
+    kept = []
+    for shard in shards:
+        if max_tiles <= 0:
+            break
+        kept.append({**shard, "tiles": shard["tiles"][:max_tiles]})
+        max_tiles -= len(shard["tiles"])
+    return kept
+
+
+def _counts(
+    plans: Sequence[ScenePlan], shards: Sequence[dict[str, Any]], planned: int
+) -> dict[str, int]:
+    counts: Counter[str] = Counter(scenes=len(plans), tiles=0)
+    for plan in plans:
+        counts["scenes_rejected"] += plan.rejected is not None
+        for reason, number in plan.dropped.items():
+            counts[f"tiles_dropped_{reason}"] += number
+    for shard in shards:
+        counts["tiles"] += len(shard["tiles"])
+        counts[f"tiles_{shard['split']}"] += len(shard["tiles"])
+    counts["tiles_dropped_max_tiles"] = planned - counts["tiles"]
+    return {name: number for name, number in counts.items() if number or name in _ALWAYS}
+
+
+_ALWAYS = ("scenes", "scenes_rejected", "tiles")

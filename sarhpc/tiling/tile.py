@@ -1,0 +1,201 @@
+"""Tiling one shard: blocks of one scene in, samples out, rejected tiles counted by reason."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hpc.errors import DataError
+from sarhpc.archive.readers import open_sar
+from sarhpc.archive.scene import Archive, SarReader, Scene
+from sarhpc.shards.images import encode_array, encode_gray8, encode_rgb8
+from sarhpc.shards.sample import Sample, encode_json, sample_key
+from sarhpc.tiling.block import Block, read_block
+from sarhpc.tiling.config import TileConfig
+from sarhpc.tiling.damage import DamagedError, reading
+from sarhpc.tiling.grid import TileGrid, TileIndex, scene_frame, tile_grid
+from sarhpc.tiling.metadata import OpenScene, scene_metadata, tile_metadata
+from sarhpc.tiling.pairing import (
+    Companions,
+    cut_label,
+    cut_optical,
+    scene_companions,
+    tile_truth,
+)
+from sarhpc.tiling.plan import Opener
+from sarhpc.tiling.quality import reject_reason, tile_quality
+from sarhpc.tiling.radiometry import encode_master, encode_picture
+from sarhpc.tiling.survey import SceneConstants
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TiledShard:
+    """The samples of a shard, made one by one; what was rejected is complete after the last."""
+
+    samples: Iterator[Sample]
+    rejected: Counter[str]
+    """Reason -> number of tiles; filled while `samples` is consumed."""
+    notes: dict[str, str] = field(default_factory=dict)
+    """Reason -> what was found, where a reason has more to say (an unreadable file)."""
+
+
+def tile_shard(
+    shard: int,
+    inputs: Mapping[str, Any],
+    archive: Archive,
+    cfg: TileConfig,
+    *,
+    opener: Opener = open_sar,
+) -> TiledShard:
+    """The tiles of one planned shard, with keys `sample_key(shard, position in the plan)`.
+
+    Each block of the scene is read once. A tile's bytes depend on scene, configuration and tile
+    alone, but for key and split. A scene that cannot be read any more rejects its tiles as
+    `unreadable`; a passing trouble of the file system (OSError) is raised, to be tried again.
+
+    Args:
+        shard: number of the shard.
+        inputs: its inputs as planned by `plan_tiles`.
+        archive: where the scene is.
+        cfg: the configuration of the plan.
+        opener: how a scene's SAR image is opened.
+    """
+    work = _ShardWork(shard, inputs, cfg)
+    return TiledShard(_samples(work, archive, opener), work.rejected, work.notes)
+
+
+@dataclass(frozen=True)
+class _ShardWork:
+    shard: int
+    inputs: Mapping[str, Any]
+    cfg: TileConfig
+    rejected: Counter[str] = field(default_factory=Counter)
+    notes: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def tiles(self) -> dict[TileIndex, int]:
+        """Planned tiles in order, with their position in the plan."""
+        return {(row, col): index for index, (row, col) in enumerate(self.inputs["tiles"])}
+
+    def unreadable(self, tiles: int, error: Exception) -> None:
+        log.warning("shard=%06d rejected=unreadable tiles=%d %s", self.shard, tiles, error)
+        self.rejected["unreadable"] += tiles
+        self.notes["unreadable"] = str(error)
+
+
+def _samples(work: _ShardWork, archive: Archive, opener: Opener) -> Iterator[Sample]:
+    scene_id = work.inputs["scene_id"]
+    try:
+        with reading(f"scene {scene_id}"):
+            scene = _find(archive, scene_id)
+            reader = opener(scene)
+    except DamagedError as error:
+        work.unreadable(len(work.tiles), error)
+        return
+    with closing(reader):
+        opened = _open_scene(scene, reader, work)
+        yield from _scene_samples(opened, reader, work)
+
+
+def _find(archive: Archive, scene_id: str) -> Scene:
+    for scene in archive.search(ids=frozenset([scene_id])):
+        return scene
+    raise DataError(f"scene {scene_id} is planned but not in the archive; restore it, or plan anew")
+
+
+def _open_scene(scene: Scene, reader: SarReader, work: _ShardWork) -> OpenScene:
+    frame = scene_frame(reader.header, work.cfg.pixel_m)
+    constants = SceneConstants.from_json(work.inputs["scene"])
+    return OpenScene(scene, reader.header, frame, tile_grid(frame, work.cfg), constants)
+
+
+def _scene_samples(opened: OpenScene, reader: SarReader, work: _ShardWork) -> Iterator[Sample]:
+    companions = scene_companions(opened.scene, work.cfg)
+    shared = {**scene_metadata(opened), "split": work.inputs["split"]}
+    positions = work.tiles
+    inside = [tile for tile in positions if tile in opened.grid]
+    if len(inside) < len(positions):
+        work.rejected["outside"] += len(positions) - len(inside)
+    for block_index, tiles in opened.grid.by_block(inside):
+        window = opened.grid.block_window(block_index)
+        try:
+            with reading(f"scene {opened.scene.id}"):
+                block = read_block(reader, opened.frame, opened.constants.sampling, *window)
+        except DamagedError as error:
+            work.unreadable(len(tiles), error)
+            continue
+        cutter = _Cutter(opened, work.cfg, companions, shared, block)
+        for tile in tiles:
+            made = cutter.cut(tile, sample_key(work.shard, positions[tile]))
+            if isinstance(made, str):
+                work.rejected[made] += 1
+            else:
+                yield made
+
+
+@dataclass(frozen=True)
+class _Cutter:
+    """Everything from which the tiles of one block are cut."""
+
+    opened: OpenScene
+    cfg: TileConfig
+    companions: Companions
+    shared: Mapping[str, Any]
+    block: Block
+
+    def cut(self, tile: TileIndex, key: str) -> Sample | str:
+        """The sample of a tile, or the reason why it is rejected."""
+        part = _part(self.block, self.opened.grid, tile)
+        amplitude, valid = self.block.amplitude[part], self.block.valid[part]
+        nonfinite = None if self.block.nonfinite is None else self.block.nonfinite[part]
+        top = self.opened.constants.normalisation.top
+        quality = tile_quality(amplitude, valid, nonfinite, top)
+        reason = reject_reason(quality, self.cfg)
+        if reason is not None:
+            return reason
+        place = (self.opened.frame, *self.opened.grid.window(tile))
+        optic = cut_optical(self.companions, *place, self.cfg.min_optical_coverage)
+        if optic is None and self.cfg.require_optical:
+            return "optical_missing"
+        members, scale = _pictures(amplitude, top)
+        meta = tile_metadata(self.opened, tile, quality, self.shared)
+        meta |= {"key": key, "master_scale": scale, **self._optic_dates(optic is not None)}
+        if self.cfg.write_complex and self.block.field is not None:
+            members["sar.npy"] = encode_array(np.ascontiguousarray(self.block.field[part]))
+        if optic is not None:
+            members["optic.png"] = encode_rgb8(optic)
+        land_cover = cut_label(self.companions, *place)
+        if land_cover is not None:
+            members["landcover.npy"] = encode_array(land_cover)
+            truth = tile_truth(self.companions, land_cover, *place)
+            meta |= {} if truth is None else {"truth": truth}
+        members["meta.json"] = encode_json(meta)
+        return Sample(key, members)
+
+    def _optic_dates(self, present: bool) -> dict[str, Any]:
+        return {
+            "optic_datetime": self.companions.optic_datetime if present else None,
+            "optic_delta_days": self.companions.optic_delta_days if present else None,
+        }
+
+
+def _pictures(amplitude: NDArray[np.float32], top: float) -> tuple[dict[str, bytes], float]:
+    """The members made of amplitude (H, W), and the scale of the master."""
+    codes, scale = encode_master(amplitude)
+    picture = encode_gray8(encode_picture(amplitude, top))
+    return {"sar.png": picture, "sar16.npy": encode_array(codes)}, scale
+
+
+def _part(block: Block, grid: TileGrid, tile: TileIndex) -> tuple[slice, slice]:
+    rows, cols = grid.window(tile)
+    row, col = rows[0] - block.rows[0], cols[0] - block.cols[0]
+    return np.s_[row : row + grid.tile_px, col : col + grid.tile_px]
