@@ -1,0 +1,381 @@
+"""From scenes to samples: the plan, the shard, its rejects and its bytes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from array_scenes import ArrayArchive, array_reader, band_speckle, white_speckle
+
+from hpc.errors import ConfigError, DataError
+from sarhpc.archive.scene import Scene
+from sarhpc.shards.images import decode_array, decode_gray8
+from sarhpc.shards.schema import validate_sample
+from sarhpc.tiling.config import SplitConfig, TileConfig
+from sarhpc.tiling.plan import plan_tiles
+from sarhpc.tiling.radiometry import decode_master, decode_picture
+from sarhpc.tiling.split import overlaps_across_splits
+from sarhpc.tiling.tile import tile_shard
+
+TRAIN = SplitConfig(fractions=[1.0, 0.0, 0.0])
+SMALL = TileConfig(tile_px=64, block_tiles=2, split=TRAIN)
+FIELD = band_speckle((700, 800), 0.8, (0.2, 0.0))
+
+
+def archive_of(**readers):
+    return ArrayArchive(
+        {
+            name: (reader if callable(reader) else lambda r=reader: r)
+            for name, reader in readers.items()
+        }
+    )
+
+
+def tiles_of(archive, cfg, plan=None):
+    """All samples of an archive, and what was rejected."""
+    plan = plan or plan_tiles(archive, cfg, opener=archive.open)
+    samples, rejected = [], {}
+    for number, inputs in enumerate(plan.shards):
+        tiled = tile_shard(number, inputs, archive, cfg, opener=archive.open)
+        samples.extend(tiled.samples)
+        for reason, count in tiled.rejected.items():
+            rejected[reason] = rejected.get(reason, 0) + count
+    return samples, rejected
+
+
+def digest(samples):
+    total = hashlib.sha256()
+    for sample in samples:
+        for name in sorted(sample.members):
+            total.update(f"{sample.key}.{name}".encode() + sample.members[name])
+    return total.hexdigest()
+
+
+def test_a_scene_becomes_samples_of_the_frozen_schema():
+    archive = archive_of(one=array_reader(FIELD))
+    samples, rejected = tiles_of(archive, SMALL)
+    assert len(samples) == 6 * 7
+    assert rejected == {}
+    for index, sample in enumerate(samples):
+        validate_sample(sample)
+        assert sample.key == f"000000{index:05d}"
+        assert set(sample.members) == {"sar.png", "sar16.npy", "meta.json"}
+
+
+def test_picture_and_master_hold_the_same_amplitude():
+    samples, _ = tiles_of(archive_of(one=array_reader(FIELD)), SMALL)
+    for sample in samples[:5]:
+        meta = sample.meta
+        top = meta["normalisation"]["top"]
+        picture = decode_gray8(sample.members["sar.png"])
+        master = decode_master(decode_array(sample.members["sar16.npy"]), meta["master_scale"])
+        back = decode_picture(picture, top)
+        assert np.abs(back - np.minimum(master, top)).max() <= top / 510 + meta["master_scale"]
+
+
+def test_tiles_are_the_whole_scene_cut():
+    reader = array_reader(FIELD)
+    apart, _ = tiles_of(archive_of(one=reader), SMALL)
+    together, _ = tiles_of(archive_of(one=reader), replace(SMALL, block_tiles=16))
+    for one, other in zip(
+        sorted(apart, key=lambda s: s.meta["window"]),
+        sorted(together, key=lambda s: s.meta["window"]),
+        strict=True,
+    ):
+        a, b = (
+            decode_master(decode_array(s.members["sar16.npy"]), s.meta["master_scale"])
+            for s in (one, other)
+        )
+        assert np.abs(a - b).max() < 10 ** (-60 / 20) * b.max() + 2 * one.meta["master_scale"]
+
+
+def test_complex_tiles_are_written_when_asked_and_match_the_master():
+    cfg = replace(SMALL, write_complex=True)
+    [first, *_], _ = tiles_of(archive_of(one=array_reader(FIELD)), cfg)
+    field = decode_array(first.members["sar.npy"])
+    master = decode_master(decode_array(first.members["sar16.npy"]), first.meta["master_scale"])
+    assert field.dtype == np.complex64
+    np.testing.assert_allclose(np.abs(field), master, atol=first.meta["master_scale"])
+
+
+def test_a_tile_does_not_depend_on_its_neighbours_or_its_shard():
+    archive = archive_of(one=array_reader(FIELD))
+    plan = plan_tiles(archive, SMALL, opener=archive.open)
+    [inputs] = plan.shards
+    everything = {s.meta["window"][0]: s for s in tiles_of(archive, SMALL)[0]}
+    alone = {**inputs, "tiles": [inputs["tiles"][9]]}
+    [sample] = tile_shard(7, alone, archive, SMALL, opener=archive.open).samples
+    assert sample.key == "00000700000"
+    [same] = [s for s in tiles_of(archive, SMALL)[0] if s.meta["window"] == sample.meta["window"]]
+    assert same.members["sar.png"] == sample.members["sar.png"]
+    assert same.members["sar16.npy"] == sample.members["sar16.npy"]
+    assert {**same.meta, "key": ""} == {**sample.meta, "key": ""}
+    assert everything
+
+
+def test_the_same_plan_gives_the_same_bytes_and_so_does_planning_again():
+    first = archive_of(b=array_reader(FIELD), a=array_reader(white_speckle((300, 300))))
+    again = archive_of(a=array_reader(white_speckle((300, 300))), b=array_reader(FIELD))
+    plans = [plan_tiles(archive, SMALL, opener=archive.open) for archive in (first, again)]
+    assert plans[0] == plans[1]
+    assert json.loads(json.dumps(plans[0].shards)) == plans[0].shards
+    assert digest(tiles_of(first, SMALL)[0]) == digest(tiles_of(again, SMALL)[0])
+
+
+def test_each_block_of_the_scene_is_read_once():
+    reader = array_reader(FIELD)
+    archive = archive_of(one=reader)
+    plan = plan_tiles(archive, SMALL, opener=archive.open)
+    reader.reads.clear()
+    samples, _ = tiles_of(archive, SMALL, plan)
+    assert len(samples) == 42
+    assert len(reader.reads) == 12  # blocks of 2 x 2 tiles over a grid of 6 x 7
+    assert reader.closed == 2
+
+
+def test_shards_hold_one_scene_and_one_split_and_at_most_their_size():
+    cfg = TileConfig(
+        tile_px=64,
+        shard_samples=10,
+        split=SplitConfig(fractions=[0.5, 0.25, 0.25], cell_m=60.0, buffer_m=1.0, seed=2),
+    )
+    far = (0.2, 0, 710_000.0, 0, -0.2, 6_250_000.0)
+    archive = archive_of(b=array_reader(FIELD), a=array_reader(FIELD, affine=far))
+    plan = plan_tiles(archive, cfg, opener=archive.open)
+    assert [shard["scene_id"] for shard in plan.shards] == sorted(
+        shard["scene_id"] for shard in plan.shards
+    )
+    assert max(len(shard["tiles"]) for shard in plan.shards) == 10
+    assert len({shard["split"] for shard in plan.shards}) > 1
+    samples, rejected = tiles_of(archive, cfg, plan)
+    metas = [sample.meta for sample in samples]
+    assert rejected == {}
+    assert len({meta["key"] for meta in metas}) == len(metas) == plan.counts["tiles"]
+    assert plan.counts["tiles_dropped_split_buffer"] == 84 - len(metas) > 0
+    assert overlaps_across_splits(metas) == []
+
+
+def test_max_tiles_ends_the_plan():
+    archive = archive_of(one=array_reader(FIELD))
+    plan = plan_tiles(archive, replace(SMALL, max_tiles=13, shard_samples=5), opener=archive.open)
+    assert [len(shard["tiles"]) for shard in plan.shards] == [5, 5, 3]
+    assert plan.counts["tiles_dropped_max_tiles"] == 42 - 13
+
+
+def unreadable():
+    raise DataError("cannot read one.tif: truncated; restore the file")
+
+
+def no_decoder():
+    raise OSError("not recognised as a supported format")
+
+
+def nan_scene():
+    return array_reader(np.full((400, 400), np.nan, np.float32))
+
+
+SCENE_REJECTS = {
+    "unreadable": unreadable,
+    "unreadable: ": no_decoder,
+    "uncalibrated": lambda: array_reader(FIELD, calibration="none"),
+    "upsampling": lambda: array_reader(FIELD, 0.6),
+    "too_small": lambda: array_reader(FIELD[:100]),
+    "nodata": lambda: array_reader(FIELD, valid=np.zeros(FIELD.shape, bool)),
+    "nodata: ": nan_scene,
+    "no_signal": lambda: array_reader(np.zeros((400, 400), np.complex64)),
+}
+
+
+@pytest.mark.parametrize("reason", sorted(SCENE_REJECTS))
+def test_a_scene_that_cannot_be_tiled_is_named_with_its_reason_and_costs_no_other(reason):
+    archive = archive_of(bad=SCENE_REJECTS[reason], good=array_reader(FIELD))
+    plan = plan_tiles(archive, SMALL, opener=archive.open)
+    assert plan.rejected["bad"].split(":")[0] == reason.split(":")[0]
+    assert {shard["scene_id"] for shard in plan.shards} == {"good"}
+    assert plan.counts["scenes_rejected"] == 1
+    assert plan.counts["tiles"] == 42
+
+
+def test_a_passing_trouble_of_the_disk_is_no_reason_against_a_scene():
+    def stale():
+        raise OSError(116, "Stale file handle")
+
+    archive = archive_of(one=stale)
+    with pytest.raises(OSError, match="Stale"):
+        plan_tiles(archive, SMALL, opener=archive.open)
+
+
+def test_upsampling_is_done_when_asked():
+    archive = archive_of(one=array_reader(FIELD, 0.6))
+    samples, _ = tiles_of(archive, replace(SMALL, allow_upsampling=True))
+    assert len(samples) == 18 * 21
+    assert samples[0].meta["resampling"] == "fft"
+
+
+def test_moderate_upsampling_needs_no_leave():
+    samples, _ = tiles_of(archive_of(one=array_reader(FIELD, 0.5)), SMALL)
+    assert samples[0].meta["pixel_m"] == pytest.approx(0.35)
+
+
+def test_uncalibrated_scenes_say_so_in_their_tiles():
+    archive = archive_of(one=array_reader(FIELD, calibration="none"))
+    samples, _ = tiles_of(archive, replace(SMALL, allow_uncalibrated=True))
+    assert {sample.meta["calibration"] for sample in samples} == {"none"}
+
+
+def bad_tile(change):
+    """A scene of 42 tiles in which the ground of tile (0, 0) is changed."""
+    pixels = white_speckle((700, 800))
+    valid = np.ones(pixels.shape, bool)
+    change(pixels[:112, :112], valid[:112, :112])
+    return array_reader(pixels, valid=valid)
+
+
+def gap(pixels, valid):
+    valid[:20] = False
+
+
+def broken(pixels, valid):
+    pixels[:20] = np.nan
+
+
+def dark(pixels, valid):
+    pixels[:] = 0
+
+
+def bright(pixels, valid):
+    pixels *= 8
+
+
+@pytest.mark.parametrize(
+    ("reason", "change"),
+    [("nodata", gap), ("nonfinite", broken), ("no_signal", dark), ("saturated", bright)],
+)
+def test_a_bad_tile_is_rejected_with_its_reason_and_leaves_a_gap_in_the_keys(reason, change):
+    # Amplitude keeps what is done to one tile's ground inside that tile.
+    cfg = replace(SMALL, detect_first=True)
+    samples, rejected = tiles_of(archive_of(one=bad_tile(change)), cfg)
+    assert rejected == {reason: 1}
+    assert samples[0].key == "00000000001"
+    assert len(samples) == 41
+
+
+def test_tiles_outside_a_scene_that_shrank_are_counted():
+    full = archive_of(one=array_reader(FIELD))
+    plan = plan_tiles(full, SMALL, opener=full.open)
+    shrunk = archive_of(one=array_reader(FIELD[:400]))
+    samples, rejected = tiles_of(shrunk, SMALL, plan)
+    assert rejected == {"outside": 21}
+    assert len(samples) == 21
+
+
+def test_a_scene_that_breaks_after_planning_rejects_its_tiles_not_the_job(caplog):
+    archive = archive_of(one=array_reader(FIELD))
+    plan = plan_tiles(archive, SMALL, opener=archive.open)
+    with caplog.at_level(logging.WARNING):
+        samples, rejected = tiles_of(archive_of(one=unreadable), SMALL, plan)
+    assert samples == []
+    assert rejected == {"unreadable": 42}
+    assert "truncated" in caplog.text
+    gone = tile_shard(0, plan.shards[0], archive_of(), SMALL)
+    assert list(gone.samples) == []
+    assert gone.rejected == {"unreadable": 42}
+    assert "not in the archive" in gone.notes["unreadable"]
+
+
+def test_a_file_that_is_damaged_in_places_loses_only_those_tiles():
+    class Torn(type(array_reader(FIELD))):
+        def read(self, rows, cols):
+            if rows[1] > 600:
+                raise DataError("cannot read one.tif: strip 40 is cut short; restore the file")
+            return super().read(rows, cols)
+
+    whole = array_reader(FIELD)
+    archive = archive_of(one=whole)
+    plan = plan_tiles(archive, SMALL, opener=archive.open)
+    torn = Torn(whole.header, whole.pixels, whole.valid)
+    samples, rejected = tiles_of(archive_of(one=torn), SMALL, plan)
+    assert rejected == {"unreadable": 14}
+    assert len(samples) == 28
+
+
+def test_a_stale_handle_during_work_is_raised_to_be_tried_again():
+    class Stale(type(array_reader(FIELD))):
+        def read(self, rows, cols):
+            raise OSError(116, "Stale file handle")
+
+    whole = array_reader(FIELD)
+    archive = archive_of(one=whole)
+    plan = plan_tiles(archive, SMALL, opener=archive.open)
+    stale = Stale(whole.header, whole.pixels, whole.valid)
+    with pytest.raises(OSError, match="Stale"):
+        tiles_of(archive_of(one=stale), SMALL, plan)
+    assert stale.closed == 1
+
+
+def test_require_optical_rejects_tiles_without():
+    archive = archive_of(one=array_reader(FIELD))
+    samples, rejected = tiles_of(archive, replace(SMALL, require_optical=True))
+    assert samples == []
+    assert rejected == {"optical_missing": 42}
+
+
+def test_scene_metadata_reaches_the_tile():
+    archive = archive_of(one=array_reader(FIELD, look_side="right", incidence_deg=44.0))
+    properties = {
+        "datetime": "2024-05-01T10:00:00Z",
+        "sar:frequency_band": "X",
+        "sar:polarizations": ["HH"],
+        "platform": "falcon-20",
+    }
+    archive.scenes = {"one": Scene("one", {}, properties)}
+    [sample, *_], _ = tiles_of(archive, SMALL)
+    wanted = {
+        "scene_id": "one",
+        "datetime": "2024-05-01T10:00:00Z",
+        "band": "X",
+        "polarization": "HH",
+        "platform": "falcon-20",
+        "incidence_deg": 44.0,
+        "look_side": "right",
+        "range_direction": "+col",
+        "enl": 1.0,
+        "resampling": "fft",
+        "pixel_m": 0.35,
+        "native_pixel_m": [0.2, 0.2],
+        "window": [0, 0, 112, 112],
+        "synthetic": False,
+    }
+    assert {name: sample.meta[name] for name in wanted} == wanted
+
+
+def test_the_plan_is_the_same_from_a_parallel_map():
+    archive = archive_of(a=array_reader(FIELD), b=array_reader(white_speckle((300, 300))))
+
+    def backwards(work, scenes):
+        return [work(scene) for scene in reversed(list(scenes))]
+
+    plain = plan_tiles(archive, SMALL, opener=archive.open)
+    assert plan_tiles(archive, SMALL, opener=archive.open, scatter=backwards) == plain
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"normalisation": "max"},
+        {"tile_px": 0},
+        {"stride_px": 0},
+        {"pixel_m": -0.35},
+        {"transition": 0.0},
+        {"shard_samples": 0},
+        {"split": SplitConfig(fractions=[1.0])},
+    ],
+)
+def test_a_configuration_that_cannot_be_carried_out_is_refused(change):
+    archive = archive_of(one=array_reader(FIELD))
+    with pytest.raises(ConfigError, match=next(iter(change))):
+        plan_tiles(archive, replace(SMALL, **change), opener=archive.open)
