@@ -53,9 +53,7 @@ class GeoTiffReader:
         try:
             self._band = _band_index(dataset, properties, self._path)
             self._quantity = properties.get("sarhpc:quantity") or quantity_of(dataset, self._path)
-            scale = properties.get("sarhpc:scale", stored_scale(dataset))
-            self._scale = 1.0 if scale is None else float(scale)
-            known = properties.get("sarhpc:calibration") == "sigma0" or scale is not None
+            known, self._scale = calibration_of(dataset, properties)
             self._header = _header(
                 dataset, self._path, properties, known or assume_calibrated, self._quantity
             )
@@ -169,6 +167,16 @@ def stored_scale(dataset: Any) -> float | None:
         return float(json.loads(text)["collect"]["image"]["scale_factor"])
     except (ValueError, KeyError, TypeError):
         return None
+
+
+def calibration_of(dataset: Any, properties: Mapping[str, Any]) -> tuple[bool, float]:
+    """Whether scaled pixels are sigma0 amplitude, and the scale; properties overrule the file."""
+    calibration = properties.get("sarhpc:calibration")
+    scale = properties.get("sarhpc:scale")
+    if scale is None and calibration is None:
+        scale = stored_scale(dataset)
+    known = calibration == "sigma0" or (calibration is None and scale is not None)
+    return known, 1.0 if scale is None else float(scale)
 
 
 def _band_index(dataset: Any, properties: Mapping[str, Any], path: Path) -> int:

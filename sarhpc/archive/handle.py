@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,9 +11,12 @@ from typing import Any
 
 import rasterio
 from affine import Affine
-from rasterio.errors import RasterioError, RasterioIOError
+from rasterio.errors import NotGeoreferencedWarning, RasterioError, RasterioIOError
 
 from hpc.errors import DataError
+
+# A file without geotransform gets an error or a local frame here; the warning says neither.
+warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)
 
 CACHE_MB = 64
 """GDAL's block cache per process: a dozen of workers share a node with the tiles in flight."""

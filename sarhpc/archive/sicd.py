@@ -42,11 +42,14 @@ class SicdReader:
         self.metadata = read_sicd_metadata(self._path)
         row, col = self.metadata.spacing_m
         scale = scene.properties.get("sarhpc:scale")
-        declared = scene.properties.get("sarhpc:calibration") == "sigma0" or scale is not None
+        calibration = scene.properties.get("sarhpc:calibration")
         self._scale = 1.0 if scale is None else float(scale)
-        # A declared scale overrides the file's own calibration.
-        self._sigma_zero = None if scale is not None else self.metadata.sigma_zero
-        known = self._sigma_zero is not None or declared or assume_calibrated
+        # What is declared overrides the file's own calibration.
+        overruled = scale is not None or calibration == "none"
+        self._sigma_zero = None if overruled else self.metadata.sigma_zero
+        known = calibration == "sigma0" or (
+            calibration is None and (self._sigma_zero is not None or scale is not None)
+        )
         self._header = SarHeader(
             shape=self.metadata.shape,
             is_complex=True,
@@ -55,7 +58,7 @@ class SicdReader:
             spacing_m=(row, col),
             range_direction="+row",
             looks=1.0,
-            calibration="sigma0" if known else "none",
+            calibration="sigma0" if known or assume_calibrated else "none",
             geometry="ground" if self.metadata.image_plane == "GROUND" else "slant",
             incidence_deg=self.metadata.incidence_deg,
             look_side=self.metadata.look_side,

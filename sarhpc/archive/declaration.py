@@ -1,0 +1,183 @@
+"""What a person declares of a folder's files where the files themselves are silent.
+
+`sarhpc.yaml` beside the data:
+
+    defaults: {band: X, polarization: HH}     # for every file
+    files:                                    # by name or pattern; later entries win
+      "*_slc_*.tif": {range_direction: "-col", incidence_deg: 44.3, calibrated: true}
+      "ortho.tif": {role: optical, datetime: 2019-08-01T10:00:00Z}
+      "*.mat": {role: skip}
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any, get_args
+
+import yaml
+
+from hpc.errors import ConfigError
+from sarhpc.archive.scene import RangeDirection
+
+SIDECAR = "sarhpc.yaml"
+
+_CHOICES = {
+    "role": ("sar", "optical", "skip"),
+    "range_direction": get_args(RangeDirection),
+    "look_side": ("left", "right"),
+    "quantity": ("complex", "amplitude", "intensity", "db"),
+    "geometry": ("ground", "slant"),
+    "polarization": ("HH", "HV", "VH", "VV"),
+    "band": ("P", "L", "S", "C", "X", "Ku", "K", "Ka"),
+    "frame": ("scene",),
+}
+
+
+@dataclass(frozen=True)
+class Declaration:
+    """Everything that can be declared of one file; None is not declared."""
+
+    role: str | None = None
+    """`sar`, `optical` or `skip`."""
+    id: str | None = None
+    """Scene id; otherwise the file's name without suffix."""
+    range_direction: str | None = None
+    """Image axis along which slant range grows: `+col`, `-col`, `+row`, `-row`."""
+    calibrated: bool | None = None
+    """Whether the squared (scaled) amplitude is sigma0."""
+    scale: float | None = None
+    """Multiplier of the amplitude that makes it sqrt(sigma0); implies `calibrated`."""
+    quantity: str | None = None
+    """`complex`, `amplitude`, `intensity` or `db`."""
+    band: str | None = None
+    """Radar band letter."""
+    center_frequency_ghz: float | None = None
+    """Centre frequency, GHz."""
+    polarization: str | None = None
+    """`HH`, `HV`, `VH` or `VV`."""
+    incidence_deg: float | None = None
+    """Incidence angle at the scene centre, degrees."""
+    look_side: str | None = None
+    """`left` or `right` of the flight direction."""
+    looks: float | None = None
+    """Equivalent number of looks."""
+    datetime: str | None = None
+    """Acquisition time, RFC 3339."""
+    platform: str | None = None
+    """Aircraft or satellite."""
+    instrument_mode: str | None = None
+    """Acquisition mode, for example `SM` or `spotlight`."""
+    product_type: str | None = None
+    """For example `SSC`, `MGD`, `GRD`."""
+    band_index: int | None = None
+    """Band of the file that holds the image, from 1."""
+    spacing_m: list[float] | None = None
+    """Pixel spacing (row, col) in metres, for a file without geotransform."""
+    geometry: str | None = None
+    """`ground` or `slant`: what `spacing_m` is measured in."""
+    optical: str | None = None
+    """Of a SAR file: path of its optical image, relative to the folder."""
+    frame: str | None = None
+    """Of an optical file without CRS: `scene` if its affine is in its SAR scene's local frame."""
+
+
+@dataclass(frozen=True)
+class Declarations:
+    """The declarations of a folder, in the order in which later ones win."""
+
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    files: tuple[tuple[str, Mapping[str, Any]], ...] = ()
+
+    def of(self, name: str) -> Declaration:
+        """What is declared of the file `name` (path relative to the folder, with slashes)."""
+        merged = dict(self.defaults)
+        for pattern, values in self.files:
+            if fnmatchcase(name, pattern) or fnmatchcase(name.rpartition("/")[2], pattern):
+                merged.update(values)
+        return Declaration(**merged)
+
+
+def read_declarations(folder: Path, extra: Mapping[str, Any] | None = None) -> Declarations:
+    """The declarations in `folder`'s sarhpc.yaml, if there is one, overridden by `extra`.
+
+    `extra` has the structure of the file.
+
+    Raises:
+        ConfigError: broken YAML, an unknown key, or a value of the wrong kind.
+    """
+    path = folder / SIDECAR
+    layers: list[tuple[Any, str]] = []
+    if path.is_file():
+        try:
+            layers.append((yaml.safe_load(path.read_text()) or {}, str(path)))
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{path} is not YAML: {error}; correct it") from error
+    if extra is not None:
+        layers.append((extra, "the declarations given"))
+    defaults: dict[str, Any] = {}
+    files: list[tuple[str, Mapping[str, Any]]] = []
+    for document, where in layers:
+        _refuse_unknown(document, {"defaults", "files"}, where)
+        defaults |= _checked(document.get("defaults") or {}, f"{where}, defaults")
+        for pattern, values in (document.get("files") or {}).items():
+            files.append((str(pattern), _checked(values or {}, f"{where}, {pattern}")))
+    return Declarations(defaults, tuple(files))
+
+
+def _refuse_unknown(document: Any, known: set[str], where: str) -> None:
+    if not isinstance(document, Mapping):
+        raise ConfigError(f"{where}: expected a mapping, found {document!r}; see the archive guide")
+    for key in document:
+        if key not in known:
+            near = difflib.get_close_matches(str(key), sorted(known), n=3) or sorted(known)
+            raise ConfigError(f"{where}: unknown key {key!r}; did you mean {', '.join(near)}?")
+
+
+def _checked(values: Any, where: str) -> dict[str, Any]:
+    fields = {item.name: str(item.type) for item in dataclasses.fields(Declaration)}
+    _refuse_unknown(values, set(fields), where)
+    return {
+        key: _value(key, value, fields[key].removesuffix(" | None"), where)
+        for key, value in values.items()
+        if value is not None
+    }
+
+
+def _value(key: str, value: Any, kind: str, where: str) -> Any:
+    """`value` as the declared kind, or a ConfigError that names the key and its choices."""
+    if key in _CHOICES and value not in _CHOICES[key]:
+        raise ConfigError(f"{where}: {key} is {value!r}; choose {', '.join(_CHOICES[key])}")
+    if key == "datetime":
+        return _rfc3339(value, where)
+    numeric = isinstance(value, int | float) and not isinstance(value, bool)
+    fits = {
+        "str": isinstance(value, str),
+        "bool": isinstance(value, bool),
+        "float": numeric,
+        "int": numeric and value == int(value),
+        "list[float]": isinstance(value, list | tuple) and len(value) == 2,
+    }[kind]
+    if not fits:
+        raise ConfigError(f"{where}: {key} is {value!r}, which is no {kind}; correct it")
+    return list(value) if kind == "list[float]" else value
+
+
+def _rfc3339(value: Any, where: str) -> str:
+    """RFC 3339 in UTC from text or from what YAML took for a time; no zone means UTC."""
+    try:
+        if isinstance(value, datetime):
+            moment = value
+        elif isinstance(value, date):
+            moment = datetime(value.year, value.month, value.day, tzinfo=UTC)
+        else:
+            moment = datetime.fromisoformat(str(value))
+    except ValueError as error:
+        raise ConfigError(f"{where}: datetime {value!r} is not RFC 3339; correct it") from error
+    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
