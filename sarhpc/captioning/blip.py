@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from transformers import (
     BertTokenizerFast,
     BlipForConditionalGeneration,
@@ -68,17 +69,27 @@ def load_blip(name: str | Path, device: str = "cpu") -> Blip:
     """
     dtype = torch.float16 if device.startswith("cuda") else torch.float32
     try:
-        model = BlipForConditionalGeneration.from_pretrained(
-            name, dtype=dtype, use_safetensors=True, local_files_only=True
+        model, found = BlipForConditionalGeneration.from_pretrained(
+            name,
+            dtype=dtype,
+            use_safetensors=True,
+            local_files_only=True,
+            output_loading_info=True,
         )
         processor = BlipImageProcessorPil.from_pretrained(name, local_files_only=True)
         tokenizer = BertTokenizerFast.from_pretrained(name, local_files_only=True)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise DataError(
             f"cannot load BLIP from {name}: {error}. It must be a folder with config.json, "
             "model.safetensors, preprocessor_config.json and tokenizer files, or a model that "
             "`sarhpc fetch` has brought to HF_HOME."
         ) from error
+    if found["missing_keys"]:
+        # The library would go on with random numbers in their place.
+        raise DataError(
+            f"{name} lacks {len(found['missing_keys'])} weights of BLIP, among them "
+            f"{min(found['missing_keys'])}: fetch or export it again."
+        )
     blip = Blip(model.to(device).eval(), processor, tokenizer)
     check_blip(blip, str(name))
     return blip

@@ -98,15 +98,13 @@ def fit(
     Raises:
         NumericalError: the loss is no longer finite.
     """
-    # Part of BLIP's decoder may be without dropout, but published ones may carry it.
-    torch.manual_seed(cfg.seed)
-    blip.model.text_decoder.label_smoothing = cfg.label_smoothing
+    torch.manual_seed(cfg.seed)  # for dropout, which a published BLIP may have
     optimizer = adamw(blip.model, cfg.lr, cfg.weight_decay)
     rate = torch.optim.lr_scheduler.LambdaLR(optimizer, warmup_cosine(cfg.warmup_steps, cfg.steps))
     started = time.monotonic()
     for step, batch in enumerate(training_batches(blip, train, cfg), 1):
         blip.model.train()
-        loss = caption_loss(blip, batch)
+        loss = caption_loss(blip, batch, cfg.label_smoothing)
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(blip.model.parameters(), cfg.grad_clip)
         if not torch.isfinite(norm):
@@ -125,8 +123,9 @@ def fit(
     blip.model.eval()
 
 
-def caption_loss(blip: Blip, batch: Batch) -> torch.Tensor:
+def caption_loss(blip: Blip, batch: Batch, label_smoothing: float = 0.0) -> torch.Tensor:
     """Mean cross-entropy of the next word piece, in nats; openings and padding do not count."""
+    blip.model.text_decoder.label_smoothing = label_smoothing
     output = blip.model(
         pixel_values=batch.pixels,
         input_ids=batch.ids,

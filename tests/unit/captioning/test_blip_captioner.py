@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from caption_grounds import GROUNDS, SMALL, Rgb, draw_ground
+from safetensors.torch import load_file, save_file
 from transformers import BertTokenizerFast, BlipImageProcessorPil
 
 from hpc.errors import ConfigError, DataError
@@ -195,6 +196,22 @@ def test_pickled_weights_are_never_read(ground_blip: Path, tmp_path: Path) -> No
     torch.save(load_blip(ground_blip).model.state_dict(), folder / "pytorch_model.bin")
     (folder / "model.safetensors").unlink()
     with pytest.raises(DataError, match="safetensors"):
+        load_blip(folder)
+
+
+def test_damaged_or_partial_weights_are_refused(ground_blip: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(ground_blip, tmp_path / "damaged")
+    weights = folder / "model.safetensors"
+    whole = load_file(weights)
+    weights.write_bytes(weights.read_bytes()[:-100])
+    with pytest.raises(DataError, match="cannot load"):
+        load_blip(folder)
+    first, *rest = sorted(whole)
+    save_file({name: whole[name] for name in rest}, weights, {"format": "pt"})
+    with pytest.raises(DataError, match=first):
+        load_blip(folder)
+    save_file({**whole, first: whole[first].flatten()[:3].clone()}, weights, {"format": "pt"})
+    with pytest.raises(DataError, match="cannot load"):
         load_blip(folder)
 
 
