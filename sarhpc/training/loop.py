@@ -31,7 +31,7 @@ from sarhpc.training.engine import (
 from sarhpc.training.export import with_weights
 from sarhpc.training.metrics import MetricsLog, peak_memory_gb
 from sarhpc.training.partition import gather
-from sarhpc.training.ranks import Ranks
+from sarhpc.training.ranks import Ranks, in_touch
 from sarhpc.training.schedule import Length, check, ema_decay, length, rate_scale
 from sarhpc.training.stepper import Stepper
 from sarhpc.training.validation import Stop, StopRequest
@@ -127,9 +127,16 @@ def train(
         DataError: the base model or a sample cannot be used.
         NumericalError: the loss or the gradient is not finite, or a group gets no gradient. A
             report with the keys of the batch is in the folder; the last checkpoint is untouched.
-        TransientError: a checkpoint could not be written.
+        TransientError: a checkpoint could not be written, or another rank is gone.
     """
     check(cfg)
+    with in_touch(ranks):
+        return _train(cfg, base, samples, ranks, around)
+
+
+def _train(
+    cfg: TrainConfig, base: Path, samples: Samples, ranks: Ranks, around: Surroundings
+) -> TrainResult:
     run = _begin(cfg, base, samples, ranks, around)
     _resume(run)
     log = MetricsLog(around.folder / "metrics.jsonl", run.step) if ranks.rank == 0 else None
@@ -324,7 +331,8 @@ def _report(run: _Run, log: MetricsLog, values: Mapping[str, Any]) -> None:
 
 def _give_up(run: _Run, share: Share, loss: float, what: str) -> None:
     """Report the batch and end on every rank; nothing of this step reaches a checkpoint."""
-    told = run.around.communicator.gather({"loss": loss, "keys": list(share.keys)})
+    shown = loss if math.isfinite(loss) else str(loss)  # JSON knows no NaN
+    told = run.around.communicator.gather({"loss": shown, "keys": list(share.keys)})
     path = run.around.folder / f"trouble_step_{run.step + 1:08d}.json"
     if run.ranks.rank == 0:
         epoch = run.length.epoch(run.step)

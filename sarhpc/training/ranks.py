@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
-from collections.abc import MutableMapping
+from collections.abc import Iterator, MutableMapping
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 import transformers
 
-from hpc.errors import ConfigError
+from hpc.errors import ConfigError, TransientError
 
 _VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 
@@ -56,6 +57,24 @@ def leave() -> None:
     """Dissolve the process group, if there is one."""
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
+
+
+@contextlib.contextmanager
+def in_touch(ranks: Ranks) -> Iterator[None]:
+    """Say it plainly when a collective fails because another rank is gone.
+
+    Raises:
+        TransientError: instead of the RuntimeError of gloo or nccl.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not any(word in str(error).lower() for word in ("gloo", "nccl")):
+            raise
+        raise TransientError(
+            f"rank {ranks.rank} of {ranks.world} lost touch with the others: {error}. Another "
+            "process of the training has ended or hangs; see its log, then resume"
+        ) from error
 
 
 def _complete(environment: MutableMapping[str, str]) -> None:

@@ -6,17 +6,20 @@ its own work only. Each has its own rank, memory and signals, and dies of a real
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+
 from sarhpc.training.config import TrainConfig
 
 _context = multiprocessing.get_context("forkserver")
@@ -64,6 +67,7 @@ class Job:
     samples: RandomTiles = field(default_factory=RandomTiles)
     faults: dict[int, str] = field(default_factory=dict)
     """SARHPC_FAULT by rank."""
+    keep_every: int | None = None
 
 
 def tiny_config(**changes: Any) -> TrainConfig:
@@ -102,8 +106,8 @@ def make_bundle(folder: Path) -> Path:
     return folder / "base"
 
 
-def rank_main(job: Job, rank: int, world: int, port: int) -> None:
-    """One rank, from its environment to its exit code."""
+def enter_rank(job: Job, rank: int, world: int, port: int) -> None:
+    """Make this process a rank, as a Slurm task would find itself."""
     os.environ.update(
         RANK=str(rank),
         WORLD_SIZE=str(world),
@@ -113,8 +117,13 @@ def rank_main(job: Job, rank: int, world: int, port: int) -> None:
     )
     if rank in job.faults:
         os.environ["SARHPC_FAULT"] = job.faults[rank]
+
+
+def rank_main(job: Job, rank: int, world: int, port: int) -> None:
+    """One rank, from its environment to its exit code."""
     from hpc.errors import HpcError
 
+    enter_rank(job, rank, world, port)
     try:
         run_training(job)
     except HpcError as error:
@@ -133,7 +142,9 @@ def run_training(job: Job) -> Any:
     cfg = job.cfg
     ranks = join(cfg.threads, deterministic=cfg.deterministic, seed=cfg.seed)
     communicator = TorchCommunicator()
-    store = CheckpointStore(job.root / "checkpoints", communicator, job.attempt)
+    store = CheckpointStore(
+        job.root / "checkpoints", communicator, job.attempt, keep_every=job.keep_every
+    )
     with StopRequest(communicator) as stop:
         around = Surroundings(job.root, store, stop, communicator)
         result = train(cfg, job.base, job.samples, ranks, around)
@@ -142,14 +153,14 @@ def run_training(job: Job) -> Any:
     return result
 
 
-def start(job: Job, world: int) -> list[BaseProcess]:
+def start(job: Job, world: int = 2, target: Callable[..., None] = rank_main) -> list[BaseProcess]:
     """Start the ranks of a job."""
     job.root.mkdir(parents=True, exist_ok=True)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = int(probe.getsockname()[1])
     processes: list[BaseProcess] = [
-        _context.Process(target=rank_main, args=(job, rank, world, port)) for rank in range(world)
+        _context.Process(target=target, args=(job, rank, world, port)) for rank in range(world)
     ]
     for process in processes:
         process.start()
@@ -172,3 +183,42 @@ def finish(processes: Sequence[BaseProcess], timeout_s: float = 240) -> list[int
 def train_ranks(job: Job, world: int = 2) -> list[int | None]:
     """Exit codes of a job's ranks."""
     return finish(start(job, world))
+
+
+def step_folder(job: Job, step: int) -> Path:
+    return job.root / "checkpoints" / f"step_{step:08d}"
+
+
+def contents(checkpoint: Path) -> dict[str, Any]:
+    """Everything a checkpoint holds, by file, and its cursor."""
+    from safetensors.torch import load_file
+
+    held: dict[str, Any] = {
+        "state": json.loads((checkpoint / "MANIFEST.json").read_text())["state"]
+    }
+    for path in sorted(checkpoint.rglob("*.pt")):
+        held[str(path.relative_to(checkpoint))] = torch.load(path, weights_only=False)
+    for path in sorted(checkpoint.rglob("*.safetensors")):
+        held[str(path.relative_to(checkpoint))] = load_file(path)
+    return held
+
+
+def differences(one: Any, other: Any, at: str = "") -> list[str]:
+    """Where two nested structures are not the same to the last bit."""
+    if type(one) is not type(other):
+        return [f"{at}: {type(one)} and {type(other)}"]
+    if isinstance(one, torch.Tensor):
+        equal = one.dtype == other.dtype and torch.equal(one, other)
+        return [] if equal else [f"{at}: tensors differ"]
+    if isinstance(one, Mapping):
+        names = [f"{at}: keys differ"] if one.keys() != other.keys() else []
+        both = one.keys() & other.keys()
+        return names + [d for key in both for d in differences(one[key], other[key], f"{at}/{key}")]
+    if isinstance(one, list | tuple):
+        if len(one) != len(other):
+            return [f"{at}: lengths differ"]
+        pairs = enumerate(zip(one, other, strict=True))
+        return [d for i, (a, b) in pairs for d in differences(a, b, f"{at}/{i}")]
+    if hasattr(one, "__dict__") and not callable(one):
+        return differences(vars(one), vars(other), at)
+    return [] if one == other or one is other else [f"{at}: {one!r} and {other!r}"]

@@ -1,0 +1,14 @@
+"""Fixtures of the tests with several processes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from training_ranks import make_bundle
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A diffusers folder of real, random, tiny models."""
+    return make_bundle(tmp_path_factory.mktemp("bundle"))

@@ -1,0 +1,136 @@
+"""Half a training, a real SIGKILL and the rest are the undisturbed training, bit for bit."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+from training_ranks import (
+    Job,
+    contents,
+    differences,
+    step_folder,
+    tiny_config,
+    train_ranks,
+)
+
+from sarhpc.shards.loader import Cursor, SampleOrder, batches
+
+KILL = -9
+
+
+def next_keys(job: Job, step: int) -> list[str]:
+    """Keys of the batch that follows a checkpoint, from the cursor it holds."""
+    cursor = Cursor(**contents(step_folder(job, step))["state"]["cursor"])
+    order = SampleOrder(job.cfg.seed, len(job.samples))
+    _, numbers = next(batches(order, cursor, job.cfg.global_batch))
+    return [job.samples.key(number) for number in numbers]
+
+
+def assert_same_end(job: Job, other: Job, step: int) -> None:
+    one, two = contents(step_folder(job, step)), contents(step_folder(other, step))
+    files = "\n".join(one)
+    for part in ("model_states", "optim_states", "ema/rank_00001", "rng/rank_00001"):
+        assert part in files
+    assert differences(one, two) == []
+    assert next_keys(job, step) == next_keys(other, step)
+
+
+def run_with_kill(
+    base: Path, folder: Path, stage: int, faults: dict[int, str], steps: int, every: int
+) -> tuple[Job, Job]:
+    """The jobs of an undisturbed training and of one that was killed and resumed."""
+    cfg = tiny_config(zero_stage=stage, max_steps=steps, epochs=1000)
+    whole = Job(base, folder / "whole", cfg)
+    assert train_ranks(whole) == [0, 0]
+
+    rhythm = tiny_config(
+        zero_stage=stage, max_steps=steps, epochs=1000, checkpoint_every_steps=every
+    )
+    codes = train_ranks(Job(base, folder / "killed", rhythm, faults=faults))
+    assert KILL in codes
+    assert None not in codes, "a surviving rank hung instead of ending"
+    assert 0 not in codes
+    resumed = Job(base, folder / "killed", rhythm, attempt=2)
+    assert not step_folder(resumed, steps).exists()
+    assert train_ranks(resumed) == [0, 0]
+    return whole, resumed
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("stage", "faults"),
+    [
+        pytest.param(1, {1: "training.after_step:4:kill"}, id="zero1-one-rank-killed"),
+        pytest.param(
+            2,
+            {0: "training.after_step:4:kill", 1: "training.after_step:4:kill"},
+            id="zero2-both-ranks-killed",
+        ),
+        pytest.param(3, {1: "training.save_file:4:kill"}, id="zero3-killed-while-saving-the-end"),
+    ],
+)
+def test_three_steps_kill_and_three_more_equal_six(
+    tiny_bundle: Path, tmp_path: Path, stage: int, faults: dict[int, str]
+) -> None:
+    whole, resumed = run_with_kill(tiny_bundle, tmp_path, stage, faults, steps=6, every=3)
+    assert_same_end(whole, resumed, 6)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("stage", [1, 2, 3])
+def test_twenty_steps_kill_and_twenty_more_equal_forty(
+    tiny_bundle: Path, tmp_path: Path, stage: int
+) -> None:
+    faults = {stage % 2: "training.after_step:21:kill"}
+    whole, resumed = run_with_kill(tiny_bundle, tmp_path, stage, faults, steps=40, every=20)
+    assert_same_end(whole, resumed, 40)
+
+
+@pytest.mark.slow
+def test_torn_newest_checkpoint_gives_way_to_the_one_before(
+    tiny_bundle: Path, tmp_path: Path
+) -> None:
+    cfg = tiny_config(max_steps=4, checkpoint_every_steps=2)
+    job = Job(tiny_bundle, tmp_path / "run", cfg)
+    assert train_ranks(job) == [0, 0]
+    shutil.copytree(job.root, tmp_path / "before")
+    torn = next((step_folder(job, 4) / "deepspeed" / "state").glob("*rank_1_*"))
+    torn.write_bytes(torn.read_bytes()[:-100])
+
+    assert train_ranks(Job(tiny_bundle, job.root, cfg, attempt=2)) == [0, 0]
+
+    assert_same_end(Job(tiny_bundle, tmp_path / "before", cfg), job, 4)
+
+
+@pytest.mark.slow
+def test_another_number_of_ranks_is_refused_and_the_checkpoint_stays(
+    tiny_bundle: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    job = Job(tiny_bundle, tmp_path, tiny_config(max_steps=1))
+    assert train_ranks(job) == [0, 0]
+
+    longer = Job(tiny_bundle, tmp_path, tiny_config(max_steps=2), attempt=2)
+    assert train_ranks(longer, world=1) == [2]
+
+    assert "was saved by 2 ranks and this training has 1" in capfd.readouterr().out
+    assert step_folder(job, 1).is_dir()
+    assert train_ranks(longer) == [0, 0]
+
+
+@pytest.mark.slow
+def test_full_disk_on_one_rank_ends_all_ranks_and_keeps_the_older_checkpoint(
+    tiny_bundle: Path, tmp_path: Path
+) -> None:
+    # Rank 1 writes one file per save at stage 2: the second save fails.
+    faults = {1: "training.save_file:2:enospc"}
+    cfg = tiny_config(max_steps=4, checkpoint_every_steps=2)
+    job = Job(tiny_bundle, tmp_path, cfg, faults=faults)
+    begin = time.monotonic()
+
+    assert train_ranks(job) == [75, 75]
+
+    assert time.monotonic() - begin < 200
+    assert [path.name for path in (tmp_path / "checkpoints").glob("step_*")] == ["step_00000002"]
