@@ -33,11 +33,13 @@ from sarhpc.archive.footprint import (
     outline,
     wgs84_outline,
 )
+from sarhpc.archive.geotiff import GeoTiffReader
 from sarhpc.archive.handle import crs_text, has_affine, readable
 from sarhpc.archive.item import make_item
-from sarhpc.archive.readers import open_sar
+from sarhpc.archive.readers import GEOTIFF_SUFFIXES, NITF_SUFFIXES, open_sar
 from sarhpc.archive.recognise import recognise
 from sarhpc.archive.scene import SarHeader, SarReader, Scene
+from sarhpc.archive.sicd import SicdReader
 
 PROBE_PIXELS = 4 << 20
 """Pixels read at each place where a scene is probed for damage and valid pixels."""
@@ -134,8 +136,7 @@ def catalog_directory(
             found.skipped.append(Skipped(path, str(error)))
     sar, skipped = found.sar, found.skipped
     if not sar:
-        reasons = "; ".join(f"{item.path.name}: {item.reason}" for item in skipped[:5])
-        raise DataError(f"no SAR scene under {folder} could be catalogued: {reasons or 'no files'}")
+        raise DataError(f"no SAR scene under {folder} could be catalogued: {_first(skipped)}")
     pairs = {scene.id: _optical_of(scene, found.optical) for scene in sar.values()}
     paired = {pair.path for pair in pairs.values() if pair is not None}
     skipped += [
@@ -155,6 +156,13 @@ def catalog_directory(
         optical={name: pair.path for name, pair in sorted(pairs.items()) if pair is not None},
         skipped=tuple(sorted(skipped, key=lambda item: item.path)),
     )
+
+
+def _first(skipped: list[Skipped]) -> str:
+    """The reasons that help most: those of rasters before those of other files."""
+    rasters = GEOTIFF_SUFFIXES + NITF_SUFFIXES
+    ordered = sorted(skipped, key=lambda item: item.path.suffix.lower() not in rasters)
+    return "; ".join(f"{item.path.name}: {item.reason}" for item in ordered[:5]) or "no files"
 
 
 def _files(folder: Path, out: Path) -> Iterator[Path]:
@@ -192,16 +200,14 @@ def _sar_file(path: Path, declared: Declaration) -> _SarFile:
     return _SarFile(scene_id, path, properties, header, lonlat, declared.optical)
 
 
-def _probe(reader: SarReader, path: Path) -> None:
+def _probe(reader: GeoTiffReader | SicdReader, path: Path) -> None:
     """Raise DataError if the image is damaged at its ends or middle, or has no valid pixel."""
     height, width = reader.header.shape
     count = min(height, max(1, PROBE_PIXELS // width))
     ends_and_middle = (0, (height - count) // 2, height - count)
     # All three are read, whatever the first one holds: a truncated file fails at its end.
     seen = [_any_valid(reader, row, count) for row in ends_and_middle]
-    if True not in seen and not any(
-        _any_valid(reader, row, count) for row in range(0, height, count)
-    ):
+    if True not in seen and reader.is_empty():
         raise DataError(f"{path} has no valid pixel: all are nodata, NaN or zero; leave it out")
 
 

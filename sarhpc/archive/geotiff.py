@@ -88,6 +88,10 @@ class GeoTiffReader:
             pixels[~valid] = 0
         return pixels, valid
 
+    def is_empty(self) -> bool:
+        """Whether no pixel at all is valid; reads the whole file strip by strip, once."""
+        return self._zero_collar().is_whole_image
+
     def close(self) -> None:
         """Release the file in all threads."""
         self._handles.close()
@@ -128,9 +132,12 @@ class GeoTiffReader:
         for first in range(0, height, count):
             rows = (first, min(first + count, height))
             raw = self._read_raw(rows, (0, width))
-            valid = self._declared_valid(raw, rows, (0, width))
-            # A collar may mix zeros, the nodata value and NaN: none of them ends it.
-            yield first, valid & (raw != 0) & np.isfinite(raw)
+            # Zero dB is a value like any other.
+            filled = np.ones(raw.shape, bool) if self._quantity == "db" else raw != 0
+            if filled.any():
+                # A collar may mix zeros, the nodata value and NaN: none of them ends it.
+                filled &= self._declared_valid(raw, rows, (0, width)) & np.isfinite(raw)
+            yield first, filled
 
 
 def _amplitude(raw: NDArray[Any], quantity: str) -> NDArray[np.complex64] | NDArray[np.float32]:

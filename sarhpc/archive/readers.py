@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from hpc.errors import DataError
 from sarhpc.archive.geotiff import GeoTiffReader
-from sarhpc.archive.scene import SarReader, Scene
+from sarhpc.archive.scene import Scene
 from sarhpc.archive.sicd import SicdReader
 
 NITF_SUFFIXES = (".nitf", ".ntf")
 GEOTIFF_SUFFIXES = (".tif", ".tiff")
 
 
-def open_sar(scene: Scene, assume_calibrated: bool = False) -> SarReader:
-    """An open reader of the scene's `sar` asset; pixels are read by window, never all at once.
+def open_sar(scene: Scene, assume_calibrated: bool = False) -> GeoTiffReader | SicdReader:
+    """An open `SarReader` of the scene's `sar` asset; pixels are read by window, never all at once.
 
     Args:
         scene: what the archive found.

@@ -84,6 +84,10 @@ class SicdReader:
         pixels[~valid] = 0
         return pixels, valid
 
+    def is_empty(self) -> bool:
+        """Whether no pixel at all is valid; reads the whole file strip by strip, once."""
+        return self._zero_collar().is_whole_image
+
     def close(self) -> None:
         """Release the file in all threads."""
         while self._files:

@@ -26,6 +26,11 @@ class ZeroCollar:
     top: NDArray[np.int32]
     bottom: NDArray[np.int32]
 
+    @property
+    def is_whole_image(self) -> bool:
+        """Whether no pixel of the image is other than zero."""
+        return bool((self.right < 0).all())
+
     def covers(self, rows: Range, cols: Range) -> NDArray[np.bool_]:
         """Mask (H, W) of the window's pixels that lie in the collar."""
         row = np.arange(*rows, dtype=np.int32)[:, None]
@@ -45,6 +50,8 @@ def measure_collar(
     top = np.full(width, height, np.int32)
     bottom = np.full(width, -1, np.int32)
     for first, filled in strips:
+        if not filled.any():
+            continue
         rows = slice(first, first + len(filled))
         some = filled.any(axis=1)
         left[rows] = np.where(some, filled.argmax(axis=1), width)
