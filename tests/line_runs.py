@@ -1,0 +1,126 @@
+"""Small complete runs for the tests of the whole line."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from hpc.config import fingerprint, loads, to_yaml
+from hpc.publish import digest_file
+from hpc.run.ledger import Record
+from hpc.run.plan import make_plan, publish_plan
+from hpc.run.rundir import RunDir, create_run, now
+from sarhpc.stages.config import RunConfig
+from sarhpc.stages.tree import digest_tree
+
+CAPTIONS = ["a lake", "a dense forest", "a crop field", "a town with houses", "a road", "a river"]
+
+TINY = """
+simulate: {seed: 3, scenes: 4, scenes_per_line: 2, size_px: 160}
+tile:
+  tile_px: 32
+  shard_samples: 4
+  min_signal: 0.0
+  max_saturated: 1.0
+  split: {fractions: [0.5, 0.5, 0.0], cell_m: 200.0, buffer_m: 0.0}
+caption: {captioner: truth, template: {token: "A SAR image of"}}
+train:
+  global_batch: 4
+  micro_batch: 2
+  max_steps: 4
+  warmup_steps: 1
+  precision: fp32
+  ema_decay: 0.5
+  checkpoint_every_steps: 2
+  validation_every_steps: 4
+  validation_prompts: [a lake]
+  validation_seeds: [0]
+  validation_steps: 2
+generate: {images: 24, steps: 2, batch: 2, shard_samples: 2}
+evaluate: {tiles: 40, bootstrap: 5, gallery: 3}
+cluster: {workers: 2, ranks: 2}
+"""
+"""A line of seconds: 160 px scenes, 32 px tiles, tiny models."""
+
+
+def make_tiny_model(folder: Path) -> Path:
+    """A diffusers folder of real, random, tiny models for 32 px tiles."""
+    from sarhpc.diffusion.bundle import new_bundle, save_bundle
+    from sarhpc.diffusion.config import AutoencoderShape, BundleConfig, TextShape, UNetShape
+    from sarhpc.diffusion.tokenizer import train_clip_tokenizer
+
+    shapes = BundleConfig(
+        unet=UNetShape(4, [8, 16], [True, False], attention_heads=2, norm_groups=4),
+        text=TextShape(hidden=16, layers=2, heads=2, intermediate=32, positions=16),
+        vae=AutoencoderShape([4, 4, 8, 8], norm_groups=4, sample_size=32),
+    )
+    tokenizer = train_clip_tokenizer(CAPTIONS, 540, folder / "tokenizer", max_length=16)
+    save_bundle(new_bundle(shapes, tokenizer), folder / "model")
+    return folder / "model"
+
+
+def tiny_run(root: Path, model: Path, overrides: Sequence[str] = ()) -> RunDir:
+    """A run directory frozen with the tiny configuration."""
+    words = [f"train.base_model={model}", *overrides]
+    config = loads(RunConfig, TINY, words)
+    return create_run(root, to_yaml(config), fingerprint(config), words)
+
+
+def seal_export(run: RunDir, model: Path) -> None:
+    """Stand a finished `export` in the run, as if `model` had been trained there."""
+    plan = make_plan("export", [{}])
+    publish_plan(plan, run.plan_file("export"))
+    digest = digest_tree(model)
+    record = Record(
+        "000000", plan.id, str(model), 0, digest.bytes, digest.sha256, 0, "test", now(), now()
+    )
+    run.ledger("export").publish(record)
+    run.ledger("export").seal(plan)
+
+
+def start_stage(run: RunDir, stage: str) -> subprocess.Popen[bytes]:
+    """The work of one stage in a process group of its own."""
+    call = f"work({str(run.root)!r}, {stage!r})"
+    code = f"from sarhpc.stages.entry import work; raise SystemExit({call})"
+    log = run.root / f"{stage}.test.log"
+    with log.open("ab") as output:
+        return subprocess.Popen(
+            [sys.executable, "-c", code],
+            start_new_session=True,
+            stdout=output,
+            stderr=output,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+
+
+def kill_group(process: subprocess.Popen[bytes]) -> None:
+    """SIGKILL to the process, its Dask workers and everything else in its session."""
+    for pid in _session(process.pid):
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            continue
+    process.wait()
+
+
+def _session(leader: int) -> list[int]:
+    import psutil
+
+    members = [leader]
+    for candidate in psutil.process_iter():
+        try:
+            if os.getsid(candidate.pid) == leader and candidate.pid != leader:
+                members.append(candidate.pid)
+        except ProcessLookupError:
+            continue
+    return members
+
+
+def shard_digests(run: RunDir, stage: str) -> dict[str, str]:
+    """SHA-256 of the tar behind each record of a stage, by shard id."""
+    records = run.ledger(stage).records()
+    return {shard: digest_file(Path(record.path)).sha256 for shard, record in records.items()}
