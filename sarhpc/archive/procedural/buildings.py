@@ -328,7 +328,8 @@ def _stand(
     ground.level_db[box][around | inside] = 0
     ground.roof[box][inside] = (house.height_m + rise)[inside]
     ground.label[box][inside] = URBAN
-    ground.tone[box][inside] = house.tone
+    ground.tone[box][inside] = np.clip(house.tone, -1, 1)
+    ground.level_db[box][inside] = 3.0 * house.tone
 
 
 def _reflect(

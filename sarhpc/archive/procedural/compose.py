@@ -79,9 +79,6 @@ def flat_ground(cfg: ProceduralConfig, ground_id: str, grid: Grid) -> Ground:
 
 def _vary_levels(cfg: ProceduralConfig, ground_id: str, ground: Ground) -> None:
     """Let every parcel's backscatter depart from its class mean, with its tone (wet is dark)."""
-    if not cfg.texture:
-        ground.level_db[:] = 0
-        return
     spread = table("spread_db")[ground.label]
     # A uniform tone of -1..1 has a standard deviation of 1/sqrt(3).
     ground.level_db += ground.tone * spread * np.float32(math.sqrt(3))

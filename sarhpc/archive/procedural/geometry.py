@@ -17,15 +17,25 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import signal
 
-from sarhpc.archive.procedural.backscatter import table
+from sarhpc.archive.procedural.backscatter import FACADE_DB, table
 from sarhpc.archive.procedural.config import FOREST, URBAN
 from sarhpc.archive.procedural.ground import Ground
+from sarhpc.archive.procedural.noise import Field
 from sarhpc.archive.procedural.terrain import Grid
 
 Map = NDArray[np.float64]
 
-CANOPY_DEPTH_M = 1.6
-"""Mean depth of X-band scattering inside a crown along the ray, metres."""
+CANOPY_EXTINCTION_M = 2.5
+"""Depth below the top of a crown at which it has become e times as opaque, metres."""
+THINNINGS = (0.29, 1.39)
+"""Depths, in extinction lengths, of the opaque surfaces that stand for a porous crown: the
+quantiles 1/4 and 3/4 of the exponential law."""
+CANOPY_FUZZ_M = 1.0
+"""Distance over which twigs before a crown's front fade out, metres along the ray. Together with
+the extinction it sets how gradually woods appear in range: their look-direction skewness then has
+the sign that layover and shadow give to buildings. An engineering value."""
+TREE_M = 2.5
+"""Vegetation below this height is opaque."""
 SHADOW_COVER = 0.2
 """A pixel less covered by visible ground than this lies in shadow."""
 LAYOVER_COVER = 1.6
@@ -59,8 +69,8 @@ class Projection:
     """Mean backscattered power as sigma0, linear."""
     cover: Map
     """How often each pixel is covered by visible ground: 1 on flat land, 0 in shadow."""
-    lit: NDArray[np.bool_]
-    """Pixels of the ground (not of the image) whose near border the antenna sees."""
+    lit: Map
+    """Share of each pixel of the ground (not of the image) that the antenna sees."""
 
     @property
     def shadow(self) -> NDArray[np.bool_]:
@@ -101,38 +111,58 @@ def project(ground: Ground, view: View, sigma0: Map) -> Projection:
     Every facet between neighbouring nodes returns gamma(theta_l) times the area it shows to the
     antenna, R dpsi dy, as far as nothing nearer hides it, spread evenly over the columns it spans:
     the power of the image is that of the visible ground whatever the relief.
+
+    Crowns let part of the wave through, exp(-depth / extinction): the image is the mean over
+    opaque crowns thinned to several depths, each of which keeps the power.
     """
-    grid = ground.grid
-    terrain, roof, canopy = (
-        layer.astype(np.float64) for layer in (ground.terrain, ground.roof, ground.canopy)
-    )
-    nodes = surface_nodes(grid, view, terrain, np.maximum(roof, canopy))
-    start, stop, shown = _visible(nodes)
-    label = facet_labels(ground)
-    flat = view.incidence(grid)[None, :-1]
-    area = grid.pixel_m * np.cos(flat)
-    gain = _slope_law(label, flat, nodes)
-    facet_sigma0 = np.where(label == ground.label[:, :-1], sigma0[:, :-1], sigma0[:, 1:])
-    power = facet_sigma0 * gain * shown / area
-    images = _image(
-        Facets(start, stop), (power, np.abs(stop - start)), label == FOREST, ground, flat
-    )
-    lit = nodes.psi >= np.maximum.accumulate(nodes.psi, axis=1)
-    return Projection(*images, lit)
+    trees = ground.canopy >= TREE_M
+    depths = THINNINGS if trees.any() else (0.0,)
+    views = []
+    for depth in depths:
+        cut = np.float32(depth * CANOPY_EXTINCTION_M)
+        thinned = np.maximum(ground.canopy - cut, np.float32(0.15) * ground.canopy)
+        views.append(_project_opaque(ground, np.where(trees, thinned, ground.canopy), view, sigma0))
+    return Projection(*(sum(layers) / len(depths) for layers in zip(*views, strict=True)))
 
 
-def facet_labels(ground: Ground) -> NDArray[np.uint8]:
-    """Class of the facet that begins at each pixel (H, W - 1): a wall belongs to its building."""
+def _project_opaque(ground: Ground, canopy: Field, view: View, sigma0: Map) -> tuple[Map, Map, Map]:
+    """Power, coverage and lit ground with `canopy` (H, W) as an opaque surface."""
+    height = np.maximum(ground.roof, canopy).astype(np.float64)
+    nodes = surface_nodes(ground.grid, view, ground.terrain.astype(np.float64), height)
+    facets, shown = _visible(nodes)
+    label, wall = facet_labels(ground, canopy)
+    flat = view.incidence(ground.grid)[None, :-1]
+    own = np.where(label == ground.label[:, :-1], sigma0[:, :-1], sigma0[:, 1:])
+    power = own * _slope_law(label, flat, nodes) * shown / (ground.grid.pixel_m * np.cos(flat))
+    power[wall] *= 10 ** (FACADE_DB / 10)
+    cover = np.abs(facets.stop - facets.start)
+    power, cover = _image(facets, (power, cover), label == FOREST, ground, flat)
+    return power, cover, (nodes.psi >= np.maximum.accumulate(nodes.psi, axis=1)).astype(np.float64)
+
+
+def facet_labels(ground: Ground, canopy: Field) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """Class of the facet that begins at each pixel (H, W - 1), and which facets are facades.
+
+    A step up belongs to what stands behind it, building or wood.
+    """
     label = ground.label[:, :-1].copy()
-    rise = np.diff(ground.roof, axis=1) > 1.5
-    label[rise & (ground.label[:, 1:] == URBAN)] = URBAN
-    edge = (np.diff(ground.canopy, axis=1) > 1.0) & (ground.label[:, 1:] == FOREST)
-    label[edge] = FOREST
-    return label
+    behind = ground.label[:, 1:]
+    facade = (np.diff(ground.roof, axis=1) > 1.5) & (behind == URBAN)
+    label[facade] = URBAN
+    label[(np.diff(canopy, axis=1) > 1.0) & (behind == FOREST)] = FOREST
+    return label, facade
 
 
-def _visible(nodes: Nodes) -> tuple[Map, Map, Map]:
-    """Image columns where each facet's lit part begins and ends, and the aperture it fills, m.
+@dataclass(frozen=True)
+class Facets:
+    """Image columns (H, W) between which each facet of the ground appears, in either order."""
+
+    start: Map
+    stop: Map
+
+
+def _visible(nodes: Nodes) -> tuple[Facets, Map]:
+    """The lit part of each facet in image columns, and the aperture it fills (H, W - 1), metres.
 
     A facet is lit from where its look angle passes the largest look angle before it.
     """
@@ -143,7 +173,7 @@ def _visible(nodes: Nodes) -> tuple[Map, Map, Map]:
     stop = nodes.column[:, 1:]
     start = stop - np.diff(nodes.column, axis=1) * share
     slant = (nodes.slant[:, 1:] + nodes.slant[:, :-1]) / 2
-    return start, stop, lit * slant
+    return Facets(start, stop), lit * slant
 
 
 def _slope_law(label: NDArray[np.uint8], flat: Map, nodes: Nodes) -> Map:
@@ -164,7 +194,7 @@ def _slope_law(label: NDArray[np.uint8], flat: Map, nodes: Nodes) -> Map:
 def _image(
     facets: Facets, weights: tuple[Map, Map], crown: NDArray[np.bool_], ground: Ground, flat: Map
 ) -> tuple[Map, Map]:
-    """Both weights accumulated into image columns; crowns are drawn out in depth."""
+    """Both weights accumulated into image columns; the front of crowns is drawn out in depth."""
     columns = ground.grid.shape[1]
     if not crown.any():
         first, second = spread(facets, weights, columns)
@@ -172,18 +202,14 @@ def _image(
     trees = [np.where(crown, weight, 0.0) for weight in weights]
     rest = [np.where(crown, 0.0, weight) for weight in weights]
     parts = spread(facets, [*trees, *rest], columns)
-    depth = CANOPY_DEPTH_M / math.sin(float(flat.mean())) / ground.grid.pixel_m
-    decay = math.exp(-1 / depth)
-    drawn = [signal.lfilter([1 - decay], [1, -decay], part, axis=1) for part in parts[:2]]
+    reach = CANOPY_FUZZ_M / math.sin(float(flat.mean())) / ground.grid.pixel_m
+    decay = math.exp(-1 / reach)
+    # The filter runs from far to near range: the crown begins before its envelope.
+    drawn = [
+        signal.lfilter([1 - decay], [1, -decay], part[:, ::-1], axis=1)[:, ::-1]
+        for part in parts[:2]
+    ]
     return drawn[0] + parts[2], drawn[1] + parts[3]
-
-
-@dataclass(frozen=True)
-class Facets:
-    """Image columns (H, W) between which each facet of the ground appears, in either order."""
-
-    start: Map
-    stop: Map
 
 
 def spread(facets: Facets, weights: Sequence[Map], columns: int) -> list[Map]:

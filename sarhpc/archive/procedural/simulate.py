@@ -67,7 +67,7 @@ def simulate_scene(cfg: ProceduralConfig, scene_id: str) -> ProceduralScene:
     ground = compose_ground(cfg, flight.ground_id, flight.kind, grid)
     projection = project(ground, view, mean_sigma0(cfg, flight.ground_id, ground, view))
     # The base of a wall lies on the terrain, which stays in its own column.
-    power = projection.power + np.where(projection.lit, ground.wall, 0.0)
+    power = projection.power + projection.lit * ground.wall
     sar = focus(cfg, scene_id, ground, view, power)
     optical = _optical(cfg, flight, ground) if cfg.optical else None
     incidence = np.degrees(view.incidence(grid)).astype(np.float32)[grid.inside[1]]
@@ -98,7 +98,9 @@ def mean_sigma0(cfg: ProceduralConfig, ground_id: str, ground: Ground, view: Vie
     law = 10 * np.log10(cosine)[None, :] * table("power")[:, None]
     level = (table("sigma0_db")[:, None] + law).astype(np.float32)
     columns = np.arange(ground.grid.shape[1])[None, :]
-    decibel = level[ground.label, columns] + ground.level_db
+    decibel = level[ground.label, columns]
+    if cfg.texture:
+        decibel += ground.level_db
     linear = np.exp(decibel * np.float32(math.log(10) / 10))
     if cfg.texture:
         linear *= class_texture(stream(cfg.seed, ground_id, "texture"), ground.label)
