@@ -7,7 +7,6 @@ coarser, bilinear between pixels else. SAR never passes through here.
 from __future__ import annotations
 
 from functools import lru_cache
-from math import hypot
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +17,24 @@ from numpy.typing import NDArray
 from pyproj import CRS, Transformer
 from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.windows import Window
-from scipy.ndimage import map_coordinates
 
 from hpc.errors import DataError
 from sarhpc.archive.handle import has_affine, readable
+from sarhpc.archive.interpolation import (
+    bilinear,
+    box_means,
+    node_interpolation,
+    pixel_span,
+    pixel_step,
+)
 from sarhpc.archive.validity import ZeroCollar, measure_collar
 
 FRAME_TAG = "SARHPC_FRAME"
 """TIFF tag of an optical image without CRS; `scene` says that its affine is in the local frame of
 the SAR scene it belongs to."""
 
-_NODE_PX = 16
-"""Spacing of exactly projected nodes; between them coordinates are linear (error under 1e-3 px)."""
+_PARALLEL_PX = 1e-3
+"""Grids that stay parallel to this many image pixels over a tile are resampled axis by axis."""
 
 Affine6 = tuple[float, float, float, float, float, float]
 
@@ -61,7 +66,7 @@ def read_optical(
         if not _is_placed(dataset, path, crs, same_frame):
             return np.zeros((*shape, 3), np.uint8), np.zeros(shape, bool)
         rows, cols = _source_coordinates(dataset, affine, crs, shape)
-        return _sample(dataset, path, rows, cols)
+        return _sample(dataset, path, shape, rows, cols)
 
 
 def _is_placed(dataset: Any, path: Path, crs: str | None, same_frame: bool) -> bool:
@@ -81,25 +86,38 @@ def _is_placed(dataset: Any, path: Path, crs: str | None, same_frame: bool) -> b
 def _source_coordinates(
     dataset: Any, affine: Affine6, crs: str | None, shape: tuple[int, int]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Pixel-corner coordinates (row, col) in the image of every tile pixel's centre, (H, W)."""
+    """Pixel-corner coordinates (row, col) in the image of every tile pixel's centre.
+
+    Both broadcast to (H, W); where the grids are parallel each is one row or one column.
+    """
     height, width = shape
     row = np.arange(height, dtype=np.float64) + 0.5
     col = np.arange(width, dtype=np.float64) + 0.5
     if crs is None or CRS.from_user_input(crs) == CRS.from_wkt(dataset.crs.to_wkt()):
-        return _to_pixels(dataset, *_to_map(affine, row[:, None], col[None, :]))
-    node_row, to_rows = _interpolation(row)
-    node_col, to_cols = _interpolation(col)
+        return _affine_coordinates(~dataset.transform @ Affine(*affine), row, col)
+    node_row, to_rows = node_interpolation(row)
+    node_col, to_cols = node_interpolation(col)
+    a, b, c, d, e, f = affine
+    x = a * node_col[None, :] + b * node_row[:, None] + c
+    y = d * node_col[None, :] + e * node_row[:, None] + f
     transformer = Transformer.from_crs(crs, dataset.crs.to_wkt(), always_xy=True)
-    nodes = transformer.transform(*_to_map(affine, node_row[:, None], node_col[None, :]))
-    rows, cols = _to_pixels(dataset, nodes[0], nodes[1])
+    rows, cols = _to_pixels(dataset, *transformer.transform(x, y))
     return to_rows @ rows @ to_cols.T, to_rows @ cols @ to_cols.T
 
 
-def _to_map(
-    affine: Affine6, row: NDArray[np.float64], col: NDArray[np.float64]
+def _affine_coordinates(
+    chain: Affine, row: NDArray[np.float64], col: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    a, b, c, d, e, f = affine
-    return a * col + b * row + c, d * col + e * row + f
+    """(row, col) in the image from tile rows and columns by one affine `chain`."""
+    down, across = row[:, None], col[None, :]
+    if max(abs(chain.b) * len(row), abs(chain.d) * len(col)) < _PARALLEL_PX:
+        return chain.e * down + chain.f, chain.a * across + chain.c
+    if max(abs(chain.a) * len(col), abs(chain.e) * len(row)) < _PARALLEL_PX:
+        return chain.d * across + chain.f, chain.b * down + chain.c
+    return (
+        chain.d * across + chain.e * down + chain.f,
+        chain.a * across + chain.b * down + chain.c,
+    )
 
 
 def _to_pixels(
@@ -111,94 +129,62 @@ def _to_pixels(
     return rows, cols
 
 
-def _interpolation(
-    positions: NDArray[np.float64],
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Node positions and the matrix that interpolates linearly from them to `positions`."""
-    count = max(2, -(-len(positions) // _NODE_PX) + 1)
-    nodes = np.linspace(positions[0] - 0.5, positions[-1] + 0.5, count)
-    unit = np.eye(count)
-    matrix = np.stack([np.interp(positions, nodes, unit[k]) for k in range(count)], axis=1)
-    return nodes, matrix
-
-
 def _sample(
-    dataset: Any, path: Path, rows: NDArray[np.float64], cols: NDArray[np.float64]
-) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-    """Box-averaged and bilinearly interpolated RGB at (row, col), and where it is covered."""
-    shape = rows.shape
-    inside = np.isfinite(rows) & np.isfinite(cols)
-    inside &= (rows >= 0) & (rows <= dataset.height) & (cols >= 0) & (cols <= dataset.width)
-    if not inside.any():
-        return np.zeros((*shape, 3), np.uint8), np.zeros(shape, bool)
-    row_step, col_step = (_step(coordinate, inside) for coordinate in (rows, cols))
-    window = _window(dataset, rows[inside], cols[inside], row_step, col_step)
-    image, weight = _read(dataset, path, window)
-    image, weight = _box_average(image, weight, row_step, col_step)
-    row_at = np.where(inside, (rows - window.row_off) / row_step - 0.5, -9.0)
-    col_at = np.where(inside, (cols - window.col_off) / col_step - 0.5, -9.0)
-    at = np.stack([row_at, col_at])
-    # The half pixel between the outermost centres and the image edge repeats the edge.
-    share = map_coordinates(weight, at, order=1, mode="nearest")
-    share[~inside] = 0
-    bands = [map_coordinates(band * weight, at, order=1, mode="nearest") for band in image]
-    rgb = np.stack(bands, axis=-1) / np.maximum(share, 1e-6)[..., None]
-    covered = share >= 0.5
-    rgb[~covered] = 0
-    return np.clip(np.rint(rgb), 0, 255).astype(np.uint8), covered
-
-
-def _step(coordinate: NDArray[np.float64], inside: NDArray[np.bool_]) -> int:
-    """Image pixels, along one image axis, in the width of a tile pixel: at least 1."""
-    steps = [
-        float(np.median(np.abs(np.diff(coordinate, axis=axis)[np.diff(inside, axis=axis) == 0])))
-        if coordinate.shape[axis] > 1
-        else 1.0
-        for axis in (0, 1)
-    ]
-    return max(1, round(hypot(*steps)))
-
-
-def _window(
     dataset: Any,
+    path: Path,
+    shape: tuple[int, int],
     rows: NDArray[np.float64],
     cols: NDArray[np.float64],
-    row_step: int,
-    col_step: int,
-) -> Window:
-    """The part of the image around the points, with one box to spare on every side.
-
-    Its corner lies on a multiple of the box, so that neighbouring tiles see the same averages.
-    """
-
-    def span(values: NDArray[np.float64], step: int, size: int) -> tuple[int, int]:
-        first = max(0, (int(values.min()) // step - 1) * step)
-        last = min(size, int(np.ceil(values.max())) + 2 * step)
-        return first, max(last, first + 1)
-
-    return Window.from_slices(
-        span(rows, row_step, dataset.height), span(cols, col_step, dataset.width)
-    )
+) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """Box-averaged and bilinearly interpolated RGB at (row, col), and where it is covered."""
+    covered = ((rows >= 0) & (rows <= dataset.height)) & ((cols >= 0) & (cols <= dataset.width))
+    if not covered.any():
+        return np.zeros((*shape, 3), np.uint8), np.zeros(shape, bool)
+    row_step, col_step = pixel_step(rows), pixel_step(cols)
+    row_span = pixel_span(rows, row_step, dataset.height)
+    col_span = pixel_span(cols, col_step, dataset.width)
+    image, weight = _read(dataset, path, row_span, col_span)
+    row_at = (rows - row_span[0]) / row_step - 0.5
+    col_at = (cols - col_span[0]) / col_step - 0.5
+    if weight is None:
+        rgb = bilinear(box_means(image, row_step, col_step), row_at, col_at)
+    else:
+        # Normalised convolution: invalid pixels have no say in the mean of their neighbours.
+        planes = np.concatenate([image * weight, weight[None]])
+        sums = bilinear(box_means(planes, row_step, col_step), row_at, col_at)
+        rgb = (sums[:-1] / np.maximum(sums[-1], 1e-6)).astype(np.float32)
+        covered = covered & (sums[-1] >= 0.5)
+    if not covered.all():
+        rgb[:, ~covered] = 0
+    whole = (rgb + 0.5).astype(np.uint8)
+    return np.repeat(whole, 3 // len(whole), axis=0).transpose(1, 2, 0).copy(), covered
 
 
 def _read(
-    dataset: Any, path: Path, window: Window
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Three bands (3, h, w) between 0 and 255, and their validity (h, w) as 0 or 1."""
-    bands = _rgb_bands(dataset)
-    raw = dataset.read(bands, window=window)
-    valid = (dataset.dataset_mask(window=window) > 0) & np.isfinite(raw).all(axis=0)
-    empty = (raw == 0).all(axis=0)
-    if (empty & valid).any() and MaskFlags.all_valid in dataset.mask_flag_enums[0]:
-        stat = path.stat()
-        collar = _collar(str(path), stat.st_mtime_ns, stat.st_size)
-        first_row, first_col = int(window.row_off), int(window.col_off)
-        rows = (first_row, first_row + raw.shape[1])
-        valid &= ~(empty & collar.covers(rows, (first_col, first_col + raw.shape[2])))
+    dataset: Any, path: Path, rows: tuple[int, int], cols: tuple[int, int]
+) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+    """One or three bands (B, h, w) between 0 and 255, and their validity (h, w) as 0 or 1.
+
+    None in place of the validity says that every pixel is valid.
+    """
+    window = Window.from_slices(rows, cols)
+    raw = dataset.read(_rgb_bands(dataset), window=window)
+    declared = MaskFlags.all_valid not in dataset.mask_flag_enums[0]
+    valid: NDArray[np.bool_] = np.ones(raw.shape[1:], bool)
+    if declared:
+        valid &= dataset.dataset_mask(window=window) > 0
+    if raw.dtype.kind == "f":
+        valid &= np.isfinite(raw).all(axis=0)
+    if not declared and not raw.all():
+        empty = (raw == 0).all(axis=0)
+        if empty.any():
+            stat = path.stat()
+            collar = _collar(str(path), stat.st_mtime_ns, stat.st_size)
+            valid &= ~(empty & collar.covers(rows, cols))
     image = _eight_bit(raw, path)
+    if valid.all():
+        return image, None
     image[:, ~valid] = 0
-    if len(bands) == 1:
-        image = np.repeat(image, 3, axis=0)
     return image, valid.astype(np.float32)
 
 
@@ -213,9 +199,9 @@ def _rgb_bands(dataset: Any) -> list[int]:
 
 
 def _eight_bit(raw: NDArray[Any], path: Path) -> NDArray[np.float32]:
-    values = np.nan_to_num(raw.astype(np.float32))
     if raw.dtype == np.uint8:
-        return values
+        return raw.astype(np.float32)
+    values = np.nan_to_num(raw.astype(np.float32))
     stat = path.stat()
     low, high = _stretch(str(path), stat.st_mtime_ns, stat.st_size)
     scaled: NDArray[np.float32] = np.clip((values - low) * (255.0 / (high - low)), 0, 255)
@@ -249,22 +235,3 @@ def _collar(path: str, _mtime_ns: int, _size: int) -> ZeroCollar:
             (part.row_off, (dataset.read(bands, window=part) != 0).any(0)) for part in windows
         )
         return measure_collar((height, width), strips)
-
-
-def _box_average(
-    image: NDArray[np.float32], weight: NDArray[np.float32], row_step: int, col_step: int
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Means over boxes of `row_step` x `col_step` valid pixels, and the share of valid ones."""
-    if row_step == col_step == 1:
-        return image, weight
-    pad = (-weight.shape[0] % row_step, -weight.shape[1] % col_step)
-    shares = _boxes(np.pad(weight, ((0, pad[0]), (0, pad[1]))), row_step, col_step)
-    padded: NDArray[np.float32] = np.pad(image * weight, ((0, 0), (0, pad[0]), (0, pad[1])))
-    sums = np.stack([_boxes(band, row_step, col_step) for band in padded])
-    return (sums / np.maximum(shares, 1e-6)).astype(np.float32), shares
-
-
-def _boxes(plane: NDArray[np.float32], row_step: int, col_step: int) -> NDArray[np.float32]:
-    height, width = plane.shape[0] // row_step, plane.shape[1] // col_step
-    means: NDArray[np.float32] = plane.reshape(height, row_step, width, col_step).mean(axis=(1, 3))
-    return means
