@@ -48,9 +48,10 @@ def new_autoencoder(shape: AutoencoderShape, seed: int) -> AutoencoderKL:
             sample_size=shape.sample_size,
             mid_block_add_attention=shape.mid_attention,
         )
-    # Latents begin almost noiseless: at unit noise the decoder learns to ignore them for long.
+    # Three latent channels begin almost noiseless, for what the image shows; the fourth begins as
+    # unit noise, from which the decoder can draw its speckle.
     with torch.no_grad():
-        model.quant_conv.bias[4:] = -4.0
+        model.quant_conv.bias[4:7] = -4.0
     return model
 
 
@@ -98,7 +99,7 @@ class TrainingState:
             for name in _PARTS:
                 getattr(self, name).load_state_dict(saved[name])
             self.step = int(saved["step"])
-        except (RuntimeError, KeyError, EOFError, ValueError) as error:
+        except (OSError, RuntimeError, KeyError, EOFError, ValueError) as error:
             raise DataError(
                 f"autoencoder state {path} cannot be loaded ({error}); "
                 "remove it to begin again, or give the configuration it was trained with"
@@ -118,7 +119,9 @@ def reconstruction_terms(
     half = len(images) // 2
     optical, sar = images[:half], images[half:]
     optical_out, sar_out = decoded[:half].float(), decoded[half:].float()
-    logs = texture.log_amplitude(sar), texture.log_amplitude(sar_out)
+    amplitudes = texture.amplitude(sar), texture.amplitude(sar_out)
+    level = texture.local_level(amplitudes[0])
+    logs = texture.log_amplitude(amplitudes[0], level), texture.log_amplitude(amplitudes[1], level)
     luminance = optical.mean(1, keepdim=True), optical_out.mean(1, keepdim=True)
     blocks = functional.avg_pool2d(sar_out - sar, 8)
     spread = sar_out - sar_out.mean(1, keepdim=True)
@@ -128,8 +131,11 @@ def reconstruction_terms(
         "sar_pixel": weights.sar_pixel * texture.charbonnier(sar_out - sar),
         "sar_lowpass": weights.sar_lowpass * texture.charbonnier(blocks),
         "histogram": ramp * weights.histogram * texture.histogram_distance(*logs),
+        "increments": ramp * weights.increments * texture.increment_distance(*logs),
         "spectrum": ramp * weights.spectrum * texture.spectral_distance(*logs),
-        "autocorrelation": ramp * weights.autocorrelation * texture.autocorrelation_distance(*logs),
+        "autocorrelation": ramp
+        * weights.autocorrelation
+        * texture.autocorrelation_distance(*amplitudes),
         "colour": weights.colour * texture.charbonnier(spread),
     }
 
@@ -141,6 +147,7 @@ def train_step(state: TrainingState, images: Tensor, cfg: AutoencoderConfig) -> 
         NumericalError: the loss is not finite; the state is as before the step.
     """
     _set_rate(state, cfg)
+    _hold_encoder(state, cfg)
     generator = torch.Generator().manual_seed(cfg.seed * 1_000_003 + state.step)
     adversarial = state.step >= cfg.discriminator_start
     with torch.autocast("cpu", torch.bfloat16, enabled=cfg.bfloat16):
@@ -154,7 +161,7 @@ def train_step(state: TrainingState, images: Tensor, cfg: AutoencoderConfig) -> 
         terms["adversarial"] = cfg.weights.adversarial * generator_loss(scores.float())
     loss = torch.stack(list(terms.values())).sum()
     if not bool(torch.isfinite(loss)):
-        values = {name: float(term) for name, term in terms.items()}
+        values = {name: float(term.detach()) for name, term in terms.items()}
         raise NumericalError(
             f"loss of the autoencoder is not finite at step {state.step}: {values}; "
             "lower learning_rate and resume from the last checkpoint"
@@ -173,6 +180,19 @@ def _set_rate(state: TrainingState, cfg: AutoencoderConfig) -> None:
     factor = min(1.0, (state.step + 1) / max(cfg.warmup, 1)) * cosine
     for group in state.optimizer.param_groups:
         group["lr"] = cfg.learning_rate * factor
+
+
+def _hold_encoder(state: TrainingState, cfg: AutoencoderConfig) -> None:
+    """From `encoder_steps` on the averaged encoder stands still, and only the decoder learns.
+
+    Latents are then final: a noise predictor can train on them while the decoder still improves.
+    """
+    held = cfg.encoder_steps is not None and state.step >= cfg.encoder_steps
+    for name in ("encoder", "quant_conv"):
+        part = getattr(state.model, name)
+        if state.step == cfg.encoder_steps:
+            part.load_state_dict(getattr(state.average, name).state_dict())
+        part.requires_grad_(not held)
 
 
 def _frozen_scores(discriminator: PatchDiscriminator, images: Tensor) -> Tensor:

@@ -267,11 +267,12 @@ def _require_safetensors(folder: Path) -> None:
 
 def _load_scheduler(path: Path, index: dict[str, Any]) -> SchedulerMixin:
     name = str((index.get("scheduler") or [None, None])[1])
-    kind: Any = getattr(diffusers, name, None)
+    kind = getattr(diffusers, name, None)
     if not (isinstance(kind, type) and issubclass(kind, SchedulerMixin)):
         raise DataError(f"{path / 'model_index.json'} names no scheduler of diffusers: {name}")
+    load: Callable[..., SchedulerMixin] = getattr(kind, "from_pretrained")  # noqa: B009
     try:
-        return kind.from_pretrained(path / "scheduler", local_files_only=True)
+        return load(path / "scheduler", local_files_only=True)
     except _TORN as error:
         raise DataError(f"scheduler in {path} cannot be loaded ({error}); copy it again") from error
 

@@ -113,6 +113,8 @@ class TextureWeights:
     """Charbonnier distance of SAR amplitude averaged over 8 x 8 px."""
     histogram: float = 0.5
     """Distance of the sorted log amplitudes of each SAR patch."""
+    increments: float = 0.3
+    """Distance of the sorted differences of neighbouring log amplitudes."""
     spectrum: float = 0.2
     """Log-spectral distance of SAR log amplitude."""
     autocorrelation: float = 0.5
@@ -137,6 +139,8 @@ class AutoencoderConfig:
     """Seed of weights, crops and latent noise."""
     steps: int = 8000
     """Optimiser steps."""
+    encoder_steps: int | None = None
+    """Step from which the encoder stands still and only the decoder learns; none = never."""
     batch: int = 8
     """Crops per step, the first half optical and the second half SAR."""
     crop_px: int = 64

@@ -10,18 +10,33 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-FLOOR = 2 / 255
-"""Amplitude added before the logarithm: two codes of an 8-bit tile, which bounds the slope."""
+SMALLEST_LEVEL = 4 / 255
+"""Mean amplitude below which a patch counts as black in 8 bits."""
 
 
-def log_amplitude(images: Tensor) -> Tensor:
-    """ln(A + floor) (B, 1, H, W) of images (B, 3, H, W) in [-1, 1], A their channel mean in [0, 1].
+def amplitude(images: Tensor) -> Tensor:
+    """Amplitude (B, 1, H, W) in [0, 1] of images (B, 3, H, W) in [-1, 1], the mean of the channels.
 
-    Below zero amplitude the logarithm goes on as a straight line, so that gradients stay alive.
+    Values outside count as clipped, as they will be in 8 bits, but keep their slope: a decoder can
+    neither hide texture below zero nor get stuck there.
     """
-    amplitude = (images.float().mean(1, keepdim=True) + 1) / 2
-    logarithm = torch.log(amplitude.clamp_min(0) + FLOOR)
-    return logarithm + amplitude.clamp_max(0) / FLOOR
+    exact = (images.float().mean(1, keepdim=True) + 1) / 2
+    return exact.detach().clamp(0, 1) + (exact - exact.detach())
+
+
+def local_level(amplitudes: Tensor, box: int = 15) -> Tensor:
+    """Mean amplitude (B, 1, H, W) around every pixel, without gradient."""
+    padded = functional.avg_pool2d(amplitudes.detach(), box, 1, box // 2, count_include_pad=False)
+    return padded.clamp_min(SMALLEST_LEVEL)
+
+
+def log_amplitude(amplitudes: Tensor, level: Tensor) -> Tensor:
+    """ln(A + level/10) (B, 1, H, W), `level` the local mean of the real image for both images.
+
+    A tenth of the level under the logarithm makes dark and bright ground weigh alike and bounds the
+    slope; with a fixed small floor the way of least resistance to contrast is a black image.
+    """
+    return torch.log(amplitudes + 0.1 * level)
 
 
 def charbonnier(difference: Tensor, scale: float = 0.02) -> Tensor:
@@ -60,14 +75,31 @@ def _log_ratio(p: Tensor, q: Tensor) -> Tensor:
     return torch.mean(torch.abs(torch.log(p + floor) - torch.log(q + floor)))
 
 
-def histogram_distance(real: Tensor, fake: Tensor, size: int = 16) -> Tensor:
-    """Wasserstein-1 distance of log amplitude (nats) within each patch and within each image.
+def histogram_distance(real: Tensor, fake: Tensor) -> Tensor:
+    """Wasserstein-1 distance of log amplitude (nats), summed over patches of 4, 16 px and all.
 
     Sorting makes it blind to where in the patch a value lies, so blurring speckle costs and
-    drawing it anew does not.
+    drawing it anew does not. The small patches refuse a few strong dots in place of a texture.
     """
-    local = patches(real, size, size), patches(fake, size, size)
-    return _sorted_distance(*local) + _sorted_distance(real[:, None], fake[:, None])
+    local = [_sorted_distance(patches(real, n, n), patches(fake, n, n)) for n in (4, 16)]
+    return torch.stack(local).sum() + _sorted_distance(real, fake)
+
+
+def increment_distance(real: Tensor, fake: Tensor, size: int = 16) -> Tensor:
+    """Wasserstein-1 distance of the differences of neighbours in log amplitude (nats) per patch.
+
+    The distribution of what lies one pixel along range, along azimuth and across.
+    """
+    total = torch.zeros(())
+    for rows, cols in ((0, 1), (1, 0), (1, 1)):
+        steps = [_increments(image, rows, cols) for image in (real, fake)]
+        total = total + _sorted_distance(*(patches(step, size, size - 1) for step in steps))
+    return total / 3
+
+
+def _increments(image: Tensor, rows: int, cols: int) -> Tensor:
+    height, width = image.shape[-2:]
+    return image[..., rows:, cols:] - image[..., : height - rows, : width - cols]
 
 
 def _sorted_distance(real: Tensor, fake: Tensor) -> Tensor:
@@ -75,16 +107,16 @@ def _sorted_distance(real: Tensor, fake: Tensor) -> Tensor:
     return ordered.abs().mean()
 
 
-def autocorrelation(log_images: Tensor, box: int = 9, lags: int = 5) -> Tensor:
+def autocorrelation(amplitudes: Tensor, box: int = 9, lags: int = 5) -> Tensor:
     """Speckle autocorrelation (B, 2, lags) along azimuth (rows) and range (columns).
 
     Of r = I / localmean(I) - 1, I the intensity, as in the speckle method of Vachon and Raney
     (1989), at lags of 1 to `lags` pixels.
     """
-    intensity = torch.exp(2 * log_images).clamp_max(4.0)
+    intensity = amplitudes**2
     local = functional.avg_pool2d(intensity, box, 1, box // 2, count_include_pad=False)
-    r = intensity / local - 1
-    variance = r.square().mean((1, 2, 3)) + 1e-6
+    r = intensity / (local + 1e-5) - 1
+    variance = r.square().mean((1, 2, 3)) + 1e-2
     along_rows = [(r[:, :, k:] * r[:, :, :-k]).mean((1, 2, 3)) for k in range(1, lags + 1)]
     along_columns = [(r[..., k:] * r[..., :-k]).mean((1, 2, 3)) for k in range(1, lags + 1)]
     both = torch.stack([torch.stack(along_rows, 1), torch.stack(along_columns, 1)], 1)
@@ -92,5 +124,5 @@ def autocorrelation(log_images: Tensor, box: int = 9, lags: int = 5) -> Tensor:
 
 
 def autocorrelation_distance(real: Tensor, fake: Tensor) -> Tensor:
-    """Mean absolute difference of the speckle autocorrelations of two sets of log images."""
+    """Mean absolute difference of the speckle autocorrelations of two sets of amplitudes."""
     return torch.mean(torch.abs(autocorrelation(real) - autocorrelation(fake)))

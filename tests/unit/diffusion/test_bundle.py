@@ -108,7 +108,9 @@ def test_saving_twice_gives_the_same_bytes_from_wherever_it_was_loaded(
 
 
 def test_only_safetensors_readable_by_all_are_written(saved: Path) -> None:
-    weights = [path for path in saved.rglob("*") if path.stat().st_size > 1 and "model" in path.name]
+    weights = [
+        path for path in saved.rglob("*") if path.stat().st_size > 1 and "model" in path.name
+    ]
     assert {p.suffix for p in weights if p.is_file()} == {".safetensors", ".json"}
     assert all(p.stat().st_mode & 0o044 for p in saved.rglob("*.safetensors"))
 
