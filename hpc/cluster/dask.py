@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import itertools
 import json
 import logging
 import os
 import secrets
-import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -120,6 +120,9 @@ def run_shards(
     to `retries` times, then yielded with a TransientError. An exception raised by the work itself
     is yielded at once. Leaving the loop early, by an interrupt for one, cancels what is left.
 
+    A result waits on its worker until it is fetched, within milliseconds; should the worker die of
+    itself in between, the task is made once more, so `work` must be idempotent, as publishing is.
+
     Args:
         client: of the cluster.
         work: picklable; called with one task on a worker.
@@ -132,16 +135,20 @@ def run_shards(
     waiting = iter(tasks)
     again: collections.deque[S] = collections.deque()
     deaths: collections.Counter[str] = collections.Counter()
-    active: dict[Future, S] = {}
+    active: dict[Future, tuple[S, str]] = {}
     try:
         while True:
-            for task in _next_tasks(again, waiting, _free_slots(client, window) - len(active)):
-                key = f"shard-{task.id}-{secrets.token_hex(4)}"
-                active[client.submit(work, task, key=key, pure=False)] = task
-            if not active and not again:
+            free = _free_threads(client, active)[: window - len(active)]
+            # chain, unlike `yield from`, leaves `waiting` open when the workers run out first.
+            pending = itertools.chain(_drain(again), waiting)
+            for worker, task in zip(free, pending, strict=False):
+                active[_hand_out(client, work, task, worker)] = (task, worker)
+            if not active and free:
                 return
+            if not active:
+                client.wait_for_workers(1)
             for future in _finished(active):
-                task = active.pop(future)
+                task, _ = active.pop(future)
                 outcome = _outcome(future)
                 if isinstance(outcome, KilledWorker):
                     deaths[task.id] += 1
@@ -165,6 +172,8 @@ def _settings() -> dict[str, Any]:
     return {
         # One death fails the task at once: run_shards counts, so that it can tell the reason.
         "distributed.scheduler.allowed-failures": 0,
+        # run_shards places the tasks itself.
+        "distributed.scheduler.work-stealing": False,
         # Health and metrics pages would answer to anyone on the machine.
         "distributed.scheduler.http.routes": [],
         "distributed.worker.http.routes": [],
@@ -200,29 +209,39 @@ def _write_scheduler_file(path: Path, address: str, credentials: Credentials) ->
     write_private(path, (json.dumps(told, indent=1) + "\n").encode())
 
 
-def _free_slots(client: Client, window: int) -> int:
-    """How many tasks may be out now; while a worker is being started again, fewer."""
-    return min(window, sum(client.nthreads().values()))
+def _free_threads(client: Client, active: Mapping[Future, tuple[S, str]]) -> list[str]:
+    """Workers by address, each as often as it has idle threads."""
+    taken = collections.Counter(worker for _, worker in active.values())
+    return [
+        worker
+        for worker, threads in client.nthreads().items()
+        for _ in range(threads - taken[worker])
+    ]
 
 
-def _next_tasks(again: collections.deque[S], waiting: Iterator[S], room: int) -> Iterator[S]:
-    """Up to `room` tasks, those to try again first."""
-    for _ in range(room):
-        if again:
-            yield again.popleft()
-            continue
-        task = next(waiting, None)
-        if task is None:
-            return
-        yield task
+def _drain(again: collections.deque[S]) -> Iterator[S]:
+    while again:
+        yield again.popleft()
 
 
-def _finished(active: dict[Future, S]) -> list[Future]:
+def _hand_out(client: Client, work: Callable[[S], R], task: S, worker: str) -> Future:
+    """Send the task to a worker of our choice: one that holds no result still to be fetched.
+
+    Left to itself the scheduler may pick a worker that has just finished; should that die with
+    the new task, the finished one would be lost and made again. If the chosen worker is gone by
+    now any other will do.
+    """
+    key = f"shard-{task.id}-{secrets.token_hex(4)}"
+    return client.submit(
+        work, task, key=key, pure=False, workers=[worker], allow_other_workers=True
+    )
+
+
+def _finished(active: Mapping[Future, tuple[S, str]]) -> list[Future]:
     """Those that have ended; waits for one, but not long, as a new worker may have come up."""
     from distributed import wait
 
     if not active:
-        time.sleep(0.1)
         return []
     with contextlib.suppress(TimeoutError):
         wait(list(active), timeout=1.0, return_when="FIRST_COMPLETED")
@@ -235,6 +254,9 @@ def _outcome(future: Future) -> Any:
         return future.result()
     except Exception as error:
         return error
+    finally:
+        # A result still held would be made again if its worker died with another task.
+        future.release()
 
 
 def _killed(task: Task, deaths: int) -> HpcError:

@@ -44,7 +44,7 @@ def run(
 
 
 def await_file(path: Path) -> str:
-    until = time.monotonic() + 30
+    until = time.monotonic() + 90
     while not path.exists() or not path.read_text():
         assert time.monotonic() < until, f"{path} never came"
         time.sleep(0.02)
