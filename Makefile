@@ -55,3 +55,7 @@ format: setup
 clean:
 	@echo "removing caches only; runs and data are yours to delete"
 	rm -rf .mypy_cache .ruff_cache .pytest_cache
+
+embedded: setup
+	@echo "embedded: training the embedded models again, about three hours on two cores"
+	$(BIN)/python tools/train_embedded.py
