@@ -5,6 +5,8 @@
     ema/rank_00000.safetensors     this rank's shard of the averaged weights
     rng/rank_00000.pt              this rank's random states
 
+At stage 0 every rank holds everything, and only rank 0 writes layout and average.
+
 The store around it (manifest, checksums, atomic rename, choice of the newest whole one) is passed
 in. DeepSpeed reads its files with torch.load, so only a checkpoint whose manifest has been verified
 is ever handed to `load`.
@@ -64,13 +66,11 @@ def save(directory: Path, engine: Any, partition: Partition, ema: Ema | None) ->
     """
     rank = engine.global_rank
     _save_engine(engine, directory / "deepspeed")
-    layout = directory / "layout" / f"rank_{rank:05d}.json"
-    layout.parent.mkdir(parents=True, exist_ok=True)
-    layout.write_text(json.dumps([fragment.to_json() for fragment in partition.fragments]))
-    written = [layout, _save_random(directory, rank)]
-    if ema is not None:
-        written.append(_save_average(directory, rank, ema))
-    return written + _engine_files(directory, rank)
+    written = [_save_random(directory, rank), *_engine_files(directory, rank)]
+    if rank == 0 or not partition.replicated:
+        written.append(_save_layout(directory, rank, partition))
+        written += [_save_average(directory, rank, ema)] if ema is not None else []
+    return written
 
 
 def _save_engine(engine: Any, directory: Path) -> None:
@@ -94,6 +94,13 @@ def _engine_files(directory: Path, rank: int) -> list[Path]:
         for path in files
         if f"pp_rank_{rank}_" in path.name or (rank == 0 and path.name == shared)
     ]
+
+
+def _save_layout(directory: Path, rank: int, partition: Partition) -> Path:
+    path = directory / "layout" / f"rank_{rank:05d}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps([fragment.to_json() for fragment in partition.fragments]))
+    return path
 
 
 def _save_average(directory: Path, rank: int, ema: Ema) -> Path:
@@ -160,12 +167,13 @@ def load(directory: Path, engine: Any, ema: Ema | None, saved_world: int) -> Par
     path, _ = engine.load_checkpoint(str(directory / "deepspeed"), tag=TAG)
     if path is None:
         raise VerificationError(f"{directory} holds no DeepSpeed state that could be loaded")
-    rank = engine.global_rank
+    partition, rank = partition_of(engine), engine.global_rank
     if ema is not None:
-        ema.load(_flat_tensors(directory / "ema" / f"rank_{rank:05d}.safetensors"))
+        owner = 0 if partition.replicated else rank
+        ema.load(_flat_tensors(directory / "ema" / f"rank_{owner:05d}.safetensors"))
     states = torch.load(directory / "rng" / f"rank_{rank:05d}.pt", weights_only=True)
     _restore_random(states)
-    return partition_of(engine)
+    return partition
 
 
 def _flat_tensors(path: Path) -> list[Tensor]:

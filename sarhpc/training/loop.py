@@ -353,7 +353,7 @@ def _paint_if_due(run: _Run) -> Stop | None:
     folder = run.around.folder / "validation"
     images = validation.planned(run.cfg, run.step, run.length.epoch(run.step))
     with checkpointing.undisturbed_random_state():
-        bundle = with_weights(load_bundle(run.base), current_weights(run))
+        bundle = with_weights(load_bundle(run.base), _current_weights(run))
         for _ in validation.paint(run.cfg, bundle, images, folder, run.ranks):
             reason = run.around.stop.agree()
             if reason and reason.stops:
@@ -377,7 +377,7 @@ def _is_grid_due(run: _Run) -> bool:
     return not validation.is_painted(run.around.folder / "validation", run.step)
 
 
-def current_weights(run: _Run) -> dict[str, Tensor]:
+def _current_weights(run: _Run) -> dict[str, Tensor]:
     """Averaged weights if there are any, raw ones otherwise, full and fp32, on every rank."""
     partition = run.stepper.partition
     tensors = run.ema.tensors if run.ema is not None else partition.tensors

@@ -127,7 +127,7 @@ def rank_main(job: Job, rank: int, world: int, port: int) -> None:
     try:
         run_training(job)
     except HpcError as error:
-        print(f"rank {rank}: {type(error).__name__}: {error}", flush=True)
+        (job.root / f"error_{rank}.txt").write_text(f"{type(error).__name__}: {error}")
         raise SystemExit(error.exit_code) from error
 
 

@@ -1,0 +1,144 @@
+"""Step time of the training and its parts, on random tiles.
+
+    python tools/bench_step.py                          # the embedded shape, drawn at random
+    python tools/bench_step.py --bundle DIR --zero 2    # a bundle of your own
+    RANK=0 WORLD_SIZE=2 ... python tools/bench_step.py  # once per rank, as srun starts them
+
+Prints one table (median over the steps after the warm-up) and, with --json, the numbers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hpc.publish import publish_json
+from hpc.resilience.agreement import TorchCommunicator
+from hpc.resilience.checkpoint import CheckpointStore
+from hpc.resilience.stop import StopRequest
+from sarhpc.training.config import TrainConfig
+from sarhpc.training.metrics import PARTS, read_rows
+
+CAPTIONS = ("an aerial view of a forest", "an aerial view of a village between fields")
+
+
+@dataclass(frozen=True)
+class RandomTiles:
+    """Tiles of noise: a step costs the same whatever they show."""
+
+    n: int
+    px: int
+
+    def __len__(self) -> int:
+        return self.n
+
+    def key(self, number: int) -> str:
+        """Key of a tile."""
+        return f"{number:011d}"
+
+    def load(self, number: int, image_member: str) -> tuple[Any, str]:
+        """Tile (px, px, 3) and caption."""
+        image = np.random.default_rng(number).uniform(-1, 1, (self.px, self.px, 3))
+        return image.astype(np.float32), CAPTIONS[number % 2]
+
+
+def make_bundle(folder: Path) -> Path:
+    """A bundle of the embedded shape with random weights."""
+    from sarhpc.diffusion.bundle import new_bundle, save_bundle
+    from sarhpc.diffusion.config import BundleConfig
+    from sarhpc.diffusion.tokenizer import train_clip_tokenizer
+
+    tokenizer = train_clip_tokenizer(CAPTIONS, 540, folder / "tokenizer")
+    save_bundle(new_bundle(BundleConfig(), tokenizer), folder / "bundle")
+    return folder / "bundle"
+
+
+def configure(arguments: argparse.Namespace) -> TrainConfig:
+    """The training to measure: no checkpoints before the end, no grids, every step logged."""
+    return TrainConfig(
+        global_batch=arguments.global_batch,
+        micro_batch=arguments.micro_batch,
+        max_steps=arguments.warmup + arguments.steps,
+        epochs=10**6,
+        zero_stage=arguments.zero,
+        precision=arguments.precision,
+        cache_latents=arguments.cache_latents,
+        gradient_checkpointing=arguments.gradient_checkpointing,
+        threads=arguments.threads,
+        validation_every_steps=0,
+        checkpoint_every_s=float("inf"),
+    )
+
+
+def measure(arguments: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
+    """Rows of the measured steps; empty on other ranks than the first."""
+    from sarhpc.diffusion.bundle import load_bundle
+    from sarhpc.training.loop import Surroundings, train
+    from sarhpc.training.ranks import join, leave
+
+    cfg = configure(arguments)
+    ranks = join(cfg.threads, deterministic=cfg.deterministic, seed=0)
+    communicator = TorchCommunicator()
+    folder = Path(communicator.broadcast(str(folder)))
+    bundle = arguments.bundle or folder / "bundle"
+    if arguments.bundle is None and ranks.rank == 0:
+        make_bundle(folder)
+    communicator.barrier()
+    samples = RandomTiles(arguments.samples, load_bundle(bundle).tile_px)
+    store = CheckpointStore(folder / "checkpoints", communicator, 1)
+    around = Surroundings(folder, store, StopRequest(communicator), communicator)
+    train(cfg, bundle, samples, ranks, around)
+    leave()
+    return read_rows(folder / "metrics.jsonl")[arguments.warmup :] if ranks.rank == 0 else []
+
+
+def summarise(rows: list[dict[str, Any]]) -> dict[str, float]:
+    """Median seconds of the step and of each part, and what no part accounts for."""
+    step = statistics.median(row["step_s"] for row in rows)
+    parts = {part: statistics.median(row[f"{part}_s"] for row in rows) for part in PARTS}
+    return {**parts, "other": max(0.0, step - sum(parts.values())), "step": step}
+
+
+def main() -> int:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--bundle", type=Path)
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--warmup", type=int, default=3, help="steps left out of the medians")
+    parser.add_argument("--samples", type=int, default=64)
+    parser.add_argument("--global-batch", type=int, default=16)
+    parser.add_argument("--micro-batch", type=int, default=4)
+    parser.add_argument("--zero", type=int, default=2, choices=(0, 1, 2, 3))
+    parser.add_argument("--precision", default="fp32", choices=("fp32", "bf16"))
+    parser.add_argument("--cache-latents", action="store_true")
+    parser.add_argument("--gradient-checkpointing", action="store_true")
+    parser.add_argument("--threads", type=int, default=int(os.environ.get("OMP_NUM_THREADS", "1")))
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        rows = measure(arguments, Path(scratch))
+    if not rows:
+        return 0
+    seconds = summarise(rows)
+    for name, value in seconds.items():
+        print(f"{name:<10} {value * 1e3:9.1f} ms  {100 * value / seconds['step']:5.1f} %")
+    print(f"samples/s  {arguments.global_batch / seconds['step']:9.2f}")
+    print(f"memory     {max(row['memory_gb'] for row in rows):9.2f} GB of rank 0")
+    if arguments.json is not None:
+        told = {name: str(value) for name, value in vars(arguments).items()}
+        publish_json(arguments.json, {"seconds": seconds, "arguments": told})
+    print(json.dumps({"python": sys.version.split()[0], "steps": len(rows)}))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
