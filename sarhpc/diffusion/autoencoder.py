@@ -123,13 +123,15 @@ def reconstruction_terms(
     level = texture.local_level(amplitudes[0])
     logs = texture.log_amplitude(amplitudes[0], level), texture.log_amplitude(amplitudes[1], level)
     luminance = optical.mean(1, keepdim=True), optical_out.mean(1, keepdim=True)
-    blocks = functional.avg_pool2d(sar_out - sar, 8)
+    optical_blocks = functional.avg_pool2d(optical_out - optical, 8)
+    sar_blocks = functional.avg_pool2d(sar_out - sar, 8)
     spread = sar_out - sar_out.mean(1, keepdim=True)
     return {
         "optical_pixel": weights.optical_pixel * texture.charbonnier(optical_out - optical),
+        "optical_lowpass": weights.optical_lowpass * texture.charbonnier(optical_blocks),
         "optical_spectrum": ramp * weights.optical_spectrum * texture.spectral_distance(*luminance),
         "sar_pixel": weights.sar_pixel * texture.charbonnier(sar_out - sar),
-        "sar_lowpass": weights.sar_lowpass * texture.charbonnier(blocks),
+        "sar_lowpass": weights.sar_lowpass * texture.charbonnier(sar_blocks),
         "histogram": ramp * weights.histogram * texture.histogram_distance(*logs),
         "increments": ramp * weights.increments * texture.increment_distance(*logs),
         "spectrum": ramp * weights.spectrum * texture.spectral_distance(*logs),

@@ -45,8 +45,9 @@ def run_autoencoder(
 ) -> Path:
     """Train on `pool` and return `folder/vae`, the best model by its floor on `held_out`.
 
-    `folder` keeps the checkpoint, a panel of reconstructions per checkpoint and `report.json`,
-    also inside `vae`. Called again, it goes on where it was.
+    `vae/report.json` holds the floor, and beside it the distance of one half of the held-out crops
+    from the other. `folder` keeps the checkpoint and a panel of reconstructions of each. Called
+    again, it goes on where it was.
 
     Raises:
         NumericalError: the loss is not finite.
@@ -62,7 +63,9 @@ def run_autoencoder(
         numbers["scaling_factor"] = set_scaling_factor(model, _inputs([*optical, *sar]))
         publish_bytes(folder / f"panel_{state.step:06d}.png", panel(originals, decoded))
         if best.improved_by(numbers):
-            _publish(folder / "vae", model, cfg, state.step, numbers)
+            real = fidelity.compare(sar[::2], sar[1::2])
+            report = {**numbers, "real_versus_real": real, "step": state.step, "crops": CROPS}
+            _publish(folder / "vae", model, {**report, "config": asdict(cfg)})
         return {key: value for key, value in numbers.items() if isinstance(value, float)}
 
     train_autoencoder(cfg, pool, folder, log=log, until=until, observe=observe)
@@ -142,11 +145,8 @@ def _rgb(tile: Tile) -> Tile:
     return np.repeat(tile[..., None], 3, axis=2) if tile.ndim == 2 else np.asarray(tile)
 
 
-def _publish(
-    target: Path, model: AutoencoderKL, cfg: AutoencoderConfig, step: int, numbers: dict[str, Any]
-) -> None:
+def _publish(target: Path, model: AutoencoderKL, report: dict[str, Any]) -> None:
     """Publish the model as a diffusers folder with its report beside the weights."""
-    report = {**numbers, "step": step, "crops": CROPS, "config": asdict(cfg)}
     with publishing_directory(target) as staging:
         model.save_pretrained(staging, safe_serialization=True)
         publish_json(staging / "report.json", report)

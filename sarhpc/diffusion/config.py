@@ -105,6 +105,8 @@ class TextureWeights:
 
     optical_pixel: float = 4.0
     """Charbonnier distance of optical pixels."""
+    optical_lowpass: float = 4.0
+    """Charbonnier distance of optical colours averaged over 8 x 8 px."""
     optical_spectrum: float = 0.1
     """Log-spectral distance of optical luminance."""
     sar_pixel: float = 0.2

@@ -108,15 +108,13 @@ def _pooled(spectrum: Floats, bins: int = 16) -> Floats:
 def grid_lines_db(tiles: Sequence[NDArray[np.uint8]], period: int = 8) -> float:
     """Power at multiples of 1/`period` cycles per pixel over its neighbours, dB; 0 is no grid."""
     spectrum = np.fft.ifftshift(mean_power_spectrum(tiles))
-    side = spectrum.shape[0]
-    step = side // period
-    lines = [k * step for k in range(1, period // 2 + 1)]
-    profile = np.sqrt(spectrum.mean(0) * spectrum.mean(1)) if side == spectrum.shape[1] else None
-    profile = spectrum.mean(0) if profile is None else profile
-    around = [profile[[k - 3, k - 2, (k + 2) % side, (k + 3) % side]].mean() for k in lines]
-    return float(
-        10 * np.log10(np.mean([profile[k] / a for k, a in zip(lines, around, strict=True)]))
-    )
+    ratios = []
+    for profile in (spectrum.mean(0), spectrum.mean(1)):
+        step = profile.size // period
+        for line in range(step, profile.size // 2 + 1, step):
+            around = [(line + offset) % profile.size for offset in (-3, -2, 2, 3)]
+            ratios.append(profile[line] / profile[around].mean())
+    return float(10 * np.log10(np.mean(ratios)))
 
 
 def compare(
@@ -140,13 +138,3 @@ def compare(
         "lsd_db": log_spectral_distance(real, fake),
         "grid_lines_db": grid_lines_db(fake),
     }
-
-
-def floor(
-    real: Sequence[NDArray[np.uint8]], fake: Sequence[NDArray[np.uint8]]
-) -> dict[str, dict[str, float | list[float]]]:
-    """`reconstruction` against originals, and beside it `real`: one half of them against the other.
-
-    The second is the noise of the metric itself at this number of tiles.
-    """
-    return {"reconstruction": compare(real, fake), "real": compare(real[::2], real[1::2])}

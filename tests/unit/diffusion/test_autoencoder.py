@@ -125,6 +125,7 @@ def test_the_stage_publishes_a_model_with_its_report(pool: TilePool, tmp_path: P
     assert report["step"] == 4
     for key in ("enl_mode", "histogram_jsd_bits", "lsd_db", "acf_range_difference", "optical_l1"):
         assert np.isfinite(report[key]), key
+    assert 0 < report["real_versus_real"]["lsd_db"] < report["lsd_db"]
     assert (tmp_path / "panel_000004.png").read_bytes().startswith(b"\x89PNG")
 
 
