@@ -74,7 +74,7 @@ def test_training_lowers_the_loss_and_the_distance_of_spectra(
 ) -> None:
     cfg = replace(
         TINY,
-        weights=TextureWeights(spectrum=0.5),
+        weights=TextureWeights(optical_lowpass=0.0, spectrum=0.5),
         batch=2,
         crop_px=64,
         final_fraction=0.0,
@@ -100,7 +100,7 @@ def test_training_lowers_the_loss_and_the_distance_of_spectra(
     trained = train_autoencoder(cfg, pool, tmp_path, log=lambda _: None)
     last = train_step(trained, pool.batch(0, 0, 2, 64), cfg)
     assert last["sar_lowpass"] + last["colour"] < 0.8 * (first["sar_lowpass"] + first["colour"])
-    assert distance(trained.average) < 0.6 * before
+    assert distance(trained.average) < 0.75 * before
 
 
 def test_two_sittings_are_the_same_training_as_one(pool: TilePool, tmp_path: Path) -> None:
