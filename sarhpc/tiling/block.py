@@ -77,9 +77,11 @@ def read_patch(reader: SarReader, frame: SceneFrame, rows: Interval, cols: Inter
     """Native pixels of the canonical window (rows, cols), turned to the canonical frame."""
     window = frame.orientation.native_window(rows, cols, frame.native_shape)
     pixels, valid = reader.read(*window)
-    finite = np.isfinite(pixels)
-    nonfinite = None if finite.all() else valid & ~finite
-    kept = valid if nonfinite is None else valid & finite
+    nonfinite, kept = None, valid
+    # One sum of squares is cheap, and is finite only if every pixel is.
+    if not np.isfinite(np.vdot(pixels, pixels)):
+        finite = np.isfinite(pixels)
+        nonfinite, kept = valid & ~finite, valid & finite
     if not kept.all():
         # The reader may hand out its own memory.
         pixels = pixels.copy()

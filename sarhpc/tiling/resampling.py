@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -28,6 +29,9 @@ from sarhpc.tiling.orientation import Interval
 
 _KERNEL_REACH = 2.75
 """Halo in units of 1 / (transition * cut-off): leaves less than -70 dB of the kernel outside."""
+
+_CACHE_SAMPLES = 1 << 16
+"""Complex samples (8 bytes each) that a core keeps in its own cache: 1 MB."""
 
 
 def halo_px(ratio: Fraction, transition: float) -> int:
@@ -48,7 +52,16 @@ def _centre(output: int, ratio: Fraction) -> Fraction:
 def needed_input(output: Interval, ratio: Fraction, halo: int, limit: int) -> Interval:
     """Native pixels to read for output pixels `output`, halo included, inside [0, limit)."""
     start, stop = _reach(output, ratio, halo)
+    if halo > 0:
+        # To the full length of the transform: a few pixels more, and no copy into a longer array.
+        stop = start + _transform_length(stop - start, ratio)
     return max(start, 0), min(stop, limit)
+
+
+def _transform_length(least: int, ratio: Fraction) -> int:
+    """A fast length of at least `least` samples that the ratio turns into a whole number."""
+    q = ratio.denominator
+    return q * int(scipy.fft.next_fast_len(math.ceil(max(least, 1) / q)))
 
 
 def _reach(output: Interval, ratio: Fraction, halo: int) -> Interval:
@@ -85,9 +98,8 @@ def band_plan(
         centroid: centre of the scene's spectrum, cycles per native pixel.
     """
     reach = _reach(output, ratio, halo_px(ratio, transition))
-    p, q = ratio.numerator, ratio.denominator
-    multiple = scipy.fft.next_fast_len(math.ceil(max(reach[1] - reach[0], 1) / q))
-    size, size_out = q * multiple, p * multiple
+    size = _transform_length(reach[1] - reach[0], ratio)
+    size_out = int(size * ratio)
     # Frequencies are signed around the centroid: a shift by a fraction of a pixel needs the true
     # frequency, not its alias.
     kept = min(size, size_out)
@@ -116,13 +128,29 @@ def band_limited(
     field: NDArray[np.complex64], axis: int, plan: BandPlan, count: int
 ) -> NDArray[np.complex64]:
     """The first `count` output samples of `field` along `axis`."""
+    if axis == 0:
+        samples = np.empty((count, field.shape[1]), np.complex64)
+        for part in _parts(field.shape[1], plan.size):
+            samples[:, part] = _band_limited(field[:, part], 0, plan)[:count]
+        return samples
+    samples = np.empty((field.shape[0], count), np.complex64)
+    for part in _parts(field.shape[0], plan.size):
+        samples[part] = _band_limited(field[part], 1, plan)[:, :count]
+    return samples
+
+
+def _parts(length: int, size: int) -> Iterator[slice]:
+    """Slices of lines that are transformed together while they stay in the cache."""
+    step = max(_CACHE_SAMPLES // size, 1)
+    return (slice(first, first + step) for first in range(0, length, step))
+
+
+def _band_limited(field: NDArray[np.complex64], axis: int, plan: BandPlan) -> NDArray[np.complex64]:
     spectrum = scipy.fft.fft(field, plan.size, axis=axis)
-    weight = plan.weight[:, None] if axis == 0 else plan.weight
     kept = np.take(spectrum, plan.bins, axis=axis)
-    kept *= weight
-    samples = scipy.fft.ifft(kept, axis=axis, overwrite_x=True)
-    cut = samples[:count] if axis == 0 else samples[:, :count]
-    return np.ascontiguousarray(cut)
+    kept *= plan.weight[:, None] if axis == 0 else plan.weight
+    samples: NDArray[np.complex64] = scipy.fft.ifft(kept, axis=axis, overwrite_x=True)
+    return samples
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,8 @@ Spectrum centre, gain of the band-limited resampling, looks after averaging, and
 the 8-bit picture. Measured at planning and carried in the plan, so that every shard of a scene
 uses the same numbers. Scenes up to `survey_mpx` are measured whole. Larger ones are sampled by
 windows spread evenly over the scene; mean and deviation then carry a relative error of about the
-spread of mean amplitude between windows over the root of their number (0.4 / sqrt(244) = 2.6 %,
-0.2 dB, for a varied scene and the default size).
+spread of mean amplitude between windows over the root of their number (0.4 / sqrt(122) = 3.6 %,
+0.3 dB, for a varied scene and the default size).
 """
 
 from __future__ import annotations
