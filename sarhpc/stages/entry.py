@@ -30,6 +30,8 @@ class StageWork:
 
 def configure_logging(rank: int = 0) -> None:
     """Log one event a line to standard error, `key=value`, INFO for rank 0, WARNING for others."""
+    # distributed sets its own levels while it is imported, from this variable.
+    os.environ.setdefault("DASK_LOGGING__DISTRIBUTED", "warning")
     logging.basicConfig(
         stream=sys.stderr,
         level=logging.INFO if rank == 0 else logging.WARNING,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import logging
 import platform
 import time
@@ -11,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hpc.errors import HpcError
+from hpc.errors import HpcError, StopRequestedError
 from hpc.publish import sweep_temporaries
 from hpc.run.ledger import Failure, Record
 from hpc.run.pipeline import Work
@@ -67,7 +68,10 @@ def make_and_record(
 def work_through(make: MakeShard, work: Work, *, workers: int, retries: int = 2) -> None:
     """Make every missing shard of the plan on a Dask cluster, noting failures in the ledger.
 
-    Stops handing out shards when the run's STOP file appears; what is finished stays.
+    Hands out no more shards once the run's STOP file appears; what is finished stays.
+
+    Raises:
+        StopRequestedError: an operator asked to stop.
     """
     from hpc.cluster.dask import dask_cluster, run_shards
 
@@ -77,11 +81,17 @@ def work_through(make: MakeShard, work: Work, *, workers: int, retries: int = 2)
         make_and_record, make, str(work.run.root), stage, work.plan.id, work.attempt
     )
     progress = Progress(stage, total=len(work.plan.shards), done=len(work.plan.shards) - len(todo))
-    with dask_cluster(work.run.root / "dask", workers=workers) as client:
-        for task, outcome in run_shards(client, call, todo, window=2 * workers, retries=retries):
+    tasks = itertools.takewhile(lambda _: not work.run.stop_file.exists(), todo)
+    with dask_cluster(work.run.root / "dask", workers=min(workers, len(todo))) as client:
+        for task, outcome in run_shards(client, call, tasks, window=workers, retries=retries):
             if isinstance(outcome, BaseException):
                 _note_failure(work, task, outcome)
             progress.step(outcome)
+    if work.run.stop_file.exists():
+        raise StopRequestedError(
+            f"{stage} stopped with {progress.done} of {progress.total} shards done; go on with "
+            f"`sarhpc resume {work.run.root}`"
+        )
 
 
 def _note_failure(work: Work, task: ShardTask, error: BaseException) -> None:
