@@ -70,13 +70,13 @@ def dihedral_rcs(height_m: float, length_m: float) -> float:
     return 8 * math.pi * height_m**2 * length_m**2 / WAVELENGTH_M**2
 
 
-FACADE_DB = -6.0
+FACADE_DB = -8.0
 """Diffuse return of a facade against a roof, dB: it mirrors the wave away or into the dihedral."""
 WALL_LOSS_DB = -45.0
 """What is left of an ideal dihedral by rough walls, gaps and rough ground, dB."""
 WALL_LOBE_RAD = math.radians(11.0)
 """Angle off broadside at which the dihedral has lost a factor e."""
-WALL_FLOOR_DB = -22.0
+WALL_FLOOR_DB = -14.0
 """Return of a wall far off broadside, against broadside, dB."""
 
 

@@ -56,9 +56,9 @@ class TownStyle:
 
 
 STYLES = (
-    TownStyle(66, 44, 7.0, 16, 10, 5.0, 0.1, 0.0, 0.08, 0.1),
-    TownStyle(58, 38, 8.0, 13, 12, 8.5, 0.75, 0.05, 0.06, 0.45),
-    TownStyle(78, 56, 10.0, 26, 18, 8.0, 0.1, 0.6, 0.05, 0.75),
+    TownStyle(66, 44, 7.0, 16, 10, 4.5, 0.1, 0.0, 0.08, 0.1),
+    TownStyle(58, 38, 8.0, 13, 12, 7.0, 0.75, 0.05, 0.06, 0.45),
+    TownStyle(78, 56, 10.0, 26, 18, 6.5, 0.1, 0.6, 0.05, 0.75),
 )
 """Suburb, old centre, industrial estate."""
 
@@ -152,6 +152,8 @@ def _lay_streets(
     ground.label[dry & street] = ROAD
     for layer in (ground.canopy, ground.level_db):
         layer[dry] = 0
+    # Kerbs, cars and gutters: a street is a little brighter than a country road.
+    ground.level_db[dry & street] = 2.0
 
 
 def _gap(position: NDArray[np.float32], lines: list[float]) -> NDArray[np.float32]:

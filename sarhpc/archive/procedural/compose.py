@@ -144,7 +144,7 @@ def _trees(
     wood = threshold_mask(blobs(rng, ground, 38.0), share["forest"], ground.grid.inside)
     wood &= ~town | (ground.roof == 0)
     way = _near_way(ground)
-    grow_trees(rng, ground, wood & ~way, float(rng.uniform(4.5, 7.5)), float(rng.uniform(9, 17)))
+    grow_trees(rng, ground, wood & ~way, float(rng.uniform(4.5, 7.5)), float(rng.uniform(8, 15)))
     grow_trees(rng, ground, rows & ~way, 3.2, float(rng.uniform(4, 7)))
     scatter_trees(rng, ground, share["trees_ha"])
 

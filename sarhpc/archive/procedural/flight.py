@@ -43,6 +43,31 @@ class Pass:
     """Image to EPSG:2154: x = a col + b row + c, y = d col + e row + f."""
 
 
+def check(cfg: ProceduralConfig) -> None:
+    """Refuse settings that no scene can be simulated with.
+
+    Raises:
+        ConfigError: a setting is out of its range; the message names it.
+    """
+    ranges = {
+        "size_px": (32, 32768),
+        "pixel_m": (0.05, 20.0),
+        "scenes_per_line": (1, 1000),
+        "incidence_deg": (20.0, 70.0),
+        "incidence_spread_deg": (0.0, 10.0),
+        "altitude_m": (500.0, 1e6),
+        "looks": (1, 64),
+        "band_fraction": (0.1, 1.0),
+        "sidelobe_db": (15.0, 60.0),
+        "relief_m": (0.0, 8.0),
+        "reflown_fraction": (0.0, 1.0),
+    }
+    for name, (low, high) in ranges.items():
+        value = getattr(cfg, name)
+        if not low <= value <= high:
+            raise ConfigError(f"{name}={value} of the procedural archive: give {low} to {high}")
+
+
 def scene_ids(cfg: ProceduralConfig) -> list[str]:
     """Ids of every scene of the archive, flight line by flight line."""
     per_line = cfg.scenes_per_line
@@ -57,8 +82,9 @@ def acquisition(cfg: ProceduralConfig, scene_id: str) -> Pass:
     """Acquisition of one scene, from its id and the configuration alone.
 
     Raises:
-        ConfigError: the id does not belong to this archive.
+        ConfigError: the id does not belong to this archive, or a setting is out of range.
     """
+    check(cfg)
     match = _ID.match(scene_id)
     if match is None or int(match["seed"]) != cfg.seed:
         raise ConfigError(

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from scipy import signal
 
 from sarhpc.archive.procedural.backscatter import FACADE_DB, table
-from sarhpc.archive.procedural.config import FOREST, URBAN
+from sarhpc.archive.procedural.config import FOREST, URBAN, WATER
 from sarhpc.archive.procedural.ground import Ground
 from sarhpc.archive.procedural.noise import Field
 from sarhpc.archive.procedural.terrain import Grid
@@ -127,7 +127,10 @@ def project(ground: Ground, view: View, sigma0: Map) -> Projection:
 
 def _project_opaque(ground: Ground, canopy: Field, view: View, sigma0: Map) -> tuple[Map, Map, Map]:
     """Power, coverage and lit ground with `canopy` (H, W) as an opaque surface."""
-    height = np.maximum(ground.roof, canopy).astype(np.float64)
+    # Both borders of a roof stand at its full height: walls belong to the pixels beside it.
+    roof = ground.roof.copy()
+    np.maximum(roof[:, 1:], ground.roof[:, :-1], out=roof[:, 1:])
+    height = np.maximum(roof, canopy).astype(np.float64)
     nodes = surface_nodes(ground.grid, view, ground.terrain.astype(np.float64), height)
     facets, shown = _visible(nodes)
     label, wall = facet_labels(ground, canopy)
@@ -136,6 +139,8 @@ def _project_opaque(ground: Ground, canopy: Field, view: View, sigma0: Map) -> t
     power = own * _slope_law(label, flat, nodes) * shown / (ground.grid.pixel_m * np.cos(flat))
     power[wall] *= 10 ** (FACADE_DB / 10)
     cover = np.abs(facets.stop - facets.start)
+    # Water is level whatever the terrain model says beneath it.
+    power = np.where(label == WATER, own * cover, power)
     power, cover = _image(facets, (power, cover), label == FOREST, ground, flat)
     return power, cover, (nodes.psi >= np.maximum.accumulate(nodes.psi, axis=1)).astype(np.float64)
 

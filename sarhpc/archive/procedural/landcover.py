@@ -203,6 +203,9 @@ def fill_lake(rng: np.random.Generator, ground: Ground, share: float) -> Mask:
     ground.label[shore] = BARE
     ground.canopy[shore] = 0
     _flood(ground, water)
+    # Wind roughens one lake more than the next, and patches of it.
+    wind = np.float32(rng.uniform(-2.5, 2.5)) + smooth_noise(rng, noise.shape, 60.0)
+    ground.level_db[water] = wind[water]
     return water
 
 
