@@ -379,3 +379,20 @@ def test_a_configuration_that_cannot_be_carried_out_is_refused(change):
     archive = archive_of(one=array_reader(FIELD))
     with pytest.raises(ConfigError, match=next(iter(change))):
         plan_tiles(archive, replace(SMALL, **change), opener=archive.open)
+
+
+def test_a_scene_of_30_000_pixels_a_side_is_read_in_pieces():
+    pattern = np.tile(white_speckle((1, 30_000)), (2, 1))
+    pixels = np.lib.stride_tricks.as_strided(pattern, (30_000, 30_000), (0, 8))
+    valid = np.broadcast_to(True, pixels.shape)
+    reader = array_reader(pixels, valid=valid)
+    archive = archive_of(one=reader)
+    cfg = TileConfig(split=TRAIN, survey_mpx=1.0)
+    plan = plan_tiles(archive, cfg, opener=archive.open)
+    assert plan.counts["tiles"] == 33 * 33
+    [first, *_] = plan.shards
+    assert len(first["tiles"]) == 256
+    inputs = {**first, "tiles": first["tiles"][:4]}
+    assert len(list(tile_shard(0, inputs, archive, cfg, opener=archive.open).samples)) == 4
+    sizes = [(rows[1] - rows[0]) * (cols[1] - cols[0]) for rows, cols in reader.reads]
+    assert max(sizes) * 8 < 40e6
