@@ -1,0 +1,144 @@
+"""The whole line from the command line, on real components of tiny size."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from line_runs import make_tiny_model, seal_export, shard_digests, tiny_run
+
+from hpc.run.pipeline import run_stage
+from hpc.run.rundir import RunDir
+from sarhpc.shards.reader import read_shard
+from sarhpc.stages.registry import load_run_config, stage_named
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tiny_model(tmp_path_factory.mktemp("model"))
+
+
+def sarhpc(*words: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "sarhpc.cli", *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=560)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, model: Path) -> RunDir:
+    """A run brought to its end by `sarhpc run --wait`, one job per stage, two training ranks."""
+    run = tiny_run(
+        tmp_path_factory.mktemp("line") / "run",
+        model,
+        [f"compare.models={{tiny: {model}}}", "compare.images=4"],
+    )
+    done = sarhpc("run", run.root, "--wait", "--executor", "local")
+    assert done.returncode == 0, done.stderr[-6000:]
+    return run
+
+
+@pytest.mark.slow
+def test_the_line_ends_with_report_corpus_and_a_model_that_loads(finished: RunDir) -> None:
+    status = json.loads(sarhpc("status", finished.root, "--json").stdout)
+    assert {stage["state"] for stage in status["stages"]} == {"COMPLETE"}
+    report = json.loads((finished.root / "report.json").read_text())
+    assert set(report["evaluation"]["sets"]) == {"real", "this run", "tiny"}
+    assert [line["name"] for line in report["stages"]][:3] == ["simulate", "tile", "caption"]
+    assert "data:image/png" in (finished.root / "report.html").read_text()
+    shards = sorted((finished.root / "data" / "synthetic").glob("*.tar"))
+    samples = [sample for shard in shards for sample in read_shard(shard)]
+    assert len(samples) == 24
+    for sample in samples:
+        assert sample.meta["synthetic"] is True
+        assert not {"crs", "affine", "footprint"} & sample.meta.keys()
+        assert sample.meta["prompt"].startswith("A SAR image of")
+
+
+@pytest.mark.slow
+def test_a_finished_run_has_nothing_to_do_and_verifies(finished: RunDir) -> None:
+    again = sarhpc("resume", finished.root)
+    assert (again.returncode, again.stdout) == (0, "nothing to do: every stage is sealed\n")
+    verified = sarhpc("verify", finished.root, "--deep")
+    assert verified.returncode == 0, verified.stdout
+    assert verified.stdout.endswith(" 0 wrong\n")
+
+
+@pytest.mark.slow
+def test_a_flipped_bit_is_found(finished: RunDir) -> None:
+    shard = min((finished.root / "data" / "samples").rglob("*.tar"))
+    whole = shard.read_bytes()
+    try:
+        shard.write_bytes(whole[:-700] + bytes([whole[-700] ^ 1]) + whole[-699:])
+        assert sarhpc("verify", finished.root).returncode == 0
+        deep = sarhpc("verify", finished.root, "--deep")
+        assert deep.returncode == 4
+        assert "SHA-256 differs" in deep.stdout
+        shard.write_bytes(whole[:-10])
+        assert sarhpc("verify", finished.root).returncode == 4
+    finally:
+        shard.write_bytes(whole)
+
+
+@pytest.mark.slow
+def test_other_values_on_a_frozen_run_are_refused(finished: RunDir) -> None:
+    done = sarhpc("run", finished.root, "train.lr_unet=1")
+    assert done.returncode == 2
+    assert "frozen" in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ["tile", "generate"])
+def test_one_and_two_workers_make_the_same_bytes(tmp_path: Path, model: Path, stage: str) -> None:
+    digests = []
+    for workers in (1, 2):
+        words = [
+            f"cluster.workers={workers}",
+            "generate.prompts=[a lake,a field]",
+            "generate.images=8",
+        ]
+        run = tiny_run(tmp_path / str(workers), model, words)
+        if stage == "tile":
+            run_stage(run, stage_named(load_run_config(run), "simulate"))
+        else:
+            seal_export(run, model)
+        run_stage(run, stage_named(load_run_config(run), stage))
+        digests.append(shard_digests(run, stage))
+    assert digests[0] == digests[1]
+    assert len(digests[0]) >= 4
+
+
+def test_a_stage_without_its_upstream_names_the_next_command(tmp_path: Path, model: Path) -> None:
+    run = tiny_run(tmp_path / "run", model)
+    done = sarhpc("caption", run.root)
+    assert done.returncode == 5
+    assert f"sarhpc tile {run.root}" in done.stderr
+
+
+def test_stop_is_sticky_until_resume(tmp_path: Path, model: Path) -> None:
+    run = tiny_run(tmp_path / "run", model)
+    assert sarhpc("stop", run.root).returncode == 0
+    stopped = sarhpc("simulate", run.root, "--executor", "debug")
+    assert stopped.returncode == 0
+    assert not run.ledger("simulate").sealed
+    assert "sarhpc resume" in sarhpc("status", run.root).stdout
+
+
+def test_unknown_keys_and_missing_files_exit_2(tmp_path: Path) -> None:
+    done = sarhpc("init", tmp_path / "run", "--config", "configs/demo.yaml", "tile.tile_pixels=9")
+    assert done.returncode == 2
+    assert "tile.tile_px" in done.stderr
+    assert not (tmp_path / "run").exists()
+    assert sarhpc("status", tmp_path / "none").returncode == 2
+
+
+def test_shipped_configurations_are_valid() -> None:
+    from hpc.config import load
+    from sarhpc.stages.config import RunConfig
+
+    folder = Path(__file__).resolve().parents[2] / "configs"
+    runs = [p for p in sorted(folder.rglob("*.yaml")) if p.name not in ("vae.yaml", "bundle.yaml")]
+    assert len(runs) >= 4
+    for path in runs:
+        load(RunConfig, path)
