@@ -116,6 +116,23 @@ def test_two_sittings_are_the_same_training_as_one(pool: TilePool, tmp_path: Pat
     assert any("adversarial" in line for line in lines)
 
 
+def test_a_held_encoder_is_the_averaged_one_and_the_decoder_goes_on(
+    pool: TilePool, tmp_path: Path
+) -> None:
+    cfg = replace(TINY, steps=8, encoder_steps=4, save_every=4)
+
+    def train(until: int) -> tuple[TrainingState, dict[str, torch.Tensor]]:
+        state = train_autoencoder(cfg, pool, tmp_path, log=lambda _: None, until=until)
+        return state, {key: value.clone() for key, value in state.average.state_dict().items()}
+
+    _, held = train(4)
+    state, final = train(8)
+    encoder = [key for key in held if key.startswith(("encoder.", "quant_conv."))]
+    assert all(torch.equal(held[key], final[key]) for key in encoder)
+    assert all(torch.equal(state.model.state_dict()[key], held[key]) for key in encoder)
+    assert any(not torch.equal(held[key], final[key]) for key in held if "decoder" in key)
+
+
 def test_the_stage_publishes_a_model_with_its_report(pool: TilePool, tmp_path: Path) -> None:
     cfg = replace(TINY, steps=4, final_fraction=0.0)
     path = run_autoencoder(cfg, pool, pool, tmp_path, log=lambda _: None)
