@@ -8,7 +8,6 @@ import numpy as np
 
 from hpc.errors import ConfigError
 from sarhpc.archive.procedural.backscatter import table, trihedral_rcs
-from sarhpc.archive.procedural.buildings import build_farms, build_town
 from sarhpc.archive.procedural.config import (
     FOREST,
     LABELS,
@@ -33,6 +32,7 @@ from sarhpc.archive.procedural.landcover import (
 )
 from sarhpc.archive.procedural.streams import stream
 from sarhpc.archive.procedural.terrain import AZIMUTH_MARGIN, Grid, terrain_height
+from sarhpc.archive.procedural.town import build_farms, build_town
 from sarhpc.archive.procedural.vegetation import grow_trees, scatter_trees
 
 TRIHEDRAL_SIDE_M = 0.5

@@ -43,6 +43,8 @@ def photograph(
     """
     shape = ground.grid.shape
     surface = ground.terrain + np.maximum(ground.canopy, ground.roof)
+    leaves = smooth_noise(rng, shape, 0.6 / ground.grid.pixel_m)
+    surface = surface + np.where(ground.label == FOREST, np.float32(0.3) * leaves, 0)
     light = _light(surface, ground.grid.pixel_m, sun, heading_deg)
     grain = _grain(rng, ground)
     low = np.array([_COLOURS[name][0] for name in LABELS], dtype=np.float32)

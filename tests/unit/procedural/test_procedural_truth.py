@@ -15,8 +15,9 @@ from sarhpc.archive.procedural.config import (
     WATER,
     ProceduralConfig,
 )
+from sarhpc.archive.procedural.phrases import NOUNS, vocabulary
 from sarhpc.archive.procedural.simulate import scene_ids, simulate_scene
-from sarhpc.archive.procedural.truth import NOUNS, Truth, describe, dominant_class, vocabulary
+from sarhpc.archive.procedural.truth import Truth, describe, dominant_class
 
 WORDS = {
     "water": {"lake", "water", "river"},
