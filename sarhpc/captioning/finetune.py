@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -25,8 +25,11 @@ from sarhpc.captioning.tokenizer import train_bert_tokenizer
 REPORT = "caption_train.json"
 """File beside the weights: configuration, metrics before and after, example captions."""
 
+T = TypeVar("T")
+
 _DTYPES = {"float32": torch.float32, "float16": torch.float16}
 _EXAMPLES = 8
+_SHOWN = 4
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,7 @@ def train_captioner(cfg: CaptionTrainConfig, out: Path, metrics: Path) -> Captio
             "give at least one set, and float32 or float16."
         )
     train, val = open_sets(cfg.train), open_sets(cfg.val)
+    judged = spread(val, cfg.eval_images)
     metrics.parent.mkdir(parents=True, exist_ok=True)
     with cpu_threads(cfg.threads), metrics.open("a", buffering=1) as file:
 
@@ -65,10 +69,10 @@ def train_captioner(cfg: CaptionTrainConfig, out: Path, metrics: Path) -> Captio
 
         blip = _start(cfg, train)
         log({"event": "start", "train_images": len(train), "val_images": len(val)})
-        before, _ = evaluate_captions(blip, val[: cfg.eval_images], cfg)
+        before, _ = evaluate_captions(blip, judged, cfg)
         log({"event": "before", **before})
         fit(blip, train, val, cfg, log)
-        result = _publish(blip, val, cfg, out, before)
+        result = _publish(blip, judged, cfg, out, before)
         log({"event": "after", **result.after})
     return result
 
@@ -138,13 +142,13 @@ def caption_loss(blip: Blip, batch: Batch, label_smoothing: float = 0.0) -> torc
 def _validate(blip: Blip, val: Sequence[CaptionedImage], cfg: CaptionTrainConfig) -> dict[str, Any]:
     """Validation loss on the first captions, and what the model says of the first images."""
     blip.model.eval()
-    images = val[: cfg.val_images]
+    images = spread(val, cfg.val_images)
     total = 0.0
     with torch.no_grad():
         for part in _chunks(images, cfg.batch):
             batch = collate(blip, [(image.read(), image.captions[0]) for image in part], cfg)
             total += caption_loss(blip, batch).item() * len(part)
-    shown = [image.read() for image in val[:4]]
+    shown = [image.read() for image in spread(val, _SHOWN)]
     captioner = _captioner(blip, cfg)
     return {"val_loss": total / len(images), "val_captions": captioner.caption(shown)}
 
@@ -176,7 +180,7 @@ def _captioner(blip: Blip, cfg: CaptionTrainConfig) -> BlipCaptioner:
 
 def _publish(
     blip: Blip,
-    val: Sequence[CaptionedImage],
+    images: Sequence[CaptionedImage],
     cfg: CaptionTrainConfig,
     out: Path,
     before: dict[str, float],
@@ -184,17 +188,22 @@ def _publish(
     """Publish the folder, and measure what was published: weights as rounded to `save_dtype`."""
     with publishing_directory(out) as folder:
         blip.save(folder, _DTYPES[cfg.save_dtype])
-        images = val[: cfg.eval_images]
         after, said = evaluate_captions(load_blip(folder, str(blip.device)), images, cfg)
         examples = [
             {"name": image.name, "references": list(image.captions), "caption": caption}
-            for image, caption in list(zip(images, said, strict=True))[:_EXAMPLES]
+            for image, caption in spread(list(zip(images, said, strict=True)), _EXAMPLES)
         ]
         result = CaptionTrainResult(cfg.steps, before, after, examples)
         parameters = sum(p.numel() for p in blip.model.parameters())
         report = {**asdict(result), "parameters": parameters, "config": asdict(cfg)}
         publish_json(folder / REPORT, report)
     return result
+
+
+def spread(items: Sequence[T], count: int) -> list[T]:
+    """At most `count` of `items`, evenly from first to last: sets are ordered by scene or class."""
+    count = min(count, len(items))
+    return [items[(2 * number + 1) * len(items) // (2 * count)] for number in range(count)]
 
 
 def _chunks(images: Sequence[CaptionedImage], size: int) -> Iterator[Sequence[CaptionedImage]]:

@@ -16,7 +16,7 @@ from sarhpc.captioning.blip import load_blip
 from sarhpc.captioning.build import new_blip
 from sarhpc.captioning.config import CaptionTrainConfig
 from sarhpc.captioning.datasets import open_sets
-from sarhpc.captioning.finetune import REPORT, caption_loss, train_captioner
+from sarhpc.captioning.finetune import REPORT, caption_loss, spread, train_captioner
 from sarhpc.captioning.schedule import warmup_cosine
 from sarhpc.captioning.tokenizer import train_bert_tokenizer
 
@@ -132,6 +132,13 @@ def test_the_loss_counts_the_caption_alone(
         },
     )
     assert torch.allclose(caption_loss(blip, alone), caption_loss(blip, padded), rtol=1e-5)
+
+
+def test_images_that_are_judged_come_evenly_from_the_whole_set() -> None:
+    assert spread(range(100), 4) == [12, 37, 62, 87]
+    assert spread(range(3), 8) == [0, 1, 2]
+    assert spread(range(7), 7) == list(range(7))
+    assert spread(range(7), 0) == spread([], 3) == []
 
 
 def test_the_learning_rate_rises_then_falls_to_zero() -> None:
