@@ -47,7 +47,8 @@ STYLES = (
 def build_town(rng: np.random.Generator, ground: Ground, area: Mask) -> None:
     """Build streets and blocks over `area` (H, W); buildings enter the object list."""
     style = STYLES[rng.choice(len(STYLES), p=(0.45, 0.35, 0.2))]
-    angle = float(rng.uniform(0, math.pi / 2))
+    # Houses stand along one of the two street directions: a quarter turn would bias azimuth.
+    angle = float(rng.uniform(0, math.pi))
     frame = _Frame.around(ground, angle)
     lines_u = _street_lines(rng, frame.low[0], frame.high[0], style.block_u)
     lines_v = _street_lines(rng, frame.low[1], frame.high[1], style.block_v)
