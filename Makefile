@@ -52,6 +52,18 @@ format: setup
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# Each prints its figures and the ratio to its peers, measured in one run.
+bench: bench-data bench-shards bench-step
+
+bench-data: setup
+	$(BIN)/python tools/bench_tiling.py
+
+bench-shards: setup
+	$(BIN)/python tools/bench_shards.py
+
+bench-step: setup
+	$(BIN)/python tools/bench_step.py
+
 clean:
 	@echo "removing caches only; runs and data are yours to delete"
 	rm -rf .mypy_cache .ruff_cache .pytest_cache

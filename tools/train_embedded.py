@@ -25,16 +25,16 @@ ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / "build" / "embedded"
 CONFIGS = ROOT / "configs" / "embedded"
 EMBEDDED = ROOT / "sarhpc" / "embedded"
-HELD_OUT_EVERY = 10
+HELD_OUT_EVERY = 6
 
 
 def pool() -> None:
-    """Optical and SAR pictures of whole scenes, every tenth of them held out."""
+    """Optical and SAR pictures of whole scenes, every sixth of them held out."""
     from sarhpc.archive.procedural.config import ProceduralConfig
     from sarhpc.archive.procedural.flight import scene_ids
     from sarhpc.archive.procedural.simulate import simulate_scene
 
-    settings = ProceduralConfig(seed=4711, scenes=90, size_px=512, scenes_per_line=2)
+    settings = ProceduralConfig(seed=4711, scenes=96, size_px=640, incidence_spread_deg=8.0)
     for number, scene in enumerate(scene_ids(settings)):
         folder = BUILD / "tiles" / ("val" if number % HELD_OUT_EVERY == 0 else "train")
         folder.mkdir(parents=True, exist_ok=True)

@@ -45,9 +45,10 @@ def run_autoencoder(
 ) -> Path:
     """Train on `pool` and return `folder/vae`, the best model by its floor on `held_out`.
 
-    `vae/report.json` holds the floor, and beside it the distance of one half of the held-out crops
-    from the other. `folder` keeps the checkpoint and a panel of reconstructions of each. Called
-    again, it goes on where it was.
+    Where the encoder is held from some step on, only models after that step count, so that all
+    that were published share their latents. `vae/report.json` holds the floor, and beside it the
+    distance of one half of the held-out crops from the other. `folder` keeps the checkpoint and a
+    panel of reconstructions of each. Called again, it goes on where it was.
 
     Raises:
         NumericalError: the loss is not finite.
@@ -62,7 +63,8 @@ def run_autoencoder(
         numbers = assess(originals, decoded)
         numbers["scaling_factor"] = set_scaling_factor(model, _inputs([*optical, *sar]))
         publish_bytes(folder / f"panel_{state.step:06d}.png", panel(originals, decoded))
-        if best.improved_by(numbers):
+        final = cfg.encoder_steps is None or state.step > cfg.encoder_steps
+        if final and best.improved_by(numbers):
             real = fidelity.compare(sar[::2], sar[1::2])
             report = {**numbers, "real_versus_real": real, "step": state.step, "crops": CROPS}
             _publish(folder / "vae", model, {**report, "config": asdict(cfg)})
