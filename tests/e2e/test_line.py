@@ -44,7 +44,7 @@ def test_the_line_ends_with_report_corpus_and_a_model_that_loads(finished: RunDi
     status = json.loads(sarhpc("status", finished.root, "--json").stdout)
     assert {stage["state"] for stage in status["stages"]} == {"COMPLETE"}
     report = json.loads((finished.root / "report.json").read_text())
-    assert set(report["evaluation"]["sets"]) == {"real", "this run", "tiny"}
+    assert set(report["evaluation"]["sets"]) == {"real", "this run", "tiny", "autoencoder"}
     assert [line["name"] for line in report["stages"]][:3] == ["simulate", "tile", "caption"]
     assert "data:image/png" in (finished.root / "report.html").read_text()
     shards = sorted((finished.root / "data" / "synthetic").glob("*.tar"))
