@@ -195,9 +195,18 @@ def _publish(
         ]
         result = CaptionTrainResult(cfg.steps, before, after, examples)
         parameters = sum(p.numel() for p in blip.model.parameters())
-        report = {**asdict(result), "parameters": parameters, "config": asdict(cfg)}
+        report = {**asdict(result), "parameters": parameters, "config": _portable(cfg)}
         publish_json(folder / REPORT, report)
     return result
+
+
+def _portable(cfg: CaptionTrainConfig) -> dict[str, Any]:
+    """`cfg` without folders: the report travels with the model, where they mean nothing."""
+    told = asdict(cfg)
+    for entry in (*told["train"], *told["val"]):
+        del entry["path"], entry["images"]
+    told["base_model"] = cfg.base_model and Path(cfg.base_model).name
+    return told
 
 
 def spread(items: Sequence[T], count: int) -> list[T]:

@@ -34,6 +34,12 @@ def test_training_makes_held_out_captions_right(ground_blip: Path) -> None:
     assert report["config"]["new"]["image_px"] == 32
 
 
+def test_the_report_names_no_folder_of_the_machine(ground_blip: Path, ground_shards: Path) -> None:
+    text = (ground_blip / REPORT).read_text()
+    assert str(ground_shards) not in text
+    assert str(ground_blip.parent) not in text
+
+
 def test_progress_is_logged_with_validation_loss_and_captions(ground_blip: Path) -> None:
     log = rows(ground_blip.parent / "metrics.jsonl")
     losses = [row["loss"] for row in log if "loss" in row]
