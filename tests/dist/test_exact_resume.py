@@ -43,18 +43,20 @@ def run_with_kill(
     base: Path, folder: Path, faults: dict[int, str], steps: int, every: int, **changes: Any
 ) -> tuple[Job, Job]:
     """The jobs of an undisturbed training and of one that was killed and resumed."""
+    patience_s = max(400.0, 20.0 * steps)
     changes |= {"max_steps": steps, "epochs": 1000}
     whole = Job(base, folder / "whole", tiny_config(**changes))
-    assert train_ranks(whole) == [0, 0]
+    assert train_ranks(whole, timeout_s=patience_s) == [0, 0]
 
     rhythm = tiny_config(checkpoint_every_steps=every, **changes)
-    codes = train_ranks(Job(base, folder / "killed", rhythm, faults=faults))
+    killed = Job(base, folder / "killed", rhythm, faults=faults)
+    codes = train_ranks(killed, timeout_s=patience_s)
     assert KILL in codes
     assert None not in codes, "a surviving rank hung instead of ending"
     assert 0 not in codes
     resumed = Job(base, folder / "killed", rhythm, attempt=2)
     assert not step_folder(resumed, steps).exists()
-    assert train_ranks(resumed) == [0, 0]
+    assert train_ranks(resumed, timeout_s=patience_s) == [0, 0]
     return whole, resumed
 
 
@@ -87,6 +89,7 @@ def test_three_steps_kill_and_three_more_equal_six(
 
 
 @pytest.mark.long
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("stage", [1, 2, 3])
 def test_twenty_steps_kill_and_twenty_more_equal_forty(
     tiny_bundle: Path, tmp_path: Path, stage: int

@@ -167,7 +167,7 @@ def start(job: Job, world: int = 2, target: Callable[..., None] = rank_main) -> 
     return processes
 
 
-def finish(processes: Sequence[BaseProcess], timeout_s: float = 240) -> list[int | None]:
+def finish(processes: Sequence[BaseProcess], timeout_s: float = 400) -> list[int | None]:
     """Exit codes of all ranks; -9 is a SIGKILL. Ranks that hang are killed and give None."""
     end = time.monotonic() + timeout_s
     codes: list[int | None] = []
@@ -180,9 +180,9 @@ def finish(processes: Sequence[BaseProcess], timeout_s: float = 240) -> list[int
     return codes
 
 
-def train_ranks(job: Job, world: int = 2) -> list[int | None]:
+def train_ranks(job: Job, world: int = 2, timeout_s: float = 400) -> list[int | None]:
     """Exit codes of a job's ranks."""
-    return finish(start(job, world))
+    return finish(start(job, world), timeout_s)
 
 
 def step_folder(job: Job, step: int) -> Path:
