@@ -115,8 +115,8 @@ def train_captioner(work: Work) -> Made:
         own = str(data_root(run, config) / "tiles")
         settings = dataclasses.replace(
             settings,
-            train=[CaptionSetConfig(path=f"{own}/train")],
-            val=[CaptionSetConfig(path=f"{own}/val", split="val")],
+            train=[CaptionSetConfig(path=own)],
+            val=[CaptionSetConfig(path=own, split="val")],
         )
     if settings.base_model is not None:
         settings = dataclasses.replace(settings, base_model=model_folder(settings.base_model))
