@@ -164,7 +164,7 @@ class Submission:
             return
         for number, patience_s in (
             (signal.SIGTERM, grace_s),
-            (signal.SIGINT, 5),
+            (signal.SIGINT, 20),
             (signal.SIGKILL, 5),
         ):
             if self._job.done():

@@ -52,7 +52,7 @@ def await_file(path: Path) -> str:
 
 
 def await_death(pid: int) -> None:
-    until = time.monotonic() + 20
+    until = time.monotonic() + 60
     while Path(f"/proc/{pid}").exists():
         # A container's process 1 may be slow to reap: a zombie is dead.
         stat = Path(f"/proc/{pid}/stat").read_text()
