@@ -94,8 +94,9 @@ def _train(work: Work, cfg: TrainConfig, ranks: Ranks) -> Path:
         around = Surroundings(folder, store, stop, communicator)
         result = train(cfg, Path(cfg.base_model), samples, ranks, around)
     if not result.finished or result.checkpoint is None:
+        reason = result.reason.name if result.reason else "no reason given"
         raise StopRequestedError(
-            f"training saved step {result.step} and stopped ({result.reason}); "
+            f"training saved step {result.step} and stopped ({reason}); "
             f"go on with `sarhpc resume {run.root}`"
         )
     return result.checkpoint
