@@ -8,6 +8,7 @@ A message says what happened, where, and what to do next.
 
 from __future__ import annotations
 
+import errno
 from typing import ClassVar
 
 
@@ -67,3 +68,19 @@ class StopRequestedError(HpcError):
     """
 
     exit_code: ClassVar[int] = 0
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whether the system refused a write for want of space or quota."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+def exit_code_of(error: BaseException) -> int:
+    """The exit code a command ends with when `error` ends it; 128 and more for interruptions."""
+    if isinstance(error, HpcError):
+        return error.exit_code
+    if isinstance(error, KeyboardInterrupt):
+        return 130
+    if isinstance(error, SystemExit) and isinstance(error.code, int):
+        return error.code
+    return TransientError.exit_code if is_disk_full(error) else 1

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from hpc.errors import HpcError, TransientError
+from hpc.errors import HpcError, TransientError, is_disk_full
 
 _sequence = itertools.count()
 _passages: dict[str, int] = {}
@@ -84,9 +84,9 @@ def publishing(target: Path) -> Iterator[IO[bytes]]:
     Raises:
         TransientError: the disk or a quota is full; nothing was published.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_path(target)
     try:
+        target.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as file:
             fault("publish.after_open")
             yield file
@@ -99,12 +99,16 @@ def publishing(target: Path) -> Iterator[IO[bytes]]:
         fsync_directory(target.parent)
     except BaseException as error:
         temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise TransientError(
-                f"no space left while writing {target}; nothing was published there. "
-                "Free space or raise the quota, then resume."
-            ) from error
+        if is_disk_full(error):
+            raise _no_space(target) from error
         raise
+
+
+def _no_space(target: Path) -> TransientError:
+    return TransientError(
+        f"no space left while writing {target}; nothing was published there. "
+        "Free space or raise the quota, then resume."
+    )
 
 
 def publish_bytes(target: Path, data: bytes) -> Digest:
@@ -130,15 +134,20 @@ def publishing_directory(target: Path) -> Iterator[Path]:
 
     An existing `target` is moved aside first and removed after, so that a reader finds the old
     directory, for a moment none, or the new one, never a mixture.
+
+    Raises:
+        TransientError: the disk or a quota is full; nothing was published.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
     staging = temporary_path(target)
-    staging.mkdir()
     try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        staging.mkdir()
         yield staging
         commit_directory(staging, target)
-    except BaseException:
+    except BaseException as error:
         shutil.rmtree(staging, ignore_errors=True)
+        if is_disk_full(error):
+            raise _no_space(target) from error
         raise
 
 
@@ -173,10 +182,18 @@ def sweep_temporaries(directory: Path, older_than_s: float) -> list[Path]:
     limit = time.time() - older_than_s
     swept = []
     for path in sorted(directory.glob(".*.tmp")):
-        if path.stat().st_mtime <= limit:
+        if (written := _modified(path)) is not None and written <= limit:
             if path.is_dir():
                 shutil.rmtree(path, ignore_errors=True)
             else:
                 path.unlink(missing_ok=True)
             swept.append(path)
     return swept
+
+
+def _modified(path: Path) -> float | None:
+    """Time of the last change, s; None when a live writer has renamed it away meanwhile."""
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return None
