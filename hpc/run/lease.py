@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
+import secrets
 import socket
 import threading
 import time
@@ -21,6 +23,8 @@ from hpc.errors import RunInUseError
 
 TOUCH_S = 10.0
 STALE_S = 120.0
+
+log = logging.getLogger(__name__)
 
 
 @contextlib.contextmanager
@@ -34,15 +38,15 @@ def lease(path: Path) -> Iterator[None]:
     identity = json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "born": _born()})
     _acquire(path, identity)
     ended = threading.Event()
-    keeper = threading.Thread(target=_touch, args=(path, ended), daemon=True)
+    keeper = threading.Thread(target=_touch, args=(path, identity, ended), daemon=True)
     keeper.start()
     try:
         yield
     finally:
         ended.set()
         keeper.join()
-        if path.exists() and path.read_text() == identity:
-            path.unlink()
+        if _text(path) == identity:
+            path.unlink(missing_ok=True)
 
 
 def _born(pid: int | None = None) -> float | None:
@@ -61,18 +65,46 @@ def _acquire(path: Path, identity: str) -> None:
         try:
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         except FileExistsError:
+            seen = _text(path)
             holder = live_holder(path)
             if holder is not None:
                 raise RunInUseError(
                     f"{path.parent} is in use by {holder}; wait for it, look at it with "
                     "`sarhpc status`, or cancel it"
                 ) from None
-            path.unlink(missing_ok=True)
+            _remove_stale(path, seen)
             continue
-        with os.fdopen(descriptor, "w") as file:
-            file.write(identity)
+        try:
+            with os.fdopen(descriptor, "w") as file:
+                file.write(identity)
+        except OSError:
+            path.unlink(missing_ok=True)
+            raise
         return
     raise RunInUseError(f"{path} is contested by several starting processes; try again")
+
+
+def _remove_stale(path: Path, seen: str | None) -> None:
+    """Take the stale lease away; put it back when it is another one by now.
+
+    Two processes that find the same stale lease would else remove each other's new one.
+    """
+    aside = path.with_name(f"{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
+    try:
+        os.replace(path, aside)
+    except FileNotFoundError:
+        return
+    if _text(aside) != seen:
+        with contextlib.suppress(FileExistsError):
+            os.link(aside, path)
+    aside.unlink(missing_ok=True)
+
+
+def _text(path: Path) -> str | None:
+    try:
+        return path.read_text()
+    except FileNotFoundError:
+        return None
 
 
 def live_holder(path: Path) -> str | None:
@@ -95,8 +127,13 @@ def live_holder(path: Path) -> str | None:
     return f"process {holder['pid']} on {holder['host']}" if alive else None
 
 
-def _touch(path: Path, ended: threading.Event) -> None:
+def _touch(path: Path, identity: str, ended: threading.Event) -> None:
     while not ended.wait(TOUCH_S):
-        if not path.exists():
-            return
-        os.utime(path)
+        try:
+            if path.read_text() != identity:
+                log.error("lease=%s was taken over by another process: %s", path, _text(path))
+                return
+            os.utime(path)
+        except OSError as error:
+            # A file system that is away for a moment must not end the heartbeat for good.
+            log.warning("lease=%s cannot be touched: %s", path, error)
