@@ -15,10 +15,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from hpc.errors import IncompleteError, VerificationError
-from hpc.publish import publish_json, publish_text
+from hpc.publish import publish_json, publish_text, sweep_temporaries
 from hpc.run.plan import Plan, ShardTask
 
 RECORD_SCHEMA = "sarhpc.shard/1"
+LITTER_AGE_S = 3600.0
 
 
 @dataclass(frozen=True)
@@ -82,32 +83,46 @@ class Ledger:
 
     def fail(self, failure: Failure) -> None:
         """Note a failed try; the shard stays missing and the next attempt takes it again."""
-        before = self.failures().get(failure.shard)
+        before = _read_failure(self._failure_path(failure.shard))
         tries = failure.tries + (before.tries if before else 0)
         document = dataclasses.asdict(dataclasses.replace(failure, tries=tries))
         publish_json(self._failure_path(failure.shard), document)
 
     def records(self) -> dict[str, Record]:
         """Every record by shard id, in order."""
+        if not self.sealed:
+            try:
+                paths = sorted((self.directory / "records").glob("*/[0-9]*.json"))
+                found = [_parse_record(path.read_text(), path) for path in paths]
+            except FileNotFoundError:
+                # Sealing removes the records; a reader that came just before finds the manifest.
+                if not self.sealed:
+                    raise
         if self.sealed:
             lines = self.manifest.read_text().splitlines()
             found = [_parse_record(line, self.manifest) for line in lines]
-        else:
-            paths = sorted((self.directory / "records").glob("*/[0-9]*.json"))
-            found = [_parse_record(path.read_text(), path) for path in paths]
         return {record.shard: record for record in found}
+
+    def totals(self) -> tuple[int, int, int]:
+        """Shards, samples and samples left out of a sealed stage; fast on 10,000 shards."""
+        try:
+            rows = [json.loads(line) for line in self.manifest.read_text().splitlines()]
+            rejected = sum(sum(row["rejected"].values()) for row in rows)
+            return len(rows), sum(row["samples"] for row in rows), rejected
+        except (ValueError, KeyError, TypeError) as error:
+            raise VerificationError(f"{self.manifest} is not a manifest: {error!r}") from error
 
     def failures(self) -> dict[str, Failure]:
         """The last failure of each shard that has no record yet."""
         paths = sorted((self.directory / "failed").glob("[0-9]*.json"))
-        failures = [Failure(**json.loads(path.read_text())) for path in paths]
-        return {failure.shard: failure for failure in failures}
+        recorded = self.recorded_ids() if paths else set()
+        read = (_read_failure(path) for path in paths if path.stem not in recorded)
+        return {failure.shard: failure for failure in read if failure is not None}
 
     def recorded_ids(self) -> set[str]:
         """Ids with a record; reads names only, so that status stays fast on 10,000 shards."""
-        if self.sealed:
-            return set(self.records())
-        return {path.stem for path in (self.directory / "records").glob("*/[0-9]*.json")}
+        found = {path.stem for path in (self.directory / "records").glob("*/[0-9]*.json")}
+        return set(self.records()) if self.sealed else found
 
     def missing(self, plan: Plan) -> list[ShardTask]:
         """Shards of `plan` without a record, in plan order."""
@@ -122,6 +137,7 @@ class Ledger:
             VerificationError: a record belongs to another plan.
         """
         if self.sealed:
+            self._clear()
             return self.manifest
         missing = self.missing(plan)
         if missing:
@@ -138,8 +154,22 @@ class Ledger:
                 )
         publish_text(self.manifest, _manifest_text(records[s.id] for s in plan.shards))
         # The manifest holds every record from here on: a crash between these lines loses nothing.
-        shutil.rmtree(self.directory / "records", ignore_errors=True)
+        self._clear()
         return self.manifest
+
+    def _clear(self) -> None:
+        """Remove what the manifest replaces, and what killed writers left."""
+        shutil.rmtree(self.directory / "records", ignore_errors=True)
+        for folder in (self.directory, self.directory / "failed"):
+            sweep_temporaries(folder, LITTER_AGE_S)
+
+
+def _read_failure(path: Path) -> Failure | None:
+    """The failure noted at `path`; None when there is none (any more)."""
+    try:
+        return Failure(**json.loads(path.read_text()))
+    except FileNotFoundError:
+        return None
 
 
 def _manifest_text(records: Iterable[Record]) -> str:

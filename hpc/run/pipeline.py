@@ -6,14 +6,17 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from hpc.errors import HpcError, IncompleteError
-from hpc.run.attempts import begin_attempt, end_attempt
+from hpc.errors import DataError, IncompleteError, TransientError, exit_code_of
+from hpc.run.attempts import begin_attempt, end_attempt, last_trouble, read_attempts
 from hpc.run.lease import lease, live_holder
 from hpc.run.ledger import Ledger
-from hpc.run.plan import Plan, publish_plan, read_plan
+from hpc.run.plan import Plan, planned_shards, publish_plan, read_plan
 from hpc.run.rundir import RunDir
 
 log = logging.getLogger(__name__)
+
+READ_AT_A_GLANCE = 1000
+"""Most single records that `stage_state` reads; on a shared file system each costs a round trip."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +56,9 @@ def run_stage(run: RunDir, stage: Stage, rank: int = 0, force: bool = False) -> 
 
     Raises:
         IncompleteError: an upstream stage is not sealed, or shards failed in this attempt.
+        TransientError: every failed shard failed for a passing reason, such as a full disk.
         RunInUseError: another live process works on this stage.
-        FingerprintMismatchError: the plan standing differs from the one planned now.
+        DataError: there is nothing to plan.
     """
     require_upstream(run, stage)
     ledger = run.ledger(stage.name)
@@ -87,15 +91,35 @@ def require_upstream(run: RunDir, stage: Stage) -> None:
 def standing_plan(run: RunDir, stage: Stage) -> Plan:
     """The published plan of `stage`, made now if there is none.
 
-    A published plan stands as it is: planning again could read inputs that changed since.
+    A published plan stands as it is: planning again could read inputs that changed since. An
+    empty one is never published, so that mended inputs can still be planned.
+
+    Raises:
+        DataError: the plan has no shards; names what was left out and why.
     """
     path = run.plan_file(stage.name)
     if not path.exists():
-        publish_plan(stage.plan(run), path)
+        plan = stage.plan(run)
+        if not plan.shards:
+            raise DataError(_nothing_planned(plan))
+        publish_plan(plan, path)
     return read_plan(path)
 
 
+def _nothing_planned(plan: Plan) -> str:
+    why = "; ".join(f"{name}: {reason}" for name, reason in list(plan.rejected.items())[:5])
+    return (
+        f"{plan.stage}: nothing to do is a mistake in the inputs: the plan has no shards, "
+        + (f"{len(plan.rejected)} inputs were left out ({why})" if why else "no input was found")
+        + "; mend the inputs, or the configuration in a new run, and start the stage again"
+    )
+
+
 def _follow(run: RunDir, stage: Stage, ledger: Ledger, rank: int) -> str:
+    path = run.plan_file(stage.name)
+    if path.exists() and not ledger.missing(read_plan(path)):
+        # An attempt died between record and seal: rank 0 only seals, and would never be met.
+        return f"{stage.name}: rank {rank} has nothing to do"
     empty = Plan(stage.name, ())
     stage.work(Work(run, empty, ledger, attempt=-1, rank=rank))
     return f"{stage.name}: rank {rank} done"
@@ -110,7 +134,7 @@ def _attempt(run: RunDir, stage: Stage, plan: Plan, ledger: Ledger, force: bool)
         left = len(ledger.missing(plan))
         code, reason = (IncompleteError.exit_code, f"{left} shards left") if left else (0, "done")
     except BaseException as error:
-        code = error.exit_code if isinstance(error, HpcError) else 1
+        code = exit_code_of(error)
         reason = f"{type(error).__name__}: {error}"
         raise
     finally:
@@ -129,7 +153,8 @@ def _require_complete(stage: Stage, plan: Plan, ledger: Ledger) -> None:
         return
     failures = ledger.failures()
     why = "; ".join(f"{f.shard}: {f.error}: {f.message}" for f in list(failures.values())[:3])
-    raise IncompleteError(
+    passing = failures and all(f.error == TransientError.__name__ for f in failures.values())
+    raise (TransientError if passing else IncompleteError)(
         f"{stage.name}: {len(missing)} of {len(plan.shards)} shards are not done"
         + (f" ({len(failures)} failed: {why})" if failures else "")
         + "; `sarhpc resume` tries them again"
@@ -147,45 +172,48 @@ class StageState:
     state: str
     done: int
     planned: int
-    samples: int
-    rejected: int
+    samples: int | None
+    """None while there are too many single records to read them all for a glance."""
+    rejected: int | None
+    """As `samples`."""
     failed: int
     holder: str | None = None
+    trouble: str | None = None
+    """How the last attempt ended, if it ended badly."""
 
 
 def stage_state(run: RunDir, stage: Stage) -> StageState:
     """State of one stage from its plan, ledger and lease."""
     ledger = run.ledger(stage.name)
-    plan_file = run.plan_file(stage.name)
-    records = ledger.records()
-    planned = len(read_plan(plan_file).shards) if plan_file.exists() else 0
-    failed = 0 if ledger.sealed else len(ledger.failures())
-    holder = live_holder(run.stage(stage.name) / ".lease.json")
+    if ledger.sealed:
+        return _complete_state(stage, ledger)
+    directory = run.stage(stage.name)
+    done = len(ledger.recorded_ids())
+    failed = len(ledger.failures())
+    holder = live_holder(directory / ".lease.json")
+    attempts = read_attempts(directory)
+    trouble = last_trouble(attempts)
+    records = ledger.records().values() if done <= READ_AT_A_GLANCE else None
+    waits = any(not run.ledger(need).sealed for need in stage.needs)
+    unbegun = "WAITING" if waits else "READY"
+    stands = "FAILED" if failed or trouble else "PARTIAL" if done or attempts else unbegun
     return StageState(
         stage.name,
-        _state(run, stage, ledger, bool(records), failed, holder),
-        len(records),
-        planned,
-        sum(record.samples for record in records.values()),
-        sum(sum(record.rejected.values()) for record in records.values()),
+        "RUNNING" if holder else stands,
+        done,
+        planned_shards(run.plan_file(stage.name)),
+        None if records is None else sum(record.samples for record in records),
+        None if records is None else sum(sum(record.rejected.values()) for record in records),
         failed,
         holder,
+        trouble,
     )
 
 
-def _state(
-    run: RunDir, stage: Stage, ledger: Ledger, begun: bool, failed: int, holder: str | None
-) -> str:
-    if ledger.sealed:
-        return "COMPLETE"
-    if holder:
-        return "RUNNING"
-    if failed:
-        return "FAILED"
-    if begun:
-        return "PARTIAL"
-    waits = any(not run.ledger(need).sealed for need in stage.needs)
-    return "WAITING" if waits else "READY"
+def _complete_state(stage: Stage, ledger: Ledger) -> StageState:
+    # A sealed stage has a record for each shard of its plan, so the plan need not be read.
+    shards, samples, rejected = ledger.totals()
+    return StageState(stage.name, "COMPLETE", shards, shards, samples, rejected, failed=0)
 
 
 def left(run: RunDir, stages: Sequence[Stage]) -> Iterator[Stage]:

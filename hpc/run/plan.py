@@ -45,15 +45,21 @@ class Plan:
         """Sixteen hex digits of the SHA-256 of the plan's content."""
         return hashlib.sha256(self._text().encode()).hexdigest()[:16]
 
-    def _text(self) -> str:
-        document = {
+    def _text(self, between: str = "") -> str:
+        """The plan as JSON, `between` around each shard; the id is that of the text without any."""
+        head = {
             "schema": PLAN_SCHEMA,
-            "stage": self.stage,
             "fingerprint": self.fingerprint,
             "rejected": dict(self.rejected),
-            "shards": [[shard.id, dict(shard.inputs)] for shard in self.shards],
         }
-        return json.dumps(document, sort_keys=True, separators=(",", ":"))
+        rows = [_compact([shard.id, dict(shard.inputs)]) for shard in self.shards]
+        shards = between + f",{between}".join(rows) + between
+        stage = json.dumps(self.stage)
+        return f'{_compact(head)[:-1]},"shards":[{shards}],"stage":{stage}}}'
+
+
+def _compact(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"))
 
 
 def make_plan(
@@ -78,12 +84,36 @@ def publish_plan(plan: Plan, path: Path) -> None:
         standing = read_plan(path)
         if standing.id != plan.id:
             raise FingerprintMismatchError(
-                f"{path} holds plan {standing.id} ({len(standing.shards)} shards), and the "
-                f"configuration now gives {plan.id} ({len(plan.shards)} shards); a plan never "
-                "changes: start a new run directory, or restore the configuration or the inputs"
+                f"{path} holds plan {standing.id} and now {plan.id} would be planned: "
+                f"{'; '.join(_differences(standing, plan))}; a plan never changes: start a new "
+                "run directory, or restore the configuration or the inputs"
             )
         return
-    publish_text(path, plan._text() + "\n")
+    # One shard a line: a person can read it, and `planned_shards` need not parse it.
+    publish_text(path, plan._text(between="\n") + "\n")
+
+
+def planned_shards(path: Path) -> int:
+    """Number of shards of the plan published at `path`, 0 without one; fast on a plan of 100 MB."""
+    if not path.exists():
+        return 0
+    with path.open("rb") as file:
+        return sum(line.startswith(b'["') for line in file)
+
+
+def _differences(old: Plan, new: Plan) -> list[str]:
+    """`what: old -> new` for the configuration, the number of shards, the first other shard."""
+    pairs = [
+        ("configuration", old.fingerprint, new.fingerprint),
+        ("shards", len(old.shards), len(new.shards)),
+        ("left out", dict(old.rejected), dict(new.rejected)),
+    ]
+    both = zip(old.shards, new.shards, strict=False)
+    first = next(((a, b) for a, b in both if a != b), None)
+    if first is not None:
+        a, b = first
+        pairs.append((f"shard {a.id}", a.inputs, b.inputs))
+    return [f"{what}: {str(a)[:200]} -> {str(b)[:200]}" for what, a, b in pairs if a != b]
 
 
 def read_plan(path: Path) -> Plan:

@@ -131,7 +131,10 @@ def test_what_was_done_is_kept_when_work_breaks(run: RunDir) -> None:
 
     with pytest.raises(HpcError, match="roof"):
         run_stage(run, stage(work=breaks))
-    assert stage_state(run, stage()).state == "PARTIAL"
+    state = stage_state(run, stage())
+    assert (state.state, state.done) == ("FAILED", 1)
+    assert state.trouble is not None
+    assert "the roof fell in" in state.trouble
     assert "2 of 3" in run_stage(run, stage())
 
 
