@@ -25,9 +25,8 @@ def load(schema: type[T], yaml: Path | None = None, overrides: Sequence[str] = (
     Raises:
         ConfigError: unknown key (with the nearest names), wrong type, missing value, bad file.
     """
-    layers = [yaml] if yaml is not None else []
-    text = [path.read_text() for path in _existing(layers)]
-    return loads(schema, text[0] if text else "", overrides, source=str(yaml or "defaults"))
+    text = _read(yaml) if yaml is not None else ""
+    return loads(schema, text, overrides, source=str(yaml or "defaults"))
 
 
 def loads(
@@ -39,7 +38,7 @@ def loads(
     from yaml import YAMLError
 
     try:
-        document = OmegaConf.create(yaml_text or "{}")
+        document = OmegaConf.create(_mapping(yaml_text, source))
         dotlist = OmegaConf.from_dotlist(_checked_words(overrides))
         for layer, where in ((document, source), (dotlist, "the command line")):
             _refuse_unknown(schema, cast("dict[str, Any]", OmegaConf.to_container(layer)), where)
@@ -47,18 +46,38 @@ def loads(
         OmegaConf.set_readonly(merged, True)
         _refuse_missing(merged, source)
         return cast("T", OmegaConf.to_object(merged))
-    except (OmegaConfBaseException, YAMLError, ValueError) as error:
-        first = str(error).strip().splitlines()[0]
+    except (OmegaConfBaseException, YAMLError, ValueError, TypeError) as error:
+        first = _first_line(error)
         key = getattr(error, "full_key", None)
         at = f" at {key!r}" if key else ""
         raise ConfigError(f"configuration from {source} is wrong{at}: {first}") from error
 
 
-def _existing(paths: Sequence[Path]) -> list[Path]:
-    for path in paths:
-        if not path.is_file():
-            raise ConfigError(f"no configuration file {path}; see configs/ for the ones that ship")
-    return list(paths)
+def _read(path: Path) -> str:
+    if not path.is_file():
+        raise ConfigError(f"no configuration file {path}; see configs/ for the ones that ship")
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"configuration file {path} cannot be read: {error}") from error
+
+
+def _mapping(text: str, source: str) -> str:
+    """`text` if it is a YAML document of keys and values; an empty one counts as `{}`."""
+    import yaml
+
+    document = yaml.safe_load(text)
+    if document is not None and not isinstance(document, dict):
+        raise ConfigError(f"configuration from {source} must be keys and values, not {text[:40]!r}")
+    return text if document else "{}"
+
+
+def _first_line(error: Exception) -> str:
+    """What is wrong in one line; for YAML the place too, which stands in the lines after it."""
+    problem, mark = getattr(error, "problem", None), getattr(error, "problem_mark", None)
+    if problem and mark is not None:
+        return f"line {mark.line + 1}, column {mark.column + 1}: {problem}"
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _checked_words(words: Sequence[str]) -> list[str]:
@@ -136,10 +155,18 @@ def to_dict(config: Any, *, transient: bool = True) -> dict[str, Any]:
     for field in dataclasses.fields(config):
         if not transient and field.metadata.get("transient"):
             continue
-        value = getattr(config, field.name)
-        is_tree = dataclasses.is_dataclass(value)
-        plain[field.name] = to_dict(value, transient=transient) if is_tree else value
+        plain[field.name] = _plain(getattr(config, field.name), transient)
     return plain
+
+
+def _plain(value: Any, transient: bool) -> Any:
+    if dataclasses.is_dataclass(value):
+        return to_dict(value, transient=transient)
+    if isinstance(value, list | tuple):
+        return [_plain(item, transient) for item in value]
+    if isinstance(value, dict):
+        return {key: _plain(item, transient) for key, item in value.items()}
+    return value
 
 
 def fingerprint(config: Any) -> str:
@@ -148,10 +175,30 @@ def fingerprint(config: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def differences(old: Any, new: Any, prefix: str = "") -> list[str]:
-    """Lines `key: old -> new` for the fields that enter the fingerprint and differ."""
-    a, b = to_dict(old, transient=False), to_dict(new, transient=False)
-    return _dict_differences(a, b, prefix)
+def differences(old: Any, new: Any, *, transient: bool = False) -> list[str]:
+    """Lines `key: old -> new` for the fields that differ; only those of the fingerprint unless
+    `transient`.
+    """
+    a, b = to_dict(old, transient=transient), to_dict(new, transient=transient)
+    return _dict_differences(a, b, "")
+
+
+def changes_since(frozen: Mapping[str, Any], config: Any) -> list[str]:
+    """Lines `key: old -> new` against the plain values a configuration once had.
+
+    Keys that only one side has (another version of the schema) and transient ones do not count.
+    """
+    now = to_dict(config, transient=False)
+    return [
+        line for key in sorted({*frozen} & {*now}) for line in _changes(frozen[key], now[key], key)
+    ]
+
+
+def _changes(old: Any, new: Any, path: str) -> list[str]:
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        both = sorted({*old} & {*new})
+        return [line for key in both for line in _changes(old[key], new[key], f"{path}.{key}")]
+    return [f"{path}: {old!r} -> {new!r}"] if old != new else []
 
 
 def _dict_differences(a: Mapping[str, Any], b: Mapping[str, Any], prefix: str) -> list[str]:

@@ -94,7 +94,7 @@ def create_run(
                 f"{fingerprint}; a run never changes its configuration: name another directory"
             )
         return run
-    if run.root.exists() and any(run.root.iterdir()):
+    if run.root.exists() and any(not _is_half_made(path) for path in run.root.iterdir()):
         raise ConfigError(f"{root} is not empty and not a run; name a new directory")
     run.root.mkdir(parents=True, exist_ok=True, mode=0o700)
     os.chmod(run.root, 0o700)
@@ -114,6 +114,11 @@ def create_run(
         },
     )
     return run
+
+
+def _is_half_made(path: Path) -> bool:
+    """Whether `create_run`, killed before its last step, may have left this."""
+    return path.name in ("config.yaml", "overrides.txt") or path.match(".*.tmp")
 
 
 def open_run(root: Path) -> RunDir:
