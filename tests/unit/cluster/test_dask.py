@@ -251,7 +251,11 @@ def test_workers_end_with_their_owner(tmp_path: Path, number: signal.Signals) ->
     script.write_text(OWNER)
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
     owner: Any = subprocess.Popen(
-        [sys.executable, str(script), str(tmp_path)], env=environment, stderr=subprocess.DEVNULL
+        [sys.executable, str(script), str(tmp_path)],
+        env=environment,
+        stderr=subprocess.DEVNULL,
+        # Where the tests run in the background of a shell, SIGINT is ignored and that is inherited.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     until = time.monotonic() + 60
     while len(list(tmp_path.glob("*-0"))) < 2:
