@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 
@@ -131,7 +132,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _carry_out(arguments: argparse.Namespace) -> int:
-    from hpc.errors import HpcError
+    from hpc.errors import HpcError, exit_code_of
     from sarhpc.stages import commands
 
     verb = "stage" if arguments.verb in STAGE_VERBS else arguments.verb
@@ -140,6 +141,14 @@ def _carry_out(arguments: argparse.Namespace) -> int:
     except HpcError as error:
         print(f"sarhpc {arguments.verb}: {error}", file=sys.stderr)
         return error.exit_code
+    except BrokenPipeError:
+        # `sarhpc logs RUN | head` has seen enough; keep Python from flushing into the closed pipe.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        hint = "look at its permissions, its disk and its spelling, then repeat the command"
+        print(f"sarhpc {arguments.verb}: {error}; {hint}", file=sys.stderr)
+        return exit_code_of(error)
     except KeyboardInterrupt:
         return 130
 

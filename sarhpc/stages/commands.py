@@ -6,15 +6,19 @@ import argparse
 import json
 import os
 import platform
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from hpc.config import differences, fingerprint, load, to_yaml
+from hpc.config import differences, fingerprint, load, loads, to_dict, to_yaml
 from hpc.errors import ConfigError, FingerprintMismatchError
-from hpc.run.pipeline import Stage, left, require_upstream, stage_state
+from hpc.publish import publish_text
+from hpc.run.pipeline import Stage, StageState, left, require_upstream, stage_state
+from hpc.run.plan import read_plan
 from hpc.run.rundir import RunDir, create_run, open_run
 from sarhpc import __version__
 from sarhpc.stages.config import RunConfig
+from sarhpc.stages.places import require_places
 from sarhpc.stages.registry import line_of_stages, load_run_config, stage_named
 
 
@@ -31,6 +35,13 @@ def init_verb(arguments: argparse.Namespace) -> int:
 
 
 def _given_config(arguments: argparse.Namespace) -> RunConfig:
+    """The configuration asked for: on a standing run without a file, its own and the overrides."""
+    root = Path(arguments.run)
+    if arguments.config is None and (root / "run.json").exists():
+        run = open_run(root)
+        load_run_config(run)
+        text = run.config_file.read_text()
+        return loads(RunConfig, text, arguments.overrides, source=str(run.config_file))
     yaml = Path(arguments.config) if arguments.config else None
     return load(RunConfig, yaml, arguments.overrides)
 
@@ -38,14 +49,24 @@ def _given_config(arguments: argparse.Namespace) -> RunConfig:
 def _create(arguments: argparse.Namespace, config: RunConfig) -> RunDir:
     root = Path(arguments.run)
     if (root / "run.json").exists():
-        standing = load_run_config(open_run(root))
+        run = open_run(root)
+        standing = load_run_config(run)
         changes = differences(standing, config)
         if changes:
             raise FingerprintMismatchError(
                 f"{root} is frozen and you ask for other values: {'; '.join(changes[:5])}; "
                 "name another run directory, or leave the words out"
             )
-    facts = {"version": __version__, "platform": platform.platform()}
+        # What is left to differ changes nothing of what is made (workers, logging).
+        for line in differences(standing, config, transient=True):
+            print(f"from now on {line}")
+            publish_text(run.config_file, to_yaml(config))
+        return run
+    facts = {
+        "version": __version__,
+        "platform": platform.platform(),
+        "config": to_dict(config, transient=False),
+    }
     return create_run(root, to_yaml(config), fingerprint(config), arguments.overrides, facts)
 
 
@@ -72,22 +93,19 @@ def stage_verb(arguments: argparse.Namespace) -> int:
 
 def run_verb(arguments: argparse.Namespace) -> int:
     """Bring every stage forward, in order."""
-    root = Path(arguments.run)
-    if (root / "run.json").exists() and not (arguments.config or arguments.overrides):
-        run = open_run(root)
-    else:
-        config = _given_config(arguments)
-        if arguments.cfg:
-            print(to_yaml(config), end="")
-            return 0
-        run = _create(arguments, config)
+    config = _given_config(arguments)
+    if arguments.cfg:
+        print(to_yaml(config), end="")
+        return 0
+    run = _create(arguments, config)
     return _run_line(run, arguments, _between(run, arguments.first, arguments.last))
 
 
 def resume_verb(arguments: argparse.Namespace) -> int:
     """Go on with what is left; an operator's STOP is lifted."""
     run = open_run(Path(arguments.run))
-    run.stop_file.unlink(missing_ok=True)
+    if not arguments.dry_run:
+        run.stop_file.unlink(missing_ok=True)
     return _run_line(run, arguments, line_of_stages(load_run_config(run)))
 
 
@@ -99,6 +117,8 @@ def _between(run: RunDir, first: str | None, last: str | None) -> list[Stage]:
             raise ConfigError(f"no stage {name!r} in this run; it has {', '.join(names)}")
     begin = names.index(first) if first else 0
     end = names.index(last) + 1 if last else len(names)
+    if begin >= end:
+        raise ConfigError(f"--from {first} comes after --until {last}; order: {', '.join(names)}")
     return stages[begin:end]
 
 
@@ -107,6 +127,8 @@ def _run_line(run: RunDir, arguments: argparse.Namespace, stages: Sequence[Stage
     if not todo:
         print("nothing to do: every stage is sealed")
         return 0
+    if not arguments.dry_run:
+        require_upstream(run, todo[0])
     if arguments.dry_run:
         for stage in todo:
             ready = all(run.ledger(need).sealed for need in stage.needs)
@@ -119,8 +141,10 @@ def _run_line(run: RunDir, arguments: argparse.Namespace, stages: Sequence[Stage
 
 
 def _show_plan(run: RunDir, stage: Stage) -> int:
-    plan = stage.plan(run)
-    print(f"{stage.name}: {len(plan.shards)} shards, plan {plan.id}")
+    path = run.plan_file(stage.name)
+    plan = read_plan(path) if path.exists() else stage.plan(run)
+    todo = len(run.ledger(stage.name).missing(plan))
+    print(f"{stage.name}: {len(plan.shards)} shards, {todo} to make, plan {plan.id}")
     for name, reason in list(plan.rejected.items())[:20]:
         print(f"  left out {name}: {reason}")
     return 0
@@ -129,7 +153,13 @@ def _show_plan(run: RunDir, stage: Stage) -> int:
 def _submit(run: RunDir, what: str, arguments: argparse.Namespace) -> int:
     from sarhpc.stages.launch import launch
 
-    executor = arguments.executor or load_run_config(run).cluster.executor
+    config = load_run_config(run)
+    require_places(run, config)
+    if run.stop_file.exists():
+        raise ConfigError(
+            f"{run.root} was stopped by an operator; `sarhpc resume {run.root}` lifts that"
+        )
+    executor = arguments.executor or config.cluster.executor
     return launch(run, what, executor, wait=arguments.wait, force=arguments.force)
 
 
@@ -142,35 +172,53 @@ def status_verb(arguments: argparse.Namespace) -> int:
         return 0
     print(f"{run.root}  configuration {run.info['fingerprint']}")
     for state in states:
-        shards = f"{state.done}/{state.planned or '?'}"
-        extra = f"  left out {state.rejected}" if state.rejected else ""
-        extra += f"  failed {state.failed}" if state.failed else ""
-        extra += f"  by {state.holder}" if state.holder else ""
-        print(f"  {state.name:<14}{state.state:<10}{shards:>9} shards {state.samples:>8}{extra}")
+        print(_state_line(state))
     if run.stop_file.exists():
         print(f"stopped by an operator; go on with: sarhpc resume {arguments.run}")
     return 0
 
 
+def _state_line(state: StageState) -> str:
+    shards = f"{state.done}/{state.planned or '?'}"
+    samples = "?" if state.samples is None else state.samples
+    extra = f"  left out {state.rejected}" if state.rejected else ""
+    extra += f"  failed {state.failed}" if state.failed else ""
+    extra += f"  by {state.holder}" if state.holder else ""
+    extra += f"  {state.trouble[:120]}" if state.trouble and not state.holder else ""
+    return f"  {state.name:<14}{state.state:<10}{shards:>9} shards {samples:>8}{extra}"
+
+
 def logs_verb(arguments: argparse.Namespace) -> int:
     """Show the end of the newest log of each stage, or the failed shards."""
     run = open_run(Path(arguments.run))
-    stages = line_of_stages(load_run_config(run))
-    for stage in stages:
-        if arguments.stage not in (None, stage.name):
-            continue
-        if arguments.failed:
-            for failure in run.ledger(stage.name).failures().values():
-                print(f"{stage.name} {failure.shard} tries={failure.tries} {failure.error}: "
-                      f"{failure.message}")  # fmt: skip
+    config = load_run_config(run)
+    one = arguments.stage
+    stages = [stage_named(config, one)] if one else line_of_stages(config)
     if arguments.failed:
+        lines = [line for stage in stages for line in _troubles(run, stage)]
+        print("\n".join(lines) or "no shard failed")
         return 0
-    places = [run.logs(arguments.stage)] if arguments.stage else [run.logs(""), *(
-        run.logs(stage.name) for stage in stages)]  # fmt: skip
-    for path in (p for place in places for p in _newest_logs(place)):
+    places = [run.logs(stage.name) for stage in stages]
+    found = [
+        p for place in [*([] if one else [run.logs("")]), *places] for p in _newest_logs(place)
+    ]
+    if not found:
+        print("no logs yet")
+    for path in found:
         print(f"==> {path}")
-        print("\n".join(path.read_text(errors="replace").splitlines()[-arguments.tail :]))
+        lines = path.read_text(errors="replace").splitlines()
+        print("\n".join(lines[max(len(lines) - arguments.tail, 0) :]))
     return 0
+
+
+def _troubles(run: RunDir, stage: Stage) -> list[str]:
+    """The failed shards of a stage, and how its last attempt ended if it ended badly."""
+    lines = [
+        f"{stage.name} {failure.shard} tries={failure.tries} {failure.error}: {failure.message}"
+        for failure in run.ledger(stage.name).failures().values()
+    ]
+    trouble = stage_state(run, stage).trouble
+    return [*lines, f"{stage.name} {trouble}"] if trouble else lines
 
 
 def _newest_logs(directory: Path) -> list[Path]:
@@ -188,7 +236,7 @@ def stop_verb(arguments: argparse.Namespace) -> int:
 
 
 def verify_verb(arguments: argparse.Namespace) -> int:
-    """Check every published artefact against its record; exit 4 on the first disagreement."""
+    """Check every published artefact against its record; exit 4 if any disagrees."""
     from sarhpc.stages.verification import verify_run
 
     run = open_run(Path(arguments.run))
@@ -196,4 +244,10 @@ def verify_verb(arguments: argparse.Namespace) -> int:
     for problem in problems:
         print(problem)
     print(f"{checked} artefacts checked, {len(problems)} wrong")
+    if problems:
+        print(
+            "to make them again move their records away, in a sealed stage its manifest.jsonl, "
+            f"then: sarhpc resume {arguments.run}",
+            file=sys.stderr,
+        )
     return 4 if problems else 0

@@ -8,7 +8,7 @@ import sys
 import traceback
 from dataclasses import dataclass
 
-from hpc.errors import HpcError
+from hpc.errors import HpcError, exit_code_of
 from hpc.run.pipeline import run_stage
 from hpc.run.rundir import open_run
 
@@ -22,10 +22,12 @@ class StageWork:
     root: str
     stage: str
     force: bool = False
+    executor: str | None = None
+    """For a line: how its stages reach a machine; None as configured."""
 
     def __call__(self) -> int:
         """Exit code of the stage (see hpc.errors)."""
-        return work(self.root, self.stage, force=self.force)
+        return work(self.root, self.stage, force=self.force, executor=self.executor)
 
 
 def configure_logging(rank: int = 0) -> None:
@@ -43,7 +45,7 @@ def configure_logging(rank: int = 0) -> None:
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
 
-def work(root: str, stage: str, *, force: bool = False) -> int:
+def work(root: str, stage: str, *, force: bool = False, executor: str | None = None) -> int:
     """Run `stage` of the run at `root` in this process and return its exit code."""
     from pathlib import Path
 
@@ -55,7 +57,9 @@ def work(root: str, stage: str, *, force: bool = False) -> int:
     try:
         run = open_run(Path(root))
         if stage.startswith(LINE):
-            return drive_line(run, stage, load_run_config(run).cluster.executor, force=force)
+            return drive_line(
+                run, stage, executor or load_run_config(run).cluster.executor, force=force
+            )
         line = run_stage(run, stage_named(load_run_config(run), stage), rank, force)
         log.info("%s", line)
         return 0
@@ -63,6 +67,6 @@ def work(root: str, stage: str, *, force: bool = False) -> int:
         level = logging.INFO if error.exit_code == 0 else logging.ERROR
         log.log(level, "stage=%s %s: %s", stage, type(error).__name__, error)
         return error.exit_code
-    except Exception:
+    except Exception as error:
         log.error("stage=%s broke\n%s", stage, traceback.format_exc())
-        return 1
+        return exit_code_of(error)

@@ -31,7 +31,7 @@ def launch(run: RunDir, what: str, executor: str, *, wait: bool, force: bool = F
     config = load_run_config(run)
     is_line = what.startswith(LINE)
     submission = submit(
-        StageWork(str(run.root), what, force),
+        StageWork(str(run.root), what, force, executor),
         name=f"{run.name}-{'line' if is_line else what}",
         logs=run.root / "logs" if is_line else run.logs(what),
         executor=executor,
@@ -100,6 +100,9 @@ def drive_line(run: RunDir, what: str, executor: str, *, force: bool = False) ->
     stages = line_of_stages(config)
     names = [stage.name for stage in stages]
     for stage in left(run, stages[names.index(first) : names.index(last) + 1]):
+        if run.stop_file.exists():
+            log.info("stopped before stage=%s; go on with `sarhpc resume %s`", stage.name, run.root)
+            return 0
         clock = time.monotonic()
         submission = submit(
             StageWork(str(run.root), stage.name, force),
@@ -111,6 +114,8 @@ def drive_line(run: RunDir, what: str, executor: str, *, force: bool = False) ->
         log.info("stage=%s job=%s log=%s", stage.name, submission.job_id, submission.stderr[0])
         code = submission.wait()
         log.info("stage=%s exit=%d seconds=%.1f", stage.name, code, time.monotonic() - clock)
+        if code == 0 and run.stop_file.exists():
+            continue
         if code != 0 or not run.ledger(stage.name).sealed:
             _explain(submission, stage.name)
             return code

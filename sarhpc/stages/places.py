@@ -14,7 +14,7 @@ EMBEDDED = "embedded:"
 
 def data_root(run: RunDir, config: RunConfig) -> Path:
     """Folder of the archive and the shards of the run."""
-    return run.root / config.data
+    return run.root / _expanded(config.data)
 
 
 def archive_uri(run: RunDir, config: RunConfig) -> str:
@@ -24,10 +24,33 @@ def archive_uri(run: RunDir, config: RunConfig) -> str:
         ConfigError: neither is configured.
     """
     if config.archive.uri:
-        return config.archive.uri
+        return _expanded(config.archive.uri)
     if config.simulate is None:
         raise ConfigError("no archive: set archive.uri to a catalogue, or simulate.scenes=N")
     return str(data_root(run, config) / "archive")
+
+
+def _expanded(name: str) -> str:
+    return os.path.expandvars(os.path.expanduser(name))
+
+
+def require_places(run: RunDir, config: RunConfig) -> None:
+    """Return if an archive is named and every embedded model that the run uses is there.
+
+    Asked before anything is submitted: else a job would tell it hours later.
+
+    Raises:
+        ConfigError: one is not.
+    """
+    archive_uri(run, config)
+    used: list[str | None] = [config.train.base_model, *config.compare.models.values()]
+    if config.caption.captioner == "blip":
+        used.append(config.caption.model)
+    if config.caption_train is not None:
+        used.append(config.caption_train.base_model)
+    for name in used:
+        if name is not None:
+            model_folder(name)
 
 
 def embedded_root() -> Path:
@@ -42,7 +65,7 @@ def model_folder(name: str) -> str:
         ConfigError: there is no embedded model of that name.
     """
     if not name.startswith(EMBEDDED):
-        return os.path.expandvars(os.path.expanduser(name))
+        return _expanded(name)
     folder = embedded_root() / name.removeprefix(EMBEDDED)
     if not folder.is_dir():
         known = sorted(p.name for p in embedded_root().glob("*") if p.is_dir())

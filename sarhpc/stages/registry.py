@@ -6,8 +6,8 @@ import functools
 import hashlib
 import json
 
-from hpc.config import loads, to_dict
-from hpc.errors import ConfigError
+from hpc.config import changes_since, loads, to_dict
+from hpc.errors import ConfigError, FingerprintMismatchError
 from hpc.run.pipeline import Stage
 from hpc.run.rundir import RunDir
 from sarhpc.stages.config import RunConfig
@@ -32,8 +32,19 @@ def _parsed(text: str, source: str) -> RunConfig:
 
 
 def load_run_config(run: RunDir) -> RunConfig:
-    """The frozen configuration of a run."""
-    return _parsed(run.config_file.read_text(), str(run.config_file))
+    """The frozen configuration of a run.
+
+    Raises:
+        FingerprintMismatchError: someone edited what decides what the run makes.
+    """
+    config = _parsed(run.config_file.read_text(), str(run.config_file))
+    changes = changes_since(run.info.get("config", {}), config)
+    if changes:
+        raise FingerprintMismatchError(
+            f"{run.config_file} was edited since the run was frozen: {'; '.join(changes[:5])}; "
+            "put the old values back, or start a new run directory with the new ones"
+        )
+    return config
 
 
 def stage_fingerprint(config: RunConfig, stage: str) -> str:
