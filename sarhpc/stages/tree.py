@@ -16,3 +16,8 @@ def digest_tree(root: Path) -> Digest:
         total += digest.bytes
         lines.append(f"{path.relative_to(root).as_posix()} {digest.sha256}\n")
     return Digest(total, hashlib.sha256("".join(lines).encode()).hexdigest())
+
+
+def tree_bytes(root: Path) -> int:
+    """Total size of all files under `root`; reads none of them."""
+    return sum(path.stat().st_size for path in root.rglob("*") if path.is_file())

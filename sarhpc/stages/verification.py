@@ -8,30 +8,38 @@ from pathlib import Path
 from hpc.publish import digest_file
 from hpc.run.ledger import Record
 from hpc.run.pipeline import Stage
+from hpc.run.plan import read_plan
 from hpc.run.rundir import RunDir
+from sarhpc.stages.tree import digest_tree, tree_bytes
 
 
 def verify_run(run: RunDir, stages: Sequence[Stage], deep: bool) -> tuple[int, list[str]]:
     """Number of artefacts checked, and one line for each that disagrees with its record."""
-    records = [(s.name, r) for s in stages for r in run.ledger(s.name).records().values()]
-    problems = [
-        f"{stage} {record.shard}: {problem}"
-        for stage, record in records
-        if (problem := find_problem(record, deep)) is not None
-    ]
-    return len(records), problems
+    checked, problems = 0, []
+    for stage in stages:
+        records = run.ledger(stage.name).records()
+        checked += len(records)
+        plan = read_plan(run.plan_file(stage.name)).id if records else ""
+        for record in records.values():
+            problem = find_problem(record, deep)
+            if record.plan != plan:
+                problem = f"its record belongs to plan {record.plan}, the plan here is {plan}"
+            if problem is not None:
+                problems.append(f"{stage.name} {record.shard}: {problem}")
+    return checked, problems
 
 
 def find_problem(record: Record, deep: bool) -> str | None:
     """What is wrong with the artefact of `record`; sizes always, every byte if `deep`."""
     path = Path(record.path)
     if path.is_dir():
-        from sarhpc.stages.tree import digest_tree
-
-        digest = digest_tree(path)
-        return None if digest.sha256 == record.sha256 else f"{path} changed since it was recorded"
+        if (held := tree_bytes(path)) != record.bytes:
+            return f"{path} holds {held} bytes, its record says {record.bytes}"
+        if deep and digest_tree(path).sha256 != record.sha256:
+            return f"{path} has the right size and the wrong content (SHA-256 differs)"
+        return None
     if not path.is_file():
-        return f"{path} is gone; remove its record to make it again"
+        return f"{path} is gone"
     size = path.stat().st_size
     if size != record.bytes:
         return f"{path} has {size} bytes, its record says {record.bytes}"
