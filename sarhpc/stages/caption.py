@@ -13,7 +13,14 @@ from sarhpc.captioning.config import CaptionConfig, CaptionSetConfig
 from sarhpc.stages.config import RunConfig
 from sarhpc.stages.places import data_root, model_folder
 from sarhpc.stages.registry import load_run_config, stage_fingerprint
-from sarhpc.stages.sharded import Made, manifest_sha, sealed_records, single_shard, work_through
+from sarhpc.stages.sharded import (
+    Made,
+    manifest_sha,
+    sealed_records,
+    single_shard,
+    sweep,
+    work_through,
+)
 from sarhpc.stages.tree import digest_tree
 
 if TYPE_CHECKING:
@@ -30,6 +37,7 @@ def caption_stage(config: RunConfig) -> Stage:
         needs=("tile", "caption-train") if config.caption_train is not None else ("tile",),
         plan=plan_caption_shards,
         work=lambda work: work_through(make_caption_shard, work, workers=config.cluster.workers),
+        finish=lambda work: sweep(data_root(work.run, config) / "samples"),
     )
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hpc.errors import DataError
 from hpc.publish import digest_file, publish_json, publish_text
 from hpc.run.attempts import read_attempts
 from hpc.run.pipeline import Stage, Work
@@ -117,6 +118,11 @@ def _synthetic_samples(run: RunDir, config: RunConfig) -> dict[str, list[Sample]
 def _stack(samples: Sequence[Sample]) -> NDArray[np.uint8]:
     from sarhpc.shards.images import decode_gray8
 
+    if not samples:
+        raise DataError(
+            "nothing to evaluate: a set has no images, real or synthetic; `sarhpc status` tells "
+            "how many each stage made, and how many it left out"
+        )
     return np.stack([decode_gray8(sample.members["sar.png"]) for sample in samples])
 
 

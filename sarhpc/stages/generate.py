@@ -39,6 +39,7 @@ def compare_stage(config: RunConfig) -> Stage:
         needs=("export", "generate"),
         plan=plan_comparison,
         work=lambda work: work_through(make_compare_shard, work, workers=config.cluster.workers),
+        finish=lambda work: sweep(data_root(work.run, config) / "compare"),
     )
 
 

@@ -7,21 +7,20 @@ import itertools
 import logging
 import platform
 import time
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hpc.errors import HpcError, StopRequestedError
+from hpc.errors import HpcError, IncompleteError, StopRequestedError
 from hpc.publish import sweep_temporaries
-from hpc.run.ledger import Failure, Record
+from hpc.run.ledger import LITTER_AGE_S, Failure, Record
 from hpc.run.pipeline import Work
 from hpc.run.plan import ShardTask
 from hpc.run.rundir import RunDir, now
 
 log = logging.getLogger(__name__)
-
-LITTER_AGE_S = 3600.0
 
 
 @dataclass(frozen=True)
@@ -81,17 +80,24 @@ def work_through(make: MakeShard, work: Work, *, workers: int, retries: int = 2)
         make_and_record, make, str(work.run.root), stage, work.plan.id, work.attempt
     )
     progress = Progress(stage, total=len(work.plan.shards), done=len(work.plan.shards) - len(todo))
+    if work.run.stop_file.exists():
+        raise _stopped(work, progress)
     tasks = itertools.takewhile(lambda _: not work.run.stop_file.exists(), todo)
     with dask_cluster(work.run.root / "dask", workers=min(workers, len(todo))) as client:
         for task, outcome in run_shards(client, call, tasks, window=workers, retries=retries):
-            if isinstance(outcome, BaseException):
+            given_up = isinstance(outcome, IncompleteError) and work.run.stop_file.exists()
+            if isinstance(outcome, BaseException) and not given_up:
                 _note_failure(work, task, outcome)
             progress.step(outcome)
-    if work.run.stop_file.exists():
-        raise StopRequestedError(
-            f"{stage} stopped with {progress.done} of {progress.total} shards done; go on with "
-            f"`sarhpc resume {work.run.root}`"
-        )
+    if work.run.stop_file.exists() and progress.done < progress.total:
+        raise _stopped(work, progress)
+
+
+def _stopped(work: Work, progress: Progress) -> StopRequestedError:
+    return StopRequestedError(
+        f"{progress.stage} stopped with {progress.done} of {progress.total} shards done; go on "
+        f"with `sarhpc resume {work.run.root}`"
+    )
 
 
 def _note_failure(work: Work, task: ShardTask, error: BaseException) -> None:
@@ -158,6 +164,16 @@ def sealed_records(run: RunDir, stage: str) -> list[Record]:
     if not ledger.sealed:
         raise HpcError(f"{stage} is not sealed in {run.root}; run `sarhpc {stage}` first")
     return list(ledger.records().values())
+
+
+def left_out(run: RunDir, stages: Sequence[str]) -> str:
+    """What sealed stages left out, `stage reason count` by reason, for a message."""
+    counts: Counter[str] = Counter()
+    for stage in stages:
+        for record in sealed_records(run, stage):
+            for reason, count in record.rejected.items():
+                counts[f"{stage} {reason}"] += count
+    return ", ".join(f"{what} {count}" for what, count in sorted(counts.items()))
 
 
 def manifest_sha(run: RunDir, stage: str) -> str:

@@ -7,7 +7,7 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hpc.errors import StopRequestedError
+from hpc.errors import DataError, StopRequestedError
 from hpc.run.pipeline import Stage, Work
 from hpc.run.plan import Plan, make_plan
 from hpc.run.rundir import RunDir
@@ -15,7 +15,7 @@ from sarhpc.stages.config import RunConfig
 from sarhpc.stages.places import model_folder
 from sarhpc.stages.prompts import sample_shards
 from sarhpc.stages.registry import load_run_config, stage_fingerprint
-from sarhpc.stages.sharded import Made, manifest_sha, sealed_records, single_shard
+from sarhpc.stages.sharded import Made, left_out, manifest_sha, sealed_records, single_shard
 from sarhpc.stages.tree import digest_tree
 from sarhpc.training.config import TrainConfig
 
@@ -40,12 +40,23 @@ def train_stage(config: RunConfig) -> Stage:
 
 
 def plan_training(run: RunDir) -> Plan:
-    """A single shard that names data, base model and sizes."""
+    """A single shard that names data, base model and sizes.
+
+    Raises:
+        DataError: no captioned sample is there to train on; says why tiles were left out.
+    """
     config = load_run_config(run)
     records = [r for r in sealed_records(run, "caption") if r.detail["split"] in TRAIN_SPLITS]
+    samples = sum(record.samples for record in records)
+    if samples == 0:
+        raise DataError(
+            f"{run.root} has no sample to train on in split {', '.join(TRAIN_SPLITS)}; left out: "
+            f"{left_out(run, ['tile', 'caption']) or 'nothing'}; start a new run with other "
+            "scenes, limits (tile.*) or split fractions (tile.split.fractions)"
+        )
     inputs = {
         "data": manifest_sha(run, "caption"),
-        "samples": sum(record.samples for record in records),
+        "samples": samples,
         "base_model": model_folder(config.train.base_model),
     }
     return make_plan("train", [inputs], fingerprint=stage_fingerprint(config, "train"))
