@@ -5,6 +5,8 @@ import os
 import stat
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -15,14 +17,15 @@ from hpc.errors import (
     HpcError,
     IncompleteError,
     RunInUseError,
+    TransientError,
     VerificationError,
 )
 from hpc.publish import publish_bytes
-from hpc.run.attempts import read_attempts
+from hpc.run.attempts import attempts_file, begin_attempt, end_attempt, read_attempts
 from hpc.run.lease import lease, live_holder
-from hpc.run.ledger import Failure, Ledger, Record
-from hpc.run.pipeline import Stage, Work, left, run_stage, stage_state
-from hpc.run.plan import make_plan, publish_plan, read_plan
+from hpc.run.ledger import RECORD_SCHEMA, Failure, Ledger, Record
+from hpc.run.pipeline import Stage, StageState, Work, left, run_stage, stage_state
+from hpc.run.plan import Plan, make_plan, planned_shards, publish_plan, read_plan
 from hpc.run.rundir import RunDir, create_run, now, open_run
 
 
@@ -33,6 +36,14 @@ def run(tmp_path: Path) -> RunDir:
 
 def record(plan_id: str, shard: str, samples: int = 2) -> Record:
     return Record(shard, plan_id, f"/d/{shard}.tar", samples, 9, "aa", 0, "h", now(), now())
+
+
+def stand_records(ledger: Ledger, plan: Plan) -> None:
+    """Records of all shards, written without the care (and the time) of publishing."""
+    for shard in plan.shards:
+        path = ledger.directory / "records" / shard.id[:3] / f"{shard.id}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps({"schema": RECORD_SCHEMA, **vars(record(plan.id, shard.id))}))
 
 
 def publish_all(work: Work) -> None:
@@ -179,3 +190,181 @@ def test_another_hosts_lease_expires_with_its_heartbeat(tmp_path: Path) -> None:
     with lease(path):
         assert live_holder(path) == f"process {os.getpid()} on {os.uname().nodename}"
     assert not path.exists()
+
+
+def test_a_plan_mismatch_shows_the_difference(tmp_path: Path) -> None:
+    path = tmp_path / "plan.json"
+    publish_plan(make_plan("tile", [{"scene": "a"}, {"scene": "b"}], fingerprint="f"), path)
+    before = path.read_bytes()
+    with pytest.raises(FingerprintMismatchError) as error:
+        publish_plan(make_plan("tile", [{"scene": "a"}, {"scene": "c"}], fingerprint="g"), path)
+    assert "configuration: f -> g" in str(error.value)
+    assert "shard 000001: {'scene': 'b'} -> {'scene': 'c'}" in str(error.value)
+    assert path.read_bytes() == before
+
+
+def test_shards_of_a_plan_are_counted_without_parsing_it(tmp_path: Path) -> None:
+    path = tmp_path / "plan.json"
+    assert planned_shards(path) == 0
+    plan = make_plan("tile", [{"text": '\n["000000",{}]'}] * 3, rejected={"x": '\n["y"'})
+    publish_plan(plan, path)
+    assert planned_shards(path) == 3
+    assert read_plan(path) == plan
+
+
+def test_a_torn_line_costs_no_other_line(tmp_path: Path) -> None:
+    begin_attempt(tmp_path, 0)
+    with attempts_file(tmp_path).open("ab") as file:
+        file.write(b'{"attempt": 0, "en')
+    second = begin_attempt(tmp_path, 0)
+    assert second.number == 1
+    end_attempt(tmp_path, second, 1, 0, "done")
+    assert [row["attempt"] for row in read_attempts(tmp_path)] == [0, 1, 1]
+
+
+@pytest.mark.parametrize(("code", "refused"), [(1, True), (75, True), (0, False), (143, False)])
+def test_only_attempts_that_failed_of_themselves_count(
+    tmp_path: Path, code: int, refused: bool
+) -> None:
+    for _ in range(3):
+        end_attempt(tmp_path, begin_attempt(tmp_path, 5), 5, code, "why")
+    if refused:
+        with pytest.raises(HpcError, match=r"no progress.*'why'.*--force"):
+            begin_attempt(tmp_path, 5)
+    else:
+        assert begin_attempt(tmp_path, 5).number == 3
+
+
+def test_progress_or_a_kill_between_starts_the_count_again(tmp_path: Path) -> None:
+    end_attempt(tmp_path, begin_attempt(tmp_path, 0), 0, 1, "why")
+    end_attempt(tmp_path, begin_attempt(tmp_path, 0), 2, 1, "why")
+    end_attempt(tmp_path, begin_attempt(tmp_path, 2), 2, 1, "why")
+    begin_attempt(tmp_path, 2)
+    end_attempt(tmp_path, begin_attempt(tmp_path, 2), 2, 1, "why")
+    end_attempt(tmp_path, begin_attempt(tmp_path, 2), 2, 1, "why")
+    assert begin_attempt(tmp_path, 2).number == 6
+
+
+def test_a_termination_by_signal_is_written_as_such(run: RunDir) -> None:
+    def is_terminated(work: Work) -> None:
+        raise SystemExit(143)
+
+    with pytest.raises(SystemExit):
+        run_stage(run, stage(work=is_terminated))
+    assert read_attempts(run.stage("tile"))[-1]["exit"] == 143
+
+
+def test_a_full_disk_for_the_attempts_is_transient(tmp_path: Path) -> None:
+    attempt = begin_attempt(tmp_path, 0)
+    attempts_file(tmp_path).unlink()
+    attempts_file(tmp_path).symlink_to("/dev/full")
+    with pytest.raises(TransientError, match="no space left"):
+        end_attempt(tmp_path, attempt, 1, 0, "done")
+
+
+def test_other_ranks_do_not_wait_for_a_rank_that_only_seals(run: RunDir) -> None:
+    def never(work: Work) -> None:
+        raise AssertionError("a rank alone in a collective would hang")
+
+    plan = make_plan("tile", [{"n": i} for i in range(3)])
+    publish_plan(plan, run.plan_file("tile"))
+    for shard in plan.shards:
+        run.ledger("tile").publish(record(plan.id, shard.id))
+    assert "nothing to do" in run_stage(run, stage(work=never), rank=1)
+    assert "0 of 3" in run_stage(run, stage(work=never), rank=0)
+
+
+def test_many_starting_processes_leave_one_holder_of_a_stale_lease(tmp_path: Path) -> None:
+    path = tmp_path / ".lease.json"
+    path.write_text(json.dumps({"host": "node-7", "pid": 1, "born": 0.0}))
+    os.utime(path, (0, 0))
+    together, inside, most = threading.Barrier(8), [], []
+
+    def start() -> None:
+        together.wait()
+        try:
+            with lease(path):
+                inside.append(1)
+                most.append(len(inside))
+                time.sleep(0.2)
+                inside.pop()
+        except RunInUseError:
+            return
+
+    threads = [threading.Thread(target=start) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most
+    assert max(most) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_failure_left_beside_a_record_is_no_failure(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    ledger.publish(record("p", "000001"))
+    ledger.fail(Failure("000001", "p", 0, 1, "DataError", "killed before it was removed", now()))
+    assert ledger.failures() == {}
+
+
+def test_sealing_sweeps_what_killed_writers_left(tmp_path: Path) -> None:
+    plan, ledger = make_plan("tile", [{}]), Ledger(tmp_path)
+    ledger.publish(record(plan.id, "000000"))
+    litter = [tmp_path / ".plan.json.h.1.0.tmp", tmp_path / "failed" / ".000000.json.h.1.1.tmp"]
+    (tmp_path / "failed").mkdir()
+    for path in litter:
+        path.write_text("torn")
+        os.utime(path, (0, 0))
+    (tmp_path / "records" / "000" / ".000000.json.h.1.2.tmp").write_text("torn")
+    ledger.seal(plan)
+    assert not any(path.exists() for path in litter)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["failed", "manifest.jsonl"]
+    # A crash between manifest and removal leaves records, which the next sealing takes away.
+    (tmp_path / "records" / "000").mkdir(parents=True)
+    ledger.seal(plan)
+    assert not (tmp_path / "records").exists()
+
+
+def test_a_reader_during_sealing_finds_every_record(tmp_path: Path) -> None:
+    plan, ledger = make_plan("tile", [{}] * 1500), Ledger(tmp_path)
+    stand_records(ledger, plan)
+    sealer = threading.Thread(target=ledger.seal, args=(plan,))
+    sealer.start()
+    seen = [len(ledger.records())]
+    while sealer.is_alive():
+        seen += [len(ledger.records()), len(ledger.recorded_ids())]
+    sealer.join()
+    assert set(seen) == {1500}
+
+
+def test_status_of_ten_thousand_shards_takes_less_than_a_second(run: RunDir) -> None:
+    plan = make_plan("tile", [{"scene": f"s{n}", "tiles": [[n, n]] * 20} for n in range(10_000)])
+    publish_plan(plan, run.plan_file("tile"))
+    ledger = run.ledger("tile")
+    stand_records(ledger, plan)
+
+    def quickest() -> tuple[float, StageState]:
+        seconds = []
+        for _ in range(3):
+            clock = time.perf_counter()
+            state = stage_state(run, stage())
+            seconds.append(time.perf_counter() - clock)
+        return min(seconds), state
+
+    seconds, state = quickest()
+    assert seconds < 1.0
+    assert (state.state, state.done, state.planned) == ("PARTIAL", 10_000, 10_000)
+    ledger.seal(plan)
+    seconds, state = quickest()
+    assert seconds < 1.0
+    assert (state.state, state.samples) == ("COMPLETE", 20_000)
+
+
+def test_a_run_whose_creation_was_killed_is_finished_by_the_next(tmp_path: Path) -> None:
+    root = tmp_path / "run"
+    root.mkdir()
+    (root / "config.yaml").write_text("a: 0\n")
+    (root / ".overrides.txt.h.1.0.tmp").write_text("")
+    run = create_run(root, "a: 1\n", "f00d")
+    assert run.config_file.read_text() == "a: 1\n"

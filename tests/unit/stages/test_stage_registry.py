@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from line_runs import TINY, tiny_run
+
+from hpc.config import changes_since, loads, to_dict
+from hpc.errors import ConfigError, DataError
+from hpc.run.ledger import Record
+from hpc.run.plan import make_plan
+from hpc.run.rundir import RunDir, now
+from sarhpc.stages.config import RunConfig
+from sarhpc.stages.places import archive_uri, data_root, model_folder, require_places
+from sarhpc.stages.registry import BRANCHES, line_of_stages, stage_fingerprint, stage_named
+from sarhpc.stages.train import plan_training
+
+CONFIGS = sorted((Path(__file__).resolve().parents[3] / "configs").rglob("*.yaml"))
+WHOLE_RUNS = [path for path in CONFIGS if "\ntile:" in path.read_text()]
+"""The others are recipes of single models."""
+
+
+def config(*words: str) -> RunConfig:
+    return loads(RunConfig, TINY, ["train.base_model=/m", *words])
+
+
+def changed_stages(*words: str) -> set[str]:
+    one, other = config(), config(*words)
+    return {s for s in BRANCHES if stage_fingerprint(one, s) != stage_fingerprint(other, s)}
+
+
+@pytest.mark.parametrize(
+    ("word", "stages"),
+    [
+        ("simulate.seed=4", {"simulate"}),
+        ("archive.band=X", {"tile"}),
+        ("tile.tile_px=64", {"tile"}),
+        ("caption.template.token=radar", {"caption"}),
+        ("caption_train.steps=2", {"caption-train"}),
+        ("train.max_steps=5", {"train"}),
+        ("generate.steps=3", {"generate", "compare"}),
+        ("compare.images=3", {"compare"}),
+        ("evaluate.tiles=41", {"evaluate"}),
+        ("cluster.workers=7", set()),
+        ("data=elsewhere", set()),
+    ],
+)
+def test_a_stage_reacts_to_its_own_branches_only(word: str, stages: set[str]) -> None:
+    assert changed_stages(word) == stages
+
+
+def test_a_list_of_sets_enters_the_fingerprint() -> None:
+    one = config("caption_train.train=[{path: /a}]")
+    other = config("caption_train.train=[{path: /b}]")
+    prints = {stage_fingerprint(c, "caption-train") for c in (one, other)}
+    assert len(prints) == 2
+
+
+@pytest.mark.parametrize("path", WHOLE_RUNS, ids=lambda path: path.stem)
+def test_shipped_configurations_survive_being_frozen(path: Path) -> None:
+    shipped = loads(RunConfig, path.read_text(), ["archive.uri=/archive"])
+    frozen = json.loads(json.dumps(to_dict(shipped, transient=False)))
+    assert changes_since(frozen, shipped) == []
+
+
+def test_the_line_has_the_stages_asked_for_and_each_needs_earlier_ones() -> None:
+    full = config("compare.models={m: /m}", "caption_train={}")
+    names = [stage.name for stage in line_of_stages(full)]
+    assert names == [*list(BRANCHES)[:2], "caption-train", *list(BRANCHES)[3:]]
+    for position, stage in enumerate(line_of_stages(full)):
+        assert set(stage.needs) <= set(names[:position])
+    short = [s.name for s in line_of_stages(config("simulate=null", "generate=null"))]
+    assert short == ["tile", "caption", "train", "export"]
+    with pytest.raises(ConfigError, match="it has tile, caption"):
+        stage_named(config("simulate=null"), "simulate")
+
+
+def test_names_of_places_are_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SCRATCH", str(tmp_path))
+    run = RunDir(tmp_path / "run")
+    assert data_root(run, config("data=$SCRATCH/d")) == tmp_path / "d"
+    assert data_root(run, config()) == run.root / "data"
+    assert archive_uri(run, config("archive.uri=$SCRATCH/a")) == str(tmp_path / "a")
+    assert model_folder("$SCRATCH/m") == str(tmp_path / "m")
+
+
+def test_places_that_cannot_be_are_told(tmp_path: Path) -> None:
+    run = RunDir(tmp_path)
+    require_places(run, config())
+    with pytest.raises(ConfigError, match="no archive"):
+        require_places(run, config("simulate=null"))
+    for word in (
+        "train.base_model=embedded:nosuch",
+        "compare.models={m: embedded:nosuch}",
+        "caption_train.base_model=embedded:nosuch",
+    ):
+        with pytest.raises(ConfigError, match="no embedded model 'embedded:nosuch'"):
+            require_places(run, config(word))
+    require_places(run, config("caption.model=embedded:nosuch"))
+
+
+def test_training_on_nothing_is_refused_with_the_reasons(tmp_path: Path) -> None:
+    run = tiny_run(tmp_path / "run", tmp_path / "model")
+    for stage, rejected in (("tile", {"nodata": 7}), ("caption", {"no_optical": 2})):
+        plan = make_plan(stage, [{}, {}])
+        for task in plan.shards:
+            run.ledger(stage).publish(
+                Record(task.id, plan.id, "/d", 0, 1, "a", 0, "h", now(), now(), 0.0, rejected,
+                       {"split": "train"})
+            )  # fmt: skip
+        run.ledger(stage).seal(plan)
+    with pytest.raises(DataError, match=r"caption no_optical 4, tile nodata 14"):
+        plan_training(run)

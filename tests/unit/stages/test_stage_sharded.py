@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import functools
+import os
+import time
+from pathlib import Path
+
+import pytest
+import shard_makers
+
+from hpc.errors import DataError, IncompleteError, StopRequestedError, TransientError
+from hpc.run.attempts import read_attempts
+from hpc.run.pipeline import Stage, run_stage, stage_state
+from hpc.run.plan import make_plan
+from hpc.run.rundir import RunDir, create_run
+from sarhpc.stages.sharded import MakeShard, sweep, work_through
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunDir:
+    return create_run(tmp_path / "run", "a: 1\n", "f00d")
+
+
+def stage(make: MakeShard, shards: int = 3) -> Stage:
+    plan = make_plan("tile", [{"n": n} for n in range(shards)])
+    return Stage("tile", (), lambda _: plan, functools.partial(work_through, make, workers=1))
+
+
+def test_one_bad_shard_is_noted_and_the_others_are_published(run: RunDir) -> None:
+    with pytest.raises(IncompleteError, match=r"1 of 3 shards.*000001: DataError: scene b is torn"):
+        run_stage(run, stage(shard_makers.fail_on_one))
+    ledger = run.ledger("tile")
+    assert ledger.recorded_ids() == {"000000", "000002"}
+    assert ledger.failures()["000001"].error == "DataError"
+    state = stage_state(run, stage(shard_makers.make))
+    assert (state.state, state.done, state.planned, state.failed) == ("FAILED", 2, 3, 1)
+    assert "1 of 3 shards made now" in run_stage(run, stage(shard_makers.make))
+    assert ledger.failures() == {}
+
+
+def test_a_disk_full_in_a_shard_ends_transient(run: RunDir) -> None:
+    with pytest.raises(TransientError, match="no space left"):
+        run_stage(run, stage(shard_makers.fill_the_disk, shards=2))
+    assert run.ledger("tile").recorded_ids() == {"000000"}
+
+
+def test_stop_is_heard_between_shards_and_keeps_what_is_finished(run: RunDir) -> None:
+    with pytest.raises(StopRequestedError, match=r"stopped with 1 of 3.*sarhpc resume"):
+        run_stage(run, stage(shard_makers.stop_after_first))
+    assert run.ledger("tile").recorded_ids() == {"000000"}
+    assert read_attempts(run.stage("tile"))[-1]["exit"] == 0
+    assert stage_state(run, stage(shard_makers.make)).state == "PARTIAL"
+
+
+def test_a_shard_given_up_for_a_stop_is_no_failure(run: RunDir) -> None:
+    with pytest.raises(StopRequestedError):
+        run_stage(run, stage(shard_makers.give_up_when_stopped, shards=1))
+    assert run.ledger("tile").failures() == {}
+
+
+def test_stop_on_the_last_shard_lets_the_stage_end(run: RunDir) -> None:
+    assert "1 of 1" in run_stage(run, stage(shard_makers.stop_after_first, shards=1))
+
+
+def test_stop_before_the_start_hands_out_nothing(run: RunDir) -> None:
+    run.stop_file.touch()
+    with pytest.raises(StopRequestedError, match="0 of 3"):
+        run_stage(run, stage(shard_makers.make))
+    assert not (run.root / "dask").exists()
+
+
+def test_an_empty_plan_is_refused_and_can_be_planned_again(run: RunDir) -> None:
+    refused = make_plan("tile", [], rejected={"scene_a": "too_small: 80 px"})
+    empty = Stage("tile", (), lambda _: refused, lambda work: None)
+    with pytest.raises(DataError, match=r"no shards.*scene_a: too_small"):
+        run_stage(run, empty)
+    assert not run.ledger("tile").sealed
+    assert "1 of 1" in run_stage(run, stage(shard_makers.make, shards=1))
+
+
+def test_litter_of_killed_writers_is_swept_and_that_of_live_ones_kept(tmp_path: Path) -> None:
+    old, young = tmp_path / "train" / ".a.tar.h.1.0.tmp", tmp_path / "train" / ".b.tar.h.2.0.tmp"
+    old.parent.mkdir()
+    for path in (old, young):
+        path.write_bytes(b"torn")
+    os.utime(old, (time.time() - 7200, time.time() - 7200))
+    sweep(tmp_path)
+    assert list(old.parent.iterdir()) == [young]
