@@ -120,7 +120,8 @@ def test_stop_is_sticky_until_resume(tmp_path: Path, model: Path) -> None:
     run = tiny_run(tmp_path / "run", model)
     assert sarhpc("stop", run.root).returncode == 0
     stopped = sarhpc("simulate", run.root, "--executor", "debug")
-    assert stopped.returncode == 0
+    assert stopped.returncode == 2
+    assert "sarhpc resume" in stopped.stderr
     assert not run.ledger("simulate").sealed
     assert "sarhpc resume" in sarhpc("status", run.root).stdout
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
-from line_runs import CAPTIONS
+from line_runs import CAPTIONS, start_stage
 
 from hpc.config import fingerprint, loads, to_yaml
 from hpc.run.pipeline import run_stage
@@ -90,9 +90,15 @@ def begin(root: Path, archive: Path, words: list[str]) -> RunDir:
 
 
 def bring(run: RunDir, until: str) -> None:
-    """Every stage up to `until`, in this process."""
+    """Every stage up to `until`, in this process but for training.
+
+    DeepSpeed keeps the process groups it saw first, so a process trains once in its life.
+    """
     for stage in line_of_stages(load_run_config(run)):
-        run_stage(run, stage)
+        if stage.collective:
+            assert start_stage(run, stage.name).wait() == 0
+        else:
+            run_stage(run, stage)
         if stage.name == until:
             return
 
