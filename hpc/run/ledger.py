@@ -90,6 +90,7 @@ class Ledger:
 
     def records(self) -> dict[str, Record]:
         """Every record by shard id, in order."""
+        found: list[Record] = []
         if not self.sealed:
             try:
                 paths = sorted((self.directory / "records").glob("*/[0-9]*.json"))

@@ -109,7 +109,7 @@ def standing_plan(run: RunDir, stage: Stage) -> Plan:
 def _nothing_planned(plan: Plan) -> str:
     why = "; ".join(f"{name}: {reason}" for name, reason in list(plan.rejected.items())[:5])
     return (
-        f"{plan.stage}: nothing to do is a mistake in the inputs: the plan has no shards, "
+        f"{plan.stage}: the plan has no shards, "
         + (f"{len(plan.rejected)} inputs were left out ({why})" if why else "no input was found")
         + "; mend the inputs, or the configuration in a new run, and start the stage again"
     )
