@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import pytest
@@ -326,16 +327,27 @@ def test_sealing_sweeps_what_killed_writers_left(tmp_path: Path) -> None:
     assert not (tmp_path / "records").exists()
 
 
-def test_a_reader_during_sealing_finds_every_record(tmp_path: Path) -> None:
-    plan, ledger = make_plan("tile", [{}] * 1500), Ledger(tmp_path)
-    stand_records(ledger, plan)
-    sealer = threading.Thread(target=ledger.seal, args=(plan,))
-    sealer.start()
-    seen = [len(ledger.records())]
-    while sealer.is_alive():
-        seen += [len(ledger.records()), len(ledger.recorded_ids())]
-    sealer.join()
-    assert set(seen) == {1500}
+class LateReader(Ledger):
+    """A reader that looks whether the stage is sealed just before another process seals it."""
+
+    plan: Plan | None = None
+
+    @property
+    def sealed(self) -> bool:
+        before = super().sealed
+        if self.plan is not None:
+            Ledger(self.directory).seal(self.plan)
+        return before
+
+
+@pytest.mark.parametrize("read", [Ledger.records, Ledger.recorded_ids])
+def test_a_reader_during_sealing_finds_every_record(
+    tmp_path: Path, read: Callable[[Ledger], Collection[str]]
+) -> None:
+    plan, reader = make_plan("tile", [{}] * 3), LateReader(tmp_path)
+    stand_records(reader, plan)
+    reader.plan = plan
+    assert set(read(reader)) == {"000000", "000001", "000002"}
 
 
 def test_status_of_ten_thousand_shards_takes_less_than_a_second(run: RunDir) -> None:
