@@ -350,6 +350,7 @@ def test_a_reader_during_sealing_finds_every_record(
     assert set(read(reader)) == {"000000", "000001", "000002"}
 
 
+@pytest.mark.slow
 def test_status_of_ten_thousand_shards_takes_less_than_a_second(run: RunDir) -> None:
     plan = make_plan("tile", [{"scene": f"s{n}", "tiles": [[n, n]] * 20} for n in range(10_000)])
     publish_plan(plan, run.plan_file("tile"))
