@@ -14,6 +14,7 @@ Every step goes on where it was, and leaves what it makes under build/embedded.
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import sys
 from collections.abc import Callable
@@ -108,13 +109,18 @@ def install() -> None:
 
     import torch
 
-    from sarhpc.diffusion.bundle import load_bundle, save_bundle
+    from sarhpc.diffusion.bundle import load_autoencoder, load_bundle, save_bundle
 
+    trained = load_autoencoder(BUILD / "vae_run" / "vae")
     for name in ("base", "sar"):
+        # The decoder went on improving while the noise predictor trained on final latents.
         bundle = load_bundle(BUILD / name / "export" / "model")
+        bundle = dataclasses.replace(bundle, vae=trained)
         save_bundle(bundle, EMBEDDED / name, dtype=torch.float16)
-    shutil.rmtree(EMBEDDED / "blip", ignore_errors=True)
-    shutil.copytree(BUILD / "blip" / "caption-train" / "model", EMBEDDED / "blip")
+    captioner = BUILD / "blip" / "caption-train" / "model"
+    if captioner.is_dir():
+        shutil.rmtree(EMBEDDED / "blip", ignore_errors=True)
+        shutil.copytree(captioner, EMBEDDED / "blip")
     size = sum(p.stat().st_size for p in EMBEDDED.rglob("*.safetensors")) / 1e6
     print(f"embedded models: {size:.1f} MB of weights in {EMBEDDED}")
 
