@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -29,8 +28,9 @@ class Measure:
     high: float
     floor: float
     """The same distance between two random halves of the real tiles, mean over 20 splits."""
-    ratio: float
-    """raw / floor; about 1 when the set is as close to real as real halves to each other."""
+    ratio: float | None
+    """raw / floor: about 1 when the set is as close to real as real halves are to each other. None
+    where the floor is zero."""
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,7 @@ def _evaluate_set(name: str, draws: _Draws, floors: Mapping[str, float]) -> SetE
             raw = floors[metric]
         low, high = np.percentile(draws.values[name, metric], [2.5, 97.5])
         floor = floors[metric]
-        ratio = raw / floor if floor > 0 else math.inf
+        ratio = raw / floor if floor > 0 else None
         measures[metric] = Measure(raw, float(low), float(high), floor, ratio)
     return SetEvaluation(
         tiles=len(features),

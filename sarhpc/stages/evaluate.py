@@ -17,7 +17,8 @@ from hpc.run.pipeline import Stage, Work
 from hpc.run.plan import Plan, make_plan, read_plan
 from hpc.run.rundir import RunDir
 from sarhpc.stages.config import RunConfig
-from sarhpc.stages.prompts import held_out_splits, land_cover, sample_shards
+from sarhpc.stages.generate import settings
+from sarhpc.stages.prompts import held_out_splits, known_prompts, land_cover, sample_shards
 from sarhpc.stages.registry import line_of_stages, load_run_config, stage_fingerprint
 from sarhpc.stages.sharded import Made, manifest_sha, sealed_records, single_shard
 
@@ -74,7 +75,7 @@ def evaluate_run(work: Work) -> Made:
         facts=_facts(run, len(real), synthetic),
         config_yaml=run.config_file.read_text(),
         stages=[line for stage in line_of_stages(config) if (line := _stage_line(run, stage.name))],
-        real=_real_pictures(real, synthetic[SYNTHETIC], config.evaluate.gallery),
+        real=_real_pictures(run, config, synthetic[SYNTHETIC], config.evaluate.gallery),
         synthetic={
             name: _pictures(group[: config.evaluate.gallery]) for name, group in synthetic.items()
         },
@@ -150,19 +151,25 @@ def _pictures(samples: Sequence[Sample]) -> list[Picture]:
 
 
 def _real_pictures(
-    real: Sequence[Sample], synthetic: Sequence[Sample], count: int
+    run: RunDir, config: RunConfig, synthetic: Sequence[Sample], count: int
 ) -> list[Picture]:
     """For each synthetic tile the real one whose caption its prompt repeats, where there is one."""
     from sarhpc.evaluation.report import Picture
 
-    captions = {sample.meta["caption"]["SHORT"]: sample for sample in reversed(real)}
+    real: dict[str, Sample] = {}
+    for sample in _real_samples(run, config):
+        real.setdefault(asked_for(config, sample.meta["caption"]["SHORT"]), sample)
     pictures = []
     for asked in synthetic[:count]:
-        prompt = asked.meta["prompt"]
-        match = next((s for caption, s in captions.items() if prompt.endswith(caption)), real[0])
+        match = real.get(asked.meta["prompt"]) or next(iter(real.values()))
         [tile] = _stack([match])
         pictures.append(Picture(tile, match.caption or "", f"tile {match.key}"))
     return pictures
+
+
+def asked_for(config: RunConfig, caption: str) -> str:
+    """The prompt the generator is given for a caption."""
+    return settings(config).prompt_template.replace("{prompt}", caption.strip())
 
 
 def _conformity(
@@ -175,11 +182,12 @@ def _conformity(
     train = _labelled(_read(sample_shards(run, ["train"])), CLASSIFIER_TILES)
     if len({label for _, label in train}) < 2 or len({label for _, label in held_out}) < 2:
         return {}
-    classes = {s.meta["caption"]["SHORT"]: label for s, label in [*train, *held_out]}
+    splits = held_out_splits(run, config.evaluate.real_splits)
+    classes = {asked_for(config, p.caption): p.land_cover for p in known_prompts(run, splits)}
     classifier = train_classifier(*_arrays(train), *_arrays(held_out), seed=config.evaluate.seed)
     result = {"real, held out": classifier.real}
     for name, samples in synthetic.items():
-        known = [(s, label) for s in samples if (label := _class_of_prompt(s, classes))]
+        known = [(s, label) for s in samples if (label := classes.get(s.meta["prompt"]))]
         if len(known) >= 8:
             result[name] = judge(classifier, *_arrays(known))
     return result
@@ -192,12 +200,6 @@ def _labelled(samples: Iterable[Sample], limit: int) -> list[tuple[Sample, str]]
 
 def _arrays(labelled: Sequence[tuple[Sample, str]]) -> tuple[NDArray[np.uint8], list[str]]:
     return _stack([sample for sample, _ in labelled]), [label for _, label in labelled]
-
-
-def _class_of_prompt(sample: Sample, classes: dict[str, str]) -> str | None:
-    prompt = sample.meta["prompt"]
-    exact = (label for caption, label in classes.items() if prompt.endswith(caption))
-    return next(exact, None)
 
 
 def _stage_line(run: RunDir, stage: str) -> StageLine | None:
