@@ -79,7 +79,11 @@ def kill_until_done(run: RunDir, stage: str, rounds: int, rng: random.Random) ->
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "rounds", [10, pytest.param(100, marks=[pytest.mark.long, pytest.mark.timeout(7200)])]
+    "rounds",
+    [
+        pytest.param(10, marks=pytest.mark.timeout(1800)),
+        pytest.param(100, marks=[pytest.mark.long, pytest.mark.timeout(7200)]),
+    ],
 )
 @pytest.mark.parametrize("stage", STAGES)
 def test_killed_stage_ends_with_the_bytes_of_an_undisturbed_one(
