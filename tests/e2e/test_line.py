@@ -15,6 +15,9 @@ from hpc.run.rundir import RunDir
 from sarhpc.shards.reader import read_shard
 from sarhpc.stages.registry import load_run_config, stage_named
 
+# One process runs them all, so that the finished run is made once.
+pytestmark = pytest.mark.xdist_group("line")
+
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
