@@ -127,12 +127,41 @@ def _new_unet(shape: UNetShape, text_width: int) -> UNet2DConditionModel:
     )
 
 
-def _new_scheduler(shape: SchedulerShape) -> DDIMScheduler:
-    if shape.zero_terminal_snr and shape.prediction_type != "v_prediction":
+def with_schedule(
+    bundle: Bundle, prediction_type: str | None, zero_terminal_snr: bool = False
+) -> Bundle:
+    """`bundle` whose U-Net is to predict `prediction_type` (None: as it does), weights untouched.
+
+    Zero terminal SNR rescales the betas by algorithm 1 of Lin et al. (arXiv:2305.08891) and samples
+    at trailing timesteps. The first steps of a fine-tune then teach the U-Net its new answer.
+
+    Raises:
+        ConfigError: zero terminal SNR without v-prediction, or an unknown prediction.
+    """
+    kind = prediction_type or str(bundle.scheduler.config.get("prediction_type", "epsilon"))
+    if kind not in ("epsilon", "v_prediction"):
+        raise ConfigError(f"prediction_type {kind!r} is not one of epsilon, v_prediction")
+    _require_sense(kind, zero_terminal_snr)
+    if prediction_type is None and not zero_terminal_snr:
+        return bundle
+    changes: dict[str, Any] = {"prediction_type": kind}
+    if zero_terminal_snr:
+        changes |= {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
+    # Not every scheduler knows how to rescale; DDIM does, and any other can be made of its config.
+    scheduler = DDIMScheduler.from_config(bundle.scheduler.config, **changes)
+    return replace(bundle, scheduler=scheduler)
+
+
+def _require_sense(prediction_type: str, zero_terminal_snr: bool) -> None:
+    if zero_terminal_snr and prediction_type != "v_prediction":
         raise ConfigError(
-            "scheduler.zero_terminal_snr needs prediction_type=v_prediction: at zero signal the "
-            "noise tells nothing of the image"
+            "zero_terminal_snr needs prediction_type=v_prediction: at zero signal the noise tells "
+            "nothing of the image"
         )
+
+
+def _new_scheduler(shape: SchedulerShape) -> DDIMScheduler:
+    _require_sense(shape.prediction_type, shape.zero_terminal_snr)
     return DDIMScheduler(
         num_train_timesteps=shape.train_timesteps,
         beta_start=shape.beta_start,

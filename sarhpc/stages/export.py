@@ -40,6 +40,7 @@ def export_model(work: Work) -> Made:
         VerificationError: the checkpoint changed since training was recorded.
     """
     from sarhpc.training.export import export
+    from sarhpc.training.start import load_base
 
     run, config = work.run, load_run_config(work.run)
     [task] = work.plan.shards
@@ -58,7 +59,7 @@ def export_model(work: Work) -> Made:
         "steps": int(checkpoint.name.removeprefix("step_")),
         "licence": "that of the base model and of the training data",
     }
-    base = Path(model_folder(config.train.base_model))
+    base = load_base(config.train, Path(model_folder(config.train.base_model)))
     export(checkpoint, base, target, facts, average=config.train.ema_decay > 0)
     digest = digest_tree(target)
     return Made(target, samples=0, bytes=digest.bytes, sha256=digest.sha256)

@@ -51,9 +51,10 @@ def land_cover(meta: dict[str, Any]) -> str | None:
 
 
 def evenly_by_class(prompts: Sequence[KnownPrompt]) -> list[KnownPrompt]:
-    """The prompts in turn over the classes, so that any first part of them is balanced.
+    """The prompts in turn over the classes, so that any part of them is balanced.
 
-    A caption counts once; prompts without a class come last.
+    A class with fewer captions than the largest begins again with its first. Prompts without a
+    class come last, each once.
     """
     distinct = {prompt.caption: prompt for prompt in reversed(prompts)}
     groups: dict[str, list[KnownPrompt]] = {}
@@ -62,5 +63,5 @@ def evenly_by_class(prompts: Sequence[KnownPrompt]) -> list[KnownPrompt]:
     rest = groups.pop("", [])
     queues = [groups[name] for name in sorted(groups)]
     longest = max((len(queue) for queue in queues), default=0)
-    balanced = [queue[i] for i in range(longest) for queue in queues if i < len(queue)]
+    balanced = [queue[i % len(queue)] for i in range(longest) for queue in queues]
     return balanced + rest

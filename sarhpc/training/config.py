@@ -16,6 +16,11 @@ class TrainConfig:
     """Bundle to start from: a diffusers folder, a name under the model directory, or a hub id."""
     random_init: bool = False
     """Keep the base's shapes, tokenizer and autoencoder; draw U-Net and text encoder anew."""
+    prediction_type: str | None = None
+    """What the U-Net learns: `epsilon` (noise) or `v_prediction`; None as the base model does."""
+    zero_terminal_snr: bool = False
+    """Last timestep without any signal, trailing timesteps in sampling: the mean level of an image
+    is learnt too (Lin et al., arXiv:2305.08891). Needs `v_prediction`."""
     image_member: str = "sar.png"
     """Image the model learns to make: `sar.png` or `optic.png`."""
     caption_dropout: float = 0.1

@@ -10,13 +10,13 @@ from torch import Tensor, nn
 
 from hpc.errors import VerificationError
 from hpc.publish import publish_text, publishing_directory
-from sarhpc.diffusion.bundle import Bundle, load_bundle, save_bundle
+from sarhpc.diffusion.bundle import Bundle, save_bundle
 from sarhpc.training.checkpointing import read_weights
 from sarhpc.training.engine import GROUPS
 
 
 def export(
-    checkpoint: Path, base: Path, out: Path, facts: Mapping[str, Any], *, average: bool
+    checkpoint: Path, base: Bundle, out: Path, facts: Mapping[str, Any], *, average: bool
 ) -> Path:
     """A diffusers folder `out` with the weights of `checkpoint` in the shape of bundle `base`.
 
@@ -24,7 +24,8 @@ def export(
 
     Args:
         checkpoint: a checkpoint directory whose manifest has been verified.
-        base: the bundle the training started from; gives autoencoder, tokenizer and scheduler.
+        base: the bundle the training started from (`start.load_base`); gives autoencoder,
+            tokenizer and scheduler, and takes the weights.
         out: folder to publish; an existing one is replaced whole.
         facts: what the model card says (base model, data, hashes, licence).
         average: take the averaged weights instead of the raw ones.
@@ -37,10 +38,10 @@ def export(
 
 
 def export_weights(
-    weights: Mapping[str, Tensor], base: Path, out: Path, facts: Mapping[str, Any]
+    weights: Mapping[str, Tensor], base: Bundle, out: Path, facts: Mapping[str, Any]
 ) -> Path:
     """As `export`, from full fp32 parameters by name."""
-    bundle = with_weights(load_bundle(base), weights)
+    bundle = with_weights(base, weights)
     with publishing_directory(out) as staging:
         save_bundle(bundle, staging)
         publish_text(staging / "README.md", model_card(facts))

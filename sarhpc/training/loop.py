@@ -6,16 +6,14 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-import torch
 from torch import Tensor
 
 from hpc.errors import ConfigError, NumericalError
 from hpc.publish import fault, publish_json
-from sarhpc.diffusion.bundle import Bundle, load_bundle
 from sarhpc.shards.loader import Cursor
 from sarhpc.training import checkpointing, validation
 from sarhpc.training.config import TrainConfig
@@ -33,6 +31,7 @@ from sarhpc.training.metrics import MetricsLog, peak_memory_gb
 from sarhpc.training.partition import gather
 from sarhpc.training.ranks import Ranks, in_touch
 from sarhpc.training.schedule import Length, check, ema_decay, length, rate_scale
+from sarhpc.training.start import load_base
 from sarhpc.training.stepper import Stepper
 from sarhpc.training.validation import Stop, StopRequest
 
@@ -167,9 +166,7 @@ def _begin(
     cfg: TrainConfig, base: Path, samples: Samples, ranks: Ranks, around: Surroundings
 ) -> _Run:
     extent = length(cfg, len(samples), ranks.world)
-    bundle = load_bundle(base)
-    if cfg.random_init:
-        bundle = _drawn_anew(bundle, cfg.seed)
+    bundle = load_base(cfg, base)
     model = Denoiser(bundle.unet, bundle.text_encoder)
     engine, partition = start_engine(cfg, model, ranks, extent.accumulation)
     stepper = Stepper(cfg, bundle, engine, partition, ranks)
@@ -177,17 +174,6 @@ def _begin(
     return _Run(
         cfg, base, samples, ranks, around, extent, stepper, average, saved_at=time.monotonic()
     )
-
-
-def _drawn_anew(bundle: Bundle, seed: int) -> Bundle:
-    unet, text_encoder = bundle.unet, bundle.text_encoder
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return replace(
-            bundle,
-            unet=type(unet).from_config(unet.config),
-            text_encoder=type(text_encoder)(text_encoder.config),
-        )
 
 
 # Checkpoints
@@ -208,6 +194,7 @@ def _facts(run: _Run) -> dict[str, Any]:
 
 def _resume(run: _Run) -> None:
     def read(directory: Path, state: Mapping[str, Any]) -> None:
+        """Take up the checkpoint in `directory`."""
         _require_same_facts(directory, state["facts"], _facts(run))
         engine = run.stepper.engine
         run.stepper.partition = checkpointing.load(
@@ -353,7 +340,7 @@ def _paint_if_due(run: _Run) -> Stop | None:
     folder = run.around.folder / "validation"
     images = validation.planned(run.cfg, run.step, run.length.epoch(run.step))
     with checkpointing.undisturbed_random_state():
-        bundle = with_weights(load_bundle(run.base), _current_weights(run))
+        bundle = with_weights(load_base(run.cfg, run.base), _current_weights(run))
         for _ in validation.paint(run.cfg, bundle, images, folder, run.ranks):
             reason = run.around.stop.agree()
             if reason and reason.stops:

@@ -55,6 +55,7 @@ def check(cfg: TrainConfig) -> None:
     _one_of("zero_stage", cfg.zero_stage, (0, 1, 2, 3))
     _one_of("precision", cfg.precision, ("fp32", "bf16"))
     _one_of("lr_schedule", cfg.lr_schedule, ("constant", "cosine"))
+    _one_of("prediction_type", cfg.prediction_type, (None, "epsilon", "v_prediction"))
     _one_of("image_member", cfg.image_member, ("sar.png", "optic.png"))
     if cfg.zero_stage == 0 and cfg.precision == "bf16":
         raise ConfigError(

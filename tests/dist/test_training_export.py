@@ -95,7 +95,9 @@ def test_export_equals_the_checkpoint_and_loads_in_the_pipeline(
 
     checkpoint = step_folder(trained, 4)
     facts = {"base_model": "tiny", "data": "random tiles", "licence": "Apache-2.0"}
-    folder = export(checkpoint, trained.base, tmp_path / "model", facts, average=average)
+    folder = export(
+        checkpoint, load_bundle(trained.base), tmp_path / "model", facts, average=average
+    )
 
     weights = read_weights(checkpoint, average=average)
     pipeline = StableDiffusionPipeline.from_pretrained(folder, local_files_only=True)
@@ -127,7 +129,13 @@ def test_export_of_another_architecture_is_refused(trained: Job, tmp_path: Path)
     save_bundle(new_bundle(shapes, base.tokenizer), tmp_path / "other")
 
     with pytest.raises(VerificationError, match="do not fit the base model's unet"):
-        export(step_folder(trained, 4), tmp_path / "other", tmp_path / "out", {}, average=True)
+        export(
+            step_folder(trained, 4),
+            load_bundle(tmp_path / "other"),
+            tmp_path / "out",
+            {},
+            average=True,
+        )
     assert not (tmp_path / "out").exists()
 
 
@@ -139,7 +147,7 @@ def test_checkpoint_without_a_ranks_layout_is_not_exported(trained: Job, tmp_pat
     (torn / "layout" / "rank_00001.json").unlink()
 
     with pytest.raises(VerificationError, match="numbers of"):
-        export(torn, trained.base, tmp_path / "out", {}, average=True)
+        export(torn, load_bundle(trained.base), tmp_path / "out", {}, average=True)
 
 
 def test_grids_stand_in_the_index_and_show_the_weights_of_their_step(trained: Job) -> None:

@@ -15,7 +15,14 @@ from numpy.typing import NDArray
 from transformers import CLIPTextModel
 
 from hpc.errors import ConfigError, DataError, HpcError
-from sarhpc.diffusion.bundle import Bundle, load_autoencoder, load_bundle, new_bundle, save_bundle
+from sarhpc.diffusion.bundle import (
+    Bundle,
+    load_autoencoder,
+    load_bundle,
+    new_bundle,
+    save_bundle,
+    with_schedule,
+)
 from sarhpc.diffusion.config import (
     AutoencoderShape,
     BundleConfig,
@@ -167,6 +174,25 @@ def test_zero_terminal_snr_needs_velocity(bundle: Bundle) -> None:
     scheduler = new_bundle(
         BundleConfig(TINY.unet, TINY.text, TINY.vae, right), bundle.tokenizer
     ).scheduler
+    assert float(scheduler.alphas_cumprod[-1]) < 1e-6
+
+
+def test_a_bundle_is_put_under_another_schedule_and_keeps_its_weights(bundle: Bundle) -> None:
+    changed = with_schedule(bundle, "v_prediction", zero_terminal_snr=True)
+    assert changed.scheduler.config.prediction_type == "v_prediction"
+    assert changed.scheduler.config.timestep_spacing == "trailing"
+    assert float(changed.scheduler.alphas_cumprod[-1]) < 1e-6
+    assert changed.unet is bundle.unet
+    assert changed.text_encoder is bundle.text_encoder
+    assert with_schedule(bundle, None) is bundle
+    with pytest.raises(ConfigError, match="v_prediction"):
+        with_schedule(bundle, None, zero_terminal_snr=True)
+
+
+def test_a_new_schedule_survives_saving(bundle: Bundle, tmp_path: Path) -> None:
+    save_bundle(with_schedule(bundle, "v_prediction", zero_terminal_snr=True), tmp_path / "model")
+    scheduler = load_bundle(tmp_path / "model").scheduler
+    assert scheduler.config.prediction_type == "v_prediction"
     assert float(scheduler.alphas_cumprod[-1]) < 1e-6
 
 
