@@ -22,6 +22,7 @@ def warmup_cosine(warmup_steps: int, steps: int) -> Callable[[int], float]:
     """Share of the peak rate by step: a linear rise, then half a cosine to zero at `steps`."""
 
     def share(step: int) -> float:
+        """Share of the peak rate at `step`."""
         if step < warmup_steps:
             return (step + 1) / warmup_steps
         done = (step - warmup_steps) / max(1, steps - warmup_steps)

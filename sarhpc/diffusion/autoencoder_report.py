@@ -58,6 +58,7 @@ def run_autoencoder(
     best = Best(folder)
 
     def observe(state: TrainingState) -> dict[str, Any]:
+        """The floor of the averaged weights, with a panel of what they make."""
         model = state.average
         originals, decoded = _round_trip(model, [*optical, *sar])
         numbers = assess(originals, decoded)

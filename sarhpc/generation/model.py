@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 import diffusers
@@ -16,7 +15,6 @@ from diffusers import (
 )
 
 from hpc.errors import ConfigError, DataError
-from hpc.publish import digest_file
 from sarhpc.generation.config import GenerateConfig
 
 _SCHEDULERS = {
@@ -86,13 +84,3 @@ def require_match(pipeline: StableDiffusionPipeline, cfg: GenerateConfig) -> Non
             f"{pipeline.unet.dtype}, the configuration says {cfg.scheduler} in {cfg.dtype}: load "
             "it with the configuration it is used with."
         )
-
-
-def model_sha(model: Path) -> str:
-    """SHA-256 over names and contents of the files of a model folder, hidden ones left out."""
-    total = hashlib.sha256()
-    for path in sorted(model.rglob("*")):
-        name = path.relative_to(model).as_posix()
-        if path.is_file() and not any(part.startswith(".") for part in name.split("/")):
-            total.update(f"{name}\0{digest_file(path).sha256}\n".encode())
-    return total.hexdigest()

@@ -150,6 +150,7 @@ def _is_text(data: bytes) -> bool:
 
 def _typed(dtype: type[np.generic]) -> Callable[[bytes], NDArray[Any]]:
     def decode(data: bytes) -> NDArray[Any]:
+        """The array in `data`, of this type only."""
         array = decode_array(data)
         if array.dtype != dtype:
             raise DataError(f"dtype {array.dtype} instead of {np.dtype(dtype)}")

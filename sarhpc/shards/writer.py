@@ -60,6 +60,7 @@ class _HashedFile:
         self.sha256 = hashlib.sha256()
 
     def write(self, data: bytes) -> None:
+        """Append `data` to file and digest."""
         self.file.write(data)
         self.sha256.update(data)
         self.bytes += len(data)

@@ -163,6 +163,7 @@ class _Tally:
     chips: list[Chip] = field(default_factory=list)
 
     def add(self, patch: Patch, inner: Window, block: Block) -> None:
+        """Count a block in, its halo left out."""
         rows = slice(inner[0][0] - patch.rows[0], inner[0][1] - patch.rows[0])
         cols = slice(inner[1][0] - patch.cols[0], inner[1][1] - patch.cols[0])
         intensity, known = patch.intensity[rows, cols], patch.valid[rows, cols]

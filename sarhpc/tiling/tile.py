@@ -87,6 +87,7 @@ class _ShardWork:
         return {(row, col): index for index, (row, col) in enumerate(self.inputs["tiles"])}
 
     def unreadable(self, tiles: int, error: Exception) -> None:
+        """Reject `tiles` whose pixels cannot be read."""
         log.warning("shard=%06d rejected=unreadable tiles=%d %s", self.shard, tiles, error)
         self.rejected["unreadable"] += tiles
         self.notes["unreadable"] = str(error)

@@ -155,6 +155,7 @@ def draw_course(
     heights = bend_m * np.array((0.6, 0.2, 0.7)) * rng.uniform(0.5, 1.0, 3)
 
     def offset(t: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Distance across of the line at `t` metres along it."""
         return (
             sum(
                 (h * np.sin(2 * math.pi * t / w + p))

@@ -88,6 +88,7 @@ class _Frame:
 
     @classmethod
     def around(cls, ground: Ground, angle: float) -> _Frame:
+        """The frame turned by `angle` that holds all of `ground`."""
         u, v = ground.grid.metres()
         c, s = math.cos(angle), math.sin(angle)
         corners = [

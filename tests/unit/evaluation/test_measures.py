@@ -142,7 +142,8 @@ def test_too_few_or_ill_sized_tiles_are_refused() -> None:
 
 
 def test_the_numbers_are_plain_json(evaluation: Evaluation) -> None:
-    json.dumps(evaluation.to_json(), allow_nan=False)
+    told = evaluation.to_json()
+    assert json.loads(json.dumps(told, allow_nan=False)) == told
 
 
 def test_black_tiles_stay_finite() -> None:

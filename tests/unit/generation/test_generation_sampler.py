@@ -9,7 +9,7 @@ import torch
 
 from hpc.errors import ConfigError, DataError
 from sarhpc.generation.config import GenerateConfig
-from sarhpc.generation.model import load_pipeline, model_sha
+from sarhpc.generation.model import load_pipeline
 from sarhpc.generation.plan import plan_generation
 from sarhpc.generation.sampler import (
     GeneratedShard,
@@ -176,18 +176,6 @@ def test_a_pipeline_loaded_for_another_configuration_is_refused(pipeline, change
     cfg = config(**changes)
     with pytest.raises(ConfigError, match="load it with the configuration"):
         generate_shard(0, plan_generation(cfg)[0], cfg, pipeline, PROVENANCE)
-
-
-def test_the_model_hash_follows_names_and_contents(tmp_path):
-    (tmp_path / "unet").mkdir()
-    (tmp_path / "unet" / "config.json").write_text("{}")
-    first = model_sha(tmp_path)
-    assert model_sha(tmp_path) == first
-    (tmp_path / ".cache").mkdir()
-    (tmp_path / ".cache" / "x").write_text("y")
-    assert model_sha(tmp_path) == first
-    (tmp_path / "unet" / "config.json").write_text("{ }")
-    assert model_sha(tmp_path) != first
 
 
 def test_a_folder_that_is_no_model_is_refused(tmp_path):

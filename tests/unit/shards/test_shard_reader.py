@@ -172,6 +172,7 @@ def test_names_split_as_in_webdataset(name, parts):
 def test_a_shard_that_matches_its_claim_is_verified(tmp_path, tile):
     summary = write_shard(tmp_path / "a.tar", [tile(3, 0)])
     verify_shard(tmp_path / "a.tar", summary)
+    assert summary.samples == 1
 
 
 @pytest.mark.parametrize(
