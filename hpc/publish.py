@@ -24,6 +24,7 @@ from typing import IO, Any
 
 from hpc.errors import HpcError, TransientError, is_disk_full
 
+_ASIDE = ".aside"
 _sequence = itertools.count()
 _passages: dict[str, int] = {}
 
@@ -146,6 +147,7 @@ def publishing_directory(target: Path) -> Iterator[Path]:
         commit_directory(staging, target)
     except BaseException as error:
         shutil.rmtree(staging, ignore_errors=True)
+        _put_back(_aside(target), target)
         if is_disk_full(error):
             raise _no_space(target) from error
         raise
@@ -159,15 +161,28 @@ def commit_directory(staging: Path, target: Path) -> None:
                 os.fsync(file.fileno())
         fsync_directory(Path(directory))
     fault("publish.directory_before_rename")
+    aside = _aside(target)
     if target.exists():
-        trash = temporary_path(target)
-        os.replace(target, trash)
-        os.replace(staging, target)
-        shutil.rmtree(trash, ignore_errors=True)
-    else:
-        os.replace(staging, target)
+        shutil.rmtree(aside, ignore_errors=True)
+        os.replace(target, aside)
+        fault("publish.directory_between_renames")
+    os.replace(staging, target)
+    shutil.rmtree(aside, ignore_errors=True)
     fault("publish.directory_after_rename")
     fsync_directory(target.parent)
+
+
+def _aside(target: Path) -> Path:
+    """Where the old directory waits; a name of its own, as a sweep must not take it for litter."""
+    return target.with_name(f".{target.name}{_ASIDE}")
+
+
+def _put_back(aside: Path, target: Path) -> None:
+    """A directory whose writer ended between its two renames stands again as it was."""
+    if aside.exists() and not target.exists():
+        with contextlib.suppress(OSError):
+            # A writer that is just there puts the new one in place: that one stays.
+            os.rename(aside, target)
 
 
 def digest_file(path: Path) -> Digest:
@@ -178,7 +193,12 @@ def digest_file(path: Path) -> Digest:
 
 
 def sweep_temporaries(directory: Path, older_than_s: float) -> list[Path]:
-    """Remove leftovers of killed writers older than `older_than_s` and return their paths."""
+    """Remove leftovers of killed writers older than `older_than_s` and return their paths.
+
+    A directory that its writer had moved aside and not yet replaced is put back first.
+    """
+    for aside in directory.glob(f".*{_ASIDE}"):
+        _put_back(aside, aside.with_name(aside.name[1 : -len(_ASIDE)]))
     limit = time.time() - older_than_s
     swept = []
     for path in sorted(directory.glob(".*.tmp")):

@@ -81,6 +81,33 @@ def test_directory_appears_whole_and_replaces_whole(tmp_path: Path, faults) -> N
     assert [p.name for p in tmp_path.iterdir()] == ["d"]
 
 
+def test_a_kill_between_the_two_renames_of_a_directory_loses_nothing(tmp_path: Path) -> None:
+    target = tmp_path / "d"
+    with publish.publishing_directory(target) as staging:
+        (staging / "x").write_text("1")
+    code = (
+        "from pathlib import Path; from hpc.publish import publishing_directory\n"
+        f"with publishing_directory(Path({str(target)!r})) as staging:\n"
+        "    (staging / 'x').write_text('2')"
+    )
+    point = "publish.directory_between_renames:1"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, "SARHPC_FAULT": f"{point}:kill"}
+    )
+    assert done.returncode == -9
+    assert not target.exists()
+    publish.sweep_temporaries(tmp_path, older_than_s=-1)
+    assert (target / "x").read_text() == "1"
+    assert [p.name for p in tmp_path.iterdir()] == ["d"]
+
+    failed = subprocess.run([sys.executable, "-c", code], env={**os.environ, "SARHPC_FAULT": point})
+    assert failed.returncode == 1
+    assert (target / "x").read_text() == "1"
+    subprocess.run([sys.executable, "-c", code], check=True)
+    assert (target / "x").read_text() == "2"
+    assert [p.name for p in tmp_path.iterdir()] == ["d"]
+
+
 def test_sweep_spares_the_young(tmp_path: Path) -> None:
     old, young = tmp_path / ".a.h.1.0.tmp", tmp_path / ".b.h.1.1.tmp"
     for path in (old, young):
