@@ -19,6 +19,8 @@ from hpc.errors import DataError
 EPOCHS = 12
 BATCH = 32
 CROP_PX = 96
+LEAST_RECALL = 0.7
+LEAST_TILES = 20
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,15 @@ class Conformity:
     confusion: list[list[int]]
     """Rows: class of the prompt; columns: class read; in the order of `classes`."""
     images: int
+
+    @property
+    def trusted(self) -> bool:
+        """Whether a classifier that reads real tiles like this may judge others.
+
+        The project's own bar: no class below `LEAST_RECALL` nor with fewer than `LEAST_TILES`.
+        """
+        fewest = min(sum(row) for row in self.confusion)
+        return min(self.recall.values()) >= LEAST_RECALL and fewest >= LEAST_TILES
 
 
 @dataclass(frozen=True)
@@ -56,8 +67,8 @@ def train_classifier(
     Raises:
         DataError: fewer than two classes to tell apart.
     """
-    classes = tuple(sorted(set(labels)))
-    if len(classes) < 2:
+    classes = tuple(sorted({*labels, *held_out_labels}))
+    if len(set(labels)) < 2:
         raise DataError(f"cannot train a classifier on the single class {classes}")
     torch.manual_seed(seed)
     network = _network(len(classes))

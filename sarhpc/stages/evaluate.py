@@ -187,7 +187,8 @@ def _conformity(
     classifier = train_classifier(*_arrays(train), *_arrays(held_out), seed=config.evaluate.seed)
     result = {"real, held out": classifier.real}
     for name, samples in synthetic.items():
-        known = [(s, label) for s in samples if (label := classes.get(s.meta["prompt"]))]
+        asked = ((s, classes.get(s.meta["prompt"])) for s in samples)
+        known = [(s, label) for s, label in asked if label in classifier.classes]
         if len(known) >= 8:
             result[name] = judge(classifier, *_arrays(known))
     return result
