@@ -31,6 +31,8 @@ class TrainConfig:
     """Standard deviation of a constant added to the noise of each latent channel."""
     azimuth_flip: bool = False
     """Flip half of the tiles along azimuth (rows); along range would move the sensor."""
+    shuffle_captions: bool = False
+    """Give every image the caption of another: the control that shows what captions teach."""
     cache_latents: bool = False
     """Keep mean and log-variance of every encoded tile in memory; encode each tile once."""
 

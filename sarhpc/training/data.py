@@ -72,12 +72,23 @@ def feed(
     """
     sequence = order(cfg, samples)
 
+    captioned_by = _captioned_by(cfg, len(samples))
+
     def load(number: int) -> _Loaded:
-        return samples.key(number), *samples.load(number, cfg.image_member)
+        """Key, image and caption of a sample."""
+        image, caption = samples.load(number, cfg.image_member)
+        if captioned_by is not None:
+            _, caption = samples.load(int(captioned_by[number]), cfg.image_member)
+        return samples.key(number), image, caption
 
     plan = batches(sequence, cursor, cfg.global_batch, ranks.rank, ranks.world)
     for after, loaded in prefetch(load, plan, threads=cfg.loader_threads):
         yield after, _share(cfg, loaded, _epochs(cfg, after, len(samples), ranks))
+
+
+def _captioned_by(cfg: TrainConfig, n: int) -> NDArray[np.int64] | None:
+    """The sample whose caption each sample is given, in the control experiment."""
+    return np.random.default_rng(cfg.seed).permutation(n) if cfg.shuffle_captions else None
 
 
 def _epochs(cfg: TrainConfig, after: Cursor, n: int, ranks: Ranks) -> tuple[int, ...]:

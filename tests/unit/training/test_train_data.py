@@ -71,6 +71,17 @@ def test_each_epoch_holds_each_sample_once_and_says_its_number() -> None:
     assert shares[2].epochs == (0, 0, 1, 1)
 
 
+def test_shuffled_captions_are_those_of_other_images_the_same_in_every_epoch() -> None:
+    cfg = TrainConfig(global_batch=10, shuffle_captions=True)
+    first, second = (
+        dict(zip(share.keys, share.captions, strict=True)) for share in take(cfg, 0, 1, 2)
+    )
+    assert first == second
+    assert sorted(first.values()) == [f"tile {n}" for n in range(10)]
+    strayed = [key for key, caption in first.items() if int(key) != int(caption.split()[1])]
+    assert len(strayed) >= 7
+
+
 def test_feed_goes_on_from_a_cursor() -> None:
     cfg = TrainConfig(global_batch=4)
     batches = feed(cfg, NumberedTiles(), Cursor(), Ranks(0, 1, CPU))
