@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hpc.errors import HpcError, VerificationError
+from hpc.errors import HpcError, TransientError, VerificationError
 from hpc.publish import publish_json
 from hpc.run.rundir import RunDir
 
@@ -102,6 +103,35 @@ def read_submission(run: RunDir, number: int) -> SubmissionRecord:
         VerificationError: there is none, or the file is not a submission.
     """
     return _parse(submission_path(run, number))
+
+
+def await_submission(run: RunDir, number: int, patience_s: float = 120.0) -> SubmissionRecord:
+    """Submission `number`, waited for: a job may start before the login node published it.
+
+    Raises:
+        TransientError: it did not come; the command that submits died or the file system lags.
+    """
+    until = time.monotonic() + patience_s
+    while not submission_path(run, number).exists():
+        if time.monotonic() >= until:
+            raise TransientError(
+                f"{submission_path(run, number)} did not come in {patience_s:.0f} s; the command "
+                f"that submits may have died: `sarhpc resume {run.root}` finishes what it began"
+            )
+        time.sleep(0.5)
+    return read_submission(run, number)
+
+
+def element_number(record: SubmissionRecord, array_id: str, index: int) -> int:
+    """Number within its stage of the element that Slurm calls `<array_id>_<index>`.
+
+    Raises:
+        HpcError: the submission has no such array.
+    """
+    for job in record.jobs:
+        if job.job_id == array_id:
+            return job.first + index
+    raise HpcError(f"submission {record.number} has no array {array_id}; resume the run")
 
 
 def next_number(run: RunDir) -> int:

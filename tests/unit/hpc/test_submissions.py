@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
 from pathlib import Path
 
 import pytest
 
-from hpc.errors import HpcError, VerificationError
+from hpc.errors import HpcError, TransientError, VerificationError
 from hpc.run.rundir import RunDir
 from hpc.run.submissions import (
     SubmissionRecord,
     SubmittedJob,
+    await_submission,
+    element_number,
     job_ids,
     next_number,
     publish_submission,
@@ -91,3 +94,19 @@ def test_a_file_that_is_no_submission_is_named(tmp_path: Path) -> None:
         read_submissions(run)
     with pytest.raises(VerificationError, match="no submission"):
         read_submission(run, 5)
+
+
+def test_a_job_that_starts_early_waits_for_its_submission(tmp_path: Path) -> None:
+    run = RunDir(tmp_path)
+    late = threading.Timer(0.3, publish_submission, [run, record(0, job("generate", "7", 2))])
+    late.start()
+    assert await_submission(run, 0, patience_s=30).of("generate")
+    with pytest.raises(TransientError, match="resume"):
+        await_submission(run, 1, patience_s=0.0)
+
+
+def test_an_element_knows_its_number_in_the_stage() -> None:
+    submission = record(0, job("generate", "7", 4), job("generate", "9", 3, first=4))
+    assert element_number(submission, "9", 2) == 6
+    with pytest.raises(HpcError, match="no array 8"):
+        element_number(submission, "8", 0)
