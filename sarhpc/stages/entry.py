@@ -24,6 +24,8 @@ class StageWork:
     force: bool = False
     executor: str | None = None
     """For a line: how its stages reach a machine; None as configured."""
+    submission: int | None = None
+    """Submission this job belongs to, see hpc.run.submissions; None on this machine."""
 
     def __call__(self) -> int:
         """Exit code of the stage (see hpc.errors)."""
