@@ -69,6 +69,18 @@ class StopRequestedError(HpcError):
 
     exit_code: ClassVar[int] = 0
 
+    def __init__(self, message: str, *, requeue: bool = False, reason: str | None = None) -> None:
+        super().__init__(message)
+        self.requeue = requeue
+        """Whether the job is to be queued again: preempted or out of time, not stopped by a
+        person."""
+        self.reason = reason
+        """Name of the reason, such as PREEMPT."""
+
+
+class CrashLoopError(HpcError):
+    """Several attempts in a row got nowhere; nothing is tried again before a person looks."""
+
 
 def is_disk_full(error: BaseException) -> bool:
     """Whether the system refused a write for want of space or quota."""

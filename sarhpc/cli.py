@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
 import sys
 from collections.abc import Sequence
@@ -18,6 +19,9 @@ STAGE_VERBS = {
     "compare": "generate the same prompts with other models, for the report",
     "evaluate": "judge real against synthetic, and write the report",
 }
+
+PLACES = dict.fromkeys(("status", "logs", "report", "clean", "fetch"), "observing")
+"""Verb -> module of `sarhpc.stages` that carries it out; the others are in `commands`."""
 
 EPILOG = """\
 A run is one directory and one frozen configuration; each verb brings one stage of it forward,
@@ -93,14 +97,24 @@ def _add_run(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
 
 
 def _add_observing(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    status = verbs.add_parser("status", help="where a run stands, derived from disk")
+    status = verbs.add_parser("status", help="where a run stands: disk, queue, accounting")
     status.add_argument("run")
     status.add_argument("--json", action="store_true", help="machine-readable")
+    status.add_argument("--watch", action="store_true", help="again and again until complete")
+    status.add_argument("--every", type=float, metavar="S", help="seconds between looks (default "
+                        "5, with jobs on a cluster 30)")  # fmt: skip
     logs = verbs.add_parser("logs", help="show the newest logs of a run")
     logs.add_argument("run")
     logs.add_argument("--stage", help="only this stage")
     logs.add_argument("--tail", type=int, default=40, help="lines of each log (default 40)")
-    logs.add_argument("--failed", action="store_true", help="shards that failed, with reasons")
+    logs.add_argument("--failed", action="store_true", help="what failed, why, and its last words")
+    logs.add_argument("-f", "--follow", action="store_true", help="go on as they grow; Ctrl-C ends")
+    report = verbs.add_parser("report", help="GPU-hours by stage and outcome, useful and lost")
+    report.add_argument("run")
+    report.add_argument("--json", action="store_true", help="machine-readable")
+    clean = verbs.add_parser("clean", help="list what nothing needs any more; --yes removes it")
+    clean.add_argument("run")
+    clean.add_argument("--yes", action="store_true", help="remove it")
     stop = verbs.add_parser("stop", help="save and stop; sticky until `resume`")
     stop.add_argument("run")
     verify = verbs.add_parser("verify", help="check every published artefact against its record")
@@ -133,11 +147,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _carry_out(arguments: argparse.Namespace) -> int:
     from hpc.errors import HpcError, exit_code_of
-    from sarhpc.stages import commands
 
     verb = "stage" if arguments.verb in STAGE_VERBS else arguments.verb
+    module = importlib.import_module(f"sarhpc.stages.{PLACES.get(verb, 'commands')}")
     try:
-        return int(getattr(commands, f"{verb}_verb")(arguments))
+        return int(getattr(module, f"{verb}_verb")(arguments))
     except HpcError as error:
         print(f"sarhpc {arguments.verb}: {error}", file=sys.stderr)
         return error.exit_code

@@ -5,6 +5,9 @@ handler that saved (or logged, or called Slurm) would act alone, in the middle o
 handler only raises a flag; `agree()` asks all ranks at a step boundary, and all get the same
 answer at the same step.
 
+Requests nest: the one of a job holds from its first line to its last, and a loop that polls
+installs its own inside, which inherits what was signalled before and hands on what came since.
+
 Why USR2: NCCL may catch USR1. Slurm sends the signal to every process of the step, so processes
 that a rank starts itself, DataLoader workers above all, must call `ignore_stop_signals`; otherwise
 they die first and take the rank with them before it can save.
@@ -57,6 +60,17 @@ class StopReason(enum.IntEnum):
 SIGNALS = {signal.SIGUSR2: StopReason.PREEMPT, signal.SIGTERM: StopReason.TERMINATE}
 
 
+class StopNow(BaseException):  # noqa: N818  # no error: an interruption, as KeyboardInterrupt is
+    """Raised by an urgent request out of work that never asks, such as imports and planning.
+
+    No Exception, so that no library takes it for a failure of its own and goes on.
+    """
+
+    def __init__(self, reason: StopReason) -> None:
+        super().__init__(reason.name)
+        self.reason = reason
+
+
 class StopRequest:
     """The wish to stop, gathered on every rank and agreed on by all.
 
@@ -71,6 +85,7 @@ class StopRequest:
         save_file: Path | None = None,
         deadline: float | None = None,
         look_every_s: float = 1.0,
+        urgent: bool = False,
     ) -> None:
         """Watch for reasons to stop.
 
@@ -81,27 +96,40 @@ class StopRequest:
             deadline: stop at this moment, in seconds since the epoch.
             look_every_s: least time in seconds between two looks at the files. Rank 0 alone
                 looks: a thousand ranks asking a parallel file system each step would hurt it.
+            urgent: raise StopNow at the first signal, for a process that has nothing to save and
+                nobody to agree with while this request is the innermost.
         """
         self._communicator = communicator
         self._stop_file = stop_file
         self._save_file = save_file
         self._deadline = deadline
         self._look_every_s = look_every_s
+        self._urgent = urgent
         self._looked = float("-inf")
         self._signalled = 0
         self._filed = 0
         self._previous: dict[signal.Signals, _Handler] = {}
 
+    @property
+    def deadline(self) -> float | None:
+        """Moment to stop at, seconds since the epoch."""
+        return self._deadline
+
     def install(self) -> None:
         """Take over SIGUSR2 and SIGTERM; calling it again changes nothing."""
         for number in SIGNALS:
             if number not in self._previous:
-                self._previous[number] = signal.signal(number, self._raise_flag)
+                handler = signal.signal(number, self._raise_flag)
+                self._previous[number] = handler
+                if (outer := _request_behind(handler)) is not None:
+                    self._signalled = max(self._signalled, outer._signalled)
 
     def uninstall(self) -> None:
         """Give the signals back to the handlers found by `install`."""
         while self._previous:
             number, handler = self._previous.popitem()
+            if (outer := _request_behind(handler)) is not None:
+                outer._signalled = max(self._signalled, outer._signalled)
             # None stands for a handler set from C, which Python cannot set again.
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
@@ -134,6 +162,10 @@ class StopRequest:
 
     def _raise_flag(self, number: int, frame: FrameType | None) -> None:
         self._signalled = max(self._signalled, SIGNALS[signal.Signals(number)])
+        if self._urgent:
+            # Once only: what cleans up on the way out must not be interrupted again.
+            self._urgent = False
+            raise StopNow(StopReason(self._signalled))
 
     def _urgency(self) -> int:
         late = self._deadline is not None and time.time() >= self._deadline
@@ -151,6 +183,18 @@ class StopRequest:
             self._filed = StopReason.SAVE_FILE
         if self._stop_file is not None and self._stop_file.exists():
             self._filed = StopReason.STOP_FILE
+
+
+def stop_signalled() -> bool:
+    """Whether this process was signalled to stop; for loops that were handed no request."""
+    request = _request_behind(signal.getsignal(signal.SIGUSR2))
+    return request is not None and request._signalled > 0
+
+
+def _request_behind(handler: _Handler) -> StopRequest | None:
+    """The request whose handler this is."""
+    owner = getattr(handler, "__self__", None)
+    return owner if isinstance(owner, StopRequest) else None
 
 
 def ignore_stop_signals(worker: int = 0) -> None:

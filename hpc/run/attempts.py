@@ -5,17 +5,19 @@ from __future__ import annotations
 import json
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hpc.errors import HpcError, TransientError, is_disk_full
+from hpc.errors import CrashLoopError, TransientError, is_disk_full
 from hpc.run.rundir import now
 
 CRASH_LIMIT = 3
 SIGNALLED = 128
 """Exit codes from here on name the signal that ended the attempt."""
+KILLED = SIGNALLED + 9
+"""Exit code of an attempt that left no last word."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,8 @@ class Attempt:
     job: str
     host: str
     pid: int
+    element: int | None = None
+    """Array element it belongs to; elements count their attempts each for itself."""
 
 
 def attempts_file(directory: Path) -> Path:
@@ -47,7 +51,12 @@ def read_attempts(directory: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def last_trouble(rows: list[dict[str, Any]]) -> str | None:
+def rows_of_element(rows: Sequence[dict[str, Any]], element: int | None) -> list[dict[str, Any]]:
+    """Rows of one array element; those of the stage as a whole for None."""
+    return [row for row in rows if row.get("element") == element]
+
+
+def last_trouble(rows: Sequence[dict[str, Any]]) -> str | None:
     """How the newest attempt ended, if it did and not well; None otherwise."""
     newest = max((row["attempt"] for row in rows), default=-1)
     ends = [row for row in rows if row["attempt"] == newest and "to" in row]
@@ -56,31 +65,57 @@ def last_trouble(rows: list[dict[str, Any]]) -> str | None:
     return f"attempt {newest} exit={ends[-1]['exit']}: {ends[-1]['reason']}"
 
 
-def begin_attempt(directory: Path, progress: int, *, force: bool = False) -> Attempt:
+def begin_attempt(
+    directory: Path, progress: int, *, force: bool = False, element: int | None = None
+) -> Attempt:
     """Note a new attempt that starts from `progress` (shards done or step), and return it.
 
+    An attempt before it that was killed gets its last line from here, with the progress it left.
     `force` is the operator's word that the cause of a crash loop is mended.
 
     Raises:
-        HpcError: the last `CRASH_LIMIT` attempts all ended where they began; says how they ended.
+        CrashLoopError: the last attempts all ended where they began; says how.
     """
-    rows = read_attempts(directory)
-    if not force:
-        refuse_crash_loop(directory, rows)
+    rows = rows_of_element(read_attempts(directory), element)
     number = 1 + max((row["attempt"] for row in rows), default=-1)
     job = os.environ.get("SLURM_JOB_ID") or os.environ.get("SUBMITIT_LOCAL_JOB_ID") or "local"
-    attempt = Attempt(number, job, socket.gethostname(), os.getpid())
-    row = {"attempt": number, "job": job, "host": attempt.host, "pid": attempt.pid}
-    _append(directory, {**row, "started": now(), "from": progress})
+    attempt = Attempt(number, job, socket.gethostname(), os.getpid(), element)
+    for killed in _unfinished(rows):
+        end_attempt(directory, killed, progress, KILLED, "killed: it left no last word")
+    if not force and (loop := crash_loop(directory, element)):
+        raise CrashLoopError(loop)
+    row: dict[str, Any] = {"attempt": number, "job": job, "host": attempt.host}
+    row |= {"pid": attempt.pid, "restart": int(os.environ.get("SLURM_RESTART_COUNT") or 0)}
+    row |= {"started": now(), "from": progress} | _element(element)
+    _append(directory, {**row, "forced": True} if force else row)
     return attempt
 
 
+def _unfinished(rows: Sequence[dict[str, Any]]) -> list[Attempt]:
+    ended = {row["attempt"] for row in rows if "to" in row}
+    return [
+        Attempt(row["attempt"], row["job"], row["host"], row["pid"], row.get("element"))
+        for row in rows
+        if "from" in row and row["attempt"] not in ended
+    ]
+
+
+def _element(element: int | None) -> dict[str, int]:
+    return {} if element is None else {"element": element}
+
+
 def end_attempt(
-    directory: Path, attempt: Attempt, progress: int, exit_code: int, reason: str
+    directory: Path,
+    attempt: Attempt,
+    progress: int,
+    exit_code: int,
+    reason: str,
+    stop: str | None = None,
 ) -> None:
-    """Note how `attempt` ended and at which progress."""
-    row = {"attempt": attempt.number, "ended": now(), "to": progress}
-    _append(directory, {**row, "exit": exit_code, "reason": reason})
+    """Note how `attempt` ended and at which progress; `stop` names what it was asked to stop by."""
+    row = {"attempt": attempt.number, "ended": now(), "to": progress, **_element(attempt.element)}
+    stopped = {} if stop is None else {"stop": stop}
+    _append(directory, {**row, "exit": exit_code, "reason": reason, **stopped})
 
 
 def _append(directory: Path, row: Mapping[str, Any]) -> None:
@@ -105,22 +140,37 @@ def _is_torn(path: Path) -> bool:
         return file.read(1) not in (b"", b"\n")
 
 
-def refuse_crash_loop(directory: Path, rows: list[dict[str, Any]]) -> None:
-    """Raise when the last attempts made no progress, counting attempts and not requeues.
+def crash_loop(directory: Path, element: int | None = None) -> str | None:
+    """One line on a crash loop: the last attempts got nowhere; None as long as one more may try.
 
-    An attempt without an end line was killed, one with an exit code above 128 ended by a signal.
-    Both are free: the cause is outside.
+    Counts attempts without progress, not requeues. A failure counts one, and so does a walltime
+    used up in vain. An attempt that was killed (lost node, out of memory) counts a half: the cause
+    may be outside, but not six times in a row. Preemption and what a person ended are free.
     """
-    starts = {row["attempt"]: row["from"] for row in rows if "from" in row}
+    rows = rows_of_element(read_attempts(directory), element)
+    starts = {row["attempt"]: row for row in rows if "from" in row}
     ends = {row["attempt"]: row for row in rows if "to" in row}
-    last = sorted(starts)[-CRASH_LIMIT:]
-    if len(last) < CRASH_LIMIT or any(n not in ends for n in last):
-        return
-    failed = [
-        ends[n] for n in last if 0 < ends[n]["exit"] < SIGNALLED and ends[n]["to"] == starts[n]
-    ]
-    if len(failed) == CRASH_LIMIT:
-        raise HpcError(
-            f"{directory}: {CRASH_LIMIT} attempts in a row made no progress, the last ended with "
-            f"{failed[-1]['reason']!r}; mend the cause, then `sarhpc resume --force`"
-        )
+    counted: list[dict[str, Any]] = []
+    for number in sorted(starts, reverse=True):
+        end = ends.get(number)
+        if end is not None and end["to"] != starts[number]["from"]:
+            break
+        if end is not None and _weight(end) > 0:
+            counted.append(end)
+        if starts[number].get("forced"):
+            break
+    if sum(map(_weight, counted)) < CRASH_LIMIT:
+        return None
+    where = str(directory) if element is None else f"{directory} element {element}"
+    return (
+        f"{where}: {len(counted)} attempts in a row made no progress, the last ended with "
+        f"{counted[0]['reason']!r}; mend the cause, then `sarhpc resume {directory.parent} --force`"
+    )
+
+
+def _weight(end: Mapping[str, Any]) -> float:
+    if end["exit"] == 0:
+        return 1.0 if end.get("stop") == "DEADLINE" else 0.0
+    if end["exit"] == KILLED:
+        return 0.5
+    return 1.0 if end["exit"] < SIGNALLED else 0.0

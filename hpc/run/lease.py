@@ -2,8 +2,8 @@
 
 Shards need no lock (P6: publishing twice is harmless), but two coordinators would fight over the
 Dask cluster, the checkpoints and the log. The lease is a file with the holder's identity, touched
-every ten seconds; it is stale when the holder on this host is dead, or when another host's
-holder has not touched it for two minutes.
+every ten seconds; it is stale when the holder on this host is dead, when it was held by an earlier
+start of the same Slurm job, or when another host's holder has not touched it for two minutes.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from hpc.errors import RunInUseError
 
@@ -28,15 +29,22 @@ log = logging.getLogger(__name__)
 
 
 @contextlib.contextmanager
-def lease(path: Path) -> Iterator[None]:
+def lease(path: Path, patience_s: float = 0.0) -> Iterator[None]:
     """Hold `path` while the block runs.
+
+    Args:
+        path: of the lease.
+        patience_s: how long to wait for another holder; a job that comes back on another node
+            finds the lease of the lost one fresh, and only silence tells that it is dead.
 
     Raises:
         RunInUseError: another live process holds it; says which.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    identity = json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "born": _born()})
-    _acquire(path, identity)
+    identity = json.dumps(
+        {"host": socket.gethostname(), "pid": os.getpid(), "born": _born(), **_job()}
+    )
+    _acquire_patiently(path, identity, patience_s)
     ended = threading.Event()
     keeper = threading.Thread(target=_touch, args=(path, identity, ended), daemon=True)
     keeper.start()
@@ -58,6 +66,30 @@ def _born(pid: int | None = None) -> float | None:
         return None if process.status() == psutil.STATUS_ZOMBIE else process.create_time()
     except psutil.NoSuchProcess:
         return None
+
+
+def _job() -> dict[str, Any]:
+    """The Slurm job this process belongs to; empty outside Slurm."""
+    job = os.environ.get("SLURM_JOB_ID")
+    restart = int(os.environ.get("SLURM_RESTART_COUNT") or 0)
+    return {"job": job, "restart": restart} if job else {}
+
+
+def _acquire_patiently(path: Path, identity: str, patience_s: float) -> None:
+    until = time.monotonic() + patience_s
+    said = False
+    while True:
+        try:
+            _acquire(path, identity)
+        except RunInUseError as error:
+            if time.monotonic() >= until:
+                raise
+            if not said:
+                log.info("waiting up to %.0f s: %s", patience_s, error)
+                said = True
+            time.sleep(min(2.0, max(until - time.monotonic(), 0.0)))
+        else:
+            return
 
 
 def _acquire(path: Path, identity: str) -> None:
@@ -119,7 +151,11 @@ def live_holder(path: Path) -> str | None:
     except ValueError:
         # The holder is between creating and writing, or died there.
         return "a starting process" if age < TOUCH_S else None
-    if holder["host"] == socket.gethostname():
+    mine = _job()
+    if mine and holder.get("job") == mine["job"] and holder["restart"] < mine["restart"]:
+        # Slurm starts a job again only when all of its last start is gone.
+        alive = False
+    elif holder["host"] == socket.gethostname():
         born = _born(holder["pid"])
         alive = born is not None and abs(born - holder["born"]) < 1.0
     else:

@@ -4,19 +4,44 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
-from hpc.errors import DataError, IncompleteError, TransientError, exit_code_of
-from hpc.run.attempts import begin_attempt, end_attempt, last_trouble, read_attempts
-from hpc.run.lease import lease, live_holder
+from hpc.errors import (
+    DataError,
+    IncompleteError,
+    StopRequestedError,
+    TransientError,
+    exit_code_of,
+)
+from hpc.resilience.agreement import SingleProcess
+from hpc.resilience.stop import StopNow, StopRequest
+from hpc.run.attempts import begin_attempt, end_attempt
+from hpc.run.lease import lease
 from hpc.run.ledger import Ledger
-from hpc.run.plan import Plan, planned_shards, publish_plan, read_plan
+from hpc.run.plan import Plan, ShardTask, publish_plan, read_plan
 from hpc.run.rundir import RunDir
 
 log = logging.getLogger(__name__)
 
-READ_AT_A_GLANCE = 1000
-"""Most single records that `stage_state` reads; on a shared file system each costs a round trip."""
+
+@dataclass(frozen=True)
+class Conditions:
+    """What a job leaves its work: who asks it to stop, and how long it may take to."""
+
+    stop: StopRequest | None = None
+    """Asked between shards and steps; None asks for the run's STOP file alone."""
+    grace_s: float = 120.0
+    """Seconds between a wish to stop and the end of the job."""
+    patience_s: float = 0.0
+    """How long to wait for a lease that another process holds, s."""
+    force: bool = False
+    """The operator's word that the cause of a crash loop is mended."""
+
+    def stop_of(self, run: RunDir) -> StopRequest:
+        """The request to ask."""
+        if self.stop is not None:
+            return self.stop
+        return StopRequest(SingleProcess(), stop_file=run.stop_file, look_every_s=0.0)
 
 
 @dataclass(frozen=True)
@@ -28,6 +53,38 @@ class Work:
     ledger: Ledger
     attempt: int
     rank: int = 0
+    conditions: Conditions = field(default_factory=Conditions)
+    element: int | None = None
+    """Array element this work belongs to; None for the stage as a whole."""
+    stripe: frozenset[str] | None = None
+    """Ids of the shards it is to make; None for all."""
+
+    @property
+    def stop(self) -> StopRequest:
+        """Whom to ask between shards."""
+        return self.conditions.stop_of(self.run)
+
+    def todo(self) -> list[ShardTask]:
+        """The shards of its part that have no record yet, in plan order."""
+        missing = self.ledger.missing(self.plan)
+        return [task for task in missing if self.stripe is None or task.id in self.stripe]
+
+
+@dataclass(frozen=True)
+class Course:
+    """How far the work inside a shard is, for example the steps of a training."""
+
+    done: int
+    goal: int | None
+    """Where it ends; None while unknown."""
+    unit: str
+    """What is counted, for example `steps`."""
+    per_s: float | None = None
+    """Counted in a second, lately."""
+    says: str = ""
+    """A few words more, for example the loss."""
+    when: float | None = None
+    """Time of the newest count, seconds since the epoch."""
 
 
 @dataclass(frozen=True)
@@ -47,9 +104,19 @@ class Stage:
     collective: bool = False
     progress: Callable[[RunDir], int] | None = None
     """Progress inside a shard, for example the step of the newest checkpoint; default: shards."""
+    course: Callable[[RunDir], Course | None] | None = None
+    """How far the live work is, for an observer; cheap, and None before there is any."""
+    reached: Callable[[RunDir], Sequence[float]] | None = None
+    """Times of the progress that was kept, s since the epoch; default: those of the records."""
 
 
-def run_stage(run: RunDir, stage: Stage, rank: int = 0, force: bool = False) -> str:
+def run_stage(
+    run: RunDir,
+    stage: Stage,
+    rank: int = 0,
+    force: bool = False,
+    conditions: Conditions | None = None,
+) -> str:
     """Bring `stage` as far as it goes and return one line on what was done.
 
     Safe to call again at any time: finished shards are kept, a sealed stage is left alone.
@@ -58,24 +125,38 @@ def run_stage(run: RunDir, stage: Stage, rank: int = 0, force: bool = False) -> 
         IncompleteError: an upstream stage is not sealed, or shards failed in this attempt.
         TransientError: every failed shard failed for a passing reason, such as a full disk.
         RunInUseError: another live process works on this stage.
+        CrashLoopError: the last attempts got nowhere; says why.
+        StopRequestedError: someone asked to stop; what was finished is kept.
         DataError: there is nothing to plan.
     """
+    conditions = conditions or Conditions(force=force)
     require_upstream(run, stage)
     ledger = run.ledger(stage.name)
     if ledger.sealed:
         return f"{stage.name}: sealed, nothing to do"
     if rank > 0:
-        return _follow(run, stage, ledger, rank)
-    with lease(run.stage(stage.name) / ".lease.json"):
+        return _follow(run, stage, ledger, rank, conditions)
+    with lease(run.stage(stage.name) / ".lease.json", conditions.patience_s):
         plan = standing_plan(run, stage)
         left = len(ledger.missing(plan))
         if left:
-            _attempt(run, stage, plan, ledger, force)
-        _require_complete(stage, plan, ledger)
-        if stage.finish is not None:
-            stage.finish(Work(run, plan, ledger, attempt=-1))
-        ledger.seal(plan)
+            attempt(stage, Work(run, plan, ledger, -1, conditions=conditions))
+        seal(run, stage, plan)
     return f"{stage.name}: sealed, {left} of {len(plan.shards)} shards made now"
+
+
+def seal(run: RunDir, stage: Stage, plan: Plan) -> None:
+    """Make what belongs to the whole stage, and seal it; idempotent, under the stage's lease.
+
+    Raises:
+        IncompleteError: shards are missing; says why they failed.
+        TransientError: every failed shard failed for a passing reason.
+    """
+    ledger = run.ledger(stage.name)
+    _require_complete(stage, plan, ledger)
+    if stage.finish is not None and not ledger.sealed:
+        stage.finish(Work(run, plan, ledger, attempt=-1))
+    ledger.seal(plan)
 
 
 def require_upstream(run: RunDir, stage: Stage) -> None:
@@ -115,36 +196,62 @@ def _nothing_planned(plan: Plan) -> str:
     )
 
 
-def _follow(run: RunDir, stage: Stage, ledger: Ledger, rank: int) -> str:
+def _follow(run: RunDir, stage: Stage, ledger: Ledger, rank: int, conditions: Conditions) -> str:
     path = run.plan_file(stage.name)
     if path.exists() and not ledger.missing(read_plan(path)):
         # An attempt died between record and seal: rank 0 only seals, and would never be met.
         return f"{stage.name}: rank {rank} has nothing to do"
     empty = Plan(stage.name, ())
-    stage.work(Work(run, empty, ledger, attempt=-1, rank=rank))
+    stage.work(Work(run, empty, ledger, attempt=-1, rank=rank, conditions=conditions))
     return f"{stage.name}: rank {rank} done"
 
 
-def _attempt(run: RunDir, stage: Stage, plan: Plan, ledger: Ledger, force: bool) -> None:
-    directory = run.stage(stage.name)
-    attempt = begin_attempt(directory, _progress(run, stage, plan, ledger), force=force)
-    code, reason = 1, "unknown"
+def attempt(stage: Stage, work: Work) -> None:
+    """Do the work of one attempt, and note how it began and how it ended.
+
+    Raises:
+        CrashLoopError: the last attempts got nowhere.
+        StopRequestedError: the work was interrupted; a StopNow out of it becomes this.
+    """
+    directory = work.run.stage(stage.name)
+    begun = begin_attempt(
+        directory, _progress(stage, work), force=work.conditions.force, element=work.element
+    )
+    code, reason, stopped = 1, "unknown", None
     try:
-        stage.work(Work(run, plan, ledger, attempt.number))
-        left = len(ledger.missing(plan))
+        _do(stage, replace(work, attempt=begun.number))
+        left = len(work.todo())
         code, reason = (IncompleteError.exit_code, f"{left} shards left") if left else (0, "done")
     except BaseException as error:
         code = exit_code_of(error)
         reason = f"{type(error).__name__}: {error}"
+        stopped = error.reason if isinstance(error, StopRequestedError) else None
         raise
     finally:
-        end_attempt(directory, attempt, _progress(run, stage, plan, ledger), code, reason)
+        end_attempt(directory, begun, _progress(stage, work), code, reason, stopped)
 
 
-def _progress(run: RunDir, stage: Stage, plan: Plan, ledger: Ledger) -> int:
+def _do(stage: Stage, work: Work) -> None:
+    try:
+        stage.work(work)
+    except StopNow as stop:
+        raise interrupted(stage.name, stop) from None
+
+
+def interrupted(stage: str, stop: StopNow) -> StopRequestedError:
+    """What a StopNow out of work that saves nothing on the way means for its job."""
+    return StopRequestedError(
+        f"{stage} was interrupted ({stop.reason.name}); what it had published stands",
+        requeue=stop.reason.requeues,
+        reason=stop.reason.name,
+    )
+
+
+def _progress(stage: Stage, work: Work) -> int:
     if stage.progress is not None:
-        return stage.progress(run)
-    return len(plan.shards) - len(ledger.missing(plan))
+        return stage.progress(work.run)
+    whole = len(work.plan.shards) if work.stripe is None else len(work.stripe)
+    return whole - len(work.todo())
 
 
 def _require_complete(stage: Stage, plan: Plan, ledger: Ledger) -> None:
@@ -159,61 +266,6 @@ def _require_complete(stage: Stage, plan: Plan, ledger: Ledger) -> None:
         + (f" ({len(failures)} failed: {why})" if failures else "")
         + "; `sarhpc resume` tries them again"
     )
-
-
-@dataclass(frozen=True)
-class StageState:
-    """Where one stage stands, derived from disk alone.
-
-    States: WAITING (upstream), READY, RUNNING, PARTIAL, FAILED, COMPLETE.
-    """
-
-    name: str
-    state: str
-    done: int
-    planned: int
-    samples: int | None
-    """None while there are too many single records to read them all for a glance."""
-    rejected: int | None
-    """As `samples`."""
-    failed: int
-    holder: str | None = None
-    trouble: str | None = None
-    """How the last attempt ended, if it ended badly."""
-
-
-def stage_state(run: RunDir, stage: Stage) -> StageState:
-    """State of one stage from its plan, ledger and lease."""
-    ledger = run.ledger(stage.name)
-    if ledger.sealed:
-        return _complete_state(stage, ledger)
-    directory = run.stage(stage.name)
-    done = len(ledger.recorded_ids())
-    failed = len(ledger.failures())
-    holder = live_holder(directory / ".lease.json")
-    attempts = read_attempts(directory)
-    trouble = last_trouble(attempts)
-    records = ledger.records().values() if done <= READ_AT_A_GLANCE else None
-    waits = any(not run.ledger(need).sealed for need in stage.needs)
-    unbegun = "WAITING" if waits else "READY"
-    stands = "FAILED" if failed or trouble else "PARTIAL" if done or attempts else unbegun
-    return StageState(
-        stage.name,
-        "RUNNING" if holder else stands,
-        done,
-        planned_shards(run.plan_file(stage.name)),
-        None if records is None else sum(record.samples for record in records),
-        None if records is None else sum(sum(record.rejected.values()) for record in records),
-        failed,
-        holder,
-        trouble,
-    )
-
-
-def _complete_state(stage: Stage, ledger: Ledger) -> StageState:
-    # A sealed stage has a record for each shard of its plan, so the plan need not be read.
-    shards, samples, rejected = ledger.totals()
-    return StageState(stage.name, "COMPLETE", shards, shards, samples, rejected, failed=0)
 
 
 def left(run: RunDir, stages: Sequence[Stage]) -> Iterator[Stage]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import platform
 import sys
@@ -13,7 +12,7 @@ from pathlib import Path
 from hpc.config import differences, fingerprint, load, loads, to_dict, to_yaml
 from hpc.errors import ConfigError, FingerprintMismatchError
 from hpc.publish import publish_text
-from hpc.run.pipeline import Stage, StageState, left, require_upstream, stage_state
+from hpc.run.pipeline import Stage, left, require_upstream
 from hpc.run.plan import read_plan
 from hpc.run.rundir import RunDir, create_run, open_run
 from sarhpc import __version__
@@ -161,69 +160,6 @@ def _submit(run: RunDir, what: str, arguments: argparse.Namespace) -> int:
         )
     executor = arguments.executor or config.cluster.executor
     return launch(run, what, executor, wait=arguments.wait, force=arguments.force)
-
-
-def status_verb(arguments: argparse.Namespace) -> int:
-    """Show where the run stands."""
-    run = open_run(Path(arguments.run))
-    states = [stage_state(run, stage) for stage in line_of_stages(load_run_config(run))]
-    if arguments.json:
-        print(json.dumps({"run": str(run.root), "stages": [vars(s) for s in states]}, indent=1))
-        return 0
-    print(f"{run.root}  configuration {run.info['fingerprint']}")
-    for state in states:
-        print(_state_line(state))
-    if run.stop_file.exists():
-        print(f"stopped by an operator; go on with: sarhpc resume {arguments.run}")
-    return 0
-
-
-def _state_line(state: StageState) -> str:
-    shards = f"{state.done}/{state.planned or '?'}"
-    samples = "?" if state.samples is None else state.samples
-    extra = f"  left out {state.rejected}" if state.rejected else ""
-    extra += f"  failed {state.failed}" if state.failed else ""
-    extra += f"  by {state.holder}" if state.holder else ""
-    extra += f"  {state.trouble[:120]}" if state.trouble and not state.holder else ""
-    return f"  {state.name:<14}{state.state:<10}{shards:>9} shards {samples:>8}{extra}"
-
-
-def logs_verb(arguments: argparse.Namespace) -> int:
-    """Show the end of the newest log of each stage, or the failed shards."""
-    run = open_run(Path(arguments.run))
-    config = load_run_config(run)
-    one = arguments.stage
-    stages = [stage_named(config, one)] if one else line_of_stages(config)
-    if arguments.failed:
-        lines = [line for stage in stages for line in _troubles(run, stage)]
-        print("\n".join(lines) or "no shard failed")
-        return 0
-    places = [run.logs(stage.name) for stage in stages]
-    found = [
-        p for place in [*([] if one else [run.logs("")]), *places] for p in _newest_logs(place)
-    ]
-    if not found:
-        print("no logs yet")
-    for path in found:
-        print(f"==> {path}")
-        lines = path.read_text(errors="replace").splitlines()
-        print("\n".join(lines[max(len(lines) - arguments.tail, 0) :]))
-    return 0
-
-
-def _troubles(run: RunDir, stage: Stage) -> list[str]:
-    """The failed shards of a stage, and how its last attempt ended if it ended badly."""
-    lines = [
-        f"{stage.name} {failure.shard} tries={failure.tries} {failure.error}: {failure.message}"
-        for failure in run.ledger(stage.name).failures().values()
-    ]
-    trouble = stage_state(run, stage).trouble
-    return [*lines, f"{stage.name} {trouble}"] if trouble else lines
-
-
-def _newest_logs(directory: Path) -> list[Path]:
-    files = [path for path in directory.glob("*") if path.suffix in (".out", ".err", ".log")]
-    return sorted(files, key=lambda path: path.stat().st_mtime)[-2:]
 
 
 def stop_verb(arguments: argparse.Namespace) -> int:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hpc.errors import DataError, StopRequestedError
-from hpc.run.pipeline import Stage, Work
+from hpc.run.pipeline import Course, Stage, Work
 from hpc.run.plan import Plan, make_plan
 from hpc.run.rundir import RunDir
+from hpc.run.state import last_row, newest_checkpoint
 from sarhpc.stages.config import RunConfig
 from sarhpc.stages.places import model_folder
 from sarhpc.stages.prompts import sample_shards
@@ -36,6 +38,8 @@ def train_stage(config: RunConfig) -> Stage:
         work=train_ranks,
         collective=True,
         progress=newest_step,
+        course=training_course,
+        reached=kept_steps,
     )
 
 
@@ -64,8 +68,37 @@ def plan_training(run: RunDir) -> Plan:
 
 def newest_step(run: RunDir) -> int:
     """Step of the newest checkpoint directory, 0 without any."""
-    names = (run.stage("train") / "checkpoints").glob("step_*[0-9]")
-    return max((int(path.name.removeprefix("step_")) for path in names), default=0)
+    path = newest_checkpoint(run.stage("train"))
+    return int(path.name.removeprefix("step_")) if path else 0
+
+
+def training_course(run: RunDir) -> Course | None:
+    """Steps done as the newest row of metrics.jsonl tells, and the pace of that row."""
+    path = run.stage("train") / "metrics.jsonl"
+    row = last_row(path)
+    if row is None:
+        return None
+    cfg = load_run_config(run).train
+    # The row knows how many steps an epoch has; counting the samples again would take longer.
+    goal = round(row["step"] / row["epoch"] * cfg.epochs) if row.get("epoch") else None
+    goals = [steps for steps in (goal, cfg.max_steps) if steps is not None]
+    return Course(
+        done=row["step"],
+        goal=min(goals, default=None),
+        unit="steps",
+        per_s=1.0 / row["step_s"] if row.get("step_s") else None,
+        says=f"loss {row['loss']:.4g}, {row['samples_per_s']:.3g} samples/s",
+        when=row["time"],
+    )
+
+
+def kept_steps(run: RunDir) -> list[float]:
+    """When each step that a checkpoint holds was taken, s since the epoch."""
+    path, newest = run.stage("train") / "metrics.jsonl", newest_step(run)
+    if not path.exists():
+        return []
+    rows = (json.loads(line) for line in path.read_text().splitlines() if line.endswith("}"))
+    return [row["time"] for row in rows if row["step"] <= newest]
 
 
 def train_ranks(work: Work) -> None:

@@ -25,9 +25,10 @@ from hpc.publish import publish_bytes
 from hpc.run.attempts import attempts_file, begin_attempt, end_attempt, read_attempts
 from hpc.run.lease import lease, live_holder
 from hpc.run.ledger import RECORD_SCHEMA, Failure, Ledger, Record
-from hpc.run.pipeline import Stage, StageState, Work, left, run_stage, stage_state
+from hpc.run.pipeline import Stage, Work, left, run_stage
 from hpc.run.plan import Plan, make_plan, planned_shards, publish_plan, read_plan
 from hpc.run.rundir import RunDir, create_run, now, open_run
+from hpc.run.state import StageState, stage_state
 
 
 @pytest.fixture

@@ -10,9 +10,10 @@ import shard_makers
 
 from hpc.errors import DataError, IncompleteError, StopRequestedError, TransientError
 from hpc.run.attempts import read_attempts
-from hpc.run.pipeline import Stage, run_stage, stage_state
+from hpc.run.pipeline import Stage, run_stage
 from hpc.run.plan import make_plan
 from hpc.run.rundir import RunDir, create_run
+from hpc.run.state import stage_state
 from sarhpc.stages.sharded import MakeShard, sweep, work_through
 
 

@@ -1,0 +1,78 @@
+"""The verbs that look and tidy up: status, logs, report, clean, fetch."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from hpc.run.pipeline import Stage
+from hpc.run.rundir import RunDir, open_run
+from sarhpc.stages.registry import line_of_stages, load_run_config, stage_named
+
+
+def status_verb(arguments: argparse.Namespace) -> int:
+    """Show where the run stands, once or until it is complete."""
+    from hpc.run.status import run_status
+    from hpc.run.submissions import submissions_directory
+    from hpc.run.view import show, watch
+
+    run = open_run(Path(arguments.run))
+    stages = line_of_stages(load_run_config(run))
+    if arguments.watch:
+        try:
+            every = arguments.every or (30 if submissions_directory(run).exists() else 5)
+            watch(lambda: run_status(run, stages), every)
+        except KeyboardInterrupt:
+            return 0
+        return 0
+    status = run_status(run, stages)
+    if arguments.json:
+        print(json.dumps(status.to_json(), indent=1))
+    else:
+        show(status)
+    return 0
+
+
+def logs_verb(arguments: argparse.Namespace) -> int:
+    """Show the end of the newest log of each stage, or what failed."""
+    run = open_run(Path(arguments.run))
+    config = load_run_config(run)
+    one = arguments.stage
+    stages = [stage_named(config, one)] if one else line_of_stages(config)
+    if arguments.failed:
+        return _show_failed(run, stages, arguments.tail)
+    return _show_logs(run, [*([] if one else [""]), *(s.name for s in stages)], arguments)
+
+
+def _show_failed(run: RunDir, stages: Sequence[Stage], lines: int) -> int:
+    from hpc.run.logs import last_words, troubles
+
+    any_failed = False
+    for stage in stages:
+        found = troubles(run, stage)
+        if found:
+            any_failed = True
+            print("\n".join([*found, *last_words(run, stage.name, lines)]))
+    if not any_failed:
+        print("no shard failed")
+    return 0
+
+
+def _show_logs(run: RunDir, names: Sequence[str], arguments: argparse.Namespace) -> int:
+    from hpc.run.logs import follow, last_words, log_files
+
+    lines = [line for name in names for line in last_words(run, name, arguments.tail)]
+    if lines or not arguments.follow:
+        print("\n".join(lines) or "no logs yet", flush=True)
+    if arguments.follow:
+        stages = [name for name in names if name]
+        try:
+            follow(
+                lambda: [file.path for name in names for file in log_files(run, name)],
+                ended=lambda: all(run.ledger(name).sealed for name in stages),
+            )
+        except KeyboardInterrupt:
+            return 0
+    return 0
