@@ -1,0 +1,329 @@
+"""Slurm's commands: the only place that calls them.
+
+Every question is one command, answered for all jobs at once. What a site lacks (`sacct` switched
+off, no `scontrol` on the nodes) has a fallback, or an error that names one.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import pwd
+import re
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from hpc.cluster.slurm_command import (
+    COUNTS,
+    RETRIES,
+    SlurmMissingError,
+    SlurmRefusedError,
+    SlurmUnavailableError,
+    run_command,
+)
+from hpc.cluster.slurm_text import (
+    ACCOUNT_FIELDS,
+    FIELD_END,
+    PARTITION_FIELDS,
+    QUEUE_FIELDS,
+    ROW_END,
+    AccountedJob,
+    NodeKind,
+    NodeState,
+    Partition,
+    QueuedJob,
+    expand_hosts,
+    pairs,
+    parse_accounting,
+    parse_config,
+    parse_nodes,
+    parse_partitions,
+    parse_queue,
+    seconds,
+    slurm_time,
+)
+
+__all__ = [
+    "COUNTS",
+    "AccountedJob",
+    "Limits",
+    "NodeKind",
+    "NodeState",
+    "Partition",
+    "QueuedJob",
+    "SlurmMissingError",
+    "SlurmRefusedError",
+    "SlurmUnavailableError",
+    "accounting",
+    "cancel",
+    "cluster_name",
+    "expand_hosts",
+    "find_by_comment",
+    "is_available",
+    "limits",
+    "nodes",
+    "partitions",
+    "queue",
+    "requeue",
+    "run_command",
+    "signal",
+    "time_left_s",
+    "update",
+]
+
+_UNKNOWN_JOB = re.compile("Invalid job id")
+_LONGEST_WORD = 100_000
+"""Characters of one argument; the system refuses more than 131,071."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a cluster allows and how it treats jobs, as far as it tells."""
+
+    max_array_size: int = 1001
+    """One more than the highest index of an array."""
+    max_jobs: int | None = None
+    """Jobs and array elements that this user may have submitted at a time; None if not known."""
+    preempt_mode: str = "OFF"
+    preempt_type: str = ""
+    sends_user_signal: bool = False
+    """Whether a preempted job hears its `--signal` at the start of the grace time."""
+    kill_wait_s: int = 30
+    """Seconds from SIGTERM to SIGKILL."""
+    cred_expire_s: int = 120
+    """Seconds that a requeued job waits at least."""
+    accounting: bool = False
+    """Whether `sacct` has anything to say."""
+    accounts_gpus: bool = False
+    """Whether the accounting counts GPUs."""
+    stores_comments: bool = False
+    """Whether the accounting keeps a job's comment."""
+    enforces_accounts: bool = False
+    """Whether a job without a valid account is refused."""
+    version: str = ""
+
+
+def is_available() -> bool:
+    """Whether this machine has Slurm's commands."""
+    return all(shutil.which(command) for command in ("sbatch", "squeue"))
+
+
+def queue(
+    ids: Sequence[str] | None = None,
+    *,
+    elements: bool = False,
+    ended: bool = False,
+    retries: int = RETRIES,
+) -> list[QueuedJob]:
+    """The jobs of those ids, or all of this user's, by one `squeue`; unknown ones are absent.
+
+    Args:
+        ids: job ids, or `array_index` for one element; an array's id stands for all its elements.
+        elements: one row for each waiting element of an array, instead of one for all.
+        ended: also jobs that have ended and are still remembered (MinJobAge).
+        retries: see `run_command`.
+    """
+    if ids is not None and not ids:
+        return []
+    words = ["squeue", "--noheader", "--Format", ",".join(_queue_format())]
+    words += ["--array"] * elements + ["--states=all"] * ended
+    joined = ",".join(ids or ())
+    by_id = bool(ids) and len(joined) < _LONGEST_WORD
+    words += ["--jobs", joined] if by_id else ["--user", str(os.getuid())]
+    try:
+        jobs = parse_queue(run_command(words, retries=retries))
+    except SlurmRefusedError as error:
+        # So it says when it knows none of them; when it knows some, it lists those.
+        if by_id and _UNKNOWN_JOB.search(str(error)):
+            return []
+        raise
+    if by_id or ids is None:
+        return jobs
+    wanted = set(ids)
+    return [job for job in jobs if job.id in wanted or job.job_id in wanted]
+
+
+def _queue_format() -> list[str]:
+    ends = [FIELD_END] * (len(QUEUE_FIELDS) - 1) + [ROW_END]
+    # Without a width before its suffix a field is printed whole.
+    return [f"{name}:{end}" for name, end in zip(QUEUE_FIELDS, ends, strict=True)]
+
+
+def find_by_comment(token: str) -> list[QueuedJob]:
+    """This user's jobs, ended ones too, whose comment is `token` or has it between its colons."""
+    return [job for job in queue(ended=True) if token in (job.comment, *job.comment.split(":"))]
+
+
+def accounting(ids: Sequence[str], since: str) -> list[AccountedJob]:
+    """Every attempt of those jobs, by one `sacct`; nothing, and a line in the log, without it.
+
+    Args:
+        ids: job ids; an array's id stands for all its elements.
+        since: no attempt before this moment is looked for (RFC 3339, or local time without zone).
+    """
+    if not ids:
+        return []
+    words = ["sacct", "--allocations", "--duplicates", "--noheader", "--parsable2"]
+    words += [f"--delimiter={FIELD_END}", f"--starttime={slurm_time(since)}"]
+    words += [f"--format={','.join(ACCOUNT_FIELDS)}", f"--jobs={','.join(ids)}"]
+    try:
+        return parse_accounting(run_command(words, retries=1))
+    except (SlurmUnavailableError, SlurmRefusedError) as error:
+        _log.warning("no accounting, so no past attempts and no GPU-hours from Slurm: %s", error)
+        return []
+
+
+def requeue(job_id: str, *, retries: int = 8) -> None:
+    """Put a running job back into the queue; a job that waits already stays there.
+
+    Never call it for a job that may have ended: Slurm then starts a finished job again.
+
+    Raises:
+        SlurmMissingError: no `scontrol` on this node; the profile then needs `requeue: chain`.
+        SlurmUnavailableError: the controller did not answer.
+        SlurmRefusedError: the job may not be requeued, or is unknown.
+    """
+    try:
+        run_command(["scontrol", "requeue", job_id], retries=retries)
+    except SlurmMissingError as error:
+        raise SlurmMissingError(
+            f"job {job_id} cannot requeue itself: no scontrol on this node. "
+            "Set `requeue: chain` in the profile; `sarhpc resume RUN` goes on now."
+        ) from error
+    except SlurmRefusedError as error:
+        if "pending execution" not in str(error):
+            raise
+
+
+def cancel(ids: Sequence[str], *, signal: str | None = None) -> None:
+    """Cancel those jobs, or send them `signal`; those that have ended are passed over."""
+    if ids:
+        words = ["scancel"] + ([f"--signal={signal}"] if signal else [])
+        run_command([*words, *ids])
+
+
+def signal(ids: Sequence[str], name: str) -> None:
+    """Send the signal (`USR2`) to the processes of those jobs' steps; batch shells hear nothing."""
+    cancel(ids, signal=name)
+
+
+def update(job_id: str, **fields: str | int) -> None:
+    """Change a job, such as `update("12", TimeLimit=30)`.
+
+    Raises:
+        SlurmRefusedError: the job is unknown, has ended, or may not be changed so.
+    """
+    words = [f"{name}={told}" for name, told in fields.items()]
+    run_command(["scontrol", "update", f"JobId={job_id}", *words])
+
+
+def time_left_s(job_id: str) -> int | None:
+    """Seconds to the job's time limit; None if it has none or nobody here can tell."""
+    try:
+        found = queue([job_id], retries=1)
+    except SlurmUnavailableError as error:
+        _log.warning("time left of job %s not known from squeue: %s", job_id, error)
+        return _time_left_from_scontrol(job_id)
+    running = [job.left_s for job in found if job.nodes]
+    return running[0] if running else None
+
+
+def _time_left_from_scontrol(job_id: str) -> int | None:
+    try:
+        told = pairs(run_command(["scontrol", "--oneliner", "show", "job", job_id], retries=0))
+    except (SlurmUnavailableError, SlurmRefusedError) as error:
+        _log.warning("time left of job %s not known: %s", job_id, error)
+        return None
+    limit, used = seconds(told.get("TimeLimit", "")), seconds(told.get("RunTime", ""))
+    return None if limit is None or used is None else max(limit - used, 0)
+
+
+def limits(account: str | None = None) -> Limits:
+    """What the cluster allows; defaults stand where a site does not let users ask.
+
+    Args:
+        account: look at this account's submit limit only.
+
+    Raises:
+        SlurmUnavailableError: the controller did not answer.
+    """
+    try:
+        told = parse_config(run_command(["scontrol", "show", "config"]))
+    except SlurmMissingError as error:
+        _log.warning("limits not known, defaults taken: %s", error)
+        return Limits()
+    storage = told.get("AccountingStorageType", "")
+    accounted = not storage.endswith("none")
+    expire = re.search(r"cred_expire=(\d+)", told.get("AuthInfo", ""))
+    return Limits(
+        max_array_size=_number(told, "MaxArraySize", 1001),
+        max_jobs=_max_submit(account) if accounted else None,
+        preempt_mode=told.get("PreemptMode", "OFF"),
+        preempt_type=told.get("PreemptType", ""),
+        sends_user_signal="preempt_send_user_signal" in told.get("SlurmctldParameters", ""),
+        kill_wait_s=_number(told, "KillWait", 30),
+        cred_expire_s=int(expire[1]) if expire else 120,
+        accounting=accounted,
+        accounts_gpus="gres/gpu" in told.get("AccountingStorageTRES", ""),
+        stores_comments="job_comment" in told.get("AccountingStoreFlags", ""),
+        enforces_accounts="associations" in told.get("AccountingStorageEnforce", ""),
+        version=told.get("SLURM_VERSION", ""),
+    )
+
+
+def _number(told: dict[str, str], name: str, otherwise: int) -> int:
+    found = re.match(r"\d+", told.get(name, ""))
+    return int(found[0]) if found else otherwise
+
+
+def _max_submit(account: str | None) -> int | None:
+    """The least of the submit limits that may hold for this user; None if there is none."""
+    user = pwd.getpwuid(os.getuid()).pw_name
+    ask = ["sacctmgr", "--noheader", "--parsable2", "show"]
+    try:
+        rows = run_command(
+            [*ask, "assoc", f"user={user}", "format=Account,MaxSubmit,QOS"], retries=0
+        )
+        granted = [row.split("|") for row in rows.splitlines() if row.count("|") == 2]
+        mine = [row for row in granted if account in (None, row[0])]
+        services = {service for row in mine for service in row[2].split(",")}
+        told = run_command([*ask, "qos", "format=Name,MaxSubmitJobsPerUser"], retries=0)
+        capped = [row.split("|") for row in told.splitlines() if row.count("|") == 1]
+    except (SlurmUnavailableError, SlurmRefusedError) as error:
+        _log.info("submit limit not known: %s", error)
+        return None
+    found = [row[1] for row in mine] + [most for name, most in capped if name in services]
+    return min((int(most) for most in found if most.isdigit()), default=None)
+
+
+def partitions() -> list[Partition]:
+    """The partitions this user sees, each with its kinds of node."""
+    text = run_command(["sinfo", "--noheader", "-o", FIELD_END.join(PARTITION_FIELDS) + ROW_END])
+    try:
+        details = run_command(["scontrol", "--oneliner", "show", "partition"], retries=0)
+    except (SlurmUnavailableError, SlurmRefusedError) as error:
+        _log.info("preemption of the partitions not known: %s", error)
+        details = ""
+    return parse_partitions(text, details)
+
+
+def nodes(names: Sequence[str] | None = None) -> list[NodeState]:
+    """The nodes of those names, or all, with their states and the reasons given for them."""
+    words = ["sinfo", "--noheader", "--Node", "-o", f"%N{FIELD_END}%T{FIELD_END}%E{ROW_END}"]
+    return parse_nodes(run_command([*words, *(["--nodes", ",".join(names)] if names else [])]))
+
+
+def cluster_name() -> str | None:
+    """Name of the cluster; None if nothing here tells it."""
+    told = os.environ.get("SLURM_CLUSTER_NAME")
+    if told:
+        return told
+    try:
+        return parse_config(run_command(["scontrol", "show", "config"], retries=0)).get(
+            "ClusterName"
+        )
+    except (SlurmUnavailableError, SlurmRefusedError):
+        return None

@@ -1,0 +1,326 @@
+"""What Slurm's commands print, turned into values; nothing here calls a command.
+
+Rows are asked for with ASCII unit separators between fields and record separators at their ends:
+a job's name and comment may hold bars, blanks and even line breaks (measured with Slurm 22.05).
+"""
+
+from __future__ import annotations
+
+import datetime
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+FIELD_END = "\x1f"
+ROW_END = "\x1e"
+
+ENDED_STATES = frozenset(
+    (
+        "BOOT_FAIL",
+        "CANCELLED",
+        "COMPLETED",
+        "DEADLINE",
+        "FAILED",
+        "NODE_FAIL",
+        "OUT_OF_MEMORY",
+        "PREEMPTED",
+        "REVOKED",
+        "TIMEOUT",
+    )
+)
+"""States in which an attempt is over. A preempted or node-failed job may be queued again."""
+
+QUEUE_FIELDS = (
+    "JobArrayID", "State", "Reason", "Partition", "NodeList", "TimeUsed", "TimeLeft",
+    "RestartCnt", "Name", "Comment",
+)  # fmt: skip
+ACCOUNT_FIELDS = (
+    "JobID", "State", "ElapsedRaw", "AllocTRES", "NCPUS", "NodeList", "ExitCode", "Start", "End",
+    "JobName", "Comment",
+)  # fmt: skip
+PARTITION_FIELDS = ("%P", "%a", "%l", "%D", "%c", "%m", "%G", "%f", "%p")
+
+
+@dataclass(frozen=True)
+class QueuedJob:
+    """A job, or one element of an array, as the queue tells it."""
+
+    id: str
+    """`123`, `123_4`, or `123_[5-9%2]` for the waiting rest of an array."""
+    name: str
+    state: str
+    """`PENDING`, `RUNNING`, `COMPLETING`, `SUSPENDED`, ... in full."""
+    reason: str
+    """Why it waits (`Priority`, `DependencyNeverSatisfied`, ...); `None` while it runs."""
+    partition: str
+    nodes: str
+    """Host list such as `n[1-2]`; empty while it waits."""
+    elapsed_s: int | None
+    left_s: int | None
+    """Seconds to the time limit; None without a limit."""
+    restarts: int | None
+    """How often Slurm has started it again."""
+    comment: str
+
+    @property
+    def job_id(self) -> str:
+        """The number that `sbatch` printed: that of the array, for its elements."""
+        return self.id.partition("_")[0]
+
+    @property
+    def ended(self) -> bool:
+        """Whether it is over; such jobs show only if asked for."""
+        return self.state in ENDED_STATES
+
+
+@dataclass(frozen=True)
+class AccountedJob:
+    """One attempt of a job as the accounting remembers it; a requeued job has several."""
+
+    id: str
+    name: str
+    state: str
+    """One word, such as `COMPLETED`, `CANCELLED`, `REQUEUED`, `PREEMPTED`, `NODE_FAIL`."""
+    elapsed_s: int
+    gpus: int
+    """GPUs allocated; 0 also where the site does not account for them."""
+    cpus: int
+    nodes: str
+    exit_code: str
+    """`code:signal`; `0:53` means that the directory of the log was missing."""
+    started: str
+    """Local time as Slurm prints it; empty if the attempt never started."""
+    ended: str
+    """Local time as Slurm prints it; empty while it goes on."""
+    comment: str
+    """Empty unless the site stores comments (`AccountingStoreFlags=job_comment`)."""
+
+    @property
+    def job_id(self) -> str:
+        """The number that `sbatch` printed: that of the array, for its elements."""
+        return self.id.partition("_")[0]
+
+
+@dataclass(frozen=True)
+class NodeKind:
+    """Nodes of one partition that are alike."""
+
+    count: int
+    cpus: int
+    mem_mb: int
+    gpus: int
+    gpu_type: str
+    features: str
+
+
+@dataclass(frozen=True)
+class Partition:
+    """A partition and the kinds of node it has."""
+
+    name: str
+    default: bool
+    up: bool
+    max_time_s: int | None
+    """Longest time limit; None for unlimited."""
+    kinds: tuple[NodeKind, ...]
+    priority_tier: int | None = None
+    preempt_mode: str | None = None
+    """What happens to its jobs when another partition wants the nodes; None if not known."""
+    grace_s: int = 0
+    """Seconds that a preempted job is left to save."""
+
+    @property
+    def gpus_per_node(self) -> int:
+        """GPUs on its best equipped node."""
+        return max((kind.gpus for kind in self.kinds), default=0)
+
+
+@dataclass(frozen=True)
+class NodeState:
+    """A node as the controller sees it."""
+
+    name: str
+    state: str
+    """`idle`, `mixed`, `allocated`, `down*`, `drained`, ...; `*`: it does not answer."""
+    reason: str
+    """What an administrator or the controller wrote down; empty if nothing."""
+
+    @property
+    def usable(self) -> bool:
+        """Whether jobs can start there, now or when it is free."""
+        return self.state.rstrip("~#%$@^-+") in {"idle", "mixed", "allocated", "completing"}
+
+
+def rows(text: str, fields: int, row_end: str = ROW_END) -> Iterator[list[str]]:
+    """Yield the fields of every row; too many in a row are taken as part of its last field."""
+    for row in text.split(f"{row_end}\n") if row_end != "\n" else text.splitlines():
+        if row.strip():
+            found = row.rstrip(row_end).split(FIELD_END, fields - 1)
+            if len(found) == fields:
+                yield found
+
+
+def parse_queue(text: str) -> list[QueuedJob]:
+    """The jobs that `squeue` printed with QUEUE_FIELDS."""
+    return [
+        QueuedJob(
+            id=job,
+            name=name,
+            state=state,
+            reason=reason,
+            partition=partition,
+            nodes=_known(nodes),
+            elapsed_s=seconds(used),
+            left_s=seconds(left),
+            restarts=int(restarts) if restarts.isdigit() else None,
+            comment=_known(comment),
+        )
+        for job, state, reason, partition, nodes, used, left, restarts, name, comment in rows(
+            text, len(QUEUE_FIELDS)
+        )
+    ]
+
+
+def parse_accounting(text: str) -> list[AccountedJob]:
+    """The attempts that `sacct` printed with ACCOUNT_FIELDS."""
+    # sacct cannot be told how to end a row; a line break in a name spreads a row over two lines.
+    joined = re.sub(r"\n(?!\d+(?:_[\d\[][^\x1f]*)?\x1f)", " ", text.rstrip("\n"))
+    return [
+        AccountedJob(
+            id=job,
+            name=name,
+            state=state.split()[0] if state else "UNKNOWN",
+            elapsed_s=int(elapsed) if elapsed.isdigit() else 0,
+            gpus=gpu_count(tres),
+            cpus=int(cpus) if cpus.isdigit() else 0,
+            nodes=_known(nodes),
+            exit_code=code,
+            started=_known(start),
+            ended=_known(end),
+            comment=_known(comment),
+        )
+        for job, state, elapsed, tres, cpus, nodes, code, start, end, name, comment in rows(
+            joined + "\n", len(ACCOUNT_FIELDS), row_end="\n"
+        )
+    ]
+
+
+def parse_partitions(text: str, details: str = "") -> list[Partition]:
+    """The partitions that `sinfo` printed with PARTITION_FIELDS, in its order.
+
+    Args:
+        text: one row for each kind of node of each partition.
+        details: what `scontrol --oneliner show partition` printed, where it may be asked.
+    """
+    found: dict[str, list[list[str]]] = {}
+    for row in rows(text, len(PARTITION_FIELDS)):
+        found.setdefault(row[0], []).append(row)
+    told = {words["PartitionName"]: words for words in map(pairs, details.splitlines()) if words}
+    return [
+        _partition(name, kinds, told.get(name.rstrip("*"), {})) for name, kinds in found.items()
+    ]
+
+
+def _partition(name: str, kinds: list[list[str]], told: dict[str, str]) -> Partition:
+    _, up, limit, *_, tier = kinds[0]
+    return Partition(
+        name=name.rstrip("*"),
+        default=name.endswith("*"),
+        up=up == "up",
+        max_time_s=seconds(limit),
+        kinds=tuple(
+            NodeKind(
+                count=int(count),
+                cpus=_leading_int(cpus),
+                mem_mb=_leading_int(mem),
+                gpus=gpu_count(gres),
+                gpu_type=gpu_type(gres),
+                features=_known(features),
+            )
+            for _, _, _, count, cpus, mem, gres, features, _ in kinds
+        ),
+        priority_tier=int(told.get("PriorityTier", tier)),
+        preempt_mode=told.get("PreemptMode"),
+        grace_s=_leading_int(told.get("GraceTime", "0")),
+    )
+
+
+def parse_nodes(text: str) -> list[NodeState]:
+    """The nodes that `sinfo -N` printed as name, state, reason; each once."""
+    found = {
+        name: NodeState(name, state, "" if reason == "none" else reason)
+        for name, state, reason in rows(text, 3)
+    }
+    return list(found.values())
+
+
+def parse_config(text: str) -> dict[str, str]:
+    """The settings of `scontrol show config` by name."""
+    lines = (line.partition("=") for line in text.splitlines())
+    return {name.strip(): told.strip() for name, equals, told in lines if equals}
+
+
+def pairs(line: str) -> dict[str, str]:
+    """The `Key=value` words of one line of `scontrol --oneliner`."""
+    return dict(word.split("=", 1) for word in line.split() if "=" in word)
+
+
+def seconds(text: str) -> int | None:
+    """Seconds of `[days-][hours:]minutes:seconds`; None for `UNLIMITED`, `infinite`, `INVALID`."""
+    found = re.fullmatch(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+)", text.strip())
+    if found is None:
+        return None
+    days, hours, minutes, rest = (int(part or 0) for part in found.groups())
+    return ((days * 24 + hours) * 60 + minutes) * 60 + rest
+
+
+def gpu_count(tres: str) -> int:
+    """GPUs in `cpu=4,gres/gpu=2` or `gpu:a100:4(S:0-1),nvme:1`; a total beats its typed parts."""
+    total = re.search(r"gres/gpu=(\d+)", tres)
+    if total:
+        return int(total[1])
+    typed = re.findall(r"gres/gpu:[^=,]+=(\d+)", tres)
+    plain = re.findall(r"(?:^|,)gpu(?::[A-Za-z_][^:,(]*)?:(\d+)", tres)
+    return sum(int(number) for number in typed or plain)
+
+
+def gpu_type(gres: str) -> str:
+    """The type in `gpu:a100:4`; empty if the site names none."""
+    found = re.search(r"(?:^|,)gpu:([A-Za-z_][^:,(]*):\d+", gres)
+    return found[1] if found else ""
+
+
+def expand_hosts(text: str) -> list[str]:
+    """The names in a host list such as `n[1-3,07],login`, in its order.
+
+    One bracket a name, as Slurm prints it for numbered nodes; leading zeros are kept.
+    """
+    names: list[str] = []
+    for prefix, numbers, suffix in re.findall(r"([^,\[\]]+)(?:\[([^\]]*)\])?([^,\[\]]*)", text):
+        if not numbers:
+            names.append(prefix + suffix)
+            continue
+        for part in numbers.split(","):
+            first, _, last = part.partition("-")
+            span = range(int(first), int(last or first) + 1)
+            names += [f"{prefix}{number:0{len(first)}d}{suffix}" for number in span]
+    return names
+
+
+def slurm_time(moment: str) -> str:
+    """Local time as Slurm's `--starttime` wants it, from RFC 3339 or from its own form.
+
+    Slurm knows no time zones; a moment with one is told in this machine's.
+    """
+    told = datetime.datetime.fromisoformat(moment)
+    local = told.astimezone() if told.tzinfo else told
+    return local.strftime("%Y-%m-%dT%H:%M:%S")
+
+
+def _known(text: str) -> str:
+    return "" if text in ("(null)", "None assigned", "Unknown", "None", "N/A", "n/a") else text
+
+
+def _leading_int(text: str) -> int:
+    found = re.match(r"\d+", text)
+    return int(found[0]) if found else 0
