@@ -78,9 +78,12 @@ def _add_catalog(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
 
 
 def _add_submission(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument("--executor", choices=["local", "debug"], help="how work reaches a machine")
+    verb.add_argument("--profile", help="cluster: a name in slurm/profiles, or a YAML file")
+    verb.add_argument("--executor", choices=["slurm", "local", "debug"],
+                      help="how work reaches a machine (default: as the profile says)")  # fmt: skip
     verb.add_argument("--wait", action="store_true", help="wait for the end and show the log")
-    verb.add_argument("--dry-run", action="store_true", help="show the plan and stop")
+    verb.add_argument("--dry-run", action="store_true", help="show plan and cost, and stop")
+    verb.add_argument("--print-sbatch", action="store_true", help="print the scripts, submit none")
     verb.add_argument("--force", action="store_true", help="try again after a crash loop")
 
 
@@ -117,6 +120,9 @@ def _add_observing(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -
     clean.add_argument("--yes", action="store_true", help="remove it")
     stop = verbs.add_parser("stop", help="save and stop; sticky until `resume`")
     stop.add_argument("run")
+    cancel = verbs.add_parser("cancel", help="stop, and take the jobs out of the queue")
+    cancel.add_argument("run")
+    cancel.add_argument("--now", action="store_true", help="let running jobs not even save")
     verify = verbs.add_parser("verify", help="check every published artefact against its record")
     verify.add_argument("run")
     verify.add_argument("--deep", action="store_true", help="read every byte, not only sizes")

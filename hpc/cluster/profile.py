@@ -110,6 +110,8 @@ class Profile:
 
     name: str = "local"
     """Name of the cluster, as in `--profile`."""
+    file: str = ""
+    """Where the profile was read from; filled in by `load_profile`."""
     executor: str = "local"
     """Who runs the job: `slurm`, `local` (processes on this machine) or `debug` (in-process)."""
     cluster: str | None = None
@@ -242,12 +244,20 @@ def load_profile(name_or_path: str | Path, folders: list[Path] | None = None) ->
     try:
         loaded = OmegaConf.load(path)
         _check_keys(path, loaded)
-        merged = OmegaConf.merge(schema, {"name": path.stem}, loaded)
+        own = {"name": path.stem, "file": str(path.resolve())}
+        merged = OmegaConf.merge(schema, own, loaded)
         profile = OmegaConf.to_object(merged)
     except (OmegaConfBaseException, YAMLError) as error:
         raise ConfigError(f"profile {path}: {' '.join(str(error).split())}") from error
     assert isinstance(profile, Profile)
     return profile
+
+
+def profiles_of_cluster(cluster: str) -> list[Profile]:
+    """The profiles that name `cluster` as theirs."""
+    paths = {p.stem: p for folder in _profile_folders()[::-1] for p in folder.glob("*.yaml")}
+    named = (p for p in paths.values() if f"cluster: {cluster}\n" in p.read_text())
+    return [profile for path in named if (profile := load_profile(path)).cluster == cluster]
 
 
 def _profile_folders() -> list[Path]:
@@ -276,7 +286,7 @@ def _check_keys(path: Path, loaded: Any) -> None:
 
     if not isinstance(loaded, DictConfig):
         raise ConfigError(f"profile {path}: expected `key: value` lines, not a list")
-    allowed = {item.name for item in fields(Profile)}
+    allowed = {item.name for item in fields(Profile)} - {"file"}
     for key in loaded:
         if key not in allowed:
             near = difflib.get_close_matches(str(key), allowed) or sorted(allowed)

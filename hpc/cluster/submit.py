@@ -1,8 +1,9 @@
-"""Submission: one call for a job here (`local`, `debug`) or on a cluster (`slurm`).
+"""Submission: one call for a job on this machine (`local`, `debug`).
 
-The only owner of submitit. submitit launches; it neither checkpoints nor requeues for us: its
-handler for SIGUSR2 acts on rank 0 alone, and a stop request installed inside the work replaces it.
-What a job must know travels in the pickled work; how far it got never does, that is on disk.
+With `hpc.cluster.batch`, which does it for Slurm, the only owner of submitit; the work runs in the
+same worker of submitit either way. submitit launches; it neither checkpoints nor requeues for us:
+its handler for SIGUSR2 acts on rank 0 alone, and a stop request installed inside the work replaces
+it. What a job must know travels in the pickled work; how far it got never does, that is on disk.
 
 A local job outlives the process that submitted it, as a Slurm job does. What is guaranteed for it:
 its tasks end when its controller dies, when another task has failed for a while, and at
@@ -29,11 +30,14 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from hpc.cluster.profile import EXECUTORS, Profile, Resources
+from hpc.cluster.profile import Resources
 from hpc.errors import ConfigError, HpcError
 from hpc.publish import publish_json
 
-__all__ = ["RankedWork", "Resources", "Submission", "WorkFailedError", "describe", "submit"]
+__all__ = ["RankedWork", "Resources", "Submission", "WorkFailedError", "check_work", "submit"]
+
+HERE = ("local", "debug")
+"""Executors of this machine."""
 
 PATIENCE_S = 60
 """Seconds that tasks go on after another one has failed, under srun and here alike."""
@@ -56,10 +60,10 @@ class RankedWork:
 
     work: Callable[[], int]
     executor: str
-    outcomes: Path
-    """Directory where each task publishes `<rank>.json`."""
     patience_s: float
     """Seconds that a local task goes on after another one has failed."""
+    outcomes: Path | None = None
+    """Directory where each task publishes `<rank>.json`; None on Slurm, whose records tell."""
     port: int | None = None
     """Port of rank 0's rendezvous; None to derive it from the job id."""
     cuda_devices: str | None = None
@@ -71,25 +75,30 @@ class RankedWork:
         Raises:
             WorkFailedError: so that the launcher sees a failure. Not under `debug`, where
                 submitit would open a debugger.
+            SystemExit: with that code on Slurm, so that its records show it.
         """
         import submitit
 
         environment = submitit.JobEnvironment()
         rank, tasks = environment.global_rank, environment.num_tasks
         os.environ.update(self._variables(environment))
-        mine = _outcome_path(self.outcomes, rank)
-        mine.unlink(missing_ok=True)
+        mine = None if self.outcomes is None else _outcome_path(self.outcomes, rank)
+        if mine is not None:
+            mine.unlink(missing_ok=True)
         if self.executor != "debug":
             # submitit makes tasks deaf to SIGTERM; ours end, unless the work listens itself.
             signal.signal(signal.SIGTERM, _leave)
-        if self.executor == "local":
+        if self.executor == "local" and self.outcomes is not None:
             others = [_outcome_path(self.outcomes, k) for k in range(tasks) if k != rank]
             guard = threading.Thread(
                 target=_guard, args=(os.getppid(), others, self.patience_s), daemon=True
             )
             guard.start()
         code, failure = _run(self.work)
-        publish_json(mine, {"exit_code": code, "failure": failure, "finished": time.time()})
+        if mine is not None:
+            publish_json(mine, {"exit_code": code, "failure": failure, "finished": time.time()})
+        if code != 0 and self.executor == "slurm":
+            raise SystemExit(code)
         if code != 0 and self.executor != "debug":
             raise WorkFailedError(f"exit code {code}: {failure}")
         return code
@@ -105,8 +114,11 @@ class RankedWork:
             "MASTER_PORT": str(self.port),
         }
         if self.port is None:
-            # Below the ephemeral ports, and another one for the next job on the same node.
-            variables["MASTER_PORT"] = str(20000 + int(environment.raw_job_id) % 10000)
+            # Below the ephemeral ports, and another one for the next job on the same node, and
+            # for the next attempt of this one, should the last still linger.
+            attempt = int(os.environ.get("SLURM_RESTART_COUNT", "0"))
+            port = 20000 + (int(environment.raw_job_id) + 1009 * attempt) % 10000
+            variables["MASTER_PORT"] = str(port)
             # srun's own address needs no name lookup; submitit's host list calls scontrol.
             address = os.environ.get("SLURM_LAUNCH_NODE_IPADDR") or environment.hostnames[0]
             variables["MASTER_ADDR"] = address
@@ -145,7 +157,7 @@ class Submission:
         """The exit code of the work: 0, or that of the task that failed first.
 
         Never raises for a failing job; `failure` then says what happened. An interrupted wait
-        ends a local job and leaves a Slurm job alone.
+        ends the job.
         """
         try:
             while not self._job.done():
@@ -196,14 +208,9 @@ class Submission:
         return (1, lost) if silent else (0, None)
 
     def _read_outcomes(self) -> dict[int, dict[str, Any]]:
-        """What each task published; on a shared file system it may show a little late."""
-        until = time.monotonic() + (30.0 if self.executor == "slurm" else 0.0)
-        while True:
-            paths = {rank: _outcome_path(self._outcomes, rank) for rank in range(len(self.stderr))}
-            found = {rank: json.loads(p.read_text()) for rank, p in paths.items() if p.exists()}
-            if len(found) == len(paths) or time.monotonic() >= until:
-                return found
-            time.sleep(0.5)
+        """What each task published."""
+        paths = {rank: _outcome_path(self._outcomes, rank) for rank in range(len(self.stderr))}
+        return {rank: json.loads(path.read_text()) for rank, path in paths.items() if path.exists()}
 
 
 def submit(
@@ -213,7 +220,6 @@ def submit(
     logs: Path,
     executor: str,
     resources: Resources,
-    profile: Profile | None = None,
 ) -> Submission:
     """Submit `work` and return at once with the job's id and log paths.
 
@@ -222,34 +228,37 @@ def submit(
             the exit code. Every task calls it, with RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and
             MASTER_PORT in its environment.
         name: job name, `<run>-<stage>`.
-        logs: directory for logs; made before the submission, as Slurm fails without a word if it
-            is missing.
-        executor: `local` (one process per task on this machine), `debug` (one task in this
-            process, run by `wait`) or `slurm`.
+        logs: directory for logs.
+        executor: `local` (one process per task) or `debug` (one task in this process, run by
+            `wait`).
         resources: what the job asks for.
-        profile: the cluster; only `slurm` looks at it.
 
     Raises:
-        ConfigError: the executor is unknown or not available here, several nodes were asked of
-            this machine, or the work cannot be pickled.
+        ConfigError: the executor is unknown here, several nodes were asked of this machine, or
+            the work cannot be pickled.
     """
     import submitit
 
     _check(work, executor, resources)
     logs.mkdir(parents=True, exist_ok=True)
     outcomes = logs / f"outcomes-{secrets.token_hex(4)}"
-    try:
-        launcher = submitit.AutoExecutor(logs, cluster=executor, slurm_max_num_timeout=1000)
-    except RuntimeError as error:
-        raise ConfigError(f"executor {executor!r} is not available here: {error}") from error
-    launcher.update_parameters(**_parameters(name, executor, resources, profile))
+    launcher = submitit.AutoExecutor(logs, cluster=executor)
+    launcher.update_parameters(
+        name=name,
+        nodes=resources.nodes,
+        tasks_per_node=resources.tasks_per_node,
+        cpus_per_task=resources.cpus_per_task,
+        gpus_per_node=resources.gpus_per_node,
+        mem_gb=resources.mem_gb,
+        timeout_min=resources.time_min,
+    )
     job = launcher.submit(
         RankedWork(
             work=work,
             executor=executor,
             outcomes=outcomes.absolute(),
             patience_s=PATIENCE_S,
-            port=None if executor == "slurm" else _free_port(),
+            port=_free_port(),
             cuda_devices=_cuda_devices(resources) if executor == "local" else None,
         )
     )
@@ -258,21 +267,22 @@ def submit(
     return submission
 
 
-def describe(
-    *, name: str, executor: str, resources: Resources, profile: Profile | None = None
-) -> str:
-    """What would be submitted, one `key=value` a line, for a person who asks first."""
-    told = {"executor": executor, **_parameters(name, executor, resources, profile)}
-    return "\n".join(f"{key}={value}" for key, value in told.items() if value is not None)
-
-
 def _check(work: Callable[[], int], executor: str, resources: Resources) -> None:
-    if executor not in EXECUTORS:
-        raise ConfigError(f"executor {executor!r} is not one of {', '.join(EXECUTORS)}")
+    if executor not in HERE:
+        raise ConfigError(f"executor {executor!r} is not one of {', '.join(HERE)}")
     if executor == "local" and resources.nodes > 1:
         raise ConfigError(f"executor local has one node, not {resources.nodes}; use slurm")
     if executor == "debug" and resources.tasks > 1:
         _log.warning("executor debug runs 1 task in this process instead of %d", resources.tasks)
+    check_work(work)
+
+
+def check_work(work: Callable[[], int]) -> None:
+    """Return if `work` can travel to another process.
+
+    Raises:
+        ConfigError: it cannot be pickled by reference.
+    """
     try:
         pickle.dumps(work)
     except (pickle.PicklingError, AttributeError, TypeError) as error:
@@ -280,30 +290,6 @@ def _check(work: Callable[[], int], executor: str, resources: Resources) -> None
             f"work {work!r} cannot travel to another process: {error}. Use an instance of a class "
             "defined at the top of a module."
         ) from error
-
-
-def _parameters(
-    name: str, executor: str, resources: Resources, profile: Profile | None
-) -> dict[str, Any]:
-    """The request in submitit's words; those with a prefix count for that executor alone."""
-    parameters: dict[str, Any] = {
-        "name": name,
-        "nodes": resources.nodes,
-        "tasks_per_node": resources.tasks_per_node,
-        "cpus_per_task": resources.cpus_per_task,
-        "gpus_per_node": resources.gpus_per_node,
-        "mem_gb": resources.mem_gb,
-        "timeout_min": resources.time_min,
-    }
-    if executor == "slurm":
-        # srun does not inherit the cores per task, and waits for ever for the ranks of a dead one.
-        cores = f"--cpus-per-task={resources.cpus_per_task}"
-        parameters["slurm_srun_args"] = [cores, "--kill-on-bad-exit=1", f"--wait={PATIENCE_S}"]
-    if executor == "slurm" and profile is not None:
-        parameters["gpus_per_node"] = None  # asked for in the profile's own syntax
-        options = profile.slurm_parameters(resources)
-        parameters.update({f"slurm_{option}": value for option, value in options.items()})
-    return parameters
 
 
 def _run(work: Callable[[], int]) -> tuple[int, str | None]:

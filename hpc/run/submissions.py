@@ -57,11 +57,16 @@ class SubmissionRecord:
     """RFC 3339 UTC."""
     executor: str
     profile: str
+    """Name of the profile."""
     token: str
     """Marks the jobs in Slurm: the comment of job n is `sarhpc:<run>:<stage>:<token>-<n>`."""
     jobs: tuple[SubmittedJob, ...]
     requeue: str = "none"
     """How a job comes back after it saved: `scontrol`, `chain` or `none` (see the profile)."""
+    profile_file: str = ""
+    """Where the profile was read from."""
+    grace_s: float = 120.0
+    """Seconds between a wish to stop and the end of a job (see the profile)."""
     code: str | None = None
     """Code snapshot the jobs import from, relative to the run directory."""
     shards: dict[str, tuple[str, ...]] = field(default_factory=dict)

@@ -13,7 +13,6 @@ from hpc.config import differences, fingerprint, load, loads, to_dict, to_yaml
 from hpc.errors import ConfigError, FingerprintMismatchError
 from hpc.publish import publish_text
 from hpc.run.pipeline import Stage, left, require_upstream
-from hpc.run.plan import read_plan
 from hpc.run.rundir import RunDir, create_run, open_run
 from sarhpc import __version__
 from sarhpc.stages.config import RunConfig
@@ -84,10 +83,7 @@ def stage_verb(arguments: argparse.Namespace) -> int:
     if run.ledger(stage.name).sealed:
         print(f"{stage.name}: sealed, nothing to do")
         return 0
-    require_upstream(run, stage)
-    if arguments.dry_run:
-        return _show_plan(run, stage)
-    return _submit(run, stage.name, arguments)
+    return _bring_forward(run, [stage], arguments, stage.name)
 
 
 def run_verb(arguments: argparse.Namespace) -> int:
@@ -103,7 +99,7 @@ def run_verb(arguments: argparse.Namespace) -> int:
 def resume_verb(arguments: argparse.Namespace) -> int:
     """Go on with what is left; an operator's STOP is lifted."""
     run = open_run(Path(arguments.run))
-    if not arguments.dry_run:
+    if not (arguments.dry_run or arguments.print_sbatch):
         run.stop_file.unlink(missing_ok=True)
     return _run_line(run, arguments, line_of_stages(load_run_config(run)))
 
@@ -126,39 +122,46 @@ def _run_line(run: RunDir, arguments: argparse.Namespace, stages: Sequence[Stage
     if not todo:
         print("nothing to do: every stage is sealed")
         return 0
-    if not arguments.dry_run:
-        require_upstream(run, todo[0])
-    if arguments.dry_run:
-        for stage in todo:
-            ready = all(run.ledger(need).sealed for need in stage.needs)
-            if ready:
-                _show_plan(run, stage)
-            else:
-                print(f"{stage.name}: planned when {', '.join(stage.needs)} is sealed")
-        return 0
-    return _submit(run, f"line:{todo[0].name}:{todo[-1].name}", arguments)
+    return _bring_forward(run, todo, arguments, f"line:{todo[0].name}:{todo[-1].name}")
 
 
-def _show_plan(run: RunDir, stage: Stage) -> int:
-    path = run.plan_file(stage.name)
-    plan = read_plan(path) if path.exists() else stage.plan(run)
-    todo = len(run.ledger(stage.name).missing(plan))
-    print(f"{stage.name}: {len(plan.shards)} shards, {todo} to make, plan {plan.id}")
-    for name, reason in list(plan.rejected.items())[:20]:
-        print(f"  left out {name}: {reason}")
-    return 0
+def _bring_forward(
+    run: RunDir, stages: Sequence[Stage], arguments: argparse.Namespace, what: str
+) -> int:
+    """Show what would be done, or have it done: by jobs on Slurm, or by a driver on this machine.
 
-
-def _submit(run: RunDir, what: str, arguments: argparse.Namespace) -> int:
-    from sarhpc.stages.launch import launch
+    Args:
+        run: the run.
+        stages: unsealed stages, in order.
+        arguments: of the verb.
+        what: the same for this machine: a stage, or `line:FIRST:LAST`.
+    """
+    from sarhpc.stages.launch import chosen_executor, launch
 
     config = load_run_config(run)
+    executor, profile = chosen_executor(run, config, arguments.profile, arguments.executor)
+    if arguments.dry_run:
+        from sarhpc.stages.estimate import show_plan_and_cost
+
+        return show_plan_and_cost(run, stages, profile)
     require_places(run, config)
+    if profile is not None and arguments.print_sbatch:
+        from sarhpc.stages.submission import print_scripts
+
+        print_scripts(run, stages, profile, force=arguments.force)
+        return 0
     if run.stop_file.exists():
         raise ConfigError(
             f"{run.root} was stopped by an operator; `sarhpc resume {run.root}` lifts that"
         )
-    executor = arguments.executor or config.cluster.executor
+    if profile is not None:
+        from sarhpc.stages.submission import submit_stages, wait_for_jobs
+
+        submit_stages(run, stages, profile, force=arguments.force)
+        return wait_for_jobs(run, stages) if arguments.wait else 0
+    if arguments.print_sbatch:
+        raise ConfigError("--print-sbatch needs a Slurm profile: --profile NAME")
+    require_upstream(run, stages[0])
     return launch(run, what, executor, wait=arguments.wait, force=arguments.force)
 
 
@@ -169,6 +172,13 @@ def stop_verb(arguments: argparse.Namespace) -> int:
     os.close(descriptor)
     print(f"asked to stop; it saves first. Go on later with: sarhpc resume {arguments.run}")
     return 0
+
+
+def cancel_verb(arguments: argparse.Namespace) -> int:
+    """Stop, sticky until `resume`; waiting jobs leave the queue, running ones save first."""
+    from sarhpc.stages.submission import cancel_jobs
+
+    return cancel_jobs(open_run(Path(arguments.run)), now=arguments.now)
 
 
 def verify_verb(arguments: argparse.Namespace) -> int:

@@ -18,7 +18,9 @@ class ClusterConfig:
     """How work reaches machines; changes nothing of what is made."""
 
     executor: str = "local"
-    """`local` (processes of this machine, through submitit) or `debug` (this process)."""
+    """`slurm`, `local` (processes of this machine, through submitit) or `debug` (this process)."""
+    profile: str | None = None
+    """Profile of the cluster, a name in slurm/profiles or a YAML file; as `--profile`."""
     workers: int = 2
     """Dask worker processes of the sharded stages."""
     ranks: int = 2

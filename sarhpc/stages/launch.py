@@ -9,18 +9,19 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hpc.errors import ConfigError
 from hpc.run.pipeline import Stage, left
 from hpc.run.rundir import RunDir
 from sarhpc.stages.config import RunConfig
-from sarhpc.stages.entry import StageWork
+from sarhpc.stages.entry import LINE, StageWork
 from sarhpc.stages.registry import line_of_stages, load_run_config, stage_named
 
 if TYPE_CHECKING:
+    from hpc.cluster.profile import Profile
     from hpc.cluster.submit import Resources, Submission
 
 log = logging.getLogger(__name__)
 
-LINE = "line:"
 POLL_S = 0.5
 
 
@@ -44,6 +45,46 @@ def launch(run: RunDir, what: str, executor: str, *, wait: bool, force: bool = F
     print(f"  stop    sarhpc stop {run.root}", flush=True)
     # A debug job runs inside `wait`, in this process.
     return _follow(submission) if wait or executor == "debug" else 0
+
+
+def chosen_executor(
+    run: RunDir, config: RunConfig, profile_name: str | None, executor: str | None
+) -> tuple[str, Profile | None]:
+    """The executor asked for, and the profile of its cluster if that is `slurm`.
+
+    What the command does not say the newest submission of the run does, then the run's
+    configuration.
+
+    Raises:
+        ConfigError: there is no such profile, or Slurm without one.
+    """
+    from hpc.cluster.profile import load_profile
+    from sarhpc.stages.submission import last_profile
+
+    if executor in ("local", "debug"):
+        return executor, None
+    name = profile_name or config.cluster.profile or last_profile(run)
+    if name is None and executor is None and config.cluster.executor != "slurm":
+        return config.cluster.executor, None
+    profile = load_profile(name) if name is not None else _profile_of_this_cluster()
+    if executor != "slurm" and profile.executor != "slurm":
+        return profile.executor, None
+    return "slurm", profile
+
+
+def _profile_of_this_cluster() -> Profile:
+    """The profile that names the cluster this machine belongs to."""
+    from hpc.cluster import slurm
+    from hpc.cluster.profile import profiles_of_cluster
+
+    cluster = slurm.cluster_name() if slurm.is_available() else None
+    found = profiles_of_cluster(cluster) if cluster else []
+    if len(found) != 1:
+        raise ConfigError(
+            f"which profile for cluster {cluster or 'without a name'}? Give --profile NAME; "
+            "`sarhpc doctor --write-profile` drafts one from what Slurm says"
+        )
+    return found[0]
 
 
 def _follow(submission: Submission) -> int:

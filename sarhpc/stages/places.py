@@ -43,14 +43,18 @@ def require_places(run: RunDir, config: RunConfig) -> None:
         ConfigError: one is not.
     """
     archive_uri(run, config)
+    for name in used_models(config):
+        model_folder(name)
+
+
+def used_models(config: RunConfig) -> list[str]:
+    """Names of the models a run starts from: `embedded:NAME` or folders."""
     used: list[str | None] = [config.train.base_model, *config.compare.models.values()]
     if config.caption.captioner == "blip":
         used.append(config.caption.model)
     if config.caption_train is not None:
         used.append(config.caption_train.base_model)
-    for name in used:
-        if name is not None:
-            model_folder(name)
+    return [name for name in used if name is not None]
 
 
 def embedded_root() -> Path:

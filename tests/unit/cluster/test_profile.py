@@ -7,14 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from hpc.cluster.profile import Profile, Resources, load_profile
+from hpc.cluster.profile import Container, Profile, Resources, load_profile
 from hpc.errors import ConfigError
 
 PROFILES = Path(__file__).resolve().parents[3] / "slurm" / "profiles"
 
 
 @pytest.mark.parametrize("path", sorted(PROFILES.glob("*.yaml")), ids=lambda path: path.stem)
-def test_every_shipped_profile_loads_under_its_file_name(path: Path) -> None:
+def test_every_shipped_profile_loads_under_its_file_name(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SARHPC_PROJECT", "abc")
     assert load_profile(path.stem, [PROFILES]).name == path.stem
 
 
@@ -76,6 +79,11 @@ def write(tmp_path: Path, text: str) -> Path:
         ("env: {'A;B': x}", "no variable name"),
         ("partition: [", "site.yaml"),
         ("- partition", "not a list"),
+        ('account: "a\\n#SBATCH --qos=x"', "control character"),
+        ('stages: {train: {qos: "a\\nb"}}', "stages.train.qos"),
+        ("options: {'mem x': 1}", "no long option"),
+        ("container: {runtime: docker, image: x.sif}", "apptainer, pyxis"),
+        ("container: {mounts: [/scratch]}", "needs an image"),
     ],
 )
 def test_a_wrong_profile_is_a_clear_error(tmp_path: Path, text: str, words: str) -> None:
@@ -94,3 +102,29 @@ def test_variables_of_the_login_node_can_be_used(
     monkeypatch.setenv("SCRATCH", "/scratch/me")
     profile = load_profile(write(tmp_path, "env: {HF_HOME: '${oc.env:SCRATCH}/hf'}"))
     assert profile.env == {"HF_HOME": "/scratch/me/hf"}
+
+
+def test_a_stage_may_have_its_own_partition_account_and_service() -> None:
+    profile = Profile(partition="cpu", gpu_partition="gpu", account="a@cpu", gpu_account="a@gpu")
+    gpu, own = Resources(gpus_per_node=1), Resources(gpus_per_node=1, partition="big", qos="long")
+    assert profile.slurm_parameters(gpu)["account"] == "a@gpu"
+    assert profile.slurm_parameters(Resources())["account"] == "a@cpu"
+    assert profile.slurm_parameters(own)["partition"] == "big"
+    assert profile.slurm_parameters(own)["qos"] == "long"
+
+
+def test_a_container_stands_before_the_interpreter() -> None:
+    box = Container(image="/images/sarhpc.sif", mounts=["/scratch", "/data:/d"])
+    gpu = Resources(gpus_per_node=1)
+    assert Profile(container=box).program_words(gpu, "/venv/bin/python") == [
+        *("apptainer", "exec", "--nv", "--bind", "/scratch", "--bind", "/data:/d"),
+        *("/images/sarhpc.sif", "python3"),
+    ]
+    pyxis = Container("pyxis", "/images/sarhpc.sqsh", ["/scratch"])
+    assert pyxis.srun_words() == [
+        "--container-image=/images/sarhpc.sqsh",
+        "--container-mounts=/scratch:/scratch",
+    ]
+    assert Profile(container=pyxis).program_words(gpu, "/venv/bin/python") == ["python3"]
+    assert Profile(python="/opt/py").program_words(gpu, "/venv/bin/python") == ["/opt/py"]
+    assert Profile().program_words(gpu, "/venv/bin/python") == ["/venv/bin/python"]

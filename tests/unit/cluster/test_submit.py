@@ -24,8 +24,7 @@ from ranked_works import (
 )
 
 import hpc.cluster.submit
-from hpc.cluster.profile import Profile
-from hpc.cluster.submit import Resources, Submission, describe, submit
+from hpc.cluster.submit import Resources, Submission, submit
 from hpc.errors import ConfigError
 
 
@@ -214,74 +213,7 @@ def test_work_that_cannot_travel_is_refused_before_anything_starts(tmp_path: Pat
 def test_impossible_requests_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="not one of"):
         run(EndWith(0), tmp_path, executor="cloud")
+    with pytest.raises(ConfigError, match="local, debug"):
+        run(EndWith(0), tmp_path, executor="slurm")
     with pytest.raises(ConfigError, match="one node"):
         submit(EndWith(0), name="x", logs=tmp_path, executor="local", resources=Resources(nodes=2))
-
-
-@pytest.fixture
-def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A `sbatch` that keeps the script it is given and answers like Slurm."""
-    binaries = tmp_path / "bin"
-    binaries.mkdir()
-    kept = tmp_path / "kept.sh"
-    for name, script in {
-        "sbatch": f'cp "$1" {kept}; echo "Submitted batch job 4242"',
-        "srun": "exit 1",
-        "sacct": "exit 1",
-    }.items():
-        (binaries / name).write_text(f"#!/bin/bash\n{script}\n")
-        (binaries / name).chmod(0o755)
-    monkeypatch.setenv("PATH", f"{binaries}:{os.environ['PATH']}")
-    return kept
-
-
-def test_slurm_gets_the_same_call_with_the_profiles_words(tmp_path: Path, cluster: Path) -> None:
-    profile = Profile(
-        name="here",
-        executor="slurm",
-        gpu_partition="gpu",
-        gpu_syntax="gres",
-        gpu_type="a100",
-        account="sar",
-        env={"NOTE": "it's $HOME; rm -rf /"},
-        grace_s=120,
-    )
-    submission = submit(
-        EndWith(0),
-        name="run-train",
-        logs=tmp_path / "logs",
-        executor="slurm",
-        resources=Resources(nodes=2, tasks_per_node=4, cpus_per_task=16, gpus_per_node=4),
-        profile=profile,
-    )
-    assert submission.job_id == "4242"
-    assert (tmp_path / "logs").is_dir()
-    assert len(submission.stderr) == 8
-    script = cluster.read_text()
-    for words in (
-        "--partition=gpu",
-        "--account=sar",
-        "--nodes=2",
-        "--ntasks-per-node=4",
-        "--gres=gpu:a100:4",
-        "--requeue",
-        "--signal=USR2@120",
-        "--kill-on-bad-exit=1 --wait=60",
-        """export NOTE='it'"'"'s $HOME; rm -rf /'""",
-    ):
-        assert words in script
-    assert "gpus-per-node" not in script
-
-
-def test_slurm_where_there_is_none_is_a_configuration_error(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("PATH", "/nonexistent")
-    with pytest.raises(ConfigError, match="slurm"):
-        run(EndWith(0), tmp_path, executor="slurm")
-
-
-def test_a_request_can_be_described_without_submitting() -> None:
-    text = describe(name="r-tile", executor="slurm", resources=Resources(), profile=Profile())
-    assert "name=r-tile" in text
-    assert "timeout_min=60" in text

@@ -26,10 +26,11 @@ UPSTREAM = {
 """What each room of the science may import of the others."""
 
 OWNERS = {
-    "submitit": ["hpc/cluster/submit.py"],
+    "submitit": ["hpc/cluster/submit.py", "hpc/cluster/batch.py"],
     "dask": ["hpc/cluster/dask.py"],
     "distributed": ["hpc/cluster/dask.py"],
     "dask_jobqueue": ["hpc/cluster/dask.py"],
+    "subprocess": ["hpc/cluster/"],
     "deepspeed": ["sarhpc/training/"],
     "tarfile": ["sarhpc/shards/"],
     "webdataset": ["sarhpc/shards/"],
@@ -38,6 +39,17 @@ OWNERS = {
     "pystac": ["sarhpc/archive/"],
 }
 """External system -> the only places that may import it."""
+
+SLURM_COMMANDS = {
+    "squeue": ["hpc/cluster/slurm.py"],
+    "sacct": ["hpc/cluster/slurm.py"],
+    "sacctmgr": ["hpc/cluster/slurm.py"],
+    "scontrol": ["hpc/cluster/slurm.py"],
+    "sinfo": ["hpc/cluster/slurm.py"],
+    "scancel": ["hpc/cluster/slurm.py"],
+    "sbatch": ["hpc/cluster/slurm.py", "hpc/cluster/batch.py", "hpc/cluster/submit.py"],
+}
+"""Slurm's command -> the only files that may call it."""
 
 HEAVY = {"torch", "diffusers", "transformers", "rasterio", "dask", "distributed", "scipy", "sarkit"}
 
@@ -105,6 +117,20 @@ def test_every_external_system_has_one_owner(system: str) -> None:
         if name.split(".")[0] == system
     ]
     assert guilty == []
+
+
+def called_commands(path: Path) -> Iterator[str]:
+    """First words of the lists that look like command lines."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.List) and node.elts and isinstance(node.elts[0], ast.Constant):
+            yield str(node.elts[0].value).rsplit("/", 1)[-1]
+
+
+@pytest.mark.parametrize("command", sorted(SLURM_COMMANDS))
+def test_every_slurm_command_has_one_caller(command: str) -> None:
+    callers = {place(path) for path in SOURCES if command in called_commands(path)}
+    assert callers <= set(SLURM_COMMANDS[command])
+    assert callers, "this test no longer recognises how commands are called"
 
 
 def test_cli_imports_nothing_heavy_at_its_top() -> None:

@@ -1,0 +1,233 @@
+"""One job for Slurm: the script it is, the work it carries, and a submission that happens once.
+
+The script is the whole request: it stays in the run directory, and `sbatch` of that file by hand
+does what the verb did. It runs submitit's worker with our pickled work, as a local job does. The
+script links that pickle to the name under which submitit looks for it, because the job's id is
+known only inside the job; so nothing is left to do after sbatch has answered, an array of
+thousands shares one pickle, and a login node that dies at the wrong moment loses nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import shlex
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from hpc.cluster import slurm
+from hpc.cluster.profile import Profile, Resources
+from hpc.cluster.submit import PATIENCE_S, RankedWork, check_work
+from hpc.errors import ConfigError, HpcError
+from hpc.publish import publish_text, publishing
+
+PAUSES_S = (2.0, 4.0, 8.0, 16.0, 30.0)
+"""Seconds between tries to submit while Slurm does not answer."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class BatchJob:
+    """One job, or one array, before it is submitted."""
+
+    name: str
+    """Job name, `<run>-<stage>`."""
+    comment: str
+    """Ends in `:<token>`, unique to this job: if sbatch's answer is lost, it is found by that."""
+    work: Callable[[], int]
+    """Picklable by reference; every task calls it, its return value is the exit code."""
+    script: Path
+    """Where the script stays; the pickled work lies beside it."""
+    logs: Path
+    """Directory for logs."""
+    resources: Resources
+    profile: Profile
+    code: Path | None = None
+    """Folder to import from before anything else: the code snapshot."""
+    elements: int | None = None
+    """Elements if this is an array."""
+    exclude: tuple[str, ...] = ()
+    """Nodes to stay away from."""
+
+    @property
+    def pickle(self) -> Path:
+        """The pickled work."""
+        return self.script.with_suffix(".pkl")
+
+    @property
+    def log_pattern(self) -> str:
+        """Name of the log of task `%t` in attempt `%r`, as in `SubmittedJob.logs`."""
+        job = "%j" if self.elements is None else "%A_%a"
+        return f"{job}_%t.a%r.log"
+
+
+def script_text(job: BatchJob) -> str:
+    """The sbatch script: what Slurm is asked for, what the job finds, what it runs.
+
+    Raises:
+        ConfigError: a path or name cannot be written in such a script.
+    """
+    for path in (job.script, job.logs, job.code):
+        _require_writable(str(path))
+    _require_writable(job.name, job.comment)
+    options = [_option(name, value) for name, value in sorted(_options(job).items())]
+    return "\n".join(["#!/bin/bash", *options, "", *_setup(job), "", _command(job), ""])
+
+
+def write(job: BatchJob) -> None:
+    """Publish the script and the pickled work of `job`, and make the directory of its logs.
+
+    Raises:
+        ConfigError: the work cannot be pickled.
+    """
+    from submitit.core.utils import DelayedSubmission
+
+    check_work(job.work)
+    # Slurm fails a job without a word when the directory of its log is missing.
+    job.logs.mkdir(parents=True, exist_ok=True)
+    # submitit's own handler, which would count time-outs, is replaced by ours once the work runs.
+    delayed = DelayedSubmission(RankedWork(job.work, "slurm", PATIENCE_S))
+    delayed.set_timeout(job.resources.time_min, 1000)
+    import cloudpickle
+
+    with publishing(job.pickle) as file:
+        cloudpickle.dump(delayed, file)
+    publish_text(job.script, script_text(job))
+
+
+def send(job: BatchJob, dependency: str | None = None) -> str:
+    """Submit the written script of `job` and return its id.
+
+    A lost answer does not mean a lost job: before each new try the queue is asked for the job's
+    comment, so that the job is there once.
+
+    Args:
+        job: as it was written.
+        dependency: such as `afterany:122`.
+
+    Raises:
+        SlurmUnavailableError: Slurm did not answer for a minute; nothing was submitted.
+        HpcError: Slurm refused the request; says what it said.
+    """
+    words = ["sbatch", "--parsable"]
+    words += [f"--dependency={dependency}"] if dependency else []
+    for pause in (*PAUSES_S, None):
+        try:
+            answer = slurm.run_command([*words, str(job.script)], retries=0)
+            return _job_id(answer)
+        except slurm.SlurmUnavailableError as error:
+            if pause is None:
+                raise
+            _log.warning("sbatch of %s got no answer, again in %.0f s: %s", job.name, pause, error)
+            time.sleep(pause)
+        if (standing := find(job, ended=True)) is not None:
+            return standing
+    raise AssertionError("unreachable")
+
+
+def find(job: BatchJob, *, ended: bool = False) -> str | None:
+    """Id of `job` if Slurm has it, found by its comment; with `ended` also if it is over."""
+    token = job.comment.rpartition(":")[2]
+    found = [q.job_id for q in slurm.find_by_comment(token) if ended or not q.ended]
+    return found[-1] if found else None
+
+
+def _require_writable(*texts: str) -> None:
+    for text in texts:
+        if not text.isprintable() or "%" in text or "\\" in text:
+            raise ConfigError(
+                f"{text!r} cannot stand in a Slurm script (control characters, % and \\ mean "
+                "something else there); give the run another name or place"
+            )
+
+
+def _option(name: str, value: object) -> str:
+    return f"#SBATCH --{name}" if value is True else f"#SBATCH --{name}={shlex.quote(str(value))}"
+
+
+def _options(job: BatchJob) -> dict[str, object]:
+    resources, profile = job.resources, job.profile
+    parameters = profile.slurm_parameters(resources)
+    log = "%j" if job.elements is None else "%A_%a"
+    asked = {
+        "job-name": job.name,
+        "comment": job.comment,
+        "output": str(job.logs / f"{log}_batch.log"),
+        "open-mode": "append",
+        "nodes": resources.nodes,
+        "ntasks-per-node": resources.tasks_per_node,
+        "cpus-per-task": resources.cpus_per_task,
+        "time": resources.time_min,
+        # The signal must not come before the work has begun.
+        "signal": f"USR2@{min(parameters['signal_delay_s'], resources.time_min * 30)}",
+        "partition": parameters.get("partition"),
+        "account": parameters.get("account"),
+        "qos": parameters.get("qos"),
+        "constraint": parameters.get("constraint"),
+        "mem": _memory(resources.mem_gb) if profile.ask_memory else None,
+        "array": _array(job.elements, profile.max_running),
+        "exclude": ",".join(job.exclude) or None,
+        **parameters["additional_parameters"],
+    }
+    return {name: value for name, value in asked.items() if value is not None}
+
+
+def _memory(gb: float) -> str:
+    return f"{int(gb)}G" if gb == int(gb) else f"{int(gb * 1024)}M"
+
+
+def _array(elements: int | None, max_running: int | None) -> str | None:
+    if elements is None:
+        return None
+    return f"0-{elements - 1}" + (f"%{max_running}" if max_running else "")
+
+
+def _setup(job: BatchJob) -> list[str]:
+    """Lines that prepare the shell: environment, code, and the work where submitit looks."""
+    lines = [*job.profile.setup_lines(), "export SUBMITIT_EXECUTOR=slurm"]
+    if job.code is not None:
+        # Not even the directory the job starts in may come before the snapshot.
+        lines.append("export PYTHONSAFEPATH=1")
+        lines.append(
+            f'export PYTHONPATH={shlex.quote(str(job.code))}"${{PYTHONPATH:+:$PYTHONPATH}}"'
+        )
+    lines.append(f"logs={shlex.quote(str(job.logs))}")
+    if job.elements is None:
+        lines += ["unset SLURM_ARRAY_JOB_ID SLURM_ARRAY_TASK_ID", "job=$SLURM_JOB_ID"]
+    else:
+        lines.append("job=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID")
+    return [
+        *lines,
+        f'ln -sfn {shlex.quote(str(job.pickle))} "$logs/${{job}}_submitted.pkl"',
+        """trap 'rm -f "$logs/${job}_submitted.pkl" "$logs/${job}"_*_result.pkl' EXIT""",
+        "trap : TERM USR1 USR2  # this shell waits for its tasks, whatever they are told",
+    ]
+
+
+def _command(job: BatchJob) -> str:
+    container = job.profile.container
+    # srun does not inherit the cores per task, and waits for ever for the ranks of a dead one.
+    srun = [f"--cpus-per-task={job.resources.cpus_per_task}", "--kill-on-bad-exit=1"]
+    srun += [f"--wait={PATIENCE_S}", *(container.srun_words() if container else [])]
+    program = job.profile.program_words(job.resources, sys.executable)
+    return " ".join(
+        [
+            'srun --unbuffered --output="$logs/${job}_%t.a${SLURM_RESTART_COUNT:-0}.log"',
+            shlex.join(srun),
+            "\\\n ",
+            shlex.join([*program, "-u", "-m", "submitit.core._submit"]),
+            '"$logs"',
+        ]
+    )
+
+
+def _job_id(answer: str) -> str:
+    """The id in the answer of `sbatch --parsable`: `123` or `123;cluster`."""
+    match = re.search(r"^(\d+)(;|$)", answer.strip(), re.MULTILINE)
+    if match is None:
+        raise HpcError(f"sbatch gave no job id: {answer!r}; look for the job with `squeue --me`")
+    return match.group(1)

@@ -1,0 +1,227 @@
+"""The chain: every stage that is left as Slurm jobs that wait for each other.
+
+A job depends on the jobs of the stages it needs by `afterany`, and looks for itself whether they
+are sealed (docs/adr/0005): whatever way they ended, it neither works on nothing nor waits for ever.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hpc.cluster import slurm
+from hpc.cluster.batch import BatchJob, find, script_text, send, write
+from hpc.cluster.profile import Profile, Resources
+from hpc.errors import RunInUseError
+from hpc.run.lease import lease
+from hpc.run.rundir import RunDir, now
+from hpc.run.submissions import (
+    SubmissionRecord,
+    SubmittedJob,
+    next_number,
+    publish_submission,
+    submissions_directory,
+)
+
+WorkOf = Callable[[str, int], Callable[[], int]]
+"""Stage and number of the submission -> the picklable work of each of its tasks."""
+
+
+@dataclass(frozen=True)
+class Link:
+    """One stage to submit."""
+
+    stage: str
+    needs: tuple[str, ...]
+    """Stages to wait for; those that are sealed are left out."""
+    resources: Resources
+    shards: tuple[str, ...] | None = None
+    """Shards without a record, if the stage is sharded and planned."""
+    expected: int | None = None
+    """Shards to come, as far as known before the plan."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """One job of a link, before it is submitted."""
+
+    link: Link
+    batch: BatchJob
+    first: int = 0
+    successor: int = 0
+
+
+@dataclass(frozen=True)
+class Chain:
+    """The jobs of one submission before it is made."""
+
+    number: int
+    token: str
+    profile: Profile
+    parts: tuple[Part, ...]
+
+
+def prepare(
+    run: RunDir, links: Sequence[Link], profile: Profile, work_of: WorkOf, code: Path | None
+) -> Chain:
+    """The jobs of the next submission, exactly as `submit` would submit them."""
+    number = next_number(run)
+    token = submission_token(run, number)
+    counts = _elements(links, profile)
+    parts: list[Part] = []
+    for link in links:
+        arrays = _arrays(counts.get(link.stage), profile)
+        for successor in range(1 + _successors(profile)):
+            for first, elements in arrays:
+                batch = BatchJob(
+                    name=f"{run.name}-{link.stage}",
+                    comment=f"sarhpc:{run.name}:{link.stage}:{token}-{len(parts)}",
+                    work=work_of(link.stage, number),
+                    script=run.root / "submit" / _script_name(number, link.stage, first, successor),
+                    logs=run.logs(link.stage),
+                    resources=link.resources,
+                    profile=profile,
+                    code=code,
+                    elements=elements,
+                )
+                parts.append(Part(link, batch, first, successor))
+    return Chain(number, token, profile, tuple(parts))
+
+
+def submit(run: RunDir, chain: Chain, waits: Mapping[str, Sequence[str]]) -> SubmissionRecord:
+    """Submit the prepared jobs and publish what was submitted.
+
+    A command that died between its first job and its record left its scripts under the number that
+    is now taken again: jobs of it that are still in the queue become part of this submission.
+
+    Args:
+        run: the run.
+        chain: from `prepare`.
+        waits: stage -> ids of jobs in the queue that already bring it forward.
+
+    Raises:
+        RunInUseError: another command submits for this run at this moment.
+        SlurmUnavailableError: Slurm does not answer; what it took so far is found again next time.
+    """
+    with lease(submissions_directory(run) / ".lease.json"):
+        if chain.number != next_number(run):
+            raise RunInUseError(
+                f"another command has just submitted for {run.root}; look with `sarhpc status`"
+            )
+        ids: dict[str, list[str]] = {stage: list(jobs) for stage, jobs in waits.items()}
+        before: dict[tuple[str, int], str] = {}
+        jobs: list[SubmittedJob] = []
+        for part in chain.parts:
+            stage = part.link.stage
+            dependency = _dependency(part, ids, before)
+            job_id = _submit_once(part.batch, dependency)
+            before[stage, part.first] = job_id
+            ids.setdefault(stage, []).append(job_id)
+            jobs.append(_submitted(run, part, job_id, dependency))
+        record = _record(run, chain, jobs)
+        publish_submission(run, record)
+        return record
+
+
+def _record(run: RunDir, chain: Chain, jobs: Sequence[SubmittedJob]) -> SubmissionRecord:
+    code = chain.parts[0].batch.code
+    return SubmissionRecord(
+        number=chain.number,
+        submitted=now(),
+        executor="slurm",
+        profile=chain.profile.name,
+        token=chain.token,
+        jobs=tuple(jobs),
+        requeue=chain.profile.requeue,
+        profile_file=chain.profile.file,
+        grace_s=chain.profile.grace_s,
+        code=None if code is None else code.relative_to(run.root).as_posix(),
+        shards={
+            part.link.stage: part.link.shards
+            for part in chain.parts
+            if part.batch.elements is not None and part.link.shards is not None
+        },
+    )
+
+
+def submission_token(run: RunDir, number: int) -> str:
+    """Eight hex digits that are the same each time submission `number` of this run is tried."""
+    text = f"{run.root} {run.info['created']} {number}"
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def _script_name(number: int, stage: str, first: int, successor: int) -> str:
+    more = (f"-from-{first}" if first else "") + (f"-successor-{successor}" if successor else "")
+    return f"{number:03d}-{stage}{more}.sbatch"
+
+
+def _elements(links: Sequence[Link], profile: Profile) -> dict[str, int]:
+    """Stage -> array elements, for the stages that become arrays."""
+    wanted = {
+        link.stage: min(link.resources.elements, _shards(link))
+        for link in links
+        if link.resources.elements > 1 and _shards(link) > 1
+    }
+    limit = profile.max_jobs
+    if wanted and limit is not None:
+        # Every element counts as a job in the queue; what does not fit makes more shards each.
+        free = max(limit // (1 + _successors(profile)) - (len(links) - len(wanted)), len(wanted))
+        share = min(1.0, free / sum(wanted.values()))
+        wanted = {stage: max(1, math.floor(count * share)) for stage, count in wanted.items()}
+    return wanted
+
+
+def _successors(profile: Profile) -> int:
+    return profile.successors if profile.requeue == "chain" else 0
+
+
+def _shards(link: Link) -> int:
+    """Shards to divide; without knowing them, as many as elements were asked for."""
+    known = len(link.shards) if link.shards is not None else link.expected
+    return link.resources.elements if known is None else known
+
+
+def _arrays(elements: int | None, profile: Profile) -> list[tuple[int, int | None]]:
+    """First element and number of elements of each array; one job that is no array for None."""
+    if elements is None:
+        return [(0, None)]
+    most = profile.max_array
+    return [(first, min(most, elements - first)) for first in range(0, elements, most)]
+
+
+def _dependency(
+    part: Part, ids: Mapping[str, Sequence[str]], before: Mapping[tuple[str, int], str]
+) -> str | None:
+    if part.successor:
+        return f"afterany:{before[part.link.stage, part.first]}"
+    upstream = [job for need in part.link.needs for job in ids.get(need, ())]
+    return f"afterany:{':'.join(upstream)}" if upstream else None
+
+
+def _submit_once(batch: BatchJob, dependency: str | None) -> str:
+    """Submit, or take over the job that a command which died had submitted."""
+    if batch.script.exists() and (standing := find(batch)) is not None:
+        if batch.script.read_text() == script_text(batch):
+            return standing
+        slurm.cancel([standing])
+    write(batch)
+    return send(batch, dependency)
+
+
+def _submitted(run: RunDir, part: Part, job_id: str, dependency: str | None) -> SubmittedJob:
+    batch = part.batch
+    return SubmittedJob(
+        stage=part.link.stage,
+        job_id=job_id,
+        elements=batch.elements,
+        dependency=dependency,
+        script=batch.script.relative_to(run.root).as_posix(),
+        logs=(batch.logs / batch.log_pattern).relative_to(run.root).as_posix(),
+        tasks=batch.resources.tasks,
+        gpus=batch.resources.gpus,
+        first=part.first,
+        successor=part.successor,
+    )
