@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 STALLED_S = 600.0
 """A running job without a sign of life for this long is called STALLED."""
 WORKING = ("RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "SIGNALING", "STAGE_OUT")
-WAITING = ("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "RESV_DEL_HOLD",
-           "SPECIAL_EXIT")  # fmt: skip
 STUCK = ("DependencyNeverSatisfied", "JobHeldUser", "JobHeldAdmin", "BadConstraints",
          "PartitionDown", "PartitionInactive", "PartitionTimeLimit", "PartitionNodeLimit",
          "AccountNotAllowed", "QOSNotAllowed", "AssociationJobLimit", "launch failed",
@@ -38,7 +36,7 @@ CLEAN = ("COMPLETED", "REQUEUED")
 class Scheduler(Protocol):
     """What status asks of the cluster; `hpc.cluster.slurm` answers it."""
 
-    def queue(self, ids: Sequence[str] | None = None) -> list[QueuedJob]:
+    def queue(self, ids: Sequence[str] | None = None, *, retries: int = 1) -> list[QueuedJob]:
         """Jobs of `ids` that wait or run."""
 
     def accounting(self, ids: Sequence[str], since: str) -> list[AccountedJob]:
@@ -157,11 +155,11 @@ class _Cluster:
         self._rows: dict[str, list[QueuedJob]] | None = None
         self._ended: dict[str, AccountedJob] | None = None
         try:
-            rows = scheduler.queue(sorted({job.job_id for job in jobs}, key=_number))
+            rows = scheduler.queue(sorted({job.job_id for job in jobs}, key=_number), retries=1)
             self._rows = {}
             for row in rows:
-                if row.state in WORKING + WAITING:
-                    self._rows.setdefault(base_id(row.id), []).append(row)
+                if not row.ended:
+                    self._rows.setdefault(row.job_id, []).append(row)
         except HpcError as error:
             self.notes.append(f"the queue gives no answer, this is what lies on disk: {error}")
 
@@ -184,10 +182,10 @@ class _Cluster:
         ended = self._account().get(job)
         queue = Queue(jobs=(job,))
         resume = f"go on with: sarhpc resume {self.run.root}"
-        if ended is not None and not ended.state.startswith(CLEAN):
+        if ended is not None and ended.state not in CLEAN:
             if disk.state == "WAITING" and ended.exit_code == f"{IncompleteError.exit_code}:0":
                 return StageStatus("WAITING", disk, queue)  # it left for want of its upstream
-            state = "PARTIAL" if ended.state.startswith("CANCELLED") else "FAILED"
+            state = "PARTIAL" if ended.state == "CANCELLED" else "FAILED"
             hint = " (Slurm could not open its log)" if ended.exit_code == "0:53" else ""
             words = f"job {job} ended {ended.state} with exit {ended.exit_code}{hint}; {resume}"
             return StageStatus(state, disk, queue, words)
@@ -212,11 +210,6 @@ class _Cluster:
         return self._ended
 
 
-def base_id(job: str) -> str:
-    """The id a job or array was given, without array index and step."""
-    return job.split("_")[0].split(".")[0]
-
-
 def _number(job: str) -> int:
     return int(job) if job.isdigit() else 0
 
@@ -225,8 +218,8 @@ def _worst(rows: Sequence[AccountedJob]) -> dict[str, AccountedJob]:
     """For each job its last end; of an array the one that ended badly, if one did."""
     last = {row.id: row for row in sorted(rows, key=lambda row: row.started)}
     found: dict[str, AccountedJob] = {}
-    for row in sorted(last.values(), key=lambda row: row.state.startswith(CLEAN), reverse=True):
-        found[base_id(row.id)] = row
+    for row in sorted(last.values(), key=lambda row: row.state in CLEAN, reverse=True):
+        found[row.job_id] = row
     return found
 
 
@@ -239,7 +232,7 @@ def _summed(rows: Sequence[QueuedJob]) -> Queue:
     lefts = [row.left_s for row in working if row.left_s is not None]
     elapsed = [row.elapsed_s for row in working if row.elapsed_s is not None]
     return Queue(
-        jobs=tuple(dict.fromkeys(base_id(row.id) for row in rows)),
+        jobs=tuple(dict.fromkeys(row.job_id for row in rows)),
         working=len(working),
         waiting=sum(elements_of(row.id) for row in waiting),
         reasons=tuple(reason for reason, _ in reasons.most_common() if reason),
