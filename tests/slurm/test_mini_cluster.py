@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -113,7 +114,7 @@ def test_a_shortened_job_times_out(cluster: MiniSlurm) -> None:
 def test_the_controller_goes_and_comes_back_with_its_jobs(cluster: MiniSlurm) -> None:
     job = cluster.submit("-o", "/dev/null", "--wrap=sleep 600")
     cluster.wait_state(job, "RUNNING")
-    cluster.stop_controller(kill=True)
+    cluster.stop_controller()
     refused = cluster.run("squeue", check=False)
     assert refused.returncode != 0
     assert "Unable to contact slurm controller" in refused.stderr
@@ -150,7 +151,7 @@ def test_clusters_side_by_side_do_not_meet_and_stop_leaves_nothing(
         assert _processes_naming(root) == []
     finally:
         MiniSlurm(root).stop()
-        mini_slurm.shutil.rmtree(root, ignore_errors=True)
+        shutil.rmtree(root, ignore_errors=True)
 
 
 def _processes_naming(root: Path) -> list[str]:
