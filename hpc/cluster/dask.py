@@ -1,7 +1,10 @@
-"""Dask for one job: a private cluster on this machine, and shards run through it.
+"""Dask for one job: a private cluster over the nodes of its allocation, and shards run through it.
 
-The only owner of Dask. Members prove themselves by TLS certificates made for this cluster alone;
-its files are readable by the user only, and nothing listens beyond the loopback interface.
+The only owner of Dask. Members prove themselves by TLS certificates made for this cluster alone,
+and its files are readable by the user only. A cluster of one machine listens on the loopback
+interface, one of several nodes on the address of the node. The scheduler lives in the job's rank 0,
+which also hands out the shards; the other tasks lend their workers. Losing any of it loses what was
+under way and nothing else: what is done stands in the ledger.
 """
 
 from __future__ import annotations
@@ -13,10 +16,13 @@ import json
 import logging
 import os
 import secrets
+import socket
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from hpc.cluster.allocation import Allocation, current_allocation
 from hpc.cluster.certificate import Credentials, issue_credentials, write_private
 from hpc.errors import HpcError, TransientError
 from hpc.resilience.stop import ignore_stop_signals
@@ -41,49 +47,115 @@ R = TypeVar("R")
 
 
 @contextlib.contextmanager
-def dask_cluster(directory: Path, workers: int, threads: int = 1) -> Iterator[Client]:
-    """Yield a client of a new cluster of `workers` processes on this machine.
+def dask_cluster(
+    directory: Path,
+    workers: int,
+    threads: int = 1,
+    *,
+    shared: bool = False,
+    ends: float | None = None,
+) -> Iterator[Client]:
+    """Yield a client of a new cluster with `workers` processes on this machine.
 
     A worker that dies is started again by its nanny. Workers ignore SIGUSR2 and SIGTERM, which
     Slurm sends to every process of a job: their owner decides when they end. They end with it,
     even if it is killed.
 
     Args:
-        directory: for the scheduler file `scheduler-<Slurm job or process>.json` and the
-            certificates, all mode 0600; removed at the end.
-        workers: number of worker processes.
+        directory: for the scheduler file `scheduler-<Slurm job and restart, or process>.json` and
+            the certificates, all mode 0600; removed at the end.
+        workers: number of worker processes; each sees one of the GPUs this process sees.
         threads: shards that one worker runs at once.
+        shared: let the other tasks of this job join by `lend_workers`, from their nodes too.
+        ends: moment at which workers leave of themselves, s since the epoch.
     """
     import dask
-    from distributed import Client, LocalCluster
+    from distributed import Client, Nanny, Scheduler, SpecCluster
 
     directory.mkdir(parents=True, exist_ok=True)
     directory.chmod(0o700)
-    name = os.environ.get("SLURM_JOB_ID") or str(os.getpid())
-    scheduler_file = directory / f"scheduler-{name}.json"
-    credentials = issue_credentials(directory, name)
+    here = current_allocation()
+    _sweep_earlier_starts(directory, here)
+    scheduler_file = directory / f"scheduler-{here.name}.json"
+    credentials = issue_credentials(directory, here.name)
     security = _security(credentials)
+    host = node_address(here.node) if shared else _LOOPBACK
+    options = {"security": security, "host": host}
+    quiet = {"dashboard": False, "dashboard_address": f"{_LOOPBACK}:0", "protocol": "tls"}
     try:
         with (
             dask.config.set(_settings()),
-            LocalCluster(
-                n_workers=workers,
-                threads_per_worker=threads,
-                processes=True,
-                host=_LOOPBACK,
+            SpecCluster(
+                scheduler={"cls": Scheduler, "options": {**options, **quiet}},
+                workers={
+                    number: {"cls": Nanny, "options": {**options, **own}}
+                    for number, own in enumerate(_worker_options(workers, threads, ends))
+                },
                 security=security,
-                memory_limit=0,
-                dashboard_address=None,
-                scheduler_kwargs={"dashboard": False, "dashboard_address": f"{_LOOPBACK}:0"},
+                silence_logs=logging.WARNING,
             ) as cluster,
             Client(cluster, security=security) as client,
         ):
-            _write_scheduler_file(scheduler_file, cluster.scheduler_address, credentials)
+            _write_scheduler_file(scheduler_file, cluster.scheduler_address, credentials, ends)
             client.wait_for_workers(workers, timeout=120)
             yield client
     finally:
         scheduler_file.unlink(missing_ok=True)
         credentials.remove()
+
+
+def lend_workers(
+    directory: Path,
+    workers: int,
+    *,
+    is_over: Callable[[], bool],
+    within_s: float = 1800.0,
+) -> bool:
+    """Lend `workers` processes to the cluster of this job's rank 0 until it ends.
+
+    Args:
+        directory: where rank 0 writes its scheduler file.
+        workers: number of worker processes; each sees one of the GPUs this process sees.
+        is_over: asked while no cluster is there yet; true gives up waiting.
+        within_s: how long to wait for the cluster, s.
+
+    Returns:
+        Whether there was a cluster to lend to.
+
+    Raises:
+        TransientError: no cluster came up.
+    """
+    import asyncio
+
+    import dask
+
+    told = _await_scheduler_file(directory, is_over, within_s)
+    if told is None:
+        return False
+    security = _security(_credentials_in(told))
+    with dask.config.set(_settings()):
+        asyncio.run(_lend(told["address"], security, _worker_options(workers, 1, told["ends"])))
+    return True
+
+
+def node_address(node: str) -> str:
+    """Address of this node that its neighbours reach.
+
+    Raises:
+        TransientError: the node's name cannot be resolved.
+    """
+    from distributed.utils import get_ip
+
+    try:
+        address = socket.gethostbyname(node)
+    except OSError as error:
+        raise TransientError(
+            f"this node cannot find its own address: {node}: {error}; "
+            "look at its name service, or exclude the node"
+        ) from error
+    # Some sites give a node's own name a loopback address in its hosts file.
+    outward: str = get_ip() if address.startswith("127.") and address != _LOOPBACK else address
+    return outward
 
 
 def connect(scheduler_file: Path, timeout_s: float = 10.0) -> Client:
@@ -96,8 +168,8 @@ def connect(scheduler_file: Path, timeout_s: float = 10.0) -> Client:
 
     try:
         told = json.loads(scheduler_file.read_text())
-        credentials = Credentials(*(Path(told["tls"][part]) for part in ("ca", "cert", "key")))
-        return Client(told["address"], security=_security(credentials), timeout=timeout_s)
+        security = _security(_credentials_in(told))
+        return Client(told["address"], security=security, timeout=timeout_s)
     except OSError as error:
         raise TransientError(
             f"no Dask cluster answers for {scheduler_file}: {error}. "
@@ -112,6 +184,7 @@ def run_shards(
     *,
     window: int,
     retries: int,
+    give_up: Callable[[], bool] = lambda: False,
 ) -> Iterator[tuple[S, R | BaseException]]:
     """Yield every task with its result, or with what went wrong, as they finish.
 
@@ -129,6 +202,8 @@ def run_shards(
         tasks: read as they are needed.
         window: most tasks handed out at a time.
         retries: how often a task may be tried again after its worker died.
+        give_up: asked at least every few seconds; true leaves at once, and what is under way is
+            lost.
     """
     from distributed import KilledWorker
 
@@ -137,7 +212,7 @@ def run_shards(
     deaths: collections.Counter[str] = collections.Counter()
     active: dict[Future, tuple[S, str]] = {}
     try:
-        while True:
+        while not give_up():
             free = _free_threads(client, active)[: window - len(active)]
             # chain, unlike `yield from`, leaves `waiting` open when the workers run out first.
             pending = itertools.chain(_drain(again), waiting)
@@ -146,7 +221,8 @@ def run_shards(
             if not active and free:
                 return
             if not active:
-                client.wait_for_workers(1)
+                with contextlib.suppress(TimeoutError):
+                    client.wait_for_workers(1, timeout=1.0)
             for future in _finished(active):
                 task, _ = active.pop(future)
                 outcome = _outcome(future)
@@ -196,10 +272,73 @@ def _security(credentials: Credentials) -> Security:
     return Security(require_encryption=True, tls_ca_file=str(credentials.ca), **roles)
 
 
-def _write_scheduler_file(path: Path, address: str, credentials: Credentials) -> None:
+def _worker_options(workers: int, threads: int, ends: float | None) -> Iterator[dict[str, Any]]:
+    """What each of `workers` nannies is told; with several GPUs, each its own."""
+    gpus = [gpu for gpu in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if gpu]
+    for number in range(workers):
+        pinned = gpus and workers > 1
+        yield {
+            "nthreads": threads,
+            "memory_limit": 0,
+            "dashboard": False,
+            "env": {"CUDA_VISIBLE_DEVICES": gpus[number % len(gpus)]} if pinned else {},
+            "lifetime": None if ends is None else f"{max(ends - time.time(), 1.0):.0f} seconds",
+            "death_timeout": 60,
+        }
+
+
+async def _lend(address: str, security: Security, options: Iterator[dict[str, Any]]) -> None:
+    """Keep nannies until the scheduler is gone."""
+    import asyncio
+
+    from distributed import Nanny
+
+    host = node_address(current_allocation().node)
+    nannies = [Nanny(address, security=security, host=host, **own) for own in options]
+    try:
+        await asyncio.gather(*nannies)
+        await asyncio.gather(*(nanny.finished() for nanny in nannies))
+    finally:
+        await asyncio.gather(*(nanny.close() for nanny in nannies))
+
+
+def _sweep_earlier_starts(directory: Path, here: Allocation) -> None:
+    """Remove what earlier starts of this job left, so that nobody looks for their schedulers."""
+    if here.job_id is not None:
+        for path in directory.glob(f"*-{here.job_id}-*"):
+            path.unlink(missing_ok=True)
+
+
+def _await_scheduler_file(
+    directory: Path, is_over: Callable[[], bool], within_s: float
+) -> dict[str, Any] | None:
+    path = directory / f"scheduler-{current_allocation().name}.json"
+    until = time.monotonic() + within_s
+    while not path.exists():
+        if is_over():
+            return None
+        if time.monotonic() >= until:
+            raise TransientError(
+                f"rank 0 has not opened a Dask cluster in {within_s:.0f} s ({path}); see its log"
+            )
+        # Listing the directory makes a network file system look again.
+        os.listdir(directory.parent)
+        time.sleep(0.5)
+    told: dict[str, Any] = json.loads(path.read_text())
+    return told
+
+
+def _credentials_in(told: Mapping[str, Any]) -> Credentials:
+    return Credentials(*(Path(told["tls"][part]) for part in ("ca", "cert", "key")))
+
+
+def _write_scheduler_file(
+    path: Path, address: str, credentials: Credentials, ends: float | None
+) -> None:
     told = {
         "type": "Scheduler",
         "address": address,
+        "ends": ends,
         "tls": {
             "ca": str(credentials.ca.absolute()),
             "cert": str(credentials.certificate.absolute()),

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import enum
 import signal
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -60,7 +61,7 @@ class StopReason(enum.IntEnum):
 SIGNALS = {signal.SIGUSR2: StopReason.PREEMPT, signal.SIGTERM: StopReason.TERMINATE}
 
 
-class StopNow(BaseException):  # noqa: N818  # no error: an interruption, as KeyboardInterrupt is
+class StopNow(BaseException):  # no error: an interruption, as KeyboardInterrupt is
     """Raised by an urgent request out of work that never asks, such as imports and planning.
 
     No Exception, so that no library takes it for a failure of its own and goes on.
@@ -116,7 +117,9 @@ class StopRequest:
         return self._deadline
 
     def install(self) -> None:
-        """Take over SIGUSR2 and SIGTERM; calling it again changes nothing."""
+        """Take over SIGUSR2 and SIGTERM; calling it again, or from another thread, does nothing."""
+        if threading.current_thread() is not threading.main_thread():
+            return  # Python hands signals to the main thread alone
         for number in SIGNALS:
             if number not in self._previous:
                 handler = signal.signal(number, self._raise_flag)

@@ -136,11 +136,11 @@ def run_status(
     if not jobs:
         return RunStatus(run, tuple(StageStatus(d.state, d, says=_advice(run, d)) for d in disks),
                          profile)  # fmt: skip
-    view = _Cluster(run, scheduler or _slurm(), jobs)
+    view = _Cluster(run, scheduler or cluster_scheduler(), jobs)
     return RunStatus(run, tuple(view.join(disk) for disk in disks), profile, tuple(view.notes))
 
 
-def _slurm() -> Scheduler:
+def cluster_scheduler() -> Scheduler:
     from hpc.cluster import slurm
 
     return slurm

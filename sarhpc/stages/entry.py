@@ -5,14 +5,27 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import time
 import traceback
 from dataclasses import dataclass
+from pathlib import Path
 
+from hpc.cluster.allocation import Allocation, current_allocation
 from hpc.errors import HpcError, exit_code_of
-from hpc.run.pipeline import run_stage
-from hpc.run.rundir import open_run
+from hpc.resilience.agreement import SingleProcess
+from hpc.resilience.requeue import Comeback, comes_back, last_resort
+from hpc.resilience.stop import StopNow, StopRequest
+from hpc.run.elements import run_element
+from hpc.run.lease import STALE_S
+from hpc.run.pipeline import Conditions, interrupted, run_stage
+from hpc.run.plan import Plan
+from hpc.run.rundir import RunDir, open_run
+from hpc.run.submissions import SubmissionRecord, await_submission, element_number, stripe
 
 log = logging.getLogger("sarhpc")
+
+LINE = "line:"
+"""Begins the name of a line of stages, `line:FIRST:LAST`."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +42,13 @@ class StageWork:
 
     def __call__(self) -> int:
         """Exit code of the stage (see hpc.errors)."""
-        return work(self.root, self.stage, force=self.force, executor=self.executor)
+        return work(
+            self.root,
+            self.stage,
+            force=self.force,
+            executor=self.executor,
+            submission=self.submission,
+        )
 
 
 def configure_logging(rank: int = 0) -> None:
@@ -47,28 +66,144 @@ def configure_logging(rank: int = 0) -> None:
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
 
-def work(root: str, stage: str, *, force: bool = False, executor: str | None = None) -> int:
-    """Run `stage` of the run at `root` in this process and return its exit code."""
-    from pathlib import Path
+def work(
+    root: str,
+    stage: str,
+    *,
+    force: bool = False,
+    executor: str | None = None,
+    submission: int | None = None,
+) -> int:
+    """Run `stage` of the run at `root` in this process and return its exit code.
 
-    from sarhpc.stages.launch import LINE, drive_line
-    from sarhpc.stages.registry import load_run_config, stage_named
-
-    rank = int(os.environ.get("RANK", "0"))
-    configure_logging(rank)
+    Asked to stop, it saves and ends; a job of a cluster then queues itself again if its submission
+    says so, and after a failure that may pass.
+    """
+    here = current_allocation()
+    configure_logging(here.rank)
     try:
         run = open_run(Path(root))
         if stage.startswith(LINE):
-            return drive_line(
-                run, stage, executor or load_run_config(run).cluster.executor, force=force
-            )
-        line = run_stage(run, stage_named(load_run_config(run), stage), rank, force)
-        log.info("%s", line)
-        return 0
+            return _drive(run, stage, executor, force)
+        job = _job_of(run, stage, here, submission)
     except HpcError as error:
+        return _tell(stage, error)
+    try:
+        log.info("%s", _bring_forward(run, stage, job, force))
+        return 0
+    except StopNow as stop:
+        return _leave(run, stage, job, interrupted(stage, stop))
+    except Exception as error:
+        return _leave(run, stage, job, error)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """The job this process belongs to."""
+
+    here: Allocation
+    record: SubmissionRecord | None
+    element: int | None
+    comeback: Comeback
+
+    @property
+    def grace_s(self) -> float:
+        return self.record.grace_s if self.record is not None else 120.0
+
+    def part(self, stage: str, plan: Plan) -> list[str]:
+        """Shards of this array element."""
+        assert self.element is not None
+        planned = [shard.id for shard in plan.shards]
+        if self.record is None:
+            return planned[self.element :: self.here.array_size]
+        return stripe(self.record, stage, self.element, planned)
+
+
+def _job_of(run: RunDir, stage: str, here: Allocation, submission: int | None) -> _Job:
+    record = None if submission is None else await_submission(run, submission)
+    mode = "none" if record is None else record.requeue
+    element = here.array_index
+    if record is not None and here.array_id is not None and element is not None:
+        element = element_number(record, here.array_id, element)
+    return _Job(here, record, element, Comeback(mode, here.job_id))
+
+
+def _bring_forward(run: RunDir, name: str, job: _Job, force: bool) -> str:
+    from sarhpc.stages.registry import load_run_config, stage_named
+
+    stage = stage_named(load_run_config(run), name)
+    ends = _ends(job)
+    stop = StopRequest(
+        SingleProcess(),
+        stop_file=run.stop_file,
+        deadline=None if ends is None else ends - job.grace_s,
+        look_every_s=0.0,
+        # Ranks that work together leave together, so one of them never leaves at once.
+        urgent=job.here.rank == 0 and not stage.collective,
+    )
+    conditions = Conditions(
+        stop,
+        job.grace_s,
+        patience_s=1.25 * STALE_S if job.here.job_id else 0.0,
+        # What the operator said about the past does not excuse what this job does from now on.
+        force=force and job.here.restart == 0,
+    )
+    too_late = None if ends is None else ends - min(job.grace_s / 4, 30.0)
+    with last_resort(job.comeback, too_late), stop:
+        if job.element is not None:
+            return run_element(
+                run, stage, job.element, lambda plan: job.part(name, plan), conditions
+            )
+        return run_stage(run, stage, job.here.rank, conditions=conditions)
+
+
+def _ends(job: _Job) -> float | None:
+    """When the job reaches its time limit, s since the epoch; None while nothing can tell.
+
+    Elements of an array rely on the signal: thousands that ask the controller would hurt everyone.
+    """
+    if job.record is None or job.here.job_id is None or job.here.rank > 0:
+        return None
+    if job.element is not None:
+        return None
+    from hpc.cluster import slurm
+
+    try:
+        left = slurm.time_left_s(job.here.job_id)
+    except HpcError as error:
+        log.warning("the end of this job is unknown, its signal must do: %s", error)
+        return None
+    return None if left is None else time.time() + left
+
+
+def _leave(run: RunDir, stage: str, job: _Job, error: Exception) -> int:
+    """Say how the work ended, queue the job again if that makes sense; the exit code."""
+    code = _tell(stage, error)
+    if job.here.rank > 0:
+        return code
+    why = comes_back(error, run.stage(stage), job.element)
+    if why is None or job.here.job_id is None:
+        return code
+    try:
+        job.comeback.ask(why)
+    except HpcError as refused:
+        return _tell(stage, refused)
+    return 0 if job.comeback.possible else code
+
+
+def _tell(stage: str, error: Exception) -> int:
+    """Log how the work ended; its exit code."""
+    if isinstance(error, HpcError):
         level = logging.INFO if error.exit_code == 0 else logging.ERROR
         log.log(level, "stage=%s %s: %s", stage, type(error).__name__, error)
-        return error.exit_code
-    except Exception as error:
-        log.error("stage=%s broke\n%s", stage, traceback.format_exc())
-        return exit_code_of(error)
+    else:
+        told = "".join(traceback.format_exception(error))
+        log.error("stage=%s broke\n%s", stage, told)
+    return exit_code_of(error)
+
+
+def _drive(run: RunDir, stage: str, executor: str | None, force: bool) -> int:
+    from sarhpc.stages.launch import drive_line
+    from sarhpc.stages.registry import load_run_config
+
+    return drive_line(run, stage, executor or load_run_config(run).cluster.executor, force=force)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from hpc.resilience.stop import stop_signalled
 from hpc.run.pipeline import Stage, Work
 from hpc.run.plan import Plan, ShardTask, make_plan
 from hpc.run.rundir import RunDir
@@ -109,7 +110,12 @@ def _make(run: RunDir, task: ShardTask, stage: str, path: Path) -> Made:
     provenance = Provenance(task.inputs["model_sha"], stage_fingerprint(config, "generate"))
     pipeline = _pipeline(Path(task.inputs["model"]), cfg)
     generated = generate_shard(
-        task.number, task.inputs, cfg, pipeline, provenance, stop=run.stop_file.exists
+        task.number,
+        task.inputs,
+        cfg,
+        pipeline,
+        provenance,
+        stop=lambda: stop_signalled() or run.stop_file.exists(),
     )
     summary = write_shard(path, generated.samples)
     return Made(path, summary.samples, summary.bytes, summary.sha256, generated.rejected)

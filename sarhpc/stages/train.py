@@ -134,13 +134,18 @@ def _train(work: Work, cfg: TrainConfig, ranks: Ranks) -> Path:
     attempt = communicator.broadcast(work.attempt)
     store = CheckpointStore(folder / "checkpoints", communicator, attempt, cfg.keep_last)
     samples = ShardedSamples(sample_shards(run, TRAIN_SPLITS))
-    with StopRequest(communicator, stop_file=run.stop_file, save_file=run.save_file) as stop:
+    with StopRequest(
+        communicator, run.stop_file, run.save_file, deadline=work.stop.deadline
+    ) as stop:
         around = Surroundings(folder, store, stop, communicator)
         result = train(cfg, Path(cfg.base_model), samples, ranks, around)
     if not result.finished or result.checkpoint is None:
-        reason = result.reason.name if result.reason else "no reason given"
+        reason = result.reason
         raise StopRequestedError(
-            f"training saved step {result.step} and stopped ({reason}); "
-            f"go on with `sarhpc resume {run.root}`"
+            f"training saved step {result.step} and stopped "
+            f"({reason.name if reason else 'no reason given'}); "
+            f"go on with `sarhpc resume {run.root}`",
+            requeue=reason is not None and reason.requeues,
+            reason=reason.name if reason else None,
         )
     return result.checkpoint

@@ -30,6 +30,10 @@ class Stop(Protocol):
     def stops(self) -> bool:
         """Whether the work ends after the save."""
 
+    @property
+    def requeues(self) -> bool:
+        """Whether the job asks to be queued again after the save."""
+
 
 class StopRequest(Protocol):
     """The wish to stop, agreed on by all ranks."""

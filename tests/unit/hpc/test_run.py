@@ -14,6 +14,7 @@ import pytest
 
 from hpc.errors import (
     ConfigError,
+    CrashLoopError,
     FingerprintMismatchError,
     HpcError,
     IncompleteError,
@@ -22,7 +23,13 @@ from hpc.errors import (
     VerificationError,
 )
 from hpc.publish import publish_bytes
-from hpc.run.attempts import attempts_file, begin_attempt, end_attempt, read_attempts
+from hpc.run.attempts import (
+    attempts_file,
+    begin_attempt,
+    crash_loop,
+    end_attempt,
+    read_attempts,
+)
 from hpc.run.lease import lease, live_holder
 from hpc.run.ledger import RECORD_SCHEMA, Failure, Ledger, Record
 from hpc.run.pipeline import Stage, Work, left, run_stage
@@ -221,7 +228,7 @@ def test_a_torn_line_costs_no_other_line(tmp_path: Path) -> None:
     second = begin_attempt(tmp_path, 0)
     assert second.number == 1
     end_attempt(tmp_path, second, 1, 0, "done")
-    assert [row["attempt"] for row in read_attempts(tmp_path)] == [0, 1, 1]
+    assert [row["attempt"] for row in read_attempts(tmp_path)] == [0, 0, 1, 1]
 
 
 @pytest.mark.parametrize(("code", "refused"), [(1, True), (75, True), (0, False), (143, False)])
@@ -237,14 +244,75 @@ def test_only_attempts_that_failed_of_themselves_count(
         assert begin_attempt(tmp_path, 5).number == 3
 
 
-def test_progress_or_a_kill_between_starts_the_count_again(tmp_path: Path) -> None:
+def test_progress_starts_the_count_again(tmp_path: Path) -> None:
     end_attempt(tmp_path, begin_attempt(tmp_path, 0), 0, 1, "why")
     end_attempt(tmp_path, begin_attempt(tmp_path, 0), 2, 1, "why")
     end_attempt(tmp_path, begin_attempt(tmp_path, 2), 2, 1, "why")
-    begin_attempt(tmp_path, 2)
     end_attempt(tmp_path, begin_attempt(tmp_path, 2), 2, 1, "why")
-    end_attempt(tmp_path, begin_attempt(tmp_path, 2), 2, 1, "why")
-    assert begin_attempt(tmp_path, 2).number == 6
+    assert begin_attempt(tmp_path, 2).number == 4
+
+
+def test_a_killed_attempt_gets_its_last_line_from_the_next(tmp_path: Path) -> None:
+    begin_attempt(tmp_path, 4)
+    begin_attempt(tmp_path, 9)
+    [last] = [row for row in read_attempts(tmp_path) if "to" in row]
+    assert (last["attempt"], last["to"], last["exit"]) == (0, 9, 137)
+    assert "killed" in last["reason"]
+
+
+def test_six_kills_without_progress_are_a_crash_loop(tmp_path: Path) -> None:
+    for _ in range(6):
+        begin_attempt(tmp_path, 4)
+    with pytest.raises(CrashLoopError, match=r"6 attempts in a row made no progress.*killed"):
+        begin_attempt(tmp_path, 4)
+
+
+def test_the_operators_word_excuses_the_past_and_not_the_future(tmp_path: Path) -> None:
+    for _ in range(3):
+        end_attempt(tmp_path, begin_attempt(tmp_path, 0), 0, 1, "why")
+    end_attempt(tmp_path, begin_attempt(tmp_path, 0, force=True), 0, 1, "why")
+    for _ in range(2):
+        end_attempt(tmp_path, begin_attempt(tmp_path, 0), 0, 1, "why")
+    with pytest.raises(CrashLoopError, match="3 attempts"):
+        begin_attempt(tmp_path, 0)
+
+
+def test_a_walltime_used_up_in_vain_counts_and_a_preemption_does_not(tmp_path: Path) -> None:
+    for _ in range(5):
+        end_attempt(tmp_path, begin_attempt(tmp_path, 0), 0, 0, "saved", "PREEMPT")
+    for _ in range(3):
+        end_attempt(tmp_path, begin_attempt(tmp_path, 0), 0, 0, "saved", "DEADLINE")
+    assert crash_loop(tmp_path) is not None
+
+
+def test_array_elements_count_their_attempts_each_for_itself(tmp_path: Path) -> None:
+    for _ in range(3):
+        end_attempt(tmp_path, begin_attempt(tmp_path, 0, element=7), 0, 1, "why")
+    assert begin_attempt(tmp_path, 0, element=8).number == 0
+    with pytest.raises(CrashLoopError, match="element 7"):
+        begin_attempt(tmp_path, 0, element=7)
+
+
+def test_a_job_that_comes_back_takes_its_own_lease_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / ".lease.json"
+    lost = {"host": "node-7", "pid": 1, "born": 0.0, "job": "12", "restart": 0}
+    path.write_text(json.dumps(lost))
+    monkeypatch.setenv("SLURM_JOB_ID", "12")
+    with pytest.raises(RunInUseError, match="node-7"), lease(path):
+        pass
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    with lease(path):
+        assert json.loads(path.read_text())["restart"] == 1
+
+
+def test_a_lease_can_be_waited_for(tmp_path: Path) -> None:
+    path = tmp_path / ".lease.json"
+    path.write_text(json.dumps({"host": "node-7", "pid": 1, "born": 0.0}))
+    threading.Timer(0.5, os.utime, (path, (0, 0))).start()
+    with lease(path, patience_s=30):
+        assert not path.read_text().count("node-7")
 
 
 def test_a_termination_by_signal_is_written_as_such(run: RunDir) -> None:

@@ -12,7 +12,13 @@ from pathlib import Path
 import pytest
 
 from hpc.resilience.agreement import SingleProcess
-from hpc.resilience.stop import StopReason, StopRequest, ignore_stop_signals
+from hpc.resilience.stop import (
+    StopNow,
+    StopReason,
+    StopRequest,
+    ignore_stop_signals,
+    stop_signalled,
+)
 
 
 def test_only_preemption_and_deadline_requeue() -> None:
@@ -108,3 +114,31 @@ def test_importing_the_machinery_is_light(module: str) -> None:
     code = f"import sys, {module}; print([m for m in {heavy} if m in sys.modules])"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
+
+
+def test_requests_nest_and_hand_on_what_was_signalled() -> None:
+    with StopRequest(SingleProcess()) as job:
+        os.kill(os.getpid(), signal.SIGUSR2)
+        with StopRequest(SingleProcess()) as loop:
+            assert loop.agree() is StopReason.PREEMPT
+            os.kill(os.getpid(), signal.SIGTERM)
+        assert job.agree() is StopReason.TERMINATE
+
+
+def test_an_urgent_request_interrupts_work_that_never_asks_once() -> None:
+    with StopRequest(SingleProcess(), urgent=True) as job:
+        with pytest.raises(StopNow) as stop:
+            os.kill(os.getpid(), signal.SIGUSR2)
+            time.sleep(10)
+        assert stop.value.reason is StopReason.PREEMPT
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert job.agree() is StopReason.TERMINATE
+
+
+def test_a_loop_that_asks_is_not_interrupted() -> None:
+    with StopRequest(SingleProcess(), urgent=True), StopRequest(SingleProcess()) as loop:
+        assert not stop_signalled()
+        os.kill(os.getpid(), signal.SIGUSR2)
+        assert loop.agree() is StopReason.PREEMPT
+        assert stop_signalled()
+    assert not stop_signalled()

@@ -1,0 +1,180 @@
+"""Coming back: a job that stopped before its work was done queues itself again (P4, P5).
+
+Three ways lead here. After a clean stop rank 0 asks Slurm from inside the job. After a failure that
+may pass it does the same, as long as the attempts have not been a crash loop. And when the ranks
+were killed before anyone could ask, the job's script runs this module once srun has ended.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import logging
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hpc.cluster.allocation import current_allocation
+from hpc.errors import (
+    ConfigError,
+    CrashLoopError,
+    DataError,
+    HpcError,
+    IncompleteError,
+    NumericalError,
+    RunInUseError,
+    StopRequestedError,
+    VerificationError,
+)
+from hpc.run.attempts import crash_loop, read_attempts, rows_of_element
+
+log = logging.getLogger(__name__)
+
+_HOPELESS = (
+    ConfigError,
+    CrashLoopError,
+    DataError,
+    IncompleteError,
+    NumericalError,
+    RunInUseError,
+    VerificationError,
+)
+
+
+@dataclass(frozen=True)
+class Comeback:
+    """How this job comes back."""
+
+    mode: str = "none"
+    """`scontrol` (asks for itself), `chain` (a successor waits in the queue) or `none`."""
+    job_id: str | None = None
+    """Slurm's id of this very job; None outside Slurm."""
+
+    @property
+    def possible(self) -> bool:
+        """Whether this job can ask for itself."""
+        return self.mode == "scontrol" and self.job_id is not None
+
+    def ask(self, why: str) -> None:
+        """Queue this job again; Slurm ends what is left of it. Only says so where it cannot.
+
+        Raises:
+            TransientError: Slurm does not answer, after retries; `resume` starts the job again.
+        """
+        from hpc.cluster import slurm
+
+        if self.possible and self.job_id is not None:
+            log.info("requeue job=%s: %s", self.job_id, why)
+            sys.stderr.flush()
+            slurm.requeue(self.job_id)
+        elif self.mode == "chain":
+            log.info("the successor of job=%s goes on: %s", self.job_id, why)
+        else:
+            log.info("not requeued here: %s", why)
+
+
+def may_pass(error: BaseException) -> bool:
+    """Whether the same job may end better the next time: trouble of the machine, not of its input.
+
+    What a person asked for, what is wrong with configuration, data or numbers, and a crash loop
+    would all end the same way again.
+    """
+    return isinstance(error, Exception) and not isinstance(error, (*_HOPELESS, StopRequestedError))
+
+
+def comes_back(error: BaseException, directory: Path, element: int | None = None) -> str | None:
+    """Why the job that ended with `error` is to be queued again; None if it is not.
+
+    Args:
+        error: what ended the work.
+        directory: of the stage; its attempts say whether another try makes sense.
+        element: array element.
+    """
+    if isinstance(error, StopRequestedError):
+        return str(error) if error.requeue else None
+    if not may_pass(error):
+        return None
+    loop = crash_loop(directory, element)
+    if loop is not None:
+        log.error("not requeued: %s", loop)
+        return None
+    return f"{type(error).__name__}: {error}"
+
+
+@contextlib.contextmanager
+def last_resort(comeback: Comeback, ends: float | None) -> Iterator[None]:
+    """Queue the job again shortly before `ends`, s since the epoch, if the block still runs.
+
+    A job that reaches its time limit is not requeued by Slurm. Work that never looks up, or hangs
+    in a save, then loses what came after its last checkpoint and nothing more.
+    """
+    if ends is None or not comeback.possible:
+        yield
+        return
+    over = threading.Event()
+
+    def watch() -> None:
+        if over.wait(max(ends - time.time(), 0.0)):
+            return
+        try:
+            comeback.ask("the time limit is here and the work has not stopped")
+        except HpcError as error:
+            log.error("not requeued: %s", error)
+
+    threading.Thread(target=watch, daemon=True, name="last-resort").start()
+    try:
+        yield
+    finally:
+        over.set()
+
+
+def afterword(run: Path, stage: str, element: int | None) -> str | None:
+    """Why the job of a step that has failed is to be queued again, said by its own script.
+
+    Only if the attempt left no last word: then no rank lived to decide. Whatever else is in
+    `attempts.jsonl` was decided by rank 0.
+    """
+    directory = run / stage
+    here = current_allocation()
+    rows = rows_of_element(read_attempts(directory), element)
+    newest = max((row["attempt"] for row in rows), default=-1)
+    mine = [row for row in rows if row["attempt"] == newest]
+    if not mine or any("to" in row for row in mine):
+        return None
+    if (mine[0]["job"], mine[0].get("restart", 0)) != (here.job_id, here.restart):
+        return None
+    loop = crash_loop(directory, element)
+    if loop is not None:
+        log.error("not requeued: %s", loop)
+        return None
+    return f"attempt {newest} of {stage} was killed"
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Queue the job this runs in again if its ranks were killed; always ends well."""
+    from hpc.cluster import slurm
+
+    parser = argparse.ArgumentParser(prog="hpc.resilience.requeue", description=main.__doc__)
+    parser.add_argument("run", type=Path, help="run directory")
+    parser.add_argument("stage")
+    parser.add_argument("--element", type=int, help="number of the array element in its stage")
+    told = parser.parse_args(words)
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(message)s")
+    why = afterword(told.run, told.stage, told.element)
+    job_id = current_allocation().job_id
+    if why is None or job_id is None:
+        return 0
+    try:
+        # A job that somebody cancelled is no longer RUNNING, and stays cancelled.
+        if [job.state for job in slurm.queue([job_id])] == ["RUNNING"]:
+            Comeback("scontrol", job_id).ask(why)
+    except HpcError as error:
+        log.error("not requeued: %s", error)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
