@@ -19,8 +19,14 @@ class UNetShape:
     """Residual blocks per level."""
     attention_heads: int = 4
     """Attention heads at every level."""
+    level_heads: list[int] | None = None
+    """Attention heads of each level, finest first, in place of `attention_heads`."""
+    transformer_layers: list[int] | None = None
+    """Transformer layers in each attention of a level, finest first; None = one everywhere."""
     norm_groups: int = 32
     """Groups of GroupNorm; divides every channel count."""
+    size_embedding: int = 256
+    """Width of the embedding of each number of SDXL's micro-conditioning."""
 
 
 @dataclass
@@ -37,6 +43,8 @@ class TextShape:
     """Width of the feed-forward layer."""
     positions: int = 77
     """Longest prompt, tokens."""
+    activation: str = "quick_gelu"
+    """Activation of the feed-forward layer: `quick_gelu` (OpenAI) or `gelu` (OpenCLIP)."""
 
 
 @dataclass
@@ -85,6 +93,8 @@ class BundleConfig:
     """Noise schedule."""
     vocab_size: int = 1024
     """Size of the tokenizer's vocabulary when one is trained for the bundle."""
+    text_2: TextShape | None = None
+    """Second text encoder, with a projection; having one makes the bundle SDXL."""
 
 
 @dataclass
@@ -171,3 +181,21 @@ class AutoencoderConfig:
     """Steps between checkpoints, panels and floors."""
     log_every: int = field(default=50, metadata={"transient": True})
     """Steps between log lines."""
+
+
+@dataclass
+class AdapterConfig:
+    """A low-rank adapter on frozen weights, in place of their full fine-tune."""
+
+    kind: str = "lora"
+    """`lora`, `locon` (LoRA on convolutions too), `loha` (Hadamard) or `lokr` (Kronecker)."""
+    rank: int = 16
+    """Rank of the change; 4 to 256 are usual."""
+    alpha: float | None = None
+    """The change is scaled by alpha / rank; null takes the rank: not scaled."""
+    unet: bool = True
+    """Adapt the U-Net; false trains it in full (at `lr_unet=0` it stands still)."""
+    text_encoder: bool = True
+    """Adapt the text encoder; false trains it in full (at `lr_text_encoder=0` it stands still)."""
+    targets: list[str] | None = None
+    """Ends of the names of the U-Net's adapted modules; null takes those usual for `kind`."""
