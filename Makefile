@@ -9,11 +9,12 @@ export OMP_NUM_THREADS ?= 1
 export HF_HUB_OFFLINE  ?= 1
 export DS_ACCELERATOR  ?= $(shell command -v nvidia-smi >/dev/null 2>&1 && echo cuda || echo cpu)
 
-.PHONY: help setup demo test test-long check format bench bench-data bench-shards bench-step embedded clean
+.PHONY: help setup slurm-setup demo test test-long check format bench bench-data bench-shards bench-step embedded clean
 
 help:
 	@echo "make demo       archive -> tiles -> captions -> training -> corpus -> report, on this machine"
 	@echo "make test       the tests; test-long: their long versions too"
+	@echo "make slurm-setup  install Slurm (root, apt-get) for the tests on a real cluster"
 	@echo "make check      format, lint, types, layers, fast tests (before each commit)"
 	@echo "make bench      side-by-side measurements, one run each"
 	@echo "make embedded   train the embedded base models again"
@@ -29,17 +30,21 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev]"
 	touch $@
 
+# The tests start a Slurm cluster of their own; where it cannot be installed they say so.
+slurm-setup:
+	@tools/slurm_setup.sh
+
 demo: setup
 	@echo "demo: the whole line on this machine, about ten minutes on two cores; the run is $(RUN)"
 	$(BIN)/sarhpc run $(RUN) --config configs/demo.yaml --executor local --wait
 	@echo "report: $(abspath $(RUN))/report.html"
 	@echo "corpus: $(abspath $(RUN))/data/synthetic"
 
-test: setup
+test: setup slurm-setup
 	@echo "test: every test but the long ones, on $(JOBS) processes"
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup -m "not long and not gpu" --durations=15
 
-test-long: setup
+test-long: setup slurm-setup
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup -m "not gpu" --timeout=3600 --durations=30
 
 check: setup

@@ -22,3 +22,17 @@ def test_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real test data at {folder}: set SARHPC_TEST_DATA to its folder")
     return folder
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """A run without Slurm must not pass for one with it."""
+    skipped = terminalreporter.stats.get("skipped", [])
+    count = sum("tests/slurm/" in report.nodeid for report in skipped)
+    if count:
+        terminalreporter.section("Slurm", sep="!", red=True, bold=True)
+        terminalreporter.line(
+            f"{count} tests on a real Slurm cluster did NOT run. `make slurm-setup` installs it; "
+            "SARHPC_REQUIRE_SLURM=1 makes this an error.",
+            red=True,
+            bold=True,
+        )

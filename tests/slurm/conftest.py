@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import mini_slurm
@@ -25,15 +25,25 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.xdist_group("slurm"))
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Where Slurm is required, a test that did not run has failed."""
+    report = yield
+    required = os.environ.get("SARHPC_REQUIRE_SLURM") == "1"
+    if required and report.skipped and HERE in item.path.parents:
+        report.outcome = "failed"
+        report.longrepr = f"required by SARHPC_REQUIRE_SLURM, but skipped: {report.longrepr}"
+    return report
+
+
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[MiniSlurm]:
     """Four nodes with two fake GPUs each, partitions main, low, scavenge and high, and sacct."""
     absent = mini_slurm.missing_commands()
     if absent:
-        text = f"the Slurm tests did NOT run: no {', '.join(absent)}; `make slurm-setup` installs"
-        if os.environ.get("SARHPC_REQUIRE_SLURM") == "1":
-            pytest.fail(text)
-        pytest.skip(text)
+        pytest.skip(f"no {', '.join(absent)}: `make slurm-setup` installs it")
     # Not pytest's own directory: munged is another user, and its socket's path has to be short.
     root = Path(tempfile.mkdtemp(prefix="mini-slurm-"))
     started = MiniSlurm(root)

@@ -111,6 +111,7 @@ def test_a_shortened_job_times_out(cluster: MiniSlurm) -> None:
     cluster.wait_state(job, "TIMEOUT", 90)
 
 
+@pytest.mark.slow  # squeue itself tries for ten seconds
 def test_the_controller_goes_and_comes_back_with_its_jobs(cluster: MiniSlurm) -> None:
     job = cluster.submit("-o", "/dev/null", "--wrap=sleep 600")
     cluster.wait_state(job, "RUNNING")
