@@ -141,6 +141,7 @@ def run_status(
 
 
 def cluster_scheduler() -> Scheduler:
+    """Slurm, as the scheduler to ask."""
     from hpc.cluster import slurm
 
     return slurm

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from hpc.errors import ConfigError
 from hpc.run.pipeline import Stage
 from hpc.run.rundir import RunDir, open_run
 from sarhpc.stages.registry import line_of_stages, load_run_config, stage_named
+
+if TYPE_CHECKING:
+    from hpc.cluster.profile import Resources
 
 
 def status_verb(arguments: argparse.Namespace) -> int:
@@ -75,4 +81,40 @@ def _show_logs(run: RunDir, names: Sequence[str], arguments: argparse.Namespace)
             )
         except KeyboardInterrupt:
             return 0
+    return 0
+
+
+def _asked(run: RunDir, stages: Sequence[Stage]) -> dict[str, Resources]:
+    """What each stage asks for: by the profile last submitted to, else on this machine."""
+    from hpc.cluster.profile import load_profile
+    from hpc.run.submissions import read_submissions
+    from sarhpc.stages.launch import resources
+
+    config = load_run_config(run)
+    asked = {stage.name: resources(config, stage) for stage in stages}
+    submissions = read_submissions(run)
+    if submissions:
+        try:
+            profile = load_profile(submissions[-1].profile)
+        except ConfigError as error:
+            print(f"widths of stages are not known: {error}", file=sys.stderr)
+        else:
+            asked = {stage.name: profile.resources_of(stage.name) for stage in stages}
+    return asked
+
+
+def report_verb(arguments: argparse.Namespace) -> int:
+    """Show what the run has cost, and where its reports are."""
+    from hpc.run.report import cost_report, report_lines
+
+    run = open_run(Path(arguments.run))
+    stages = line_of_stages(load_run_config(run))
+    report = cost_report(run, stages, _asked(run, stages))
+    if arguments.json:
+        print(json.dumps(report.to_json(), indent=1))
+        return 0
+    print("\n".join(report_lines(report)))
+    html = run.root / "report.html"
+    if html.exists():
+        print(f"  the images are judged in {html}")
     return 0
