@@ -1,7 +1,8 @@
-"""A Stable Diffusion bundle: U-Net, text encoder, autoencoder, tokenizer and noise schedule.
+"""A Stable Diffusion bundle: U-Net, text encoders, autoencoder, tokenizers and noise schedule.
 
-On disk it is a diffusers folder that `StableDiffusionPipeline.from_pretrained(path)` loads, weights
-in safetensors only.
+Two kinds: SD 1.5 with one text encoder, and SDXL with two and the micro-conditioning on sizes. On
+disk it is a diffusers folder that `DiffusionPipeline.from_pretrained(path)` loads, weights in
+safetensors only.
 """
 
 from __future__ import annotations
@@ -20,28 +21,48 @@ from diffusers import (
     DDIMScheduler,
     SchedulerMixin,
     StableDiffusionPipeline,
+    StableDiffusionXLPipeline,
     UNet2DConditionModel,
 )
 from safetensors import SafetensorError
 from torch import nn
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from hpc.errors import ConfigError, DataError
 from hpc.publish import publishing_directory
+from sarhpc.diffusion.architecture import new_scheduler, new_unet, require_sense, text_config
 from sarhpc.diffusion.autoencoder import new_autoencoder
-from sarhpc.diffusion.config import BundleConfig, SchedulerShape, TextShape, UNetShape
+from sarhpc.diffusion.config import BundleConfig
 from sarhpc.diffusion.tokenizer import load_clip_tokenizer
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """The parts of a Stable Diffusion model."""
+    """The parts of a Stable Diffusion model; SDXL if it has the second encoder and tokenizer."""
 
     unet: UNet2DConditionModel
     text_encoder: CLIPTextModel
     vae: AutoencoderKL
     tokenizer: CLIPTokenizer
     scheduler: SchedulerMixin
+    text_encoder_2: CLIPTextModelWithProjection | None = None
+    tokenizer_2: CLIPTokenizer | None = None
+
+    @property
+    def is_xl(self) -> bool:
+        """Whether it is of the SDXL kind."""
+        return self.text_encoder_2 is not None
+
+    @property
+    def models(self) -> dict[str, Any]:
+        """The modules a full fine-tune trains, by the name of their folder."""
+        named = {"unet": self.unet, "text_encoder": self.text_encoder}
+        return {**named, "text_encoder_2": self.text_encoder_2} if self.is_xl else named
+
+    @property
+    def tokenizers(self) -> tuple[CLIPTokenizer, ...]:
+        """The tokenizer of each text encoder, in order."""
+        return (self.tokenizer,) if self.tokenizer_2 is None else (self.tokenizer, self.tokenizer_2)
 
     @property
     def tile_px(self) -> int:
@@ -49,13 +70,21 @@ class Bundle:
         reduction: int = 2 ** (len(self.vae.config.block_out_channels) - 1)
         return int(self.unet.config.sample_size) * reduction
 
-    def pipeline(self) -> StableDiffusionPipeline:
-        """The diffusers pipeline over these very modules, without a safety checker."""
+    def pipeline(self) -> StableDiffusionPipeline | StableDiffusionXLPipeline:
+        """The diffusers pipeline over these very modules, without safety checker or watermark."""
+        parts = {**self.models, "vae": self.vae, "tokenizer": self.tokenizer}
+        if self.is_xl:
+            # Dropped captions are trained as the empty prompt, so that is what an absent negative
+            # prompt must mean, not zeros in place of its embedding.
+            return StableDiffusionXLPipeline(
+                **parts,
+                scheduler=self.scheduler,
+                tokenizer_2=self.tokenizer_2,
+                force_zeros_for_empty_prompt=False,
+                add_watermarker=False,
+            )
         return StableDiffusionPipeline(
-            vae=self.vae,
-            text_encoder=self.text_encoder,
-            tokenizer=self.tokenizer,
-            unet=self.unet,
+            **parts,
             scheduler=self.scheduler,
             safety_checker=None,
             feature_extractor=None,
@@ -71,7 +100,8 @@ def new_bundle(
 ) -> Bundle:
     """An untrained bundle of the shapes in `cfg`, the same for the same seed.
 
-    A trained autoencoder is taken as it is, in place of a new one of shape `cfg.vae`.
+    A trained autoencoder is taken as it is, in place of a new one of shape `cfg.vae`. With
+    `cfg.text_2` it is of the SDXL kind, and both text encoders read the one vocabulary.
 
     Raises:
         ConfigError: the shapes do not fit together.
@@ -80,51 +110,22 @@ def new_bundle(
     try:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            text_encoder = CLIPTextModel(_text_config(cfg.text, tokenizer))
-            unet = _new_unet(cfg.unet, cfg.text.hidden)
+            text_encoder = CLIPTextModel(text_config(cfg.text, tokenizer))
+            unet = new_unet(cfg)
+            second = _second_text(cfg, tokenizer)
         vae = vae or new_autoencoder(cfg.vae, seed)
     except ValueError as error:
         raise ConfigError(f"the shapes of the bundle do not fit together: {error}") from error
     parts = (unet, text_encoder.eval(), vae)
-    return Bundle(*parts, tokenizer, _new_scheduler(cfg.scheduler))
+    return Bundle(*parts, tokenizer, new_scheduler(cfg.scheduler), **second)
 
 
-def _text_config(shape: TextShape, tokenizer: CLIPTokenizer) -> CLIPTextConfig:
-    return CLIPTextConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=shape.hidden,
-        intermediate_size=shape.intermediate,
-        projection_dim=shape.hidden,
-        num_hidden_layers=shape.layers,
-        num_attention_heads=shape.heads,
-        max_position_embeddings=shape.positions,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-
-
-def _new_unet(shape: UNetShape, text_width: int) -> UNet2DConditionModel:
-    if len(shape.cross_attention) != len(shape.block_out_channels):
-        raise ConfigError(
-            f"unet.cross_attention has {len(shape.cross_attention)} entries for "
-            f"{len(shape.block_out_channels)} levels; give one per level"
-        )
-    down = ["CrossAttnDownBlock2D" if sees else "DownBlock2D" for sees in shape.cross_attention]
-    up = ["CrossAttnUpBlock2D" if sees else "UpBlock2D" for sees in shape.cross_attention[::-1]]
-    return UNet2DConditionModel(
-        sample_size=shape.sample_size,
-        in_channels=4,
-        out_channels=4,
-        down_block_types=tuple(down),
-        up_block_types=tuple(up),
-        block_out_channels=tuple(shape.block_out_channels),
-        layers_per_block=shape.layers_per_block,
-        # diffusers takes the number of heads under this name in the shape of SD 1.5.
-        attention_head_dim=shape.attention_heads,
-        norm_num_groups=shape.norm_groups,
-        cross_attention_dim=text_width,
-    )
+def _second_text(cfg: BundleConfig, tokenizer: CLIPTokenizer) -> dict[str, Any]:
+    if cfg.text_2 is None:
+        return {}
+    tokenizer_2 = _with_length(tokenizer, cfg.text_2.positions)
+    encoder = CLIPTextModelWithProjection(text_config(cfg.text_2, tokenizer_2))
+    return {"text_encoder_2": encoder.eval(), "tokenizer_2": tokenizer_2}
 
 
 def with_schedule(
@@ -141,7 +142,7 @@ def with_schedule(
     kind = prediction_type or str(bundle.scheduler.config.get("prediction_type", "epsilon"))
     if kind not in ("epsilon", "v_prediction"):
         raise ConfigError(f"prediction_type {kind!r} is not one of epsilon, v_prediction")
-    _require_sense(kind, zero_terminal_snr)
+    require_sense(kind, zero_terminal_snr)
     if prediction_type is None and not zero_terminal_snr:
         return bundle
     changes: dict[str, Any] = {"prediction_type": kind}
@@ -152,41 +153,13 @@ def with_schedule(
     return replace(bundle, scheduler=scheduler)
 
 
-def _require_sense(prediction_type: str, zero_terminal_snr: bool) -> None:
-    if zero_terminal_snr and prediction_type != "v_prediction":
-        raise ConfigError(
-            "zero_terminal_snr needs prediction_type=v_prediction: at zero signal the noise tells "
-            "nothing of the image"
-        )
-
-
-def _new_scheduler(shape: SchedulerShape) -> DDIMScheduler:
-    _require_sense(shape.prediction_type, shape.zero_terminal_snr)
-    return DDIMScheduler(
-        num_train_timesteps=shape.train_timesteps,
-        beta_start=shape.beta_start,
-        beta_end=shape.beta_end,
-        beta_schedule="scaled_linear",
-        clip_sample=False,
-        set_alpha_to_one=False,
-        steps_offset=1,
-        prediction_type=shape.prediction_type,
-        rescale_betas_zero_snr=shape.zero_terminal_snr,
-        timestep_spacing="trailing" if shape.zero_terminal_snr else "leading",
-    )
-
-
 def save_bundle(bundle: Bundle, path: Path, dtype: torch.dtype | None = None) -> None:
     """Publish `bundle` as diffusers folder `path`, weights cast to `dtype` when given.
 
     The bundle itself keeps its precision.
     """
-    cast = replace(
-        bundle,
-        unet=_cast(bundle.unet, dtype),
-        text_encoder=_cast(bundle.text_encoder, dtype),
-        vae=_cast(bundle.vae, dtype),
-    )
+    modules = {**bundle.models, "vae": bundle.vae}
+    cast = replace(bundle, **{name: _cast(module, dtype) for name, module in modules.items()})
     with publishing_directory(path) as staging:
         cast.pipeline().save_pretrained(staging, safe_serialization=True)
         for config in staging.rglob("config.json"):
@@ -221,17 +194,27 @@ def load_bundle(path: Path, dtype: torch.dtype = torch.float32) -> Bundle:
     """
     index = _read_index(path)
     unet = _load_part(UNet2DConditionModel, path / "unet", torch_dtype=dtype)
-    text_encoder = _load_part(CLIPTextModel, path / "text_encoder", dtype=dtype)
     vae = _load_part(AutoencoderKL, path / "vae", torch_dtype=dtype)
-    tokenizer = load_clip_tokenizer(path / "tokenizer")
-    if len(tokenizer) > text_encoder.config.vocab_size:
-        raise DataError(
-            f"the tokenizer in {path} has {len(tokenizer)} tokens, its text encoder knows "
-            f"{text_encoder.config.vocab_size}; they belong to different models"
-        )
-    tokenizer = _with_length(tokenizer, text_encoder.config.max_position_embeddings)
+    text_encoder, tokenizer = _load_text(CLIPTextModel, path, "", dtype)
+    second: dict[str, Any] = {}
+    if index["_class_name"] == _XL:
+        encoder, second_tokenizer = _load_text(CLIPTextModelWithProjection, path, "_2", dtype)
+        second = {"text_encoder_2": encoder, "tokenizer_2": second_tokenizer}
     scheduler = _load_scheduler(path, index)
-    return Bundle(unet.eval(), text_encoder.eval(), vae.eval(), tokenizer, scheduler)
+    return Bundle(unet.eval(), text_encoder, vae.eval(), tokenizer, scheduler, **second)
+
+
+def _load_text(kind: Any, path: Path, suffix: str, dtype: torch.dtype) -> tuple[Any, CLIPTokenizer]:
+    """A text encoder in evaluation mode, and its tokenizer."""
+    encoder = _load_part(kind, path / f"text_encoder{suffix}", dtype=dtype).eval()
+    folder = path / f"tokenizer{suffix}"
+    tokenizer = load_clip_tokenizer(folder)
+    if len(tokenizer) > encoder.config.vocab_size:
+        raise DataError(
+            f"the tokenizer in {folder} has {len(tokenizer)} tokens, its text encoder knows "
+            f"{encoder.config.vocab_size}; they belong to different models"
+        )
+    return encoder, _with_length(tokenizer, encoder.config.max_position_embeddings)
 
 
 def load_autoencoder(path: Path, dtype: torch.dtype = torch.float32) -> AutoencoderKL:
@@ -254,14 +237,15 @@ def _read_index(path: Path) -> dict[str, Any]:
         ) from error
     except ValueError as error:
         raise DataError(f"{file} is not JSON ({error}); copy the model again") from error
-    if index.get("_class_name") != "StableDiffusionPipeline":
+    if index.get("_class_name") not in (_SD, _XL):
         raise DataError(
-            f"{path} holds a {index.get('_class_name')}, not a StableDiffusionPipeline; "
-            "only models of the SD 1.5 kind are understood"
+            f"{path} holds a {index.get('_class_name')}, not a {_SD} or {_XL}; "
+            "only models of the SD 1.5 and SDXL kinds are understood"
         )
     return index
 
 
+_SD, _XL = StableDiffusionPipeline.__name__, StableDiffusionXLPipeline.__name__
 _TORN = (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError)
 
 

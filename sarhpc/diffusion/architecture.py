@@ -1,0 +1,123 @@
+"""Untrained parts of a Stable Diffusion bundle, from their shapes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from diffusers import DDIMScheduler, UNet2DConditionModel
+from transformers import CLIPTextConfig, CLIPTokenizer
+
+from hpc.errors import ConfigError
+from sarhpc.diffusion.config import BundleConfig, SchedulerShape, TextShape, UNetShape
+
+SIZE_NUMBERS = 6
+"""Numbers of SDXL's micro-conditioning: original size, crop and target size, two each."""
+
+
+def text_config(shape: TextShape, tokenizer: CLIPTokenizer) -> CLIPTextConfig:
+    """Configuration of a CLIP text encoder of `shape` for the vocabulary of `tokenizer`."""
+    return CLIPTextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=shape.hidden,
+        intermediate_size=shape.intermediate,
+        projection_dim=shape.hidden,
+        num_hidden_layers=shape.layers,
+        num_attention_heads=shape.heads,
+        max_position_embeddings=shape.positions,
+        hidden_act=shape.activation,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+
+
+def new_unet(cfg: BundleConfig) -> UNet2DConditionModel:
+    """A U-Net of the shapes in `cfg`, with SDXL's micro-conditioning if it has two encoders.
+
+    Raises:
+        ConfigError: a list of the shape has another number of levels than the channels.
+    """
+    shape = cfg.unet
+    levels = len(shape.block_out_channels)
+    _one_per_level("cross_attention", shape.cross_attention, levels)
+    depth = _one_per_level("transformer_layers", shape.transformer_layers or [1] * levels, levels)
+    heads = shape.level_heads or [shape.attention_heads] * levels
+    down = ["CrossAttnDownBlock2D" if sees else "DownBlock2D" for sees in shape.cross_attention]
+    up = ["CrossAttnUpBlock2D" if sees else "UpBlock2D" for sees in shape.cross_attention[::-1]]
+    return UNet2DConditionModel(
+        sample_size=shape.sample_size,
+        in_channels=4,
+        out_channels=4,
+        down_block_types=tuple(down),
+        up_block_types=tuple(up),
+        block_out_channels=tuple(shape.block_out_channels),
+        layers_per_block=shape.layers_per_block,
+        # diffusers takes the number of heads under this name in both shapes; a plain number where
+        # all levels agree keeps config.json as SD 1.5 has it.
+        attention_head_dim=_plain(_one_per_level("level_heads", heads, levels)),
+        transformer_layers_per_block=_plain(depth),
+        norm_num_groups=shape.norm_groups,
+        cross_attention_dim=cfg.text.hidden + (cfg.text_2.hidden if cfg.text_2 else 0),
+        **_micro_conditioning(shape, cfg.text_2),
+    )
+
+
+def _micro_conditioning(shape: UNetShape, text_2: TextShape | None) -> dict[str, Any]:
+    if text_2 is None:
+        return {}
+    return {
+        "addition_embed_type": "text_time",
+        "addition_time_embed_dim": shape.size_embedding,
+        "projection_class_embeddings_input_dim": text_2.hidden
+        + SIZE_NUMBERS * shape.size_embedding,
+        "use_linear_projection": True,
+    }
+
+
+def _one_per_level(name: str, values: Sequence[int], levels: int) -> tuple[int, ...]:
+    if len(values) != levels:
+        raise ConfigError(
+            f"unet.{name} has {len(values)} entries for {levels} levels; give one per level"
+        )
+    return tuple(values)
+
+
+def _plain(values: tuple[int, ...]) -> int | tuple[int, ...]:
+    return values[0] if len(set(values)) == 1 else values
+
+
+def new_scheduler(shape: SchedulerShape) -> DDIMScheduler:
+    """The noise schedule of `shape`.
+
+    Raises:
+        ConfigError: zero terminal SNR without v-prediction.
+    """
+    require_sense(shape.prediction_type, shape.zero_terminal_snr)
+    with torch.device("cpu"):  # shapes may be built on the meta device, schedules never
+        return DDIMScheduler(
+            num_train_timesteps=shape.train_timesteps,
+            beta_start=shape.beta_start,
+            beta_end=shape.beta_end,
+            beta_schedule="scaled_linear",
+            clip_sample=False,
+            set_alpha_to_one=False,
+            steps_offset=1,
+            prediction_type=shape.prediction_type,
+            rescale_betas_zero_snr=shape.zero_terminal_snr,
+            timestep_spacing="trailing" if shape.zero_terminal_snr else "leading",
+        )
+
+
+def require_sense(prediction_type: str, zero_terminal_snr: bool) -> None:
+    """Return if the prediction can be made at every timestep.
+
+    Raises:
+        ConfigError: zero terminal SNR without v-prediction.
+    """
+    if zero_terminal_snr and prediction_type != "v_prediction":
+        raise ConfigError(
+            "zero_terminal_snr needs prediction_type=v_prediction: at zero signal the noise tells "
+            "nothing of the image"
+        )
