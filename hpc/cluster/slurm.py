@@ -40,6 +40,7 @@ from hpc.cluster.slurm_text import (
     parse_nodes,
     parse_partitions,
     parse_queue,
+    plain_id,
     seconds,
     slurm_time,
 )
@@ -202,7 +203,7 @@ def cancel(ids: Sequence[str], *, signal: str | None = None) -> None:
     """Cancel those jobs, or send them `signal`; those that have ended are passed over."""
     if ids:
         words = ["scancel"] + ([f"--signal={signal}"] if signal else [])
-        run_command([*words, *ids])
+        run_command([*words, *map(plain_id, ids)])
 
 
 def signal(ids: Sequence[str], name: str) -> None:

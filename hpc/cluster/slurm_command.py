@@ -117,4 +117,5 @@ def _environment() -> dict[str, str]:
     """
     shaped = ("SQUEUE_", "SACCT_", "SINFO_", "SCANCEL_", "SCONTROL_", "SLURM_TIME_FORMAT")
     kept = {name: text for name, text in os.environ.items() if not name.startswith(shaped)}
-    return kept | {"LC_ALL": "C"}
+    # Without it the waiting indices of an array are cut off after 64 characters.
+    return kept | {"LC_ALL": "C", "SLURM_BITSTR_LEN": "0"}

@@ -307,6 +307,19 @@ def expand_hosts(text: str) -> list[str]:
     return names
 
 
+def plain_id(job: str) -> str:
+    """The id as `scancel` takes it: `17_[3-9:2%1]`, as `squeue` prints it, is `17_[3,5,7,9]`."""
+    array, bracket, rest = job.partition("_[")
+    if not bracket or not set(rest) & set(":%"):
+        return job
+    indices: list[int] = []
+    for part in rest.rstrip("]").partition("%")[0].split(","):
+        span, _, step = part.partition(":")
+        first, _, last = span.partition("-")
+        indices += range(int(first), int(last or first) + 1, int(step or 1))
+    return f"{array}_[{','.join(map(str, indices))}]"
+
+
 def slurm_time(moment: str) -> str:
     """Local time as Slurm's `--starttime` wants it, from RFC 3339 or from its own form.
 

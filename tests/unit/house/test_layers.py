@@ -27,9 +27,9 @@ UPSTREAM = {
 
 OWNERS = {
     "submitit": ["hpc/cluster/submit.py", "hpc/cluster/batch.py"],
-    "dask": ["hpc/cluster/dask.py"],
-    "distributed": ["hpc/cluster/dask.py"],
-    "dask_jobqueue": ["hpc/cluster/dask.py"],
+    "dask": ["hpc/cluster/dask"],
+    "distributed": ["hpc/cluster/dask"],
+    "dask_jobqueue": ["hpc/cluster/dask"],
     "subprocess": ["hpc/cluster/"],
     "deepspeed": ["sarhpc/training/"],
     "tarfile": ["sarhpc/shards/"],
