@@ -106,13 +106,18 @@ def grid_properties(header: SarHeader) -> dict[str, Any]:
     row, col = header.spacing_m
     along_col = header.range_direction.endswith("col")
     coded = header.crs is not None and header.crs.startswith("EPSG:")
+    placement = header.placement
     properties: dict[str, Any] = {
         "proj:code": header.crs if coded else None,
         "proj:shape": list(header.shape),
-        "proj:transform": list(header.affine),
         "sar:pixel_spacing_range": round(col if along_col else row, 9),
         "sar:pixel_spacing_azimuth": round(row if along_col else col, 9),
     }
+    if placement is None:
+        properties["proj:transform"] = list(header.affine)
+    else:
+        # No single affine places these pixels, so none is written down.
+        properties["sarhpc:geolocation"] = placement.to_json()
     if header.crs is not None and not coded:
         properties["proj:wkt2"] = header.crs
     return properties

@@ -195,7 +195,7 @@ def _sar_file(path: Path, declared: Declaration) -> _SarFile:
     if metadata is not None:
         lonlat = np.array(metadata.corners)
     elif header.crs is not None:
-        lonlat = wgs84_outline(header.affine, header.shape, header.crs)
+        lonlat = wgs84_outline(header.affine, header.shape, header.crs, header.placement)
     properties |= grid_properties(header)
     return _SarFile(scene_id, path, properties, header, lonlat, declared.optical)
 
@@ -268,7 +268,10 @@ def _overlap(scene: _SarFile, image: _OpticalFile) -> float:
         points = np.stack(transformer.transform(*points.T), axis=1)
         if not np.isfinite(points).all():
             return 0.0
-    return covered_share(outline(scene.header.affine, scene.header.shape), points)
+    header = scene.header
+    # A scene that control points bend is convex enough for a share of its area.
+    edge = outline(header.affine, header.shape, placement=header.placement)
+    return covered_share(edge, points)
 
 
 def _item(scene: _SarFile, image: _OpticalFile | None) -> dict[str, Any]:

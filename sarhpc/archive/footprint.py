@@ -10,29 +10,40 @@ from numpy.typing import NDArray
 from pyproj import Transformer
 
 from sarhpc.archive.item import BoundingBox
-
-Affine6 = tuple[float, float, float, float, float, float]
+from sarhpc.archive.scene import Affine6, PixelPlacement
 
 _EDGE_POINTS = 8
 """Points per edge of a WGS84 outline: straight edges of a projection are not straight there."""
 
 
-def outline(affine: Affine6, shape: tuple[int, int], points: int = 1) -> NDArray[np.float64]:
-    """Map coordinates (4 * points, 2) along the outer pixel edges, from the first corner on."""
+def outline(
+    affine: Affine6,
+    shape: tuple[int, int],
+    points: int = 1,
+    placement: PixelPlacement | None = None,
+) -> NDArray[np.float64]:
+    """Map coordinates (4 * points, 2) along the outer pixel edges, from the first corner on.
+
+    A `placement` takes the place of the affine.
+    """
     height, width = shape
     corners = np.array([(0, 0), (0, width), (height, width), (height, 0)], float)
     steps = np.arange(points)[:, None] / points
     edges = zip(corners, np.roll(corners, -1, axis=0), strict=True)
     pixels = np.concatenate([start + steps * (end - start) for start, end in edges])
+    if placement is not None:
+        return placement.to_map(pixels[:, ::-1])
     row, col = pixels.T
     a, b, c, d, e, f = affine
     return np.stack([a * col + b * row + c, d * col + e * row + f], axis=1)
 
 
-def wgs84_outline(affine: Affine6, shape: tuple[int, int], crs: str) -> NDArray[np.float64]:
+def wgs84_outline(
+    affine: Affine6, shape: tuple[int, int], crs: str, placement: PixelPlacement | None = None
+) -> NDArray[np.float64]:
     """Longitude and latitude (n, 2) along the outline of an image, in degrees."""
     transformer = Transformer.from_crs(crs, "EPSG:4326", always_xy=True)
-    x, y = outline(affine, shape, _EDGE_POINTS).T
+    x, y = outline(affine, shape, _EDGE_POINTS, placement).T
     return np.stack(transformer.transform(x, y), axis=1)
 
 

@@ -21,12 +21,12 @@ from rasterio.enums import MaskFlags
 from rasterio.windows import Window
 
 from hpc.errors import DataError
+from sarhpc.archive.geolocation import central_spacing, fit_gcps
 from sarhpc.archive.handle import RasterHandles, crs_text, has_affine, readable
-from sarhpc.archive.scene import RangeDirection, SarHeader, Scene
+from sarhpc.archive.scene import Affine6, RangeDirection, SarHeader, Scene
 from sarhpc.archive.validity import ZeroCollar, measure_collar
 from sarhpc.archive.window import Range, check_window
 
-Affine6 = tuple[float, float, float, float, float, float]
 Quantity = Literal["complex", "amplitude", "intensity", "db"]
 STRIP_BYTES = 32 << 20
 """Rows read at once while the zero collar is measured."""
@@ -41,8 +41,8 @@ class GeoTiffReader:
         """Read the header of the scene's `sar` asset.
 
         Raises:
-            DataError: no usable file, GCPs instead of an affine, a geographic CRS, or an unknown
-                range direction.
+            DataError: no usable file, a geographic CRS, useless GCPs, or an unknown range
+                direction.
         """
         self._path = Path(scene.assets["sar"])
         self._handles = RasterHandles(self._path)
@@ -203,21 +203,32 @@ def _header(
     incidence = properties.get("view:incidence_angle")
     geometry = properties.get("sarhpc:geometry", "ground")
     direction = range_direction(properties, path)
-    crs, affine = _placement(dataset, path, properties)
-    if geometry == "slant":
-        affine = ground_affine(affine, direction, crs, incidence, path)
+    placement = None
+    if not has_affine(dataset) and dataset.gcps[0]:
+        # Control points lie on the ground: slant range is stretched by them already.
+        points, points_crs = dataset.gcps
+        placement = fit_gcps(points, points_crs, path)
+        crs: str | None = placement.crs
+        affine = placement.affine_over((0, 0), (dataset.width, dataset.height))
+        spacing = central_spacing(placement, dataset.shape)
+    else:
+        crs, affine = _placement(dataset, path, properties)
+        if geometry == "slant":
+            affine = ground_affine(affine, direction, crs, incidence, path)
+        spacing = (hypot(affine[1], affine[4]), hypot(affine[0], affine[3]))
     return SarHeader(
         shape=(dataset.height, dataset.width),
         is_complex=quantity == "complex",
         affine=affine,
         crs=crs,
-        spacing_m=(hypot(affine[1], affine[4]), hypot(affine[0], affine[3])),
+        spacing_m=spacing,
         range_direction=direction,
         looks=looks_of(properties),
         calibration="sigma0" if calibrated else "none",
         geometry=geometry,
         incidence_deg=incidence,
         look_side=properties.get("sar:observation_direction"),
+        placement=placement,
     )
 
 
@@ -250,11 +261,6 @@ def _placement(
     """CRS and affine in metres: the file's, or a local frame of the declared spacing."""
     spacing = properties.get("sarhpc:spacing_m")
     if not has_affine(dataset):
-        if dataset.gcps[0]:
-            raise DataError(
-                f"{path}: GCP geolocation is not supported for tiling yet; warp the scene to a "
-                "projected grid, or leave it out"
-            )
         if spacing is None:
             raise DataError(
                 f"{path} has no geotransform; declare spacing_m: [row, col] in sarhpc.yaml, or "

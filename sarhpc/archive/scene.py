@@ -13,6 +13,21 @@ from numpy.typing import NDArray
 RangeDirection = Literal["+col", "-col", "+row", "-row"]
 """Image axis along which slant range grows, as stored: `+col` = near range at column 0."""
 
+Affine6 = tuple[float, float, float, float, float, float]
+"""(a, b, c, d, e, f): x = a*col + b*row + c, y = d*col + e*row + f of pixel corners."""
+
+
+class PixelPlacement(Protocol):
+    """Where the pixels of a scene lie that no single affine describes."""
+
+    def to_map(self, positions: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Map coordinates (..., 2) as (x, y) of pixel corners (..., 2) as (col, row)."""
+        ...
+
+    def to_json(self) -> dict[str, Any]:
+        """What metadata says of the model and its errors, as plain JSON values."""
+        ...
+
 
 @dataclass(frozen=True)
 class Scene:
@@ -71,7 +86,7 @@ class SarHeader:
 
     shape: tuple[int, int]
     is_complex: bool
-    affine: tuple[float, float, float, float, float, float]
+    affine: Affine6
     crs: str | None
     spacing_m: tuple[float, float]
     range_direction: RangeDirection
@@ -82,6 +97,9 @@ class SarHeader:
     geometry: Literal["ground", "slant"] = "ground"
     incidence_deg: float | None = None
     look_side: Literal["left", "right"] | None = None
+    placement: PixelPlacement | None = None
+    """Of a scene with GCPs: its model of position in `crs`. `affine` is then only the nearest one
+    over the whole scene, good for a rough outline and nothing else."""
 
 
 class SarReader(Protocol):

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from hpc.errors import DataError
 from sarhpc.tiling.grid import SceneFrame, TileGrid, TileIndex
-from sarhpc.tiling.orientation import transform
 
 _DENSIFY = 4
 """Points per tile side: a straight edge of a projected tile is slightly curved in degrees."""
@@ -33,7 +32,7 @@ def tile_footprints(
     corners = np.array([grid.window(tile) for tile in tiles], np.float64)
     origin = corners[:, None, ::-1, 0]
     positions = origin + grid.tile_px * _unit_outline()
-    points = transform(frame.affine_at(0, 0), positions)
+    points = frame.to_map(positions)
     lon, lat = to_wgs84(frame.crs).transform(points[..., 0], points[..., 1])
     outline = np.stack([lon, lat], axis=-1).round(_DECIMALS)
     if not np.isfinite(outline).all():

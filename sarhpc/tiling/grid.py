@@ -8,8 +8,12 @@ from dataclasses import dataclass
 from fractions import Fraction
 from itertools import groupby
 
+import numpy as np
+from numpy.typing import NDArray
+
 from hpc.errors import DataError
-from sarhpc.archive.scene import SarHeader
+from sarhpc.archive.geolocation import fit_affine, lattice
+from sarhpc.archive.scene import PixelPlacement, SarHeader
 from sarhpc.tiling.config import TileConfig
 from sarhpc.tiling.orientation import (
     Affine,
@@ -17,6 +21,7 @@ from sarhpc.tiling.orientation import (
     Orientation,
     canonical_orientation,
     compose,
+    transform,
 )
 
 SPACING_TOLERANCE = 5e-4
@@ -62,6 +67,8 @@ class SceneFrame:
     """Native (row, col) spacing along the canonical axes, metres."""
     ratio: tuple[Fraction, Fraction]
     """Output pixels per native pixel along canonical (rows, cols)."""
+    placement: PixelPlacement | None = None
+    """Where native pixels lie, for a scene that no single affine describes."""
 
     @property
     def canonical_shape(self) -> tuple[int, int]:
@@ -86,11 +93,39 @@ class SceneFrame:
         return float(max(self.ratio))
 
     def affine_at(self, row: int, col: int) -> Affine:
-        """Affine of an output window whose first pixel is output pixel (row, col)."""
+        """Affine of an output window whose first pixel is output pixel (row, col).
+
+        Of a scene with `placement` it is the single affine over the whole scene; `window_affine`
+        is the one to place a tile with.
+        """
+        return compose(self.native_affine, self._to_native(row, col))
+
+    def window_affine(self, rows: Interval, cols: Interval) -> Affine:
+        """Affine of the output window (rows, cols): exact, or the best over this window alone."""
+        if self.placement is None:
+            return self.affine_at(rows[0], cols[0])
+        inside = lattice((0, 0), (cols[1] - cols[0], rows[1] - rows[0]))
+        return fit_affine(inside, self.to_map(inside, (rows[0], cols[0])))
+
+    def to_map(
+        self, positions: NDArray[np.float64], origin: tuple[int, int] = (0, 0)
+    ) -> NDArray[np.float64]:
+        """Map coordinates (..., 2) of output positions (..., 2) = (col, row) from `origin`."""
+        if self.placement is None:
+            return transform(self.affine_at(*origin), positions)
+        return self.placement.to_map(transform(self._to_native(*origin), positions))
+
+    def affine_error_m(self, rows: Interval, cols: Interval) -> float:
+        """Largest miss of the affine of a window against the true placement, metres."""
+        inside = lattice((0, 0), (cols[1] - cols[0], rows[1] - rows[0]))
+        truth = self.to_map(inside, (rows[0], cols[0]))
+        missed = transform(self.window_affine(rows, cols), inside) - truth
+        return float(np.hypot(*missed.T).max())
+
+    def _to_native(self, row: int, col: int) -> Affine:
         step_row, step_col = (1 / float(ratio) for ratio in self.ratio)
         window: Affine = (step_col, 0.0, step_col * col, 0.0, step_row, step_row * row)
-        to_native = self.orientation.native_affine(self.native_shape)
-        return compose(self.native_affine, compose(to_native, window))
+        return compose(self.orientation.native_affine(self.native_shape), window)
 
     def canonical_window(self, rows: Interval, cols: Interval) -> tuple[Interval, Interval]:
         """Canonical native (rows, cols) that an output window touches."""
@@ -118,6 +153,7 @@ def scene_frame(header: SarHeader, pixel_m: float | None) -> SceneFrame:
         orientation=orientation,
         spacing_m=(row_m, col_m),
         ratio=(resampling_ratio(row_m, pixel_m), resampling_ratio(col_m, pixel_m)),
+        placement=header.placement,
     )
 
 

@@ -59,10 +59,17 @@ def tile_metadata(
     """`meta.json` of one tile, but for key, split and what the pairing adds."""
     rows, cols = opened.grid.window(tile)
     outlines = tile_footprints(opened.frame, opened.grid, [tile])
+    placed: dict[str, Any] = {}
+    if opened.frame.placement is not None:
+        placed["geolocation"] = {
+            **opened.frame.placement.to_json(),
+            "affine_error_m": round(opened.frame.affine_error_m(rows, cols), 3),
+        }
     return {
         **shared,
+        **placed,
         "window": opened.frame.native_window(rows, cols),
-        "affine": list(opened.frame.affine_at(rows[0], cols[0])),
+        "affine": list(opened.frame.window_affine(rows, cols)),
         "footprint": None if outlines is None else outlines[0].tolist(),
         "valid_fraction": round(quality.valid_fraction, _DECIMALS),
         "saturated_fraction": round(quality.saturated_fraction, _DECIMALS),

@@ -89,7 +89,7 @@ def cut_optical(
         with reading(str(path)):
             rgb, coverage = read_optical(
                 path,
-                frame.affine_at(rows[0], cols[0]),
+                frame.window_affine(rows, cols),
                 frame.crs,
                 (rows[1] - rows[0], cols[1] - cols[0]),
                 same_frame=companions.same_frame,
@@ -110,7 +110,7 @@ def cut_label(
     shape = (rows[1] - rows[0], cols[1] - cols[0])
     try:
         with reading(str(path)):
-            label, known = read_label(path, frame.affine_at(rows[0], cols[0]), frame.crs, shape)
+            label, known = read_label(path, frame.window_affine(rows, cols), frame.crs, shape)
     except DamagedError as error:
         log.warning("label=%s left out: %s", path, error)
         return None

@@ -186,12 +186,20 @@ def test_difficult_sentinel_files_are_listed_and_the_usable_one_taken(
         "files": {"s1b-*": {"spacing_m": [10, 10]}, "*_db.tif": {"calibrated": True}},
     }
     report = catalog_directory(folder, tmp_path / "out", declarations=declared)
-    (scene,) = scenes_of(report).values()
+    scenes = scenes_of(report)
+    assert len(scenes) == 2
+    bent = scenes["cog_gcps"].properties
+    assert "proj:transform" not in bent
+    assert bent["sarhpc:geolocation"]["gcps"] == 210
+    with rasterio.open(test_data / "sentinel1" / "cog_gcps.tif") as dataset:
+        lon, lat = zip(*((gcp.x, gcp.y) for gcp in dataset.gcps[0]), strict=True)
+    around = (min(lon), min(lat), max(lon), max(lat))
+    assert scenes["cog_gcps"].bbox == pytest.approx(around, abs=0.001)
+    scene = scenes["S1A__IW___A_20150309T173017_VV_grd_mli_geo_norm_db"]
     assert scene.properties["sarhpc:quantity"] == "db"
     assert scene.properties["sar:polarizations"] == ["VV"]
     assert open_sar(scene).header.calibration == "sigma0"
     why = reasons(report)
-    assert "GCP geolocation is not supported for tiling yet" in why["cog_gcps.tif"]
     assert "no valid pixel" in next(why[name] for name in why if name.startswith("s1b"))
 
 

@@ -274,11 +274,6 @@ def test_slant_spacing_is_stretched_to_the_ground_along_range(tmp_path: Path) ->
         open_sar(scene_of(path, sarhpc__spacing_m=[2.0, 1.0], sarhpc__geometry="slant"))
 
 
-def test_gcps_are_no_affine(test_data: Path) -> None:
-    with pytest.raises(DataError, match="GCP geolocation is not supported for tiling yet"):
-        open_sar(scene_of(test_data / "sentinel1" / "cog_gcps.tif"))
-
-
 def test_degrees_are_no_metres(tmp_path: Path) -> None:
     degrees = Affine(1e-5, 0, 4, 0, -1e-5, 43)
     path = write_tif(tmp_path / "x.tif", np.ones((4, 4), np.float32), degrees, crs="EPSG:4326")
