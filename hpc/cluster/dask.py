@@ -1,49 +1,34 @@
-"""Dask for one job: a private cluster over the nodes of its allocation, and shards run through it.
+"""Dask for one job: a private cluster over the nodes of its allocation.
 
-The only owner of Dask. Members prove themselves by TLS certificates made for this cluster alone,
-and its files are readable by the user only. A cluster of one machine listens on the loopback
-interface, one of several nodes on the address of the node. The scheduler lives in the job's rank 0,
-which also hands out the shards; the other tasks lend their workers. Losing any of it loses what was
-under way and nothing else: what is done stands in the ledger.
+The only owner of Dask, with `dask_shards` beside it. Members prove themselves by TLS certificates
+made for this cluster alone, and its files are readable by the user only. A cluster of one machine
+listens on the loopback interface, one of several nodes on the address of the node. The scheduler
+lives in the job's rank 0, which also hands out the shards; the other tasks lend their workers.
+Losing any of it loses what was under way and nothing else: what is done stands in the ledger.
 """
 
 from __future__ import annotations
 
-import collections
 import contextlib
-import itertools
 import json
 import logging
 import os
-import secrets
 import socket
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from hpc.cluster.allocation import Allocation, current_allocation
 from hpc.cluster.certificate import Credentials, issue_credentials, write_private
-from hpc.errors import HpcError, TransientError
+from hpc.errors import TransientError
 from hpc.resilience.stop import ignore_stop_signals
 
 if TYPE_CHECKING:
-    from distributed import Client, Future, Security
+    from distributed import Client, Security
 
 _log = logging.getLogger(__name__)
 _LOOPBACK = "127.0.0.1"
-
-
-class Task(Protocol):
-    """Anything picklable with an id: a shard of a plan."""
-
-    @property
-    def id(self) -> str:
-        """Id of the shard."""
-
-
-S = TypeVar("S", bound=Task)
-R = TypeVar("R")
 
 
 @contextlib.contextmanager
@@ -177,68 +162,6 @@ def connect(scheduler_file: Path, timeout_s: float = 10.0) -> Client:
         ) from error
 
 
-def run_shards(
-    client: Client,
-    work: Callable[[S], R],
-    tasks: Iterable[S],
-    *,
-    window: int,
-    retries: int,
-    give_up: Callable[[], bool] = lambda: False,
-) -> Iterator[tuple[S, R | BaseException]]:
-    """Yield every task with its result, or with what went wrong, as they finish.
-
-    At most `window` tasks are handed out at a time, and never more than there are threads: a
-    worker that dies takes with it only what it was running. Those tasks are tried again, each up
-    to `retries` times, then yielded with a TransientError. An exception raised by the work itself
-    is yielded at once. Leaving the loop early, by an interrupt for one, cancels what is left.
-
-    A result waits on its worker until it is fetched, within milliseconds; should the worker die of
-    itself in between, the task is made once more, so `work` must be idempotent, as publishing is.
-
-    Args:
-        client: of the cluster.
-        work: picklable; called with one task on a worker.
-        tasks: read as they are needed.
-        window: most tasks handed out at a time.
-        retries: how often a task may be tried again after its worker died.
-        give_up: asked at least every few seconds; true leaves at once, and what is under way is
-            lost.
-    """
-    from distributed import KilledWorker
-
-    waiting = iter(tasks)
-    again: collections.deque[S] = collections.deque()
-    deaths: collections.Counter[str] = collections.Counter()
-    active: dict[Future, tuple[S, str]] = {}
-    try:
-        while not give_up():
-            free = _free_threads(client, active)[: window - len(active)]
-            # chain, unlike `yield from`, leaves `waiting` open when the workers run out first.
-            pending = itertools.chain(_drain(again), waiting)
-            for worker, task in zip(free, pending, strict=False):
-                active[_hand_out(client, work, task, worker)] = (task, worker)
-            if not active and free:
-                return
-            if not active:
-                with contextlib.suppress(TimeoutError):
-                    client.wait_for_workers(1, timeout=1.0)
-            for future in _finished(active):
-                task, _ = active.pop(future)
-                outcome = _outcome(future)
-                if isinstance(outcome, KilledWorker):
-                    deaths[task.id] += 1
-                    _log.warning("worker died shard=%s deaths=%d", task.id, deaths[task.id])
-                    if deaths[task.id] <= retries:
-                        again.append(task)
-                        continue
-                    outcome = _killed(task, deaths[task.id])
-                yield task, outcome
-    finally:
-        if active:
-            client.cancel(list(active))
-
-
 def dask_setup(worker: Any) -> None:
     """Prepare a new worker process; Dask calls this because the module is preloaded there."""
     ignore_stop_signals()
@@ -346,60 +269,3 @@ def _write_scheduler_file(
         },
     }
     write_private(path, (json.dumps(told, indent=1) + "\n").encode())
-
-
-def _free_threads(client: Client, active: Mapping[Future, tuple[S, str]]) -> list[str]:
-    """Workers by address, each as often as it has idle threads."""
-    taken = collections.Counter(worker for _, worker in active.values())
-    return [
-        worker
-        for worker, threads in client.nthreads().items()
-        for _ in range(threads - taken[worker])
-    ]
-
-
-def _drain(again: collections.deque[S]) -> Iterator[S]:
-    while again:
-        yield again.popleft()
-
-
-def _hand_out(client: Client, work: Callable[[S], R], task: S, worker: str) -> Future:
-    """Send the task to a worker of our choice: one that holds no result still to be fetched.
-
-    Left to itself the scheduler may pick a worker that has just finished; should that die with
-    the new task, the finished one would be lost and made again. If the chosen worker is gone by
-    now any other will do.
-    """
-    key = f"shard-{task.id}-{secrets.token_hex(4)}"
-    return client.submit(
-        work, task, key=key, pure=False, workers=[worker], allow_other_workers=True
-    )
-
-
-def _finished(active: Mapping[Future, tuple[S, str]]) -> list[Future]:
-    """Those that have ended; waits for one, but not long, as a new worker may have come up."""
-    from distributed import wait
-
-    if not active:
-        return []
-    with contextlib.suppress(TimeoutError):
-        wait(list(active), timeout=1.0, return_when="FIRST_COMPLETED")
-    return [future for future in active if future.done()]
-
-
-def _outcome(future: Future) -> Any:
-    """The task's result, or the exception it ended with."""
-    try:
-        return future.result()
-    except Exception as error:
-        return error
-    finally:
-        # A result still held would be made again if its worker died with another task.
-        future.release()
-
-
-def _killed(task: Task, deaths: int) -> HpcError:
-    return TransientError(
-        f"shard {task.id}: its worker process died {deaths} times (killed, or out of memory); "
-        "give the job more memory or fewer workers, then resume"
-    )

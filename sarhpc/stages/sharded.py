@@ -1,28 +1,26 @@
-"""Shards through Dask: each worker publishes its shard and then its record."""
+"""Sharded stages: whoever makes a shard publishes it and then its record."""
 
 from __future__ import annotations
 
 import functools
-import itertools
 import logging
-import os
 import platform
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hpc.cluster.allocation import Allocation, current_allocation
 from hpc.errors import HpcError, IncompleteError, StopRequestedError
 from hpc.publish import sweep_temporaries
 from hpc.resilience.agreement import SingleProcess
-from hpc.resilience.stop import StopReason, StopRequest, stop_signalled
+from hpc.resilience.stop import StopReason, StopRequest
 from hpc.run.ledger import LITTER_AGE_S, Failure, Record
 from hpc.run.pipeline import Work
 from hpc.run.plan import ShardTask
 from hpc.run.rundir import RunDir, now
+from sarhpc.stages.handout import Outcomes, Patience, in_turn, lend_to_rank_0, on_dask
 
 log = logging.getLogger(__name__)
 
@@ -85,125 +83,38 @@ def work_through(make: MakeShard, work: Work, *, workers: int, retries: int = 2)
         StopRequestedError: somebody asked to stop.
     """
     if work.rank > 0:
-        _lend_workers(work, workers)
+        lend_to_rank_0(work, workers)
         return
-    outer = work.stop
+    call = functools.partial(
+        make_and_record, make, str(work.run.root), work.plan.stage, work.plan.id, work.attempt
+    )
     with StopRequest(
-        SingleProcess(), work.run.stop_file, deadline=outer.deadline, look_every_s=0.0
+        SingleProcess(), work.run.stop_file, deadline=work.stop.deadline, look_every_s=0.0
     ) as stop:
-        progress = Progress(work.plan.stage, *_counts(work))
         patience = Patience(stop, work.conditions.grace_s)
-        outcomes = (_in_turn if work.element is not None else _on_dask)(
-            make, work, patience, workers, retries
-        )
-        for task, outcome in outcomes:
-            given_up = isinstance(outcome, IncompleteError) and patience.reason is not None
-            if isinstance(outcome, BaseException) and not given_up:
-                _note_failure(work, task, outcome)
-            progress.step(outcome)
-        if patience.reason is not None and work.todo():
-            raise _stopped(work, progress, patience.reason)
+        if work.element is not None:
+            outcomes = in_turn(work, call, patience)
+        else:
+            outcomes = on_dask(work, call, patience, workers, retries)
+        _follow(work, outcomes, patience)
+
+
+def _follow(work: Work, outcomes: Outcomes, patience: Patience) -> None:
+    """Note every shard as it ends."""
+    progress = Progress(work.plan.stage, *_counts(work))
+    for task, outcome in outcomes:
+        given_up = isinstance(outcome, IncompleteError) and patience.reason is not None
+        if isinstance(outcome, BaseException) and not given_up:
+            _note_failure(work, task, outcome)
+        progress.step(outcome)
+    if patience.reason is not None and work.todo():
+        raise _stopped(work, progress, patience.reason)
 
 
 def _counts(work: Work) -> tuple[int, int]:
     """Shards of this part, and how many of them are done."""
     whole = len(work.plan.shards) if work.stripe is None else len(work.stripe)
     return whole, whole - len(work.todo())
-
-
-Outcomes = Iterator[tuple[ShardTask, Record | BaseException]]
-
-
-def _in_turn(
-    make: MakeShard, work: Work, patience: Patience, workers: int, retries: int
-) -> Outcomes:
-    """Make the shards one after the other; they look for a stop themselves."""
-    for task in work.todo():
-        if patience.reason is not None:
-            return
-        try:
-            yield task, _call(make, work)(task)
-        except Exception as error:
-            yield task, error
-
-
-def _on_dask(
-    make: MakeShard, work: Work, patience: Patience, workers: int, retries: int
-) -> Outcomes:
-    """Make the shards on a Dask cluster over all tasks of the job."""
-    from hpc.cluster.dask import dask_cluster, run_shards
-
-    todo = work.todo()
-    here = current_allocation()
-    if patience.reason is not None or not todo:
-        return
-    own = workers_here(here, workers)
-    all_workers = own * here.tasks
-    tasks = itertools.takewhile(lambda _: patience.reason is None, todo)
-    with dask_cluster(work.run.root / "dask", min(own, len(todo)), shared=here.tasks > 1) as client:
-        yield from run_shards(
-            client,
-            _call(make, work),
-            tasks,
-            window=all_workers,
-            retries=retries,
-            give_up=patience.is_over,
-        )
-
-
-def _call(make: MakeShard, work: Work) -> Callable[[ShardTask], Record]:
-    return functools.partial(
-        make_and_record, make, str(work.run.root), work.plan.stage, work.plan.id, work.attempt
-    )
-
-
-def workers_here(here: Allocation, configured: int) -> int:
-    """Worker processes of this task: one per GPU, else one per core the job gave it."""
-    gpus = [gpu for gpu in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if gpu]
-    if here.job_id is None or here.cpus is None:
-        return configured
-    return len(gpus) or here.cpus
-
-
-def _lend_workers(work: Work, workers: int) -> None:
-    """Be workers of rank 0's cluster until it ends."""
-    from hpc.cluster.dask import lend_workers
-
-    here = current_allocation()
-    lend_workers(
-        work.run.root / "dask",
-        workers_here(here, workers),
-        is_over=lambda: work.ledger.sealed or work.run.stop_file.exists() or stop_signalled(),
-    )
-
-
-class Patience:
-    """How long work under way is waited for after somebody asked to stop."""
-
-    def __init__(self, stop: StopRequest, grace_s: float) -> None:
-        self._stop = stop
-        self._grace_s = grace_s
-        self._reason: StopReason | None = None
-        self._until = float("inf")
-
-    @property
-    def reason(self) -> StopReason | None:
-        """Why to begin nothing more; None to go on."""
-        asked = self._stop.agree()
-        if asked is not None and (self._reason is None or asked > self._reason):
-            self._reason = asked
-            self._until = time.monotonic() + self._wait_s(asked)
-        return self._reason
-
-    def is_over(self) -> bool:
-        """Whether to give up what is under way."""
-        return self.reason is not None and time.monotonic() >= self._until
-
-    def _wait_s(self, reason: StopReason) -> float:
-        if reason is StopReason.STOP_FILE:
-            return float("inf")
-        # After SIGTERM comes SIGKILL, 30 s later on most sites.
-        return self._grace_s / 2 if reason.requeues else min(self._grace_s / 2, 15.0)
 
 
 def _stopped(work: Work, progress: Progress, reason: StopReason) -> StopRequestedError:

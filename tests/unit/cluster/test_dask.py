@@ -18,7 +18,8 @@ import pytest
 from distributed import Client
 
 from hpc.cluster.certificate import issue_credentials
-from hpc.cluster.dask import _security, connect, dask_cluster, run_shards
+from hpc.cluster.dask import _security, connect, dask_cluster
+from hpc.cluster.dask_shards import run_shards
 from hpc.errors import DataError, TransientError
 
 
@@ -233,7 +234,8 @@ OWNER = """
 import sys
 from pathlib import Path
 from test_dask import Shard, sleep_long
-from hpc.cluster.dask import dask_cluster, run_shards
+from hpc.cluster.dask import dask_cluster
+from hpc.cluster.dask_shards import run_shards
 
 if __name__ == "__main__":
     here = Path(sys.argv[1])
