@@ -70,8 +70,8 @@ def newest_logs(run: RunDir, stage: str) -> list[LogFile]:
         return []
     last = [f for f in files if (f.job, f.attempt) == (files[-1].job, files[-1].attempt)]
     first_rank = [f for f in last if f.task == min(f.task for f in last)]
-    chosen = {f.path: f for f in [*first_rank[-1:], *last[-AT_ONCE:]]}
-    return sorted(chosen.values(), key=lambda file: file.modified)[-AT_ONCE:]
+    by_worth = {f.path: f for f in [first_rank[-1], *reversed(last)]}
+    return sorted(list(by_worth.values())[:AT_ONCE], key=lambda file: file.modified)
 
 
 def tail(path: Path, lines: int) -> list[str]:
