@@ -14,15 +14,11 @@ import mini_slurm
 import pytest
 from mini_slurm import MiniSlurm
 
-HERE = Path(__file__).parent
 
-
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if HERE in item.path.parents:
-            item.add_marker(pytest.mark.slurm)
-            item.add_marker(pytest.mark.xdist_group("slurm"))
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """One process runs them all, on one cluster."""
+    item.add_marker(pytest.mark.slurm)
+    item.add_marker(pytest.mark.xdist_group("slurm"))
 
 
 @pytest.hookimpl(wrapper=True)
@@ -32,7 +28,7 @@ def pytest_runtest_makereport(
     """Where Slurm is required, a test that did not run has failed."""
     report = yield
     required = os.environ.get("SARHPC_REQUIRE_SLURM") == "1"
-    if required and report.skipped and HERE in item.path.parents:
+    if required and report.skipped:
         report.outcome = "failed"
         report.longrepr = f"required by SARHPC_REQUIRE_SLURM, but skipped: {report.longrepr}"
     return report
