@@ -118,3 +118,30 @@ def report_verb(arguments: argparse.Namespace) -> int:
     if html.exists():
         print(f"  the images are judged in {html}")
     return 0
+
+
+def clean_verb(arguments: argparse.Namespace) -> int:
+    """List what nothing needs any more; with `--yes` remove it."""
+    from hpc.run.clean import find_litter, litter_lines, remove_litter, size_text
+    from hpc.run.status import run_status
+    from sarhpc.stages.places import data_root
+
+    run = open_run(Path(arguments.run))
+    config = load_run_config(run)
+    stages = line_of_stages(config)
+    status = run_status(run, stages)
+    litter = find_litter(status, stages, data_root(run, config))
+    for line in litter_lines(litter):
+        print(line)
+    total = size_text(sum(piece.bytes for piece in litter))
+    what = f"{total} in {sum(piece.files for piece in litter)} files"
+    for note in status.notes:
+        print(note)
+    if not litter:
+        print("nothing to clean")
+    elif arguments.yes:
+        remove_litter(run, litter)
+        print(f"removed {what}; noted in {run.root / 'cleaned.jsonl'}")
+    else:
+        print(f"{what}; nothing was removed. To remove it: sarhpc clean {arguments.run} --yes")
+    return 0
