@@ -36,6 +36,8 @@ class Allocation:
     """CPU cores of this process; None where nothing says so."""
     node: str = ""
     """Name of this node."""
+    gpus: tuple[str, ...] = ()
+    """GPUs for this process, as CUDA_VISIBLE_DEVICES names them."""
 
     @property
     def name(self) -> str:
@@ -53,6 +55,7 @@ def current_allocation(environment: Mapping[str, str] | None = None) -> Allocati
         text = env.get(name) or (env.get(slurm) if in_step else None)
         return int(text) if text else None
 
+    local_rank = number("LOCAL_RANK", "SLURM_LOCALID") or 0
     index = env.get("SLURM_ARRAY_TASK_ID")
     cpus = env.get("SLURM_CPUS_PER_TASK")
     return Allocation(
@@ -63,7 +66,17 @@ def current_allocation(environment: Mapping[str, str] | None = None) -> Allocati
         restart=int(env.get("SLURM_RESTART_COUNT") or 0),
         rank=number("RANK", "SLURM_PROCID") or 0,
         tasks=number("WORLD_SIZE", "SLURM_STEP_NUM_TASKS") or 1,
-        local_rank=number("LOCAL_RANK", "SLURM_LOCALID") or 0,
+        local_rank=local_rank,
         cpus=int(cpus) if cpus else None,
         node=env.get("SLURMD_NODENAME") or socket.gethostname(),
+        gpus=_gpus(env, local_rank, number("LOCAL_WORLD_SIZE", "SLURM_TASKS_ON_NODE") or 1),
     )
+
+
+def _gpus(env: Mapping[str, str], local_rank: int, local_tasks: int) -> tuple[str, ...]:
+    """GPUs this task may take: its share of the node's where all tasks of the node see them all."""
+    visible = [gpu for gpu in env.get("CUDA_VISIBLE_DEVICES", "").split(",") if gpu]
+    on_node = int(env.get("SLURM_GPUS_ON_NODE") or 0) or len(visible)
+    if len(visible) < on_node or len(visible) < local_tasks:
+        return tuple(visible)
+    return tuple(visible[local_rank::local_tasks])

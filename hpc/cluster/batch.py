@@ -75,7 +75,8 @@ def script_text(job: BatchJob) -> str:
         _require_writable(str(path))
     _require_writable(job.name, job.comment)
     options = [_option(name, value) for name, value in sorted(_options(job).items())]
-    return "\n".join(["#!/bin/bash", *options, "", *_setup(job), "", _command(job), ""])
+    lines = ["#!/bin/bash", *options, "", *_setup(job), "", _command(job), *_afterword(job), ""]
+    return "\n".join(lines)
 
 
 def write(job: BatchJob) -> None:
@@ -223,6 +224,15 @@ def _command(job: BatchJob) -> str:
             '"$logs"',
         ]
     )
+
+
+def _afterword(job: BatchJob) -> list[str]:
+    """Lines that bring the job back when its tasks were killed before one of them could ask."""
+    if job.profile.requeue != "scontrol":
+        return []
+    program = job.profile.program_words(job.resources, sys.executable)
+    asks = shlex.join([*program, "-m", "hpc.resilience.requeue", str(job.logs.parent)])
+    return ["code=$?", f"[ $code = 0 ] || {asks}", "exit $code"]
 
 
 def _job_id(answer: str) -> str:

@@ -197,14 +197,13 @@ def _security(credentials: Credentials) -> Security:
 
 def _worker_options(workers: int, threads: int, ends: float | None) -> Iterator[dict[str, Any]]:
     """What each of `workers` nannies is told; with several GPUs, each its own."""
-    gpus = [gpu for gpu in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if gpu]
+    gpus = current_allocation().gpus
     for number in range(workers):
-        pinned = gpus and workers > 1
         yield {
             "nthreads": threads,
             "memory_limit": 0,
             "dashboard": False,
-            "env": {"CUDA_VISIBLE_DEVICES": gpus[number % len(gpus)]} if pinned else {},
+            "env": {"CUDA_VISIBLE_DEVICES": gpus[number % len(gpus)]} if gpus else {},
             "lifetime": None if ends is None else f"{max(ends - time.time(), 1.0):.0f} seconds",
             "death_timeout": 60,
         }

@@ -131,26 +131,24 @@ def last_resort(comeback: Comeback, ends: float | None) -> Iterator[None]:
         over.set()
 
 
-def afterword(run: Path, stage: str, element: int | None) -> str | None:
-    """Why the job of a step that has failed is to be queued again, said by its own script.
+def afterword(directory: Path) -> str | None:
+    """Why the job whose step has failed is to be queued again, asked by its own script.
 
-    Only if the attempt left no last word: then no rank lived to decide. Whatever else is in
-    `attempts.jsonl` was decided by rank 0.
+    Only if its attempt at the stage in `directory` left no last word: then no rank lived to decide.
+    Whatever else stands in `attempts.jsonl` was decided by rank 0.
     """
-    directory = run / stage
     here = current_allocation()
-    rows = rows_of_element(read_attempts(directory), element)
-    newest = max((row["attempt"] for row in rows), default=-1)
-    mine = [row for row in rows if row["attempt"] == newest]
-    if not mine or any("to" in row for row in mine):
+    rows = read_attempts(directory)
+    mine = [row for row in rows if row.get("job") == here.job_id and "from" in row]
+    if here.job_id is None or not mine or mine[-1].get("restart", 0) != here.restart:
         return None
-    if (mine[0]["job"], mine[0].get("restart", 0)) != (here.job_id, here.restart):
+    number, element = mine[-1]["attempt"], mine[-1].get("element")
+    if any("to" in row for row in rows_of_element(rows, element) if row["attempt"] == number):
         return None
-    loop = crash_loop(directory, element)
-    if loop is not None:
+    if (loop := crash_loop(directory, element, killed=number)) is not None:
         log.error("not requeued: %s", loop)
         return None
-    return f"attempt {newest} of {stage} was killed"
+    return f"attempt {number} at {directory} was killed"
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -158,12 +156,10 @@ def main(words: Sequence[str] | None = None) -> int:
     from hpc.cluster import slurm
 
     parser = argparse.ArgumentParser(prog="hpc.resilience.requeue", description=main.__doc__)
-    parser.add_argument("run", type=Path, help="run directory")
-    parser.add_argument("stage")
-    parser.add_argument("--element", type=int, help="number of the array element in its stage")
+    parser.add_argument("directory", type=Path, help="directory of the stage in its run")
     told = parser.parse_args(words)
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(message)s")
-    why = afterword(told.run, told.stage, told.element)
+    why = afterword(told.directory)
     job_id = current_allocation().job_id
     if why is None or job_id is None:
         return 0

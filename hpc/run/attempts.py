@@ -140,16 +140,26 @@ def _is_torn(path: Path) -> bool:
         return file.read(1) not in (b"", b"\n")
 
 
-def crash_loop(directory: Path, element: int | None = None) -> str | None:
+def crash_loop(
+    directory: Path, element: int | None = None, *, killed: int | None = None
+) -> str | None:
     """One line on a crash loop: the last attempts got nowhere; None as long as one more may try.
 
     Counts attempts without progress, not requeues. A failure counts one, and so does a walltime
     used up in vain. An attempt that was killed (lost node, out of memory) counts a half: the cause
     may be outside, but not six times in a row. Preemption and what a person ended are free.
+
+    Args:
+        directory: of the stage.
+        element: array element.
+        killed: attempt known to have been killed, though nobody has noted that yet.
     """
     rows = rows_of_element(read_attempts(directory), element)
     starts = {row["attempt"]: row for row in rows if "from" in row}
     ends = {row["attempt"]: row for row in rows if "to" in row}
+    if killed is not None and killed not in ends:
+        lost = {"to": starts[killed]["from"], "exit": KILLED, "reason": "killed"}
+        ends[killed] = lost
     counted: list[dict[str, Any]] = []
     for number in sorted(starts, reverse=True):
         end = ends.get(number)

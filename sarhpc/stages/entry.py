@@ -132,23 +132,25 @@ def _bring_forward(run: RunDir, name: str, job: _Job, force: bool) -> str:
     from sarhpc.stages.registry import load_run_config, stage_named
 
     stage = stage_named(load_run_config(run), name)
-    ends = _ends(job)
+    left = _time_left_s(job)
+    ends = None if left is None else time.time() + left
+    grace_s = job.grace_s if left is None else min(job.grace_s, left / 2)
     stop = StopRequest(
         SingleProcess(),
         stop_file=run.stop_file,
-        deadline=None if ends is None else ends - job.grace_s,
+        deadline=None if ends is None else ends - grace_s,
         look_every_s=0.0,
         # Ranks that work together leave together, so one of them never leaves at once.
         urgent=job.here.rank == 0 and not stage.collective,
     )
     conditions = Conditions(
         stop,
-        job.grace_s,
+        grace_s,
         patience_s=1.25 * STALE_S if job.here.job_id else 0.0,
         # What the operator said about the past does not excuse what this job does from now on.
         force=force and job.here.restart == 0,
     )
-    too_late = None if ends is None else ends - min(job.grace_s / 4, 30.0)
+    too_late = None if ends is None else ends - min(grace_s / 4, 30.0)
     with last_resort(job.comeback, too_late), stop:
         if job.element is not None:
             return run_element(
@@ -157,8 +159,8 @@ def _bring_forward(run: RunDir, name: str, job: _Job, force: bool) -> str:
         return run_stage(run, stage, job.here.rank, conditions=conditions)
 
 
-def _ends(job: _Job) -> float | None:
-    """When the job reaches its time limit, s since the epoch; None while nothing can tell.
+def _time_left_s(job: _Job) -> float | None:
+    """Seconds until the job reaches its time limit; None while nothing can tell.
 
     Elements of an array rely on the signal: thousands that ask the controller would hurt everyone.
     """
@@ -169,11 +171,10 @@ def _ends(job: _Job) -> float | None:
     from hpc.cluster import slurm
 
     try:
-        left = slurm.time_left_s(job.here.job_id)
+        return slurm.time_left_s(job.here.job_id)
     except HpcError as error:
         log.warning("the end of this job is unknown, its signal must do: %s", error)
         return None
-    return None if left is None else time.time() + left
 
 
 def _leave(run: RunDir, stage: str, job: _Job, error: Exception) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 import time
 from collections.abc import Callable, Iterator
 
@@ -102,7 +101,6 @@ def workers_here(here: Allocation, configured: int) -> int:
 
     Where the job does not say, as on this machine, as many as configured.
     """
-    gpus = [gpu for gpu in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if gpu]
     if here.job_id is None or here.cpus is None:
         return configured
-    return len(gpus) or here.cpus
+    return len(here.gpus) or here.cpus

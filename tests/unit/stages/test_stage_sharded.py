@@ -46,7 +46,9 @@ def test_a_disk_full_in_a_shard_ends_transient(run: RunDir) -> None:
 
 
 def test_stop_is_heard_between_shards_and_keeps_what_is_finished(run: RunDir) -> None:
-    with pytest.raises(StopRequestedError, match=r"stopped \(STOP_FILE\) with 1 of 3.*sarhpc resume"):
+    with pytest.raises(
+        StopRequestedError, match=r"stopped \(STOP_FILE\) with 1 of 3.*sarhpc resume"
+    ):
         run_stage(run, stage(shard_makers.stop_after_first))
     assert run.ledger("tile").recorded_ids() == {"000000"}
     assert read_attempts(run.stage("tile"))[-1]["exit"] == 0
