@@ -67,7 +67,7 @@ MaxJobCount=50000
 {accounting}
 GresTypes=gpu
 NodeName={node_range} NodeHostname=localhost NodeAddr=127.0.0.1 Port={node_ports} CPUs={cpus} \
-RealMemory={memory_mb} Gres=gpu:{gpus} State=UNKNOWN
+RealMemory={memory_mb} State=UNKNOWN{gres}
 PartitionName=DEFAULT Nodes=ALL MaxTime=INFINITE State=UP PreemptMode=OFF
 PartitionName=main Default=YES PriorityTier=10
 PartitionName=low PriorityTier=1 PreemptMode=REQUEUE GraceTime={grace_s}
@@ -176,6 +176,7 @@ def slurm_conf(spec: ClusterSpec, root: Path) -> str:
         accounting = WITH_ACCOUNTING.format(port=spec.accounting_port, root=root)
     return SLURM_CONF.format(
         **vars(spec) | {"accounting": accounting},
+        gres=f" Gres=gpu:{spec.gpus}" if spec.gpus else "",
         root=root,
         user=_user(),
         node_range=_node_range(spec),
@@ -194,9 +195,8 @@ def write_configuration(spec: ClusterSpec, root: Path) -> None:
         if not link.is_symlink():
             link.symlink_to("/dev/null")
     devices = f"{root}/dev/nvidia{_span(0, spec.gpus - 1)}"
-    (root / "gres.conf").write_text(
-        f"AutoDetect=off\nNodeName={_node_range(spec)} Name=gpu File={devices}\n"
-    )
+    gres = f"NodeName={_node_range(spec)} Name=gpu File={devices}\n" if spec.gpus else ""
+    (root / "gres.conf").write_text(f"AutoDetect=off\n{gres}")
     (root / "cgroup.conf").write_text("CgroupPlugin=cgroup/v1\nCgroupAutomount=no\n")
     names = "".join(f"127.0.0.1 {name}\n" for name in spec.node_names)
     (root / "hosts").write_text(f"127.0.0.1 localhost\n127.0.0.1 {socket.gethostname()}\n{names}")

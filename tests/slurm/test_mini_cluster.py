@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
 import mini_slurm
 import psutil
 import pytest
-from mini_slurm import ClusterError, MiniSlurm
+from mini_slurm import ClusterError, MiniSlurm, wait_until
 
 
 def test_a_step_runs_on_four_nodes_each_with_its_own_name(cluster: MiniSlurm) -> None:
@@ -133,22 +133,19 @@ def test_healing_clears_jobs_nodes_and_controller(cluster: MiniSlurm) -> None:
     assert set(cluster.node_states().values()) == {"idle"}
 
 
-def test_clusters_side_by_side_do_not_meet_and_stop_leaves_nothing(
-    cluster: MiniSlurm, tmp_path: Path
-) -> None:
-    root = Path("/tmp") / f"mini-slurm-{os.getpid()}"
-    spec = mini_slurm.ClusterSpec(nodes=1, accounting=False, name="other")
+def test_clusters_side_by_side_do_not_meet_and_leave_nothing(cluster: MiniSlurm) -> None:
+    root = Path(tempfile.mkdtemp(prefix="mini-slurm-"))
+    spec = mini_slurm.ClusterSpec(nodes=1, gpus=0, accounting=False, name="other")
     try:
         other = MiniSlurm(root, spec).start()
         assert not set(other.spec.ports) & set(cluster.spec.ports)
+        # A daemon that its job leaves behind, which process tracking without cgroups loses.
         job = other.submit("-o", "/dev/null", "--wrap=setsid nohup sleep 600 & sleep 600")
         other.wait_state(job, "RUNNING")
-        time.sleep(0.5)
-        assert other.job_processes()
+        wait_until(lambda: "sleep" in [process.name() for process in other.job_processes()], 10)
         assert cluster.squeue() == []
-        # Another process, which knows the root only, stops it.
-        stop = [sys.executable, mini_slurm.__file__, "stop", str(root)]
-        subprocess.run(stop, check=True, capture_output=True)
+        guard = [sys.executable, mini_slurm.__file__, "guard", str(root)]
+        subprocess.run(guard, check=True, capture_output=True, input=b"")
         assert _processes_naming(root) == []
     finally:
         MiniSlurm(root).stop()
