@@ -11,21 +11,27 @@ from typing import Any
 import rasterio
 
 from sarhpc.archive.declaration import Declaration
-from sarhpc.archive.geotiff import quantity_of, stored_scale
+from sarhpc.archive.geotiff import BAND_QUANTITIES, quantity_of, stored_scale
 from sarhpc.archive.handle import readable
-from sarhpc.archive.readers import NITF_SUFFIXES
+from sarhpc.archive.nitf import NITF_SUFFIXES
 from sarhpc.archive.recognise import name_polarization
 from sarhpc.archive.scene import SarHeader
 from sarhpc.archive.sicd_metadata import SicdMetadata, read_sicd_metadata
 
 
-def file_properties(path: Path) -> tuple[dict[str, Any], SicdMetadata | None]:
-    """Properties that the file itself gives, and its SICD metadata if it is a SICD.
+def file_properties(
+    path: Path, quantity: str | None = None
+) -> tuple[dict[str, Any], SicdMetadata | None]:
+    """Properties that the file itself gives, and its SICD metadata if it is read as a SICD.
+
+    Args:
+        path: the file.
+        quantity: declared; one of plain bands makes a NITF a plain raster.
 
     Raises:
         DataError: the file cannot be read.
     """
-    if path.suffix.lower() in NITF_SUFFIXES:
+    if path.suffix.lower() in NITF_SUFFIXES and quantity not in BAND_QUANTITIES:
         metadata = read_sicd_metadata(path)
         return _sicd_properties(metadata), metadata
     with readable(path), rasterio.open(path) as dataset:

@@ -36,7 +36,8 @@ from sarhpc.archive.footprint import (
 from sarhpc.archive.geotiff import GeoTiffReader
 from sarhpc.archive.handle import crs_text, has_affine, readable
 from sarhpc.archive.item import make_item
-from sarhpc.archive.readers import GEOTIFF_SUFFIXES, NITF_SUFFIXES, open_sar
+from sarhpc.archive.nitf import NITF_SUFFIXES
+from sarhpc.archive.readers import GEOTIFF_SUFFIXES, open_sar
 from sarhpc.archive.recognise import recognise
 from sarhpc.archive.scene import SarHeader, SarReader, Scene
 from sarhpc.archive.sicd import SicdReader
@@ -182,7 +183,7 @@ def _sar_file(path: Path, declared: Declaration) -> _SarFile:
     Raises:
         DataError: it cannot be read, lacks what tiling needs, or holds no valid pixel.
     """
-    from_file, metadata = file_properties(path)
+    from_file, metadata = file_properties(path, declared.quantity)
     properties = merged_properties(from_file, declared_properties(declared))
     scene_id = declared.id or _safe_id(path.stem)
     reader = open_sar(Scene(scene_id, {"sar": path}, properties))

@@ -31,7 +31,7 @@ _CHOICES = {
     "role": ("sar", "optical", "skip"),
     "range_direction": get_args(RangeDirection),
     "look_side": ("left", "right"),
-    "quantity": ("complex", "amplitude", "intensity", "db"),
+    "quantity": ("complex", "iq", "amplitude", "intensity", "db"),
     "geometry": ("ground", "slant"),
     "polarization": ("HH", "HV", "VH", "VV"),
     "band": ("P", "L", "S", "C", "X", "Ku", "K", "Ka"),
@@ -54,7 +54,7 @@ class Declaration:
     scale: float | None = None
     """Multiplier of the amplitude that makes it sqrt(sigma0); implies `calibrated`."""
     quantity: str | None = None
-    """`complex`, `amplitude`, `intensity` or `db`."""
+    """`complex`, `iq` (two real bands), `amplitude`, `intensity` or `db`."""
     band: str | None = None
     """Radar band letter."""
     center_frequency_ghz: float | None = None

@@ -1,4 +1,4 @@
-"""Reader of SAR images in GeoTIFF and COG: complex, amplitude, intensity or dB.
+"""Reader of SAR images in GeoTIFF, COG and plain NITF: complex, I and Q, amplitude, intensity, dB.
 
 What the file cannot say comes from the scene's properties: `sarhpc:range_direction`,
 `sarhpc:calibration`, `sarhpc:scale` (amplitude multiplier), `sarhpc:quantity`,
@@ -27,10 +27,15 @@ from sarhpc.archive.scene import Affine6, RangeDirection, SarHeader, Scene
 from sarhpc.archive.validity import ZeroCollar, measure_collar
 from sarhpc.archive.window import Range, check_window
 
-Quantity = Literal["complex", "amplitude", "intensity", "db"]
+Quantity = Literal["complex", "iq", "amplitude", "intensity", "db"]
+"""What pixels are; `iq` is a complex image as two real bands, in phase and in quadrature."""
+BAND_QUANTITIES = ("iq", "amplitude", "intensity", "db")
+"""Quantities that name plain bands of a NITF, whatever else it claims to be."""
+
 STRIP_BYTES = 32 << 20
 """Rows read at once while the zero collar is measured."""
 
+_IQ_NAMES = {("i", "q"), ("real", "imag"), ("real", "imaginary"), ("re", "im")}
 _DB_NAME = re.compile(r"(^|[_.-])db([_.-]|$)", re.IGNORECASE)
 
 
@@ -51,8 +56,8 @@ class GeoTiffReader:
         properties = scene.properties
         dataset = self._handles.get()
         try:
-            self._band = _band_index(dataset, properties, self._path)
             self._quantity = properties.get("sarhpc:quantity") or quantity_of(dataset, self._path)
+            self._band = _band_index(dataset, properties, self._path, self._quantity)
             known, self._scale = calibration_of(dataset, properties)
             self._header = _header(
                 dataset, self._path, properties, known or assume_calibrated, self._quantity
@@ -100,6 +105,9 @@ class GeoTiffReader:
         window = Window.from_slices(rows, cols)
         dataset = self._handles.get()
         with readable(self._path):
+            if self._quantity == "iq":
+                parts = dataset.read([self._band, self._band + 1], window=window)
+                return _joined(parts)
             raw: NDArray[Any] = dataset.read(self._band, window=window)
         return raw
 
@@ -110,7 +118,8 @@ class GeoTiffReader:
         flags = dataset.mask_flag_enums[self._band - 1]
         valid: NDArray[np.bool_] = np.ones(raw.shape, bool)
         if nodata is not None and not np.isnan(nodata):
-            valid &= raw != nodata
+            # I or Q alone may have any value; a gap has the nodata value in both.
+            valid &= raw != (complex(nodata, nodata) if self._quantity == "iq" else nodata)
         elif MaskFlags.all_valid not in flags and nodata is None:
             with readable(self._path):
                 mask = dataset.read_masks(self._band, window=Window.from_slices(rows, cols))
@@ -142,7 +151,7 @@ class GeoTiffReader:
 
 def _amplitude(raw: NDArray[Any], quantity: str) -> NDArray[np.complex64] | NDArray[np.float32]:
     """Complex or amplitude pixels from what is stored."""
-    if quantity == "complex":
+    if quantity in ("complex", "iq"):
         return raw.astype(np.complex64, copy=False)
     if quantity == "db":
         return np.power(np.float32(10), raw.astype(np.float32) / np.float32(20))
@@ -150,10 +159,20 @@ def _amplitude(raw: NDArray[Any], quantity: str) -> NDArray[np.complex64] | NDAr
     return np.sqrt(np.maximum(values, 0)) if quantity == "intensity" else values
 
 
+def _joined(parts: NDArray[Any]) -> NDArray[np.complex64]:
+    """Complex pixels (H, W) of in-phase and quadrature bands (2, H, W)."""
+    pixels: NDArray[np.complex64] = np.empty(parts.shape[1:], np.complex64)
+    pixels.real, pixels.imag = parts
+    return pixels
+
+
 def quantity_of(dataset: Any, path: Path) -> Quantity:
-    """What the pixels are, from data type, units or name; plain numbers count as amplitude."""
+    """What the pixels are, from data type, band names, units or file name; else amplitude."""
     if "complex" in dataset.dtypes[0]:
         return "complex"
+    names = tuple(str(name).strip().lower() for name in dataset.descriptions[:2])
+    if names in _IQ_NAMES:
+        return "iq"
     units = [*dataset.units, dataset.tags().get("units"), dataset.tags(1).get("units")]
     if any(str(unit).lower() == "db" for unit in units) or _DB_NAME.search(path.stem):
         return "db"
@@ -186,11 +205,19 @@ def calibration_of(dataset: Any, properties: Mapping[str, Any]) -> tuple[bool, f
     return known, 1.0 if scale is None else float(scale)
 
 
-def _band_index(dataset: Any, properties: Mapping[str, Any], path: Path) -> int:
+def _band_index(dataset: Any, properties: Mapping[str, Any], path: Path, quantity: str) -> int:
     index = properties.get("sarhpc:band_index")
+    if quantity == "iq":
+        if not 1 <= int(index or 1) < dataset.count:
+            raise DataError(
+                f"{path} has {dataset.count} bands; I and Q are two that follow each other, "
+                "band_index names the first"
+            )
+        return int(index or 1)
     if index is None and dataset.count > 1:
         raise DataError(
-            f"{path} has {dataset.count} bands; declare which one is the image (band_index: 1 ..)"
+            f"{path} has {dataset.count} bands; declare which one is the image (band_index: 1 ..), "
+            "or quantity: iq"
         )
     if index is not None and not 1 <= int(index) <= dataset.count:
         raise DataError(f"{path} has no band {index}; band_index counts from 1 to {dataset.count}")
@@ -204,7 +231,8 @@ def _header(
     geometry = properties.get("sarhpc:geometry", "ground")
     direction = range_direction(properties, path)
     placement = None
-    if not has_affine(dataset) and dataset.gcps[0]:
+    unplaced = not has_affine(dataset) and properties.get("sarhpc:spacing_m") is None
+    if unplaced and dataset.gcps[0]:
         # Control points lie on the ground: slant range is stretched by them already.
         points, points_crs = dataset.gcps
         placement = fit_gcps(points, points_crs, path)
@@ -218,7 +246,7 @@ def _header(
         spacing = (hypot(affine[1], affine[4]), hypot(affine[0], affine[3]))
     return SarHeader(
         shape=(dataset.height, dataset.width),
-        is_complex=quantity == "complex",
+        is_complex=quantity in ("complex", "iq"),
         affine=affine,
         crs=crs,
         spacing_m=spacing,

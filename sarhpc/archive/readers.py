@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from hpc.errors import DataError
-from sarhpc.archive.geotiff import GeoTiffReader
+from sarhpc.archive.geotiff import BAND_QUANTITIES, GeoTiffReader
+from sarhpc.archive.nitf import NITF_SUFFIXES, nitf_kind
 from sarhpc.archive.scene import Scene
 from sarhpc.archive.sicd import SicdReader
 
-NITF_SUFFIXES = (".nitf", ".ntf")
 GEOTIFF_SUFFIXES = (".tif", ".tiff")
 
 
@@ -32,7 +32,9 @@ def open_sar(scene: Scene, assume_calibrated: bool = False) -> GeoTiffReader | S
     if suffix in GEOTIFF_SUFFIXES:
         return GeoTiffReader(scene, assume_calibrated)
     if suffix in NITF_SUFFIXES:
+        if scene.properties.get("sarhpc:quantity") in BAND_QUANTITIES or nitf_kind(path) == "plain":
+            return GeoTiffReader(scene, assume_calibrated)
         return SicdReader(scene, assume_calibrated)
     raise DataError(
-        f"{path} of scene {scene.id} is neither GeoTIFF nor SICD NITF; convert it, or leave it out"
+        f"{path} of scene {scene.id} is neither GeoTIFF nor NITF; convert it, or leave it out"
     )

@@ -11,7 +11,8 @@ from rasterio.enums import ColorInterp
 
 from hpc.errors import DataError
 from sarhpc.archive.handle import readable
-from sarhpc.archive.readers import GEOTIFF_SUFFIXES, NITF_SUFFIXES
+from sarhpc.archive.nitf import NITF_SUFFIXES, nitf_kind
+from sarhpc.archive.readers import GEOTIFF_SUFFIXES
 
 Role = Literal["sar", "optical"]
 
@@ -32,19 +33,21 @@ def recognise(path: Path) -> Role:
     suffix = path.suffix.lower()
     if suffix not in GEOTIFF_SUFFIXES + NITF_SUFFIXES:
         raise DataError(f"not a raster that is read ({suffix or 'no suffix'})")
+    if suffix in NITF_SUFFIXES:
+        return _recognise_nitf(path)
     with readable(path), rasterio.open(path) as dataset:
-        if suffix in NITF_SUFFIXES:
-            return _recognise_nitf(dataset)
         return _recognise_geotiff(dataset, path)
 
 
-def _recognise_nitf(dataset: Any) -> Role:
-    kind = dataset.tags().get("NITF_IID1", "")[:4]
-    if kind == "SICD":
+def _recognise_nitf(path: Path) -> Role:
+    kind = nitf_kind(path)
+    if kind == "sicd":
         return "sar"
-    if kind == "SIDD":
+    if kind == "sidd":
         raise DataError("SIDD not read yet (a derived product); catalogue the SICD it came from")
-    raise DataError("NITF without SICD metadata, not a SAR image")
+    raise DataError(
+        "NITF without SICD metadata; if it is a SAR image declare role: sar and its quantity"
+    )
 
 
 def _recognise_geotiff(dataset: Any, path: Path) -> Role:

@@ -50,10 +50,32 @@ class TileConfig:
     resolution and needs a longer halo (halo = 2.75 / (transition * cut-off) native pixels)."""
 
     normalisation: str = "mu+3sigma"
-    """Amplitude that becomes code 255, per scene: `mu+3sigma`, or `percentile`."""
+    """Law of the 8-bit picture. `mu+3sigma` and `percentile` are linear in amplitude up to a top
+    measured per scene; `db`, `log` and `log1p` are logarithmic between `db_window`, `log_range`
+    or `log1p_range`, the same for all scenes."""
 
     percentile: float = 99.9
-    """Percentile of amplitude used by `normalisation=percentile`."""
+    """Percentile of amplitude used by `normalisation=percentile`, and for the top of `db` without
+    `db_window`."""
+
+    db_window: Optional[list[float]] = None  # noqa: UP045
+    """Of `normalisation=db`: sigma0 of codes 0 and 255, dB. Null takes the 1st and the
+    `percentile` percentile of each scene."""
+
+    log_range: list[float] = field(default_factory=lambda: [-1.4293, 10.089])
+    """Of `normalisation=log`: ln(amplitude) of codes 0 and 255. The default is that of MERLIN
+    (Dalsasso et al., 2022) for TerraSAR-X in counts."""
+
+    log1p_range: list[float] = field(default_factory=lambda: [0.15, 2.39])
+    """Of `normalisation=log1p`: ln(1 + log1p_gain * sigma0) of codes 0 and 255. The default is
+    that of the NA-SAR set for co-polarised C band."""
+
+    log1p_gain: float = 20.0
+    """Of `normalisation=log1p`: factor on sigma0 within the logarithm."""
+
+    master: str = "linear"
+    """Law of the 16-bit master: `linear` in amplitude (sigma0 within 0.01 dB down to 43 dB below
+    the brightest pixel of a tile), or `log` (within 0.001 dB over 131 dB)."""
 
     survey_mpx: float = 8.0
     """Scenes up to this size (megapixels at tile spacing) are normalised from all their pixels,

@@ -24,6 +24,7 @@ from sarhpc.tiling.grid import (
     scene_frame,
     tile_grid,
 )
+from sarhpc.tiling.radiometry import MASTERS, MODES
 from sarhpc.tiling.split import SPLITS, check_split, footprint_split, split_buffer_m, split_of
 from sarhpc.tiling.survey import SceneConstants, survey_scene
 
@@ -114,8 +115,7 @@ def check_config(cfg: TileConfig) -> None:
         ConfigError: it names an unknown normalisation, an empty tile, or shares that do not add up.
     """
     check_split(cfg.split)
-    if cfg.normalisation not in ("mu+3sigma", "percentile"):
-        raise ConfigError(f"tile.normalisation {cfg.normalisation!r}: mu+3sigma or percentile")
+    _check_radiometry(cfg)
     for name in ("tile_px", "shard_samples", "block_tiles"):
         if getattr(cfg, name) < 1:
             raise ConfigError(f"tile.{name} {getattr(cfg, name)}: give at least 1")
@@ -125,6 +125,21 @@ def check_config(cfg: TileConfig) -> None:
         raise ConfigError(f"tile.pixel_m {cfg.pixel_m}: give a spacing in metres, or null")
     if not 0 < cfg.transition <= 1:
         raise ConfigError(f"tile.transition {cfg.transition}: give a share in (0, 1]")
+
+
+def _check_radiometry(cfg: TileConfig) -> None:
+    if cfg.normalisation not in MODES:
+        raise ConfigError(f"tile.normalisation {cfg.normalisation!r}: one of {', '.join(MODES)}")
+    if cfg.master not in MASTERS:
+        raise ConfigError(f"tile.master {cfg.master!r}: one of {', '.join(MASTERS)}")
+    if not cfg.log1p_gain > 0:
+        raise ConfigError(f"tile.log1p_gain {cfg.log1p_gain}: give a positive factor")
+    for name in ("db_window", "log_range", "log1p_range"):
+        ends = getattr(cfg, name)
+        if ends is not None and not (len(ends) == 2 and ends[0] < ends[1]):
+            raise ConfigError(f"tile.{name} {list(ends)}: give the lower and the upper end")
+    if cfg.log1p_range[0] < 0:
+        raise ConfigError(f"tile.log1p_range {cfg.log1p_range}: no sigma0 lies below 0")
 
 
 def plan_scene(scene: Scene, cfg: TileConfig, opener: Opener = open_sar) -> ScenePlan:

@@ -1,12 +1,14 @@
 """From amplitude to codes and back: the 8-bit picture and the 16-bit master.
 
-The picture is A / top clipped to [0, 1], with `top` fixed per scene (never per tile, which would
-make the brightness of water depend on its neighbours). The master is linear in amplitude with a
-scale of its own per tile, so that nothing is clipped.
+The picture follows one of the laws below, with constants fixed per scene or for all scenes (never
+per tile, which would make the brightness of water depend on its neighbours). The master clips
+nothing: linear in amplitude with a scale of its own per tile, or logarithmic, which keeps the
+darkest pixel as exactly as the brightest.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -14,30 +16,97 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hpc.errors import DataError
+
 MASTER_MAX = 65535
+
+LINEAR_MODES = ("mu+3sigma", "percentile")
+"""Picture proportional to amplitude, up to a `top` measured on the scene."""
+
+LOG_MODES = ("db", "log")
+"""Picture proportional to the logarithm of amplitude, between `low` and `top`."""
+
+MODES = (*LINEAR_MODES, *LOG_MODES, "log1p")
+"""All laws; `log1p` is proportional to ln(1 + gain * A^2), between two fixed values of it."""
+
+MASTERS = ("linear", "log")
+
+MASTER_STEP_DB = 0.002
+"""Step of the logarithmic master: 131 dB of range, each value within 0.001 dB."""
+
+_TINY = np.float32(1e-30)
 
 
 @dataclass(frozen=True)
 class Normalisation:
-    """Scene constants of the 8-bit picture; amplitudes in the unit of the scene."""
+    """Constants of the 8-bit picture; amplitudes in the unit of the scene."""
 
     mode: str
-    """`mu+3sigma` or `percentile`."""
+    """One of MODES."""
     mu: float
     """Mean amplitude of valid pixels at tile spacing."""
     sigma: float
     """Standard deviation of the same."""
     top: float
     """Amplitude of code 255."""
+    low: float | None = None
+    """Amplitude of code 0; None is zero, as all linear modes have it."""
+    gain: float | None = None
+    """Of `log1p`: factor on A^2 within the logarithm."""
 
     def to_json(self) -> dict[str, Any]:
         """The constants as they stand in `meta.json`."""
-        return asdict(self)
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Normalisation:
         """The constants of a sample's `normalisation` entry."""
         return cls(**value)
+
+    def encode(self, amplitude: NDArray[np.float32]) -> NDArray[np.uint8]:
+        """8-bit codes (H, W) of amplitude (H, W); clipped below `low` and above `top`."""
+        if self.mode in LINEAR_MODES:
+            return encode_picture(amplitude, self.top)
+        return np.rint(255 * self.levels(amplitude)).astype(np.uint8)
+
+    def levels(self, amplitude: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The law itself (H, W): 0 at `low` and 1 at `top`, clipped, before it is rounded."""
+        low, high = (float(self._law(np.float32(end))) for end in (self.low or 0.0, self.top))
+        level = (self._law(amplitude) - np.float32(low)) / np.float32(high - low)
+        return np.asarray(np.clip(level, 0, 1), np.float32)
+
+    def decode(self, codes: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Amplitude (H, W) of 8-bit codes; 0 and 255 stand for all that was clipped there."""
+        return self.amplitudes(codes * np.float32(1 / 255))
+
+    def amplitudes(self, level: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Amplitude (H, W) of levels between 0 and 1: the inverse of `levels`."""
+        low, high = (float(self._law(np.float32(end))) for end in (self.low or 0.0, self.top))
+        value = np.float64(low) + np.asarray(level, np.float64) * (high - low)
+        if self.mode in LOG_MODES:
+            value = np.exp(value)
+        elif self.mode == "log1p":
+            value = np.sqrt(np.maximum(np.expm1(value), 0) / (self.gain or 1.0))
+        return np.asarray(value, np.float32)
+
+    def _law(self, amplitude: NDArray[np.float32] | np.float32) -> NDArray[np.float32]:
+        if self.mode in LOG_MODES:
+            # Radar shadow is zero: dark, not minus infinity.
+            return np.asarray(np.log(np.maximum(amplitude, _TINY)), np.float32)
+        if self.mode == "log1p":
+            squared = np.square(np.asarray(amplitude, np.float32))
+            return np.asarray(np.log1p(np.float32(self.gain or 1.0) * squared), np.float32)
+        return np.asarray(amplitude, np.float32)
+
+
+def amplitude_of_db(level_db: float) -> float:
+    """Amplitude whose square is `level_db` decibels."""
+    return float(10 ** (level_db / 20))
+
+
+def amplitude_of_log1p(value: float, gain: float) -> float:
+    """Amplitude A for which ln(1 + gain * A^2) is `value`."""
+    return math.sqrt(math.expm1(value) / gain)
 
 
 def encode_picture(amplitude: NDArray[np.float32], top: float) -> NDArray[np.uint8]:
@@ -56,7 +125,8 @@ def decode_picture(codes: NDArray[np.uint8], top: float) -> NDArray[np.float32]:
 def encode_master(amplitude: NDArray[np.float32]) -> tuple[NDArray[np.uint16], float]:
     """16-bit codes (H, W) and the scale for which A = code * scale, within scale / 2.
 
-    The scale is the tile's own maximum over 65535, so that no scatterer is clipped.
+    The scale is the tile's own maximum over 65535, so that no scatterer is clipped. A pixel is
+    within 0.01 dB as long as it lies no more than 43.6 dB below the brightest of its tile.
     """
     peak = float(amplitude.max(initial=0.0))
     scale = peak / MASTER_MAX if peak > 0 else 1.0
@@ -67,5 +137,44 @@ def encode_master(amplitude: NDArray[np.float32]) -> tuple[NDArray[np.uint16], f
 
 
 def decode_master(codes: NDArray[np.uint16], scale: float) -> NDArray[np.float32]:
-    """Amplitude (H, W) of a master; for a calibrated scene its square is sigma0."""
+    """Amplitude (H, W) of a linear master; for a calibrated scene its square is sigma0."""
     return codes * np.float32(scale)
+
+
+def encode_log_master(amplitude: NDArray[np.float32]) -> tuple[NDArray[np.uint16], float]:
+    """16-bit codes (H, W) and the amplitude of code 1; each step is MASTER_STEP_DB, 0 is zero.
+
+    The brightest pixel of the tile has code 65535. What lies more than 131 dB below it has code 1.
+    """
+    peak = float(amplitude.max(initial=0.0))
+    if peak <= 0:
+        return np.zeros(amplitude.shape, np.uint16), 1.0
+    lowest = peak * amplitude_of_db(-(MASTER_MAX - 1) * MASTER_STEP_DB)
+    # Near 65535 float32 would leave 0.004 of a code; a logarithm of 1e-30 is as safe as any.
+    level = 20 * np.log10(np.maximum(amplitude, _TINY).astype(np.float64) / lowest)
+    codes = np.clip(np.rint(level / MASTER_STEP_DB) + 1, 1, MASTER_MAX)
+    codes[amplitude <= 0] = 0
+    return codes.astype(np.uint16), lowest
+
+
+def decode_log_master(codes: NDArray[np.uint16], lowest: float) -> NDArray[np.float32]:
+    """Amplitude (H, W) of a logarithmic master, within 0.001 dB."""
+    level = (codes.astype(np.float64) - 1) * (MASTER_STEP_DB / 20)
+    return np.where(codes > 0, lowest * 10**level, 0.0).astype(np.float32)
+
+
+def master_amplitude(codes: NDArray[np.uint16], meta: Mapping[str, Any]) -> NDArray[np.float32]:
+    """Amplitude (H, W) of `sar16.npy`, by whichever law `meta.json` names.
+
+    Raises:
+        DataError: the law is none that is known here.
+    """
+    law = meta.get("master_law", "linear")
+    if law == "linear":
+        return decode_master(codes, meta["master_scale"])
+    if law == "log" and meta.get("master_step_db") == MASTER_STEP_DB:
+        return decode_log_master(codes, meta["master_scale"])
+    raise DataError(
+        f"sample {meta.get('key')}: unknown master_law {law!r} of step "
+        f"{meta.get('master_step_db')}; read it with the version that wrote it"
+    )

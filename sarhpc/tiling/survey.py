@@ -25,7 +25,7 @@ from sarhpc.tiling.config import TileConfig
 from sarhpc.tiling.grid import SceneFrame
 from sarhpc.tiling.looks import Chip, homogeneous_chips, speckle_correlation
 from sarhpc.tiling.orientation import Interval
-from sarhpc.tiling.radiometry import Normalisation
+from sarhpc.tiling.radiometry import Normalisation, amplitude_of_db, amplitude_of_log1p
 from sarhpc.tiling.resampling import intensity_taps, looks_factor
 
 Window = tuple[Interval, Interval]
@@ -51,6 +51,7 @@ class SceneConstants:
         """The constants as plain JSON values."""
         value = asdict(self)
         value["sampling"]["centroid"] = list(self.sampling.centroid)
+        value["normalisation"] = self.normalisation.to_json()
         return value
 
     @classmethod
@@ -78,7 +79,8 @@ def survey_scene(reader: SarReader, frame: SceneFrame, cfg: TileConfig) -> Scene
         sampling = replace(sampling, centroid=_spectrum_centre(reader, frame, windows))
     tally = _Tally(
         looks=reader.header.looks if method == "multilook" else None,
-        keep_values=cfg.normalisation == "percentile",
+        keep_values=cfg.normalisation == "percentile"
+        or (cfg.normalisation == "db" and cfg.db_window is None),
     )
     for rows, cols in windows:
         patch = patch_for(reader, frame, sampling, rows, cols)
@@ -195,11 +197,34 @@ class _Tally:
 
 
 def _normalisation(tally: _Tally, gain: float, cfg: TileConfig) -> Normalisation:
-    mu, sigma = tally.mu * gain, tally.sigma * gain
-    top = mu + 3 * sigma
-    if cfg.normalisation == "percentile":
+    mode, mu, sigma = cfg.normalisation, tally.mu * gain, tally.sigma * gain
+    if mode == "percentile":
         top = float(np.percentile(np.concatenate(tally.values), cfg.percentile)) * gain
-    return Normalisation(cfg.normalisation, mu, sigma, top)
+        return Normalisation(mode, mu, sigma, top)
+    if mode == "db":
+        low, top = _db_ends(tally, gain, cfg)
+        return Normalisation(mode, mu, sigma, top, low)
+    if mode == "log":
+        low, top = (math.exp(value) for value in cfg.log_range)
+        return Normalisation(mode, mu, sigma, top, low)
+    if mode == "log1p":
+        low, top = (amplitude_of_log1p(value, cfg.log1p_gain) for value in cfg.log1p_range)
+        return Normalisation(mode, mu, sigma, top, low, cfg.log1p_gain)
+    return Normalisation(mode, mu, sigma, mu + 3 * sigma)
+
+
+def _db_ends(tally: _Tally, gain: float, cfg: TileConfig) -> tuple[float, float]:
+    """Amplitudes of codes 0 and 255 of a dB window."""
+    if cfg.db_window is not None:
+        low, top = (amplitude_of_db(level) for level in cfg.db_window)
+        return low, top
+    values = np.concatenate(tally.values)
+    lit = values[values > 0]
+    if lit.size == 0:
+        return 0.0, 0.0
+    low, top = (float(np.percentile(lit, share)) * gain for share in (1.0, cfg.percentile))
+    # A scene of one value has a window of no width; half of it is dark enough.
+    return (low if low < top else top / 2), top
 
 
 def _looks_gained(frame: SceneFrame, tally: _Tally) -> float:

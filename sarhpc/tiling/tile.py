@@ -31,7 +31,12 @@ from sarhpc.tiling.pairing import (
 )
 from sarhpc.tiling.plan import Opener
 from sarhpc.tiling.quality import reject_reason, tile_quality
-from sarhpc.tiling.radiometry import encode_master, encode_picture
+from sarhpc.tiling.radiometry import (
+    MASTER_STEP_DB,
+    Normalisation,
+    encode_log_master,
+    encode_master,
+)
 from sarhpc.tiling.survey import SceneConstants
 
 log = logging.getLogger(__name__)
@@ -167,9 +172,9 @@ class _Cutter:
         optic = cut_optical(self.companions, *place, self.cfg.min_optical_coverage)
         if optic is None and self.cfg.require_optical:
             return "optical_missing"
-        members, scale = _pictures(amplitude, top)
+        members, master = _pictures(amplitude, self.opened.constants.normalisation, self.cfg.master)
         meta = tile_metadata(self.opened, tile, quality, self.shared)
-        meta |= {"key": key, "master_scale": scale, **self._optic_dates(optic is not None)}
+        meta |= {"key": key, **master, **self._optic_dates(optic is not None)}
         if self.cfg.write_complex and self.block.field is not None:
             members["sar.npy"] = encode_array(np.ascontiguousarray(self.block.field[part]))
         if optic is not None:
@@ -189,11 +194,18 @@ class _Cutter:
         }
 
 
-def _pictures(amplitude: NDArray[np.float32], top: float) -> tuple[dict[str, bytes], float]:
-    """The members made of amplitude (H, W), and the scale of the master."""
-    codes, scale = encode_master(amplitude)
-    picture = encode_gray8(encode_picture(amplitude, top))
-    return {"sar.png": picture, "sar16.npy": encode_array(codes)}, scale
+def _pictures(
+    amplitude: NDArray[np.float32], normalisation: Normalisation, law: str
+) -> tuple[dict[str, bytes], dict[str, Any]]:
+    """The members made of amplitude (H, W), and how to undo the master."""
+    if law == "log":
+        codes, lowest = encode_log_master(amplitude)
+        undo = {"master_scale": lowest, "master_law": law, "master_step_db": MASTER_STEP_DB}
+    else:
+        codes, scale = encode_master(amplitude)
+        undo = {"master_scale": scale}
+    picture = encode_gray8(normalisation.encode(amplitude))
+    return {"sar.png": picture, "sar16.npy": encode_array(codes)}, undo
 
 
 def _part(block: Block, grid: TileGrid, tile: TileIndex) -> tuple[slice, slice]:

@@ -290,7 +290,7 @@ def test_what_tiling_must_know_is_asked_for(test_data: Path, tmp_path: Path) -> 
         open_sar(scene_of(test_data / "spacenet6_solaris" / "sar_masked.tif"))
     with pytest.raises(DataError, match="no asset 'sar'"):
         open_sar(Scene("x", {"optical": tmp_path / "o.tif"}))
-    with pytest.raises(DataError, match="neither GeoTIFF nor SICD"):
+    with pytest.raises(DataError, match="neither GeoTIFF nor NITF"):
         open_sar(Scene("x", {"sar": tmp_path / "o.jp2"}))
 
 
@@ -318,3 +318,60 @@ def test_opening_costs_no_pixels(test_data: Path) -> None:
     for _ in range(50):
         open_sar(scene_of(test_data / HUGE_GRD, sarhpc__spacing_m=[10.0, 10.0])).close()
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000
+
+
+def test_two_bands_of_integers_are_one_complex_image(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    parts = rng.integers(-900, 900, (2, 40, 50)).astype(np.int16)
+    parts[:, :, :4] = -32768
+    parts[0, 20, 20] = -32768
+    parts[:, 30, 30] = 0
+    path = write_tif(tmp_path / "iq.tif", parts, nodata=-32768)
+    reader = open_sar(scene_of(path, sarhpc__quantity="iq"))
+    pixels, valid = reader.read((0, 40), (0, 50))
+    assert reader.header.is_complex
+    assert np.array_equal(pixels[:, 4:], parts[0, :, 4:] + 1j * parts[1, :, 4:])
+    # A gap is nodata in both bands, and zero within the scene is shadow.
+    assert not valid[:, :4].any()
+    assert valid[:, 4:].all()
+    with pytest.raises(DataError, match="quantity: iq"):
+        open_sar(scene_of(path))
+    with pytest.raises(DataError, match="two that follow each other"):
+        open_sar(scene_of(path, sarhpc__quantity="iq", sarhpc__band_index=2))
+
+
+def test_bands_named_real_and_imaginary_need_no_declaration(tmp_path: Path) -> None:
+    parts = np.arange(24, dtype=np.float32).reshape(2, 3, 4) + 1
+    path = write_tif(tmp_path / "slc.tif", parts)
+    with rasterio.open(path, "r+") as dataset:
+        dataset.descriptions = ("Real", "Imag")
+    pixels, _ = open_sar(scene_of(path)).read((0, 3), (0, 4))
+    assert np.array_equal(pixels, parts[0] + 1j * parts[1])
+
+
+def test_the_two_bands_of_a_real_nitf_equal_what_its_sicd_says(test_data: Path) -> None:
+    """The RCM fixture is two-band real/imag to GDAL: both ways of reading give the same field."""
+    path = test_data / "nitf_six" / "sicd_50x50.nitf"
+    as_bands = open_sar(scene_of(path, sarhpc__quantity="iq", sarhpc__spacing_m=[2.0, 3.0]))
+    as_sicd = open_sar(scene_of(path, sarhpc__scale=1.0))
+    window = (3, 47), (5, 40)
+    assert np.array_equal(as_bands.read(*window)[0], as_sicd.read(*window)[0])
+    assert as_bands.header.is_complex
+    # Declared spacing overrules the four rounded corners of the file.
+    assert as_bands.header.placement is None
+    assert as_bands.header.spacing_m == (2.0, 3.0)
+
+
+def test_a_sicd_older_than_the_standard_is_read_as_declared_bands(test_data: Path) -> None:
+    path = test_data / "nitf_six" / "cropped_sicd_040.nitf"
+    reader = open_sar(scene_of(path, sarhpc__quantity="iq", sarhpc__spacing_m=[1.0, 1.0]))
+    with rasterio.open(path) as dataset:
+        real, imaginary = dataset.read().astype(np.float32)
+    assert np.array_equal(reader.read((0, 5), (0, 5))[0], real + 1j * imaginary)
+
+
+def test_a_plain_nitf_is_read_when_declared(test_data: Path, tmp_path: Path) -> None:
+    path = test_data / "nitf_six" / "i_3128b.ntf"
+    reader = open_sar(scene_of(path, sarhpc__spacing_m=[1.0, 1.0]))
+    assert reader.header.shape == (480, 512)
+    assert reader.read((0, 480), (0, 512))[0].any()

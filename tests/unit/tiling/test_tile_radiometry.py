@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 from array_scenes import array_reader, white_speckle
 
+from hpc.errors import ConfigError, DataError
 from sarhpc.tiling.config import TileConfig
 from sarhpc.tiling.grid import scene_frame
+from sarhpc.tiling.plan import check_config
 from sarhpc.tiling.quality import reject_reason, tile_quality
 from sarhpc.tiling.radiometry import (
+    Normalisation,
+    decode_log_master,
     decode_master,
     decode_picture,
+    encode_log_master,
     encode_master,
     encode_picture,
+    master_amplitude,
 )
 from sarhpc.tiling.survey import SceneConstants, survey_scene, survey_windows
 
@@ -186,3 +194,119 @@ def test_flat_or_dark_tiles_reject_as_no_signal():
     assert reject_reason(quality(rayleigh(scale=0.003)), TileConfig()) == "no_signal"
     water_27_db_down = rayleigh(scale=0.045)
     assert reject_reason(quality(water_27_db_down), TileConfig()) is None
+
+
+LAWS = {
+    "mu+3sigma": {},
+    "percentile": {"percentile": 99.5},
+    "db": {"db_window": [-30.0, 10.0]},
+    "log": {"log_range": [-4.0, 2.0]},
+    "log1p": {},
+}
+
+
+def decibels(amplitude):
+    return 20 * np.log10(np.maximum(amplitude.astype(np.float64), 1e-30))
+
+
+@pytest.mark.parametrize("mode", LAWS)
+def test_every_law_inverts_to_sigma0_within_a_hundredth_of_a_db_where_unclipped(mode):
+    """The law itself: what 8 bits round away is the picture's, and the master keeps it."""
+    amplitude = rayleigh((512, 512), scale=0.5)
+    found = survey(amplitude, normalisation=mode, **LAWS[mode]).normalisation
+    level = found.levels(amplitude)
+    unclipped = (level > 0) & (level < 1)
+    assert unclipped.mean() > 0.8
+    error = decibels(found.amplitudes(level)) - decibels(amplitude)
+    assert np.abs(error[unclipped]).max() < 0.01
+    clipped_high = amplitude >= found.top
+    assert (found.encode(amplitude)[clipped_high] == 255).all()
+
+
+@pytest.mark.parametrize("mode", LAWS)
+def test_a_picture_inverts_within_half_a_code_by_its_json_alone(mode):
+    amplitude = rayleigh((128, 128), scale=0.5)
+    found = survey(amplitude, normalisation=mode, **LAWS[mode]).normalisation
+    again = Normalisation.from_json(json.loads(json.dumps(found.to_json())))
+    codes = found.encode(amplitude)
+    level = found.levels(amplitude)
+    back = again.levels(again.decode(codes))
+    assert np.abs(back - level).max() <= 1 / 510 + 1e-5
+    assert codes[amplitude <= (found.low or 0)].sum() == 0
+
+
+def test_logarithmic_laws_are_the_published_formulas():
+    amplitude = rayleigh((64, 64), scale=300)
+    merlin = survey(amplitude, normalisation="log").normalisation
+    expected = np.clip((np.log(amplitude.astype(float)) + 1.4293) / (10.089 + 1.4293), 0, 1)
+    np.testing.assert_allclose(merlin.levels(amplitude), expected, atol=1e-6)
+    sigma0 = rayleigh((64, 64), scale=0.2) ** 2
+    nasar = survey(np.sqrt(sigma0), normalisation="log1p").normalisation
+    expected = (np.clip(np.log1p(20 * sigma0.astype(float)), 0.15, 2.39) - 0.15) / (2.39 - 0.15)
+    np.testing.assert_allclose(nasar.levels(np.sqrt(sigma0)), expected, atol=1e-5)
+
+
+def test_a_db_window_of_its_own_scene_takes_percentiles_of_what_is_lit():
+    amplitude = rayleigh((256, 256))
+    amplitude[:100] = 0
+    found = survey(amplitude, normalisation="db", percentile=99.0).normalisation
+    lit = amplitude[amplitude > 0]
+    assert found.low == pytest.approx(np.percentile(lit, 1), rel=1e-5)
+    assert found.top == pytest.approx(np.percentile(lit, 99), rel=1e-5)
+    # Shadow is black, not minus infinity.
+    assert (found.encode(amplitude)[:100] == 0).all()
+
+
+def test_the_linear_master_keeps_a_hundredth_of_a_db_over_43_db():
+    peak = 10.0
+    for below_db, within in ((43.5, True), (47, False)):
+        level = peak * 10 ** (-below_db / 20)
+        # Halfway between two codes, where rounding is worst.
+        worst = (np.floor(level / peak * 65535) + 0.5) * peak / 65535
+        codes, scale = encode_master(np.array([[peak, worst]], np.float32))
+        error = abs(decibels(decode_master(codes, scale)) - decibels(np.array([[peak, worst]])))
+        assert bool(error.max() < 0.01) is within
+
+
+def test_the_logarithmic_master_keeps_a_thousandth_of_a_db_over_130_db():
+    level = np.linspace(-110, 20, 100_000).reshape(100, 1000)
+    amplitude = (10 ** (level / 20)).astype(np.float32)
+    amplitude[0, 0] = 0
+    codes, lowest = encode_log_master(amplitude)
+    back = decode_log_master(codes, lowest)
+    assert back[0, 0] == 0
+    assert codes.max() == 65535
+    error = (decibels(back) - decibels(amplitude)).ravel()[1:]
+    assert np.abs(error).max() < 0.0011
+    nothing, scale = encode_log_master(np.zeros((4, 4), np.float32))
+    assert not nothing.any()
+    assert scale == 1.0
+
+
+def test_the_metadata_names_the_law_of_its_master():
+    amplitude = rayleigh((32, 32))
+    linear, scale = encode_master(amplitude)
+    log, lowest = encode_log_master(amplitude)
+    by_log = {"master_scale": lowest, "master_law": "log", "master_step_db": 0.002}
+    np.testing.assert_allclose(master_amplitude(linear, {"master_scale": scale}), amplitude, 0.01)
+    np.testing.assert_allclose(master_amplitude(log, by_log), amplitude, 2e-4)
+    with pytest.raises(DataError, match="master_law 'cube'"):
+        master_amplitude(log, {**by_log, "master_law": "cube"})
+    with pytest.raises(DataError, match="read it with the version"):
+        master_amplitude(log, {**by_log, "master_step_db": 0.01})
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"normalisation": "sqrt"},
+        {"master": "cube"},
+        {"db_window": [5.0, -30.0]},
+        {"log_range": [1.0]},
+        {"log1p_range": [-0.1, 2.0]},
+        {"log1p_gain": 0.0},
+    ],
+)
+def test_laws_that_cannot_be_are_refused(wrong):
+    with pytest.raises(ConfigError, match=next(iter(wrong))):
+        check_config(TileConfig(**wrong))

@@ -17,7 +17,12 @@ from sarhpc.shards.images import decode_array, decode_gray8
 from sarhpc.shards.schema import validate_sample
 from sarhpc.tiling.config import SplitConfig, TileConfig
 from sarhpc.tiling.plan import plan_tiles
-from sarhpc.tiling.radiometry import decode_master, decode_picture
+from sarhpc.tiling.radiometry import (
+    Normalisation,
+    decode_master,
+    decode_picture,
+    master_amplitude,
+)
 from sarhpc.tiling.split import overlaps_across_splits
 from sarhpc.tiling.tile import tile_shard
 
@@ -396,3 +401,31 @@ def test_a_scene_of_30_000_pixels_a_side_is_read_in_pieces():
     assert len(list(tile_shard(0, inputs, archive, cfg, opener=archive.open).samples)) == 4
     sizes = [(rows[1] - rows[0]) * (cols[1] - cols[0]) for rows, cols in reader.reads]
     assert max(sizes) * 8 < 40e6
+
+
+def test_a_logarithmic_corpus_gives_back_sigma0_of_every_pixel():
+    """Master in logarithm, picture in dB: sigma0 of a scene of 100 dB range within 0.01 dB."""
+    pixels = np.abs(white_speckle((96, 96))) * np.logspace(-3, 2, 96, dtype=np.float32)
+    archive = ArrayArchive({"s": lambda: array_reader(pixels, 0.35)})
+    cfg = TileConfig(
+        tile_px=64,
+        normalisation="db",
+        db_window=[-60.0, 40.0],
+        master="log",
+        max_saturated=1.0,
+        split=SplitConfig(fractions=[1.0, 0.0, 0.0]),
+    )
+    plan = plan_tiles(archive, cfg, opener=archive.open)
+    (sample,) = tile_shard(0, plan.shards[0], archive, cfg, opener=archive.open).samples
+    validate_sample(sample)
+    meta, expected = sample.meta, pixels[:64, :64]
+    back = master_amplitude(decode_array(sample.members["sar16.npy"]), meta)
+    error = 20 * np.log10(back.astype(float) / expected)
+    assert np.abs(error).max() < 0.01
+    picture = decode_gray8(sample.members["sar.png"])
+    step = 100 / 255
+    level = 20 * np.log10(expected.astype(float))
+    seen = 20 * np.log10(Normalisation.from_json(meta["normalisation"]).decode(picture))
+    inside = (level > -60) & (level < 40)
+    assert np.abs(seen - level)[inside].max() < step / 2 * 1.01
+    assert meta["normalisation"]["low"] == pytest.approx(1e-3)
