@@ -198,7 +198,8 @@ def write_configuration(spec: ClusterSpec, root: Path) -> None:
     gres = f"NodeName={_node_range(spec)} Name=gpu File={devices}\n" if spec.gpus else ""
     (root / "gres.conf").write_text(f"AutoDetect=off\n{gres}")
     (root / "cgroup.conf").write_text("CgroupPlugin=cgroup/v1\nCgroupAutomount=no\n")
-    names = "".join(f"127.0.0.1 {name}\n" for name in spec.node_names)
+    # Each node has a loopback address of its own, so that a socket bound to the wrong one shows.
+    names = "".join(f"127.0.1.{place} {name}\n" for place, name in enumerate(spec.node_names, 1))
     (root / "hosts").write_text(f"127.0.0.1 localhost\n127.0.0.1 {socket.gethostname()}\n{names}")
     if spec.accounting:
         text = SLURMDBD_CONF.format(

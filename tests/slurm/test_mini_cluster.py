@@ -16,11 +16,13 @@ from mini_slurm import ClusterError, MiniSlurm, wait_until
 
 
 def test_a_step_runs_on_four_nodes_each_with_its_own_name(cluster: MiniSlurm) -> None:
-    said = cluster.run("srun", "-N4", "bash", "-c", "echo $SLURMD_NODENAME $(hostname)").stdout
-    rows = dict(line.split() for line in said.splitlines())
-    assert sorted(rows) == cluster.nodes
+    say = "echo $SLURMD_NODENAME $(hostname) $(getent hosts $(hostname) | cut -d' ' -f1)"
+    said = cluster.run("srun", "-N4", "bash", "-c", say).stdout
+    names, hosts, addresses = zip(*map(str.split, said.splitlines()), strict=True)
+    assert sorted(names) == cluster.nodes
     if cluster.spec.isolate == "uts":
-        assert all(name == host for name, host in rows.items())
+        assert hosts == names
+        assert len(set(addresses)) == 4
 
 
 def test_jobs_on_one_node_get_different_gpus(cluster: MiniSlurm, tmp_path: Path) -> None:
