@@ -1,0 +1,151 @@
+"""Nodes to stay away from: one small file for each, with a reason and an expiry.
+
+Kept by cluster in the user's state directory, which nodes and login nodes share. A file of its own
+for each node needs no lock: jobs that find the same node bad at once write the same thing.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import logging
+import os
+from collections.abc import Collection, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from hpc.errors import ConfigError
+from hpc.publish import publish_json
+
+SCHEMA = "sarhpc.bad_node/1"
+EXPIRY_H = 72.0
+"""Hours after which a node is tried again: by then somebody has looked at it, or nobody will."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class BadNode:
+    """A node, why nothing is sent there, and until when."""
+
+    node: str
+    reason: str
+    job: str | None
+    """Job that found out; None for a person."""
+    since: str
+    """RFC 3339."""
+    until: str
+    """RFC 3339; from then on jobs may start there again."""
+
+    def holds(self, moment: datetime.datetime) -> bool:
+        """Whether the node is still to be left alone at `moment`."""
+        return moment < datetime.datetime.fromisoformat(self.until)
+
+
+class BadNodeList:
+    """The bad nodes of one cluster."""
+
+    def __init__(self, cluster: str, state: Path | None = None) -> None:
+        if not cluster or cluster.startswith(".") or "/" in cluster:
+            raise ConfigError(f"cluster name {cluster!r} cannot name a folder")
+        self.directory = (state or state_directory()) / "bad_nodes" / cluster
+
+    def mark(
+        self, node: str, reason: str, *, job: str | None = None, hours: float = EXPIRY_H
+    ) -> BadNode:
+        """Put `node` on the list for `hours`; a later mark replaces an earlier one.
+
+        Raises:
+            ConfigError: that is no name of a node.
+        """
+        self._require_name(node)
+        begin = _now()
+        until = begin + datetime.timedelta(hours=hours)
+        bad = BadNode(node, reason, job, begin.isoformat(), until.isoformat())
+        self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        publish_json(self._file(node), {"schema": SCHEMA, **asdict(bad)})
+        _log.warning("node=%s is left alone until %s: %s", node, bad.until, reason)
+        return bad
+
+    def forgive(self, node: str) -> bool:
+        """Take `node` off the list; False if it was not on it.
+
+        Raises:
+            ConfigError: that is no name of a node.
+        """
+        self._require_name(node)
+        known = self._file(node).exists()
+        self._file(node).unlink(missing_ok=True)
+        return known
+
+    def standing(self) -> list[BadNode]:
+        """The nodes to be left alone now, the newest first; expired ones are removed."""
+        found = []
+        for path in sorted(self.directory.glob("*.json")):
+            bad = _read(path)
+            if bad is None:
+                continue
+            if bad.holds(_now()):
+                found.append(bad)
+            else:
+                path.unlink(missing_ok=True)
+        return sorted(found, key=lambda bad: bad.since, reverse=True)
+
+    def excluded(self, existing: Collection[str], keep: int = 1) -> list[str]:
+        """Names for `--exclude`, sorted, leaving at least half the cluster and `keep` nodes.
+
+        Slurm refuses a whole submission that names a node it does not know, so only `existing`
+        ones are named. Where too many are bad something else is, and the oldest are let go.
+        """
+        spare = max(min(len(existing) // 2, len(existing) - keep), 0)
+        names = [bad.node for bad in self.standing() if bad.node in existing]
+        if len(names) > spare:
+            _log.warning(
+                "%d of %d nodes are marked bad, %d are left out; look with `sarhpc nodes`",
+                len(names), len(existing), spare,
+            )  # fmt: skip
+        return sorted(names[:spare])
+
+    def _file(self, node: str) -> Path:
+        return self.directory / f"{node}.json"
+
+    @staticmethod
+    def _require_name(node: str) -> None:
+        if not node or not node.replace("-", "").replace(".", "").replace("_", "").isalnum():
+            raise ConfigError(f"{node!r} is no name of a node; `sinfo -N` lists them")
+
+
+def state_directory() -> Path:
+    """Where what outlives a run is kept: $SARHPC_STATE, or the XDG state directory."""
+    told = os.environ.get("SARHPC_STATE")
+    if told:
+        return Path(told)
+    base = os.environ.get("XDG_STATE_HOME")
+    return (Path(base) if base else Path.home() / ".local" / "state") / "sarhpc"
+
+
+def nodes_to_exclude(cluster: str, keep: int = 1) -> Sequence[str]:
+    """Names for `--exclude` of a submission to `cluster`; asks Slurm only if any node is bad."""
+    from hpc.cluster import slurm
+
+    listed = BadNodeList(cluster)
+    if not listed.standing():
+        return ()
+    return tuple(listed.excluded({node.name for node in slurm.nodes()}, keep))
+
+
+def _read(path: Path) -> BadNode | None:
+    try:
+        told = json.loads(path.read_text())
+        bad = BadNode(**{name: told[name] for name in BadNode.__dataclass_fields__})
+        datetime.datetime.fromisoformat(bad.until)
+    except FileNotFoundError:  # forgiven meanwhile
+        return None
+    except (ValueError, KeyError, TypeError) as error:
+        _log.warning("passed over %s, which is no note on a bad node: %r", path, error)
+        return None
+    return bad
+
+
+def _now() -> datetime.datetime:
+    return datetime.datetime.now(datetime.UTC)

@@ -1,0 +1,52 @@
+"""Every GPU of this process multiplies matrices once; ends with 1 if one cannot, or does it wrong.
+
+Run as `python -m hpc.cluster.gpu_probe COUNT`, in a process of its own.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+
+_SIZE = 2048
+_ALLOCATE_SHARE = 0.5
+"""Share of the free memory that must be there to take."""
+
+
+def probe(count: int) -> list[str]:
+    """One line a GPU: what it did in which time.
+
+    Raises:
+        RuntimeError: fewer than `count` GPUs, no memory to take, or a wrong product.
+    """
+    import torch
+
+    visible = torch.cuda.device_count()
+    if visible < count:
+        raise RuntimeError(f"torch sees {visible} GPUs, {count} were asked for")
+    generator = torch.Generator().manual_seed(0)
+    # Whole numbers this small have an exact product in float32.
+    left = torch.randint(-8, 9, (_SIZE, _SIZE), generator=generator).float()
+    right = torch.randint(-8, 9, (_SIZE, _SIZE), generator=generator).float()
+    expected = left @ right
+    torch.backends.cuda.matmul.allow_tf32 = False
+    lines = []
+    for index in range(count):
+        begin = time.monotonic()
+        device = torch.device("cuda", index)
+        free, _ = torch.cuda.mem_get_info(device)
+        block = torch.ones(int(free * _ALLOCATE_SHARE), dtype=torch.uint8, device=device)
+        if int(block[-1]) != 1 or not torch.equal(
+            (left.to(device) @ right.to(device)).cpu(), expected
+        ):
+            raise RuntimeError(f"GPU {index} multiplies wrong")
+        del block
+        lines.append(f"GPU {index} right in {time.monotonic() - begin:.1f} s")
+    return lines
+
+
+if __name__ == "__main__":
+    try:
+        print("; ".join(probe(int(sys.argv[1]))))
+    except RuntimeError as trouble:
+        sys.exit(" ".join(str(trouble).split())[:300])

@@ -1,0 +1,211 @@
+"""Preflight verdicts on real folders and with a fake GPU driver on PATH; the list of bad nodes."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from fake_slurm import FakeSlurm
+
+from hpc.cluster import health
+from hpc.cluster.bad_nodes import BadNodeList, nodes_to_exclude
+from hpc.cluster.health import BAD, DOUBTFUL, GOOD, BadNodeError, Needs, Verdict
+from hpc.errors import ConfigError, TransientError
+
+Driver = Callable[..., None]
+LINE = "{index}, NVIDIA A100-SXM4-80GB, 81920, {used}, {ecc}, {temperature}"
+
+
+@pytest.fixture
+def driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Driver:
+    """Writes a fake `nvidia-smi` that shows so many GPUs with these facts."""
+
+    def write(count: int, remapped: str = "No", code: int = 0, **facts: object) -> None:
+        facts = {"used": 3, "ecc": 0, "temperature": 40, **facts}
+        lines = [LINE.format(index=i, **facts) for i in range(count)]
+        rows = [f"{i}, {remapped}, No" for i in range(count)]
+        folder = tmp_path / "driver"
+        folder.mkdir(exist_ok=True)
+        script = folder / "nvidia-smi"
+        script.write_text(
+            f"#!{sys.executable} -SE\nimport sys\n"
+            f"rows = {rows!r} if 'remapped' in sys.argv[1] else {lines!r}\n"
+            f"print('\\n'.join(rows))\nsys.exit({code})\n"
+        )
+        script.chmod(0o755)
+        monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
+
+    return write
+
+
+def test_a_healthy_node_is_good_in_every_check(tmp_path: Path) -> None:
+    verdicts = health.require_fit_node(Needs(run=tmp_path, scratch=tmp_path, cpus=1))
+    assert {v.check: v.verdict for v in verdicts} == {
+        "files": GOOD, "memory": GOOD, "scratch": GOOD, "cores": GOOD,
+    }  # fmt: skip
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_node_whose_scratch_is_too_small_is_left_and_listed_for_hours(tmp_path: Path) -> None:
+    listed = BadNodeList("lab", tmp_path / "state")
+    needs = Needs(run=tmp_path, scratch=tmp_path, scratch_bytes=10**18)
+    with pytest.raises(BadNodeError, match=r"scratch: .* are needed.*--forgive") as caught:
+        health.require_fit_node(needs, listed)
+    assert caught.value.exit_code == 75
+    (bad,) = listed.standing()
+    assert bad.node == health.node_name()
+    assert not bad.holds(datetime.datetime.now(datetime.UTC) + datetime.timedelta(hours=3))
+
+
+def test_scratch_short_of_inodes_or_missing_is_bad(tmp_path: Path) -> None:
+    assert health.check_scratch(tmp_path, 0, 10**12).verdict == BAD
+    missing = health.check_scratch(tmp_path / "nowhere", 0, 0)
+    assert (missing.verdict, "missing" in missing.says) == (BAD, True)
+
+
+def test_fewer_cores_than_asked_are_doubtful() -> None:
+    found = health.check_cores(10_000)
+    assert found.verdict == DOUBTFUL
+    assert "--cpus-per-task" in found.says
+
+
+def test_a_clock_that_is_off_is_doubtful(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ahead = time.time() + 60
+    monkeypatch.setattr("hpc.cluster.health.time.time", lambda: ahead)
+    found = health.check_shared_files(tmp_path)
+    assert found.verdict == DOUBTFUL
+    assert "clock is 60 s off" in found.says
+
+
+def test_a_run_folder_that_takes_no_file_is_bad(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    assert health.preflight(Needs(run=tmp_path / "file" / "run"))[0].verdict == BAD
+
+
+def test_a_check_that_hangs_is_bad_and_lets_go() -> None:
+    begin = time.monotonic()
+
+    def hang() -> Verdict:
+        time.sleep(30)
+        raise AssertionError
+
+    found = health._judged("files", hang, hangs_s=0.2)
+    assert (found.check, found.verdict) == ("files", BAD)
+    assert time.monotonic() - begin < 5
+
+
+def test_a_full_quota_is_no_fault_of_the_node() -> None:
+    def full() -> Verdict:
+        raise TransientError("no space left")
+
+    assert health._judged("files", full).verdict == DOUBTFUL
+
+
+def test_healthy_gpus_are_named(driver: Driver) -> None:
+    driver(4)
+    found = health.check_gpus(4)
+    assert (found.verdict, found.says) == (GOOD, "4 x NVIDIA A100-SXM4-80GB")
+
+
+@pytest.mark.parametrize(
+    ("facts", "verdict", "says"),
+    [
+        ({"count": 3}, BAD, "3 GPUs are visible, 4 were asked for"),
+        ({"count": 4, "ecc": 7}, BAD, "uncorrected memory errors"),
+        ({"count": 4, "remapped": "Yes"}, BAD, "could not replace bad memory rows"),
+        ({"count": 4, "code": 9}, BAD, "driver does not answer"),
+        ({"count": 4, "temperature": 95}, DOUBTFUL, "is at 95 C"),
+        ({"count": 4, "used": 40000}, DOUBTFUL, "40000 MiB in use"),
+        ({"count": 4, "ecc": "[N/A]"}, GOOD, "A100"),
+    ],
+)
+def test_ailing_gpus_are_told(
+    facts: dict[str, object], verdict: str, says: str, driver: Driver
+) -> None:
+    driver(**facts)
+    found = health.check_gpus(4)
+    assert found.verdict == verdict
+    assert says in found.says
+
+
+def test_a_node_without_driver_is_bad_where_gpus_are_asked_for(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    verdicts = {v.check: v for v in health.preflight(Needs(run=tmp_path, gpus=1, compute=False))}
+    assert verdicts["gpus"].verdict == BAD
+    assert "nvidia-smi" in verdicts["gpus"].says
+
+
+@pytest.mark.slow
+def test_gpus_that_torch_cannot_reach_are_bad() -> None:
+    found = health.check_compute(99)
+    assert found.verdict == BAD
+    assert "99 were asked for" in found.says
+
+
+def test_a_gpu_that_hangs_is_bad(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    sleeper = tmp_path / "python"
+    sleeper.write_text("#!/bin/sh\nexec sleep 30\n")
+    sleeper.chmod(0o755)
+    monkeypatch.setattr("hpc.cluster.health.sys.executable", str(sleeper))
+    found = health.check_compute(1, timeout_s=0.2)
+    assert (found.verdict, "no product" in found.says) == (BAD, True)
+
+
+def test_marks_expire_and_can_be_forgiven(tmp_path: Path) -> None:
+    listed = BadNodeList("lab", tmp_path)
+    listed.mark("n1", "first", hours=1)
+    listed.mark("n1", "second: row; $(x)", job="12", hours=1)
+    listed.mark("n2", "over", hours=-1)
+    assert [(b.node, b.reason, b.job) for b in listed.standing()] == [
+        ("n1", "second: row; $(x)", "12")
+    ]
+    assert [p.name for p in listed.directory.iterdir()] == ["n1.json"]
+    assert listed.forgive("n1")
+    assert not listed.forgive("n1")
+    assert listed.standing() == []
+
+
+def test_a_note_that_is_none_is_passed_over(tmp_path: Path) -> None:
+    listed = BadNodeList("lab", tmp_path)
+    listed.mark("n1", "bad")
+    (listed.directory / "n2.json").write_text("{")
+    (listed.directory / "n3.json").write_text(json.dumps({"node": "n3"}))
+    assert [bad.node for bad in listed.standing()] == ["n1"]
+
+
+@pytest.mark.parametrize("name", ["", "../n1", "n1,n2", "n1 --foo", "n[1-2]"])
+def test_only_names_of_nodes_are_marked(name: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no name of a node"):
+        BadNodeList("lab", tmp_path).mark(name, "bad")
+
+
+def test_a_submission_leaves_out_bad_nodes_that_exist_and_never_most_of_them(
+    tmp_path: Path,
+) -> None:
+    listed = BadNodeList("lab", tmp_path)
+    for name in ("n3", "gone", "n1", "n2"):
+        listed.mark(name, "bad")
+    existing = {"n1", "n2", "n3", "n4"}
+    assert listed.excluded(existing) == ["n1", "n2"]
+    assert listed.excluded(existing, keep=3) == ["n2"]
+    assert listed.excluded(existing, keep=4) == []
+    assert listed.excluded({f"n{i}" for i in range(1, 9)}) == ["n1", "n2", "n3"]
+
+
+def test_slurm_is_asked_for_its_nodes_only_if_one_is_bad(
+    fake_slurm: FakeSlurm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SARHPC_STATE", str(tmp_path / "state"))
+    fake_slurm.change(nodes=[{"N": f"n{i}", "T": "idle", "E": "none"} for i in range(4)])
+    assert nodes_to_exclude("lab") == ()
+    assert fake_slurm.calls() == []
+    BadNodeList("lab").mark("n2", "bad")
+    assert nodes_to_exclude("lab") == ("n2",)
+    assert nodes_to_exclude("other") == ()
