@@ -118,6 +118,13 @@ def _add_observing(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -
     clean = verbs.add_parser("clean", help="list what nothing needs any more; --yes removes it")
     clean.add_argument("run")
     clean.add_argument("--yes", action="store_true", help="remove it")
+    fetch = verbs.add_parser("fetch", help="bring pinned models to the shared cache, for jobs "
+                             "without network")  # fmt: skip
+    fetch.add_argument("models", nargs="*", metavar="NAME", help="sd15, sdxl, blip; none lists")
+    fetch.add_argument("--to", metavar="FOLDER", help="the cache (default $SARHPC_MODELS, else "
+                       "models in $HF_HOME)")  # fmt: skip
+    fetch.add_argument("--from", dest="source", metavar="FOLDER", help="take the files from here")
+    fetch.add_argument("--deep", action="store_true", help="compare every byte of what is there")
     stop = verbs.add_parser("stop", help="save and stop; sticky until `resume`")
     stop.add_argument("run")
     cancel = verbs.add_parser("cancel", help="stop, and take the jobs out of the queue")

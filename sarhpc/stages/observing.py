@@ -145,3 +145,26 @@ def clean_verb(arguments: argparse.Namespace) -> int:
     else:
         print(f"{what}; nothing was removed. To remove it: sarhpc clean {arguments.run} --yes")
     return 0
+
+
+def fetch_verb(arguments: argparse.Namespace) -> int:
+    """Bring models to the shared cache; without a name list them."""
+    from sarhpc.stages.models import MODELS, cache_root, fetch, model_named, require_whole
+
+    root = Path(arguments.to) if arguments.to else cache_root()
+    source = Path(arguments.source) if arguments.source else None
+    for model in map(model_named, arguments.models):
+        print(f"{model.name}: {model.repository} at {model.revision[:12]}, licence {model.licence}")
+        print(f"  {model.licence_url}", flush=True)
+        folder = fetch(model, root, source)
+        if arguments.deep:
+            require_whole(model, folder, deep=True)
+        name = str(folder) if arguments.to else f"fetched:{model.name}"
+        print(f"  {folder}; use it with {model.use}={name}")
+    if not arguments.models:
+        for model in MODELS:
+            there = (root / model.name).is_dir()
+            print(f"{model.name:<6} {model.repository}  {model.licence}"
+                  f"{f'  in {root}' if there else ''}")  # fmt: skip
+        print("bring one with: sarhpc fetch NAME [--to FOLDER] [--from FOLDER]")
+    return 0

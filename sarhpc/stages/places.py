@@ -10,6 +10,7 @@ from hpc.run.rundir import RunDir
 from sarhpc.stages.config import RunConfig
 
 EMBEDDED = "embedded:"
+FETCHED = "fetched:"
 
 
 def data_root(run: RunDir, config: RunConfig) -> Path:
@@ -63,11 +64,15 @@ def embedded_root() -> Path:
 
 
 def model_folder(name: str) -> str:
-    """The folder of a model: `embedded:NAME` ships with the package, `~` and `$VAR` are expanded.
+    """The folder of a model: `embedded:NAME` ships with the package, `fetched:NAME` is cached.
+
+    In any other name `~` and `$VAR` are expanded.
 
     Raises:
-        ConfigError: there is no embedded model of that name.
+        ConfigError: there is no embedded model of that name, or it was not fetched.
     """
+    if name.startswith(FETCHED):
+        return str(_in_cache(name.removeprefix(FETCHED)))
     if not name.startswith(EMBEDDED):
         return _expanded(name)
     folder = embedded_root() / name.removeprefix(EMBEDDED)
@@ -75,3 +80,12 @@ def model_folder(name: str) -> str:
         known = sorted(p.name for p in embedded_root().glob("*") if p.is_dir())
         raise ConfigError(f"no embedded model {name!r}; there are: {', '.join(known) or 'none'}")
     return str(folder)
+
+
+def _in_cache(name: str) -> Path:
+    from sarhpc.stages.models import cache_root, model_named
+
+    folder = cache_root() / model_named(name).name
+    if not folder.is_dir():
+        raise ConfigError(f"{folder} is not there; on a node with network: sarhpc fetch {name}")
+    return folder
