@@ -13,6 +13,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -99,6 +100,7 @@ def test_what_was_damaged_since_is_found(source: Path, tmp_path: Path) -> None:
         fetch(newer, tmp_path / "cache")
 
 
+@pytest.mark.slow
 def test_a_pickled_model_is_brought_as_safetensors(tmp_path: Path) -> None:
     torch = pytest.importorskip("torch")
     from safetensors.torch import load_file
@@ -141,7 +143,7 @@ def test_no_code_of_a_fetched_pickle_runs(tmp_path: Path) -> None:
     model = dataclasses.replace(
         MODEL, files=("*.json", "pytorch_model.bin"), sha256={}, pickled="pytorch_model.bin"
     )
-    with pytest.raises(Exception, match="weights_only|Weights only"):
+    with pytest.raises(VerificationError, match="nothing in it was run"):
         fetch(model, tmp_path / "cache", source)
     assert not trap.exists()
     assert not (tmp_path / "cache" / "tiny").exists()
@@ -154,11 +156,7 @@ def test_a_run_names_a_fetched_model(
     monkeypatch.setattr(models, "MODELS", (MODEL,))
     with pytest.raises(ConfigError, match="sarhpc fetch tiny"):
         model_folder("fetched:tiny")
-    assert (
-        model_folder("fetched:tiny")
-        if main(["fetch", "tiny", "--from", str(source), "--deep"]) == 0
-        else False
-    )
+    assert main(["fetch", "tiny", "--from", str(source), "--deep"]) == 0
     assert model_folder("fetched:tiny") == str(tmp_path / "cache" / "tiny")
     with pytest.raises(ConfigError, match="known: tiny"):
         model_folder("fetched:nosuch")
@@ -175,7 +173,11 @@ def test_the_cache_is_where_the_environment_says(monkeypatch: pytest.MonkeyPatch
 class Hub(http.server.BaseHTTPRequestHandler):
     """The few answers of a model hub that a download needs."""
 
-    files = {"unet/config.json": CONFIG, "unet/w.safetensors": WEIGHTS, "LICENSE.md": b"free"}
+    files: ClassVar = {
+        "unet/config.json": CONFIG,
+        "unet/w.safetensors": WEIGHTS,
+        "LICENSE.md": b"free",
+    }
 
     def do_HEAD(self) -> None:
         self._answer(body=False)
@@ -251,6 +253,7 @@ def test_a_model_comes_from_its_hub_at_its_commit(hub: str, tmp_path: Path) -> N
     require_whole(MODEL, tmp_path / "tiny", deep=True)
 
 
+@pytest.mark.slow
 def test_without_a_network_the_way_out_is_told(tmp_path: Path) -> None:
     done = fetch_elsewhere("http://127.0.0.1:9", tmp_path)
     assert done.stdout.startswith("TransientError")
