@@ -17,9 +17,10 @@ from hpc.run.state import stage_state
 SUFFIXES = (".out", ".err", ".log")
 AT_ONCE = 2
 """Logs of one stage that are shown unasked: rank 0's, and the one that spoke last."""
+BATCH = -1
+"""Task number of the log in which Slurm and srun speak for all tasks of a job."""
 _NAME = re.compile(
-    r"(?P<job>\d+(_\d+)?)[_.-](?P<task>\d+)_log(\.a(?P<attempt>\d+))?\.(out|err)"
-    r"|(?P<job2>\d+(_\d+)?)[.-]t?(?P<task2>\d+)[.-]a?(?P<attempt2>\d+)\.(log|out|err)"
+    r"(?P<job>\d+(_\d+)?)_((?P<task>\d+)(_log|\.a(?P<attempt>\d+))|batch)\.(log|out|err)"
 )
 
 
@@ -33,6 +34,7 @@ class LogFile:
     job: str
     """Empty if the name does not say."""
     task: int
+    """Or `BATCH`."""
     attempt: int
     """Restarts of the job before this one."""
     modified: float
@@ -48,29 +50,32 @@ def log_files(run: RunDir, stage: str) -> list[LogFile]:
         facts = path.stat()
         if facts.st_size == 0:
             continue
-        match = _NAME.fullmatch(path.name)
-        named = match.groupdict() if match else {}
-        found.append(
-            LogFile(
-                stage,
-                path,
-                named.get("job") or named.get("job2") or "",
-                int(named.get("task") or named.get("task2") or 0),
-                int(named.get("attempt") or named.get("attempt2") or 0),
-                facts.st_mtime,
-            )
-        )
+        found.append(_log_file(stage, path, facts.st_mtime))
     return sorted(found, key=lambda file: (file.modified, file.path.name))
 
 
+def _log_file(stage: str, path: Path, modified: float) -> LogFile:
+    match = _NAME.fullmatch(path.name)
+    if match is None:
+        return LogFile(stage, path, "", 0, 0, modified)
+    task = BATCH if match["task"] is None else int(match["task"])
+    return LogFile(stage, path, match["job"], task, int(match["attempt"] or 0), modified)
+
+
 def newest_logs(run: RunDir, stage: str) -> list[LogFile]:
-    """The logs of the newest start of a stage worth reading first."""
+    """The logs of the newest start of a stage worth reading first, at most two.
+
+    Its first rank comes first, then what Slurm said, then the task that spoke last.
+    """
     files = log_files(run, stage)
-    if not files:
+    tasks = [f for f in files if f.task != BATCH] or files
+    if not tasks:
         return []
-    last = [f for f in files if (f.job, f.attempt) == (files[-1].job, files[-1].attempt)]
+    newest = tasks[-1]
+    last = [f for f in tasks if (f.job, f.attempt) == (newest.job, newest.attempt)]
     first_rank = [f for f in last if f.task == min(f.task for f in last)]
-    by_worth = {f.path: f for f in [first_rank[-1], *reversed(last)]}
+    slurm = [f for f in files if f.task == BATCH and f.job == newest.job]
+    by_worth = {f.path: f for f in [first_rank[-1], *slurm, *reversed(last)]}
     return sorted(list(by_worth.values())[:AT_ONCE], key=lambda file: file.modified)
 
 
