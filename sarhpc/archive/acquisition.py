@@ -13,10 +13,11 @@ import rasterio
 from sarhpc.archive.declaration import Declaration
 from sarhpc.archive.geotiff import BAND_QUANTITIES, quantity_of, stored_scale
 from sarhpc.archive.handle import readable
-from sarhpc.archive.nitf import NITF_SUFFIXES
+from sarhpc.archive.nitf import NITF_SUFFIXES, nitf_kind
 from sarhpc.archive.recognise import name_polarization
 from sarhpc.archive.scene import SarHeader
 from sarhpc.archive.sicd_metadata import SicdMetadata, read_sicd_metadata
+from sarhpc.archive.sidd_metadata import SiddMetadata, read_sidd_metadata
 
 
 def file_properties(
@@ -32,8 +33,12 @@ def file_properties(
         DataError: the file cannot be read.
     """
     if path.suffix.lower() in NITF_SUFFIXES and quantity not in BAND_QUANTITIES:
-        metadata = read_sicd_metadata(path)
-        return _sicd_properties(metadata), metadata
+        kind = nitf_kind(path)
+        if kind == "sidd":
+            return _sidd_properties(read_sidd_metadata(path)), None
+        if kind == "sicd":
+            metadata = read_sicd_metadata(path)
+            return _sicd_properties(metadata), metadata
     with readable(path), rasterio.open(path) as dataset:
         scale = stored_scale(dataset)
         properties: dict[str, Any] = {
@@ -62,6 +67,24 @@ def _sicd_properties(metadata: SicdMetadata) -> dict[str, Any]:
         "sarhpc:range_direction": "+row",
         "sarhpc:geometry": "ground" if metadata.image_plane == "GROUND" else "slant",
         "sarhpc:calibration": "none" if metadata.sigma_zero is None else "sigma0",
+    }
+
+
+def _sidd_properties(metadata: SiddMetadata) -> dict[str, Any]:
+    polarization = metadata.polarization
+    return {
+        "datetime": metadata.start,
+        "platform": metadata.collector.lower(),
+        "sar:instrument_mode": metadata.mode,
+        "sar:frequency_band": metadata.band,
+        "sar:polarizations": None if polarization is None else [polarization],
+        "sar:observation_direction": metadata.look_side,
+        "view:incidence_angle": metadata.incidence_deg,
+        "sarhpc:quantity": "amplitude",
+        "sarhpc:range_direction": metadata.range_direction,
+        "sarhpc:geometry": "ground",
+        "sarhpc:remap": metadata.remap,
+        "sarhpc:calibration": "none",
     }
 
 

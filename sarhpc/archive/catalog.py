@@ -33,14 +33,12 @@ from sarhpc.archive.footprint import (
     outline,
     wgs84_outline,
 )
-from sarhpc.archive.geotiff import GeoTiffReader
 from sarhpc.archive.handle import crs_text, has_affine, readable
 from sarhpc.archive.item import make_item
 from sarhpc.archive.nitf import NITF_SUFFIXES
-from sarhpc.archive.readers import GEOTIFF_SUFFIXES, open_sar
+from sarhpc.archive.readers import GEOTIFF_SUFFIXES, ArchiveReader, open_sar
 from sarhpc.archive.recognise import recognise
 from sarhpc.archive.scene import SarHeader, SarReader, Scene
-from sarhpc.archive.sicd import SicdReader
 
 PROBE_PIXELS = 4 << 20
 """Pixels read at each place where a scene is probed for damage and valid pixels."""
@@ -201,7 +199,7 @@ def _sar_file(path: Path, declared: Declaration) -> _SarFile:
     return _SarFile(scene_id, path, properties, header, lonlat, declared.optical)
 
 
-def _probe(reader: GeoTiffReader | SicdReader, path: Path) -> None:
+def _probe(reader: ArchiveReader, path: Path) -> None:
     """Raise DataError if the image is damaged at its ends or middle, or has no valid pixel."""
     height, width = reader.header.shape
     count = min(height, max(1, PROBE_PIXELS // width))

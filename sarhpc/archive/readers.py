@@ -7,11 +7,15 @@ from sarhpc.archive.geotiff import BAND_QUANTITIES, GeoTiffReader
 from sarhpc.archive.nitf import NITF_SUFFIXES, nitf_kind
 from sarhpc.archive.scene import Scene
 from sarhpc.archive.sicd import SicdReader
+from sarhpc.archive.sidd import SiddReader
 
 GEOTIFF_SUFFIXES = (".tif", ".tiff")
 
 
-def open_sar(scene: Scene, assume_calibrated: bool = False) -> GeoTiffReader | SicdReader:
+ArchiveReader = GeoTiffReader | SicdReader | SiddReader
+
+
+def open_sar(scene: Scene, assume_calibrated: bool = False) -> ArchiveReader:
     """An open `SarReader` of the scene's `sar` asset; pixels are read by window, never all at once.
 
     Args:
@@ -32,7 +36,10 @@ def open_sar(scene: Scene, assume_calibrated: bool = False) -> GeoTiffReader | S
     if suffix in GEOTIFF_SUFFIXES:
         return GeoTiffReader(scene, assume_calibrated)
     if suffix in NITF_SUFFIXES:
-        if scene.properties.get("sarhpc:quantity") in BAND_QUANTITIES or nitf_kind(path) == "plain":
+        kind = nitf_kind(path)
+        if kind == "sidd":
+            return SiddReader(scene, assume_calibrated)
+        if kind == "plain" or scene.properties.get("sarhpc:quantity") in BAND_QUANTITIES:
             return GeoTiffReader(scene, assume_calibrated)
         return SicdReader(scene, assume_calibrated)
     raise DataError(

@@ -41,10 +41,8 @@ def recognise(path: Path) -> Role:
 
 def _recognise_nitf(path: Path) -> Role:
     kind = nitf_kind(path)
-    if kind == "sicd":
+    if kind != "plain":
         return "sar"
-    if kind == "sidd":
-        raise DataError("SIDD not read yet (a derived product); catalogue the SICD it came from")
     raise DataError(
         "NITF without SICD metadata; if it is a SAR image declare role: sar and its quantity"
     )

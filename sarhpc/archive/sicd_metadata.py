@@ -57,7 +57,12 @@ class SicdMetadata:
         """Radar band letter (IEEE 521), None where the file gives no frequency."""
         if self.centre_ghz is None:
             return None
-        return next((name for name, low, high in _BANDS if low <= self.centre_ghz < high), None)
+        return band_of(self.centre_ghz)
+
+
+def band_of(centre_ghz: float) -> str | None:
+    """Radar band letter (IEEE 521) of a frequency in GHz; None outside the bands of radars here."""
+    return next((name for name, low, high in _BANDS if low <= centre_ghz < high), None)
 
 
 def read_sicd_metadata(path: Path) -> SicdMetadata:

@@ -35,6 +35,11 @@ _SAMPLE_SIDE = 256
 _CENTROID_WINDOWS = 16
 _LEAST_COHERENCE = 0.05
 
+_LEAST_SHARE = 0.02
+"""Share of an even sample that must be valid for it to stand for the scene."""
+
+_STRIP_COLS = 8192
+
 
 @dataclass(frozen=True)
 class SceneConstants:
@@ -82,10 +87,13 @@ def survey_scene(reader: SarReader, frame: SceneFrame, cfg: TileConfig) -> Scene
         keep_values=cfg.normalisation == "percentile"
         or (cfg.normalisation == "db" and cfg.db_window is None),
     )
-    for rows, cols in windows:
-        patch = patch_for(reader, frame, sampling, rows, cols)
-        inner = frame.canonical_window(rows, cols)
-        tally.add(patch, inner, resample_patch(patch, frame, sampling, rows, cols))
+    _measure(reader, frame, sampling, windows, tally)
+    if share < 1 and tally.count < _LEAST_SHARE * cfg.survey_mpx * 1e6:
+        # A scene that is nearly empty: an even sample says nothing of it, so data is looked for.
+        lit, share = lit_windows(reader, frame, cfg.survey_mpx, skip=frozenset(windows))
+        if method == "fft" and tally.count == 0:
+            sampling = replace(sampling, centroid=_spectrum_centre(reader, frame, lit))
+        _measure(reader, frame, sampling, lit, tally)
     if tally.count == 0:
         return None
     gain = tally.gain if method == "fft" else 1.0
@@ -96,6 +104,49 @@ def survey_scene(reader: SarReader, frame: SceneFrame, cfg: TileConfig) -> Scene
         enl=reader.header.looks * factor,
         surveyed=round(share, 6),
     )
+
+
+def _measure(
+    reader: SarReader, frame: SceneFrame, sampling: Sampling, windows: list[Window], tally: _Tally
+) -> None:
+    for rows, cols in windows:
+        patch = patch_for(reader, frame, sampling, rows, cols)
+        inner = frame.canonical_window(rows, cols)
+        tally.add(patch, inner, resample_patch(patch, frame, sampling, rows, cols))
+
+
+def lit_windows(
+    reader: SarReader,
+    frame: SceneFrame,
+    budget_mpx: float,
+    skip: frozenset[Window] = frozenset(),
+) -> tuple[list[Window], float]:
+    """Windows that hold data, spread evenly over all that do, and the share of pixels looked at.
+
+    Reads the whole scene once, strip by strip, for its validity alone.
+    """
+    height, width = frame.shape
+    every = [(r, c) for r in _steps(height, _SAMPLE_SIDE) for c in _steps(width, _SAMPLE_SIDE)]
+    lit = []
+    for rows, row_windows in itertools.groupby(every, key=lambda window: window[0]):
+        known = _any_valid_columns(reader, frame, rows)
+        for window in row_windows:
+            (first, last) = frame.canonical_window(*window)[1]
+            if window not in skip and known[first:last].any():
+                lit.append(window)
+    count = max(int(budget_mpx * 1e6 / _SAMPLE_SIDE**2), 1)
+    return lit[:: max(math.ceil(len(lit) / count), 1)], 1.0
+
+
+def _any_valid_columns(reader: SarReader, frame: SceneFrame, rows: Interval) -> NDArray[np.bool_]:
+    """Which canonical columns (W,) have a valid pixel in the output rows `rows`."""
+    width = frame.canonical_shape[1]
+    down = frame.canonical_window(rows, (0, 1))[0]
+    known = np.zeros(width, np.bool_)
+    for first in range(0, width, _STRIP_COLS):
+        cols = (first, min(first + _STRIP_COLS, width))
+        known[slice(*cols)] = read_patch(reader, frame, down, cols).valid.any(axis=0)
+    return known
 
 
 def survey_windows(shape: tuple[int, int], budget_mpx: float) -> tuple[list[Window], float]:
