@@ -1,8 +1,10 @@
-"""The model that generates: a diffusers folder as a ready pipeline, and its hash."""
+"""The model that generates: a diffusers folder, SD 1.5 or SDXL, as a ready pipeline."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import diffusers
 import torch
@@ -12,10 +14,22 @@ from diffusers import (
     EulerDiscreteScheduler,
     PNDMScheduler,
     StableDiffusionPipeline,
+    StableDiffusionXLPipeline,
 )
 
 from hpc.errors import ConfigError, DataError
 from sarhpc.generation.config import GenerateConfig
+
+Pipeline: TypeAlias = StableDiffusionPipeline | StableDiffusionXLPipeline
+
+# No image is checked or marked: neither would know a SAR image.
+_KINDS: dict[str, tuple[Any, dict[str, Any]]] = {
+    "StableDiffusionPipeline": (
+        StableDiffusionPipeline,
+        {"safety_checker": None, "requires_safety_checker": False},
+    ),
+    "StableDiffusionXLPipeline": (StableDiffusionXLPipeline, {"add_watermarker": False}),
+}
 
 _SCHEDULERS = {
     "ddim": (DDIMScheduler, {}),
@@ -26,9 +40,7 @@ _SCHEDULERS = {
 }
 
 
-def load_pipeline(
-    model: Path, cfg: GenerateConfig, device: str | None = None
-) -> StableDiffusionPipeline:
+def load_pipeline(model: Path, cfg: GenerateConfig, device: str | None = None) -> Pipeline:
     """The diffusers folder `model` with the scheduler and dtype of `cfg`, ready to sample.
 
     Nothing is fetched and no pickle is read: safetensors only.
@@ -39,19 +51,18 @@ def load_pipeline(
         device: torch device; None takes the first GPU, or the CPU where there is none.
 
     Raises:
-        DataError: the folder is no diffusers model, is incomplete, or has no safetensors.
+        DataError: the folder is no diffusers model of a kind known here, is incomplete, or has no
+            safetensors.
     """
-    if not (model / "model_index.json").is_file():
-        raise DataError(f"{model} is no diffusers folder (no model_index.json): export one first.")
+    kind, settings = _kind(model)
     diffusers.utils.logging.disable_progress_bar()
     try:
-        pipeline = StableDiffusionPipeline.from_pretrained(
+        pipeline = kind.from_pretrained(
             str(model),
             dtype=getattr(torch, cfg.dtype),
             use_safetensors=True,
             local_files_only=True,
-            safety_checker=None,
-            requires_safety_checker=False,
+            **settings,
         )
     except (OSError, ValueError, RuntimeError) as error:
         raise DataError(
@@ -61,15 +72,31 @@ def load_pipeline(
     scheduler, options = _SCHEDULERS[cfg.scheduler]
     pipeline.scheduler = scheduler.from_config(pipeline.scheduler.config, **options)
     # A tokenizer that knows no length pads to thousands of tokens, which the encoder then refuses.
-    longest = pipeline.text_encoder.config.max_position_embeddings
-    pipeline.tokenizer.model_max_length = min(pipeline.tokenizer.model_max_length, longest)
+    for suffix in ("", "_2") if kind is StableDiffusionXLPipeline else ("",):
+        longest = getattr(pipeline, f"text_encoder{suffix}").config.max_position_embeddings
+        tokenizer = getattr(pipeline, f"tokenizer{suffix}")
+        tokenizer.model_max_length = min(tokenizer.model_max_length, longest)
     pipeline.set_progress_bar_config(disable=True)
     # One image at a time: decoding is where memory peaks, and a batch gains nothing there.
     pipeline.vae.enable_slicing()
     return pipeline.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
 
 
-def require_match(pipeline: StableDiffusionPipeline, cfg: GenerateConfig) -> None:
+def _kind(model: Path) -> tuple[Any, dict[str, Any]]:
+    """Class and settings of the pipeline that `model_index.json` names."""
+    index = model / "model_index.json"
+    if not index.is_file():
+        raise DataError(f"{model} is no diffusers folder (no {index.name}): export one first.")
+    try:
+        name = json.loads(index.read_text()).get("_class_name")
+    except (ValueError, AttributeError) as error:
+        raise DataError(f"{index} cannot be read ({error}): export the model again.") from error
+    if name not in _KINDS:
+        raise DataError(f"{model} holds a {name}: only {' and '.join(_KINDS)} generate here.")
+    return _KINDS[name]
+
+
+def require_match(pipeline: Pipeline, cfg: GenerateConfig) -> None:
     """Return if `pipeline` has the scheduler and dtype that `cfg` will have recorded.
 
     Raises:

@@ -16,13 +16,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import StableDiffusionPipeline
 from numpy.typing import NDArray
 
 from hpc.errors import IncompleteError
 from sarhpc import __version__
 from sarhpc.generation.config import GenerateConfig
-from sarhpc.generation.model import require_match
+from sarhpc.generation.model import Pipeline, require_match
 from sarhpc.generation.plan import ImageRequest, shard_requests
 from sarhpc.shards.images import encode_gray8
 from sarhpc.shards.sample import SAMPLE_SCHEMA, Sample, encode_json, sample_key
@@ -55,7 +54,7 @@ def generate_shard(
     shard: int,
     inputs: Mapping[str, Any],
     cfg: GenerateConfig,
-    pipeline: StableDiffusionPipeline,
+    pipeline: Pipeline,
     provenance: Provenance,
     stop: Callable[[], bool] = lambda: False,
 ) -> GeneratedShard:
@@ -86,7 +85,7 @@ def _samples(
     shard: int,
     inputs: Mapping[str, Any],
     cfg: GenerateConfig,
-    pipeline: StableDiffusionPipeline,
+    pipeline: Pipeline,
     provenance: Provenance,
     stop: Callable[[], bool],
     rejected: dict[str, int],
@@ -107,7 +106,7 @@ def _samples(
 
 
 def sample_images(
-    pipeline: StableDiffusionPipeline,
+    pipeline: Pipeline,
     requests: list[ImageRequest],
     cfg: GenerateConfig,
     batch: int,
@@ -166,7 +165,7 @@ def _sample(
 def _shared_meta(
     inputs: Mapping[str, Any],
     cfg: GenerateConfig,
-    pipeline: StableDiffusionPipeline,
+    pipeline: Pipeline,
     provenance: Provenance,
 ) -> dict[str, Any]:
     return {
