@@ -20,7 +20,10 @@ STAGE_VERBS = {
     "evaluate": "judge real against synthetic, and write the report",
 }
 
-PLACES = dict.fromkeys(("status", "logs", "report", "clean", "fetch"), "observing")
+PLACES = {
+    **dict.fromkeys(("status", "logs", "report", "clean", "fetch"), "observing"),
+    **dict.fromkeys(("doctor", "nodes"), "operations"),
+}
 """Verb -> module of `sarhpc.stages` that carries it out; the others are in `commands`."""
 
 EPILOG = """\
@@ -54,6 +57,8 @@ def build_parser() -> argparse.ArgumentParser:
         _add_submission(stage)
     _add_run(verbs)
     _add_observing(verbs)
+    _add_inside_jobs(verbs)
+    _add_operations(verbs)
     return parser
 
 
@@ -133,6 +138,38 @@ def _add_observing(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -
     verify = verbs.add_parser("verify", help="check every published artefact against its record")
     verify.add_argument("run")
     verify.add_argument("--deep", action="store_true", help="read every byte, not only sizes")
+
+
+def _add_operations(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    doctor = verbs.add_parser("doctor", help="what this machine and its cluster offer and lack")
+    doctor.add_argument("run", nargs="?", help="run directory, to look at the place it stands in")
+    doctor.add_argument("--profile", help="ask Slurm whether it takes the jobs of this profile")
+    doctor.add_argument("--nodes", type=int, metavar="N", help="with --profile: all-reduce between "
+                        "N nodes, as a short job")  # fmt: skip
+    doctor.add_argument("--quick", action="store_true", help="leave out what takes seconds: "
+                        "imports, GPUs, all-reduce, offline proof")  # fmt: skip
+    doctor.add_argument("--json", action="store_true", help="machine-readable")
+    doctor.add_argument("--write-profile", nargs="?", const="", metavar="FILE", help="draft a "
+                        "profile of this cluster (default slurm/profiles/CLUSTER.yaml)")  # fmt: skip
+    nodes = verbs.add_parser("nodes", help="nodes that jobs stay away from, and why")
+    nodes.add_argument("--forgive", action="append", metavar="NODE", help="take it off the list")
+    nodes.add_argument("--mark", action="append", metavar="NODE", help="put it on the list")
+    nodes.add_argument("--reason", default="marked by hand", help="with --mark: why")
+    nodes.add_argument("--hours", type=float, default=72.0, help="with --mark: how long (72)")
+    nodes.add_argument("--cluster", help="Slurm's ClusterName (default: that of this machine)")
+    nodes.add_argument("--json", action="store_true", help="machine-readable")
+
+
+def _add_inside_jobs(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Verbs of the scripts in slurm/; without a help text, so that they are not in the list."""
+    enlist = verbs.add_parser("enlist", description="inside a Slurm script: print what to source")
+    enlist.add_argument("run")
+    enlist.add_argument("stage")
+    enlist.add_argument("--requeue", choices=["scontrol", "none"], default="scontrol")
+    enlist.add_argument("--grace-s", type=float, default=300.0)
+    work = verbs.add_parser("work", description="inside a Slurm script: the part of one task")
+    work.add_argument("run")
+    work.add_argument("stage")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -181,6 +181,23 @@ def cancel_verb(arguments: argparse.Namespace) -> int:
     return cancel_jobs(open_run(Path(arguments.run)), now=arguments.now)
 
 
+def enlist_verb(arguments: argparse.Namespace) -> int:
+    """Print what the script of a Slurm job sources before its tasks start."""
+    from sarhpc.stages.enlist import enlist
+
+    run = open_run(Path(arguments.run))
+    lines = enlist(run, arguments.stage, requeue=arguments.requeue, grace_s=arguments.grace_s)
+    print(lines, end="")
+    return 0
+
+
+def work_verb(arguments: argparse.Namespace) -> int:
+    """Do the part of one task of a Slurm job."""
+    from sarhpc.stages.enlist import work_here
+
+    return work_here(open_run(Path(arguments.run)), arguments.stage)
+
+
 def verify_verb(arguments: argparse.Namespace) -> int:
     """Check every published artefact against its record; exit 4 if any disagrees."""
     from sarhpc.stages.verification import verify_run

@@ -213,9 +213,9 @@ def snapshot_code(run: RunDir) -> Path:
 
 
 def last_profile(run: RunDir) -> str | None:
-    """Profile of the newest submission, as for `--profile`; None if there never was one."""
-    records = read_submissions(run)
-    return (records[-1].profile_file or records[-1].profile) if records else None
+    """Profile of the newest submission by a verb, as for `--profile`; None if there is none."""
+    files = [record.profile_file for record in read_submissions(run) if record.profile_file]
+    return files[-1] if files else None
 
 
 def _tell(run: RunDir, record: SubmissionRecord) -> None:
