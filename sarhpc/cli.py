@@ -149,8 +149,8 @@ def _add_operations(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) 
     doctor.add_argument("--quick", action="store_true", help="leave out what takes seconds: "
                         "imports, GPUs, all-reduce, offline proof")  # fmt: skip
     doctor.add_argument("--json", action="store_true", help="machine-readable")
-    doctor.add_argument("--write-profile", nargs="?", const="", metavar="FILE", help="draft a "
-                        "profile of this cluster (default slurm/profiles/CLUSTER.yaml)")  # fmt: skip
+    doctor.add_argument("--write-profile", nargs="?", const="", metavar="FILE",
+                        help="draft a profile (default slurm/profiles/CLUSTER.yaml)")  # fmt: skip
     nodes = verbs.add_parser("nodes", help="nodes that jobs stay away from, and why")
     nodes.add_argument("--forgive", action="append", metavar="NODE", help="take it off the list")
     nodes.add_argument("--mark", action="append", metavar="NODE", help="put it on the list")

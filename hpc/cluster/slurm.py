@@ -11,7 +11,7 @@ import os
 import pwd
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from hpc.cluster.slurm_command import (
@@ -57,6 +57,7 @@ __all__ = [
     "SlurmRefusedError",
     "SlurmUnavailableError",
     "accounting",
+    "accounts",
     "cancel",
     "cluster_name",
     "expand_hosts",
@@ -68,7 +69,9 @@ __all__ = [
     "queue",
     "requeue",
     "run_command",
+    "run_step",
     "signal",
+    "test_request",
     "time_left_s",
     "update",
 ]
@@ -298,6 +301,42 @@ def _max_submit(account: str | None) -> int | None:
         return None
     found = [row[1] for row in mine] + [most for name, most in capped if name in services]
     return min((int(most) for most in found if most.isdigit()), default=None)
+
+
+def accounts() -> list[str]:
+    """The accounts this user may charge; none where the accounting does not tell."""
+    user = pwd.getpwuid(os.getuid()).pw_name
+    words = ["sacctmgr", "--noheader", "--parsable2", "show", "assoc", f"user={user}"]
+    try:
+        told = run_command([*words, "format=Account"], retries=0)
+    except (SlurmUnavailableError, SlurmRefusedError) as error:
+        _log.info("accounts not known: %s", error)
+        return []
+    return list(dict.fromkeys(told.split()))
+
+
+def test_request(options: Sequence[str]) -> None:
+    """Return if Slurm would take a job with these options of sbatch; none is submitted.
+
+    Raises:
+        SlurmRefusedError: it would not; says why.
+    """
+    run_command(["sbatch", "--test-only", *options, "--wrap=true"], retries=1)
+
+
+def run_step(words: Sequence[str], *, env: Mapping[str, str], timeout_s: float = 900.0) -> str:
+    """What a short job prints, after waiting for its turn.
+
+    Args:
+        words: options of srun, the program and its arguments.
+        env: variables of the job beside this process's own.
+        timeout_s: seconds for its turn and its work.
+
+    Raises:
+        SlurmRefusedError: it was not taken, or ended with another code than 0.
+        SlurmUnavailableError: it did not end in time, or Slurm did not answer.
+    """
+    return run_command(["srun", *words], retries=0, timeout_s=timeout_s, env=env)
 
 
 def partitions() -> list[Partition]:

@@ -12,7 +12,7 @@ import os
 import re
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from hpc.errors import HpcError, TransientError
 
@@ -50,6 +50,7 @@ def run_command(
     retries: int = RETRIES,
     timeout_s: float = 90.0,
     input_text: str | None = None,
+    env: Mapping[str, str] | None = None,
 ) -> str:
     """What the command printed; repeated with growing pauses while Slurm does not answer.
 
@@ -58,6 +59,7 @@ def run_command(
         retries: repetitions after the first try; 0 for what must not be done twice (`sbatch`).
         timeout_s: seconds after which one try is given up; above Slurm's own MessageTimeout.
         input_text: its standard input.
+        env: variables it has beside this process's own.
 
     Raises:
         SlurmMissingError: there is no such command here.
@@ -70,7 +72,7 @@ def run_command(
             pause_s = min(2.0**number, 15.0)
             _log.warning("slurm does not answer, again in %.0f s: %s", pause_s, trouble)
             time.sleep(pause_s)
-        code, printed, trouble = _try(words, timeout_s, input_text)
+        code, printed, trouble = _try(words, timeout_s, input_text, env or {})
         if code == 0:
             return printed
         if code is not None and not _TRANSIENT.search(trouble):
@@ -84,7 +86,7 @@ def run_command(
 
 
 def _try(
-    words: Sequence[str], timeout_s: float, input_text: str | None
+    words: Sequence[str], timeout_s: float, input_text: str | None, env: Mapping[str, str]
 ) -> tuple[int | None, str, str]:
     """Exit code (None: no answer in time), standard output, and the trouble in one line."""
     COUNTS[words[0]] += 1
@@ -96,7 +98,7 @@ def _try(
             errors="replace",
             check=False,
             timeout=timeout_s,
-            env=_environment(),
+            env={**_environment(), **env},
             input=input_text,
             stdin=subprocess.DEVNULL if input_text is None else None,
         )
@@ -107,7 +109,7 @@ def _try(
             f"no {words[0]} on this machine ({error.strerror}): run this where Slurm's commands "
             "are installed (a login node), or choose --executor local"
         ) from error
-    return done.returncode, done.stdout, " ".join((done.stderr or done.stdout).split())[:500]
+    return done.returncode, done.stdout, " ".join((done.stderr or done.stdout).split())[-500:]
 
 
 def _environment() -> dict[str, str]:

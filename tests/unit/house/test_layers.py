@@ -47,6 +47,7 @@ SLURM_COMMANDS = {
     "scontrol": ["hpc/cluster/slurm.py"],
     "sinfo": ["hpc/cluster/slurm.py"],
     "scancel": ["hpc/cluster/slurm.py"],
+    "srun": ["hpc/cluster/slurm.py"],
     "sbatch": ["hpc/cluster/slurm.py", "hpc/cluster/batch.py", "hpc/cluster/submit.py"],
 }
 """Slurm's command -> the only files that may call it."""

@@ -1,0 +1,257 @@
+"""The doctor: what this machine offers and lacks, each finding with what to do about it.
+
+Looks at this machine only; what Slurm says of the cluster is in `site`.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hpc.cluster.health import BAD, GOOD, check_compute, check_gpus
+from hpc.errors import HpcError
+from hpc.publish import publish_text
+
+OK, WARN, FAIL = "ok", "warn", "fail"
+
+LEAST_GB = 20.0
+LEAST_INODES = 50_000
+"""A run keeps below 5,000 files; the rest is for its shards, and for the neighbours."""
+MANY_FILES = 20_000
+SLOW_IMPORT_S = 15.0
+SLOW_PUBLISH_S = 0.2
+_COUNT_FOR_S = 10.0
+
+# Raised in the interpreter itself, where the system cannot take the network away.
+_NO_SOCKETS = """
+import sys
+def _refuse(event, words):
+    if event in ("socket.connect", "socket.getaddrinfo") and not str(words[-1]).startswith("/"):
+        raise OSError(f"asked for the network: {words[-1]}")
+sys.addaudithook(_refuse)
+"""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at."""
+
+    check: str
+    state: str
+    """`ok`, `warn` (works, but) or `fail` (work here will fail)."""
+    says: str
+    do: str = ""
+    """What to do about it; empty if nothing."""
+
+
+def guarded(check: str, look: Callable[[], Finding]) -> Finding:
+    """What `look` found, or a failure that says why it could not look."""
+    try:
+        return look()
+    except (OSError, HpcError, subprocess.SubprocessError, ValueError) as error:
+        return Finding(check, FAIL, " ".join(str(error).split())[:300])
+
+
+def look_at_python(packages: Sequence[str]) -> Iterator[Finding]:
+    """Interpreter, packages and the number of files they are."""
+    version = ".".join(map(str, sys.version_info[:3]))
+    right = sys.version_info >= (3, 11)
+    yield Finding("python", OK if right else FAIL, f"{version} in {sys.prefix}",
+                  "" if right else "use Python 3.11 or newer")  # fmt: skip
+    found = {name: _version(name) for name in packages}
+    missing = [name for name, version_ in found.items() if version_ is None]
+    if missing:
+        yield Finding("packages", FAIL, f"missing: {', '.join(missing)}", "pip install -e .")
+    else:
+        yield Finding("packages", OK, " ".join(f"{name}={v}" for name, v in found.items()))
+    files = _count_files(Path(sys.prefix))
+    many = files > MANY_FILES
+    yield Finding(
+        "files", WARN if many else OK, f"{files} files in {sys.prefix}",
+        "on a shared file system pack them into one: tools/pack_env.py" if many else "",
+    )  # fmt: skip
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _count_files(root: Path) -> int:
+    """Files below `root`; what was counted in ten seconds where they are many and slow."""
+    until, count = time.monotonic() + _COUNT_FOR_S, 0
+    for _, _, names in os.walk(root):
+        count += len(names)
+        if time.monotonic() > until:
+            break
+    return count
+
+
+def look_at_imports(modules: Sequence[str]) -> Finding:
+    """How long a fresh process takes to import `modules`."""
+    begin = time.monotonic()
+    words = [sys.executable, "-c", f"import {', '.join(modules)}"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=600)
+    took = time.monotonic() - begin
+    if done.returncode:
+        return Finding("imports", FAIL, done.stderr.strip().splitlines()[-1], "pip install -e .")
+    slow = took > SLOW_IMPORT_S
+    do = "every process of a job pays this: keep the environment on local disk" if slow else ""
+    return Finding("imports", WARN if slow else OK, f"{', '.join(modules)} in {took:.1f} s", do)
+
+
+def folders_of(environment: Mapping[str, str]) -> dict[str, Path]:
+    """Label -> folder of those worth a look that exist, each once."""
+    told = {name: environment.get(name) for name in ("HOME", "WORK", "SCRATCH", "TMPDIR")}
+    folders = {name: Path(text) for name, text in told.items() if text and Path(text).is_dir()}
+    folders["here"] = Path.cwd()
+    unique: dict[Path, str] = {}
+    for name, folder in folders.items():
+        unique.setdefault(folder.resolve(), name)
+    return {name: folder for folder, name in unique.items()}
+
+
+def look_at_folder(name: str, folder: Path) -> Finding:
+    """Bytes and inodes free, by the file system and by the quota where one can be asked."""
+    usage = os.statvfs(folder)
+    free_gb, inodes = usage.f_bavail * usage.f_frsize / 1e9, usage.f_favail
+    says = f"{folder}: {free_gb:.0f} GB and {inodes} inodes free"
+    quota = _lustre_quota(folder)
+    if quota is not None:
+        free_gb, inodes = min(free_gb, quota[0]), int(min(inodes, quota[1]))
+        says += f", by quota {quota[0]:.0f} GB and {quota[1]:.0f}"
+    tight = free_gb < LEAST_GB or (usage.f_files > 0 and inodes < LEAST_INODES)
+    return Finding(f"folder {name}", WARN if tight else OK, says,
+                   "keep data and models elsewhere, or make room" if tight else "")  # fmt: skip
+
+
+def _lustre_quota(folder: Path) -> tuple[float, float] | None:
+    """GB and inodes the user's quota leaves; None where there is none to ask."""
+    if shutil.which("lfs") is None:
+        return None
+    words = ["lfs", "quota", "-q", "-u", str(os.getuid()), str(folder)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)
+    return parse_lustre_quota(done.stdout) if done.returncode == 0 else None
+
+
+def parse_lustre_quota(text: str) -> tuple[float, float] | None:
+    """GB and inodes left in `lfs quota -q`; infinity without a limit, None if it reads otherwise.
+
+    Its columns: file system, kbytes, quota, limit, grace, files, quota, limit, grace; a star marks
+    what is over.
+    """
+    found = re.search(
+        r"(\d+)\*?\s+(\d+)\s+(\d+)\s+\S+\s+(\d+)\*?\s+(\d+)\s+(\d+)\s+\S+\s*$", text.strip()
+    )
+    if found is None:
+        return None
+    kbytes, soft_kb, hard_kb, files, soft, hard = map(int, found.groups())
+    limits_kb, limits = [n for n in (soft_kb, hard_kb) if n], [n for n in (soft, hard) if n]
+    left_kb = max(min(limits_kb) - kbytes, 0) if limits_kb else float("inf")
+    left = max(min(limits) - files, 0) if limits else float("inf")
+    return left_kb * 1024 / 1e9, left
+
+
+def look_at_publishing(folder: Path, times: int = 20) -> Finding:
+    """How long it takes to publish a small file durably in `folder`."""
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".doctor-") as name:
+        begin = time.monotonic()
+        for number in range(times):
+            publish_text(Path(name) / str(number), "doctor\n")
+        took = (time.monotonic() - begin) / times
+    slow = took > SLOW_PUBLISH_S
+    do = "use larger shards, or a faster file system for the run directory" if slow else ""
+    return Finding("publishing", WARN if slow else OK, f"{took * 1000:.0f} ms a file", do)
+
+
+def look_at_gpus(*, compute: bool) -> Iterator[Finding]:
+    """What the GPUs of this machine say, if it has any."""
+    if shutil.which("nvidia-smi") is None:
+        yield Finding("gpus", OK, "none here; stages with GPUs need nodes that have them")
+        return
+    for verdict in [check_gpus(1), *([check_compute(1)] if compute else [])]:
+        state = {GOOD: OK, BAD: FAIL}.get(verdict.verdict, WARN)
+        yield Finding(verdict.check, state, verdict.says)
+
+
+def count_gpus() -> int:
+    """GPUs that the driver shows; 0 without one."""
+    try:
+        words = ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"]
+        done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)
+    except (OSError, subprocess.TimeoutExpired):
+        return 0
+    return len(done.stdout.split()) if done.returncode == 0 else 0
+
+
+def look_at_all_reduce(backend: str, ranks: int, timeout_s: float = 180.0) -> Finding:
+    """Whether `ranks` processes on this machine add up a tensor, and how fast."""
+    with tempfile.TemporaryDirectory(prefix="doctor-") as folder:
+        words = [sys.executable, "-m", "hpc.cluster.reduce_probe", backend,
+                 f"file://{folder}/rendezvous"]  # fmt: skip
+        processes = [
+            subprocess.Popen(
+                words,
+                env={**os.environ, "RANK": str(rank), "WORLD_SIZE": str(ranks)},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            for rank in range(ranks)
+        ]
+        try:
+            ends = [process.communicate(timeout=timeout_s) for process in processes]
+        finally:
+            for process in processes:
+                process.kill()
+    if any(process.returncode for process in processes):
+        error = next(e for p, (_, e) in zip(processes, ends, strict=True) if p.returncode)
+        return Finding(f"all-reduce {backend}", FAIL, error.strip().splitlines()[-1][:300],
+                       "look at NCCL_SOCKET_IFNAME and GLOO_SOCKET_IFNAME")  # fmt: skip
+    return reduced(ends[0][0], "on this machine")
+
+
+def reduced(text: str, where: str) -> Finding:
+    """The finding in what rank 0 of the probe printed."""
+    told = json.loads(text.strip().splitlines()[-1])
+    says = f"{told['ranks']} ranks {where} met in {told['meet_s']:.1f} s, {told['gb_s']:.2f} GB/s"
+    return Finding(f"all-reduce {told['backend']}", OK, says)
+
+
+def look_offline(code: str, words: Sequence[str] = (), timeout_s: float = 600.0) -> Finding:
+    """Whether `code`, Python that loads what jobs load, runs on `words` without any network."""
+    bare = _without_network()
+    command = [*bare, sys.executable, "-c", code if bare else _NO_SOCKETS + code, *words]
+    env = {**os.environ, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+    begin = time.monotonic()
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, timeout=timeout_s, env=env
+    )
+    took = time.monotonic() - begin
+    how = "with the network taken away" if bare else "with sockets refused"
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["no word"])[-1]
+        return Finding("offline", FAIL, f"{last[:300]} ({how})",
+                       "bring the models here first: sarhpc fetch")  # fmt: skip
+    return Finding("offline", OK, f"models load {how}, {took:.0f} s")
+
+
+def _without_network() -> list[str]:
+    """Words that start a command without network; none if the system does not let this user."""
+    words = ["unshare", *([] if os.geteuid() == 0 else ["--map-root-user"]), "--net"]
+    if shutil.which("unshare") is None:
+        return []
+    tried = subprocess.run([*words, "true"], capture_output=True, check=False, timeout=30)
+    return words if tried.returncode == 0 else []

@@ -1,0 +1,151 @@
+"""A first draft of a profile, from what Slurm says of the cluster; a person finishes it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from hpc.cluster import slurm
+from hpc.cluster.slurm import Limits, NodeKind, Partition
+from hpc.errors import ConfigError
+from hpc.publish import publish_text
+
+_LONGEST_MIN = 1200
+_MEMORY_SHARE = 0.9
+"""Of a node's memory; what Slurm knows as RealMemory is not all free for jobs."""
+
+
+def write_profile(target: Path | None) -> Path:
+    """Draft the profile of this cluster and return the file written.
+
+    Args:
+        target: file to write; None for `slurm/profiles/<cluster>.yaml` below this folder.
+
+    Raises:
+        ConfigError: the file is there already, or Slurm knows no partition that is up.
+        SlurmUnavailableError: Slurm does not answer.
+    """
+    name = slurm.cluster_name() or "cluster"
+    path = target or Path("slurm") / "profiles" / f"{name}.yaml"
+    if path.exists():
+        raise ConfigError(f"{path} is there already; name another with --write-profile FILE")
+    text = draft_profile(name, slurm.limits(), slurm.partitions(), slurm.accounts())
+    publish_text(path, text)
+    return path
+
+
+def draft_profile(
+    cluster: str, limits: Limits, partitions: Sequence[Partition], accounts: Sequence[str]
+) -> str:
+    """YAML of a profile that Slurm would take, with what was chosen between in comments.
+
+    Raises:
+        ConfigError: no partition is up.
+    """
+    usable = [part for part in partitions if part.up and part.kinds]
+    if not usable:
+        raise ConfigError("Slurm shows no partition that is up; ask the site, or write by hand")
+    cpu = max(usable, key=lambda p: (p.gpus_per_node == 0, _steady(p), p.default, _nodes(p)))
+    gpu = max(usable, key=lambda p: (p.gpus_per_node > 0, _steady(p), _gpus(p), p is cpu))
+    lines = [
+        f"# Drafted from what cluster {_plain(cluster)} says of itself "
+        f"(Slurm {_plain(limits.version) or '?'}).",
+        "# Look at account, partitions, time limits and modules before you use it; then:",
+        "#   sarhpc doctor --profile THIS_FILE",
+        *[f"# {line}" for line in map(_told, usable)],
+        "executor: slurm",
+        f"cluster: {json.dumps(cluster)}",
+        f"partition: {json.dumps(cpu.name)}",
+    ]
+    has_gpus = gpu.gpus_per_node > 0
+    if has_gpus and gpu is not cpu:
+        lines.append(f"gpu_partition: {json.dumps(gpu.name)}")
+    lines += _account_lines(limits, accounts)
+    if has_gpus:
+        lines.append("gpu_syntax: gres")
+        kind = _best(gpu)
+        lines += [f"gpu_type: {json.dumps(kind.gpu_type)}"] if kind.gpu_type else []
+    lines += [
+        "requeue: scontrol  # `chain` if nodes have no scontrol, `none` if the site forbids both",
+        "grace_s: 300",
+        f"max_array: {limits.max_array_size}",
+        *([f"max_jobs: {limits.max_jobs}"] if limits.max_jobs else []),
+        'env: {HF_HUB_OFFLINE: "1", TRANSFORMERS_OFFLINE: "1"}',
+    ]
+    return "\n".join(lines + _stage_lines(cpu, gpu if has_gpus else None)) + "\n"
+
+
+def _account_lines(limits: Limits, accounts: Sequence[str]) -> list[str]:
+    if not accounts or not (limits.enforces_accounts or len(accounts) > 1):
+        return []
+    others = f"  # or {_plain(', '.join(accounts[1:]))}" if len(accounts) > 1 else ""
+    return [f"account: {json.dumps(accounts[0])}{others}"]
+
+
+def _stage_lines(cpu: Partition, gpu: Partition | None) -> list[str]:
+    node = _best(cpu)
+    one = f"{{cpus_per_task: {min(node.cpus, 8)}, mem_gb: {_memory_gb(node, min(node.cpus, 8))}"
+    lines = [f"resources: {one}, time_min: {_minutes(cpu, 240)}}}", "stages:"]
+    whole = f"cpus_per_task: {node.cpus}, mem_gb: {_memory_gb(node, node.cpus)}"
+    lines.append(f"  tile: {{{whole}, time_min: {_minutes(cpu)}}}")
+    if gpu is None:
+        return lines
+    node = _best(gpu)
+    cores = max(node.cpus // node.gpus, 1)
+    all_gpus = f"gpus_per_node: {node.gpus}, mem_gb: {_memory_gb(node, node.cpus)}"
+    one_gpu = f"gpus_per_node: 1, mem_gb: {_memory_gb(node, cores)}"
+    time = f"time_min: {_minutes(gpu)}"
+    nodes = min(2, _nodes(gpu))
+    ranks = f"nodes: {nodes}, tasks_per_node: {node.gpus}, cpus_per_task: {cores}"
+    elements = max(min(32, _gpus(gpu)), 1)
+    return [
+        *lines,
+        f"  caption: {{cpus_per_task: {node.cpus}, {all_gpus}, {time}}}",
+        f"  caption-train: {{cpus_per_task: {cores}, {one_gpu}, {time}}}",
+        f"  train: {{{ranks}, {all_gpus}, {time}}}",
+        f"  generate: {{cpus_per_task: {cores}, {one_gpu}, {time}, elements: {elements}}}",
+        f"  compare: {{cpus_per_task: {cores}, {one_gpu}, {time}}}",
+        f"  evaluate: {{cpus_per_task: {cores}, {one_gpu}, time_min: {_minutes(gpu, 240)}}}",
+    ]
+
+
+def _told(part: Partition) -> str:
+    kinds = "; ".join(
+        f"{k.count} nodes of {k.cpus} cores, {k.mem_mb // 1024} GB"
+        + (f", {k.gpus} GPUs {k.gpu_type}".rstrip() if k.gpus else "")
+        for k in part.kinds
+    )
+    limit = f"{part.max_time_s // 60} min" if part.max_time_s else "no time limit"
+    exposed = "" if _steady(part) else f", preempted ({part.preempt_mode}, {part.grace_s} s grace)"
+    return _plain(f"{part.name}: {kinds}; {limit}{exposed}")
+
+
+def _steady(part: Partition) -> bool:
+    return part.preempt_mode in (None, "OFF")
+
+
+def _nodes(part: Partition) -> int:
+    return sum(kind.count for kind in part.kinds)
+
+
+def _gpus(part: Partition) -> int:
+    return sum(kind.count * kind.gpus for kind in part.kinds)
+
+
+def _best(part: Partition) -> NodeKind:
+    return max(part.kinds, key=lambda kind: (kind.gpus * kind.count, kind.count, kind.cpus))
+
+
+def _memory_gb(node: NodeKind, cores: int) -> int:
+    """Memory that goes with so many of the node's cores, whole GB."""
+    return max(int(_MEMORY_SHARE * node.mem_mb / 1024 * cores / max(node.cpus, 1)), 1)
+
+
+def _minutes(part: Partition, most: int = _LONGEST_MIN) -> int:
+    return most if part.max_time_s is None else max(min(part.max_time_s // 60, most), 1)
+
+
+def _plain(text: str) -> str:
+    """The text on one line, so that it stays in its comment."""
+    return " ".join(text.split())
