@@ -65,9 +65,24 @@ class Chain:
 
 
 def prepare(
-    run: RunDir, links: Sequence[Link], profile: Profile, work_of: WorkOf, code: Path | None
+    run: RunDir,
+    links: Sequence[Link],
+    profile: Profile,
+    work_of: WorkOf,
+    *,
+    code: Path | None = None,
+    exclude: Sequence[str] = (),
 ) -> Chain:
-    """The jobs of the next submission, exactly as `submit` would submit them."""
+    """The jobs of the next submission, exactly as `submit` would submit them.
+
+    Args:
+        run: the run.
+        links: stages to submit, in order.
+        profile: the cluster.
+        work_of: makes the work of a stage.
+        code: the code snapshot.
+        exclude: nodes to stay away from.
+    """
     number = next_number(run)
     token = submission_token(run, number)
     counts = _elements(links, profile)
@@ -86,6 +101,7 @@ def prepare(
                     profile=profile,
                     code=code,
                     elements=elements,
+                    exclude=tuple(exclude),
                 )
                 parts.append(Part(link, batch, first, successor))
     return Chain(number, token, profile, tuple(parts))

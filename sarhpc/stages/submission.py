@@ -83,6 +83,9 @@ def print_scripts(run: RunDir, stages: Sequence[Stage], profile: Profile, *, for
     from hpc.cluster.batch import script_text
 
     course = plot(run, stages, profile, queued_jobs(run))
+    if not course.links:
+        print("nothing to submit: all of it is in the queue", file=sys.stderr)
+        return
     for part in prepared(run, course, profile, force=force).parts:
         needs = [need for need in part.link.needs if not run.ledger(need).sealed]
         after = f" after {', '.join(needs)}" if needs else ""
@@ -180,7 +183,17 @@ def prepared(run: RunDir, course: Course, profile: Profile, *, force: bool) -> C
     links = course.links
     if any(link.resources.elements > 1 for link in links):
         profile = _within_limits(profile)
-    return prepare(run, links, profile, work_of, snapshot_code(run))
+    exclude = _bad_nodes(max(link.resources.nodes for link in links))
+    return prepare(run, links, profile, work_of, code=snapshot_code(run), exclude=exclude)
+
+
+def _bad_nodes(keep: int) -> Sequence[str]:
+    """Nodes to stay away from, as long as `keep` are left."""
+    from hpc.cluster import slurm
+    from hpc.cluster.bad_nodes import nodes_to_exclude
+
+    cluster = slurm.cluster_name() if slurm.is_available() else None
+    return nodes_to_exclude(cluster, keep) if cluster else ()
 
 
 def _within_limits(profile: Profile) -> Profile:

@@ -290,3 +290,18 @@ def test_the_kept_script_can_be_submitted_by_hand(
     )  # fmt: skip
     assert ended.returncode == 0, ended.stderr
     assert sys.executable in script.read_text()
+
+
+def test_jobs_stay_away_from_nodes_that_are_marked_bad(
+    tmp_path: Path, cluster: MiniSlurm, model: Path
+) -> None:
+    state = {"SARHPC_STATE": str(tmp_path / "state")}
+    marked = sarhpc(cluster, "nodes", "--mark", "n3", "--reason", "ECC errors", env=state)
+    assert marked.returncode == 0, marked.stderr
+    run = tiny_run(tmp_path / "wary", model)
+    profile = write_profile(tmp_path, NEVER)
+    assert sarhpc(cluster, "run", run.root, "--profile", profile, env=state).returncode == 0
+    [record] = read_submissions(run)
+    for job in record.jobs:
+        shown = cluster.run("scontrol", "show", "job", job.job_id).stdout
+        assert "ExcNodeList=n3\n" in shown
