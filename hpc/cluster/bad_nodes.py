@@ -6,15 +6,17 @@ for each node needs no lock: jobs that find the same node bad at once write the 
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import json
 import logging
 import os
-from collections.abc import Collection, Sequence
+import signal
+from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from hpc.errors import ConfigError
+from hpc.errors import ConfigError, HpcError
 from hpc.publish import publish_json
 
 SCHEMA = "sarhpc.bad_node/1"
@@ -97,14 +99,21 @@ class BadNodeList:
         Slurm refuses a whole submission that names a node it does not know, so only `existing`
         ones are named. Where too many are bad something else is, and the oldest are let go.
         """
-        spare = max(min(len(existing) // 2, len(existing) - keep), 0)
-        names = [bad.node for bad in self.standing() if bad.node in existing]
+        names = self._known(existing)
+        spare = _spare(existing, keep)
         if len(names) > spare:
             _log.warning(
                 "%d of %d nodes are marked bad, %d are left out; look with `sarhpc nodes`",
                 len(names), len(existing), spare,
             )  # fmt: skip
         return sorted(names[:spare])
+
+    def too_many(self, existing: Collection[str], keep: int = 1) -> bool:
+        """Whether more of the `existing` nodes are marked than can be left out."""
+        return len(self._known(existing)) > _spare(existing, keep)
+
+    def _known(self, existing: Collection[str]) -> list[str]:
+        return [bad.node for bad in self.standing() if bad.node in existing]
 
     def _file(self, node: str) -> Path:
         return self.directory / f"{node}.json"
@@ -124,14 +133,61 @@ def state_directory() -> Path:
     return (Path(base) if base else Path.home() / ".local" / "state") / "sarhpc"
 
 
-def nodes_to_exclude(cluster: str, keep: int = 1) -> Sequence[str]:
-    """Names for `--exclude` of a submission to `cluster`; asks Slurm only if any node is bad."""
+def nodes_to_exclude(cluster: str | None = None, keep: int = 1) -> tuple[str, ...]:
+    """Names for `--exclude` of a job on `cluster`; Slurm is asked only if any node is bad.
+
+    Args:
+        cluster: Slurm's ClusterName; None for that of this machine.
+        keep: nodes that must be left.
+
+    Raises:
+        SlurmUnavailableError: Slurm does not answer.
+    """
     from hpc.cluster import slurm
 
-    listed = BadNodeList(cluster)
-    if not listed.standing():
+    if not (state_directory() / "bad_nodes").is_dir():
         return ()
-    return tuple(listed.excluded({node.name for node in slurm.nodes()}, keep))
+    name = cluster or slurm.cluster_name()
+    if name is None or not BadNodeList(name).standing():
+        return ()
+    return tuple(BadNodeList(name).excluded({node.name for node in slurm.nodes()}, keep))
+
+
+def requeue_elsewhere(job_id: str) -> None:
+    """Requeue a job, away from the nodes that are marked bad.
+
+    Raises:
+        SlurmMissingError: no `scontrol` on this node.
+        SlurmUnavailableError: the controller did not answer.
+        SlurmRefusedError: the job may not be requeued, or is unknown.
+    """
+    from hpc.cluster import slurm
+
+    try:
+        away = nodes_to_exclude()
+    except HpcError as error:
+        _log.warning("requeued without looking at the bad nodes: %s", error)
+        away = ()
+    with _deaf_to(signal.SIGTERM) if away else contextlib.nullcontext():
+        slurm.requeue(job_id)
+        if away:
+            # Slurm changes a job's nodes only while it waits, so this cannot come first.
+            slurm.update(job_id, ExcNodeList=",".join(away))
+
+
+@contextlib.contextmanager
+def _deaf_to(number: signal.Signals) -> Iterator[None]:
+    """Hold a signal back, from children too: Slurm ends a requeued job with it at once."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {number})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _spare(existing: Collection[str], keep: int) -> int:
+    """How many nodes can be left out."""
+    return max(min(len(existing) // 2, len(existing) - keep), 0)
 
 
 def _read(path: Path) -> BadNode | None:

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hpc.cluster.bad_nodes import EXPIRY_H, BadNodeList
-from hpc.errors import HpcError, TransientError
+from hpc.errors import HpcError, IncompleteError, TransientError
 from hpc.publish import publish_text
 
 GOOD, DOUBTFUL, BAD = "good", "doubtful", "bad"
@@ -48,6 +48,10 @@ _log = logging.getLogger(__name__)
 
 class BadNodeError(TransientError):
     """This node is not fit for the work; the same job may do well on another."""
+
+
+class TooManyBadNodesError(IncompleteError):
+    """Most nodes fail the preflight: the trouble is not theirs."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +98,7 @@ def preflight(needs: Needs) -> list[Verdict]:
         checks.append(("cores", lambda: check_cores(needs.cpus)))
     if needs.gpus:
         checks.append(("gpus", lambda: check_gpus(needs.gpus)))
-        if needs.compute:
+        if needs.compute and shutil.which("nvidia-smi"):
             checks.append(("compute", lambda: check_compute(needs.gpus)))
     return [_judged(name, check) for name, check in checks]
 
@@ -108,6 +112,7 @@ def require_fit_node(needs: Needs, listed: BadNodeList | None = None) -> list[Ve
 
     Raises:
         BadNodeError: a verdict is `bad`; says which, and how the node is forgiven.
+        TooManyBadNodesError: so many nodes are bad that going elsewhere does not help.
     """
     verdicts = preflight(needs)
     node = node_name()
@@ -123,12 +128,29 @@ def require_fit_node(needs: Needs, listed: BadNodeList | None = None) -> list[Ve
     reason = "; ".join(f"{verdict.check}: {verdict.says}" for verdict in bad)
     if listed is not None:
         passing = all(verdict.check == "scratch" for verdict in bad)
-        hours = SCRATCH_EXPIRY_H if passing else EXPIRY_H
-        listed.mark(node, reason, job=os.environ.get("SLURM_JOB_ID"), hours=hours)
+        _put_down(listed, node, reason, SCRATCH_EXPIRY_H if passing else EXPIRY_H)
     raise BadNodeError(
         f"node {node} is not fit: {reason}. `sarhpc nodes` lists it; "
         f"`sarhpc nodes --forgive {node}` lets jobs back."
     )
+
+
+def _put_down(listed: BadNodeList, node: str, reason: str, hours: float) -> None:
+    from hpc.cluster import slurm
+
+    job = os.environ.get("SLURM_JOB_ID")
+    listed.mark(node, reason, job=job, hours=hours)
+    try:
+        existing = {known.name for known in slurm.nodes()} if job else set()
+    except HpcError as error:
+        _log.warning("how many nodes are left is not known: %s", error)
+        return
+    if existing and listed.too_many(existing):
+        raise TooManyBadNodesError(
+            f"node {node} is not fit: {reason}. More than half of the cluster is marked so, "
+            "which no requeue cures: look at `sarhpc nodes` and at what they have in common, "
+            "then `sarhpc nodes --forgive NODE` and `sarhpc resume RUN`."
+        )
 
 
 def node_name() -> str:
@@ -189,6 +211,8 @@ def check_cores(asked: int) -> Verdict:
 
 def check_gpus(asked: int) -> Verdict:
     """Whether the driver shows the GPUs, without memory errors, cool and free."""
+    if shutil.which("nvidia-smi") is None:
+        return Verdict("gpus", DOUBTFUL, "no nvidia-smi here, so nobody has looked at the GPUs")
     try:
         found = _ask_driver(_GPU_FIELDS)
     except (OSError, subprocess.SubprocessError) as error:
