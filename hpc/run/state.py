@@ -49,6 +49,8 @@ class StageState:
     """Seconds of work left at that rate."""
     alive_s: float | None = None
     """Age of the newest sign of life of the live work, s."""
+    pulse_s: float | None = None
+    """Usual time between two signs of progress, s; None while unknown."""
     checkpoint: str | None = None
     """Name of the newest checkpoint."""
     checkpoint_s: float | None = None
@@ -71,6 +73,7 @@ def stage_state(run: RunDir, stage: Stage, clock: float | None = None) -> StageS
     holder = _live_one(leases)
     course = stage.course(run) if stage.course is not None else None
     pace = _pace(attempts, done, planned, course, clock) if holder else (None, None)
+    beats = _heartbeats(directory, attempts)
     records = ledger.records().values() if done <= READ_AT_A_GLANCE else None
     found = newest_checkpoint(directory)
     return StageState(
@@ -85,7 +88,8 @@ def stage_state(run: RunDir, stage: Stage, clock: float | None = None) -> StageS
         _trouble(directory, attempts),
         starts,
         *pace,
-        alive_s=_age(_signs_of_life(directory, leases), clock) if holder else None,
+        alive_s=_age(beats or leases, clock) if holder else None,
+        pulse_s=_pulse(beats) if holder else None,
         checkpoint=found.name if found else None,
         checkpoint_s=_age([found] if found else [], clock),
         course=course,
@@ -174,20 +178,34 @@ def _live_one(leases: Sequence[Path]) -> str | None:
     return next((holder for path in leases if (holder := live_holder(path))), None)
 
 
-def _signs_of_life(directory: Path, leases: Sequence[Path]) -> list[Path]:
-    """Heartbeats of the work itself; without any, the leases, which a thread keeps fresh."""
-    return list((directory / "heartbeat").glob("*")) or list(leases)
+def _heartbeats(directory: Path, attempts: Sequence[Mapping[str, Any]]) -> list[Path]:
+    """Heartbeat files of the live attempt; their times are those of its last progress.
+
+    Before its first progress there are none, and the lease, which a thread keeps fresh, stands in.
+    """
+    begun = [seconds_of(row["started"]) for row in attempts if "from" in row]
+    since = max(begun, default=0.0)
+    return [path for path in (directory / "heartbeat").glob("[er]*.json") if _time(path) >= since]
+
+
+def _pulse(beats: Sequence[Path]) -> float | None:
+    """Usual time between two signs of progress as the newest heartbeat tells it, s."""
+    row = last_row(max(beats, key=_time)) if beats else None
+    return row.get("seconds") if row else None
+
+
+def _time(path: Path) -> float:
+    """Time of the last change, s since the epoch; 0 when the file is gone."""
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
 
 
 def _age(paths: Iterable[Path], clock: float) -> float | None:
     """Age of the newest of `paths`, s; None without any."""
-    times = []
-    for path in paths:
-        try:
-            times.append(path.stat().st_mtime)
-        except FileNotFoundError:
-            continue
-    return max(clock - max(times), 0.0) if times else None
+    newest = max(map(_time, paths), default=0.0)
+    return max(clock - newest, 0.0) if newest else None
 
 
 def newest_checkpoint(directory: Path) -> Path | None:

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 STALLED_S = 600.0
 """A running job without a sign of life for this long is called STALLED."""
+STALLED_PULSES = 5.0
+"""Where signs of progress are rare, so many times their usual distance."""
 WORKING = ("RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "SIGNALING", "STAGE_OUT")
 STUCK = ("DependencyNeverSatisfied", "JobHeldUser", "JobHeldAdmin", "BadConstraints",
          "PartitionDown", "PartitionInactive", "PartitionTimeLimit", "PartitionNodeLimit",
@@ -262,7 +264,8 @@ def _live_state(disk: StageState, queue: Queue, *, again: bool) -> str:
     """State of a stage with jobs in the queue; `again`: only successors of ended ones wait."""
     if queue.working:
         silent = disk.alive_s if disk.alive_s is not None else queue.elapsed_s
-        return "STALLED" if silent is not None and silent > STALLED_S else "RUNNING"
+        limit = max(STALLED_S, STALLED_PULSES * (disk.pulse_s or 0.0))
+        return "STALLED" if silent is not None and silent > limit else "RUNNING"
     if disk.holder:
         return "RUNNING"
     if queue.reasons and all(is_stuck(reason) for reason in queue.reasons):

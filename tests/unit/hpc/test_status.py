@@ -137,17 +137,32 @@ def test_a_waiting_successor_is_another_start(run: RunDir) -> None:
 
 def test_a_stage_whose_work_is_silent_is_stalled(run: RunDir) -> None:
     submitted(run, ("tile", "11"))
-    beat = run.stage("tile") / "heartbeat" / "0"
+    beat = run.stage("tile") / "heartbeat" / "r00000.json"
     beat.parent.mkdir(parents=True)
     lease = run.stage("tile") / ".lease.json"
     lease.write_text(json.dumps({"host": "n1", "pid": 1, "born": 0.0}))
-    beat.touch()
+    beat.write_text('{"seconds": 2.0}')
     slurm = Slurm([queued("11", elapsed_s=90_000)])
     assert states(run_status(run, STAGES, slurm))[0] == "RUNNING"
     os.utime(beat, (time.time() - 2 * STALLED_S,) * 2)
     status = run_status(run, STAGES, slurm)
     assert status.stages[0].state == "STALLED", "the lease is fresh, the work is not"
     assert "scancel 11" in str(status.stages[0].says)
+    beat.write_text(json.dumps({"seconds": STALLED_S}))
+    os.utime(beat, (time.time() - 2 * STALLED_S,) * 2)
+    assert states(run_status(run, STAGES, slurm))[0] == "RUNNING", "its shards take that long"
+
+
+def test_the_heartbeat_of_a_dead_attempt_says_nothing_of_the_next(run: RunDir) -> None:
+    submitted(run, ("tile", "11"))
+    beat = run.stage("tile") / "heartbeat" / "r00000.json"
+    beat.parent.mkdir(parents=True)
+    beat.write_text("{}")
+    os.utime(beat, (time.time() - 2 * STALLED_S,) * 2)
+    begin_attempt(run.stage("tile"), 0)
+    lease = run.stage("tile") / ".lease.json"
+    lease.write_text(json.dumps({"host": "n1", "pid": 1, "born": 0.0}))
+    assert states(run_status(run, STAGES, Slurm([queued("11")])))[0] == "RUNNING"
 
 
 def test_how_a_job_ended_comes_from_accounting_when_the_disk_is_silent(run: RunDir) -> None:
