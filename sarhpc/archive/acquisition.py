@@ -106,6 +106,7 @@ def declared_properties(declared: Declaration) -> dict[str, Any]:
         "sarhpc:range_direction": declared.range_direction,
         "sarhpc:quantity": declared.quantity,
         "sarhpc:geometry": declared.geometry,
+        "sarhpc:flight_line": declared.flight_line,
         "sarhpc:band_index": declared.band_index,
         "sarhpc:spacing_m": declared.spacing_m,
         "sarhpc:scale": declared.scale,

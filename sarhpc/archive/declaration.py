@@ -65,6 +65,8 @@ class Declaration:
     """Incidence angle at the scene centre, degrees."""
     look_side: str | None = None
     """`left` or `right` of the flight direction."""
+    flight_line: str | None = None
+    """Name of the flight line or orbit; scenes of one line can be kept in one split."""
     looks: float | None = None
     """Equivalent number of looks."""
     datetime: str | None = None

@@ -20,6 +20,14 @@ class SplitConfig:
     """Tiles closer than this to a cell of another split are dropped, metres. Null takes half the
     diagonal of a tile, which keeps tiles of different splits a whole diagonal apart."""
 
+    by: str = "cell"
+    """What goes to one split as a whole: `cell`, a coarse cell of the Earth; `line`, all scenes of
+    a flight line together with all others that come within the buffer of them, however far that
+    reaches; `cell+line`, the tiles whose cell and flight line fall into the same split."""
+
+    line_property: str = "sarhpc:flight_line"
+    """Property that names a scene's flight line (or orbit); a scene without it is its own line."""
+
     seed: int = 0
     """Seed of the assignment of cells."""
 
@@ -105,6 +113,10 @@ class TileConfig:
 
     write_complex: bool = False
     """Add `sar.npy`, the calibrated complex tile, where the scene is complex."""
+
+    fingerprints: bool = False
+    """Add `content_digest` and `ground_hash` to the metadata, by which exact copies and the same
+    ground under other speckle are found."""
 
     shard_samples: int = 256
     """Tiles planned per shard."""

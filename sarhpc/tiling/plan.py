@@ -5,10 +5,12 @@ from __future__ import annotations
 import functools
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
+
+import numpy as np
 
 from hpc.errors import ConfigError
 from sarhpc.archive.readers import open_sar
@@ -24,8 +26,17 @@ from sarhpc.tiling.grid import (
     scene_frame,
     tile_grid,
 )
+from sarhpc.tiling.lines import line_groups, line_of, reflown
+from sarhpc.tiling.proof import split_proof
 from sarhpc.tiling.radiometry import MASTERS, MODES
-from sarhpc.tiling.split import SPLITS, check_split, footprint_split, split_buffer_m, split_of
+from sarhpc.tiling.split import (
+    SPLITS,
+    cells_near,
+    check_split,
+    footprint_split,
+    split_buffer_m,
+    split_of,
+)
 from sarhpc.tiling.survey import SceneConstants, survey_scene
 
 log = logging.getLogger(__name__)
@@ -49,6 +60,10 @@ class ScenePlan:
     """Reason for which the whole scene takes no part, one of SCENE_REASONS."""
     detail: str = ""
     """What was found, where, and what to do, for a rejected scene."""
+    line: str = ""
+    """Flight line of the scene."""
+    cells: dict[str, str] = field(default_factory=dict)
+    """Split by cell of the Earth (or group of scenes) that the kept tiles come near."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +76,10 @@ class TilePlan:
     """Scene id -> `reason: what was found and what to do`."""
     counts: dict[str, int] = field(default_factory=dict)
     """`scenes`, `scenes_rejected`, `tiles`, `tiles_train` ..., `tiles_dropped_split_buffer` ..."""
+    proof: dict[str, Any] = field(default_factory=dict)
+    """Proof that no ground lies in two splits; see `split_proof`."""
+    reflown: list[tuple[str, str]] = field(default_factory=list)
+    """Pairs of scenes that see common ground, by the bounding boxes of their items."""
 
 
 def plan_tiles(
@@ -93,8 +112,10 @@ def plan_scenes(
         ConfigError: the configuration contradicts itself.
     """
     check_config(cfg)
-    plan_one = functools.partial(plan_scene, cfg=cfg, opener=opener)
-    plans = sorted(scatter(plan_one, scenes), key=lambda plan: plan.scene_id)
+    listed = list(scenes)
+    groups = line_groups(listed, cfg.split, line_buffer_m(cfg)) if cfg.split.by == "line" else None
+    plan_one = functools.partial(plan_scene, cfg=cfg, opener=opener, groups=groups)
+    plans = sorted(scatter(plan_one, listed), key=lambda plan: plan.scene_id)
     shards = [shard for plan in plans for shard in _shards(plan, cfg.shard_samples)]
     planned = sum(len(shard["tiles"]) for shard in shards)
     shards = _truncate(shards, cfg.max_tiles)
@@ -105,6 +126,21 @@ def plan_scenes(
         shards=shards,
         rejected={p.scene_id: f"{p.rejected}: {p.detail}" for p in plans if p.rejected},
         counts=_counts(plans, shards, planned),
+        proof=_proof(plans, cfg),
+        reflown=reflown(listed),
+    )
+
+
+def _proof(plans: Sequence[ScenePlan], cfg: TileConfig) -> dict[str, Any]:
+    """The proof over all planned scenes."""
+    known = cfg.pixel_m is not None or cfg.split.buffer_m is not None
+    return split_proof(
+        (pair for plan in plans for pair in plan.cells.items()),
+        ((plan.line, split) for plan in plans for split in plan.tiles),
+        by=cfg.split.by,
+        cell_m=cfg.split.cell_m,
+        # Without a common spacing every scene has a buffer of its own, half its tile's diagonal.
+        buffer_m=split_buffer_m(cfg, cfg.pixel_m or 0.0) if known else None,
     )
 
 
@@ -142,16 +178,26 @@ def _check_radiometry(cfg: TileConfig) -> None:
         raise ConfigError(f"tile.log1p_range {cfg.log1p_range}: no sigma0 lies below 0")
 
 
-def plan_scene(scene: Scene, cfg: TileConfig, opener: Opener = open_sar) -> ScenePlan:
-    """The plan of one scene; trouble with the scene is its reject reason, not an exception."""
+def plan_scene(
+    scene: Scene,
+    cfg: TileConfig,
+    opener: Opener = open_sar,
+    groups: Mapping[str, str] | None = None,
+) -> ScenePlan:
+    """The plan of one scene; trouble with the scene is its reject reason, not an exception.
+
+    `groups` names the group of every scene that goes to one split as a whole (`split.by=line`).
+    """
     try:
         with reading(f"scene {scene.id}"), closing(opener(scene)) as reader:
-            return _plan_open_scene(scene, reader, cfg)
+            return _plan_open_scene(scene, reader, cfg, groups)
     except DamagedError as error:
         return ScenePlan(scene.id, rejected="unreadable", detail=str(error))
 
 
-def _plan_open_scene(scene: Scene, reader: SarReader, cfg: TileConfig) -> ScenePlan:
+def _plan_open_scene(
+    scene: Scene, reader: SarReader, cfg: TileConfig, groups: Mapping[str, str] | None
+) -> ScenePlan:
     frame = scene_frame(reader.header, cfg.pixel_m)
     grid = tile_grid(frame, cfg)
     refusal = _refusal(scene, reader.header, frame, grid, cfg)
@@ -162,7 +208,7 @@ def _plan_open_scene(scene: Scene, reader: SarReader, cfg: TileConfig) -> SceneP
         return ScenePlan(scene.id, rejected="nodata", detail="no valid pixel; remove the scene")
     if not constants.normalisation.top > 0:
         return ScenePlan(scene.id, rejected="no_signal", detail="all zero; remove the scene")
-    return _split_tiles(scene, frame, grid, constants, cfg)
+    return _split_tiles(scene, frame, grid, constants, cfg, groups)
 
 
 def _refusal(
@@ -189,21 +235,70 @@ def _refusal(
 
 
 def _split_tiles(
-    scene: Scene, frame: SceneFrame, grid: TileGrid, constants: SceneConstants, cfg: TileConfig
+    scene: Scene,
+    frame: SceneFrame,
+    grid: TileGrid,
+    constants: SceneConstants,
+    cfg: TileConfig,
+    groups: Mapping[str, str] | None,
 ) -> ScenePlan:
     tiles = list(grid.tiles())
-    splits = tile_splits(scene.id, frame, grid, tiles, cfg)
-    kept: dict[str, list[TileIndex]] = {name: [] for name in SPLITS}
-    for tile, split in zip(tiles, splits, strict=True):
-        if split is not None:
-            kept[split].append(tile)
-    dropped = splits.count(None)
+    line = line_of(scene, cfg.split)
+    cells: dict[str, str] = {}
+    dropped: Counter[str] = Counter()
+    if groups is not None:
+        group = groups[scene.id]
+        whole = split_of(group, cfg.split)
+        kept, cells = {whole: tiles}, {group: whole}
+    else:
+        splits = tile_splits(scene.id, frame, grid, tiles, cfg)
+        wanted = split_of(line, cfg.split) if cfg.split.by == "cell+line" else None
+        kept = {name: [] for name in SPLITS}
+        for tile, split in zip(tiles, splits, strict=True):
+            if split is None:
+                dropped["split_buffer"] += 1
+            elif wanted not in (None, split):
+                dropped["split_line"] += 1
+            else:
+                kept[split].append(tile)
+        for split, chosen in kept.items():
+            near = _cells_of(scene.id, frame, grid, chosen, cfg)
+            cells |= dict.fromkeys(near, split)
     return ScenePlan(
         scene_id=scene.id,
         tiles={name: chosen for name, chosen in kept.items() if chosen},
         constants=constants.to_json(),
-        dropped={"split_buffer": dropped} if dropped else {},
+        dropped=dict(dropped),
+        line=line,
+        cells=cells,
     )
+
+
+def _cells_of(
+    scene_id: str, frame: SceneFrame, grid: TileGrid, tiles: Sequence[TileIndex], cfg: TileConfig
+) -> set[str]:
+    """Cells that tiles and their buffers touch; a scene without CRS is a cell of its own."""
+    outlines = tile_footprints(frame, grid, tiles) if tiles else np.empty((0, 17, 2))
+    if outlines is None:
+        return {f"scene:{scene_id}"}
+    buffer_m = split_buffer_m(cfg, max(frame.pixel_m))
+    return {
+        cell for outline in outlines for cell in cells_near(outline, buffer_m, cfg.split.cell_m)
+    }
+
+
+def line_buffer_m(cfg: TileConfig) -> float:
+    """Distance within which scenes of different flight lines go to one split, metres.
+
+    Raises:
+        ConfigError: it follows from a spacing that is only known scene by scene.
+    """
+    if cfg.split.buffer_m is None and cfg.pixel_m is None:
+        raise ConfigError(
+            "split.by=line with tile.pixel_m=null cannot know how far scenes must be apart; set "
+            "split.buffer_m, in metres"
+        )
+    return split_buffer_m(cfg, cfg.pixel_m or 0.0)
 
 
 def tile_splits(

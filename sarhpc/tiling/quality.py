@@ -20,7 +20,7 @@ TILE_REASONS = (
 )
 """Reasons for which a planned tile is rejected, as counted in the ledger."""
 
-PLAN_REASONS = ("split_buffer",)
+PLAN_REASONS = ("split_buffer", "split_line")
 """Reasons for which a tile of a good scene is not planned."""
 
 SCENE_REASONS = (

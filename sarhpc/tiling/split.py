@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -18,6 +19,7 @@ from hpc.errors import ConfigError
 from sarhpc.tiling.config import SplitConfig, TileConfig
 
 SPLITS = ("train", "val", "test")
+SPLIT_BY = ("cell", "line", "cell+line")
 
 _METRES_PER_DEGREE = 111_320.0
 _EDGE_DEGREES = 1e-6
@@ -45,6 +47,8 @@ def check_split(cfg: SplitConfig) -> None:
     shares = cfg.fractions
     if len(shares) != len(SPLITS) or min(shares) < 0 or abs(sum(shares) - 1) > 1e-6:
         raise ConfigError(f"split.fractions {shares}: give train, val and test, summing to 1")
+    if cfg.by not in SPLIT_BY:
+        raise ConfigError(f"split.by {cfg.by!r}: one of {', '.join(SPLIT_BY)}")
     if not cfg.cell_m > 0:
         raise ConfigError(f"split.cell_m {cfg.cell_m}: give the side of a cell in metres")
 
@@ -60,11 +64,11 @@ def footprint_split(outline: NDArray[np.float64], buffer_m: float, cfg: SplitCon
     """The one split of all cells that an outline (N, 2) in degrees comes near; None if several."""
     if 1 in cfg.fractions:
         return split_of("", cfg)
-    splits = {split_of(cell, cfg) for cell in _cells_near(outline, buffer_m, cfg.cell_m)}
+    splits = {split_of(cell, cfg) for cell in cells_near(outline, buffer_m, cfg.cell_m)}
     return splits.pop() if len(splits) == 1 else None
 
 
-def _cells_near(outline: NDArray[np.float64], buffer_m: float, cell_m: float) -> Iterator[str]:
+def cells_near(outline: NDArray[np.float64], buffer_m: float, cell_m: float) -> Iterator[str]:
     """Names of the cells that the buffered bounding box of an outline touches.
 
     A row of cells is a band of latitude, divided into a whole number of columns of nearly
@@ -101,6 +105,32 @@ def _box_overlaps(tiles: list[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
         return
     boxes = np.array([_box(tile["footprint"]) for tile in tiles])
     splits = np.array([tile["split"] for tile in tiles])
+    for members in _neighbourhoods(boxes):
+        if len(set(splits[members])) > 1:
+            for index, other in _meeting(boxes[members], splits[members]):
+                yield tiles[members[index]]["key"], tiles[members[other]]["key"]
+
+
+def _neighbourhoods(boxes: NDArray[np.float64]) -> Iterator[NDArray[np.intp]]:
+    """Indices of the boxes (N, 4) that touch the same square; squares are as large as a box.
+
+    Two boxes that intersect share a square, so comparing within squares misses none, and the work
+    grows with the number of tiles and not with its square.
+    """
+    side = max(float((boxes[:, 2:] - boxes[:, :2]).max()), 1e-9)
+    columns = max(math.floor(360 / side), 1)
+    squares: dict[tuple[int, int], list[int]] = defaultdict(list)
+    for index, (west, south, east, north) in enumerate(boxes):
+        for row in range(math.floor(south / side), math.floor(north / side) + 1):
+            span = range(math.floor(west / 360 * columns), math.floor(east / 360 * columns) + 1)
+            for col in {col % columns for col in span}:
+                squares[row, col].append(index)
+    for members in squares.values():
+        yield np.array(members)
+
+
+def _meeting(boxes: NDArray[np.float64], splits: NDArray[np.str_]) -> Iterator[tuple[int, int]]:
+    """Pairs of boxes (N, 4) of different splits that intersect."""
     for index, (west, south, east, north) in enumerate(boxes):
         rest = boxes[index + 1 :]
         turns = np.round((rest[:, 0] - west) / 360) * 360
@@ -112,7 +142,7 @@ def _box_overlaps(tiles: list[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
             & (splits[index + 1 :] != splits[index])
         )
         for other in np.flatnonzero(hit):
-            yield tiles[index]["key"], tiles[index + 1 + int(other)]["key"]
+            yield index, index + 1 + int(other)
 
 
 def _box(footprint: list[list[float]]) -> tuple[float, float, float, float]:

@@ -21,6 +21,7 @@ from sarhpc.tiling.block import Block, read_block
 from sarhpc.tiling.config import TileConfig
 from sarhpc.tiling.damage import DamagedError, reading
 from sarhpc.tiling.grid import TileGrid, TileIndex, scene_frame, tile_grid
+from sarhpc.tiling.likeness import content_digest, ground_hash
 from sarhpc.tiling.metadata import OpenScene, scene_metadata, tile_metadata
 from sarhpc.tiling.pairing import (
     Companions,
@@ -184,6 +185,11 @@ class _Cutter:
             members["landcover.npy"] = encode_array(land_cover)
             truth = tile_truth(self.companions, land_cover, *place)
             meta |= {} if truth is None else {"truth": truth}
+        if self.cfg.fingerprints:
+            meta |= {
+                "content_digest": content_digest(amplitude, valid),
+                "ground_hash": ground_hash(amplitude, valid),
+            }
         members["meta.json"] = encode_json(meta)
         return Sample(key, members)
 
