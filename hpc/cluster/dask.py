@@ -123,6 +123,19 @@ def lend_workers(
     return True
 
 
+def worker_stacks(client: Client, within_s: float = 10.0) -> str:
+    """Stacks of what the workers of `client` run now, or why they cannot be had."""
+    try:
+        stacks = client.sync(client.scheduler.call_stack, keys=None, callback_timeout=within_s)
+    except (OSError, TimeoutError) as error:
+        return f"the workers do not answer: {error!r}"
+    return "\n".join(
+        f"worker {address} task {task}:\n{''.join(frames)}"
+        for address, tasks in stacks.items()
+        for task, frames in tasks.items()
+    )
+
+
 def node_address(node: str) -> str:
     """Address of this node that its neighbours reach.
 

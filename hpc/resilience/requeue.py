@@ -29,7 +29,7 @@ from hpc.errors import (
     StopRequestedError,
     VerificationError,
 )
-from hpc.run.attempts import crash_loop, read_attempts, rows_of_element
+from hpc.run.attempts import HANG, crash_loop, read_attempts, rows_of_element
 
 log = logging.getLogger(__name__)
 
@@ -64,12 +64,12 @@ class Comeback:
         Raises:
             TransientError: Slurm does not answer, after retries; `resume` starts the job again.
         """
-        from hpc.cluster import slurm
+        from hpc.cluster.bad_nodes import requeue_elsewhere
 
         if self.possible and self.job_id is not None:
             log.info("requeue job=%s: %s", self.job_id, why)
             sys.stderr.flush()
-            slurm.requeue(self.job_id)
+            requeue_elsewhere(self.job_id)
         elif self.mode == "chain":
             log.info("the successor of job=%s goes on: %s", self.job_id, why)
         else:
@@ -134,8 +134,9 @@ def last_resort(comeback: Comeback, ends: float | None) -> Iterator[None]:
 def afterword(directory: Path) -> str | None:
     """Why the job whose step has failed is to be queued again, asked by its own script.
 
-    Only if its attempt at the stage in `directory` left no last word: then no rank lived to decide.
-    Whatever else stands in `attempts.jsonl` was decided by rank 0.
+    Only if its attempt at the stage in `directory` left no last word, as then no rank lived to
+    decide, or if its last word is a watchdog's, which cannot ask. Whatever else stands in
+    `attempts.jsonl` was decided by rank 0.
     """
     here = current_allocation()
     rows = read_attempts(directory)
@@ -143,12 +144,14 @@ def afterword(directory: Path) -> str | None:
     if here.job_id is None or not mine or mine[-1].get("restart", 0) != here.restart:
         return None
     number, element = mine[-1]["attempt"], mine[-1].get("element")
-    if any("to" in row for row in rows_of_element(rows, element) if row["attempt"] == number):
+    of_it = [row for row in rows_of_element(rows, element) if row["attempt"] == number]
+    ends = [row for row in of_it if "to" in row]
+    if ends and ends[-1].get("stop") != HANG:
         return None
     if (loop := crash_loop(directory, element, killed=number)) is not None:
         log.error("not requeued: %s", loop)
         return None
-    return f"attempt {number} at {directory} was killed"
+    return ends[-1]["reason"] if ends else f"attempt {number} at {directory} was killed"
 
 
 def main(words: Sequence[str] | None = None) -> int:

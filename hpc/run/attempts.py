@@ -18,6 +18,8 @@ SIGNALLED = 128
 """Exit codes from here on name the signal that ended the attempt."""
 KILLED = SIGNALLED + 9
 """Exit code of an attempt that left no last word."""
+HANG = "HANG"
+"""What stands under `stop` in the last line of an attempt that a watchdog ended."""
 
 
 @dataclass(frozen=True)

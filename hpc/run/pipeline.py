@@ -69,6 +69,15 @@ class Work:
         missing = self.ledger.missing(self.plan)
         return [task for task in missing if self.stripe is None or task.id in self.stripe]
 
+    @property
+    def extent(self) -> int:
+        """Shards of its part."""
+        return len(self.plan.shards) if self.stripe is None else len(self.stripe)
+
+    def done(self) -> int:
+        """How many of them have a record."""
+        return self.extent - len(self.todo())
+
 
 @dataclass(frozen=True)
 class Course:
@@ -248,10 +257,7 @@ def interrupted(stage: str, stop: StopNow) -> StopRequestedError:
 
 
 def _progress(stage: Stage, work: Work) -> int:
-    if stage.progress is not None:
-        return stage.progress(work.run)
-    whole = len(work.plan.shards) if work.stripe is None else len(work.stripe)
-    return whole - len(work.todo())
+    return work.done() if stage.progress is None else stage.progress(work.run)
 
 
 def _require_complete(stage: Stage, plan: Plan, ledger: Ledger) -> None:

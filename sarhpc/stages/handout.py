@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 
 from hpc.cluster.allocation import Allocation, current_allocation
 from hpc.resilience.stop import StopReason, StopRequest, stop_signalled
+from hpc.resilience.watchdog import Watchdog
 from hpc.run.ledger import Record
 from hpc.run.pipeline import Work
 from hpc.run.plan import ShardTask
@@ -57,9 +58,11 @@ def in_turn(work: Work, call: Call, patience: Patience) -> Outcomes:
             yield task, error
 
 
-def on_dask(work: Work, call: Call, patience: Patience, workers: int, retries: int) -> Outcomes:
+def on_dask(
+    work: Work, call: Call, patience: Patience, workers: int, retries: int, dog: Watchdog
+) -> Outcomes:
     """Make the shards on a Dask cluster over all tasks of the job, of which this is rank 0."""
-    from hpc.cluster.dask import dask_cluster
+    from hpc.cluster.dask import dask_cluster, worker_stacks
     from hpc.cluster.dask_shards import run_shards
 
     todo = work.todo()
@@ -75,6 +78,7 @@ def on_dask(work: Work, call: Call, patience: Patience, workers: int, retries: i
         # Later than any shard is waited for; whom nobody tells to leave leaves before the kill.
         ends=None if deadline is None else deadline + 0.75 * work.conditions.grace_s,
     ) as client:
+        dog.more = lambda: worker_stacks(client)
         yield from run_shards(
             client,
             call,

@@ -16,6 +16,7 @@ from hpc.errors import HpcError, IncompleteError, StopRequestedError
 from hpc.publish import sweep_temporaries
 from hpc.resilience.agreement import SingleProcess
 from hpc.resilience.stop import StopReason, StopRequest
+from hpc.resilience.watchdog import Limits, Place, Watchdog
 from hpc.run.ledger import LITTER_AGE_S, Failure, Record
 from hpc.run.pipeline import Work
 from hpc.run.plan import ShardTask
@@ -88,33 +89,39 @@ def work_through(make: MakeShard, work: Work, *, workers: int, retries: int = 2)
     call = functools.partial(
         make_and_record, make, str(work.run.root), work.plan.stage, work.plan.id, work.attempt
     )
-    with StopRequest(
-        SingleProcess(), work.run.stop_file, deadline=work.stop.deadline, look_every_s=0.0
-    ) as stop:
+    with (
+        StopRequest(
+            SingleProcess(), work.run.stop_file, deadline=work.stop.deadline, look_every_s=0.0
+        ) as stop,
+        watchdog(work).watching() as dog,
+    ):
         patience = Patience(stop, work.conditions.grace_s)
         if work.element is not None:
             outcomes = in_turn(work, call, patience)
         else:
-            outcomes = on_dask(work, call, patience, workers, retries)
-        _follow(work, outcomes, patience)
+            outcomes = on_dask(work, call, patience, workers, retries, dog)
+        _follow(work, outcomes, patience, dog)
 
 
-def _follow(work: Work, outcomes: Outcomes, patience: Patience) -> None:
+def watchdog(work: Work) -> Watchdog:
+    """Watches the process that hands out shards; a shard that is done is progress."""
+    directory = work.run.stage(work.plan.stage)
+    place = Place(directory, attempt=work.attempt, element=work.element)
+    # A shard is minutes of work, and the first one comes after the models are loaded.
+    return Watchdog(place, work.done, Limits(first_s=2 * 3600, least_s=3600))
+
+
+def _follow(work: Work, outcomes: Outcomes, patience: Patience, dog: Watchdog) -> None:
     """Note every shard as it ends."""
-    progress = Progress(work.plan.stage, *_counts(work))
+    progress = Progress(work.plan.stage, work.extent, work.done())
     for task, outcome in outcomes:
+        dog.beat()
         given_up = isinstance(outcome, IncompleteError) and patience.reason is not None
         if isinstance(outcome, BaseException) and not given_up:
             _note_failure(work, task, outcome)
         progress.step(outcome)
     if patience.reason is not None and work.todo():
         raise _stopped(work, progress, patience.reason)
-
-
-def _counts(work: Work) -> tuple[int, int]:
-    """Shards of this part, and how many of them are done."""
-    whole = len(work.plan.shards) if work.stripe is None else len(work.stripe)
-    return whole, whole - len(work.todo())
 
 
 def _stopped(work: Work, progress: Progress, reason: StopReason) -> StopRequestedError:

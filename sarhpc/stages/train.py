@@ -125,6 +125,8 @@ def _train(work: Work, cfg: TrainConfig, ranks: Ranks) -> Path:
     from hpc.resilience.agreement import TorchCommunicator
     from hpc.resilience.checkpoint import CheckpointStore
     from hpc.resilience.stop import StopRequest
+    from hpc.resilience.stragglers import PaceTable
+    from hpc.resilience.watchdog import Place, Watchdog, WatchedStop
     from sarhpc.shards.samples import ShardedSamples
     from sarhpc.training.loop import Surroundings, train
 
@@ -134,10 +136,16 @@ def _train(work: Work, cfg: TrainConfig, ranks: Ranks) -> Path:
     attempt = communicator.broadcast(work.attempt)
     store = CheckpointStore(folder / "checkpoints", communicator, attempt, cfg.keep_last)
     samples = ShardedSamples(sample_shards(run, TRAIN_SPLITS))
-    with StopRequest(
-        communicator, run.stop_file, run.save_file, deadline=work.stop.deadline
-    ) as stop:
-        around = Surroundings(folder, store, stop, communicator)
+    place = Place(folder, communicator.rank, communicator.world, attempt)
+    dog = Watchdog(place, lambda: newest_step(run))
+    pace = PaceTable(communicator, folder / "pace.json")
+    with (
+        StopRequest(
+            communicator, run.stop_file, run.save_file, deadline=work.stop.deadline
+        ) as stop,
+        dog.watching(),
+    ):
+        around = Surroundings(folder, store, WatchedStop(stop, dog), communicator, pace)
         result = train(cfg, Path(cfg.base_model), samples, ranks, around)
     if not result.finished or result.checkpoint is None:
         reason = result.reason

@@ -61,6 +61,13 @@ class Communicator(Protocol):
         """Every rank's `value` in rank order."""
 
 
+class Pace(Protocol):
+    """Compares how fast the ranks work."""
+
+    def note(self, step: int, own_s: float) -> object:
+        """Take in the seconds this rank spent on its own part of a step. Collective."""
+
+
 @dataclass(frozen=True)
 class Surroundings:
     """What a training is given by the run around it."""
@@ -70,6 +77,8 @@ class Surroundings:
     store: Store
     stop: StopRequest
     communicator: Communicator
+    pace: Pace | None = None
+    """None compares nothing."""
 
 
 @dataclass(frozen=True)
@@ -269,6 +278,8 @@ def _take_step(run: _Run, batches: Iterator[tuple[Cursor, Share]], log: MetricsL
     if run.ema is not None:
         run.ema.update(decay)
     run.step, run.cursor, run.loss = run.step + 1, after, loss
+    if run.around.pace is not None and stepper.clock.exact:
+        run.around.pace.note(run.step, stepper.clock.own)
     if log is not None and stepper.clock.exact:
         row = {
             "loss": loss,

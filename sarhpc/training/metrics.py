@@ -14,6 +14,7 @@ import torch
 
 from hpc.publish import publish_text
 
+OWN_PARTS = ("data", "encode", "forward")
 PARTS = ("data", "encode", "forward", "backward", "optimizer")
 
 
@@ -72,6 +73,11 @@ class StepClock:
     def total(self) -> float:
         """Seconds since the step began."""
         return time.perf_counter() - self._began
+
+    @property
+    def own(self) -> float:
+        """Seconds of the parts in which no rank waits for another; true where `exact`."""
+        return sum(self.seconds[name] for name in OWN_PARTS)
 
     @contextmanager
     def part(self, name: str) -> Iterator[None]:
