@@ -161,12 +161,19 @@ def _parameters(config: RunConfig) -> int | None:
     """Trained parameters of the base model, from the headers of its files; None if not there."""
     folder = Path(model_folder(config.train.base_model))
     files = [p for part in ("unet", "text_encoder") for p in (folder / part).glob("*.safetensors")]
-    return sum(map(_elements, files)) if files else None
+    counts = [_elements(path) for path in files]
+    return sum(counts) if counts and 0 not in counts else None
 
 
 def _elements(path: Path) -> int:
-    """Number of elements in a safetensors file: its header is a length and as much JSON."""
+    """Number of elements in a safetensors file, 0 if it is none.
+
+    Its header is a length in eight bytes and as much JSON.
+    """
     with path.open("rb") as file:
-        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-    tensors = (entry for name, entry in header.items() if name != "__metadata__")
+        length = int.from_bytes(file.read(8), "little")
+        text = file.read(length) if length < path.stat().st_size else b""
+    if not text:
+        return 0
+    tensors = (entry for name, entry in json.loads(text).items() if name != "__metadata__")
     return sum(math.prod(tensor["shape"]) for tensor in tensors)

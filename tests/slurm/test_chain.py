@@ -31,17 +31,19 @@ def sealed(run: RunDir, *stages: str) -> bool:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_the_whole_line_runs_as_jobs_and_makes_the_bytes_of_the_local_executor(
     tmp_path: Path, cluster: MiniSlurm, model: Path
 ) -> None:
-    here = tiny_run(tmp_path / "here", model, [PROMPTS])
-    there = tiny_run(tmp_path / "there", model, [PROMPTS])
+    # The model's card names the run, and the corpus names the model by its bytes.
+    here = tiny_run(tmp_path / "here" / "run", model, [PROMPTS])
+    there = tiny_run(tmp_path / "there" / "run", model, [PROMPTS])
     profile = write_profile(tmp_path)
     done = sarhpc(cluster, "run", there.root, "--profile", profile)
     assert done.returncode == 0, done.stderr
     local = sarhpc(cluster, "run", here.root, "--executor", "local", "--wait")
     assert local.returncode == 0, local.stderr[-3000:]
-    wait_for(lambda: sealed(there, "evaluate"), 400, "the chain ends")
+    wait_for(lambda: sealed(there, "evaluate"), 900, "the chain ends")
     [record] = read_submissions(there)
     assert [job.stage for job in record.jobs][:3] == ["simulate", "tile", "caption"]
     assert record.of("train")[0].tasks == 2
@@ -60,6 +62,7 @@ def test_the_whole_line_runs_as_jobs_and_makes_the_bytes_of_the_local_executor(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_jobs_import_the_code_as_it_was_when_they_were_submitted(
     tmp_path: Path, cluster: MiniSlurm, model: Path
 ) -> None:
@@ -78,7 +81,7 @@ def test_jobs_import_the_code_as_it_was_when_they_were_submitted(
     assert done.returncode == 0, done.stderr
     (checkout / "sarhpc" / "stages" / "entry.py").write_text("raise SystemExit('the new code')\n")
     assert "new code" in sarhpc(cluster, "resume", run.root, "--dry-run", env=mine).stderr
-    wait_for(lambda: sealed(run, "simulate"), 120, "the old code finishes")
+    wait_for(lambda: sealed(run, "simulate"), 300, "the old code finishes")
     [record] = read_submissions(run)
     code = run.root / str(record.code)
     assert (code / "sarhpc" / "stages" / "entry.py").stat().st_mode & 0o222 == 0
@@ -116,7 +119,7 @@ def test_shell_metacharacters_arrive_as_text(
     [job] = record.jobs
     told = cluster.run("squeue", "-h", "-t", "all", "-j", job.job_id, "-o", "%j").stdout
     assert told == f"{nasty}-simulate\n"
-    wait_for(lambda: sealed(run, "simulate"), 120, "the job of the oddly named run")
+    wait_for(lambda: sealed(run, "simulate"), 300, "the job of the oddly named run")
     assert not list(tmp_path.rglob("pwned"))
     assert not (Path.cwd() / "pwned").exists()
 
@@ -168,6 +171,7 @@ def test_a_submission_that_died_half_way_is_finished_not_repeated(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_a_controller_that_is_away_loses_no_submission_and_doubles_none(
     tmp_path: Path, cluster: MiniSlurm, model: Path
 ) -> None:
@@ -186,13 +190,14 @@ def test_a_controller_that_is_away_loses_no_submission_and_doubles_none(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_resume_repairs_a_broken_tail(tmp_path: Path, cluster: MiniSlurm, model: Path) -> None:
     absent = tmp_path / "model-to-come"
     run = tiny_run(tmp_path / "tail", model, [f"train.base_model={absent}", PROMPTS])
     profile = write_profile(tmp_path)
     profile.write_text(profile.read_text().replace("requeue: scontrol", "requeue: none"))
     assert sarhpc(cluster, "run", run.root, "--profile", profile).returncode == 0
-    wait_for(lambda: not jobs_of(cluster, "tail", "PD,R,CG"), 240, "every job left the queue")
+    wait_for(lambda: not jobs_of(cluster, "tail", "PD,R,CG"), 600, "every job left the queue")
     assert sealed(run, "simulate", "tile", "caption")
     assert not sealed(run, "train")
     absent.symlink_to(model)
@@ -202,10 +207,11 @@ def test_resume_repairs_a_broken_tail(tmp_path: Path, cluster: MiniSlurm, model:
     assert [job.stage for job in second.jobs] == ["train", "export", "generate", "evaluate"]
     again = sarhpc(cluster, "resume", run.root)
     assert "in the queue" in again.stdout
-    wait_for(lambda: sealed(run, "evaluate"), 240, "the repaired tail ends")
+    wait_for(lambda: sealed(run, "evaluate"), 900, "the repaired tail ends")
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_cancel_saves_stops_and_is_not_requeued(
     tmp_path: Path, cluster: MiniSlurm, model: Path
 ) -> None:
@@ -214,10 +220,10 @@ def test_cancel_saves_stops_and_is_not_requeued(
     profile = write_profile(tmp_path)
     assert sarhpc(cluster, "run", run.root, "--profile", profile).returncode == 0
     metrics = run.stage("train") / "metrics.jsonl"
-    wait_for(metrics.exists, 240, "training steps")
+    wait_for(metrics.exists, 600, "training steps")
     cancelled = sarhpc(cluster, "cancel", run.root)
     assert cancelled.returncode == 0, cancelled.stderr
-    wait_for(lambda: not jobs_of(cluster, "stopped", "PD,R,CG"), 90, "nothing in the queue")
+    wait_for(lambda: not jobs_of(cluster, "stopped", "PD,R,CG"), 300, "nothing in the queue")
     assert list((run.stage("train") / "checkpoints").glob("step_*[0-9]"))
     [train] = read_submissions(run)[0].of("train")
     [line] = cluster.run(
@@ -282,7 +288,7 @@ def test_the_kept_script_can_be_submitted_by_hand(
     profile = write_profile(tmp_path)
     assert sarhpc(cluster, "simulate", run.root, "--profile", profile).returncode == 0
     [record] = read_submissions(run)
-    wait_for(lambda: sealed(run, "simulate"), 120, "the job ends")
+    wait_for(lambda: sealed(run, "simulate"), 300, "the job ends")
     script = run.root / record.jobs[0].script
     ended = subprocess.run(
         ["sbatch", "--wait", str(script)],

@@ -28,7 +28,7 @@ def test_tile_sbatch_brings_a_stage_forward_and_enters_it(
     run = tiny_run(tmp_path / "it's a run", model)
     words = ("--chdir", str(tmp_path), *SMALL, str(SLURM / "tile.sbatch"))
     job = cluster.run("sbatch", "--parsable", *words, str(run.root), "simulate").stdout.strip()
-    wait_for(lambda: run.ledger("simulate").sealed, 120, "the stage is sealed")
+    wait_for(lambda: run.ledger("simulate").sealed, 300, "the stage is sealed")
     [record] = read_submissions(run)
     assert [submitted.job_id for submitted in record.jobs] == [job]
     log = record.jobs[0].logs.replace("%j", job).replace("%t", "0").replace("%r", "0")
@@ -37,6 +37,7 @@ def test_tile_sbatch_brings_a_stage_forward_and_enters_it(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_generate_sbatch_shares_the_shards_and_seals_once(
     tmp_path: Path, cluster: MiniSlurm, model: Path
 ) -> None:
@@ -47,13 +48,14 @@ def test_generate_sbatch_shares_the_shards_and_seals_once(
     run_stage(here, stage_named(load_run_config(here), "generate"))
     script = (*SMALL, "--array=0-2", f"--chdir={tmp_path}", str(SLURM / "generate.sbatch"))
     job = cluster.run("sbatch", "--parsable", *script, str(there.root)).stdout.strip()
-    wait_for(lambda: there.ledger("generate").sealed, 200, "the stage is sealed")
+    wait_for(lambda: there.ledger("generate").sealed, 600, "the stage is sealed")
     assert shard_digests(there, "generate") == shard_digests(here, "generate")
     [record] = read_submissions(there)
     assert (record.jobs[0].job_id, record.jobs[0].elements) == (job, 3)
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_pipeline_sbatch_submits_the_line(tmp_path: Path, cluster: MiniSlurm, model: Path) -> None:
     run = tiny_run(tmp_path / "line", model)
     profile = write_profile(tmp_path, "options: {begin: now+1hour}\n")
