@@ -27,6 +27,9 @@ class ClusterConfig:
     """Processes of the training stage."""
     time_min: int = 720
     """Time limit of one job, minutes."""
+    node_local: str | None = None
+    """Folder on a disk of the node, such as `$SLURM_TMPDIR`, to which training copies its shards
+    first if they fit; variables are filled in by the job. Null reads them where they lie."""
 
 
 @dataclass

@@ -121,9 +121,16 @@ def train_ranks(work: Work) -> None:
         single_shard(work, lambda: Made(checkpoint, 0, digest.bytes, digest.sha256))
 
 
+def _training_shards(run: RunDir) -> dict[Path, str]:
+    """Shards to train on, each with its SHA-256."""
+    digests = {Path(record.path): record.sha256 for record in sealed_records(run, "caption")}
+    return {path: digests[path] for path in sample_shards(run, TRAIN_SPLITS)}
+
+
 def _train(work: Work, cfg: TrainConfig, ranks: Ranks) -> Path:
     from hpc.resilience.agreement import TorchCommunicator
     from hpc.resilience.checkpoint import CheckpointStore
+    from hpc.resilience.staging import node_local, staged
     from hpc.resilience.stop import StopRequest
     from hpc.resilience.stragglers import PaceTable
     from hpc.resilience.watchdog import Place, Watchdog, WatchedStop
@@ -135,7 +142,6 @@ def _train(work: Work, cfg: TrainConfig, ranks: Ranks) -> Path:
     # The staging directory carries the attempt, and only rank 0 knows which one this is.
     attempt = communicator.broadcast(work.attempt)
     store = CheckpointStore(folder / "checkpoints", communicator, attempt, cfg.keep_last)
-    samples = ShardedSamples(sample_shards(run, TRAIN_SPLITS))
     place = Place(folder, communicator.rank, communicator.world, attempt)
     dog = Watchdog(place, lambda: newest_step(run))
     pace = PaceTable(communicator, folder / "pace.json")
@@ -144,7 +150,11 @@ def _train(work: Work, cfg: TrainConfig, ranks: Ranks) -> Path:
             communicator, run.stop_file, run.save_file, deadline=work.stop.deadline
         ) as stop,
         dog.watching(),
+        staged(
+            _training_shards(run), node_local(load_run_config(run).cluster.node_local)
+        ) as shards,
     ):
+        samples = ShardedSamples(shards)
         around = Surroundings(folder, store, WatchedStop(stop, dog), communicator, pace)
         result = train(cfg, Path(cfg.base_model), samples, ranks, around)
     if not result.finished or result.checkpoint is None:

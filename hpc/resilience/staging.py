@@ -1,0 +1,157 @@
+"""Staging: files copied once to the disk of the node, for work that reads them again and again.
+
+Every process of a node asks for the same files; the first one copies, the others find them. What
+does not fit, in bytes or in inodes, is read where it lies, and a line in the log says so. The copy
+of a job goes with the last process that used it; what a killed job left, the next one removes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import logging
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from hpc.cluster.allocation import current_allocation
+from hpc.errors import VerificationError, is_disk_full
+
+_log = logging.getLogger(__name__)
+_PREFIX = "sarhpc-staged-"
+_SPARE = 0.1
+"""Share of the free room that is left to others."""
+
+
+@dataclass(frozen=True)
+class Room:
+    """Room on a file system, or what is asked of it."""
+
+    bytes: int
+    inodes: int
+
+    def holds(self, asked: Room) -> bool:
+        """Whether `asked` fits, with some to spare."""
+        part = 1 - _SPARE
+        return asked.bytes <= part * self.bytes and asked.inodes <= part * self.inodes
+
+
+def free_room(directory: Path) -> Room:
+    """What an ordinary user may still write to the file system of `directory`."""
+    told = os.statvfs(directory)
+    # Some file systems make inodes as they go and count none.
+    inodes = told.f_favail if told.f_files else 1 << 62
+    return Room(told.f_bavail * told.f_frsize, inodes)
+
+
+@contextlib.contextmanager
+def staged(files: Mapping[Path, str], local: Path | None) -> Iterator[list[Path]]:
+    """Yield where to read `files` from: copies on this node's disk, or the files themselves.
+
+    Args:
+        files: path -> SHA-256; copies are compared with it as they are made.
+        local: directory on a disk of this node; None reads the files where they lie.
+
+    Raises:
+        VerificationError: a file is not what its record says.
+    """
+    own = _own_directory(local) if local is not None else None
+    if own is None:
+        yield list(files)
+        return
+    with own.joinpath(".lock").open("w") as lock:
+        # Held for as long as the copies are read: nobody takes them away from under a reader.
+        fcntl.flock(lock, fcntl.LOCK_SH)
+        try:
+            yield _copies(files, own) or list(files)
+        finally:
+            fcntl.flock(lock, fcntl.LOCK_UN)
+            _remove_if_unused(own)
+
+
+def _own_directory(local: Path) -> Path | None:
+    """The directory of this job under `local`, private; None where there cannot be one."""
+    try:
+        local.mkdir(parents=True, exist_ok=True)
+        own = local / f"{_PREFIX}{current_allocation().name}"
+        for other in local.glob(f"{_PREFIX}*"):
+            if other != own:
+                _remove_if_unused(other)
+        own.mkdir(mode=0o700, exist_ok=True)
+    except OSError as error:
+        _log.warning("nothing is staged to %s: %s", local, error)
+        return None
+    return own
+
+
+def _remove_if_unused(directory: Path) -> None:
+    """Remove staged files that no living process reads."""
+    try:
+        with directory.joinpath(".lock").open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(directory, ignore_errors=True)
+    except OSError:
+        # In use, another user's, or gone already.
+        return
+
+
+def _copies(files: Mapping[Path, str], own: Path) -> list[Path] | None:
+    """Copies of all `files`, made by the first process of this node to ask; None if they do not
+    fit.
+    """
+    targets = {file: own / f"{sha256[:16]}-{file.name}" for file, sha256 in files.items()}
+    with own.joinpath(".copying").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        missing = [file for file, target in targets.items() if not target.exists()]
+        asked = Room(sum(file.stat().st_size for file in missing), len(missing))
+        free = free_room(own)
+        if not free.holds(asked):
+            _log.warning(
+                "nothing is staged to %s: %.2f GB in %d files do not fit into %.2f GB and %d "
+                "inodes; they are read where they lie",
+                own, asked.bytes / 1e9, asked.inodes, free.bytes / 1e9, free.inodes,
+            )  # fmt: skip
+            return None
+        try:
+            for file in missing:
+                _copy(file, targets[file], files[file])
+        except OSError as error:
+            if not is_disk_full(error):
+                raise
+            _log.warning("nothing is staged to %s: %s; files are read where they lie", own, error)
+            return None
+    if missing:
+        _log.info("staged files=%d gb=%.2f to=%s", asked.inodes, asked.bytes / 1e9, own)
+    return list(targets.values())
+
+
+def _copy(file: Path, target: Path, sha256: str) -> None:
+    digest = hashlib.sha256()
+    part = target.with_name(f".{target.name}.part")
+    try:
+        with file.open("rb") as source, part.open("wb") as copy:
+            while block := source.read(1 << 22):
+                digest.update(block)
+                copy.write(block)
+        if digest.hexdigest() != sha256:
+            raise VerificationError(
+                f"{file} is not what its record says; look with `sarhpc verify --deep`, then make "
+                "it again"
+            )
+        os.replace(part, target)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def node_local(name: str | None) -> Path | None:
+    """The directory that `name` means on this node, `$VARIABLES` filled in; None if it has none."""
+    if not name:
+        return None
+    path = os.path.expandvars(name)
+    if "$" in path:
+        _log.warning("nothing is staged: %s is not set on this node", name)
+        return None
+    return Path(path)
