@@ -1,0 +1,61 @@
+"""The guide names what there is: verbs, files, profiles."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from pathlib import Path
+
+import pytest
+
+from hpc.cluster.profile import load_profile
+from sarhpc.cli import build_parser
+
+REPOSITORY = Path(__file__).resolve().parents[3]
+PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
+
+
+def verbs() -> dict[str, argparse.ArgumentParser]:
+    parser = build_parser()
+    [actions] = [a for a in parser._actions if isinstance(a, argparse._SubParsersAction)]
+    return dict(actions.choices)
+
+
+def name(page: Path) -> str:
+    return page.relative_to(REPOSITORY).as_posix()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_links_lead_somewhere(page: Path) -> None:
+    links = re.findall(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)", page.read_text())
+    assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_commands_and_their_flags_exist(page: Path) -> None:
+    known, strange = verbs(), []
+    text = page.read_text().replace("\\\n", " ")
+    for verb, words in re.findall(r"\bsarhpc (?!VERB)([a-z-]+)\b([^`\n#|;]*)", text):
+        if verb not in known:
+            strange.append(verb)
+            continue
+        flags = {flag for action in known[verb]._actions for flag in action.option_strings}
+        strange += [
+            f"{verb} {flag}" for flag in re.findall(r"(?<!\S)--?[a-z][a-z-]*", words)
+            if flag not in flags
+        ]  # fmt: skip
+    assert strange == []
+
+
+def test_the_profile_of_the_guide_can_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = (REPOSITORY / "docs" / "guide" / "cluster.md").read_text()
+    profile, container = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    path = tmp_path / "mycluster.yaml"
+    path.write_text(profile + container)
+    monkeypatch.setenv("SCRATCH", "/scratch/me")
+    read = load_profile(path)
+    assert read.env["HF_HOME"] == "/scratch/me/hf"
+    assert read.resources_of("generate").elements == 32
+    assert read.container is not None
