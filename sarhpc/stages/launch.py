@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hpc.errors import ConfigError
+from hpc.run.logs import Growth
 from hpc.run.pipeline import Stage, left
 from hpc.run.rundir import RunDir
 from sarhpc.stages.config import RunConfig
@@ -101,18 +102,10 @@ def _follow(submission: Submission) -> int:
 
 
 def _copy(paths: tuple[Path, ...], ended: threading.Event) -> None:
-    positions = dict.fromkeys(paths, 0)
-    last = False
+    growth, last = Growth(), False
     while not last:
         last = ended.is_set()
-        for path, position in positions.items():
-            if path.exists():
-                with path.open(errors="replace") as file:
-                    file.seek(position)
-                    text = file.read()
-                    positions[path] = file.tell()
-                sys.stderr.write(text)
-                sys.stderr.flush()
+        growth.copy(paths, sys.stderr)
         time.sleep(POLL_S)
 
 

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 TRAIN_SPLITS = ["train"]
+PACE = "pace.json"
+"""The pace of every rank, in the stage's directory."""
 
 
 def train_stage(config: RunConfig) -> Stage:
@@ -87,9 +89,19 @@ def training_course(run: RunDir) -> Course | None:
         goal=min(goals, default=None),
         unit="steps",
         per_s=1.0 / row["step_s"] if row.get("step_s") else None,
-        says=f"loss {row['loss']:.4g}, {row['samples_per_s']:.3g} samples/s",
+        says=f"loss {row['loss']:.4g}, {row['samples_per_s']:.3g} samples/s" + _stragglers(run),
         when=row["time"],
     )
+
+
+def _stragglers(run: RunDir) -> str:
+    """Ranks that keep the others waiting, for a line; empty while there are none."""
+    path = run.stage("train") / PACE
+    if not path.exists():
+        return ""
+    slow = [rank for rank in json.loads(path.read_text())["ranks"] if rank["straggles"]]
+    told = [f"rank {rank['rank']} on {rank['host']} ({rank['ratio']} x)" for rank in slow[:3]]
+    return f", slow: {', '.join(told)}" if told else ""
 
 
 def kept_steps(run: RunDir) -> list[float]:
@@ -144,7 +156,7 @@ def _train(work: Work, cfg: TrainConfig, ranks: Ranks) -> Path:
     store = CheckpointStore(folder / "checkpoints", communicator, attempt, cfg.keep_last)
     place = Place(folder, communicator.rank, communicator.world, attempt)
     dog = Watchdog(place, lambda: newest_step(run))
-    pace = PaceTable(communicator, folder / "pace.json")
+    pace = PaceTable(communicator, folder / PACE)
     with (
         StopRequest(
             communicator, run.stop_file, run.save_file, deadline=work.stop.deadline

@@ -1,0 +1,148 @@
+"""The observing verbs as an operator types them."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import select
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from line_runs import tiny_run
+
+from hpc.run.ledger import Record
+from hpc.run.plan import make_plan, publish_plan
+from hpc.run.rundir import RunDir, now
+from sarhpc.cli import main
+from sarhpc.stages.registry import line_of_stages, load_run_config
+from sarhpc.stages.train import kept_steps, training_course
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunDir:
+    return tiny_run(tmp_path / "run", tmp_path / "model")
+
+
+def stand(run: RunDir, stage: str, shards: int, done: int) -> None:
+    plan = make_plan(stage, [{"n": n} for n in range(shards)])
+    publish_plan(plan, run.plan_file(stage))
+    for task in plan.shards[:done]:
+        run.ledger(stage).publish(
+            Record(task.id, plan.id, "/d", 5, 9, "aa", 0, "n1", now(), now(), 1.0)
+        )
+    if done == shards:
+        run.ledger(stage).seal(plan)
+
+
+def metrics(run: RunDir, steps: int) -> None:
+    folder = run.stage("train")
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = [
+        {"step": n, "epoch": n / 2, "loss": 0.5, "samples_per_s": 8.0, "step_s": 0.5,
+         "time": 1000.0 + n}
+        for n in range(1, steps + 1)
+    ]  # fmt: skip
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def test_the_course_of_a_training_is_told_from_its_metrics(run: RunDir) -> None:
+    assert training_course(run) is None
+    metrics(run, 3)
+    course = training_course(run)
+    assert course is not None
+    # Two steps an epoch, twelve epochs, but no more than four steps (train.max_steps).
+    assert (course.done, course.goal, course.per_s) == (3, 4, 2.0)
+    assert "loss 0.5, 8 samples/s" in course.says
+    slow = {"rank": 3, "host": "n2", "own_s": 1.0, "ratio": 1.62, "straggles": True}
+    (run.stage("train") / "pace.json").write_text(json.dumps({"ranks": [slow]}))
+    told = training_course(run)
+    assert told is not None
+    assert "slow: rank 3 on n2 (1.62 x)" in told.says
+
+
+def test_only_steps_that_a_checkpoint_holds_are_kept(run: RunDir) -> None:
+    assert kept_steps(run) == []
+    metrics(run, 4)
+    (run.stage("train") / "checkpoints" / "step_00000002").mkdir(parents=True)
+    assert kept_steps(run) == [1001.0, 1002.0]
+
+
+def test_watching_into_a_file_ends_with_the_run(
+    run: RunDir, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for stage in line_of_stages(load_run_config(run)):
+        stand(run, stage.name, 2, 2)
+    assert main(["status", str(run.root), "--watch"]) == 0
+    [line] = capsys.readouterr().out.splitlines()
+    assert "tile=COMPLETE:2" in line
+
+
+def screen_of(words: list[str], until: bytes, seconds: float = 30.0) -> str:
+    """What a command shows on a terminal of 80 columns, ended by Ctrl-C once `until` is there."""
+    master, slave = pty.openpty()
+    command = f"stty cols 80 rows 40; exec {' '.join(words)}"
+    process = subprocess.Popen(
+        ["sh", "-c", command], stdin=slave, stdout=slave, stderr=slave, start_new_session=True,
+        env={**os.environ, "TERM": "xterm", "NO_COLOR": "1"},
+    )  # fmt: skip
+    os.close(slave)
+    shown, limit = b"", time.monotonic() + seconds
+    while until not in shown and time.monotonic() < limit:
+        if select.select([master], [], [], 0.2)[0]:
+            shown += os.read(master, 65536)
+    os.killpg(process.pid, signal.SIGINT)
+    code = process.wait(10)
+    os.close(master)
+    assert code == 0
+    return shown.decode()
+
+
+def test_the_view_on_a_terminal_of_80_columns(run: RunDir) -> None:
+    stand(run, "simulate", 4, 4)
+    stand(run, "tile", 100, 40)
+    words = [sys.executable, "-m", "sarhpc.cli", "status", str(run.root), "--watch", "--every", "1"]
+    shown = screen_of(words, b"Ctrl-C ends this view")
+    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown).replace("\r", "\n")
+    rows = [line for line in plain.splitlines() if line.strip()]
+    assert any(line.split()[:2] == ["tile", "PARTIAL"] and "###----- 40/100" in line
+               for line in rows)  # fmt: skip
+    assert max(map(len, rows)) <= 80 or str(run.root) in max(rows, key=len)
+    assert "\x1b[3" not in shown, "NO_COLOR is honoured"
+
+
+def test_clean_shows_and_needs_a_yes(run: RunDir, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["clean", str(run.root)]) == 0
+    assert capsys.readouterr().out == "nothing to clean\n"
+    litter = run.stage("tile") / ".plan.json.h.1.0.tmp"
+    litter.parent.mkdir()
+    litter.write_text("torn")
+    os.utime(litter, (0, 0))
+    assert main(["clean", str(run.root)]) == 0
+    out = capsys.readouterr().out
+    assert f"sarhpc clean {run.root} --yes" in out
+    assert litter.exists()
+    assert main(["clean", str(run.root), "--yes"]) == 0
+    assert not litter.exists()
+
+
+def test_report_of_a_run_on_this_machine(run: RunDir, capsys: pytest.CaptureFixture[str]) -> None:
+    stand(run, "generate", 2, 2)
+    rows = [
+        {"attempt": 0, "from": 0, "host": "h", "job": "1", "pid": 1,
+         "started": "2026-01-01T00:00:00Z"},
+        {"attempt": 0, "to": 2, "exit": 0, "reason": "done", "ended": "2026-01-01T01:00:00Z"},
+    ]  # fmt: skip
+    path = run.stage("generate") / "attempts.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert main(["report", str(run.root), "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["images"] == 10
+    assert document["total"]["cpu_h"] == pytest.approx(2.0), "two workers for an hour"
+    assert main(["report", str(run.root)]) == 0
+    assert "200 CPU-h per thousand images for generation" in capsys.readouterr().out
