@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,8 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("DS_ACCELERATOR", "cpu")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# What tests learn of nodes is nothing that the user's own jobs should go by.
+os.environ.setdefault("SARHPC_STATE", tempfile.mkdtemp(prefix="sarhpc-state-"))
 
 
 @pytest.fixture(scope="session")

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hpc.cluster.allocation import Allocation, current_allocation
+from hpc.cluster.health import BadNodeError, Needs, require_fit_node
 from hpc.errors import HpcError, exit_code_of
 from hpc.resilience.agreement import SingleProcess
 from hpc.resilience.requeue import Comeback, comes_back, last_resort
@@ -132,6 +133,7 @@ def _bring_forward(run: RunDir, name: str, job: _Job, force: bool) -> str:
     from sarhpc.stages.registry import load_run_config, stage_named
 
     stage = stage_named(load_run_config(run), name)
+    _require_fit_node(run, job)
     left = _time_left_s(job)
     ends = None if left is None else time.time() + left
     grace_s = job.grace_s if left is None else min(job.grace_s, left / 2)
@@ -159,6 +161,28 @@ def _bring_forward(run: RunDir, name: str, job: _Job, force: bool) -> str:
         return run_stage(run, stage, job.here.rank, conditions=conditions)
 
 
+def _require_fit_node(run: RunDir, job: _Job) -> None:
+    """Return if this node of the cluster is fit for the job; one rank of each node looks.
+
+    Raises:
+        BadNodeError: it is not, and is listed as such; the job does better elsewhere.
+        TooManyBadNodesError: hardly any node is.
+    """
+    if job.record is None or job.here.job_id is None or job.here.local_rank > 0:
+        return
+    from hpc.cluster.bad_nodes import BadNodeList
+
+    cluster = os.environ.get("SLURM_CLUSTER_NAME")
+    needs = Needs(
+        run=run.root,
+        cpus=job.here.cpus or 0,
+        gpus=int(os.environ.get("SLURM_GPUS_ON_NODE") or 0),
+        # Thousands of elements do not import torch one more time each.
+        compute=job.element is None,
+    )
+    require_fit_node(needs, BadNodeList(cluster) if cluster else None)
+
+
 def _time_left_s(job: _Job) -> float | None:
     """Seconds until the job reaches its time limit; None while nothing can tell.
 
@@ -180,7 +204,8 @@ def _time_left_s(job: _Job) -> float | None:
 def _leave(run: RunDir, stage: str, job: _Job, error: Exception) -> int:
     """Say how the work ended, queue the job again if that makes sense; the exit code."""
     code = _tell(stage, error)
-    if job.here.rank > 0:
+    # Rank 0 speaks for all, but of a bad node the others may know better.
+    if job.here.rank > 0 and not isinstance(error, BadNodeError):
         return code
     why = comes_back(error, run.stage(stage), job.element)
     if why is None or job.here.job_id is None:
