@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from sarhpc.diffusion.config import AdapterConfig
+
 TRANSIENT: dict[str, Any] = {"transient": True}
 
 
 @dataclass
 class TrainConfig:
-    """Full fine-tune of U-Net and text encoder; the defaults are the paper's (section 4.1)."""
+    """Full fine-tune of U-Net and text encoders; the defaults are the paper's (section 4.1)."""
 
     base_model: str = "runwayml/stable-diffusion-v1-5"
     """Bundle to start from: a diffusers folder, a name under the model directory, or a hub id."""
@@ -36,6 +38,9 @@ class TrainConfig:
     cache_latents: bool = False
     """Keep mean and log-variance of every encoded tile in memory; encode each tile once."""
 
+    adapter: AdapterConfig | None = None
+    """Train a low-rank adapter instead of the weights themselves; null trains these in full."""
+
     epochs: int = 12
     """Passes over the data."""
     max_steps: int | None = None
@@ -45,9 +50,11 @@ class TrainConfig:
     micro_batch: int = 2
     """Samples per forward pass of one rank; accumulation follows from this and the world size."""
     lr_unet: float = 5e-5
-    """Learning rate of the U-Net."""
+    """Learning rate of the U-Net or its adapter; 0 leaves it as it is."""
     lr_text_encoder: float = 5e-6
-    """Learning rate of the text encoder."""
+    """Learning rate of the text encoder or its adapter; 0 leaves it as it is."""
+    lr_text_encoder_2: float | None = None
+    """Learning rate of SDXL's second text encoder; None takes that of the first."""
     lr_schedule: str = "constant"
     """`constant` or `cosine` (to zero at the last step), both after the warm-up."""
     warmup_steps: int = 100

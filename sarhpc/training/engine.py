@@ -1,4 +1,4 @@
-"""The DeepSpeed engine: U-Net and text encoder in one module, two groups with their own rates."""
+"""The DeepSpeed engine: U-Net and text encoders in one module, groups with their own rates."""
 
 from __future__ import annotations
 
@@ -8,37 +8,70 @@ import torch
 from torch import Tensor, nn
 
 from hpc.errors import NumericalError
+from sarhpc.diffusion.conditioning import encode_text
 from sarhpc.training.config import TrainConfig
 from sarhpc.training.partition import Partition, fill, partition_of
 from sarhpc.training.ranks import Ranks
 
-GROUPS = ("unet", "text_encoder")
 _LARGEST_BUCKET = 100_000_000
 
 
 class Denoiser(nn.Module):
-    """U-Net and text encoder as one trainable module; parameter names start with their group's."""
+    """U-Net and text encoders as one trainable module; parameter names start with their group's."""
 
-    def __init__(self, unet: nn.Module, text_encoder: nn.Module) -> None:
+    def __init__(
+        self, unet: nn.Module, text_encoder: nn.Module, text_encoder_2: nn.Module | None = None
+    ) -> None:
         super().__init__()
         self.unet = unet
         self.text_encoder = text_encoder
+        self.text_encoder_2 = text_encoder_2
+        self.groups = tuple(learning(self))
+        """Names of the groups that learn, in the optimiser's order."""
 
-    def forward(self, latents: Tensor, timesteps: Tensor, token_ids: Tensor) -> Tensor:
-        """Prediction (B, 4, h, w) in float32 from noisy latents, timesteps (B,) and ids (B, L)."""
-        context = self.text_encoder(token_ids)[0]
+    def forward(
+        self,
+        latents: Tensor,
+        timesteps: Tensor,
+        token_ids: Tensor,
+        token_ids_2: Tensor | None = None,
+        sizes: Tensor | None = None,
+    ) -> Tensor:
+        """Prediction (B, 4, h, w) in float32 from noisy latents, timesteps (B,) and ids (B, L).
+
+        With a second text encoder (SDXL) also from its ids and from sizes (B, 6).
+        """
+        context, pooled = encode_text(
+            self.text_encoder, token_ids, self.text_encoder_2, token_ids_2
+        )
+        added = None if pooled is None else {"text_embeds": pooled, "time_ids": sizes}
         noisy = latents.to(context.dtype)
-        return self.unet(noisy, timesteps, encoder_hidden_states=context).sample.float()
+        answer = self.unet(
+            noisy, timesteps, encoder_hidden_states=context, added_cond_kwargs=added
+        ).sample
+        return answer.float()
+
+
+def learning(model: nn.Module) -> dict[str, list[nn.Parameter]]:
+    """The parameters that require a gradient, by group."""
+    groups: dict[str, list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            groups.setdefault(name.partition(".")[0], []).append(parameter)
+    return groups
 
 
 def start_engine(
     cfg: TrainConfig, model: Denoiser, ranks: Ranks, accumulation: int
 ) -> tuple[Any, Partition]:
-    """A DeepSpeed engine around `model` with AdamW over the two named groups, and its partition."""
+    """A DeepSpeed engine around `model` with AdamW over its named groups, and its partition."""
     import deepspeed
 
-    full = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
-
+    full = {
+        name: parameter.detach().clone()
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad
+    }
     if cfg.gradient_checkpointing:
         _checkpoint_gradients(model)
     model.train()
@@ -48,6 +81,8 @@ def start_engine(
         config=deepspeed_config(cfg, model, ranks.world, accumulation),
         dist_init_required=False,
     )
+    if cfg.zero_stage == 3:
+        _announce_borrowing(engine.module)
     partition = partition_of(engine)
     if cfg.precision != "fp32":
         # DeepSpeed takes its fp32 masters from the weights already rounded to bf16.
@@ -55,19 +90,38 @@ def start_engine(
     return engine, partition
 
 
+def _announce_borrowing(model: nn.Module) -> None:
+    """Tell stage 3 which parameters a module reads of a child that it never calls.
+
+    DeepSpeed finds these by itself, but not where the first forward pass follows a loaded
+    checkpoint: it then hands out a parameter that is still being gathered, without any numbers.
+    """
+    from deepspeed.runtime.zero import register_external_parameter
+
+    for module in model.modules():
+        for name, child in module.named_children():
+            # CLIP asks its position table for its length; LoHa and LoKr keep their factors so.
+            if name == "position_embedding" or isinstance(child, nn.ParameterDict):
+                for parameter in child.parameters():
+                    register_external_parameter(module, parameter)
+
+
 def _checkpoint_gradients(model: Denoiser) -> None:
-    # Re-entrant checkpointing drops the gradient of a block whose inputs need none (token ids).
-    unet, encoder = model.unet, model.text_encoder
-    unet.enable_gradient_checkpointing()  # type: ignore[operator]
-    encoder.gradient_checkpointing_enable(  # type: ignore[operator]
-        gradient_checkpointing_kwargs={"use_reentrant": False}
-    )
+    model.unet.enable_gradient_checkpointing()  # type: ignore[operator]
+    for encoder in (model.text_encoder, model.text_encoder_2):
+        if encoder is None:
+            continue
+        # Re-entrant checkpointing drops the gradient of a block whose inputs need none (token ids).
+        encoder.gradient_checkpointing_enable(  # type: ignore[operator]
+            gradient_checkpointing_kwargs={"use_reentrant": False}
+        )
 
 
 def _adamw(cfg: TrainConfig, model: Denoiser, *, fused: bool) -> torch.optim.AdamW:
+    rates = base_rates(cfg)
     groups = [
-        {"name": name, "params": list(getattr(model, name).parameters()), "lr": rate}
-        for name, rate in base_rates(cfg).items()
+        {"name": name, "params": parameters, "lr": rates[name]}
+        for name, parameters in learning(model).items()
     ]
     beta1, beta2 = cfg.betas
     decay, epsilon = cfg.weight_decay, cfg.adam_epsilon
@@ -78,7 +132,9 @@ def _adamw(cfg: TrainConfig, model: Denoiser, *, fused: bool) -> torch.optim.Ada
 
 def base_rates(cfg: TrainConfig) -> dict[str, float]:
     """Learning rate of each group before the schedule."""
-    return {"unet": cfg.lr_unet, "text_encoder": cfg.lr_text_encoder}
+    text = cfg.lr_text_encoder
+    text_2 = text if cfg.lr_text_encoder_2 is None else cfg.lr_text_encoder_2
+    return {"unet": cfg.lr_unet, "text_encoder": text, "text_encoder_2": text_2}
 
 
 def deepspeed_config(
@@ -86,7 +142,8 @@ def deepspeed_config(
 ) -> dict[str, Any]:
     """DeepSpeed's own configuration; buckets fit the model, no optimiser, no scheduler."""
     sizes = [parameter.numel() for parameter in model.parameters()]
-    bucket = min(sum(sizes), _LARGEST_BUCKET)
+    learn = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    bucket = min(learn, _LARGEST_BUCKET)
     zero: dict[str, Any] = {
         "stage": cfg.zero_stage,
         "reduce_bucket_size": bucket,
@@ -96,7 +153,7 @@ def deepspeed_config(
     }
     if cfg.zero_stage == 3:
         zero |= {
-            "stage3_prefetch_bucket_size": bucket // 4,
+            "stage3_prefetch_bucket_size": min(sum(sizes), _LARGEST_BUCKET) // 4,
             "stage3_param_persistence_threshold": min(100_000, max(sizes) // 10),
             "stage3_gather_16bit_weights_on_model_save": False,
         }
@@ -120,8 +177,9 @@ def set_rates(engine: Any, cfg: TrainConfig, scale: float) -> dict[str, float]:
     Every hyper-parameter is written, not the rate alone: a loaded checkpoint brings its own, and
     DeepSpeed's stage 3 can bring those of another group.
     """
-    rates = {name: rate * scale for name, rate in base_rates(cfg).items()}
-    for group, name in zip(engine.optimizer.param_groups, GROUPS, strict=True):
+    base, names = base_rates(cfg), engine.module.groups
+    rates = {name: base[name] * scale for name in names}
+    for group, name in zip(engine.optimizer.param_groups, names, strict=True):
         group["name"], group["lr"] = name, rates[name]
         group["betas"], group["weight_decay"] = tuple(cfg.betas), cfg.weight_decay
     return rates
@@ -134,15 +192,16 @@ def gradient_norms(engine: Any, partition: Partition, beta1: float) -> dict[str,
     parameter has to be gathered. Collective.
     """
     inner = getattr(engine.optimizer, "optimizer", engine.optimizer)
-    squares = torch.zeros(len(GROUPS), dtype=torch.float64)
+    names = engine.module.groups
+    squares = torch.zeros(len(names), dtype=torch.float64)
     for tensor, group in zip(partition.tensors, partition.groups, strict=True):
         moment = inner.state[tensor]["exp_avg"].detach().double()
-        squares[GROUPS.index(group)] += (moment / (1 - beta1)).square().sum().cpu()
+        squares[names.index(group)] += (moment / (1 - beta1)).square().sum().cpu()
     if not partition.replicated:
         total = squares.to(partition.tensors[0].device)
         torch.distributed.all_reduce(total)
         squares = total.cpu()
-    return dict(zip(GROUPS, squares.sqrt().tolist(), strict=True))
+    return dict(zip(names, squares.sqrt().tolist(), strict=True))
 
 
 def require_gradients(norms: dict[str, float]) -> None:

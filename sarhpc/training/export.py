@@ -10,9 +10,16 @@ from torch import Tensor, nn
 
 from hpc.errors import VerificationError
 from hpc.publish import publish_text, publishing_directory
+from sarhpc.diffusion.adapter import (
+    adapted,
+    is_low_rank,
+    low_rank_weights,
+    remove_adapter,
+    save_low_rank,
+)
 from sarhpc.diffusion.bundle import Bundle, save_bundle
+from sarhpc.diffusion.config import LORA_FILE
 from sarhpc.training.checkpointing import read_weights
-from sarhpc.training.engine import GROUPS
 
 
 def export(
@@ -40,29 +47,52 @@ def export(
 def export_weights(
     weights: Mapping[str, Tensor], base: Bundle, out: Path, facts: Mapping[str, Any]
 ) -> Path:
-    """As `export`, from full fp32 parameters by name."""
+    """As `export`, from full fp32 parameters by name.
+
+    An adapter that diffusers can load lies beside the base's weights as `LORA_FILE`; any other is
+    folded into them. The model card says which.
+    """
     bundle = with_weights(base, weights)
+    adapters, told = _take_out_adapters(bundle)
     with publishing_directory(out) as staging:
         save_bundle(bundle, staging)
-        publish_text(staging / "README.md", model_card(facts))
+        if adapters:
+            save_low_rank(adapters, staging)
+        publish_text(staging / "README.md", model_card({**facts, **told}, adapter=bool(adapters)))
     return out
 
 
+def _take_out_adapters(bundle: Bundle) -> tuple[dict[str, dict[str, Tensor]], dict[str, str]]:
+    """Weights of the parts' adapters where they can stand apart, and what the card says of them.
+
+    Leaves plain models: the base's where the adapters stand apart, the tuned ones otherwise.
+    """
+    models: dict[str, nn.Module] = bundle.models
+    tuned = [part for part, model in models.items() if next(adapted(model), None)]
+    apart = all(is_low_rank(model) for model in models.values())
+    adapters = {part: low_rank_weights(models[part]) for part in tuned} if apart else {}
+    for model in models.values():
+        remove_adapter(model, fold=not apart)
+    if not tuned:
+        return {}, {}
+    where = f"{LORA_FILE}, beside the weights of the base model" if apart else "in the weights"
+    return adapters, {"adapter": f"of {' and '.join(tuned)}, {where}"}
+
+
 def with_weights(bundle: Bundle, weights: Mapping[str, Tensor]) -> Bundle:
-    """`bundle`, its U-Net and text encoder overwritten with `weights`.
+    """`bundle`, what learns of its U-Net and text encoders overwritten with `weights`.
 
     Raises:
-        VerificationError: the parameter names are not exactly those of the two models.
+        VerificationError: the parameter names are not exactly those of what learns.
     """
-    for group in GROUPS:
-        model: nn.Module = getattr(bundle, group)
-        prefix = group + "."
+    for part, model in bundle.models.items():
+        prefix = part + "."
         named = {
             name.removeprefix(prefix): tensor
             for name, tensor in weights.items()
             if name.startswith(prefix)
         }
-        _require_same(group, set(named), {name for name, _ in model.named_parameters()})
+        _require_same(part, set(named), {n for n, p in model.named_parameters() if p.requires_grad})
         model.load_state_dict(named, strict=False)
     return bundle
 
@@ -76,8 +106,12 @@ def _require_same(group: str, saved: set[str], expected: set[str]) -> None:
         )
 
 
-def model_card(facts: Mapping[str, Any]) -> str:
-    """README.md of an exported model: a front matter that hubs read, then the facts as a table."""
+def model_card(facts: Mapping[str, Any], *, adapter: bool = False) -> str:
+    """README.md of an exported model: a front matter that hubs read, then the facts as a table.
+
+    With `adapter` it tells how to put the one in the folder on.
+    """
+    load = '\npipeline.load_lora_weights("path/to/this/folder")' if adapter else ""
     licence = str(facts.get("licence", "see the base model and the training data"))
     rows = "\n".join(f"| {name.replace('_', ' ')} | {value} |" for name, value in facts.items())
     return f"""---
@@ -88,7 +122,7 @@ tags: [stable-diffusion, sar, synthetic-aperture-radar]
 
 # Text-to-SAR model
 
-Stable Diffusion with U-Net and text encoder fine-tuned on SAR tiles and captions. It paints one
+Stable Diffusion with U-Net and text encoders fine-tuned on SAR tiles and captions. It paints one
 polarimetric channel, repeated over three: take one of them. Images are synthetic; they show no
 place on Earth and carry no geolocation.
 
@@ -99,9 +133,9 @@ place on Earth and carry no geolocation.
 ## Use
 
 ```python
-from diffusers import StableDiffusionPipeline
+from diffusers import DiffusionPipeline
 
-pipeline = StableDiffusionPipeline.from_pretrained("path/to/this/folder")
+pipeline = DiffusionPipeline.from_pretrained("path/to/this/folder"){load}
 image = pipeline("A SAR image of a forest beside a river").images[0]
 ```
 

@@ -176,7 +176,7 @@ def _begin(
 ) -> _Run:
     extent = length(cfg, len(samples), ranks.world)
     bundle = load_base(cfg, base)
-    model = Denoiser(bundle.unet, bundle.text_encoder)
+    model = Denoiser(**bundle.models)
     engine, partition = start_engine(cfg, model, ranks, extent.accumulation)
     stepper = Stepper(cfg, bundle, engine, partition, ranks)
     average = Ema(partition) if cfg.ema_decay > 0 else None
@@ -379,5 +379,6 @@ def _current_weights(run: _Run) -> dict[str, Tensor]:
     """Averaged weights if there are any, raw ones otherwise, full and fp32, on every rank."""
     partition = run.stepper.partition
     tensors = run.ema.tensors if run.ema is not None else partition.tensors
-    names = [name for name, _ in run.stepper.engine.module.named_parameters()]
+    parameters = run.stepper.engine.module.named_parameters()
+    names = [name for name, parameter in parameters if parameter.requires_grad]
     return gather(partition, tensors, names)

@@ -1,4 +1,4 @@
-"""Where a training starts from: the base bundle under the noise schedule that is asked for."""
+"""Where a training starts from: the base bundle under its noise schedule, and what of it learns."""
 
 from __future__ import annotations
 
@@ -7,27 +7,55 @@ from pathlib import Path
 
 import torch
 
+from hpc.errors import ConfigError
+from sarhpc.diffusion.adapter import TEXT, add_adapter, unet_targets
 from sarhpc.diffusion.bundle import Bundle, load_bundle, with_schedule
+from sarhpc.diffusion.conditioning import unread
 from sarhpc.training.config import TrainConfig
+from sarhpc.training.engine import base_rates
 
 
 def load_base(cfg: TrainConfig, base: Path) -> Bundle:
     """The bundle `base` as `cfg` trains it: its schedule, and its weights or newly drawn ones.
 
+    With the adapter of `cfg`, if any; exactly the parameters that learn require a gradient.
+
     Raises:
-        ConfigError: zero terminal SNR was asked for with a prediction it makes no sense for.
+        ConfigError: zero terminal SNR was asked for with a prediction it makes no sense for, or
+            an adapter that does not fit the models, or a rate for an encoder there is none of.
         DataError: the folder is no bundle.
     """
     bundle = with_schedule(load_bundle(base), cfg.prediction_type, cfg.zero_terminal_snr)
-    return _drawn_anew(bundle, cfg.seed) if cfg.random_init else bundle
+    if cfg.lr_text_encoder_2 is not None and not bundle.is_xl:
+        raise ConfigError(
+            f"lr_text_encoder_2={cfg.lr_text_encoder_2} but {base} has one text encoder; "
+            "take it out, or start from an SDXL model"
+        )
+    if cfg.random_init:
+        bundle = _drawn_anew(bundle, cfg.seed)
+    _mark_what_learns(cfg, bundle)
+    return bundle
+
+
+def _mark_what_learns(cfg: TrainConfig, bundle: Bundle) -> None:
+    rates, adapter = base_rates(cfg), cfg.adapter
+    for part, model in bundle.models.items():
+        model.requires_grad_(rates[part] > 0)
+        if adapter is not None and part == "unet" and adapter.unet:
+            add_adapter(model, adapter, unet_targets(adapter), cfg.seed)
+        if adapter is not None and part != "unet" and adapter.text_encoder:
+            add_adapter(model, adapter, list(TEXT), cfg.seed)
+    for module in unread(bundle):  # weight decay would move what no gradient holds
+        module.requires_grad_(False)
 
 
 def _drawn_anew(bundle: Bundle, seed: int) -> Bundle:
-    unet, text_encoder = bundle.unet, bundle.text_encoder
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return replace(
-            bundle,
-            unet=type(unet).from_config(unet.config),
-            text_encoder=type(text_encoder)(text_encoder.config),
-        )
+        unet = type(bundle.unet).from_config(bundle.unet.config)
+        encoders = {
+            part: type(model)(model.config)
+            for part, model in bundle.models.items()
+            if part != "unet"
+        }
+    return replace(bundle, unet=unet, **encoders)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from sarhpc.diffusion.bundle import Bundle
+from sarhpc.diffusion.conditioning import size_numbers, tokenize
 from sarhpc.diffusion.config import ObjectiveConfig
 from sarhpc.diffusion.objective import Draw, add_noise, draw, loss_per_sample, with_dropout
 from sarhpc.training.config import TrainConfig
@@ -33,7 +34,7 @@ class Stepper:
         self._ranks = ranks
         self._encoder = LatentEncoder(bundle.vae, ranks.device, cache=cfg.cache_latents)
         self._vae_scale = float(bundle.vae.config.scaling_factor)
-        self._tokenizer = bundle.tokenizer
+        self._tokenizers = bundle.tokenizers
         self._scheduler = bundle.scheduler
 
     def learn(self, share: Share) -> Tensor:
@@ -45,10 +46,10 @@ class Stepper:
                 self.engine.step()  # not a boundary: DeepSpeed only counts it
             with clock.part("encode"):
                 latents, choices = self._latents(micro)
-                tokens = self._tokens(micro, choices)
+                conditions = self._conditions(micro, choices)
                 noisy = add_noise(self._scheduler, latents, choices)
             with clock.part("forward"):
-                prediction = self.engine(noisy, choices.timesteps.to(latents.device), tokens)
+                prediction = self.engine(noisy, choices.timesteps.to(latents.device), *conditions)
                 errors = loss_per_sample(
                     self._scheduler, prediction, latents, choices, self._objective
                 )
@@ -95,17 +96,13 @@ class Stepper:
         sampled = mean + deviation * choices.latent_noise.to(mean.device)
         return sampled * self._vae_scale, choices
 
-    def _tokens(self, share: Share, choices: Draw) -> Tensor:
+    def _conditions(self, share: Share, choices: Draw) -> list[Tensor]:
+        """Token ids (B, L) for each text encoder and, where there are two, sizes (B, 6)."""
         captions = with_dropout(share.captions, choices.dropped)
-        encoded = self._tokenizer(
-            captions,
-            padding="max_length",
-            max_length=self._tokenizer.model_max_length,
-            truncation=True,
-            return_tensors="pt",
-        )
-        tokens: Tensor = encoded.input_ids
-        return tokens.to(self._ranks.device)
+        found = [tokenize(tokenizer, captions) for tokenizer in self._tokenizers]
+        if len(found) > 1:
+            found.append(size_numbers(share.images))
+        return [tensor.to(self._ranks.device) for tensor in found]
 
 
 def objective_config(cfg: TrainConfig) -> ObjectiveConfig:

@@ -90,15 +90,19 @@ def tiny_config(**changes: Any) -> TrainConfig:
     return TrainConfig(**{**values, **changes})
 
 
-def make_bundle(folder: Path) -> Path:
+def make_bundle(folder: Path, *, xl: bool = False) -> Path:
     """A diffusers folder of real, random, tiny models: 32 px tiles, 4 x 4 latents."""
     from sarhpc.diffusion.bundle import new_bundle, save_bundle
     from sarhpc.diffusion.config import AutoencoderShape, BundleConfig, TextShape, UNetShape
     from sarhpc.diffusion.tokenizer import train_clip_tokenizer
 
+    deep = {"level_heads": [1, 2], "transformer_layers": [1, 2], "size_embedding": 8}
+    levels: dict[str, Any] = deep if xl else {}
+    second = TextShape(24, layers=2, heads=2, intermediate=32, positions=16, activation="gelu")
     shapes = BundleConfig(
-        unet=UNetShape(4, [8, 16], [True, False], attention_heads=2, norm_groups=4),
+        unet=UNetShape(4, [8, 16], [not xl, xl], attention_heads=2, norm_groups=4, **levels),
         text=TextShape(hidden=16, layers=2, heads=2, intermediate=32, positions=16),
+        text_2=second if xl else None,
         vae=AutoencoderShape([4, 4, 8, 8], norm_groups=4, sample_size=32),
     )
     tokenizer = train_clip_tokenizer(CAPTIONS, 540, folder / "tokenizer", max_length=16)
