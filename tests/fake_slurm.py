@@ -190,6 +190,9 @@ class _Command:
         self.save()
 
     def sbatch(self) -> None:
+        if "--test-only" in self.words:
+            sys.stderr.write("sbatch: Job 1 to start at 2026-01-01T00:00:00 on nodes n1\n")
+            return
         script = Path(self.words[-1]).read_text() if len(self.words) > 1 else sys.stdin.read()
         asked = dict(re.findall(r"^#SBATCH --([a-z-]+)=(.*)$", script, re.MULTILINE))
         job = str(self.state["next_id"])
