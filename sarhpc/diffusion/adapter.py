@@ -19,10 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from hpc.errors import ConfigError
-from sarhpc.diffusion.config import AdapterConfig
-
-LORA_FILE = "pytorch_lora_weights.safetensors"
-"""The name under which diffusers' `load_lora_weights` looks for an adapter in a folder."""
+from sarhpc.diffusion.config import LORA_FILE, AdapterConfig
 
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2", "proj_in", "proj_out")
 """The weights of the U-Net's transformer blocks."""

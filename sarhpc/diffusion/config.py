@@ -183,6 +183,10 @@ class AutoencoderConfig:
     """Steps between log lines."""
 
 
+LORA_FILE = "pytorch_lora_weights.safetensors"
+"""The name under which diffusers' `load_lora_weights` looks for an adapter in a folder."""
+
+
 @dataclass
 class AdapterConfig:
     """A low-rank adapter on frozen weights, in place of their full fine-tune."""
