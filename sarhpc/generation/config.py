@@ -27,6 +27,11 @@ class GenerateConfig:
     """Denoising steps."""
     guidance: float = 7.5
     """Classifier-free guidance scale; 1 or less switches it off."""
+    adapter: str | None = None
+    """Low-rank adapter to put on the model, a file or its folder; null: the one in the model's
+    folder, if there is one."""
+    adapter_weight: float = 1.0
+    """Share of the adapter that is applied; 0 switches it off, and the base model generates."""
     scheduler: str = "ddim"
     """Sampler: ddim, euler, dpmsolver or pndm."""
     height_px: int | None = None

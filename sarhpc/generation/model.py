@@ -18,6 +18,7 @@ from diffusers import (
 )
 
 from hpc.errors import ConfigError, DataError
+from sarhpc.generation.adapter import apply_adapter
 from sarhpc.generation.config import GenerateConfig
 
 Pipeline: TypeAlias = StableDiffusionPipeline | StableDiffusionXLPipeline
@@ -41,18 +42,19 @@ _SCHEDULERS = {
 
 
 def load_pipeline(model: Path, cfg: GenerateConfig, device: str | None = None) -> Pipeline:
-    """The diffusers folder `model` with the scheduler and dtype of `cfg`, ready to sample.
+    """The diffusers folder `model` with the scheduler, dtype and adapter of `cfg`, ready to sample.
 
     Nothing is fetched and no pickle is read: safetensors only.
 
     Args:
         model: Folder as `save_pretrained` writes it.
-        cfg: Which scheduler and dtype.
+        cfg: Which scheduler, dtype and adapter.
         device: torch device; None takes the first GPU, or the CPU where there is none.
 
     Raises:
         DataError: the folder is no diffusers model of a kind known here, is incomplete, or has no
-            safetensors.
+            safetensors; or the adapter is missing or of another model.
+        ConfigError: an adapter's weight is given and there is no adapter.
     """
     kind, settings = _kind(model)
     diffusers.utils.logging.disable_progress_bar()
@@ -69,6 +71,7 @@ def load_pipeline(model: Path, cfg: GenerateConfig, device: str | None = None) -
             f"cannot load the model in {model}: {error}. Export it again; weights must be "
             "safetensors."
         ) from error
+    apply_adapter(pipeline, model, cfg)
     scheduler, options = _SCHEDULERS[cfg.scheduler]
     pipeline.scheduler = scheduler.from_config(pipeline.scheduler.config, **options)
     # A tokenizer that knows no length pads to thousands of tokens, which the encoder then refuses.

@@ -168,7 +168,11 @@ def _shared_meta(
     pipeline: Pipeline,
     provenance: Provenance,
 ) -> dict[str, Any]:
+    adapter = {"adapter_sha": inputs["adapter_sha"]} if "adapter_sha" in inputs else {}
+    weight = {"adapter_weight": cfg.adapter_weight} if cfg.adapter_weight != 1.0 else {}
     return {
+        **adapter,
+        **weight,
         "schema": SAMPLE_SCHEMA,
         "synthetic": True,
         "negative_prompt": cfg.negative_prompt,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -66,12 +67,28 @@ def plan_corpus(run: RunDir) -> Plan:
     config = load_run_config(run)
     [export] = sealed_records(run, "export")
     shards = plan_generation(settings(config), prompts_of(run, config))
-    model = {"model": export.path, "model_sha": export.sha256}
+    model = {
+        "model": export.path,
+        "model_sha": export.sha256,
+        **_named_adapter(config, export.path),
+    }
     return make_plan(
         "generate",
         [{**shard, **model} for shard in shards],
         fingerprint=stage_fingerprint(config, "generate"),
     )
+
+
+def _named_adapter(config: RunConfig, model: str) -> dict[str, str]:
+    """Digest of the adapter that the configuration names; one in the model's folder is in its."""
+    from sarhpc.generation.adapter import adapter_file
+
+    cfg = settings(config)
+    file = adapter_file(Path(model), cfg)
+    if cfg.adapter is None or file is None:
+        return {}
+    with file.open("rb") as opened:
+        return {"adapter_sha": hashlib.file_digest(opened, "sha256").hexdigest()}
 
 
 def plan_comparison(run: RunDir) -> Plan:
@@ -91,23 +108,25 @@ def plan_comparison(run: RunDir) -> Plan:
 def make_corpus_shard(run: RunDir, task: ShardTask) -> Made:
     """Generate and publish one shard of the corpus."""
     root = data_root(run, load_run_config(run)) / "synthetic"
-    return _make(run, task, "generate", root / f"{task.id}.tar")
+    return _make(run, task, settings(load_run_config(run)), root / f"{task.id}.tar")
 
 
 def make_compare_shard(run: RunDir, task: ShardTask) -> Made:
     """Generate and publish one shard of another model."""
-    root = data_root(run, load_run_config(run)) / "compare" / task.inputs["set"]
-    made = _make(run, task, "compare", root / f"{task.id}.tar")
+    config = load_run_config(run)
+    root = data_root(run, config) / "compare" / task.inputs["set"]
+    # The adapter of the corpus is none of another model's.
+    cfg = dataclasses.replace(settings(config), adapter=None, adapter_weight=1.0)
+    made = _make(run, task, cfg, root / f"{task.id}.tar")
     return dataclasses.replace(made, detail={"set": task.inputs["set"]})
 
 
-def _make(run: RunDir, task: ShardTask, stage: str, path: Path) -> Made:
+def _make(run: RunDir, task: ShardTask, cfg: GenerateConfig, path: Path) -> Made:
     from sarhpc.generation.sampler import Provenance, generate_shard
     from sarhpc.shards.writer import write_shard
 
-    config = load_run_config(run)
-    cfg = settings(config)
-    provenance = Provenance(task.inputs["model_sha"], stage_fingerprint(config, "generate"))
+    fingerprint = stage_fingerprint(load_run_config(run), "generate")
+    provenance = Provenance(task.inputs["model_sha"], fingerprint)
     pipeline = _pipeline(Path(task.inputs["model"]), cfg)
     generated = generate_shard(
         task.number,
@@ -128,7 +147,7 @@ _loaded: dict[tuple[str, str], Any] = {}
 def _pipeline(model: Path, cfg: GenerateConfig) -> Any:
     from sarhpc.generation.model import load_pipeline
 
-    key = (str(model), f"{cfg.scheduler} {cfg.dtype}")
+    key = (str(model), f"{cfg.scheduler} {cfg.dtype} {cfg.adapter} {cfg.adapter_weight}")
     if key not in _loaded:
         _loaded.clear()
         _loaded[key] = load_pipeline(model, cfg)
