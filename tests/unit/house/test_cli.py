@@ -1,9 +1,9 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -20,9 +20,12 @@ def test_help_is_quick_and_loads_nothing_heavy() -> None:
     )
     seconds = []
     for _ in range(3):
-        clock = time.perf_counter()
+        # Its own work: seconds of the clock would also tell who else is at work here.
+        before = os.times()
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-        seconds.append(time.perf_counter() - clock)
+        after = os.times()
+        spent = after.children_user + after.children_system
+        seconds.append(spent - before.children_user - before.children_system)
     assert json.loads(done.stderr) == []
     assert "VERB" in done.stdout
     assert min(seconds) < 0.3
