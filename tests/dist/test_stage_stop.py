@@ -1,0 +1,131 @@
+"""Sharded stages as jobs: a signal ends them in time, and they ask to come back."""
+
+from __future__ import annotations
+
+import os
+import signal
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+from line_runs import kill_group, make_tiny_model, seal_export, shard_digests, tiny_run
+
+from hpc.run.attempts import read_attempts
+from hpc.run.pipeline import run_stage
+from hpc.run.rundir import RunDir, now
+from hpc.run.submissions import SubmissionRecord, SubmittedJob, publish_submission
+from sarhpc.stages.registry import load_run_config, stage_named
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tiny_model(tmp_path_factory.mktemp("model"))
+
+
+def ready(root: Path, model: Path) -> RunDir:
+    """A run of 24 images in 12 shards, each slow enough to be interrupted."""
+    words = ["generate.prompts=[a lake,a town]", "generate.steps=40", "cluster.workers=1"]
+    run = tiny_run(root, model, words)
+    seal_export(run, model)
+    return run
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, model: Path) -> RunDir:
+    run = ready(tmp_path_factory.mktemp("calm") / "run", model)
+    run_stage(run, stage_named(load_run_config(run), "generate"))
+    return run
+
+
+def submitted(run: RunDir, elements: int | None) -> None:
+    """A submission of generation as job 12."""
+    job = SubmittedJob("generate", "12", elements, None, "submit/0.sbatch", "generate/logs", 1, 0)
+    publish_submission(
+        run,
+        SubmissionRecord(0, now(), "slurm", "mini", "f00d", (job,), "scontrol", grace_s=20.0),
+    )
+
+
+@pytest.fixture
+def slurm(tmp_path: Path) -> dict[str, str]:
+    """The environment of job 12 on a cluster whose commands note what they are asked."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    for name in ("scontrol", "squeue", "sbatch"):
+        script = folder / name
+        script.write_text(f'#!/bin/sh\necho {name} "$@" >> {tmp_path}/asked.txt\n')
+        script.chmod(script.stat().st_mode | stat.S_IXUSR)
+    return {"PATH": f"{folder}:{os.environ['PATH']}", "SLURM_JOB_ID": "12"}
+
+
+def start(run: RunDir, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    """The job's only task."""
+    call = f"work({str(run.root)!r}, 'generate', submission=0)"
+    code = (
+        "from sarhpc.stages.entry import work\n"
+        f"if __name__ == '__main__':\n    raise SystemExit({call})"
+    )
+    with (run.root / "job.log").open("ab") as log:
+        return subprocess.Popen(
+            [sys.executable, "-c", code],
+            start_new_session=True, stdout=log, stderr=log,
+            env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+        )  # fmt: skip
+
+
+def wait_for_records(run: RunDir, count: int, process: subprocess.Popen[bytes]) -> None:
+    until = time.monotonic() + 200
+    while len(run.ledger("generate").recorded_ids()) < count:
+        assert process.poll() is None, (run.root / "job.log").read_text()[-3000:]
+        assert time.monotonic() < until
+        time.sleep(0.02)
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(
+    ("number", "elements", "asks"),
+    [(signal.SIGUSR2, None, True), (signal.SIGUSR2, 1, True), (signal.SIGTERM, 1, False)],
+    ids=["usr2 in a Dask job", "usr2 in an array", "term in an array"],
+)
+def test_generation_that_is_signalled_keeps_its_shards_and_goes_on_later(
+    tmp_path: Path,
+    model: Path,
+    undisturbed: RunDir,
+    slurm: dict[str, str],
+    number: signal.Signals,
+    elements: int | None,
+    asks: bool,
+) -> None:
+    run = ready(tmp_path / "run", model)
+    submitted(run, elements)
+    if elements is not None:
+        slurm |= {"SLURM_ARRAY_JOB_ID": "12", "SLURM_ARRAY_TASK_ID": "0"}
+    process = start(run, slurm)
+    try:
+        wait_for_records(run, 1, process)
+        # As Slurm does, to every process of the step.
+        os.killpg(process.pid, number)
+        assert process.wait(timeout=120) == 0, (run.root / "job.log").read_text()[-3000:]
+    finally:
+        kill_group(process)
+    done = run.ledger("generate").recorded_ids()
+    assert 1 <= len(done) < 12
+    assert not run.ledger("generate").sealed
+    [end] = [row for row in read_attempts(run.stage("generate")) if "to" in row]
+    assert (end["exit"], end["to"]) == (0, len(done))
+    assert end["stop"] == ("PREEMPT" if asks else "TERMINATE")
+    asked = (tmp_path / "asked.txt").read_text() if (tmp_path / "asked.txt").exists() else ""
+    assert ("scontrol requeue 12" in asked) == asks
+    assert list((run.root / "dask").glob("*")) == []
+
+    again = start(run, {**slurm, "SLURM_RESTART_COUNT": "1"})
+    assert again.wait(timeout=400) == 0, (run.root / "job.log").read_text()[-3000:]
+    assert shard_digests(run, "generate") == shard_digests(undisturbed, "generate")
+    starts = [row for row in read_attempts(run.stage("generate")) if "from" in row]
+    assert [row["from"] for row in starts] == [0, len(done)]
