@@ -165,11 +165,14 @@ _DECODERS: Mapping[str, Callable[[bytes], NDArray[Any]]] = {
     "sar.npy": _typed(np.complex64),
     "optic.png": decode_rgb8,
     "landcover.npy": _typed(np.uint8),
+    "edges.png": decode_gray8,
+    "segmentation.png": decode_rgb8,
+    "coarse.png": decode_gray8,
 }
 
 
 def _image_shape(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
-    if name == "optic.png":
+    if name in ("optic.png", "segmentation.png"):
         return shape[:2]
     if name == "landcover.npy":
         return shape[1:] if len(shape) == 3 and shape[0] == 2 else shape

@@ -111,6 +111,14 @@ class TileConfig:
     require_optical: bool = False
     """Reject tiles without an optical image instead of keeping them without one."""
 
+    conditions: list[str] = field(default_factory=list)
+    """Conditioning layers made for every tile: `edges` (edges.png), `segmentation`
+    (segmentation.png, from land cover), `coarse` (coarse.png), `optical` (optic.png is there).
+    Tiles for which one cannot be made are rejected."""
+
+    coarse_factor: int = 4
+    """Pixels along each axis that are averaged for `coarse`."""
+
     write_complex: bool = False
     """Add `sar.npy`, the calibrated complex tile, where the scene is complex."""
 

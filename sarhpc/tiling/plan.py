@@ -15,6 +15,7 @@ import numpy as np
 from hpc.errors import ConfigError
 from sarhpc.archive.readers import open_sar
 from sarhpc.archive.scene import Archive, SarHeader, SarReader, Scene
+from sarhpc.tiling.conditions import CONDITIONS
 from sarhpc.tiling.config import TileConfig
 from sarhpc.tiling.damage import DamagedError, reading
 from sarhpc.tiling.footprint import tile_footprints
@@ -152,7 +153,10 @@ def check_config(cfg: TileConfig) -> None:
     """
     check_split(cfg.split)
     _check_radiometry(cfg)
-    for name in ("tile_px", "shard_samples", "block_tiles"):
+    for name in cfg.conditions:
+        if name not in CONDITIONS:
+            raise ConfigError(f"tile.conditions {name!r}: one of {', '.join(CONDITIONS)}")
+    for name in ("tile_px", "shard_samples", "block_tiles", "coarse_factor"):
         if getattr(cfg, name) < 1:
             raise ConfigError(f"tile.{name} {getattr(cfg, name)}: give at least 1")
     if cfg.stride_px is not None and cfg.stride_px < 1:

@@ -16,6 +16,7 @@ TILE_REASONS = (
     "no_signal",
     "saturated",
     "optical_missing",
+    "condition_missing",
     "unreadable",
 )
 """Reasons for which a planned tile is rejected, as counted in the ledger."""

@@ -18,6 +18,7 @@ from sarhpc.archive.scene import Archive, SarReader, Scene
 from sarhpc.shards.images import encode_array, encode_gray8, encode_rgb8
 from sarhpc.shards.sample import Sample, encode_json, sample_key
 from sarhpc.tiling.block import Block, read_block
+from sarhpc.tiling.conditions import TileLayers, make_conditions
 from sarhpc.tiling.config import TileConfig
 from sarhpc.tiling.damage import DamagedError, reading
 from sarhpc.tiling.grid import TileGrid, TileIndex, scene_frame, tile_grid
@@ -185,6 +186,14 @@ class _Cutter:
             members["landcover.npy"] = encode_array(land_cover)
             truth = tile_truth(self.companions, land_cover, *place)
             meta |= {} if truth is None else {"truth": truth}
+        if self.cfg.conditions:
+            layers = TileLayers(amplitude, valid, optic, land_cover)
+            constants = self.opened.constants
+            made = make_conditions(layers, constants.enl, constants.normalisation, self.cfg)
+            if made is None:
+                return "condition_missing"
+            members |= made[0]
+            meta |= made[1]
         if self.cfg.fingerprints:
             meta |= {
                 "content_digest": content_digest(amplitude, valid),
