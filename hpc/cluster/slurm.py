@@ -126,7 +126,8 @@ def queue(
 
     Args:
         ids: job ids, or `array_index` for one element; an array's id stands for all its elements.
-        elements: one row for each waiting element of an array, instead of one for all.
+        elements: one row for each waiting element of an array, instead of one for all. Slurm 22.05
+            leaves out the last one if the array was made with a step (`1-9:2`).
         ended: also jobs that have ended and are still remembered (MinJobAge).
         retries: see `run_command`.
     """
