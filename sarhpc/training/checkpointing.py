@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -26,12 +27,15 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from hpc.errors import ConfigError, VerificationError
+from hpc.errors import VerificationError
 from hpc.publish import fault
 from sarhpc.training.ema import Ema
 from sarhpc.training.partition import Fragment, Partition, assemble, partition_of
+from sarhpc.training.resharding import reshard
 
 TAG = "state"
+
+_log = logging.getLogger(__name__)
 
 
 class _DeferringWriter:
@@ -78,7 +82,9 @@ def _save_engine(engine: Any, directory: Path) -> None:
     deferring = _DeferringWriter(plain)
     engine.checkpoint_engine = deferring
     try:
-        engine.save_checkpoint(str(directory), tag=TAG, save_latest=False)
+        engine.save_checkpoint(
+            str(directory), tag=TAG, save_latest=False, exclude_frozen_parameters=True
+        )
     finally:
         engine.checkpoint_engine = plain
     if deferring.failure is not None:
@@ -151,28 +157,39 @@ def undisturbed_random_state() -> Iterator[None]:
 def load(directory: Path, engine: Any, ema: Ema | None, saved_world: int) -> Partition:
     """Bring engine, average and random states to those under `directory`. Collective.
 
+    From the same number of ranks everything is as it was, to the bit. From another number the
+    training goes on with the same weights, moments and average, cut anew.
+
     Returns:
         The engine's partition as it stands after loading.
 
     Raises:
-        ConfigError: another number of ranks wrote the checkpoint.
-        VerificationError: DeepSpeed found nothing it could load.
+        VerificationError: DeepSpeed found nothing it could load, or numbers are missing.
     """
-    if saved_world != engine.world_size:
-        raise ConfigError(
-            f"{directory} was saved by {saved_world} ranks and this training has "
-            f"{engine.world_size}. ZeRO's shards fit their own number of ranks only: resume with "
-            f"{saved_world} ranks, or start a new run from `sarhpc export` of this checkpoint"
-        )
-    path, _ = engine.load_checkpoint(str(directory / "deepspeed"), tag=TAG)
+    rank = engine.global_rank
+    if saved_world == engine.world_size or engine.zero_optimization_stage() == 0:
+        partition = _load_as_saved(directory, engine, ema)
+    else:
+        partition = reshard(directory, engine, ema, saved_world)
+    if saved_world != engine.world_size and rank == 0:
+        _log.info("checkpoint of %d ranks cut anew for %d", saved_world, engine.world_size)
+    # Every draw of the training has a seed of its own; these states are of the process alone.
+    states = directory / "rng" / f"rank_{rank % saved_world:05d}.pt"
+    _restore_random(torch.load(states, weights_only=True))
+    return partition
+
+
+def _load_as_saved(directory: Path, engine: Any, ema: Ema | None) -> Partition:
+    # What stands still is not in the checkpoint: it comes from the base model.
+    path, _ = engine.load_checkpoint(
+        str(directory / "deepspeed"), tag=TAG, load_module_strict=False
+    )
     if path is None:
         raise VerificationError(f"{directory} holds no DeepSpeed state that could be loaded")
-    partition, rank = partition_of(engine), engine.global_rank
+    partition = partition_of(engine)
     if ema is not None:
-        owner = 0 if partition.replicated else rank
+        owner = 0 if partition.replicated else engine.global_rank
         ema.load(_flat_tensors(directory / "ema" / f"rank_{owner:05d}.safetensors"))
-    states = torch.load(directory / "rng" / f"rank_{rank:05d}.pt", weights_only=True)
-    _restore_random(states)
     return partition
 
 

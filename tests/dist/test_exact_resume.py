@@ -118,22 +118,6 @@ def test_torn_newest_checkpoint_gives_way_to_the_one_before(
 
 
 @pytest.mark.slow
-def test_another_number_of_ranks_is_refused_and_the_checkpoint_stays(
-    tiny_bundle: Path, tmp_path: Path
-) -> None:
-    job = Job(tiny_bundle, tmp_path, tiny_config(max_steps=1))
-    assert train_ranks(job) == [0, 0]
-
-    longer = Job(tiny_bundle, tmp_path, tiny_config(max_steps=2), attempt=2)
-    assert train_ranks(longer, world=1) == [2]
-
-    told = (tmp_path / "error_0.txt").read_text()
-    assert "was saved by 2 ranks and this training has 1" in told
-    assert step_folder(job, 1).is_dir()
-    assert train_ranks(longer) == [0, 0]
-
-
-@pytest.mark.slow
 def test_full_disk_on_one_rank_ends_all_ranks_and_keeps_the_older_checkpoint(
     tiny_bundle: Path, tmp_path: Path
 ) -> None:
