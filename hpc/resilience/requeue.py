@@ -104,6 +104,25 @@ def comes_back(error: BaseException, directory: Path, element: int | None = None
     return f"{type(error).__name__}: {error}"
 
 
+def out_of_time(error: BaseException, comeback: Comeback) -> str | None:
+    """Why a job that was told to end (SIGTERM) is to be queued again: its time limit; or None.
+
+    A limit that somebody shortened ends a job without the warning it was to get, and Slurm queues
+    no such job again. A cancelled job hears the same signal and must stay away, so Slurm is asked.
+    """
+    told_to_end = isinstance(error, StopRequestedError) and error.reason == "TERMINATE"
+    if not told_to_end or not comeback.possible or comeback.job_id is None:
+        return None
+    from hpc.cluster import slurm
+
+    try:
+        found = slurm.queue([comeback.job_id], retries=1)
+    except HpcError as unknown:
+        log.warning("whether this job was cancelled or out of time is unknown: %s", unknown)
+        return None
+    return "its time limit" if any(job.reason == "TimeLimit" for job in found) else None
+
+
 @contextlib.contextmanager
 def last_resort(comeback: Comeback, ends: float | None) -> Iterator[None]:
     """Queue the job again shortly before `ends`, s since the epoch, if the block still runs.

@@ -14,7 +14,7 @@ from hpc.cluster.allocation import Allocation, current_allocation
 from hpc.cluster.health import BadNodeError, Needs, require_fit_node
 from hpc.errors import HpcError, exit_code_of
 from hpc.resilience.agreement import SingleProcess
-from hpc.resilience.requeue import Comeback, comes_back, last_resort
+from hpc.resilience.requeue import Comeback, comes_back, last_resort, out_of_time
 from hpc.resilience.stop import StopNow, StopRequest
 from hpc.run.elements import run_element
 from hpc.run.lease import STALE_S
@@ -207,7 +207,7 @@ def _leave(run: RunDir, stage: str, job: _Job, error: Exception) -> int:
     # Rank 0 speaks for all, but of a bad node the others may know better.
     if job.here.rank > 0 and not isinstance(error, BadNodeError):
         return code
-    why = comes_back(error, run.stage(stage), job.element)
+    why = comes_back(error, run.stage(stage), job.element) or out_of_time(error, job.comeback)
     if why is None or job.here.job_id is None:
         return code
     try:

@@ -20,7 +20,14 @@ from hpc.errors import (
     StopRequestedError,
     TransientError,
 )
-from hpc.resilience.requeue import Comeback, afterword, comes_back, last_resort, main
+from hpc.resilience.requeue import (
+    Comeback,
+    afterword,
+    comes_back,
+    last_resort,
+    main,
+    out_of_time,
+)
 from hpc.run.attempts import begin_attempt, end_attempt
 
 
@@ -34,8 +41,8 @@ def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder.mkdir()
     squeue = (
         "import sys; from hpc.cluster.slurm_text import FIELD_END, QUEUE_FIELDS, ROW_END\n"
-        f"state = open({str(state)!r}).read()\n"
-        "told = {'JobID': '12', 'JobArrayID': '12', 'State': state}\n"
+        f"state, _, reason = open({str(state)!r}).read().partition(' ')\n"
+        "told = {'JobID': '12', 'JobArrayID': '12', 'State': state, 'Reason': reason}\n"
         "row = FIELD_END.join(told.get(name, '') for name in QUEUE_FIELDS)\n"
         "print(row + ROW_END, end='')"
     )
@@ -88,6 +95,23 @@ def test_only_a_job_that_may_asks_for_itself(
     assert slurm.exists() == asked
     if asked:
         assert slurm.read_text() == "requeue 12\n"
+
+
+@pytest.mark.parametrize(
+    ("told", "mode", "reason", "comes"),
+    [
+        ("COMPLETING TimeLimit", "scontrol", "TERMINATE", True),
+        ("COMPLETING None", "scontrol", "TERMINATE", False),  # as after scancel
+        ("COMPLETING TimeLimit", "scontrol", "STOP_FILE", False),
+        ("COMPLETING TimeLimit", "chain", "TERMINATE", False),
+    ],
+)
+def test_a_job_told_to_end_comes_back_from_its_time_limit_only(
+    slurm: Path, tmp_path: Path, told: str, mode: str, reason: str, comes: bool
+) -> None:
+    (tmp_path / "state.txt").write_text(told)
+    error = StopRequestedError("saved", requeue=False, reason=reason)
+    assert (out_of_time(error, Comeback(mode, "12")) is not None) == comes
 
 
 def test_work_that_runs_into_its_end_is_queued_again_from_the_side(slurm: Path) -> None:
