@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 
+from hpc.publish import publish_json
 from hpc.run.pipeline import Stage
 from hpc.run.plan import Plan, ShardTask, make_plan
 from hpc.run.rundir import RunDir
@@ -13,6 +14,9 @@ from sarhpc.stages.config import RunConfig
 from sarhpc.stages.places import archive_uri, data_root
 from sarhpc.stages.registry import load_run_config, stage_fingerprint
 from sarhpc.stages.sharded import Made, sweep, work_through
+
+SPLIT_FILE = "split.json"
+"""Beside the plan: proof that its splits share no ground, scene pairs that do, and counts."""
 
 
 def tile_stage(config: RunConfig) -> Stage:
@@ -36,11 +40,16 @@ def plan_tile_shards(run: RunDir) -> Plan:
     from sarhpc.archive.catalogue import select_scenes
     from sarhpc.archive.readers import open_sar
     from sarhpc.tiling.plan import plan_scenes
+    from sarhpc.tiling.proof import check_proof
 
     config = load_run_config(run)
     opener = functools.partial(open_sar, assume_calibrated=config.archive.assume_calibrated)
     scenes = select_scenes(archive_config(run, config))
     planned = plan_scenes(scenes, config.tile, opener=opener)
+    if planned.proof:
+        check_proof(planned.proof)
+    facts = {"proof": planned.proof, "reflown": planned.reflown, "counts": planned.counts}
+    publish_json(run.stage("tile") / SPLIT_FILE, facts)
     return make_plan(
         "tile",
         planned.shards,

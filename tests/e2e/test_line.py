@@ -50,6 +50,9 @@ def test_the_line_ends_with_report_corpus_and_a_model_that_loads(finished: RunDi
     assert set(report["evaluation"]["sets"]) == {"real", "this run", "tiny", "autoencoder"}
     assert [line["name"] for line in report["stages"]][:3] == ["simulate", "tile", "caption"]
     assert "data:image/png" in (finished.root / "report.html").read_text()
+    split = json.loads((finished.root / "tile" / "split.json").read_text())
+    assert split["proof"]["contested_cells"] == 0
+    assert sum(split["proof"]["cells"].values()) > 0
     shards = sorted((finished.root / "data" / "synthetic").glob("*.tar"))
     samples = [sample for shard in shards for sample in read_shard(shard)]
     assert len(samples) == 24
