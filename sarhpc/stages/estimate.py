@@ -30,6 +30,8 @@ TILE_BYTES_PER_PX = 7.1
 CAPTIONED_BYTES_PER_PX = 7.2
 IMAGE_BYTES_PER_PX = 1.15
 CHECKPOINT_BYTES_PER_PARAMETER = 20.0
+TRAINED = ("unet", "text_encoder", "text_encoder_2")
+"""Folders of a base whose models learn."""
 CHECKPOINT_FILES = 12
 CHECKPOINT_FILES_PER_RANK = 4
 EXPORT_BYTES_PER_PARAMETER = 5.2
@@ -160,7 +162,7 @@ def _checkpoints(config: RunConfig, resources: Resources | None) -> tuple[float 
 def _parameters(config: RunConfig) -> int | None:
     """Trained parameters of the base model, from the headers of its files; None if not there."""
     folder = Path(model_folder(config.train.base_model))
-    files = [p for part in ("unet", "text_encoder") for p in (folder / part).glob("*.safetensors")]
+    files = [p for part in TRAINED for p in (folder / part).glob("*.safetensors")]
     counts = [_elements(path) for path in files]
     return sum(counts) if counts and 0 not in counts else None
 
