@@ -203,3 +203,15 @@ class AdapterConfig:
     """Adapt the text encoder; false trains it in full (at `lr_text_encoder=0` it stands still)."""
     targets: list[str] | None = None
     """Ends of the names of the U-Net's adapted modules; null takes those usual for `kind`."""
+
+
+@dataclass
+class TokenConfig:
+    """A new token whose embedding is learnt, beside the models or alone."""
+
+    text: str = "<SAR>"
+    """How captions and prompts write it; it must stand in them to learn anything."""
+    initializer: str = "radar"
+    """Word whose embedding it starts from; of several pieces, their mean."""
+    lr: float = 5e-4
+    """Learning rate of its embedding."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from sarhpc.diffusion.config import AdapterConfig
+from sarhpc.diffusion.config import AdapterConfig, TokenConfig
 
 TRANSIENT: dict[str, Any] = {"transient": True}
 
@@ -32,7 +32,8 @@ class TrainConfig:
     noise_offset: float = 0.0
     """Standard deviation of a constant added to the noise of each latent channel."""
     azimuth_flip: bool = False
-    """Flip half of the tiles along azimuth (rows); along range would move the sensor."""
+    """Flip half of the tiles along azimuth (rows), and with them the words for top and bottom in
+    their captions; along range would move the sensor."""
     shuffle_captions: bool = False
     """Give every image the caption of another: the control that shows what captions teach."""
     cache_latents: bool = False
@@ -40,6 +41,8 @@ class TrainConfig:
 
     adapter: AdapterConfig | None = None
     """Train a low-rank adapter instead of the weights themselves; null trains these in full."""
+    token: TokenConfig | None = None
+    """Learn a new token too; alone with `lr_unet=0` and `lr_text_encoder=0`."""
 
     epochs: int = 12
     """Passes over the data."""

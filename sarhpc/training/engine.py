@@ -57,7 +57,8 @@ def learning(model: nn.Module) -> dict[str, list[nn.Parameter]]:
     groups: dict[str, list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            groups.setdefault(name.partition(".")[0], []).append(parameter)
+            group = "token" if name.endswith(".learned") else name.partition(".")[0]
+            groups.setdefault(group, []).append(parameter)
     return groups
 
 
@@ -134,7 +135,8 @@ def base_rates(cfg: TrainConfig) -> dict[str, float]:
     """Learning rate of each group before the schedule."""
     text = cfg.lr_text_encoder
     text_2 = text if cfg.lr_text_encoder_2 is None else cfg.lr_text_encoder_2
-    return {"unet": cfg.lr_unet, "text_encoder": text, "text_encoder_2": text_2}
+    rates = {"unet": cfg.lr_unet, "text_encoder": text, "text_encoder_2": text_2}
+    return rates if cfg.token is None else {**rates, "token": cfg.token.lr}
 
 
 def deepspeed_config(
@@ -214,5 +216,6 @@ def require_gradients(norms: dict[str, float]) -> None:
     if silent:
         raise NumericalError(
             f"no gradient reached {' and '.join(silent)} in the first step; "
-            "check that its parameters require gradients and that captions are not all empty"
+            "check that its parameters require gradients, that captions are not all empty, and "
+            "that they hold the token if one is learnt"
         )

@@ -19,6 +19,12 @@ from sarhpc.diffusion.adapter import (
 )
 from sarhpc.diffusion.bundle import Bundle, save_bundle
 from sarhpc.diffusion.config import LORA_FILE
+from sarhpc.diffusion.learned_token import (
+    EMBEDDING_FILE,
+    TokenEmbedding,
+    save_token,
+    settle_token,
+)
 from sarhpc.training.checkpointing import read_weights
 
 
@@ -50,16 +56,33 @@ def export_weights(
     """As `export`, from full fp32 parameters by name.
 
     An adapter that diffusers can load lies beside the base's weights as `LORA_FILE`; any other is
-    folded into them. The model card says which.
+    folded into them. The model card says which. A learned token is known to the folder's tokenizer
+    and encoders, and lies in `EMBEDDING_FILE` for the base model.
     """
     bundle = with_weights(base, weights)
-    adapters, told = _take_out_adapters(bundle)
+    rows, told = _take_out_token(bundle)
+    adapters, told_too = _take_out_adapters(bundle)
+    card = model_card({**facts, **told, **told_too}, adapter=bool(adapters))
     with publishing_directory(out) as staging:
         save_bundle(bundle, staging)
+        if rows:
+            save_token(told["token"], rows, staging)
         if adapters:
             save_low_rank(adapters, staging)
-        publish_text(staging / "README.md", model_card({**facts, **told}, adapter=bool(adapters)))
+        publish_text(staging / "README.md", card)
     return out
+
+
+def _take_out_token(bundle: Bundle) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Rows of the learned token, if any, and what the card says of it; settled in the bundle."""
+    table = bundle.text_encoder.get_input_embeddings()
+    if not isinstance(table, TokenEmbedding):
+        return {}, {}
+    told = {
+        "token": table.text,
+        "token_file": f"{EMBEDDING_FILE}, for `load_textual_inversion` on the base model",
+    }
+    return settle_token(bundle), told
 
 
 def _take_out_adapters(bundle: Bundle) -> tuple[dict[str, dict[str, Tensor]], dict[str, str]]:

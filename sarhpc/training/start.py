@@ -11,6 +11,7 @@ from hpc.errors import ConfigError
 from sarhpc.diffusion.adapter import TEXT, add_adapter, unet_targets
 from sarhpc.diffusion.bundle import Bundle, load_bundle, with_schedule
 from sarhpc.diffusion.conditioning import unread
+from sarhpc.diffusion.learned_token import add_token
 from sarhpc.training.config import TrainConfig
 from sarhpc.training.engine import base_rates
 
@@ -18,11 +19,13 @@ from sarhpc.training.engine import base_rates
 def load_base(cfg: TrainConfig, base: Path) -> Bundle:
     """The bundle `base` as `cfg` trains it: its schedule, and its weights or newly drawn ones.
 
-    With the adapter of `cfg`, if any; exactly the parameters that learn require a gradient.
+    With the adapter and the token of `cfg`, if any; exactly the parameters that learn require a
+    gradient.
 
     Raises:
         ConfigError: zero terminal SNR was asked for with a prediction it makes no sense for, or
-            an adapter that does not fit the models, or a rate for an encoder there is none of.
+            an adapter or a token that does not fit the models, or a rate for an encoder there is
+            none of, or no rate at all.
         DataError: the folder is no bundle.
     """
     bundle = with_schedule(load_bundle(base), cfg.prediction_type, cfg.zero_terminal_snr)
@@ -34,6 +37,12 @@ def load_base(cfg: TrainConfig, base: Path) -> Bundle:
     if cfg.random_init:
         bundle = _drawn_anew(bundle, cfg.seed)
     _mark_what_learns(cfg, bundle)
+    if cfg.token is not None:
+        bundle = add_token(bundle, cfg.token)
+    if not any(p.requires_grad for model in bundle.models.values() for p in model.parameters()):
+        raise ConfigError(
+            "every learning rate is 0: nothing would learn; raise one, or add a token"
+        )
     return bundle
 
 
@@ -41,9 +50,11 @@ def _mark_what_learns(cfg: TrainConfig, bundle: Bundle) -> None:
     rates, adapter = base_rates(cfg), cfg.adapter
     for part, model in bundle.models.items():
         model.requires_grad_(rates[part] > 0)
-        if adapter is not None and part == "unet" and adapter.unet:
+        if adapter is None or rates[part] == 0:
+            continue
+        if part == "unet" and adapter.unet:
             add_adapter(model, adapter, unet_targets(adapter), cfg.seed)
-        if adapter is not None and part != "unet" and adapter.text_encoder:
+        if part != "unet" and adapter.text_encoder:
             add_adapter(model, adapter, list(TEXT), cfg.seed)
     for module in unread(bundle):  # weight decay would move what no gradient holds
         module.requires_grad_(False)
