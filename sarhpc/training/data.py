@@ -14,6 +14,7 @@ from torch import Tensor
 from sarhpc.diffusion.objective import sample_seed
 from sarhpc.shards.loader import Cursor, SampleOrder, batches, prefetch
 from sarhpc.training.config import TrainConfig
+from sarhpc.training.mirror import mirrored
 from sarhpc.training.ranks import Ranks
 
 _Loaded = tuple[str, NDArray[np.float32], str]
@@ -100,15 +101,21 @@ def _epochs(cfg: TrainConfig, after: Cursor, n: int, ranks: Ranks) -> tuple[int,
 
 def _share(cfg: TrainConfig, loaded: list[_Loaded], epochs: tuple[int, ...]) -> Share:
     keys = tuple(key for key, _, _ in loaded)
-    flipped = tuple(
-        cfg.azimuth_flip and flips(cfg.seed, epoch, key)
-        for epoch, key in zip(epochs, keys, strict=True)
-    )
-    images = [
-        image[::-1] if flip else image for (_, image, _), flip in zip(loaded, flipped, strict=True)
+    seen = [
+        _seen(cfg, epoch, key, image, caption)
+        for epoch, (key, image, caption) in zip(epochs, loaded, strict=True)
     ]
+    images, captions, flipped = zip(*seen, strict=True)
     stacked = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous()
-    return Share(stacked, tuple(caption for *_, caption in loaded), keys, epochs, flipped)
+    return Share(stacked, captions, keys, epochs, flipped)
+
+
+def _seen(
+    cfg: TrainConfig, epoch: int, key: str, image: NDArray[np.float32], caption: str
+) -> tuple[NDArray[np.float32], str, bool]:
+    """Image and caption as an epoch shows them, and whether they are flipped."""
+    other = mirrored(caption) if cfg.azimuth_flip and flips(cfg.seed, epoch, key) else None
+    return (image, caption, False) if other is None else (image[::-1], other, True)
 
 
 def flips(seed: int, epoch: int, key: str) -> bool:
