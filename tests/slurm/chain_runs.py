@@ -45,7 +45,7 @@ def sarhpc(
         env={**cluster.env, "OMP_NUM_THREADS": "1", **(env or {})},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=1500,
     )
 
 
