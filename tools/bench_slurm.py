@@ -229,8 +229,9 @@ def _measure(folder: Path, told: argparse.Namespace) -> int:
     begun = time.monotonic()
     if done == shards:
         light.run.ledger(STAGE).seal(light.plan)
+        spent = time.monotonic() - begun
         last = look(light)
-        print(f"sealed {time.monotonic() - begun:.2f} s; status then {last.seconds:.2f} s "
+        print(f"sealed {spent:.2f} s; status then {last.seconds:.2f} s "
               f"{last.commands}, {last.status.stages[0].state}")  # fmt: skip
     return 0 if done == shards else 1
 
