@@ -174,6 +174,8 @@ def _add_inside_jobs(verbs: argparse._SubParsersAction[argparse.ArgumentParser])
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb and return its exit code."""
+    # Jobs, which inherit this, load pickles and code from the run: only its owner may write there.
+    os.umask(os.umask(0o077) | 0o022)
     parser = build_parser()
     # Overrides may follow flags: `run DIR --config C a=b`; argparse alone loses them there.
     arguments, rest = parser.parse_known_args(argv)
