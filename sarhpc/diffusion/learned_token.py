@@ -66,6 +66,7 @@ def add_token(bundle: Bundle, cfg: TokenConfig) -> Bundle:
         start = _initial_row(table, tokenizer, cfg.initializer)
         number = len(tokenizer) - 1
         encoder.set_input_embeddings(TokenEmbedding(table, cfg.text, number, start))
+        _pool_at_end(encoder, tokenizer)
     second = {"tokenizer_2": tokenizers[1]} if bundle.is_xl else {}
     return replace(bundle, tokenizer=tokenizers[0], **second)
 
@@ -90,6 +91,17 @@ def _initial_row(table: nn.Embedding, tokenizer: CLIPTokenizer, word: str) -> Te
     if not ids:
         raise ConfigError("token.initializer is empty: give the word the token starts from")
     return table.weight[torch.tensor(ids)].detach().mean(dim=0)
+
+
+def _pool_at_end(encoder: Any, tokenizer: CLIPTokenizer) -> None:
+    """Let the pooled embedding be that of the end marker, whatever its number.
+
+    The published encoders take the highest number in the prompt for the end, and a new token has a
+    higher one: SDXL would then see nothing of what stands behind it.
+    """
+    inner = getattr(encoder, "text_model", encoder)
+    for holder in (encoder.config, inner.config, inner):
+        holder.eos_token_id = tokenizer.eos_token_id
 
 
 def settle_token(bundle: Bundle) -> dict[str, Tensor]:

@@ -13,7 +13,8 @@ from diffusers import DiffusionPipeline
 from numpy.typing import NDArray
 
 from hpc.errors import ConfigError
-from sarhpc.diffusion.bundle import Bundle, new_bundle, save_bundle
+from sarhpc.diffusion.bundle import Bundle, load_bundle, new_bundle, save_bundle
+from sarhpc.diffusion.conditioning import encode_text, tokenize
 from sarhpc.diffusion.config import (
     LORA_FILE,
     AdapterConfig,
@@ -203,6 +204,25 @@ def test_sdxl_learns_the_token_in_both_encoders(
         )
     inverted.load_lora_weights(folder)
     assert np.allclose(paint(inverted, "<SAR> image"), wanted, atol=2e-3)
+
+
+def test_words_behind_the_token_reach_the_pooled_embedding_of_published_encoders(
+    bases: Callable[[bool], Path], tmp_path: Path
+) -> None:
+    base = load_bundle(bases(True))
+    assert base.text_encoder_2 is not None
+    base.text_encoder_2.config.eos_token_id = 2  # as in the published SDXL
+    save_bundle(base, tmp_path / "published")
+    cfg = TrainConfig(token=TokenConfig(), lr_unet=0.0, lr_text_encoder=0.0)
+    start = load_base(cfg, tmp_path / "published")
+    _, weights = trained(cfg, tmp_path / "published")
+    exported = load_bundle(export_weights(weights, start, tmp_path / "model", {}))
+
+    for bundle in (load_base(cfg, tmp_path / "published"), exported):
+        ids = [tokenize(t, ["<SAR> forest", "<SAR> lake"]) for t in bundle.tokenizers]
+        _, pooled = encode_text(bundle.text_encoder, ids[0], bundle.text_encoder_2, ids[1])
+        assert pooled is not None
+        assert (pooled[0] - pooled[1]).abs().max() > 1e-3
 
 
 def test_settings_that_teach_nothing_are_refused(bases: Callable[[bool], Path]) -> None:
