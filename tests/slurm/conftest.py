@@ -12,7 +12,11 @@ from pathlib import Path
 
 import mini_slurm
 import pytest
+from line_runs import make_tiny_model
 from mini_slurm import MiniSlurm
+from training_runs import ready_to_train, train_undisturbed
+
+from hpc.run.rundir import RunDir
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
@@ -51,6 +55,19 @@ def cluster() -> Iterator[MiniSlurm]:
             started.stop()
             watching.communicate()
             shutil.rmtree(root, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def ready_training(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
+    """A run whose next stage is training; tests work on copies."""
+    model = make_tiny_model(tmp_path_factory.mktemp("model"))
+    return ready_to_train(tmp_path_factory.mktemp("ready") / "run", model)
+
+
+@pytest.fixture(scope="session")
+def calm_training(ready_training: RunDir, tmp_path_factory: pytest.TempPathFactory) -> RunDir:
+    """The same run after a training that nothing disturbed."""
+    return train_undisturbed(ready_training, tmp_path_factory.mktemp("calm") / "run")
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,116 @@
+"""Jobs that a real Slurm ends at their time limit, and nodes that die under them."""
+
+from __future__ import annotations
+
+import signal
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from chain_runs import sarhpc, wait_for, write_profile
+from line_runs import seal_export, shard_digests, tiny_run
+from mini_slurm import MiniSlurm
+from training_runs import (
+    INTERVAL,
+    PATIENCE_S,
+    copy_of,
+    metrics,
+    profile_of,
+    resumed_steps,
+    submit,
+    wait_for_checkpoint,
+    weights,
+)
+
+from hpc.run.attempts import KILLED, read_attempts
+from hpc.run.pipeline import run_stage
+from hpc.run.rundir import RunDir
+from hpc.run.submissions import read_submissions
+from sarhpc.stages.registry import load_run_config, stage_named
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+
+
+def freeze_tasks(cluster: MiniSlurm) -> None:
+    """The tasks stand still, as at a file system that does not answer, until Slurm signals them."""
+    for process in cluster.job_processes():
+        try:
+            if "submitit.core._submit" in process.cmdline():
+                process.send_signal(signal.SIGSTOP)
+        except psutil.Error:
+            continue
+
+
+def batch_node(cluster: MiniSlurm, job: str) -> str:
+    return cluster.job(job)["BatchHost"]
+
+
+def test_a_training_timed_out_and_its_node_killed_ends_with_the_bits_of_an_undisturbed_one(
+    tmp_path: Path, cluster: MiniSlurm, ready_training: RunDir, calm_training: RunDir
+) -> None:
+    run = copy_of(ready_training, tmp_path / "run")
+    profile = profile_of(tmp_path, 1)
+    chain = ("run", run.root, "--from", "train", "--until", "export", "--profile", profile)
+    done = sarhpc(cluster, *chain)
+    assert done.returncode == 0, done.stderr
+    [record] = read_submissions(run)
+    job, export = (record.of(stage)[0].job_id for stage in ("train", "export"))
+
+    step = wait_for_checkpoint(run)
+    freeze_tasks(cluster)
+    cluster.shorten(job)
+    cluster.wait_state(job, "PENDING", timeout_s=90)
+    assert f"Time limit exhausted for JobId={job}" in cluster.controller_log(20_000)
+    cluster.run("scontrol", "update", f"JobId={job}", "TimeLimit=20")
+    [first, _] = cluster.wait_records(job, ["REQUEUED", "PENDING"])
+    assert int(first["ElapsedRaw"]) < 20 * 60
+
+    step = wait_for_checkpoint(run, step + INTERVAL)
+    cluster.crash_node(batch_node(cluster, job))
+    reached = metrics(run)[-1]["step"]
+    cluster.wait_state(job, timeout_s=PATIENCE_S)
+    cluster.wait_state(export, timeout_s=PATIENCE_S)
+
+    cluster.wait_records(job, ["REQUEUED", "NODE_FAIL", "COMPLETED"])
+    ends = [row for row in read_attempts(run.stage("train")) if "to" in row]
+    assert [row.get("stop") for row in ends] == ["TERMINATE", None, None]
+    assert [row["exit"] for row in ends] == [0, KILLED, 0]
+    after_limit, after_crash = resumed_steps(run)
+    assert after_limit == ends[0]["to"]
+    assert after_crash >= step
+    assert reached - after_crash <= INTERVAL
+    assert run.ledger("export").sealed
+    assert weights(run) == weights(calm_training)
+
+
+def test_a_node_killed_under_an_array_costs_the_shards_under_way_and_no_other(
+    tmp_path: Path, cluster: MiniSlurm, ready_training: RunDir
+) -> None:
+    model = Path(load_run_config(ready_training).train.base_model)
+    words = ["generate.prompts=[a lake,a field]", "generate.images=40", "generate.steps=12"]
+    here, there = (tiny_run(tmp_path / name, model, words) for name in ("here", "there"))
+    for run in (here, there):
+        seal_export(run, model)
+    run_stage(here, stage_named(load_run_config(here), "generate"))
+
+    array = submit(cluster, there, "generate", write_profile(tmp_path))
+    assert array.elements == 2
+    ledger = there.ledger("generate")
+    wait_for(lambda: len(ledger.records()) > 2, PATIENCE_S, "the first shards")
+    lost = [row for row in cluster.squeue("-t", "R") if row["id"].startswith(array.job_id)]
+    node = lost[0]["nodes"]
+    cluster.crash_node(node)
+    time.sleep(0.5)
+    kept = dict(ledger.records())
+    wait_for(lambda: ledger.sealed, PATIENCE_S, "the corpus")
+
+    assert 2 < len(kept) < len(ledger.records()), "it was killed midway"
+    assert {shard: ledger.records()[shard] for shard in kept} == kept
+    assert shard_digests(there, "generate") == shard_digests(here, "generate")
+    elements = {row["id"] for row in lost if row["nodes"] == node}
+    for element in elements:
+        cluster.wait_records(element, ["NODE_FAIL", "COMPLETED"], timeout_s=90)
+        rows = read_attempts(there.stage("generate"))
+        mine = [row for row in rows if row.get("element") == int(element.rpartition("_")[2])]
+        assert [row["exit"] for row in mine if "to" in row] == [KILLED, 0]
