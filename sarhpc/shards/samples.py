@@ -75,12 +75,12 @@ class ShardedSamples:
         return None if at is None else self._read(index.path, at)
 
     def load(
-        self, number: int, image_member: str = "sar.png", caption: str = "txt"
+        self, number: int, image_member: str = "sar.png", caption: str | None = "txt"
     ) -> tuple[NDArray[np.float32], str]:
         """Image (H, W, 3) float32 in [-1, 1], gray repeated over the channels, and its caption.
 
         `caption` is `txt`, or SHORT, MID or LONG to take that length from `meta.json`, where
-        public sets keep them.
+        public sets keep them; None gives the empty caption.
 
         Raises:
             DataError: the sample lacks the image or the caption, or they cannot be decoded.
@@ -90,7 +90,7 @@ class ShardedSamples:
         pixels = decode(data).astype(np.float32) / np.float32(127.5) - np.float32(1)
         if pixels.ndim == 2:
             pixels = np.repeat(pixels[:, :, None], 3, axis=2)
-        return pixels, self._caption(number, caption)
+        return pixels, "" if caption is None else self._caption(number, caption)
 
     def _caption(self, number: int, source: str) -> str:
         if source not in _CAPTION_LENGTHS:

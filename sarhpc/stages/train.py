@@ -65,6 +65,8 @@ def plan_training(run: RunDir) -> Plan:
         "samples": samples,
         "base_model": model_folder(config.train.base_model),
     }
+    if config.train.prior is not None:
+        inputs["prior"] = digest_tree(Path(config.train.prior.shards)).sha256
     return make_plan("train", [inputs], fingerprint=stage_fingerprint(config, "train"))
 
 

@@ -11,6 +11,20 @@ TRANSIENT: dict[str, Any] = {"transient": True}
 
 
 @dataclass
+class PriorConfig:
+    """Images of what the base model knows, trained on beside the tiles so that it stays known."""
+
+    shards: str = "???"
+    """Folder with their shards, those in folders below it too."""
+    image_member: str = "optic.png"
+    """Image taken from each sample: `optic.png` or `sar.png`, of the size of the tiles."""
+    prompt: str | None = "aerial photography"
+    """What all of them are called; null takes each sample's own caption."""
+    weight: float = 1.0
+    """Weight of their loss beside that of the tiles."""
+
+
+@dataclass
 class TrainConfig:
     """Full fine-tune of U-Net and text encoders; the defaults are the paper's (section 4.1)."""
 
@@ -43,6 +57,8 @@ class TrainConfig:
     """Train a low-rank adapter instead of the weights themselves; null trains these in full."""
     token: TokenConfig | None = None
     """Learn a new token too; alone with `lr_unet=0` and `lr_text_encoder=0`."""
+    prior: PriorConfig | None = None
+    """Prior preservation; doubles the images of a step. Null, as in the paper's final choice."""
 
     epochs: int = 12
     """Passes over the data."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from typing import Protocol
@@ -11,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from hpc.errors import ConfigError
 from sarhpc.diffusion.objective import sample_seed
 from sarhpc.shards.loader import Cursor, SampleOrder, batches, prefetch
 from sarhpc.training.config import TrainConfig
@@ -45,10 +47,18 @@ class Share:
     """Epoch each sample is seen in; a batch may reach over an epoch's end."""
     flipped: tuple[bool, ...]
     """Whether the image is flipped along azimuth."""
+    prior: Share | None = None
+    """As many regularisation images, where the prior is preserved."""
+
+    @property
+    def all_keys(self) -> list[str]:
+        """Keys of the samples, then those of the regularisation images."""
+        return [*self.keys, *(self.prior.keys if self.prior is not None else ())]
 
     def micro(self, size: int) -> Iterator[Share]:
-        """Yield the share in micro-batches of `size`."""
-        for start in range(0, len(self.keys), size):
+        """Yield the share in micro-batches of `size`, and as many regularisation images."""
+        priors = itertools.repeat(None) if self.prior is None else self.prior.micro(size)
+        for start, prior in zip(range(0, len(self.keys), size), priors, strict=False):
             cut = slice(start, start + size)
             yield Share(
                 self.images[cut],
@@ -56,7 +66,31 @@ class Share:
                 self.keys[cut],
                 self.epochs[cut],
                 self.flipped[cut],
+                prior,
             )
+
+    def with_prior_beside(self) -> Share:
+        """One share of the samples and, after them, the regularisation images.
+
+        Raises:
+            ConfigError: they are of another size.
+        """
+        other = self.prior
+        if other is None:
+            return self
+        if other.images.shape[1:] != self.images.shape[1:]:
+            sizes = [" x ".join(map(str, share.images.shape[2:])) for share in (other, self)]
+            raise ConfigError(
+                f"the images in train.prior.shards are {sizes[0]} px and the tiles {sizes[1]}; "
+                "give some of the same size"
+            )
+        return Share(
+            torch.cat([self.images, other.images]),
+            self.captions + other.captions,
+            self.keys + other.keys,
+            self.epochs + other.epochs,
+            self.flipped + other.flipped,
+        )
 
 
 def order(cfg: TrainConfig, samples: Samples) -> SampleOrder:

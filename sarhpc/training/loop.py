@@ -17,7 +17,7 @@ from hpc.publish import fault, publish_json
 from sarhpc.shards.loader import Cursor
 from sarhpc.training import checkpointing, validation
 from sarhpc.training.config import TrainConfig
-from sarhpc.training.data import Samples, Share, feed
+from sarhpc.training.data import Samples, Share
 from sarhpc.training.ema import Ema
 from sarhpc.training.engine import (
     Denoiser,
@@ -29,6 +29,7 @@ from sarhpc.training.engine import (
 from sarhpc.training.export import with_weights
 from sarhpc.training.metrics import MetricsLog, peak_memory_gb
 from sarhpc.training.partition import gather
+from sarhpc.training.prior import feed_with_prior
 from sarhpc.training.ranks import Ranks, in_touch
 from sarhpc.training.schedule import Length, check, ema_decay, length, rate_scale
 from sarhpc.training.start import load_base
@@ -148,7 +149,7 @@ def _train(
     run = _begin(cfg, base, samples, ranks, around)
     _resume(run)
     log = MetricsLog(around.folder / "metrics.jsonl", run.step) if ranks.rank == 0 else None
-    batches = feed(cfg, samples, run.cursor, ranks)
+    batches = feed_with_prior(cfg, samples, run.cursor, run.step, ranks)
     try:
         while True:
             reason = _paint_if_due(run) or around.stop.agree()
@@ -267,12 +268,12 @@ def _take_step(run: _Run, batches: Iterator[tuple[Cursor, Share]], log: MetricsL
     rates = set_rates(stepper.engine, cfg, rate_scale(cfg, run.step, run.length.steps))
     mine = stepper.learn(share)
     late = time.monotonic() - run.saved_at >= cfg.checkpoint_every_s
-    loss, run.due = stepper.agree(mine, late)
-    if not math.isfinite(loss):
-        _give_up(run, share, float(mine), f"the loss is {loss}")
+    (loss, prior_loss), run.due = stepper.agree(mine, late)
+    if not math.isfinite(loss + prior_loss):
+        _give_up(run, share, float(mine.sum()), f"the loss is {loss + prior_loss}")
     gradient = stepper.update()
     if not math.isfinite(gradient):
-        _give_up(run, share, float(mine), f"the gradient norm is {gradient}")
+        _give_up(run, share, float(mine.sum()), f"the gradient norm is {gradient}")
     norms = _first_norms(run)
     decay = ema_decay(cfg, run.step)
     if run.ema is not None:
@@ -283,6 +284,7 @@ def _take_step(run: _Run, batches: Iterator[tuple[Cursor, Share]], log: MetricsL
     if log is not None and stepper.clock.exact:
         row = {
             "loss": loss,
+            **({} if cfg.prior is None else {"prior_loss": prior_loss}),
             **_named("lr", rates),
             "grad_norm": gradient,
             **_named("grad_norm", norms),
@@ -330,7 +332,7 @@ def _report(run: _Run, log: MetricsLog, values: Mapping[str, Any]) -> None:
 def _give_up(run: _Run, share: Share, loss: float, what: str) -> None:
     """Report the batch and end on every rank; nothing of this step reaches a checkpoint."""
     shown = loss if math.isfinite(loss) else str(loss)  # JSON knows no NaN
-    told = run.around.communicator.gather({"loss": shown, "keys": list(share.keys)})
+    told = run.around.communicator.gather({"loss": shown, "keys": share.all_keys})
     path = run.around.folder / f"trouble_step_{run.step + 1:08d}.json"
     if run.ranks.rank == 0:
         epoch = run.length.epoch(run.step)

@@ -36,12 +36,18 @@ class Stepper:
         self._vae_scale = float(bundle.vae.config.scaling_factor)
         self._tokenizers = bundle.tokenizers
         self._scheduler = bundle.scheduler
+        prior = 1.0 if cfg.prior is None else cfg.prior.weight
+        self._weights = torch.tensor([1.0, prior], device=ranks.device)
 
     def learn(self, share: Share) -> Tensor:
-        """Mean loss of this rank's share, on the device; gradients are in place afterwards."""
+        """Mean losses (2,) of this rank's tiles and of its regularisation images (0 without any).
+
+        On the device; gradients are in place afterwards.
+        """
         clock, micros = self.clock, list(share.micro(self._cfg.micro_batch))
-        total = torch.zeros((), device=self._ranks.device)
-        for number, micro in enumerate(micros):
+        total = torch.zeros(2, device=self._ranks.device)
+        for number, tiles in enumerate(micros):
+            micro = tiles.with_prior_beside()
             if number:
                 self.engine.step()  # not a boundary: DeepSpeed only counts it
             with clock.part("encode"):
@@ -53,22 +59,22 @@ class Stepper:
                 errors = loss_per_sample(
                     self._scheduler, prediction, latents, choices, self._objective
                 )
-                loss = errors.mean()
+                losses = self._losses(errors, len(tiles.keys))
             with clock.part("backward"):
-                self.engine.backward(loss)
-            total += loss.detach() / len(micros)
+                self.engine.backward((losses * self._weights).sum())
+            total += losses.detach() / len(micros)
         return total
 
-    def agree(self, loss: Tensor, flag: bool) -> tuple[float, bool]:
-        """Mean loss over all ranks, not finite if one rank's is not; whether rank 0's flag is up.
+    def agree(self, losses: Tensor, flag: bool) -> tuple[list[float], bool]:
+        """Mean losses over all ranks, not finite if one rank's is not; whether rank 0's flag is up.
 
         One all-reduce for both: it is the step's only synchronisation besides DeepSpeed's own.
         """
-        raised = torch.tensor(float(flag and self._ranks.rank == 0))
-        both = torch.stack([loss.double(), raised.to(loss.device).double()])
+        raised = torch.tensor([float(flag and self._ranks.rank == 0)], dtype=torch.float64)
+        both = torch.cat([losses.double(), raised.to(losses.device)])
         torch.distributed.all_reduce(both)
-        total, raised_by = both.tolist()
-        return total / self._ranks.world, raised_by > 0
+        *totals, raised_by = both.tolist()
+        return [total / self._ranks.world for total in totals], raised_by > 0
 
     def update(self) -> float:
         """Clip and apply the gradients; their norm before clipping."""
@@ -81,6 +87,12 @@ class Stepper:
             if not self.partition.replicated:
                 whole = float(self.engine.get_global_grad_norm())
         return whole
+
+    @staticmethod
+    def _losses(errors: Tensor, tiles: int) -> Tensor:
+        """Mean errors (2,) of the first `tiles` samples and of the rest, 0 if there is none."""
+        prior = errors[tiles:].mean() if len(errors) > tiles else torch.zeros_like(errors[0])
+        return torch.stack([errors[:tiles].mean(), prior])
 
     def _latents(self, share: Share) -> tuple[Tensor, Draw]:
         """Scaled latents (B, 4, h, w) from the autoencoder's posterior, and the choices."""
