@@ -97,6 +97,10 @@ class RankedWork:
         code, failure = _run(self.work)
         if mine is not None:
             publish_json(mine, {"exit_code": code, "failure": failure, "finished": time.time()})
+        if self.executor != "debug":
+            # All is said. A handler that runs while the interpreter is taken down could hang it,
+            # and Slurm waits for every rank before a requeued job may start again.
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
         if code != 0 and self.executor == "slurm":
             raise SystemExit(code)
         if code != 0 and self.executor != "debug":
