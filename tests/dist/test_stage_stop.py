@@ -90,8 +90,8 @@ def wait_for_records(run: RunDir, count: int, process: subprocess.Popen[bytes]) 
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize(
     ("number", "elements", "asks"),
-    [(signal.SIGUSR2, None, True), (signal.SIGUSR2, 1, True), (signal.SIGTERM, 1, False)],
-    ids=["usr2 in a Dask job", "usr2 in an array", "term in an array"],
+    [(signal.SIGUSR2, 1, True)],
+    ids=["usr2 in an array"],
 )
 def test_generation_that_is_signalled_keeps_its_shards_and_goes_on_later(
     tmp_path: Path,
