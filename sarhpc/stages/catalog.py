@@ -32,5 +32,7 @@ def _declarations(path: Path) -> dict[str, Any]:
     except (OSError, yaml.YAMLError) as error:
         raise ConfigError(f"declarations {path} cannot be read: {error}") from error
     if not isinstance(declared, dict):
-        raise ConfigError(f"declarations {path} must map file names to facts, see docs/guide/index.md")
+        raise ConfigError(
+            f"declarations {path} must map file names to facts, see docs/guide/index.md"
+        )
     return declared
