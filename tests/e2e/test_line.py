@@ -142,10 +142,15 @@ def test_unknown_keys_and_missing_files_exit_2(tmp_path: Path) -> None:
 
 def test_shipped_configurations_are_valid() -> None:
     from hpc.config import load
+    from sarhpc.diffusion.config import AutoencoderConfig, BundleConfig
     from sarhpc.stages.config import RunConfig
 
     folder = Path(__file__).resolve().parents[2] / "configs"
-    runs = [p for p in sorted(folder.rglob("*.yaml")) if p.name not in ("vae.yaml", "bundle.yaml")]
-    assert len(runs) >= 4
-    for path in runs:
+    load(AutoencoderConfig, folder / "embedded" / "vae.yaml")
+    bundles = [folder / "embedded" / "bundle.yaml", *sorted((folder / "bundles").glob("*.yaml"))]
+    for path in bundles:
+        load(BundleConfig, path)
+    runs = {*folder.rglob("*.yaml")} - {*bundles, folder / "embedded" / "vae.yaml"}
+    assert len(runs) >= 6
+    for path in sorted(runs):
         load(RunConfig, path)
