@@ -270,7 +270,7 @@ def test_printed_scripts_hold_every_odd_text_as_text(
     assert no_traces(tmp_path)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_odd_texts_arrive_in_a_job_as_they_were_given(
     tmp_path: Path, cluster: MiniSlurm, model: Path
