@@ -70,7 +70,10 @@ def cut_anew(job: Job, rank: int, world: int, port: int) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("stage", "precision"), [(1, "bf16"), (2, "fp32"), (3, "bf16")])
+@pytest.mark.parametrize(
+    ("stage", "precision"),
+    [(1, "bf16"), (2, "fp32"), pytest.param(3, "bf16", marks=pytest.mark.long)],
+)
 def test_no_bit_is_lost_when_a_checkpoint_is_cut_anew(
     tiny_bundle: Path, tmp_path: Path, stage: int, precision: str
 ) -> None:
