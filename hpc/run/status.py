@@ -219,7 +219,8 @@ def _number(job: str) -> int:
 
 def _worst(rows: Sequence[AccountedJob]) -> dict[str, AccountedJob]:
     """For each job its last end; of an array the one that ended badly, if one did."""
-    last = {row.id: row for row in sorted(rows, key=lambda row: row.started)}
+    # By their ends: a job requeued and then cancelled while it waited has no start (22.05).
+    last = {row.id: row for row in sorted(rows, key=lambda row: row.ended or "~")}
     found: dict[str, AccountedJob] = {}
     for row in sorted(last.values(), key=lambda row: row.state in CLEAN, reverse=True):
         found[row.job_id] = row

@@ -75,7 +75,8 @@ def test_the_whole_line_runs_as_jobs_and_makes_the_bytes_of_the_local_executor(
     for job in record.jobs:
         name = job.logs.replace("%j", job.job_id).replace("%A", job.job_id)
         assert (there.root / name.replace("%a", "0").replace("%t", "0").replace("%r", "0")).exists()
-    assert not list(there.root.glob("*/logs/*.pkl"))
+    # A stage is sealed a moment before its script ends and cleans up.
+    wait_for(lambda: not list(there.root.glob("*/logs/*.pkl")), 60, "scripts clean up")
     again = sarhpc(cluster, "resume", there.root)
     assert again.stdout == "nothing to do: every stage is sealed\n"
 

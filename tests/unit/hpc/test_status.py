@@ -46,8 +46,8 @@ def queued(job: str, state: str = "RUNNING", reason: str = "None", **more: objec
     return QueuedJob(job, "demo-tile", state, reason, "main", **facts)  # type: ignore[arg-type]
 
 
-def over(job: str, state: str, code: str = "1:0", started: str = "2026-01-01T00:00:00"):
-    return AccountedJob(job, "x", state, 60, 0, 1, "n1", code, started, "", "")
+def over(job: str, state: str, code: str = "1:0", ended: str = "2026-01-01T00:00:00"):
+    return AccountedJob(job, "x", state, 60, 0, 1, "n1", code, "", ended, "")
 
 
 @pytest.fixture
@@ -176,7 +176,9 @@ def test_how_a_job_ended_comes_from_accounting_when_the_disk_is_silent(run: RunD
     assert slurm.asked == ["squeue", "sacct"]
 
 
-def test_the_newest_start_of_a_requeued_job_counts(run: RunDir) -> None:
+def test_the_newest_end_of_a_requeued_job_counts_even_if_it_never_started_again(
+    run: RunDir,
+) -> None:
     submitted(run, ("tile", "11"))
     ended = [
         over("11", "OUT_OF_MEMORY", "0:125", "2026-01-01T03:00:00"),
