@@ -23,6 +23,7 @@ STAGE_VERBS = {
 PLACES = {
     **dict.fromkeys(("status", "logs", "report", "clean", "fetch"), "observing"),
     **dict.fromkeys(("doctor", "nodes"), "operations"),
+    "inspect": "inspection",
 }
 """Verb -> module of `sarhpc.stages` that carries it out; the others are in `commands`."""
 
@@ -130,6 +131,13 @@ def _add_observing(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -
                        "models in $HF_HOME)")  # fmt: skip
     fetch.add_argument("--from", dest="source", metavar="FOLDER", help="take the files from here")
     fetch.add_argument("--deep", action="store_true", help="compare every byte of what is there")
+    inspect = verbs.add_parser("inspect", help="a page on what shards hold: tiles, captions, "
+                               "distributions, places, oddities")  # fmt: skip
+    inspect.add_argument("shards", help="folder of shards, one shard, or a run directory")
+    inspect.add_argument("--out", default="inspect.html", metavar="PAGE",
+                         help="the page (default inspect.html here)")  # fmt: skip
+    inspect.add_argument("--tiles", type=int, default=256, metavar="N",
+                         help="tiles of each set that are measured (default 256)")  # fmt: skip
     stop = verbs.add_parser("stop", help="save and stop; sticky until `resume`")
     stop.add_argument("run")
     cancel = verbs.add_parser("cancel", help="stop, and take the jobs out of the queue")

@@ -8,7 +8,7 @@ Definitions follow the log-cumulant, autocorrelation and spectral measures of th
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -59,8 +59,8 @@ class Features:
         return Features(*(getattr(self, name)[index] for name in self.__dataclass_fields__))
 
 
-def measure(tiles: NDArray[np.uint8]) -> Features:
-    """Measures of a stack of tiles (N, H, W)."""
+def measure(tiles: Iterable[NDArray[np.uint8]]) -> Features:
+    """Measures of a stack of tiles (N, H, W), or of any tiles one after the other."""
     rows = [_measure_tile(tile) for tile in tiles]
     return Features(*(np.array(column, dtype=np.float64) for column in zip(*rows, strict=True)))
 

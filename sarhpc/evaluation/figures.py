@@ -37,7 +37,7 @@ def stretched(tile: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 def distribution_figure(sets: Mapping[str, Features]) -> str:
     """SVG: dB histograms, speckle autocorrelation and radial spectrum of every set."""
-    figure, axes = _figure(3)
+    figure, axes = new_figure(3)
     for (name, features), colour in zip(sets.items(), COLOURS, strict=False):
         style = {"color": colour, "label": name, "lw": 2.0 if name == "real" else 1.4}
         centres = (DB_EDGES[1:] + DB_EDGES[:-1]) / 2
@@ -46,12 +46,12 @@ def distribution_figure(sets: Mapping[str, Features]) -> str:
         axes[1].plot(lags, [1.0, *features.acf_range.mean(0)], **style)
         axes[1].plot(lags, [1.0, *features.acf_azimuth.mean(0)], color=colour, lw=1, ls=":")
         axes[2].plot(*radial_profile(features.psd.mean(0)), **style)
-    _label(axes[0], "dB histogram (E3)", "20 log10 A, dB", "fraction of pixels")
+    label_axis(axes[0], "dB histogram (E3)", "20 log10 A, dB", "fraction of pixels")
     axes[0].set_xlim(-45, 2)
-    _label(axes[1], "speckle autocorrelation (E4)", "lag, px (dotted: azimuth)", "")
-    _label(axes[2], "spectrum of ln A (E5)", "cycles / px", "dB")
+    label_axis(axes[1], "speckle autocorrelation (E4)", "lag, px (dotted: azimuth)", "")
+    label_axis(axes[2], "spectrum of ln A (E5)", "cycles / px", "dB")
     axes[0].legend(frameon=False, fontsize=8)
-    return _svg(figure)
+    return svg_text(figure)
 
 
 def radial_profile(psd: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -67,18 +67,18 @@ def radial_profile(psd: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArr
 
 def training_figure(rows: Sequence[Mapping[str, float]]) -> str:
     """SVG: loss (with its running mean), gradient norm and samples per second over steps."""
-    figure, axes = _figure(3)
+    figure, axes = new_figure(3)
     steps = np.array([row["step"] for row in rows], dtype=float)
     loss = np.array([row["loss"] for row in rows], dtype=float)
     axes[0].plot(steps, loss, color=GRID, lw=1)
     axes[0].plot(steps, _running_mean(loss), color=COLOURS[0], lw=1.8)
-    _label(axes[0], "training loss", "step", "")
+    label_axis(axes[0], "training loss", "step", "")
     for axis, key, title in ((axes[1], "grad_norm", "gradient norm"),
                              (axes[2], "samples_per_s", "samples per second")):  # fmt: skip
         values = np.array([row.get(key, np.nan) for row in rows], dtype=float)
         axis.plot(steps, values, color=COLOURS[3], lw=1)
-        _label(axis, title, "step", "")
-    return _svg(figure)
+        label_axis(axis, title, "step", "")
+    return svg_text(figure)
 
 
 def _running_mean(values: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -88,7 +88,8 @@ def _running_mean(values: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.convolve(values, kernel, mode="same") / weight
 
 
-def _figure(panels: int) -> tuple[object, NDArray[np.object_]]:
+def new_figure(panels: int) -> tuple[object, NDArray[np.object_]]:
+    """A figure with this many axes beside each other."""
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -97,10 +98,11 @@ def _figure(panels: int) -> tuple[object, NDArray[np.object_]]:
     # A fixed salt keeps the ids inside the SVG, and so the report's bytes, the same every time.
     mpl.rcParams.update({"svg.hashsalt": "sarhpc", "font.size": 9, "font.family": "sans-serif"})
     figure, axes = plt.subplots(1, panels, figsize=(3.6 * panels, 2.7), constrained_layout=True)
-    return figure, axes
+    return figure, np.atleast_1d(axes)
 
 
-def _label(axis: object, title: str, x: str, y: str) -> None:
+def label_axis(axis: object, title: str, x: str, y: str) -> None:
+    """Title, axis labels and grid in the style of the pages."""
     axis.set_title(title, fontsize=10, color=INK, loc="left")  # type: ignore[attr-defined]
     axis.set_xlabel(x, color=INK)  # type: ignore[attr-defined]
     axis.set_ylabel(y, color=INK)  # type: ignore[attr-defined]
@@ -109,7 +111,8 @@ def _label(axis: object, title: str, x: str, y: str) -> None:
         axis.spines[side].set_visible(False)  # type: ignore[attr-defined]
 
 
-def _svg(figure: object) -> str:
+def svg_text(figure: object) -> str:
+    """The figure as an SVG element, and closes it."""
     from matplotlib import pyplot as plt
 
     buffer = io.StringIO()

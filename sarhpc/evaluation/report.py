@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,11 +12,11 @@ from numpy.typing import NDArray
 from sarhpc.evaluation.classes import Conformity
 from sarhpc.evaluation.distances import DISTANCES
 from sarhpc.evaluation.features import measure
-from sarhpc.evaluation.figures import distribution_figure, png_uri, stretched, training_figure
+from sarhpc.evaluation.figures import distribution_figure, training_figure
+from sarhpc.evaluation.page import page_environment
 from sarhpc.evaluation.suite import Evaluation
 
 REPORT_SCHEMA = "sarhpc.report/1"
-TILE_PX = 192
 
 
 @dataclass(frozen=True)
@@ -89,26 +88,14 @@ def to_json(report: Report) -> dict[str, Any]:
 
 def render(report: Report) -> str:
     """The page as HTML with every picture, style and figure inside."""
-    from jinja2 import Environment, FileSystemLoader, select_autoescape
-
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=select_autoescape(default=True, default_for_string=True),
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["tile"] = lambda image: png_uri(stretched(image), TILE_PX)
-    environment.filters["picture"] = lambda image: png_uri(image, TILE_PX)
-    environment.filters["number"] = _number
     measured = {name: measure(tiles) for name, tiles in report.tiles.items()}
-    return environment.get_template("report.html.j2").render(
-        report=report,
-        metrics=DISTANCES,
-        distribution=distribution_figure(measured) if measured else "",
-        curves=training_figure(report.training) if report.training else "",
+    return (
+        page_environment()
+        .get_template("report.html.j2")
+        .render(
+            report=report,
+            metrics=DISTANCES,
+            distribution=distribution_figure(measured) if measured else "",
+            curves=training_figure(report.training) if report.training else "",
+        )
     )
-
-
-def _number(value: float) -> str:
-    """Three significant digits, without an exponent where that reads well."""
-    return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"

@@ -74,7 +74,7 @@ def evaluate_run(work: Work) -> Made:
         name=run.name,
         facts=_facts(run, len(real), synthetic),
         config_yaml=run.config_file.read_text(),
-        stages=[line for stage in line_of_stages(config) if (line := _stage_line(run, stage.name))],
+        stages=[line for stage in line_of_stages(config) if (line := stage_line(run, stage.name))],
         real=_real_pictures(run, config, synthetic[SYNTHETIC], config.evaluate.gallery),
         synthetic={
             name: _pictures(group[: config.evaluate.gallery]) for name, group in synthetic.items()
@@ -203,13 +203,17 @@ def _arrays(labelled: Sequence[tuple[Sample, str]]) -> tuple[NDArray[np.uint8], 
     return _stack([sample for sample, _ in labelled]), [label for _, label in labelled]
 
 
-def _stage_line(run: RunDir, stage: str) -> StageLine | None:
+def stage_line(run: RunDir, stage: str, *, unsealed: bool = False) -> StageLine | None:
+    """What a stage made and left out, by reason; None before it is sealed.
+
+    With `unsealed` it is what stands so far, and None before the first record.
+    """
     from sarhpc.evaluation.report import StageLine
 
     ledger = run.ledger(stage)
-    if not ledger.sealed:
+    records = list(ledger.records().values()) if ledger.sealed or unsealed else []
+    if not records and not ledger.sealed:
         return None
-    records = list(ledger.records().values())
     rejected: dict[str, int] = {}
     for record in records:
         for reason, count in record.rejected.items():

@@ -1,0 +1,105 @@
+"""Curves of the inspection page: radiometry from pixels, histograms from metadata."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sarhpc.evaluation.features import ENL_EDGES
+from sarhpc.evaluation.figures import COLOURS, label_axis, new_figure, svg_text
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from sarhpc.evaluation.inspection import Look
+
+Draw = Callable[["Axes"], None]
+Array = NDArray[np.float64]
+
+
+def radiometry_figure(looks: Sequence[Look], sigma0_edges: Array) -> str:
+    """SVG: sigma0 of calibrated pixels, and local looks beside the expected ones; or nothing."""
+    return _figure_of(list(_radiometry(looks, sigma0_edges)))
+
+
+def numbers_figure(looks: Sequence[Look]) -> str:
+    """SVG: incidence, valid and saturated share, words per caption; or nothing."""
+    wanted = (
+        ("incidence_deg", "incidence", "degrees"),
+        ("words", "length of captions", "words"),
+        ("valid_fraction", "valid pixels", "share of tile"),
+        ("saturated_fraction", "saturated pixels", "share of tile"),
+    )
+    panels = [
+        (_histograms(looks, name), title, unit)
+        for name, title, unit in wanted
+        if any(name in look.survey.spreads for look in looks)
+    ]
+    return _figure_of(panels)
+
+
+def _radiometry(looks: Sequence[Look], edges: Array) -> Iterator[tuple[Draw, str, str]]:
+    if any(look.sigma0.any() for look in looks):
+        yield _sigma0(looks, edges), "backscatter of calibrated tiles", "sigma0, dB"
+    if any(look.features is not None for look in looks):
+        yield _local_looks(looks), "looks in 9 x 9 windows", "ENL (dotted: expected)"
+
+
+def _sigma0(looks: Sequence[Look], edges: Array) -> Draw:
+    def draw(axis: Axes) -> None:
+        for look, colour in zip(looks, COLOURS, strict=False):
+            if look.sigma0.any():
+                share = look.sigma0 / look.sigma0.sum()
+                axis.stairs(share, edges, color=colour, label=look.survey.name, lw=1.4)
+
+    return draw
+
+
+def _local_looks(looks: Sequence[Look]) -> Draw:
+    def draw(axis: Axes) -> None:
+        for look, colour in zip(looks, COLOURS, strict=False):
+            if look.features is not None:
+                axis.stairs(look.features.looks.mean(0), ENL_EDGES, color=colour, lw=1.4,
+                            label=look.survey.name)  # fmt: skip
+            if expected := look.survey.spreads.get("enl"):
+                axis.axvline(expected.mean, color=colour, lw=1, ls=":")
+        axis.set_xscale("log")
+
+    return draw
+
+
+def _histograms(looks: Sequence[Look], name: str) -> Draw:
+    def draw(axis: Axes) -> None:
+        for look, colour in zip(looks, COLOURS, strict=False):
+            if spread := look.survey.spreads.get(name):
+                share = np.array(spread.counts) / len(spread)
+                axis.stairs(share, spread.edges, color=colour, fill=True, alpha=0.35)
+                axis.stairs(share, spread.edges, color=colour, lw=1.2, label=look.survey.name)
+        spreads = [s for look in looks if (s := look.survey.spreads.get(name))]
+        axis.set_xlim(*_zoom(spreads[0].edges, [(s.least, s.most) for s in spreads]))
+
+    return draw
+
+
+def _zoom(edges: Sequence[float], ranges: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    """Limits that leave out empty ends."""
+    width = edges[1] - edges[0]
+    low = min(least for least, _ in ranges) - 2 * width
+    high = max(most for _, most in ranges) + 2 * width
+    return max(edges[0], min(low, edges[-2])), min(edges[-1], max(high, edges[1]))
+
+
+def _figure_of(panels: Sequence[tuple[Draw, str, str]]) -> str:
+    if not panels:
+        return ""
+    figure, axes = new_figure(len(panels))
+    for axis, (draw, title, unit) in zip(axes, panels, strict=True):
+        draw(axis)
+        label_axis(axis, title, unit, "")
+    axes[0].set_ylabel("share")
+    if len(axes[0].get_legend_handles_labels()[0]) > 1:
+        axes[0].legend(frameon=False, fontsize=8)
+    return svg_text(figure)

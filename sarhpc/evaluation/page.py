@@ -1,0 +1,64 @@
+"""What the pages share: one environment of templates, one style, thumbnails."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from jinja2 import Environment, FileSystemLoader, select_autoescape
+from numpy.typing import NDArray
+from PIL import Image
+
+from sarhpc.evaluation.figures import png_uri, stretched
+
+TILE_PX = 192
+
+
+def page_environment() -> Environment:
+    """Templates of this folder, which escape whatever data say, with the filters of the pages."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=select_autoescape(default=True, default_for_string=True),
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["tile"] = lambda image: png_uri(stretched(image), TILE_PX)
+    environment.filters["picture"] = lambda image: png_uri(image, TILE_PX)
+    environment.filters["number"] = number
+    environment.filters["size"] = size
+    return environment
+
+
+def number(value: float) -> str:
+    """Three significant digits, without an exponent where that reads well."""
+    return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
+
+
+def size(count: float) -> str:
+    """A number of bytes in the unit that reads well."""
+    for unit in ("bytes", "KB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} TB"
+
+
+def radar_thumbnail(tile: NDArray[np.uint8], px: int = TILE_PX) -> NDArray[np.uint8]:
+    """The tile (H, W) no larger than `px`, by averaging intensity, which keeps its level."""
+    if max(tile.shape) <= px:
+        return tile
+    intensity = Image.fromarray(np.square(tile, dtype=np.float32))
+    return np.sqrt(_shrunk(intensity, px)).round().clip(0, 255).astype(np.uint8)
+
+
+def colour_thumbnail(image: NDArray[np.uint8], px: int = TILE_PX) -> NDArray[np.uint8]:
+    """The image (H, W, 3) no larger than `px`."""
+    if max(image.shape[:2]) <= px:
+        return image
+    return _shrunk(Image.fromarray(image), px)
+
+
+def _shrunk(image: Image.Image, px: int) -> NDArray[np.uint8]:
+    factor = px / max(image.size)
+    width, height = (max(round(side * factor), 1) for side in image.size)
+    return np.asarray(image.resize((width, height), Image.Resampling.BOX))
