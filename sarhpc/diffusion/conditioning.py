@@ -7,14 +7,12 @@ size as numbers.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import CLIPTokenizer
-
-from sarhpc.diffusion.bundle import Bundle
 
 
 def tokenize(tokenizer: CLIPTokenizer, captions: Sequence[str]) -> Tensor:
@@ -55,13 +53,13 @@ def size_numbers(images: Tensor) -> Tensor:
     return torch.tensor([[height, width, 0, 0, height, width]] * len(images))
 
 
-def unread(bundle: Bundle) -> Iterator[nn.Module]:
-    """Yield the trainable modules that no prediction of `bundle` depends on.
+def unread(models: Mapping[str, Any]) -> Iterator[nn.Module]:
+    """Yield the trainable modules of a bundle that no prediction depends on.
 
     The last layer of SDXL's first encoder and the norm behind it: no gradient ever reaches them.
     """
-    if bundle.is_xl:
+    if "text_encoder_2" in models:
         # The bare CLIP model lies one level deeper in some versions of transformers.
-        text = getattr(bundle.text_encoder, "text_model", bundle.text_encoder)
+        text = getattr(models["text_encoder"], "text_model", models["text_encoder"])
         yield text.encoder.layers[-1]
         yield text.final_layer_norm

@@ -1,8 +1,8 @@
 """What a run will cost before anything is submitted: GPU-hours, bytes and inodes of each stage.
 
 GPU-hours are the most the requested walltime can book in one go of every job. Bytes per pixel
-were measured on the demo (16 scenes of 768 px, 548 tiles and 96 images of 128 px, fp32 training
-with Adam and averaged weights), which compresses as real scenes do within some ten per cent.
+were measured on the demo (16 scenes of 768 px, 548 tiles and 96 images of 128 px), which compresses
+as real scenes do within some ten per cent.
 """
 
 from __future__ import annotations
@@ -18,8 +18,10 @@ from hpc.run.pipeline import Stage
 from hpc.run.plan import Plan, read_plan
 from hpc.run.rundir import RunDir
 from sarhpc.stages.config import RunConfig
+from sarhpc.stages.fit import Fit, fit
 from sarhpc.stages.places import model_folder
 from sarhpc.stages.registry import load_run_config
+from sarhpc.training.footprint import checkpoint_bytes
 
 if TYPE_CHECKING:
     from hpc.cluster.profile import Profile, Resources
@@ -29,7 +31,6 @@ SCENE_FILES = 9
 TILE_BYTES_PER_PX = 7.1
 CAPTIONED_BYTES_PER_PX = 7.2
 IMAGE_BYTES_PER_PX = 1.15
-CHECKPOINT_BYTES_PER_PARAMETER = 20.0
 TRAINED = ("unet", "text_encoder", "text_encoder_2")
 """Folders of a base whose models learn."""
 CHECKPOINT_FILES = 12
@@ -54,8 +55,12 @@ def show_plan_and_cost(run: RunDir, stages: Sequence[Stage], profile: Profile | 
         plan = _plan(run, stage)
         todo = None if plan is None else len(run.ledger(stage.name).missing(plan))
         resources = profile.resources_of(stage.name) if profile is not None else None
-        told = estimate(config, stage.name, plan, todo, resources)
         print(_plan_line(run, stage, plan, todo))
+        trained = None
+        if stage.name == "train":
+            trained = fit(config, plan, _ranks(config, resources))
+            print("".join(f"  {line}\n" for line in trained.lines), end="")
+        told = estimate(config, stage.name, plan, todo, resources, trained)
         for name, reason in list(plan.rejected.items())[:20] if plan is not None else ():
             print(f"  left out {name}: {reason}")
         if resources is not None:
@@ -78,12 +83,18 @@ def gpu_hours(resources: Resources, elements: int = 1) -> float:
 
 
 def estimate(
-    config: RunConfig, stage: str, plan: Plan | None, todo: int | None, resources: Resources | None
+    config: RunConfig,
+    stage: str,
+    plan: Plan | None,
+    todo: int | None,
+    resources: Resources | None,
+    trained: Fit | None = None,
 ) -> Estimate:
     """What `stage` will leave on disk, from its plan or else from the configuration."""
     shards = todo if todo is not None else expected_shards(config, stage)
     if stage == "train":
-        return Estimate(1, *_checkpoints(config, resources))
+        learned = trained.learned if trained is not None else None
+        return Estimate(1, *_checkpoints(config, learned, resources))
     if stage == "export":
         parameters = _parameters(config)
         size = None if parameters is None else parameters * EXPORT_BYTES_PER_PARAMETER
@@ -148,15 +159,19 @@ def _bytes_per_shard(config: RunConfig, stage: str) -> float | None:
     return None
 
 
-def _checkpoints(config: RunConfig, resources: Resources | None) -> tuple[float | None, int | None]:
+def _ranks(config: RunConfig, resources: Resources | None) -> int:
+    return resources.tasks if resources is not None else config.cluster.ranks
+
+
+def _checkpoints(
+    config: RunConfig, learned: int | None, resources: Resources | None
+) -> tuple[float | None, int | None]:
     """Bytes and inodes of the checkpoints kept, and of the one being written."""
-    parameters = _parameters(config)
-    if parameters is None:
+    if learned is None:
         return None, None
-    ranks = resources.tasks if resources is not None else config.cluster.ranks
     kept = config.train.keep_last + 1
-    files = CHECKPOINT_FILES + CHECKPOINT_FILES_PER_RANK * ranks
-    return CHECKPOINT_BYTES_PER_PARAMETER * parameters * kept, files * kept
+    files = CHECKPOINT_FILES + CHECKPOINT_FILES_PER_RANK * _ranks(config, resources)
+    return checkpoint_bytes(config.train, learned) * kept, files * kept
 
 
 def _parameters(config: RunConfig) -> int | None:

@@ -10,10 +10,9 @@ from torch import Tensor, nn
 from hpc.errors import NumericalError
 from sarhpc.diffusion.conditioning import encode_text
 from sarhpc.training.config import TrainConfig
+from sarhpc.training.footprint import LARGEST_BUCKET
 from sarhpc.training.partition import Partition, fill, partition_of
 from sarhpc.training.ranks import Ranks
-
-_LARGEST_BUCKET = 100_000_000
 
 
 class Denoiser(nn.Module):
@@ -74,7 +73,7 @@ def start_engine(
         if parameter.requires_grad
     }
     if cfg.gradient_checkpointing:
-        _checkpoint_gradients(model)
+        checkpoint_gradients(model)
     model.train()
     engine, *_ = deepspeed.initialize(
         model=model.to(ranks.device),
@@ -107,7 +106,8 @@ def _announce_borrowing(model: nn.Module) -> None:
                     register_external_parameter(module, parameter)
 
 
-def _checkpoint_gradients(model: Denoiser) -> None:
+def checkpoint_gradients(model: Denoiser) -> None:
+    """Keep only what enters the blocks of `model`; what they compute is computed again backward."""
     model.unet.enable_gradient_checkpointing()  # type: ignore[operator]
     for encoder in (model.text_encoder, model.text_encoder_2):
         if encoder is None:
@@ -145,7 +145,7 @@ def deepspeed_config(
     """DeepSpeed's own configuration; buckets fit the model, no optimiser, no scheduler."""
     sizes = [parameter.numel() for parameter in model.parameters()]
     learn = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    bucket = min(learn, _LARGEST_BUCKET)
+    bucket = min(learn, LARGEST_BUCKET)
     zero: dict[str, Any] = {
         "stage": cfg.zero_stage,
         "reduce_bucket_size": bucket,
@@ -155,7 +155,7 @@ def deepspeed_config(
     }
     if cfg.zero_stage == 3:
         zero |= {
-            "stage3_prefetch_bucket_size": min(sum(sizes), _LARGEST_BUCKET) // 4,
+            "stage3_prefetch_bucket_size": min(sum(sizes), LARGEST_BUCKET) // 4,
             "stage3_param_persistence_threshold": min(100_000, max(sizes) // 10),
             "stage3_gather_16bit_weights_on_model_save": False,
         }

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -36,7 +38,7 @@ def load_base(cfg: TrainConfig, base: Path) -> Bundle:
         )
     if cfg.random_init:
         bundle = _drawn_anew(bundle, cfg.seed)
-    _mark_what_learns(cfg, bundle)
+    mark_what_learns(cfg, bundle.models)
     if cfg.token is not None:
         bundle = add_token(bundle, cfg.token)
     if not any(p.requires_grad for model in bundle.models.values() for p in model.parameters()):
@@ -46,9 +48,16 @@ def load_base(cfg: TrainConfig, base: Path) -> Bundle:
     return bundle
 
 
-def _mark_what_learns(cfg: TrainConfig, bundle: Bundle) -> None:
+def mark_what_learns(cfg: TrainConfig, models: Mapping[str, Any]) -> None:
+    """Let exactly the parameters of `models` that `cfg` trains require a gradient.
+
+    With the adapter of `cfg`, if any.
+
+    Raises:
+        ConfigError: the adapter does not fit the models.
+    """
     rates, adapter = base_rates(cfg), cfg.adapter
-    for part, model in bundle.models.items():
+    for part, model in models.items():
         model.requires_grad_(rates[part] > 0)
         if adapter is None or rates[part] == 0:
             continue
@@ -56,7 +65,7 @@ def _mark_what_learns(cfg: TrainConfig, bundle: Bundle) -> None:
             add_adapter(model, adapter, unet_targets(adapter), cfg.seed)
         if part != "unet" and adapter.text_encoder:
             add_adapter(model, adapter, list(TEXT), cfg.seed)
-    for module in unread(bundle):  # weight decay would move what no gradient holds
+    for module in unread(models):  # weight decay would move what no gradient holds
         module.requires_grad_(False)
 
 

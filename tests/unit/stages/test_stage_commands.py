@@ -332,3 +332,28 @@ def test_a_path_that_is_no_run_is_refused(
     for verb in ("status", "logs", "stop", "verify", "resume", "tile"):
         code, _, err = say(capsys, verb, tmp_path)
         assert (code, "sarhpc init" in err) == (2, True), verb
+
+
+def test_a_dry_run_tells_steps_memory_and_hours_of_the_papers_training(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root, paper = tmp_path / "paper", Path(__file__).parents[3] / "configs" / "paper_sd15.yaml"
+    assert main(["init", str(root), "--config", str(paper), "archive.uri=/archive"]) == 0
+    code, out, _ = say(capsys, "train", root, "--dry-run")
+    assert code == 0
+    assert "7,500 steps for each 10,000 tiles" in out
+    assert "982.6 M of 982.6 M parameters learn" in out
+    assert "fits on A100-40 yes" in out
+    assert "one checkpoint: 17.69 GB" in out
+    assert "2.45 TFLOP an image" in out
+    assert "GPU-hours on A100 (28% of peak" in out
+    assert not (root / "train").exists()
+
+
+def test_a_dry_run_says_that_a_batch_does_not_divide(
+    run: RunDir, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["init", str(run.root), "cluster.ranks=3"]) == 0
+    code, out, _ = say(capsys, "train", run.root, "--dry-run")
+    assert code == 0
+    assert "cannot train so: global_batch=4 is no multiple of micro_batch x ranks = 2 x 3" in out
