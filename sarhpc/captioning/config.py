@@ -128,6 +128,8 @@ class CaptionSetConfig:
     """Where `shards` keep the caption: `truth`, or `raw` (what a captioner said)."""
     skip_missing: bool = False
     """Leave out captions whose image is not there, instead of stopping."""
+    without: Optional[str] = None  # noqa: UP045
+    """Of `shards`: JSON file whose `duplicates` name samples to leave out (`tile.dedupe`)."""
 
 
 @dataclass

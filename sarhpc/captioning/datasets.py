@@ -60,7 +60,9 @@ def open_sets(sets: Sequence[CaptionSetConfig]) -> list[CaptionedImage]:
 def _open_set(cfg: CaptionSetConfig) -> Iterable[CaptionedImage]:
     path = Path(cfg.path)
     if cfg.kind == "shards":
-        return read_shard_images(path, cfg.split, cfg.source)
+        left_out = _left_out(Path(cfg.without)) if cfg.without is not None else frozenset()
+        images_of_shards = read_shard_images(path, cfg.split, cfg.source)
+        return (image for image in images_of_shards if image.name not in left_out)
     if cfg.kind not in ("karpathy", "jsonl"):
         raise ConfigError(f"kind={cfg.kind!r} of {path}: take shards, karpathy or jsonl.")
     if cfg.images is None:
@@ -137,6 +139,15 @@ def read_shard_images(root: Path, split: str, source: str = "truth") -> Iterator
         if caption:
             read = partial(_read_optical, samples, number)
             yield CaptionedImage(samples.key(number), (caption,), read)
+
+
+def _left_out(path: Path) -> frozenset[str]:
+    try:
+        return frozenset(json.loads(path.read_text())["duplicates"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"{path} names no `duplicates` ({error!r}): finish tiling first."
+        ) from error
 
 
 def _member_names(shards: Sequence[Path]) -> Iterator[set[str]]:

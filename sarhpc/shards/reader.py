@@ -59,6 +59,19 @@ def read_shard(path: Path) -> Iterator[Sample]:
             yield Sample(key, members)
 
 
+def read_member(path: Path, extension: str) -> Iterator[tuple[str, bytes]]:
+    """Yield key and bytes of the members with this extension; nothing else is read.
+
+    Raises:
+        DataError: the shard is missing, cut short, damaged or unsafe.
+    """
+    with _open(path, 0) as file:
+        for member in scan_members(file, path):
+            parts = split_name(member.name)
+            if parts is not None and parts[1] == extension:
+                yield parts[0], read_exactly(file, member, path)
+
+
 @dataclass(frozen=True)
 class ShardIndex:
     """Where each member of a shard stands: about 16 bytes per member, and the key.

@@ -52,12 +52,17 @@ def caption_train_stage(config: RunConfig) -> Stage:
 
 
 def plan_caption_shards(run: RunDir) -> Plan:
-    """One shard per tile shard, with the digest of its source."""
+    """One shard per tile shard, with the digest of its source and the tiles that repeat others."""
+    from sarhpc.stages.tile import duplicates_by_shard
+
     config = load_run_config(run)
-    shards = [
-        ShardTask(r.shard, {"source": r.path, "sha256": r.sha256, "split": r.detail["split"]})
-        for r in sealed_records(run, "tile")
-    ]
+    records = sealed_records(run, "tile")
+    duplicates = duplicates_by_shard(run, config)
+    shards = []
+    for r in records:
+        inputs = {"source": r.path, "sha256": r.sha256, "split": r.detail["split"]}
+        left_out = {"duplicate_of": duplicates[r.shard]} if r.shard in duplicates else {}
+        shards.append(ShardTask(r.shard, inputs | left_out))
     return Plan("caption", tuple(shards), stage_fingerprint(config, "caption"))
 
 
@@ -71,13 +76,12 @@ def make_caption_shard(run: RunDir, task: ShardTask) -> Made:
     captioner_config = resolved_captioner(run, config)
     split = task.inputs["split"]
     path = data_root(run, config) / "samples" / split / f"{task.id}.tar"
-    captioned = caption_samples(
-        read_shard(Path(task.inputs["source"])), _captioner(captioner_config), captioner_config
-    )
+    duplicates = task.inputs.get("duplicate_of", {})
+    tiles = (s for s in read_shard(Path(task.inputs["source"])) if s.key not in duplicates)
+    captioned = caption_samples(tiles, _captioner(captioner_config), captioner_config)
     summary = write_shard(path, captioned.samples)
-    return Made(
-        path, summary.samples, summary.bytes, summary.sha256, captioned.rejected, {"split": split}
-    )
+    rejected = captioned.rejected | ({"duplicate_of": len(duplicates)} if duplicates else {})
+    return Made(path, summary.samples, summary.bytes, summary.sha256, rejected, {"split": split})
 
 
 def resolved_captioner(run: RunDir, config: RunConfig) -> CaptionConfig:
@@ -120,12 +124,13 @@ def train_captioner(work: Work) -> Made:
     target = run.stage("caption-train") / "model"
     settings = config.caption_train
     if not settings.train:
-        own = str(data_root(run, config) / "tiles")
-        settings = dataclasses.replace(
-            settings,
-            train=[CaptionSetConfig(path=own)],
-            val=[CaptionSetConfig(path=own, split="val")],
-        )
+        from sarhpc.stages.tile import DUPLICATES_FILE
+
+        own = CaptionSetConfig(path=str(data_root(run, config) / "tiles"))
+        if config.tile.dedupe:
+            own = dataclasses.replace(own, without=str(run.stage("tile") / DUPLICATES_FILE))
+        held_out = dataclasses.replace(own, split="val")
+        settings = dataclasses.replace(settings, train=[own], val=[held_out])
     if settings.base_model is not None:
         settings = dataclasses.replace(settings, base_model=model_folder(settings.base_model))
     fine_tune(settings, target, run.stage("caption-train") / "metrics.jsonl")

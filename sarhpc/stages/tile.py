@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import json
+from collections.abc import Iterable
+from pathlib import Path
 
 from hpc.publish import publish_json
-from hpc.run.pipeline import Stage
+from hpc.run.ledger import Record
+from hpc.run.pipeline import Stage, Work
 from hpc.run.plan import Plan, ShardTask, make_plan
 from hpc.run.rundir import RunDir
 from sarhpc.archive.config import ArchiveConfig
@@ -18,6 +22,9 @@ from sarhpc.stages.sharded import Made, sweep, work_through
 SPLIT_FILE = "split.json"
 """Beside the plan: proof that its splits share no ground, scene pairs that do, and counts."""
 
+DUPLICATES_FILE = "duplicates.json"
+"""Beside the plan, with `tile.dedupe`: tile to leave out -> the tile that stays, and why."""
+
 
 def tile_stage(config: RunConfig) -> Stage:
     """The stage that cuts tiles."""
@@ -26,7 +33,7 @@ def tile_stage(config: RunConfig) -> Stage:
         needs=("simulate",) if config.simulate is not None else (),
         plan=plan_tile_shards,
         work=lambda work: work_through(make_tile_shard, work, workers=config.cluster.workers),
-        finish=lambda work: sweep(data_root(work.run, config) / "tiles"),
+        finish=lambda work: finish_tiles(work, config),
     )
 
 
@@ -75,3 +82,49 @@ def make_tile_shard(run: RunDir, task: ShardTask) -> Made:
     return Made(
         path, summary.samples, summary.bytes, summary.sha256, tiled.rejected, {"split": split}
     )
+
+
+def finish_tiles(work: Work, config: RunConfig) -> None:
+    """Sweep what killed writers left; with `tile.dedupe` publish which tiles repeat others.
+
+    Derived from the shards alone, whoever made them in which order.
+    """
+    sweep(data_root(work.run, config) / "tiles")
+    if config.tile.dedupe:
+        publish_duplicates(work.run, work.ledger.records().values())
+
+
+def publish_duplicates(run: RunDir, records: Iterable[Record]) -> None:
+    """Find the tiles that repeat others, over all shards and splits, and publish them."""
+    import numpy as np
+
+    from sarhpc.shards.reader import read_member
+    from sarhpc.tiling.duplicates import COPY, find_duplicates, fingerprints
+
+    metas = (
+        [json.loads(data) for _, data in read_member(Path(record.path), "meta.json")]
+        for record in records
+    )
+    tiles = np.concatenate([fingerprints(shard) for shard in metas])
+    found = find_duplicates(tiles)
+    copies = sum(duplicate.why == COPY for duplicate in found)
+    publish_json(
+        run.stage("tile") / DUPLICATES_FILE,
+        {
+            "tiles": len(tiles),
+            "copies": copies,
+            "same_ground": len(found) - copies,
+            "duplicates": {d.key: {"of": d.of, "why": d.why, "bits": d.bits} for d in found},
+        },
+    )
+
+
+def duplicates_by_shard(run: RunDir, config: RunConfig) -> dict[str, dict[str, str]]:
+    """Shard id -> key of each tile to leave out -> the tile it repeats; empty without `dedupe`."""
+    if not config.tile.dedupe:
+        return {}
+    found = json.loads((run.stage("tile") / DUPLICATES_FILE).read_text())["duplicates"]
+    shards: dict[str, dict[str, str]] = {}
+    for key, duplicate in found.items():
+        shards.setdefault(key[:6], {})[key] = duplicate["of"]
+    return shards

@@ -126,6 +126,11 @@ class TileConfig:
     """Add `content_digest` and `ground_hash` to the metadata, by which exact copies and the same
     ground under other speckle are found."""
 
+    dedupe: bool = False
+    """Leave out tiles that repeat others: exact copies, and the same ground in the same band and
+    polarisation under new speckle; over the borders of splits whatever shows the same ground. The
+    tile shards keep them, captioning leaves them out as `duplicate_of`. Adds `fingerprints`."""
+
     shard_samples: int = 256
     """Tiles planned per shard."""
 

@@ -8,10 +8,6 @@ are kept, as signs, so that gain and offset of the radar do not enter either.
 from __future__ import annotations
 
 import hashlib
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import scipy.fft
@@ -81,54 +77,3 @@ def _levels_db(
 def differing_bits(one: str, other: str) -> int:
     """Number of bits in which two hashes differ."""
     return (int(one, 16) ^ int(other, 16)).bit_count()
-
-
-@dataclass(frozen=True)
-class Likeness:
-    """Tiles that repeat others; keys in each pair and group are sorted."""
-
-    exact: tuple[tuple[str, ...], ...]
-    """Groups of tiles with the same pixels."""
-    ground: tuple[tuple[str, str, int], ...]
-    """Pairs that show the same ground, and the bits in which their hashes differ."""
-
-    def superfluous(self) -> frozenset[str]:
-        """Keys to leave out so that of every group of exact copies the first remains."""
-        return frozenset(key for group in self.exact for key in group[1:])
-
-    def to_json(self) -> dict[str, Any]:
-        """The finding as plain JSON values."""
-        return {
-            "exact": [list(group) for group in self.exact],
-            "ground": [list(pair) for pair in self.ground],
-        }
-
-
-def find_likeness(tiles: Iterable[Mapping[str, Any]], near_bits: int = NEAR_BITS) -> Likeness:
-    """What repeats among tiles, given as `meta.json` values with `content_digest`, `ground_hash`.
-
-    Exact copies appear in their group alone, not as pairs of like ground.
-    """
-    groups: dict[str, list[str]] = defaultdict(list)
-    hashes: dict[str, str] = {}
-    for tile in tiles:
-        group = groups[tile["content_digest"]]
-        group.append(tile["key"])
-        if len(group) == 1 and tile["ground_hash"] is not None:
-            hashes[tile["key"]] = tile["ground_hash"]
-    exact = sorted(tuple(sorted(group)) for group in groups.values() if len(group) > 1)
-    return Likeness(tuple(exact), tuple(sorted(_near_pairs(hashes, near_bits))))
-
-
-def _near_pairs(hashes: Mapping[str, str], near_bits: int) -> Iterator[tuple[str, str, int]]:
-    """Pairs of keys whose hashes differ in at most `near_bits`."""
-    keys = sorted(hashes)
-    digits = "".join(hashes[key] for key in keys)
-    rows = np.frombuffer(bytes.fromhex(digits), np.uint8).reshape(len(keys), HASH_BITS // 8)
-    for index in range(len(keys) - 1):
-        bits = _ONES[rows[index + 1 :] ^ rows[index]].sum(axis=1)
-        for other in np.flatnonzero(bits <= near_bits):
-            yield keys[index], keys[index + 1 + int(other)], int(bits[other])
-
-
-_ONES = np.array([value.bit_count() for value in range(256)], np.uint8)

@@ -194,7 +194,7 @@ class _Cutter:
                 return "condition_missing"
             members |= made[0]
             meta |= made[1]
-        if self.cfg.fingerprints:
+        if self.cfg.fingerprints or self.cfg.dedupe:
             meta |= {
                 "content_digest": content_digest(amplitude, valid),
                 "ground_hash": ground_hash(amplitude, valid),

@@ -10,10 +10,10 @@ from scipy import ndimage
 
 from sarhpc.shards.schema import validate_sample
 from sarhpc.tiling.config import SplitConfig, TileConfig
+from sarhpc.tiling.duplicates import find_duplicates, fingerprints
 from sarhpc.tiling.likeness import (
     content_digest,
     differing_bits,
-    find_likeness,
     ground_hash,
 )
 from sarhpc.tiling.plan import plan_tiles
@@ -88,30 +88,27 @@ def test_one_changed_pixel_changes_the_digest_and_not_the_hash():
     assert hash_of(changed) == hash_of(amplitude)
 
 
-def test_copies_among_tiles_of_shards_are_found_and_the_first_kept():
+@pytest.mark.parametrize("switch", ["fingerprints", "dedupe"])
+def test_copies_among_tiles_of_shards_are_found_and_the_first_kept(switch):
     """Scene a, its exact copy b, c flown again over the same ground, and d elsewhere."""
     land = ground(3, 1024)
     flights = {"a": seen(land, 1), "b": seen(land, 1), "c": seen(land, 2), "d": seen(ground(9), 3)}
     archive = ArrayArchive(
         {name: (lambda p=pixels: array_reader(p, 0.35)) for name, pixels in flights.items()}
     )
-    cfg = TileConfig(fingerprints=True, split=SplitConfig(fractions=[1.0, 0.0, 0.0]))
+    cfg = TileConfig(**{switch: True}, split=SplitConfig(fractions=[1.0, 0.0, 0.0]))
     plan = plan_tiles(archive, cfg, opener=archive.open)
     metas = []
     for number, shard in enumerate(plan.shards):
         for sample in tile_shard(number, shard, archive, cfg, opener=archive.open).samples:
             validate_sample(sample)
             metas.append(sample.meta)
-    found = find_likeness(reversed(metas))
+    found = find_duplicates(fingerprints(reversed(metas)))
     scene = {meta["key"]: meta["scene_id"] for meta in metas}
     assert len(metas) == 13
-    assert [tuple(scene[key] for key in group) for group in found.exact] == [("a", "b")] * 4
-    assert {scene[key] for key in found.superfluous()} == {"b"}
-    assert len(found.superfluous()) == 4
-    pairs = [(scene[one], scene[other]) for one, other, _ in found.ground]
-    assert len(pairs) == 4
-    assert all("c" in pair and "d" not in pair for pair in pairs)
-    assert found.to_json()["ground"] == [list(pair) for pair in found.ground]
+    assert [(scene[d.key], scene[d.of], d.why) for d in found] == [
+        ("b", "a", "copy")] * 4 + [("c", "a", "ground")] * 4  # fmt: skip
+    assert all(d.bits <= 6 for d in found if d.why == "ground")
 
 
 def test_tiles_carry_no_fingerprints_unless_asked():
