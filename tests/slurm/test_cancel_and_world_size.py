@@ -23,7 +23,7 @@ from training_runs import (
 from hpc.run.attempts import read_attempts
 from hpc.run.rundir import RunDir
 
-pytestmark = [pytest.mark.long, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 
 def manifest(run: RunDir, step: int) -> Any:

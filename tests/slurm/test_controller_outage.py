@@ -51,7 +51,7 @@ def logged(run: RunDir, stage: str) -> str:
     return "\n".join(path.read_text() for path in sorted(run.logs(stage).glob("*.log")))
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_status_submit_and_requeue_outlast_a_controller_that_is_away(
     tmp_path: Path, cluster: MiniSlurm, model: Path

@@ -12,7 +12,7 @@ from training_runs import PATIENCE_S, copy_of, profile_of, submit
 from hpc.run.attempts import read_attempts
 from hpc.run.rundir import RunDir
 
-pytestmark = [pytest.mark.long, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 
 def test_three_crashes_at_the_start_are_enough_and_status_says_so_in_one_line(

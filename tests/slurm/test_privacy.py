@@ -270,7 +270,7 @@ def test_printed_scripts_hold_every_odd_text_as_text(
     assert no_traces(tmp_path)
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_odd_texts_arrive_in_a_job_as_they_were_given(
     tmp_path: Path, cluster: MiniSlurm, model: Path
@@ -298,6 +298,8 @@ def test_odd_texts_arrive_in_a_job_as_they_were_given(
     assert f"MailUser={NASTY} MailType=END\n" in shown
     wait_for(lambda: run.ledger("generate").sealed, 300, "the job of the odd run")
     [record] = run.ledger("generate").records().values()
-    assert {sample.caption for sample in read_shard(Path(record.path))} == {NASTY}
+    assert {sample.caption for sample in read_shard(Path(record.path))} == {
+        f"A SAR image of {NASTY}"
+    }
     assert note.read_text() == NASTY
     assert no_traces(tmp_path)
