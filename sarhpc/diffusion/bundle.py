@@ -18,9 +18,12 @@ import diffusers
 import torch
 from diffusers import (
     AutoencoderKL,
+    ControlNetModel,
     DDIMScheduler,
     SchedulerMixin,
+    StableDiffusionControlNetPipeline,
     StableDiffusionPipeline,
+    StableDiffusionXLControlNetPipeline,
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
 )
@@ -35,10 +38,15 @@ from sarhpc.diffusion.autoencoder import new_autoencoder
 from sarhpc.diffusion.config import BundleConfig
 from sarhpc.diffusion.tokenizer import load_clip_tokenizer
 
+_CONTROL, _XL_CONTROL = StableDiffusionControlNetPipeline, StableDiffusionXLControlNetPipeline
+
 
 @dataclass(frozen=True)
 class Bundle:
-    """The parts of a Stable Diffusion model; SDXL if it has the second encoder and tokenizer."""
+    """The parts of a Stable Diffusion model; SDXL if it has the second encoder and tokenizer.
+
+    With a ControlNet it is steered by a layer of the tile.
+    """
 
     unet: UNet2DConditionModel
     text_encoder: CLIPTextModel
@@ -47,6 +55,7 @@ class Bundle:
     scheduler: SchedulerMixin
     text_encoder_2: CLIPTextModelWithProjection | None = None
     tokenizer_2: CLIPTokenizer | None = None
+    controlnet: ControlNetModel | None = None
 
     @property
     def is_xl(self) -> bool:
@@ -55,9 +64,10 @@ class Bundle:
 
     @property
     def models(self) -> dict[str, Any]:
-        """The modules a full fine-tune trains, by the name of their folder."""
+        """The modules that can be trained, by the name of their folder."""
         named = {"unet": self.unet, "text_encoder": self.text_encoder}
-        return {**named, "text_encoder_2": self.text_encoder_2} if self.is_xl else named
+        others = {"text_encoder_2": self.text_encoder_2, "controlnet": self.controlnet}
+        return {**named, **{part: model for part, model in others.items() if model is not None}}
 
     @property
     def tokenizers(self) -> tuple[CLIPTokenizer, ...]:
@@ -70,20 +80,22 @@ class Bundle:
         reduction: int = 2 ** (len(self.vae.config.block_out_channels) - 1)
         return int(self.unet.config.sample_size) * reduction
 
-    def pipeline(self) -> StableDiffusionPipeline | StableDiffusionXLPipeline:
+    def pipeline(self) -> Any:
         """The diffusers pipeline over these very modules, without safety checker or watermark."""
         parts = {**self.models, "vae": self.vae, "tokenizer": self.tokenizer}
         if self.is_xl:
             # Dropped captions are trained as the empty prompt, so that is what an absent negative
             # prompt must mean, not zeros in place of its embedding.
-            return StableDiffusionXLPipeline(
+            kind = _XL_CONTROL if self.controlnet is not None else StableDiffusionXLPipeline
+            return kind(
                 **parts,
                 scheduler=self.scheduler,
                 tokenizer_2=self.tokenizer_2,
                 force_zeros_for_empty_prompt=False,
                 add_watermarker=False,
             )
-        return StableDiffusionPipeline(
+        plain = _CONTROL if self.controlnet is not None else StableDiffusionPipeline
+        return plain(
             **parts,
             scheduler=self.scheduler,
             safety_checker=None,

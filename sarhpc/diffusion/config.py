@@ -205,6 +205,28 @@ class AdapterConfig:
     """Ends of the names of the U-Net's adapted modules; null takes those usual for `kind`."""
 
 
+LAYERS = {
+    "edges": "edges.png",
+    "segmentation": "segmentation.png",
+    "optical": "optic.png",
+    "coarse": "coarse.png",
+}
+"""Layer that can steer -> member of a sample that holds it."""
+
+
+@dataclass
+class ControlConfig:
+    """A ControlNet: a copy of the U-Net's encoder that reads a layer of the tile."""
+
+    layer: str = "edges"
+    """What steers: `edges` (a sketch), `segmentation`, `optical`, or `coarse` (the tile at a lower
+    resolution); `tile.conditions` makes them."""
+    lr: float = 1e-5
+    """Its learning rate; everything else stands still."""
+    shuffle: bool = False
+    """Give every image the layer of another: the control that shows what the layer teaches."""
+
+
 @dataclass
 class TokenConfig:
     """A new token whose embedding is learnt, beside the models or alone."""

@@ -86,7 +86,7 @@ class ShardedSamples:
             DataError: the sample lacks the image or the caption, or they cannot be decoded.
         """
         data = self._require(number, image_member)
-        decode = decode_rgb8 if image_member.startswith("optic") else decode_gray8
+        decode = decode_rgb8 if image_member.startswith(("optic", "segmentation")) else decode_gray8
         pixels = decode(data).astype(np.float32) / np.float32(127.5) - np.float32(1)
         if pixels.ndim == 2:
             pixels = np.repeat(pixels[:, :, None], 3, axis=2)

@@ -59,6 +59,8 @@ def export_model(work: Work) -> Made:
         "steps": int(checkpoint.name.removeprefix("step_")),
         "licence": "that of the base model and of the training data",
     }
+    if config.train.control is not None:
+        facts["steered_by"] = f"the layer `{config.train.control.layer}` of a tile"
     base = load_base(config.train, Path(model_folder(config.train.base_model)))
     export(checkpoint, base, target, facts, average=config.train.ema_decay > 0)
     digest = digest_tree(target)

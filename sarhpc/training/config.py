@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from sarhpc.diffusion.config import AdapterConfig, TokenConfig
+from sarhpc.diffusion.config import AdapterConfig, ControlConfig, TokenConfig
 
 TRANSIENT: dict[str, Any] = {"transient": True}
 
@@ -57,6 +57,9 @@ class TrainConfig:
     """Train a low-rank adapter instead of the weights themselves; null trains these in full."""
     token: TokenConfig | None = None
     """Learn a new token too; alone with `lr_unet=0` and `lr_text_encoder=0`."""
+    control: ControlConfig | None = None
+    """Train a ControlNet instead, which steers the base by a layer of the tile; U-Net and text
+    encoders stand still, whatever their rates."""
     prior: PriorConfig | None = None
     """Prior preservation; doubles the images of a step. Null, as in the paper's final choice."""
 

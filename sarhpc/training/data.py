@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -13,13 +13,22 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hpc.errors import ConfigError
+from sarhpc.diffusion.config import LAYERS
 from sarhpc.diffusion.objective import sample_seed
 from sarhpc.shards.loader import Cursor, SampleOrder, batches, prefetch
 from sarhpc.training.config import TrainConfig
 from sarhpc.training.mirror import mirrored
 from sarhpc.training.ranks import Ranks
 
-_Loaded = tuple[str, NDArray[np.float32], str]
+
+@dataclass(frozen=True)
+class _Loaded:
+    """A sample as it lies in its shard."""
+
+    key: str
+    image: NDArray[np.float32]
+    caption: str
+    layer: NDArray[np.float32] | None
 
 
 class Samples(Protocol):
@@ -47,6 +56,8 @@ class Share:
     """Epoch each sample is seen in; a batch may reach over an epoch's end."""
     flipped: tuple[bool, ...]
     """Whether the image is flipped along azimuth."""
+    layers: Tensor | None = None
+    """(B, 3, H, W) float32 in [0, 1]: what a ControlNet is steered by."""
     prior: Share | None = None
     """As many regularisation images, where the prior is preserved."""
 
@@ -66,6 +77,7 @@ class Share:
                 self.keys[cut],
                 self.epochs[cut],
                 self.flipped[cut],
+                None if self.layers is None else self.layers[cut],
                 prior,
             )
 
@@ -107,23 +119,40 @@ def feed(
     """
     sequence = order(cfg, samples)
 
-    captioned_by = _captioned_by(cfg, len(samples))
+    captioned_by = _permuted(cfg, len(samples)) if cfg.shuffle_captions else None
+    layer_of = _layers(cfg, samples)
 
     def load(number: int) -> _Loaded:
-        """Key, image and caption of a sample."""
+        """A sample, in the control experiments with the caption or the layer of another."""
         image, caption = samples.load(number, cfg.image_member)
         if captioned_by is not None:
             _, caption = samples.load(int(captioned_by[number]), cfg.image_member)
-        return samples.key(number), image, caption
+        return _Loaded(samples.key(number), image, caption, layer_of(number))
 
     plan = batches(sequence, cursor, cfg.global_batch, ranks.rank, ranks.world)
     for after, loaded in prefetch(load, plan, threads=cfg.loader_threads):
         yield after, _share(cfg, loaded, _epochs(cfg, after, len(samples), ranks))
 
 
-def _captioned_by(cfg: TrainConfig, n: int) -> NDArray[np.int64] | None:
-    """The sample whose caption each sample is given, in the control experiment."""
-    return np.random.default_rng(cfg.seed).permutation(n) if cfg.shuffle_captions else None
+def _permuted(cfg: TrainConfig, n: int) -> NDArray[np.int64]:
+    """The sample that each sample is given a part of, in a control experiment."""
+    return np.random.default_rng(cfg.seed).permutation(n)
+
+
+def _layers(cfg: TrainConfig, samples: Samples) -> Callable[[int], NDArray[np.float32] | None]:
+    """What tells the layer (H, W, 3) in [0, 1] that steers the image of a sample, if any does."""
+    control = cfg.control
+    if control is None:
+        return lambda number: None
+    member = LAYERS[control.layer]
+    others = _permuted(cfg, len(samples)) if control.shuffle else None
+
+    def layer_of(number: int) -> NDArray[np.float32]:
+        """The layer of a sample, or that of another in the control experiment."""
+        image, _ = samples.load(number if others is None else int(others[number]), member)
+        return (image + np.float32(1)) / np.float32(2)
+
+    return layer_of
 
 
 def _epochs(cfg: TrainConfig, after: Cursor, n: int, ranks: Ranks) -> tuple[int, ...]:
@@ -134,22 +163,34 @@ def _epochs(cfg: TrainConfig, after: Cursor, n: int, ranks: Ranks) -> tuple[int,
 
 
 def _share(cfg: TrainConfig, loaded: list[_Loaded], epochs: tuple[int, ...]) -> Share:
-    keys = tuple(key for key, _, _ in loaded)
-    seen = [
-        _seen(cfg, epoch, key, image, caption)
-        for epoch, (key, image, caption) in zip(epochs, loaded, strict=True)
-    ]
-    images, captions, flipped = zip(*seen, strict=True)
-    stacked = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous()
-    return Share(stacked, captions, keys, epochs, flipped)
+    keys = tuple(sample.key for sample in loaded)
+    mirrors = [_mirror(cfg, epoch, sample) for epoch, sample in zip(epochs, loaded, strict=True)]
+    flipped = tuple(mirror is not None for mirror in mirrors)
+    captions = tuple(
+        sample.caption if mirror is None else mirror
+        for sample, mirror in zip(loaded, mirrors, strict=True)
+    )
+    layers = [sample.layer for sample in loaded if sample.layer is not None]
+    return Share(
+        _stacked([sample.image for sample in loaded], flipped),
+        captions,
+        keys,
+        epochs,
+        flipped,
+        _stacked(layers, flipped) if layers else None,
+    )
 
 
-def _seen(
-    cfg: TrainConfig, epoch: int, key: str, image: NDArray[np.float32], caption: str
-) -> tuple[NDArray[np.float32], str, bool]:
-    """Image and caption as an epoch shows them, and whether they are flipped."""
-    other = mirrored(caption) if cfg.azimuth_flip and flips(cfg.seed, epoch, key) else None
-    return (image, caption, False) if other is None else (image[::-1], other, True)
+def _mirror(cfg: TrainConfig, epoch: int, sample: _Loaded) -> str | None:
+    """The caption of the flipped sample, where an epoch shows it so."""
+    flipped = cfg.azimuth_flip and flips(cfg.seed, epoch, sample.key)
+    return mirrored(sample.caption) if flipped else None
+
+
+def _stacked(images: Sequence[NDArray[np.float32]], flipped: Sequence[bool]) -> Tensor:
+    """Images (H, W, 3) as (B, 3, H, W), those flipped upside down."""
+    shown = [image[::-1] if flip else image for image, flip in zip(images, flipped, strict=True)]
+    return torch.from_numpy(np.stack(shown)).permute(0, 3, 1, 2).contiguous()
 
 
 def flips(seed: int, epoch: int, key: str) -> bool:

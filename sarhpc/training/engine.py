@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from hpc.errors import NumericalError
 from sarhpc.diffusion.conditioning import encode_text
+from sarhpc.diffusion.control import steered
 from sarhpc.training.config import TrainConfig
 from sarhpc.training.footprint import LARGEST_BUCKET
 from sarhpc.training.partition import Partition, fill, partition_of
@@ -19,12 +20,17 @@ class Denoiser(nn.Module):
     """U-Net and text encoders as one trainable module; parameter names start with their group's."""
 
     def __init__(
-        self, unet: nn.Module, text_encoder: nn.Module, text_encoder_2: nn.Module | None = None
+        self,
+        unet: nn.Module,
+        text_encoder: nn.Module,
+        text_encoder_2: nn.Module | None = None,
+        controlnet: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.unet = unet
         self.text_encoder = text_encoder
         self.text_encoder_2 = text_encoder_2
+        self.controlnet = controlnet
         self.groups = tuple(learning(self))
         """Names of the groups that learn, in the optimiser's order."""
 
@@ -35,16 +41,22 @@ class Denoiser(nn.Module):
         token_ids: Tensor,
         token_ids_2: Tensor | None = None,
         sizes: Tensor | None = None,
+        layer: Tensor | None = None,
     ) -> Tensor:
         """Prediction (B, 4, h, w) in float32 from noisy latents, timesteps (B,) and ids (B, L).
 
-        With a second text encoder (SDXL) also from its ids and from sizes (B, 6).
+        With a second text encoder (SDXL) also from its ids and from sizes (B, 6), with a
+        ControlNet from a layer (B, 3, 8h, 8w) in [0, 1].
         """
         context, pooled = encode_text(
             self.text_encoder, token_ids, self.text_encoder_2, token_ids_2
         )
         added = None if pooled is None else {"text_embeds": pooled, "time_ids": sizes}
         noisy = latents.to(context.dtype)
+        if self.controlnet is not None and layer is not None:
+            return steered(
+                self.unet, self.controlnet, noisy, timesteps, context, added, layer
+            ).float()
         answer = self.unet(
             noisy, timesteps, encoder_hidden_states=context, added_cond_kwargs=added
         ).sample
@@ -108,7 +120,9 @@ def _announce_borrowing(model: nn.Module) -> None:
 
 def checkpoint_gradients(model: Denoiser) -> None:
     """Keep only what enters the blocks of `model`; what they compute is computed again backward."""
-    model.unet.enable_gradient_checkpointing()  # type: ignore[operator]
+    for network in (model.unet, model.controlnet):
+        if network is not None:
+            network.enable_gradient_checkpointing()  # type: ignore[operator]
     for encoder in (model.text_encoder, model.text_encoder_2):
         if encoder is None:
             continue
@@ -133,6 +147,9 @@ def _adamw(cfg: TrainConfig, model: Denoiser, *, fused: bool) -> torch.optim.Ada
 
 def base_rates(cfg: TrainConfig) -> dict[str, float]:
     """Learning rate of each group before the schedule."""
+    if cfg.control is not None:
+        still = dict.fromkeys(("unet", "text_encoder", "text_encoder_2"), 0.0)
+        return {**still, "controlnet": cfg.control.lr}
     text = cfg.lr_text_encoder
     text_2 = text if cfg.lr_text_encoder_2 is None else cfg.lr_text_encoder_2
     rates = {"unet": cfg.lr_unet, "text_encoder": text, "text_encoder_2": text_2}

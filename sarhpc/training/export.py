@@ -19,6 +19,7 @@ from sarhpc.diffusion.adapter import (
 )
 from sarhpc.diffusion.bundle import Bundle, save_bundle
 from sarhpc.diffusion.config import LORA_FILE
+from sarhpc.diffusion.control import FOLDER
 from sarhpc.diffusion.learned_token import (
     EMBEDDING_FILE,
     TokenEmbedding,
@@ -56,12 +57,15 @@ def export_weights(
     """As `export`, from full fp32 parameters by name.
 
     An adapter that diffusers can load lies beside the base's weights as `LORA_FILE`; any other is
-    folded into them. The model card says which. A learned token is known to the folder's tokenizer
+    folded into them. A ControlNet lies in `controlnet/`, and the folder is a pipeline that it
+    steers. The model card says which. A learned token is known to the folder's tokenizer
     and encoders, and lies in `EMBEDDING_FILE` for the base model.
     """
     bundle = with_weights(base, weights)
     rows, told = _take_out_token(bundle)
     adapters, told_too = _take_out_adapters(bundle)
+    if bundle.controlnet is not None:
+        told["controlnet"] = f"in {FOLDER}/, for `ControlNetModel.from_pretrained`"
     card = model_card({**facts, **told, **told_too}, adapter=bool(adapters))
     with publishing_directory(out) as staging:
         save_bundle(bundle, staging)
@@ -132,9 +136,17 @@ def _require_same(group: str, saved: set[str], expected: set[str]) -> None:
 def model_card(facts: Mapping[str, Any], *, adapter: bool = False) -> str:
     """README.md of an exported model: a front matter that hubs read, then the facts as a table.
 
-    With `adapter` it tells how to put the one in the folder on.
+    With `adapter` it tells how to put the one in the folder on, with a ControlNet among the facts
+    how to steer.
     """
+    steered = "controlnet" in facts
+    steering = ', image=layer  # such as Image.open("edges.png")' if steered else ""
     load = '\npipeline.load_lora_weights("path/to/this/folder")' if adapter else ""
+    learnt = (
+        "a ControlNet trained on SAR tiles and a layer of each that steers"
+        if steered
+        else "U-Net and text encoders fine-tuned on SAR tiles and captions"
+    )
     licence = str(facts.get("licence", "see the base model and the training data"))
     rows = "\n".join(f"| {name.replace('_', ' ')} | {value} |" for name, value in facts.items())
     return f"""---
@@ -145,9 +157,9 @@ tags: [stable-diffusion, sar, synthetic-aperture-radar]
 
 # Text-to-SAR model
 
-Stable Diffusion with U-Net and text encoders fine-tuned on SAR tiles and captions. It paints one
-polarimetric channel, repeated over three: take one of them. Images are synthetic; they show no
-place on Earth and carry no geolocation.
+Stable Diffusion with {learnt}.
+It paints one polarimetric channel, repeated over three: take one of them. Images are synthetic;
+they show no place on Earth and carry no geolocation.
 
 | fact | value |
 |---|---|
@@ -159,7 +171,8 @@ place on Earth and carry no geolocation.
 from diffusers import DiffusionPipeline
 
 pipeline = DiffusionPipeline.from_pretrained("path/to/this/folder"){load}
-image = pipeline("A SAR image of a forest beside a river").images[0]
+prompt = "A SAR image of a forest beside a river"
+image = pipeline(prompt{steering}).images[0]
 ```
 
 ## Licence

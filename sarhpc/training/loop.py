@@ -354,7 +354,7 @@ def _paint_if_due(run: _Run) -> Stop | None:
     images = validation.planned(run.cfg, run.step, run.length.epoch(run.step))
     with checkpointing.undisturbed_random_state():
         bundle = with_weights(load_base(run.cfg, run.base), _current_weights(run))
-        for _ in validation.paint(run.cfg, bundle, images, folder, run.ranks):
+        for _ in validation.paint(run.cfg, bundle, images, folder, run.ranks, run.samples):
             reason = run.around.stop.agree()
             if reason and reason.stops:
                 return reason

@@ -8,7 +8,7 @@ alive. Attention is taken as a kernel that never stores its scores, as torch's o
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
 from sarhpc.diffusion.architecture import SIZE_NUMBERS
+from sarhpc.diffusion.control import new_controlnet
 from sarhpc.diffusion.skeleton import Skeleton, skeleton_of
 from sarhpc.training.config import TrainConfig
 from sarhpc.training.engine import Denoiser, checkpoint_gradients
@@ -62,6 +63,9 @@ def rehearse(cfg: TrainConfig, base: Path, image_px: int) -> Rehearsal:
         DataError: the folder is no bundle.
     """
     skeleton = skeleton_of(base)
+    if cfg.control is not None:
+        with torch.device("meta"):
+            skeleton.models["controlnet"] = new_controlnet(skeleton.models["unet"], cfg.seed)
     mark_what_learns(cfg, skeleton.models)
     model = Denoiser(**skeleton.models).train()
     model.to(torch.bfloat16 if cfg.precision == "bf16" else torch.float32)
@@ -98,19 +102,22 @@ def _make_fake(model: nn.Module) -> None:
             setattr(module, name, torch.empty(buffer.shape, dtype=buffer.dtype))
 
 
-def _inputs(skeleton: Skeleton, images: int, image_px: int) -> list[Tensor]:
+def _inputs(skeleton: Skeleton, images: int, image_px: int) -> dict[str, Tensor]:
     side = image_px // 2 ** (len(skeleton.vae.config.block_out_channels) - 1)
     latents = torch.zeros(images, skeleton.models["unet"].config.in_channels, side, side)
-    given = [latents, torch.zeros(images, dtype=torch.int64)]
-    encoders = [model for part, model in skeleton.models.items() if part != "unet"]
-    given += [
-        torch.zeros(images, encoder.config.max_position_embeddings, dtype=torch.int64)
-        for encoder in encoders
-    ]
-    return given if len(encoders) == 1 else [*given, torch.zeros(images, SIZE_NUMBERS)]
+    given = {"latents": latents, "timesteps": torch.zeros(images, dtype=torch.int64)}
+    for part, name in (("text_encoder", "token_ids"), ("text_encoder_2", "token_ids_2")):
+        if part in skeleton.models:
+            length = skeleton.models[part].config.max_position_embeddings
+            given[name] = torch.zeros(images, length, dtype=torch.int64)
+    if "text_encoder_2" in skeleton.models:
+        given["sizes"] = torch.zeros(images, SIZE_NUMBERS)
+    if "controlnet" in skeleton.models:
+        given["layer"] = torch.zeros(images, 3, image_px, image_px)
+    return given
 
 
-def account_of_step(model: Denoiser, inputs: list[Tensor]) -> Account:
+def account_of_step(model: Denoiser, inputs: Mapping[str, Tensor]) -> Account:
     """Account of one forward and backward pass in which gradients are dropped when whole.
 
     Where the engine keeps gradients, and in what type, is counted apart.
@@ -121,7 +128,7 @@ def account_of_step(model: Denoiser, inputs: list[Tensor]) -> Account:
         if parameter.requires_grad
     ]
     with Account(model) as account:
-        loss = model(*inputs).square().mean()
+        loss = model(**inputs).square().mean()
         account.is_backward = True
         loss.backward()
     for hook in released:

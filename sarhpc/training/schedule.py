@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 from hpc.errors import ConfigError
+from sarhpc.diffusion.config import LAYERS
 from sarhpc.training.config import TrainConfig
 
 
@@ -62,8 +63,23 @@ def check(cfg: TrainConfig) -> None:
             "zero_stage=0 with precision=bf16 would train without fp32 master weights; "
             "use zero_stage=1, which costs no more"
         )
+    if cfg.control is not None:
+        _check_control(cfg)
     if not 0 <= cfg.ema_decay < 1:
         raise ConfigError(f"ema_decay={cfg.ema_decay} is outside [0, 1); 0 keeps no average")
+
+
+def _check_control(cfg: TrainConfig) -> None:
+    """Refuse what a ControlNet, which learns alone, cannot be combined with."""
+    assert cfg.control is not None
+    _one_of("control.layer", cfg.control.layer, tuple(LAYERS))
+    others = ("adapter", "token", "prior")
+    given = [name for name in others if getattr(cfg, name) is not None]
+    if given:
+        raise ConfigError(
+            f"control with {' and '.join(given)}: a ControlNet learns alone on a model that stands "
+            "still; train one after the other, each from the export of the first"
+        )
 
 
 def _one_of(name: str, value: object, allowed: tuple[object, ...]) -> None:

@@ -13,6 +13,7 @@ from hpc.errors import ConfigError
 from sarhpc.diffusion.adapter import TEXT, add_adapter, unet_targets
 from sarhpc.diffusion.bundle import Bundle, load_bundle, with_schedule
 from sarhpc.diffusion.conditioning import unread
+from sarhpc.diffusion.control import new_controlnet
 from sarhpc.diffusion.learned_token import add_token
 from sarhpc.training.config import TrainConfig
 from sarhpc.training.engine import base_rates
@@ -21,8 +22,8 @@ from sarhpc.training.engine import base_rates
 def load_base(cfg: TrainConfig, base: Path) -> Bundle:
     """The bundle `base` as `cfg` trains it: its schedule, and its weights or newly drawn ones.
 
-    With the adapter and the token of `cfg`, if any; exactly the parameters that learn require a
-    gradient.
+    With the adapter, the token or the ControlNet of `cfg`, if any; exactly the parameters that
+    learn require a gradient.
 
     Raises:
         ConfigError: zero terminal SNR was asked for with a prediction it makes no sense for, or
@@ -38,6 +39,8 @@ def load_base(cfg: TrainConfig, base: Path) -> Bundle:
         )
     if cfg.random_init:
         bundle = _drawn_anew(bundle, cfg.seed)
+    if cfg.control is not None:
+        bundle = replace(bundle, controlnet=new_controlnet(bundle.unet, cfg.seed))
     mark_what_learns(cfg, bundle.models)
     if cfg.token is not None:
         bundle = add_token(bundle, cfg.token)

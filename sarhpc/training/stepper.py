@@ -55,7 +55,12 @@ class Stepper:
                 conditions = self._conditions(micro, choices)
                 noisy = add_noise(self._scheduler, latents, choices)
             with clock.part("forward"):
-                prediction = self.engine(noisy, choices.timesteps.to(latents.device), *conditions)
+                prediction = self.engine(
+                    noisy,
+                    choices.timesteps.to(latents.device),
+                    *conditions,
+                    **self._steering(micro),
+                )
                 errors = loss_per_sample(
                     self._scheduler, prediction, latents, choices, self._objective
                 )
@@ -107,6 +112,10 @@ class Stepper:
         deviation = torch.exp(0.5 * logvar)
         sampled = mean + deviation * choices.latent_noise.to(mean.device)
         return sampled * self._vae_scale, choices
+
+    def _steering(self, share: Share) -> dict[str, Tensor]:
+        """The layers that a ControlNet reads, where there is one."""
+        return {} if share.layers is None else {"layer": share.layers.to(self._ranks.device)}
 
     def _conditions(self, share: Share, choices: Draw) -> list[Tensor]:
         """Token ids (B, L) for each text encoder and, where there are two, sizes (B, 6)."""

@@ -10,10 +10,13 @@ from typing import Any, Protocol
 
 import torch
 from diffusers import DDIMScheduler
+from torch import Tensor
 
 from hpc.publish import publish_json, publishing
 from sarhpc.diffusion.bundle import Bundle
+from sarhpc.diffusion.config import LAYERS
 from sarhpc.training.config import TrainConfig
+from sarhpc.training.data import Samples
 from sarhpc.training.ranks import Ranks
 
 INDEX = "index.json"
@@ -75,17 +78,24 @@ def read_index(folder: Path) -> list[dict[str, Any]]:
 
 
 def paint(
-    cfg: TrainConfig, bundle: Bundle, images: list[GridImage], folder: Path, ranks: Ranks
+    cfg: TrainConfig,
+    bundle: Bundle,
+    images: list[GridImage],
+    folder: Path,
+    ranks: Ranks,
+    samples: Samples,
 ) -> Iterator[None]:
     """Paint this rank's share of `images`, one at each step of the iterator.
 
     Every rank takes the same number of steps, so that ranks can agree on a stop in between. Each
-    image is a batch of its own with a CPU generator: the number of ranks does not change it.
+    image is a batch of its own with a CPU generator: the number of ranks does not change it. A
+    ControlNet is steered by the layer of the sample whose number is the image's seed.
     """
     pipeline = _pipeline(cfg, bundle, ranks.device)
     for first in range(0, len(images), ranks.world):
         if first + ranks.rank < len(images):
-            _paint_one(cfg, pipeline, images[first + ranks.rank], folder)
+            image = images[first + ranks.rank]
+            _paint_one(cfg, pipeline, image, folder, _steering(cfg, samples, image.seed))
         yield
 
 
@@ -109,8 +119,17 @@ def _pipeline(cfg: TrainConfig, bundle: Bundle, device: torch.device) -> Any:
     return pipeline.to(device, torch.bfloat16 if cfg.precision == "bf16" else torch.float32)
 
 
+def _steering(cfg: TrainConfig, samples: Samples, seed: int) -> dict[str, Tensor]:
+    if cfg.control is None:
+        return {}
+    layer, _ = samples.load(seed % len(samples), LAYERS[cfg.control.layer])
+    return {"image": torch.from_numpy((layer + 1) / 2).permute(2, 0, 1)[None]}
+
+
 @torch.no_grad()
-def _paint_one(cfg: TrainConfig, pipeline: Any, image: GridImage, folder: Path) -> None:
+def _paint_one(
+    cfg: TrainConfig, pipeline: Any, image: GridImage, folder: Path, steering: dict[str, Tensor]
+) -> None:
     painted = pipeline(
         image.prompt,
         num_inference_steps=cfg.validation_steps,
@@ -118,6 +137,7 @@ def _paint_one(cfg: TrainConfig, pipeline: Any, image: GridImage, folder: Path) 
         generator=torch.Generator("cpu").manual_seed(image.seed),
         height=cfg.image_px,
         width=cfg.image_px,
+        **steering,
     ).images[0]
     with publishing(folder / image.path) as file:
         painted.save(file, format="PNG")

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from training_ranks import (
     Job,
+    RandomTiles,
     contents,
     differences,
     step_folder,
@@ -40,21 +41,27 @@ def assert_same_end(job: Job, other: Job, step: int) -> None:
 
 
 def run_with_kill(
-    base: Path, folder: Path, faults: dict[int, str], steps: int, every: int, **changes: Any
+    base: Path,
+    folder: Path,
+    faults: dict[int, str],
+    steps: int,
+    every: int,
+    samples: RandomTiles = RandomTiles(),  # noqa: B008 (frozen)
+    **changes: Any,
 ) -> tuple[Job, Job]:
     """The jobs of an undisturbed training and of one that was killed and resumed."""
     patience_s = max(400.0, 20.0 * steps)
     changes |= {"max_steps": steps, "epochs": 1000}
-    whole = Job(base, folder / "whole", tiny_config(**changes))
+    whole = Job(base, folder / "whole", tiny_config(**changes), samples=samples)
     assert train_ranks(whole, timeout_s=patience_s) == [0, 0]
 
     rhythm = tiny_config(checkpoint_every_steps=every, **changes)
-    killed = Job(base, folder / "killed", rhythm, faults=faults)
+    killed = Job(base, folder / "killed", rhythm, faults=faults, samples=samples)
     codes = train_ranks(killed, timeout_s=patience_s)
     assert KILL in codes
     assert None not in codes, "a surviving rank hung instead of ending"
     assert 0 not in codes
-    resumed = Job(base, folder / "killed", rhythm, attempt=2)
+    resumed = Job(base, folder / "killed", rhythm, attempt=2, samples=samples)
     assert not step_folder(resumed, steps).exists()
     assert train_ranks(resumed, timeout_s=patience_s) == [0, 0]
     return whole, resumed

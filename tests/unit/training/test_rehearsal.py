@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from sarhpc.diffusion.config import AdapterConfig
+from sarhpc.diffusion.config import AdapterConfig, ControlConfig
 from sarhpc.training.config import TrainConfig
 from sarhpc.training.engine import Denoiser, checkpoint_gradients
 from sarhpc.training.rehearsal import rehearse
@@ -77,3 +77,12 @@ def test_an_adapter_learns_little_and_needs_less_arithmetic() -> None:
     assert adapted.learned < 0.05 * full.learned
     assert adapted.parameters == full.parameters + adapted.learned
     assert adapted.image_flops < 0.9 * full.image_flops
+
+
+def test_a_controlnet_is_what_learns_beside_a_model_that_stands_still() -> None:
+    plain, steered = (
+        rehearse(config(control=control), EMBEDDED, 128) for control in (None, ControlConfig())
+    )
+    assert steered.learned == steered.parameters - plain.parameters > 0
+    # The encoder of the U-Net does not go backward, its decoder and the ControlNet do.
+    assert 0.6 * plain.image_flops < steered.image_flops < 1.3 * plain.image_flops
