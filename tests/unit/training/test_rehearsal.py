@@ -84,5 +84,5 @@ def test_a_controlnet_is_what_learns_beside_a_model_that_stands_still() -> None:
         rehearse(config(control=control), EMBEDDED, 128) for control in (None, ControlConfig())
     )
     assert steered.learned == steered.parameters - plain.parameters > 0
-    # The encoder of the U-Net does not go backward, its decoder and the ControlNet do.
-    assert 0.6 * plain.image_flops < steered.image_flops < 1.3 * plain.image_flops
+    # Both run; the U-Net's encoder and its weights need no backward pass.
+    assert plain.image_flops < steered.image_flops < 2 * plain.image_flops
