@@ -6,6 +6,20 @@ from dataclasses import dataclass, field
 
 
 @dataclass
+class SteerConfig:
+    """Layers of real tiles that a model with a ControlNet is steered by, one for each image."""
+
+    shards: str | None = None
+    """Folder of the shards with the layers, those in folders below it too; null takes the held-out
+    tiles of the run. Images take the samples in turn, and their captions where no prompts are
+    given."""
+    layer: str = "edges"
+    """What steers: `edges`, `segmentation`, `optical` or `coarse`; what the ControlNet learnt."""
+    scale: float = 1.0
+    """Weight of what the ControlNet adds; 0 leaves the image as if nothing steered it."""
+
+
+@dataclass
 class GenerateConfig:
     """Prompts, counts and sampling of one synthetic corpus."""
 
@@ -32,6 +46,8 @@ class GenerateConfig:
     folder, if there is one."""
     adapter_weight: float = 1.0
     """Share of the adapter that is applied; 0 switches it off, and the base model generates."""
+    steer: SteerConfig | None = None
+    """Layers for a model with a ControlNet; null for any other model."""
     scheduler: str = "ddim"
     """Sampler: ddim, euler, dpmsolver or pndm."""
     height_px: int | None = None

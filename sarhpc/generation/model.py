@@ -13,7 +13,9 @@ from diffusers import (
     DPMSolverMultistepScheduler,
     EulerDiscreteScheduler,
     PNDMScheduler,
+    StableDiffusionControlNetPipeline,
     StableDiffusionPipeline,
+    StableDiffusionXLControlNetPipeline,
     StableDiffusionXLPipeline,
 )
 
@@ -21,15 +23,21 @@ from hpc.errors import ConfigError, DataError
 from sarhpc.generation.adapter import apply_adapter
 from sarhpc.generation.config import GenerateConfig
 
-Pipeline: TypeAlias = StableDiffusionPipeline | StableDiffusionXLPipeline
+Pipeline: TypeAlias = (
+    StableDiffusionPipeline
+    | StableDiffusionXLPipeline
+    | StableDiffusionControlNetPipeline
+    | StableDiffusionXLControlNetPipeline
+)
 
 # No image is checked or marked: neither would know a SAR image.
+_UNCHECKED = {"safety_checker": None, "requires_safety_checker": False}
+_UNMARKED = {"add_watermarker": False}
 _KINDS: dict[str, tuple[Any, dict[str, Any]]] = {
-    "StableDiffusionPipeline": (
-        StableDiffusionPipeline,
-        {"safety_checker": None, "requires_safety_checker": False},
-    ),
-    "StableDiffusionXLPipeline": (StableDiffusionXLPipeline, {"add_watermarker": False}),
+    "StableDiffusionPipeline": (StableDiffusionPipeline, _UNCHECKED),
+    "StableDiffusionXLPipeline": (StableDiffusionXLPipeline, _UNMARKED),
+    "StableDiffusionControlNetPipeline": (StableDiffusionControlNetPipeline, _UNCHECKED),
+    "StableDiffusionXLControlNetPipeline": (StableDiffusionXLControlNetPipeline, _UNMARKED),
 }
 
 _SCHEDULERS = {
@@ -54,9 +62,11 @@ def load_pipeline(model: Path, cfg: GenerateConfig, device: str | None = None) -
     Raises:
         DataError: the folder is no diffusers model of a kind known here, is incomplete, or has no
             safetensors; or the adapter is missing or of another model.
-        ConfigError: an adapter's weight is given and there is no adapter.
+        ConfigError: an adapter's weight is given and there is no adapter, or layers that steer and
+            there is no ControlNet, or the other way round.
     """
     kind, settings = _kind(model)
+    _require_steering(model, kind, cfg)
     diffusers.utils.logging.disable_progress_bar()
     try:
         pipeline = kind.from_pretrained(
@@ -75,7 +85,7 @@ def load_pipeline(model: Path, cfg: GenerateConfig, device: str | None = None) -
     scheduler, options = _SCHEDULERS[cfg.scheduler]
     pipeline.scheduler = scheduler.from_config(pipeline.scheduler.config, **options)
     # A tokenizer that knows no length pads to thousands of tokens, which the encoder then refuses.
-    for suffix in ("", "_2") if kind is StableDiffusionXLPipeline else ("",):
+    for suffix in ("", "_2") if hasattr(pipeline, "text_encoder_2") else ("",):
         longest = getattr(pipeline, f"text_encoder{suffix}").config.max_position_embeddings
         tokenizer = getattr(pipeline, f"tokenizer{suffix}")
         tokenizer.model_max_length = min(tokenizer.model_max_length, longest)
@@ -97,6 +107,16 @@ def _kind(model: Path) -> tuple[Any, dict[str, Any]]:
     if name not in _KINDS:
         raise DataError(f"{model} holds a {name}: only {' and '.join(_KINDS)} generate here.")
     return _KINDS[name]
+
+
+def _require_steering(model: Path, kind: Any, cfg: GenerateConfig) -> None:
+    steered = kind.__name__.endswith("ControlNetPipeline")
+    if steered and cfg.steer is None:
+        raise ConfigError(
+            f"{model} has a ControlNet: say in generate.steer what steers it (layer, shards)."
+        )
+    if not steered and cfg.steer is not None:
+        raise ConfigError(f"{model} has no ControlNet: leave generate.steer out.")
 
 
 def require_match(pipeline: Pipeline, cfg: GenerateConfig) -> None:

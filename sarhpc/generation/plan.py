@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from hpc.errors import ConfigError
+from sarhpc.diffusion.config import LAYERS
 from sarhpc.generation.config import GenerateConfig
 
 SCHEDULERS = ("ddim", "euler", "dpmsolver", "pndm")
@@ -43,7 +44,8 @@ def plan_generation(
     """Inputs of each shard: batch shape, threads, and the images as (prompt, seed).
 
     A shard's inputs are `{"batch", "threads", "prompts": [text], "images": [[prompt number,
-    seed]]}`, the texts of a shard written once: a plan of a million images stays tens of MB.
+    seed]]}`, the texts of a shard written once: a plan of a million images stays tens of MB. Where
+    layers steer, `first` is the number of its first image in the corpus.
 
     Args:
         cfg: What to generate.
@@ -57,7 +59,10 @@ def plan_generation(
     if not requests:
         raise ConfigError("nothing to generate: give generate.prompts or generate.prompts_file.")
     starts = range(0, len(requests), cfg.shard_samples)
-    return [_shard_inputs(cfg, requests[start : start + cfg.shard_samples]) for start in starts]
+    shards = [_shard_inputs(cfg, requests[start : start + cfg.shard_samples]) for start in starts]
+    if cfg.steer is None:
+        return shards
+    return [{**shard, "first": start} for shard, start in zip(shards, starts, strict=True)]
 
 
 def shard_requests(inputs: Mapping[str, Any]) -> list[ImageRequest]:
@@ -91,6 +96,8 @@ def check_config(cfg: GenerateConfig) -> None:
     """
     _require_choice("scheduler", cfg.scheduler, SCHEDULERS)
     _require_choice("dtype", cfg.dtype, DTYPES)
+    if cfg.steer is not None:
+        _require_choice("steer.layer", cfg.steer.layer, tuple(LAYERS))
     if "{prompt}" not in cfg.prompt_template:
         raise ConfigError(
             f"generate.prompt_template {cfg.prompt_template!r} has no {{prompt}}: every image "

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
@@ -23,6 +23,7 @@ from sarhpc import __version__
 from sarhpc.generation.config import GenerateConfig
 from sarhpc.generation.model import Pipeline, require_match
 from sarhpc.generation.plan import ImageRequest, shard_requests
+from sarhpc.generation.steering import Steer, SteeringLayers, facts_of
 from sarhpc.shards.images import encode_gray8
 from sarhpc.shards.sample import SAMPLE_SCHEMA, Sample, encode_json, sample_key
 
@@ -57,6 +58,7 @@ def generate_shard(
     pipeline: Pipeline,
     provenance: Provenance,
     stop: Callable[[], bool] = lambda: False,
+    layers: SteeringLayers | None = None,
 ) -> GeneratedShard:
     """The samples of planned shard `shard`, one batch in memory at a time.
 
@@ -70,6 +72,7 @@ def generate_shard(
         pipeline: The model, from `model.load_pipeline`.
         provenance: Hashes to write into each sample.
         stop: Asked before each batch; true gives the shard up.
+        layers: What steers a model with a ControlNet.
 
     Raises:
         ConfigError: the pipeline was loaded for another configuration.
@@ -77,7 +80,7 @@ def generate_shard(
     """
     require_match(pipeline, cfg)
     rejected: dict[str, int] = {}
-    samples = _samples(shard, inputs, cfg, pipeline, provenance, stop, rejected)
+    samples = _samples(shard, inputs, cfg, pipeline, provenance, stop, layers, rejected)
     return GeneratedShard(samples, rejected)
 
 
@@ -88,6 +91,7 @@ def _samples(
     pipeline: Pipeline,
     provenance: Provenance,
     stop: Callable[[], bool],
+    layers: SteeringLayers | None,
     rejected: dict[str, int],
 ) -> Iterator[Sample]:
     shared = _shared_meta(inputs, cfg, pipeline, provenance)
@@ -97,10 +101,13 @@ def _samples(
             raise GenerationStoppedError(
                 f"stopped inside shard {shard:06d}, which was given up; resume makes it again."
             )
-        images = sample_images(pipeline, batch, cfg, inputs["batch"], inputs["threads"])
-        for request, image in zip(batch, images, strict=True):
+        steers = _steers(layers, batch, inputs)
+        images = sample_images(pipeline, batch, cfg, inputs["batch"], inputs["threads"], steers)
+        told = _told(steers, cfg) or [{}] * len(batch)
+        for request, image, steered in zip(batch, images, told, strict=True):
             if np.isfinite(image).all():
-                yield _sample(sample_key(shard, request.index), request, image, shared)
+                meta = {**shared, **steered}
+                yield _sample(sample_key(shard, request.index), request, image, meta)
             else:
                 rejected["not_finite"] = rejected.get("not_finite", 0) + 1
 
@@ -111,8 +118,12 @@ def sample_images(
     cfg: GenerateConfig,
     batch: int,
     threads: int,
+    steers: Sequence[Steer] = (),
 ) -> NDArray[np.float32]:
-    """Images (len(requests), H, W, 3) in [0, 1], sampled in a batch of exactly `batch`."""
+    """Images (len(requests), H, W, 3) in [0, 1], sampled in a batch of exactly `batch`.
+
+    A model with a ControlNet takes one of `steers` for each request.
+    """
     padded = requests + [requests[-1]] * (batch - len(requests))
     # Generators on the CPU: the same initial noise on every device.
     generators = [torch.Generator("cpu").manual_seed(request.seed) for request in padded]
@@ -126,9 +137,35 @@ def sample_images(
             width=cfg.width_px,
             generator=generators,
             output_type="np",
+            **_steering(steers, cfg, batch),
         )
     images: NDArray[np.float32] = result.images[: len(requests)]
     return images
+
+
+def _steers(
+    layers: SteeringLayers | None, batch: list[ImageRequest], inputs: Mapping[str, Any]
+) -> list[Steer]:
+    """The layer of each image of a batch; none where nothing steers."""
+    if layers is None:
+        return []
+    return [layers.load(inputs["first"] + request.index) for request in batch]
+
+
+def _told(steers: Sequence[Steer], cfg: GenerateConfig) -> list[dict[str, Any]]:
+    if cfg.steer is None:
+        return []
+    return [{"steered_by": facts_of(steer, cfg.steer)} for steer in steers]
+
+
+def _steering(steers: Sequence[Steer], cfg: GenerateConfig, batch: int) -> dict[str, Any]:
+    """The pipeline's arguments for the layers, the last repeated as the last request is."""
+    if cfg.steer is None or not steers:
+        return {}
+    shown = [steer.layer for steer in steers]
+    shown += shown[-1:] * (batch - len(shown))
+    stacked = torch.from_numpy(np.stack(shown)).permute(0, 3, 1, 2)
+    return {"image": stacked, "controlnet_conditioning_scale": cfg.steer.scale}
 
 
 @contextlib.contextmanager

@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hpc.resilience.stop import stop_signalled
 from hpc.run.pipeline import Stage, Work
@@ -15,10 +15,25 @@ from hpc.run.rundir import RunDir
 from sarhpc.generation.config import GenerateConfig
 from sarhpc.stages.config import RunConfig
 from sarhpc.stages.places import data_root, model_folder
-from sarhpc.stages.prompts import evenly_by_class, held_out_splits, known_prompts
+from sarhpc.stages.prompts import (
+    evenly_by_class,
+    held_out_splits,
+    known_prompts,
+    sample_shards,
+)
 from sarhpc.stages.registry import load_run_config, stage_fingerprint
-from sarhpc.stages.sharded import Made, sealed_paths, sealed_records, sweep, work_through
+from sarhpc.stages.sharded import (
+    Made,
+    manifest_sha,
+    sealed_paths,
+    sealed_records,
+    sweep,
+    work_through,
+)
 from sarhpc.stages.tree import digest_tree
+
+if TYPE_CHECKING:
+    from sarhpc.generation.steering import SteeringLayers
 
 CARD_SETTINGS = ("steps", "guidance", "scheduler", "batch", "threads")
 
@@ -52,12 +67,45 @@ def settings(config: RunConfig) -> GenerateConfig:
 
 
 def prompts_of(run: RunDir, config: RunConfig) -> list[str] | None:
-    """Captions of held-out tiles, balanced over classes, unless the configuration names prompts."""
+    """Captions of held-out tiles, balanced over classes, unless the configuration names prompts.
+
+    Where layers steer, each tile's own caption, in the order in which the tiles steer.
+    """
     generate = settings(config)
     if generate.prompts or generate.prompts_file:
         return None
+    layers = steering_layers(run, config)
+    if layers is not None:
+        return [layers.caption(number) for number in range(len(layers))]
     splits = held_out_splits(run, config.evaluate.real_splits)
     return [p.caption for p in evenly_by_class(list(known_prompts(run, splits)))]
+
+
+def steering_layers(run: RunDir, config: RunConfig) -> SteeringLayers | None:
+    """What steers the images, if anything does.
+
+    Raises:
+        DataError: there are no tiles to steer by.
+    """
+    from sarhpc.generation.steering import SteeringLayers
+
+    steer = settings(config).steer
+    if steer is None:
+        return None
+    if steer.shards is None:
+        splits = held_out_splits(run, config.evaluate.real_splits)
+        return SteeringLayers(sample_shards(run, splits), steer)
+    return SteeringLayers(sorted(Path(steer.shards).rglob("*.tar")), steer)
+
+
+def _steering_facts(run: RunDir, config: RunConfig) -> dict[str, str]:
+    """Digest of the shards that steer, for the plan."""
+    steer = settings(config).steer
+    if steer is None:
+        return {}
+    named = steer.shards is not None
+    digest = digest_tree(Path(str(steer.shards))).sha256 if named else manifest_sha(run, "caption")
+    return {"layers_sha": digest}
 
 
 def plan_corpus(run: RunDir) -> Plan:
@@ -71,6 +119,7 @@ def plan_corpus(run: RunDir) -> Plan:
         "model": export.path,
         "model_sha": export.sha256,
         **_named_adapter(config, export.path),
+        **_steering_facts(run, config),
     }
     return make_plan(
         "generate",
@@ -96,7 +145,7 @@ def plan_comparison(run: RunDir) -> Plan:
     from sarhpc.generation.plan import plan_generation
 
     config = load_run_config(run)
-    few = dataclasses.replace(settings(config), images=config.compare.images)
+    few = dataclasses.replace(settings(config), images=config.compare.images, steer=None)
     shards: list[Mapping[str, Any]] = []
     for name, model in sorted(config.compare.models.items()):
         folder = model_folder(model)
@@ -115,8 +164,8 @@ def make_compare_shard(run: RunDir, task: ShardTask) -> Made:
     """Generate and publish one shard of another model."""
     config = load_run_config(run)
     root = data_root(run, config) / "compare" / task.inputs["set"]
-    # The adapter of the corpus is none of another model's.
-    cfg = dataclasses.replace(settings(config), adapter=None, adapter_weight=1.0)
+    # The adapter of the corpus is none of another model's, nor is what steers it.
+    cfg = dataclasses.replace(settings(config), adapter=None, adapter_weight=1.0, steer=None)
     made = _make(run, task, cfg, root / f"{task.id}.tar")
     return dataclasses.replace(made, detail={"set": task.inputs["set"]})
 
@@ -128,6 +177,7 @@ def _make(run: RunDir, task: ShardTask, cfg: GenerateConfig, path: Path) -> Made
     fingerprint = stage_fingerprint(load_run_config(run), "generate")
     provenance = Provenance(task.inputs["model_sha"], fingerprint)
     pipeline = _pipeline(Path(task.inputs["model"]), cfg)
+    layers = None if cfg.steer is None else steering_layers(run, load_run_config(run))
     generated = generate_shard(
         task.number,
         task.inputs,
@@ -135,6 +185,7 @@ def _make(run: RunDir, task: ShardTask, cfg: GenerateConfig, path: Path) -> Made
         pipeline,
         provenance,
         stop=lambda: stop_signalled() or run.stop_file.exists(),
+        layers=layers,
     )
     summary = write_shard(path, generated.samples)
     return Made(path, summary.samples, summary.bytes, summary.sha256, generated.rejected)
