@@ -107,8 +107,14 @@ def open_captioner(cfg: CaptionConfig) -> Captioner | Drafter:
         from sarhpc.captioning.truth import TruthCaptioner
 
         return TruthCaptioner()
+    if cfg.captioner == "given":
+        from sarhpc.captioning.given import GivenCaptioner
+
+        return GivenCaptioner()
     if cfg.captioner == "blip":
         from sarhpc.captioning.blip import open_blip_captioner
 
         return open_blip_captioner(cfg)
-    raise ConfigError(f"caption.captioner={cfg.captioner!r} is unknown: take `blip` or `truth`.")
+    raise ConfigError(
+        f"caption.captioner={cfg.captioner!r} is unknown: take `blip`, `truth` or `given`."
+    )

@@ -47,7 +47,8 @@ class CaptionConfig:
     """Who captions, how captions are judged, and what becomes of tiles without one."""
 
     captioner: str = "blip"
-    """`blip` looks at the optical tile; `truth` repeats what the procedural archive knows."""
+    """`blip` looks at the optical tile; `truth` repeats what the procedural archive knows; `given`
+    takes the text that imported images came with."""
     model: str = "Salesforce/blip-image-captioning-base"
     """BLIP folder (config, safetensors, processor, tokenizer), or a model name in `HF_HOME`."""
     prompt: str = ""

@@ -1,7 +1,8 @@
 """The sample schema: which members and which metadata a sample of this project carries.
 
-`meta.json` says `synthetic`: false for a tile cut from a scene, true for a generated image. The two
-differ in what is required, and a generated image may not carry a geolocation.
+`meta.json` says `synthetic`: false for a tile cut from a scene, true for a generated image, and has
+`origin` for an image somebody else cut. They differ in what is required, and a generated image may
+not carry a geolocation.
 """
 
 from __future__ import annotations
@@ -66,6 +67,19 @@ _GENERATED_META = {
     "pixel_m": "number?",
     "range_direction": "text",
 }
+_IMPORTED_META = {
+    name: kind
+    if name in ("schema", "key", "synthetic", "split", "calibration")
+    else kind.rstrip("?") + "?"
+    for name, kind in _TILE_META.items()
+} | {"origin": "object"}
+"""Of an image somebody else cut (it has `origin`): nearly everything may be unknown."""
+
+UNKNOWN: Mapping[str, None] = {
+    name: None for name in _TILE_META if name not in ("schema", "key", "synthetic", "split")
+}
+"""The entries of a tile about which a foreign image may say nothing."""
+
 _CHOICES = {
     "schema": (SAMPLE_SCHEMA,),
     "split": ("train", "val", "test"),
@@ -74,8 +88,9 @@ _CHOICES = {
     "resampling": ("fft", "multilook", "none"),
     "calibration": ("sigma0", "none"),
 }
-_GEOLOCATION = ("crs", "affine", "footprint", "bbox", "bbox_llh", "bbox_ecf", "geometry")
+GEOLOCATION = ("crs", "affine", "footprint", "bbox", "bbox_llh", "bbox_ecf", "geometry")
 _TILE_MEMBERS = ("sar.png", "sar16.npy", "meta.json")
+_IMPORTED_MEMBERS = ("sar.png", "meta.json")
 _GENERATED_MEMBERS = ("sar.png", "txt", "meta.json")
 
 
@@ -90,17 +105,30 @@ def validate_sample(sample: Sample) -> None:
     problems = _member_problems(sample)
     meta = _read_meta(sample.members.get("meta.json", b"{}"), problems)
     generated = meta.get("synthetic") is True
-    required = _GENERATED_MEMBERS if generated else _TILE_MEMBERS
+    required, schema = _expected(meta, generated)
     problems += [f"no member {name}" for name in required if name not in sample.members]
-    problems += _meta_problems(meta, _GENERATED_META if generated else _TILE_META)
+    problems += _meta_problems(meta, schema)
     if meta.get("key", sample.key) != sample.key:
         problems.append(f"meta.json says key {meta['key']}")
     if generated:
         problems += [
-            f"geolocation `{name}` in a synthetic image" for name in _GEOLOCATION & meta.keys()
+            f"geolocation `{name}` in a synthetic image"
+            for name in GEOLOCATION
+            if meta.get(name) is not None or (name in meta and "origin" not in meta)
         ]
     if problems:
         raise DataError(f"sample {sample.key} breaks {SAMPLE_SCHEMA}: " + "; ".join(problems) + ".")
+
+
+def _expected(
+    meta: Mapping[str, Any], generated: bool
+) -> tuple[tuple[str, ...], Mapping[str, str]]:
+    """Members and metadata that a sample of this kind has."""
+    if "origin" in meta:
+        return _IMPORTED_MEMBERS, _IMPORTED_META
+    if generated:
+        return _GENERATED_MEMBERS, _GENERATED_META
+    return _TILE_MEMBERS, _TILE_META
 
 
 def validate_shard(path: Path) -> int:
@@ -198,7 +226,7 @@ def _meta_problems(meta: Mapping[str, Any], schema: Mapping[str, str]) -> list[s
             problems.append(f"meta.json lacks `{name}`")
         elif not _is_kind(meta[name], kind):
             problems.append(f"`{name}` is {meta[name]!r}, not of kind {kind}")
-        elif name in _CHOICES and meta[name] not in _CHOICES[name]:
+        elif meta[name] is not None and meta[name] not in _CHOICES.get(name, (meta[name],)):
             problems.append(f"`{name}` is {meta[name]!r}, not one of {_CHOICES[name]}")
     return problems
 

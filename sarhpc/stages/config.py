@@ -9,7 +9,7 @@ from sarhpc.archive.procedural.config import ProceduralConfig
 from sarhpc.captioning.config import CaptionConfig, CaptionTrainConfig
 from sarhpc.evaluation.config import EvaluateConfig
 from sarhpc.generation.config import GenerateConfig
-from sarhpc.tiling.config import TileConfig
+from sarhpc.tiling.config import ImportConfig, TileConfig
 from sarhpc.training.config import TrainConfig
 
 
@@ -55,6 +55,8 @@ class RunConfig:
     """Scenes that take part."""
     tile: TileConfig = field(default_factory=TileConfig)
     """Scenes to tiles."""
+    imported: ImportConfig | None = None
+    """Images others cut: they stand in the place of tiles, and no archive is read."""
     caption_train: CaptionTrainConfig | None = None
     """Fine-tuning of the captioner before captioning; null captions with the model as it is."""
     caption: CaptionConfig = field(default_factory=CaptionConfig)

@@ -186,5 +186,5 @@ def _require_pictures(survey: SetSurvey) -> None:
         held = ", ".join(name for name, _ in survey.members.ranked(5))
         raise DataError(
             f"{survey.name}: none of {survey.samples} samples has a member sar.png (there are "
-            f"{held}); these are shards of another kind"
+            f"{held}): shards of another kind; a run reads them by imported.path (docs/foreign.md)"
         )

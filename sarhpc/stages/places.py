@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from pathlib import Path
 
 from hpc.errors import ConfigError
 from hpc.run.rundir import RunDir
 from sarhpc.stages.config import RunConfig
+from sarhpc.tiling.config import ImportConfig
 
 EMBEDDED = "embedded:"
 FETCHED = "fetched:"
@@ -31,6 +33,11 @@ def archive_uri(run: RunDir, config: RunConfig) -> str:
     return str(data_root(run, config) / "archive")
 
 
+def import_config(config: ImportConfig) -> ImportConfig:
+    """The configuration of an import with `~` and `$VAR` filled in."""
+    return dataclasses.replace(config, path=_expanded(config.path))
+
+
 def _expanded(name: str) -> str:
     return os.path.expandvars(os.path.expanduser(name))
 
@@ -41,9 +48,15 @@ def require_places(run: RunDir, config: RunConfig) -> None:
     Asked before anything is submitted: else a job would tell it hours later.
 
     Raises:
-        ConfigError: one is not.
+        ConfigError: one is not, or there are two archives.
     """
-    archive_uri(run, config)
+    if config.imported is None:
+        archive_uri(run, config)
+    elif config.simulate is not None or config.archive.uri:
+        raise ConfigError(
+            f"imported.path={config.imported.path} stands in the place of an archive: leave out "
+            "simulate and archive.uri, or imported"
+        )
     for name in used_models(config):
         model_folder(name)
 

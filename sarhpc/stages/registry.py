@@ -14,7 +14,7 @@ from sarhpc.stages.config import RunConfig
 
 BRANCHES = {
     "simulate": ["simulate"],
-    "tile": ["archive", "tile"],
+    "tile": ["archive", "tile", "imported"],
     "caption-train": ["caption_train"],
     "caption": ["caption"],
     "train": ["train"],

@@ -1,4 +1,4 @@
-"""Stage `tile`: scenes to tile shards."""
+"""Stage `tile`: scenes to tile shards, or images others cut in their place."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import functools
 import json
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hpc.publish import publish_json
 from hpc.run.ledger import Record
@@ -15,9 +16,13 @@ from hpc.run.plan import Plan, ShardTask, make_plan
 from hpc.run.rundir import RunDir
 from sarhpc.archive.config import ArchiveConfig
 from sarhpc.stages.config import RunConfig
-from sarhpc.stages.places import archive_uri, data_root
+from sarhpc.stages.places import archive_uri, data_root, import_config
 from sarhpc.stages.registry import load_run_config, stage_fingerprint
 from sarhpc.stages.sharded import Made, sweep, work_through
+from sarhpc.tiling.config import ImportConfig
+
+if TYPE_CHECKING:
+    from sarhpc.tiling.tile import TiledShard
 
 SPLIT_FILE = "split.json"
 """Beside the plan: proof that its splits share no ground, scene pairs that do, and counts."""
@@ -50,6 +55,8 @@ def plan_tile_shards(run: RunDir) -> Plan:
     from sarhpc.tiling.proof import check_proof
 
     config = load_run_config(run)
+    if config.imported is not None:
+        return _plan_import(config, config.imported)
     opener = functools.partial(open_sar, assume_calibrated=config.archive.assume_calibrated)
     scenes = select_scenes(archive_config(run, config))
     planned = plan_scenes(scenes, config.tile, opener=opener)
@@ -65,23 +72,45 @@ def plan_tile_shards(run: RunDir) -> Plan:
     )
 
 
+def _plan_import(config: RunConfig, imported: ImportConfig) -> Plan:
+    from sarhpc.tiling.imported import plan_import
+
+    planned = plan_import(import_config(imported))
+    return make_plan(
+        "tile",
+        planned.shards,
+        fingerprint=stage_fingerprint(config, "tile"),
+        rejected=planned.rejected,
+    )
+
+
 def make_tile_shard(run: RunDir, task: ShardTask) -> Made:
-    """Cut, judge and publish the tiles of one shard."""
-    from sarhpc.archive.catalogue import open_archive
-    from sarhpc.archive.readers import open_sar
+    """Cut (or convert), judge and publish the tiles of one shard."""
     from sarhpc.shards.writer import write_shard
-    from sarhpc.tiling.tile import tile_shard
 
     config = load_run_config(run)
     split = task.inputs["split"]
     path = data_root(run, config) / "tiles" / split / f"{task.id}.tar"
-    opener = functools.partial(open_sar, assume_calibrated=config.archive.assume_calibrated)
-    archive = open_archive(archive_uri(run, config))
-    tiled = tile_shard(task.number, task.inputs, archive, config.tile, opener=opener)
+    tiled = _tiles(run, config, task)
     summary = write_shard(path, tiled.samples)
     return Made(
         path, summary.samples, summary.bytes, summary.sha256, tiled.rejected, {"split": split}
     )
+
+
+def _tiles(run: RunDir, config: RunConfig, task: ShardTask) -> TiledShard:
+    if config.imported is not None:
+        from sarhpc.tiling.imported import import_shard
+
+        settings, dedupe = import_config(config.imported), config.tile.dedupe
+        return import_shard(task.number, task.inputs, settings, fingerprints=dedupe)
+    from sarhpc.archive.catalogue import open_archive
+    from sarhpc.archive.readers import open_sar
+    from sarhpc.tiling.tile import tile_shard
+
+    opener = functools.partial(open_sar, assume_calibrated=config.archive.assume_calibrated)
+    archive = open_archive(archive_uri(run, config))
+    return tile_shard(task.number, task.inputs, archive, config.tile, opener=opener)
 
 
 def finish_tiles(work: Work, config: RunConfig) -> None:

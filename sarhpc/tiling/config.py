@@ -144,3 +144,52 @@ class TileConfig:
 
     split: SplitConfig = field(default_factory=SplitConfig)
     """The geographic split."""
+
+
+@dataclass
+class ImportConfig:
+    """Images others cut, taken in the place of tiles (docs/foreign.md)."""
+
+    path: str = "???"
+    """Folder of pictures with texts, folder of WebDataset tars, or one tar."""
+
+    fractions: list[float] = field(default_factory=lambda: [0.9, 0.1, 0.0])
+    """Shares that go to train, val and test, drawn by name; folders of these names come first."""
+
+    group: Optional[str] = None  # noqa: UP045
+    """Entry of the images' metadata (a city, a scene); images of one value go to one split. Without
+    it neighbours may lie in different splits: nothing is known of their places."""
+
+    seed: int = 0
+    """Seed of the draw."""
+
+    px: Optional[int] = None  # noqa: UP045
+    """Side of the tiles, pixels, cut from the middle of larger images; smaller ones are left out.
+    Null takes images as they are. Nothing is resampled."""
+
+    colour: str = "reject"
+    """Coloured pictures: `reject` leaves them out, `luma` takes their brightness."""
+
+    band: Optional[str] = None  # noqa: UP045
+    """Radar band of all images, where known."""
+
+    polarization: Optional[str] = None  # noqa: UP045
+    """Polarisation of all images, where known."""
+
+    platform: Optional[str] = None  # noqa: UP045
+    """Platform of all images, where known."""
+
+    pixel_m: Optional[float] = None  # noqa: UP045
+    """Spacing of pixels, metres, where known."""
+
+    incidence_deg: Optional[float] = None  # noqa: UP045
+    """Angle of incidence of all images, degrees, where known."""
+
+    range_direction: Optional[str] = None  # noqa: UP045
+    """`+col` where near range is known to be at column 0; null does not know."""
+
+    synthetic: bool = False
+    """The images were generated. An image whose metadata say so counts as such anyway."""
+
+    shard_samples: int = 256
+    """Images planned per shard."""
