@@ -240,4 +240,5 @@ def _submitted(run: RunDir, part: Part, job_id: str, dependency: str | None) -> 
         gpus=batch.resources.gpus,
         first=part.first,
         successor=part.successor,
+        time_min=batch.resources.time_min,
     )

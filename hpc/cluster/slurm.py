@@ -358,13 +358,15 @@ def nodes(names: Sequence[str] | None = None) -> list[NodeState]:
 
 
 def cluster_name() -> str | None:
-    """Name of the cluster; None if nothing here tells it."""
+    """Name of the cluster; None if nothing here tells it.
+
+    Raises:
+        SlurmUnavailableError: the controller did not answer.
+    """
     told = os.environ.get("SLURM_CLUSTER_NAME")
     if told:
         return told
     try:
-        return parse_config(run_command(["scontrol", "show", "config"], retries=0)).get(
-            "ClusterName"
-        )
-    except (SlurmUnavailableError, SlurmRefusedError):
+        return parse_config(run_command(["scontrol", "show", "config"])).get("ClusterName")
+    except (SlurmMissingError, SlurmRefusedError):
         return None

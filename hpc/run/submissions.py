@@ -46,6 +46,8 @@ class SubmittedJob:
     """Number of this array's element 0 within the stage, when a stage needs several arrays."""
     successor: int = 0
     """0 for the first job of a stage, n for the n-th that waits to go on where that one ended."""
+    time_min: int | None = None
+    """Time limit that was asked for, min; None if it is not known."""
 
 
 @dataclass(frozen=True)

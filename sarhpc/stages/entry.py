@@ -184,14 +184,11 @@ def _require_fit_node(run: RunDir, job: _Job) -> None:
 
 
 def _time_left_s(job: _Job) -> float | None:
-    """Seconds until the job reaches its time limit; None while nothing can tell.
-
-    Elements of an array rely on the signal: thousands that ask the controller would hurt everyone.
-    """
+    """Seconds until the job reaches its time limit; None while nothing can tell."""
     if job.record is None or job.here.job_id is None or job.here.rank > 0:
         return None
     if job.element is not None:
-        return None
+        return _time_left_of_element(job.record, job.here)
     from hpc.cluster import slurm
 
     try:
@@ -199,6 +196,23 @@ def _time_left_s(job: _Job) -> float | None:
     except HpcError as error:
         log.warning("the end of this job is unknown, its signal must do: %s", error)
         return None
+
+
+def _time_left_of_element(record: SubmissionRecord, here: Allocation) -> float | None:
+    """What Slurm 23.02 and later put into the environment, or the limit that was asked for.
+
+    The controller is not asked: thousands of elements that do so at once would hurt everyone.
+    """
+    import psutil
+
+    told = os.environ.get("SLURM_JOB_END_TIME", "")
+    if told.isdigit():
+        return float(told) - time.time()
+    limits = [job.time_min for job in record.jobs if job.job_id == here.array_id]
+    if not limits or limits[0] is None:
+        return None
+    began = float(psutil.Process().create_time())
+    return began + 60 * limits[0] - time.time()
 
 
 def _leave(run: RunDir, stage: str, job: _Job, error: Exception) -> int:

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 from line_runs import kill_group, make_tiny_model, seal_export, shard_digests, tiny_run
 
-from hpc.run.attempts import read_attempts
+from hpc.errors import CrashLoopError
+from hpc.run.attempts import CRASH_LIMIT, read_attempts
 from hpc.run.pipeline import run_stage
 from hpc.run.rundir import RunDir, now
 from hpc.run.submissions import SubmissionRecord, SubmittedJob, publish_submission
@@ -43,9 +44,10 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory, model: Path) -> RunDir
     return run
 
 
-def submitted(run: RunDir, elements: int | None) -> None:
+def submitted(run: RunDir, elements: int | None, time_min: int | None = None) -> None:
     """A submission of generation as job 12."""
-    job = SubmittedJob("generate", "12", elements, None, "submit/0.sbatch", "generate/logs", 1, 0)
+    files = ("submit/0.sbatch", "generate/logs")
+    job = SubmittedJob("generate", "12", elements, None, *files, 1, 0, time_min=time_min)
     publish_submission(
         run,
         SubmissionRecord(0, now(), "slurm", "mini", "f00d", (job,), "scontrol", grace_s=20.0),
@@ -129,3 +131,23 @@ def test_generation_that_is_signalled_keeps_its_shards_and_goes_on_later(
     assert shard_digests(run, "generate") == shard_digests(undisturbed, "generate")
     starts = [row for row in read_attempts(run.stage("generate")) if "from" in row]
     assert [row["from"] for row in starts] == [0, len(done)]
+
+
+@pytest.mark.timeout(600)
+def test_an_element_whose_limit_is_too_short_for_one_shard_gives_up_after_three_times(
+    tmp_path: Path, model: Path, slurm: dict[str, str]
+) -> None:
+    run = ready(tmp_path / "run", model)
+    submitted(run, 1, time_min=0)
+    slurm |= {"SLURM_ARRAY_JOB_ID": "12", "SLURM_ARRAY_TASK_ID": "0"}
+    exits = []
+    for restart in range(CRASH_LIMIT + 1):
+        # The limit that was asked for, or from Slurm 23.02 on the end that Slurm tells.
+        told = {"SLURM_JOB_END_TIME": str(int(time.time()))} if restart else {}
+        exits.append(start(run, {**slurm, **told, "SLURM_RESTART_COUNT": str(restart)}).wait(120))
+    assert exits == [0] * CRASH_LIMIT + [CrashLoopError.exit_code]
+    ends = [row for row in read_attempts(run.stage("generate")) if "to" in row]
+    assert [(row["stop"], row["to"]) for row in ends] == [("DEADLINE", 0)] * CRASH_LIMIT
+    asked = (tmp_path / "asked.txt").read_text().splitlines()
+    assert asked.count("scontrol requeue 12") >= CRASH_LIMIT
+    assert not [line for line in asked if line.startswith("squeue")], "no element asks for its end"
