@@ -127,5 +127,7 @@ class TrainConfig:
     """CPU threads per rank; on a CPU the bits depend on it, so it stays over a resume."""
     loader_threads: int = field(default=2, metadata=TRANSIENT)
     """Threads per rank that read and decode samples ahead of the step."""
+    tensorboard: bool = field(default=True, metadata=TRANSIENT)
+    """Write the rows of metrics.jsonl as TensorBoard scalars too."""
     log_every_steps: int = field(default=1, metadata=TRANSIENT)
     """Steps between rows of metrics.jsonl; timing parts are synchronised on these steps only."""

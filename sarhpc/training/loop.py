@@ -34,6 +34,7 @@ from sarhpc.training.ranks import Ranks, in_touch
 from sarhpc.training.schedule import Length, check, ema_decay, length, rate_scale
 from sarhpc.training.start import load_base
 from sarhpc.training.stepper import Stepper
+from sarhpc.training.utilisation import Utilisation, utilisation
 from sarhpc.training.validation import Stop, StopRequest
 
 _log = logging.getLogger(__name__)
@@ -121,6 +122,8 @@ class _Run:
     due: bool = False
     """Whether the clock asks for a checkpoint."""
     loss: float | None = None
+    use: Utilisation | None = None
+    """What a step takes of the machine; counted when the first is told of."""
 
 
 def train(
@@ -148,7 +151,7 @@ def _train(
 ) -> TrainResult:
     run = _begin(cfg, base, samples, ranks, around)
     _resume(run)
-    log = MetricsLog(around.folder / "metrics.jsonl", run.step) if ranks.rank == 0 else None
+    log = _open_log(run) if ranks.rank == 0 else None
     batches = feed_with_prior(cfg, samples, run.cursor, run.step, ranks)
     try:
         while True:
@@ -161,6 +164,8 @@ def _train(
             _take_step(run, batches, log)
     finally:
         batches.close()
+        if log is not None:
+            log.close()
         run.stepper.engine.destroy()
     return TrainResult(
         step=run.step,
@@ -289,7 +294,7 @@ def _take_step(run: _Run, batches: Iterator[tuple[Cursor, Share]], log: MetricsL
             "grad_norm": gradient,
             **_named("grad_norm", norms),
         }
-        _report(run, log, {**row, "ema_decay": decay})
+        _report(run, log, {**row, "ema_decay": decay}, image_px=share.images.shape[-1])
     fault("training.after_step")
 
 
@@ -305,15 +310,24 @@ def _named(prefix: str, values: Mapping[str, float]) -> dict[str, float]:
     return {f"{prefix}_{name}": value for name, value in values.items()}
 
 
-def _report(run: _Run, log: MetricsLog, values: Mapping[str, Any]) -> None:
+def _open_log(run: _Run) -> MetricsLog:
+    path = run.around.folder / "metrics.jsonl"
+    return MetricsLog(path, run.step, tensorboard=run.cfg.tensorboard)
+
+
+def _report(run: _Run, log: MetricsLog, values: Mapping[str, Any], image_px: int) -> None:
     clock = run.stepper.clock
     seconds = clock.total
+    if run.use is None:
+        with checkpointing.undisturbed_random_state():
+            run.use = utilisation(run.cfg, run.base, image_px, run.ranks)
     row = {
         "step": run.step,
         "epoch": run.step * run.cfg.global_batch / run.length.samples,
         **values,
         "samples_per_s": run.cfg.global_batch / seconds,
         "step_s": seconds,
+        **run.use.row(seconds),
         **{f"{part}_s": value for part, value in clock.seconds.items()},
         "memory_gb": peak_memory_gb(run.ranks.device),
         "time": time.time(),

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from hpc.publish import publish_text
+from sarhpc.training.tensorboard import ScalarEvents
 
 OWN_PARTS = ("data", "encode", "forward")
 PARTS = ("data", "encode", "forward", "backward", "optimizer")
@@ -21,19 +22,31 @@ PARTS = ("data", "encode", "forward", "backward", "optimizer")
 class MetricsLog:
     """Rows of a run that may be interrupted: after a resume every step stands there once."""
 
-    def __init__(self, path: Path, resumed_at: int) -> None:
-        """Open the log, without rows of steps after `resumed_at` and without a torn last line."""
+    def __init__(self, path: Path, resumed_at: int, *, tensorboard: bool = False) -> None:
+        """Open the log, without rows of steps after `resumed_at` and without a torn last line.
+
+        With `tensorboard` the same rows go to event files in the folder of that name beside it.
+        """
         path.parent.mkdir(parents=True, exist_ok=True)
+        kept = []
         if path.is_file():
             kept = [row for row in read_rows(path) if row["step"] <= resumed_at]
             publish_text(path, "".join(json.dumps(row) + "\n" for row in kept))
         self._path = path
+        self._events = ScalarEvents(path.parent / "tensorboard", kept) if tensorboard else None
         self._spoke = 0.0
 
     def write(self, row: Mapping[str, Any]) -> None:
         """Append one row."""
         with self._path.open("a") as file:
             file.write(json.dumps(row) + "\n")
+        if self._events is not None:
+            self._events.write(row)
+
+    def close(self) -> None:
+        """Write what is left of the events."""
+        if self._events is not None:
+            self._events.close()
 
     def is_time_to_speak(self, every_s: float) -> bool:
         """Whether `every_s` seconds have passed since this was last true."""

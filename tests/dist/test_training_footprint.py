@@ -89,3 +89,22 @@ def test_a_checkpoint_has_the_estimated_size(tmp_path: Path, tiny_bundle: Path) 
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     # What is not numbers counts in so small a model: names, layouts, random states.
     assert 0 < size - checkpoint_bytes(job.cfg, learned) < 400_000
+
+
+def test_rows_tell_the_models_arithmetic_and_tensorboard_what_the_rows_tell(
+    tmp_path: Path, tiny_bundle: Path
+) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from training_ranks import train_ranks
+
+    from sarhpc.training.metrics import read_rows
+    from sarhpc.training.rehearsal import rehearse
+
+    cfg = tiny_config(max_steps=2)
+    assert train_ranks(Job(tiny_bundle, tmp_path, cfg)) == [0, 0]
+    rows = read_rows(tmp_path / "metrics.jsonl")
+    flops = rehearse(cfg, tiny_bundle, 32).image_flops * cfg.global_batch / 2
+    assert [r["tflops"] * r["step_s"] for r in rows] == pytest.approx([flops / 1e12] * 2)
+    read = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    assert [event.step for event in read.Scalars("tflops")] == [1, 2]
+    assert {"loss", "lr/unet", "seconds/step"} <= set(read.Tags()["scalars"])
