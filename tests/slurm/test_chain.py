@@ -13,6 +13,7 @@ import pytest
 from chain_runs import NEVER, jobs_of, sarhpc, shim, wait_for, write_profile
 from line_runs import make_tiny_model, shard_digests, tiny_run
 from mini_slurm import MiniSlurm
+from training_runs import profile_of
 
 from hpc.run.pipeline import run_stage
 from hpc.run.rundir import RunDir
@@ -55,9 +56,10 @@ def test_the_whole_line_runs_as_jobs_and_makes_the_bytes_of_the_local_executor(
     tmp_path: Path, cluster: MiniSlurm, model: Path
 ) -> None:
     # The model's card names the run, and the corpus names the model by its bytes.
-    here = tiny_run(tmp_path / "here" / "run", model, [PROMPTS])
-    there = tiny_run(tmp_path / "there" / "run", model, [PROMPTS])
-    profile = write_profile(tmp_path)
+    words = [PROMPTS, "train.micro_batch=1", "cluster.ranks=4"]
+    here = tiny_run(tmp_path / "here" / "run", model, words)
+    there = tiny_run(tmp_path / "there" / "run", model, words)
+    profile = profile_of(tmp_path, 2, "  tile: {nodes: 2, cpus_per_task: 1, mem_gb: 1}\n")
     done = sarhpc(cluster, "run", there.root, "--profile", profile)
     assert done.returncode == 0, done.stderr
     local = sarhpc(cluster, "run", here.root, "--executor", "local", "--wait")
@@ -65,7 +67,7 @@ def test_the_whole_line_runs_as_jobs_and_makes_the_bytes_of_the_local_executor(
     wait_for(lambda: sealed(there, "evaluate"), 900, "the chain ends")
     [record] = read_submissions(there)
     assert [job.stage for job in record.jobs][:3] == ["simulate", "tile", "caption"]
-    assert record.of("train")[0].tasks == 2
+    assert [record.of(stage)[0].tasks for stage in ("tile", "train")] == [2, 4]
     assert record.elements("generate") == 2
     ids = {job.stage: job.job_id for job in record.jobs}
     assert record.of("evaluate")[0].dependency == f"afterany:{ids['caption']}:{ids['generate']}"
