@@ -9,6 +9,10 @@
     blip         the small captioner
     install      fp16 copies in sarhpc/embedded
 
+By name only:
+
+    control      the fine-tuning once more, on shuffled captions
+
 Every step goes on where it was, and leaves what it makes under build/embedded.
 """
 
@@ -98,6 +102,11 @@ def sar() -> None:
     _line("sar")
 
 
+def control() -> None:
+    """The fine-tuning on shuffled captions, whose prompts must mean nothing; by name only."""
+    _line("sar", "train.shuffle_captions=true", name="sar_shuffled")
+
+
 def blip() -> None:
     """The captioner."""
     _line("blip", "--until", "caption-train")
@@ -125,22 +134,23 @@ def install() -> None:
     print(f"embedded models: {size:.1f} MB of weights in {EMBEDDED}")
 
 
-def _line(name: str, *flags: str) -> None:
-    config = CONFIGS / f"{name}.yaml"
-    command = [sys.executable, "-m", "sarhpc.cli", "run", str(BUILD / name)]
+def _line(recipe: str, *flags: str, name: str | None = None) -> None:
+    config = CONFIGS / f"{recipe}.yaml"
+    command = [sys.executable, "-m", "sarhpc.cli", "run", str(BUILD / (name or recipe))]
     subprocess.run([*command, "--config", str(config), "--wait", *flags], check=True, cwd=ROOT)
 
 
 STEPS: dict[str, Callable[[], None]] = {
     step.__name__: step for step in (pool, autoencoder, captions, start, base, sar, blip, install)
 }
+BY_NAME = {"control": control}
 
 
 def main(names: list[str]) -> None:
     """Run the named steps, or all of them in order."""
     for name in names or list(STEPS):
         print(f"embedded: {name}", flush=True)
-        STEPS[name]()
+        (STEPS | BY_NAME)[name]()
 
 
 if __name__ == "__main__":
