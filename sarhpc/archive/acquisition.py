@@ -15,6 +15,8 @@ from sarhpc.archive.geotiff import BAND_QUANTITIES, quantity_of, stored_scale
 from sarhpc.archive.handle import readable
 from sarhpc.archive.nitf import NITF_SUFFIXES, nitf_kind
 from sarhpc.archive.recognise import name_polarization
+from sarhpc.archive.safe import safe_properties
+from sarhpc.archive.safe_metadata import annotation_of, read_safe
 from sarhpc.archive.scene import SarHeader
 from sarhpc.archive.sicd_metadata import SicdMetadata, read_sicd_metadata
 from sarhpc.archive.sidd_metadata import SiddMetadata, read_sidd_metadata
@@ -39,6 +41,8 @@ def file_properties(
         if kind == "sicd":
             metadata = read_sicd_metadata(path)
             return _sicd_properties(metadata), metadata
+    if annotation_of(path) is not None:
+        return safe_properties(read_safe(path)), None
     with readable(path), rasterio.open(path) as dataset:
         scale = stored_scale(dataset)
         properties: dict[str, Any] = {

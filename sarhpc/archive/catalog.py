@@ -167,8 +167,15 @@ def _first(skipped: list[Skipped]) -> str:
 def _files(folder: Path, out: Path) -> Iterator[Path]:
     for path in sorted(folder.rglob("*")):
         hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-        if path.is_file() and not hidden and path.name != SIDECAR and out not in path.parents:
+        left = hidden or path.name == SIDECAR or out in path.parents
+        if path.is_file() and not left and not _is_beside_measurement(path):
             yield path
+
+
+def _is_beside_measurement(path: Path) -> bool:
+    """Whether a file of a Sentinel-1 product only goes with its measurements."""
+    in_product = any(parent.suffix.upper() == ".SAFE" for parent in path.parents)
+    return in_product and path.parent.name != "measurement"
 
 
 def _safe_id(name: str) -> str:

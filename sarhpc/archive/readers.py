@@ -5,6 +5,8 @@ from __future__ import annotations
 from hpc.errors import DataError
 from sarhpc.archive.geotiff import BAND_QUANTITIES, GeoTiffReader
 from sarhpc.archive.nitf import NITF_SUFFIXES, nitf_kind
+from sarhpc.archive.safe import SafeReader
+from sarhpc.archive.safe_metadata import annotation_of
 from sarhpc.archive.scene import Scene
 from sarhpc.archive.sicd import SicdReader
 from sarhpc.archive.sidd import SiddReader
@@ -12,7 +14,7 @@ from sarhpc.archive.sidd import SiddReader
 GEOTIFF_SUFFIXES = (".tif", ".tiff")
 
 
-ArchiveReader = GeoTiffReader | SicdReader | SiddReader
+ArchiveReader = GeoTiffReader | SafeReader | SicdReader | SiddReader
 
 
 def open_sar(scene: Scene, assume_calibrated: bool = False) -> ArchiveReader:
@@ -34,6 +36,8 @@ def open_sar(scene: Scene, assume_calibrated: bool = False) -> ArchiveReader:
         )
     suffix = path.suffix.lower()
     if suffix in GEOTIFF_SUFFIXES:
+        if annotation_of(path) is not None:
+            return SafeReader(scene, assume_calibrated)
         return GeoTiffReader(scene, assume_calibrated)
     if suffix in NITF_SUFFIXES:
         kind = nitf_kind(path)

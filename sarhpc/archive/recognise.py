@@ -13,6 +13,7 @@ from hpc.errors import DataError
 from sarhpc.archive.handle import readable
 from sarhpc.archive.nitf import NITF_SUFFIXES, nitf_kind
 from sarhpc.archive.readers import GEOTIFF_SUFFIXES
+from sarhpc.archive.safe_metadata import annotation_of
 
 Role = Literal["sar", "optical"]
 
@@ -35,6 +36,8 @@ def recognise(path: Path) -> Role:
         raise DataError(f"not a raster that is read ({suffix or 'no suffix'})")
     if suffix in NITF_SUFFIXES:
         return _recognise_nitf(path)
+    if annotation_of(path) is not None:
+        return "sar"
     with readable(path), rasterio.open(path) as dataset:
         return _recognise_geotiff(dataset, path)
 

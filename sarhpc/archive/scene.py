@@ -29,6 +29,14 @@ class PixelPlacement(Protocol):
         ...
 
 
+class LocalAcquisition(Protocol):
+    """What of an acquisition changes within a scene."""
+
+    def at(self, row: float, col: float) -> dict[str, float]:
+        """Entries of tile metadata at a stored pixel: `incidence_deg`, `noise_floor_db`."""
+        ...
+
+
 @dataclass(frozen=True)
 class Scene:
     """One STAC Item: where its files are and what is known of its acquisition.
@@ -100,6 +108,8 @@ class SarHeader:
     placement: PixelPlacement | None = None
     """Of a scene with GCPs: its model of position in `crs`. `affine` is then only the nearest one
     over the whole scene, good for a rough outline and nothing else."""
+    local: LocalAcquisition | None = None
+    """Of a scene whose file tells incidence and noise pixel by pixel."""
 
 
 class SarReader(Protocol):

@@ -65,10 +65,14 @@ def tile_metadata(
             **opened.frame.placement.to_json(),
             "affine_error_m": round(opened.frame.affine_error_m(rows, cols), 3),
         }
+    window = opened.frame.native_window(rows, cols)
+    local = opened.header.local
+    middle = window[0] + window[2] / 2, window[1] + window[3] / 2
     return {
         **shared,
         **placed,
-        "window": opened.frame.native_window(rows, cols),
+        **({} if local is None else local.at(*middle)),
+        "window": window,
         "affine": list(opened.frame.window_affine(rows, cols)),
         "footprint": None if outlines is None else outlines[0].tolist(),
         "valid_fraction": round(quality.valid_fraction, _DECIMALS),
