@@ -35,11 +35,12 @@ HELD_OUT_EVERY = 6
 
 def pool() -> None:
     """Optical and SAR pictures of whole scenes, every sixth of them held out."""
+    from hpc.config import load
     from sarhpc.archive.procedural.config import ProceduralConfig
     from sarhpc.archive.procedural.flight import scene_ids
     from sarhpc.archive.procedural.simulate import simulate_scene
 
-    settings = ProceduralConfig(seed=4711, scenes=96, size_px=640, incidence_spread_deg=8.0)
+    settings = load(ProceduralConfig, CONFIGS / "pool.yaml")
     for number, scene in enumerate(scene_ids(settings)):
         folder = BUILD / "tiles" / ("val" if number % HELD_OUT_EVERY == 0 else "train")
         folder.mkdir(parents=True, exist_ok=True)
