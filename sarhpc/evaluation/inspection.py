@@ -211,9 +211,11 @@ def _facts(survey: SetSurvey, look: Look) -> Iterator[tuple[str, str]]:
     yield "samples", f"{survey.samples:,}"
     yield "shards", f"{survey.shards:,} ({size(survey.bytes)})"
     if survey.synthetic:
-        yield "synthetic", "all" if survey.synthetic == survey.samples else f"{survey.synthetic:,}"
+        yield "synthetic", _of(survey.synthetic, survey.samples)
     if survey.scenes.total:
         yield "scenes", survey.scenes.distinct
+    if survey.synthetic < survey.samples:
+        yield "with a place on the Earth", _of(survey.outlines.seen, survey.samples)
     if survey.days:
         yield "acquired", " to ".join(dict.fromkeys(survey.days))
     if survey.captions.total:
@@ -222,6 +224,12 @@ def _facts(survey: SetSurvey, look: Look) -> Iterator[tuple[str, str]]:
         if spread := survey.spreads.get(name):
             yield f"{_LABELS[name]}, mean", says.format(spread.mean)
     yield "pixels looked at", f"{look.tiles:,} tiles"
+
+
+def _of(count: int, whole: int) -> str:
+    if count in (0, whole):
+        return "all" if count else "none"
+    return f"{count:,} of {whole:,}"
 
 
 _LABELS = {"incidence_deg": "incidence", "enl": "looks", "words": "words per caption"}

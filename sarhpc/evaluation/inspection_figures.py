@@ -26,10 +26,11 @@ def radiometry_figure(looks: Sequence[Look], sigma0_edges: Array) -> str:
 
 
 def numbers_figure(looks: Sequence[Look]) -> str:
-    """SVG: incidence, valid and saturated share, words per caption; or nothing."""
+    """SVG: histograms of incidence, caption length, noise floor and shares of tiles; or nothing."""
     wanted = (
         ("incidence_deg", "incidence", "degrees"),
         ("words", "length of captions", "words"),
+        ("noise_floor_db", "noise floor", "sigma0, dB"),
         ("valid_fraction", "valid pixels", "share of tile"),
         ("saturated_fraction", "saturated pixels", "share of tile"),
     )

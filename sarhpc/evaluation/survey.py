@@ -33,6 +33,7 @@ FACTS = (
 QUANTITIES: Mapping[str, Sequence[float]] = {
     "incidence_deg": [float(x) for x in range(91)],
     "enl": np.geomspace(0.5, 200.0, 53).tolist(),
+    "noise_floor_db": [float(x) for x in range(-50, 1)],
     "valid_fraction": np.linspace(0.0, 1.0, 51).tolist(),
     "saturated_fraction": np.linspace(0.0, 0.1, 51).tolist(),
     "words": [float(x) for x in range(82)],

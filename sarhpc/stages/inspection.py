@@ -104,7 +104,8 @@ def _inspect_folder(path: Path, tiles: int) -> Inspection:
     files = [path] if path.is_file() else sorted(_tars(path))
     if not files:
         raise DataError(
-            f"{path} holds no shards (.tar files); name a folder of shards, a shard, or a run"
+            f"{path} holds no shards (.tar files); name a folder of shards, a shard, or a run. "
+            "A run reads folders of pictures by imported.path (docs/foreign.md)"
         )
     run = _run_around(path)
     records = {} if run is None else _records_by_path(run)
@@ -176,12 +177,14 @@ def _looks(sets: Sequence[tuple[str, Sequence[Shelf]]], tiles: int) -> list[Look
     looks = []
     for name, shelves in sets:
         survey = survey_set(name, shelves, land_cover, tiles)
-        _require_pictures(survey)
+        _require_samples(survey)
         looks.append(look_at(survey, master_amplitude))
     return looks
 
 
-def _require_pictures(survey: SetSurvey) -> None:
+def _require_samples(survey: SetSurvey) -> None:
+    if survey.shards == 0:
+        raise DataError("; ".join(survey.remarks.lines()))
     if survey.samples and "sar.png" not in survey.members.counts:
         held = ", ".join(name for name, _ in survey.members.ranked(5))
         raise DataError(

@@ -106,6 +106,7 @@ def test_a_generated_corpus_says_so_and_has_no_map(tmp_path: Path) -> None:
     page = inspect(tmp_path / "synthetic", tmp_path / "page.html")
     assert "These images were generated" in page
     assert "<polygon" not in page
+    assert "with a place on the Earth" not in page
     assert "one caption on 6 of 6: “a lake”" in page
 
 
@@ -166,6 +167,7 @@ def test_what_is_odd_is_told_and_the_rest_still_shown(tmp_path: Path) -> None:
             lambda path: write_shard(path / "000000.tar", [Sample("00000000000", {"jpg": b"x"})]),
             "none of 1 samples has a member sar.png",
         ),
+        (lambda path: path.write_bytes(b"x" * 2000), "no valid tar header"),
     ],
 )
 def test_nothing_to_look_at_is_an_error_that_helps(
