@@ -42,7 +42,7 @@ demo: setup
 
 test: setup slurm-setup
 	@echo "test: every test but the long ones, on $(JOBS) processes"
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup -m "not long and not gpu" --durations=15
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup -m "not long and not gpu" -raR --durations=15
 
 test-long: setup slurm-setup
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup -m "not gpu" --timeout=3600 --durations=30

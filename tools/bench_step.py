@@ -82,8 +82,9 @@ def configure(arguments: argparse.Namespace) -> TrainConfig:
 def measure(arguments: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
     """Rows of the measured steps; empty on other ranks than the first."""
     from sarhpc.diffusion.bundle import load_bundle
-    from sarhpc.training.loop import Surroundings, train
+    from sarhpc.training.loop import train
     from sarhpc.training.ranks import join, leave
+    from sarhpc.training.surroundings import Surroundings
 
     cfg = configure(arguments)
     ranks = join(cfg.threads, deterministic=cfg.deterministic, seed=0)

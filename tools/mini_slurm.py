@@ -95,7 +95,7 @@ class MiniSlurm(ClusterUser):
             killed += end(living, timeout_s)
         return killed
 
-    def heal(self, timeout_s: float = 60) -> None:
+    def heal(self, timeout_s: float = 180) -> None:
         """No jobs, every daemon back, every node idle: as after `start`."""
         self.thaw_controller()
         self.start_controller(timeout_s)

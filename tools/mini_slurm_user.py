@@ -101,7 +101,7 @@ class ClusterUser:
         return _lines(text)
 
     def wait_state(
-        self, job_id: str, states: str | Sequence[str] = "COMPLETED", timeout_s: float = 60
+        self, job_id: str, states: str | Sequence[str] = "COMPLETED", timeout_s: float = 180
     ) -> str:
         """The state that the job (or all elements of an array) reached, one of `states`.
 
@@ -141,7 +141,7 @@ class ClusterUser:
         return [dict(zip(RECORD_FIELDS, row, strict=True)) for row in rows]
 
     def wait_records(
-        self, job_id: str, states: Sequence[str], timeout_s: float = 30
+        self, job_id: str, states: Sequence[str], timeout_s: float = 120
     ) -> list[dict[str, str]]:
         """The accounting rows of a job once their states are `states`, in that order.
 
@@ -166,7 +166,7 @@ class ClusterUser:
         text = self.run("sinfo", "-h", "-N", "-p", "main", "-o", "%N %T", check=False).stdout
         return dict(line.split() for line in _lines(text))
 
-    def wait_idle(self, nodes: Sequence[str] | None = None, timeout_s: float = 60) -> None:
+    def wait_idle(self, nodes: Sequence[str] | None = None, timeout_s: float = 180) -> None:
         """The nodes (all of them) can take jobs.
 
         Raises:

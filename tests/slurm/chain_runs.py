@@ -57,8 +57,8 @@ def jobs_of(cluster: MiniSlurm, run: str, state: str = "all") -> dict[str, str]:
 
 
 def wait_for(condition: Callable[[], object], seconds: float, what: str) -> None:
-    """Return once `condition` holds."""
-    until = time.monotonic() + seconds
+    """Return once `condition` holds; `seconds` are those of a calm machine."""
+    until = time.monotonic() + max(3 * seconds, 120)
     while not condition():
         assert time.monotonic() < until, f"not in {seconds:.0f} s: {what}"
         time.sleep(0.3)

@@ -62,14 +62,14 @@ def preempt(cluster: MiniSlurm, job: str) -> None:
     taker = cluster.submit("-p", "high", "-N4", "--exclusive", "-o", "/dev/null", "--wrap=sleep 1")
     # It saves and requeues itself within the grace time, so accounting says no more than REQUEUED.
     wait_for(lambda: cluster.job(job)["PreemptTime"] != "None", 30, "Slurm preempts the job")
-    cluster.wait_state(taker, timeout_s=90)
+    cluster.wait_state(taker, timeout_s=180)
 
 
 def exceed_the_limit(cluster: MiniSlurm, job: str) -> None:
     """Slurm's own time limit ends this start of the job; the next one has time again."""
     freeze_tasks(cluster)
     cluster.shorten(job)
-    cluster.wait_state(job, "PENDING", timeout_s=90)
+    cluster.wait_state(job, "PENDING", timeout_s=180)
     assert f"Time limit exhausted for JobId={job}" in cluster.controller_log(20_000)
     cluster.run("scontrol", "update", f"JobId={job}", "TimeLimit=20")
 

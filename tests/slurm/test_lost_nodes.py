@@ -87,7 +87,7 @@ def test_a_node_killed_under_an_array_costs_the_shards_under_way_and_no_other(
     assert shard_digests(there, "generate") == shard_digests(here, "generate")
     elements = {row["id"] for row in lost if row["nodes"] == node}
     for element in elements:
-        cluster.wait_records(element, ["NODE_FAIL", "COMPLETED"], timeout_s=90)
+        cluster.wait_records(element, ["NODE_FAIL", "COMPLETED"], timeout_s=180)
         rows = read_attempts(there.stage("generate"))
         mine = [row for row in rows if row.get("element") == int(element.rpartition("_")[2])]
         assert [row["exit"] for row in mine if "to" in row] == [KILLED, 0]

@@ -72,6 +72,8 @@ def test_one_look_tells_running_waiting_requeued_and_blocked(
     wait_for(lambda: state_of(run_status(run, STAGES), "tile") == "REQUEUED", 20, "requeued")
     assert run_status(run, STAGES).stages[0].queue.restarts == 1
 
+    # Accounting tells the starts of a job apart by whole seconds.
+    time.sleep(2)
     cluster.run("scancel", tile)
     wait_for(lambda: state_of(run_status(run, STAGES), "train") == "BLOCKED", 60, "blocked")
     wait_for(lambda: state_of(run_status(run, STAGES), "tile") == "PARTIAL", 30, "accounted for")

@@ -70,7 +70,7 @@ def test_a_dask_worker_and_then_the_schedulers_node_killed_cost_no_shard_and_dou
     wait_for(lambda: ledger.sealed, PATIENCE_S, "the tiles")
     cluster.wait_state(job, "COMPLETED")
 
-    cluster.wait_records(job, ["NODE_FAIL", "COMPLETED"], timeout_s=90)
+    cluster.wait_records(job, ["NODE_FAIL", "COMPLETED"], timeout_s=180)
     ends = [row["exit"] for row in read_attempts(run.stage("tile")) if "to" in row]
     assert ends == [KILLED, 0]
     records = ledger.records()
