@@ -13,6 +13,7 @@ STAGE_VERBS = {
     "tile": "cut the scenes of the archive into tile shards",
     "caption": "caption the tiles into training shards",
     "caption-train": "fine-tune the captioner on optical tiles with reference captions",
+    "encode": "encode the tiles to train on as latents, once",
     "train": "fine-tune the diffusion model with DeepSpeed ZeRO",
     "export": "write the trained model as a diffusers folder",
     "generate": "generate the synthetic corpus",

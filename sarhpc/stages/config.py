@@ -10,7 +10,7 @@ from sarhpc.captioning.config import CaptionConfig, CaptionTrainConfig
 from sarhpc.evaluation.config import EvaluateConfig
 from sarhpc.generation.config import GenerateConfig
 from sarhpc.tiling.config import ImportConfig, TileConfig
-from sarhpc.training.config import TrainConfig
+from sarhpc.training.config import EncodeConfig, TrainConfig
 
 
 @dataclass
@@ -61,6 +61,8 @@ class RunConfig:
     """Fine-tuning of the captioner before captioning; null captions with the model as it is."""
     caption: CaptionConfig = field(default_factory=CaptionConfig)
     """Tiles to captioned samples."""
+    encode: EncodeConfig | None = None
+    """Encode the tiles to train on once, as a stage; null encodes them while training."""
     train: TrainConfig = field(default_factory=TrainConfig)
     """Fine-tuning of the diffusion model."""
     generate: GenerateConfig | None = field(default_factory=GenerateConfig)

@@ -30,6 +30,8 @@ SCENE_BYTES_PER_PX = 13.4
 SCENE_FILES = 9
 TILE_BYTES_PER_PX = 7.1
 CAPTIONED_BYTES_PER_PX = 7.2
+LATENT_BYTES_PER_PX = 0.5
+"""Eight float32 numbers for each 8 x 8 px."""
 IMAGE_BYTES_PER_PX = 1.15
 TRAINED = ("unet", "text_encoder", "text_encoder_2")
 """Folders of a base whose models learn."""
@@ -152,6 +154,9 @@ def _bytes_per_shard(config: RunConfig, stage: str) -> float | None:
         return TILE_BYTES_PER_PX * tile_px * config.tile.shard_samples
     if stage == "caption":
         return CAPTIONED_BYTES_PER_PX * tile_px * config.tile.shard_samples
+    if stage == "encode":
+        copies = 2 if config.train.azimuth_flip else 1
+        return LATENT_BYTES_PER_PX * copies * tile_px * config.tile.shard_samples
     if stage in ("generate", "compare") and config.generate is not None:
         rows, columns = config.generate.height_px, config.generate.width_px
         pixels = rows * columns if rows and columns else tile_px

@@ -17,6 +17,7 @@ BRANCHES = {
     "tile": ["archive", "tile", "imported"],
     "caption-train": ["caption_train"],
     "caption": ["caption"],
+    "encode": ["encode"],
     "train": ["train"],
     "export": [],
     "generate": ["generate"],
@@ -56,17 +57,16 @@ def stage_fingerprint(config: RunConfig, stage: str) -> str:
 
 def line_of_stages(config: RunConfig) -> list[Stage]:
     """The stages this configuration asks for, in order."""
-    from sarhpc.stages import caption, evaluate, export, generate, simulate, tile, train
+    from sarhpc.stages import caption, encode, evaluate, export, generate, simulate, tile, train
 
     stages = [simulate.simulate_stage(config)] if config.simulate is not None else []
     stages.append(tile.tile_stage(config))
     if config.caption_train is not None:
         stages.append(caption.caption_train_stage(config))
-    stages += [
-        caption.caption_stage(config),
-        train.train_stage(config),
-        export.export_stage(config),
-    ]
+    stages.append(caption.caption_stage(config))
+    if config.encode is not None:
+        stages.append(encode.encode_stage(config))
+    stages += [train.train_stage(config), export.export_stage(config)]
     if config.generate is not None:
         stages.append(generate.generate_stage(config))
         if config.compare.models:

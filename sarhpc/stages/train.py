@@ -35,7 +35,7 @@ def train_stage(config: RunConfig) -> Stage:
     """The stage that fine-tunes; collective, its progress is the newest checkpoint's step."""
     return Stage(
         name="train",
-        needs=("caption",),
+        needs=("caption",) if config.encode is None else ("caption", "encode"),
         plan=plan_training,
         work=train_ranks,
         collective=True,
@@ -65,6 +65,8 @@ def plan_training(run: RunDir) -> Plan:
         "samples": samples,
         "base_model": model_folder(config.train.base_model),
     }
+    if config.encode is not None:
+        inputs["latents"] = manifest_sha(run, "encode")
     if config.train.prior is not None:
         inputs["prior"] = digest_tree(Path(config.train.prior.shards)).sha256
     return make_plan("train", [inputs], fingerprint=stage_fingerprint(config, "train"))
@@ -149,7 +151,9 @@ def _train(work: Work, cfg: TrainConfig, ranks: Ranks) -> Path:
     from hpc.resilience.stragglers import PaceTable
     from hpc.resilience.watchdog import Place, Watchdog, WatchedStop
     from sarhpc.shards.samples import ShardedSamples
-    from sarhpc.training.loop import Surroundings, train
+    from sarhpc.stages.encode import latent_shards
+    from sarhpc.training.loop import train
+    from sarhpc.training.surroundings import Surroundings
 
     communicator = TorchCommunicator()
     run, folder = work.run, work.run.stage("train")
@@ -169,7 +173,14 @@ def _train(work: Work, cfg: TrainConfig, ranks: Ranks) -> Path:
         ) as shards,
     ):
         samples = ShardedSamples(shards)
-        around = Surroundings(folder, store, WatchedStop(stop, dog), communicator, pace)
+        around = Surroundings(
+            folder,
+            store,
+            WatchedStop(stop, dog),
+            communicator,
+            pace,
+            latent_shards(run, load_run_config(run)),
+        )
         result = train(cfg, Path(cfg.base_model), samples, ranks, around)
     if not result.finished or result.checkpoint is None:
         reason = result.reason

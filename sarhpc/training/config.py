@@ -25,6 +25,14 @@ class PriorConfig:
 
 
 @dataclass
+class EncodeConfig:
+    """Tiles encoded to latents once, before training; the autoencoder stands still anyway."""
+
+    threads: int = 1
+    """CPU threads of the arithmetic; on a CPU the bits depend on it."""
+
+
+@dataclass
 class TrainConfig:
     """Full fine-tune of U-Net and text encoders; the defaults are the paper's (section 4.1)."""
 

@@ -29,6 +29,8 @@ class _Loaded:
     image: NDArray[np.float32]
     caption: str
     layer: NDArray[np.float32] | None
+    moments: dict[bool, NDArray[np.float32]] | None
+    """Stored latent of the image and, where it may be shown so, of the flipped one."""
 
 
 class Samples(Protocol):
@@ -42,6 +44,15 @@ class Samples(Protocol):
 
     def key(self, number: int) -> str:
         """Key of sample `number`."""
+
+
+class Latents(Protocol):
+    """Latents that were encoded before."""
+
+    def read(
+        self, key: str, image: NDArray[np.float32], *, flipped: bool
+    ) -> dict[bool, NDArray[np.float32]]:
+        """Mean and log-variance (8, h, w) of a sample, and of it flipped if asked."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +69,8 @@ class Share:
     """Whether the image is flipped along azimuth."""
     layers: Tensor | None = None
     """(B, 3, H, W) float32 in [0, 1]: what a ControlNet is steered by."""
+    moments: Tensor | None = None
+    """(B, 8, h, w) float32: stored mean and log-variance of the latents."""
     prior: Share | None = None
     """As many regularisation images, where the prior is preserved."""
 
@@ -78,6 +91,7 @@ class Share:
                 self.epochs[cut],
                 self.flipped[cut],
                 None if self.layers is None else self.layers[cut],
+                None if self.moments is None else self.moments[cut],
                 prior,
             )
 
@@ -111,7 +125,11 @@ def order(cfg: TrainConfig, samples: Samples) -> SampleOrder:
 
 
 def feed(
-    cfg: TrainConfig, samples: Samples, cursor: Cursor, ranks: Ranks
+    cfg: TrainConfig,
+    samples: Samples,
+    cursor: Cursor,
+    ranks: Ranks,
+    latents: Latents | None = None,
 ) -> Generator[tuple[Cursor, Share]]:
     """Yield (cursor after the global batch, this rank's share of it) from `cursor` on.
 
@@ -127,7 +145,11 @@ def feed(
         image, caption = samples.load(number, cfg.image_member)
         if captioned_by is not None:
             _, caption = samples.load(int(captioned_by[number]), cfg.image_member)
-        return _Loaded(samples.key(number), image, caption, layer_of(number))
+        key = samples.key(number)
+        moments = None
+        if latents is not None:
+            moments = latents.read(key, image, flipped=cfg.azimuth_flip)
+        return _Loaded(key, image, caption, layer_of(number), moments)
 
     plan = batches(sequence, cursor, cfg.global_batch, ranks.rank, ranks.world)
     for after, loaded in prefetch(load, plan, threads=cfg.loader_threads):
@@ -178,7 +200,18 @@ def _share(cfg: TrainConfig, loaded: list[_Loaded], epochs: tuple[int, ...]) -> 
         epochs,
         flipped,
         _stacked(layers, flipped) if layers else None,
+        _stored(loaded, flipped),
     )
+
+
+def _stored(loaded: Sequence[_Loaded], flipped: Sequence[bool]) -> Tensor | None:
+    """Stored latents of the images as they are shown; None where none are stored."""
+    shown = [
+        sample.moments[flip]
+        for sample, flip in zip(loaded, flipped, strict=True)
+        if sample.moments is not None
+    ]
+    return torch.from_numpy(np.stack(shown)) if shown else None
 
 
 def _mirror(cfg: TrainConfig, epoch: int, sample: _Loaded) -> str | None:

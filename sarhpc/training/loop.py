@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from torch import Tensor
 
@@ -34,53 +34,12 @@ from sarhpc.training.ranks import Ranks, in_touch
 from sarhpc.training.schedule import Length, check, ema_decay, length, rate_scale
 from sarhpc.training.start import load_base
 from sarhpc.training.stepper import Stepper
+from sarhpc.training.surroundings import Surroundings
 from sarhpc.training.utilisation import Utilisation, utilisation
-from sarhpc.training.validation import Stop, StopRequest
+from sarhpc.training.validation import Stop
 
 _log = logging.getLogger(__name__)
 _SAY_EVERY_S = 30.0
-
-
-class Store(Protocol):
-    """Where checkpoints are committed and chosen; every method is collective."""
-
-    def save(
-        self, step: int, write: Callable[[Path], list[Path]], state: Mapping[str, Any]
-    ) -> Path:
-        """The directory of the checkpoint of `step`, whole and durable."""
-
-    def load(self, read: Callable[[Path, Mapping[str, Any]], None]) -> Mapping[str, Any] | None:
-        """The state of the newest checkpoint that every rank could read; None without any."""
-
-
-class Communicator(Protocol):
-    """Agreement of the ranks."""
-
-    def barrier(self) -> None:
-        """Return when every rank has come here."""
-
-    def gather(self, value: Any) -> list[Any]:
-        """Every rank's `value` in rank order."""
-
-
-class Pace(Protocol):
-    """Compares how fast the ranks work."""
-
-    def note(self, step: int, own_s: float) -> object:
-        """Take in the seconds this rank spent on its own part of a step. Collective."""
-
-
-@dataclass(frozen=True)
-class Surroundings:
-    """What a training is given by the run around it."""
-
-    folder: Path
-    """Takes metrics.jsonl, the validation grids and trouble reports."""
-    store: Store
-    stop: StopRequest
-    communicator: Communicator
-    pace: Pace | None = None
-    """None compares nothing."""
 
 
 @dataclass(frozen=True)
@@ -152,7 +111,7 @@ def _train(
     run = _begin(cfg, base, samples, ranks, around)
     _resume(run)
     log = _open_log(run) if ranks.rank == 0 else None
-    batches = feed_with_prior(cfg, samples, run.cursor, run.step, ranks)
+    batches = feed_with_prior(cfg, samples, run.cursor, run.step, ranks, run.stepper.stored)
     try:
         while True:
             reason = _paint_if_due(run) or around.stop.agree()
@@ -184,7 +143,7 @@ def _begin(
     bundle = load_base(cfg, base)
     model = Denoiser(**bundle.models)
     engine, partition = start_engine(cfg, model, ranks, extent.accumulation)
-    stepper = Stepper(cfg, bundle, engine, partition, ranks)
+    stepper = Stepper(cfg, bundle, engine, partition, ranks, around.latents)
     average = Ema(partition) if cfg.ema_decay > 0 else None
     return _Run(
         cfg, base, samples, ranks, around, extent, stepper, average, saved_at=time.monotonic()

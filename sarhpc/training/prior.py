@@ -19,7 +19,7 @@ from hpc.errors import DataError
 from sarhpc.shards.loader import Cursor
 from sarhpc.shards.samples import ShardedSamples
 from sarhpc.training.config import PriorConfig, TrainConfig
-from sarhpc.training.data import Samples, Share, feed
+from sarhpc.training.data import Latents, Samples, Share, feed
 from sarhpc.training.ranks import Ranks
 
 
@@ -57,14 +57,19 @@ class PriorSamples:
 
 
 def feed_with_prior(
-    cfg: TrainConfig, samples: Samples, cursor: Cursor, step: int, ranks: Ranks
+    cfg: TrainConfig,
+    samples: Samples,
+    cursor: Cursor,
+    step: int,
+    ranks: Ranks,
+    latents: Latents | None = None,
 ) -> Generator[tuple[Cursor, Share]]:
     """As `feed`, each share with as many regularisation images if `cfg` has any.
 
     Their place follows from `step`, the steps done: nothing of it has to be saved. Close the
     iterator to end its threads.
     """
-    with closing(feed(cfg, samples, cursor, ranks)) as tiles:
+    with closing(feed(cfg, samples, cursor, ranks, latents)) as tiles:
         if cfg.prior is None:
             yield from tiles
             return

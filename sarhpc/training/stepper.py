@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,7 +16,7 @@ from sarhpc.diffusion.config import ObjectiveConfig
 from sarhpc.diffusion.objective import Draw, add_noise, draw, loss_per_sample, with_dropout
 from sarhpc.training.config import TrainConfig
 from sarhpc.training.data import Share
-from sarhpc.training.latents import LatentEncoder
+from sarhpc.training.latents import LatentEncoder, StoredLatents, autoencoder_digest
 from sarhpc.training.metrics import StepClock
 from sarhpc.training.partition import Partition
 from sarhpc.training.ranks import Ranks
@@ -24,7 +26,13 @@ class Stepper:
     """Takes optimiser steps with an engine; what it does with a sample depends on nothing else."""
 
     def __init__(
-        self, cfg: TrainConfig, bundle: Bundle, engine: Any, partition: Partition, ranks: Ranks
+        self,
+        cfg: TrainConfig,
+        bundle: Bundle,
+        engine: Any,
+        partition: Partition,
+        ranks: Ranks,
+        latents: Sequence[Path] = (),
     ) -> None:
         self.engine = engine
         self.partition = partition
@@ -33,6 +41,8 @@ class Stepper:
         self._objective = objective_config(cfg)
         self._ranks = ranks
         self._encoder = LatentEncoder(bundle.vae, ranks.device, cache=cfg.cache_latents)
+        self.stored = StoredLatents(latents, autoencoder_digest(bundle.vae)) if latents else None
+        """Latents encoded before, by this very autoencoder."""
         self._vae_scale = float(bundle.vae.config.scaling_factor)
         self._tokenizers = bundle.tokenizers
         self._scheduler = bundle.scheduler

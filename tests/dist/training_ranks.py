@@ -68,6 +68,7 @@ class Job:
     faults: dict[int, str] = field(default_factory=dict)
     """SARHPC_FAULT by rank."""
     keep_every: int | None = None
+    latents: tuple[Path, ...] = ()
 
 
 def tiny_config(**changes: Any) -> TrainConfig:
@@ -140,8 +141,9 @@ def run_training(job: Job) -> Any:
     from hpc.resilience.agreement import TorchCommunicator
     from hpc.resilience.checkpoint import CheckpointStore
     from hpc.resilience.stop import StopRequest
-    from sarhpc.training.loop import Surroundings, train
+    from sarhpc.training.loop import train
     from sarhpc.training.ranks import join, leave
+    from sarhpc.training.surroundings import Surroundings
 
     cfg = job.cfg
     ranks = join(cfg.threads, deterministic=cfg.deterministic, seed=cfg.seed)
@@ -150,7 +152,7 @@ def run_training(job: Job) -> Any:
         job.root / "checkpoints", communicator, job.attempt, keep_every=job.keep_every
     )
     with StopRequest(communicator) as stop:
-        around = Surroundings(job.root, store, stop, communicator)
+        around = Surroundings(job.root, store, stop, communicator, latents=job.latents)
         result = train(cfg, job.base, job.samples, ranks, around)
     print(f"rank {ranks.rank}: {result}", flush=True)
     leave()

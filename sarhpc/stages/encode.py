@@ -1,0 +1,93 @@
+"""Stage `encode`: the tiles to train on as latents, once, for every epoch and every start."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hpc.errors import ConfigError
+from hpc.run.pipeline import Stage, Work
+from hpc.run.plan import Plan, ShardTask, make_plan
+from hpc.run.rundir import RunDir
+from sarhpc.stages.config import RunConfig
+from sarhpc.stages.places import data_root, model_folder
+from sarhpc.stages.registry import load_run_config, stage_fingerprint
+from sarhpc.stages.sharded import Made, sealed_records, sweep, work_through
+from sarhpc.stages.train import TRAIN_SPLITS
+from sarhpc.stages.tree import digest_tree
+
+
+def encode_stage(config: RunConfig) -> Stage:
+    """The stage that encodes tiles."""
+    return Stage(
+        name="encode",
+        needs=("caption",),
+        plan=plan_encoding,
+        work=lambda work: work_through(make_latent_shard, work, workers=config.cluster.workers),
+        finish=lambda work: finish_latents(work, config),
+    )
+
+
+def plan_encoding(run: RunDir) -> Plan:
+    """A shard for each shard to train on, named by its digest and by that of the autoencoder.
+
+    Raises:
+        ConfigError: regularisation images are trained on too, and only tiles are encoded.
+    """
+    config = load_run_config(run)
+    if config.train.prior is not None:
+        raise ConfigError("encode with train.prior: only tiles are encoded; leave one of them out")
+    vae = Path(model_folder(config.train.base_model)) / "vae"
+    records = [r for r in sealed_records(run, "caption") if r.detail["split"] in TRAIN_SPLITS]
+    shared = {
+        "vae": str(vae),
+        "vae_sha256": digest_tree(vae).sha256,
+        "image_member": config.train.image_member,
+        "flipped": config.train.azimuth_flip,
+    }
+    return make_plan(
+        "encode",
+        [
+            {"samples": record.path, "sha256": record.sha256, **shared}
+            for record in records
+            if record.samples
+        ],
+        fingerprint=stage_fingerprint(config, "encode"),
+    )
+
+
+def make_latent_shard(run: RunDir, task: ShardTask) -> Made:
+    """Encode and publish the latents of one shard of samples."""
+    import torch
+
+    from sarhpc.diffusion.bundle import load_autoencoder
+    from sarhpc.shards.samples import ShardedSamples
+    from sarhpc.shards.writer import write_shard
+    from sarhpc.training.latents import encode_samples
+
+    config = load_run_config(run)
+    assert config.encode is not None
+    torch.set_num_threads(config.encode.threads)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    samples = ShardedSamples([Path(task.inputs["samples"])])
+    latents = encode_samples(
+        samples,
+        load_autoencoder(Path(task.inputs["vae"])),
+        device,
+        task.inputs["image_member"],
+        flipped=task.inputs["flipped"],
+    )
+    path = data_root(run, config) / "latents" / f"{task.id}.tar"
+    summary = write_shard(path, latents)
+    return Made(path, summary.samples, summary.bytes, summary.sha256)
+
+
+def latent_shards(run: RunDir, config: RunConfig) -> tuple[Path, ...]:
+    """Shards of latents to train with; none where the run encodes tiles as they come."""
+    if config.encode is None:
+        return ()
+    return tuple(Path(record.path) for record in sealed_records(run, "encode"))
+
+
+def finish_latents(work: Work, config: RunConfig) -> None:
+    """Take away what killed writers left."""
+    sweep(data_root(work.run, config) / "latents")

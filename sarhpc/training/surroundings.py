@@ -1,0 +1,54 @@
+"""What a training is given by the run around it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from sarhpc.training.validation import StopRequest
+
+
+class Store(Protocol):
+    """Where checkpoints are committed and chosen; every method is collective."""
+
+    def save(
+        self, step: int, write: Callable[[Path], list[Path]], state: Mapping[str, Any]
+    ) -> Path:
+        """The directory of the checkpoint of `step`, whole and durable."""
+
+    def load(self, read: Callable[[Path, Mapping[str, Any]], None]) -> Mapping[str, Any] | None:
+        """The state of the newest checkpoint that every rank could read; None without any."""
+
+
+class Communicator(Protocol):
+    """Agreement of the ranks."""
+
+    def barrier(self) -> None:
+        """Return when every rank has come here."""
+
+    def gather(self, value: Any) -> list[Any]:
+        """Every rank's `value` in rank order."""
+
+
+class Pace(Protocol):
+    """Compares how fast the ranks work."""
+
+    def note(self, step: int, own_s: float) -> object:
+        """Take in the seconds this rank spent on its own part of a step. Collective."""
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What a training is given by the run around it."""
+
+    folder: Path
+    """Takes metrics.jsonl, the validation grids and trouble reports."""
+    store: Store
+    stop: StopRequest
+    communicator: Communicator
+    pace: Pace | None = None
+    """None compares nothing."""
+    latents: tuple[Path, ...] = ()
+    """Shards of latents encoded before; none encodes tiles as they come."""
