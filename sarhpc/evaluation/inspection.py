@@ -28,6 +28,9 @@ SIGMA0_EDGES = np.linspace(-60.0, 30.0, 181)
 LEAST_PX = 32
 """Smaller tiles are shown, but too few pixels to measure speckle in."""
 
+MIDDLE_PX = 256
+"""Side of the middle of a tile in which speckle is measured: enough, and soon done."""
+
 DecodeMaster = Callable[[NDArray[np.uint16], Mapping[str, Any]], NDArray[np.floating[Any]]]
 """Amplitude of the 16-bit master, by the metadata of its sample."""
 
@@ -113,7 +116,12 @@ def _measurable(
         if place.key in shown:
             look.gallery.append(_card(sample, tile))
         if min(tile.shape) >= LEAST_PX:
-            yield tile
+            yield _middle(tile)
+
+
+def _middle(tile: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    row, col = (max((side - MIDDLE_PX) // 2, 0) for side in tile.shape)
+    return tile[row : row + MIDDLE_PX, col : col + MIDDLE_PX]
 
 
 def _count_sigma0(look: Look, sample: Sample, decode_master: DecodeMaster) -> None:

@@ -37,9 +37,15 @@ def numbers_figure(looks: Sequence[Look]) -> str:
     panels = [
         (_histograms(looks, name), title, unit)
         for name, title, unit in wanted
-        if any(name in look.survey.spreads for look in looks)
+        if _varies(looks, name)
     ]
     return _figure_of(panels)
+
+
+def _varies(looks: Sequence[Look], name: str) -> bool:
+    """Whether a quantity has more than one value; one alone stands in the text."""
+    spreads = [s for look in looks if (s := look.survey.spreads.get(name))]
+    return len({value for s in spreads for value in (s.least, s.most)}) > 1
 
 
 def _radiometry(looks: Sequence[Look], edges: Array) -> Iterator[tuple[Draw, str, str]]:
