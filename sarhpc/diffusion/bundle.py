@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,7 @@ from hpc.errors import ConfigError, DataError
 from hpc.publish import publishing_directory
 from sarhpc.diffusion.architecture import new_scheduler, new_unet, require_sense, text_config
 from sarhpc.diffusion.autoencoder import new_autoencoder
-from sarhpc.diffusion.config import BundleConfig
+from sarhpc.diffusion.config import VARIANTS, BundleConfig
 from sarhpc.diffusion.tokenizer import load_clip_tokenizer
 
 _CONTROL, _XL_CONTROL = StableDiffusionControlNetPipeline, StableDiffusionXLControlNetPipeline
@@ -165,20 +166,41 @@ def with_schedule(
     return replace(bundle, scheduler=scheduler)
 
 
-def save_bundle(bundle: Bundle, path: Path, dtype: torch.dtype | None = None) -> None:
+def save_bundle(
+    bundle: Bundle,
+    path: Path,
+    dtype: torch.dtype | None = None,
+    variants: Sequence[str] = (),
+) -> None:
     """Publish `bundle` as diffusers folder `path`, weights cast to `dtype` when given.
 
-    The bundle itself keeps its precision.
+    With `variants`, keys of `VARIANTS`, the folder has the weights in these types too, which
+    `from_pretrained(path, variant=...)` takes. The bundle itself keeps its precision.
     """
-    modules = {**bundle.models, "vae": bundle.vae}
-    cast = replace(bundle, **{name: _cast(module, dtype) for name, module in modules.items()})
     with publishing_directory(path) as staging:
-        cast.pipeline().save_pretrained(staging, safe_serialization=True)
+        _as_type(bundle, dtype).pipeline().save_pretrained(staging, safe_serialization=True)
+        for variant in variants:
+            _save_variant(bundle, staging, variant)
         for config in staging.rglob("config.json"):
             _forget_origin(config)
         for weights in staging.rglob("*.safetensors"):
             # The library writes them for their owner alone; the config beside them is not.
             weights.chmod(0o644)
+
+
+def _as_type(bundle: Bundle, dtype: torch.dtype | None) -> Bundle:
+    modules = {**bundle.models, "vae": bundle.vae}
+    return replace(bundle, **{name: _cast(module, dtype) for name, module in modules.items()})
+
+
+def _save_variant(bundle: Bundle, folder: Path, variant: str) -> None:
+    """Put the weights in one more type beside those in `folder`, whose configurations stay."""
+    aside = folder / f".{variant}"
+    cast = _as_type(bundle, getattr(torch, VARIANTS[variant]))
+    cast.pipeline().save_pretrained(aside, safe_serialization=True, variant=variant)
+    for weights in aside.rglob(f"*.{variant}*.safetensors"):
+        weights.rename(folder / weights.relative_to(aside))
+    shutil.rmtree(aside)
 
 
 def _cast(module: Any, dtype: torch.dtype | None) -> Any:

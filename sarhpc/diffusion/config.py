@@ -183,6 +183,9 @@ class AutoencoderConfig:
     """Steps between log lines."""
 
 
+VARIANTS = {"fp16": "float16", "bf16": "bfloat16"}
+"""Variant of a diffusers folder's weights -> their type."""
+
 LORA_FILE = "pytorch_lora_weights.safetensors"
 """The name under which diffusers' `load_lora_weights` looks for an adapter in a folder."""
 

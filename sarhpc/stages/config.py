@@ -10,7 +10,7 @@ from sarhpc.captioning.config import CaptionConfig, CaptionTrainConfig
 from sarhpc.evaluation.config import EvaluateConfig
 from sarhpc.generation.config import GenerateConfig
 from sarhpc.tiling.config import ImportConfig, TileConfig
-from sarhpc.training.config import EncodeConfig, TrainConfig
+from sarhpc.training.config import EncodeConfig, ExportConfig, TrainConfig
 
 
 @dataclass
@@ -65,6 +65,8 @@ class RunConfig:
     """Encode the tiles to train on once, as a stage; null encodes them while training."""
     train: TrainConfig = field(default_factory=TrainConfig)
     """Fine-tuning of the diffusion model."""
+    export: ExportConfig = field(default_factory=ExportConfig)
+    """What the exported model holds."""
     generate: GenerateConfig | None = field(default_factory=GenerateConfig)
     """The synthetic corpus; null ends the line at the exported model."""
     compare: CompareConfig = field(default_factory=CompareConfig)

@@ -99,7 +99,8 @@ def estimate(
         return Estimate(1, *_checkpoints(config, learned, resources))
     if stage == "export":
         parameters = _parameters(config)
-        size = None if parameters is None else parameters * EXPORT_BYTES_PER_PARAMETER
+        each = EXPORT_BYTES_PER_PARAMETER * (1 + len(config.export.variants) / 2)
+        size = None if parameters is None else parameters * each
         return Estimate(1, size, 12)
     made = _bytes_per_shard(config, stage)
     if made is None or shards is None:

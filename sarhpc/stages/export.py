@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hpc.errors import VerificationError
+from hpc.errors import ConfigError, VerificationError
 from hpc.run.pipeline import Stage, Work
 from hpc.run.plan import Plan, make_plan
 from hpc.run.rundir import RunDir
+from sarhpc.diffusion.config import VARIANTS
 from sarhpc.stages.config import RunConfig
 from sarhpc.stages.places import model_folder
 from sarhpc.stages.registry import load_run_config, stage_fingerprint
@@ -26,8 +27,15 @@ def export_stage(config: RunConfig) -> Stage:
 
 
 def plan_export(run: RunDir) -> Plan:
-    """A single shard that names the checkpoint by the digest of its manifest."""
+    """A single shard that names the checkpoint by the digest of its manifest.
+
+    Raises:
+        ConfigError: there is no such variant of the weights.
+    """
     config = load_run_config(run)
+    unknown = [name for name in config.export.variants if name not in VARIANTS]
+    if unknown:
+        raise ConfigError(f"export.variants: {unknown[0]!r} is none of {', '.join(VARIANTS)}")
     [trained] = sealed_records(run, "train")
     inputs = {"checkpoint": trained.path, "sha256": trained.sha256}
     return make_plan("export", [inputs], fingerprint=stage_fingerprint(config, "export"))
@@ -62,6 +70,13 @@ def export_model(work: Work) -> Made:
     if config.train.control is not None:
         facts["steered_by"] = f"the layer `{config.train.control.layer}` of a tile"
     base = load_base(config.train, Path(model_folder(config.train.base_model)))
-    export(checkpoint, base, target, facts, average=config.train.ema_decay > 0)
+    export(
+        checkpoint,
+        base,
+        target,
+        facts,
+        average=config.train.ema_decay > 0,
+        variants=config.export.variants,
+    )
     digest = digest_tree(target)
     return Made(target, samples=0, bytes=digest.bytes, sha256=digest.sha256)

@@ -19,7 +19,7 @@ BRANCHES = {
     "caption": ["caption"],
     "encode": ["encode"],
     "train": ["train"],
-    "export": [],
+    "export": ["export"],
     "generate": ["generate"],
     "compare": ["compare", "generate"],
     "evaluate": ["evaluate"],

@@ -25,6 +25,14 @@ class PriorConfig:
 
 
 @dataclass
+class ExportConfig:
+    """What the exported folder holds beside the weights in float32."""
+
+    variants: list[str] = field(default_factory=list)
+    """The weights in other types too: `fp16`, `bf16`, each half the size."""
+
+
+@dataclass
 class EncodeConfig:
     """Tiles encoded to latents once, before training; the autoencoder stands still anyway."""
 

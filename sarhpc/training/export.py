@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,13 @@ from sarhpc.training.checkpointing import read_weights
 
 
 def export(
-    checkpoint: Path, base: Bundle, out: Path, facts: Mapping[str, Any], *, average: bool
+    checkpoint: Path,
+    base: Bundle,
+    out: Path,
+    facts: Mapping[str, Any],
+    *,
+    average: bool,
+    variants: Sequence[str] = (),
 ) -> Path:
     """A diffusers folder `out` with the weights of `checkpoint` in the shape of bundle `base`.
 
@@ -43,16 +49,21 @@ def export(
         out: folder to publish; an existing one is replaced whole.
         facts: what the model card says (base model, data, hashes, licence).
         average: take the averaged weights instead of the raw ones.
+        variants: types to write the weights in too (`diffusion.config.VARIANTS`).
 
     Raises:
         VerificationError: the checkpoint is incomplete or of another architecture.
     """
     weights = read_weights(checkpoint, average=average)
-    return export_weights(weights, base, out, facts)
+    return export_weights(weights, base, out, facts, variants)
 
 
 def export_weights(
-    weights: Mapping[str, Tensor], base: Bundle, out: Path, facts: Mapping[str, Any]
+    weights: Mapping[str, Tensor],
+    base: Bundle,
+    out: Path,
+    facts: Mapping[str, Any],
+    variants: Sequence[str] = (),
 ) -> Path:
     """As `export`, from full fp32 parameters by name.
 
@@ -68,7 +79,7 @@ def export_weights(
         told["controlnet"] = f"in {FOLDER}/, for `ControlNetModel.from_pretrained`"
     card = model_card({**facts, **told, **told_too}, adapter=bool(adapters))
     with publishing_directory(out) as staging:
-        save_bundle(bundle, staging)
+        save_bundle(bundle, staging, variants=variants)
         if rows:
             save_token(told["token"], rows, staging)
         if adapters:

@@ -313,3 +313,25 @@ def test_an_autoencoder_alone_is_loaded_from_its_folder(saved: Path, tmp_path: P
     assert load_autoencoder(saved / "vae").config.latent_channels == 4
     with pytest.raises(DataError, match="missing"):
         load_autoencoder(tmp_path / "nowhere")
+
+
+def test_variants_lie_beside_the_weights_and_are_taken_by_their_name(
+    bundle: Bundle, tmp_path: Path
+) -> None:
+    folder = tmp_path / "variants"
+    save_bundle(bundle, folder, variants=["fp16", "bf16"])
+    assert not [path for path in folder.iterdir() if path.name.startswith(".")]
+    plain = {name: p.detach() for name, p in load_bundle(folder).unet.named_parameters()}
+    assert {weight.dtype for weight in plain.values()} == {torch.float32}
+    for variant, dtype in (("fp16", torch.float16), ("bf16", torch.bfloat16)):
+        pipeline = StableDiffusionPipeline.from_pretrained(
+            folder, variant=variant, torch_dtype=dtype, local_files_only=True, safety_checker=None
+        )
+        parts = (pipeline.unet, pipeline.vae, pipeline.text_encoder)
+        assert {p.dtype for part in parts for p in part.parameters()} == {dtype}
+        for name, weight in pipeline.unet.named_parameters():
+            assert torch.equal(weight, plain[name].to(dtype)), name
+    sizes = {p.name: p.stat().st_size for p in (folder / "unet").glob("*.safetensors")}
+    whole = sizes["diffusion_pytorch_model.safetensors"]
+    assert sizes["diffusion_pytorch_model.fp16.safetensors"] < 0.6 * whole
+    assert bundle.unet.dtype == torch.float32

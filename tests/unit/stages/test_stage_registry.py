@@ -39,6 +39,7 @@ def changed_stages(*words: str) -> set[str]:
         ("caption.template.token=radar", {"caption"}),
         ("caption_train.steps=2", {"caption-train"}),
         ("train.max_steps=5", {"train"}),
+        ("export.variants=[fp16]", {"export"}),
         ("generate.steps=3", {"generate", "compare"}),
         ("compare.images=3", {"compare"}),
         ("evaluate.tiles=41", {"evaluate"}),
