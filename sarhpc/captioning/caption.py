@@ -7,9 +7,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
 from hpc.errors import ConfigError
-from sarhpc.captioning.captioner import NO_OPTICAL, Captioner, Draft, Drafter, OpticalDrafter
 from sarhpc.captioning.clean import degeneracy
 from sarhpc.captioning.config import CaptionConfig
+from sarhpc.captioning.draft import NO_OPTICAL, Captioner, Draft, Drafter, OpticalDrafter
 from sarhpc.captioning.template import check_template, compose, template_record
 from sarhpc.shards.sample import Sample, encode_json
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
-from sarhpc.captioning.captioner import Draft
+from sarhpc.captioning.draft import Draft
 from sarhpc.shards.sample import Sample
 
 NO_TRUTH = "no_truth"

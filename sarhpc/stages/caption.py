@@ -24,7 +24,7 @@ from sarhpc.stages.sharded import (
 from sarhpc.stages.tree import digest_tree
 
 if TYPE_CHECKING:
-    from sarhpc.captioning.captioner import Captioner, Drafter
+    from sarhpc.captioning.draft import Captioner, Drafter
 
 TRAINED = "run:caption-train"
 """Model name that stands for the captioner this run fine-tunes."""
