@@ -28,7 +28,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "sar": {"tile": TILE, "train": TRAIN, "compare": {"images": 4},
             "generate": {"images": 8, "steps": 2, "batch": 4, "shard_samples": 4},
             "evaluate": {"tiles": 16, "bootstrap": 3}},
-    "blip": {"simulate": {"scenes": 4, "size_px": 256}, "tile": TILE,
+    "blip": {"simulate": {"scenes": 8, "size_px": 256}, "tile": TILE,
              "caption_train": {"steps": 4, "val_every": 2, "val_images": 4, "eval_images": 4,
                                "warmup_steps": 1, "eval_beams": 1}},
 }  # fmt: skip
