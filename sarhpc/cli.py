@@ -22,6 +22,7 @@ STAGE_VERBS = {
 }
 
 PLACES = {
+    "grid": "grid",
     **dict.fromkeys(("status", "logs", "report", "clean", "fetch"), "observing"),
     **dict.fromkeys(("doctor", "nodes"), "operations"),
     "inspect": "inspection",
@@ -59,6 +60,7 @@ def build_parser() -> argparse.ArgumentParser:
         _add_submission(stage)
     _add_run(verbs)
     _add_observing(verbs)
+    _add_grid(verbs)
     _add_inside_jobs(verbs)
     _add_operations(verbs)
     return parser
@@ -147,6 +149,19 @@ def _add_observing(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -
     verify = verbs.add_parser("verify", help="check every published artefact against its record")
     verify.add_argument("run")
     verify.add_argument("--deep", action="store_true", help="read every byte, not only sizes")
+
+
+def _add_grid(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    grid = verbs.add_parser("grid", help="a picture of what a model makes of prompts and seeds")
+    grid.add_argument("model", help="diffusers folder, such as RUN/export/model, or embedded:NAME")
+    grid.add_argument("--prompt", action="append", required=True, help="a row; may be repeated")
+    grid.add_argument("--seed", action="append", type=int, help="a column (default 0 1 2 3)")
+    grid.add_argument("--between", type=int, default=0, metavar="N",
+                      help="N more columns on the way from each seed to the next")  # fmt: skip
+    grid.add_argument("--steps", type=int, default=25, help="denoising steps (default 25)")
+    grid.add_argument("--guidance", type=float, default=7.5, help="guidance scale (default 7.5)")
+    grid.add_argument("--out", required=True, help="PNG; a JSON of the same name tells how it was "
+                      "made, and how close the prompts' embeddings are")  # fmt: skip
 
 
 def _add_operations(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -1,0 +1,147 @@
+"""A grid of images, prompts down and seeds across, to see with one's own eyes what a model does.
+
+Across may also lie steps between two seeds: along the arc between their starting noises, since
+points on the straight line are shorter than noise ever is.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from sarhpc.generation.config import GenerateConfig
+from sarhpc.generation.model import Pipeline
+
+_LABEL_PX = 160
+_TITLE_PX = 18
+_GAP_PX = 4
+_LETTERS = 24
+
+
+@dataclass(frozen=True)
+class Column:
+    """The starting noise of one column: that of a seed, or a part of the way to another's."""
+
+    seed: int
+    toward: int | None = None
+    part: float = 0.0
+
+    @property
+    def title(self) -> str:
+        """What stands above it."""
+        if self.toward is None:
+            return f"seed {self.seed}"
+        return f"{self.seed} to {self.toward}: {self.part:.2f}"
+
+
+def columns(seeds: Sequence[int], between: int = 0) -> list[Column]:
+    """A column for each seed, and `between` more on the way from each to the next."""
+    found = []
+    for index, seed in enumerate(seeds):
+        found.append(Column(seed))
+        if index + 1 < len(seeds):
+            parts = (step / (between + 1) for step in range(1, between + 1))
+            found += [Column(seed, seeds[index + 1], part) for part in parts]
+    return found
+
+
+def starting_noise(pipeline: Pipeline, column: Column, cfg: GenerateConfig) -> Tensor:
+    """Noise (1, C, h, w) of a column, drawn on the CPU: the same on every device."""
+    unet, reduction = pipeline.unet.config, pipeline.vae_scale_factor
+    side = int(unet.sample_size)
+    height = cfg.height_px // reduction if cfg.height_px else side
+    width = cfg.width_px // reduction if cfg.width_px else side
+
+    def drawn(seed: int) -> Tensor:
+        generator = torch.Generator("cpu").manual_seed(seed)
+        return torch.randn(1, unet.in_channels, height, width, generator=generator)
+
+    start = drawn(column.seed)
+    return start if column.toward is None else arc(start, drawn(column.toward), column.part)
+
+
+def arc(start: Tensor, end: Tensor, part: float) -> Tensor:
+    """The point `part` of the way along the arc from `start` to `end` (Shoemake, 1985)."""
+    cosine = torch.nn.functional.cosine_similarity(start.flatten(), end.flatten(), dim=0)
+    angle = torch.acos(cosine.clamp(-1, 1))
+    if angle < 1e-4:
+        return torch.lerp(start, end, part)
+    ways = torch.sin((1 - part) * angle) * start + torch.sin(part * angle) * end
+    return ways / torch.sin(angle)
+
+
+@torch.no_grad()
+def paint(
+    pipeline: Pipeline, cfg: GenerateConfig, prompts: Sequence[str], across: Sequence[Column]
+) -> NDArray[np.uint8]:
+    """Gray images (prompts, columns, H, W); each is a batch of its own."""
+    rows = [
+        [_gray(pipeline, cfg, prompt, starting_noise(pipeline, column, cfg)) for column in across]
+        for prompt in prompts
+    ]
+    return np.array(rows)
+
+
+def _gray(pipeline: Pipeline, cfg: GenerateConfig, prompt: str, noise: Tensor) -> NDArray[np.uint8]:
+    image = pipeline(
+        prompt=prompt,
+        negative_prompt=cfg.negative_prompt,
+        num_inference_steps=cfg.steps,
+        guidance_scale=cfg.guidance,
+        height=cfg.height_px,
+        width=cfg.width_px,
+        latents=noise.to(pipeline.device, pipeline.unet.dtype),
+        output_type="np",
+    ).images[0]
+    return np.asarray(np.round(image.mean(axis=2) * 255), np.uint8)
+
+
+@torch.no_grad()
+def closeness(pipeline: Pipeline, prompts: Sequence[str]) -> NDArray[np.float64]:
+    """Cosine of the text embeddings of each two prompts (P, P): near 1 for what means the same.
+
+    The embedding is that of the end of the prompt, which has read all of it.
+    """
+    tokens: Any = pipeline.tokenizer(
+        list(prompts), padding="max_length", truncation=True, return_tensors="pt"
+    )
+    pooled = pipeline.text_encoder(tokens.input_ids.to(pipeline.device)).pooler_output
+    unit = torch.nn.functional.normalize(pooled.double(), dim=1)
+    cosines: NDArray[np.float64] = (unit @ unit.T).cpu().numpy()
+    return cosines
+
+
+def draw_grid(
+    images: NDArray[np.uint8], prompts: Sequence[str], titles: Sequence[str]
+) -> Image.Image:
+    """One picture of images (P, S, H, W), each row behind its prompt, each column below its title.
+
+    It says in its first line that what it shows is synthetic.
+    """
+    rows, across, height, width = images.shape
+    line = max(height, 2 * _TITLE_PX)
+    size = (
+        _LABEL_PX + across * (width + _GAP_PX),
+        2 * _TITLE_PX + rows * (line + _GAP_PX),
+    )
+    picture = Image.new("L", size, 255)
+    pen, font = ImageDraw.Draw(picture), ImageFont.load_default(11)
+    pen.text((_GAP_PX, 2), "Synthetic images", fill=0, font=font)
+    for column, title in enumerate(titles):
+        left = _LABEL_PX + column * (width + _GAP_PX)
+        pen.text((left, _TITLE_PX), title, fill=0, font=font)
+        for row in range(rows):
+            top = 2 * _TITLE_PX + row * (line + _GAP_PX)
+            picture.paste(Image.fromarray(images[row, column]), (left, top))
+    for row, prompt in enumerate(prompts):
+        top = 2 * _TITLE_PX + row * (line + _GAP_PX)
+        pen.multiline_text((_GAP_PX, top), textwrap.fill(prompt, _LETTERS), fill=0, font=font)
+    return picture
