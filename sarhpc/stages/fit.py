@@ -95,7 +95,8 @@ def _lines(config: RunConfig, counted: Rehearsal, samples: int, world: int) -> I
         counted.learned,
         counted.autoencoder,
         counted.activation_bytes,
-        counted.encode_bytes,
+        # Latents from the stage `encode` are only read.
+        counted.encode_bytes if config.encode is None else 0,
     )
     held = footprint(cfg, counts, world)
     yield (
@@ -134,7 +135,9 @@ def _hours(config: RunConfig, counted: Rehearsal, samples: int, world: int) -> I
     cfg = config.train
     images = _images(config, samples)
     encoded = images
-    if cfg.cache_latents:
+    if config.encode is not None:
+        encoded = samples * (2 if cfg.azimuth_flip else 1)
+    elif cfg.cache_latents:
         # Every rank keeps what it met itself.
         encoded = min(images, samples * min(cfg.epochs, world))
     flops = images * counted.done_flops + encoded * counted.encode_flops
