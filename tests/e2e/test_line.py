@@ -142,15 +142,18 @@ def test_unknown_keys_and_missing_files_exit_2(tmp_path: Path) -> None:
 
 def test_shipped_configurations_are_valid() -> None:
     from hpc.config import load
+    from sarhpc.archive.procedural.config import ProceduralConfig
     from sarhpc.diffusion.config import AutoencoderConfig, BundleConfig
     from sarhpc.stages.config import RunConfig
 
     folder = Path(__file__).resolve().parents[2] / "configs"
-    load(AutoencoderConfig, folder / "embedded" / "vae.yaml")
+    pool, autoencoder = folder / "embedded" / "pool.yaml", folder / "embedded" / "vae.yaml"
+    load(ProceduralConfig, pool)
+    load(AutoencoderConfig, autoencoder)
     bundles = [folder / "embedded" / "bundle.yaml", *sorted((folder / "bundles").glob("*.yaml"))]
     for path in bundles:
         load(BundleConfig, path)
-    runs = {*folder.rglob("*.yaml")} - {*bundles, folder / "embedded" / "vae.yaml"}
+    runs = {*folder.rglob("*.yaml")} - {*bundles, pool, autoencoder}
     assert len(runs) >= 6
     for path in sorted(runs):
         load(RunConfig, path)
