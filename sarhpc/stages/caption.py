@@ -11,8 +11,8 @@ from hpc.run.plan import Plan, ShardTask, make_plan
 from hpc.run.rundir import RunDir
 from sarhpc.captioning.config import CaptionConfig, CaptionSetConfig
 from sarhpc.stages.config import RunConfig
+from sarhpc.stages.frozen import load_run_config, stage_fingerprint
 from sarhpc.stages.places import data_root, model_folder
-from sarhpc.stages.registry import load_run_config, stage_fingerprint
 from sarhpc.stages.sharded import (
     Made,
     manifest_sha,

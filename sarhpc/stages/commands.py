@@ -16,8 +16,9 @@ from hpc.run.pipeline import Stage, left, require_upstream
 from hpc.run.rundir import RunDir, create_run, open_run
 from sarhpc import __version__
 from sarhpc.stages.config import RunConfig
+from sarhpc.stages.frozen import load_run_config
 from sarhpc.stages.places import require_places
-from sarhpc.stages.registry import line_of_stages, load_run_config, stage_named
+from sarhpc.stages.registry import line_of_stages, stage_named
 
 
 def init_verb(arguments: argparse.Namespace) -> int:

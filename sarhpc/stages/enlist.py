@@ -23,8 +23,9 @@ from hpc.run.submissions import (
     submissions_directory,
 )
 from sarhpc.stages.entry import StageWork
+from sarhpc.stages.frozen import load_run_config
 from sarhpc.stages.places import require_places
-from sarhpc.stages.registry import load_run_config, stage_named
+from sarhpc.stages.registry import stage_named
 from sarhpc.stages.submission import snapshot_code
 
 BY_HAND = "sbatch"

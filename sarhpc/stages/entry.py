@@ -130,7 +130,8 @@ def _job_of(run: RunDir, stage: str, here: Allocation, submission: int | None) -
 
 
 def _bring_forward(run: RunDir, name: str, job: _Job, force: bool) -> str:
-    from sarhpc.stages.registry import load_run_config, stage_named
+    from sarhpc.stages.frozen import load_run_config
+    from sarhpc.stages.registry import stage_named
 
     stage = stage_named(load_run_config(run), name)
     _require_fit_node(run, job)
@@ -243,7 +244,7 @@ def _tell(stage: str, error: Exception) -> int:
 
 
 def _drive(run: RunDir, stage: str, executor: str | None, force: bool) -> int:
+    from sarhpc.stages.frozen import load_run_config
     from sarhpc.stages.launch import drive_line
-    from sarhpc.stages.registry import load_run_config
 
     return drive_line(run, stage, executor or load_run_config(run).cluster.executor, force=force)

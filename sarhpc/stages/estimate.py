@@ -19,8 +19,8 @@ from hpc.run.plan import Plan, read_plan
 from hpc.run.rundir import RunDir
 from sarhpc.stages.config import RunConfig
 from sarhpc.stages.fit import Fit, fit
+from sarhpc.stages.frozen import load_run_config
 from sarhpc.stages.places import model_folder
-from sarhpc.stages.registry import load_run_config
 from sarhpc.training.footprint import checkpoint_bytes
 
 if TYPE_CHECKING:

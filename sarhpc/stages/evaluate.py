@@ -17,9 +17,9 @@ from hpc.run.pipeline import Stage, Work
 from hpc.run.plan import Plan, make_plan, read_plan
 from hpc.run.rundir import RunDir
 from sarhpc.stages.config import RunConfig
+from sarhpc.stages.frozen import BRANCHES, load_run_config, stage_fingerprint
 from sarhpc.stages.generate import settings
 from sarhpc.stages.prompts import held_out_splits, known_prompts, land_cover, sample_shards
-from sarhpc.stages.registry import line_of_stages, load_run_config, stage_fingerprint
 from sarhpc.stages.sharded import Made, manifest_sha, sealed_records, single_shard
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def evaluate_run(work: Work) -> Made:
         name=run.name,
         facts=_facts(run, len(real), synthetic),
         config_yaml=run.config_file.read_text(),
-        stages=[line for stage in line_of_stages(config) if (line := stage_line(run, stage.name))],
+        stages=[line for stage in BRANCHES if (line := stage_line(run, stage))],
         real=_real_pictures(run, config, synthetic[SYNTHETIC], config.evaluate.gallery),
         synthetic={
             name: _pictures(group[: config.evaluate.gallery]) for name, group in synthetic.items()

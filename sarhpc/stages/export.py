@@ -10,8 +10,8 @@ from hpc.run.plan import Plan, make_plan
 from hpc.run.rundir import RunDir
 from sarhpc.diffusion.config import VARIANTS
 from sarhpc.stages.config import RunConfig
+from sarhpc.stages.frozen import load_run_config, stage_fingerprint
 from sarhpc.stages.places import model_folder
-from sarhpc.stages.registry import load_run_config, stage_fingerprint
 from sarhpc.stages.sharded import Made, manifest_sha, sealed_records, single_shard
 from sarhpc.stages.tree import digest_tree
 

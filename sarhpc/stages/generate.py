@@ -14,6 +14,7 @@ from hpc.run.plan import Plan, ShardTask, make_plan
 from hpc.run.rundir import RunDir
 from sarhpc.generation.config import GenerateConfig
 from sarhpc.stages.config import RunConfig
+from sarhpc.stages.frozen import load_run_config, stage_fingerprint
 from sarhpc.stages.places import data_root, model_folder
 from sarhpc.stages.prompts import (
     evenly_by_class,
@@ -21,7 +22,6 @@ from sarhpc.stages.prompts import (
     known_prompts,
     sample_shards,
 )
-from sarhpc.stages.registry import load_run_config, stage_fingerprint
 from sarhpc.stages.sharded import (
     Made,
     manifest_sha,

@@ -11,7 +11,8 @@ from hpc.errors import ConfigError, DataError
 from hpc.publish import publish_text
 from hpc.run.ledger import Record
 from hpc.run.rundir import RunDir, open_run
-from sarhpc.stages.registry import line_of_stages, load_run_config
+from sarhpc.stages.frozen import load_run_config
+from sarhpc.stages.registry import line_of_stages
 
 if TYPE_CHECKING:
     from sarhpc.evaluation.inspection import Inspection, Look

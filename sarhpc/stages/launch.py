@@ -15,7 +15,8 @@ from hpc.run.pipeline import Stage, left
 from hpc.run.rundir import RunDir
 from sarhpc.stages.config import RunConfig
 from sarhpc.stages.entry import LINE, StageWork
-from sarhpc.stages.registry import line_of_stages, load_run_config, stage_named
+from sarhpc.stages.frozen import load_run_config
+from sarhpc.stages.registry import line_of_stages, stage_named
 
 if TYPE_CHECKING:
     from hpc.cluster.profile import Profile

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 from hpc.errors import ConfigError
 from hpc.run.pipeline import Stage
 from hpc.run.rundir import RunDir, open_run
-from sarhpc.stages.registry import line_of_stages, load_run_config, stage_named
+from sarhpc.stages.frozen import load_run_config
+from sarhpc.stages.registry import line_of_stages, stage_named
 
 if TYPE_CHECKING:
     from hpc.cluster.profile import Resources

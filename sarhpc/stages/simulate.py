@@ -10,8 +10,8 @@ from hpc.run.plan import Plan, ShardTask, make_plan
 from hpc.run.rundir import RunDir
 from sarhpc.archive.procedural.config import ProceduralConfig
 from sarhpc.stages.config import RunConfig
+from sarhpc.stages.frozen import load_run_config, stage_fingerprint
 from sarhpc.stages.places import archive_uri, data_root
-from sarhpc.stages.registry import load_run_config, stage_fingerprint
 from sarhpc.stages.sharded import Made, sealed_paths, work_through
 
 

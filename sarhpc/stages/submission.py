@@ -18,8 +18,8 @@ from hpc.run.submissions import SubmissionRecord, job_ids, read_submissions
 from sarhpc.stages.config import RunConfig
 from sarhpc.stages.entry import StageWork
 from sarhpc.stages.estimate import expected_shards
+from sarhpc.stages.frozen import load_run_config
 from sarhpc.stages.places import EMBEDDED, used_models
-from sarhpc.stages.registry import load_run_config
 
 if TYPE_CHECKING:
     from hpc.cluster.chain import Chain, Link

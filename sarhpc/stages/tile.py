@@ -16,8 +16,8 @@ from hpc.run.plan import Plan, ShardTask, make_plan
 from hpc.run.rundir import RunDir
 from sarhpc.archive.config import ArchiveConfig
 from sarhpc.stages.config import RunConfig
+from sarhpc.stages.frozen import load_run_config, stage_fingerprint
 from sarhpc.stages.places import archive_uri, data_root, import_config
-from sarhpc.stages.registry import load_run_config, stage_fingerprint
 from sarhpc.stages.sharded import Made, sweep, work_through
 from sarhpc.tiling.config import ImportConfig
 

@@ -14,9 +14,9 @@ from hpc.run.plan import Plan, make_plan
 from hpc.run.rundir import RunDir
 from hpc.run.state import last_row, newest_checkpoint
 from sarhpc.stages.config import RunConfig
+from sarhpc.stages.frozen import load_run_config, stage_fingerprint
 from sarhpc.stages.places import model_folder
 from sarhpc.stages.prompts import sample_shards
-from sarhpc.stages.registry import load_run_config, stage_fingerprint
 from sarhpc.stages.sharded import Made, left_out, manifest_sha, sealed_records, single_shard
 from sarhpc.stages.tree import digest_tree
 from sarhpc.training.config import TrainConfig

@@ -15,7 +15,8 @@ from hpc.run.pipeline import run_stage
 from hpc.run.plan import read_plan
 from hpc.run.rundir import RunDir
 from sarhpc.shards.reader import read_shard
-from sarhpc.stages.registry import load_run_config, stage_named
+from sarhpc.stages.frozen import load_run_config
+from sarhpc.stages.registry import stage_named
 from sarhpc.stages.tile import DUPLICATES_FILE
 
 STAGES = ["tile", "caption", "generate"]

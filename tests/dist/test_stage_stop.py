@@ -19,7 +19,8 @@ from hpc.run.attempts import CRASH_LIMIT, read_attempts
 from hpc.run.pipeline import run_stage
 from hpc.run.rundir import RunDir, now
 from hpc.run.submissions import SubmissionRecord, SubmittedJob, publish_submission
-from sarhpc.stages.registry import load_run_config, stage_named
+from sarhpc.stages.frozen import load_run_config
+from sarhpc.stages.registry import stage_named
 
 pytestmark = pytest.mark.slow
 

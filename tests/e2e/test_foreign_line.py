@@ -16,7 +16,8 @@ from hpc.run.pipeline import run_stage
 from hpc.run.rundir import create_run
 from sarhpc.shards.images import encode_array, encode_gray8
 from sarhpc.stages.config import RunConfig
-from sarhpc.stages.registry import line_of_stages, load_run_config
+from sarhpc.stages.frozen import load_run_config
+from sarhpc.stages.registry import line_of_stages
 
 CONFIG = """
 imported: {path: FOLDER, px: 32, group: site, fractions: [1.0, 0.0, 0.0], polarization: HH}

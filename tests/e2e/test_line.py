@@ -13,7 +13,8 @@ from line_runs import make_tiny_model, seal_export, shard_digests, tiny_run
 from hpc.run.pipeline import run_stage
 from hpc.run.rundir import RunDir
 from sarhpc.shards.reader import read_shard
-from sarhpc.stages.registry import load_run_config, stage_named
+from sarhpc.stages.frozen import load_run_config
+from sarhpc.stages.registry import stage_named
 
 # One process runs them all, so that the finished run is made once.
 pytestmark = pytest.mark.xdist_group("line")

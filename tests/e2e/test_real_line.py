@@ -17,8 +17,9 @@ from sarhpc.shards.images import decode_array
 from sarhpc.shards.reader import read_shard
 from sarhpc.shards.sample import Sample
 from sarhpc.stages.config import RunConfig
+from sarhpc.stages.frozen import load_run_config
 from sarhpc.stages.places import embedded_root
-from sarhpc.stages.registry import line_of_stages, load_run_config, stage_named
+from sarhpc.stages.registry import line_of_stages, stage_named
 
 GOTCHA = """
 defaults: {band: X, polarization: HH, platform: gotcha, instrument_mode: spotlight}

@@ -18,7 +18,8 @@ from training_runs import profile_of
 from hpc.run.pipeline import run_stage
 from hpc.run.rundir import RunDir
 from hpc.run.submissions import read_submissions
-from sarhpc.stages.registry import load_run_config, stage_named
+from sarhpc.stages.frozen import load_run_config
+from sarhpc.stages.registry import stage_named
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PROMPTS = "generate.prompts=[a lake,a field]"

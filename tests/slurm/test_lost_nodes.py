@@ -25,7 +25,8 @@ from hpc.run.attempts import KILLED, read_attempts
 from hpc.run.pipeline import run_stage
 from hpc.run.rundir import RunDir
 from hpc.run.submissions import read_submissions
-from sarhpc.stages.registry import load_run_config, stage_named
+from sarhpc.stages.frozen import load_run_config
+from sarhpc.stages.registry import stage_named
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 

@@ -11,7 +11,8 @@ from mini_slurm import MiniSlurm
 
 from hpc.run.pipeline import run_stage
 from hpc.run.submissions import read_submissions
-from sarhpc.stages.registry import load_run_config, stage_named
+from sarhpc.stages.frozen import load_run_config
+from sarhpc.stages.registry import stage_named
 
 SLURM = Path(__file__).resolve().parents[2] / "slurm"
 SMALL = ("--partition=main", "--mem=1G", "--cpus-per-task=2", "--gpus-per-node=1", "--time=20")

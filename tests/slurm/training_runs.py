@@ -20,7 +20,8 @@ from hpc.publish import digest_file
 from hpc.run.pipeline import run_stage
 from hpc.run.rundir import RunDir, open_run
 from hpc.run.submissions import SubmittedJob, read_submissions
-from sarhpc.stages.registry import load_run_config, stage_named
+from sarhpc.stages.frozen import load_run_config
+from sarhpc.stages.registry import stage_named
 
 PATIENCE_S = 500
 """Longest wait on a machine that has much else to do."""

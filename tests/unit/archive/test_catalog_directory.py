@@ -20,6 +20,8 @@ from sarhpc.archive.optical import read_optical
 from sarhpc.archive.readers import open_sar
 from sarhpc.archive.scene import Scene
 
+pytestmark = pytest.mark.slow
+
 GOTCHA = """
 defaults: {band: X, polarization: HH, platform: gotcha, instrument_mode: spotlight}
 files:

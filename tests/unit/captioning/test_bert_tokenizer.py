@@ -13,6 +13,8 @@ from transformers import BertTokenizerFast
 from hpc.errors import ConfigError, DataError
 from sarhpc.captioning.tokenizer import SPECIAL_TOKENS, train_bert_tokenizer, word_pieces
 
+pytestmark = pytest.mark.slow
+
 CAPTIONS = ["A dense dark forest.", "ripe fields, divided by paths", "a town of red roofs"]
 
 

@@ -19,6 +19,8 @@ from sarhpc.captioning.config import BlipModelConfig, CaptionConfig
 from sarhpc.captioning.tokenizer import train_bert_tokenizer
 from sarhpc.shards.reader import read_shard
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def grounds() -> list[Rgb]:

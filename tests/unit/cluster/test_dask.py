@@ -22,6 +22,8 @@ from hpc.cluster.dask import _security, connect, dask_cluster
 from hpc.cluster.dask_shards import run_shards
 from hpc.errors import DataError, TransientError
 
+pytestmark = pytest.mark.slow
+
 
 @dataclass(frozen=True)
 class Shard:

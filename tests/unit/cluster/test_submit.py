@@ -27,6 +27,8 @@ import hpc.cluster.submit
 from hpc.cluster.submit import Resources, Submission, submit
 from hpc.errors import ConfigError
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def _works_can_be_imported(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,6 +28,8 @@ from sarhpc.diffusion.bundle import load_autoencoder
 from sarhpc.diffusion.config import AutoencoderConfig, AutoencoderShape, TextureWeights
 from sarhpc.diffusion.crops import TilePool, as_gray8, as_input, as_rgb8, load_pool
 
+pytestmark = pytest.mark.slow
+
 TINY = AutoencoderConfig(
     shape=AutoencoderShape(block_out_channels=[8, 8, 16, 16], norm_groups=4, sample_size=64),
     steps=60,

@@ -21,6 +21,8 @@ from sarhpc.shards.images import encode_array, encode_gray8, encode_rgb8
 from sarhpc.shards.sample import SAMPLE_SCHEMA, Sample, encode_json, sample_key
 from sarhpc.shards.writer import ShardSummary, write_shard
 
+pytestmark = pytest.mark.slow
+
 PX = 40
 
 

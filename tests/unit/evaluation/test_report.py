@@ -4,11 +4,14 @@ import json
 import re
 
 import numpy as np
+import pytest
 
 from sarhpc.evaluation.classes import Conformity
 from sarhpc.evaluation.config import EvaluateConfig
 from sarhpc.evaluation.report import GridRow, Picture, Report, StageLine, render, to_json
 from sarhpc.evaluation.suite import evaluate
+
+pytestmark = pytest.mark.slow
 
 
 def example() -> Report:

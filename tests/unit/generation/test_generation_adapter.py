@@ -25,6 +25,8 @@ from sarhpc.generation.model import load_pipeline
 from sarhpc.generation.plan import plan_generation
 from sarhpc.generation.sampler import Provenance, generate_shard, sample_images, shard_requests
 
+pytestmark = pytest.mark.slow
+
 
 def config(**changes: Any) -> GenerateConfig:
     settings = {"prompts": ["a river"], "images": 2, "steps": 3, "batch": 2}

@@ -21,6 +21,8 @@ from sarhpc.shards.images import decode_gray8
 from sarhpc.shards.sample import Sample
 from sarhpc.shards.schema import validate_sample
 
+pytestmark = pytest.mark.slow
+
 PROMPTS = ["a river", "a forest", "a town"]
 PROVENANCE = Provenance("m" * 64, "c" * 64)
 

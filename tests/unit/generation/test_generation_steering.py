@@ -22,6 +22,8 @@ from sarhpc.shards.sample import Sample, encode_json, sample_key
 from sarhpc.shards.schema import validate_sample
 from sarhpc.shards.writer import write_shard
 
+pytestmark = pytest.mark.slow
+
 
 def config(**changes: Any) -> GenerateConfig:
     settings = {"images": 5, "steps": 2, "batch": 2, "shard_samples": 3, "steer": SteerConfig()}

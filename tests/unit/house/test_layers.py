@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -55,8 +56,13 @@ SLURM_COMMANDS = {
 HEAVY = {"torch", "diffusers", "transformers", "rasterio", "dask", "distributed", "scipy", "sarkit"}
 
 
+@functools.cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
 def imports(path: Path, *, top_level: bool = False) -> Iterator[str]:
-    tree = ast.parse(path.read_text())
+    tree = parsed(path)
     for node in tree.body if top_level else ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -122,7 +128,7 @@ def test_every_external_system_has_one_owner(system: str) -> None:
 
 def called_commands(path: Path) -> Iterator[str]:
     """First words of the lists that look like command lines; choices of a parser are none."""
-    nodes = list(ast.walk(ast.parse(path.read_text())))
+    nodes = list(ast.walk(parsed(path)))
     choices = [n.value for n in nodes if isinstance(n, ast.keyword) and n.arg == "choices"]
     for node in nodes:
         if node in choices:
@@ -160,7 +166,7 @@ def test_files_and_functions_stay_short() -> None:
         text = path.read_text()
         if text.count("\n") > 400:
             long.append(f"{place(path)}: {text.count(chr(10))} lines")
-        for node in ast.walk(ast.parse(text)):
+        for node in ast.walk(parsed(path)):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 lines = (node.end_lineno or 0) - node.lineno + 1
                 if lines > 70:

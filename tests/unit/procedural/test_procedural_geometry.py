@@ -12,6 +12,8 @@ from sarhpc.archive.procedural.geometry import Facets, View, project, spread, su
 from sarhpc.archive.procedural.ground import Ground
 from sarhpc.archive.procedural.terrain import Grid, terrain_height, working_grid
 
+pytestmark = pytest.mark.slow
+
 CFG = ProceduralConfig(size_px=256)
 
 

@@ -17,6 +17,8 @@ from sarhpc.archive.procedural.flight import acquisition
 from sarhpc.archive.procedural.simulate import ProceduralScene, scene_ids, simulate_scene
 from sarhpc.archive.procedural.streams import stream
 
+pytestmark = pytest.mark.slow
+
 SMALL = ProceduralConfig(seed=4, scenes=10, size_px=128)
 
 

@@ -19,6 +19,8 @@ from sarhpc.archive.procedural.phrases import NOUNS, vocabulary
 from sarhpc.archive.procedural.simulate import scene_ids, simulate_scene
 from sarhpc.archive.procedural.truth import Truth, describe, dominant_class
 
+pytestmark = pytest.mark.slow
+
 WORDS = {
     "water": {"lake", "water", "river"},
     "forest": {"forest"},

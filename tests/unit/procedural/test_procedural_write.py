@@ -19,6 +19,8 @@ from sarhpc.archive.procedural.flight import acquisition, scene_ids
 from sarhpc.archive.procedural.simulate import simulate_scene
 from sarhpc.archive.procedural.write import write_scene
 
+pytestmark = pytest.mark.slow
+
 CFG = ProceduralConfig(seed=8, scenes=4, size_px=272, scenes_per_line=2)
 ROLES = {"sar", "optical", "label", "height", "shadow", "layover", "incidence"}
 

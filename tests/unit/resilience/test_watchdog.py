@@ -18,6 +18,8 @@ from hpc.resilience.requeue import afterword
 from hpc.resilience.watchdog import Limits, Place, Watchdog, WatchedStop
 from hpc.run.attempts import begin_attempt, crash_loop, end_attempt, read_attempts
 
+pytestmark = pytest.mark.slow
+
 Processes = list[subprocess.Popen[bytes]]
 
 

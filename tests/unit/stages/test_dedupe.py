@@ -23,7 +23,8 @@ from sarhpc.cli import main
 from sarhpc.shards.reader import read_shard
 from sarhpc.stages.caption import make_caption_shard
 from sarhpc.stages.config import RunConfig
-from sarhpc.stages.registry import load_run_config, stage_named
+from sarhpc.stages.frozen import load_run_config
+from sarhpc.stages.registry import stage_named
 from sarhpc.stages.sharded import MakeShard, make_and_record
 from sarhpc.stages.tile import DUPLICATES_FILE, make_tile_shard
 

@@ -18,7 +18,8 @@ from sarhpc.shards.reader import read_shard
 from sarhpc.shards.sample import Sample, encode_json, sample_key
 from sarhpc.shards.writer import write_shard
 from sarhpc.stages.encode import make_latent_shard, plan_encoding
-from sarhpc.stages.registry import line_of_stages, load_run_config, stage_named
+from sarhpc.stages.frozen import load_run_config
+from sarhpc.stages.registry import line_of_stages, stage_named
 
 
 @pytest.fixture(scope="module")

@@ -22,9 +22,10 @@ from sarhpc.shards.reader import read_shard
 from sarhpc.shards.samples import ShardedSamples
 from sarhpc.stages.caption import make_caption_shard
 from sarhpc.stages.config import RunConfig
+from sarhpc.stages.frozen import load_run_config
 from sarhpc.stages.places import require_places
 from sarhpc.stages.prompts import sample_shards
-from sarhpc.stages.registry import line_of_stages, load_run_config, stage_named
+from sarhpc.stages.registry import line_of_stages, stage_named
 from sarhpc.stages.sharded import MakeShard, make_and_record
 from sarhpc.stages.tile import make_tile_shard
 

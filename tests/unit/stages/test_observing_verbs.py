@@ -20,7 +20,8 @@ from hpc.run.ledger import Record
 from hpc.run.plan import make_plan, publish_plan
 from hpc.run.rundir import RunDir, now
 from sarhpc.cli import main
-from sarhpc.stages.registry import line_of_stages, load_run_config
+from sarhpc.stages.frozen import load_run_config
+from sarhpc.stages.registry import line_of_stages
 from sarhpc.stages.train import kept_steps, training_course
 
 

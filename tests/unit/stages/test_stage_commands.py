@@ -16,6 +16,7 @@ from hpc.run.rundir import RunDir, now, open_run
 from sarhpc.cli import main
 from sarhpc.stages import launch, registry
 from sarhpc.stages.config import RunConfig
+from sarhpc.stages.frozen import load_run_config
 from sarhpc.stages.tree import digest_tree
 
 
@@ -71,7 +72,7 @@ def test_init_freezes_and_finds_the_same_run_again(
     code, out, _ = say(capsys, *words)
     assert code == 0
     assert f"next: sarhpc run {root}" in out
-    assert registry.load_run_config(open_run(root)).train.max_steps == 7
+    assert load_run_config(open_run(root)).train.max_steps == 7
     assert (root / "overrides.txt").read_text() == "train.max_steps=7\n"
     assert say(capsys, *words)[0] == 0
 
@@ -97,7 +98,7 @@ def test_worker_counts_of_a_standing_run_may_change(
     code, out, _ = say(capsys, "init", root, "cluster.workers=5")
     assert code == 0
     assert "cluster.workers: 2 -> 5" in out
-    assert registry.load_run_config(open_run(root)).cluster.workers == 5
+    assert load_run_config(open_run(root)).cluster.workers == 5
 
 
 def test_a_configuration_edited_by_hand_is_refused_and_shown(
@@ -334,6 +335,7 @@ def test_a_path_that_is_no_run_is_refused(
         assert (code, "sarhpc init" in err) == (2, True), verb
 
 
+@pytest.mark.slow
 def test_a_dry_run_tells_steps_memory_and_hours_of_the_papers_training(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -350,6 +352,7 @@ def test_a_dry_run_tells_steps_memory_and_hours_of_the_papers_training(
     assert not (root / "train").exists()
 
 
+@pytest.mark.slow
 def test_latents_encoded_once_save_the_arithmetic_of_eleven_epochs(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

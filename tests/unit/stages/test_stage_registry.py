@@ -12,8 +12,9 @@ from hpc.run.ledger import Record
 from hpc.run.plan import make_plan
 from hpc.run.rundir import RunDir, now
 from sarhpc.stages.config import RunConfig
+from sarhpc.stages.frozen import BRANCHES, stage_fingerprint
 from sarhpc.stages.places import archive_uri, data_root, model_folder, require_places
-from sarhpc.stages.registry import BRANCHES, line_of_stages, stage_fingerprint, stage_named
+from sarhpc.stages.registry import line_of_stages, stage_named
 from sarhpc.stages.train import plan_training
 
 CONFIGS = sorted((Path(__file__).resolve().parents[3] / "configs").rglob("*.yaml"))

@@ -16,6 +16,8 @@ from hpc.run.rundir import RunDir, create_run
 from hpc.run.state import stage_state
 from sarhpc.stages.sharded import MakeShard, sweep, work_through
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def run(tmp_path: Path) -> RunDir:

@@ -14,6 +14,8 @@ from sarhpc.training.engine import Denoiser, checkpoint_gradients
 from sarhpc.training.rehearsal import rehearse
 from sarhpc.training.start import load_base
 
+pytestmark = pytest.mark.slow
+
 EMBEDDED = Path(__file__).resolve().parents[3] / "sarhpc" / "embedded" / "base"
 
 

@@ -14,6 +14,8 @@ from sarhpc.training.metrics import MetricsLog, read_rows
 from sarhpc.training.ranks import Ranks
 from sarhpc.training.utilisation import Utilisation, peak_of, utilisation
 
+pytestmark = pytest.mark.slow
+
 EMBEDDED = Path(__file__).resolve().parents[3] / "sarhpc" / "embedded" / "base"
 
 

@@ -31,6 +31,8 @@ from sarhpc.training.engine import Denoiser, learning
 from sarhpc.training.export import export_weights
 from sarhpc.training.start import load_base
 
+pytestmark = pytest.mark.slow
+
 SAYINGS = ("a radar image of a forest", "a radar image of a lake")
 
 
