@@ -33,7 +33,8 @@ from hpc.run.plan import Plan, make_plan, publish_plan
 from hpc.run.rundir import RunDir, create_run, now
 from hpc.run.status import RunStatus, run_status
 from sarhpc.stages.config import RunConfig
-from sarhpc.stages.registry import load_run_config, stage_named
+from sarhpc.stages.frozen import load_run_config
+from sarhpc.stages.registry import stage_named
 from sarhpc.stages.submission import submit_stages
 
 STAGE = "generate"
