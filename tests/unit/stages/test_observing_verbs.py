@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pty
@@ -84,7 +85,7 @@ def test_watching_into_a_file_ends_with_the_run(
     assert "tile=COMPLETE:2" in line
 
 
-def screen_of(words: list[str], until: bytes, seconds: float = 30.0) -> str:
+def screen_of(words: list[str], until: bytes, seconds: float = 90.0) -> str:
     """What a command shows on a terminal of 80 columns, ended by Ctrl-C once `until` is there."""
     master, slave = pty.openpty()
     command = f"stty cols 80 rows 40; exec {' '.join(words)}"
@@ -98,7 +99,13 @@ def screen_of(words: list[str], until: bytes, seconds: float = 30.0) -> str:
         if select.select([master], [], [], 0.2)[0]:
             shown += os.read(master, 65536)
     os.killpg(process.pid, signal.SIGINT)
-    code = process.wait(10)
+    limit = time.monotonic() + 2 * seconds
+    # A terminal that nobody reads fills up, and the command would wait for it for ever.
+    while process.poll() is None and time.monotonic() < limit:
+        if select.select([master], [], [], 0.2)[0]:
+            with contextlib.suppress(OSError):  # the command has closed its side
+                shown += os.read(master, 65536)
+    code = process.wait(1)
     os.close(master)
     assert code == 0
     return shown.decode()
