@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 _LOOPBACK = "127.0.0.1"
+_STARTS = 3
 
 
 @contextlib.contextmanager
@@ -114,12 +115,14 @@ def lend_workers(
 
     import dask
 
-    told = _await_scheduler_file(directory, is_over, within_s)
+    file = directory / f"scheduler-{current_allocation().name}.json"
+    told = _await_scheduler_file(file, is_over, within_s)
     if told is None:
         return False
     security = _security(_credentials_in(told))
     with dask.config.set(_settings()):
-        asyncio.run(_lend(told["address"], security, _worker_options(workers, 1, told["ends"])))
+        options = _worker_options(workers, 1, told["ends"])
+        asyncio.run(_lend(told["address"], security, options, file.exists))
     return True
 
 
@@ -222,19 +225,40 @@ def _worker_options(workers: int, threads: int, ends: float | None) -> Iterator[
         }
 
 
-async def _lend(address: str, security: Security, options: Iterator[dict[str, Any]]) -> None:
+async def _lend(
+    address: str,
+    security: Security,
+    options: Iterator[dict[str, Any]],
+    goes_on: Callable[[], bool],
+) -> None:
     """Keep nannies until the scheduler is gone."""
     import asyncio
 
+    host = node_address(current_allocation().node)
+    shared = {"security": security, "host": host}
+    await asyncio.gather(*(_keep_nanny(address, shared | own, goes_on) for own in options))
+
+
+async def _keep_nanny(address: str, options: dict[str, Any], goes_on: Callable[[], bool]) -> None:
+    """One nanny until the scheduler is gone; without it the job is slower and goes on."""
     from distributed import Nanny
 
-    host = node_address(current_allocation().node)
-    nannies = [Nanny(address, security=security, host=host, **own) for own in options]
-    try:
-        await asyncio.gather(*nannies)
-        await asyncio.gather(*(nanny.finished() for nanny in nannies))
-    finally:
-        await asyncio.gather(*(nanny.close() for nanny in nannies))
+    for _ in range(_STARTS):
+        nanny = Nanny(address, **options)
+        try:
+            await nanny
+        # A nanny restarts a worker that dies at work, but gives up if it dies while it starts.
+        except (RuntimeError, OSError, TimeoutError) as error:
+            if not goes_on():
+                return
+            _log.warning("a worker did not start: %r", error.__cause__ or error)
+            continue
+        try:
+            await nanny.finished()
+        finally:
+            await nanny.close()
+        return
+    _log.error("no worker of this node starts: the job goes on without it")
 
 
 def _sweep_earlier_starts(directory: Path, here: Allocation) -> None:
@@ -245,9 +269,8 @@ def _sweep_earlier_starts(directory: Path, here: Allocation) -> None:
 
 
 def _await_scheduler_file(
-    directory: Path, is_over: Callable[[], bool], within_s: float
+    path: Path, is_over: Callable[[], bool], within_s: float
 ) -> dict[str, Any] | None:
-    path = directory / f"scheduler-{current_allocation().name}.json"
     until = time.monotonic() + within_s
     while not path.exists():
         if is_over():
@@ -257,7 +280,7 @@ def _await_scheduler_file(
                 f"rank 0 has not opened a Dask cluster in {within_s:.0f} s ({path}); see its log"
             )
         # Listing the directory makes a network file system look again.
-        os.listdir(directory.parent)
+        os.listdir(path.parent.parent)
         time.sleep(0.5)
     told: dict[str, Any] = json.loads(path.read_text())
     return told

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from hpc.cluster.dask import dask_cluster, lend_workers, node_address
@@ -86,6 +87,25 @@ def test_a_lent_worker_that_dies_costs_its_shard_one_more_run(
         client.wait_for_workers(2, timeout=60)
         done = [made for _, made in run_shards(client, kill_first_time, tasks, window=2, retries=2)]
     assert sorted(map(str, done)) == [task.id for task in tasks]
+
+
+def test_a_lent_worker_that_dies_while_it_starts_is_started_again(
+    home: Path, lender: subprocess.Popen[bytes]
+) -> None:
+    with dask_cluster(home, 1, shared=True) as client:
+        until = time.monotonic() + 60
+        while not (starting := started_by(lender)):
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        starting[0].kill()
+        client.wait_for_workers(2, timeout=60)
+    assert lender.wait(timeout=30) == 0
+
+
+def started_by(lender: subprocess.Popen[bytes]) -> list[psutil.Process]:
+    """Worker processes of a lender."""
+    children = psutil.Process(lender.pid).children()
+    return [child for child in children if "spawn_main" in " ".join(child.cmdline())]
 
 
 def test_shards_are_given_up_when_patience_ends(home: Path, tmp_path: Path) -> None:
