@@ -30,7 +30,8 @@ SlurmctldPidFile={root}/run/slurmctld.pid
 SlurmdPidFile={root}/run/slurmd.%n.pid
 SlurmctldLogFile={root}/log/slurmctld.log
 SlurmdLogFile={root}/log/slurmd.%n.log
-SlurmctldDebug=info
+# Grace times of preempted jobs are told from debug on.
+SlurmctldDebug=debug
 SlurmdDebug=info
 MailProg=/bin/true
 # Several slurmd on one host, without cgroups and systemd.

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from chain_runs import sarhpc, wait_for
+from chain_runs import wait_for
 from mini_slurm import MiniSlurm
 from training_runs import (
     INTERVAL,
@@ -19,13 +19,13 @@ from training_runs import (
     newest_step,
     profile_of,
     submit,
+    submit_to_export,
     wait_for_checkpoint,
     weights,
 )
 
 from hpc.run.attempts import read_attempts
 from hpc.run.rundir import RunDir
-from hpc.run.submissions import read_submissions
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
@@ -60,8 +60,10 @@ def freeze_tasks(cluster: MiniSlurm) -> None:
 def preempt(cluster: MiniSlurm, job: str) -> None:
     """A job of a higher partition takes every node for a second."""
     taker = cluster.submit("-p", "high", "-N4", "--exclusive", "-o", "/dev/null", "--wrap=sleep 1")
-    # It saves and requeues itself within the grace time, so accounting says no more than REQUEUED.
-    wait_for(lambda: cluster.job(job)["PreemptTime"] != "None", 30, "Slurm preempts the job")
+    # It saves and requeues itself within the grace time, so accounting says no more than REQUEUED,
+    # and what `scontrol show job` says of a preemption is gone once it waits again.
+    word = f"preemption grace time for JobId={job} to reclaim resources for JobId={taker}"
+    wait_for(lambda: word in cluster.controller_log(50_000), 30, "Slurm preempts the job")
     cluster.wait_state(taker, timeout_s=180)
 
 
@@ -70,7 +72,7 @@ def exceed_the_limit(cluster: MiniSlurm, job: str) -> None:
     freeze_tasks(cluster)
     cluster.shorten(job)
     cluster.wait_state(job, "PENDING", timeout_s=180)
-    assert f"Time limit exhausted for JobId={job}" in cluster.controller_log(20_000)
+    assert f"Time limit exhausted for JobId={job}" in cluster.controller_log(50_000)
     cluster.run("scontrol", "update", f"JobId={job}", "TimeLimit=20")
 
 
@@ -79,11 +81,7 @@ def test_a_training_preempted_twice_and_timed_out_ends_with_the_bits_of_an_undis
 ) -> None:
     run = copy_of(ready_training, tmp_path / "run")
     profile = profile_of(tmp_path, 1, partition="low")
-    chain = ("run", run.root, "--from", "train", "--until", "export", "--profile", profile)
-    done = sarhpc(cluster, *chain)
-    assert done.returncode == 0, done.stderr
-    [record] = read_submissions(run)
-    job, export = (record.of(stage)[0].job_id for stage in ("train", "export"))
+    job, export = submit_to_export(cluster, run, profile)
     step = wait_for_checkpoint(run)
     preempt(cluster, job)
     step = wait_for_checkpoint(run, max(step, newest_step(run)))
