@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from hpc.cluster.allocation import current_allocation
@@ -52,6 +52,8 @@ class Comeback:
     """`scontrol` (asks for itself), `chain` (a successor waits in the queue) or `none`."""
     job_id: str | None = None
     """Slurm's id of this very job; None outside Slurm."""
+    _asking: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
+    _asked: threading.Event = field(default_factory=threading.Event, repr=False, compare=False)
 
     @property
     def possible(self) -> bool:
@@ -59,7 +61,7 @@ class Comeback:
         return self.mode == "scontrol" and self.job_id is not None
 
     def ask(self, why: str) -> None:
-        """Queue this job again; Slurm ends what is left of it. Only says so where it cannot.
+        """Queue this job again, once; Slurm ends what is left of it. Only says so where it cannot.
 
         Raises:
             TransientError: Slurm does not answer, after retries; `resume` starts the job again.
@@ -67,9 +69,14 @@ class Comeback:
         from hpc.cluster.bad_nodes import requeue_elsewhere
 
         if self.possible and self.job_id is not None:
-            log.info("requeue job=%s: %s", self.job_id, why)
-            sys.stderr.flush()
-            requeue_elsewhere(self.job_id)
+            # The last resort and the end of the work may both come to it, in threads of their own.
+            with self._asking:
+                if self._asked.is_set():
+                    return
+                log.info("requeue job=%s: %s", self.job_id, why)
+                sys.stderr.flush()
+                requeue_elsewhere(self.job_id)
+                self._asked.set()
         elif self.mode == "chain":
             log.info("the successor of job=%s goes on: %s", self.job_id, why)
         else:

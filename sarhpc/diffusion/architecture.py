@@ -16,10 +16,14 @@ SIZE_NUMBERS = 6
 """Numbers of SDXL's micro-conditioning: original size, crop and target size, two each."""
 
 
-def text_config(shape: TextShape, tokenizer: CLIPTokenizer) -> CLIPTextConfig:
-    """Configuration of a CLIP text encoder of `shape` for the vocabulary of `tokenizer`."""
+def text_config(
+    shape: TextShape, vocab_size: int, tokenizer: CLIPTokenizer | None = None
+) -> CLIPTextConfig:
+    """Configuration of a CLIP text encoder of `shape`; its special tokens are the tokenizer's."""
+    named = ("bos_token_id", "eos_token_id", "pad_token_id")
+    special = {} if tokenizer is None else {name: getattr(tokenizer, name) for name in named}
     return CLIPTextConfig(
-        vocab_size=len(tokenizer),
+        vocab_size=vocab_size,
         hidden_size=shape.hidden,
         intermediate_size=shape.intermediate,
         projection_dim=shape.hidden,
@@ -27,9 +31,7 @@ def text_config(shape: TextShape, tokenizer: CLIPTokenizer) -> CLIPTextConfig:
         num_attention_heads=shape.heads,
         max_position_embeddings=shape.positions,
         hidden_act=shape.activation,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
+        **special,
     )
 
 

@@ -123,7 +123,7 @@ def new_bundle(
     try:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            text_encoder = CLIPTextModel(text_config(cfg.text, tokenizer))
+            text_encoder = CLIPTextModel(text_config(cfg.text, len(tokenizer), tokenizer))
             unet = new_unet(cfg)
             second = _second_text(cfg, tokenizer)
         vae = vae or new_autoencoder(cfg.vae, seed)
@@ -137,7 +137,7 @@ def _second_text(cfg: BundleConfig, tokenizer: CLIPTokenizer) -> dict[str, Any]:
     if cfg.text_2 is None:
         return {}
     tokenizer_2 = _with_length(tokenizer, cfg.text_2.positions)
-    encoder = CLIPTextModelWithProjection(text_config(cfg.text_2, tokenizer_2))
+    encoder = CLIPTextModelWithProjection(text_config(cfg.text_2, len(tokenizer_2), tokenizer_2))
     return {"text_encoder_2": encoder.eval(), "tokenizer_2": tokenizer_2}
 
 

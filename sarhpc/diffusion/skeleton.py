@@ -11,7 +11,7 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from hpc.errors import DataError
-from sarhpc.diffusion.architecture import new_unet
+from sarhpc.diffusion.architecture import new_unet, text_config
 from sarhpc.diffusion.autoencoder import new_autoencoder
 from sarhpc.diffusion.config import AutoencoderShape, BundleConfig, TextShape, UNetShape
 
@@ -85,26 +85,13 @@ def published_skeleton(name: str) -> Skeleton:
     with torch.device("meta"):
         models: dict[str, Any] = {
             "unet": new_unet(shapes),
-            "text_encoder": CLIPTextModel(_text_config(shapes.text, shapes.vocab_size)),
+            "text_encoder": CLIPTextModel(text_config(shapes.text, shapes.vocab_size)),
         }
         if shapes.text_2 is not None:
-            config = _text_config(shapes.text_2, shapes.vocab_size)
+            config = text_config(shapes.text_2, shapes.vocab_size)
             models["text_encoder_2"] = CLIPTextModelWithProjection(config)
         vae = new_autoencoder(shapes.vae, 0)
     return Skeleton(models, vae, f"the published shapes of {name}")
-
-
-def _text_config(shape: TextShape, tokens: int) -> CLIPTextConfig:
-    return CLIPTextConfig(
-        vocab_size=tokens,
-        hidden_size=shape.hidden,
-        intermediate_size=shape.intermediate,
-        projection_dim=shape.hidden,
-        num_hidden_layers=shape.layers,
-        num_attention_heads=shape.heads,
-        max_position_embeddings=shape.positions,
-        hidden_act=shape.activation,
-    )
 
 
 def _from_folder(base: Path) -> Skeleton:

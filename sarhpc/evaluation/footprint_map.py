@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sarhpc.evaluation.figures import COLOURS, GRID, INK
-from sarhpc.evaluation.survey import SPLITS, Outline, unwrapped
+from sarhpc.evaluation.survey import Outline, unwrapped
+from sarhpc.shards.sample import SPLITS
 
 METRES_PER_DEGREE = 111_320.0
 SITE_DEGREES = 0.5

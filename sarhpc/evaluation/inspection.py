@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,7 +18,7 @@ from sarhpc.evaluation.inspection_figures import numbers_figure, radiometry_figu
 from sarhpc.evaluation.page import colour_thumbnail, page_environment, radar_thumbnail, size
 from sarhpc.evaluation.report import StageLine
 from sarhpc.evaluation.survey import Place, SetSurvey, shared_ground
-from sarhpc.evaluation.tally import Tally
+from sarhpc.evaluation.tally import Tally, evenly
 from sarhpc.shards.images import decode_array, decode_gray8, decode_rgb8
 from sarhpc.shards.sample import Sample
 from sarhpc.shards.schema import validate_sample
@@ -73,23 +74,13 @@ class Inspection:
 def look_at(survey: SetSurvey, decode_master: DecodeMaster, gallery: int = 24) -> Look:
     """The pixels of the samples that the survey picked, read one at a time."""
     look = Look(survey)
-    places = survey.picked.evenly(survey.picked.most)
-    shown = {place.key for place in _evenly(places, gallery)}
+    places = evenly(survey.picked.items, survey.picked.most)
+    shown = {place.key for place in evenly(places, gallery)}
     tiles = _measurable(look, places, shown, decode_master)
     first = next(tiles, None)
     if first is not None:
-        look.features = measure(_chain(first, tiles))
+        look.features = measure(itertools.chain([first], tiles))
     return look
-
-
-def _evenly(places: Sequence[Place], count: int) -> list[Place]:
-    wanted = min(count, len(places))
-    return [places[(2 * i + 1) * len(places) // (2 * wanted)] for i in range(wanted)]
-
-
-def _chain(first: NDArray[np.uint8], rest: Iterator[NDArray[np.uint8]]) -> Iterator[Any]:
-    yield first
-    yield from rest
 
 
 def _measurable(

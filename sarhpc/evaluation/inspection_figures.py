@@ -56,17 +56,17 @@ def _radiometry(looks: Sequence[Look], edges: Array) -> Iterator[tuple[Draw, str
 
 
 def _sigma0(looks: Sequence[Look], edges: Array) -> Draw:
-    def draw(axis: Axes) -> None:
+    def _draw(axis: Axes) -> None:
         for look, colour in zip(looks, COLOURS, strict=False):
             if look.sigma0.any():
                 share = look.sigma0 / look.sigma0.sum()
                 axis.stairs(share, edges, color=colour, label=look.survey.name, lw=1.4)
 
-    return draw
+    return _draw
 
 
 def _local_looks(looks: Sequence[Look]) -> Draw:
-    def draw(axis: Axes) -> None:
+    def _draw(axis: Axes) -> None:
         for look, colour in zip(looks, COLOURS, strict=False):
             if look.features is not None:
                 axis.stairs(look.features.looks.mean(0), ENL_EDGES, color=colour, lw=1.4,
@@ -75,11 +75,11 @@ def _local_looks(looks: Sequence[Look]) -> Draw:
                 axis.axvline(expected.mean, color=colour, lw=1, ls=":")
         axis.set_xscale("log")
 
-    return draw
+    return _draw
 
 
 def _histograms(looks: Sequence[Look], name: str) -> Draw:
-    def draw(axis: Axes) -> None:
+    def _draw(axis: Axes) -> None:
         for look, colour in zip(looks, COLOURS, strict=False):
             if spread := look.survey.spreads.get(name):
                 share = np.array(spread.counts) / len(spread)
@@ -88,7 +88,7 @@ def _histograms(looks: Sequence[Look], name: str) -> Draw:
         spreads = [s for look in looks if (s := look.survey.spreads.get(name))]
         axis.set_xlim(*_zoom(spreads[0].edges, [(s.least, s.most) for s in spreads]))
 
-    return draw
+    return _draw
 
 
 def _zoom(edges: Sequence[float], ranges: Sequence[tuple[float, float]]) -> tuple[float, float]:

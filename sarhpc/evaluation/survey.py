@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 from hpc.errors import DataError
 from sarhpc.evaluation.tally import EvenSample, Remarks, Spread, Tally
 from sarhpc.shards.reader import ShardIndex
-from sarhpc.shards.sample import SAMPLE_SCHEMA, Sample
+from sarhpc.shards.sample import SAMPLE_SCHEMA, SPLITS, Sample
+from sarhpc.shards.schema import GEOLOCATION
 from sarhpc.shards.tar import Member, read_exactly
 
-SPLITS = ("train", "val", "test")
 FACTS = (
     "split", "band", "polarization", "platform", "look_side", "calibration", "resampling",
     "pixel_m", "caption_model", "caption_fallback", "scheduler", "steps", "guidance", "generator",
@@ -40,7 +40,6 @@ QUANTITIES: Mapping[str, Sequence[float]] = {
 }
 """Quantity -> edges of its histogram; `words` are those of the caption."""
 
-GEOLOCATION = ("crs", "affine", "footprint")
 PLACES_KEPT = 1500
 CAPTIONS_KEPT = 20_000
 SCENES_KEPT = 10_000

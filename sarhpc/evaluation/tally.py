@@ -11,6 +11,12 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 
+def evenly(items: Sequence[T], count: int) -> list[T]:
+    """At most `count` of the items, evenly."""
+    kept, wanted = len(items), min(count, len(items))
+    return [items[(2 * i + 1) * kept // (2 * wanted)] for i in range(wanted)]
+
+
 class EvenSample(Generic[T]):
     """Items spread evenly over a stream of unknown length: every first, second, fourth, ... one.
 
@@ -33,12 +39,6 @@ class EvenSample(Generic[T]):
             if self.seen % self._step == 0:
                 self.items.append(item)
         self.seen += 1
-
-    def evenly(self, count: int) -> list[T]:
-        """At most `count` of the items, evenly."""
-        kept = len(self.items)
-        wanted = min(count, kept)
-        return [self.items[(2 * i + 1) * kept // (2 * wanted)] for i in range(wanted)]
 
 
 class Tally:

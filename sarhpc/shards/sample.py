@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 SAMPLE_SCHEMA = "sarhpc.sample/1"
+SPLITS = ("train", "val", "test")
 
 
 def sample_key(shard: int, index: int) -> str:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from hpc.errors import DataError
 from sarhpc.shards.images import decode_array, decode_gray8, decode_rgb8
 from sarhpc.shards.reader import read_shard
-from sarhpc.shards.sample import SAMPLE_SCHEMA, Sample
+from sarhpc.shards.sample import SAMPLE_SCHEMA, SPLITS, Sample
 
 _TILE_META = {
     "schema": "text",
@@ -82,7 +82,7 @@ UNKNOWN: Mapping[str, None] = {
 
 _CHOICES = {
     "schema": (SAMPLE_SCHEMA,),
-    "split": ("train", "val", "test"),
+    "split": SPLITS,
     "range_direction": ("+col",),
     "look_side": ("left", "right", None),
     "resampling": ("fft", "multilook", "none"),

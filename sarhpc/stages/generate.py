@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from hpc.resilience.stop import stop_signalled
 from hpc.run.pipeline import Stage, Work
 from hpc.run.plan import Plan, ShardTask, make_plan
-from hpc.run.rundir import RunDir
+from hpc.run.rundir import RunDir, open_run
 from sarhpc.generation.config import GenerateConfig
 from sarhpc.stages.config import RunConfig
 from sarhpc.stages.frozen import load_run_config, stage_fingerprint
@@ -177,7 +178,7 @@ def _make(run: RunDir, task: ShardTask, cfg: GenerateConfig, path: Path) -> Made
     fingerprint = stage_fingerprint(load_run_config(run), "generate")
     provenance = Provenance(task.inputs["model_sha"], fingerprint)
     pipeline = _pipeline(Path(task.inputs["model"]), cfg)
-    layers = None if cfg.steer is None else steering_layers(run, load_run_config(run))
+    layers = None if cfg.steer is None else _indexed_layers(run.root)
     generated = generate_shard(
         task.number,
         task.inputs,
@@ -203,6 +204,13 @@ def _pipeline(model: Path, cfg: GenerateConfig) -> Any:
         _loaded.clear()
         _loaded[key] = load_pipeline(model, cfg)
     return _loaded[key]
+
+
+@functools.lru_cache(maxsize=1)
+def _indexed_layers(root: Path) -> SteeringLayers | None:
+    """What steers, indexed once a worker: the whole corpus is steered by the same shards."""
+    run = open_run(root)
+    return steering_layers(run, load_run_config(run))
 
 
 def package(work: Work) -> None:

@@ -11,6 +11,7 @@ from hpc.errors import ConfigError, DataError
 from hpc.publish import publish_text
 from hpc.run.ledger import Record
 from hpc.run.rundir import RunDir, open_run
+from sarhpc.shards.sample import SPLITS
 from sarhpc.stages.frozen import load_run_config
 from sarhpc.stages.registry import line_of_stages
 
@@ -22,7 +23,6 @@ REAL = ("caption", "tile")
 """Stages whose shards hold real samples; the first that has any is shown."""
 
 SYNTHETIC = "generate"
-SPLITS = ("train", "val", "test")
 
 
 def inspect_verb(arguments: argparse.Namespace) -> int:

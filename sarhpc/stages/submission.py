@@ -192,8 +192,7 @@ def _bad_nodes(keep: int) -> Sequence[str]:
     from hpc.cluster import slurm
     from hpc.cluster.bad_nodes import nodes_to_exclude
 
-    cluster = slurm.cluster_name() if slurm.is_available() else None
-    return nodes_to_exclude(cluster, keep) if cluster else ()
+    return nodes_to_exclude(keep=keep) if slurm.is_available() else ()
 
 
 def _within_limits(profile: Profile) -> Profile:

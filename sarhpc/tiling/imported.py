@@ -28,14 +28,13 @@ from sarhpc.shards.foreign import (
     read_foreign,
 )
 from sarhpc.shards.images import decode_array, decode_rgb8, encode_array, encode_gray8, encode_rgb8
-from sarhpc.shards.sample import SAMPLE_SCHEMA, Sample, encode_json, sample_key
+from sarhpc.shards.sample import SAMPLE_SCHEMA, SPLITS, Sample, encode_json, sample_key
 from sarhpc.shards.schema import GEOLOCATION, UNKNOWN
 from sarhpc.tiling.config import ImportConfig
 from sarhpc.tiling.likeness import content_digest, ground_hash
 from sarhpc.tiling.radiometry import Normalisation, encode_master
 from sarhpc.tiling.tile import TiledShard
 
-SPLITS = ("train", "val", "test")
 _FOLDERS = {**{name: name for name in SPLITS}, "validation": "val", "valid": "val"}
 _FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP")
 _GRAY_SPREAD = 16

@@ -15,6 +15,7 @@ import numpy as np
 from hpc.errors import ConfigError
 from sarhpc.archive.readers import open_sar
 from sarhpc.archive.scene import Archive, SarHeader, SarReader, Scene
+from sarhpc.shards.sample import SPLITS
 from sarhpc.tiling.conditions import CONDITIONS
 from sarhpc.tiling.config import TileConfig
 from sarhpc.tiling.damage import DamagedError, reading
@@ -31,7 +32,6 @@ from sarhpc.tiling.lines import line_groups, line_of, reflown
 from sarhpc.tiling.proof import split_proof
 from sarhpc.tiling.radiometry import MASTERS, MODES
 from sarhpc.tiling.split import (
-    SPLITS,
     cells_near,
     check_split,
     footprint_split,

@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpc.errors import ConfigError
+from sarhpc.shards.sample import SPLITS
 from sarhpc.tiling.config import SplitConfig, TileConfig
 
-SPLITS = ("train", "val", "test")
 SPLIT_BY = ("cell", "line", "cell+line")
 
 _METRES_PER_DEGREE = 111_320.0

@@ -23,6 +23,21 @@ FRAGMENTATION = 0.08
 """Estimate: share of what is allocated that the allocator cannot hand out again."""
 
 
+PEAKS = {
+    "A100": 312e12,
+    "A30": 165e12,
+    "A40": 149.7e12,
+    "H100 PCIe": 756e12,
+    "H100 NVL": 835e12,
+    "H100": 989e12,
+    "H200": 989e12,
+    "GH200": 989e12,
+    "L40S": 362e12,
+    "B200": 2250e12,
+}
+"""GPU -> dense bf16 operations per second by its data sheet; the first name that fits counts."""
+
+
 @dataclass(frozen=True)
 class Card:
     """A kind of GPU, by its data sheet; the memory is what torch reports of it."""
@@ -39,11 +54,11 @@ class Card:
     """Whose that share is."""
 
 
-_A100 = (312e12, 19.5e12, 0.28, "SD2 at 512 px with cached latents, MosaicML")
+_A100 = (PEAKS["A100"], 19.5e12, 0.28, "SD2 at 512 px with cached latents, MosaicML")
 CARDS = (
     Card("A100-40", 39.4 * GIB, *_A100),
     Card("A100-80", 79.2 * GIB, *_A100),
-    Card("H100-80", 79.1 * GIB, 989e12, 67e12, 0.33, "SDv2, MLPerf Training v4.1"),
+    Card("H100-80", 79.1 * GIB, PEAKS["H100"], 67e12, 0.33, "SDv2, MLPerf Training v4.1"),
 )
 
 

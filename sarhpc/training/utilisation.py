@@ -14,22 +14,9 @@ from pathlib import Path
 import torch
 
 from sarhpc.training.config import TrainConfig
+from sarhpc.training.footprint import PEAKS
 from sarhpc.training.ranks import Ranks
 from sarhpc.training.rehearsal import rehearse
-
-PEAKS = {
-    "A100": 312e12,
-    "A30": 165e12,
-    "A40": 149.7e12,
-    "H100 PCIe": 756e12,
-    "H100 NVL": 835e12,
-    "H100": 989e12,
-    "H200": 989e12,
-    "GH200": 989e12,
-    "L40S": 362e12,
-    "B200": 2250e12,
-}
-"""Dense bf16 operations per second by the data sheets; the first name that fits counts."""
 
 
 @dataclass(frozen=True)

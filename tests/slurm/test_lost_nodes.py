@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
-from chain_runs import sarhpc, wait_for, write_profile
+from chain_runs import wait_for, write_profile
 from line_runs import seal_export, shard_digests, tiny_run
 from mini_slurm import MiniSlurm
 from training_runs import (
@@ -17,6 +17,7 @@ from training_runs import (
     profile_of,
     resumed_steps,
     submit,
+    submit_to_export,
     wait_for_checkpoint,
     weights,
 )
@@ -24,7 +25,6 @@ from training_runs import (
 from hpc.run.attempts import KILLED, read_attempts
 from hpc.run.pipeline import run_stage
 from hpc.run.rundir import RunDir
-from hpc.run.submissions import read_submissions
 from sarhpc.stages.frozen import load_run_config
 from sarhpc.stages.registry import stage_named
 
@@ -40,11 +40,7 @@ def test_a_training_whose_node_is_killed_ends_with_the_bits_of_an_undisturbed_on
 ) -> None:
     run = copy_of(ready_training, tmp_path / "run")
     profile = profile_of(tmp_path, 1)
-    chain = ("run", run.root, "--from", "train", "--until", "export", "--profile", profile)
-    done = sarhpc(cluster, *chain)
-    assert done.returncode == 0, done.stderr
-    [record] = read_submissions(run)
-    job, export = (record.of(stage)[0].job_id for stage in ("train", "export"))
+    job, export = submit_to_export(cluster, run, profile)
 
     step = wait_for_checkpoint(run)
     cluster.crash_node(batch_node(cluster, job))

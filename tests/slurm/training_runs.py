@@ -85,6 +85,15 @@ def submit(cluster: MiniSlurm, run: RunDir, stage: str, profile: Path) -> Submit
     return read_submissions(run)[-1].of(stage)[0]
 
 
+def submit_to_export(cluster: MiniSlurm, run: RunDir, profile: Path) -> tuple[str, str]:
+    """Job ids of the training and of the export that waits for it."""
+    chain = ("run", run.root, "--from", "train", "--until", "export", "--profile", profile)
+    done = sarhpc(cluster, *chain)
+    assert done.returncode == 0, done.stderr
+    [record] = read_submissions(run)
+    return record.of("train")[0].job_id, record.of("export")[0].job_id
+
+
 def newest_step(run: RunDir) -> int:
     """Step of the newest checkpoint, 0 without any."""
     steps = (run.stage("train") / "checkpoints").glob("step_*[0-9]")

@@ -85,7 +85,7 @@ def test_watching_into_a_file_ends_with_the_run(
     assert "tile=COMPLETE:2" in line
 
 
-def screen_of(words: list[str], until: bytes, seconds: float = 90.0) -> str:
+def screen_of(words: list[str], until: bytes, seconds: float = 30.0) -> str:
     """What a command shows on a terminal of 80 columns, ended by Ctrl-C once `until` is there."""
     master, slave = pty.openpty()
     command = f"stty cols 80 rows 40; exec {' '.join(words)}"
@@ -99,7 +99,7 @@ def screen_of(words: list[str], until: bytes, seconds: float = 90.0) -> str:
         if select.select([master], [], [], 0.2)[0]:
             shown += os.read(master, 65536)
     os.killpg(process.pid, signal.SIGINT)
-    limit = time.monotonic() + 2 * seconds
+    limit = time.monotonic() + 10
     # A terminal that nobody reads fills up, and the command would wait for it for ever.
     while process.poll() is None and time.monotonic() < limit:
         if select.select([master], [], [], 0.2)[0]:
