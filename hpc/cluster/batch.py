@@ -211,9 +211,10 @@ def _setup(job: BatchJob) -> list[str]:
 
 def _command(job: BatchJob) -> str:
     container = job.profile.container
-    # srun does not inherit the cores per task, and waits for ever for the ranks of a dead one.
+    # srun does not inherit the cores per task, and lets the others live when one has failed.
     srun = [f"--cpus-per-task={job.resources.cpus_per_task}", "--kill-on-bad-exit=1"]
-    srun += [f"--wait={PATIENCE_S}", *(container.srun_words() if container else [])]
+    # Rank 0 seals long after the others have left; a site's WaitTime would end it meanwhile.
+    srun += ["--wait=0", *(container.srun_words() if container else [])]
     program = job.profile.program_words(job.resources, sys.executable)
     return " ".join(
         [

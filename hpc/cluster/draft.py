@@ -102,6 +102,7 @@ def _stage_lines(cpu: Partition, gpu: Partition | None) -> list[str]:
     return [
         *lines,
         f"  caption: {{cpus_per_task: {node.cpus}, {all_gpus}, {time}}}",
+        f"  encode: {{cpus_per_task: {node.cpus}, {all_gpus}, {time}}}",
         f"  caption-train: {{cpus_per_task: {cores}, {one_gpu}, {time}}}",
         f"  train: {{{ranks}, {all_gpus}, {time}}}",
         f"  generate: {{cpus_per_task: {cores}, {one_gpu}, {time}, elements: {elements}}}",

@@ -40,7 +40,7 @@ HERE = ("local", "debug")
 """Executors of this machine."""
 
 PATIENCE_S = 60
-"""Seconds that tasks go on after another one has failed, under srun and here alike."""
+"""Seconds that tasks of this machine go on after another one has failed; srun ends them at once."""
 
 _log = logging.getLogger(__name__)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import time
 from collections.abc import Callable, Iterator
 
@@ -12,6 +13,8 @@ from hpc.resilience.watchdog import Watchdog
 from hpc.run.ledger import Record
 from hpc.run.pipeline import Work
 from hpc.run.plan import ShardTask
+
+log = logging.getLogger(__name__)
 
 Outcomes = Iterator[tuple[ShardTask, Record | BaseException]]
 Call = Callable[[ShardTask], Record]
@@ -90,14 +93,20 @@ def on_dask(
 
 
 def lend_to_rank_0(work: Work, workers: int) -> None:
-    """Be workers of rank 0's cluster until it ends."""
+    """Be workers of rank 0's cluster until it ends; one that cannot leaves the work to the others.
+
+    An error is logged and no more: with a failed task srun would end rank 0 too.
+    """
     from hpc.cluster.dask import lend_workers
 
-    lend_workers(
-        work.run.root / "dask",
-        workers_here(current_allocation(), workers),
-        is_over=lambda: work.ledger.sealed or work.run.stop_file.exists() or stop_signalled(),
-    )
+    try:
+        lend_workers(
+            work.run.root / "dask",
+            workers_here(current_allocation(), workers),
+            is_over=lambda: work.ledger.sealed or work.run.stop_file.exists() or stop_signalled(),
+        )
+    except Exception as error:
+        log.error("rank %d lends no workers, the job goes on without: %r", work.rank, error)
 
 
 def workers_here(here: Allocation, configured: int) -> int:

@@ -219,6 +219,19 @@ def test_a_draft_is_a_profile_that_uses_what_the_cluster_has(tmp_path: Path) -> 
     assert (train.cpus_per_task, train.mem_gb, train.time_min) == (16, 450, 1200)
     assert profile.resources_of("tile").gpus_per_node == 0
     assert profile.resources_of("generate").elements == 24
+    assert {
+        stage: profile.resources_of(stage).gpus_per_node
+        for stage in profile.stages
+        if stage != "tile"
+    } == {
+        "caption": 4,
+        "encode": 4,
+        "caption-train": 1,
+        "train": 4,
+        "generate": 1,
+        "compare": 1,
+        "evaluate": 1,
+    }
     assert profile.resources_of("export").cpus_per_task == 8
     assert "# spare: 6 nodes of 64 cores" in text
     assert "preempted (REQUEUE, 30 s grace)" in text

@@ -8,12 +8,15 @@ from pathlib import Path
 import pytest
 import shard_makers
 
+from hpc.cluster.allocation import current_allocation
 from hpc.errors import DataError, IncompleteError, StopRequestedError, TransientError
+from hpc.publish import publish_json
 from hpc.run.attempts import read_attempts
-from hpc.run.pipeline import Stage, run_stage
+from hpc.run.pipeline import Stage, Work, run_stage
 from hpc.run.plan import make_plan
 from hpc.run.rundir import RunDir, create_run
 from hpc.run.state import stage_state
+from sarhpc.stages.handout import lend_to_rank_0
 from sarhpc.stages.sharded import MakeShard, sweep, work_through
 
 pytestmark = pytest.mark.slow
@@ -55,6 +58,18 @@ def test_stop_is_heard_between_shards_and_keeps_what_is_finished(run: RunDir) ->
     assert run.ledger("tile").recorded_ids() == {"000000"}
     assert read_attempts(run.stage("tile"))[-1]["exit"] == 0
     assert stage_state(run, stage(shard_makers.make)).state == "PARTIAL"
+
+
+def test_a_task_that_cannot_lend_its_workers_says_so_and_does_not_fail(
+    run: RunDir, caplog: pytest.LogCaptureFixture
+) -> None:
+    name = f"scheduler-{current_allocation().name}.json"
+    absent = {part: str(run.root / "gone.pem") for part in ("ca", "cert", "key")}
+    told = {"address": "tls://127.0.0.1:9", "ends": None, "tls": absent}
+    publish_json(run.root / "dask" / name, told)
+    follower = Work(run, make_plan("tile", []), run.ledger("tile"), attempt=-1, rank=1)
+    lend_to_rank_0(follower, workers=1)
+    assert "rank 1 lends no workers, the job goes on without: FileNotFoundError" in caplog.text
 
 
 def test_a_shard_given_up_for_a_stop_is_no_failure(run: RunDir) -> None:
