@@ -71,7 +71,8 @@ def _with_caption(
 ) -> Sample:
     meta = sample.meta
     captions = compose(draft, meta, cfg.template)
-    meta.pop("caption_fallback", None)
+    for name in ("caption_fallback", "caption_scores"):
+        meta.pop(name, None)
     meta |= {
         "caption": captions.variants,
         "caption_raw": draft.text if said is None else said,
@@ -81,4 +82,6 @@ def _with_caption(
     }
     if draft.reason is not None:
         meta["caption_fallback"] = draft.reason
+    if draft.scores:
+        meta["caption_scores"] = [{"text": text, "score": score} for text, score in draft.scores]
     return sample.with_members(txt=captions.text.encode(), meta__json=encode_json(meta))

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any, Optional
 
 TRANSIENT: dict[str, Any] = {"transient": True}
+ADDED: dict[str, Any] = {"added": True}
+BLIP_MODEL = "Salesforce/blip-image-captioning-base"
 
 
 @dataclass
@@ -43,22 +45,47 @@ class TemplateConfig:
 
 
 @dataclass
+class ClipConfig:
+    """CLIP, which scores how well a text fits an image: it picks phrases, or among captions."""
+
+    model: str = "openai/clip-vit-base-patch32"
+    """CLIP folder (config, safetensors, processor, tokenizer), or a model name in `HF_HOME`."""
+    phrases: list[str] = field(default_factory=list)
+    """What `captioner=clip` can say of a tile: "dense forest", "a river"."""
+    prompts: list[str] = field(default_factory=lambda: ["a satellite photo of {phrase}."])
+    """Sentences with {phrase} CLIP compares with the image; their directions are averaged."""
+    keep: int = 2
+    """Most phrases in a caption."""
+    min_share: float = 0.1
+    """Share of the softmax over all phrases below which a phrase is not said (0..1)."""
+    pattern: str = "{phrases}"
+    """Caption around the {phrases} kept, which are joined as in "a, b and c"."""
+    candidates: int = 3
+    """Captions of `captioner=blip` and `git` that CLIP picks from, for each tile; with beams no
+    more than there are beams."""
+
+
+@dataclass
 class CaptionConfig:
     """Who captions, how captions are judged, and what becomes of tiles without one."""
 
     captioner: str = "blip"
-    """`blip` looks at the optical tile; `truth` repeats what the procedural archive knows; `given`
-    takes the text that imported images came with."""
-    model: str = "Salesforce/blip-image-captioning-base"
-    """BLIP folder (config, safetensors, processor, tokenizer), or a model name in `HF_HOME`."""
+    """`blip` and `git` look at the optical tile and write, `clip` looks at it and picks among given
+    phrases; `truth` repeats what the procedural archive knows; `given` takes the text that imported
+    images came with."""
+    model: str = BLIP_MODEL
+    """BLIP or GIT folder (config, safetensors, processor, tokenizer), or a model name in
+    `HF_HOME`."""
+    clip: Optional[ClipConfig] = field(default=None, metadata=ADDED)  # noqa: UP045 - OmegaConf
+    """CLIP: what `captioner=clip` says; beside `blip` and `git` it picks among their captions."""
     prompt: str = ""
-    """Opening words BLIP continues; they are not part of the caption."""
+    """Opening words BLIP or GIT continues; they are not part of the caption."""
     batch: int = 16
     """Images per forward pass. A short batch is filled up: the shape never depends on the data."""
     max_tokens: int = 40
     """Most word pieces of a caption."""
     decoding: str = "beam"
-    """`beam` (most likely caption) or `nucleus` (drawn, seeded by the image itself)."""
+    """`beam` (most likely caption) or `nucleus` (drawn, seeded by the tile's key)."""
     beams: int = 3
     """Beams of `beam`; 1 is greedy."""
     top_p: float = 0.9
@@ -71,6 +98,9 @@ class CaptionConfig:
     """CPU threads of the captioner; part of what fixes its floating-point results."""
     device: str = "auto"
     """`cpu`, `cuda`, or `auto` for CUDA where there is one."""
+    dtype: Optional[str] = field(default=None, metadata=ADDED)  # noqa: UP045
+    """Numbers of the weights: float32, float16 or bfloat16. Null takes float32 on a CPU and, on
+    CUDA, float16 for BLIP and bfloat16 for the others."""
 
     min_words: int = 2
     """A caption of fewer words is degenerate."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -23,6 +23,8 @@ class Draft:
     text: str = ""
     details: tuple[str, ...] = ()
     reason: str | None = None
+    scores: tuple[tuple[str, float], ...] = ()
+    """What the text was picked from with its score, the best first."""
 
 
 class Captioner(Protocol):
@@ -40,6 +42,17 @@ class Captioner(Protocol):
 
     def caption(self, images: list[NDArray[np.uint8]]) -> list[str]:
         """One caption per image (H, W, 3)."""
+        ...
+
+
+@runtime_checkable
+class Proposer(Captioner, Protocol):
+    """A captioner that can say several things of an image, and draws them for its tile's key."""
+
+    def propose(
+        self, images: list[NDArray[np.uint8]], keys: Sequence[str], count: int
+    ) -> list[list[str]]:
+        """Up to `count` different captions per image (H, W, 3), one at least."""
         ...
 
 
@@ -84,11 +97,26 @@ class OpticalDrafter:
         Raises:
             DataError: an optical image cannot be decoded.
         """
-        seen = [sample for sample in samples if "optic.png" in sample.members]
-        images = [decode_rgb8(sample.members["optic.png"]) for sample in seen]
-        texts = self.captioner.caption(images) if images else []
-        by_key = dict(zip((sample.key for sample in seen), texts, strict=True))
-        return [
-            Draft(by_key[sample.key]) if sample.key in by_key else Draft(reason=NO_OPTICAL)
-            for sample in samples
-        ]
+        return draft_seen(samples, self._drafts)
+
+    def _drafts(self, images: list[NDArray[np.uint8]], keys: list[str]) -> list[Draft]:
+        if isinstance(self.captioner, Proposer):
+            proposed = self.captioner.propose(images, keys, 1)
+            return [Draft(first) for (first, *_) in proposed]
+        return [Draft(text) for text in self.captioner.caption(images)]
+
+
+def draft_seen(
+    samples: Sequence[Sample],
+    draft: Callable[[list[NDArray[np.uint8]], list[str]], list[Draft]],
+) -> list[Draft]:
+    """What `draft` says of the optical images (with their keys), `no_optical` without one.
+
+    Raises:
+        DataError: an optical image cannot be decoded.
+    """
+    seen = [sample for sample in samples if "optic.png" in sample.members]
+    images = [decode_rgb8(sample.members["optic.png"]) for sample in seen]
+    drafts = draft(images, [sample.key for sample in seen]) if images else []
+    by_key = dict(zip((sample.key for sample in seen), drafts, strict=True))
+    return [by_key.get(sample.key, Draft(reason=NO_OPTICAL)) for sample in samples]

@@ -14,13 +14,15 @@ import torch
 from hpc.errors import ConfigError, NumericalError
 from hpc.publish import publish_json, publishing_directory
 from sarhpc.captioning.batches import Batch, collate, training_batches
-from sarhpc.captioning.blip import Blip, BlipCaptioner, cpu_threads, load_blip, pick_device
+from sarhpc.captioning.blip import Blip, load_blip
 from sarhpc.captioning.build import new_blip
 from sarhpc.captioning.config import CaptionTrainConfig
 from sarhpc.captioning.datasets import CaptionedImage, open_sets
 from sarhpc.captioning.metrics import caption_metrics
+from sarhpc.captioning.pretrained import cpu_threads, pick_device
 from sarhpc.captioning.schedule import adamw, warmup_cosine
 from sarhpc.captioning.tokenizer import train_bert_tokenizer
+from sarhpc.captioning.writer import WritingCaptioner
 
 REPORT = "caption_train.json"
 """File beside the weights: configuration, metrics before and after, example captions."""
@@ -167,8 +169,8 @@ def evaluate_captions(
     return caption_metrics(said, [image.captions for image in images]), said
 
 
-def _captioner(blip: Blip, cfg: CaptionTrainConfig) -> BlipCaptioner:
-    return BlipCaptioner(
+def _captioner(blip: Blip, cfg: CaptionTrainConfig) -> WritingCaptioner:
+    return WritingCaptioner(
         blip,
         batch=cfg.batch,
         max_tokens=cfg.max_tokens,

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hpc.errors import ConfigError
 from hpc.run.pipeline import Stage, Work
 from hpc.run.plan import Plan, ShardTask, make_plan
 from hpc.run.rundir import RunDir
@@ -32,9 +32,12 @@ TRAINED = "run:caption-train"
 
 def caption_stage(config: RunConfig) -> Stage:
     """The stage that captions tiles: same shard numbers, same keys, so it can be redone alone."""
+    needs = ["tile"]
+    needs += ["optical"] if config.optical is not None else []
+    needs += ["caption-train"] if config.caption_train is not None else []
     return Stage(
         name="caption",
-        needs=("tile", "caption-train") if config.caption_train is not None else ("tile",),
+        needs=tuple(needs),
         plan=plan_caption_shards,
         work=lambda work: work_through(make_caption_shard, work, workers=config.cluster.workers),
         finish=lambda work: sweep(data_root(work.run, config) / "samples"),
@@ -52,32 +55,34 @@ def caption_train_stage(config: RunConfig) -> Stage:
 
 
 def plan_caption_shards(run: RunDir) -> Plan:
-    """One shard per tile shard, with the digest of its source and the tiles that repeat others."""
+    """One shard per tile shard: its digest, tiles that repeat others, where optical images are."""
+    from sarhpc.stages.optical import optical_by_shard
     from sarhpc.stages.tile import duplicates_by_shard
 
     config = load_run_config(run)
     records = sealed_records(run, "tile")
     duplicates = duplicates_by_shard(run, config)
+    paired = optical_by_shard(run, config)
     shards = []
     for r in records:
         inputs = {"source": r.path, "sha256": r.sha256, "split": r.detail["split"]}
         left_out = {"duplicate_of": duplicates[r.shard]} if r.shard in duplicates else {}
-        shards.append(ShardTask(r.shard, inputs | left_out))
+        shards.append(ShardTask(r.shard, inputs | left_out | paired.get(r.shard, {})))
     return Plan("caption", tuple(shards), stage_fingerprint(config, "caption"))
 
 
 def make_caption_shard(run: RunDir, task: ShardTask) -> Made:
     """Caption and publish the samples of one shard."""
     from sarhpc.captioning.caption import caption_samples
-    from sarhpc.shards.reader import read_shard
     from sarhpc.shards.writer import write_shard
+    from sarhpc.stages.optical import read_tiles
 
     config = load_run_config(run)
     captioner_config = resolved_captioner(run, config)
     split = task.inputs["split"]
     path = data_root(run, config) / "samples" / split / f"{task.id}.tar"
     duplicates = task.inputs.get("duplicate_of", {})
-    tiles = (s for s in read_shard(Path(task.inputs["source"])) if s.key not in duplicates)
+    tiles = (s for s in read_tiles(task.inputs) if s.key not in duplicates)
     captioned = caption_samples(tiles, _captioner(captioner_config), captioner_config)
     summary = write_shard(path, captioned.samples)
     rejected = captioned.rejected | ({"duplicate_of": len(duplicates)} if duplicates else {})
@@ -85,10 +90,12 @@ def make_caption_shard(run: RunDir, task: ShardTask) -> Made:
 
 
 def resolved_captioner(run: RunDir, config: RunConfig) -> CaptionConfig:
-    """The caption configuration with its model as a folder."""
-    name = config.caption.model
+    """The caption configuration with its models as folders."""
+    name, clip = config.caption.model, config.caption.clip
     folder = str(run.stage("caption-train") / "model") if name == TRAINED else model_folder(name)
-    return dataclasses.replace(config.caption, model=folder)
+    if clip is not None:
+        clip = dataclasses.replace(clip, model=model_folder(clip.model))
+    return dataclasses.replace(config.caption, model=folder, clip=clip)
 
 
 # A worker process keeps the captioner it loaded: one load per worker, not per shard.
@@ -124,6 +131,11 @@ def train_captioner(work: Work) -> Made:
     target = run.stage("caption-train") / "model"
     settings = config.caption_train
     if not settings.train:
+        if config.optical is not None:
+            raise ConfigError(
+                "caption-train on the run's own tiles looks at the images cut with them, not at "
+                "those of the stage `optical`: set caption_train.train, or leave one of them out"
+            )
         from sarhpc.stages.tile import DUPLICATES_FILE
 
         own = CaptionSetConfig(path=str(data_root(run, config) / "tiles"))

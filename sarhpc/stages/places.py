@@ -8,8 +8,9 @@ from pathlib import Path
 
 from hpc.errors import ConfigError
 from hpc.run.rundir import RunDir
+from sarhpc.captioning.choice import WRITING, require_consistent
 from sarhpc.stages.config import RunConfig
-from sarhpc.tiling.config import ImportConfig
+from sarhpc.tiling.config import ImportConfig, OpticalConfig
 
 EMBEDDED = "embedded:"
 FETCHED = "fetched:"
@@ -38,18 +39,27 @@ def import_config(config: ImportConfig) -> ImportConfig:
     return dataclasses.replace(config, path=_expanded(config.path))
 
 
+def optical_config(config: OpticalConfig) -> OpticalConfig:
+    """The configuration of optical images with `~` and `$VAR` filled in."""
+    uri = None if config.uri is None else _expanded(config.uri)
+    return dataclasses.replace(
+        config, uri=uri, dem=None if config.dem is None else _expanded(config.dem)
+    )
+
+
 def _expanded(name: str) -> str:
     return os.path.expandvars(os.path.expanduser(name))
 
 
 def require_places(run: RunDir, config: RunConfig) -> None:
-    """Return if an archive is named and every embedded model that the run uses is there.
+    """Return if an archive is named and the captioner and every embedded model used are there.
 
     Asked before anything is submitted: else a job would tell it hours later.
 
     Raises:
-        ConfigError: one is not, or there are two archives.
+        ConfigError: one is not, or there are two archives, or the captioner's settings do not fit.
     """
+    require_consistent(config.caption)
     if config.imported is None:
         archive_uri(run, config)
     elif config.simulate is not None or config.archive.uri:
@@ -64,8 +74,10 @@ def require_places(run: RunDir, config: RunConfig) -> None:
 def used_models(config: RunConfig) -> list[str]:
     """Names of the models a run starts from: `embedded:NAME` or folders."""
     used: list[str | None] = [config.train.base_model, *config.compare.models.values()]
-    if config.caption.captioner == "blip":
+    if config.caption.captioner in WRITING:
         used.append(config.caption.model)
+    if config.caption.clip is not None:
+        used.append(config.caption.clip.model)
     if config.caption_train is not None:
         used.append(config.caption_train.base_model)
     return [name for name in used if name is not None]

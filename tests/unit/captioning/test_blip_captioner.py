@@ -11,12 +11,13 @@ from safetensors.torch import load_file, save_file
 from transformers import BertTokenizerFast, BlipImageProcessorPil
 
 from hpc.errors import ConfigError, DataError
-from sarhpc.captioning.blip import BlipCaptioner, load_blip, open_blip_captioner
+from sarhpc.captioning.blip import load_blip
 from sarhpc.captioning.build import new_blip
 from sarhpc.captioning.caption import caption_samples
-from sarhpc.captioning.captioner import open_captioner
+from sarhpc.captioning.captioner import open_captioner, open_writer
 from sarhpc.captioning.config import BlipModelConfig, CaptionConfig
 from sarhpc.captioning.tokenizer import train_bert_tokenizer
+from sarhpc.captioning.writer import WritingCaptioner
 from sarhpc.shards.reader import read_shard
 
 pytestmark = pytest.mark.slow
@@ -41,13 +42,13 @@ def blurred(ground_blip: Path) -> list[Rgb]:
     return [draw_ground(tuple(color), number) for number, color in enumerate(mixed)]
 
 
-def captioner(folder: Path, **options: object) -> BlipCaptioner:
-    return BlipCaptioner(load_blip(folder), **{"batch": 4, "max_tokens": 16, **options})
+def captioner(folder: Path, **options: object) -> WritingCaptioner:
+    return WritingCaptioner(load_blip(folder), **{"batch": 4, "max_tokens": 16, **options})
 
 
 def test_a_trained_blip_names_what_it_sees(ground_blip: Path, grounds: list[Rgb]) -> None:
     cfg = CaptionConfig(model=str(ground_blip), batch=3, max_tokens=16, device="cpu")
-    said = open_blip_captioner(cfg).caption(grounds)
+    said = open_writer(cfg).caption(grounds)
     assert said == [caption for caption in GROUNDS for _ in range(2)]
 
 
@@ -122,7 +123,7 @@ def test_the_revision_names_the_weights(ground_blip: Path, tmp_path: Path) -> No
     blip.save(tmp_path / "two")
     shutil.copytree(tmp_path / "one", tmp_path / "copy")
     one, two, copy = (
-        open_blip_captioner(CaptionConfig(model=str(tmp_path / name))).revision
+        open_writer(CaptionConfig(model=str(tmp_path / name))).revision
         for name in ("one", "two", "copy")
     )
     assert one == copy != two
@@ -157,7 +158,7 @@ def test_the_real_bert_vocabulary_makes_room_for_blips_tokens(test_data: Path) -
     assert (text.vocab_size, text.bos_token_id, text.sep_token_id) == (30524, 30522, 102)
     assert blip.opening("a river").tolist() == [[30522, 1037, 2314, 102]]
     images = [draw_ground((10, 20, 30), 0)]
-    assert isinstance(BlipCaptioner(blip, batch=1, max_tokens=4).caption(images)[0], str)
+    assert isinstance(WritingCaptioner(blip, batch=1, max_tokens=4).caption(images)[0], str)
 
 
 def test_equal_seeds_build_equal_models() -> None:

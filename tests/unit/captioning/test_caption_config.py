@@ -3,8 +3,12 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
 from omegaconf import OmegaConf
 
+from hpc.config import load
+from hpc.errors import ConfigError
+from sarhpc.captioning.choice import require_consistent
 from sarhpc.captioning.config import CaptionConfig, CaptionTrainConfig
 
 
@@ -27,3 +31,46 @@ def test_configurations_can_be_overridden_by_dotlist() -> None:
     assert (built.train[0].kind, built.base_model, built.new.patch_px) == ("jsonl", None, 8)
     caption = OmegaConf.merge(CaptionConfig, OmegaConf.from_dotlist(["template.variant=LONG"]))
     assert caption.template.variant == "LONG"
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["captioner=cogvlm"], "unknown: take one of blip, git, clip"),
+        (["dtype=half"], "caption.dtype='half'"),
+        (["decoding=greedy"], "caption.decoding='greedy'"),
+        (["captioner=git"], "name the folder of a GIT"),
+        (["captioner=git", "model=run:caption-train"], "name the folder of a GIT"),
+        (["captioner=truth", "clip={}"], "captioner=truth looks at none"),
+        (["captioner=given", "clip={}"], "captioner=given looks at none"),
+        (["captioner=clip"], "list them"),
+        (["captioner=clip", "clip={}"], "list them"),
+        (["captioner=clip", "clip.phrases=[a,a]"], "twice"),
+        (["captioner=clip", "clip.phrases=[a]", "clip.prompts=[photo]"], "each with {phrase}"),
+        (["captioner=clip", "clip.phrases=[a]", "clip.pattern=x"], "no place for {phrases}"),
+        (["captioner=clip", "clip.phrases=[a]", "clip.min_share=2"], "between 0 and 1"),
+        (["captioner=clip", "clip.phrases=[a]", "prompt=a photo of"], "clip.prompts"),
+        (["clip.phrases=[a]"], "leave out the phrases"),
+        (["clip.candidates=1"], "take 2 at least"),
+        (["clip.candidates=4"], "raise the beams"),
+    ],
+)
+def test_settings_that_do_not_fit_each_other_are_told(words: list[str], told: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        require_consistent(load(CaptionConfig, None, words))
+    assert told in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [],
+        ["captioner=truth"],
+        ["captioner=git", "model=/models/git", "dtype=bfloat16"],
+        ["captioner=clip", "clip.phrases=[a river,a town]"],
+        ["clip.candidates=3"],
+        ["clip.candidates=8", "decoding=nucleus"],
+    ],
+)
+def test_settings_that_fit_are_let_through(words: list[str]) -> None:
+    require_consistent(load(CaptionConfig, None, words))
