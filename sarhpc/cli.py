@@ -11,6 +11,7 @@ from collections.abc import Sequence
 STAGE_VERBS = {
     "simulate": "write the procedural archive, scene by scene",
     "tile": "cut the scenes of the archive into tile shards",
+    "optical": "give the tiles optical images from elsewhere",
     "caption": "caption the tiles into training shards",
     "caption-train": "fine-tune the captioner on optical tiles with reference captions",
     "encode": "encode the tiles to train on as latents, once",

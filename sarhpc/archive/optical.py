@@ -6,6 +6,7 @@ coarser, bilinear between pixels else. SAR never passes through here.
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,7 @@ def read_optical(
     shape: tuple[int, int],
     *,
     same_frame: bool = False,
+    shift: NDArray[np.float64] | None = None,
 ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
     """The optical image resampled to a tile: RGB (H, W, 3) and its coverage (H, W).
 
@@ -58,6 +60,8 @@ def read_optical(
             declares the same frame by tag `SARHPC_FRAME=scene`, or `same_frame` says so.
         shape: rows and columns of the tile.
         same_frame: the catalogue declares the image to lie in the scene's local frame.
+        shift: (H, W) columns by which the ground that a tile pixel shows lies farther in range
+            than the pixel (`sarhpc.archive.terrain`); null for none.
 
     Raises:
         DataError: the file is missing, corrupt, or has GCPs in place of an affine.
@@ -65,7 +69,10 @@ def read_optical(
     with readable(path), rasterio.open(path) as dataset:
         if not _is_placed(dataset, path, crs, same_frame):
             return np.zeros((*shape, 3), np.uint8), np.zeros(shape, bool)
-        rows, cols = _source_coordinates(dataset, affine, crs, shape)
+        if shift is None:
+            rows, cols = _source_coordinates(dataset, affine, crs, shape)
+        else:
+            rows, cols = _shifted_coordinates(dataset, affine, crs, shift)
         return _sample(dataset, path, shape, rows, cols)
 
 
@@ -103,6 +110,23 @@ def _source_coordinates(
     transformer = Transformer.from_crs(crs, dataset.crs.to_wkt(), always_xy=True)
     rows, cols = _to_pixels(dataset, *transformer.transform(x, y))
     return to_rows @ rows @ to_cols.T, to_rows @ cols @ to_cols.T
+
+
+def _shifted_coordinates(
+    dataset: Any, affine: Affine6, crs: str | None, shift: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """As `_source_coordinates`, of points `shift` (H, W) columns beside the pixels' centres."""
+    height, width = shift.shape
+    beyond = math.ceil(float(np.abs(shift).max())) + 1
+    wider = tuple(Affine(*affine) @ Affine.translation(-beyond, 0))[:6]
+    grids = _source_coordinates(dataset, wider, crs, (height, width + 2 * beyond))
+    at = np.arange(width) + beyond + shift
+    first = at.astype(np.int64)
+    share = at - first
+    row = np.arange(height)[:, None]
+    whole = (np.broadcast_to(grid, (height, width + 2 * beyond)) for grid in grids)
+    rows, cols = (g[row, first] * (1 - share) + g[row, first + 1] * share for g in whole)
+    return rows, cols
 
 
 def _affine_coordinates(

@@ -113,8 +113,18 @@ def _captioner(settings: CaptionConfig) -> Captioner | Drafter:
 
 
 def plan_caption_training(run: RunDir) -> Plan:
-    """A single shard that names the tiles it learns from."""
+    """A single shard that names the tiles it learns from.
+
+    Raises:
+        ConfigError: it would learn from the run's own tiles, which get their images later.
+    """
     config = load_run_config(run)
+    assert config.caption_train is not None
+    if config.optical is not None and not config.caption_train.train:
+        raise ConfigError(
+            "caption-train on the run's own tiles looks at the images cut with them, not at those "
+            "of the stage `optical`: set caption_train.train, or leave one of them out"
+        )
     return make_plan(
         "caption-train",
         [{"tiles": manifest_sha(run, "tile")}],
@@ -131,11 +141,6 @@ def train_captioner(work: Work) -> Made:
     target = run.stage("caption-train") / "model"
     settings = config.caption_train
     if not settings.train:
-        if config.optical is not None:
-            raise ConfigError(
-                "caption-train on the run's own tiles looks at the images cut with them, not at "
-                "those of the stage `optical`: set caption_train.train, or leave one of them out"
-            )
         from sarhpc.stages.tile import DUPLICATES_FILE
 
         own = CaptionSetConfig(path=str(data_root(run, config) / "tiles"))

@@ -9,7 +9,7 @@ from sarhpc.archive.procedural.config import ProceduralConfig
 from sarhpc.captioning.config import CaptionConfig, CaptionTrainConfig
 from sarhpc.evaluation.config import EvaluateConfig
 from sarhpc.generation.config import GenerateConfig
-from sarhpc.tiling.config import ImportConfig, TileConfig
+from sarhpc.tiling.config import ImportConfig, OpticalConfig, TileConfig
 from sarhpc.training.config import EncodeConfig, ExportConfig, TrainConfig
 
 
@@ -57,6 +57,8 @@ class RunConfig:
     """Scenes to tiles."""
     imported: ImportConfig | None = None
     """Images others cut: they stand in the place of tiles, and no archive is read."""
+    optical: OpticalConfig | None = None
+    """Give the tiles optical images from elsewhere, as a stage; null leaves those cut with them."""
     caption_train: CaptionTrainConfig | None = None
     """Fine-tuning of the captioner before captioning; null captions with the model as it is."""
     caption: CaptionConfig = field(default_factory=CaptionConfig)

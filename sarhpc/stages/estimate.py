@@ -30,6 +30,7 @@ SCENE_BYTES_PER_PX = 13.4
 SCENE_FILES = 9
 TILE_BYTES_PER_PX = 7.1
 CAPTIONED_BYTES_PER_PX = 7.2
+OPTICAL_BYTES_PER_PX = 1.8
 LATENT_BYTES_PER_PX = 0.5
 """Eight float32 numbers for each 8 x 8 px."""
 IMAGE_BYTES_PER_PX = 1.15
@@ -153,6 +154,8 @@ def _bytes_per_shard(config: RunConfig, stage: str) -> float | None:
         return SCENE_BYTES_PER_PX * config.simulate.size_px**2
     if stage == "tile":
         return TILE_BYTES_PER_PX * tile_px * config.tile.shard_samples
+    if stage == "optical":
+        return OPTICAL_BYTES_PER_PX * tile_px * config.tile.shard_samples
     if stage == "caption":
         return CAPTIONED_BYTES_PER_PX * tile_px * config.tile.shard_samples
     if stage == "encode":

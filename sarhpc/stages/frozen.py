@@ -14,6 +14,7 @@ from sarhpc.stages.config import RunConfig
 BRANCHES = {
     "simulate": ["simulate"],
     "tile": ["archive", "tile", "imported"],
+    "optical": ["optical"],
     "caption-train": ["caption_train"],
     "caption": ["caption"],
     "encode": ["encode"],

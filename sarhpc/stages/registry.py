@@ -9,10 +9,22 @@ from sarhpc.stages.config import RunConfig
 
 def line_of_stages(config: RunConfig) -> list[Stage]:
     """The stages this configuration asks for, in order."""
-    from sarhpc.stages import caption, encode, evaluate, export, generate, simulate, tile, train
+    from sarhpc.stages import (
+        caption,
+        encode,
+        evaluate,
+        export,
+        generate,
+        optical,
+        simulate,
+        tile,
+        train,
+    )
 
     stages = [simulate.simulate_stage(config)] if config.simulate is not None else []
     stages.append(tile.tile_stage(config))
+    if config.optical is not None:
+        stages.append(optical.optical_stage(config))
     if config.caption_train is not None:
         stages.append(caption.caption_train_stage(config))
     stages.append(caption.caption_stage(config))

@@ -147,6 +147,37 @@ class TileConfig:
 
 
 @dataclass
+class OpticalConfig:
+    """Optical images for tiles that stand, found by place and time: the stage `optical`."""
+
+    uri: Optional[str] = None  # noqa: UP045
+    """Catalogue of optical images, or a folder of georeferenced rasters; null takes the optical
+    assets of the run's own archive."""
+
+    min_coverage: float = 0.9
+    """Least share of a tile that optical imagery must cover; images that abut are put together."""
+
+    max_cloud: float = 0.1
+    """Largest share under clouds: of what an image shows of the tile by its mask, or of the whole
+    image by `eo:cloud_cover` where it has no mask. Null `eo:cloud_cover` passes."""
+
+    cloud_codes: list[int] = field(default_factory=list)
+    """Values of the mask that say cloud or its shadow; empty takes every value but 0. For the scene
+    classification of Sentinel-2: [3, 8, 9, 10]."""
+
+    max_delta_days: Optional[float] = None  # noqa: UP045
+    """Largest gap between radar and optical acquisition, days; null accepts any, and unknown ones.
+    Of several images the nearest in time is taken."""
+
+    dem: Optional[str] = None  # noqa: UP045
+    """Height raster, m. The optical image is then laid under the radar image as terrain moves it:
+    by (height - reference) cot(incidence) along range. Null leaves it at its place on the map."""
+
+    reference_height_m: Optional[float] = None  # noqa: UP045
+    """Height to which the radar images were projected, m; null takes the mean under each tile."""
+
+
+@dataclass
 class ImportConfig:
     """Images others cut, taken in the place of tiles (docs/foreign.md)."""
 

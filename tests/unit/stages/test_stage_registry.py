@@ -67,9 +67,9 @@ def test_shipped_configurations_survive_being_frozen(path: Path) -> None:
 
 
 def test_the_line_has_the_stages_asked_for_and_each_needs_earlier_ones() -> None:
-    full = config("compare.models={m: /m}", "caption_train={}", "encode={}")
+    full = config("compare.models={m: /m}", "optical={}", "caption_train={}", "encode={}")
     names = [stage.name for stage in line_of_stages(full)]
-    assert names == [*list(BRANCHES)[:2], "caption-train", *list(BRANCHES)[3:]]
+    assert names == list(BRANCHES)
     for position, stage in enumerate(line_of_stages(full)):
         assert set(stage.needs) <= set(names[:position])
     short = [s.name for s in line_of_stages(config("simulate=null", "generate=null"))]

@@ -1,0 +1,135 @@
+"""Stage `optical`: optical images for tiles that stand, so that they can be redone alone."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hpc.errors import ConfigError, DataError
+from hpc.publish import digest_file, publish_json
+from hpc.run.pipeline import Stage
+from hpc.run.plan import Plan, ShardTask
+from hpc.run.rundir import RunDir
+from sarhpc.stages.config import RunConfig
+from sarhpc.stages.frozen import load_run_config, stage_fingerprint
+from sarhpc.stages.places import archive_uri, data_root, optical_config
+from sarhpc.stages.sharded import Made, sealed_records, sweep, work_through
+
+if TYPE_CHECKING:
+    from sarhpc.archive.optical_images import OpticalIndex
+    from sarhpc.shards.sample import Sample
+
+IMAGES_FILE = "images.json"
+"""Beside the plan: the images to choose from, as they were when it was made."""
+
+
+def optical_stage(config: RunConfig) -> Stage:
+    """The stage that gives tiles their optical images."""
+    return Stage(
+        name="optical",
+        needs=("tile",),
+        plan=plan_optical_shards,
+        work=lambda work: work_through(make_optical_shard, work, workers=config.cluster.workers),
+        finish=lambda work: sweep(data_root(work.run, config) / "optical"),
+    )
+
+
+def plan_optical_shards(run: RunDir) -> Plan:
+    """One shard per tile shard; the images to choose from are listed beside the plan.
+
+    Raises:
+        ConfigError: nothing is at `optical.uri`, or the tiles are asked for the same images.
+        DataError: there are no optical images.
+    """
+    from sarhpc.archive.optical_images import list_optical
+
+    config = load_run_config(run)
+    assert config.optical is not None
+    if "optical" in config.tile.conditions or config.tile.require_optical:
+        raise ConfigError(
+            "tile.conditions=[optical] and tile.require_optical are about images cut with the "
+            "tiles, and the stage `optical` gives them theirs later: leave one of them out"
+        )
+    uri = optical_config(config.optical).uri or archive_uri(run, config)
+    listing = list_optical(uri)
+    if not listing.images:
+        why = "; ".join(f"{name}: {reason}" for name, reason in list(listing.left_out.items())[:5])
+        raise DataError(f"no optical images at {uri}{f' ({why})' if why else ''}; see optical.uri")
+    file = run.stage("optical") / IMAGES_FILE
+    publish_json(file, {"uri": uri, "images": [image.to_json() for image in listing.images]})
+    shared = {"images": digest_file(file).sha256}
+    shards = (
+        ShardTask(
+            r.shard, {"tiles": r.path, "sha256": r.sha256, "split": r.detail["split"], **shared}
+        )
+        for r in sealed_records(run, "tile")
+    )
+    fingerprint = stage_fingerprint(config, "optical")
+    return Plan("optical", tuple(shards), fingerprint, rejected=dict(listing.left_out))
+
+
+def make_optical_shard(run: RunDir, task: ShardTask) -> Made:
+    """Choose, lay and publish the optical images of one tile shard."""
+    from sarhpc.shards.writer import write_shard
+    from sarhpc.tiling.optical_pairs import pair_tiles
+
+    config = load_run_config(run)
+    assert config.optical is not None
+    file = run.stage("optical") / IMAGES_FILE
+    index = _index(str(file), task.inputs["images"])
+    split = task.inputs["split"]
+    path = data_root(run, config) / "optical" / split / f"{task.id}.tar"
+    tiles = _tiles(Path(task.inputs["tiles"]))
+    paired = pair_tiles(tiles, index, optical_config(config.optical))
+    summary = write_shard(path, paired.samples)
+    return Made(
+        path, summary.samples, summary.bytes, summary.sha256, paired.missing, {"split": split}
+    )
+
+
+@functools.lru_cache(maxsize=2)
+def _index(file: str, digest: str) -> OpticalIndex:
+    """The images to choose from, read once by each process."""
+    from sarhpc.archive.optical_images import OpticalImage, OpticalIndex
+
+    if digest_file(Path(file)).sha256 != digest:
+        raise DataError(
+            f"{file} is not the list this stage was planned with; put it back, or start a new run"
+        )
+    rows = json.loads(Path(file).read_text())["images"]
+    return OpticalIndex(tuple(OpticalImage.from_json(row) for row in rows))
+
+
+def _tiles(path: Path) -> Iterator[tuple[str, Mapping[str, Any], tuple[int, int]]]:
+    from sarhpc.shards.images import decode_gray8
+    from sarhpc.shards.reader import read_shard
+
+    for sample in read_shard(path):
+        height, width = decode_gray8(sample.members["sar.png"]).shape
+        yield sample.key, sample.meta, (height, width)
+
+
+def optical_by_shard(run: RunDir, config: RunConfig) -> dict[str, dict[str, str]]:
+    """What captioning of each tile shard is told of its optical images; nothing without them."""
+    if config.optical is None:
+        return {}
+    return {
+        record.shard: {"optical": record.path, "optical_sha256": record.sha256}
+        for record in sealed_records(run, "optical")
+    }
+
+
+def read_tiles(inputs: Mapping[str, Any]) -> Iterator[Sample]:
+    """The tiles of a shard to caption, in order, with the optical images they were given."""
+    from sarhpc.shards.reader import read_shard
+    from sarhpc.tiling.optical_pairs import with_optical
+
+    images = read_shard(Path(inputs["optical"])) if "optical" in inputs else iter(())
+    paired = next(images, None)
+    for tile in read_shard(Path(inputs["source"])):
+        mine = paired if paired is not None and paired.key == tile.key else None
+        yield with_optical(tile, mine)
+        paired = paired if mine is None else next(images, None)
