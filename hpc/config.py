@@ -1,7 +1,9 @@
 """Layered configuration: structured defaults < YAML < dotlist, checked, frozen, fingerprinted.
 
 A schema is a tree of plain dataclasses. A field with `metadata={"transient": True}` (worker counts,
-logging) changes how a run is done and not what it makes, so it does not enter the fingerprint.
+logging) changes how a run is done and not what it makes, so it does not enter the fingerprint. One
+with `metadata={"added": True}` came with a later version and enters it only when it is set, so that
+runs frozen before keep theirs.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ import dataclasses
 import difflib
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, cast, get_type_hints
 
@@ -151,27 +153,40 @@ def to_yaml(config: Any) -> str:
 
 def to_dict(config: Any, *, transient: bool = True) -> dict[str, Any]:
     """The configuration as plain nested dicts; without transient fields when asked so."""
-    plain: dict[str, Any] = {}
-    for field in dataclasses.fields(config):
-        if not transient and field.metadata.get("transient"):
-            continue
-        plain[field.name] = _plain(getattr(config, field.name), transient)
-    return plain
+    return _chosen(config, lambda field, _: transient or not field.metadata.get("transient"))
 
 
-def _plain(value: Any, transient: bool) -> Any:
+def decisive(config: Any) -> dict[str, Any]:
+    """What the fingerprint is taken of: `to_dict` without transient fields and unset added ones."""
+    return _chosen(config, _is_decisive)
+
+
+def _is_decisive(field: dataclasses.Field[Any], value: Any) -> bool:
+    unset = bool(field.metadata.get("added")) and value == field.default
+    return not (unset or field.metadata.get("transient"))
+
+
+_Choice = Callable[[dataclasses.Field[Any], Any], bool]
+
+
+def _chosen(config: Any, keep: _Choice) -> dict[str, Any]:
+    values = ((field, getattr(config, field.name)) for field in dataclasses.fields(config))
+    return {field.name: _plain(value, keep) for field, value in values if keep(field, value)}
+
+
+def _plain(value: Any, keep: _Choice) -> Any:
     if dataclasses.is_dataclass(value):
-        return to_dict(value, transient=transient)
+        return _chosen(value, keep)
     if isinstance(value, list | tuple):
-        return [_plain(item, transient) for item in value]
+        return [_plain(item, keep) for item in value]
     if isinstance(value, dict):
-        return {key: _plain(item, transient) for key, item in value.items()}
+        return {key: _plain(item, keep) for key, item in value.items()}
     return value
 
 
 def fingerprint(config: Any) -> str:
     """Sixteen hex digits that change when, and only when, what the run makes changes."""
-    text = json.dumps(to_dict(config, transient=False), sort_keys=True, default=str)
+    text = json.dumps(decisive(config), sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from hpc.config import differences, fingerprint, load, to_yaml
+from hpc.config import changes_since, differences, fingerprint, load, to_dict, to_yaml
 from hpc.errors import ConfigError
 
 
@@ -65,6 +65,27 @@ def test_fingerprint_ignores_transient_fields_only() -> None:
     other = load(Outer, None, ["name=a", "train.lr=1"])
     assert fingerprint(config) != fingerprint(other)
     assert differences(config, other) == ["train.lr: 0.0001 -> 1.0"]
+
+
+@dataclass
+class LaterInner(Inner):
+    compile: bool = field(default=False, metadata={"added": True})
+
+
+@dataclass
+class LaterOuter:
+    name: str = "???"
+    steps: int | None = None
+    train: LaterInner = field(default_factory=LaterInner)
+
+
+def test_a_field_of_a_later_version_changes_the_fingerprint_only_when_set() -> None:
+    before, after = load(Outer, None, ["name=a"]), load(LaterOuter, None, ["name=a"])
+    assert fingerprint(after) == fingerprint(before)
+    used = load(LaterOuter, None, ["name=a", "train.compile=true"])
+    assert fingerprint(used) != fingerprint(before)
+    frozen = to_dict(used, transient=False)
+    assert changes_since(frozen, after) == ["train.compile: True -> False"]
 
 
 def test_yaml_round_trip_keeps_the_fingerprint(tmp_path: Path) -> None:
