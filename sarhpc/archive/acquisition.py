@@ -13,6 +13,9 @@ import rasterio
 from sarhpc.archive.declaration import Declaration
 from sarhpc.archive.geotiff import BAND_QUANTITIES, quantity_of, stored_scale
 from sarhpc.archive.handle import readable
+from sarhpc.archive.hdf5 import HDF5_SUFFIXES
+from sarhpc.archive.nisar import nisar_properties
+from sarhpc.archive.nisar_metadata import read_nisar
 from sarhpc.archive.nitf import NITF_SUFFIXES, nitf_kind
 from sarhpc.archive.recognise import name_polarization
 from sarhpc.archive.safe import safe_properties
@@ -23,13 +26,14 @@ from sarhpc.archive.sidd_metadata import SiddMetadata, read_sidd_metadata
 
 
 def file_properties(
-    path: Path, quantity: str | None = None
+    path: Path, quantity: str | None = None, layer: str | None = None
 ) -> tuple[dict[str, Any], SicdMetadata | None]:
     """Properties that the file itself gives, and its SICD metadata if it is read as a SICD.
 
     Args:
         path: the file.
         quantity: declared; one of plain bands makes a NITF a plain raster.
+        layer: which image of an HDF5 file.
 
     Raises:
         DataError: the file cannot be read.
@@ -41,6 +45,8 @@ def file_properties(
         if kind == "sicd":
             metadata = read_sicd_metadata(path)
             return _sicd_properties(metadata), metadata
+    if path.suffix.lower() in HDF5_SUFFIXES:
+        return nisar_properties(read_nisar(path, layer)) | {"sarhpc:layer": layer}, None
     if annotation_of(path) is not None:
         return safe_properties(read_safe(path)), None
     with readable(path), rasterio.open(path) as dataset:

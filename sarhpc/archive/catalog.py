@@ -34,7 +34,9 @@ from sarhpc.archive.footprint import (
     wgs84_outline,
 )
 from sarhpc.archive.handle import crs_text, has_affine, readable
+from sarhpc.archive.hdf5 import HDF5_SUFFIXES
 from sarhpc.archive.item import make_item
+from sarhpc.archive.nisar_metadata import layers_of
 from sarhpc.archive.nitf import NITF_SUFFIXES
 from sarhpc.archive.readers import GEOTIFF_SUFFIXES, ArchiveReader, open_sar
 from sarhpc.archive.recognise import recognise
@@ -96,13 +98,29 @@ class _Found:
     skipped: list[Skipped] = field(default_factory=list)
 
     def add(self, path: Path, name: str, declared: Declaration) -> None:
-        """Take in the file at `path`, or raise DataError with the reason why not."""
+        """Take in the file at `path`, or raise DataError with the reason why not.
+
+        Of a file with several images one that is unfit does not stop the others.
+        """
         if declared.role == "skip":
             raise DataError("declared to be skipped")
         if (declared.role or recognise(path)) == "optical":
             self.optical.append(_optical_file(path, name, declared))
             return
-        scene = _sar_file(path, declared)
+        if path.suffix.lower() not in HDF5_SUFFIXES:
+            self._add_scene(path, declared)
+            return
+        layers = layers_of(path)
+        for layer in layers:
+            try:
+                self._add_scene(path, declared, layer, single=len(layers) == 1)
+            except DataError as error:
+                self.skipped.append(Skipped(path, f"{layer}: {error}"))
+
+    def _add_scene(
+        self, path: Path, declared: Declaration, layer: str | None = None, single: bool = True
+    ) -> None:
+        scene = _sar_file(path, declared, layer, single)
         if scene.id in self.sar:
             other = self.sar[scene.id].path.name
             raise DataError(f"scene id {scene.id} is that of {other} already; declare another id")
@@ -159,7 +177,7 @@ def catalog_directory(
 
 def _first(skipped: list[Skipped]) -> str:
     """The reasons that help most: those of rasters before those of other files."""
-    rasters = GEOTIFF_SUFFIXES + NITF_SUFFIXES
+    rasters = GEOTIFF_SUFFIXES + NITF_SUFFIXES + HDF5_SUFFIXES
     ordered = sorted(skipped, key=lambda item: item.path.suffix.lower() not in rasters)
     return "; ".join(f"{item.path.name}: {item.reason}" for item in ordered[:5]) or "no files"
 
@@ -182,15 +200,19 @@ def _safe_id(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "-", name).lstrip("-._") or "scene"
 
 
-def _sar_file(path: Path, declared: Declaration) -> _SarFile:
-    """The SAR image at `path`, opened and probed.
+def _sar_file(
+    path: Path, declared: Declaration, layer: str | None = None, single: bool = True
+) -> _SarFile:
+    """The SAR image at `path`, opened and probed; `layer` of it, in whose id that stands too.
 
     Raises:
         DataError: it cannot be read, lacks what tiling needs, or holds no valid pixel.
     """
-    from_file, metadata = file_properties(path, declared.quantity)
+    from_file, metadata = file_properties(path, declared.quantity, layer)
     properties = merged_properties(from_file, declared_properties(declared))
     scene_id = declared.id or _safe_id(path.stem)
+    if layer is not None and not single:
+        scene_id = _safe_id(f"{scene_id}-{layer.replace('frequency', '')}")
     reader = open_sar(Scene(scene_id, {"sar": path}, properties))
     try:
         _probe(reader, path)

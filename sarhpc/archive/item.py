@@ -35,6 +35,8 @@ _MEDIA_TYPES = {
     ".tiff": "image/tiff; application=geotiff",
     ".nitf": "application/vnd.nitf",
     ".ntf": "application/vnd.nitf",
+    ".h5": "application/x-hdf5",
+    ".hdf5": "application/x-hdf5",
     ".png": "image/png",
     ".json": "application/json",
 }

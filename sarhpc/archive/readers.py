@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from hpc.errors import DataError
 from sarhpc.archive.geotiff import BAND_QUANTITIES, GeoTiffReader
+from sarhpc.archive.hdf5 import HDF5_SUFFIXES
+from sarhpc.archive.nisar import NisarReader
 from sarhpc.archive.nitf import NITF_SUFFIXES, nitf_kind
 from sarhpc.archive.safe import SafeReader
 from sarhpc.archive.safe_metadata import annotation_of
@@ -14,7 +16,7 @@ from sarhpc.archive.sidd import SiddReader
 GEOTIFF_SUFFIXES = (".tif", ".tiff")
 
 
-ArchiveReader = GeoTiffReader | SafeReader | SicdReader | SiddReader
+ArchiveReader = GeoTiffReader | NisarReader | SafeReader | SicdReader | SiddReader
 
 
 def open_sar(scene: Scene, assume_calibrated: bool = False) -> ArchiveReader:
@@ -46,6 +48,9 @@ def open_sar(scene: Scene, assume_calibrated: bool = False) -> ArchiveReader:
         if kind == "plain" or scene.properties.get("sarhpc:quantity") in BAND_QUANTITIES:
             return GeoTiffReader(scene, assume_calibrated)
         return SicdReader(scene, assume_calibrated)
+    if suffix in HDF5_SUFFIXES:
+        return NisarReader(scene, assume_calibrated)
     raise DataError(
-        f"{path} of scene {scene.id} is neither GeoTIFF nor NITF; convert it, or leave it out"
+        f"{path} of scene {scene.id} is neither GeoTIFF nor NITF nor HDF5; convert it, or leave it "
+        "out"
     )

@@ -11,6 +11,8 @@ from rasterio.enums import ColorInterp
 
 from hpc.errors import DataError
 from sarhpc.archive.handle import readable
+from sarhpc.archive.hdf5 import HDF5_SUFFIXES
+from sarhpc.archive.nisar_metadata import layers_of
 from sarhpc.archive.nitf import NITF_SUFFIXES, nitf_kind
 from sarhpc.archive.readers import GEOTIFF_SUFFIXES
 from sarhpc.archive.safe_metadata import annotation_of
@@ -25,13 +27,16 @@ _POLARIZATIONS = {"hh", "hv", "vh", "vv"}
 def recognise(path: Path) -> Role:
     """The role of the raster at `path`.
 
-    Complex pixels and SICD are SAR; colour is optical; one grey band is what its name or
-    description says.
+    Complex pixels, SICD and the layout of NISAR are SAR; colour is optical; one grey band is what
+    its name or description says.
 
     Raises:
         DataError: the file is no raster this archive reads, is damaged, or could be either.
     """
     suffix = path.suffix.lower()
+    if suffix in HDF5_SUFFIXES:
+        layers_of(path)
+        return "sar"
     if suffix not in GEOTIFF_SUFFIXES + NITF_SUFFIXES:
         raise DataError(f"not a raster that is read ({suffix or 'no suffix'})")
     if suffix in NITF_SUFFIXES:

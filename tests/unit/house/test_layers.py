@@ -37,6 +37,7 @@ OWNERS = {
     "webdataset": ["sarhpc/shards/"],
     "sarkit": ["sarhpc/archive/"],
     "rasterio": ["sarhpc/archive/"],
+    "h5py": ["sarhpc/archive/"],
     "pystac": ["sarhpc/archive/"],
 }
 """External system -> the only places that may import it."""
@@ -53,7 +54,17 @@ SLURM_COMMANDS = {
 }
 """Slurm's command -> the only files that may call it."""
 
-HEAVY = {"torch", "diffusers", "transformers", "rasterio", "dask", "distributed", "scipy", "sarkit"}
+HEAVY = {
+    "torch",
+    "diffusers",
+    "transformers",
+    "rasterio",
+    "dask",
+    "distributed",
+    "scipy",
+    "sarkit",
+    "h5py",
+}
 
 
 @functools.cache
