@@ -6,7 +6,7 @@ import functools
 import hashlib
 import json
 
-from hpc.config import changes_since, loads, to_dict
+from hpc.config import changes_since, decisive, loads
 from hpc.errors import FingerprintMismatchError
 from hpc.run.rundir import RunDir
 from sarhpc.stages.config import RunConfig
@@ -50,6 +50,6 @@ def load_run_config(run: RunDir) -> RunConfig:
 
 def stage_fingerprint(config: RunConfig, stage: str) -> str:
     """Sixteen hex digits over the branches of the configuration that `stage` depends on."""
-    plain = to_dict(config, transient=False)
-    text = json.dumps({branch: plain[branch] for branch in BRANCHES[stage]}, sort_keys=True)
+    plain = decisive(config)
+    text = json.dumps({b: plain[b] for b in BRANCHES[stage] if b in plain}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -50,6 +51,17 @@ def changed_stages(*words: str) -> set[str]:
 )
 def test_a_stage_reacts_to_its_own_branches_only(word: str, stages: set[str]) -> None:
     assert changed_stages(word) == stages
+
+
+def test_settings_of_a_later_version_count_only_when_set() -> None:
+    """A run begun before there was CLIP goes on: its caption stage keeps its fingerprint."""
+    plain = to_dict(config(), transient=False)["caption"]
+    del plain["clip"], plain["dtype"]
+    text = json.dumps({"caption": plain}, sort_keys=True)
+    before = hashlib.sha256(text.encode()).hexdigest()[:16]
+    assert stage_fingerprint(config(), "caption") == before
+    assert changed_stages("caption.clip.candidates=2") == {"caption"}
+    assert changed_stages("caption.dtype=bfloat16") == {"caption"}
 
 
 def test_a_list_of_sets_enters_the_fingerprint() -> None:
