@@ -89,9 +89,11 @@ def screen_of(words: list[str], until: bytes, seconds: float = 30.0) -> str:
     """What a command shows on a terminal of 80 columns, ended by Ctrl-C once `until` is there."""
     master, slave = pty.openpty()
     command = f"stty cols 80 rows 40; exec {' '.join(words)}"
+    # Tests that were started in the background inherit a deaf ear for Ctrl-C.
     process = subprocess.Popen(
         ["sh", "-c", command], stdin=slave, stdout=slave, stderr=slave, start_new_session=True,
         env={**os.environ, "TERM": "xterm", "NO_COLOR": "1"},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     os.close(slave)
     shown, limit = b"", time.monotonic() + seconds
