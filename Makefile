@@ -9,7 +9,7 @@ export OMP_NUM_THREADS ?= 1
 export HF_HUB_OFFLINE  ?= 1
 export DS_ACCELERATOR  ?= $(shell command -v nvidia-smi >/dev/null 2>&1 && echo cuda || echo cpu)
 
-.PHONY: help setup slurm-setup demo test test-long check format bench bench-data bench-shards bench-step bench-slurm embedded clean
+.PHONY: help setup slurm-setup demo test test-long check format bench bench-data bench-shards bench-step bench-train bench-slurm embedded clean
 
 help:
 	@echo "make demo       archive -> tiles -> captions -> training -> corpus -> report, on this machine"
@@ -58,7 +58,7 @@ format: setup
 	$(BIN)/ruff format .
 
 # Each prints its figures and the ratio to its peers, measured in one run.
-bench: bench-data bench-shards bench-step
+bench: bench-data bench-shards bench-step bench-train
 
 bench-data: setup
 	$(BIN)/python tools/bench_tiling.py
@@ -68,6 +68,9 @@ bench-shards: setup
 
 bench-step: setup
 	$(BIN)/python tools/bench_step.py
+
+bench-train: setup
+	$(BIN)/python tools/bench_train.py
 
 # About ten minutes: 5,000 jobs that each do next to nothing, on a cluster of this machine.
 bench-slurm: setup slurm-setup

@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from hpc.config import loads, to_yaml
 from hpc.publish import publish_json
 from hpc.resilience.agreement import TorchCommunicator
 from hpc.resilience.checkpoint import CheckpointStore
@@ -64,7 +65,7 @@ def make_bundle(folder: Path) -> Path:
 
 def configure(arguments: argparse.Namespace) -> TrainConfig:
     """The training to measure: no checkpoints before the end, no grids, every step logged."""
-    return TrainConfig(
+    cfg = TrainConfig(
         global_batch=arguments.global_batch,
         micro_batch=arguments.micro_batch,
         max_steps=arguments.warmup + arguments.steps,
@@ -77,6 +78,7 @@ def configure(arguments: argparse.Namespace) -> TrainConfig:
         validation_every_steps=0,
         checkpoint_every_s=float("inf"),
     )
+    return loads(TrainConfig, to_yaml(cfg), arguments.set)
 
 
 def measure(arguments: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
@@ -123,6 +125,7 @@ def main() -> int:
     parser.add_argument("--cache-latents", action="store_true")
     parser.add_argument("--gradient-checkpointing", action="store_true")
     parser.add_argument("--threads", type=int, default=int(os.environ.get("OMP_NUM_THREADS", "1")))
+    parser.add_argument("--set", nargs="*", default=[], help="more of the training, key=value")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
@@ -136,7 +139,10 @@ def main() -> int:
     print(f"memory     {max(row['memory_gb'] for row in rows):9.2f} GB of rank 0")
     if arguments.json is not None:
         told = {name: str(value) for name, value in vars(arguments).items()}
-        publish_json(arguments.json, {"seconds": seconds, "arguments": told})
+        memory = max(row["memory_gb"] for row in rows)
+        steps = [row["step_s"] for row in rows]
+        facts = {"seconds": seconds, "steps_s": steps, "memory_gb": memory, "arguments": told}
+        publish_json(arguments.json, facts)
     print(json.dumps({"python": sys.version.split()[0], "steps": len(rows)}))
     return 0
 
