@@ -28,6 +28,12 @@ def tokenize(tokenizer: CLIPTokenizer, captions: Sequence[str]) -> Tensor:
     return ids
 
 
+def tokens_cut(tokenizer: CLIPTokenizer, texts: Sequence[str]) -> list[int]:
+    """How many tokens at the end of each text the text encoder never reads (it reads 75)."""
+    encoded = tokenizer(list(texts), truncation=False, verbose=False)
+    return [max(0, len(ids) - tokenizer.model_max_length) for ids in encoded.input_ids]
+
+
 def encode_text(
     encoder: Any, token_ids: Tensor, encoder_2: Any = None, token_ids_2: Tensor | None = None
 ) -> tuple[Tensor, Tensor | None]:

@@ -25,6 +25,7 @@ _COLUMNS = pa.schema(
         pa.field("seed", pa.int64(), nullable=False),
         pa.field("sha256", pa.string(), nullable=False),
         pa.field("channel_spread", pa.float64(), nullable=True),
+        pa.field("prompt_tokens_cut", pa.int32(), nullable=False),
         pa.field("synthetic", pa.bool_(), nullable=False),
     ]
 )
@@ -58,7 +59,8 @@ def package_corpus(root: Path, shards: Sequence[Path], facts: CorpusFacts) -> Co
     """Publish `index.parquet` and `README.md` in `root` for the finished `shards`; return both.
 
     The index has one row per image: key, shard (relative to `root`), prompt, seed, SHA-256 of the
-    PNG, channel spread, and `synthetic`, always true. Shards are read one after the other.
+    PNG, channel spread, how many tokens of its prompt the model did not read, and `synthetic`,
+    always true. Shards are read one after the other.
 
     Raises:
         VerificationError: a key comes twice, or a sample is not a synthetic one of this model.
@@ -66,26 +68,32 @@ def package_corpus(root: Path, shards: Sequence[Path], facts: CorpusFacts) -> Co
     """
     keys: set[str] = set()
     prompts: set[str] = set()
+    cut = 0
     index = root / "index.parquet"
     with publishing(index) as file, pq.ParquetWriter(file, _COLUMNS) as writer:
         for shard in shards:
             rows = list(_rows(shard, os.path.relpath(shard, root), facts, keys))
             prompts.update(row["prompt"] for row in rows)
+            cut += sum(row["prompt_tokens_cut"] > 0 for row in rows)
             if rows:
                 writer.write_table(pa.Table.from_pylist(rows, schema=_COLUMNS))
     card = root / "README.md"
-    publish_text(card, render_card(facts, len(keys), len(shards), len(prompts)))
+    publish_text(card, render_card(facts, len(keys), len(shards), len(prompts), cut))
     return Corpus(index, card, len(keys), len(shards), len(prompts))
 
 
-def render_card(facts: CorpusFacts, samples: int, shards: int, prompts: int) -> str:
-    """The dataset card, Markdown with the YAML header that dataset hubs read."""
+def render_card(facts: CorpusFacts, samples: int, shards: int, prompts: int, cut: int = 0) -> str:
+    """The dataset card, Markdown with the YAML header that dataset hubs read.
+
+    `cut` counts the images whose prompts were longer than the model reads.
+    """
     settings = [f"| {name} | {value} |" for name, value in facts.settings.items()]
     rejected = [f"| left out: {why} | {count} |" for why, count in sorted(facts.rejected.items())]
     table = [
         f"| images | {samples} |",
         f"| shards | {shards} |",
         f"| distinct prompts | {prompts} |",
+        *([f"| images of prompts longer than the model reads | {cut} |"] if cut else []),
         f"| model (SHA-256 of the folder) | `{facts.model_sha}` |",
         f"| configuration (fingerprint) | `{facts.config_fingerprint}` |",
         *settings,
@@ -109,6 +117,7 @@ def _rows(shard: Path, name: str, facts: CorpusFacts, keys: set[str]) -> Iterato
             "seed": meta["seed"],
             "sha256": hashlib.sha256(sample.members["sar.png"]).hexdigest(),
             "channel_spread": meta.get("channel_spread"),
+            "prompt_tokens_cut": meta.get("prompt_tokens_cut", 0),
             "synthetic": True,
         }
 
@@ -154,9 +163,11 @@ Shards are plain tar files of the WebDataset kind. Each sample has
 - `txt`: the prompt;
 - `meta.json`: `synthetic: true`, prompt, seed, sampler, model and configuration hashes, and
   `channel_spread`, the mean difference between the model's three channels before they were averaged
-  to gray (0 for a model that draws pure gray).
+  to gray (0 for a model that draws pure gray); `prompt_tokens_cut` where the model did not read the
+  end of the prompt (text encoders of this kind read 75 tokens).
 
-`index.parquet` lists key, shard, prompt, seed and the SHA-256 of each `sar.png`.
+`index.parquet` lists key, shard, prompt, seed, `prompt_tokens_cut` and the SHA-256 of each
+`sar.png`.
 
 ## Reading it
 

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from hpc.errors import IncompleteError
 from sarhpc import __version__
+from sarhpc.diffusion.conditioning import tokens_cut
 from sarhpc.generation.config import GenerateConfig
 from sarhpc.generation.model import Pipeline, require_match
 from sarhpc.generation.plan import ImageRequest, shard_requests
@@ -102,11 +103,13 @@ def _samples(
                 f"stopped inside shard {shard:06d}, which was given up; resume makes it again."
             )
         steers = _steers(layers, batch, inputs)
+        cut = tokens_cut(pipeline.tokenizer, [request.prompt for request in batch])
         images = sample_images(pipeline, batch, cfg, inputs["batch"], inputs["threads"], steers)
         told = _told(steers, cfg) or [{}] * len(batch)
-        for request, image, steered in zip(batch, images, told, strict=True):
+        for request, image, steered, unread in zip(batch, images, told, cut, strict=True):
             if np.isfinite(image).all():
-                meta = {**shared, **steered}
+                # Said only of prompts that are too long: the others keep their bytes.
+                meta = {**shared, **steered, **({"prompt_tokens_cut": unread} if unread else {})}
                 yield _sample(sample_key(shard, request.index), request, image, meta)
             else:
                 rejected["not_finite"] = rejected.get("not_finite", 0) + 1

@@ -58,6 +58,7 @@ def test_the_index_lists_every_image_with_its_origin_and_hash(tmp_path):
         "seed": 2**63 - 3,
         "sha256": hashlib.sha256(made(0, 2).members["sar.png"]).hexdigest(),
         "channel_spread": 0.25,
+        "prompt_tokens_cut": 0,
         "synthetic": True,
     }
 
@@ -70,6 +71,13 @@ def test_the_card_says_synthetic_counts_and_hashes(tmp_path):
     for line in ("| images | 1 |", "`m1`", "`c1`", "| steps | 20 |", "not_finite | 3 |"):
         assert line in card
     assert "{" not in card.replace("{shards}", "")
+
+
+def test_prompts_that_were_not_read_to_the_end_can_be_told_apart(tmp_path):
+    shards = write(tmp_path, [made(0, 0), made(0, 1, prompt_tokens_cut=7)])
+    corpus = package_corpus(tmp_path, shards, FACTS)
+    assert [row["prompt_tokens_cut"] for row in pq.read_table(corpus.index).to_pylist()] == [0, 7]
+    assert "| images of prompts longer than the model reads | 1 |" in corpus.card.read_text()
 
 
 def test_packaging_again_gives_the_same_bytes(tmp_path):

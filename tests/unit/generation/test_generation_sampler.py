@@ -86,6 +86,14 @@ def test_gray_is_the_mean_of_the_channels_and_their_spread_is_recorded(pipeline,
     assert spread > 0
 
 
+def test_a_prompt_longer_than_the_model_reads_says_how_much_was_cut(pipeline: Any) -> None:
+    told = {"prompt_template": "{prompt}", "images": 2}
+    whole = "a " * 74 + "river"  # 75 tokens, as many as are read
+    made = generate(pipeline, config(prompts=[whole, f"{whole} beside a town"], **told))
+    assert "prompt_tokens_cut" not in made[0].meta
+    assert made[1].meta["prompt_tokens_cut"] == 3
+
+
 def test_the_same_plan_gives_the_same_bytes(pipeline, samples):
     assert generate(pipeline, config()) == samples
 
