@@ -110,6 +110,9 @@ def _lines(config: RunConfig, counted: Rehearsal, samples: int, world: int) -> I
         f"each GPU, ZeRO-{cfg.zero_stage} {cfg.precision}, {cfg.micro_batch} x "
         f"{config.tile.tile_px} px{ways}: {held.total / GIB:.2f} GiB = {shares}"
     )
+    if held.host or held.disk:
+        disk = f" and {_size(held.disk)} GiB on its disk" if held.disk else ""
+        yield f"each rank offloads {_size(held.host)} GiB to the memory of its node{disk}"
     yield (
         f"with {FRAGMENTATION:.0%} fragmentation and {RESERVED_BYTES / GIB:.1f} GiB for libraries "
         f"(estimates): {_verdicts(held.needed())}"

@@ -8,6 +8,7 @@ from typing import Any
 from sarhpc.diffusion.config import AdapterConfig, ControlConfig, TokenConfig
 
 TRANSIENT: dict[str, Any] = {"transient": True}
+ADDED: dict[str, Any] = {"added": True}
 
 
 @dataclass
@@ -22,6 +23,22 @@ class PriorConfig:
     """What all of them are called; null takes each sample's own caption."""
     weight: float = 1.0
     """Weight of their loss beside that of the tiles."""
+
+
+@dataclass
+class OffloadConfig:
+    """What lies outside the GPU while it is not needed: slower steps, larger models."""
+
+    optimizer: str = "cpu"
+    """Where fp32 masters, moments and averaged weights lie: `none` on the GPU, `cpu` in the memory
+    of the node, where the update is computed then. Needs `zero_stage` 1 to 3."""
+    parameters: str = "none"
+    """Where the weights lie between uses: `none` on the GPU, `cpu` in the memory of the node,
+    `nvme` on its disk. Needs `zero_stage=3`."""
+    nvme_path: str | None = None
+    """Folder on a disk of the node, for `parameters=nvme`."""
+    pin_memory: bool = True
+    """Lock what is offloaded in memory: faster copies, but it counts against `ulimit -l`."""
 
 
 @dataclass
@@ -116,6 +133,16 @@ class TrainConfig:
     """`fp32`, or `bf16` with fp32 master weights."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more arithmetic."""
+    channels_last: bool = field(default=False, metadata=ADDED)
+    """Let U-Net and ControlNet compute with channels innermost, as tensor cores read convolutions;
+    rounds sums in another order."""
+    compile: bool = field(default=False, metadata=ADDED)
+    """Let torch compile U-Net and ControlNet; minutes at each start, rounds in another order. Not
+    with `zero_stage=3`."""
+    fused_optimizer: bool | None = field(default=None, metadata=ADDED)
+    """AdamW in one kernel over all weights; None does so on GPUs."""
+    offload: OffloadConfig | None = field(default=None, metadata=ADDED)
+    """Keep a part of the training's state in the memory of the node; null keeps all on the GPU."""
     deterministic: bool = True
     """Ask torch for deterministic kernels, so that a resumed run repeats the bits."""
 

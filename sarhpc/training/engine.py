@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from hpc.errors import NumericalError
 from sarhpc.diffusion.conditioning import encode_text
 from sarhpc.diffusion.control import steered
-from sarhpc.training.config import TrainConfig
+from sarhpc.training.config import OffloadConfig, TrainConfig
 from sarhpc.training.footprint import LARGEST_BUCKET
-from sarhpc.training.partition import Partition, fill, partition_of
+from sarhpc.training.machine import require_machine
+from sarhpc.training.partition import Partition, fill, meeting_place, partition_of
 from sarhpc.training.ranks import Ranks
 
 
@@ -76,8 +77,14 @@ def learning(model: nn.Module) -> dict[str, list[nn.Parameter]]:
 def start_engine(
     cfg: TrainConfig, model: Denoiser, ranks: Ranks, accumulation: int
 ) -> tuple[Any, Partition]:
-    """A DeepSpeed engine around `model` with AdamW over its named groups, and its partition."""
+    """A DeepSpeed engine around `model` with AdamW over its named groups, and its partition.
+
+    Raises:
+        ConfigError: this machine lacks what an option of `cfg` needs.
+    """
     import deepspeed
+
+    require_machine(cfg, ranks.device)
 
     full = {
         name: parameter.detach().clone()
@@ -86,10 +93,14 @@ def start_engine(
     }
     if cfg.gradient_checkpointing:
         checkpoint_gradients(model)
+    if cfg.channels_last:
+        put_channels_last(model)
+    if cfg.compile:
+        compile_networks(model)
     model.train()
     engine, *_ = deepspeed.initialize(
         model=model.to(ranks.device),
-        optimizer=_adamw(cfg, model, fused=ranks.device.type == "cuda"),
+        optimizer=_adamw(cfg, model, ranks.device),
         config=deepspeed_config(cfg, model, ranks.world, accumulation),
         dist_init_required=False,
     )
@@ -132,7 +143,35 @@ def checkpoint_gradients(model: Denoiser) -> None:
         )
 
 
-def _adamw(cfg: TrainConfig, model: Denoiser, *, fused: bool) -> torch.optim.AdamW:
+def put_channels_last(model: Denoiser) -> None:
+    """Let every convolution of the U-Net and the ControlNet read images with channels innermost.
+
+    It computes and answers in that order then. The weights stay as they lie: ZeRO cuts them from
+    flat buffers.
+    """
+    for network in (model.unet, model.controlnet):
+        for module in network.modules() if network is not None else ():
+            if isinstance(module, nn.Conv2d):
+                module.register_forward_pre_hook(_channels_last)
+
+
+def _channels_last(_module: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
+    # Attention hands its images on with channels outermost whatever it read.
+    return (inputs[0].contiguous(memory_format=torch.channels_last),)
+
+
+def compile_networks(model: Denoiser) -> None:
+    """Compile the U-Net and the ControlNet of `model` at their first pass, for its very shapes.
+
+    In place: names of parameters and modules stay as they are.
+    """
+    for network in (model.unet, model.controlnet):
+        if network is not None:
+            network.compile(dynamic=False)
+
+
+def _adamw(cfg: TrainConfig, model: Denoiser, device: torch.device) -> torch.optim.AdamW:
+    fused = device.type == "cuda" if cfg.fused_optimizer is None else cfg.fused_optimizer
     rates = base_rates(cfg)
     groups = [
         {"name": name, "params": parameters, "lr": rates[name]}
@@ -176,6 +215,8 @@ def deepspeed_config(
             "stage3_param_persistence_threshold": min(100_000, max(sizes) // 10),
             "stage3_gather_16bit_weights_on_model_save": False,
         }
+    if cfg.offload is not None:
+        zero |= _offload(cfg.offload)
     return {
         "train_batch_size": cfg.micro_batch * accumulation * world,
         "train_micro_batch_size_per_gpu": cfg.micro_batch,
@@ -185,9 +226,23 @@ def deepspeed_config(
         "data_types": {"grad_accum_dtype": "fp32"},
         "zero_optimization": zero,
         "zero_allow_untested_optimizer": True,
+        # DeepSpeed's own AdamW for CPUs is compiled at start; torch's fused one needs nothing.
+        "zero_force_ds_cpu_optimizer": False,
         "checkpoint": {"tag_validation": "Fail"},
         "steps_per_print": 2**31,
     }
+
+
+def _offload(offload: OffloadConfig) -> dict[str, Any]:
+    parts = {"offload_optimizer": offload.optimizer, "offload_param": offload.parameters}
+    blocks: dict[str, Any] = {
+        part: {"device": place, "pin_memory": offload.pin_memory}
+        for part, place in parts.items()
+        if place != "none"
+    }
+    if offload.parameters == "nvme":
+        blocks["offload_param"]["nvme_path"] = offload.nvme_path
+    return blocks
 
 
 def set_rates(engine: Any, cfg: TrainConfig, scale: float) -> dict[str, float]:
@@ -217,7 +272,7 @@ def gradient_norms(engine: Any, partition: Partition, beta1: float) -> dict[str,
         moment = inner.state[tensor]["exp_avg"].detach().double()
         squares[names.index(group)] += (moment / (1 - beta1)).square().sum().cpu()
     if not partition.replicated:
-        total = squares.to(partition.tensors[0].device)
+        total = squares.to(meeting_place(partition.tensors))
         torch.distributed.all_reduce(total)
         squares = total.cpu()
     return dict(zip(names, squares.sqrt().tolist(), strict=True))

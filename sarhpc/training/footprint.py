@@ -1,4 +1,4 @@
-"""What a training keeps in the memory of each GPU and on disk, from counts alone.
+"""What a training keeps in the memory of each GPU, of its node and on disk, from counts alone.
 
 Bytes per parameter as DeepSpeed 0.19 keeps them (Rajbhandari et al., ZeRO, arXiv:1910.02054,
 section 3, with the fp32 gradients and the buckets of this engine's own configuration), checked
@@ -7,9 +7,9 @@ against the engine's tensors in tests/dist/test_training_footprint.py. Nothing h
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from sarhpc.training.config import TrainConfig
+from sarhpc.training.config import OffloadConfig, TrainConfig
 
 LARGEST_BUCKET = 100_000_000
 """Most numbers that are reduced or gathered in one message."""
@@ -64,7 +64,7 @@ CARDS = (
 
 @dataclass(frozen=True)
 class Footprint:
-    """Bytes on one GPU, by what they are for."""
+    """Bytes on one GPU, by what they are for, and those offloaded from it."""
 
     weights: float
     gradients: float
@@ -75,10 +75,14 @@ class Footprint:
     """Buckets of collectives, gathered parameters, and the autoencoder."""
     activations: float
     """The larger of a micro-batch's forward and backward pass and of its encoding."""
+    host: float = 0.0
+    """Offloaded to the memory of the node."""
+    disk: float = 0.0
+    """Offloaded to a disk of the node."""
 
     @property
     def total(self) -> float:
-        """All of them."""
+        """All of them on the GPU."""
         states = self.weights + self.gradients + self.optimizer + self.average
         return states + self.buffers + self.activations
 
@@ -104,7 +108,7 @@ def footprint(cfg: TrainConfig, counts: Counts, world: int) -> Footprint:
     stage, width = cfg.zero_stage, width_of(cfg)
     learned, share = counts.learned, counts.learned / world
     owned = learned if stage == 0 else share
-    return Footprint(
+    held = Footprint(
         weights=width * (counts.parameters if stage < 3 else counts.parameters / world),
         gradients=_gradients(cfg, learned, share),
         # At stage 0, always fp32, the weights are their own masters.
@@ -113,6 +117,26 @@ def footprint(cfg: TrainConfig, counts: Counts, world: int) -> Footprint:
         buffers=_buffers(cfg, counts) + 4 * counts.autoencoder,
         activations=max(counts.activation_bytes, counts.encode_bytes),
     )
+    return held if cfg.offload is None else _offloaded(cfg, cfg.offload, held, share)
+
+
+def _offloaded(
+    cfg: TrainConfig, offload: OffloadConfig, held: Footprint, share: float
+) -> Footprint:
+    """`held` with what `offload` takes off the GPU where it is instead."""
+    if offload.optimizer == "cpu":
+        # Beside gradients in fp32, a copy: of the new weights on their way back up to stage 2, of
+        # the gradients at stage 3.
+        copies = 4 + (width_of(cfg) if cfg.zero_stage < 3 else 4)
+        moved = held.optimizer + held.average + copies * share
+        # Stages 2 and 3 reduce bucket by bucket, straight to the node.
+        kept = held.gradients if cfg.zero_stage == 1 else 0.0
+        held = replace(held, optimizer=0, average=0, gradients=kept, host=moved)
+    if offload.parameters == "cpu":
+        return replace(held, weights=0, host=held.host + held.weights)
+    if offload.parameters == "nvme":
+        return replace(held, weights=0, disk=held.weights)
+    return held
 
 
 def width_of(cfg: TrainConfig) -> int:

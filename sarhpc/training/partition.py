@@ -142,15 +142,24 @@ def gather(
     for fragment in partition.fragments:
         mine.setdefault(fragment.name, []).append(fragment)
     shapes = _all_shapes(partition)
+    device = meeting_place(tensors)
     full = {}
     for name in names:
-        whole = torch.zeros(prod(shapes[name]), dtype=torch.float32, device=tensors[0].device)
+        whole = torch.zeros(prod(shapes[name]), dtype=torch.float32, device=device)
         for piece in mine.get(name, ()):
             _place(whole, piece, tensors[piece.tensor])
         if not partition.replicated:
             torch.distributed.all_reduce(whole)
         full[name] = whole.reshape(shapes[name]).cpu()
     return full
+
+
+def meeting_place(tensors: Sequence[Tensor]) -> torch.device:
+    """Where the ranks' `tensors` can be added up: on the GPU under nccl, offloaded ones too."""
+    joined = torch.distributed.is_initialized()
+    if joined and "nccl" in torch.distributed.get_backend():
+        return torch.device("cuda", torch.cuda.current_device())
+    return tensors[0].device
 
 
 def _all_shapes(partition: Partition) -> dict[str, tuple[int, ...]]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from hpc.errors import ConfigError
 from sarhpc.diffusion.config import LAYERS
-from sarhpc.training.config import TrainConfig
+from sarhpc.training.config import OffloadConfig, TrainConfig
 
 
 @dataclass(frozen=True)
@@ -63,10 +63,40 @@ def check(cfg: TrainConfig) -> None:
             "zero_stage=0 with precision=bf16 would train without fp32 master weights; "
             "use zero_stage=1, which costs no more"
         )
+    if cfg.compile and cfg.zero_stage == 3:
+        raise ConfigError(
+            "compile with zero_stage=3: its weights come and go inside the pass that would be "
+            "compiled; use zero_stage=2, with offload if the GPU is too small"
+        )
+    if cfg.offload is not None:
+        _check_offload(cfg, cfg.offload)
     if cfg.control is not None:
         _check_control(cfg)
     if not 0 <= cfg.ema_decay < 1:
         raise ConfigError(f"ema_decay={cfg.ema_decay} is outside [0, 1); 0 keeps no average")
+
+
+def _check_offload(cfg: TrainConfig, offload: OffloadConfig) -> None:
+    """Refuse what DeepSpeed cannot offload, or could not give back for a checkpoint."""
+    if offload.optimizer == "nvme":
+        raise ConfigError(
+            "offload.optimizer=nvme: averaged weights and checkpoints are read off the fp32 "
+            "masters, which would be on the disk; use cpu"
+        )
+    _one_of("offload.optimizer", offload.optimizer, ("none", "cpu"))
+    _one_of("offload.parameters", offload.parameters, ("none", "cpu", "nvme"))
+    if offload.optimizer != "none" and cfg.zero_stage == 0:
+        raise ConfigError("offload.optimizer=cpu with zero_stage=0, which shards none; use 1 to 3")
+    if offload.parameters != "none" and cfg.zero_stage != 3:
+        raise ConfigError(
+            f"offload.parameters={offload.parameters} with zero_stage={cfg.zero_stage}, which "
+            "keeps weights whole on each GPU; use zero_stage=3"
+        )
+    if (offload.parameters == "nvme") != (offload.nvme_path is not None):
+        raise ConfigError(
+            f"offload.parameters={offload.parameters} with offload.nvme_path={offload.nvme_path}: "
+            "a folder on a disk of the node goes with nvme and with nothing else"
+        )
 
 
 def _check_control(cfg: TrainConfig) -> None:

@@ -101,7 +101,8 @@ class Stepper:
             self.engine.step()
             if not self.partition.replicated:
                 whole = float(self.engine.get_global_grad_norm())
-        return whole
+        # DeepSpeed says -1 of a norm that is not finite.
+        return whole if whole >= 0 else math.nan
 
     @staticmethod
     def _losses(errors: Tensor, tiles: int) -> Tensor:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from training_ranks import Job, enter_rank, finish, start, tiny_config
 
-from sarhpc.training.config import TrainConfig
+from sarhpc.training.config import OffloadConfig, TrainConfig
 from sarhpc.training.footprint import Counts, checkpoint_bytes, footprint
 
 pytestmark = pytest.mark.slow
@@ -64,6 +64,30 @@ def test_states_after_a_step_are_as_estimated(tmp_path: Path, stage: int, precis
     told = json.loads((tmp_path / "held_0.json").read_text())
     expected = states(cfg, told["parameters"])
     assert told["bytes"] == pytest.approx(expected, rel=0.08)
+
+
+@pytest.mark.parametrize(
+    ("stage", "precision", "offload"),
+    [
+        (1, "bf16", OffloadConfig()),
+        (2, "bf16", OffloadConfig()),
+        (3, "bf16", OffloadConfig(parameters="cpu")),
+    ],
+)
+def test_what_is_offloaded_is_as_estimated(
+    tmp_path: Path, stage: int, precision: str, offload: OffloadConfig
+) -> None:
+    cfg = tiny_config(
+        zero_stage=stage, precision=precision, micro_batch=1, ema_decay=0.9, offload=offload
+    )
+    job = Job(EMBEDDED, tmp_path, cfg)
+    assert finish(start(job, 2, measure)) == [0, 0]
+    told = json.loads((tmp_path / "held_0.json").read_text())
+    learned = told["parameters"]
+    held = footprint(cfg, Counts(learned, learned, 0, 0, 0), world=2)
+    # On CPUs both memories are one.
+    lasting = held.host + held.weights + (2 * learned if stage == 3 else 0)  # and one bucket
+    assert told["bytes"] == pytest.approx(lasting, rel=0.08)
 
 
 def states(cfg: TrainConfig, parameters: int) -> float:

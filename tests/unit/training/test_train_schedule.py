@@ -7,9 +7,9 @@ import sys
 
 import pytest
 
-from hpc.config import fingerprint, load
+from hpc.config import decisive, fingerprint, load
 from hpc.errors import ConfigError
-from sarhpc.training.config import TrainConfig
+from sarhpc.training.config import OffloadConfig, TrainConfig
 from sarhpc.training.schedule import check, ema_decay, length, rate_scale
 
 
@@ -44,6 +44,19 @@ def test_batch_that_does_not_divide_is_refused_with_the_numbers() -> None:
         ({"ema_decay": 1.0}, "ema_decay"),
         ({"lr_schedule": "linear"}, "constant, cosine"),
         ({"image_member": "vv.png"}, "sar.png, optic.png"),
+        ({"compile": True, "zero_stage": 3}, "use zero_stage=2"),
+        ({"offload": OffloadConfig(optimizer="nvme")}, "use cpu"),
+        ({"offload": OffloadConfig(optimizer="gpu")}, "none, cpu"),
+        (
+            {"offload": OffloadConfig(), "zero_stage": 0, "precision": "fp32"},
+            "zero_stage=0, which shards none",
+        ),
+        ({"offload": OffloadConfig(parameters="cpu")}, "use zero_stage=3"),
+        (
+            {"offload": OffloadConfig(parameters="nvme"), "zero_stage": 3},
+            "a folder on a disk of the node goes with nvme",
+        ),
+        ({"offload": OffloadConfig(nvme_path="/disk")}, "goes with nvme and with nothing else"),
     ],
 )
 def test_meaningless_values_are_refused(changes: dict[str, object], words: str) -> None:
@@ -72,6 +85,13 @@ def test_fingerprint_ignores_how_fast_data_are_read() -> None:
     plain = load(TrainConfig)
     assert fingerprint(load(TrainConfig, None, ["loader_threads=9"])) == fingerprint(plain)
     assert fingerprint(load(TrainConfig, None, ["lr_unet=1e-5"])) != fingerprint(plain)
+
+
+def test_engine_options_leave_the_fingerprint_of_earlier_runs_alone() -> None:
+    frozen_before = set(decisive(load(TrainConfig)))
+    assert not {"channels_last", "compile", "fused_optimizer", "offload"} & frozen_before
+    for word in ("channels_last=true", "compile=true", "fused_optimizer=true", "offload={}"):
+        assert fingerprint(load(TrainConfig, None, [word])) != fingerprint(load(TrainConfig))
 
 
 def test_configuration_imports_no_heavy_package() -> None:

@@ -1,0 +1,36 @@
+"""Options of the engine are refused before it starts where the machine cannot carry them out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from hpc.errors import ConfigError
+from sarhpc.training.config import OffloadConfig, TrainConfig
+from sarhpc.training.machine import require_machine
+
+CPU = torch.device("cpu")
+
+
+def test_compile_without_a_compiler_is_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from torch._inductor import config
+
+    monkeypatch.setattr(config.cpp, "cxx", (str(tmp_path / "no-compiler"),))
+    with pytest.raises(ConfigError, match="C\\+\\+ compiler"):
+        require_machine(TrainConfig(compile=True), CPU)
+    require_machine(TrainConfig(), CPU)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU may have asynchronous disk access")
+def test_weights_on_nvme_are_refused_without_asynchronous_disk_access(tmp_path: Path) -> None:
+    offload = OffloadConfig(parameters="nvme", nvme_path=str(tmp_path))
+    with pytest.raises(ConfigError, match="libaio"):
+        require_machine(TrainConfig(zero_stage=3, offload=offload), CPU)
+
+
+def test_offload_to_memory_needs_nothing() -> None:
+    require_machine(TrainConfig(offload=OffloadConfig()), CPU)
