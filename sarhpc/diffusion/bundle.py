@@ -37,6 +37,7 @@ from hpc.publish import publishing_directory
 from sarhpc.diffusion.architecture import new_scheduler, new_unet, require_sense, text_config
 from sarhpc.diffusion.autoencoder import new_autoencoder
 from sarhpc.diffusion.config import VARIANTS, BundleConfig
+from sarhpc.diffusion.single_file import is_single_file, read_single_file, shapes_beside
 from sarhpc.diffusion.tokenizer import load_clip_tokenizer
 
 _CONTROL, _XL_CONTROL = StableDiffusionControlNetPipeline, StableDiffusionXLControlNetPipeline
@@ -220,12 +221,15 @@ def _forget_origin(config: Path) -> None:
 def load_bundle(path: Path, dtype: torch.dtype = torch.float32) -> Bundle:
     """The bundle in diffusers folder `path`, every part in evaluation mode and of `dtype`.
 
-    Nothing is fetched: the folder must be complete. The tokenizer cuts and pads prompts to what
-    the text encoder can read, whatever its own files say.
+    Or that of the checkpoint in one file `path`, see `single_file`. Nothing is fetched: the folder
+    must be complete. The tokenizer cuts and pads prompts to what the text encoder can read,
+    whatever its own files say.
 
     Raises:
         DataError: a part is missing, torn, of another architecture, or not in safetensors.
     """
+    if is_single_file(path):
+        return _load_single_file(path, dtype)
     index = _read_index(path)
     unet = _load_part(UNet2DConditionModel, path / "unet", torch_dtype=dtype)
     vae = _load_part(AutoencoderKL, path / "vae", torch_dtype=dtype)
@@ -238,25 +242,46 @@ def load_bundle(path: Path, dtype: torch.dtype = torch.float32) -> Bundle:
     return Bundle(unet.eval(), text_encoder, vae.eval(), tokenizer, scheduler, **second)
 
 
+def _load_single_file(file: Path, dtype: torch.dtype) -> Bundle:
+    folder = shapes_beside(file)
+    index = _read_index(folder)
+    found = read_single_file(file, is_xl=index["_class_name"] == _XL, dtype=dtype)
+    second: dict[str, Any] = {}
+    if found.text_encoder_2 is not None:
+        tokenizer_2 = _load_tokenizer(folder / "tokenizer_2", found.text_encoder_2)
+        second = {"text_encoder_2": found.text_encoder_2, "tokenizer_2": tokenizer_2}
+    tokenizer = _load_tokenizer(folder / "tokenizer", found.text_encoder)
+    parts = (found.unet, found.text_encoder, found.vae)
+    return Bundle(*parts, tokenizer, _load_scheduler(folder, index), **second)
+
+
 def _load_text(kind: Any, path: Path, suffix: str, dtype: torch.dtype) -> tuple[Any, CLIPTokenizer]:
     """A text encoder in evaluation mode, and its tokenizer."""
     encoder = _load_part(kind, path / f"text_encoder{suffix}", dtype=dtype).eval()
-    folder = path / f"tokenizer{suffix}"
+    return encoder, _load_tokenizer(path / f"tokenizer{suffix}", encoder)
+
+
+def _load_tokenizer(folder: Path, encoder: Any) -> CLIPTokenizer:
+    """The tokenizer in `folder`, cutting prompts to what `encoder` reads."""
     tokenizer = load_clip_tokenizer(folder)
     if len(tokenizer) > encoder.config.vocab_size:
         raise DataError(
             f"the tokenizer in {folder} has {len(tokenizer)} tokens, its text encoder knows "
             f"{encoder.config.vocab_size}; they belong to different models"
         )
-    return encoder, _with_length(tokenizer, encoder.config.max_position_embeddings)
+    return _with_length(tokenizer, encoder.config.max_position_embeddings)
 
 
 def load_autoencoder(path: Path, dtype: torch.dtype = torch.float32) -> AutoencoderKL:
     """The autoencoder in diffusers folder `path`, in evaluation mode.
 
+    Or that of the checkpoint in one file `path`.
+
     Raises:
         DataError: it is missing, torn, or not in safetensors.
     """
+    if is_single_file(path):
+        return _load_single_file(path, dtype).vae
     return _load_part(AutoencoderKL, path, torch_dtype=dtype).eval()
 
 

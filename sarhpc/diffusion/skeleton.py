@@ -14,6 +14,7 @@ from hpc.errors import DataError
 from sarhpc.diffusion.architecture import new_unet, text_config
 from sarhpc.diffusion.autoencoder import new_autoencoder
 from sarhpc.diffusion.config import AutoencoderShape, BundleConfig, TextShape, UNetShape
+from sarhpc.diffusion.single_file import is_single_file, shapes_beside
 
 _CLIP_TOKENS = 49408
 _CLIP_L = TextShape(hidden=768, layers=12, heads=12, intermediate=3072)
@@ -68,11 +69,14 @@ class Skeleton:
 def skeleton_of(base: Path) -> Skeleton:
     """The models of diffusers folder `base`, or of what its name stands for if it is not there.
 
-    A name with `xl` in it then stands for Stable Diffusion XL, any other for 1.5.
+    A name with `xl` in it then stands for Stable Diffusion XL, any other for 1.5. A checkpoint in
+    one file has the shapes in the folder beside it.
 
     Raises:
         DataError: the folder is there and is no bundle.
     """
+    if is_single_file(base) and base.exists():
+        return _from_folder(shapes_beside(base))
     if base.is_dir():
         return _from_folder(base)
     name = "Stable Diffusion XL" if "xl" in base.name.lower() else "Stable Diffusion 1.5"

@@ -36,7 +36,8 @@ def plan_encoding(run: RunDir) -> Plan:
     config = load_run_config(run)
     if config.train.prior is not None:
         raise ConfigError("encode with train.prior: only tiles are encoded; leave one of them out")
-    vae = Path(model_folder(config.train.base_model)) / "vae"
+    base = Path(model_folder(config.train.base_model))
+    vae = base if base.is_file() else base / "vae"
     records = [r for r in sealed_records(run, "caption") if r.detail["split"] in TRAIN_SPLITS]
     shared = {
         "vae": str(vae),

@@ -9,7 +9,12 @@ from hpc.publish import Digest, digest_file
 
 
 def digest_tree(root: Path) -> Digest:
-    """Total size, and SHA-256 over the names and SHA-256 of all files under `root`, sorted."""
+    """Total size, and SHA-256 over the names and SHA-256 of all files under `root`, sorted.
+
+    Those of `root` itself where it is a file.
+    """
+    if root.is_file():
+        return digest_file(root)
     total, lines = 0, []
     for path in sorted(p for p in root.rglob("*") if p.is_file()):
         digest = digest_file(path)

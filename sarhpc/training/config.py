@@ -62,7 +62,8 @@ class TrainConfig:
     """Full fine-tune of U-Net and text encoders; the defaults are the paper's (section 4.1)."""
 
     base_model: str = "runwayml/stable-diffusion-v1-5"
-    """Bundle to start from: a diffusers folder, a name under the model directory, or a hub id."""
+    """Bundle to start from: a diffusers folder, `embedded:NAME`, `fetched:NAME`, or a checkpoint
+    in one file with a folder of its shapes beside it."""
     random_init: bool = False
     """Keep the base's shapes, tokenizer and autoencoder; draw U-Net and text encoder anew."""
     prediction_type: str | None = None

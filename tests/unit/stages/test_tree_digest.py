@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from hpc.publish import digest_file
 from sarhpc.stages.tree import digest_tree
 
 
@@ -19,3 +20,9 @@ def test_the_digest_of_a_folder_follows_names_and_contents(tmp_path: Path) -> No
     file.write_text("{}")
     file.rename(tmp_path / "unet" / "other.json")
     assert digest_tree(tmp_path).sha256 != first.sha256
+
+
+def test_the_digest_of_a_file_is_its_own(tmp_path: Path) -> None:
+    file = tmp_path / "model.safetensors"
+    file.write_bytes(b"weights")
+    assert digest_tree(file) == digest_file(file)
