@@ -195,8 +195,14 @@ class TileGrid:
 
     def tiles(self) -> Iterator[TileIndex]:
         """All tiles, block by block, so that neighbours in a plan come from one read."""
-        everything = ((i, j) for i in range(self.rows) for j in range(self.cols))
-        return iter(sorted(everything, key=lambda tile: (self.block_of(tile), tile)))
+        return ((row, col) for row, col in self.indices().tolist())
+
+    def indices(self) -> NDArray[np.int64]:
+        """All tiles (N, 2) as (row, col), in the order of `tiles`."""
+        row, col = np.indices((self.rows, self.cols), np.int64).reshape(2, -1)
+        size = self.block_tiles
+        order = np.lexsort((col, row, col // size, row // size))
+        return np.stack([row[order], col[order]], axis=1)
 
     def by_block(self, tiles: Iterable[TileIndex]) -> Iterator[tuple[TileIndex, list[TileIndex]]]:
         """Runs of successive `tiles` that share a block."""

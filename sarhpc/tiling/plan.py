@@ -11,15 +11,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hpc.errors import ConfigError
 from sarhpc.archive.readers import open_sar
 from sarhpc.archive.scene import Archive, SarHeader, SarReader, Scene
 from sarhpc.shards.sample import SPLITS
+from sarhpc.tiling.cells import NearCells, near_cells
 from sarhpc.tiling.conditions import CONDITIONS
 from sarhpc.tiling.config import TileConfig
 from sarhpc.tiling.damage import DamagedError, reading
-from sarhpc.tiling.footprint import tile_footprints
 from sarhpc.tiling.grid import (
     MAX_UPSAMPLING,
     SceneFrame,
@@ -32,9 +33,7 @@ from sarhpc.tiling.lines import line_groups, line_of, reflown
 from sarhpc.tiling.proof import split_proof
 from sarhpc.tiling.radiometry import MASTERS, MODES
 from sarhpc.tiling.split import (
-    cells_near,
     check_split,
-    footprint_split,
     split_buffer_m,
     split_of,
 )
@@ -51,8 +50,8 @@ class ScenePlan:
     """What planning found for one scene: tiles per split, or the reason why there are none."""
 
     scene_id: str
-    tiles: dict[str, list[TileIndex]] = field(default_factory=dict)
-    """Tiles by split, block by block."""
+    tiles: dict[str, NDArray[np.int64]] = field(default_factory=dict)
+    """Tiles (N, 2) as (row, col) by split, block by block."""
     constants: dict[str, Any] = field(default_factory=dict)
     """SceneConstants as JSON."""
     dropped: dict[str, int] = field(default_factory=dict)
@@ -72,7 +71,8 @@ class TilePlan:
     """The immutable list of shards, and everything that did not make it into one."""
 
     shards: list[dict[str, Any]]
-    """Inputs of each shard as JSON: `split`, `scene_id`, `tiles` [[row, col], ...], `scene`."""
+    """Inputs of each shard as JSON: `split`, `scene_id`, `tiles` [[row, col], ...], `scene`. Equal
+    [row, col] of all shards are one object, which keeps plans of ten million tiles small."""
     rejected: dict[str, str] = field(default_factory=dict)
     """Scene id -> `reason: what was found and what to do`."""
     counts: dict[str, int] = field(default_factory=dict)
@@ -117,7 +117,8 @@ def plan_scenes(
     groups = line_groups(listed, cfg.split, line_buffer_m(cfg)) if cfg.split.by == "line" else None
     plan_one = functools.partial(plan_scene, cfg=cfg, opener=opener, groups=groups)
     plans = sorted(scatter(plan_one, listed), key=lambda plan: plan.scene_id)
-    shards = [shard for plan in plans for shard in _shards(plan, cfg.shard_samples)]
+    pairs: dict[int, list[int]] = {}
+    shards = [shard for plan in plans for shard in _shards(plan, cfg.shard_samples, pairs)]
     planned = sum(len(shard["tiles"]) for shard in shards)
     shards = _truncate(shards, cfg.max_tiles)
     for plan in plans:
@@ -246,7 +247,7 @@ def _split_tiles(
     cfg: TileConfig,
     groups: Mapping[str, str] | None,
 ) -> ScenePlan:
-    tiles = list(grid.tiles())
+    tiles = grid.indices()
     line = line_of(scene, cfg.split)
     cells: dict[str, str] = {}
     dropped: Counter[str] = Counter()
@@ -255,40 +256,28 @@ def _split_tiles(
         whole = split_of(group, cfg.split)
         kept, cells = {whole: tiles}, {group: whole}
     else:
-        splits = tile_splits(scene.id, frame, grid, tiles, cfg)
+        near = _near(frame, grid, tiles, cfg)
+        splits = _splits(scene.id, near, len(tiles), cfg)
         wanted = split_of(line, cfg.split) if cfg.split.by == "cell+line" else None
-        kept = {name: [] for name in SPLITS}
-        for tile, split in zip(tiles, splits, strict=True):
-            if split is None:
-                dropped["split_buffer"] += 1
-            elif wanted not in (None, split):
-                dropped["split_line"] += 1
-            else:
-                kept[split].append(tile)
-        for split, chosen in kept.items():
-            near = _cells_of(scene.id, frame, grid, chosen, cfg)
-            cells |= dict.fromkeys(near, split)
+        dropped["split_buffer"] = int(np.count_nonzero(splits < 0))
+        kept = {}
+        for number, name in enumerate(SPLITS):
+            chosen = splits == number
+            if wanted not in (None, name):
+                dropped["split_line"] += int(np.count_nonzero(chosen))
+                continue
+            kept[name] = tiles[chosen]
+            if chosen.any():
+                own = [f"scene:{scene.id}"] if near is None else near.of_tiles(chosen)
+                cells |= dict.fromkeys(own, name)
     return ScenePlan(
         scene_id=scene.id,
-        tiles={name: chosen for name, chosen in kept.items() if chosen},
+        tiles={name: chosen for name, chosen in kept.items() if len(chosen)},
         constants=constants.to_json(),
-        dropped=dict(dropped),
+        dropped={reason: number for reason, number in dropped.items() if number},
         line=line,
         cells=cells,
     )
-
-
-def _cells_of(
-    scene_id: str, frame: SceneFrame, grid: TileGrid, tiles: Sequence[TileIndex], cfg: TileConfig
-) -> set[str]:
-    """Cells that tiles and their buffers touch; a scene without CRS is a cell of its own."""
-    outlines = tile_footprints(frame, grid, tiles) if tiles else np.empty((0, 17, 2))
-    if outlines is None:
-        return {f"scene:{scene_id}"}
-    buffer_m = split_buffer_m(cfg, max(frame.pixel_m))
-    return {
-        cell for outline in outlines for cell in cells_near(outline, buffer_m, cfg.split.cell_m)
-    }
 
 
 def line_buffer_m(cfg: TileConfig) -> float:
@@ -315,24 +304,50 @@ def tile_splits(
     Raises:
         DataError: the scene's CRS is unknown, or does not reach where the scene lies.
     """
-    outlines = tile_footprints(frame, grid, tiles)
-    if outlines is None:
-        return [split_of(f"scene:{scene_id}", cfg.split)] * len(tiles)
-    buffer_m = split_buffer_m(cfg, max(frame.pixel_m))
-    return [footprint_split(outline, buffer_m, cfg.split) for outline in outlines]
+    near = _near(frame, grid, np.array(tiles, np.int64).reshape(-1, 2), cfg)
+    names = (*SPLITS, None)
+    return [names[number] for number in _splits(scene_id, near, len(tiles), cfg)]
 
 
-def _shards(plan: ScenePlan, size: int) -> list[dict[str, Any]]:
+def _near(
+    frame: SceneFrame, grid: TileGrid, tiles: NDArray[np.int64], cfg: TileConfig
+) -> NearCells | None:
+    return near_cells(frame, grid, tiles, split_buffer_m(cfg, max(frame.pixel_m)), cfg.split.cell_m)
+
+
+def _splits(
+    scene_id: str, near: NearCells | None, tiles: int, cfg: TileConfig
+) -> NDArray[np.int64]:
+    """The split of each tile as its number in SPLITS; -1 for one too near to another split."""
+    if near is None or 1 in cfg.split.fractions:
+        return np.full(tiles, SPLITS.index(split_of(f"scene:{scene_id}", cfg.split)), np.int64)
+    owners = [SPLITS.index(split_of(name, cfg.split)) for name in near.names]
+    return near.agreed(np.array(owners, np.int64))
+
+
+def _shards(plan: ScenePlan, size: int, pairs: dict[int, list[int]]) -> list[dict[str, Any]]:
+    """Inputs of the shards of one scene; `pairs` keeps one [row, col] for all that are equal."""
     return [
         {
             "split": split,
             "scene_id": plan.scene_id,
-            "tiles": [list(tile) for tile in tiles[first : first + size]],
+            "tiles": _listed(tiles[first : first + size], pairs),
             "scene": plan.constants,
         }
         for split, tiles in plan.tiles.items()
         for first in range(0, len(tiles), size)
     ]
+
+
+def _listed(tiles: NDArray[np.int64], pairs: dict[int, list[int]]) -> list[list[int]]:
+    codes = (tiles[:, 0] << 32) + tiles[:, 1]
+    listed = []
+    for code in codes.tolist():
+        pair = pairs.get(code)
+        if pair is None:
+            pair = pairs[code] = [code >> 32, code & 0xFFFFFFFF]
+        listed.append(pair)
+    return listed
 
 
 def _truncate(shards: list[dict[str, Any]], max_tiles: int | None) -> list[dict[str, Any]]:

@@ -21,8 +21,9 @@ from sarhpc.tiling.config import SplitConfig, TileConfig
 
 SPLIT_BY = ("cell", "line", "cell+line")
 
-_METRES_PER_DEGREE = 111_320.0
-_EDGE_DEGREES = 1e-6
+METRES_PER_DEGREE = 111_320.0
+EDGE_DEGREES = 1e-6
+"""By which a box is grown, so that what touches an edge counts on both sides of it."""
 
 
 def split_of(name: str, cfg: SplitConfig) -> str:
@@ -76,16 +77,22 @@ def cells_near(outline: NDArray[np.float64], buffer_m: float, cell_m: float) -> 
     """
     lon = np.unwrap(outline[:, 0], period=360.0)
     south, north = outline[:, 1].min(), outline[:, 1].max()
-    pad = buffer_m / _METRES_PER_DEGREE + _EDGE_DEGREES
-    height = cell_m / _METRES_PER_DEGREE
+    pad = buffer_m / METRES_PER_DEGREE + EDGE_DEGREES
+    height = cell_m / METRES_PER_DEGREE
     for row in range(math.floor((south - pad) / height), math.floor((north + pad) / height) + 1):
-        shrink = max(math.cos(math.radians((row + 0.5) * height)), 1e-3)
-        columns = max(round(360 * shrink / height), 1)
-        width = 360 / columns
+        shrink, columns, width = band_of_cells(row, cell_m)
         first = math.floor((lon.min() + 180 - pad / shrink) / width)
         last = math.floor((lon.max() + 180 + pad / shrink) / width)
         for col in range(first, last + 1):
             yield f"{row}:{col % columns}"
+
+
+def band_of_cells(row: int, cell_m: float) -> tuple[float, int, float]:
+    """Of a row of cells: cosine of its latitude, number of columns, their width in degrees."""
+    height = cell_m / METRES_PER_DEGREE
+    shrink = max(math.cos(math.radians((row + 0.5) * height)), 1e-3)
+    columns = max(round(360 * shrink / height), 1)
+    return shrink, columns, 360 / columns
 
 
 def overlaps_across_splits(tiles: Iterable[Mapping[str, Any]]) -> list[tuple[str, str]]:

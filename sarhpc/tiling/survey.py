@@ -153,15 +153,17 @@ def survey_windows(shape: tuple[int, int], budget_mpx: float) -> tuple[list[Wind
     """Output windows to measure, and their share of the scene's pixels."""
     total = shape[0] * shape[1]
     side = _WHOLE_SIDE if total <= budget_mpx * 1e6 else _SAMPLE_SIDE
-    every = [(rows, cols) for rows in _steps(shape[0], side) for cols in _steps(shape[1], side)]
+    down, across = _steps(shape[0], side), _steps(shape[1], side)
+    number = len(down) * len(across)
     count = max(int(budget_mpx * 1e6 / side**2), 1)
-    if side == _WHOLE_SIDE or count >= len(every):
-        return every, 1.0
+    if side == _WHOLE_SIDE or count >= number:
+        return list(itertools.product(down, across)), 1.0
     # Steps of the golden section, coprime to the number of windows, never meet the same column.
-    step = round(len(every) * 0.6180339887)
-    while math.gcd(step, len(every)) != 1:
+    step = round(number * 0.6180339887)
+    while math.gcd(step, number) != 1:
         step += 1
-    chosen = [every[index * step % len(every)] for index in range(count)]
+    places = (divmod(index * step % number, len(across)) for index in range(count))
+    chosen = [(down[row], across[col]) for row, col in places]
     area = sum((r[1] - r[0]) * (c[1] - c[0]) for r, c in chosen)
     return chosen, area / total
 
