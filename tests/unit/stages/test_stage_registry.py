@@ -12,6 +12,7 @@ from hpc.errors import ConfigError, DataError
 from hpc.run.ledger import Record
 from hpc.run.plan import make_plan
 from hpc.run.rundir import RunDir, now
+from sarhpc.stages.caption import resolved_captioner
 from sarhpc.stages.config import RunConfig
 from sarhpc.stages.frozen import BRANCHES, stage_fingerprint
 from sarhpc.stages.places import archive_uri, data_root, model_folder, require_places
@@ -112,6 +113,23 @@ def test_places_that_cannot_be_are_told(tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match="no embedded model 'embedded:nosuch'"):
             require_places(run, config(word))
     require_places(run, config("caption.model=embedded:nosuch"))
+
+
+def test_captioners_models_are_known_before_anything_is_submitted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SCRATCH", str(tmp_path))
+    run = RunDir(tmp_path)
+    words = ("caption.captioner=git", "caption.model=$SCRATCH/git")
+    picked = config(*words, "caption.clip.model=$SCRATCH/clip", "caption.clip.candidates=2")
+    resolved = resolved_captioner(run, picked)
+    assert resolved.clip is not None
+    assert (resolved.model, resolved.clip.model) == (f"{tmp_path}/git", f"{tmp_path}/clip")
+    require_places(run, picked)
+    with pytest.raises(ConfigError, match="no embedded model 'embedded:nosuch'"):
+        require_places(run, config(*words, "caption.clip.model=embedded:nosuch"))
+    with pytest.raises(ConfigError, match="raise the beams"):
+        require_places(run, config(*words, "caption.clip.candidates=9"))
 
 
 def test_training_on_nothing_is_refused_with_the_reasons(tmp_path: Path) -> None:
