@@ -1,0 +1,99 @@
+"""The caption stage with GIT whose captions CLIP picks among: the same shards however it went."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from caption_grounds import GROUNDS
+from caption_models import save_clip, save_git, teach_clip, teach_git, words
+from line_runs import shard_digests, tiny_run
+
+from hpc.publish import digest_file
+from hpc.run.ledger import Record
+from hpc.run.pipeline import seal, standing_plan
+from hpc.run.plan import make_plan, publish_plan
+from hpc.run.rundir import RunDir, now
+from sarhpc.diffusion.tokenizer import train_clip_tokenizer
+from sarhpc.shards.reader import read_shard
+from sarhpc.stages import caption
+from sarhpc.stages.frozen import load_run_config
+from sarhpc.stages.registry import stage_named
+from sarhpc.stages.sharded import make_and_record
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folders `git` and `clip`, taught the four grounds."""
+    root = tmp_path_factory.mktemp("models")
+    teach_git(save_git(root / "git", words()), steps=60)
+    tokenizer = train_clip_tokenizer(GROUNDS, 600, root / "tokenizer")
+    teach_clip(save_clip(root / "clip", tokenizer))
+    return root
+
+
+def begin(root: Path, shards: Path, *overrides: str) -> RunDir:
+    """A run whose tiles are the coloured grounds."""
+    run = tiny_run(root, Path("/model"), ["caption.captioner=git", *overrides])
+    paths = sorted(shards.rglob("*.tar"))
+    plan = make_plan("tile", [{} for _ in paths])
+    publish_plan(plan, run.plan_file("tile"))
+    for task, path in zip(plan.shards, paths, strict=True):
+        digest = digest_file(path)
+        run.ledger("tile").publish(
+            Record(task.id, plan.id, str(path), 12, digest.bytes, digest.sha256, 0, "here", now(),
+                   now(), 0.0, {}, {"split": path.parent.name})
+        )  # fmt: skip
+    run.ledger("tile").seal(plan)
+    return run
+
+
+def work_through(run: RunDir, *, backwards: bool) -> None:
+    stage = stage_named(load_run_config(run), "caption")
+    plan = standing_plan(run, stage)
+    for task in reversed(plan.shards) if backwards else plan.shards:
+        # Each shard by a process of its own, as after a restart: nothing is kept loaded.
+        caption._loaded.clear()
+        make_and_record(caption.make_caption_shard, str(run.root), "caption", plan.id, 0, task)
+    seal(run, stage, plan)
+
+
+def test_shards_are_byte_identical_whatever_order_and_restarts(
+    models: Path, ground_shards: Path, tmp_path: Path
+) -> None:
+    settings = [
+        f"caption.model={models}/git", f"caption.clip.model={models}/clip",
+        "caption.decoding=nucleus", "caption.temperature=2.0", "caption.clip.candidates=3",
+        "caption.batch=5", "caption.max_tokens=12", "caption.device=cpu", "caption.min_words=1",
+    ]  # fmt: skip
+    runs = [begin(tmp_path / name, ground_shards, *settings) for name in ("one", "other")]
+    for run, backwards in zip(runs, (False, True), strict=True):
+        work_through(run, backwards=backwards)
+    one, other = (shard_digests(run, "caption") for run in runs)
+    assert one == other
+    assert len(one) == 2
+    (record, *_) = runs[0].ledger("caption").records().values()
+    for sample in read_shard(Path(record.path)):
+        meta = sample.meta
+        assert meta["caption_model"] == "git+clip"
+        texts = [row["text"] for row in meta["caption_scores"]]
+        assert meta["caption_raw"] in texts
+        assert len(set(texts)) == len(texts) <= 3
+
+
+def test_another_seed_draws_other_captions(
+    models: Path, ground_shards: Path, tmp_path: Path
+) -> None:
+    settings = [
+        f"caption.model={models}/git", "caption.decoding=nucleus", "caption.temperature=3.0",
+        "caption.top_p=1.0", "caption.batch=6", "caption.max_tokens=12", "caption.device=cpu",
+        "caption.degenerate=fallback",
+    ]  # fmt: skip
+    digests = []
+    for seed in (0, 1):
+        run = begin(tmp_path / str(seed), ground_shards, *settings, f"caption.seed={seed}")
+        work_through(run, backwards=False)
+        digests.append(shard_digests(run, "caption"))
+    assert digests[0] != digests[1]
