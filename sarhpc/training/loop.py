@@ -81,6 +81,8 @@ class _Run:
     due: bool = False
     """Whether the clock asks for a checkpoint."""
     loss: float | None = None
+    warned: bool = False
+    """Whether captions that are too long have been spoken of."""
     use: Utilisation | None = None
     """What a step takes of the machine; counted when the first is told of."""
 
@@ -252,9 +254,22 @@ def _take_step(run: _Run, batches: Iterator[tuple[Cursor, Share]], log: MetricsL
             **_named("lr", rates),
             "grad_norm": gradient,
             **_named("grad_norm", norms),
+            **_cut_captions(run),
         }
         _report(run, log, {**row, "ema_decay": decay}, image_px=share.images.shape[-1])
     fault("training.after_step")
+
+
+def _cut_captions(run: _Run) -> dict[str, int]:
+    """How many captions of rank 0's share were not read to their end, if any were."""
+    cut = run.stepper.captions_cut
+    if cut and not run.warned:
+        run.warned = True
+        _log.warning(
+            "step=%d captions_cut=%d: the text encoder reads 75 tokens of a caption and no more; "
+            "metrics.jsonl counts them, shorter captions cure it", run.step, cut,
+        )  # fmt: skip
+    return {"captions_cut": cut} if cut else {}
 
 
 def _first_norms(run: _Run) -> dict[str, float]:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from sarhpc.diffusion.bundle import Bundle
-from sarhpc.diffusion.conditioning import size_numbers, tokenize
+from sarhpc.diffusion.conditioning import size_numbers, tokenize, tokens_cut
 from sarhpc.diffusion.config import ObjectiveConfig
 from sarhpc.diffusion.objective import Draw, add_noise, draw, loss_per_sample, with_dropout
 from sarhpc.training.config import TrainConfig
@@ -44,6 +44,9 @@ class Stepper:
         self.stored = StoredLatents(latents, autoencoder_digest(bundle.vae)) if latents else None
         """Latents encoded before, by this very autoencoder."""
         self._vae_scale = float(bundle.vae.config.scaling_factor)
+        self.captions_cut = 0
+        """Captions of this rank, in the last step that was timed, that the encoder did not read to
+        their end."""
         self._tokenizers = bundle.tokenizers
         self._scheduler = bundle.scheduler
         prior = 1.0 if cfg.prior is None else cfg.prior.weight
@@ -55,6 +58,7 @@ class Stepper:
         On the device; gradients are in place afterwards.
         """
         clock, micros = self.clock, list(share.micro(self._cfg.micro_batch))
+        self.captions_cut = 0
         total = torch.zeros(2, device=self._ranks.device)
         for number, tiles in enumerate(micros):
             micro = tiles.with_prior_beside()
@@ -131,6 +135,8 @@ class Stepper:
     def _conditions(self, share: Share, choices: Draw) -> list[Tensor]:
         """Token ids (B, L) for each text encoder and, where there are two, sizes (B, 6)."""
         captions = with_dropout(share.captions, choices.dropped)
+        if self.clock.exact:
+            self.captions_cut += sum(cut > 0 for cut in tokens_cut(self._tokenizers[0], captions))
         found = [tokenize(tokenizer, captions) for tokenizer in self._tokenizers]
         if len(found) > 1:
             found.append(size_numbers(share.images))

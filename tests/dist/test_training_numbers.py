@@ -80,6 +80,17 @@ def test_each_group_moves_by_its_own_rate_and_rows_say_what_happened(
     assert sum(parts) <= row["step_s"]
     assert row["samples_per_s"] == pytest.approx(8 / row["step_s"])
     assert row["memory_gb"] > 0.05
+    assert "captions_cut" not in row
+
+
+def test_captions_longer_than_the_encoder_reads_are_counted(
+    tiny_bundle: Path, tmp_path: Path
+) -> None:
+    """The tiny encoder reads 14 tokens, and a caption said over six times has more than 30."""
+    cfg = tiny_config(max_steps=2, caption_dropout=0.0)
+    job = Job(tiny_bundle, tmp_path, cfg, samples=RandomTiles(said=6))
+    assert train_ranks(job, 1) == [0]
+    assert [row["captions_cut"] for row in read_rows(tmp_path / "metrics.jsonl")] == [8, 8]
 
 
 @pytest.mark.parametrize(("stage", "precision"), [(2, "fp32"), (3, "bf16")])

@@ -41,6 +41,8 @@ class RandomTiles:
     px: int = 32
     poisoned: int | None = None
     read_s: float = 0.0
+    said: int = 1
+    """How often each caption is said over."""
 
     def __len__(self) -> int:
         return self.n
@@ -53,7 +55,8 @@ class RandomTiles:
         image = np.random.default_rng(number).uniform(-1, 1, (self.px, self.px, 3))
         if number == self.poisoned:
             image[:] = np.nan
-        return image.astype(np.float32), CAPTIONS[number % len(CAPTIONS)]
+        caption = " ".join([CAPTIONS[number % len(CAPTIONS)]] * self.said)
+        return image.astype(np.float32), caption
 
 
 @dataclass(frozen=True)
