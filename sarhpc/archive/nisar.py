@@ -79,6 +79,9 @@ class NisarReader:
         self._header = self._placed_header(properties, known or assume_calibrated)
         with hdf5_errors(self._path):
             self._file = h5py.File(self._path, "r", rdcc_nbytes=_CACHE_BYTES)
+            layers = self._file[self.metadata.group]
+            self._swaths = [name for name in layers if name.startswith("validSamplesSubSwath")]
+            self._bounded = "mask" in layers or bool(self._swaths)
 
     @property
     def header(self) -> SarHeader:
@@ -97,7 +100,8 @@ class NisarReader:
         with hdf5_errors(self._path):
             raw = self._read_raw(rows, cols)
             valid = np.isfinite(raw) & self._seen(rows, cols)
-            if bool((valid & (raw == 0)).any()):
+            # Where the file tells its bounds no image of 20 GB is read to find them.
+            if not self._bounded and bool((valid & (raw == 0)).any()):
                 valid &= (raw != 0) | ~self._zero_collar().covers(rows, cols)
             pixels = self._calibrated(raw, rows, cols)
         if self._scale != 1.0:
@@ -173,11 +177,10 @@ class NisarReader:
         group = self._file[self.metadata.group]
         if "mask" in group:
             return ~np.isin(group["mask"][slice(*rows), slice(*cols)], _OUTSIDE)
-        swaths = [name for name in group if name.startswith("validSamplesSubSwath")]
-        if not swaths:
+        if not self._swaths:
             return np.ones(shape, bool)
         seen, col = np.zeros(shape, bool), np.arange(*cols)
-        for name in swaths:
+        for name in self._swaths:
             first, last = np.asarray(group[name][slice(*rows)], np.int64).T
             seen |= (col >= first[:, None]) & (col < last[:, None])
         return seen

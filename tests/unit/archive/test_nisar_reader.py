@@ -184,6 +184,15 @@ def test_zeros_to_the_edge_are_outside_and_zeros_within_are_shadow(tmp_path: Pat
     assert valid[:, 11:].all()
 
 
+def test_zeros_within_bounds_that_the_file_tells_are_pixels(tmp_path: Path) -> None:
+    pixels, mask = speckle(SHAPE), np.ones(SHAPE, np.uint8)
+    pixels[:, :11], mask[:, :5] = 0, 0
+    path = write_grid(tmp_path / "gslc.h5", {"HH": pixels}, layers={"mask": mask})
+    _, valid = reader_of(path).read((30, 60), (0, 130))
+    assert not valid[:, :5].any()
+    assert valid[:, 5:].all()
+
+
 def test_a_swath_lies_where_its_grid_says_at_the_height_of_the_terrain(tmp_path: Path) -> None:
     pixels = speckle(SHAPE)
     reader = reader_of(write_swath(tmp_path / "rslc.h5", {"HV": pixels}, valid=(3, 120)))
