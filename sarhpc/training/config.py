@@ -138,8 +138,8 @@ class TrainConfig:
     """Let U-Net and ControlNet compute with channels innermost, as tensor cores read convolutions;
     rounds sums in another order."""
     compile: bool = field(default=False, metadata=ADDED)
-    """Let torch compile U-Net and ControlNet; minutes at each start, rounds in another order. Not
-    with `zero_stage=3`."""
+    """Let torch compile the U-Net; minutes at each start, rounds in another order. GPUs only, not
+    with `zero_stage=3` or a ControlNet."""
     fused_optimizer: bool | None = field(default=None, metadata=ADDED)
     """AdamW in one kernel over all weights; None does so on GPUs."""
     offload: OffloadConfig | None = field(default=None, metadata=ADDED)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from hpc.errors import NumericalError
 from sarhpc.diffusion.conditioning import encode_text
 from sarhpc.diffusion.control import steered
+from sarhpc.training.compilation import compile_network
 from sarhpc.training.config import OffloadConfig, TrainConfig
 from sarhpc.training.footprint import LARGEST_BUCKET
 from sarhpc.training.machine import require_machine
@@ -81,6 +82,7 @@ def start_engine(
 
     Raises:
         ConfigError: this machine lacks what an option of `cfg` needs.
+        NumericalError: the compiled U-Net has other gradients than the plain one.
     """
     import deepspeed
 
@@ -95,9 +97,11 @@ def start_engine(
         checkpoint_gradients(model)
     if cfg.channels_last:
         put_channels_last(model)
-    if cfg.compile:
-        compile_networks(model)
     model.train()
+    if cfg.compile:
+        # On the device and in the type of the training: this is what is compiled, and compared.
+        model.to(ranks.device, torch.bfloat16 if cfg.precision == "bf16" else torch.float32)
+        compile_network(model.unet, cfg.micro_batch * (1 if cfg.prior is None else 2))
     engine, *_ = deepspeed.initialize(
         model=model.to(ranks.device),
         optimizer=_adamw(cfg, model, ranks.device),
@@ -158,16 +162,6 @@ def put_channels_last(model: Denoiser) -> None:
 def _channels_last(_module: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
     # Attention hands its images on with channels outermost whatever it read.
     return (inputs[0].contiguous(memory_format=torch.channels_last),)
-
-
-def compile_networks(model: Denoiser) -> None:
-    """Compile the U-Net and the ControlNet of `model` at their first pass, for its very shapes.
-
-    In place: names of parameters and modules stay as they are.
-    """
-    for network in (model.unet, model.controlnet):
-        if network is not None:
-            network.compile(dynamic=False)
 
 
 def _adamw(cfg: TrainConfig, model: Denoiser, device: torch.device) -> torch.optim.AdamW:

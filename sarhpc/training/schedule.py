@@ -68,6 +68,8 @@ def check(cfg: TrainConfig) -> None:
             "compile with zero_stage=3: its weights come and go inside the pass that would be "
             "compiled; use zero_stage=2, with offload if the GPU is too small"
         )
+    if cfg.compile and cfg.control is not None:
+        raise ConfigError("compile with control: only a U-Net is compiled; leave compile out")
     if cfg.offload is not None:
         _check_offload(cfg, cfg.offload)
     if cfg.control is not None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from test_exact_resume import assert_same_end, run_with_kill
-from training_ranks import Job, contents, differences, step_folder, tiny_config, train_ranks
+from training_ranks import Job, step_folder, tiny_config, train_ranks
 
 from sarhpc.diffusion.bundle import load_bundle
 from sarhpc.training.checkpointing import read_weights
@@ -110,26 +110,6 @@ def test_an_offloaded_training_goes_on_with_another_number_of_ranks(
         assert train_ranks(job, world) == [0] * world
     assert losses(job) == pytest.approx(losses(whole), rel=1e-5)
     assert largest_difference(whole, job) < 1e-5
-
-
-@pytest.mark.long
-@pytest.mark.timeout(3600)
-def test_compiled_steps_are_the_plain_ones_and_resume_exactly(
-    tiny_bundle: Path, tmp_path: Path
-) -> None:
-    plain = Job(tiny_bundle, tmp_path / "plain", tiny_config(max_steps=STEPS))
-    assert train_ranks(plain, 1) == [0]
-    cfg = dataclasses.replace(plain.cfg, compile=True, checkpoint_every_steps=2)
-    whole = Job(tiny_bundle, tmp_path / "whole", cfg)
-    assert train_ranks(whole, 1, timeout_s=1500) == [0]
-    assert losses(whole) == pytest.approx(losses(plain), rel=1e-5)
-    killed = Job(tiny_bundle, tmp_path / "killed", cfg, faults={0: "training.after_step:3:kill"})
-    assert train_ranks(killed, 1, timeout_s=1500) == [-9]
-    resumed = Job(tiny_bundle, tmp_path / "killed", cfg, attempt=2)
-    assert train_ranks(resumed, 1, timeout_s=1500) == [0]
-    assert losses(resumed) == losses(whole)
-    one, two = contents(step_folder(whole, STEPS)), contents(step_folder(resumed, STEPS))
-    assert differences(one, two) == []
 
 
 def test_channels_last_reaches_every_block_of_the_unet(tiny_bundle: Path) -> None:

@@ -14,13 +14,8 @@ from sarhpc.training.machine import require_machine
 CPU = torch.device("cpu")
 
 
-def test_compile_without_a_compiler_is_refused(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    from torch._inductor import config
-
-    monkeypatch.setattr(config.cpp, "cxx", (str(tmp_path / "no-compiler"),))
-    with pytest.raises(ConfigError, match="C\\+\\+ compiler"):
+def test_compiling_for_cpus_is_refused() -> None:
+    with pytest.raises(ConfigError, match="gradients are zero"):
         require_machine(TrainConfig(compile=True), CPU)
     require_machine(TrainConfig(), CPU)
 

@@ -1,0 +1,61 @@
+"""A compiled U-Net is used only if its gradients are those of the plain one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from hpc.errors import NumericalError
+from sarhpc.diffusion.architecture import new_unet
+from sarhpc.diffusion.config import BundleConfig, TextShape, UNetShape
+from sarhpc.training.compilation import compile_network
+
+pytestmark = pytest.mark.slow
+
+TEXT = TextShape(hidden=16, layers=2, heads=2, intermediate=32, positions=16)
+
+
+def unet(*, xl: bool = False) -> Any:
+    levels: dict[str, Any] = {"level_heads": [1, 2], "size_embedding": 8} if xl else {}
+    shape = UNetShape(4, [8, 16], [not xl, xl], attention_heads=2, norm_groups=4, **levels)
+    second = TextShape(24, layers=2, heads=2, intermediate=32, positions=16) if xl else None
+    torch.manual_seed(0)
+    return new_unet(BundleConfig(unet=shape, text=TEXT, text_2=second)).train()
+
+
+def faithful(graph: Any, _inputs: Any) -> Any:
+    """A compiler that leaves everything as it is."""
+    return graph.forward
+
+
+def careless(graph: Any, _inputs: Any) -> Any:
+    """A compiler whose answers are right and whose gradients are twice as large."""
+
+    def run(*inputs: Any) -> Any:
+        outputs = graph.forward(*inputs)
+        return [o + (o - o.detach()) if o.is_floating_point() else o for o in outputs]
+
+    return run
+
+
+@pytest.mark.parametrize("xl", [False, True], ids=["sd", "xl"])
+def test_right_gradients_are_taken_and_names_stay(xl: bool) -> None:
+    network = unet(xl=xl)
+    names = [name for name, _ in network.named_parameters()]
+    compile_network(network, 2, backend=faithful)
+    assert [name for name, _ in network.named_parameters()] == names
+    assert all(parameter.grad is None for parameter in network.parameters())
+
+
+def test_wrong_gradients_are_refused_and_named() -> None:
+    with pytest.raises(NumericalError, match="off by 100%; leave compile out"):
+        compile_network(unet(), 2, backend=careless)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1800)
+def test_what_torch_compiles_for_cpus_is_refused() -> None:
+    with pytest.raises(NumericalError, match="are not those of the plain one"):
+        compile_network(unet(), 2)
