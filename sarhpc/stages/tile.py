@@ -6,9 +6,11 @@ import dataclasses
 import functools
 import json
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hpc.cluster.allocation import current_allocation
 from hpc.publish import publish_json
 from hpc.run.ledger import Record
 from hpc.run.pipeline import Stage, Work
@@ -17,6 +19,7 @@ from hpc.run.rundir import RunDir
 from sarhpc.archive.config import ArchiveConfig
 from sarhpc.stages.config import RunConfig
 from sarhpc.stages.frozen import load_run_config, stage_fingerprint
+from sarhpc.stages.handout import workers_here
 from sarhpc.stages.places import archive_uri, data_root, import_config
 from sarhpc.stages.sharded import Made, sweep, work_through
 from sarhpc.tiling.config import ImportConfig
@@ -59,7 +62,9 @@ def plan_tile_shards(run: RunDir) -> Plan:
         return _plan_import(config, config.imported)
     opener = functools.partial(open_sar, assume_calibrated=config.archive.assume_calibrated)
     scenes = select_scenes(archive_config(run, config))
-    planned = plan_scenes(scenes, config.tile, opener=opener)
+    # A scene is surveyed in about a second, most of it in GDAL and NumPy without Python's lock.
+    with ThreadPoolExecutor(workers_here(current_allocation(), config.cluster.workers)) as pool:
+        planned = plan_scenes(scenes, config.tile, opener=opener, scatter=pool.map)
     if planned.proof:
         check_proof(planned.proof)
     facts = {"proof": planned.proof, "reflown": planned.reflown, "counts": planned.counts}
