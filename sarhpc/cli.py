@@ -24,6 +24,7 @@ STAGE_VERBS = {
 
 PLACES = {
     "grid": "grid",
+    "decoder": "decoder",
     **dict.fromkeys(("status", "logs", "report", "clean", "fetch"), "observing"),
     **dict.fromkeys(("doctor", "nodes"), "operations"),
     "inspect": "inspection",
@@ -62,6 +63,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_run(verbs)
     _add_observing(verbs)
     _add_grid(verbs)
+    _add_decoder(verbs)
     _add_inside_jobs(verbs)
     _add_operations(verbs)
     return parser
@@ -163,6 +165,17 @@ def _add_grid(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     grid.add_argument("--guidance", type=float, default=7.5, help="guidance scale (default 7.5)")
     grid.add_argument("--out", required=True, help="PNG; a JSON of the same name tells how it was "
                       "made, and how close the prompts' embeddings are")  # fmt: skip
+
+
+def _add_decoder(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    decoder = verbs.add_parser("decoder", help="tune a model's decoder for speckle, with a "
+                               "report before and after")  # fmt: skip
+    decoder.add_argument("base", help="diffusers folder, or embedded:NAME; its encoder stays")
+    decoder.add_argument("--tiles", required=True, help="folder of shards with train and val or "
+                         "test, such as RUN/data/samples")  # fmt: skip
+    decoder.add_argument("--out", required=True, help="folder for model, report and state")
+    decoder.add_argument("--config", help="YAML of the tuning")
+    decoder.add_argument("overrides", nargs="*", metavar="key=value", help="overrides, a.b=c")
 
 
 def _add_operations(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -117,19 +117,30 @@ def reconstruction_terms(
     `ramp` in [0, 1] scales the terms on texture.
     """
     half = len(images) // 2
-    optical, sar = images[:half], images[half:]
-    optical_out, sar_out = decoded[:half].float(), decoded[half:].float()
-    amplitudes = texture.amplitude(sar), texture.amplitude(sar_out)
-    level = texture.local_level(amplitudes[0])
-    logs = texture.log_amplitude(amplitudes[0], level), texture.log_amplitude(amplitudes[1], level)
+    optical, optical_out = images[:half], decoded[:half].float()
     luminance = optical.mean(1, keepdim=True), optical_out.mean(1, keepdim=True)
     optical_blocks = functional.avg_pool2d(optical_out - optical, 8)
-    sar_blocks = functional.avg_pool2d(sar_out - sar, 8)
-    spread = sar_out - sar_out.mean(1, keepdim=True)
     return {
         "optical_pixel": weights.optical_pixel * texture.charbonnier(optical_out - optical),
         "optical_lowpass": weights.optical_lowpass * texture.charbonnier(optical_blocks),
         "optical_spectrum": ramp * weights.optical_spectrum * texture.spectral_distance(*luminance),
+        **sar_terms(images[half:], decoded[half:].float(), weights, ramp),
+    }
+
+
+def sar_terms(
+    sar: Tensor, sar_out: Tensor, weights: TextureWeights, ramp: float = 1.0
+) -> dict[str, Tensor]:
+    """Weighted terms of the loss of reconstructions `sar_out` of SAR images `sar` (B, 3, H, W).
+
+    `ramp` in [0, 1] scales the terms on texture.
+    """
+    amplitudes = texture.amplitude(sar), texture.amplitude(sar_out)
+    level = texture.local_level(amplitudes[0])
+    logs = texture.log_amplitude(amplitudes[0], level), texture.log_amplitude(amplitudes[1], level)
+    sar_blocks = functional.avg_pool2d(sar_out - sar, 8)
+    spread = sar_out - sar_out.mean(1, keepdim=True)
+    return {
         "sar_pixel": weights.sar_pixel * texture.charbonnier(sar_out - sar),
         "sar_lowpass": weights.sar_lowpass * texture.charbonnier(sar_blocks),
         "histogram": ramp * weights.histogram * texture.histogram_distance(*logs),
@@ -278,11 +289,15 @@ def _line(values: Mapping[str, Any]) -> str:
 
 @torch.no_grad()
 def reconstruct(model: AutoencoderKL, images: Tensor, seed: int = 0) -> Tensor:
-    """Images (B, 3, H, W) decoded from one sample of each one's latent distribution, as trained."""
+    """Images (B, 3, H, W) decoded from one sample of each one's latent distribution, as trained.
+
+    On the CPU, wherever `model` is.
+    """
     generator = torch.Generator().manual_seed(seed)
     model.eval()
-    decoded: Tensor = model.decode(model.encode(images).latent_dist.sample(generator)).sample
-    return decoded.clamp(-1, 1)
+    latents = model.encode(images.to(model.device)).latent_dist.sample(generator)
+    decoded: Tensor = model.decode(latents).sample
+    return decoded.clamp(-1, 1).cpu()
 
 
 @torch.no_grad()

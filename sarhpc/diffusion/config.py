@@ -183,6 +183,36 @@ class AutoencoderConfig:
     """Steps between log lines."""
 
 
+@dataclass
+class DecoderConfig:
+    """Tuning of an autoencoder's decoder on SAR tiles; the encoder, and so all latents, stay."""
+
+    weights: TextureWeights = field(default_factory=TextureWeights)
+    """Weights of the loss; only those of SAR images count."""
+    seed: int = 0
+    """Seed of crops and latent noise."""
+    steps: int = 2000
+    """Optimiser steps."""
+    batch: int = 8
+    """Crops per step."""
+    crop_px: int = 128
+    """Side of a crop, px (a multiple of 32), in training and in the report."""
+    learning_rate: float = 1e-4
+    """Peak learning rate; it falls along a cosine to a twentieth."""
+    warmup: int = 100
+    """Steps over which the rate rises linearly."""
+    tiles: int = 2000
+    """Most tiles of each split that are read, evenly from all shards."""
+    report_crops: int = 32
+    """Held-out crops behind every number of the report."""
+    threads: int = 1
+    """CPU threads; on a CPU the bits depend on it."""
+    save_every: int = field(default=200, metadata={"transient": True})
+    """Steps between checkpoints."""
+    log_every: int = field(default=50, metadata={"transient": True})
+    """Steps between log lines."""
+
+
 VARIANTS = {"fp16": "float16", "bf16": "bfloat16"}
 """Variant of a diffusers folder's weights -> their type."""
 

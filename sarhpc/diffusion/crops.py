@@ -50,6 +50,19 @@ class TilePool:
         return optical, [_crop(rng, self.sar, size) for _ in range(count)]
 
 
+def sar_batch(tiles: Images, seed: int, step: int, count: int, size: int) -> Tensor:
+    """Crops (count, 3, size, size) in [-1, 1] of SAR images, mirrored in azimuth at random."""
+    rng = np.random.default_rng([seed, step])
+    crops = [_crop(rng, tiles, size) for _ in range(count)]
+    return torch.stack([as_input(_mirrored(rng, crop, (0,))) for crop in crops])
+
+
+def sar_crops(tiles: Images, count: int, size: int, *, seed: int = 7) -> Images:
+    """`count` crops (size, size) of SAR images, the same at every call."""
+    rng = np.random.default_rng([seed, count])
+    return [_crop(rng, tiles, size) for _ in range(count)]
+
+
 def load_pool(folder: Path) -> TilePool:
     """The pool of `*.optical.npy` (H, W, 3) and `*.sar.npy` (H, W) files, mapped and not read.
 

@@ -1,0 +1,198 @@
+"""Tuning an autoencoder's decoder for speckle, with what it keeps of it before and after.
+
+The published autoencoders were trained on photographs and answer speckle with blur. The encoder
+stands still, so latents stay what they were, and a noise predictor trained on them too; the decoder
+learns to draw speckle of the right statistics around the right local mean.
+
+Everything drawn in step n follows from (seed, n), so a resumed tuning is the undisturbed one.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL
+from torch import Tensor, nn
+
+from hpc.errors import ConfigError, DataError, NumericalError
+from hpc.publish import publishing
+from sarhpc.diffusion import fidelity
+from sarhpc.diffusion.autoencoder import Log, reconstruct, sar_terms
+from sarhpc.diffusion.config import DecoderConfig
+from sarhpc.diffusion.crops import Images, as_gray8, as_input, sar_batch, sar_crops
+
+_BATCH = 8
+
+
+@dataclass
+class DecoderTuning:
+    """All that a tuning carries from one step to the next."""
+
+    model: AutoencoderKL
+    optimizer: torch.optim.Optimizer
+    step: int = 0
+
+    @classmethod
+    def new(cls, cfg: DecoderConfig, base: AutoencoderKL) -> DecoderTuning:
+        """The state before the first step, on a copy of `base` whose decoder alone learns."""
+        model = copy.deepcopy(base).requires_grad_(False)
+        for part in _learning(model):
+            part.requires_grad_(True)
+        learn = [p for p in model.parameters() if p.requires_grad]
+        return cls(model, torch.optim.AdamW(learn, cfg.learning_rate, (0.9, 0.99)))
+
+    def save(self, path: Path, of: str) -> None:
+        """Publish the state as one file; `of` says what it is a tuning of."""
+        parts = {name: part.state_dict() for name, part in _named(self.model).items()}
+        with publishing(path) as file:
+            torch.save(
+                {**parts, "optimizer": self.optimizer.state_dict(), "step": self.step, "of": of},
+                file,
+            )
+
+    def load(self, path: Path, of: str) -> None:
+        """Take over the state in `path`.
+
+        Raises:
+            ConfigError: it is of another base or another configuration.
+            DataError: the file is torn.
+        """
+        try:
+            saved = torch.load(path, map_location="cpu", weights_only=True)
+        except (OSError, RuntimeError, EOFError, ValueError) as error:
+            raise DataError(
+                f"state {path} cannot be loaded ({error}); remove it to begin again"
+            ) from error
+        if saved["of"] != of:
+            raise ConfigError(
+                f"{path} is of another base or another configuration; go on with "
+                "those, or give another folder"
+            )
+        for name, part in _named(self.model).items():
+            part.load_state_dict(saved[name])
+        self.optimizer.load_state_dict(saved["optimizer"])
+        self.step = int(saved["step"])
+
+
+def _named(model: AutoencoderKL) -> dict[str, nn.Module]:
+    parts = {"decoder": model.decoder, "post_quant_conv": model.post_quant_conv}
+    return {name: part for name, part in parts.items() if part is not None}
+
+
+def _learning(model: AutoencoderKL) -> list[nn.Module]:
+    return list(_named(model).values())
+
+
+def tuning_step(state: DecoderTuning, images: Tensor, cfg: DecoderConfig) -> dict[str, float]:
+    """One step on SAR crops (B, 3, H, W) in [-1, 1]; the value of each weighted term of the loss.
+
+    Raises:
+        NumericalError: the loss is not finite; the state is as before the step.
+    """
+    for group in state.optimizer.param_groups:
+        group["lr"] = cfg.learning_rate * _rate(cfg, state.step)
+    generator = torch.Generator().manual_seed(cfg.seed * 1_000_003 + state.step)
+    images = images.to(state.model.device)
+    with torch.no_grad():
+        latents = state.model.encode(images).latent_dist.sample(generator)
+    terms = sar_terms(images, state.model.decode(latents).sample, cfg.weights)
+    loss = torch.stack(list(terms.values())).sum()
+    if not bool(torch.isfinite(loss)):
+        raise NumericalError(
+            f"loss of the decoder is not finite at step {state.step}; lower learning_rate and "
+            "resume from the last checkpoint"
+        )
+    state.optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    learn = [p for group in state.optimizer.param_groups for p in group["params"]]
+    torch.nn.utils.clip_grad_norm_(learn, 1.0)
+    state.optimizer.step()
+    state.step += 1
+    return {name: float(term.detach()) for name, term in terms.items()}
+
+
+def _rate(cfg: DecoderConfig, step: int) -> float:
+    cosine = 0.05 + 0.95 * (1 + math.cos(math.pi * min(step / max(cfg.steps, 1), 1.0))) / 2
+    return min(1.0, (step + 1) / max(cfg.warmup, 1)) * cosine
+
+
+def tune_decoder(
+    cfg: DecoderConfig,
+    base: AutoencoderKL,
+    tiles: Images,
+    checkpoint: Path,
+    *,
+    log: Log = print,
+    until: int | None = None,
+    stop: Callable[[], bool] = lambda: False,
+) -> AutoencoderKL:
+    """A copy of `base` with its decoder tuned on SAR `tiles` (H, W) in 8 bits.
+
+    Goes on from `checkpoint` if it is there, and leaves it there; `until` and `stop` end early.
+
+    Raises:
+        NumericalError: the loss is not finite.
+        ConfigError: the checkpoint is of another base or configuration.
+        DataError: the checkpoint is torn, or a tile is smaller than a crop.
+    """
+    state, of = DecoderTuning.new(cfg, base), _identity(cfg, base)
+    if checkpoint.exists():
+        state.load(checkpoint, of)
+    last = cfg.steps if until is None else min(until, cfg.steps)
+    while state.step < last and not stop():
+        images = sar_batch(tiles, cfg.seed, state.step, cfg.batch, cfg.crop_px)
+        terms = tuning_step(state, images, cfg)
+        if state.step % cfg.log_every == 0:
+            shown = " ".join(f"{name}={value:.4f}" for name, value in terms.items())
+            log(f"step={state.step} of={cfg.steps} {shown}")
+        if state.step % cfg.save_every == 0:
+            state.save(checkpoint, of)
+    state.save(checkpoint, of)
+    return state.model.eval()
+
+
+def _identity(cfg: DecoderConfig, base: AutoencoderKL) -> str:
+    rhythm = ("save_every", "log_every")
+    decisive = {name: value for name, value in asdict(cfg).items() if name not in rhythm}
+    digest = hashlib.sha256(json.dumps(decisive, sort_keys=True).encode())
+    for name, tensor in sorted(base.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().float().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def reconstructions(model: AutoencoderKL, crops: Images) -> Images:
+    """8-bit SAR crops (H, W) through the autoencoder and back, always with the same noise."""
+    batches = [
+        reconstruct(model, torch.stack([as_input(crop) for crop in crops[at : at + _BATCH]]), at)
+        for at in range(0, len(crops), _BATCH)
+    ]
+    return [as_gray8(image) for image in torch.cat(batches)]
+
+
+def decoder_report(
+    cfg: DecoderConfig, before: AutoencoderKL, after: AutoencoderKL, held_out: Images
+) -> tuple[dict[str, Any], tuple[Images, Images, Images]]:
+    """E1, E3, E4 and E5 of held-out tiles through either autoencoder, and the crops behind them.
+
+    `real_versus_real` is the distance of one half of the crops from the other. The crops are the
+    real ones, those through `before` and those through `after`.
+    """
+    crops = sar_crops(held_out, cfg.report_crops, cfg.crop_px)
+    shown = (crops, reconstructions(before, crops), reconstructions(after, crops))
+    report = {
+        "before": fidelity.compare(crops, shown[1]),
+        "after": fidelity.compare(crops, shown[2]),
+        "real_versus_real": fidelity.compare(crops[::2], crops[1::2]),
+        "crops": len(crops),
+        "crop_px": cfg.crop_px,
+    }
+    return report, shown
