@@ -9,7 +9,7 @@ export OMP_NUM_THREADS ?= 1
 export HF_HUB_OFFLINE  ?= 1
 export DS_ACCELERATOR  ?= $(shell command -v nvidia-smi >/dev/null 2>&1 && echo cuda || echo cpu)
 
-.PHONY: help setup slurm-setup demo test test-long check format bench bench-data bench-plan bench-shards bench-step bench-train bench-slurm embedded clean
+.PHONY: help setup slurm-setup demo test test-long check format bench bench-data bench-plan bench-shards bench-step bench-train bench-loader bench-slurm embedded clean
 
 help:
 	@echo "make demo       archive -> tiles -> captions -> training -> corpus -> report, on this machine"
@@ -75,6 +75,14 @@ bench-step: setup
 
 bench-train: setup
 	$(BIN)/python tools/bench_train.py
+
+# litdata without its dependencies: torchvision would bring a CUDA build of another torch.
+bench-loader: setup
+	test -x build/peers/bin/python || $(PYTHON) -m venv build/peers
+	build/peers/bin/pip install --quiet "$$(grep '^torch==' constraints.txt)" "$$(grep '^numpy==' constraints.txt)" \
+	  pillow boto3 filelock lightning-utilities obstore requests tifffile
+	build/peers/bin/pip install --quiet --no-deps litdata
+	$(BIN)/python tools/bench_loader.py --peers build/peers/bin/python
 
 # About ten minutes: 5,000 jobs that each do next to nothing, on a cluster of this machine.
 bench-slurm: setup slurm-setup
