@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import re
-import threading
 from collections.abc import Iterator, Mapping
 from math import hypot, radians, sin
 from pathlib import Path
@@ -24,7 +23,7 @@ from hpc.errors import DataError
 from sarhpc.archive.geolocation import central_spacing, fit_gcps
 from sarhpc.archive.handle import RasterHandles, crs_text, has_affine, readable
 from sarhpc.archive.scene import Affine6, RangeDirection, SarHeader, Scene
-from sarhpc.archive.validity import ZeroCollar, measure_collar
+from sarhpc.archive.validity import LazyCollar, ZeroCollar, measure_collar
 from sarhpc.archive.window import Range, check_window
 
 Quantity = Literal["complex", "iq", "amplitude", "intensity", "db"]
@@ -51,8 +50,7 @@ class GeoTiffReader:
         """
         self._path = Path(scene.assets["sar"])
         self._handles = RasterHandles(self._path)
-        self._collar: ZeroCollar | None = None
-        self._collar_lock = threading.Lock()
+        self._collar = LazyCollar(self._measured_collar)
         properties = scene.properties
         dataset = self._handles.get()
         try:
@@ -85,7 +83,7 @@ class GeoTiffReader:
         raw = self._read_raw(rows, cols)
         valid = self._declared_valid(raw, rows, cols) & np.isfinite(raw)
         if self._quantity != "db" and bool((valid & (raw == 0)).any()):
-            valid &= (raw != 0) | ~self._zero_collar().covers(rows, cols)
+            valid &= (raw != 0) | ~self._collar.get().covers(rows, cols)
         pixels = _amplitude(raw, self._quantity)
         if self._scale != 1.0:
             pixels *= np.float32(self._scale)
@@ -95,7 +93,7 @@ class GeoTiffReader:
 
     def is_empty(self) -> bool:
         """Whether no pixel at all is valid; reads the whole file strip by strip, once."""
-        return self._zero_collar().is_whole_image
+        return self._collar.get().is_whole_image
 
     def close(self) -> None:
         """Release the file in all threads."""
@@ -126,11 +124,8 @@ class GeoTiffReader:
             valid &= mask > 0
         return valid
 
-    def _zero_collar(self) -> ZeroCollar:
-        with self._collar_lock:
-            if self._collar is None:
-                self._collar = measure_collar(self._header.shape, self._filled_strips())
-            return self._collar
+    def _measured_collar(self) -> ZeroCollar:
+        return measure_collar(self._header.shape, self._filled_strips())
 
     def _filled_strips(self) -> Iterator[tuple[int, NDArray[np.bool_]]]:
         height, width = self._header.shape

@@ -6,7 +6,6 @@ gamma0 of the terrain, and sigma0 = gamma0 times the product's own factor, pixel
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from sarhpc.archive.geotiff import STRIP_BYTES, looks_of, range_direction
 from sarhpc.archive.hdf5 import hdf5_errors
 from sarhpc.archive.nisar_metadata import NisarMetadata, read_nisar
 from sarhpc.archive.scene import SarHeader, Scene
-from sarhpc.archive.validity import ZeroCollar, measure_collar
+from sarhpc.archive.validity import LazyCollar, ZeroCollar, measure_collar
 from sarhpc.archive.window import Range, check_window
 
 _CACHE_BYTES = 64 << 20
@@ -66,8 +65,7 @@ class NisarReader:
             DataError: the file cannot be used, or where its pixels lie is unknown.
         """
         self._path = Path(scene.assets["sar"])
-        self._collar: ZeroCollar | None = None
-        self._lock = threading.Lock()
+        self._collar = LazyCollar(self._measured_collar)
         declared = {key: value for key, value in scene.properties.items() if value is not None}
         self.metadata = read_nisar(self._path, declared.get("sarhpc:layer"))
         properties = nisar_properties(self.metadata) | declared
@@ -102,7 +100,7 @@ class NisarReader:
             valid = np.isfinite(raw) & self._seen(rows, cols)
             # Where the file tells its bounds no image of 20 GB is read to find them.
             if not self._bounded and bool((valid & (raw == 0)).any()):
-                valid &= (raw != 0) | ~self._zero_collar().covers(rows, cols)
+                valid &= (raw != 0) | ~self._collar.get().covers(rows, cols)
             pixels = self._calibrated(raw, rows, cols)
         if self._scale != 1.0:
             pixels *= np.float32(self._scale)
@@ -114,7 +112,7 @@ class NisarReader:
     def is_empty(self) -> bool:
         """Whether no pixel at all is valid; reads the whole image strip by strip, once."""
         with hdf5_errors(self._path):
-            return self._zero_collar().is_whole_image
+            return self._collar.get().is_whole_image
 
     def close(self) -> None:
         """Release the file."""
@@ -185,11 +183,8 @@ class NisarReader:
             seen |= (col >= first[:, None]) & (col < last[:, None])
         return seen
 
-    def _zero_collar(self) -> ZeroCollar:
-        with self._lock:
-            if self._collar is None:
-                self._collar = measure_collar(self._header.shape, self._filled_strips())
-            return self._collar
+    def _measured_collar(self) -> ZeroCollar:
+        return measure_collar(self._header.shape, self._filled_strips())
 
     def _filled_strips(self) -> Iterator[tuple[int, NDArray[np.bool_]]]:
         height, width = self._header.shape

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from hpc.errors import DataError
 from sarhpc.archive.scene import SarHeader, Scene
 from sarhpc.archive.sicd_metadata import open_sicd, read_sicd_metadata, sicd_errors
-from sarhpc.archive.validity import ZeroCollar, measure_collar
+from sarhpc.archive.validity import LazyCollar, ZeroCollar, measure_collar
 from sarhpc.archive.window import Range, check_window
 
 STRIP_BYTES = 32 << 20
@@ -37,8 +37,7 @@ class SicdReader:
         self._path = Path(scene.assets["sar"])
         self._local = threading.local()
         self._files: list[IO[bytes]] = []
-        self._collar: ZeroCollar | None = None
-        self._lock = threading.Lock()
+        self._collar = LazyCollar(self._measured_collar)
         self.metadata = read_sicd_metadata(self._path)
         row, col = self.metadata.spacing_m
         scale = scene.properties.get("sarhpc:scale")
@@ -79,14 +78,14 @@ class SicdReader:
         pixels = self._read_raw(rows, cols)
         valid = np.isfinite(pixels)
         if bool((pixels == 0).any()):
-            valid &= (pixels != 0) | ~self._zero_collar().covers(rows, cols)
+            valid &= (pixels != 0) | ~self._collar.get().covers(rows, cols)
         pixels *= self._amplitude_factor(rows, cols)
         pixels[~valid] = 0
         return pixels, valid
 
     def is_empty(self) -> bool:
         """Whether no pixel at all is valid; reads the whole file strip by strip, once."""
-        return self._zero_collar().is_whole_image
+        return self._collar.get().is_whole_image
 
     def close(self) -> None:
         """Release the file in all threads."""
@@ -115,11 +114,8 @@ class SicdReader:
         power = np.polynomial.polynomial.polygrid2d(x, y, self._sigma_zero)
         return np.sqrt(power).astype(np.float32)
 
-    def _zero_collar(self) -> ZeroCollar:
-        with self._lock:
-            if self._collar is None:
-                self._collar = measure_collar(self._header.shape, self._filled_strips())
-            return self._collar
+    def _measured_collar(self) -> ZeroCollar:
+        return measure_collar(self._header.shape, self._filled_strips())
 
     def _filled_strips(self) -> Iterator[tuple[int, NDArray[np.bool_]]]:
         height, width = self._header.shape

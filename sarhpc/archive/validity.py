@@ -8,7 +8,8 @@ exactly like the whole, in memory of its edge lengths.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import threading
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -61,3 +62,20 @@ def measure_collar(
         last = first + len(filled) - 1 - filled[::-1].argmax(axis=0)
         bottom = np.where(seen, last, bottom)
     return ZeroCollar(left, right, top.astype(np.int32), bottom.astype(np.int32))
+
+
+class LazyCollar:
+    """The collar of one image, measured once, when a thread first asks: that reads all of it."""
+
+    def __init__(self, measure: Callable[[], ZeroCollar]) -> None:
+        """Remember how it is measured; nothing is read yet."""
+        self._measure = measure
+        self._lock = threading.Lock()
+        self._known: ZeroCollar | None = None
+
+    def get(self) -> ZeroCollar:
+        """The collar."""
+        with self._lock:
+            if self._known is None:
+                self._known = self._measure()
+            return self._known
