@@ -2,7 +2,7 @@
 
 Bytes per parameter as DeepSpeed 0.19 keeps them (Rajbhandari et al., ZeRO, arXiv:1910.02054,
 section 3, with the fp32 gradients and the buckets of this engine's own configuration), checked
-against the engine's tensors in tests/dist/test_training_footprint.py. Nothing here imports torch.
+against the engine's tensors in tests/ranks/test_training_footprint.py. Nothing here imports torch.
 """
 
 from __future__ import annotations

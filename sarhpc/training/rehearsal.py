@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from peft.tuners.lycoris_utils import LycorisLayer
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -55,8 +56,8 @@ class Rehearsal:
 def rehearse(cfg: TrainConfig, base: Path, image_px: int) -> Rehearsal:
     """The count for tiles of `image_px` x `image_px` px; needs neither weights nor a GPU.
 
-    A bundle that is not there is counted in its published shapes. The embedding of a learned token
-    is left out: it is one row.
+    A bundle that is not there is counted in its published shapes. Of a learned token only its row
+    is left out: what carries its gradient there is counted.
 
     Raises:
         ConfigError: an adapter that does not fit the models.
@@ -68,6 +69,11 @@ def rehearse(cfg: TrainConfig, base: Path, image_px: int) -> Rehearsal:
             skeleton.models["controlnet"] = new_controlnet(skeleton.models["unet"], cfg.seed)
     mark_what_learns(cfg, skeleton.models)
     model = Denoiser(**skeleton.models).train()
+    for module in model.modules():
+        if isinstance(module, LycorisLayer):
+            module.eval()  # in training it draws a number to decide by, and here are none
+    if cfg.token is not None:
+        _carry_gradients_to_words(model)
     model.to(torch.bfloat16 if cfg.precision == "bf16" else torch.float32)
     with FakeTensorMode():
         for module in (model, skeleton.vae):
@@ -90,6 +96,14 @@ def rehearse(cfg: TrainConfig, base: Path, image_px: int) -> Rehearsal:
             activation_bytes=step.most,
             encode_bytes=encoding.most,
         )
+
+
+def _carry_gradients_to_words(model: Denoiser) -> None:
+    """Let the words' embeddings ask for gradients, as they do where one of them is learned."""
+    for encoder in (model.text_encoder, model.text_encoder_2):
+        if encoder is not None:
+            words = encoder.get_input_embeddings()  # type: ignore[operator]
+            words.register_forward_hook(lambda _module, _ids, found: found.requires_grad_())
 
 
 def _make_fake(model: nn.Module) -> None:

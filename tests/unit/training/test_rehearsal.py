@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from sarhpc.diffusion.config import AdapterConfig, ControlConfig
+from sarhpc.diffusion.config import AdapterConfig, ControlConfig, TokenConfig
 from sarhpc.training.config import TrainConfig
 from sarhpc.training.engine import Denoiser, checkpoint_gradients
 from sarhpc.training.rehearsal import rehearse
@@ -79,6 +79,22 @@ def test_an_adapter_learns_little_and_needs_less_arithmetic() -> None:
     assert adapted.learned < 0.05 * full.learned
     assert adapted.parameters == full.parameters + adapted.learned
     assert adapted.image_flops < 0.9 * full.image_flops
+
+
+@pytest.mark.parametrize("kind", ["lora", "locon", "loha", "lokr"])
+def test_every_kind_of_adapter_is_counted(kind: str) -> None:
+    counted = rehearse(config(adapter=AdapterConfig(kind=kind, rank=4)), EMBEDDED, 128)
+    assert 0 < counted.learned < counted.parameters / 4
+    assert counted.image_flops > 0
+
+
+def test_a_token_alone_carries_gradients_through_models_that_stand_still() -> None:
+    """No weight gets a gradient, so one of the two products of the backward pass is left."""
+    token = TokenConfig(initializer="forest", lr=1e-3)
+    alone = rehearse(config(token=token, lr_unet=0.0, lr_text_encoder=0.0), EMBEDDED, 128)
+    full = rehearse(config(), EMBEDDED, 128)
+    assert alone.learned == 0
+    assert alone.image_flops / full.image_flops == pytest.approx(2 / 3, rel=0.1)
 
 
 def test_a_controlnet_is_what_learns_beside_a_model_that_stands_still() -> None:
