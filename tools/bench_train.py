@@ -204,7 +204,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--micro-batch", type=int, default=4)
     parser.add_argument("--precision", default="fp32", choices=("fp32", "bf16"))
     parser.add_argument("--threads", type=int, default=int(os.environ.get("OMP_NUM_THREADS", "1")))
-    parser.add_argument("--levers", nargs="*", default=list(LEVERS), choices=LEVERS)
+    # What torch compiles for CPUs gives wrong gradients, and training refuses it there.
+    usable = [lever for lever in LEVERS if lever != "compile" or torch.cuda.is_available()]
+    parser.add_argument("--levers", nargs="*", default=usable, choices=LEVERS)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--stock-to", type=Path, help=argparse.SUPPRESS)
     return parser.parse_args()
