@@ -142,7 +142,7 @@ def last_resort(comeback: Comeback, ends: float | None) -> Iterator[None]:
         return
     over = threading.Event()
 
-    def watch() -> None:
+    def _watch() -> None:
         if over.wait(max(ends - time.time(), 0.0)):
             return
         try:
@@ -150,7 +150,7 @@ def last_resort(comeback: Comeback, ends: float | None) -> Iterator[None]:
         except HpcError as error:
             log.error("not requeued: %s", error)
 
-    threading.Thread(target=watch, daemon=True, name="last-resort").start()
+    threading.Thread(target=_watch, daemon=True, name="last-resort").start()
     try:
         yield
     finally:

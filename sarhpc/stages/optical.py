@@ -73,6 +73,7 @@ def plan_optical_shards(run: RunDir) -> Plan:
 
 def make_optical_shard(run: RunDir, task: ShardTask) -> Made:
     """Choose, lay and publish the optical images of one tile shard."""
+    from sarhpc.shards.reader import read_member
     from sarhpc.shards.writer import write_shard
     from sarhpc.tiling.optical_pairs import pair_tiles
 
@@ -82,7 +83,10 @@ def make_optical_shard(run: RunDir, task: ShardTask) -> Made:
     index = _index(str(file), task.inputs["images"])
     split = task.inputs["split"]
     path = data_root(run, config) / "optical" / split / f"{task.id}.tar"
-    tiles = _tiles(Path(task.inputs["tiles"]))
+    # Place and time of each tile; its pixels, most of the shard, stay unread.
+    metas = read_member(Path(task.inputs["tiles"]), "meta.json")
+    shape = (config.tile.tile_px, config.tile.tile_px)
+    tiles = ((key, json.loads(data), shape) for key, data in metas)
     paired = pair_tiles(tiles, index, optical_config(config.optical))
     summary = write_shard(path, paired.samples)
     return Made(
@@ -101,15 +105,6 @@ def _index(file: str, digest: str) -> OpticalIndex:
         )
     rows = json.loads(Path(file).read_text())["images"]
     return OpticalIndex(tuple(OpticalImage.from_json(row) for row in rows))
-
-
-def _tiles(path: Path) -> Iterator[tuple[str, Mapping[str, Any], tuple[int, int]]]:
-    from sarhpc.shards.images import decode_gray8
-    from sarhpc.shards.reader import read_shard
-
-    for sample in read_shard(path):
-        height, width = decode_gray8(sample.members["sar.png"]).shape
-        yield sample.key, sample.meta, (height, width)
 
 
 def optical_by_shard(run: RunDir, config: RunConfig) -> dict[str, dict[str, str]]:

@@ -14,10 +14,19 @@ from sarhpc.training.machine import require_machine
 CPU = torch.device("cpu")
 
 
+def refusal(cfg: TrainConfig) -> str | None:
+    """What this machine refuses the options with, if it does."""
+    try:
+        require_machine(cfg, CPU)
+    except ConfigError as error:
+        return str(error)
+    return None
+
+
 def test_compiling_for_cpus_is_refused() -> None:
     with pytest.raises(ConfigError, match="gradients are zero"):
         require_machine(TrainConfig(compile=True), CPU)
-    require_machine(TrainConfig(), CPU)
+    assert refusal(TrainConfig()) is None
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU may have asynchronous disk access")
@@ -28,4 +37,4 @@ def test_weights_on_nvme_are_refused_without_asynchronous_disk_access(tmp_path: 
 
 
 def test_offload_to_memory_needs_nothing() -> None:
-    require_machine(TrainConfig(offload=OffloadConfig()), CPU)
+    assert refusal(TrainConfig(offload=OffloadConfig())) is None
