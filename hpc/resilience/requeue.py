@@ -13,7 +13,7 @@ import logging
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -131,11 +131,19 @@ def out_of_time(error: BaseException, comeback: Comeback) -> str | None:
 
 
 @contextlib.contextmanager
-def last_resort(comeback: Comeback, ends: float | None) -> Iterator[None]:
+def last_resort(
+    comeback: Comeback, ends: float | None, hopeless: Callable[[], str | None] = lambda: None
+) -> Iterator[None]:
     """Queue the job again shortly before `ends`, s since the epoch, if the block still runs.
 
     A job that reaches its time limit is not requeued by Slurm. Work that never looks up, or hangs
     in a save, then loses what came after its last checkpoint and nothing more.
+
+    Args:
+        comeback: how the job comes back.
+        ends: when it is too late; None while unknown.
+        hopeless: asked then for why the job must not come back, such as a crash loop that the
+            block is about to find as well.
     """
     if ends is None or not comeback.possible:
         yield
@@ -144,6 +152,9 @@ def last_resort(comeback: Comeback, ends: float | None) -> Iterator[None]:
 
     def _watch() -> None:
         if over.wait(max(ends - time.time(), 0.0)):
+            return
+        if (why := hopeless()) is not None:
+            log.error("not requeued: %s", why)
             return
         try:
             comeback.ask("the time limit is here and the work has not stopped")

@@ -9,16 +9,16 @@ start of the same Slurm job, or when another host's holder has not touched it fo
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import logging
 import os
-import secrets
 import socket
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from hpc.errors import RunInUseError
 
@@ -94,49 +94,81 @@ def _acquire_patiently(path: Path, identity: str, patience_s: float) -> None:
 
 def _acquire(path: Path, identity: str) -> None:
     for _ in range(10):
-        try:
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        except FileExistsError:
-            seen = _text(path)
-            holder = live_holder(path)
-            if holder is not None:
-                raise RunInUseError(
-                    f"{path.parent} is in use by {holder}; wait for it, look at it with "
-                    "`sarhpc status`, or cancel it"
-                ) from None
-            _remove_stale(path, seen)
-            continue
-        try:
-            with os.fdopen(descriptor, "w") as file:
-                file.write(identity)
-        except OSError:
-            path.unlink(missing_ok=True)
-            raise
-        return
+        if _created(path, identity):
+            return
+        found = _look(path)
+        holder = live_holder(path)
+        if holder is not None:
+            raise RunInUseError(
+                f"{path.parent} is in use by {holder}; wait for it, look at it with "
+                "`sarhpc status`, or cancel it"
+            )
+        if found is not None and _taken_over(path, found, identity):
+            return
     raise RunInUseError(f"{path} is contested by several starting processes; try again")
 
 
-def _remove_stale(path: Path, seen: str | None) -> None:
-    """Take the stale lease away; put it back when it is another one by now.
-
-    Two processes that find the same stale lease would else remove each other's new one.
-    """
-    aside = path.with_name(f"{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
+def _created(path: Path, identity: str) -> bool:
+    """Whether the lease was free and is ours now."""
     try:
-        os.replace(path, aside)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        return False
+    try:
+        with os.fdopen(descriptor, "w") as file:
+            file.write(identity)
+    except OSError:
+        path.unlink(missing_ok=True)
+        raise
+    # A file system that hung between the two lets others take the empty lease for a dead one's.
+    return _text(path) == identity
+
+
+def _taken_over(path: Path, stale: _Look, identity: str) -> bool:
+    """Whether we replaced the `stale` lease.
+
+    Of several processes that find the same stale lease one alone may touch it: the holder of the
+    claim on it, itself a lease. Who comes to the claim late finds another lease than the one it
+    saw, and leaves that alone. (Removing the stale file and creating a new one would let the
+    second remover take away the first one's new lease.)
+
+    Raises:
+        RunInUseError: a live process is taking it over.
+    """
+    claim = _claim_on(path, stale)
+    _acquire(claim, identity)
+    if _look(path) != stale:
+        claim.unlink(missing_ok=True)
+        return False
+    os.replace(claim, path)
+    return True
+
+
+def _claim_on(path: Path, stale: _Look) -> Path:
+    mark = hashlib.sha256(f"{stale.text} {stale.inode}".encode()).hexdigest()[:8]
+    return path.with_name(f"{path.stem}.{mark}.json")
+
+
+class _Look(NamedTuple):
+    """A lease as it was seen: another one, or a touch of this one, looks different."""
+
+    text: str
+    inode: int
+    touched_ns: int
+
+
+def _look(path: Path) -> _Look | None:
+    try:
+        with path.open() as file:
+            status = os.fstat(file.fileno())
+            return _Look(file.read(), status.st_ino, status.st_mtime_ns)
     except FileNotFoundError:
-        return
-    if _text(aside) != seen:
-        with contextlib.suppress(FileExistsError):
-            os.link(aside, path)
-    aside.unlink(missing_ok=True)
+        return None
 
 
 def _text(path: Path) -> str | None:
-    try:
-        return path.read_text()
-    except FileNotFoundError:
-        return None
+    found = _look(path)
+    return None if found is None else found.text
 
 
 def live_holder(path: Path) -> str | None:

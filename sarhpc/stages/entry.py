@@ -16,6 +16,7 @@ from hpc.errors import HpcError, exit_code_of
 from hpc.resilience.agreement import SingleProcess
 from hpc.resilience.requeue import Comeback, comes_back, last_resort, out_of_time
 from hpc.resilience.stop import StopNow, StopRequest
+from hpc.run.attempts import crash_loop
 from hpc.run.elements import run_element
 from hpc.run.lease import STALE_S
 from hpc.run.pipeline import Conditions, interrupted, run_stage
@@ -154,7 +155,11 @@ def _bring_forward(run: RunDir, name: str, job: _Job, force: bool) -> str:
         force=force and job.here.restart == 0,
     )
     too_late = None if ends is None else ends - min(grace_s / 4, 30.0)
-    with last_resort(job.comeback, too_late), stop:
+
+    def _hopeless() -> str | None:
+        return None if conditions.force else crash_loop(run.stage(name), job.element)
+
+    with last_resort(job.comeback, too_late, _hopeless), stop:
         if job.element is not None:
             return run_element(
                 run, stage, job.element, lambda plan: job.part(name, plan), conditions

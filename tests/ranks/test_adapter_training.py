@@ -7,13 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from diffusers import StableDiffusionPipeline
-from numpy.typing import NDArray
 from training_ranks import (
     Job,
     contents,
     differences,
+    paint,
     step_folder,
     tiny_config,
     train_ranks,
@@ -28,22 +27,13 @@ from sarhpc.training.start import load_base
 
 pytestmark = pytest.mark.slow
 
+PROMPT = "a forest beside a river"
+
 
 def adapter_config(kind: str = "lora", **changes: Any) -> Any:
     adapter = changes.pop("adapter", AdapterConfig(kind=kind, rank=4, alpha=8.0))
     rates = {"lr_unet": 1e-2, "lr_text_encoder": 1e-2}
     return tiny_config(adapter=adapter, **{**rates, **changes})
-
-
-def paint(pipeline: Any) -> NDArray[np.float32]:
-    pipeline.set_progress_bar_config(disable=True)
-    images: NDArray[np.float32] = pipeline(
-        "a forest beside a river",
-        num_inference_steps=3,
-        generator=torch.Generator().manual_seed(0),
-        output_type="np",
-    ).images
-    return images
 
 
 def load(folder: Path) -> Any:
@@ -112,8 +102,8 @@ def test_full_unet_beside_an_adapted_text_encoder_is_one_folded_model(
         step_folder(job, 2), load_base(cfg, tiny_bundle), tmp_path / "m", {}, average=False
     )
     assert not (folder / LORA_FILE).exists()
-    wanted = paint(with_weights(load_base(cfg, tiny_bundle), weights).pipeline())
-    assert np.allclose(paint(load(folder)), wanted, atol=2e-3)
+    wanted = paint(with_weights(load_base(cfg, tiny_bundle), weights).pipeline(), PROMPT)
+    assert np.allclose(paint(load(folder), PROMPT), wanted, atol=2e-3)
 
 
 def test_a_rate_of_zero_leaves_that_model_as_it_is(tiny_bundle: Path, tmp_path: Path) -> None:

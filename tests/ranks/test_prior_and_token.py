@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import pytest
 import torch
 from training_ranks import (
     Job,
-    RandomTiles,
+    RadarTiles,
     contents,
     differences,
     step_folder,
@@ -29,15 +28,6 @@ from sarhpc.training.config import PriorConfig
 from sarhpc.training.metrics import read_rows
 
 pytestmark = pytest.mark.slow
-
-
-@dataclass(frozen=True)
-class RadarTiles(RandomTiles):
-    """Random tiles whose captions hold the token."""
-
-    def load(self, number: int, image_member: str) -> tuple[Any, str]:
-        image, caption = super().load(number, image_member)
-        return image, f"<SAR> image of {caption}"
 
 
 @pytest.fixture(scope="module")

@@ -6,16 +6,12 @@ And SDXL, so or in full, at another number of ranks.
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from diffusers import StableDiffusionXLPipeline
-from numpy.typing import NDArray
-from training_ranks import Job, RandomTiles, contents, step_folder, tiny_config, train_ranks
+from training_ranks import Job, RadarTiles, contents, paint, step_folder, tiny_config, train_ranks
 
 from hpc.config import load
 from sarhpc.diffusion.bundle import load_bundle
@@ -32,6 +28,7 @@ pytestmark = pytest.mark.slow
 PROFILE = Path(__file__).resolve().parents[2] / "configs" / "sdxl_hybrid.yaml"
 METHOD = ("lr_unet", "lr_text_encoder", "adapter", "token", "zero_stage", "precision")
 STEPS = 3
+PROMPT = "<SAR> image of a forest"
 
 
 def profile() -> TrainConfig:
@@ -40,15 +37,6 @@ def profile() -> TrainConfig:
     method = {name: getattr(told, name) for name in METHOD}
     rhythm = {"max_steps": STEPS, "warmup_steps": 0, "gradient_checkpointing": True}
     return tiny_config(**method, **rhythm, validation_prompts=[])
-
-
-@dataclass(frozen=True)
-class RadarTiles(RandomTiles):
-    """Random tiles whose captions begin as those of the profile."""
-
-    def load(self, number: int, image_member: str) -> tuple[Any, str]:
-        image, caption = super().load(number, image_member)
-        return image, f"<SAR> image of {caption}"
 
 
 @pytest.fixture(scope="module")
@@ -73,17 +61,6 @@ def test_unet_adapters_and_token_learn_at_the_rates_of_the_profile(hybrid: Job) 
     assert all("lora_" in name for name in rest - tokens)
 
 
-def paint(pipeline: Any) -> NDArray[np.float32]:
-    pipeline.set_progress_bar_config(disable=True)
-    images: NDArray[np.float32] = pipeline(
-        "<SAR> image of a forest",
-        num_inference_steps=2,
-        generator=torch.Generator().manual_seed(0),
-        output_type="np",
-    ).images
-    return images
-
-
 def test_the_export_is_one_folder_that_the_stock_xl_pipeline_paints_from(
     hybrid: Job, tmp_path: Path
 ) -> None:
@@ -97,9 +74,9 @@ def test_the_export_is_one_folder_that_the_stock_xl_pipeline_paints_from(
         assert len(tokenizer.tokenize("<SAR>")) == 1
     trained = with_weights(load_base(hybrid.cfg, hybrid.base), weights).pipeline()
     untrained = load_base(hybrid.cfg, hybrid.base).pipeline()
-    wanted = paint(trained)
-    assert np.allclose(paint(stock), wanted, atol=2e-3)
-    assert np.abs(paint(untrained) - wanted).max() > 1e-4
+    wanted = paint(trained, PROMPT)
+    assert np.allclose(paint(stock, PROMPT), wanted, atol=2e-3)
+    assert np.abs(paint(untrained, PROMPT) - wanted).max() > 1e-4
 
 
 @pytest.mark.parametrize(

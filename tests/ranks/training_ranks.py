@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from sarhpc.training.config import TrainConfig
 
@@ -57,6 +58,15 @@ class RandomTiles:
             image[:] = np.nan
         caption = " ".join([CAPTIONS[number % len(CAPTIONS)]] * self.said)
         return image.astype(np.float32), caption
+
+
+@dataclass(frozen=True)
+class RadarTiles(RandomTiles):
+    """Random tiles whose captions hold the token."""
+
+    def load(self, number: int, image_member: str) -> tuple[Any, str]:
+        image, caption = super().load(number, image_member)
+        return image, f"<SAR> image of {caption}"
 
 
 @dataclass(frozen=True)
@@ -231,3 +241,15 @@ def differences(one: Any, other: Any, at: str = "") -> list[str]:
     if hasattr(one, "__dict__") and not callable(one):
         return differences(vars(one), vars(other), at)
     return [] if one == other or one is other else [f"{at}: {one!r} and {other!r}"]
+
+
+def paint(pipeline: Any, prompt: str) -> NDArray[np.float32]:
+    """Images (1, H, W, 3) of a stock pipeline, the same ones each time."""
+    pipeline.set_progress_bar_config(disable=True)
+    images: NDArray[np.float32] = pipeline(
+        prompt,
+        num_inference_steps=3,
+        generator=torch.Generator().manual_seed(0),
+        output_type="np",
+    ).images
+    return images

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 import pytest
@@ -30,7 +30,7 @@ from hpc.run.attempts import (
     end_attempt,
     read_attempts,
 )
-from hpc.run.lease import lease, live_holder
+from hpc.run.lease import _claim_on, _look, _taken_over, lease, live_holder
 from hpc.run.ledger import RECORD_SCHEMA, Failure, Ledger, Record
 from hpc.run.pipeline import Stage, Work, left, run_stage
 from hpc.run.plan import Plan, make_plan, planned_shards, publish_plan, read_plan
@@ -344,31 +344,66 @@ def test_other_ranks_do_not_wait_for_a_rank_that_only_seals(run: RunDir) -> None
     assert "0 of 3" in run_stage(run, stage(work=never), rank=0)
 
 
-def test_many_starting_processes_leave_one_holder_of_a_stale_lease(tmp_path: Path) -> None:
-    path = tmp_path / ".lease.json"
+def stale_lease(path: Path) -> Path:
+    """The lease of a process on another host, long untouched."""
     path.write_text(json.dumps({"host": "node-7", "pid": 1, "born": 0.0}))
     os.utime(path, (0, 0))
-    together, inside, most = threading.Barrier(8), [], []
+    return path
 
+
+@pytest.fixture
+def _switching_often() -> Iterator[None]:
+    """Threads that take turns as often as processes do."""
+    usual = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(usual)
+
+
+@pytest.mark.usefixtures("_switching_often")
+@pytest.mark.parametrize("half_taken", [False, True])
+def test_many_starting_processes_leave_one_holder_of_a_stale_lease(
+    tmp_path: Path, half_taken: bool
+) -> None:
     def start() -> None:
         together.wait()
         try:
             with lease(path):
                 inside.append(1)
                 most.append(len(inside))
-                time.sleep(0.2)
+                time.sleep(0.02)
                 inside.pop()
         except RunInUseError:
             return
 
-    threads = [threading.Thread(target=start) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert most
-    assert max(most) == 1
-    assert list(tmp_path.iterdir()) == []
+    for number in range(30):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        path = stale_lease(folder / ".lease.json")
+        if half_taken:
+            # Someone died on the way of taking it over.
+            found = _look(path)
+            assert found is not None
+            stale_lease(_claim_on(path, found))
+        together, inside, most = threading.Barrier(8), [], []
+        threads = [threading.Thread(target=start) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert most
+        assert max(most) == 1
+        assert list(folder.iterdir()) == []
+
+
+def test_a_lease_that_its_holder_touched_meanwhile_is_left_alone(tmp_path: Path) -> None:
+    path = stale_lease(tmp_path / ".lease.json")
+    seen = _look(path)
+    assert seen is not None
+    path.touch()
+    assert not _taken_over(path, seen, "me")
+    assert json.loads(path.read_text())["host"] == "node-7"
+    assert [found.name for found in tmp_path.iterdir()] == [".lease.json"]
 
 
 def test_a_failure_left_beside_a_record_is_no_failure(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import stat
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -123,6 +124,21 @@ def test_work_that_runs_into_its_end_is_queued_again_from_the_side(slurm: Path) 
         while not slurm.exists() and time.monotonic() < until:
             time.sleep(0.05)
     assert slurm.read_text() == "requeue 12\n"
+
+
+def test_work_that_is_about_to_give_up_for_good_is_not_queued_again_from_the_side(
+    slurm: Path,
+) -> None:
+    asked = threading.Event()
+
+    def loop() -> str:
+        asked.set()
+        return "3 attempts in a row made no progress"
+
+    with last_resort(Comeback("scontrol", "12"), time.time() - 1, loop):
+        assert asked.wait(20)
+        time.sleep(0.5)
+    assert not slurm.exists()
 
 
 def test_the_script_brings_back_a_job_whose_ranks_left_no_word(slurm: Path, tmp_path: Path) -> None:
