@@ -23,10 +23,6 @@ def pytest_itemcollected(item: pytest.Item) -> None:
     """One process runs them all, on one cluster."""
     item.add_marker(pytest.mark.slurm)
     item.add_marker(pytest.mark.xdist_group("slurm"))
-    # Daemons with clocks of their own, on a machine that may do much else: what fails once is shown
-    # as RERUN and tried again, what fails twice has failed. By hand the first failure counts.
-    if os.environ.get("SARHPC_RERUN_SLURM") == "1":
-        item.add_marker(pytest.mark.flaky(reruns=1))
 
 
 @pytest.hookimpl(wrapper=True)
