@@ -155,3 +155,11 @@ def node_local(name: str | None) -> Path | None:
         _log.warning("nothing is staged: %s is not set on this node", name)
         return None
     return Path(path)
+
+
+def first_folder(name: str | None) -> Path | None:
+    """What there is already of the directory that `name` means on this node; None if nothing."""
+    local = node_local(name)
+    if local is None:
+        return None
+    return next((folder for folder in (local, *local.parents) if folder.exists()), None)

@@ -15,6 +15,7 @@ from hpc.cluster.health import BadNodeError, Needs, require_fit_node
 from hpc.errors import HpcError, exit_code_of
 from hpc.resilience.agreement import SingleProcess
 from hpc.resilience.requeue import Comeback, comes_back, last_resort, out_of_time
+from hpc.resilience.staging import first_folder
 from hpc.resilience.stop import StopNow, StopRequest
 from hpc.run.attempts import crash_loop
 from hpc.run.elements import run_element
@@ -134,8 +135,9 @@ def _bring_forward(run: RunDir, name: str, job: _Job, force: bool) -> str:
     from sarhpc.stages.frozen import load_run_config
     from sarhpc.stages.registry import stage_named
 
-    stage = stage_named(load_run_config(run), name)
-    _require_fit_node(run, job)
+    cfg = load_run_config(run)
+    stage = stage_named(cfg, name)
+    _require_fit_node(run, job, cfg.cluster.node_local if name == "train" else None)
     left = _time_left_s(job)
     ends = None if left is None else time.time() + left
     grace_s = job.grace_s if left is None else min(job.grace_s, left / 2)
@@ -167,8 +169,13 @@ def _bring_forward(run: RunDir, name: str, job: _Job, force: bool) -> str:
         return run_stage(run, stage, job.here.rank, conditions=conditions)
 
 
-def _require_fit_node(run: RunDir, job: _Job) -> None:
+def _require_fit_node(run: RunDir, job: _Job, node_local: str | None) -> None:
     """Return if this node of the cluster is fit for the job; one rank of each node looks.
+
+    Args:
+        run: the run.
+        job: this job.
+        node_local: folder of the node that the work copies to, `$VARIABLES` in it; None for none.
 
     Raises:
         BadNodeError: it is not, and is listed as such; the job does better elsewhere.
@@ -179,8 +186,13 @@ def _require_fit_node(run: RunDir, job: _Job) -> None:
     from hpc.cluster.bad_nodes import BadNodeList
 
     cluster = os.environ.get("SLURM_CLUSTER_NAME")
+    # What does not fit is read where it lies: a fit node needs room for a little only.
+    scratch = first_folder(node_local)
     needs = Needs(
         run=run.root,
+        scratch=scratch,
+        scratch_bytes=2**20,
+        scratch_inodes=16,
         cpus=job.here.cpus or 0,
         gpus=int(os.environ.get("SLURM_GPUS_ON_NODE") or 0),
         # Thousands of elements do not import torch one more time each.
