@@ -1,24 +1,25 @@
-"""Tiles per second and core: this project against a plain rasterio WarpedVRT + PNG loop.
+"""Tiles per second and core: this project beside the ways users cut a scene without it.
 
-Both read the same complex 0.2 m scene from disk in one process with one thread and write the same
-output: a tar with, per 512-pixel tile of 0.35 m, an 8-bit PNG, a 16-bit master and metadata. They
-are timed in turns within one run, and the best of the rounds counts. Mean intensity (true: 0 dB)
-and looks (true: 1) say whether the outputs are equal.
+All read the same complex 0.2 m scene from disk with one thread and leave tiles of 512 px at
+0.35 m, each with an 8-bit picture and a 16-bit master (`tiling_peers.py` says how). They are timed
+in turns within one run, in CPU seconds of the process and of the programs it calls, and the best
+of the rounds counts. Mean intensity (true: 0 dB) and looks (true: 1) say whether the outputs are
+equal; `lacks` says what a row does not write. Then the same scene several times over by one and
+by two Dask workers, in wall seconds.
 
-    python tools/bench_tiling.py [--pixels 8192] [--rounds 3]
+    python tools/bench_tiling.py [--pixels 8192] [--rounds 3] [--scenes 8]
 """
 
 from __future__ import annotations
 
 import argparse
-import io
-import json
 import os
 import platform
-import tarfile
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,23 +27,41 @@ from typing import Any
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
-import rasterio
-from affine import Affine
 from PIL import Image
 from rasterio.enums import Resampling
-from rasterio.vrt import WarpedVRT
-from rasterio.windows import Window
+from tiling_peers import (
+    PIXEL_M,
+    TILE_PX,
+    file_powers,
+    gdal_programs,
+    gdal_retile,
+    gdal_translate,
+    read_once,
+    tar_powers,
+    warped_vrt,
+    write_optical,
+    write_speckle,
+)
 
+from hpc.cluster.dask import dask_cluster
+from hpc.cluster.dask_shards import run_shards
+from hpc.run.plan import ShardTask
 from sarhpc.archive.scene import Scene
+from sarhpc.shards.images import decode_array, decode_gray8, encode_array, encode_gray8
+from sarhpc.shards.reader import read_shard
 from sarhpc.shards.writer import write_shard
 from sarhpc.tiling.config import SplitConfig, TileConfig
 from sarhpc.tiling.plan import plan_scenes
 from sarhpc.tiling.tile import tile_shard
 
-TILE_PX = 512
-PIXEL_M = 0.35
-NATIVE_M = 0.2
-BAND = 0.8
+CFG = TileConfig(
+    tile_px=TILE_PX,
+    pixel_m=PIXEL_M,
+    split=SplitConfig(fractions=[1.0, 0.0, 0.0]),
+    shard_samples=10_000,
+)
+SHORT = "quality, footprint"
+FILES = "tar, metadata, checksums, quality, footprint"
 
 
 class OneScene:
@@ -57,134 +76,175 @@ class OneScene:
         yield self.scene
 
 
-def write_speckle(path: Path, pixels: int) -> None:
-    """A complex scene (pixels, pixels) of speckle in a 0.8 band as a tiled GeoTIFF, 0 dB."""
-    rng = np.random.default_rng(0)
-    side = 512
-    band = np.abs(np.fft.fftfreq(side)) <= BAND / 2
-    keep = np.outer(band, band) / np.sqrt(band.mean() ** 2)
-    profile = {
-        "driver": "GTiff",
-        "width": pixels,
-        "height": pixels,
-        "count": 1,
-        "dtype": "complex64",
-        "crs": "EPSG:2154",
-        "transform": Affine(NATIVE_M, 0, 700_000, 0, -NATIVE_M, 6_250_000),
-        "tiled": True,
-        "blockxsize": 512,
-        "blockysize": 512,
-    }
-    with rasterio.open(path, "w", **profile) as dataset:
-        for row in range(0, pixels, side):
-            for col in range(0, pixels, side):
-                noise = rng.standard_normal((side, side, 2)).view(np.complex128)[..., 0]
-                field = np.fft.ifft2(np.fft.fft2(noise) * keep) / np.sqrt(2)
-                window = Window(col, row, side, side)
-                dataset.write(field.astype(np.complex64), 1, window=window)
+@dataclass(frozen=True)
+class Contender:
+    """One way from the scene to tiles."""
+
+    work: Callable[[Path], int]
+    """Writes tiles into an empty folder; returns their number."""
+    powers: Callable[[Path], Iterator[np.ndarray]]
+    """Intensity (H, W) of each tile in that folder."""
+    lacks: str = "nothing"
+    """What sarhpc writes and this does not."""
+    rival: str = "sarhpc"
+    """Whose rate this one's is compared with."""
 
 
-def plain_loop(path: Path, top: float, resampling: Resampling, out: Path) -> int:
-    """Tiles written by the loop that most people would write first; returns their number."""
-    with rasterio.open(path) as source, tarfile.open(out, "w") as tar:
-        size = int(source.width * NATIVE_M / PIXEL_M)
-        transform = source.transform * Affine.scale(PIXEL_M / NATIVE_M)
-        grid = {"transform": transform, "width": size, "height": size, "resampling": resampling}
-        count = 0
-        with WarpedVRT(source, crs=source.crs, **grid) as vrt:
-            for row in range(0, size - TILE_PX + 1, TILE_PX):
-                for col in range(0, size - TILE_PX + 1, TILE_PX):
-                    window = Window(col, row, TILE_PX, TILE_PX)
-                    amplitude = np.abs(vrt.read(1, window=window))
-                    add_plain_tile(tar, count, amplitude, top, vrt.window_transform(window))
-                    count += 1
-    return count
-
-
-def add_plain_tile(
-    tar: tarfile.TarFile, index: int, amplitude: np.ndarray, top: float, transform: Affine
-) -> None:
-    """Append PNG, master and metadata of one tile to the tar."""
-    scale = float(amplitude.max()) / 65535
-    png, master = io.BytesIO(), io.BytesIO()
-    codes = np.round(255 * np.minimum(amplitude / top, 1)).astype(np.uint8)
-    Image.fromarray(codes).save(png, "PNG")
-    np.save(master, np.round(amplitude / scale).astype(np.uint16))
-    meta = {
-        "key": f"{index:011d}",
-        "affine": list(transform)[:6],
-        "saturated_fraction": float(np.mean(amplitude > top)),
-        "master_scale": scale,
-    }
-    members = {
-        "sar.png": png.getvalue(),
-        "sar16.npy": master.getvalue(),
-        "meta.json": json.dumps(meta).encode(),
-    }
-    for name, data in members.items():
-        info = tarfile.TarInfo(f"{index:011d}.{name}")
-        info.size = len(data)
-        tar.addfile(info, io.BytesIO(data))
-
-
-def judge(tar: Path) -> tuple[float, float]:
-    """Mean intensity of a tar's tiles in dB, and the looks of its first tile."""
-    powers = []
-    with tarfile.open(tar) as file:
-        masters = {m.name: m for m in file if m.name.endswith("sar16.npy")}
-        for name, member in masters.items():
-            meta = file.extractfile(name.replace("sar16.npy", "meta.json"))
-            codes = file.extractfile(member)
-            assert meta is not None
-            assert codes is not None
-            scale = json.loads(meta.read())["master_scale"]
-            powers.append((np.load(io.BytesIO(codes.read())) * scale) ** 2)
-    first = powers[0]
-    mean = np.mean([power.mean() for power in powers])
-    return float(10 * np.log10(mean)), float(first.mean() ** 2 / first.var())
-
-
-def project_loop(scene: Scene, inputs: dict[str, Any], cfg: TileConfig, out: Path) -> int:
-    """Tiles written by one shard task of this project; returns their number."""
-    return write_shard(out, tile_shard(0, inputs, OneScene(scene), cfg).samples).samples
-
-
-def timed(work: Callable[[], int]) -> tuple[float, int]:
-    """Processor seconds of `work`, which other processes do not stretch, and what it returned."""
-    start = time.process_time()
-    result = work()
-    return time.process_time() - start, result
-
-
-def compare(folder: Path, pixels: int, rounds: int) -> None:
-    """Time all loops in turns and print tiles per second, and the ratios."""
-    path = folder / "scene.tif"
-    write_speckle(path, pixels)
+def the_scene(path: Path, optical: Path | None = None) -> Scene:
+    """The scene in `path` as a catalogue describes it, with an optical image if given."""
+    assets = {"sar": path} if optical is None else {"sar": path, "optical": optical}
     properties = {"sarhpc:range_direction": "+col", "sarhpc:calibration": "sigma0"}
-    scene = Scene("bench", {"sar": path}, properties)
-    split = SplitConfig(fractions=[1.0, 0.0, 0.0])
-    cfg = TileConfig(tile_px=TILE_PX, pixel_m=PIXEL_M, split=split, shard_samples=10_000)
-    survey_s, _ = timed(lambda: len(plan_scenes([scene], cfg).shards))
-    [inputs] = plan_scenes([scene], cfg).shards
+    return Scene("bench", assets, properties)
+
+
+def project(scene: Scene, inputs: dict[str, Any], out: Path) -> int:
+    """Tiles written by one shard task of this project; returns their number."""
+    samples = tile_shard(0, inputs, OneScene(scene), CFG).samples
+    return write_shard(out / "tiles.tar", samples).samples
+
+
+def contenders(path: Path, optical: Path, inputs: dict[str, Any]) -> dict[str, Contender]:
+    """Every way there is on this machine, by its name."""
     top = inputs["scene"]["normalisation"]["top"]
-    plain = (Resampling.bilinear, Resampling.cubic, Resampling.lanczos)
-    loops: dict[str, Callable[[Path], int]] = {
-        "sarhpc": lambda out: project_loop(scene, inputs, cfg, out),
-        **{f"plain {how.name}": partial(plain_loop, path, top, how) for how in plain},
+    both = "sarhpc, optical"
+    found = {
+        "sarhpc": Contender(partial(project, the_scene(path), inputs), tar_powers),
+        both: Contender(partial(project, the_scene(path, optical), inputs), tar_powers, rival=both),
     }
-    best = dict.fromkeys(loops, 0.0)
+    for kernel in (Resampling.bilinear, Resampling.cubic, Resampling.lanczos):
+        work = partial(warped_vrt, path, top, kernel)
+        found[f"WarpedVRT {kernel.name}"] = Contender(work, tar_powers, SHORT)
+    work = partial(warped_vrt, path, top, Resampling.lanczos, optical=optical)
+    found["WarpedVRT lanczos, optical"] = Contender(work, tar_powers, SHORT, both)
+    for name, how, intensity in (
+        ("bilinear", Image.Resampling.BILINEAR, False),
+        ("lanczos", Image.Resampling.LANCZOS, False),
+        ("box of intensity", Image.Resampling.BOX, True),
+    ):
+        work = partial(read_once, path, top, how, intensity)
+        found[f"read once, PIL {name}"] = Contender(work, tar_powers, SHORT)
+    if gdal_programs() is None:
+        print("gdal_translate, gdalwarp or gdal_retile is missing: their rows are left out")
+        return found
+    for kernel in ("average", "cubic"):
+        for program, work in (("gdal_retile", gdal_retile), ("gdal_translate", gdal_translate)):
+            cut = partial(work, path, top, kernel)
+            found[f"{program} {kernel}"] = Contender(cut, partial(file_powers, top=top), FILES)
+    return found
+
+
+def cpu_seconds() -> float:
+    """CPU seconds of this process and of the programs it waited for."""
+    spent = os.times()
+    return spent.user + spent.system + spent.children_user + spent.children_system
+
+
+def race(ways: dict[str, Contender], folder: Path, rounds: int) -> dict[str, float]:
+    """Tiles per CPU second of every contender, the best of `rounds` in turns."""
+    best = dict.fromkeys(ways, 0.0)
     for _ in range(rounds):
-        for name, loop in loops.items():
-            seconds, tiles = timed(partial(loop, folder / f"{name}.tar"))
-            best[name] = max(best[name], tiles / seconds)
-    print(f"machine={platform.machine()} scene={pixels}x{pixels} complex64 uncompressed")
-    print(f"survey_s={survey_s:.2f} once per scene (share={inputs['scene']['surveyed']})")
-    for name, rate in best.items():
-        decibel, looks = judge(folder / f"{name}.tar")
+        for name, way in ways.items():
+            out = folder / name.replace(" ", "_")
+            shutil.rmtree(out, ignore_errors=True)
+            out.mkdir()
+            start = cpu_seconds()
+            tiles = way.work(out)
+            best[name] = max(best[name], tiles / (cpu_seconds() - start))
+    return best
+
+
+def show(ways: dict[str, Contender], best: dict[str, float], folder: Path) -> None:
+    """Print rate, ratio and quality of every contender."""
+    for name, way in ways.items():
+        out = folder / name.replace(" ", "_")
+        powers = list(way.powers(out))
+        size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
+        decibel = 10 * np.log10(np.mean([power.mean() for power in powers]))
+        looks = powers[0].mean() ** 2 / powers[0].var()
         print(
-            f"{name:15s} tiles_per_s={rate:5.1f} ratio={best['sarhpc'] / rate:4.2f} "
-            f"mean_intensity_db={decibel:+.2f} looks={looks:.2f}"
+            f"{name:31s} tiles_per_s={best[name]:5.1f} ratio={best[way.rival] / best[name]:5.2f} "
+            f"tiles={len(powers)} kB_per_tile={size / len(powers) / 1e3:.0f} "
+            f"mean_intensity_db={decibel:+.2f} looks={looks:.2f} lacks={way.lacks!r}"
         )
+
+
+def show_floors(path: Path, shard: Path, rate: float) -> None:
+    """Print what copying the scene and encoding its tiles take of the time of `rate` tiles/s."""
+    start = time.process_time()
+    copied = np.fromfile(path, np.uint8).copy()
+    copy = time.process_time() - start
+    samples = [sample.members for sample in read_shard(shard)]
+    pictures = [decode_gray8(members["sar.png"]) for members in samples]
+    masters = [decode_array(members["sar16.npy"]) for members in samples]
+    start = time.process_time()
+    encoded = [
+        (encode_gray8(picture), encode_array(master))
+        for picture, master in zip(pictures, masters, strict=True)
+    ]
+    encode = time.process_time() - start
+    whole = len(encoded) / rate
+    print(
+        f"floors of sarhpc: read_and_copy_share={copy / whole:.2f} ({copied.nbytes / 1e6:.0f} MB) "
+        f"encode_share={encode / whole:.2f} seconds={whole:.2f}"
+    )
+
+
+def shard_work(task: ShardTask, path: Path, folder: Path) -> int:
+    """Publish the tiles of one task, as a worker does; returns their number."""
+    out = folder / task.id
+    out.mkdir(exist_ok=True)
+    return project(the_scene(path), dict(task.inputs), out)
+
+
+def efficiency(path: Path, inputs: dict[str, Any], folder: Path, scenes: int) -> None:
+    """Print the wall time of `scenes` scenes by one Dask worker and by two, and their ratio."""
+    work = partial(shard_work, path=path, folder=folder)
+    seconds = {}
+    for workers in (1, 2):
+        with dask_cluster(folder, workers) as client:
+            client.wait_for_workers(workers)
+            # Whoever was not warmed up would load its libraries in the time of its first shard.
+            _through(client, work, [ShardTask(f"{n:06d}", inputs) for n in range(workers)])
+            tasks = [ShardTask(f"{number:06d}", inputs) for number in range(scenes)]
+            start = time.perf_counter()
+            tiles = _through(client, work, tasks)
+            seconds[workers] = time.perf_counter() - start
+        rate = tiles / seconds[workers]
+        print(
+            f"workers={workers} scenes={scenes} tiles={tiles} wall_s={seconds[workers]:.2f} "
+            f"tiles_per_wall_s={rate:.1f}"
+        )
+    print(f"efficiency of two workers={seconds[1] / (2 * seconds[2]):.0%} cores={os.cpu_count()}")
+
+
+def _through(client: Any, work: Callable[[ShardTask], int], tasks: list[ShardTask]) -> int:
+    """Tiles of all `tasks` together.
+
+    Raises:
+        BaseException: whatever went wrong in one of them.
+    """
+    tiles = 0
+    for _, made in run_shards(client, work, tasks, window=8, retries=0):
+        if isinstance(made, BaseException):
+            raise made
+        tiles += made
+    return tiles
+
+
+def compare(folder: Path, pixels: int, rounds: int, scenes: int) -> None:
+    """Time everything and print it."""
+    path, optical = folder / "scene.tif", folder / "optical.tif"
+    write_speckle(path, pixels)
+    write_optical(optical, pixels)
+    start = time.process_time()
+    [inputs] = plan_scenes([the_scene(path)], CFG).shards
+    print(f"machine={platform.machine()} scene={pixels}x{pixels} complex64 uncompressed")
+    print(f"survey_s={time.process_time() - start:.2f} once per scene, in no row")
+    ways = contenders(path, optical, inputs)
+    best = race(ways, folder, rounds)
+    show(ways, best, folder)
+    show_floors(path, folder / "sarhpc" / "tiles.tar", best["sarhpc"])
+    efficiency(path, inputs, folder, scenes)
 
 
 def main() -> None:
@@ -192,9 +252,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--pixels", type=int, default=8192, help="side of the scene, times 512")
     parser.add_argument("--rounds", type=int, default=3, help="rounds; the best counts")
+    parser.add_argument("--scenes", type=int, default=8, help="scenes for one and two workers")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        compare(Path(folder), arguments.pixels, arguments.rounds)
+        compare(Path(folder), arguments.pixels, arguments.rounds, arguments.scenes)
 
 
 if __name__ == "__main__":
