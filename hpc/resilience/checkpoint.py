@@ -17,7 +17,7 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -68,6 +68,7 @@ class CheckpointStore:
         keep_last: int = 2,
         keep_every: int | None = None,
         check_sha256: bool = True,
+        also_keep: Callable[[], Collection[int]] = tuple,
     ) -> None:
         """Open the store; nothing is touched before the first save or load.
 
@@ -78,6 +79,8 @@ class CheckpointStore:
             keep_last: how many of the newest whole checkpoints to keep, at least 2.
             keep_every: keep for ever the checkpoints at multiples of this many steps.
             check_sha256: compare every byte before loading, not only the sizes.
+            also_keep: tells steps whose checkpoints stay, asked on rank 0 whenever older ones are
+                let go; for example the best one so far.
 
         Raises:
             ConfigError: `keep_last` below 2 or `keep_every` below 1.
@@ -95,6 +98,7 @@ class CheckpointStore:
         self._keep_last = keep_last
         self._keep_every = keep_every
         self._check_sha256 = check_sha256
+        self._also_keep = also_keep
 
     def checkpoints(self) -> tuple[Checkpoint, ...]:
         """Every checkpoint, newest first, with what its sizes tell; not collective."""
@@ -230,8 +234,10 @@ class CheckpointStore:
         publish_text(self.root / "latest", target.name + "\n")
         fault("checkpoint.before_retention")
         whole = [found for found in self.checkpoints() if found.problem is None]
+        staying = set(self._also_keep())
         for found in whole[self._keep_last :]:
-            if self._keep_every is None or found.step % self._keep_every != 0:
+            regular = self._keep_every is not None and found.step % self._keep_every == 0
+            if not regular and found.step not in staying:
                 self._delete(found.path)
 
     def _delete(self, path: Path) -> None:

@@ -102,7 +102,7 @@ def _of_checkpoints(ledger: Ledger, folder: Path) -> Iterator[tuple[Path, str]]:
     for path in folder.glob("step_*"):
         if path not in kept:
             damaged = ".bad" in path.name
-            yield path, "a damaged checkpoint" if damaged else "before the recorded checkpoint"
+            yield path, "a damaged checkpoint" if damaged else "not the checkpoint on record"
 
 
 def _stale_leases(directory: Path) -> Iterator[tuple[Path, str]]:

@@ -88,7 +88,7 @@ def evaluate(
     reference = measure(real)
     measured = {"real": reference} | {name: measure(tiles) for name, tiles in sets.items()}
     draws = _Draws(reference, measured, config)
-    floors = {name: _floor(reference, d[0], config.seed) for name, d in DISTANCES.items()}
+    floors = {name: floor_of(reference, d[0], config.seed) for name, d in DISTANCES.items()}
     return Evaluation(
         real_tiles=len(reference),
         sets={name: _evaluate_set(name, draws, floors) for name in measured},
@@ -121,7 +121,8 @@ def _resamplings(n: int, count: int, rng: np.random.Generator) -> NDArray[np.flo
     return rng.multinomial(n, np.full(n, 1.0 / n), size=count) / n
 
 
-def _floor(reference: Features, distance: Distance, seed: int) -> float:
+def floor_of(reference: Features, distance: Distance, seed: int) -> float:
+    """What random halves of a set differ by, mean over 20 splits."""
     rng = np.random.default_rng([seed, 1])
     values = []
     for _ in range(FLOOR_SPLITS):

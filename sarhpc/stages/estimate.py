@@ -178,7 +178,7 @@ def _checkpoints(
     """Bytes and inodes of the checkpoints kept, and of the one being written."""
     if learned is None:
         return None, None
-    kept = config.train.keep_last + 1
+    kept = config.train.keep_last + 1 + (config.train.judge is not None)
     files = CHECKPOINT_FILES + CHECKPOINT_FILES_PER_RANK * _ranks(config, resources)
     return checkpoint_bytes(config.train, learned) * kept, files * kept
 

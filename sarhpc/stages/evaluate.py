@@ -21,6 +21,7 @@ from sarhpc.stages.frozen import BRANCHES, load_run_config, stage_fingerprint
 from sarhpc.stages.generate import settings
 from sarhpc.stages.prompts import held_out_splits, known_prompts, land_cover, sample_shards
 from sarhpc.stages.sharded import Made, manifest_sha, sealed_records, single_shard
+from sarhpc.training.grids import read_index, read_judged
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -245,10 +246,11 @@ def _progress(run: RunDir) -> tuple[list[str], list[GridRow]]:
 
     from sarhpc.evaluation.report import GridRow
 
-    index = run.stage("train") / "validation" / "index.json"
-    if not index.is_file():
-        return [], []
-    images = json.loads(index.read_text())["images"]
+    folder = run.stage("train") / "validation"
+    images = read_index(folder)
+    scores = {row["step"]: row["score"] for row in read_judged(folder)}
+    [record] = sealed_records(run, "train")
+    exported = int(Path(record.path).name.removeprefix("step_"))
     first = min((image["seed"] for image in images), default=0)
     rows: dict[int, list[dict[str, Any]]] = {}
     for image in images:
@@ -257,8 +259,10 @@ def _progress(run: RunDir) -> tuple[list[str], list[GridRow]]:
     prompts = [image["prompt"] for image in next(iter(rows.values()), [])]
     grid = [
         GridRow(
-            f"step {step}, epoch {row[0]['epoch']}",
-            [np.asarray(Image.open(index.parent / image["path"]).convert("RGB")) for image in row],
+            f"step {step}, epoch {row[0]['epoch']}"
+            + (f", score {scores[step]:.2f}" if step in scores else "")
+            + (", exported" if step == exported and scores else ""),
+            [np.asarray(Image.open(folder / image["path"]).convert("RGB")) for image in row],
         )
         for step, row in sorted(rows.items())
     ]

@@ -14,6 +14,7 @@ from sarhpc.stages.frozen import load_run_config, stage_fingerprint
 from sarhpc.stages.places import model_folder
 from sarhpc.stages.sharded import Made, manifest_sha, sealed_records, single_shard
 from sarhpc.stages.tree import digest_tree
+from sarhpc.training.grids import best_first
 
 
 def export_stage(config: RunConfig) -> Stage:
@@ -67,6 +68,10 @@ def export_model(work: Work) -> Made:
         "steps": int(checkpoint.name.removeprefix("step_")),
         "licence": "that of the base model and of the training data",
     }
+    judged = best_first(run.stage("train") / "validation")
+    if config.train.judge is not None and config.train.judge.choose == "best":
+        told = f"of {len(judged)} checkpoints the one whose images were nearest to held-out tiles"
+        facts["chosen_as"] = told
     if config.train.control is not None:
         facts["steered_by"] = f"the layer `{config.train.control.layer}` of a tile"
     base = load_base(config.train, Path(model_folder(config.train.base_model)))

@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hpc.errors import DataError, StopRequestedError
 from hpc.run.pipeline import Course, Stage, Work
@@ -15,6 +16,7 @@ from hpc.run.rundir import RunDir
 from hpc.run.state import last_row, newest_checkpoint
 from sarhpc.stages.config import RunConfig
 from sarhpc.stages.frozen import load_run_config, stage_fingerprint
+from sarhpc.stages.judging import best_steps, chosen_checkpoint, grid_judge, require_judges
 from sarhpc.stages.places import model_folder
 from sarhpc.stages.prompts import sample_shards
 from sarhpc.stages.sharded import Made, left_out, manifest_sha, sealed_records, single_shard
@@ -49,7 +51,8 @@ def plan_training(run: RunDir) -> Plan:
     """A single shard that names data, base model and sizes.
 
     Raises:
-        DataError: no captioned sample is there to train on; says why tiles were left out.
+        DataError: no captioned sample is there to train on; says why tiles were left out. Or none
+            to judge by, where that is asked.
     """
     config = load_run_config(run)
     records = [r for r in sealed_records(run, "caption") if r.detail["split"] in TRAIN_SPLITS]
@@ -65,6 +68,7 @@ def plan_training(run: RunDir) -> Plan:
         "samples": samples,
         "base_model": model_folder(config.train.base_model),
     }
+    require_judges(run, config.train)
     if config.encode is not None:
         inputs["latents"] = manifest_sha(run, "encode")
     if config.train.prior is not None:
@@ -93,9 +97,15 @@ def training_course(run: RunDir) -> Course | None:
         goal=min(goals, default=None),
         unit="steps",
         per_s=1.0 / row["step_s"] if row.get("step_s") else None,
-        says=f"loss {row['loss']:.4g}, {row['samples_per_s']:.3g} samples/s" + _stragglers(run),
+        says=f"{_loss(row)}, {row['samples_per_s']:.3g} samples/s" + _stragglers(run),
         when=row["time"],
     )
+
+
+def _loss(row: Mapping[str, Any]) -> str:
+    """The loss a row tells, or why its step has none; how many steps were skipped, if any were."""
+    skipped = f", {row['skipped']} steps skipped" if row.get("skipped") else ""
+    return (f"loss {row['loss']:.4g}" if "loss" in row else row["trouble"]) + skipped
 
 
 def _stragglers(run: RunDir) -> str:
@@ -118,7 +128,7 @@ def kept_steps(run: RunDir) -> list[float]:
 
 
 def train_ranks(work: Work) -> None:
-    """Train on this rank; rank 0 records the final checkpoint.
+    """Train on this rank; rank 0 records the final checkpoint, or the best one if that is asked.
 
     Raises:
         StopRequestedError: someone asked to stop; all ranks saved the same step.
@@ -133,6 +143,7 @@ def train_ranks(work: Work) -> None:
     finally:
         leave()
     if ranks.rank == 0:
+        checkpoint = chosen_checkpoint(work.run, cfg, checkpoint)
         digest = digest_tree(checkpoint)
         single_shard(work, lambda: Made(checkpoint, 0, digest.bytes, digest.sha256))
 
@@ -159,7 +170,14 @@ def _train(work: Work, cfg: TrainConfig, ranks: Ranks) -> Path:
     run, folder = work.run, work.run.stage("train")
     # The staging directory carries the attempt, and only rank 0 knows which one this is.
     attempt = communicator.broadcast(work.attempt)
-    store = CheckpointStore(folder / "checkpoints", communicator, attempt, cfg.keep_last)
+    store = CheckpointStore(
+        folder / "checkpoints",
+        communicator,
+        attempt,
+        cfg.keep_last,
+        cfg.keep_every_steps,
+        also_keep=lambda: best_steps(run, cfg),
+    )
     place = Place(folder, communicator.rank, communicator.world, attempt)
     dog = Watchdog(place, lambda: newest_step(run))
     pace = PaceTable(communicator, folder / PACE)
@@ -180,6 +198,7 @@ def _train(work: Work, cfg: TrainConfig, ranks: Ranks) -> Path:
             communicator,
             pace,
             latent_shards(run, load_run_config(run)),
+            grid_judge(run, cfg),
         )
         result = train(cfg, Path(cfg.base_model), samples, ranks, around)
     if not result.finished or result.checkpoint is None:

@@ -42,6 +42,18 @@ class OffloadConfig:
 
 
 @dataclass
+class JudgeConfig:
+    """Each validation grid compared with held-out real tiles, and a checkpoint saved with it."""
+
+    splits: list[str] = field(default_factory=lambda: ["val"])
+    """Splits whose tiles judge; what chooses a checkpoint cannot prove it, so leave `test` out."""
+    tiles: int = 256
+    """Most tiles taken."""
+    choose: str = "best"
+    """What is exported: the `best` checkpoint by its grid's score, or the `last`."""
+
+
+@dataclass
 class ExportConfig:
     """What the exported folder holds beside the weights in float32."""
 
@@ -125,6 +137,13 @@ class TrainConfig:
     """Largest gradient norm over both groups; 0 leaves gradients as they are."""
     ema_decay: float = 0.9999
     """Decay of the averaged weights, approached as (1 + step) / (10 + step); 0 keeps no average."""
+    on_nonfinite: str = field(default="stop", metadata=ADDED)
+    """What a step does whose loss or gradient is not finite: `stop` ends the training with exit 3,
+    `skip` leaves its update out and goes on. The keys of its batch are written down either way."""
+    skip_in_a_row: int = field(default=5, metadata=ADDED)
+    """Steps that may be skipped one after the other; the next one stops."""
+    skip_in_all: int = field(default=100, metadata=ADDED)
+    """Steps that may be skipped in the whole training; the next one stops."""
     seed: int = 0
     """Root of data order, noise, timesteps, caption dropout and flips."""
 
@@ -152,7 +171,9 @@ class TrainConfig:
     checkpoint_every_s: float = 900.0
     """Seconds between checkpoints."""
     keep_last: int = 2
-    """Checkpoints kept."""
+    """Newest checkpoints kept."""
+    keep_every_steps: int | None = field(default=None, metadata=ADDED)
+    """Keep the checkpoints at multiples of this many steps too; None keeps none of them."""
 
     validation_every_steps: int | None = None
     """Steps between image grids; None makes one per epoch, 0 none at all."""
@@ -166,6 +187,9 @@ class TrainConfig:
     """Classifier-free guidance scale of grid images."""
     image_px: int | None = None
     """Side of grid images, pixels; None takes the model's own."""
+    judge: JudgeConfig | None = field(default=None, metadata=ADDED)
+    """Compare every grid with held-out real tiles (E1, E3-E5, E8) and export the checkpoint whose
+    grid is nearest; some thirty images a grid tell more than four. Null judges none."""
 
     threads: int = 1
     """CPU threads per rank; on a CPU the bits depend on it, so it stays over a resume."""

@@ -15,7 +15,7 @@ from torch import Tensor
 from hpc.errors import ConfigError, NumericalError
 from hpc.publish import fault, publish_json
 from sarhpc.shards.loader import Cursor
-from sarhpc.training import checkpointing, validation
+from sarhpc.training import checkpointing, grids, validation
 from sarhpc.training.config import TrainConfig
 from sarhpc.training.data import Samples, Share
 from sarhpc.training.ema import Ema
@@ -202,7 +202,9 @@ def _require_same_facts(directory: Path, saved: Mapping[str, Any], now: Mapping[
 
 def _is_checkpoint_due(run: _Run) -> bool:
     every = run.cfg.checkpoint_every_steps
-    return run.due or (every is not None and run.step > 0 and run.step % every == 0)
+    regular = every is not None and run.step > 0 and run.step % every == 0
+    # What a grid was judged by has to be there when it is chosen.
+    return run.due or regular or (run.around.judge is not None and _is_grid_step(run))
 
 
 def _save(run: _Run) -> None:
@@ -339,7 +341,7 @@ def _paint_if_due(run: _Run) -> Stop | None:
     if not _is_grid_due(run):
         return None
     folder = run.around.folder / "validation"
-    images = validation.planned(run.cfg, run.step, run.length.epoch(run.step))
+    images = grids.planned(run.cfg, run.step, run.length.epoch(run.step))
     with checkpointing.undisturbed_random_state():
         bundle = with_weights(load_base(run.cfg, run.base), _current_weights(run))
         for _ in validation.paint(run.cfg, bundle, images, folder, run.ranks, run.samples):
@@ -349,20 +351,31 @@ def _paint_if_due(run: _Run) -> Stop | None:
             run.due = run.due or reason is not None
     run.around.communicator.barrier()
     if run.ranks.rank == 0:
-        validation.enter_in_index(folder, images)
+        grids.enter_in_index(folder, images, _judged(run, folder, images))
     run.around.communicator.barrier()
     return None
 
 
+def _judged(run: _Run, folder: Path, images: list[grids.GridImage]) -> dict[str, float] | None:
+    if run.around.judge is None:
+        return None
+    found = run.around.judge(validation.read_painted(folder, images))
+    _log.info("grid step=%d %s", run.step, " ".join(f"{k}={v:.4g}" for k, v in found.items()))
+    return found
+
+
 def _is_grid_due(run: _Run) -> bool:
+    painted = run.around.folder / "validation"
+    return _is_grid_step(run) and not grids.is_painted(painted, run.step)
+
+
+def _is_grid_step(run: _Run) -> bool:
     every = run.cfg.validation_every_steps
     if every == 0 or not run.cfg.validation_prompts:
         return False
     ends = run.step in (0, run.length.steps)
     regular = run.length.ends_epoch(run.step) if every is None else run.step % every == 0
-    if not (ends or regular):
-        return False
-    return not validation.is_painted(run.around.folder / "validation", run.step)
+    return ends or regular
 
 
 def _current_weights(run: _Run) -> dict[str, Tensor]:

@@ -7,7 +7,10 @@ from dataclasses import dataclass
 
 from hpc.errors import ConfigError
 from sarhpc.diffusion.config import LAYERS
-from sarhpc.training.config import OffloadConfig, TrainConfig
+from sarhpc.training.config import JudgeConfig, OffloadConfig, TrainConfig
+
+LEAST_JUDGED = 4
+"""Images of a grid from which its distances mean anything."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,7 @@ def check(cfg: TrainConfig) -> None:
     _one_of("zero_stage", cfg.zero_stage, (0, 1, 2, 3))
     _one_of("precision", cfg.precision, ("fp32", "bf16"))
     _one_of("lr_schedule", cfg.lr_schedule, ("constant", "cosine"))
+    _one_of("on_nonfinite", cfg.on_nonfinite, ("stop", "skip"))
     _one_of("prediction_type", cfg.prediction_type, (None, "epsilon", "v_prediction"))
     _one_of("image_member", cfg.image_member, ("sar.png", "optic.png"))
     if cfg.zero_stage == 0 and cfg.precision == "bf16":
@@ -74,8 +78,25 @@ def check(cfg: TrainConfig) -> None:
         _check_offload(cfg, cfg.offload)
     if cfg.control is not None:
         _check_control(cfg)
+    for name in ("skip_in_a_row", "skip_in_all"):
+        if getattr(cfg, name) < 1:
+            raise ConfigError(f"{name}={getattr(cfg, name)}: allow 1 or more, or on_nonfinite=stop")
     if not 0 <= cfg.ema_decay < 1:
         raise ConfigError(f"ema_decay={cfg.ema_decay} is outside [0, 1); 0 keeps no average")
+
+
+def _check_judge(cfg: TrainConfig, judge: JudgeConfig) -> None:
+    """Refuse to judge what is not there, or is no radar image."""
+    _one_of("judge.choose", judge.choose, ("best", "last"))
+    if cfg.image_member != "sar.png":
+        raise ConfigError(f"judge measures speckle, and image_member={cfg.image_member} has none")
+    images = len(cfg.validation_prompts) * len(cfg.validation_seeds)
+    if images < LEAST_JUDGED or cfg.validation_every_steps == 0:
+        raise ConfigError(
+            f"judge compares the images of a grid with real tiles, and there are {images} of them; "
+            f"give {LEAST_JUDGED} or more by validation_prompts times validation_seeds, and do not "
+            "set validation_every_steps=0"
+        )
 
 
 def _check_offload(cfg: TrainConfig, offload: OffloadConfig) -> None:

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from sarhpc.training.validation import StopRequest
 
 
@@ -39,6 +42,13 @@ class Pace(Protocol):
         """Take in the seconds this rank spent on its own part of a step. Collective."""
 
 
+class Judge(Protocol):
+    """Compares painted images with real ones."""
+
+    def __call__(self, painted: NDArray[np.uint8]) -> dict[str, float]:
+        """Distances of images (N, H, W), and their `score`: less is better. Not collective."""
+
+
 @dataclass(frozen=True)
 class Surroundings:
     """What a training is given by the run around it."""
@@ -52,3 +62,5 @@ class Surroundings:
     """None compares nothing."""
     latents: tuple[Path, ...] = ()
     """Shards of latents encoded before; none encodes tiles as they come."""
+    judge: Judge | None = None
+    """Judges each validation grid, on rank 0; None judges none."""

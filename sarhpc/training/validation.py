@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from diffusers import DDIMScheduler
+from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
-from hpc.publish import publish_json, publishing
+from hpc.publish import publishing
 from sarhpc.diffusion.bundle import Bundle
 from sarhpc.diffusion.config import LAYERS
 from sarhpc.training.config import TrainConfig
 from sarhpc.training.data import Samples
+from sarhpc.training.grids import GridImage
 from sarhpc.training.ranks import Ranks
-
-INDEX = "index.json"
 
 
 class Stop(Protocol):
@@ -45,38 +45,6 @@ class StopRequest(Protocol):
         """The reason to interrupt now, the same on every rank. Collective."""
 
 
-@dataclass(frozen=True)
-class GridImage:
-    """One image of a grid."""
-
-    step: int
-    epoch: int
-    prompt: str
-    seed: int
-    path: str
-    """Relative to the index."""
-
-
-def planned(cfg: TrainConfig, step: int, epoch: int) -> list[GridImage]:
-    """The images of the grid of `step`, prompt by prompt."""
-    return [
-        GridImage(step, epoch, prompt, seed, f"step_{step:08d}/p{number:02d}_s{seed}.png")
-        for number, prompt in enumerate(cfg.validation_prompts)
-        for seed in cfg.validation_seeds
-    ]
-
-
-def is_painted(folder: Path, step: int) -> bool:
-    """Whether the grid of `step` stands in the index."""
-    return any(image["step"] == step for image in read_index(folder))
-
-
-def read_index(folder: Path) -> list[dict[str, Any]]:
-    """Images of all finished grids, by step."""
-    index = folder / INDEX
-    return list(json.loads(index.read_text())["images"]) if index.is_file() else []
-
-
 def paint(
     cfg: TrainConfig,
     bundle: Bundle,
@@ -99,15 +67,9 @@ def paint(
         yield
 
 
-def enter_in_index(folder: Path, images: list[GridImage]) -> None:
-    """Publish the index with a finished grid in it."""
-    steps = {image.step for image in images}
-    others = [image for image in read_index(folder) if image["step"] not in steps]
-    entries = sorted(
-        others + [asdict(image) for image in images],
-        key=lambda entry: (entry["step"], entry["path"]),
-    )
-    publish_json(folder / INDEX, {"images": entries})
+def read_painted(folder: Path, images: list[GridImage]) -> NDArray[np.uint8]:
+    """The images of a finished grid in gray (N, H, W)."""
+    return np.stack([np.asarray(Image.open(folder / image.path).convert("L")) for image in images])
 
 
 def _pipeline(cfg: TrainConfig, bundle: Bundle, device: torch.device) -> Any:

@@ -16,6 +16,13 @@ from sarhpc.shards.reader import read_shard
 from sarhpc.stages.frozen import load_run_config
 from sarhpc.stages.registry import stage_named
 
+JUDGED = [
+    "train.judge.splits=[val]",
+    "train.validation_every_steps=2",
+    "train.validation_prompts=[a lake, a town]",
+    "train.validation_seeds=[0, 1]",
+]
+
 # One process runs them all, so that the finished run is made once.
 pytestmark = pytest.mark.xdist_group("line")
 
@@ -36,7 +43,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, model: Path) -> RunDir:
     run = tiny_run(
         tmp_path_factory.mktemp("line") / "run",
         model,
-        [f"compare.models={{tiny: {model}}}", "compare.images=4"],
+        [f"compare.models={{tiny: {model}}}", "compare.images=4", *JUDGED],
     )
     done = sarhpc("run", run.root, "--wait", "--executor", "local")
     assert done.returncode == 0, done.stderr[-6000:]
@@ -61,6 +68,22 @@ def test_the_line_ends_with_report_corpus_and_a_model_that_loads(finished: RunDi
         assert sample.meta["synthetic"] is True
         assert not {"crs", "affine", "footprint"} & sample.meta.keys()
         assert sample.meta["prompt"].startswith("A SAR image of")
+
+
+@pytest.mark.slow
+def test_the_checkpoint_whose_grid_is_nearest_to_real_tiles_is_exported(finished: RunDir) -> None:
+    index = json.loads((finished.root / "train" / "validation" / "index.json").read_text())
+    assert [row["step"] for row in index["judged"]] == [0, 2, 4]
+    best = min((row for row in index["judged"] if row["step"]), key=lambda row: row["score"])
+    assert best["score"] > 0, "noise of an untrained model is not as good as real"
+    assert {"E1_enl", "E3_jsd", "E4_acf", "E5_lsd", "E8_look"} < best.keys()
+    [record] = finished.ledger("train").records().values()
+    assert Path(record.path).name == f"step_{best['step']:08d}"
+    card = (finished.root / "export" / "model" / "README.md").read_text()
+    assert f"| steps | {best['step']} |" in card
+    assert "| chosen as | of 2 checkpoints the one" in card
+    report = (finished.root / "report.html").read_text()
+    assert f"score {best['score']:.2f}, exported" in report
 
 
 @pytest.mark.slow

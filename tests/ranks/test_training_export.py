@@ -23,7 +23,7 @@ from hpc.errors import VerificationError
 from sarhpc.diffusion.bundle import load_bundle
 from sarhpc.training.checkpointing import read_weights
 from sarhpc.training.export import export
-from sarhpc.training.validation import read_index
+from sarhpc.training.grids import read_index
 
 pytestmark = pytest.mark.slow
 

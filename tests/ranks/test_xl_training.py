@@ -19,9 +19,9 @@ from sarhpc.generation.config import GenerateConfig
 from sarhpc.generation.model import load_pipeline
 from sarhpc.training.checkpointing import read_weights
 from sarhpc.training.export import export
+from sarhpc.training.grids import read_index
 from sarhpc.training.metrics import read_rows
 from sarhpc.training.start import load_base
-from sarhpc.training.validation import read_index
 
 pytestmark = pytest.mark.slow
 

@@ -11,7 +11,9 @@ from scipy.signal.windows import taylor
 
 from hpc.errors import DataError
 from sarhpc.evaluation.config import EvaluateConfig
+from sarhpc.evaluation.distances import DISTANCES
 from sarhpc.evaluation.features import amplitude, measure, speckle_acf, step_skewness
+from sarhpc.evaluation.nearness import nearness, yardstick
 from sarhpc.evaluation.suite import Evaluation, evaluate
 
 N, SIZE = 16, 96
@@ -149,3 +151,25 @@ def test_the_numbers_are_plain_json(evaluation: Evaluation) -> None:
 def test_black_tiles_stay_finite() -> None:
     features = measure(np.zeros((1, 64, 64), np.uint8))
     assert all(np.isfinite(getattr(features, n)).all() for n in features.__dataclass_fields__)
+
+
+def test_nearness_orders_what_training_passes_through() -> None:
+    real = yardstick(tiles(0, 48))
+    alike = nearness(tiles(1, 24), real)
+    louder = nearness(tiles(1, 24, gain=1.5), real)
+    blurred = np.stack([to_code(gaussian_filter(amplitude(t), 0.6)) for t in tiles(1, 24)])
+    smooth = nearness(blurred, real)
+    assert 0 <= alike["score"] < louder["score"] < smooth["score"]
+    assert alike["score"] < 1.0, "not three times what real halves differ by"
+    assert nearness(tiles(0, 48), real)["score"] == 0.0
+    assert set(alike) == {*DISTANCES, "score"}
+
+
+def test_nearness_refuses_what_cannot_be_compared() -> None:
+    real = yardstick(tiles(0, 8))
+    with pytest.raises(DataError, match=r"train\.validation_prompts"):
+        nearness(tiles(1, 3), real)
+    with pytest.raises(DataError, match=r"train\.image_px"):
+        nearness(tiles(1, 8)[:, :64, :64], real)
+    with pytest.raises(DataError, match=r"train\.judge\.splits"):
+        yardstick(tiles(0, 7))

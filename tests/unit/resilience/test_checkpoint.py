@@ -233,6 +233,16 @@ def test_retention_keeps_the_newest_and_the_milestones(tmp_path: Path) -> None:
     assert [found.step for found in store.checkpoints()] == [60, 50, 40, 20]
 
 
+def test_the_best_checkpoint_stays_until_another_is_the_best(tmp_path: Path) -> None:
+    best = [10]
+    store = open_store(tmp_path, also_keep=lambda: best)
+    save(store, 10, 20, 30, 40)
+    assert [found.step for found in store.checkpoints()] == [40, 30, 10]
+    best[:] = [50]
+    save(store, 50)
+    assert [found.step for found in store.checkpoints()] == [50, 40]
+
+
 def test_retention_counts_only_whole_checkpoints(store: CheckpointStore) -> None:
     save(store, 10, 20)
     truncate(store.root / "step_00000020")

@@ -1,0 +1,97 @@
+"""Judging a training: its validation grids against real tiles, and the choice of a checkpoint."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hpc.errors import DataError
+from hpc.run.rundir import RunDir
+from sarhpc.stages.prompts import sample_shards
+from sarhpc.stages.sharded import sealed_records
+from sarhpc.training.config import TrainConfig
+from sarhpc.training.grids import best_first
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from sarhpc.evaluation.nearness import Yardstick
+    from sarhpc.training.surroundings import Judge
+
+log = logging.getLogger(__name__)
+
+LEAST_TILES = 8
+"""Real tiles below which their halves say nothing of each other."""
+
+
+def require_judges(run: RunDir, cfg: TrainConfig) -> None:
+    """Return if there are tiles to judge by, or nobody asked for it.
+
+    Raises:
+        DataError: hardly any tile is in the splits; says which have some.
+    """
+    if cfg.judge is None:
+        return
+    counts: dict[str, int] = {}
+    for record in sealed_records(run, "caption"):
+        split = record.detail["split"]
+        counts[split] = counts.get(split, 0) + record.samples
+    if sum(counts.get(split, 0) for split in cfg.judge.splits) < LEAST_TILES:
+        raise DataError(
+            f"train.judge needs {LEAST_TILES} tiles or more in {', '.join(cfg.judge.splits)}; "
+            f"there are {counts}. Start a new run with other fractions (tile.split.fractions), "
+            "judge by another split (train.judge.splits), or leave train.judge out"
+        )
+
+
+def grid_judge(run: RunDir, cfg: TrainConfig) -> Judge | None:
+    """What compares a grid with real tiles; None if nobody asked. They are read when first used."""
+    if cfg.judge is None:
+        return None
+    judge = cfg.judge
+
+    @functools.cache
+    def _real() -> Yardstick:
+        from sarhpc.evaluation.nearness import yardstick
+
+        return yardstick(_tiles(sample_shards(run, judge.splits), judge.tiles))
+
+    def _judge(painted: NDArray[np.uint8]) -> dict[str, float]:
+        from sarhpc.evaluation.nearness import nearness
+
+        return nearness(painted, _real())
+
+    return _judge
+
+
+def _tiles(shards: list[Path], limit: int) -> NDArray[np.uint8]:
+    import numpy as np
+
+    from sarhpc.shards.images import decode_gray8
+    from sarhpc.shards.reader import read_shard
+
+    samples = (sample for path in shards for sample in read_shard(path))
+    taken = itertools.islice(samples, limit)
+    return np.stack([decode_gray8(sample.members["sar.png"]) for sample in taken])
+
+
+def best_steps(run: RunDir, cfg: TrainConfig) -> list[int]:
+    """Step whose checkpoint is the best so far, to be kept; none where nobody chooses by that."""
+    chooses = cfg.judge is not None and cfg.judge.choose == "best"
+    return best_first(run.stage("train") / "validation")[:1] if chooses else []
+
+
+def chosen_checkpoint(run: RunDir, cfg: TrainConfig, last: Path) -> Path:
+    """The checkpoint that training ends with: the best that stands, or the last one."""
+    if cfg.judge is None or cfg.judge.choose == "last":
+        return last
+    for step in best_first(run.stage("train") / "validation"):
+        checkpoint = last.with_name(f"step_{step:08d}")
+        if checkpoint.is_dir():
+            log.info("chosen checkpoint=%s of=%s", checkpoint.name, last.name)
+            return checkpoint
+    return last
