@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import logging
-import math
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from hpc.errors import ConfigError, NumericalError
-from hpc.publish import fault, publish_json
+from hpc.errors import ConfigError
+from hpc.publish import fault
 from sarhpc.shards.loader import Cursor
 from sarhpc.training import checkpointing, grids, validation
 from sarhpc.training.config import TrainConfig
@@ -35,6 +34,7 @@ from sarhpc.training.schedule import Length, check, ema_decay, length, rate_scal
 from sarhpc.training.start import load_base
 from sarhpc.training.stepper import Stepper
 from sarhpc.training.surroundings import Surroundings
+from sarhpc.training.trouble import Skipped, Trouble, name_trouble, skip
 from sarhpc.training.utilisation import Utilisation, utilisation
 from sarhpc.training.validation import Stop
 
@@ -47,7 +47,7 @@ class TrainResult:
     """How a training ended; the same on every rank."""
 
     step: int
-    """Optimiser steps done in all attempts."""
+    """Steps done in all attempts, those that were skipped too."""
     epochs: int
     """Epochs completed."""
     finished: bool
@@ -73,6 +73,7 @@ class _Run:
     stepper: Stepper
     ema: Ema | None
     step: int = 0
+    skipped: Skipped = field(default_factory=Skipped)
     cursor: Cursor = field(default_factory=Cursor)
     saved: int | None = None
     """Step whose checkpoint is on disk."""
@@ -86,6 +87,11 @@ class _Run:
     use: Utilisation | None = None
     """What a step takes of the machine; counted when the first is told of."""
 
+    @property
+    def updates(self) -> int:
+        """Updates done in all attempts: the place in the schedules of rate and average."""
+        return self.step - self.skipped.steps
+
 
 def train(
     cfg: TrainConfig, base: Path, samples: Samples, ranks: Ranks, around: Surroundings
@@ -98,8 +104,9 @@ def train(
     Raises:
         ConfigError: the configuration makes no sense, or the checkpoint was taken under another.
         DataError: the base model or a sample cannot be used.
-        NumericalError: the loss or the gradient is not finite, or a group gets no gradient. A
-            report with the keys of the batch is in the folder; the last checkpoint is untouched.
+        NumericalError: the loss or the gradient is not finite and such a step is not skipped, or a
+            group gets no gradient. A report with the keys of the batch is in the folder; the last
+            checkpoint is untouched.
         TransientError: a checkpoint could not be written, or another rank is gone.
     """
     check(cfg)
@@ -179,6 +186,7 @@ def _resume(run: _Run) -> None:
         if run.ema is not None:
             run.ema.partition = run.stepper.partition
         run.step, run.cursor = int(state["step"]), Cursor(**state["cursor"])
+        run.skipped = Skipped(**state.get("skipped", {}))
         run.saved, run.checkpoint = run.step, directory
 
     if run.around.store.load(read) is None:
@@ -219,6 +227,8 @@ def _save(run: _Run) -> None:
     start = time.monotonic()
     cursor = {"epoch": run.cursor.epoch, "sample": run.cursor.sample}
     state = {"cursor": cursor, "facts": _facts(run)}
+    if run.skipped.steps:
+        state["skipped"] = asdict(run.skipped)
     run.checkpoint = run.around.store.save(run.step, write, state)
     run.saved, run.saved_at = run.step, time.monotonic()
     _log.info("checkpoint step=%d seconds=%.1f", run.step, run.saved_at - start)
@@ -233,33 +243,36 @@ def _take_step(run: _Run, batches: Iterator[tuple[Cursor, Share]], log: MetricsL
     stepper.clock.exact = (run.step + 1) % cfg.log_every_steps == 0
     with stepper.clock.part("data"):
         after, share = next(batches)
-    rates = set_rates(stepper.engine, cfg, rate_scale(cfg, run.step, run.length.steps))
+    rates = set_rates(stepper.engine, cfg, rate_scale(cfg, run.updates, run.length.steps))
     mine = stepper.learn(share)
     late = time.monotonic() - run.saved_at >= cfg.checkpoint_every_s
     (loss, prior_loss), run.due = stepper.agree(mine, late)
-    if not math.isfinite(loss + prior_loss):
-        _give_up(run, share, float(mine.sum()), f"the loss is {loss + prior_loss}")
     gradient = stepper.update()
-    if not math.isfinite(gradient):
-        _give_up(run, share, float(mine.sum()), f"the gradient norm is {gradient}")
-    norms = _first_norms(run)
-    decay = ema_decay(cfg, run.step)
-    if run.ema is not None:
-        run.ema.update(decay)
-    run.step, run.cursor, run.loss = run.step + 1, after, loss
+    what = name_trouble(loss + prior_loss, gradient)
+    row: dict[str, Any] = {"trouble": what}
+    if what is None:
+        prior = {} if cfg.prior is None else {"prior_loss": prior_loss}
+        row = {"loss": loss, **prior, **_named("lr", rates), "grad_norm": gradient}
+        row |= _learnt(run, loss)
+    else:
+        step, epoch = run.step + 1, run.length.epoch(run.step)
+        trouble = Trouble(what, step, epoch, share, float(mine.sum()), run.saved or 0)
+        run.skipped = skip(cfg, trouble, run.skipped, run.ranks, run.around)
+    run.step, run.cursor = run.step + 1, after
     if run.around.pace is not None and stepper.clock.exact:
         run.around.pace.note(run.step, stepper.clock.own)
-    if log is not None and stepper.clock.exact:
-        row = {
-            "loss": loss,
-            **({} if cfg.prior is None else {"prior_loss": prior_loss}),
-            **_named("lr", rates),
-            "grad_norm": gradient,
-            **_named("grad_norm", norms),
-            **_cut_captions(run),
-        }
-        _report(run, log, {**row, "ema_decay": decay}, image_px=share.images.shape[-1])
+    if log is not None and (stepper.clock.exact or what is not None):
+        _report(run, log, {**row, **_cut_captions(run)}, image_px=share.images.shape[-1])
     fault("training.after_step")
+
+
+def _learnt(run: _Run, loss: float) -> dict[str, float]:
+    """What else there is to tell of a step that was an update; the average has followed it."""
+    norms, decay = _first_norms(run), ema_decay(run.cfg, run.updates)
+    if run.ema is not None:
+        run.ema.update(decay)
+    run.loss, run.skipped = loss, run.skipped.with_update()
+    return {**_named("grad_norm", norms), "ema_decay": decay}
 
 
 def _cut_captions(run: _Run) -> dict[str, int]:
@@ -275,7 +288,7 @@ def _cut_captions(run: _Run) -> dict[str, int]:
 
 
 def _first_norms(run: _Run) -> dict[str, float]:
-    if run.step > 0:
+    if run.updates > 0:
         return {}
     norms = gradient_norms(run.stepper.engine, run.stepper.partition, run.cfg.betas[0])
     require_gradients(norms)
@@ -301,6 +314,7 @@ def _report(run: _Run, log: MetricsLog, values: Mapping[str, Any], image_px: int
         "step": run.step,
         "epoch": run.step * run.cfg.global_batch / run.length.samples,
         **values,
+        **({"skipped": run.skipped.steps} if run.skipped.steps else {}),
         "samples_per_s": run.cfg.global_batch / seconds,
         "step_s": seconds,
         **run.use.row(seconds),
@@ -309,7 +323,7 @@ def _report(run: _Run, log: MetricsLog, values: Mapping[str, Any], image_px: int
         "time": time.time(),
     }
     log.write(row)
-    if log.is_time_to_speak(_SAY_EVERY_S):
+    if "loss" in row and log.is_time_to_speak(_SAY_EVERY_S):
         _log.info(
             "step=%d of=%d loss=%.4f samples_per_s=%.2f",
             run.step,
@@ -317,20 +331,6 @@ def _report(run: _Run, log: MetricsLog, values: Mapping[str, Any], image_px: int
             row["loss"],
             row["samples_per_s"],
         )
-
-
-def _give_up(run: _Run, share: Share, loss: float, what: str) -> None:
-    """Report the batch and end on every rank; nothing of this step reaches a checkpoint."""
-    shown = loss if math.isfinite(loss) else str(loss)  # JSON knows no NaN
-    told = run.around.communicator.gather({"loss": shown, "keys": share.all_keys})
-    path = run.around.folder / f"trouble_step_{run.step + 1:08d}.json"
-    if run.ranks.rank == 0:
-        epoch = run.length.epoch(run.step)
-        publish_json(path, {"what": what, "step": run.step + 1, "epoch": epoch, "ranks": told})
-    raise NumericalError(
-        f"{what} at step {run.step + 1}; the batch is in {path}. The checkpoint of step "
-        f"{run.saved or 0} is whole: look at those samples, or resume with a lower rate or fp32"
-    )
 
 
 # Validation

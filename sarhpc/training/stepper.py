@@ -20,6 +20,7 @@ from sarhpc.training.latents import LatentEncoder, StoredLatents, autoencoder_di
 from sarhpc.training.metrics import StepClock
 from sarhpc.training.partition import Partition
 from sarhpc.training.ranks import Ranks
+from sarhpc.training.trouble import spoilt
 
 
 class Stepper:
@@ -39,6 +40,7 @@ class Stepper:
         self.clock = StepClock(ranks.device)
         self._cfg = cfg
         self._objective = objective_config(cfg)
+        self._skips = cfg.on_nonfinite == "skip"
         self._ranks = ranks
         self._encoder = LatentEncoder(bundle.vae, ranks.device, cache=cfg.cache_latents)
         self.stored = StoredLatents(latents, autoencoder_digest(bundle.vae)) if latents else None
@@ -80,7 +82,8 @@ class Stepper:
                 )
                 losses = self._losses(errors, len(tiles.keys))
             with clock.part("backward"):
-                self.engine.backward((losses * self._weights).sum())
+                loss = (losses * self._weights).sum()
+                self.engine.backward(spoilt(loss) if self._skips else loss)
             total += losses.detach() / len(micros)
         return total
 
@@ -96,17 +99,28 @@ class Stepper:
         return [total / self._ranks.world for total in totals], raised_by > 0
 
     def update(self) -> float:
-        """Clip and apply the gradients; their norm before clipping."""
+        """Clip and apply the gradients; their norm before clipping.
+
+        Where that is not finite, nothing is applied: not to weights, not to moments.
+        """
         with self.clock.part("optimizer"):
-            whole = math.nan
-            if self.partition.replicated:  # stage 0 clips without telling the norm
-                gradients = [t.grad for t in self.partition.tensors if t.grad is not None]
-                whole = float(torch.nn.utils.get_total_norm(gradients))
+            if self.partition.replicated:
+                return self._update_replicated()
             self.engine.step()
-            if not self.partition.replicated:
-                whole = float(self.engine.get_global_grad_norm())
+            whole = float(self.engine.get_global_grad_norm())
         # DeepSpeed says -1 of a norm that is not finite.
         return whole if whole >= 0 else math.nan
+
+    def _update_replicated(self) -> float:
+        """The same at stage 0, which clips without telling the norm, and applies any gradient."""
+        gradients = [t.grad for t in self.partition.tensors if t.grad is not None]
+        whole = float(torch.nn.utils.get_total_norm(gradients))
+        if math.isfinite(whole):
+            self.engine.step()
+        else:
+            self.engine.zero_grad()
+            self.engine.micro_steps += 1  # its step would count the last micro-batch
+        return whole
 
     @staticmethod
     def _losses(errors: Tensor, tiles: int) -> Tensor:

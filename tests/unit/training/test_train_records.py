@@ -15,6 +15,7 @@ from sarhpc.training.export import model_card
 from sarhpc.training.metrics import MetricsLog, read_rows
 from sarhpc.training.partition import Fragment, assemble
 from sarhpc.training.ranks import Ranks, in_touch, join
+from sarhpc.training.trouble import spoilt
 
 
 def test_resumed_log_holds_every_step_once_and_no_torn_line(tmp_path: Path) -> None:
@@ -58,6 +59,17 @@ def test_group_without_gradient_stops_the_run_by_name() -> None:
     require_gradients({"unet": 1.0, "text_encoder": 1e-12})
     with pytest.raises(NumericalError, match="text_encoder"):
         require_gradients({"unet": 1.0, "text_encoder": 0.0})
+
+
+def test_an_infinite_loss_takes_its_finite_gradient_with_it() -> None:
+    weight = torch.tensor([3.0], requires_grad=True)
+    spoilt((weight * 2).sum()).backward()
+    assert weight.grad == torch.tensor([2.0])
+    weight.grad = None
+    lost = (weight * 2).sum() + float("inf")
+    spoilt(lost).backward()
+    assert weight.grad is not None
+    assert weight.grad.isnan().all()
 
 
 def test_model_card_has_a_front_matter_and_all_facts() -> None:

@@ -57,6 +57,8 @@ def test_batch_that_does_not_divide_is_refused_with_the_numbers() -> None:
             "a folder on a disk of the node goes with nvme",
         ),
         ({"offload": OffloadConfig(nvme_path="/disk")}, "goes with nvme and with nothing else"),
+        ({"on_nonfinite": "ignore"}, "one of stop, skip"),
+        ({"on_nonfinite": "skip", "skip_in_a_row": 0}, "skip_in_a_row=0: allow 1 or more"),
     ],
 )
 def test_meaningless_values_are_refused(changes: dict[str, object], words: str) -> None:
