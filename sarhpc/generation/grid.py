@@ -6,7 +6,6 @@ points on the straight line are shorter than noise ever is.
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,16 +13,10 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from sarhpc.generation.config import GenerateConfig
 from sarhpc.generation.model import Pipeline
-
-_LABEL_PX = 160
-_TITLE_PX = 18
-_GAP_PX = 4
-_LETTERS = 24
 
 
 @dataclass(frozen=True)
@@ -117,31 +110,3 @@ def closeness(pipeline: Pipeline, prompts: Sequence[str]) -> NDArray[np.float64]
     unit = torch.nn.functional.normalize(pooled.double(), dim=1)
     cosines: NDArray[np.float64] = (unit @ unit.T).cpu().numpy()
     return cosines
-
-
-def draw_grid(
-    images: NDArray[np.uint8], prompts: Sequence[str], titles: Sequence[str]
-) -> Image.Image:
-    """One picture of images (P, S, H, W), each row behind its prompt, each column below its title.
-
-    It says in its first line that what it shows is synthetic.
-    """
-    rows, across, height, width = images.shape
-    line = max(height, 2 * _TITLE_PX)
-    size = (
-        _LABEL_PX + across * (width + _GAP_PX),
-        2 * _TITLE_PX + rows * (line + _GAP_PX),
-    )
-    picture = Image.new("L", size, 255)
-    pen, font = ImageDraw.Draw(picture), ImageFont.load_default(11)
-    pen.text((_GAP_PX, 2), "Synthetic images", fill=0, font=font)
-    for column, title in enumerate(titles):
-        left = _LABEL_PX + column * (width + _GAP_PX)
-        pen.text((left, _TITLE_PX), title, fill=0, font=font)
-        for row in range(rows):
-            top = 2 * _TITLE_PX + row * (line + _GAP_PX)
-            picture.paste(Image.fromarray(images[row, column]), (left, top))
-    for row, prompt in enumerate(prompts):
-        top = 2 * _TITLE_PX + row * (line + _GAP_PX)
-        pen.multiline_text((_GAP_PX, top), textwrap.fill(prompt, _LETTERS), fill=0, font=font)
-    return picture

@@ -15,7 +15,8 @@ from sarhpc.stages.tree import digest_tree
 
 def grid_verb(arguments: argparse.Namespace) -> int:
     """Paint the grid, and write beside it how it was made and how close its prompts are."""
-    from sarhpc.generation.grid import closeness, columns, draw_grid, paint
+    from sarhpc.diffusion.contact_sheet import contact_sheet
+    from sarhpc.generation.grid import closeness, columns, paint
     from sarhpc.generation.model import load_pipeline
     from sarhpc.generation.plan import check_config
 
@@ -28,7 +29,8 @@ def grid_verb(arguments: argparse.Namespace) -> int:
     pipeline = load_pipeline(model, cfg)
     across = columns(arguments.seed or [0, 1, 2, 3], arguments.between)
     titles = [column.title for column in across]
-    picture = draw_grid(paint(pipeline, cfg, arguments.prompt, across), arguments.prompt, titles)
+    images = paint(pipeline, cfg, arguments.prompt, across)
+    picture = contact_sheet(images, arguments.prompt, titles)
     with publishing(out) as file:
         picture.save(file, format="PNG")
     cosines = closeness(pipeline, arguments.prompt)

@@ -29,6 +29,7 @@ from sarhpc.training.export import with_weights
 from sarhpc.training.metrics import MetricsLog, peak_memory_gb
 from sarhpc.training.partition import gather
 from sarhpc.training.prior import feed_with_prior
+from sarhpc.training.progress import draw_progress
 from sarhpc.training.ranks import Ranks, in_touch
 from sarhpc.training.schedule import Length, check, ema_decay, length, rate_scale
 from sarhpc.training.start import load_base
@@ -351,6 +352,7 @@ def _paint_if_due(run: _Run) -> Stop | None:
             run.due = run.due or reason is not None
     run.around.communicator.barrier()
     if run.ranks.rank == 0:
+        draw_progress(run.cfg, folder, images)
         grids.enter_in_index(folder, images, _judged(run, folder, images))
     run.around.communicator.barrier()
     return None

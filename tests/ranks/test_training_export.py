@@ -160,6 +160,10 @@ def test_grids_stand_in_the_index_and_show_the_weights_of_their_step(trained: Jo
     assert {array.shape for array in pixels} == {(32, 32, 3)}
     before, after = pixels[0].astype(int), pixels[2].astype(int)
     assert np.abs(before - after).max() > 0
+    progress = np.asarray(Image.open(folder / "progress.png"))
+    gray = np.asarray(Image.open(folder / images[3]["path"]).convert("L"))
+    corner = progress[-132:-4, -132:-4]  # the last prompt after the last step, four times as large
+    assert np.array_equal(corner, gray.repeat(4, axis=0).repeat(4, axis=1))
 
 
 def test_a_grid_does_not_depend_on_the_number_of_ranks(

@@ -12,8 +12,9 @@ import torch
 from PIL import Image
 
 from sarhpc.cli import main
+from sarhpc.diffusion.contact_sheet import contact_sheet
 from sarhpc.generation.config import GenerateConfig
-from sarhpc.generation.grid import arc, closeness, columns, draw_grid, paint, starting_noise
+from sarhpc.generation.grid import arc, closeness, columns, paint, starting_noise
 
 CFG = GenerateConfig(steps=2)
 
@@ -65,12 +66,16 @@ def test_equal_prompts_are_closest(pipeline: Any) -> None:
 
 def test_images_stand_in_their_places() -> None:
     images = np.arange(4, dtype=np.uint8).reshape(2, 2, 1, 1).repeat(64, 2).repeat(64, 3) * 50
-    picture = np.array(draw_grid(images, ["one", "two"], ["seed 0", "seed 1"]))
+    picture = np.array(contact_sheet(images, ["one", "two"], ["seed 0", "seed 1"]))
+    coloured = np.stack([images, images, 255 - images], axis=-1)
+    colours = np.array(contact_sheet(coloured, ["one", "two"], ["seed 0", "seed 1"]))
     for row in range(2):
         for column in range(2):
             top, left = 2 * 18 + row * (64 + 4), 160 + column * (64 + 4)
             cell = picture[top : top + 64, left : left + 64]
             assert np.array_equal(cell, images[row, column])
+            cell = colours[top : top + 64, left : left + 64]
+            assert np.array_equal(cell, coloured[row, column])
 
 
 def test_the_verb_leaves_a_picture_and_says_how_it_was_made(
