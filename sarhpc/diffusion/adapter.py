@@ -28,8 +28,8 @@ CONVOLUTIONS = ("conv1", "conv2", "conv_shortcut", "conv", "time_emb_proj")
 TEXT = ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2")
 """The weights of a CLIP text encoder's layers."""
 
-KINDS = ("lora", "locon", "loha", "lokr")
-_NAME = "default"
+KINDS = ("lora", "locon", "loha", "lokr", "dylora")
+ADAPTER_NAME = "default"
 
 
 def unet_targets(cfg: AdapterConfig) -> list[str]:
@@ -50,7 +50,7 @@ def add_adapter(model: nn.Module, cfg: AdapterConfig, targets: list[str], seed: 
     _require_targets(model, targets)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        inject_adapter_in_model(_peft_config(cfg, targets), model, adapter_name=_NAME)
+        inject_adapter_in_model(_peft_config(cfg, targets), model, adapter_name=ADAPTER_NAME)
 
 
 def _require_targets(model: nn.Module, targets: list[str]) -> None:
@@ -66,8 +66,13 @@ def _require_targets(model: nn.Module, targets: list[str]) -> None:
 def _peft_config(cfg: AdapterConfig, targets: list[str]) -> Any:
     if cfg.rank < 1:
         raise ConfigError(f"adapter.rank={cfg.rank}: a rank is at least 1")
+    if cfg.block < 1 or cfg.rank % cfg.block:
+        raise ConfigError(
+            f"adapter.block={cfg.block} does not divide adapter.rank={cfg.rank}: ranks are drawn "
+            "in multiples of it"
+        )
     alpha = cfg.rank if cfg.alpha is None else cfg.alpha
-    if cfg.kind in ("lora", "locon"):
+    if cfg.kind in ("lora", "locon", "dylora"):
         return LoraConfig(r=cfg.rank, lora_alpha=alpha, target_modules=targets)
     if cfg.kind == "loha":
         return LoHaConfig(r=cfg.rank, alpha=alpha, target_modules=targets)
@@ -99,8 +104,8 @@ def low_rank_weights(model: nn.Module) -> dict[str, Tensor]:
     weights = {}
     for name, layer in adapted(model):
         assert isinstance(layer, LoraLayer)
-        weights[f"{name}.lora_A.weight"] = layer.lora_A[_NAME].weight.detach().clone()
-        scaled = layer.lora_B[_NAME].weight.detach() * layer.scaling[_NAME]
+        weights[f"{name}.lora_A.weight"] = layer.lora_A[ADAPTER_NAME].weight.detach().clone()
+        scaled = layer.lora_B[ADAPTER_NAME].weight.detach() * layer.scaling[ADAPTER_NAME]
         weights[f"{name}.lora_B.weight"] = scaled
     return weights
 

@@ -225,11 +225,14 @@ class AdapterConfig:
     """A low-rank adapter on frozen weights, in place of their full fine-tune."""
 
     kind: str = "lora"
-    """`lora`, `locon` (LoRA on convolutions too), `loha` (Hadamard) or `lokr` (Kronecker)."""
+    """`lora`, `locon` (LoRA on convolutions too), `loha` (Hadamard), `lokr` (Kronecker) or `dylora`
+    (LoRA that can be cut to any smaller rank after training)."""
     rank: int = 16
     """Rank of the change; 4 to 256 are usual."""
     alpha: float | None = None
     """The change is scaled by alpha / rank; null takes the rank: not scaled."""
+    block: int = field(default=1, metadata={"added": True})
+    """Of `dylora`: ranks are drawn, and can be exported, in multiples of this."""
     unet: bool = True
     """Adapt the U-Net; false trains it in full (at `lr_unet=0` it stands still)."""
     text_encoder: bool = True

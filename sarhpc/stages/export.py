@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hpc.errors import ConfigError, VerificationError
 from hpc.run.pipeline import Stage, Work
@@ -15,6 +16,9 @@ from sarhpc.stages.places import model_folder
 from sarhpc.stages.sharded import Made, manifest_sha, sealed_records, single_shard
 from sarhpc.stages.tree import digest_tree
 from sarhpc.training.grids import best_first
+
+if TYPE_CHECKING:
+    from sarhpc.training.export import Cut
 
 
 def export_stage(config: RunConfig) -> Stage:
@@ -31,12 +35,13 @@ def plan_export(run: RunDir) -> Plan:
     """A single shard that names the checkpoint by the digest of its manifest.
 
     Raises:
-        ConfigError: there is no such variant of the weights.
+        ConfigError: there is no such variant of the weights, or the adapter cannot be cut so.
     """
     config = load_run_config(run)
     unknown = [name for name in config.export.variants if name not in VARIANTS]
     if unknown:
         raise ConfigError(f"export.variants: {unknown[0]!r} is none of {', '.join(VARIANTS)}")
+    _cut(config)
     [trained] = sealed_records(run, "train")
     inputs = {"checkpoint": trained.path, "sha256": trained.sha256}
     return make_plan("export", [inputs], fingerprint=stage_fingerprint(config, "export"))
@@ -72,6 +77,8 @@ def export_model(work: Work) -> Made:
     if config.train.judge is not None and config.train.judge.choose == "best":
         told = f"of {len(judged)} checkpoints the one whose images were nearest to held-out tiles"
         facts["chosen_as"] = told
+    if config.export.adapter_rank is not None:
+        facts["adapter_rank"] = config.export.adapter_rank
     if config.train.control is not None:
         facts["steered_by"] = f"the layer `{config.train.control.layer}` of a tile"
     base = load_base(config.train, Path(model_folder(config.train.base_model)))
@@ -82,6 +89,17 @@ def export_model(work: Work) -> Made:
         facts,
         average=config.train.ema_decay > 0,
         variants=config.export.variants,
+        cut=_cut(config),
     )
     digest = digest_tree(target)
     return Made(target, samples=0, bytes=digest.bytes, sha256=digest.sha256)
+
+
+def _cut(config: RunConfig) -> Cut | None:
+    """The adapter and the rank it is cut to, where that is asked."""
+    rank = config.export.adapter_rank
+    if rank is None:
+        return None
+    from sarhpc.diffusion.dylora import require_truncation
+
+    return require_truncation(config.train.adapter, rank), rank

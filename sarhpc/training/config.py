@@ -59,6 +59,8 @@ class ExportConfig:
 
     variants: list[str] = field(default_factory=list)
     """The weights in other types too: `fp16`, `bf16`, each half the size."""
+    adapter_rank: int | None = field(default=None, metadata=ADDED)
+    """Directions of a `dylora` adapter that are exported; null all of them."""
 
 
 @dataclass

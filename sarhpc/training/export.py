@@ -18,8 +18,9 @@ from sarhpc.diffusion.adapter import (
     save_low_rank,
 )
 from sarhpc.diffusion.bundle import Bundle, save_bundle
-from sarhpc.diffusion.config import LORA_FILE
+from sarhpc.diffusion.config import LORA_FILE, AdapterConfig
 from sarhpc.diffusion.control import FOLDER
+from sarhpc.diffusion.dylora import truncate
 from sarhpc.diffusion.learned_token import (
     EMBEDDING_FILE,
     TokenEmbedding,
@@ -27,6 +28,9 @@ from sarhpc.diffusion.learned_token import (
     settle_token,
 )
 from sarhpc.training.checkpointing import read_weights
+
+Cut = tuple[AdapterConfig, int]
+"""An adapter as it was trained, and the rank it is cut to."""
 
 
 def export(
@@ -37,6 +41,7 @@ def export(
     *,
     average: bool,
     variants: Sequence[str] = (),
+    cut: Cut | None = None,
 ) -> Path:
     """A diffusers folder `out` with the weights of `checkpoint` in the shape of bundle `base`.
 
@@ -50,12 +55,14 @@ def export(
         facts: what the model card says (base model, data, hashes, licence).
         average: take the averaged weights instead of the raw ones.
         variants: types to write the weights in too (`diffusion.config.VARIANTS`).
+        cut: the adapter that was trained and the rank it is cut to; None leaves it whole.
 
     Raises:
+        ConfigError: the adapter cannot be cut so.
         VerificationError: the checkpoint is incomplete or of another architecture.
     """
     weights = read_weights(checkpoint, average=average)
-    return export_weights(weights, base, out, facts, variants)
+    return export_weights(weights, base, out, facts, variants, cut)
 
 
 def export_weights(
@@ -64,6 +71,7 @@ def export_weights(
     out: Path,
     facts: Mapping[str, Any],
     variants: Sequence[str] = (),
+    cut: Cut | None = None,
 ) -> Path:
     """As `export`, from full fp32 parameters by name.
 
@@ -73,6 +81,8 @@ def export_weights(
     and encoders, and lies in `EMBEDDING_FILE` for the base model.
     """
     bundle = with_weights(base, weights)
+    if cut is not None:
+        truncate(bundle.models, *cut)
     rows, told = _take_out_token(bundle)
     adapters, told_too = _take_out_adapters(bundle)
     if bundle.controlnet is not None:

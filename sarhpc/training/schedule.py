@@ -74,6 +74,11 @@ def check(cfg: TrainConfig) -> None:
         )
     if cfg.compile and cfg.control is not None:
         raise ConfigError("compile with control: only a U-Net is compiled; leave compile out")
+    if cfg.compile and cfg.adapter is not None and cfg.adapter.kind == "dylora":
+        raise ConfigError(
+            "compile with adapter.kind=dylora: what it computes changes with each batch; leave "
+            "compile out"
+        )
     if cfg.offload is not None:
         _check_offload(cfg, cfg.offload)
     if cfg.control is not None:

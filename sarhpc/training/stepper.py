@@ -13,6 +13,7 @@ from torch import Tensor
 from sarhpc.diffusion.bundle import Bundle
 from sarhpc.diffusion.conditioning import size_numbers, tokenize, tokens_cut
 from sarhpc.diffusion.config import ObjectiveConfig
+from sarhpc.diffusion.dylora import DynamicRanks, draw_ranks
 from sarhpc.diffusion.objective import Draw, add_noise, draw, loss_per_sample, with_dropout
 from sarhpc.training.config import TrainConfig
 from sarhpc.training.data import Share
@@ -51,6 +52,11 @@ class Stepper:
         their end."""
         self._tokenizers = bundle.tokenizers
         self._scheduler = bundle.scheduler
+        self._dynamic = (
+            DynamicRanks(bundle.models, cfg.adapter)
+            if cfg.adapter is not None and cfg.adapter.kind == "dylora"
+            else None
+        )
         prior = 1.0 if cfg.prior is None else cfg.prior.weight
         self._weights = torch.tensor([1.0, prior], device=ranks.device)
 
@@ -70,6 +76,7 @@ class Stepper:
                 latents, choices = self._latents(micro)
                 conditions = self._conditions(micro, choices)
                 noisy = add_noise(self._scheduler, latents, choices)
+            self._take_ranks(micro)
             with clock.part("forward"):
                 prediction = self.engine(
                     noisy,
@@ -141,6 +148,12 @@ class Stepper:
         deviation = torch.exp(0.5 * logvar)
         sampled = mean + deviation * choices.latent_noise.to(mean.device)
         return sampled * self._vae_scale, choices
+
+    def _take_ranks(self, share: Share) -> None:
+        """Let each sample learn with as many directions as it draws, where they are drawn."""
+        if self._dynamic is not None and self._cfg.adapter is not None:
+            drawn = draw_ranks(self._cfg.adapter, share.keys, share.epochs, self._cfg.seed)
+            self._dynamic.take(drawn, self._ranks.device)
 
     def _steering(self, share: Share) -> dict[str, Tensor]:
         """The layers that a ControlNet reads, where there is one."""

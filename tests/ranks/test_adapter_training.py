@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from diffusers import StableDiffusionPipeline
+from safetensors.torch import load_file
 from training_ranks import (
     Job,
     contents,
@@ -20,6 +21,7 @@ from training_ranks import (
 
 from sarhpc.diffusion.bundle import load_bundle
 from sarhpc.diffusion.config import LORA_FILE, AdapterConfig
+from sarhpc.diffusion.dylora import truncate
 from sarhpc.training.checkpointing import read_weights
 from sarhpc.training.export import export, with_weights
 from sarhpc.training.metrics import read_rows
@@ -55,6 +57,7 @@ def weight_files(folder: Path) -> dict[str, bytes]:
         ("locon", {"zero_stage": 2}),
         ("lora", {"zero_stage": 3}),
         ("lokr", {"zero_stage": 3}),
+        ("dylora", {"zero_stage": 3, "gradient_checkpointing": True}),
     ],
 )
 def test_adapter_killed_and_resumed_equals_the_undisturbed_one(
@@ -74,6 +77,29 @@ def test_adapter_killed_and_resumed_equals_the_undisturbed_one(
     weights = read_weights(step_folder(whole, 4), average=False)
     assert all("lora_" in name or "hada_" in name or "lokr_" in name for name in weights)
     assert {name.partition(".")[0] for name in weights} == {"unet", "text_encoder"}
+
+
+def test_a_dylora_is_exported_at_a_smaller_rank_that_the_stock_pipeline_loads(
+    tiny_bundle: Path, tmp_path: Path
+) -> None:
+    cfg = adapter_config("dylora", zero_stage=2, max_steps=2)
+    job = Job(tiny_bundle, tmp_path / "run", cfg)
+    assert train_ranks(job) == [0, 0]
+    painted = {}
+    for rank in (4, 1):
+        base = load_base(cfg, tiny_bundle)
+        cut, out = (cfg.adapter, rank), tmp_path / f"{rank}"
+        folder = export(step_folder(job, 2), base, out, {}, average=False, cut=cut)
+        held = load_file(folder / LORA_FILE)
+        assert {t.shape[0] for name, t in held.items() if "lora_A" in name} == {rank}
+        pipeline = load(folder)
+        pipeline.load_lora_weights(folder, local_files_only=True)
+        painted[rank] = paint(pipeline, PROMPT)
+        weights = read_weights(step_folder(job, 2), average=False)
+        ours = with_weights(load_base(cfg, tiny_bundle), weights)
+        truncate(ours.models, cfg.adapter, rank)
+        assert np.allclose(painted[rank], paint(ours.pipeline(), PROMPT), atol=2e-3)
+    assert np.abs(painted[4] - painted[1]).max() > 1e-4
 
 
 def test_losses_of_an_adapter_do_not_depend_on_the_stage(tiny_bundle: Path, tmp_path: Path) -> None:

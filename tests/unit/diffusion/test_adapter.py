@@ -98,7 +98,7 @@ def test_only_the_adapter_learns_and_the_seed_alone_draws_it(kind: str) -> None:
     for (name, parameter), other in zip(one.named_parameters(), two.parameters(), strict=True):
         assert torch.equal(parameter, other)
         assert parameter.requires_grad == (name.replace(".base_layer", "") not in own)
-    assert is_low_rank(one) == (kind in ("lora", "locon"))
+    assert is_low_rank(one) == (kind in ("lora", "locon", "dylora"))
 
 
 def test_locon_adapts_convolutions_of_the_residual_blocks_too() -> None:
