@@ -139,12 +139,12 @@ class TrainConfig:
     """Largest gradient norm over both groups; 0 leaves gradients as they are."""
     ema_decay: float = 0.9999
     """Decay of the averaged weights, approached as (1 + step) / (10 + step); 0 keeps no average."""
-    on_nonfinite: str = field(default="stop", metadata=ADDED)
+    on_nonfinite: str = field(default="stop", metadata=TRANSIENT)
     """What a step does whose loss or gradient is not finite: `stop` ends the training with exit 3,
     `skip` leaves its update out and goes on. The keys of its batch are written down either way."""
-    skip_in_a_row: int = field(default=5, metadata=ADDED)
+    skip_in_a_row: int = field(default=5, metadata=TRANSIENT)
     """Steps that may be skipped one after the other; the next one stops."""
-    skip_in_all: int = field(default=100, metadata=ADDED)
+    skip_in_all: int = field(default=100, metadata=TRANSIENT)
     """Steps that may be skipped in the whole training; the next one stops."""
     seed: int = 0
     """Root of data order, noise, timesteps, caption dropout and flips."""

@@ -88,7 +88,10 @@ def skip(
     _tell(path, trouble, ranks, around, then="skipped" if limit is None else "stopped")
     if limit is not None:
         raise NumericalError(
-            f"{trouble.what} at step {trouble.step}{limit}; the batch is in {path}"
+            f"{trouble.what} at step {trouble.step}{limit}; the batch is in {path}. The "
+            f"checkpoint of step {trouble.saved} is whole: look at those samples, then resume "
+            "with train.on_nonfinite=skip or other limits in the run's config.yaml, or start a new "
+            "run with a lower rate or fp32"
         )
     if ranks.rank == 0:
         _log.warning(
