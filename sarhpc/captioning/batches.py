@@ -35,10 +35,16 @@ class Batch:
 
 
 def training_batches(
-    blip: Blip, images: Sequence[CaptionedImage], cfg: CaptionTrainConfig
+    blip: Blip,
+    images: Sequence[CaptionedImage],
+    cfg: CaptionTrainConfig,
+    order: SampleOrder | None = None,
 ) -> Iterator[Batch]:
-    """`cfg.steps` batches, images read ahead; which and how captioned the seed alone decides."""
-    plan = batches(SampleOrder(cfg.seed, len(images)), Cursor(), cfg.batch)
+    """`cfg.steps` batches, images read ahead; which and how captioned the seed alone decides.
+
+    `order` is that of the rows of `images`; none shows each once an epoch.
+    """
+    plan = batches(order or SampleOrder(cfg.seed, len(images)), Cursor(), cfg.batch)
 
     def load(row: int) -> tuple[int, NDArray[np.uint8]]:
         return row, images[row].read()

@@ -148,19 +148,26 @@ class CaptionSetConfig:
     """One set of captioned images."""
 
     kind: str = "shards"
-    """`shards` (their `optic.png`), `karpathy` (RSICD, UCM), or `jsonl` (filename, captions)."""
+    """`shards` (their `optic.png`); a published set in its own layout: `rsicd`, `ucm`, `sydney`,
+    `nwpu` or `rsitmd`; a file of captions: `karpathy`, or `jsonl` (filename, captions)."""
     path: str = "???"
-    """Root of the shards' split folders, or the captions file (.json, .jsonl, may be gzipped)."""
+    """Root of the shards' split folders, folder of a published set, or the captions file (.json,
+    .jsonl, may be gzipped)."""
     images: Optional[str] = None  # noqa: UP045 - OmegaConf reads Optional
-    """Folder of the images of `karpathy` and `jsonl`."""
+    """Folder of the images of `karpathy` and `jsonl`; of a published set where it has another name
+    than the published one."""
     split: str = "train"
-    """Split of `shards` and `karpathy` that is taken: train, val or test."""
+    """Split that is taken (not of `jsonl`): train, val or test; RSITMD has train and test."""
     source: str = "truth"
     """Where `shards` keep the caption: `truth`, or `raw` (what a captioner said)."""
     skip_missing: bool = False
     """Leave out captions whose image is not there, instead of stopping."""
     without: Optional[str] = None  # noqa: UP045
     """Of `shards`: JSON file whose `duplicates` name samples to leave out (`tile.dedupe`)."""
+    weight: float = field(default=1.0, metadata=ADDED)
+    """Of a training set: how often an epoch shows its images; 0.5 shows each in every other."""
+    name: Optional[str] = field(default=None, metadata=ADDED)  # noqa: UP045
+    """What counts and metrics call the set; null for its kind or the name of its file or folder."""
 
 
 @dataclass
@@ -168,9 +175,11 @@ class CaptionTrainConfig:
     """The fine-tuning of BLIP on remote-sensing captions (paper, section 3.2)."""
 
     train: list[CaptionSetConfig] = field(default_factory=list)
-    """Sets learnt from, together (the paper joins RSICD and UCM)."""
+    """Sets learnt from, together (the paper joins RSICD and UCM). An image in two of them counts
+    once, with the captions of both; one that is held out is not learnt from."""
     val: list[CaptionSetConfig] = field(default_factory=list)
-    """Sets held out: validation loss and caption metrics before and after."""
+    """Sets held out: validation loss, and caption metrics before and after for each and together.
+    An image in two of them counts in the first."""
     base_model: Optional[str] = "Salesforce/blip-image-captioning-base"  # noqa: UP045
     """BLIP to start from; null builds `new` and trains a tokenizer on the captions."""
     new: BlipModelConfig = field(default_factory=BlipModelConfig)
@@ -208,9 +217,11 @@ class CaptionTrainConfig:
     val_images: int = 256
     """Images of a validation loss."""
     eval_images: int = 1000
-    """Images captioned for the metrics before and after; 0 measures none."""
+    """Images of each held-out set captioned for the metrics before and after; 0 measures none."""
     eval_beams: int = 3
     """Beams of those captions."""
+    meteor: bool = field(default=False, metadata=ADDED)
+    """METEOR too, where Java and the package pycocoevalcap (extra `meteor`) are installed."""
     log_every: int = field(default=20, metadata=TRANSIENT)
     """Steps between rows of metrics.jsonl."""
     readers: int = field(default=2, metadata=TRANSIENT)

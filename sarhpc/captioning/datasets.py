@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,6 +15,7 @@ from PIL import Image
 
 from hpc.errors import ConfigError, DataError
 from sarhpc.captioning.config import CaptionSetConfig
+from sarhpc.captioning.published import LAYOUTS, find_published
 from sarhpc.shards.images import decode_rgb8
 from sarhpc.shards.reader import ShardIndex
 from sarhpc.shards.samples import ShardedSamples, find_shards
@@ -37,8 +38,10 @@ class CaptionedImage:
     @property
     def distinct(self) -> tuple[str, ...]:
         """Captions that differ in more than case, spaces and final stop, in their first order."""
-        first = {" ".join(text.lower().split()).rstrip(" ."): text for text in self.captions[::-1]}
-        return tuple(text for text in self.captions if text in set(first.values()))
+        first: dict[str, str] = {}
+        for text in self.captions:
+            first.setdefault(" ".join(text.lower().split()).rstrip(" ."), text)
+        return tuple(first.values())
 
 
 def open_sets(sets: Sequence[CaptionSetConfig]) -> list[CaptionedImage]:
@@ -48,26 +51,37 @@ def open_sets(sets: Sequence[CaptionSetConfig]) -> list[CaptionedImage]:
         ConfigError: an unknown kind, or a kind without what it needs.
         DataError: a file cannot be read, or a set is empty.
     """
-    images: list[CaptionedImage] = []
-    for cfg in sets:
-        found = list(_open_set(cfg))
-        if not found:
-            raise DataError(f"no captioned images in {cfg.path} ({cfg.kind}, split {cfg.split}).")
-        images += found
-    return images
+    return [image for cfg in sets for image in open_set(cfg)]
+
+
+def open_set(cfg: CaptionSetConfig) -> list[CaptionedImage]:
+    """Images of one set, in its order.
+
+    Raises:
+        ConfigError: an unknown kind, or a kind without what it needs.
+        DataError: a file cannot be read, or there are no images.
+    """
+    found = list(_open_set(cfg))
+    if not found:
+        raise DataError(f"no captioned images in {cfg.path} ({cfg.kind}, split {cfg.split}).")
+    return found
 
 
 def _open_set(cfg: CaptionSetConfig) -> Iterable[CaptionedImage]:
-    path = Path(cfg.path)
+    path, images = Path(cfg.path), None if cfg.images is None else Path(cfg.images)
     if cfg.kind == "shards":
         left_out = _left_out(Path(cfg.without)) if cfg.without is not None else frozenset()
         images_of_shards = read_shard_images(path, cfg.split, cfg.source)
         return (image for image in images_of_shards if image.name not in left_out)
+    if cfg.kind in LAYOUTS:
+        captions, folder = find_published(cfg.kind, path, images)
+        read = read_nwpu if LAYOUTS[cfg.kind].by_category else read_karpathy
+        return read(captions, folder, cfg.split, cfg.skip_missing)
     if cfg.kind not in ("karpathy", "jsonl"):
-        raise ConfigError(f"kind={cfg.kind!r} of {path}: take shards, karpathy or jsonl.")
-    if cfg.images is None:
+        kinds = ", ".join(("shards", *LAYOUTS, "karpathy", "jsonl"))
+        raise ConfigError(f"kind={cfg.kind!r} of {path}: take one of {kinds}.")
+    if images is None:
         raise ConfigError(f"kind={cfg.kind} of {path} needs `images`, the folder of its images.")
-    images = Path(cfg.images)
     if cfg.kind == "karpathy":
         return read_karpathy(path, images, cfg.split, cfg.skip_missing)
     return read_jsonl(path, images, cfg.skip_missing)
@@ -76,27 +90,70 @@ def _open_set(cfg: CaptionSetConfig) -> Iterable[CaptionedImage]:
 def read_karpathy(
     path: Path, images: Path, split: str, skip_missing: bool = False
 ) -> list[CaptionedImage]:
-    """Images of one split of a Karpathy-layout file (`dataset_rsicd.json`, UCM), in its order.
+    """Images of one split of a Karpathy-layout file, in its order: RSICD, UCM, Sydney, RSITMD.
 
     Captions are the `raw` sentences: the `tokens` of UCM carry misspellings that `raw` has not.
     `restval` belongs to `train`.
 
     Raises:
-        DataError: the file is not of that layout, or an image is missing.
+        DataError: the file is not of that layout, has no such split, or an image is missing.
     """
-    splits = {"train", "restval"} if split == "train" else {split}
     try:
         rows = [
-            (image["filename"], [sentence["raw"] for sentence in image["sentences"]])
+            (image["split"], image["filename"], [text["raw"] for text in image["sentences"]])
             for image in json.loads(_read_text(path))["images"]
-            if image["split"] in splits
         ]
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(
             f"{path} is not in the Karpathy layout (images[] with filename, split and "
             f"sentences[].raw): {error!r}."
         ) from error
-    return _with_files(rows, images, path, skip_missing)
+    return _with_files(_of_split(rows, split, path), images, path, skip_missing)
+
+
+def read_nwpu(
+    path: Path, images: Path, split: str, skip_missing: bool = False
+) -> list[CaptionedImage]:
+    """Images of one split of `dataset_nwpu.json`, in its order, each in its category's folder.
+
+    The file lists images for each category, with sentences `raw`, `raw_1`, ... `raw_4`.
+
+    Raises:
+        DataError: the file is not of that layout, has no such split, or an image is missing.
+    """
+    try:
+        rows = [
+            (row["split"], f"{category}/{row['filename']}", _nwpu_sentences(row))
+            for category, listed in json.loads(_read_text(path)).items()
+            for row in listed
+        ]
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise DataError(
+            f"{path} is not in the layout of NWPU-Captions (category: [filename, split, raw, "
+            f"raw_1, ...]): {error!r}."
+        ) from error
+    return _with_files(_of_split(rows, split, path), images, path, skip_missing)
+
+
+def _nwpu_sentences(row: Mapping[str, str]) -> list[str]:
+    sentences = [row["raw"], *(row.get(f"raw_{number}", "") for number in range(1, 5))]
+    return [text for text in sentences if text.strip()]
+
+
+def _of_split(
+    rows: Sequence[tuple[str, str, list[str]]], split: str, path: Path
+) -> list[tuple[str, list[str]]]:
+    """File names and captions of `split`; `restval` belongs to `train`.
+
+    Raises:
+        DataError: the file has other splits, but not this one.
+    """
+    wanted = {"train", "restval"} if split == "train" else {split}
+    found = [(filename, captions) for where, filename, captions in rows if where in wanted]
+    if rows and not found:
+        known = ", ".join(sorted({where for where, _, _ in rows}))
+        raise DataError(f"{path} has no images of the split {split!r}, but of: {known}.")
+    return found
 
 
 def read_jsonl(path: Path, images: Path, skip_missing: bool = False) -> list[CaptionedImage]:

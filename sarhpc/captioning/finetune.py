@@ -4,30 +4,32 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 
 from hpc.errors import ConfigError, NumericalError
-from hpc.publish import publish_json, publishing_directory
+from hpc.publish import publish_json, publish_text, publishing_directory
 from sarhpc.captioning.batches import Batch, collate, training_batches
 from sarhpc.captioning.blip import Blip, load_blip
 from sarhpc.captioning.build import new_blip
 from sarhpc.captioning.config import CaptionTrainConfig
-from sarhpc.captioning.datasets import CaptionedImage, open_sets
-from sarhpc.captioning.metrics import caption_metrics
+from sarhpc.captioning.datasets import CaptionedImage
+from sarhpc.captioning.judging import Judged, Judges, appoint_judges, chunks, open_writer, spread
+from sarhpc.captioning.mixture import ImageSet, join_sets, mixed_order, together
 from sarhpc.captioning.pretrained import cpu_threads, pick_device
 from sarhpc.captioning.schedule import adamw, warmup_cosine
+from sarhpc.captioning.table import render_table
 from sarhpc.captioning.tokenizer import train_bert_tokenizer
-from sarhpc.captioning.writer import WritingCaptioner
+from sarhpc.shards.loader import SampleOrder
 
 REPORT = "caption_train.json"
 """File beside the weights: configuration, metrics before and after, example captions."""
-
-T = TypeVar("T")
+TABLE = "table.md"
+"""File beside the rows of progress: Table 1 of the paper with our rows."""
 
 _DTYPES = {"float32": torch.float32, "float16": torch.float16}
 _EXAMPLES = 8
@@ -43,6 +45,10 @@ class CaptionTrainResult:
     after: dict[str, float]
     examples: list[dict[str, Any]]
     """Some held-out images: name, references, caption."""
+    before_sets: dict[str, dict[str, float]] = field(default_factory=dict)
+    """Metrics before, by held-out set; those of all sets first where there are several."""
+    after_sets: dict[str, dict[str, float]] = field(default_factory=dict)
+    """Metrics after, likewise."""
 
 
 def train_captioner(cfg: CaptionTrainConfig, out: Path, metrics: Path) -> CaptionTrainResult:
@@ -61,8 +67,9 @@ def train_captioner(cfg: CaptionTrainConfig, out: Path, metrics: Path) -> Captio
             f"caption-train has {len(cfg.train)} training sets and save_dtype={cfg.save_dtype!r}: "
             "give at least one set, and float32 or float16."
         )
-    train, val = open_sets(cfg.train), open_sets(cfg.val)
-    judged = spread(val, cfg.eval_images)
+    learnt, held = join_sets(cfg.train, cfg.val, cfg.readers)
+    train, val = together(learnt), together(held)
+    judges = appoint_judges(held, cfg)
     metrics.parent.mkdir(parents=True, exist_ok=True)
     with cpu_threads(cfg.threads), metrics.open("a", buffering=1) as file:
 
@@ -70,13 +77,32 @@ def train_captioner(cfg: CaptionTrainConfig, out: Path, metrics: Path) -> Captio
             file.write(json.dumps(row, sort_keys=True) + "\n")
 
         blip = _start(cfg, train)
-        log({"event": "start", "train_images": len(train), "val_images": len(val)})
-        before, _ = evaluate_captions(blip, judged, cfg)
-        log({"event": "before", **before})
-        fit(blip, train, val, cfg, log)
-        result = _publish(blip, judged, cfg, out, before)
-        log({"event": "after", **result.after})
+        sets = {"train_sets": _rows(learnt), "val_sets": _rows(held)}
+        log({"event": "start", "train_images": len(train), "val_images": len(val), **sets})
+        before = judges.judge(blip)
+        _log_scores("before", before.scores, log)
+        fit(blip, train, val, cfg, log, mixed_order(learnt, cfg.seed))
+        result = _publish(blip, judges, cfg, out, before, sets)
+        _log_scores("after", result.after_sets, log)
+        if judges.parts:
+            scores = (before.scores, result.after_sets)
+            table = render_table(*scores, judges.images, judges.without_meteor)
+            publish_text(metrics.with_name(TABLE), table)
     return result
+
+
+def _rows(sets: Sequence[ImageSet]) -> list[dict[str, Any]]:
+    return [asdict(one.counts) for one in sets]
+
+
+def _log_scores(
+    event: str, scores: Mapping[str, Mapping[str, float]], log: Callable[[dict[str, Any]], None]
+) -> None:
+    """Log the scores of everything held out, then those of each of several sets."""
+    log({"event": event, **next(iter(scores.values()), {})})
+    if len(scores) > 1:
+        for name, row in scores.items():
+            log({"event": f"{event}_set", "set": name, **row})
 
 
 def _start(cfg: CaptionTrainConfig, train: Sequence[CaptionedImage]) -> Blip:
@@ -98,8 +124,11 @@ def fit(
     val: Sequence[CaptionedImage],
     cfg: CaptionTrainConfig,
     log: Callable[[dict[str, Any]], None],
+    order: SampleOrder | None = None,
 ) -> None:
     """Train `blip` in place for `cfg.steps` steps of AdamW, warm-up and half a cosine.
+
+    `order` is that of the rows of `train`; none shows each once an epoch.
 
     Raises:
         NumericalError: the loss is no longer finite.
@@ -108,7 +137,7 @@ def fit(
     optimizer = adamw(blip.model, cfg.lr, cfg.weight_decay)
     rate = torch.optim.lr_scheduler.LambdaLR(optimizer, warmup_cosine(cfg.warmup_steps, cfg.steps))
     started = time.monotonic()
-    for step, batch in enumerate(training_batches(blip, train, cfg), 1):
+    for step, batch in enumerate(training_batches(blip, train, cfg, order), 1):
         blip.model.train()
         loss = caption_loss(blip, batch, cfg.label_smoothing)
         loss.backward()
@@ -147,57 +176,40 @@ def _validate(blip: Blip, val: Sequence[CaptionedImage], cfg: CaptionTrainConfig
     images = spread(val, cfg.val_images)
     total = 0.0
     with torch.no_grad():
-        for part in _chunks(images, cfg.batch):
+        for part in chunks(images, cfg.batch):
             batch = collate(blip, [(image.read(), image.captions[0]) for image in part], cfg)
             total += caption_loss(blip, batch).item() * len(part)
     shown = [image.read() for image in spread(val, _SHOWN)]
-    captioner = _captioner(blip, cfg)
+    captioner = open_writer(blip, cfg)
     return {"val_loss": total / len(images), "val_captions": captioner.caption(shown)}
-
-
-def evaluate_captions(
-    blip: Blip, images: Sequence[CaptionedImage], cfg: CaptionTrainConfig
-) -> tuple[dict[str, float], list[str]]:
-    """Metrics of the captions of `images` against all their references, and those captions."""
-    if not images:
-        return {}, []
-    blip.model.eval()
-    captioner = _captioner(blip, cfg)
-    said: list[str] = []
-    for part in _chunks(images, cfg.batch):
-        said += captioner.caption([image.read() for image in part])
-    return caption_metrics(said, [image.captions for image in images]), said
-
-
-def _captioner(blip: Blip, cfg: CaptionTrainConfig) -> WritingCaptioner:
-    return WritingCaptioner(
-        blip,
-        batch=cfg.batch,
-        max_tokens=cfg.max_tokens,
-        beams=cfg.eval_beams,
-        threads=cfg.threads,
-        prompt=cfg.prompt,
-    )
 
 
 def _publish(
     blip: Blip,
-    images: Sequence[CaptionedImage],
+    judges: Judges,
     cfg: CaptionTrainConfig,
     out: Path,
-    before: dict[str, float],
+    before: Judged,
+    sets: Mapping[str, Any],
 ) -> CaptionTrainResult:
     """Publish the folder, and measure what was published: weights as rounded to `save_dtype`."""
     with publishing_directory(out) as folder:
         blip.save(folder, _DTYPES[cfg.save_dtype])
-        after, said = evaluate_captions(load_blip(folder, str(blip.device)), images, cfg)
+        after = judges.judge(load_blip(folder, str(blip.device)))
         examples = [
             {"name": image.name, "references": list(image.captions), "caption": caption}
-            for image, caption in spread(list(zip(images, said, strict=True)), _EXAMPLES)
+            for image, caption in spread(after.said, _EXAMPLES)
         ]
-        result = CaptionTrainResult(cfg.steps, before, after, examples)
+        result = CaptionTrainResult(
+            cfg.steps,
+            before.overall,
+            after.overall,
+            examples,
+            dict(before.scores),
+            dict(after.scores),
+        )
         parameters = sum(p.numel() for p in blip.model.parameters())
-        report = {**asdict(result), "parameters": parameters, "config": _portable(cfg)}
+        report = {**asdict(result), **sets, "parameters": parameters, "config": _portable(cfg)}
         publish_json(folder / REPORT, report)
     return result
 
@@ -206,17 +218,6 @@ def _portable(cfg: CaptionTrainConfig) -> dict[str, Any]:
     """`cfg` without folders: the report travels with the model, where they mean nothing."""
     told = asdict(cfg)
     for entry in (*told["train"], *told["val"]):
-        del entry["path"], entry["images"]
+        del entry["path"], entry["images"], entry["without"]
     told["base_model"] = cfg.base_model and Path(cfg.base_model).name
     return told
-
-
-def spread(items: Sequence[T], count: int) -> list[T]:
-    """At most `count` of `items`, evenly from first to last: sets are ordered by scene or class."""
-    count = min(count, len(items))
-    return [items[(2 * number + 1) * len(items) // (2 * count)] for number in range(count)]
-
-
-def _chunks(images: Sequence[CaptionedImage], size: int) -> Iterator[Sequence[CaptionedImage]]:
-    for start in range(0, len(images), size):
-        yield images[start : start + size]

@@ -1,0 +1,115 @@
+"""How well a captioner says what held-out images show, for each set of them and together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from sarhpc.captioning.blip import Blip
+from sarhpc.captioning.config import CaptionTrainConfig
+from sarhpc.captioning.datasets import CaptionedImage
+from sarhpc.captioning.meteor import meteor, missing_meteor
+from sarhpc.captioning.metrics import caption_metrics
+from sarhpc.captioning.mixture import ImageSet
+from sarhpc.captioning.writer import WritingCaptioner
+
+TOGETHER = "all sets"
+"""Name of the scores over all held-out sets, where there are several."""
+
+Scores = dict[str, float]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Scores by set, those of all sets first, and every caption with its image."""
+
+    scores: Mapping[str, Scores]
+    said: Sequence[tuple[CaptionedImage, str]]
+
+    @property
+    def overall(self) -> Scores:
+        """Scores over everything held out; empty where nothing is."""
+        return next(iter(self.scores.values()), {})
+
+
+@dataclass(frozen=True)
+class Judges:
+    """The held-out images by set, and how captions of them are scored."""
+
+    parts: Mapping[str, Sequence[CaptionedImage]]
+    """Images of each set, by its name and split; empty where nothing is measured."""
+    cfg: CaptionTrainConfig
+    without_meteor: str | None = None
+    """Why METEOR is not measured; None where it is."""
+
+    @property
+    def images(self) -> dict[str, int]:
+        """How many images stand behind the scores, by their name."""
+        counts = {name: len(part) for name, part in self.parts.items()}
+        return {TOGETHER: sum(counts.values()), **counts}
+
+    def judge(self, blip: Blip) -> Judged:
+        """Scores of what `blip` says, against all references of an image."""
+        whole = [image for part in self.parts.values() for image in part]
+        if not whole:
+            return Judged({}, [])
+        captions = iter(self._captions(blip, whole))
+        said = {name: [next(captions) for _ in part] for name, part in self.parts.items()}
+        scores = {name: self._score(said[name], part) for name, part in self.parts.items()}
+        everything = [text for texts in said.values() for text in texts]
+        if len(scores) > 1:
+            scores = {TOGETHER: self._score(everything, whole), **scores}
+        return Judged(scores, list(zip(whole, everything, strict=True)))
+
+    def _captions(self, blip: Blip, images: Sequence[CaptionedImage]) -> list[str]:
+        blip.model.eval()
+        captioner = open_writer(blip, self.cfg)
+        said: list[str] = []
+        for part in chunks(images, self.cfg.batch):
+            said += captioner.caption([image.read() for image in part])
+        return said
+
+    def _score(self, said: Sequence[str], images: Sequence[CaptionedImage]) -> Scores:
+        wanted = [image.captions for image in images]
+        scores = caption_metrics(said, wanted)
+        if self.without_meteor is None:
+            scores["meteor"] = meteor(said, wanted)
+        return scores
+
+
+def appoint_judges(held: Sequence[ImageSet], cfg: CaptionTrainConfig) -> Judges:
+    """Judges over at most `cfg.eval_images` images of each set, evenly from first to last."""
+    parts: dict[str, Sequence[CaptionedImage]] = {}
+    for one in held:
+        images = spread(one.images, cfg.eval_images)
+        if images:
+            name = f"{one.counts.name} {one.counts.split}"
+            count = sum(known == name or known.startswith(f"{name} (") for known in parts)
+            parts[name if not count else f"{name} ({count + 1})"] = images
+    return Judges(parts, cfg, missing_meteor() if cfg.meteor else "caption_train.meteor is not set")
+
+
+def open_writer(blip: Blip, cfg: CaptionTrainConfig) -> WritingCaptioner:
+    """A captioner that writes with `blip` as the fine-tuning wants it judged."""
+    return WritingCaptioner(
+        blip,
+        batch=cfg.batch,
+        max_tokens=cfg.max_tokens,
+        beams=cfg.eval_beams,
+        threads=cfg.threads,
+        prompt=cfg.prompt,
+    )
+
+
+def spread(items: Sequence[T], count: int) -> list[T]:
+    """At most `count` of `items`, evenly from first to last: sets are ordered by scene or class."""
+    count = min(count, len(items))
+    return [items[(2 * number + 1) * len(items) // (2 * count)] for number in range(count)]
+
+
+def chunks(images: Sequence[CaptionedImage], size: int) -> Iterator[Sequence[CaptionedImage]]:
+    """`images` in parts of at most `size`."""
+    for start in range(0, len(images), size):
+        yield images[start : start + size]
