@@ -199,5 +199,7 @@ class TrainConfig:
     """Threads per rank that read and decode samples ahead of the step."""
     tensorboard: bool = field(default=True, metadata=TRANSIENT)
     """Write the rows of metrics.jsonl as TensorBoard scalars too."""
+    wandb: bool = field(default=False, metadata=TRANSIENT)
+    """Write the rows of metrics.jsonl as an offline run of W&B too, when an attempt ends."""
     log_every_steps: int = field(default=1, metadata=TRANSIENT)
     """Steps between rows of metrics.jsonl; timing parts are synchronised on these steps only."""

@@ -302,7 +302,7 @@ def _named(prefix: str, values: Mapping[str, float]) -> dict[str, float]:
 
 def _open_log(run: _Run) -> MetricsLog:
     path = run.around.folder / "metrics.jsonl"
-    return MetricsLog(path, run.step, tensorboard=run.cfg.tensorboard)
+    return MetricsLog(path, run.step, tensorboard=run.cfg.tensorboard, wandb=run.cfg.wandb)
 
 
 def _report(run: _Run, log: MetricsLog, values: Mapping[str, Any], image_px: int) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 import torch
 
 from hpc.errors import ConfigError
@@ -12,13 +14,15 @@ def require_machine(cfg: TrainConfig, device: torch.device) -> None:
     """Refuse options that this machine cannot carry out.
 
     Raises:
-        ConfigError: `compile` without a compiler to be trusted, or no asynchronous disk access for
-            weights on NVMe.
+        ConfigError: `compile` without a compiler to be trusted, no asynchronous disk access for
+            weights on NVMe, or no W&B to write a run with.
     """
     if cfg.compile:
         _require_compiler(device)
     if cfg.offload is not None and cfg.offload.parameters == "nvme":
         _require_asynchronous_disk()
+    if cfg.wandb and find_spec("wandb") is None:
+        raise ConfigError("wandb=true needs W&B: pip install 'sarhpc[wandb]', or leave wandb out")
 
 
 def _require_compiler(device: torch.device) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import resource
 import time
 from collections.abc import Iterator, Mapping
@@ -12,8 +13,11 @@ from typing import Any
 
 import torch
 
+from hpc.errors import HpcError
 from hpc.publish import publish_text
 from sarhpc.training.tensorboard import ScalarEvents
+
+_log = logging.getLogger(__name__)
 
 OWN_PARTS = ("data", "encode", "forward")
 PARTS = ("data", "encode", "forward", "backward", "optimizer")
@@ -22,10 +26,13 @@ PARTS = ("data", "encode", "forward", "backward", "optimizer")
 class MetricsLog:
     """Rows of a run that may be interrupted: after a resume every step stands there once."""
 
-    def __init__(self, path: Path, resumed_at: int, *, tensorboard: bool = False) -> None:
+    def __init__(
+        self, path: Path, resumed_at: int, *, tensorboard: bool = False, wandb: bool = False
+    ) -> None:
         """Open the log, without rows of steps after `resumed_at` and without a torn last line.
 
-        With `tensorboard` the same rows go to event files in the folder of that name beside it.
+        With `tensorboard` the same rows go to event files in the folder of that name beside it,
+        with `wandb` to an offline run in the folder of that name when the log is closed.
         """
         path.parent.mkdir(parents=True, exist_ok=True)
         kept = []
@@ -34,6 +41,7 @@ class MetricsLog:
             publish_text(path, "".join(json.dumps(row) + "\n" for row in kept))
         self._path = path
         self._events = ScalarEvents(path.parent / "tensorboard", kept) if tensorboard else None
+        self._wandb = path.parent / "wandb" if wandb else None
         self._spoke = 0.0
 
     def write(self, row: Mapping[str, Any]) -> None:
@@ -44,9 +52,25 @@ class MetricsLog:
             self._events.write(row)
 
     def close(self) -> None:
-        """Write what is left of the events."""
+        """Write what is left of the events, and the offline run."""
         if self._events is not None:
             self._events.close()
+        if self._wandb is not None:
+            self._write_offline_run(self._wandb)
+
+    def _write_offline_run(self, folder: Path) -> None:
+        from wandb import Error
+
+        from sarhpc.training.offline_run import write_offline_run
+
+        rows = read_rows(self._path) if self._path.is_file() else []
+        if not rows:
+            return
+        try:
+            write_offline_run(folder, rows, self._path.resolve().parent.parent.name)
+        except (Error, OSError, HpcError) as error:
+            # A picture of the rows is no reason to lose the training that they are of.
+            _log.warning("%s was not written (%s); the next attempt tries again", folder, error)
 
     def is_time_to_speak(self, every_s: float) -> bool:
         """Whether `every_s` seconds have passed since this was last true."""

@@ -33,6 +33,7 @@ OWNERS = {
     "dask_jobqueue": ["hpc/cluster/dask"],
     "subprocess": ["hpc/cluster/"],
     "deepspeed": ["sarhpc/training/"],
+    "wandb": ["sarhpc/training/"],
     "tarfile": ["sarhpc/shards/"],
     "webdataset": ["sarhpc/shards/"],
     "sarkit": ["sarhpc/archive/"],
