@@ -30,6 +30,21 @@ def test_whole_pixels_are_returned_to_the_bit() -> None:
     assert np.array_equal(bilinear(PLANES, rows, np.arange(40.0)[None]), PLANES[:, ::-1])
 
 
+def test_means_of_eight_bit_images_are_those_of_each_box_to_the_bit() -> None:
+    codes = np.random.default_rng(3).integers(0, 256, (3, 61, 45)).astype(np.float32)
+    before = codes.copy()
+    for row_step, col_step in ((2, 2), (1, 3), (3, 1), (7, 4), (61, 45), (80, 80)):
+        means = box_means(codes, row_step, col_step)
+        assert means.dtype == np.float32
+        for row, col in np.ndindex(means.shape[1:]):
+            # A cut box repeats the image's edge.
+            rows = np.minimum(np.arange(row_step) + row * row_step, 60)
+            cols = np.minimum(np.arange(col_step) + col * col_step, 44)
+            box = codes[:, rows][:, :, cols].astype(np.float64)
+            assert np.array_equal(means[:, row, col], box.mean(axis=(1, 2)).astype(np.float32))
+    assert np.array_equal(codes, before)
+
+
 def test_box_means_keep_the_mean() -> None:
     means = box_means(PLANES, 3, 4)
     assert means.shape == (2, 10, 10)
