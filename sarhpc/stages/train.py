@@ -104,7 +104,7 @@ def training_course(run: RunDir) -> Course | None:
 
 def _loss(row: Mapping[str, Any]) -> str:
     """The loss a row tells, or why its step has none; how many steps were skipped, if any were."""
-    skipped = f", {row['skipped']} steps skipped" if row.get("skipped") else ""
+    skipped = f", skipped steps: {row['skipped']}" if row.get("skipped") else ""
     return (f"loss {row['loss']:.4g}" if "loss" in row else row["trouble"]) + skipped
 
 

@@ -147,6 +147,24 @@ def test_without_trouble_nothing_differs_from_a_training_that_would_stop(
     assert differences(stopping, skipping) == []
 
 
+def test_a_training_that_stopped_goes_on_as_if_it_had_been_allowed_to_skip(
+    tiny_bundle: Path, tmp_path: Path
+) -> None:
+    samples = poisoned_at(step=3, place=0)
+    stopping, skipping = (
+        tiny_config(max_steps=4, checkpoint_every_steps=1, on_nonfinite=policy)
+        for policy in ("stop", "skip")
+    )
+    stopped = Job(tiny_bundle, tmp_path / "stopped", stopping, samples=samples)
+    assert train_ranks(stopped) == [3, 3]
+    assert "train.on_nonfinite=skip" in (stopped.root / "error_0.txt").read_text()
+    resumed = Job(tiny_bundle, stopped.root, skipping, attempt=2, samples=samples)
+    whole = Job(tiny_bundle, tmp_path / "whole", skipping, samples=samples)
+    assert [train_ranks(job) for job in (resumed, whole)] == [[0, 0], [0, 0]]
+    ends = [contents(step_folder(job, 4)) for job in (resumed, whole)]
+    assert differences(*ends) == []
+
+
 @pytest.mark.parametrize(
     ("tiles", "limits", "why"),
     [

@@ -68,6 +68,19 @@ def test_the_course_of_a_training_is_told_from_its_metrics(run: RunDir) -> None:
     assert "slow: rank 3 on n2 (1.62 x)" in told.says
 
 
+def test_the_course_tells_of_steps_that_were_skipped(run: RunDir) -> None:
+    metrics(run, 2)
+    log = run.stage("train") / "metrics.jsonl"
+    first, last = (json.loads(line) for line in log.read_text().splitlines())
+    del last["loss"]
+    last |= {"trouble": "the loss is nan", "skipped": 1}
+    log.write_text(json.dumps(first) + "\n" + json.dumps(last) + "\n")
+    course = training_course(run)
+    assert course is not None
+    assert (course.done, course.per_s) == (2, 2.0)
+    assert course.says.startswith("the loss is nan, skipped steps: 1, 8 samples/s")
+
+
 def test_only_steps_that_a_checkpoint_holds_are_kept(run: RunDir) -> None:
     assert kept_steps(run) == []
     metrics(run, 4)
