@@ -15,7 +15,7 @@ from PIL import Image
 
 from hpc.errors import ConfigError, DataError
 from sarhpc.captioning.config import CaptionSetConfig
-from sarhpc.captioning.published import LAYOUTS, find_published
+from sarhpc.captioning.published import LAYOUTS, find_published, require_sets
 from sarhpc.shards.images import decode_rgb8
 from sarhpc.shards.reader import ShardIndex
 from sarhpc.shards.samples import ShardedSamples, find_shards
@@ -58,9 +58,10 @@ def open_set(cfg: CaptionSetConfig) -> list[CaptionedImage]:
     """Images of one set, in its order.
 
     Raises:
-        ConfigError: an unknown kind, or a kind without what it needs.
+        ConfigError: the settings cannot be right (`require_sets`).
         DataError: a file cannot be read, or there are no images.
     """
+    require_sets([cfg])
     found = list(_open_set(cfg))
     if not found:
         raise DataError(f"no captioned images in {cfg.path} ({cfg.kind}, split {cfg.split}).")
@@ -77,11 +78,7 @@ def _open_set(cfg: CaptionSetConfig) -> Iterable[CaptionedImage]:
         captions, folder = find_published(cfg.kind, path, images)
         read = read_nwpu if LAYOUTS[cfg.kind].by_category else read_karpathy
         return read(captions, folder, cfg.split, cfg.skip_missing)
-    if cfg.kind not in ("karpathy", "jsonl"):
-        kinds = ", ".join(("shards", *LAYOUTS, "karpathy", "jsonl"))
-        raise ConfigError(f"kind={cfg.kind!r} of {path}: take one of {kinds}.")
-    if images is None:
-        raise ConfigError(f"kind={cfg.kind} of {path} needs `images`, the folder of its images.")
+    assert images is not None
     if cfg.kind == "karpathy":
         return read_karpathy(path, images, cfg.split, cfg.skip_missing)
     return read_jsonl(path, images, cfg.skip_missing)

@@ -11,10 +11,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from hpc.errors import ConfigError
 from sarhpc.captioning.config import CaptionSetConfig
 from sarhpc.captioning.datasets import CaptionedImage, open_set
-from sarhpc.captioning.published import LAYOUTS
+from sarhpc.captioning.published import LAYOUTS, require_sets
 from sarhpc.shards.loader import SampleOrder
 
 
@@ -54,12 +53,10 @@ def join_sets(
     their own.
 
     Raises:
-        ConfigError: a weight is not above 0, or what `open_set` raises.
+        ConfigError: the settings of a set cannot be right (`require_sets`).
         DataError: a set cannot be read.
     """
-    for cfg in train:
-        if not cfg.weight > 0:
-            raise ConfigError(f"weight={cfg.weight} of {cfg.path}: give more than 0, or no set.")
+    require_sets([*train, *val])
     names = _names([*train, *val])
     opened = [
         _Opened(cfg, name, open_set(cfg)) for cfg, name in zip([*train, *val], names, strict=True)

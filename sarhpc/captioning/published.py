@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from hpc.errors import DataError
+from hpc.errors import ConfigError, DataError
+from sarhpc.captioning.config import CaptionSetConfig
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,25 @@ LAYOUTS = {
 }
 """RSICD (Lu et al. 2017), UCM-captions and Sydney-captions (Qu et al. 2016), NWPU-Captions (Cheng
 et al. 2022) and RSITMD (Yuan et al. 2022), by the kind that names them."""
+
+KINDS = ("shards", *LAYOUTS, "karpathy", "jsonl")
+
+
+def require_sets(sets: Iterable[CaptionSetConfig]) -> None:
+    """Return if the settings of all `sets` can be right, whatever is on disk.
+
+    Raises:
+        ConfigError: an unknown kind, a kind without what it needs, or a weight not above 0.
+    """
+    for cfg in sets:
+        if cfg.kind not in KINDS:
+            raise ConfigError(f"kind={cfg.kind!r} of {cfg.path}: take one of {', '.join(KINDS)}.")
+        if cfg.kind in ("karpathy", "jsonl") and cfg.images is None:
+            raise ConfigError(
+                f"kind={cfg.kind} of {cfg.path} needs `images`, the folder of its images."
+            )
+        if not cfg.weight > 0:
+            raise ConfigError(f"weight={cfg.weight} of {cfg.path}: give more than 0, or no set.")
 
 
 def find_published(kind: str, path: Path, images: Path | None = None) -> tuple[Path, Path]:

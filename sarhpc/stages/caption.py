@@ -12,7 +12,7 @@ from hpc.run.rundir import RunDir
 from sarhpc.captioning.config import CaptionConfig, CaptionSetConfig
 from sarhpc.stages.config import RunConfig
 from sarhpc.stages.frozen import load_run_config, stage_fingerprint
-from sarhpc.stages.places import data_root, model_folder
+from sarhpc.stages.places import caption_sets, data_root, model_folder
 from sarhpc.stages.sharded import (
     Made,
     manifest_sha,
@@ -150,6 +150,9 @@ def train_captioner(work: Work) -> Made:
         settings = dataclasses.replace(settings, train=[own], val=[held_out])
     if settings.base_model is not None:
         settings = dataclasses.replace(settings, base_model=model_folder(settings.base_model))
+    settings = dataclasses.replace(
+        settings, train=caption_sets(settings.train), val=caption_sets(settings.val)
+    )
     fine_tune(settings, target, run.stage("caption-train") / "metrics.jsonl")
     digest = digest_tree(target)
     return Made(target, samples=0, bytes=digest.bytes, sha256=digest.sha256)

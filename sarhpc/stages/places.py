@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 from hpc.errors import ConfigError
 from hpc.run.rundir import RunDir
 from sarhpc.captioning.choice import WRITING, require_consistent
+from sarhpc.captioning.config import CaptionSetConfig
+from sarhpc.captioning.published import require_sets
 from sarhpc.stages.config import RunConfig
 from sarhpc.tiling.config import ImportConfig, OpticalConfig
 
@@ -47,6 +50,18 @@ def optical_config(config: OpticalConfig) -> OpticalConfig:
     )
 
 
+def caption_sets(sets: Iterable[CaptionSetConfig]) -> list[CaptionSetConfig]:
+    """The caption sets with `~` and `$VAR` filled in."""
+    return [
+        dataclasses.replace(
+            one,
+            path=_expanded(one.path),
+            images=None if one.images is None else _expanded(one.images),
+        )
+        for one in sets
+    ]
+
+
 def _expanded(name: str) -> str:
     return os.path.expandvars(os.path.expanduser(name))
 
@@ -57,9 +72,12 @@ def require_places(run: RunDir, config: RunConfig) -> None:
     Asked before anything is submitted: else a job would tell it hours later.
 
     Raises:
-        ConfigError: one is not, or there are two archives, or the captioner's settings do not fit.
+        ConfigError: one is not, or there are two archives, or the settings of the captioner or of
+            its training sets do not fit.
     """
     require_consistent(config.caption)
+    if config.caption_train is not None:
+        require_sets([*config.caption_train.train, *config.caption_train.val])
     if config.imported is None:
         archive_uri(run, config)
     elif config.simulate is not None or config.archive.uri:

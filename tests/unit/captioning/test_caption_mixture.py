@@ -10,14 +10,17 @@ from caption_grounds import GROUNDS, draw_ground
 from caption_layouts import karpathy, nwpu, real_rsicd, save
 from PIL import Image
 
-from hpc.config import decisive, fingerprint
+from hpc.config import decisive, fingerprint, load
 from hpc.errors import ConfigError, DataError
+from hpc.run.rundir import RunDir
 from sarhpc.captioning.config import CaptionSetConfig, CaptionTrainConfig
 from sarhpc.captioning.datasets import open_set
 from sarhpc.captioning.finetune import REPORT, TABLE, train_captioner
 from sarhpc.captioning.meteor import meteor, missing_meteor
 from sarhpc.captioning.mixture import MixedOrder, join_sets, mixed_order, together
 from sarhpc.shards.loader import SampleOrder
+from sarhpc.stages.config import RunConfig
+from sarhpc.stages.places import require_places
 
 WATER, FOREST, FIELD, TOWN = GROUNDS
 
@@ -210,6 +213,18 @@ def test_a_weight_must_be_above_zero_and_defaults_change_no_fingerprint() -> Non
     told = decisive(plain)
     assert told["train"][0].keys().isdisjoint({"weight", "name"})
     assert "meteor" not in told
+
+
+def test_settings_of_sets_that_cannot_be_right_are_told_before_anything_is_submitted(
+    tmp_path: Path,
+) -> None:
+    for wrong in ("{kind: nwpuu, path: /a}", "{path: /a, weight: 0}", "{kind: jsonl, path: /a}"):
+        words = ["simulate.scenes=1", f"caption_train.train=[{wrong}]"]
+        with pytest.raises(ConfigError, match="of /a"):
+            require_places(RunDir(tmp_path), load(RunConfig, None, words))
+    right = ["simulate.scenes=1", "caption_train.train=[{kind: nwpu, path: /a, weight: 2}]"]
+    embedded = ["caption_train.base_model=null", "caption.captioner=truth"]
+    require_places(RunDir(tmp_path), load(RunConfig, None, [*right, *embedded]))
 
 
 def test_training_on_several_sets_tells_counts_and_scores_of_each(

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
-from caption_grounds import GROUNDS
+from caption_grounds import GROUNDS, SMALL, draw_ground
+from caption_layouts import karpathy, save
 from caption_models import save_clip, save_git, teach_clip, teach_git, words
 from line_runs import shard_digests, tiny_run
 
 from hpc.publish import digest_file
 from hpc.run.ledger import Record
-from hpc.run.pipeline import seal, standing_plan
+from hpc.run.pipeline import run_stage, seal, standing_plan
 from hpc.run.plan import make_plan, publish_plan
 from hpc.run.rundir import RunDir, now
+from sarhpc.captioning.finetune import TABLE
 from sarhpc.diffusion.tokenizer import train_clip_tokenizer
 from sarhpc.shards.reader import read_shard
 from sarhpc.stages import caption
@@ -97,3 +101,45 @@ def test_another_seed_draws_other_captions(
         work_through(run, backwards=False)
         digests.append(shard_digests(run, "caption"))
     assert digests[0] != digests[1]
+
+
+def test_the_stage_learns_from_published_sets_named_by_kind_and_variable(
+    ground_shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grounds = list(GROUNDS.items())
+    for name, first in (("one", 0), ("other", 2)):
+        entries = [
+            (f"{number}.tif", split, [grounds[first + number][0]])
+            for number, split in ((0, "train"), (1, "test"))
+        ]
+        pixels = {
+            f"imgs/{number}.tif": draw_ground(grounds[first + number][1], number)
+            for number in (0, 1)
+        }
+        save(tmp_path / "sets" / name, karpathy(entries, name), "dataset.json", pixels)
+    monkeypatch.setenv("SETS", str(tmp_path / "sets"))
+    train, test = (
+        ", ".join(
+            f"{{kind: sydney, name: {name}, path: $SETS/{name}, split: {split}}}"
+            for name in ("one", "other")
+        )
+        for split in ("train", "test")
+    )
+    small = [f"caption_train.new.{name}={value}" for name, value in asdict(SMALL).items()]
+    run = begin(
+        tmp_path / "run", ground_shards, *small,
+        f"caption_train.train=[{train}]",
+        f"caption_train.val=[{test}]",
+        "caption_train.base_model=null", "caption_train.steps=2", "caption_train.batch=2",
+        "caption_train.device=cpu",
+    )  # fmt: skip
+    run_stage(run, stage_named(load_run_config(run), "caption-train"))
+    folder = run.stage("caption-train")
+    start = json.loads((folder / "metrics.jsonl").read_text().splitlines()[0])
+    assert [(one["name"], one["images"]) for one in start["train_sets"]] == [
+        ("one", 1),
+        ("other", 1),
+    ]
+    table = (folder / TABLE).read_text()
+    assert "| one test | 1 | before |" in table
+    assert "| other test | 1 | after |" in table
