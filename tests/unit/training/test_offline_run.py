@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from offline_runs import history, records, run_file
@@ -73,8 +74,8 @@ def test_nothing_is_left_beside_the_run(folder: Path) -> None:
         folder / "wandb",
         run_file(folder),
     ]
-    processes = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True)
-    assert f"--pid {os.getpid()}" not in processes.stdout
+    _, alive = psutil.wait_procs(psutil.Process().children(recursive=True), timeout=20)
+    assert not [process for process in alive if "wandb" in " ".join(process.cmdline())]
 
 
 def test_a_full_disk_is_told_and_loses_nothing(
