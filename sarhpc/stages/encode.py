@@ -11,8 +11,8 @@ from hpc.run.rundir import RunDir
 from sarhpc.stages.config import RunConfig
 from sarhpc.stages.frozen import load_run_config, stage_fingerprint
 from sarhpc.stages.places import data_root, model_folder
+from sarhpc.stages.prompts import TRAIN_SPLITS
 from sarhpc.stages.sharded import Made, sealed_records, sweep, work_through
-from sarhpc.stages.train import TRAIN_SPLITS
 from sarhpc.stages.tree import digest_tree
 
 

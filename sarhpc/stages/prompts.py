@@ -10,6 +10,9 @@ from typing import Any
 from hpc.run.rundir import RunDir
 from sarhpc.stages.sharded import sealed_records
 
+TRAIN_SPLITS = ["train"]
+"""What is learnt from; the others are held out."""
+
 
 @dataclass(frozen=True)
 class KnownPrompt:

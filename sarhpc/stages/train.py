@@ -18,7 +18,7 @@ from sarhpc.stages.config import RunConfig
 from sarhpc.stages.frozen import load_run_config, stage_fingerprint
 from sarhpc.stages.judging import best_steps, chosen_checkpoint, grid_judge, require_judges
 from sarhpc.stages.places import model_folder
-from sarhpc.stages.prompts import sample_shards
+from sarhpc.stages.prompts import TRAIN_SPLITS, sample_shards
 from sarhpc.stages.sharded import Made, left_out, manifest_sha, sealed_records, single_shard
 from sarhpc.stages.tree import digest_tree
 from sarhpc.training.config import TrainConfig
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-TRAIN_SPLITS = ["train"]
 PACE = "pace.json"
 """The pace of every rank, in the stage's directory."""
 
