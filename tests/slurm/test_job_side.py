@@ -94,7 +94,10 @@ def test_a_training_preempted_twice_and_timed_out_ends_with_the_bits_of_an_undis
     assert cluster.job(job)["Restarts"] == "3"
     cluster.wait_records(job, ["REQUEUED", "REQUEUED", "REQUEUED", "COMPLETED"])
     ends = [row for row in read_attempts(run.stage("train")) if "to" in row]
-    assert [row.get("stop") for row in ends] == ["PREEMPT", "TERMINATE", "PREEMPT", None]
+    first, limit, *others = [row.get("stop") for row in ends]
+    assert (first, *others) == ("PREEMPT", "PREEMPT", None)
+    # Past its limit a job hears the announced USR2 and TERM in the same second, in either order.
+    assert limit in ("TERMINATE", "PREEMPT")
     assert [row["exit"] for row in ends] == [0, 0, 0, 0]
     assert run.ledger("export").sealed
     assert weights(run) == weights(calm_training)
