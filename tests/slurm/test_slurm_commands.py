@@ -38,20 +38,26 @@ def _user(cluster: MiniSlurm, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
 
 
 def test_jobs_are_told_as_they_are(cluster: MiniSlurm) -> None:
-    running = cluster.submit("-J", ODD, f"--comment=sarhpc:{ODD}:tile:beef", "-N2", "-t10", *SLEEP)
+    mark = f"beef{time.time_ns()}"
+    comment = f"sarhpc:{ODD}:tile:{mark}"
+    running = cluster.submit("-J", ODD, f"--comment={comment}", "-N2", "-t10", *SLEEP)
     array = cluster.submit("--array=0-44%1", "--begin=now+1hour", *SLEEP)
     cluster.wait_state(running, "RUNNING")
+    # Why a job waits is known once the scheduler has looked at it.
+    wait_for(
+        lambda: slurm.queue([array])[0].reason != "None", 90, "the scheduler looks at the array"
+    )
     found = {job.job_id: job for job in slurm.queue([running, array, "999999"])}
     assert set(found) == {running, array}
     job, rest = found[running], found[array]
-    assert (job.name, job.comment) == (ODD, f"sarhpc:{ODD}:tile:beef")
+    assert (job.name, job.comment) == (ODD, comment)
     assert (job.state, job.nodes, job.restarts) == ("RUNNING", "n[1-2]", 0)
     assert job.left_s is not None
     assert 0 < job.left_s <= 600
     assert slurm.time_left_s(running) == pytest.approx(job.left_s, abs=5)
     assert (rest.state, rest.reason) == ("PENDING", "BeginTime")
     assert len(slurm.queue([array], elements=True)) == 45
-    assert [job.id for job in slurm.find_by_comment("beef")] == [running]
+    assert [job.id for job in slurm.find_by_comment(mark)] == [running]
     slurm.cancel([job.id, rest.id])
     wait_for(lambda: not slurm.queue([running, array]), 30, "cancelled, whatever its id looks like")
     assert slurm.queue([running]) == []
