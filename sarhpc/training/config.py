@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from sarhpc.diffusion.config import AdapterConfig, ControlConfig, TokenConfig
 
@@ -39,6 +39,58 @@ class OffloadConfig:
     """Folder on a disk of the node, for `parameters=nvme`."""
     pin_memory: bool = True
     """Lock what is offloaded in memory: faster copies, but it counts against `ulimit -l`."""
+
+
+class EngineConfig(Protocol):
+    """What the DeepSpeed engine is told, whatever it trains; fields as in TrainConfig."""
+
+    @property
+    def micro_batch(self) -> int:
+        """Samples per forward pass of one rank."""
+
+    @property
+    def grad_clip(self) -> float:
+        """Largest gradient norm; 0 leaves gradients as they are."""
+
+    @property
+    def zero_stage(self) -> int:
+        """What is sharded, 0 to 3."""
+
+    @property
+    def precision(self) -> str:
+        """`fp32`, or `bf16` with fp32 master weights."""
+
+    @property
+    def offload(self) -> OffloadConfig | None:
+        """What lies outside the GPU."""
+
+
+@dataclass(frozen=True)
+class LessonConfig:
+    """A training of another model than a denoiser (`sarhpc.training.lesson`)."""
+
+    steps: int
+    """Optimiser steps."""
+    global_batch: int
+    """Samples per optimiser step over all ranks."""
+    micro_batch: int
+    """Samples per forward pass of one rank."""
+    grad_clip: float
+    """Largest gradient norm; 0 leaves gradients as they are."""
+    seed: int
+    """Root of every draw."""
+    zero_stage: int = 0
+    """What DeepSpeed shards: 0 nothing, 1 optimiser, 2 and gradients, 3 and parameters."""
+    precision: str = "fp32"
+    """`fp32`, or `bf16` with fp32 master weights."""
+    checkpoint_every_steps: int | None = None
+    """Steps between checkpoints; None leaves it to the clock."""
+    checkpoint_every_s: float = 900.0
+    """Seconds between checkpoints."""
+    log_every_steps: int = 1
+    """Steps between rows of metrics.jsonl."""
+    offload: OffloadConfig | None = None
+    """Keep a part of the training's state in the memory of the node; None keeps all on the GPU."""
 
 
 @dataclass

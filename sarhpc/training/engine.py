@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from hpc.errors import NumericalError
 from sarhpc.diffusion.conditioning import encode_text
 from sarhpc.diffusion.control import steered
 from sarhpc.training.compilation import compile_network
-from sarhpc.training.config import OffloadConfig, TrainConfig
+from sarhpc.training.config import EngineConfig, OffloadConfig, TrainConfig
 from sarhpc.training.footprint import LARGEST_BUCKET
 from sarhpc.training.machine import require_machine
 from sarhpc.training.partition import Partition, fill, meeting_place, partition_of
@@ -84,15 +85,8 @@ def start_engine(
         ConfigError: this machine lacks what an option of `cfg` needs.
         NumericalError: the compiled U-Net has other gradients than the plain one.
     """
-    import deepspeed
-
     require_machine(cfg, ranks.device)
-
-    full = {
-        name: parameter.detach().clone()
-        for name, parameter in model.named_parameters()
-        if parameter.requires_grad
-    }
+    full = weights_that_learn(model)
     if cfg.gradient_checkpointing:
         checkpoint_gradients(model)
     if cfg.channels_last:
@@ -102,9 +96,42 @@ def start_engine(
         # On the device and in the type of the training: this is what is compiled, and compared.
         model.to(ranks.device, torch.bfloat16 if cfg.precision == "bf16" else torch.float32)
         compile_network(model.unet, cfg.micro_batch * (1 if cfg.prior is None else 2))
+    optimizer = _adamw(cfg, model.to(ranks.device), ranks.device)
+    return put_on_engine(cfg, model, optimizer, full, ranks, accumulation)
+
+
+def weights_that_learn(model: nn.Module) -> dict[str, Tensor]:
+    """Copies of the parameters that require a gradient, by name."""
+    return {
+        name: parameter.detach().clone()
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad
+    }
+
+
+def put_on_engine(
+    cfg: EngineConfig,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    full: Mapping[str, Tensor],
+    ranks: Ranks,
+    accumulation: int,
+) -> tuple[Any, Partition]:
+    """A DeepSpeed engine around any `model`, and its partition.
+
+    Args:
+        cfg: what the engine is told.
+        model: on its device; each group of `optimizer` over its parameters has a name.
+        optimizer: one of torch's.
+        full: the weights that learn, not rounded, by name.
+        ranks: this process among the others.
+        accumulation: forward passes per step.
+    """
+    import deepspeed
+
     engine, *_ = deepspeed.initialize(
-        model=model.to(ranks.device),
-        optimizer=_adamw(cfg, model, ranks.device),
+        model=model,
+        optimizer=optimizer,
         config=deepspeed_config(cfg, model, ranks.world, accumulation),
         dist_init_required=False,
     )
@@ -190,7 +217,7 @@ def base_rates(cfg: TrainConfig) -> dict[str, float]:
 
 
 def deepspeed_config(
-    cfg: TrainConfig, model: nn.Module, world: int, accumulation: int
+    cfg: EngineConfig, model: nn.Module, world: int, accumulation: int
 ) -> dict[str, Any]:
     """DeepSpeed's own configuration; buckets fit the model, no optimiser, no scheduler."""
     sizes = [parameter.numel() for parameter in model.parameters()]

@@ -11,7 +11,6 @@ from typing import Any
 
 from torch import Tensor
 
-from hpc.errors import ConfigError
 from hpc.publish import fault
 from sarhpc.shards.loader import Cursor
 from sarhpc.training import checkpointing, grids, validation
@@ -32,10 +31,18 @@ from sarhpc.training.prior import feed_with_prior
 from sarhpc.training.progress import draw_progress
 from sarhpc.training.ranks import Ranks, in_touch
 from sarhpc.training.schedule import Length, check, ema_decay, length, rate_scale
+from sarhpc.training.standing import (
+    Moves,
+    Standing,
+    TrainResult,
+    advance,
+    require_same_facts,
+)
 from sarhpc.training.start import load_base
 from sarhpc.training.stepper import Stepper
 from sarhpc.training.surroundings import Surroundings
 from sarhpc.training.trouble import Skipped, Trouble, name_trouble, skip
+from sarhpc.training.updates import agree
 from sarhpc.training.utilisation import Utilisation, utilisation
 from sarhpc.training.validation import Stop
 
@@ -43,26 +50,8 @@ _log = logging.getLogger(__name__)
 _SAY_EVERY_S = 30.0
 
 
-@dataclass(frozen=True)
-class TrainResult:
-    """How a training ended; the same on every rank."""
-
-    step: int
-    """Steps done in all attempts, those that were skipped too."""
-    epochs: int
-    """Epochs completed."""
-    finished: bool
-    """Whether all steps are done."""
-    reason: Stop | None
-    """Why it ended before that."""
-    loss: float | None
-    """Mean loss of the last step; None if this attempt took none."""
-    checkpoint: Path | None
-    """The checkpoint this attempt ended with; None if it neither loaded nor saved one."""
-
-
-@dataclass
-class _Run:
+@dataclass(kw_only=True)
+class _Run(Standing):
     """A training under way."""
 
     cfg: TrainConfig
@@ -73,16 +62,7 @@ class _Run:
     length: Length
     stepper: Stepper
     ema: Ema | None
-    step: int = 0
     skipped: Skipped = field(default_factory=Skipped)
-    cursor: Cursor = field(default_factory=Cursor)
-    saved: int | None = None
-    """Step whose checkpoint is on disk."""
-    saved_at: float = 0.0
-    checkpoint: Path | None = None
-    due: bool = False
-    """Whether the clock asks for a checkpoint."""
-    loss: float | None = None
     warned: bool = False
     """Whether captions that are too long have been spoken of."""
     use: Utilisation | None = None
@@ -122,15 +102,14 @@ def _train(
     _resume(run)
     log = _open_log(run) if ranks.rank == 0 else None
     batches = feed_with_prior(cfg, samples, run.cursor, run.step, ranks, run.stepper.stored)
+    moves = Moves(
+        pause=lambda: _paint_if_due(run),
+        is_checkpoint_due=lambda: _is_checkpoint_due(run),
+        save=lambda: _save(run),
+        take_step=lambda: _take_step(run, batches, log),
+    )
     try:
-        while True:
-            reason = _paint_if_due(run) or around.stop.agree()
-            finished = run.step >= run.length.steps
-            if finished or reason or _is_checkpoint_due(run):
-                _save(run)
-            if finished or (reason and reason.stops):
-                break
-            _take_step(run, batches, log)
+        finished, reason = advance(run, run.length.steps, around.stop, moves)
     finally:
         batches.close()
         if log is not None:
@@ -140,7 +119,7 @@ def _train(
         step=run.step,
         epochs=run.length.epoch(run.step),
         finished=finished,
-        reason=None if finished else reason,
+        reason=reason,
         loss=run.loss,
         checkpoint=run.checkpoint,
     )
@@ -156,7 +135,14 @@ def _begin(
     stepper = Stepper(cfg, bundle, engine, partition, ranks, around.latents)
     average = Ema(partition) if cfg.ema_decay > 0 else None
     return _Run(
-        cfg, base, samples, ranks, around, extent, stepper, average, saved_at=time.monotonic()
+        cfg=cfg,
+        base=base,
+        samples=samples,
+        ranks=ranks,
+        around=around,
+        length=extent,
+        stepper=stepper,
+        ema=average,
     )
 
 
@@ -179,34 +165,20 @@ def _facts(run: _Run) -> dict[str, Any]:
 def _resume(run: _Run) -> None:
     def read(directory: Path, state: Mapping[str, Any]) -> None:
         """Take up the checkpoint in `directory`."""
-        _require_same_facts(directory, state["facts"], _facts(run))
+        require_same_facts(directory, state["facts"], _facts(run))
         engine = run.stepper.engine
         run.stepper.partition = checkpointing.load(
             directory, engine, run.ema, int(state["world_size"])
         )
         if run.ema is not None:
             run.ema.partition = run.stepper.partition
-        run.step, run.cursor = int(state["step"]), Cursor(**state["cursor"])
+        run.take_up(directory, state)
         run.skipped = Skipped(**state.get("skipped", {}))
-        run.saved, run.checkpoint = run.step, directory
 
     if run.around.store.load(read) is None:
         _log.info("training starts base=%s steps=%d", run.base, run.length.steps)
     else:
         _log.info("training resumes step=%d of=%d", run.step, run.length.steps)
-
-
-def _require_same_facts(directory: Path, saved: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    changed = [
-        f"{name} {saved.get(name)} -> {value}"
-        for name, value in now.items()
-        if saved.get(name) != value
-    ]
-    if changed:
-        raise ConfigError(
-            f"{directory} was saved under another training ({', '.join(changed)}); "
-            "resume with the configuration and shards it had, or start a new run"
-        )
 
 
 def _is_checkpoint_due(run: _Run) -> bool:
@@ -217,22 +189,12 @@ def _is_checkpoint_due(run: _Run) -> bool:
 
 
 def _save(run: _Run) -> None:
-    run.due = False
-    if run.saved == run.step or run.step == 0:
-        return
-
     def write(directory: Path) -> list[Path]:
         stepper = run.stepper
         return checkpointing.save(directory, stepper.engine, stepper.partition, run.ema)
 
-    start = time.monotonic()
-    cursor = {"epoch": run.cursor.epoch, "sample": run.cursor.sample}
-    state = {"cursor": cursor, "facts": _facts(run)}
-    if run.skipped.steps:
-        state["skipped"] = asdict(run.skipped)
-    run.checkpoint = run.around.store.save(run.step, write, state)
-    run.saved, run.saved_at = run.step, time.monotonic()
-    _log.info("checkpoint step=%d seconds=%.1f", run.step, run.saved_at - start)
+    skipped = {"skipped": asdict(run.skipped)} if run.skipped.steps else {}
+    run.save(run.around.store, write, {"facts": _facts(run), **skipped})
 
 
 # Steps
@@ -247,7 +209,7 @@ def _take_step(run: _Run, batches: Iterator[tuple[Cursor, Share]], log: MetricsL
     rates = set_rates(stepper.engine, cfg, rate_scale(cfg, run.updates, run.length.steps))
     mine = stepper.learn(share)
     late = time.monotonic() - run.saved_at >= cfg.checkpoint_every_s
-    (loss, prior_loss), run.due = stepper.agree(mine, late)
+    (loss, prior_loss), run.due = agree(mine, late, run.ranks)
     gradient = stepper.update()
     what = name_trouble(loss + prior_loss, gradient)
     row: dict[str, Any] = {"trouble": what}

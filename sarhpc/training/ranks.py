@@ -54,8 +54,11 @@ def join(threads: int, *, deterministic: bool, seed: int) -> Ranks:
 
 
 def leave() -> None:
-    """Dissolve the process group, if there is one."""
-    if torch.distributed.is_initialized():
+    """Dissolve the process group, if there is one of several processes.
+
+    That of a process alone stays for its next training: DeepSpeed keeps groups it made inside it.
+    """
+    if torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1:
         torch.distributed.destroy_process_group()
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from hpc.errors import ConfigError
 from sarhpc.diffusion.config import LAYERS
-from sarhpc.training.config import JudgeConfig, OffloadConfig, TrainConfig
+from sarhpc.training.config import EngineConfig, JudgeConfig, OffloadConfig, TrainConfig
 
 LEAST_JUDGED = 4
 """Images of a grid from which its distances mean anything."""
@@ -38,16 +38,28 @@ def length(cfg: TrainConfig, samples: int, world: int) -> Length:
     Raises:
         ConfigError: the global batch does not divide among ranks and micro-batches.
     """
-    share = cfg.micro_batch * world
-    if cfg.global_batch % share:
-        raise ConfigError(
-            f"global_batch={cfg.global_batch} is no multiple of micro_batch x ranks = "
-            f"{cfg.micro_batch} x {world}; change one of the three"
-        )
+    passes = accumulation(cfg.global_batch, cfg.micro_batch, world)
     steps = math.ceil(cfg.epochs * samples / cfg.global_batch)
     if cfg.max_steps is not None:
         steps = min(steps, cfg.max_steps)
-    return Length(samples, cfg.global_batch, steps, cfg.global_batch // share)
+    return Length(samples, cfg.global_batch, steps, passes)
+
+
+def accumulation(
+    global_batch: int, micro_batch: int, world: int, name: str = "global_batch"
+) -> int:
+    """Forward passes per rank and step; `name` is what a message calls the global batch.
+
+    Raises:
+        ConfigError: the global batch does not divide among ranks and micro-batches.
+    """
+    share = micro_batch * world
+    if global_batch % share:
+        raise ConfigError(
+            f"{name}={global_batch} is no multiple of micro_batch x ranks = "
+            f"{micro_batch} x {world}; change one of the three"
+        )
+    return global_batch // share
 
 
 def check(cfg: TrainConfig) -> None:
@@ -56,17 +68,11 @@ def check(cfg: TrainConfig) -> None:
     Raises:
         ConfigError: names the field, its value and the values that work.
     """
-    _one_of("zero_stage", cfg.zero_stage, (0, 1, 2, 3))
-    _one_of("precision", cfg.precision, ("fp32", "bf16"))
+    check_engine(cfg)
     _one_of("lr_schedule", cfg.lr_schedule, ("constant", "cosine"))
     _one_of("on_nonfinite", cfg.on_nonfinite, ("stop", "skip"))
     _one_of("prediction_type", cfg.prediction_type, (None, "epsilon", "v_prediction"))
     _one_of("image_member", cfg.image_member, ("sar.png", "optic.png"))
-    if cfg.zero_stage == 0 and cfg.precision == "bf16":
-        raise ConfigError(
-            "zero_stage=0 with precision=bf16 would train without fp32 master weights; "
-            "use zero_stage=1, which costs no more"
-        )
     if cfg.compile and cfg.zero_stage == 3:
         raise ConfigError(
             "compile with zero_stage=3: its weights come and go inside the pass that would be "
@@ -79,8 +85,6 @@ def check(cfg: TrainConfig) -> None:
             "compile with adapter.kind=dylora: what it computes changes with each batch; leave "
             "compile out"
         )
-    if cfg.offload is not None:
-        _check_offload(cfg, cfg.offload)
     if cfg.control is not None:
         _check_control(cfg)
     for name in ("skip_in_a_row", "skip_in_all"):
@@ -88,6 +92,23 @@ def check(cfg: TrainConfig) -> None:
             raise ConfigError(f"{name}={getattr(cfg, name)}: allow 1 or more, or on_nonfinite=stop")
     if not 0 <= cfg.ema_decay < 1:
         raise ConfigError(f"ema_decay={cfg.ema_decay} is outside [0, 1); 0 keeps no average")
+
+
+def check_engine(cfg: EngineConfig) -> None:
+    """Refuse what no engine could do.
+
+    Raises:
+        ConfigError: names the field, its value and the values that work.
+    """
+    _one_of("zero_stage", cfg.zero_stage, (0, 1, 2, 3))
+    _one_of("precision", cfg.precision, ("fp32", "bf16"))
+    if cfg.zero_stage == 0 and cfg.precision == "bf16":
+        raise ConfigError(
+            "zero_stage=0 with precision=bf16 would train without fp32 master weights; "
+            "use zero_stage=1, which costs no more"
+        )
+    if cfg.offload is not None:
+        _check_offload(cfg, cfg.offload)
 
 
 def _check_judge(cfg: TrainConfig, judge: JudgeConfig) -> None:
@@ -104,7 +125,7 @@ def _check_judge(cfg: TrainConfig, judge: JudgeConfig) -> None:
         )
 
 
-def _check_offload(cfg: TrainConfig, offload: OffloadConfig) -> None:
+def _check_offload(cfg: EngineConfig, offload: OffloadConfig) -> None:
     """Refuse what DeepSpeed cannot offload, or could not give back for a checkpoint."""
     if offload.optimizer == "nvme":
         raise ConfigError(

@@ -22,6 +22,7 @@ from sarhpc.training.metrics import StepClock
 from sarhpc.training.partition import Partition
 from sarhpc.training.ranks import Ranks
 from sarhpc.training.trouble import spoilt
+from sarhpc.training.updates import update_sharded
 
 
 class Stepper:
@@ -94,17 +95,6 @@ class Stepper:
             total += losses.detach() / len(micros)
         return total
 
-    def agree(self, losses: Tensor, flag: bool) -> tuple[list[float], bool]:
-        """Mean losses over all ranks, not finite if one rank's is not; whether rank 0's flag is up.
-
-        One all-reduce for both: it is the step's only synchronisation besides DeepSpeed's own.
-        """
-        raised = torch.tensor([float(flag and self._ranks.rank == 0)], dtype=torch.float64)
-        both = torch.cat([losses.double(), raised.to(losses.device)])
-        torch.distributed.all_reduce(both)
-        *totals, raised_by = both.tolist()
-        return [total / self._ranks.world for total in totals], raised_by > 0
-
     def update(self) -> float:
         """Clip and apply the gradients; their norm before clipping.
 
@@ -113,10 +103,7 @@ class Stepper:
         with self.clock.part("optimizer"):
             if self.partition.replicated:
                 return self._update_replicated()
-            self.engine.step()
-            whole = float(self.engine.get_global_grad_norm())
-        # DeepSpeed says -1 of a norm that is not finite.
-        return whole if whole >= 0 else math.nan
+            return update_sharded(self.engine)
 
     def _update_replicated(self) -> float:
         """The same at stage 0, which clips without telling the norm, and applies any gradient."""

@@ -12,14 +12,13 @@ import logging
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from torch import Tensor
 
 from hpc.errors import NumericalError
 from hpc.publish import publish_json
 from sarhpc.training.config import TrainConfig
-from sarhpc.training.data import Share
 from sarhpc.training.ranks import Ranks
 from sarhpc.training.surroundings import Surroundings
 
@@ -44,6 +43,14 @@ class Skipped:
         return Skipped(self.steps) if self.in_a_row else self
 
 
+class Keyed(Protocol):
+    """What a rank had in hand."""
+
+    @property
+    def all_keys(self) -> list[str]:
+        """Names of its samples."""
+
+
 @dataclass(frozen=True)
 class Trouble:
     """A step that cannot be learnt from, as this rank sees it."""
@@ -52,7 +59,7 @@ class Trouble:
     """What is not finite; the same on every rank."""
     step: int
     epoch: int
-    share: Share
+    share: Keyed
     loss: float
     """Of this rank's share."""
     saved: int
@@ -84,8 +91,7 @@ def skip(
     """
     now = before.with_another()
     limit = _limit(cfg, now)
-    path = around.folder / f"trouble_step_{trouble.step:08d}.json"
-    _tell(path, trouble, ranks, around, then="skipped" if limit is None else "stopped")
+    path = tell(trouble, ranks, around, then="skipped" if limit is None else "stopped")
     if limit is not None:
         raise NumericalError(
             f"{trouble.what} at step {trouble.step}{limit}; the batch is in {path}. The "
@@ -111,8 +117,9 @@ def _limit(cfg: TrainConfig, now: Skipped) -> str | None:
     return None
 
 
-def _tell(path: Path, trouble: Trouble, ranks: Ranks, around: Surroundings, *, then: str) -> None:
-    """Publish what every rank had in hand."""
+def tell(trouble: Trouble, ranks: Ranks, around: Surroundings, *, then: str) -> Path:
+    """The report on what every rank had in hand, published. Collective."""
+    path = around.folder / f"trouble_step_{trouble.step:08d}.json"
     loss = trouble.loss if math.isfinite(trouble.loss) else str(trouble.loss)  # JSON knows no NaN
     told = around.communicator.gather({"loss": loss, "keys": trouble.share.all_keys})
     if ranks.rank == 0:
@@ -124,3 +131,4 @@ def _tell(path: Path, trouble: Trouble, ranks: Ranks, around: Surroundings, *, t
             "ranks": told,
         }
         publish_json(path, facts)
+    return path

@@ -1,0 +1,115 @@
+"""Where a training stands, in its steps and on disk, and how it gets from there to its end."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hpc.errors import ConfigError
+from sarhpc.shards.loader import Cursor
+from sarhpc.training.surroundings import Store
+from sarhpc.training.validation import Stop, StopRequest
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """How a training ended; the same on every rank."""
+
+    step: int
+    """Steps done in all attempts, those that were skipped too."""
+    epochs: int
+    """Epochs completed."""
+    finished: bool
+    """Whether all steps are done."""
+    reason: Stop | None
+    """Why it ended before that."""
+    loss: float | None
+    """Mean loss of the last step; None if this attempt took none."""
+    checkpoint: Path | None
+    """The checkpoint this attempt ended with; None if it neither loaded nor saved one."""
+
+
+@dataclass(kw_only=True)
+class Standing:
+    """Where a training stands."""
+
+    step: int = 0
+    cursor: Cursor = field(default_factory=Cursor)
+    saved: int | None = None
+    """Step whose checkpoint is on disk."""
+    saved_at: float = field(default_factory=time.monotonic)
+    checkpoint: Path | None = None
+    due: bool = False
+    """Whether the clock asks for a checkpoint."""
+    loss: float | None = None
+
+    def take_up(self, directory: Path, state: Mapping[str, Any]) -> None:
+        """Stand where the checkpoint in `directory` was saved."""
+        self.step, self.cursor = int(state["step"]), Cursor(**state["cursor"])
+        self.saved, self.checkpoint = self.step, directory
+
+    def save(
+        self, store: Store, write: Callable[[Path], list[Path]], state: Mapping[str, Any]
+    ) -> None:
+        """Commit a checkpoint of this step, unless there is one or no step was taken. Collective.
+
+        Args:
+            store: commits it.
+            write: writes this rank's part.
+            state: what is kept beside the place in the data.
+        """
+        self.due = False
+        if self.saved == self.step or self.step == 0:
+            return
+        start = time.monotonic()
+        cursor = {"epoch": self.cursor.epoch, "sample": self.cursor.sample}
+        self.checkpoint = store.save(self.step, write, {"cursor": cursor, **state})
+        self.saved, self.saved_at = self.step, time.monotonic()
+        _log.info("checkpoint step=%d seconds=%.1f", self.step, self.saved_at - start)
+
+
+@dataclass(frozen=True)
+class Moves:
+    """What a training does at a step boundary and between two; all of it is collective."""
+
+    pause: Callable[[], Stop | None]
+    """Looks at what was learnt, where that is due; a reason to stop that came up meanwhile."""
+    is_checkpoint_due: Callable[[], bool]
+    save: Callable[[], None]
+    take_step: Callable[[], None]
+
+
+def advance(run: Standing, steps: int, stop: StopRequest, moves: Moves) -> tuple[bool, Stop | None]:
+    """Whether `run` came to its end of `steps`, and else why not; it is saved either way."""
+    while True:
+        reason = moves.pause() or stop.agree()
+        finished = run.step >= steps
+        if finished or reason or moves.is_checkpoint_due():
+            moves.save()
+        if finished or (reason and reason.stops):
+            return finished, None if finished else reason
+        moves.take_step()
+
+
+def require_same_facts(directory: Path, saved: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Return if a checkpoint was saved under the training that is to take it up.
+
+    Raises:
+        ConfigError: it was not; names what changed.
+    """
+    changed = [
+        f"{name} {saved.get(name)} -> {value}"
+        for name, value in now.items()
+        if saved.get(name) != value
+    ]
+    if changed:
+        raise ConfigError(
+            f"{directory} was saved under another training ({', '.join(changed)}); "
+            "resume with the configuration and shards it had, or start a new run"
+        )
