@@ -76,12 +76,13 @@ bench-step: setup
 bench-train: setup
 	$(BIN)/python tools/bench_train.py
 
-# litdata without its dependencies: torchvision would bring a CUDA build of another torch.
+# litdata and streaming without all their dependencies: they would bring a CUDA build of torch.
 bench-loader: setup
 	test -x build/peers/bin/python || $(PYTHON) -m venv build/peers
 	build/peers/bin/pip install --quiet "$$(grep '^torch==' constraints.txt)" "$$(grep '^numpy==' constraints.txt)" \
-	  pillow boto3 filelock lightning-utilities obstore requests tifffile
-	build/peers/bin/pip install --quiet --no-deps litdata
+	  pillow boto3 filelock lightning-utilities obstore requests tifffile \
+	  brotli catalogue python-snappy tqdm "transformers<5" xxhash zstd
+	build/peers/bin/pip install --quiet --no-deps litdata mosaicml-streaming torchvision
 	$(BIN)/python tools/bench_loader.py --peers build/peers/bin/python
 
 # About ten minutes: 5,000 jobs that each do next to nothing, on a cluster of this machine.

@@ -1,18 +1,20 @@
-"""Our training loader beside webdataset and litdata, on the same samples.
+"""Our training loader beside webdataset, litdata and mosaicml-streaming, on the same samples.
 
     python tools/bench_loader.py                          # beside webdataset
-    python tools/bench_loader.py --peers PYTHON           # an interpreter that has litdata
+    python tools/bench_loader.py --peers PYTHON           # one that has litdata and streaming
 
 Every contender reads the gray tile and the caption of each sample, shuffled, in batches of 16, and
-hands out float32 images (16, 512, 512, 3) in [-1, 1], with `--workers` threads (ours) or processes
-(theirs). Each runs in a process of its own, in turns; the first epoch warms the page cache and is
-not counted. litdata wants torchvision, which brings another torch than this project's; it reads
-local folders without, in an environment of its own (`make bench-loader` makes it).
+hands out float32 images (16, 512, 512, 3) in [-1, 1], with `--workers` threads (ours), or as many
+processes and none (theirs). Each runs in a process of its own, in turns; the first epoch warms the
+page cache and is not counted. litdata and mosaicml-streaming want torchvision, whose dependencies
+bring another torch than this project's: they live in an environment of their own, which
+`make bench-loader` makes.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import io
 import json
 import statistics
@@ -30,7 +32,7 @@ from PIL import Image
 BATCH = 16
 CAPTION = "A SAR image of a river between fields"
 OURS = ("sarhpc", "webdataset")
-THEIRS = ("litdata",)
+THEIRS = ("litdata", "mosaicml-streaming")
 
 
 def decode(data: bytes) -> np.ndarray:
@@ -116,18 +118,59 @@ def litdata_epochs(folder: Path, workers: int) -> Iterator[Any]:
     dataset = litdata.StreamingDataset(str(folder), shuffle=True, drop_last=True)
     while True:
         yield litdata.StreamingDataLoader(
-            dataset, batch_size=BATCH, num_workers=workers, collate_fn=_litdata_batch
+            dataset, batch_size=BATCH, num_workers=workers, collate_fn=_png_batch
         )
 
 
-def _litdata_batch(rows: list[dict[str, Any]]) -> np.ndarray:
-    return np.stack([decode(row["png"]) for row in rows])
+def _png_batch(rows: list[dict[str, Any]]) -> Any:
+    """A tensor: workers hand it over in shared memory, an array they would copy through a pipe."""
+    import torch
+
+    return torch.from_numpy(np.stack([decode(row["png"]) for row in rows]))
+
+
+@functools.cache
+def _import_streaming() -> tuple[Any, Any]:
+    """mosaicml-streaming, and the operators that have to live as long as it."""
+    import torch
+
+    # torchvision's wheel is built for CUDA; on a CPU torch its import fails for want of these two.
+    operators = torch.library.Library("torchvision", "DEF")
+    for name in ("nms", "qnms"):
+        operators.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    import streaming
+
+    return streaming, operators
+
+
+def write_streaming(folder: Path, count: int, size: int) -> None:
+    """The same samples as MDS shards."""
+    streaming, _operators = _import_streaming()
+    columns = {"png": "bytes", "caption": "str"}
+    with streaming.MDSWriter(out=str(folder), columns=columns, size_limit="64mb") as writer:
+        for _, png in tiles(count, size):
+            writer.write({"png": png, "caption": CAPTION})
+
+
+def streaming_epochs(folder: Path, workers: int) -> Iterator[Any]:
+    """Epochs of mosaicml-streaming, decoded in its workers."""
+    import torch
+
+    streaming, _operators = _import_streaming()
+    dataset = streaming.StreamingDataset(
+        local=str(folder), shuffle=True, shuffle_seed=0, batch_size=BATCH
+    )
+    while True:
+        yield torch.utils.data.DataLoader(
+            dataset, batch_size=BATCH, num_workers=workers, collate_fn=_png_batch, drop_last=True
+        )
 
 
 CONTENDERS: dict[str, tuple[Callable[[Path, int, int], None], Callable[[Path, int], Any]]] = {
     "sarhpc": (write_tars, ours),
     "webdataset": (write_tars, webdataset_epochs),
     "litdata": (write_litdata, litdata_epochs),
+    "mosaicml-streaming": (write_streaming, streaming_epochs),
 }
 
 
@@ -156,7 +199,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=2, help="counted in each turn")
     parser.add_argument("--turns", type=int, default=2)
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--peers", help="interpreter that has litdata")
+    parser.add_argument("--peers", help="interpreter that has litdata and streaming")
     parser.add_argument("--only", choices=CONTENDERS, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.only:
@@ -164,18 +207,21 @@ def main() -> None:
         return
     pythons = dict.fromkeys(OURS, sys.executable)
     pythons |= dict.fromkeys(THEIRS, arguments.peers) if arguments.peers else {}
-    sizes = ("samples", "size", "epochs", "workers")
-    words = [f"--{name}={getattr(arguments, name)}" for name in sizes]
-    rates: dict[str, list[float]] = {name: [] for name in pythons}
+    rates: dict[tuple[str, int], list[float]] = {
+        (name, workers): []
+        for name in pythons
+        for workers in ((arguments.workers,) if name == "sarhpc" else (0, arguments.workers))
+    }
+    words = [f"--{name}={getattr(arguments, name)}" for name in ("samples", "size", "epochs")]
     for _ in range(arguments.turns):
-        for name, python in pythons.items():
-            command = [python, __file__, "--only", name, *words]
+        for (name, workers), found in rates.items():
+            command = [pythons[name], __file__, "--only", name, f"--workers={workers}", *words]
             told = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-            rates[name] += json.loads(told.splitlines()[-1])
-    mine = statistics.median(rates["sarhpc"])
-    for name, found in rates.items():
+            found += json.loads(told.splitlines()[-1])
+    mine = statistics.median(rates["sarhpc", arguments.workers])
+    for (name, workers), found in rates.items():
         rate = statistics.median(found)
-        print(f"{name:20s} {rate:8.0f} samples/s  sarhpc is {mine / rate:.2f} x")
+        print(f"{name:18s} {workers} workers {rate:6.0f} samples/s  sarhpc is {mine / rate:.2f} x")
 
 
 if __name__ == "__main__":
