@@ -78,10 +78,10 @@ class BandPlan:
 
     size: int
     """Length of the forward transform; the input is padded with zeros to it."""
-    bins: NDArray[np.intp]
-    """Bin of the forward transform that goes to each bin of the output."""
+    runs: tuple[tuple[slice, slice], ...]
+    """Bins of the output, and those of the forward transform that they come from, run by run."""
     weight: NDArray[np.complex64]
-    """Filter times sub-pixel shift, per output bin."""
+    """Filter times sub-pixel shift, per output bin; 0 where no run leads."""
 
 
 @functools.lru_cache(maxsize=64)
@@ -109,11 +109,21 @@ def band_plan(
     weight = _roll_off(frequency / size - centroid, _cutoff(ratio), transition) * np.exp(
         2j * np.pi * frequency * shift / size
     )
-    bins = np.zeros(size_out, np.intp)
     spread = np.zeros(size_out, np.complex64)
-    bins[frequency % size_out] = frequency % size
     spread[frequency % size_out] = weight * (size_out / size)
-    return BandPlan(size, bins, spread)
+    return BandPlan(size, _runs(first, kept, size_out, size), spread)
+
+
+def _runs(first: int, count: int, size_out: int, size: int) -> tuple[tuple[slice, slice], ...]:
+    """Slices of output and input bins that hold frequencies [first, first + count) unbroken."""
+    found = []
+    end = first + count
+    while first < end:
+        to, source = first % size_out, first % size
+        length = min(end - first, size_out - to, size - source)
+        found.append((slice(to, to + length), slice(source, source + length)))
+        first += length
+    return tuple(found)
 
 
 def _roll_off(
@@ -147,8 +157,14 @@ def _parts(length: int, size: int) -> Iterator[slice]:
 
 def _band_limited(field: NDArray[np.complex64], axis: int, plan: BandPlan) -> NDArray[np.complex64]:
     spectrum = scipy.fft.fft(field, plan.size, axis=axis)
-    kept = np.take(spectrum, plan.bins, axis=axis)
-    kept *= plan.weight[:, None] if axis == 0 else plan.weight
+    weight = plan.weight[:, None] if axis == 0 else plan.weight
+    shape = (weight.size, field.shape[1]) if axis == 0 else (field.shape[0], weight.size)
+    kept = np.zeros(shape, np.complex64)
+    for to, source in plan.runs:
+        if axis == 0:
+            np.multiply(spectrum[source], weight[to], out=kept[to])
+        else:
+            np.multiply(spectrum[:, source], weight[to], out=kept[:, to])
     samples: NDArray[np.complex64] = scipy.fft.ifft(kept, axis=axis, overwrite_x=True)
     return samples
 
