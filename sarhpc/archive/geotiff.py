@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from math import hypot, radians, sin
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
@@ -23,7 +23,7 @@ from hpc.errors import DataError
 from sarhpc.archive.geolocation import central_spacing, fit_gcps
 from sarhpc.archive.handle import RasterHandles, crs_text, has_affine, readable
 from sarhpc.archive.scene import Affine6, RangeDirection, SarHeader, Scene
-from sarhpc.archive.validity import LazyCollar, ZeroCollar, measure_collar
+from sarhpc.archive.validity import LazyCollar, ZeroCollar, find_collar
 from sarhpc.archive.window import Range, check_window
 
 Quantity = Literal["complex", "iq", "amplitude", "intensity", "db"]
@@ -31,8 +31,6 @@ Quantity = Literal["complex", "iq", "amplitude", "intensity", "db"]
 BAND_QUANTITIES = ("iq", "amplitude", "intensity", "db")
 """Quantities that name plain bands of a NITF, whatever else it claims to be."""
 
-STRIP_BYTES = 32 << 20
-"""Rows read at once while the zero collar is measured."""
 
 _IQ_NAMES = {("i", "q"), ("real", "imag"), ("real", "imaginary"), ("re", "im")}
 _DB_NAME = re.compile(r"(^|[_.-])db([_.-]|$)", re.IGNORECASE)
@@ -128,23 +126,17 @@ class GeoTiffReader:
         return valid
 
     def _measured_collar(self) -> ZeroCollar:
-        return measure_collar(self._header.shape, self._filled_strips())
+        block = self._handles.get().block_shapes[self._band - 1][0]
+        return find_collar(self._header.shape, self._filled, block_rows=block)
 
-    def _filled_strips(self) -> Iterator[tuple[int, NDArray[np.bool_]]]:
-        height, width = self._header.shape
-        dataset = self._handles.get()
-        block = dataset.block_shapes[self._band - 1][0]
-        itemsize = np.dtype(np.complex64).itemsize if self._header.is_complex else 4
-        count = max(1, STRIP_BYTES // (width * itemsize) // block) * block
-        for first in range(0, height, count):
-            rows = (first, min(first + count, height))
-            raw = self._read_raw(rows, (0, width))
-            # Zero dB is a value like any other.
-            filled = np.ones(raw.shape, bool) if self._quantity == "db" else raw != 0
-            if filled.any():
-                # A collar may mix zeros, the nodata value and NaN: none of them ends it.
-                filled &= self._declared_valid(raw, rows, (0, width)) & np.isfinite(raw)
-            yield first, filled
+    def _filled(self, rows: Range, cols: Range) -> NDArray[np.bool_]:
+        raw = self._read_raw(rows, cols)
+        # Zero dB is a value like any other.
+        filled = np.ones(raw.shape, bool) if self._quantity == "db" else raw != 0
+        if filled.any():
+            # A collar may mix zeros, the nodata value and NaN: none of them ends it.
+            filled &= self._declared_valid(raw, rows, cols) & np.isfinite(raw)
+        return filled
 
 
 def _amplitude(raw: NDArray[Any], quantity: str) -> NDArray[np.complex64] | NDArray[np.float32]:

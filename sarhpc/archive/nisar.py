@@ -6,7 +6,6 @@ gamma0 of the terrain, and sigma0 = gamma0 times the product's own factor, pixel
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpc.errors import DataError
-from sarhpc.archive.geotiff import STRIP_BYTES, looks_of, range_direction
+from sarhpc.archive.geotiff import looks_of, range_direction
 from sarhpc.archive.hdf5 import hdf5_errors
 from sarhpc.archive.nisar_metadata import NisarMetadata, read_nisar
 from sarhpc.archive.scene import SarHeader, Scene
-from sarhpc.archive.validity import LazyCollar, ZeroCollar, measure_collar
+from sarhpc.archive.validity import LazyCollar, ZeroCollar, find_collar
 from sarhpc.archive.window import Range, check_window
 
 _CACHE_BYTES = 64 << 20
@@ -184,14 +183,10 @@ class NisarReader:
         return seen
 
     def _measured_collar(self) -> ZeroCollar:
-        return measure_collar(self._header.shape, self._filled_strips())
-
-    def _filled_strips(self) -> Iterator[tuple[int, NDArray[np.bool_]]]:
-        height, width = self._header.shape
         image = self._file[self.metadata.dataset]
         block = image.chunks[0] if image.chunks else 1
-        count = max(1, STRIP_BYTES // (8 * width) // block) * block
-        for first in range(0, height, count):
-            rows = (first, min(first + count, height))
-            raw = self._read_raw(rows, (0, width))
-            yield first, (raw != 0) & np.isfinite(raw) & self._seen(rows, (0, width))
+        return find_collar(self._header.shape, self._filled, block_rows=block)
+
+    def _filled(self, rows: Range, cols: Range) -> NDArray[np.bool_]:
+        raw = self._read_raw(rows, cols)
+        return np.asarray((raw != 0) & np.isfinite(raw) & self._seen(rows, cols))

@@ -28,7 +28,8 @@ from sarhpc.archive.interpolation import (
     pixel_span,
     pixel_step,
 )
-from sarhpc.archive.validity import ZeroCollar, measure_collar
+from sarhpc.archive.validity import ZeroCollar, find_collar
+from sarhpc.archive.window import Range
 
 FRAME_TAG = "SARHPC_FRAME"
 """TIFF tag of an optical image without CRS; `scene` says that its affine is in the local frame of
@@ -100,7 +101,7 @@ def _source_coordinates(
     height, width = shape
     row = np.arange(height, dtype=np.float64) + 0.5
     col = np.arange(width, dtype=np.float64) + 0.5
-    if crs is None or CRS.from_user_input(crs) == CRS.from_wkt(dataset.crs.to_wkt()):
+    if crs is None or _are_equal(crs, dataset.crs.to_wkt()):
         return _affine_coordinates(~dataset.transform @ Affine(*affine), row, col)
     node_row, to_rows = node_interpolation(row)
     node_col, to_cols = node_interpolation(col)
@@ -110,6 +111,11 @@ def _source_coordinates(
     transformer = Transformer.from_crs(crs, dataset.crs.to_wkt(), always_xy=True)
     rows, cols = _to_pixels(dataset, *transformer.transform(x, y))
     return to_rows @ rows @ to_cols.T, to_rows @ cols @ to_cols.T
+
+
+@lru_cache(maxsize=64)
+def _are_equal(crs: str, wkt: str) -> bool:
+    return bool(CRS.from_user_input(crs) == CRS.from_wkt(wkt))
 
 
 def _shifted_coordinates(
@@ -181,7 +187,10 @@ def _sample(
     if not covered.all():
         rgb[:, ~covered] = 0
     whole = (rgb + 0.5).astype(np.uint8)
-    return np.repeat(whole, 3 // len(whole), axis=0).transpose(1, 2, 0).copy(), covered
+    picture = np.empty((*shape, 3), np.uint8)
+    for channel in range(3):
+        picture[..., channel] = whole[channel % len(whole)]
+    return picture, covered
 
 
 def _read(
@@ -252,10 +261,10 @@ def _collar(path: str, _mtime_ns: int, _size: int) -> ZeroCollar:
     """Where zeros reach the image's edge: nodata of a file that declares none."""
     with readable(Path(path)), rasterio.open(path) as dataset:
         bands = _rgb_bands(dataset)
-        step = max(1, (32 << 20) // (dataset.width * len(bands) * 4))
-        height, width = dataset.height, dataset.width
-        windows = (Window(0, row, width, min(step, height - row)) for row in range(0, height, step))
-        strips = (
-            (part.row_off, (dataset.read(bands, window=part) != 0).any(0)) for part in windows
-        )
-        return measure_collar((height, width), strips)
+
+        def filled(rows: Range, cols: Range) -> NDArray[np.bool_]:
+            return np.asarray(
+                (dataset.read(bands, window=Window.from_slices(rows, cols)) != 0).any(0)
+            )
+
+        return find_collar(dataset.shape, filled, pixel_bytes=4 * len(bands))

@@ -8,7 +8,6 @@ local frame in metres with ground spacing; the corner coordinates serve search a
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -18,11 +17,8 @@ from numpy.typing import NDArray
 from hpc.errors import DataError
 from sarhpc.archive.scene import SarHeader, Scene
 from sarhpc.archive.sicd_metadata import open_sicd, read_sicd_metadata, sicd_errors
-from sarhpc.archive.validity import LazyCollar, ZeroCollar, measure_collar
+from sarhpc.archive.validity import LazyCollar, ZeroCollar, find_collar
 from sarhpc.archive.window import Range, check_window
-
-STRIP_BYTES = 32 << 20
-"""Rows read at once while the zero collar is measured."""
 
 
 class SicdReader:
@@ -115,14 +111,11 @@ class SicdReader:
         return np.sqrt(power).astype(np.float32)
 
     def _measured_collar(self) -> ZeroCollar:
-        return measure_collar(self._header.shape, self._filled_strips())
+        return find_collar(self._header.shape, self._filled)
 
-    def _filled_strips(self) -> Iterator[tuple[int, NDArray[np.bool_]]]:
-        height, width = self._header.shape
-        count = max(1, STRIP_BYTES // (np.dtype(np.complex64).itemsize * width))
-        for first in range(0, height, count):
-            raw = self._read_raw((first, min(first + count, height)), (0, width))
-            yield first, (raw != 0) & np.isfinite(raw)
+    def _filled(self, rows: Range, cols: Range) -> NDArray[np.bool_]:
+        raw = self._read_raw(rows, cols)
+        return np.asarray((raw != 0) & np.isfinite(raw))
 
 
 def _as_complex(raw: NDArray[Any], path: Path) -> NDArray[np.complex64]:

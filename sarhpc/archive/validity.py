@@ -17,6 +17,11 @@ from numpy.typing import NDArray
 
 from sarhpc.archive.window import Range
 
+Filled = Callable[[Range, Range], NDArray[np.bool_]]
+"""Tells of a window of an image which of its pixels (H, W) are other than zero and valid."""
+
+_STRIP_BYTES = 32 << 20
+
 
 @dataclass(frozen=True)
 class ZeroCollar:
@@ -34,11 +39,46 @@ class ZeroCollar:
 
     def covers(self, rows: Range, cols: Range) -> NDArray[np.bool_]:
         """Mask (H, W) of the window's pixels that lie in the collar."""
+        if not self._reaches(rows, cols):
+            return np.zeros((rows[1] - rows[0], cols[1] - cols[0]), bool)
         row = np.arange(*rows, dtype=np.int32)[:, None]
         col = np.arange(*cols, dtype=np.int32)[None, :]
         beside = (col < self.left[slice(*rows), None]) | (col > self.right[slice(*rows), None])
         above = (row < self.top[None, slice(*cols)]) | (row > self.bottom[None, slice(*cols)])
         return beside | above
+
+    def _reaches(self, rows: Range, cols: Range) -> bool:
+        """Whether any pixel of the window lies in the collar."""
+        down, across = slice(*rows), slice(*cols)
+        return bool(
+            (self.left[down] > cols[0]).any()
+            or (self.right[down] < cols[1] - 1).any()
+            or (self.top[across] > rows[0]).any()
+            or (self.bottom[across] < rows[1] - 1).any()
+        )
+
+
+def find_collar(
+    shape: tuple[int, int], filled: Filled, *, pixel_bytes: int = 8, block_rows: int = 1
+) -> ZeroCollar:
+    """The collar of an image (H, W): none if its rim is filled, else measured strip by strip.
+
+    Args:
+        shape: size of the image.
+        filled: reads a window of it.
+        pixel_bytes: size of a pixel, which bounds the strips.
+        block_rows: rows that the file stores together; strips are a multiple of it.
+    """
+    height, width = shape
+    rim = [((row, row + 1), (0, width)) for row in (0, height - 1)]
+    rim += [((0, height), (col, col + 1)) for col in (0, width - 1)]
+    if all(filled(*window).all() for window in rim):
+        rows, cols = np.zeros(height, np.int32), np.zeros(width, np.int32)
+        return ZeroCollar(rows, rows + np.int32(width - 1), cols, cols + np.int32(height - 1))
+    step = max(1, _STRIP_BYTES // (width * pixel_bytes) // block_rows) * block_rows
+    firsts = range(0, height, step)
+    strips = ((first, filled((first, min(first + step, height)), (0, width))) for first in firsts)
+    return measure_collar(shape, strips)
 
 
 def measure_collar(
@@ -54,14 +94,23 @@ def measure_collar(
         if not filled.any():
             continue
         rows = slice(first, first + len(filled))
-        some = filled.any(axis=1)
-        left[rows] = np.where(some, filled.argmax(axis=1), width)
-        right[rows] = np.where(some, width - 1 - filled[:, ::-1].argmax(axis=1), -1)
-        seen = filled.any(axis=0)
-        top = np.where(seen & (top == height), first + filled.argmax(axis=0), top)
-        last = first + len(filled) - 1 - filled[::-1].argmax(axis=0)
-        bottom = np.where(seen, last, bottom)
+        left[rows] = _first_filled(filled.T)
+        right[rows] = width - 1 - _first_filled(filled.T[::-1])
+        fresh = first + _first_filled(filled)
+        seen = fresh < rows.stop
+        top = np.where(seen & (top == height), fresh, top)
+        bottom = np.where(seen, rows.stop - 1 - _first_filled(filled[::-1]), bottom)
     return ZeroCollar(left, right, top.astype(np.int32), bottom.astype(np.int32))
+
+
+def _first_filled(filled: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Index of the first True of each column of `filled` (N, M); N where there is none."""
+    found = np.zeros(filled.shape[1], np.int64)
+    # Most columns are filled from their first pixel on: only the others are searched.
+    late = np.flatnonzero(~filled[0])
+    columns = filled[:, late]
+    found[late] = np.where(columns.any(axis=0), columns.argmax(axis=0), len(filled))
+    return found
 
 
 class LazyCollar:

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from scipy.ndimage import label
 
-from sarhpc.archive.validity import measure_collar
+from sarhpc.archive.validity import find_collar, measure_collar
+from sarhpc.archive.window import Range
 
 
 def flood(filled: np.ndarray) -> np.ndarray:
@@ -35,6 +36,26 @@ def test_the_collar_of_a_turned_scene_is_what_a_flood_fill_finds(
     assert np.array_equal(whole, flood(filled))
     part = ~filled[40:90, 60:100] & collar.covers((40, 90), (60, 100))
     assert np.array_equal(part, whole[40:90, 60:100])
+
+
+@pytest.mark.parametrize("degrees", [0, 17, 45, 80])
+@pytest.mark.parametrize("rim", [False, True])
+def test_the_collar_found_by_windows_is_that_of_the_whole(degrees: float, rim: bool) -> None:
+    inside = turned_rectangle(degrees)
+    filled = np.pad(inside[60:90, 70:100], 4, constant_values=True) if rim else inside
+    read: list[int] = []
+
+    def window(rows: Range, cols: Range) -> np.ndarray:
+        part = filled[slice(*rows), slice(*cols)]
+        read.append(part.size)
+        return part
+
+    found = find_collar(filled.shape, window, pixel_bytes=1 << 16, block_rows=4)
+    whole = measure_collar(filled.shape, [(0, filled)])
+    for name in ("left", "right", "top", "bottom"):
+        assert np.array_equal(getattr(found, name), getattr(whole, name))
+    # A picture filled to its rim has none, which its rim alone tells.
+    assert (sum(read) < filled.size) == rim
 
 
 def test_an_empty_image_is_all_collar() -> None:
