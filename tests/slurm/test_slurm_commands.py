@@ -129,6 +129,7 @@ def test_a_requeue_outlasts_a_controller_that_is_away_for_20_seconds(cluster: Mi
     finally:
         back.join()
     wait_for(lambda: runs_again(job), 90, "it runs again, once requeued")
+    assert [queued.restarts for queued in slurm.queue([job])] == [1]
 
 
 def test_a_requeued_job_starts_away_from_bad_nodes(cluster: MiniSlurm) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
+from tiny_unet import tiny_unet
 from torch import nn
 
 from hpc.errors import ConfigError
@@ -24,20 +25,6 @@ SD15 = {
     "attention_head_dim": 8,
     "block_out_channels": (320, 640, 1280, 1280),
 }
-
-
-def tiny_unet() -> UNet2DConditionModel:
-    torch.manual_seed(1)
-    return UNet2DConditionModel(
-        sample_size=4,
-        block_out_channels=(8, 16),
-        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-        layers_per_block=1,
-        attention_head_dim=2,
-        norm_num_groups=4,
-        cross_attention_dim=16,
-    ).eval()
 
 
 def answer(unet: nn.Module) -> torch.Tensor:

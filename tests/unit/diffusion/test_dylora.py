@@ -8,6 +8,7 @@ from collections import Counter
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
+from tiny_unet import tiny_unet
 from torch import nn
 
 from hpc.errors import ConfigError
@@ -20,17 +21,7 @@ CPU = torch.device("cpu")
 
 def adapted_unet(cfg: AdapterConfig) -> UNet2DConditionModel:
     """A small U-Net whose adapter holds something."""
-    torch.manual_seed(1)
-    unet = UNet2DConditionModel(
-        sample_size=4,
-        block_out_channels=(8, 16),
-        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-        layers_per_block=1,
-        attention_head_dim=2,
-        norm_num_groups=4,
-        cross_attention_dim=16,
-    ).eval()
+    unet = tiny_unet()
     add_adapter(unet, cfg, unet_targets(cfg), seed=3)
     for parameter in unet.parameters():
         if parameter.requires_grad:

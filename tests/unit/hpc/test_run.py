@@ -5,32 +5,23 @@ import os
 import stat
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import pytest
 
 from hpc.errors import (
     ConfigError,
-    CrashLoopError,
     FingerprintMismatchError,
     HpcError,
     IncompleteError,
     RunInUseError,
-    TransientError,
     VerificationError,
 )
 from hpc.publish import publish_bytes
-from hpc.run.attempts import (
-    attempts_file,
-    begin_attempt,
-    crash_loop,
-    end_attempt,
-    read_attempts,
-)
-from hpc.run.lease import _claim_on, _look, _taken_over, lease, live_holder
+from hpc.run.attempts import read_attempts
+from hpc.run.lease import live_holder
 from hpc.run.ledger import RECORD_SCHEMA, Failure, Ledger, Record
 from hpc.run.pipeline import Stage, Work, left, run_stage
 from hpc.run.plan import Plan, make_plan, planned_shards, publish_plan, read_plan
@@ -190,17 +181,6 @@ def test_a_second_run_on_a_directory_in_use_is_refused(run: RunDir) -> None:
     assert "3 of 3" in run_stage(run, stage())
 
 
-def test_another_hosts_lease_expires_with_its_heartbeat(tmp_path: Path) -> None:
-    path = tmp_path / ".lease.json"
-    path.write_text(json.dumps({"host": "node-7", "pid": 1, "born": 0.0}))
-    with pytest.raises(RunInUseError, match="node-7"), lease(path):
-        pass
-    os.utime(path, (0, 0))
-    with lease(path):
-        assert live_holder(path) == f"process {os.getpid()} on {os.uname().nodename}"
-    assert not path.exists()
-
-
 def test_a_plan_mismatch_shows_the_difference(tmp_path: Path) -> None:
     path = tmp_path / "plan.json"
     publish_plan(make_plan("tile", [{"scene": "a"}, {"scene": "b"}], fingerprint="f"), path)
@@ -221,100 +201,6 @@ def test_shards_of_a_plan_are_counted_without_parsing_it(tmp_path: Path) -> None
     assert read_plan(path) == plan
 
 
-def test_a_torn_line_costs_no_other_line(tmp_path: Path) -> None:
-    begin_attempt(tmp_path, 0)
-    with attempts_file(tmp_path).open("ab") as file:
-        file.write(b'{"attempt": 0, "en')
-    second = begin_attempt(tmp_path, 0)
-    assert second.number == 1
-    end_attempt(tmp_path, second, 1, 0, "done")
-    assert [row["attempt"] for row in read_attempts(tmp_path)] == [0, 0, 1, 1]
-
-
-@pytest.mark.parametrize(("code", "refused"), [(1, True), (75, True), (0, False), (143, False)])
-def test_only_attempts_that_failed_of_themselves_count(
-    tmp_path: Path, code: int, refused: bool
-) -> None:
-    for _ in range(3):
-        end_attempt(tmp_path, begin_attempt(tmp_path, 5), 5, code, "why")
-    if refused:
-        with pytest.raises(HpcError, match=r"no progress.*'why'.*--force"):
-            begin_attempt(tmp_path, 5)
-    else:
-        assert begin_attempt(tmp_path, 5).number == 3
-
-
-def test_progress_starts_the_count_again(tmp_path: Path) -> None:
-    end_attempt(tmp_path, begin_attempt(tmp_path, 0), 0, 1, "why")
-    end_attempt(tmp_path, begin_attempt(tmp_path, 0), 2, 1, "why")
-    end_attempt(tmp_path, begin_attempt(tmp_path, 2), 2, 1, "why")
-    end_attempt(tmp_path, begin_attempt(tmp_path, 2), 2, 1, "why")
-    assert begin_attempt(tmp_path, 2).number == 4
-
-
-def test_a_killed_attempt_gets_its_last_line_from_the_next(tmp_path: Path) -> None:
-    begin_attempt(tmp_path, 4)
-    begin_attempt(tmp_path, 9)
-    [last] = [row for row in read_attempts(tmp_path) if "to" in row]
-    assert (last["attempt"], last["to"], last["exit"]) == (0, 9, 137)
-    assert "killed" in last["reason"]
-
-
-def test_six_kills_without_progress_are_a_crash_loop(tmp_path: Path) -> None:
-    for _ in range(6):
-        begin_attempt(tmp_path, 4)
-    with pytest.raises(CrashLoopError, match=r"6 attempts in a row made no progress.*killed"):
-        begin_attempt(tmp_path, 4)
-
-
-def test_the_operators_word_excuses_the_past_and_not_the_future(tmp_path: Path) -> None:
-    for _ in range(3):
-        end_attempt(tmp_path, begin_attempt(tmp_path, 0), 0, 1, "why")
-    end_attempt(tmp_path, begin_attempt(tmp_path, 0, force=True), 0, 1, "why")
-    for _ in range(2):
-        end_attempt(tmp_path, begin_attempt(tmp_path, 0), 0, 1, "why")
-    with pytest.raises(CrashLoopError, match="3 attempts"):
-        begin_attempt(tmp_path, 0)
-
-
-def test_a_walltime_used_up_in_vain_counts_and_a_preemption_does_not(tmp_path: Path) -> None:
-    for _ in range(5):
-        end_attempt(tmp_path, begin_attempt(tmp_path, 0), 0, 0, "saved", "PREEMPT")
-    for _ in range(3):
-        end_attempt(tmp_path, begin_attempt(tmp_path, 0), 0, 0, "saved", "DEADLINE")
-    assert crash_loop(tmp_path) is not None
-
-
-def test_array_elements_count_their_attempts_each_for_itself(tmp_path: Path) -> None:
-    for _ in range(3):
-        end_attempt(tmp_path, begin_attempt(tmp_path, 0, element=7), 0, 1, "why")
-    assert begin_attempt(tmp_path, 0, element=8).number == 0
-    with pytest.raises(CrashLoopError, match="element 7"):
-        begin_attempt(tmp_path, 0, element=7)
-
-
-def test_a_job_that_comes_back_takes_its_own_lease_at_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / ".lease.json"
-    lost = {"host": "node-7", "pid": 1, "born": 0.0, "job": "12", "restart": 0}
-    path.write_text(json.dumps(lost))
-    monkeypatch.setenv("SLURM_JOB_ID", "12")
-    with pytest.raises(RunInUseError, match="node-7"), lease(path):
-        pass
-    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
-    with lease(path):
-        assert json.loads(path.read_text())["restart"] == 1
-
-
-def test_a_lease_can_be_waited_for(tmp_path: Path) -> None:
-    path = tmp_path / ".lease.json"
-    path.write_text(json.dumps({"host": "node-7", "pid": 1, "born": 0.0}))
-    threading.Timer(0.5, os.utime, (path, (0, 0))).start()
-    with lease(path, patience_s=30):
-        assert not path.read_text().count("node-7")
-
-
 def test_a_termination_by_signal_is_written_as_such(run: RunDir) -> None:
     def is_terminated(work: Work) -> None:
         raise SystemExit(143)
@@ -322,14 +208,6 @@ def test_a_termination_by_signal_is_written_as_such(run: RunDir) -> None:
     with pytest.raises(SystemExit):
         run_stage(run, stage(work=is_terminated))
     assert read_attempts(run.stage("tile"))[-1]["exit"] == 143
-
-
-def test_a_full_disk_for_the_attempts_is_transient(tmp_path: Path) -> None:
-    attempt = begin_attempt(tmp_path, 0)
-    attempts_file(tmp_path).unlink()
-    attempts_file(tmp_path).symlink_to("/dev/full")
-    with pytest.raises(TransientError, match="no space left"):
-        end_attempt(tmp_path, attempt, 1, 0, "done")
 
 
 def test_other_ranks_do_not_wait_for_a_rank_that_only_seals(run: RunDir) -> None:
@@ -342,68 +220,6 @@ def test_other_ranks_do_not_wait_for_a_rank_that_only_seals(run: RunDir) -> None
         run.ledger("tile").publish(record(plan.id, shard.id))
     assert "nothing to do" in run_stage(run, stage(work=never), rank=1)
     assert "0 of 3" in run_stage(run, stage(work=never), rank=0)
-
-
-def stale_lease(path: Path) -> Path:
-    """The lease of a process on another host, long untouched."""
-    path.write_text(json.dumps({"host": "node-7", "pid": 1, "born": 0.0}))
-    os.utime(path, (0, 0))
-    return path
-
-
-@pytest.fixture
-def _switching_often() -> Iterator[None]:
-    """Threads that take turns as often as processes do."""
-    usual = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    yield
-    sys.setswitchinterval(usual)
-
-
-@pytest.mark.usefixtures("_switching_often")
-@pytest.mark.parametrize("half_taken", [False, True])
-def test_many_starting_processes_leave_one_holder_of_a_stale_lease(
-    tmp_path: Path, half_taken: bool
-) -> None:
-    def start() -> None:
-        together.wait()
-        try:
-            with lease(path):
-                inside.append(1)
-                most.append(len(inside))
-                time.sleep(0.02)
-                inside.pop()
-        except RunInUseError:
-            return
-
-    for number in range(30):
-        folder = tmp_path / str(number)
-        folder.mkdir()
-        path = stale_lease(folder / ".lease.json")
-        if half_taken:
-            # Someone died on the way of taking it over.
-            found = _look(path)
-            assert found is not None
-            stale_lease(_claim_on(path, found))
-        together, inside, most = threading.Barrier(8), [], []
-        threads = [threading.Thread(target=start) for _ in range(8)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        assert most
-        assert max(most) == 1
-        assert list(folder.iterdir()) == []
-
-
-def test_a_lease_that_its_holder_touched_meanwhile_is_left_alone(tmp_path: Path) -> None:
-    path = stale_lease(tmp_path / ".lease.json")
-    seen = _look(path)
-    assert seen is not None
-    path.touch()
-    assert not _taken_over(path, seen, "me")
-    assert json.loads(path.read_text())["host"] == "node-7"
-    assert [found.name for found in tmp_path.iterdir()] == [".lease.json"]
 
 
 def test_a_failure_left_beside_a_record_is_no_failure(tmp_path: Path) -> None:
