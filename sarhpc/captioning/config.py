@@ -188,7 +188,9 @@ class CaptionTrainConfig:
     steps: int = 2000
     """Optimiser steps."""
     batch: int = 16
-    """Images per step."""
+    """Images per step over all ranks."""
+    micro_batch: Optional[int] = field(default=None, metadata=ADDED)  # noqa: UP045
+    """Images per forward pass of one rank; null takes its whole part of the batch at once."""
     lr: float = 1e-5
     """Peak learning rate of AdamW (1e-3 for a new small model)."""
     warmup_steps: int = 100
@@ -196,7 +198,7 @@ class CaptionTrainConfig:
     weight_decay: float = 0.05
     """Decoupled decay of weight matrices; biases, norms and positions have none."""
     grad_clip: float = 1.0
-    """Largest gradient norm."""
+    """Largest gradient norm; 0 leaves gradients as they are."""
     label_smoothing: float = 0.0
     """Share of each target spread evenly over the vocabulary."""
     prompt: str = ""
@@ -206,9 +208,20 @@ class CaptionTrainConfig:
     seed: int = 0
     """Root of new weights, order and the choice among an image's captions."""
     threads: int = 1
-    """CPU threads; on a CPU the bits depend on it."""
+    """CPU threads of a rank; on a CPU the bits depend on it."""
     device: str = "auto"
     """`cpu`, `cuda`, or `auto` for CUDA where there is one."""
+    zero_stage: int = field(default=0, metadata=ADDED)
+    """What DeepSpeed shards over the ranks: 0 nothing, 1 optimiser, 2 and gradients, 3 and
+    parameters."""
+    precision: str = field(default="fp32", metadata=ADDED)
+    """`fp32`, or `bf16` with fp32 master weights (not with `zero_stage=0`)."""
+    checkpoint_every_steps: Optional[int] = field(default=None, metadata=ADDED)  # noqa: UP045
+    """Steps between checkpoints; null leaves it to the clock."""
+    checkpoint_every_s: float = field(default=900.0, metadata=ADDED)
+    """Seconds between checkpoints."""
+    keep_last: int = field(default=2, metadata=ADDED)
+    """Newest checkpoints kept."""
     save_dtype: str = "float32"
     """Number format of the saved weights: float32 or float16."""
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from sarhpc.captioning.blip import Blip
+from sarhpc.captioning.company import Company
 from sarhpc.captioning.config import CaptionTrainConfig
 from sarhpc.captioning.datasets import CaptionedImage
 from sarhpc.captioning.meteor import meteor, missing_meteor
@@ -50,26 +51,40 @@ class Judges:
         counts = {name: len(part) for name, part in self.parts.items()}
         return {TOGETHER: sum(counts.values()), **counts}
 
-    def judge(self, blip: Blip) -> Judged:
-        """Scores of what `blip` says, against all references of an image."""
+    def judge(self, blip: Blip, company: Company) -> Judged:
+        """Scores of what `blip` says, against all references of an image. Collective.
+
+        Raises:
+            StopRequestedError: somebody asked to end meanwhile.
+        """
         whole = [image for part in self.parts.values() for image in part]
         if not whole:
             return Judged({}, [])
-        captions = iter(self._captions(blip, whole))
-        said = {name: [next(captions) for _ in part] for name, part in self.parts.items()}
-        scores = {name: self._score(said[name], part) for name, part in self.parts.items()}
-        everything = [text for texts in said.values() for text in texts]
-        if len(scores) > 1:
-            scores = {TOGETHER: self._score(everything, whole), **scores}
-        return Judged(scores, list(zip(whole, everything, strict=True)))
+        said = self._captions(blip, whole, company)
+        scores = company.from_first(self._scores(said) if company.rank == 0 else None)
+        return Judged(scores, list(zip(whole, said, strict=True)))
 
-    def _captions(self, blip: Blip, images: Sequence[CaptionedImage]) -> list[str]:
+    def _captions(
+        self, blip: Blip, images: Sequence[CaptionedImage], company: Company
+    ) -> list[str]:
+        """What `blip` says of `images`, which the ranks divide."""
         blip.model.eval()
         captioner = open_writer(blip, self.cfg)
-        said: list[str] = []
-        for part in chunks(images, self.cfg.batch):
-            said += captioner.caption([image.read() for image in part])
-        return said
+
+        def say(part: Sequence[CaptionedImage]) -> list[str]:
+            return captioner.caption([image.read() for image in part])
+
+        said = company.share(list(chunks(images, self.cfg.batch)), say)
+        return [text for texts in said for text in texts]
+
+    def _scores(self, everything: Sequence[str]) -> dict[str, Scores]:
+        captions = iter(everything)
+        said = {name: [next(captions) for _ in part] for name, part in self.parts.items()}
+        scores = {name: self._score(said[name], part) for name, part in self.parts.items()}
+        if len(scores) > 1:
+            whole = [image for part in self.parts.values() for image in part]
+            scores = {TOGETHER: self._score(everything, whole), **scores}
+        return scores
 
     def _score(self, said: Sequence[str], images: Sequence[CaptionedImage]) -> Scores:
         wanted = [image.captions for image in images]

@@ -1,27 +1,18 @@
-"""Stages `caption-train` and `caption`: the captioner, and tile shards to captioned samples."""
+"""Stage `caption`: tile shards to captioned samples."""
 
 from __future__ import annotations
 
 import dataclasses
 from typing import TYPE_CHECKING
 
-from hpc.errors import ConfigError
-from hpc.run.pipeline import Stage, Work
-from hpc.run.plan import Plan, ShardTask, make_plan
+from hpc.run.pipeline import Stage
+from hpc.run.plan import Plan, ShardTask
 from hpc.run.rundir import RunDir
-from sarhpc.captioning.config import CaptionConfig, CaptionSetConfig
+from sarhpc.captioning.config import CaptionConfig
 from sarhpc.stages.config import RunConfig
 from sarhpc.stages.frozen import load_run_config, stage_fingerprint
-from sarhpc.stages.places import caption_sets, data_root, model_folder
-from sarhpc.stages.sharded import (
-    Made,
-    manifest_sha,
-    sealed_records,
-    single_shard,
-    sweep,
-    work_through,
-)
-from sarhpc.stages.tree import digest_tree
+from sarhpc.stages.places import data_root, model_folder
+from sarhpc.stages.sharded import Made, sealed_records, sweep, work_through
 
 if TYPE_CHECKING:
     from sarhpc.captioning.draft import Captioner, Drafter
@@ -41,16 +32,6 @@ def caption_stage(config: RunConfig) -> Stage:
         plan=plan_caption_shards,
         work=lambda work: work_through(make_caption_shard, work, workers=config.cluster.workers),
         finish=lambda work: sweep(data_root(work.run, config) / "samples"),
-    )
-
-
-def caption_train_stage(config: RunConfig) -> Stage:
-    """The stage that fine-tunes BLIP."""
-    return Stage(
-        name="caption-train",
-        needs=("tile",),
-        plan=plan_caption_training,
-        work=lambda work: single_shard(work, lambda: train_captioner(work)),
     )
 
 
@@ -110,49 +91,3 @@ def _captioner(settings: CaptionConfig) -> Captioner | Drafter:
         _loaded.clear()
         _loaded[key] = open_captioner(settings)
     return _loaded[key]
-
-
-def plan_caption_training(run: RunDir) -> Plan:
-    """A single shard that names the tiles it learns from.
-
-    Raises:
-        ConfigError: it would learn from the run's own tiles, which get their images later.
-    """
-    config = load_run_config(run)
-    assert config.caption_train is not None
-    if config.optical is not None and not config.caption_train.train:
-        raise ConfigError(
-            "caption-train on the run's own tiles looks at the images cut with them, not at those "
-            "of the stage `optical`: set caption_train.train, or leave one of them out"
-        )
-    return make_plan(
-        "caption-train",
-        [{"tiles": manifest_sha(run, "tile")}],
-        fingerprint=stage_fingerprint(config, "caption-train"),
-    )
-
-
-def train_captioner(work: Work) -> Made:
-    """Fine-tune BLIP and publish it; without sets of its own it learns from this run's tiles."""
-    from sarhpc.captioning.finetune import train_captioner as fine_tune
-
-    run, config = work.run, load_run_config(work.run)
-    assert config.caption_train is not None
-    target = run.stage("caption-train") / "model"
-    settings = config.caption_train
-    if not settings.train:
-        from sarhpc.stages.tile import DUPLICATES_FILE
-
-        own = CaptionSetConfig(path=str(data_root(run, config) / "tiles"))
-        if config.tile.dedupe:
-            own = dataclasses.replace(own, without=str(run.stage("tile") / DUPLICATES_FILE))
-        held_out = dataclasses.replace(own, split="val")
-        settings = dataclasses.replace(settings, train=[own], val=[held_out])
-    if settings.base_model is not None:
-        settings = dataclasses.replace(settings, base_model=model_folder(settings.base_model))
-    settings = dataclasses.replace(
-        settings, train=caption_sets(settings.train), val=caption_sets(settings.val)
-    )
-    fine_tune(settings, target, run.stage("caption-train") / "metrics.jsonl")
-    digest = digest_tree(target)
-    return Made(target, samples=0, bytes=digest.bytes, sha256=digest.sha256)

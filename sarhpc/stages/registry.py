@@ -11,6 +11,7 @@ def line_of_stages(config: RunConfig) -> list[Stage]:
     """The stages this configuration asks for, in order."""
     from sarhpc.stages import (
         caption,
+        caption_train,
         encode,
         evaluate,
         export,
@@ -26,7 +27,7 @@ def line_of_stages(config: RunConfig) -> list[Stage]:
     if config.optical is not None:
         stages.append(optical.optical_stage(config))
     if config.caption_train is not None:
-        stages.append(caption.caption_train_stage(config))
+        stages.append(caption_train.caption_train_stage(config))
     stages.append(caption.caption_stage(config))
     if config.encode is not None:
         stages.append(encode.encode_stage(config))

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hpc.errors import DataError, StopRequestedError
+from hpc.errors import DataError
 from hpc.run.pipeline import Course, Stage, Work
 from hpc.run.plan import Plan, make_plan
 from hpc.run.rundir import RunDir
-from hpc.run.state import last_row, newest_checkpoint
+from hpc.run.state import last_row
+from sarhpc.stages import ranks
 from sarhpc.stages.config import RunConfig
 from sarhpc.stages.frozen import load_run_config, stage_fingerprint
 from sarhpc.stages.judging import best_steps, chosen_checkpoint, grid_judge, require_judges
@@ -26,11 +25,6 @@ from sarhpc.training.config import TrainConfig
 if TYPE_CHECKING:
     from sarhpc.training.ranks import Ranks
 
-log = logging.getLogger(__name__)
-
-PACE = "pace.json"
-"""The pace of every rank, in the stage's directory."""
-
 
 def train_stage(config: RunConfig) -> Stage:
     """The stage that fine-tunes; collective, its progress is the newest checkpoint's step."""
@@ -40,7 +34,7 @@ def train_stage(config: RunConfig) -> Stage:
         plan=plan_training,
         work=train_ranks,
         collective=True,
-        progress=newest_step,
+        progress=lambda run: ranks.newest_step(run, "train"),
         course=training_course,
         reached=kept_steps,
     )
@@ -75,12 +69,6 @@ def plan_training(run: RunDir) -> Plan:
     return make_plan("train", [inputs], fingerprint=stage_fingerprint(config, "train"))
 
 
-def newest_step(run: RunDir) -> int:
-    """Step of the newest checkpoint directory, 0 without any."""
-    path = newest_checkpoint(run.stage("train"))
-    return int(path.name.removeprefix("step_")) if path else 0
-
-
 def training_course(run: RunDir) -> Course | None:
     """Steps done as the newest row of metrics.jsonl tells, and the pace of that row."""
     path = run.stage("train") / "metrics.jsonl"
@@ -96,7 +84,7 @@ def training_course(run: RunDir) -> Course | None:
         goal=min(goals, default=None),
         unit="steps",
         per_s=1.0 / row["step_s"] if row.get("step_s") else None,
-        says=f"{_loss(row)}, {row['samples_per_s']:.3g} samples/s" + _stragglers(run),
+        says=f"{_loss(row)}, {row['samples_per_s']:.3g} samples/s" + ranks.stragglers(run, "train"),
         when=row["time"],
     )
 
@@ -107,23 +95,9 @@ def _loss(row: Mapping[str, Any]) -> str:
     return (f"loss {row['loss']:.4g}" if "loss" in row else row["trouble"]) + skipped
 
 
-def _stragglers(run: RunDir) -> str:
-    """Ranks that keep the others waiting, for a line; empty while there are none."""
-    path = run.stage("train") / PACE
-    if not path.exists():
-        return ""
-    slow = [rank for rank in json.loads(path.read_text())["ranks"] if rank["straggles"]]
-    told = [f"rank {rank['rank']} on {rank['host']} ({rank['ratio']} x)" for rank in slow[:3]]
-    return f", slow: {', '.join(told)}" if told else ""
-
-
 def kept_steps(run: RunDir) -> list[float]:
     """When each step that a checkpoint holds was taken, s since the epoch."""
-    path, newest = run.stage("train") / "metrics.jsonl", newest_step(run)
-    if not path.exists():
-        return []
-    rows = (json.loads(line) for line in path.read_text().splitlines() if line.endswith("}"))
-    return [row["time"] for row in rows if row["step"] <= newest]
+    return ranks.kept_steps(run, "train")
 
 
 def train_ranks(work: Work) -> None:
@@ -136,12 +110,12 @@ def train_ranks(work: Work) -> None:
 
     config = load_run_config(work.run)
     cfg = dataclasses.replace(config.train, base_model=model_folder(config.train.base_model))
-    ranks = join(cfg.threads, deterministic=cfg.deterministic, seed=cfg.seed)
+    joined = join(cfg.threads, deterministic=cfg.deterministic, seed=cfg.seed)
     try:
-        checkpoint = _train(work, cfg, ranks)
+        checkpoint = _train(work, cfg, joined)
     finally:
         leave()
-    if ranks.rank == 0:
+    if joined.rank == 0:
         checkpoint = chosen_checkpoint(work.run, cfg, checkpoint)
         digest = digest_tree(checkpoint)
         single_shard(work, lambda: Made(checkpoint, 0, digest.bytes, digest.sha256))
@@ -153,60 +127,24 @@ def _training_shards(run: RunDir) -> dict[Path, str]:
     return {path: digests[path] for path in sample_shards(run, TRAIN_SPLITS)}
 
 
-def _train(work: Work, cfg: TrainConfig, ranks: Ranks) -> Path:
-    from hpc.resilience.agreement import TorchCommunicator
-    from hpc.resilience.checkpoint import CheckpointStore
+def _train(work: Work, cfg: TrainConfig, joined: Ranks) -> Path:
     from hpc.resilience.staging import node_local, staged
-    from hpc.resilience.stop import StopRequest
-    from hpc.resilience.stragglers import PaceTable
-    from hpc.resilience.watchdog import Place, Watchdog, WatchedStop
     from sarhpc.shards.samples import ShardedSamples
     from sarhpc.stages.encode import latent_shards
     from sarhpc.training.loop import train
-    from sarhpc.training.surroundings import Surroundings
 
-    communicator = TorchCommunicator()
-    run, folder = work.run, work.run.stage("train")
-    # The staging directory carries the attempt, and only rank 0 knows which one this is.
-    attempt = communicator.broadcast(work.attempt)
-    store = CheckpointStore(
-        folder / "checkpoints",
-        communicator,
-        attempt,
-        cfg.keep_last,
-        cfg.keep_every_steps,
-        also_keep=lambda: best_steps(run, cfg),
-    )
-    place = Place(folder, communicator.rank, communicator.world, attempt)
-    dog = Watchdog(place, lambda: newest_step(run))
-    pace = PaceTable(communicator, folder / PACE)
+    run, config = work.run, load_run_config(work.run)
     with (
-        StopRequest(
-            communicator, run.stop_file, run.save_file, deadline=work.stop.deadline
-        ) as stop,
-        dog.watching(),
-        staged(
-            _training_shards(run), node_local(load_run_config(run).cluster.node_local)
-        ) as shards,
+        ranks.surroundings(
+            work,
+            keep_last=cfg.keep_last,
+            keep_every=cfg.keep_every_steps,
+            also_keep=lambda: best_steps(run, cfg),
+        ) as around,
+        staged(_training_shards(run), node_local(config.cluster.node_local)) as shards,
     ):
-        samples = ShardedSamples(shards)
-        around = Surroundings(
-            folder,
-            store,
-            WatchedStop(stop, dog),
-            communicator,
-            pace,
-            latent_shards(run, load_run_config(run)),
-            grid_judge(run, cfg),
+        around = dataclasses.replace(
+            around, latents=latent_shards(run, config), judge=grid_judge(run, cfg)
         )
-        result = train(cfg, Path(cfg.base_model), samples, ranks, around)
-    if not result.finished or result.checkpoint is None:
-        reason = result.reason
-        raise StopRequestedError(
-            f"training saved step {result.step} and stopped "
-            f"({reason.name if reason else 'no reason given'}); "
-            f"go on with `sarhpc resume {run.root}`",
-            requeue=reason is not None and reason.requeues,
-            reason=reason.name if reason else None,
-        )
-    return result.checkpoint
+        result = train(cfg, Path(cfg.base_model), ShardedSamples(shards), joined, around)
+    return ranks.require_finished(run, result)

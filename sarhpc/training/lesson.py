@@ -156,6 +156,8 @@ def _begin(cfg: LessonConfig, lesson: Lesson, ranks: Ranks, around: Surroundings
     groups = [{k: v for k, v in g.items() if k != "params"} for g in optimizer.param_groups]
     full = weights_that_learn(module)
     engine, partition = put_on_engine(_told_to_engine(cfg), module, optimizer, full, ranks, passes)
+    # For dropout, which a model may have; a checkpoint brings the state it had.
+    torch.manual_seed(cfg.seed + ranks.rank)
     return _Run(
         cfg=cfg,
         lesson=lesson,

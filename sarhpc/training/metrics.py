@@ -37,7 +37,7 @@ class MetricsLog:
         path.parent.mkdir(parents=True, exist_ok=True)
         kept = []
         if path.is_file():
-            kept = [row for row in read_rows(path) if row["step"] <= resumed_at]
+            kept = [row for row in read_rows(path) if row.get("step", 0) <= resumed_at]
             publish_text(path, "".join(json.dumps(row) + "\n" for row in kept))
         self._path = path
         self._events = ScalarEvents(path.parent / "tensorboard", kept) if tensorboard else None

@@ -26,17 +26,18 @@ class Ranks:
     device: torch.device
 
 
-def join(threads: int, *, deterministic: bool, seed: int) -> Ranks:
+def join(threads: int, *, deterministic: bool, seed: int, on_cpu: bool = False) -> Ranks:
     """This process as a member of the training's process group (gloo on CPUs, nccl on GPUs).
 
     RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT come from the environment, as a Slurm
-    task has them; with none of them set the process trains alone.
+    task has them; with none of them set the process trains alone. With `on_cpu` GPUs are left
+    alone.
 
     Raises:
         ConfigError: some of the five variables are set and others are not.
     """
     _complete(os.environ)
-    device = _device(os.environ)
+    device = torch.device("cpu") if on_cpu else _device(os.environ)
     _make_repeatable(threads, deterministic, seed)
     # DeepSpeed picks its accelerator while it is imported, so the choice has to stand before.
     os.environ.setdefault("DS_ACCELERATOR", device.type)

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -126,7 +126,17 @@ def make_bundle(folder: Path, *, xl: bool = False) -> Path:
     return folder / "base"
 
 
-def enter_rank(job: Job, rank: int, world: int, port: int) -> None:
+class Started(Protocol):
+    """A job as far as starting its ranks needs to know it."""
+
+    @property
+    def root(self) -> Path: ...
+
+    @property
+    def faults(self) -> dict[int, str]: ...
+
+
+def enter_rank(job: Started, rank: int, world: int, port: int) -> None:
     """Make this process a rank, as a Slurm task would find itself."""
     os.environ.update(
         RANK=str(rank),
@@ -196,7 +206,9 @@ def run_training(job: Job) -> Any:
     return result
 
 
-def start(job: Job, world: int = 2, target: Callable[..., None] = rank_main) -> list[BaseProcess]:
+def start(
+    job: Started, world: int = 2, target: Callable[..., None] = rank_main
+) -> list[BaseProcess]:
     """Start the ranks of a job."""
     job.root.mkdir(parents=True, exist_ok=True)
     with socket.socket() as probe:
@@ -228,7 +240,7 @@ def train_ranks(job: Job, world: int = 2, timeout_s: float = 400) -> list[int | 
     return finish(start(job, world), timeout_s)
 
 
-def step_folder(job: Job, step: int) -> Path:
+def step_folder(job: Started, step: int) -> Path:
     return job.root / "checkpoints" / f"step_{step:08d}"
 
 

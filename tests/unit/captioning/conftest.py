@@ -46,8 +46,8 @@ def ground_blip(
     ground_training: CaptionTrainConfig, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
     """Folder of the small BLIP after that fine-tuning; metrics.jsonl beside it."""
-    from sarhpc.captioning.finetune import train_captioner
+    from caption_school import fine_tune
 
     root = tmp_path_factory.mktemp("blip")
-    train_captioner(ground_training, root / "blip", root / "metrics.jsonl")
+    fine_tune(ground_training, root / "blip", root)
     return root / "blip"

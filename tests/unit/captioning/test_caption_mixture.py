@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from caption_grounds import GROUNDS, draw_ground
 from caption_layouts import karpathy, nwpu, real_rsicd, save
+from caption_school import fine_tune
 from PIL import Image
 
 from hpc.config import decisive, fingerprint, load
@@ -15,7 +16,7 @@ from hpc.errors import ConfigError, DataError
 from hpc.run.rundir import RunDir
 from sarhpc.captioning.config import CaptionSetConfig, CaptionTrainConfig
 from sarhpc.captioning.datasets import open_set
-from sarhpc.captioning.finetune import REPORT, TABLE, train_captioner
+from sarhpc.captioning.finetune import REPORT, TABLE
 from sarhpc.captioning.meteor import meteor, missing_meteor
 from sarhpc.captioning.mixture import MixedOrder, join_sets, mixed_order, together
 from sarhpc.shards.loader import SampleOrder
@@ -249,7 +250,7 @@ def test_training_on_several_sets_tells_counts_and_scores_of_each(
         save_dtype="float32",
     )
     for name in ("one", "two"):
-        train_captioner(cfg, tmp_path / name / "blip", tmp_path / name / "metrics.jsonl")
+        fine_tune(cfg, tmp_path / name / "blip", tmp_path / name)
     weights = [
         (tmp_path / name / "blip" / "model.safetensors").read_bytes() for name in ("one", "two")
     ]

@@ -10,6 +10,7 @@ import pytest
 from caption_grounds import GROUNDS, SMALL, draw_ground
 from caption_layouts import karpathy, save
 from caption_models import save_clip, save_git, teach_clip, teach_git, words
+from caption_school import process_as_before
 from line_runs import shard_digests, tiny_run
 
 from hpc.publish import digest_file
@@ -133,13 +134,23 @@ def test_the_stage_learns_from_published_sets_named_by_kind_and_variable(
         "caption_train.base_model=null", "caption_train.steps=2", "caption_train.batch=2",
         "caption_train.device=cpu",
     )  # fmt: skip
-    run_stage(run, stage_named(load_run_config(run), "caption-train"))
+    stage = stage_named(load_run_config(run), "caption-train")
+    with process_as_before():
+        run_stage(run, stage)
     folder = run.stage("caption-train")
     start = json.loads((folder / "metrics.jsonl").read_text().splitlines()[0])
     assert [(one["name"], one["images"]) for one in start["train_sets"]] == [
         ("one", 1),
         ("other", 1),
     ]
+    assert stage.course is not None
+    course = stage.course(run)
+    assert course is not None
+    assert (course.done, course.goal, course.unit) == (2, 2, "steps")
+    assert course.says.startswith("BLEU-4 ")
+    assert course.says.endswith(" after_set")
+    assert stage.progress is not None
+    assert stage.progress(run) == 2
     table = (folder / TABLE).read_text()
     assert "| one test | 1 | before |" in table
     assert "| other test | 1 | after |" in table

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -8,16 +9,19 @@ from typing import Any
 import pytest
 import torch
 from caption_grounds import GROUNDS
+from caption_school import fine_tune
 from safetensors.torch import load_file
 
 from hpc.errors import ConfigError, DataError, NumericalError
-from sarhpc.captioning.batches import collate, training_batches
+from sarhpc.captioning.batches import collate, portions
 from sarhpc.captioning.blip import load_blip
 from sarhpc.captioning.build import new_blip
 from sarhpc.captioning.config import CaptionTrainConfig
 from sarhpc.captioning.datasets import open_sets
-from sarhpc.captioning.finetune import REPORT, caption_loss, spread, train_captioner
-from sarhpc.captioning.schedule import warmup_cosine
+from sarhpc.captioning.finetune import REPORT
+from sarhpc.captioning.judging import spread
+from sarhpc.captioning.lesson import caption_loss
+from sarhpc.captioning.schedule import adamw, warmup_cosine
 from sarhpc.captioning.tokenizer import train_bert_tokenizer
 
 
@@ -63,7 +67,7 @@ def test_equal_configuration_gives_equal_weights_whatever_the_readers(
 ) -> None:
     short = replace(ground_training, steps=3, val=[], save_dtype="float32")
     for name, readers in (("one", 1), ("two", 4)):
-        train_captioner(replace(short, readers=readers), tmp_path / name, tmp_path / "m.jsonl")
+        fine_tune(replace(short, readers=readers), tmp_path / name, tmp_path / f"{name}.train")
     files = ("model.safetensors", "tokenizer.json", "config.json", "preprocessor_config.json")
     for file in files:
         assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
@@ -73,7 +77,7 @@ def test_training_goes_on_from_a_published_folder(
     ground_blip: Path, ground_training: CaptionTrainConfig, tmp_path: Path
 ) -> None:
     more = replace(ground_training, base_model=str(ground_blip), steps=1, lr=1e-6)
-    result = train_captioner(more, tmp_path / "more", tmp_path / "m.jsonl")
+    result = fine_tune(more, tmp_path / "more", tmp_path / "training")
     assert result.before["bleu_4"] > 0.99
     assert result.after["bleu_4"] > 0.99
     before, after = load_file(ground_blip / "model.safetensors"), tmp_path / "more"
@@ -87,26 +91,31 @@ def test_a_failed_training_publishes_nothing_and_keeps_the_old_folder(
     out.mkdir()
     (out / "config.json").write_text("the model before")
     with pytest.raises(NumericalError, match="step"):
-        train_captioner(replace(ground_training, lr=1e30, steps=20), out, tmp_path / "m.jsonl")
+        fine_tune(replace(ground_training, lr=1e30, steps=20), out, tmp_path / "training")
     assert [path.name for path in out.iterdir()] == ["config.json"]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["blip", "m.jsonl"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["blip", "training"]
+    [told] = (tmp_path / "training").glob("trouble_step_*.json")
+    trouble = json.loads(told.read_text())
+    assert trouble["then"] == "stopped"
+    assert len(trouble["ranks"][0]["keys"]) == ground_training.batch
 
 
 def test_training_needs_a_set_with_images(
     ground_training: CaptionTrainConfig, tmp_path: Path
 ) -> None:
     with pytest.raises(ConfigError, match="0 training sets"):
-        train_captioner(replace(ground_training, train=[]), tmp_path / "a", tmp_path / "m.jsonl")
+        fine_tune(replace(ground_training, train=[]), tmp_path / "a", tmp_path / "m")
     empty = [replace(ground_training.train[0], source="raw")]
     with pytest.raises(DataError, match="no captioned images"):
-        train_captioner(replace(ground_training, train=empty), tmp_path / "a", tmp_path / "m.jsonl")
+        fine_tune(replace(ground_training, train=empty), tmp_path / "a", tmp_path / "m")
 
 
 def test_every_epoch_shows_every_image_once(ground_training: CaptionTrainConfig) -> None:
     cfg = replace(ground_training, batch=4, steps=6)
     images = open_sets(cfg.train)
     blip = new_blip(cfg.new, train_bert_tokenizer(GROUNDS, 200))
-    batches = [batch.pixels for batch in training_batches(blip, images, cfg)]
+    shown = itertools.islice(portions(blip, images, cfg), cfg.steps)
+    batches = [portion.passes[0][0][0] for _, portion in shown]
     assert len(batches) == 6
     everything = blip.pixels([image.read() for image in images])
     for epoch in (torch.cat(batches[:3]), torch.cat(batches[3:])):
@@ -138,6 +147,52 @@ def test_the_loss_counts_the_caption_alone(
         },
     )
     assert torch.allclose(caption_loss(blip, alone), caption_loss(blip, padded), rtol=1e-5)
+
+
+def test_one_rank_takes_the_hand_written_steps_of_adamw_to_the_bit(
+    ground_training: CaptionTrainConfig, tmp_path: Path
+) -> None:
+    cfg = replace(ground_training, steps=12, val=[], save_dtype="float32", label_smoothing=0.1)
+    images = open_sets(cfg.train)
+    captions = (caption for image in images for caption in image.distinct)
+    blip = new_blip(cfg.new, train_bert_tokenizer(captions, cfg.new.vocabulary), cfg.seed)
+    model, rate = blip.model.train(), warmup_cosine(cfg.warmup_steps, cfg.steps)
+    model.text_decoder.label_smoothing = cfg.label_smoothing
+    optimizer = adamw(model, cfg.lr, cfg.weight_decay)
+    for step, (_, portion) in zip(range(cfg.steps), portions(blip, images, cfg), strict=False):
+        for group in optimizer.param_groups:
+            group["lr"] = cfg.lr * rate(step)
+        [((pixels, ids, mask, labels), factor)] = portion.passes
+        assert factor == 1.0
+        model(
+            pixel_values=pixels, input_ids=ids, attention_mask=mask, labels=labels
+        ).loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), cfg.grad_clip)
+        optimizer.step()
+        optimizer.zero_grad()
+    fine_tune(cfg, tmp_path / "blip", tmp_path / "training")
+    published = load_file(tmp_path / "blip" / "model.safetensors")
+    wanted = model.state_dict()
+    assert all(torch.equal(tensor, wanted[name]) for name, tensor in published.items())
+
+
+@pytest.mark.parametrize("prompt", ["", "calm water"])
+def test_the_parts_of_a_batch_weigh_as_many_word_pieces_as_they_count(
+    ground_training: CaptionTrainConfig, prompt: str
+) -> None:
+    cfg = replace(ground_training, prompt=prompt, micro_batch=2, max_tokens=6)
+    images = open_sets(cfg.train)
+    blip = new_blip(cfg.new, train_bert_tokenizer(GROUNDS, 200))
+    whole = next(portions(blip, images, replace(cfg, micro_batch=None)))[1]
+    parts = [next(portions(blip, images, cfg, rank=rank, world=2))[1] for rank in (0, 1)]
+    passes = [one for part in parts for one in part.passes]
+    assert len(passes) == 4
+    counts = [int((inputs[3] != -100).sum()) for inputs, _ in passes]
+    [(inputs, factor)] = whole.passes
+    assert (sum(counts), factor) == (int((inputs[3] != -100).sum()), 1.0)
+    mean = sum(counts) / 4
+    assert [factor for _, factor in passes] == pytest.approx([count / mean for count in counts])
+    assert [*parts[0].all_keys, *parts[1].all_keys] == whole.all_keys
 
 
 def test_images_that_are_judged_come_evenly_from_the_whole_set() -> None:

@@ -15,7 +15,8 @@ from hpc.run.pipeline import run_stage
 from hpc.run.rundir import RunDir
 from sarhpc.shards.reader import read_shard
 from sarhpc.shards.schema import validate_shard
-from sarhpc.stages.caption import plan_caption_shards, plan_caption_training
+from sarhpc.stages.caption import plan_caption_shards
+from sarhpc.stages.caption_train import plan_caption_training
 from sarhpc.stages.frozen import load_run_config
 from sarhpc.stages.optical import make_optical_shard, plan_optical_shards, read_tiles
 from sarhpc.stages.registry import line_of_stages, stage_named

@@ -1,0 +1,185 @@
+"""Stage `caption-train`: BLIP fine-tuned by all ranks together, with checkpoints to resume from."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from hpc.errors import ConfigError, StopRequestedError
+from hpc.run.pipeline import Course, Stage, Work
+from hpc.run.plan import Plan, make_plan
+from hpc.run.rundir import RunDir
+from hpc.run.state import last_row
+from sarhpc.captioning.config import CaptionSetConfig, CaptionTrainConfig
+from sarhpc.stages import ranks
+from sarhpc.stages.config import RunConfig
+from sarhpc.stages.frozen import load_run_config, stage_fingerprint
+from sarhpc.stages.places import caption_sets, data_root, model_folder
+from sarhpc.stages.sharded import Made, manifest_sha, single_shard
+from sarhpc.stages.tree import digest_tree
+
+if TYPE_CHECKING:
+    import torch
+
+    from sarhpc.captioning.company import Company
+    from sarhpc.captioning.lesson import CaptionLesson
+    from sarhpc.training.config import LessonConfig
+    from sarhpc.training.ranks import Ranks
+    from sarhpc.training.surroundings import Surroundings
+
+
+def caption_train_stage(config: RunConfig) -> Stage:
+    """The stage that fine-tunes BLIP; collective, its progress is the newest checkpoint's step."""
+    return Stage(
+        name="caption-train",
+        needs=("tile",),
+        plan=plan_caption_training,
+        work=train_ranks,
+        collective=True,
+        progress=lambda run: ranks.newest_step(run, "caption-train"),
+        course=caption_training_course,
+        reached=lambda run: ranks.kept_steps(run, "caption-train"),
+    )
+
+
+def plan_caption_training(run: RunDir) -> Plan:
+    """A single shard that names the tiles it learns from.
+
+    Raises:
+        ConfigError: it would learn from the run's own tiles, which get their images later.
+    """
+    config = load_run_config(run)
+    assert config.caption_train is not None
+    if config.optical is not None and not config.caption_train.train:
+        raise ConfigError(
+            "caption-train on the run's own tiles looks at the images cut with them, not at those "
+            "of the stage `optical`: set caption_train.train, or leave one of them out"
+        )
+    return make_plan(
+        "caption-train",
+        [{"tiles": manifest_sha(run, "tile")}],
+        fingerprint=stage_fingerprint(config, "caption-train"),
+    )
+
+
+def caption_training_course(run: RunDir) -> Course | None:
+    """Steps done as the newest row of metrics.jsonl tells, and the pace of that row."""
+    row = last_row(run.stage("caption-train") / "metrics.jsonl")
+    cfg = load_run_config(run).caption_train
+    if row is None or cfg is None or "time" not in row:  # rows of earlier versions lack it
+        return None
+    return Course(
+        done=row["step"],
+        goal=cfg.steps,
+        unit="steps",
+        per_s=1.0 / row["step_s"] if row.get("step_s") else None,
+        says=_told(row) + ranks.stragglers(run, "caption-train"),
+        when=row["time"],
+    )
+
+
+def _told(row: Mapping[str, Any]) -> str:
+    """What a row says of the training, in a few words."""
+    if "loss" in row:
+        return f"loss {row['loss']:.4g}, {row['samples_per_s']:.3g} images/s"
+    if "val_loss" in row:
+        return f"validation loss {row['val_loss']:.4g}"
+    return f"BLEU-4 {row['bleu_4']:.3g} {row['event']}" if "bleu_4" in row else str(row["event"])
+
+
+def train_ranks(work: Work) -> None:
+    """Fine-tune BLIP on this rank; rank 0 publishes it and records it.
+
+    Raises:
+        StopRequestedError: someone asked to stop; all ranks saved the same step.
+    """
+    from sarhpc.captioning.pretrained import pick_device
+    from sarhpc.training.ranks import join, leave
+
+    cfg = _settings(work.run)
+    on_cpu = pick_device(cfg.device) == "cpu"
+    joined = join(cfg.threads, deterministic=True, seed=cfg.seed, on_cpu=on_cpu)
+    try:
+        with ranks.surroundings(work, keep_last=cfg.keep_last) as around:
+            _train(work.run, cfg, joined, around)
+    finally:
+        leave()
+    if joined.rank == 0:
+        target = work.run.stage("caption-train") / "model"
+        digest = digest_tree(target)
+        single_shard(work, lambda: Made(target, 0, digest.bytes, digest.sha256))
+
+
+def _settings(run: RunDir) -> CaptionTrainConfig:
+    """The fine-tuning with its folders; without sets of its own it learns from this run's tiles."""
+    config = load_run_config(run)
+    settings = config.caption_train
+    assert settings is not None
+    if not settings.train:
+        from sarhpc.stages.tile import DUPLICATES_FILE
+
+        own = CaptionSetConfig(path=str(data_root(run, config) / "tiles"))
+        if config.tile.dedupe:
+            own = dataclasses.replace(own, without=str(run.stage("tile") / DUPLICATES_FILE))
+        held_out = dataclasses.replace(own, split="val")
+        settings = dataclasses.replace(settings, train=[own], val=[held_out])
+    if settings.base_model is not None:
+        settings = dataclasses.replace(settings, base_model=model_folder(settings.base_model))
+    return dataclasses.replace(
+        settings, train=caption_sets(settings.train), val=caption_sets(settings.val)
+    )
+
+
+def _train(run: RunDir, cfg: CaptionTrainConfig, joined: Ranks, around: Surroundings) -> None:
+    from sarhpc.captioning.finetune import train_captioner
+    from sarhpc.training.lesson import teach
+
+    told = lesson_config(cfg, joined.world)
+
+    def taught(lesson: CaptionLesson) -> Mapping[str, torch.Tensor]:
+        """What the lesson has learnt at its end."""
+        ended = teach(told, lesson, joined, around)
+        ranks.require_finished(run, ended.result)
+        return ended.weights
+
+    target = run.stage("caption-train") / "model"
+    train_captioner(cfg, target, company(run, joined, around), taught)
+
+
+def company(run: RunDir, joined: Ranks, around: Surroundings) -> Company:
+    """The ranks as the captioner is judged on them."""
+    from sarhpc.captioning.company import Company
+
+    def ask() -> None:
+        """Leave together if that is asked; a save would change nothing while captions are read."""
+        reason = around.stop.agree()
+        if reason is not None and reason.stops:
+            raise StopRequestedError(
+                f"caption-train stopped while captions were judged ({reason.name}); what was "
+                f"learnt is saved, go on with `sarhpc resume {run.root}`",
+                requeue=reason.requeues,
+                reason=reason.name,
+            )
+
+    gather = around.communicator.gather
+    return Company(joined.rank, joined.world, joined.device, around.folder, gather, ask)
+
+
+def lesson_config(cfg: CaptionTrainConfig, world: int) -> LessonConfig:
+    """What the engine and its loop are told of a fine-tuning on `world` ranks."""
+    from sarhpc.captioning.batches import micro_batch
+    from sarhpc.training.config import LessonConfig
+
+    return LessonConfig(
+        steps=cfg.steps,
+        global_batch=cfg.batch,
+        micro_batch=micro_batch(cfg, world),
+        grad_clip=cfg.grad_clip,
+        seed=cfg.seed,
+        zero_stage=cfg.zero_stage,
+        precision=cfg.precision,
+        checkpoint_every_steps=cfg.checkpoint_every_steps,
+        checkpoint_every_s=cfg.checkpoint_every_s,
+        log_every_steps=cfg.log_every,
+    )

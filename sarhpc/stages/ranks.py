@@ -1,0 +1,107 @@
+"""What the ranks of a collective stage are given, and how they end."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hpc.errors import StopRequestedError
+from hpc.run.pipeline import Work
+from hpc.run.rundir import RunDir
+from hpc.run.state import newest_checkpoint
+
+if TYPE_CHECKING:
+    from sarhpc.training.standing import TrainResult
+    from sarhpc.training.surroundings import Surroundings
+
+PACE = "pace.json"
+"""The pace of every rank, in the stage's directory."""
+
+
+def newest_step(run: RunDir, stage: str) -> int:
+    """Step of the newest checkpoint directory of a stage, 0 without any."""
+    path = newest_checkpoint(run.stage(stage))
+    return int(path.name.removeprefix("step_")) if path else 0
+
+
+def stragglers(run: RunDir, stage: str) -> str:
+    """Ranks that keep the others waiting, for a line; empty while there are none."""
+    path = run.stage(stage) / PACE
+    if not path.exists():
+        return ""
+    slow = [rank for rank in json.loads(path.read_text())["ranks"] if rank["straggles"]]
+    told = [f"rank {rank['rank']} on {rank['host']} ({rank['ratio']} x)" for rank in slow[:3]]
+    return f", slow: {', '.join(told)}" if told else ""
+
+
+def kept_steps(run: RunDir, stage: str) -> list[float]:
+    """When each step that a checkpoint holds was taken, s since the epoch."""
+    path, newest = run.stage(stage) / "metrics.jsonl", newest_step(run, stage)
+    if not path.exists():
+        return []
+    rows = (json.loads(line) for line in path.read_text().splitlines() if line.endswith("}"))
+    return [row["time"] for row in rows if "time" in row and row["step"] <= newest]
+
+
+@contextmanager
+def surroundings(
+    work: Work,
+    *,
+    keep_last: int,
+    keep_every: int | None = None,
+    also_keep: Callable[[], Collection[int]] = tuple,
+) -> Iterator[Surroundings]:
+    """Store, stop request, agreement and pace of the ranks, under a watchdog. Collective.
+
+    Args:
+        work: of this rank, after it joined the others.
+        keep_last: newest checkpoints kept.
+        keep_every: checkpoints kept at multiples of this many steps.
+        also_keep: tells steps whose checkpoints stay.
+    """
+    from hpc.resilience.agreement import TorchCommunicator
+    from hpc.resilience.checkpoint import CheckpointStore
+    from hpc.resilience.stop import StopRequest
+    from hpc.resilience.stragglers import PaceTable
+    from hpc.resilience.watchdog import Place, Watchdog, WatchedStop
+    from sarhpc.training.surroundings import Surroundings
+
+    communicator = TorchCommunicator()
+    run, name = work.run, work.plan.stage
+    folder = run.stage(name)
+    # The staging directory carries the attempt, and only rank 0 knows which one this is.
+    attempt = communicator.broadcast(work.attempt)
+    store = CheckpointStore(
+        folder / "checkpoints", communicator, attempt, keep_last, keep_every, also_keep=also_keep
+    )
+    place = Place(folder, communicator.rank, communicator.world, attempt)
+    dog = Watchdog(place, lambda: newest_step(run, name))
+    pace = PaceTable(communicator, folder / PACE)
+    with (
+        StopRequest(
+            communicator, run.stop_file, run.save_file, deadline=work.stop.deadline
+        ) as stop,
+        dog.watching(),
+    ):
+        yield Surroundings(folder, store, WatchedStop(stop, dog), communicator, pace)
+
+
+def require_finished(run: RunDir, result: TrainResult) -> Path:
+    """The last checkpoint of a training that came to its end.
+
+    Raises:
+        StopRequestedError: it did not; all ranks saved the same step.
+    """
+    if result.finished and result.checkpoint is not None:
+        return result.checkpoint
+    reason = result.reason
+    raise StopRequestedError(
+        f"training saved step {result.step} and stopped "
+        f"({reason.name if reason else 'no reason given'}); "
+        f"go on with `sarhpc resume {run.root}`",
+        requeue=reason is not None and reason.requeues,
+        reason=reason.name if reason else None,
+    )

@@ -1,0 +1,74 @@
+"""A fine-tuning of BLIP on one rank in this process: engine, store and stop request as in a job."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from unittest import mock
+
+import torch
+
+from hpc.resilience.agreement import TorchCommunicator
+from hpc.resilience.checkpoint import CheckpointStore
+from hpc.resilience.stop import StopRequest
+from hpc.run.rundir import RunDir
+from sarhpc.captioning.company import Company
+from sarhpc.captioning.config import CaptionTrainConfig
+from sarhpc.captioning.finetune import CaptionTrainResult, train_captioner
+from sarhpc.captioning.lesson import CaptionLesson
+from sarhpc.stages.caption_train import company, lesson_config
+from sarhpc.stages.ranks import require_finished
+from sarhpc.training.lesson import teach
+from sarhpc.training.ranks import Ranks, join, leave
+from sarhpc.training.surroundings import Surroundings
+
+ALONE = Company(0, 1, torch.device("cpu"), Path(), lambda value: [value], lambda: None)
+"""A single rank that nobody asks to stop."""
+
+
+@contextlib.contextmanager
+def process_as_before() -> Iterator[None]:
+    """What joining the ranks of a training changes of this process is put back at the end."""
+    threads = torch.get_num_threads()
+    with mock.patch.dict(os.environ):
+        try:
+            yield
+        finally:
+            torch.use_deterministic_algorithms(False)
+            torch.set_num_threads(threads)
+
+
+@contextlib.contextmanager
+def joined_alone(cfg: CaptionTrainConfig) -> Iterator[Ranks]:
+    """This process as the only rank."""
+    with process_as_before():
+        try:
+            yield join(cfg.threads, deterministic=True, seed=cfg.seed, on_cpu=True)
+        finally:
+            leave()
+
+
+def fine_tune(
+    cfg: CaptionTrainConfig, out: Path, folder: Path, ranks: Ranks | None = None, attempt: int = 0
+) -> CaptionTrainResult:
+    """Fine-tune as `cfg` says; rows, checkpoints and tables go to `folder`.
+
+    Alone in this process, or as one of `ranks`.
+    """
+    if ranks is None:
+        with joined_alone(cfg) as alone:
+            return fine_tune(cfg, out, folder, alone, attempt)
+    communicator, run = TorchCommunicator(), RunDir(folder)
+    store = CheckpointStore(folder / "checkpoints", communicator, attempt, cfg.keep_last)
+    with StopRequest(communicator) as stop:
+        around = Surroundings(folder, store, stop, communicator)
+
+        def taught(lesson: CaptionLesson) -> Mapping[str, torch.Tensor]:
+            """What was learnt at the end."""
+            ended = teach(lesson_config(cfg, ranks.world), lesson, ranks, around)
+            require_finished(run, ended.result)
+            return ended.weights
+
+        return train_captioner(cfg, out, company(run, ranks, around), taught)
