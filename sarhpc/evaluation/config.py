@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+MIN_TILES = 4
+"""Tiles below which nothing can be said of a set."""
+
 
 @dataclass
 class EvaluateConfig:

@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpc.errors import DataError
+from sarhpc.evaluation.config import MIN_TILES
 from sarhpc.evaluation.distances import DISTANCES, uniform
 from sarhpc.evaluation.features import Features, measure
-from sarhpc.evaluation.suite import MIN_TILES, floor_of
+from sarhpc.evaluation.suite import floor_of
 
 SCORED = ("E3_jsd", "E4_acf", "E5_lsd")
 """One distance each of levels, speckle and spectrum."""

@@ -10,12 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpc.errors import DataError
-from sarhpc.evaluation.config import EvaluateConfig
+from sarhpc.evaluation.config import MIN_TILES, EvaluateConfig
 from sarhpc.evaluation.distances import DISTANCES, Distance, Weights, look_mode, uniform
 from sarhpc.evaluation.features import Features, measure
 
 FLOOR_SPLITS = 20
-MIN_TILES = 4
 
 
 @dataclass(frozen=True)

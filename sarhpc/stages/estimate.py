@@ -96,8 +96,7 @@ def estimate(
     """What `stage` will leave on disk, from its plan or else from the configuration."""
     shards = todo if todo is not None else expected_shards(config, stage)
     if stage == "train":
-        learned = trained.learned if trained is not None else None
-        return Estimate(1, *_checkpoints(config, learned, resources))
+        return Estimate(1, *_checkpoints(config, trained, resources))
     if stage == "export":
         parameters = _parameters(config)
         each = EXPORT_BYTES_PER_PARAMETER * (1 + len(config.export.variants) / 2)
@@ -173,14 +172,17 @@ def _ranks(config: RunConfig, resources: Resources | None) -> int:
 
 
 def _checkpoints(
-    config: RunConfig, learned: int | None, resources: Resources | None
+    config: RunConfig, trained: Fit | None, resources: Resources | None
 ) -> tuple[float | None, int | None]:
     """Bytes and inodes of the checkpoints kept, and of the one being written."""
-    if learned is None:
+    if trained is None or trained.learned is None:
         return None, None
-    kept = config.train.keep_last + 1 + (config.train.judge is not None)
+    cfg = config.train
+    # The last step is among the newest anyway.
+    kept = cfg.keep_last + 1 + (cfg.judge is not None)
+    kept += max(trained.steps - 1, 0) // cfg.keep_every_steps if cfg.keep_every_steps else 0
     files = CHECKPOINT_FILES + CHECKPOINT_FILES_PER_RANK * _ranks(config, resources)
-    return checkpoint_bytes(config.train, learned) * kept, files * kept
+    return checkpoint_bytes(cfg, trained.learned) * kept, files * kept
 
 
 def _parameters(config: RunConfig) -> int | None:

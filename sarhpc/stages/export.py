@@ -73,9 +73,9 @@ def export_model(work: Work) -> Made:
         "steps": int(checkpoint.name.removeprefix("step_")),
         "licence": "that of the base model and of the training data",
     }
-    judged = best_first(run.stage("train") / "validation")
     if config.train.judge is not None and config.train.judge.choose == "best":
-        told = f"of {len(judged)} checkpoints the one whose images were nearest to held-out tiles"
+        judged = len(best_first(run.stage("train") / "validation"))
+        told = f"of {judged} checkpoints the one whose images were nearest to held-out tiles"
         facts["chosen_as"] = told
     if config.export.adapter_rank is not None:
         facts["adapter_rank"] = config.export.adapter_rank

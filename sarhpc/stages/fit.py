@@ -43,19 +43,21 @@ class Fit:
     learned: int | None
     """Parameters that learn; None where the base model cannot be counted."""
     lines: list[str]
+    steps: int = 0
+    """Steps of the training; 0 where it cannot be."""
 
 
 def fit(config: RunConfig, plan: Plan | None, world: int) -> Fit:
     """The training of `config` on `world` GPUs; with its plan for the samples that names."""
     samples = EXAMPLE_TILES if plan is None else int(plan.shards[0].inputs["samples"])
-    lines = [_steps_line(config, samples, world, known=plan is not None)]
+    steps, line = _steps(config, samples, world, known=plan is not None)
     base = _base(config)
     if base.is_dir() and not _has_shapes(base):
-        return Fit(None, [*lines, f"memory: unknown, {base} is no diffusers folder"])
+        return Fit(None, [line, f"memory: unknown, {base} is no diffusers folder"], steps)
     from sarhpc.training.rehearsal import rehearse
 
     counted = rehearse(config.train, base, config.tile.tile_px)
-    return Fit(counted.learned, [*lines, *_lines(config, counted, samples, world)])
+    return Fit(counted.learned, [line, *_lines(config, counted, samples, world)], steps)
 
 
 def _base(config: RunConfig) -> Path:
@@ -73,16 +75,17 @@ def _has_shapes(base: Path) -> bool:
         return False
 
 
-def _steps_line(config: RunConfig, samples: int, world: int, *, known: bool) -> str:
+def _steps(config: RunConfig, samples: int, world: int, *, known: bool) -> tuple[int, str]:
+    """Number of steps and the line that tells of them; 0 and the reason where there are none."""
     cfg = config.train
     count = f"{samples:,} tiles" if known else f"each {samples:,} tiles (their number is not known)"
     try:
         check(cfg)
         extent = length(cfg, samples, world)
     except ConfigError as error:
-        return f"cannot train so: {error}"
+        return 0, f"cannot train so: {error}"
     ends = "" if cfg.max_steps is None else f", at most {cfg.max_steps:,} steps"
-    return (
+    return extent.steps, (
         f"{extent.steps:,} steps for {count}: {cfg.epochs} epochs, {cfg.global_batch} a step = "
         f"{cfg.micro_batch} x {world} ranks x {extent.accumulation}{ends}"
     )

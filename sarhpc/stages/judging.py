@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from hpc.errors import DataError
 from hpc.run.rundir import RunDir
+from sarhpc.evaluation.config import MIN_TILES
 from sarhpc.stages.prompts import sample_shards
 from sarhpc.stages.sharded import sealed_records
 from sarhpc.training.config import TrainConfig
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-LEAST_TILES = 8
+LEAST_TILES = 2 * MIN_TILES
 """Real tiles below which their halves say nothing of each other."""
 
 

@@ -340,13 +340,16 @@ def test_a_dry_run_tells_steps_memory_and_hours_of_the_papers_training(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     root, paper = tmp_path / "paper", Path(__file__).parents[3] / "configs" / "paper_sd15.yaml"
-    assert main(["init", str(root), "--config", str(paper), "archive.uri=/archive"]) == 0
+    words = ["archive.uri=/archive", "train.keep_every_steps=2500"]
+    assert main(["init", str(root), "--config", str(paper), *words]) == 0
     code, out, _ = say(capsys, "train", root, "--dry-run")
     assert code == 0
     assert "7,500 steps for each 10,000 tiles" in out
     assert "982.6 M of 982.6 M parameters learn" in out
     assert "fits on A100-40 yes" in out
     assert "one checkpoint: 17.69 GB" in out
+    # The two newest, the one being written, and those of steps 2,500 and 5,000.
+    assert "about 88.43 GB in 140 inodes" in out
     assert "2.45 TFLOP an image" in out
     assert "GPU-hours on A100 (28% of peak" in out
     assert not (root / "train").exists()
