@@ -4,8 +4,8 @@ All read the same complex 0.2 m scene from disk with one thread and leave tiles 
 0.35 m, each with an 8-bit picture and a 16-bit master (`tiling_peers.py` says how). They are timed
 in turns within one run, in CPU seconds of the process and of the programs it calls, and the best
 of the rounds counts. Mean intensity (true: 0 dB) and looks (true: 1) say whether the outputs are
-equal; `lacks` says what a row does not write. Then the same scene several times over by one and
-by two Dask workers, in wall seconds.
+equal; `lacks` says what a row does not write. Then the same scene several times over in this
+process, by one Dask worker and by two, in wall seconds.
 
     python tools/bench_tiling.py [--pixels 8192] [--rounds 3] [--scenes 8]
 """
@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import os
 import platform
+import resource
 import shutil
 import tempfile
 import time
@@ -202,24 +203,36 @@ def shard_work(task: ShardTask, path: Path, folder: Path) -> int:
 
 
 def efficiency(path: Path, inputs: dict[str, Any], folder: Path, scenes: int) -> None:
-    """Print the wall time of `scenes` scenes by one Dask worker and by two, and their ratio."""
+    """Print the wall time of `scenes` scenes in this process, by one Dask worker and by two."""
     work = partial(shard_work, path=path, folder=folder)
-    seconds = {}
+    tasks = [ShardTask(f"{number:06d}", inputs) for number in range(scenes)]
+    start = time.perf_counter()
+    tiles = sum(map(work, tasks))
+    seconds = {0: time.perf_counter() - start}
+    print(f"workers=none scenes={scenes} tiles={tiles} wall_s={seconds[0]:.2f}")
     for workers in (1, 2):
         with dask_cluster(folder, workers) as client:
             client.wait_for_workers(workers)
             # Whoever was not warmed up would load its libraries in the time of its first shard.
-            _through(client, work, [ShardTask(f"{n:06d}", inputs) for n in range(workers)])
-            tasks = [ShardTask(f"{number:06d}", inputs) for number in range(scenes)]
+            _through(client, work, tasks[:workers])
+            warm = max(client.run(peak_mb).values())
             start = time.perf_counter()
             tiles = _through(client, work, tasks)
             seconds[workers] = time.perf_counter() - start
-        rate = tiles / seconds[workers]
-        print(
-            f"workers={workers} scenes={scenes} tiles={tiles} wall_s={seconds[workers]:.2f} "
-            f"tiles_per_wall_s={rate:.1f}"
-        )
-    print(f"efficiency of two workers={seconds[1] / (2 * seconds[2]):.0%} cores={os.cpu_count()}")
+            peak = max(client.run(peak_mb).values())
+            print(
+                f"workers={workers} scenes={scenes} tiles={tiles} wall_s={seconds[workers]:.2f} "
+                f"peak_mb_after_one_scene={warm:.0f} after_all={peak:.0f}"
+            )
+    print(
+        f"overhead of the scheduler={seconds[1] / seconds[0] - 1:.1%} "
+        f"efficiency of two workers={seconds[1] / (2 * seconds[2]):.0%} cores={os.cpu_count()}"
+    )
+
+
+def peak_mb() -> float:
+    """The most memory this process has held, MB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
 
 
 def _through(client: Any, work: Callable[[ShardTask], int], tasks: list[ShardTask]) -> int:
