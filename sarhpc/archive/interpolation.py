@@ -15,11 +15,21 @@ def node_interpolation(
     positions: NDArray[np.float64],
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Node positions and the matrix that interpolates linearly from them to `positions`."""
-    count = max(2, -(-len(positions) // NODE_PX) + 1)
-    nodes = np.linspace(positions[0] - 0.5, positions[-1] + 0.5, count)
-    unit = np.eye(count)
-    matrix = np.stack([np.interp(positions, nodes, unit[k]) for k in range(count)], axis=1)
-    return nodes, matrix
+    nodes = nodes_over(float(positions[0]) - 0.5, float(positions[-1]) + 0.5)
+    return nodes, linear_weights(nodes, positions)
+
+
+def nodes_over(first: float, last: float) -> NDArray[np.float64]:
+    """Nodes from `first` to `last`, at most NODE_PX apart, and never fewer than two."""
+    return np.linspace(first, last, max(2, -(-round(last - first) // NODE_PX) + 1))
+
+
+def linear_weights(
+    nodes: NDArray[np.float64], positions: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """The matrix (positions, nodes) that interpolates linearly from `nodes` to `positions`."""
+    unit = np.eye(len(nodes))
+    return np.stack([np.interp(positions, nodes, row) for row in unit], axis=1)
 
 
 def pixel_step(coordinate: NDArray[np.float64]) -> int:

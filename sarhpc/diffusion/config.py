@@ -246,6 +246,7 @@ LAYERS = {
     "segmentation": "segmentation.png",
     "optical": "optic.png",
     "coarse": "coarse.png",
+    "other": "other.png",
 }
 """Layer that can steer -> member of a sample that holds it."""
 
@@ -255,8 +256,8 @@ class ControlConfig:
     """A ControlNet: a copy of the U-Net's encoder that reads a layer of the tile."""
 
     layer: str = "edges"
-    """What steers: `edges` (a sketch), `segmentation`, `optical`, or `coarse` (the tile at a lower
-    resolution); `tile.conditions` makes them."""
+    """What steers: `edges` (a sketch), `segmentation`, `optical`, `coarse` (the tile at a lower
+    resolution), or `other` (another band or polarisation); `tile.conditions` makes them."""
     lr: float = 1e-5
     """Its learning rate; everything else stands still."""
     shuffle: bool = False

@@ -14,7 +14,8 @@ class SteerConfig:
     tiles of the run. Images take the samples in turn, and their captions where no prompts are
     given."""
     layer: str = "edges"
-    """What steers: `edges`, `segmentation`, `optical` or `coarse`; what the ControlNet learnt."""
+    """What steers: `edges`, `segmentation`, `optical`, `coarse` or `other`; what the ControlNet
+    learnt."""
     scale: float = 1.0
     """Weight of what the ControlNet adds; 0 leaves the image as if nothing steered it."""
 

@@ -196,6 +196,7 @@ _DECODERS: Mapping[str, Callable[[bytes], NDArray[Any]]] = {
     "edges.png": decode_gray8,
     "segmentation.png": decode_rgb8,
     "coarse.png": decode_gray8,
+    "other.png": decode_gray8,
 }
 
 

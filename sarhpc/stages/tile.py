@@ -52,8 +52,9 @@ def archive_config(run: RunDir, config: RunConfig) -> ArchiveConfig:
 
 def plan_tile_shards(run: RunDir) -> Plan:
     """Shards of one scene and one split each; scenes that cannot be tiled carry the reason."""
-    from sarhpc.archive.catalogue import select_scenes
+    from sarhpc.archive.catalogue import open_archive, select_scenes
     from sarhpc.archive.readers import open_sar
+    from sarhpc.tiling.conditions import OTHER
     from sarhpc.tiling.plan import plan_scenes
     from sarhpc.tiling.proof import check_proof
 
@@ -62,9 +63,12 @@ def plan_tile_shards(run: RunDir) -> Plan:
         return _plan_import(config, config.imported)
     opener = functools.partial(open_sar, assume_calibrated=config.archive.assume_calibrated)
     scenes = select_scenes(archive_config(run, config))
+    # Partners are of another band than the scenes to tile, so all of the archive is offered.
+    paired = OTHER in config.tile.conditions
+    offered = open_archive(archive_uri(run, config)).search() if paired else None
     # A scene is surveyed in about a second, most of it in GDAL and NumPy without Python's lock.
     with ThreadPoolExecutor(workers_here(current_allocation(), config.cluster.workers)) as pool:
-        planned = plan_scenes(scenes, config.tile, opener=opener, scatter=pool.map)
+        planned = plan_scenes(scenes, config.tile, opener=opener, scatter=pool.map, offered=offered)
     if planned.proof:
         check_proof(planned.proof)
     facts = {"proof": planned.proof, "reflown": planned.reflown, "counts": planned.counts}

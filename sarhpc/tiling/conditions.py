@@ -1,7 +1,8 @@
 """Conditioning layers of a tile: what a generator can be steered by, in the tile's own pixels.
 
 `edges.png` is a sketch found by ratios of averages, `segmentation.png` the land cover in colours,
-`coarse.png` the same radar image at a lower resolution; `optical` asks for `optic.png`.
+`coarse.png` the same radar image at a lower resolution, `other.png` that of another scene
+(`sarhpc.tiling.other`); `optical` asks for `optic.png`.
 """
 
 from __future__ import annotations
@@ -17,9 +18,13 @@ from scipy import ndimage
 
 from sarhpc.shards.images import encode_gray8, encode_rgb8
 from sarhpc.tiling.config import TileConfig
+from sarhpc.tiling.other import OtherLayer
 from sarhpc.tiling.radiometry import Normalisation
 
-CONDITIONS = ("edges", "segmentation", "optical", "coarse")
+OTHER = "other"
+"""The layer that needs a partner, and its entry in the inputs of shards."""
+
+CONDITIONS = ("edges", "segmentation", "optical", "coarse", OTHER)
 
 EDGE_REACH = 7
 """Pixels on either side of an edge that are averaged, and along it."""
@@ -57,6 +62,7 @@ class TileLayers:
     optic: NDArray[np.uint8] | None
     land_cover: NDArray[np.uint8] | None
     """(2, H, W) = label and where it is known."""
+    other: OtherLayer | None = None
 
 
 def make_conditions(
@@ -75,6 +81,8 @@ def make_conditions(
         return None
     if "segmentation" in wanted and layers.land_cover is None:
         return None
+    if OTHER in wanted and layers.other is None:
+        return None
     members: dict[str, bytes] = {}
     notes: dict[str, Mapping[str, Any]] = {}
     if "edges" in wanted:
@@ -89,6 +97,9 @@ def make_conditions(
         coarse = coarse_amplitude(layers.amplitude, layers.valid, cfg.coarse_factor)
         members["coarse.png"] = encode_gray8(normalisation.encode(coarse))
         notes["coarse"] = {"factor": cfg.coarse_factor}
+    if OTHER in wanted and layers.other is not None:
+        members["other.png"] = encode_gray8(layers.other.codes)
+        notes[OTHER] = layers.other.note
     if "optical" in wanted:
         notes["optical"] = {"member": "optic.png"}
     return members, {"conditions": notes}

@@ -33,6 +33,23 @@ class SplitConfig:
 
 
 @dataclass
+class OtherConfig:
+    """Which other radar image of the same ground the layer `other` shows (docs/scenes.md)."""
+
+    band: Optional[str] = None  # noqa: UP045
+    """Radar band of its scene; null takes any."""
+
+    polarization: Optional[str] = None  # noqa: UP045
+    """Polarisation of its scene; null takes any."""
+
+    max_days: Optional[float] = None  # noqa: UP045
+    """Largest gap between both acquisitions, days; null accepts any, and unknown ones."""
+
+    min_coverage: float = 0.9
+    """Least share of a tile that it must cover with data."""
+
+
+@dataclass
 class TileConfig:
     """Scenes to tiles; the defaults are the paper's geometry (512 pixels of 0.35 m)."""
 
@@ -113,11 +130,15 @@ class TileConfig:
 
     conditions: list[str] = field(default_factory=list)
     """Conditioning layers made for every tile: `edges` (edges.png), `segmentation`
-    (segmentation.png, from land cover), `coarse` (coarse.png), `optical` (optic.png is there).
-    Tiles for which one cannot be made are rejected."""
+    (segmentation.png, from land cover), `coarse` (coarse.png), `optical` (optic.png is there),
+    `other` (other.png, another radar image of the ground as `tile.other` says). Tiles for which
+    one cannot be made are rejected."""
 
     coarse_factor: int = 4
     """Pixels along each axis that are averaged for `coarse`."""
+
+    other: Optional[OtherConfig] = field(default=None, metadata={"added": True})  # noqa: UP045
+    """What the scene must be whose image `other` shows: of which band, which polarisation."""
 
     write_complex: bool = False
     """Add `sar.npy`, the calibrated complex tile, where the scene is complex."""

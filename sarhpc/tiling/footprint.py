@@ -42,18 +42,28 @@ def tile_footprints(
     return outline
 
 
-@functools.lru_cache(maxsize=64)
 def to_wgs84(crs: str) -> pyproj.Transformer:
     """Transformer from `crs` to longitude, latitude in degrees.
 
     Raises:
         DataError: PROJ does not know the CRS.
     """
+    return between(crs, "EPSG:4326")
+
+
+@functools.lru_cache(maxsize=64)
+def between(crs: str, other: str) -> pyproj.Transformer:
+    """Transformer from `crs` to `other`, longitude or easting first on both sides.
+
+    Raises:
+        DataError: PROJ does not know one of them.
+    """
     try:
-        return pyproj.Transformer.from_crs(crs, "EPSG:4326", always_xy=True)
+        return pyproj.Transformer.from_crs(crs, other, always_xy=True)
     except pyproj.exceptions.ProjError as error:
         raise DataError(
-            f"unknown CRS {crs[:60]!r} ({error}); correct it in the scene's metadata"
+            f"unknown CRS {crs[:60]!r} or {other[:60]!r} ({error}); correct it in the scene's "
+            "metadata"
         ) from error
 
 

@@ -44,6 +44,18 @@ def reflown(scenes: Iterable[Scene]) -> list[tuple[str, str]]:
     return sorted((listed[one].id, listed[other].id) for one, other in pairs)
 
 
+def crossing(scenes: Iterable[Scene], others: Iterable[Scene]) -> dict[str, list[Scene]]:
+    """Id of each scene -> those of `others`, but itself, whose bounding box it meets, by id."""
+    asked, offered = ({scene.id: scene for scene in each} for each in (scenes, others))
+    listed = sorted((offered | asked).values(), key=lambda scene: scene.id)
+    found: dict[str, list[Scene]] = {name: [] for name in asked}
+    for one, other in _near_boxes([_grown(scene.bbox, 0.0) for scene in listed]):
+        for name, met in ((one, other), (other, one)):
+            if listed[name].id in asked and listed[met].id in offered:
+                found[listed[name].id].append(listed[met])
+    return {name: sorted(met, key=lambda scene: scene.id) for name, met in found.items()}
+
+
 def _root(parent: dict[str, str], line: str) -> str:
     while parent[line] != line:
         parent[line] = parent[parent[line]]

@@ -38,7 +38,7 @@ def scene_metadata(opened: OpenScene) -> dict[str, Any]:
         "scene_id": scene.id,
         "datetime": scene.datetime,
         "band": scene.band,
-        "polarization": _polarization(scene),
+        "polarization": polarization_of(scene),
         "platform": scene.properties.get("platform"),
         "incidence_deg": incidence,
         "look_side": header.look_side,
@@ -80,6 +80,7 @@ def tile_metadata(
     }
 
 
-def _polarization(scene: Scene) -> str | None:
+def polarization_of(scene: Scene) -> str | None:
+    """Polarisation of a scene of one channel; None where there are several, or none is known."""
     channels = scene.properties.get("sar:polarizations") or []
     return channels[0] if len(channels) == 1 else None

@@ -7,7 +7,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from sarhpc.archive.readers import open_sar
 from sarhpc.archive.scene import Archive, SarHeader, SarReader, Scene
 from sarhpc.shards.sample import SPLITS
 from sarhpc.tiling.cells import NearCells, near_cells
-from sarhpc.tiling.conditions import CONDITIONS
+from sarhpc.tiling.conditions import OTHER
 from sarhpc.tiling.config import TileConfig
 from sarhpc.tiling.damage import DamagedError, reading
 from sarhpc.tiling.grid import (
@@ -30,13 +30,10 @@ from sarhpc.tiling.grid import (
     tile_grid,
 )
 from sarhpc.tiling.lines import line_groups, line_of, reflown
+from sarhpc.tiling.partners import Paired, Partners
 from sarhpc.tiling.proof import split_proof
-from sarhpc.tiling.radiometry import MASTERS, MODES
-from sarhpc.tiling.split import (
-    check_split,
-    split_buffer_m,
-    split_of,
-)
+from sarhpc.tiling.settings import check_config
+from sarhpc.tiling.split import split_buffer_m, split_of
 from sarhpc.tiling.survey import SceneConstants, survey_scene
 
 log = logging.getLogger(__name__)
@@ -64,6 +61,8 @@ class ScenePlan:
     """Flight line of the scene."""
     cells: dict[str, str] = field(default_factory=dict)
     """Split by cell of the Earth (or group of scenes) that the kept tiles come near."""
+    paired: Paired | None = None
+    """Partners of the tiles, where the layer `other` is asked for."""
 
 
 @dataclass(frozen=True)
@@ -71,8 +70,9 @@ class TilePlan:
     """The immutable list of shards, and everything that did not make it into one."""
 
     shards: list[dict[str, Any]]
-    """Inputs of each shard as JSON: `split`, `scene_id`, `tiles` [[row, col], ...], `scene`. Equal
-    [row, col] of all shards are one object, which keeps plans of ten million tiles small."""
+    """Inputs of each shard as JSON: `split`, `scene_id`, `tiles` [[row, col], ...], `scene`, and
+    with a partner `other`. Equal [row, col] of all shards are one object, which keeps plans of ten
+    million tiles small."""
     rejected: dict[str, str] = field(default_factory=dict)
     """Scene id -> `reason: what was found and what to do`."""
     counts: dict[str, int] = field(default_factory=dict)
@@ -106,8 +106,10 @@ def plan_scenes(
     *,
     opener: Opener = open_sar,
     scatter: Scatter = map,
+    offered: Iterable[Scene] | None = None,
 ) -> TilePlan:
-    """The plan over chosen `scenes`; see `plan_tiles`.
+    """The plan over chosen `scenes`; see `plan_tiles`. Partners of the layer `other` are sought
+    among the `offered` scenes; None seeks them among `scenes`.
 
     Raises:
         ConfigError: the configuration contradicts itself.
@@ -115,7 +117,12 @@ def plan_scenes(
     check_config(cfg)
     listed = list(scenes)
     groups = line_groups(listed, cfg.split, line_buffer_m(cfg)) if cfg.split.by == "line" else None
-    plan_one = functools.partial(plan_scene, cfg=cfg, opener=opener, groups=groups)
+    partners = None
+    if OTHER in cfg.conditions:
+        partners = Partners(listed, listed if offered is None else offered, cfg, opener)
+    plan_one = functools.partial(
+        plan_scene, cfg=cfg, opener=opener, groups=groups, partners=partners
+    )
     plans = sorted(scatter(plan_one, listed), key=lambda plan: plan.scene_id)
     pairs: dict[int, list[int]] = {}
     shards = [shard for plan in plans for shard in _shards(plan, cfg.shard_samples, pairs)]
@@ -146,62 +153,31 @@ def _proof(plans: Sequence[ScenePlan], cfg: TileConfig) -> dict[str, Any]:
     )
 
 
-def check_config(cfg: TileConfig) -> None:
-    """Accept a configuration that can be carried out.
-
-    Raises:
-        ConfigError: it names an unknown normalisation, an empty tile, or shares that do not add up.
-    """
-    check_split(cfg.split)
-    _check_radiometry(cfg)
-    for name in cfg.conditions:
-        if name not in CONDITIONS:
-            raise ConfigError(f"tile.conditions {name!r}: one of {', '.join(CONDITIONS)}")
-    for name in ("tile_px", "shard_samples", "block_tiles", "coarse_factor"):
-        if getattr(cfg, name) < 1:
-            raise ConfigError(f"tile.{name} {getattr(cfg, name)}: give at least 1")
-    if cfg.stride_px is not None and cfg.stride_px < 1:
-        raise ConfigError(f"tile.stride_px {cfg.stride_px}: give at least 1, or null")
-    if cfg.pixel_m is not None and not cfg.pixel_m > 0:
-        raise ConfigError(f"tile.pixel_m {cfg.pixel_m}: give a spacing in metres, or null")
-    if not 0 < cfg.transition <= 1:
-        raise ConfigError(f"tile.transition {cfg.transition}: give a share in (0, 1]")
-
-
-def _check_radiometry(cfg: TileConfig) -> None:
-    if cfg.normalisation not in MODES:
-        raise ConfigError(f"tile.normalisation {cfg.normalisation!r}: one of {', '.join(MODES)}")
-    if cfg.master not in MASTERS:
-        raise ConfigError(f"tile.master {cfg.master!r}: one of {', '.join(MASTERS)}")
-    if not cfg.log1p_gain > 0:
-        raise ConfigError(f"tile.log1p_gain {cfg.log1p_gain}: give a positive factor")
-    for name in ("db_window", "log_range", "log1p_range"):
-        ends = getattr(cfg, name)
-        if ends is not None and not (len(ends) == 2 and ends[0] < ends[1]):
-            raise ConfigError(f"tile.{name} {list(ends)}: give the lower and the upper end")
-    if cfg.log1p_range[0] < 0:
-        raise ConfigError(f"tile.log1p_range {cfg.log1p_range}: no sigma0 lies below 0")
-
-
 def plan_scene(
     scene: Scene,
     cfg: TileConfig,
     opener: Opener = open_sar,
     groups: Mapping[str, str] | None = None,
+    partners: Partners | None = None,
 ) -> ScenePlan:
     """The plan of one scene; trouble with the scene is its reject reason, not an exception.
 
-    `groups` names the group of every scene that goes to one split as a whole (`split.by=line`).
+    `groups` names the group of every scene that goes to one split as a whole (`split.by=line`);
+    `partners` are those its tiles are to be paired with, if any.
     """
     try:
         with reading(f"scene {scene.id}"), closing(opener(scene)) as reader:
-            return _plan_open_scene(scene, reader, cfg, groups)
+            return _plan_open_scene(scene, reader, cfg, groups, partners)
     except DamagedError as error:
         return ScenePlan(scene.id, rejected="unreadable", detail=str(error))
 
 
 def _plan_open_scene(
-    scene: Scene, reader: SarReader, cfg: TileConfig, groups: Mapping[str, str] | None
+    scene: Scene,
+    reader: SarReader,
+    cfg: TileConfig,
+    groups: Mapping[str, str] | None,
+    partners: Partners | None,
 ) -> ScenePlan:
     frame = scene_frame(reader.header, cfg.pixel_m)
     grid = tile_grid(frame, cfg)
@@ -213,7 +189,18 @@ def _plan_open_scene(
         return ScenePlan(scene.id, rejected="nodata", detail="no valid pixel; remove the scene")
     if not constants.normalisation.top > 0:
         return ScenePlan(scene.id, rejected="no_signal", detail="all zero; remove the scene")
-    return _split_tiles(scene, frame, grid, constants, cfg, groups)
+    plan = _split_tiles(scene, frame, grid, constants, cfg, groups)
+    if partners is None or not plan.tiles:
+        return plan
+    return _with_partners(plan, partners.pair(scene, frame, grid, plan.tiles), partners, scene)
+
+
+def _with_partners(plan: ScenePlan, paired: Paired, partners: Partners, scene: Scene) -> ScenePlan:
+    if not paired.inputs:
+        return ScenePlan(scene.id, rejected="no_partner", detail=partners.missed(scene))
+    alone = sum(int(np.count_nonzero(of_tiles < 0)) for of_tiles in paired.of_tiles.values())
+    dropped = {**plan.dropped, **({"no_partner": alone} if alone else {})}
+    return replace(plan, dropped=dropped, paired=paired)
 
 
 def _refusal(
@@ -333,8 +320,10 @@ def _shards(plan: ScenePlan, size: int, pairs: dict[int, list[int]]) -> list[dic
             "scene_id": plan.scene_id,
             "tiles": _listed(tiles[first : first + size], pairs),
             "scene": plan.constants,
+            **partner,
         }
-        for split, tiles in plan.tiles.items()
+        for split, every in plan.tiles.items()
+        for partner, tiles in (plan.paired.groups(split, every) if plan.paired else [({}, every)])
         for first in range(0, len(tiles), size)
     ]
 

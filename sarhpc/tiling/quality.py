@@ -21,7 +21,7 @@ TILE_REASONS = (
 )
 """Reasons for which a planned tile is rejected, as counted in the ledger."""
 
-PLAN_REASONS = ("split_buffer", "split_line")
+PLAN_REASONS = ("split_buffer", "split_line", "no_partner")
 """Reasons for which a tile of a good scene is not planned."""
 
 SCENE_REASONS = (
@@ -31,6 +31,7 @@ SCENE_REASONS = (
     "too_small",
     "nodata",
     "no_signal",
+    "no_partner",
 )
 """Reasons for which a whole scene is not planned."""
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,12 +19,14 @@ from sarhpc.archive.scene import Archive, SarReader, Scene
 from sarhpc.shards.images import encode_array, encode_gray8, encode_rgb8
 from sarhpc.shards.sample import Sample, encode_json, sample_key
 from sarhpc.tiling.block import Block, read_block
-from sarhpc.tiling.conditions import TileLayers, make_conditions
+from sarhpc.tiling.conditions import OTHER, TileLayers, make_conditions
 from sarhpc.tiling.config import TileConfig
 from sarhpc.tiling.damage import DamagedError, reading
-from sarhpc.tiling.grid import TileGrid, TileIndex, scene_frame, tile_grid
+from sarhpc.tiling.grid import SceneFrame, TileGrid, TileIndex, scene_frame, tile_grid
 from sarhpc.tiling.likeness import content_digest, ground_hash
 from sarhpc.tiling.metadata import OpenScene, scene_metadata, tile_metadata
+from sarhpc.tiling.orientation import Interval
+from sarhpc.tiling.other import OtherLayer, Partner, open_partner
 from sarhpc.tiling.pairing import (
     Companions,
     cut_label,
@@ -102,16 +105,20 @@ class _ShardWork:
 
 def _samples(work: _ShardWork, archive: Archive, opener: Opener) -> Iterator[Sample]:
     scene_id = work.inputs["scene_id"]
-    try:
-        with reading(f"scene {scene_id}"):
-            scene = _find(archive, scene_id)
-            reader = opener(scene)
-    except DamagedError as error:
-        work.unreadable(len(work.tiles), error)
-        return
-    with closing(reader):
+    with ExitStack() as stack:
+        try:
+            with reading(f"scene {scene_id}"):
+                scene = _find(archive, scene_id)
+                reader = stack.enter_context(closing(opener(scene)))
+            partner = None
+            if OTHER in work.inputs:
+                other = open_partner(work.inputs[OTHER], partial(_find, archive), opener)
+                partner = stack.enter_context(other)
+        except DamagedError as error:
+            work.unreadable(len(work.tiles), error)
+            return
         opened = _open_scene(scene, reader, work)
-        yield from _scene_samples(opened, reader, work)
+        yield from _scene_samples(opened, reader, work, partner)
 
 
 def _find(archive: Archive, scene_id: str) -> Scene:
@@ -126,7 +133,9 @@ def _open_scene(scene: Scene, reader: SarReader, work: _ShardWork) -> OpenScene:
     return OpenScene(scene, reader.header, frame, tile_grid(frame, work.cfg), constants)
 
 
-def _scene_samples(opened: OpenScene, reader: SarReader, work: _ShardWork) -> Iterator[Sample]:
+def _scene_samples(
+    opened: OpenScene, reader: SarReader, work: _ShardWork, partner: Partner | None
+) -> Iterator[Sample]:
     companions = scene_companions(opened.scene, work.cfg)
     shared = {**scene_metadata(opened), "split": work.inputs["split"]}
     positions = work.tiles
@@ -141,9 +150,13 @@ def _scene_samples(opened: OpenScene, reader: SarReader, work: _ShardWork) -> It
         except DamagedError as error:
             work.unreadable(len(tiles), error)
             continue
-        cutter = _Cutter(opened, work.cfg, companions, shared, block)
+        cutter = _Cutter(opened, work.cfg, companions, shared, block, partner)
         for tile in tiles:
-            made = cutter.cut(tile, sample_key(work.shard, positions[tile]))
+            try:
+                made = cutter.cut(tile, sample_key(work.shard, positions[tile]))
+            except DamagedError as error:
+                work.unreadable(1, error)
+                continue
             if isinstance(made, str):
                 work.rejected[made] += 1
             else:
@@ -159,6 +172,7 @@ class _Cutter:
     companions: Companions
     shared: Mapping[str, Any]
     block: Block
+    partner: Partner | None
 
     def cut(self, tile: TileIndex, key: str) -> Sample | str:
         """The sample of a tile, or the reason why it is rejected."""
@@ -187,7 +201,7 @@ class _Cutter:
             truth = tile_truth(self.companions, land_cover, *place)
             meta |= {} if truth is None else {"truth": truth}
         if self.cfg.conditions:
-            layers = TileLayers(amplitude, valid, optic, land_cover)
+            layers = TileLayers(amplitude, valid, optic, land_cover, self._other(*place))
             constants = self.opened.constants
             made = make_conditions(layers, constants.enl, constants.normalisation, self.cfg)
             if made is None:
@@ -201,6 +215,11 @@ class _Cutter:
             }
         members["meta.json"] = encode_json(meta)
         return Sample(key, members)
+
+    def _other(self, frame: SceneFrame, rows: Interval, cols: Interval) -> OtherLayer | None:
+        if self.partner is None or self.cfg.other is None:
+            return None
+        return self.partner.cut(frame, rows, cols, self.cfg.other.min_coverage)
 
     def _optic_dates(self, present: bool) -> dict[str, Any]:
         return {

@@ -24,7 +24,7 @@ from sarhpc.tiling.conditions import (
     edge_ratios_db,
     edge_threshold_db,
 )
-from sarhpc.tiling.config import SplitConfig, TileConfig
+from sarhpc.tiling.config import OtherConfig, SplitConfig, TileConfig
 from sarhpc.tiling.plan import plan_tiles
 from sarhpc.tiling.radiometry import Normalisation
 from sarhpc.tiling.tile import tile_shard
@@ -103,13 +103,20 @@ def test_classes_have_colours_of_their_own():
 @pytest.fixture(scope="module")
 def procedural(tmp_path_factory):
     root = tmp_path_factory.mktemp("archive")
-    cfg = ProceduralConfig(scenes=2, size_px=448)
+    # The second line sees the ground of the first on another day.
+    cfg = ProceduralConfig(scenes=4, size_px=448, scenes_per_line=2, reflown_fraction=1.0)
     write_catalogue([write_scene(cfg, name, root) for name in scene_ids(cfg)], root)
     return StacArchive(root)
 
 
 def test_a_procedural_tile_carries_every_condition_in_its_own_pixels(procedural):
-    cfg = TileConfig(tile_px=128, split=TRAIN, conditions=list(CONDITIONS), coarse_factor=2)
+    cfg = TileConfig(
+        tile_px=128,
+        split=TRAIN,
+        conditions=list(CONDITIONS),
+        coarse_factor=2,
+        other=OtherConfig(band="X"),
+    )
     plan = plan_tiles(procedural, cfg)
     samples = list(tile_shard(0, plan.shards[0], procedural, cfg).samples)
     assert samples
