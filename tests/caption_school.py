@@ -14,7 +14,6 @@ from hpc.resilience.agreement import TorchCommunicator
 from hpc.resilience.checkpoint import CheckpointStore
 from hpc.resilience.stop import StopRequest
 from hpc.run.rundir import RunDir
-from sarhpc.captioning.company import Company
 from sarhpc.captioning.config import CaptionTrainConfig
 from sarhpc.captioning.finetune import CaptionTrainResult, train_captioner
 from sarhpc.captioning.lesson import CaptionLesson
@@ -24,8 +23,8 @@ from sarhpc.training.lesson import teach
 from sarhpc.training.ranks import Ranks, join, leave
 from sarhpc.training.surroundings import Surroundings
 
-ALONE = Company(0, 1, torch.device("cpu"), Path(), lambda value: [value], lambda: None)
-"""A single rank that nobody asks to stop."""
+STOP = "STOP"
+"""Touched in the folder of a fine-tuning it asks for its end."""
 
 
 @contextlib.contextmanager
@@ -53,7 +52,7 @@ def joined_alone(cfg: CaptionTrainConfig) -> Iterator[Ranks]:
 def fine_tune(
     cfg: CaptionTrainConfig, out: Path, folder: Path, ranks: Ranks | None = None, attempt: int = 0
 ) -> CaptionTrainResult:
-    """Fine-tune as `cfg` says; rows, checkpoints and tables go to `folder`.
+    """Fine-tune as `cfg` says; rows, checkpoints and tables go to `folder`, which may hold STOP.
 
     Alone in this process, or as one of `ranks`.
     """
@@ -62,7 +61,7 @@ def fine_tune(
             return fine_tune(cfg, out, folder, alone, attempt)
     communicator, run = TorchCommunicator(), RunDir(folder)
     store = CheckpointStore(folder / "checkpoints", communicator, attempt, cfg.keep_last)
-    with StopRequest(communicator) as stop:
+    with StopRequest(communicator, stop_file=folder / STOP, look_every_s=0.0) as stop:
         around = Surroundings(folder, store, stop, communicator)
 
         def taught(lesson: CaptionLesson) -> Mapping[str, torch.Tensor]:

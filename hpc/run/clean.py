@@ -90,14 +90,17 @@ def _of_killed_writers(folders: Sequence[Path]) -> Iterator[tuple[Path, str]]:
 
 
 def _of_checkpoints(ledger: Ledger, folder: Path) -> Iterator[tuple[Path, str]]:
-    """Half-made and damaged checkpoints; once the stage is sealed, all but the one recorded."""
+    """Half-made and damaged checkpoints; once the stage is sealed, all but the one recorded.
+
+    Of a stage that has something else on record, a model, no checkpoint is needed any more.
+    """
     for pattern in (".staging-*", ".trash-*"):
         yield from ((path, "half made or half deleted") for path in folder.glob(pattern))
     if not ledger.sealed:
         return
     kept = {Path(record.path) for record in ledger.records().values()}
-    # Without the recorded one there is nothing that the others would be superfluous to.
-    if not any(path.parent == folder and path.is_dir() for path in kept):
+    # Without what is recorded there is nothing that the others would be superfluous to.
+    if not any(path.is_dir() for path in kept):
         return
     for path in folder.glob("step_*"):
         if path not in kept:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,10 @@ from typing import Any
 import pytest
 import torch
 from caption_grounds import GROUNDS
-from caption_school import fine_tune
+from caption_school import STOP, fine_tune
 from safetensors.torch import load_file
 
-from hpc.errors import ConfigError, DataError, NumericalError
+from hpc.errors import ConfigError, DataError, NumericalError, StopRequestedError
 from sarhpc.captioning.batches import collate, portions
 from sarhpc.captioning.blip import load_blip
 from sarhpc.captioning.build import new_blip
@@ -98,6 +99,33 @@ def test_a_failed_training_publishes_nothing_and_keeps_the_old_folder(
     trouble = json.loads(told.read_text())
     assert trouble["then"] == "stopped"
     assert len(trouble["ranks"][0]["keys"]) == ground_training.batch
+
+
+def test_a_stop_while_captions_are_judged_leaves_nothing_half_made(
+    ground_training: CaptionTrainConfig, tmp_path: Path
+) -> None:
+    cfg, out, folder = replace(ground_training, steps=4), tmp_path / "blip", tmp_path / "training"
+    folder.mkdir()
+    (folder / STOP).touch()
+    with pytest.raises(StopRequestedError, match="while captions were judged"):
+        fine_tune(cfg, out, folder)
+    assert [path.name for path in folder.iterdir()] == [STOP]
+    (folder / STOP).unlink()
+    fine_tune(cfg, out, folder)
+    weights = (out / "model.safetensors").read_bytes()
+    shutil.rmtree(out)
+
+    # All steps are done, and the scores before are known: those after are what it stops in.
+    (folder / STOP).touch()
+    with pytest.raises(StopRequestedError, match="while captions were judged"):
+        fine_tune(cfg, out, folder, attempt=1)
+    assert [path.name for path in tmp_path.iterdir()] == ["training"]
+    (folder / STOP).unlink()
+    fine_tune(cfg, out, folder, attempt=2)
+    assert (out / "model.safetensors").read_bytes() == weights
+    log = rows(folder / "metrics.jsonl")
+    assert [row["event"] for row in log if "event" in row] == ["start", "before", "after"]
+    assert [row["step"] for row in log if "loss" in row] == [4]
 
 
 def test_training_needs_a_set_with_images(

@@ -54,10 +54,10 @@ def run(tmp_path: Path) -> RunDir:
     return run
 
 
-def seal(run: RunDir) -> None:
+def seal(run: RunDir, recorded: str = "checkpoints/step_00000200") -> None:
     plan = make_plan("train", [{}])
     publish_plan(plan, run.plan_file("train"))
-    path = str(run.stage("train") / "checkpoints" / "step_00000200")
+    path = str(run.stage("train") / recorded)
     run.ledger("train").publish(Record("000000", plan.id, path, 0, 5, "a", 0, "h", now(), now()))
     run.ledger("train").seal(plan)
 
@@ -82,6 +82,14 @@ def test_checkpoints_stay_when_the_recorded_one_is_gone(run: RunDir) -> None:
     seal(run)
     (run.stage("train") / "checkpoints" / "step_00000200").rename(run.root / "moved")
     assert not {name for name in found(run) if name.startswith("step_")}
+
+
+def test_no_checkpoint_is_needed_where_a_model_is_on_record(run: RunDir) -> None:
+    seal(run, "model")
+    assert not {name for name in found(run) if name.startswith("step_")}, "the model is not there"
+    (run.stage("train") / "model").mkdir()
+    assert {"step_00000100", "step_00000200", "step_00000050.bad"} <= found(run)
+    assert "model" not in found(run)
 
 
 def test_a_stage_at_work_is_left_alone(run: RunDir) -> None:
