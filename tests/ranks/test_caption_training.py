@@ -6,28 +6,36 @@ import json
 import os
 import shutil
 import signal
-from dataclasses import dataclass, field, replace
+import subprocess
+import sys
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from caption_grounds import GROUNDS, SMALL, write_grounds
+from line_runs import tiny_run
 from safetensors.torch import load_file
 from test_training_stop import wait_for
 from training_ranks import contents, differences, enter_rank, finish, start, step_folder
 from transformers import BertTokenizerFast, BlipForConditionalGeneration
 
+from hpc.run.attempts import read_attempts
+from hpc.run.state import stage_state
 from sarhpc.captioning.config import CaptionSetConfig, CaptionTrainConfig
 from sarhpc.captioning.finetune import REPORT, TABLE
 from sarhpc.captioning.schedule import warmup_cosine
 from sarhpc.shards.loader import Cursor, SampleOrder
+from sarhpc.stages.frozen import load_run_config
+from sarhpc.stages.registry import stage_named
 from sarhpc.training.checkpointing import read_weights
 
 pytestmark = pytest.mark.slow
 
 KILL = -9
 WEIGHTS = "model.safetensors"
+MANIFEST = "MANIFEST.json"
 
 
 @dataclass(frozen=True)
@@ -261,3 +269,40 @@ def test_a_batch_that_the_ranks_cannot_divide_is_refused(
     job = CaptionJob(tmp_path, replace(cfg, batch=9, eval_images=0))
     assert teach(job) == [2, 2]
     assert "caption_train.batch=9 is no multiple" in (tmp_path / "error_0.txt").read_text()
+
+
+def test_the_stage_stops_on_all_ranks_of_its_job_and_goes_on_with_the_line(tmp_path: Path) -> None:
+    small = [f"caption_train.new.{name}={value}" for name, value in asdict(SMALL).items()]
+    words = [*small, "caption_train.base_model=null", "caption_train.steps=200",
+             "caption_train.batch=4", "caption_train.device=cpu", "caption_train.log_every=1",
+             "caption_train.val_every=1000", "caption_train.eval_images=4", "cluster.ranks=2",
+             "caption_train.max_tokens=12", "caption_train.zero_stage=1"]  # fmt: skip
+    run = tiny_run(tmp_path / "run", tmp_path / "model", words)
+    line = [sys.executable, "-m", "sarhpc.cli", "run", str(run.root), "--until", "caption-train",
+            "--wait"]  # fmt: skip
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    at_work = subprocess.Popen(line, env=environment, stderr=subprocess.DEVNULL)
+    stage = stage_named(load_run_config(run), "caption-train")
+    folder = run.stage("caption-train")
+    metrics = folder / "metrics.jsonl"
+    wait_for(lambda: metrics.is_file() and len(metrics.read_text().splitlines()) >= 6)
+    run.stop_file.touch()
+    assert at_work.wait(120) == 0
+    state = stage_state(run, stage)
+    assert state.course is not None
+    assert (state.state, state.planned, state.course.goal) == ("PARTIAL", 1, 200)
+    assert 3 <= state.course.done < 200
+    assert state.checkpoint == f"step_{state.course.done:08d}"
+    assert state.course.says.startswith("loss ")
+    manifest = json.loads((folder / "checkpoints" / state.checkpoint / MANIFEST).read_text())
+    assert manifest["world_size"] == 2
+
+    run.stop_file.unlink()
+    done = subprocess.run(line, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    [record] = run.ledger("caption-train").records().values()
+    assert Path(record.path) == folder / "model"
+    assert run.ledger("caption-train").sealed
+    starts = [row for row in read_attempts(folder) if "from" in row]
+    assert [row["from"] for row in starts] == [0, state.course.done]
+    assert len(stage.reached(run) if stage.reached else ()) >= 200
