@@ -19,6 +19,7 @@ from sarhpc.archive.nisar_metadata import read_nisar
 from sarhpc.archive.nitf import NITF_SUFFIXES, nitf_kind
 from sarhpc.archive.recognise import name_polarization
 from sarhpc.archive.safe import safe_properties
+from sarhpc.archive.safe_bursts import read_burst
 from sarhpc.archive.safe_metadata import annotation_of, read_safe
 from sarhpc.archive.scene import SarHeader
 from sarhpc.archive.sicd_metadata import SicdMetadata, read_sicd_metadata
@@ -33,7 +34,7 @@ def file_properties(
     Args:
         path: the file.
         quantity: declared; one of plain bands makes a NITF a plain raster.
-        layer: which image of an HDF5 file.
+        layer: which image of an HDF5 file, or which burst.
 
     Raises:
         DataError: the file cannot be read.
@@ -48,7 +49,10 @@ def file_properties(
     if path.suffix.lower() in HDF5_SUFFIXES:
         return nisar_properties(read_nisar(path, layer)) | {"sarhpc:layer": layer}, None
     if annotation_of(path) is not None:
-        return safe_properties(read_safe(path)), None
+        known = safe_properties(read_safe(path))
+        if layer is not None:
+            known |= {"sarhpc:layer": layer, "datetime": read_burst(path, layer).start}
+        return known, None
     with readable(path), rasterio.open(path) as dataset:
         scale = stored_scale(dataset)
         properties: dict[str, Any] = {

@@ -40,6 +40,7 @@ from sarhpc.archive.nisar_metadata import layers_of
 from sarhpc.archive.nitf import NITF_SUFFIXES
 from sarhpc.archive.readers import GEOTIFF_SUFFIXES, ArchiveReader, open_sar
 from sarhpc.archive.recognise import recognise
+from sarhpc.archive.safe_bursts import burst_layers
 from sarhpc.archive.scene import SarHeader, SarReader, Scene
 
 PROBE_PIXELS = 4 << 20
@@ -107,13 +108,14 @@ class _Found:
         if (declared.role or recognise(path)) == "optical":
             self.optical.append(_optical_file(path, name, declared))
             return
-        if path.suffix.lower() not in HDF5_SUFFIXES:
+        hdf5 = path.suffix.lower() in HDF5_SUFFIXES
+        layers = layers_of(path) if hdf5 else burst_layers(path)
+        if not hdf5 and not layers:
             self._add_scene(path, declared)
             return
-        layers = layers_of(path)
         for layer in layers:
             try:
-                self._add_scene(path, declared, layer, single=len(layers) == 1)
+                self._add_scene(path, declared, layer, single=hdf5 and len(layers) == 1)
             except DataError as error:
                 self.skipped.append(Skipped(path, f"{layer}: {error}"))
 

@@ -128,9 +128,9 @@ def read_safe(measurement: Path) -> SafeMetadata:
     noise = path.parent / "calibration" / f"noise-{path.name}"
     try:
         return _metadata(
-            _root(path),
-            _gain(_root(calibration)) if calibration.is_file() else None,
-            _noise(_root(noise)) if noise.is_file() else None,
+            root_of(path),
+            _gain(root_of(calibration)) if calibration.is_file() else None,
+            _noise(root_of(noise)) if noise.is_file() else None,
         )
     except (ElementTree.ParseError, ValueError, KeyError, IndexError) as error:
         raise DataError(
@@ -139,49 +139,66 @@ def read_safe(measurement: Path) -> SafeMetadata:
         ) from error
 
 
-def _root(path: Path) -> ElementTree.Element:
+def root_of(path: Path) -> ElementTree.Element:
+    """The root of an annotation.
+
+    Raises:
+        DataError: it declares entities.
+        ParseError: it is no XML.
+    """
     data = path.read_bytes()
     if b"<!DOCTYPE" in data or b"<!ENTITY" in data:
         raise DataError(f"{path} declares entities, which no annotation does; do not trust it")
     return ElementTree.fromstring(data)  # noqa: S314 - entities are refused above
 
 
-def _text(node: ElementTree.Element, path: str) -> str:
+def text_of(node: ElementTree.Element, path: str) -> str:
+    """The text at `path` below a node.
+
+    Raises:
+        KeyError: there is none.
+    """
     found = node.findtext(path)
     if found is None or not found.strip():
         raise KeyError(f"no {path} in <{node.tag}>")
     return found.strip()
 
 
-def _numbers(node: ElementTree.Element, path: str) -> Vector:
-    return np.array(_text(node, path).split(), np.float64)
+def numbers_of(node: ElementTree.Element, path: str) -> Vector:
+    """The numbers (n,) at `path` below a node.
+
+    Raises:
+        KeyError: there are none.
+        ValueError: they are none.
+    """
+    return np.array(text_of(node, path).split(), np.float64)
 
 
 def _metadata(
     root: ElementTree.Element, gain: LookupTable | None, noise: Noise | None
 ) -> SafeMetadata:
-    mission = _text(root, "adsHeader/missionId")
-    start = _text(root, "adsHeader/startTime")
+    mission = text_of(root, "adsHeader/missionId")
+    start = text_of(root, "adsHeader/startTime")
     processed = root.find(
         "imageAnnotation/processingInformation/swathProcParamsList/swathProcParams"
     )
     if processed is None:
         raise KeyError("no swathProcParams")
-    looks = [int(_text(processed, f"{axis}Processing/numberOfLooks")) for axis in
+    looks = [int(text_of(processed, f"{axis}Processing/numberOfLooks")) for axis in
              ("range", "azimuth")]  # fmt: skip
     return SafeMetadata(
         platform=_MISSION.get(mission, mission.lower()),
-        product_type=_text(root, "adsHeader/productType"),
-        mode=_text(root, "adsHeader/mode"),
-        polarization=_text(root, "adsHeader/polarisation"),
+        product_type=text_of(root, "adsHeader/productType"),
+        mode=text_of(root, "adsHeader/mode"),
+        polarization=text_of(root, "adsHeader/polarisation"),
         start=start if start.endswith("Z") else f"{start}Z",
-        orbit=f"{mission}-{int(_text(root, 'adsHeader/absoluteOrbitNumber'))}",
+        orbit=f"{mission}-{int(text_of(root, 'adsHeader/absoluteOrbitNumber'))}",
         centre_ghz=round(
-            float(_text(root, "generalAnnotation/productInformation/radarFrequency")) / 1e9, 6
+            float(text_of(root, "generalAnnotation/productInformation/radarFrequency")) / 1e9, 6
         ),
         looks=(looks[0], looks[1]),
         mid_incidence_deg=float(
-            _text(root, "imageAnnotation/imageInformation/incidenceAngleMidSwath")
+            text_of(root, "imageAnnotation/imageInformation/incidenceAngleMidSwath")
         ),
         incidence=_incidence(root),
         amplitude_gain=gain,
@@ -192,8 +209,8 @@ def _metadata(
 def _incidence(root: ElementTree.Element) -> LookupTable:
     rows: dict[float, list[tuple[float, float]]] = {}
     for point in root.iterfind("geolocationGrid/geolocationGridPointList/geolocationGridPoint"):
-        row = rows.setdefault(float(_text(point, "line")), [])
-        row.append((float(_text(point, "pixel")), float(_text(point, "incidenceAngle"))))
+        row = rows.setdefault(float(text_of(point, "line")), [])
+        row.append((float(text_of(point, "pixel")), float(text_of(point, "incidenceAngle"))))
     vectors = [np.array(sorted(row)).T for _, row in sorted(rows.items())]
     return _table(sorted(rows), [v[0] for v in vectors], [v[1] for v in vectors])
 
@@ -220,7 +237,7 @@ def _is_whole(block: ElementTree.Element) -> bool:
 
 
 def _block(node: ElementTree.Element) -> NoiseBlock:
-    lines = _numbers(node, "line")
+    lines = numbers_of(node, "line")
     # Scalloping of SLC is annotated without bounds where it holds for the whole image.
     first, last = node.findtext("firstAzimuthLine"), node.findtext("lastAzimuthLine")
     left, right = node.findtext("firstRangeSample"), node.findtext("lastRangeSample")
@@ -228,16 +245,16 @@ def _block(node: ElementTree.Element) -> NoiseBlock:
         (int(first or lines[0]), int(last or lines[-1])),
         (int(left or 0), int(right or 1 << 30)),
         lines,
-        _numbers(node, "noiseAzimuthLut"),
+        numbers_of(node, "noiseAzimuthLut"),
     )
 
 
 def _vectors(nodes: Sequence[ElementTree.Element], name: str) -> LookupTable:
-    ordered = sorted(nodes, key=lambda node: float(_text(node, "line")))
+    ordered = sorted(nodes, key=lambda node: float(text_of(node, "line")))
     return _table(
-        [float(_text(node, "line")) for node in ordered],
-        [_numbers(node, "pixel") for node in ordered],
-        [_numbers(node, name) for node in ordered],
+        [float(text_of(node, "line")) for node in ordered],
+        [numbers_of(node, "pixel") for node in ordered],
+        [numbers_of(node, name) for node in ordered],
     )
 
 
