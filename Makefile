@@ -9,7 +9,7 @@ export OMP_NUM_THREADS ?= 1
 export HF_HUB_OFFLINE  ?= 1
 export DS_ACCELERATOR  ?= $(shell command -v nvidia-smi >/dev/null 2>&1 && echo cuda || echo cpu)
 
-.PHONY: help setup slurm-setup demo test test-long check format bench bench-data bench-plan bench-shards bench-step bench-train bench-loader bench-slurm embedded clean
+.PHONY: help setup slurm-setup demo test test-long check format bench bench-data bench-plan bench-shards bench-step bench-train bench-checkpoint bench-loader bench-slurm embedded clean
 
 help:
 	@echo "make demo       archive -> tiles -> captions -> training -> corpus -> report, on this machine"
@@ -75,6 +75,9 @@ bench-step: setup
 
 bench-train: setup
 	$(BIN)/python tools/bench_train.py
+
+bench-checkpoint: setup
+	$(BIN)/python tools/bench_checkpoint.py
 
 # litdata and streaming without all their dependencies: they would bring a CUDA build of torch.
 bench-loader: setup

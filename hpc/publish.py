@@ -25,6 +25,7 @@ from typing import IO, Any
 from hpc.errors import HpcError, TransientError, is_disk_full
 
 _ASIDE = ".aside"
+_SLOW_DISK_S = 10.0
 _sequence = itertools.count()
 _passages: dict[str, int] = {}
 
@@ -40,7 +41,8 @@ class Digest:
 def fault(point: str) -> None:
     """Do nothing, unless `SARHPC_FAULT=point:nth:action` names this passage of this point.
 
-    Actions: `kill` (SIGKILL to this process), `enospc` (a full disk), `raise` (an HpcError).
+    Actions: `kill` (SIGKILL to this process), `enospc` (a full disk), `raise` (an HpcError), `wait`
+    (a disk that takes 10 s).
     Several faults are separated by commas; `nth` counts from 1 within one process.
     """
     spec = os.environ.get("SARHPC_FAULT")
@@ -56,6 +58,9 @@ def fault(point: str) -> None:
 def _trigger(point: str, action: str) -> None:
     if action == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
+    if action == "wait":
+        time.sleep(_SLOW_DISK_S)
+        return
     if action == "enospc":
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), point)
     raise HpcError(f"fault injected at {point}")

@@ -2,8 +2,10 @@
 
 Saving (promise P2): all ranks write into `.staging-<step>-<attempt>`; each makes durable and
 digests what it wrote; rank 0 compares that with what is on disk, publishes MANIFEST.json and
-renames the directory to `step_<step>`. Loading (promise P3): rank 0 picks the newest checkpoint
-whose manifest matches its files, all ranks read it, and when one cannot, all take the one before.
+renames the directory to `step_<step>`. Once a rank has written, the rest can go on beside its work:
+`begin` and `finish` are the two halves of `save`. Loading (promise P3): rank 0 picks the newest
+checkpoint whose manifest matches its files, all ranks read it, and when one cannot, all take the
+one before.
 
 DeepSpeed must be told `save_latest=False`: it publishes its own `latest` before its last barrier,
 so a rank killed while saving would leave a torn newest checkpoint that no rank can load.
@@ -11,13 +13,16 @@ so a rank killed while saving would leave a torn newest checkpoint that no rank 
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
 import logging
 import os
 import shutil
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -40,18 +45,29 @@ from hpc.resilience.manifest import (
     list_checkpoints,
     step_directory,
 )
+from hpc.resilience.part import Write, await_files, in_a_thread, settle_part, write_part
 
 T = TypeVar("T")
-Write = Callable[[Path], Iterable[Path] | None]
 Read = Callable[[Path, Mapping[str, Any]], None]
 
 _log = logging.getLogger(__name__)
 _TRIES = 3
-_VISIBLE_WITHIN_S = 60.0
 
 
 class CheckpointError(HpcError):
     """Checkpoints are there, but none can be loaded."""
+
+
+@dataclass(frozen=True)
+class _Begun:
+    """A checkpoint that its rank has written."""
+
+    step: int
+    staging: Path
+    target: Path
+    state: Mapping[str, Any]
+    digests: Future[dict[str, Digest]] | None
+    """Those of this rank's files once they are durable; None if the checkpoint stood already."""
 
 
 class CheckpointStore:
@@ -99,6 +115,7 @@ class CheckpointStore:
         self._keep_every = keep_every
         self._check_sha256 = check_sha256
         self._also_keep = also_keep
+        self._begun: _Begun | None = None
 
     def checkpoints(self) -> tuple[Checkpoint, ...]:
         """Every checkpoint, newest first, with what its sizes tell; not collective."""
@@ -112,13 +129,19 @@ class CheckpointStore:
         """The directory of the checkpoint of `step`, whole and durable, the same on every rank.
 
         A whole checkpoint of the same step is kept as it is: the same step of the same run holds
-        the same content.
+        the same content. Arguments and errors are those of `begin`.
+        """
+        self.begin(step, write, state)
+        return self._finish()
+
+    def begin(self, step: int, write: Write, state: Mapping[str, Any]) -> None:
+        """Write the checkpoint of `step`; until `finish` it is none, and each rank may work on.
 
         Args:
             step: optimiser steps done.
             write: called on every rank with the staging directory; may return the files this
-                rank wrote (then the rank makes them durable and digests them itself, and they
-                must arrive on rank 0). File names must differ between ranks.
+                rank wrote (then the rank makes them durable and digests them itself, in a thread,
+                and they must arrive on rank 0). File names must differ between ranks.
             state: small JSON values to hand back on loading; rank 0's are kept.
 
         Raises:
@@ -128,19 +151,56 @@ class CheckpointStore:
         """
         target = step_directory(self.root, step)
         staging = self.root / f".staging-{step:08d}-{self._attempt}"
-        try:
+        with self._removed_if_it_fails(staging):
             if self._rank_0_saves(lambda: self._prepare(target, staging), target):
-                return target
-            outcomes = try_together(self._ranks, lambda: _write_part(staging, write))
+                self._begun = _Begun(step, staging, target, state, None)
+                return
+            own: list[Path] = []
+            outcomes = try_together(self._ranks, lambda: own.extend(write_part(staging, write)))
             self._end_save(outcomes, target)
+            digests = in_a_thread(lambda: settle_part(staging, own))
+            self._begun = _Begun(step, staging, target, state, digests)
+
+    def finish(self, patience_s: float) -> Path | None:
+        """The checkpoint begun last, whole and durable; None if a rank is not ready for that yet.
+
+        Args:
+            patience_s: how long to wait for the threads of the ranks.
+
+        Raises:
+            HpcError: no checkpoint was begun.
+            TransientError: as in `begin`.
+        """
+        begun = self._begun
+        if begun is not None and begun.digests is not None:
+            with contextlib.suppress(TimeoutError):
+                begun.digests.exception(patience_s)
+            if self._ranks.any(not begun.digests.done()):
+                return None
+        return self._finish()
+
+    def _finish(self) -> Path:
+        begun, self._begun = self._begun, None
+        if begun is None:
+            raise HpcError("no checkpoint was begun; call begin before finish")
+        if begun.digests is None:
+            return begun.target
+        with self._removed_if_it_fails(begun.staging):
+            outcomes = try_together(self._ranks, begun.digests.result)
+            self._end_save(outcomes, begun.target)
             parts = [outcome.value or {} for outcome in outcomes]
-            self._rank_0_saves(lambda: self._complete(step, staging, parts, state), target)
-            self._rank_0_saves(lambda: self._commit(staging, target), target)
+            self._rank_0_saves(lambda: self._complete(begun, parts), begun.target)
+            self._rank_0_saves(lambda: self._commit(begun.staging, begun.target), begun.target)
+        return begun.target
+
+    @contextlib.contextmanager
+    def _removed_if_it_fails(self, staging: Path) -> Iterator[None]:
+        try:
+            yield
         except BaseException:
             if self._ranks.rank == 0:
                 shutil.rmtree(staging, ignore_errors=True)
             raise
-        return target
 
     def load(self, read: Read) -> Mapping[str, Any] | None:
         """The state of the newest checkpoint that every rank could read; None if there is none.
@@ -201,18 +261,13 @@ class CheckpointStore:
         staging.mkdir()
         return False
 
-    def _complete(
-        self,
-        step: int,
-        staging: Path,
-        parts: list[dict[str, Digest]],
-        state: Mapping[str, Any],
-    ) -> None:
+    def _complete(self, begun: _Begun, parts: list[dict[str, Digest]]) -> None:
         """Check the set of files and publish the manifest."""
+        staging = begun.staging
         files = {name: digest for part in parts for name, digest in part.items()}
         if len(files) != sum(map(len, parts)):
             raise HpcError("two ranks report the same file; give every rank names of its own")
-        _await_files(staging, files)
+        await_files(staging, files)
         others = [
             path
             for path in files_under(staging)
@@ -223,7 +278,8 @@ class CheckpointStore:
         if empty or not files:
             raise HpcError(f"empty files: {', '.join(empty[:5])}" if empty else "no file written")
         fault("checkpoint.before_manifest")
-        manifest = Manifest(step, self._ranks.world, self._attempt, time.time(), state, files)
+        world, now = self._ranks.world, time.time()
+        manifest = Manifest(begun.step, world, self._attempt, now, begun.state, files)
         publish_json(staging / MANIFEST, manifest.to_json())
 
     def _commit(self, staging: Path, target: Path) -> None:
@@ -320,24 +376,3 @@ class CheckpointStore:
                 "Those not called .bad have the bytes they were written with: look for the cause "
                 "in code, configuration or world size. To begin at step 0, move all away."
             )
-
-
-def _write_part(staging: Path, write: Write) -> dict[str, Digest]:
-    """Let this rank write; digests of the files it says are its own."""
-    fault("checkpoint.rank_write")
-    written = [staging / path for path in write(staging) or ()]
-    fault("checkpoint.after_rank_write")
-    for path in written:
-        # Every rank syncs its own files: rank 0 cannot flush another node's page cache.
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
-    return digest_files(staging, written)
-
-
-def _await_files(staging: Path, files: Mapping[str, Digest]) -> None:
-    """Wait until every reported file is seen here: parallel file systems show them late."""
-    until = time.monotonic() + _VISIBLE_WITHIN_S
-    while (problem := find_problem(staging, files, deep=False)) is not None:
-        if time.monotonic() > until:
-            raise HpcError(f"{problem} on rank 0, {_VISIBLE_WITHIN_S:.0f} s after it was written")
-        time.sleep(0.1)

@@ -180,6 +180,7 @@ def _moves(run: _Run, batches: Iterator[tuple[Cursor, Portion]]) -> Moves:
         pause=lambda: _examine_if_due(run),
         is_checkpoint_due=lambda: _is_checkpoint_due(run),
         save=lambda: _save(run),
+        settle=lambda patience_s: run.settle(run.around.store, patience_s),
         take_step=lambda: _take_step(run, batches),
     )
 
@@ -324,6 +325,7 @@ def _report(run: _Run, log: MetricsLog, values: Mapping[str, float]) -> None:
         "samples_per_s": run.cfg.global_batch / seconds,
         "step_s": seconds,
         **{f"{part}_s": value for part, value in run.clock.seconds.items()},
+        **run.told_stall(),
         "memory_gb": peak_memory_gb(run.ranks.device),
         "time": time.time(),
     }

@@ -106,6 +106,7 @@ def _train(
         pause=lambda: _paint_if_due(run),
         is_checkpoint_due=lambda: _is_checkpoint_due(run),
         save=lambda: _save(run),
+        settle=lambda patience_s: run.settle(run.around.store, patience_s),
         take_step=lambda: _take_step(run, batches, log),
     )
     try:
@@ -282,6 +283,7 @@ def _report(run: _Run, log: MetricsLog, values: Mapping[str, Any], image_px: int
         "step_s": seconds,
         **run.use.row(seconds),
         **{f"{part}_s": value for part, value in clock.seconds.items()},
+        **run.told_stall(),
         "memory_gb": peak_memory_gb(run.ranks.device),
         "time": time.time(),
     }

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hpc.errors import ConfigError
+from hpc.errors import ConfigError, NumericalError
 from sarhpc.shards.loader import Cursor
 from sarhpc.training.surroundings import Store
 from sarhpc.training.validation import Stop, StopRequest
 
 _log = logging.getLogger(__name__)
+
+AT_ONCE_S = 1.0
+"""Checkpoints that are durable within this time are committed before the next step."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,10 @@ class Standing:
     checkpoint: Path | None = None
     due: bool = False
     """Whether the clock asks for a checkpoint."""
+    begun: int | None = None
+    """Step whose checkpoint is written, and becomes durable while steps are taken."""
+    stalled_s: float = 0.0
+    """Seconds that checkpoints kept this rank from its steps since they were last told of."""
     loss: float | None = None
 
     def take_up(self, directory: Path, state: Mapping[str, Any]) -> None:
@@ -57,7 +65,9 @@ class Standing:
     def save(
         self, store: Store, write: Callable[[Path], list[Path]], state: Mapping[str, Any]
     ) -> None:
-        """Commit a checkpoint of this step, unless there is one or no step was taken. Collective.
+        """Write a checkpoint of this step, unless there is one or no step was taken. Collective.
+
+        `settle` makes it one; that of a step before is settled first.
 
         Args:
             store: commits it.
@@ -65,13 +75,32 @@ class Standing:
             state: what is kept beside the place in the data.
         """
         self.due = False
-        if self.saved == self.step or self.step == 0:
+        if self.step in (self.saved, self.begun, 0):
             return
+        self.settle(store)
         start = time.monotonic()
         cursor = {"epoch": self.cursor.epoch, "sample": self.cursor.sample}
-        self.checkpoint = store.save(self.step, write, {"cursor": cursor, **state})
-        self.saved, self.saved_at = self.step, time.monotonic()
-        _log.info("checkpoint step=%d seconds=%.1f", self.step, self.saved_at - start)
+        store.begin(self.step, write, {"cursor": cursor, **state})
+        self.begun, self.saved_at = self.step, time.monotonic()
+        self.stalled_s += self.saved_at - start
+        self.settle(store, AT_ONCE_S)
+
+    def settle(self, store: Store, patience_s: float = threading.TIMEOUT_MAX) -> None:
+        """Commit what was written, if every rank is ready within `patience_s`. Collective."""
+        if self.begun is None:
+            return
+        start = time.monotonic()
+        checkpoint = store.finish(patience_s)
+        now = time.monotonic()
+        self.stalled_s += now - start
+        if checkpoint is not None:
+            _log.info("checkpoint step=%d seconds=%.1f", self.begun, now - self.saved_at)
+            self.checkpoint, self.saved, self.begun = checkpoint, self.begun, None
+
+    def told_stall(self) -> dict[str, float]:
+        """Seconds lost to checkpoints since this was last asked, for a row of metrics."""
+        stalled, self.stalled_s = self.stalled_s, 0.0
+        return {"checkpoint_s": stalled} if stalled else {}
 
 
 @dataclass(frozen=True)
@@ -82,19 +111,33 @@ class Moves:
     """Looks at what was learnt, where that is due; a reason to stop that came up meanwhile."""
     is_checkpoint_due: Callable[[], bool]
     save: Callable[[], None]
+    """Writes a checkpoint."""
+    settle: Callable[[float], None]
+    """Commits the one written last, if it is durable within seconds."""
     take_step: Callable[[], None]
 
 
 def advance(run: Standing, steps: int, stop: StopRequest, moves: Moves) -> tuple[bool, Stop | None]:
-    """Whether `run` came to its end of `steps`, and else why not; it is saved either way."""
+    """Whether `run` came to its end of `steps`, and else why not; it is saved either way.
+
+    Raises:
+        NumericalError: what a step raised; the checkpoint written before it is committed.
+    """
     while True:
         reason = moves.pause() or stop.agree()
         finished = run.step >= steps
+        moves.settle(0)
         if finished or reason or moves.is_checkpoint_due():
             moves.save()
         if finished or (reason and reason.stops):
+            moves.settle(threading.TIMEOUT_MAX)
             return finished, None if finished else reason
-        moves.take_step()
+        try:
+            moves.take_step()
+        except NumericalError:
+            # All ranks agree on numbers, so all of them are here.
+            moves.settle(threading.TIMEOUT_MAX)
+            raise
 
 
 def require_same_facts(directory: Path, saved: Mapping[str, Any], now: Mapping[str, Any]) -> None:

@@ -16,10 +16,13 @@ from sarhpc.training.validation import StopRequest
 class Store(Protocol):
     """Where checkpoints are committed and chosen; every method is collective."""
 
-    def save(
+    def begin(
         self, step: int, write: Callable[[Path], list[Path]], state: Mapping[str, Any]
-    ) -> Path:
-        """The directory of the checkpoint of `step`, whole and durable."""
+    ) -> None:
+        """Write the checkpoint of `step`, which is none before it is finished."""
+
+    def finish(self, patience_s: float) -> Path | None:
+        """The checkpoint begun last, whole and durable; None if a rank needs longer than that."""
 
     def load(self, read: Callable[[Path, Mapping[str, Any]], None]) -> Mapping[str, Any] | None:
         """The state of the newest checkpoint that every rank could read; None without any."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import time
 from pathlib import Path
@@ -93,6 +94,32 @@ def test_three_steps_kill_and_three_more_equal_six(
 ) -> None:
     whole, resumed = run_with_kill(tiny_bundle, tmp_path, faults, steps=6, every=3, **changes)
     assert_same_end(whole, resumed, 6)
+
+
+@pytest.mark.slow
+def test_a_kill_while_a_checkpoint_becomes_durable_goes_back_to_the_one_before(
+    tiny_bundle: Path, tmp_path: Path
+) -> None:
+    faults = {1: "checkpoint.settle:2:wait,training.after_step:5:kill"}
+    whole, resumed = run_with_kill(tiny_bundle, tmp_path, faults, steps=6, every=2)
+    # Step 5 was taken while rank 1 still waited for its disk: what it had written was lost.
+    assert json.loads((step_folder(resumed, 4) / "MANIFEST.json").read_text())["attempt"] == 2
+    assert_same_end(whole, resumed, 6)
+
+
+@pytest.mark.slow
+def test_a_training_that_ends_commits_what_still_became_durable(
+    tiny_bundle: Path, tmp_path: Path
+) -> None:
+    cfg = tiny_config(max_steps=3, checkpoint_every_steps=2, log_every_steps=1)
+    job = Job(tiny_bundle, tmp_path, cfg, faults={0: "checkpoint.settle:1:wait"})
+    assert train_ranks(job) == [0, 0]
+    assert step_folder(job, 2).is_dir()
+    assert step_folder(job, 3).is_dir()
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    # The step after the one that was saved was told of before ten seconds had passed.
+    assert rows[2]["time"] - rows[1]["time"] < 9
+    assert 0 < rows[2]["checkpoint_s"] < 9
 
 
 @pytest.mark.long

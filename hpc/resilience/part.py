@@ -1,0 +1,59 @@
+"""One rank's part of a checkpoint: written, made durable and digested by the rank itself."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+from hpc.errors import HpcError
+from hpc.publish import Digest, fault
+from hpc.resilience.manifest import digest_files, find_problem
+
+T = TypeVar("T")
+Write = Callable[[Path], Iterable[Path] | None]
+"""Writes this rank's part under a directory; may return the files it wrote."""
+
+_VISIBLE_WITHIN_S = 60.0
+
+
+def write_part(staging: Path, write: Write) -> list[Path]:
+    """Let this rank write into `staging`; the files it says are its own."""
+    fault("checkpoint.rank_write")
+    written = [staging / path for path in write(staging) or ()]
+    fault("checkpoint.after_rank_write")
+    return written
+
+
+def in_a_thread(action: Callable[[], T]) -> Future[T]:
+    """What `action` gives, made beside what this thread does."""
+    threads = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+    future = threads.submit(action)
+    threads.shutdown(wait=False)
+    return future
+
+
+def settle_part(staging: Path, written: list[Path]) -> dict[str, Digest]:
+    """Make the files that this rank has `written` durable; digests of them."""
+    fault("checkpoint.settle")
+    for path in written:
+        # Every rank syncs its own files: rank 0 cannot flush another node's page cache.
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+    return digest_files(staging, written)
+
+
+def await_files(staging: Path, files: Mapping[str, Digest]) -> None:
+    """Return when every reported file is seen here: parallel file systems show them late.
+
+    Raises:
+        HpcError: one is not there after a minute.
+    """
+    until = time.monotonic() + _VISIBLE_WITHIN_S
+    while (problem := find_problem(staging, files, deep=False)) is not None:
+        if time.monotonic() > until:
+            raise HpcError(f"{problem} on rank 0, {_VISIBLE_WITHIN_S:.0f} s after it was written")
+        time.sleep(0.1)
