@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -243,6 +244,24 @@ def test_a_partner_that_cannot_be_used_makes_room_for_the_next():
     )
     (inputs,) = planned(archive, asking()).shards
     assert inputs["other"]["scene_id"] == "good"
+
+
+def test_a_partner_of_many_scenes_is_opened_and_surveyed_once():
+    names = [f"a{number}" for number in range(6)]
+    archive = archive_of(b=partner_view(0.5, (150, 150)), **{name: tiled_view() for name in names})
+    opened = []
+
+    def opener(scene):
+        opened.append(scene.id)
+        return archive.open(scene)
+
+    scenes = list(archive.search(ids=frozenset(names)))
+    with ThreadPoolExecutor(4) as pool:
+        known = {"opener": opener, "offered": archive.search()}
+        parallel = plan_scenes(scenes, asking(), scatter=pool.map, **known)
+    assert opened.count("b") == 2
+    assert parallel == planned(archive, asking(), names)
+    assert len({id(shard["other"]["scene"]) for shard in parallel.shards}) == 1
 
 
 def test_metadata_tell_the_partner_and_tiles_do_not_depend_on_the_blocks():
