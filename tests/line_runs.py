@@ -9,6 +9,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from tiny_bundle import make_bundle
+
 from hpc.config import fingerprint, loads, to_yaml
 from hpc.publish import digest_file
 from hpc.run.ledger import Record
@@ -49,18 +51,7 @@ cluster: {workers: 2, ranks: 2}
 
 def make_tiny_model(folder: Path) -> Path:
     """A diffusers folder of real, random, tiny models for 32 px tiles."""
-    from sarhpc.diffusion.bundle import new_bundle, save_bundle
-    from sarhpc.diffusion.config import AutoencoderShape, BundleConfig, TextShape, UNetShape
-    from sarhpc.diffusion.tokenizer import train_clip_tokenizer
-
-    shapes = BundleConfig(
-        unet=UNetShape(4, [8, 16], [True, False], attention_heads=2, norm_groups=4),
-        text=TextShape(hidden=16, layers=2, heads=2, intermediate=32, positions=16),
-        vae=AutoencoderShape([4, 4, 8, 8], norm_groups=4, sample_size=32),
-    )
-    tokenizer = train_clip_tokenizer(CAPTIONS, 540, folder / "tokenizer", max_length=16)
-    save_bundle(new_bundle(shapes, tokenizer), folder / "model")
-    return folder / "model"
+    return make_bundle(folder, captions=CAPTIONS)
 
 
 def tiny_run(root: Path, model: Path, overrides: Sequence[str] = ()) -> RunDir:

@@ -46,7 +46,7 @@ def test_the_latents_are_stored_and_only_the_controlnet_moves(steered: RunDir) -
     control = ControlNetModel.from_pretrained(exported / "controlnet")
     zero = [weight for name, weight in control.state_dict().items() if name.startswith(ZERO)]
     assert any(weight.any() for weight in zero), "its zero convolutions have moved"
-    before = StableDiffusionPipeline.from_pretrained(steered.root.parent / "model").unet
+    before = StableDiffusionPipeline.from_pretrained(steered.root.parent / "base").unet
     after = StableDiffusionPipeline.from_pretrained(exported).unet
     for name, weights in before.state_dict().items():
         assert weights.equal(after.state_dict()[name]), name

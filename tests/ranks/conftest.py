@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from training_ranks import make_bundle
+from tiny_bundle import make_bundle
 
 
 @pytest.fixture(scope="session")

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from diffusers import StableDiffusionPipeline
 from safetensors.torch import load_file
+from tiny_bundle import paint
 from training_ranks import (
     Job,
     contents,
     differences,
-    paint,
     step_folder,
     tiny_config,
     train_ranks,

@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from diffusers import StableDiffusionXLPipeline
-from training_ranks import Job, RadarTiles, contents, paint, step_folder, tiny_config, train_ranks
+from tiny_bundle import paint
+from training_ranks import Job, RadarTiles, contents, step_folder, tiny_config, train_ranks
 
 from hpc.config import load
 from sarhpc.diffusion.bundle import load_bundle

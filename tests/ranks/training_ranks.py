@@ -20,18 +20,12 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from tiny_bundle import CAPTIONS
 
 from sarhpc.training.config import TrainConfig
 
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(["deepspeed", "sarhpc.training.loop", "hpc.resilience.checkpoint"])
-
-CAPTIONS = (
-    "a forest beside a river",
-    "a village with many roofs",
-    "fields crossed by a road",
-    "a bare slope above a lake",
-)
 
 
 @dataclass(frozen=True)
@@ -104,26 +98,6 @@ def tiny_config(**changes: Any) -> TrainConfig:
         "loader_threads": 1,
     }
     return TrainConfig(**{**values, **changes})
-
-
-def make_bundle(folder: Path, *, xl: bool = False) -> Path:
-    """A diffusers folder of real, random, tiny models: 32 px tiles, 4 x 4 latents."""
-    from sarhpc.diffusion.bundle import new_bundle, save_bundle
-    from sarhpc.diffusion.config import AutoencoderShape, BundleConfig, TextShape, UNetShape
-    from sarhpc.diffusion.tokenizer import train_clip_tokenizer
-
-    deep = {"level_heads": [1, 2], "transformer_layers": [1, 2], "size_embedding": 8}
-    levels: dict[str, Any] = deep if xl else {}
-    second = TextShape(24, layers=2, heads=2, intermediate=32, positions=16, activation="gelu")
-    shapes = BundleConfig(
-        unet=UNetShape(4, [8, 16], [not xl, xl], attention_heads=2, norm_groups=4, **levels),
-        text=TextShape(hidden=16, layers=2, heads=2, intermediate=32, positions=16),
-        text_2=second if xl else None,
-        vae=AutoencoderShape([4, 4, 8, 8], norm_groups=4, sample_size=32),
-    )
-    tokenizer = train_clip_tokenizer(CAPTIONS, 540, folder / "tokenizer", max_length=16)
-    save_bundle(new_bundle(shapes, tokenizer), folder / "base")
-    return folder / "base"
 
 
 class Started(Protocol):
@@ -277,15 +251,3 @@ def differences(one: Any, other: Any, at: str = "") -> list[str]:
     if hasattr(one, "__dict__") and not callable(one):
         return differences(vars(one), vars(other), at)
     return [] if one == other or one is other else [f"{at}: {one!r} and {other!r}"]
-
-
-def paint(pipeline: Any, prompt: str) -> NDArray[np.float32]:
-    """Images (1, H, W, 3) of a stock pipeline, the same ones each time."""
-    pipeline.set_progress_bar_config(disable=True)
-    images: NDArray[np.float32] = pipeline(
-        prompt,
-        num_inference_steps=3,
-        generator=torch.Generator().manual_seed(0),
-        output_type="np",
-    ).images
-    return images

@@ -10,44 +10,23 @@ import numpy as np
 import pytest
 import torch
 from diffusers import DiffusionPipeline
-from numpy.typing import NDArray
+from tiny_bundle import make_bundle, paint
 
 from hpc.errors import ConfigError
-from sarhpc.diffusion.bundle import Bundle, load_bundle, new_bundle, save_bundle
+from sarhpc.diffusion.bundle import Bundle, load_bundle, save_bundle
 from sarhpc.diffusion.conditioning import encode_text, tokenize
 from sarhpc.diffusion.config import (
     LORA_FILE,
     AdapterConfig,
-    AutoencoderShape,
-    BundleConfig,
-    TextShape,
     TokenConfig,
-    UNetShape,
 )
 from sarhpc.diffusion.learned_token import EMBEDDING_FILE
-from sarhpc.diffusion.tokenizer import train_clip_tokenizer
 from sarhpc.training.config import TrainConfig
 from sarhpc.training.engine import Denoiser, learning
 from sarhpc.training.export import export_weights
 from sarhpc.training.start import load_base
 
 pytestmark = pytest.mark.slow
-
-SAYINGS = ("a radar image of a forest", "a radar image of a lake")
-
-
-def make_base(folder: Path, *, xl: bool) -> Path:
-    levels: dict[str, Any] = {"transformer_layers": [1, 1], "size_embedding": 8} if xl else {}
-    second = TextShape(24, layers=2, heads=2, intermediate=32, positions=16, activation="gelu")
-    shapes = BundleConfig(
-        unet=UNetShape(4, [8, 16], [not xl, xl], attention_heads=2, norm_groups=4, **levels),
-        text=TextShape(hidden=16, layers=2, heads=2, intermediate=32, positions=16),
-        text_2=second if xl else None,
-        vae=AutoencoderShape([4, 4, 8, 8], norm_groups=4, sample_size=32),
-    )
-    tokenizer = train_clip_tokenizer(SAYINGS, 530, folder / "tokenizer", max_length=16)
-    save_bundle(new_bundle(shapes, tokenizer), folder / "base")
-    return folder / "base"
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +35,7 @@ def bases(tmp_path_factory: pytest.TempPathFactory) -> Callable[[bool], Path]:
 
     def base(xl: bool) -> Path:
         if xl not in made:
-            made[xl] = make_base(tmp_path_factory.mktemp("base"), xl=xl)
+            made[xl] = make_bundle(tmp_path_factory.mktemp("base"), xl=xl)
         return made[xl]
 
     return base
@@ -74,17 +53,6 @@ def trained(cfg: TrainConfig, base: Path) -> tuple[Bundle, dict[str, torch.Tenso
                 parameter += torch.randn(parameter.shape, generator=generator) * 0.3
             weights[name] = parameter.detach().clone()
     return bundle, weights
-
-
-def paint(pipeline: Any, prompt: str = "a forest") -> NDArray[np.float32]:
-    pipeline.set_progress_bar_config(disable=True)
-    images: NDArray[np.float32] = pipeline(
-        prompt,
-        num_inference_steps=2,
-        generator=torch.Generator().manual_seed(0),
-        output_type="np",
-    ).images
-    return images
 
 
 def load(folder: Path) -> Any:
