@@ -1,0 +1,96 @@
+"""How far a fine-tuning of the captioner is, as its rows tell, and what enters its fingerprint."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from line_runs import tiny_run
+
+from hpc.config import loads, to_dict
+from hpc.run.rundir import RunDir
+from sarhpc.stages.caption_train import caption_training_course, lesson_config
+from sarhpc.stages.config import RunConfig
+from sarhpc.stages.frozen import load_run_config, stage_fingerprint
+from sarhpc.stages.registry import stage_named
+
+STEP = {"step": 7, "loss": 1.25, "samples_per_s": 64.0, "step_s": 0.25, "time": 1007.0}
+SCORES = {"step": 0, "event": "before", "bleu_4": 0.125, "time": 1.0}
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunDir:
+    return tiny_run(tmp_path / "run", tmp_path / "model", ["caption_train.steps=20"])
+
+
+def tell(run: RunDir, *rows: dict[str, Any]) -> None:
+    folder = run.stage("caption-train")
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+@pytest.mark.parametrize(
+    ("row", "done", "per_s", "says"),
+    [
+        (STEP, 7, 4.0, "loss 1.25, 64 images/s"),
+        ({"step": 10, "val_loss": 0.5, "time": 1.0}, 10, None, "validation loss 0.5"),
+        ({"step": 0, "event": "start", "time": 1.0}, 0, None, "start"),
+        (SCORES, 0, None, "BLEU-4 0.125 before"),
+    ],
+    ids=["step", "validation", "start", "scores"],
+)  # fmt: skip
+def test_the_newest_row_tells_the_course(
+    run: RunDir, row: dict[str, Any], done: int, per_s: float | None, says: str
+) -> None:
+    assert caption_training_course(run) is None
+    tell(run, {"step": 0, "event": "start", "time": 0.0}, row)
+    course = caption_training_course(run)
+    assert course is not None
+    assert (course.done, course.goal, course.unit, course.per_s) == (done, 20, "steps", per_s)
+    assert course.says == says
+
+
+def test_rows_of_an_earlier_version_tell_nothing_and_break_nothing(run: RunDir) -> None:
+    tell(run, {"event": "start", "train_images": 9}, {"step": 4, "loss": 1.0, "images_per_s": 9.0})
+    assert caption_training_course(run) is None
+    stage = stage_named(load_run_config(run), "caption-train")
+    assert stage.reached is not None
+    assert list(stage.reached(run)) == []
+
+
+def test_only_steps_that_a_checkpoint_holds_are_kept(run: RunDir) -> None:
+    tell(run, *({**STEP, "step": step, "time": 1000.0 + step} for step in range(1, 7)))
+    (run.stage("caption-train") / "checkpoints" / "step_00000004").mkdir(parents=True)
+    stage = stage_named(load_run_config(run), "caption-train")
+    assert stage.reached is not None
+    assert list(stage.reached(run)) == [1001.0, 1002.0, 1003.0, 1004.0]
+
+
+def test_a_run_from_before_it_was_a_training_of_many_ranks_keeps_its_fingerprint() -> None:
+    config = loads(RunConfig, "{}", ["caption_train.steps=5"])
+    plain = to_dict(config, transient=False)["caption_train"]
+    for name in ("micro_batch", "zero_stage", "precision", "checkpoint_every_steps",
+                 "checkpoint_every_s", "keep_last", "meteor"):  # fmt: skip
+        del plain[name]
+    text = json.dumps({"caption_train": plain}, sort_keys=True)
+    before = hashlib.sha256(text.encode()).hexdigest()[:16]
+    assert stage_fingerprint(config, "caption-train") == before
+    other = loads(RunConfig, "{}", ["caption_train.steps=5", "caption_train.zero_stage=2"])
+    assert stage_fingerprint(other, "caption-train") != before
+
+
+@pytest.mark.parametrize(("given", "world", "size"), [(None, 1, 16), (None, 4, 4), (2, 4, 2)])
+def test_a_pass_takes_the_part_of_a_rank_unless_told_else(
+    given: int | None, world: int, size: int
+) -> None:
+    words = [
+        "caption_train.batch=16",
+        f"caption_train.micro_batch={'null' if given is None else 2}",
+    ]
+    settings = loads(RunConfig, "{}", words).caption_train
+    assert settings is not None
+    told = lesson_config(settings, world)
+    assert (told.global_batch, told.micro_batch, told.zero_stage) == (16, size, 0)
