@@ -21,7 +21,11 @@ from test_training_stop import wait_for
 from training_ranks import contents, differences, enter_rank, finish, start, step_folder
 from transformers import BertTokenizerFast, BlipForConditionalGeneration
 
+from hpc.publish import digest_file
 from hpc.run.attempts import read_attempts
+from hpc.run.ledger import Record
+from hpc.run.plan import make_plan, publish_plan
+from hpc.run.rundir import RunDir, now
 from hpc.run.state import stage_state
 from sarhpc.captioning.config import CaptionSetConfig, CaptionTrainConfig
 from sarhpc.captioning.finetune import REPORT, TABLE
@@ -271,15 +275,29 @@ def test_a_batch_that_the_ranks_cannot_divide_is_refused(
     assert "caption_train.batch=9 is no multiple" in (tmp_path / "error_0.txt").read_text()
 
 
-def test_the_stage_stops_on_all_ranks_of_its_job_and_goes_on_with_the_line(tmp_path: Path) -> None:
+def sealed_tiles(run: RunDir, shard: Path) -> None:
+    """Stand a finished `tile` of one shard in the run."""
+    plan = make_plan("tile", [{}])
+    publish_plan(plan, run.plan_file("tile"))
+    digest = digest_file(shard)
+    run.ledger("tile").publish(
+        Record("000000", plan.id, str(shard), 12, digest.bytes, digest.sha256, 0, "here", now(),
+               now(), 0.0, {}, {"split": "train"})
+    )  # fmt: skip
+    run.ledger("tile").seal(plan)
+
+
+def test_the_stage_stops_on_all_ranks_of_its_job_and_goes_on_with_the_line(
+    cfg: CaptionTrainConfig, tmp_path: Path
+) -> None:
     small = [f"caption_train.new.{name}={value}" for name, value in asdict(SMALL).items()]
-    words = [*small, "caption_train.base_model=null", "caption_train.steps=200",
+    words = [*small, "caption_train.base_model=null", "caption_train.steps=120",
              "caption_train.batch=4", "caption_train.device=cpu", "caption_train.log_every=1",
-             "caption_train.val_every=1000", "caption_train.eval_images=4", "cluster.ranks=2",
+             f"caption_train.train=[{{path: {cfg.train[0].path}}}]", "cluster.ranks=2",
              "caption_train.max_tokens=12", "caption_train.zero_stage=1"]  # fmt: skip
     run = tiny_run(tmp_path / "run", tmp_path / "model", words)
-    line = [sys.executable, "-m", "sarhpc.cli", "run", str(run.root), "--until", "caption-train",
-            "--wait"]  # fmt: skip
+    sealed_tiles(run, Path(cfg.train[0].path) / "train" / "000000.tar")
+    line = [sys.executable, "-m", "sarhpc.cli", "caption-train", str(run.root), "--wait"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     at_work = subprocess.Popen(line, env=environment, stderr=subprocess.DEVNULL)
     stage = stage_named(load_run_config(run), "caption-train")
@@ -290,8 +308,8 @@ def test_the_stage_stops_on_all_ranks_of_its_job_and_goes_on_with_the_line(tmp_p
     assert at_work.wait(120) == 0
     state = stage_state(run, stage)
     assert state.course is not None
-    assert (state.state, state.planned, state.course.goal) == ("PARTIAL", 1, 200)
-    assert 3 <= state.course.done < 200
+    assert (state.state, state.planned, state.course.goal) == ("PARTIAL", 1, 120)
+    assert 3 <= state.course.done < 120
     assert state.checkpoint == f"step_{state.course.done:08d}"
     assert state.course.says.startswith("loss ")
     manifest = json.loads((folder / "checkpoints" / state.checkpoint / MANIFEST).read_text())
@@ -305,4 +323,4 @@ def test_the_stage_stops_on_all_ranks_of_its_job_and_goes_on_with_the_line(tmp_p
     assert run.ledger("caption-train").sealed
     starts = [row for row in read_attempts(folder) if "from" in row]
     assert [row["from"] for row in starts] == [0, state.course.done]
-    assert len(stage.reached(run) if stage.reached else ()) >= 200
+    assert len(stage.reached(run) if stage.reached else ()) >= 120
