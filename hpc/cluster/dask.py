@@ -196,6 +196,11 @@ def _settings() -> dict[str, Any]:
         # A shard is minutes of compiled code that may not let the worker's loop run.
         "distributed.scheduler.worker-ttl": None,
         "distributed.comm.timeouts.connect": "60s",
+        # Dask lets malloc give all memory back at once (a trim threshold of 64 kB, which also pins
+        # that of mmap): every array then came as fresh pages, and tiling took twice as long.
+        # 32 MiB is the most glibc takes for the latter.
+        "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": 256 << 20,
+        "distributed.nanny.pre-spawn-environ.MALLOC_MMAP_THRESHOLD_": 32 << 20,
     }
 
 

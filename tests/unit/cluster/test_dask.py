@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import stat
 import subprocess
@@ -65,6 +66,15 @@ def sleep_long(shard: Shard) -> str:
     mark(shard)
     time.sleep(60)
     return shard.id
+
+
+def count_page_faults(shard: Shard) -> int:
+    """Pages that forty arrays of 8 MB, one after the other, took fresh from the system."""
+    bytearray(8 << 20)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(40):
+        bytearray(8 << 20)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
 
 @pytest.fixture(scope="module")
@@ -274,3 +284,12 @@ def test_workers_end_with_their_owner(tmp_path: Path, number: signal.Signals) ->
     assert [process for process in alive if process.status() != psutil.STATUS_ZOMBIE] == []
     if number == signal.SIGINT:
         assert list((tmp_path / "dask").iterdir()) == []
+
+
+def test_a_worker_uses_its_memory_again(client: Client, tmp_path: Path) -> None:
+    [(_, faults)] = run_shards(
+        client, count_page_faults, [Shard("000000", tmp_path)], window=1, retries=0
+    )
+    pages = 40 * (8 << 20) // os.sysconf("SC_PAGE_SIZE")
+    assert isinstance(faults, int)
+    assert faults < pages / 4
