@@ -73,7 +73,8 @@ class _Begun:
 class CheckpointStore:
     """The checkpoints of one training run under one directory, seen by all its ranks.
 
-    `save` and `load` are collective: every rank calls them, and they end alike on every rank.
+    `save`, its halves `begin` and `finish`, and `load` are collective: every rank calls them, and
+    they end alike on every rank.
     """
 
     def __init__(
@@ -145,10 +146,13 @@ class CheckpointStore:
             state: small JSON values to hand back on loading; rank 0's are kept.
 
         Raises:
+            HpcError: the one begun before is not finished.
             TransientError: a rank could not write (a full disk, for one; torch reports that as a
                 RuntimeError, so every error of `write` counts). Raised on every rank; the staging
                 directory is removed and older checkpoints are untouched.
         """
+        if self._begun is not None:
+            raise HpcError(f"step {self._begun.step} is begun; finish it before step {step}")
         target = step_directory(self.root, step)
         staging = self.root / f".staging-{step:08d}-{self._attempt}"
         with self._removed_if_it_fails(staging):

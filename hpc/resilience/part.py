@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from pathlib import Path
 from typing import TypeVar
 
@@ -29,10 +30,17 @@ def write_part(staging: Path, write: Write) -> list[Path]:
 
 
 def in_a_thread(action: Callable[[], T]) -> Future[T]:
-    """What `action` gives, made beside what this thread does."""
-    threads = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
-    future = threads.submit(action)
-    threads.shutdown(wait=False)
+    """What `action` gives, made beside what this thread does; a process may end before it."""
+    future: Future[T] = Future()
+
+    def work() -> None:
+        try:
+            future.set_result(action())
+        except BaseException as error:
+            future.set_exception(error)
+
+    # A pool's thread would be waited for at the end of the process, on a hung disk for ever.
+    threading.Thread(target=work, name="checkpoint", daemon=True).start()
     return future
 
 

@@ -126,8 +126,8 @@ class GeoTiffReader:
         return valid
 
     def _measured_collar(self) -> ZeroCollar:
-        block = self._handles.get().block_shapes[self._band - 1][0]
-        return find_collar(self._header.shape, self._filled, block_rows=block)
+        block = self._handles.get().block_shapes[self._band - 1]
+        return find_collar(self._header.shape, self._filled, block=block)
 
     def _filled(self, rows: Range, cols: Range) -> NDArray[np.bool_]:
         raw = self._read_raw(rows, cols)

@@ -184,8 +184,7 @@ class NisarReader:
 
     def _measured_collar(self) -> ZeroCollar:
         image = self._file[self.metadata.dataset]
-        block = image.chunks[0] if image.chunks else 1
-        return find_collar(self._header.shape, self._filled, block_rows=block)
+        return find_collar(self._header.shape, self._filled, block=image.chunks)
 
     def _filled(self, rows: Range, cols: Range) -> NDArray[np.bool_]:
         raw = self._read_raw(rows, cols)

@@ -267,4 +267,5 @@ def _collar(path: str, _mtime_ns: int, _size: int) -> ZeroCollar:
                 (dataset.read(bands, window=Window.from_slices(rows, cols)) != 0).any(0)
             )
 
-        return find_collar(dataset.shape, filled, pixel_bytes=4 * len(bands))
+        block = dataset.block_shapes[0]
+        return find_collar(dataset.shape, filled, pixel_bytes=4 * len(bands), block=block)

@@ -59,7 +59,11 @@ class ZeroCollar:
 
 
 def find_collar(
-    shape: tuple[int, int], filled: Filled, *, pixel_bytes: int = 8, block_rows: int = 1
+    shape: tuple[int, int],
+    filled: Filled,
+    *,
+    pixel_bytes: int = 8,
+    block: tuple[int, int] | None = None,
 ) -> ZeroCollar:
     """The collar of an image (H, W): none if its rim is filled, else measured strip by strip.
 
@@ -67,12 +71,15 @@ def find_collar(
         shape: size of the image.
         filled: reads a window of it.
         pixel_bytes: size of a pixel, which bounds the strips.
-        block_rows: rows that the file stores together; strips are a multiple of it.
+        block: rows and columns that the file stores together, single rows if nothing is said.
+            Strips are a multiple of the rows; of whole rows no column can be read by itself, and
+            nothing is gained by looking at the rim.
     """
     height, width = shape
+    block_rows, block_cols = block or (1, width)
     rim = [((row, row + 1), (0, width)) for row in (0, height - 1)]
     rim += [((0, height), (col, col + 1)) for col in (0, width - 1)]
-    if all(filled(*window).all() for window in rim):
+    if block_cols < width and all(filled(*window).all() for window in rim):
         rows, cols = np.zeros(height, np.int32), np.zeros(width, np.int32)
         return ZeroCollar(rows, rows + np.int32(width - 1), cols, cols + np.int32(height - 1))
     step = max(1, _STRIP_BYTES // (width * pixel_bytes) // block_rows) * block_rows

@@ -81,9 +81,18 @@ def _tiles(shards: list[Path], limit: int) -> NDArray[np.uint8]:
 
 
 def best_steps(run: RunDir, cfg: TrainConfig) -> list[int]:
-    """Step whose checkpoint is the best so far, to be kept; none where nobody chooses by that."""
-    chooses = cfg.judge is not None and cfg.judge.choose == "best"
-    return best_first(run.stage("train") / "validation")[:1] if chooses else []
+    """Steps whose checkpoints are to be kept as the best; none where nobody chooses by that.
+
+    The best one that stands, and any better whose checkpoint is yet to come.
+    """
+    if cfg.judge is None or cfg.judge.choose != "best":
+        return []
+    kept = []
+    for step in best_first(run.stage("train") / "validation"):
+        kept.append(step)
+        if (run.stage("train") / "checkpoints" / f"step_{step:08d}").is_dir():
+            break
+    return kept
 
 
 def chosen_checkpoint(run: RunDir, cfg: TrainConfig, last: Path) -> Path:

@@ -22,6 +22,7 @@ from sarhpc.tiling.block import read_patch
 from sarhpc.tiling.conditions import OTHER
 from sarhpc.tiling.config import OtherConfig, TileConfig
 from sarhpc.tiling.damage import DamagedError, reading
+from sarhpc.tiling.footprint import between
 from sarhpc.tiling.grid import SceneFrame, TileGrid, resampling_ratio, scene_frame
 from sarhpc.tiling.lines import crossing
 from sarhpc.tiling.looks import Chip, homogeneous_chips, speckle_correlation
@@ -92,7 +93,10 @@ class Partners:
             found = {s: self._covered(frame, grid, tiles[s][missing[s]], own) for s in tiles}
             if not any(some.any() for some in found.values()):
                 continue
-            survey = self._surveyed(partner, own, self._extent(frame, own))
+            extent = self._extent(frame, own)
+            survey = (
+                self._surveyed(partner, own, extent) if all(map(math.isfinite, extent)) else None
+            )
             if survey is None:
                 continue
             for split, covered in found.items():
@@ -130,6 +134,9 @@ class Partners:
         try:
             with reading(f"scene {partner.id}"), closing(self._opener(partner)) as reader:
                 header = reader.header
+                frame = scene_frame(header, None)
+                if header.crs is not None:
+                    between(header.crs, "EPSG:4326")  # it has to be known
         except DamagedError as error:
             log.warning("partner=%s left out: %s", partner.id, error)
             return None
@@ -138,7 +145,7 @@ class Partners:
         ):
             log.warning("partner=%s left out: no CRS or no calibration known", partner.id)
             return None
-        return scene_frame(header, None)
+        return frame
 
     def _covered(
         self, frame: SceneFrame, grid: TileGrid, tiles: Ints, own: SceneFrame

@@ -24,7 +24,7 @@ from sarhpc.shards.loader import Cursor
 from sarhpc.training import checkpointing
 from sarhpc.training.config import LessonConfig
 from sarhpc.training.engine import put_on_engine, weights_that_learn
-from sarhpc.training.metrics import MetricsLog, StepClock, peak_memory_gb
+from sarhpc.training.metrics import MetricsLog, StepClock, pace_of
 from sarhpc.training.partition import Partition, gather
 from sarhpc.training.ranks import Ranks, in_touch
 from sarhpc.training.schedule import accumulation, check_engine
@@ -35,7 +35,6 @@ from sarhpc.training.updates import agree, update_sharded
 from sarhpc.training.validation import Stop
 
 _log = logging.getLogger(__name__)
-_SAY_EVERY_S = 30.0
 
 
 class Portion(Protocol):
@@ -295,7 +294,7 @@ def _give_up(run: _Run, what: str, portion: Portion, loss: float) -> None:
         NumericalError: always.
     """
     epoch = run.step * run.cfg.global_batch // run.lesson.samples
-    trouble = Trouble(what, run.step + 1, epoch, portion, loss, run.saved or 0)
+    trouble = Trouble(what, run.step + 1, epoch, portion, loss, run.safe_step)
     path = tell(trouble, run.ranks, run.around, then="stopped")
     raise NumericalError(
         f"{what} at step {trouble.step}; the batch is in {path}. The checkpoint of step "
@@ -317,27 +316,15 @@ def _open_log(run: _Run) -> None:
 
 
 def _report(run: _Run, log: MetricsLog, values: Mapping[str, float]) -> None:
-    seconds = run.clock.total
     row = {
         "step": run.step,
         "epoch": run.step * run.cfg.global_batch / run.lesson.samples,
         **values,
-        "samples_per_s": run.cfg.global_batch / seconds,
-        "step_s": seconds,
-        **{f"{part}_s": value for part, value in run.clock.seconds.items()},
         **run.told_stall(),
-        "memory_gb": peak_memory_gb(run.ranks.device),
-        "time": time.time(),
+        **pace_of(run.clock, run.clock.total, run.cfg.global_batch, run.ranks.device),
     }
     log.write(row)
-    if log.is_time_to_speak(_SAY_EVERY_S):
-        _log.info(
-            "step=%d of=%d loss=%.4f samples_per_s=%.2f",
-            run.step,
-            run.cfg.steps,
-            row["loss"],
-            row["samples_per_s"],
-        )
+    log.speak(row, run.cfg.steps)
 
 
 def _examine_if_due(run: _Run) -> Stop | None:

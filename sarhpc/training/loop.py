@@ -25,7 +25,7 @@ from sarhpc.training.engine import (
     start_engine,
 )
 from sarhpc.training.export import with_weights
-from sarhpc.training.metrics import MetricsLog, peak_memory_gb
+from sarhpc.training.metrics import MetricsLog, pace_of
 from sarhpc.training.partition import gather
 from sarhpc.training.prior import feed_with_prior
 from sarhpc.training.progress import draw_progress
@@ -47,7 +47,6 @@ from sarhpc.training.utilisation import Utilisation, utilisation
 from sarhpc.training.validation import Stop
 
 _log = logging.getLogger(__name__)
-_SAY_EVERY_S = 30.0
 
 
 @dataclass(kw_only=True)
@@ -220,7 +219,7 @@ def _take_step(run: _Run, batches: Iterator[tuple[Cursor, Share]], log: MetricsL
         row |= _learnt(run, loss)
     else:
         step, epoch = run.step + 1, run.length.epoch(run.step)
-        trouble = Trouble(what, step, epoch, share, float(mine.sum()), run.saved or 0)
+        trouble = Trouble(what, step, epoch, share, float(mine.sum()), run.safe_step)
         run.skipped = skip(cfg, trouble, run.skipped, run.ranks, run.around)
     run.step, run.cursor = run.step + 1, after
     if run.around.pace is not None and stepper.clock.exact:
@@ -279,23 +278,12 @@ def _report(run: _Run, log: MetricsLog, values: Mapping[str, Any], image_px: int
         "epoch": run.step * run.cfg.global_batch / run.length.samples,
         **values,
         **({"skipped": run.skipped.steps} if run.skipped.steps else {}),
-        "samples_per_s": run.cfg.global_batch / seconds,
-        "step_s": seconds,
         **run.use.row(seconds),
-        **{f"{part}_s": value for part, value in clock.seconds.items()},
         **run.told_stall(),
-        "memory_gb": peak_memory_gb(run.ranks.device),
-        "time": time.time(),
+        **pace_of(clock, seconds, run.cfg.global_batch, run.ranks.device),
     }
     log.write(row)
-    if "loss" in row and log.is_time_to_speak(_SAY_EVERY_S):
-        _log.info(
-            "step=%d of=%d loss=%.4f samples_per_s=%.2f",
-            run.step,
-            run.length.steps,
-            row["loss"],
-            row["samples_per_s"],
-        )
+    log.speak(row, run.length.steps)
 
 
 # Validation

@@ -18,6 +18,7 @@ from hpc.publish import publish_text
 from sarhpc.training.tensorboard import ScalarEvents
 
 _log = logging.getLogger(__name__)
+_SPEAK_EVERY_S = 30.0
 
 OWN_PARTS = ("data", "encode", "forward")
 PARTS = ("data", "encode", "forward", "backward", "optimizer")
@@ -72,13 +73,19 @@ class MetricsLog:
             # A picture of the rows is no reason to lose the training that they are of.
             _log.warning("%s was not written (%s); the next attempt tries again", folder, error)
 
-    def is_time_to_speak(self, every_s: float) -> bool:
-        """Whether `every_s` seconds have passed since this was last true."""
+    def speak(self, row: Mapping[str, Any], steps: int) -> None:
+        """Log a line of a row that has a loss, every half minute at most."""
         now = time.monotonic()
-        if now - self._spoke < every_s:
-            return False
+        if "loss" not in row or now - self._spoke < _SPEAK_EVERY_S:
+            return
         self._spoke = now
-        return True
+        _log.info(
+            "step=%d of=%d loss=%.4f samples_per_s=%.2f",
+            row["step"],
+            steps,
+            row["loss"],
+            row["samples_per_s"],
+        )
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
@@ -131,3 +138,16 @@ def peak_memory_gb(device: torch.device) -> float:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e9
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+
+
+def pace_of(
+    clock: StepClock, seconds: float, global_batch: int, device: torch.device
+) -> dict[str, float]:
+    """What a row tells of the time and the memory of a step that took `seconds`."""
+    return {
+        "samples_per_s": global_batch / seconds,
+        "step_s": seconds,
+        **{f"{part}_s": value for part, value in clock.seconds.items()},
+        "memory_gb": peak_memory_gb(device),
+        "time": time.time(),
+    }

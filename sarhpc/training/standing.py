@@ -17,7 +17,7 @@ from sarhpc.training.validation import Stop, StopRequest
 
 _log = logging.getLogger(__name__)
 
-AT_ONCE_S = 1.0
+AT_ONCE_S = 2.0
 """Checkpoints that are durable within this time are committed before the next step."""
 
 
@@ -94,8 +94,13 @@ class Standing:
         now = time.monotonic()
         self.stalled_s += now - start
         if checkpoint is not None:
-            _log.info("checkpoint step=%d seconds=%.1f", self.begun, now - self.saved_at)
+            _log.info("checkpoint step=%d durable_after_s=%.1f", self.begun, now - self.saved_at)
             self.checkpoint, self.saved, self.begun = checkpoint, self.begun, None
+
+    @property
+    def safe_step(self) -> int:
+        """Step that a start after an error in the numbers goes on from; 0 is the base."""
+        return self.begun or self.saved or 0
 
     def told_stall(self) -> dict[str, float]:
         """Seconds lost to checkpoints since this was last asked, for a row of metrics."""
@@ -124,9 +129,10 @@ def advance(run: Standing, steps: int, stop: StopRequest, moves: Moves) -> tuple
         NumericalError: what a step raised; the checkpoint written before it is committed.
     """
     while True:
+        # First, as a pause may be minutes of painting.
+        moves.settle(0)
         reason = moves.pause() or stop.agree()
         finished = run.step >= steps
-        moves.settle(0)
         if finished or reason or moves.is_checkpoint_due():
             moves.save()
         if finished or (reason and reason.stops):

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from hpc.errors import NumericalError
+from hpc.errors import HpcError, NumericalError
 from hpc.publish import publish_json
 from sarhpc.training.config import TrainConfig
 from sarhpc.training.ranks import Ranks
@@ -130,5 +130,9 @@ def tell(trouble: Trouble, ranks: Ranks, around: Surroundings, *, then: str) -> 
             "then": then,
             "ranks": told,
         }
-        publish_json(path, facts)
+        try:
+            publish_json(path, facts)
+        except (HpcError, OSError):
+            # The other ranks go on with what was agreed: this one may not leave them.
+            _log.exception("no room for the report %s: %s", path, facts)
     return path

@@ -22,6 +22,7 @@ import torch
 from numpy.typing import NDArray
 from tiny_bundle import CAPTIONS
 
+from sarhpc.training import standing
 from sarhpc.training.config import TrainConfig
 
 _context = multiprocessing.get_context("forkserver")
@@ -121,6 +122,9 @@ def enter_rank(job: Started, rank: int, world: int, port: int) -> None:
     )
     if rank in job.faults:
         os.environ["SARHPC_FAULT"] = job.faults[rank]
+    if not any(":wait" in fault for fault in job.faults.values()):
+        # What is killed after a step has the checkpoint of that step, however busy the disk is.
+        standing.AT_ONCE_S = 60.0
 
 
 def rank_main(job: Job, rank: int, world: int, port: int) -> None:

@@ -50,12 +50,15 @@ def test_the_collar_found_by_windows_is_that_of_the_whole(degrees: float, rim: b
         read.append(part.size)
         return part
 
-    found = find_collar(filled.shape, window, pixel_bytes=1 << 16, block_rows=4)
+    found = find_collar(filled.shape, window, pixel_bytes=1 << 16, block=(4, 16))
     whole = measure_collar(filled.shape, [(0, filled)])
     for name in ("left", "right", "top", "bottom"):
         assert np.array_equal(getattr(found, name), getattr(whole, name))
     # A picture filled to its rim has none, which its rim alone tells.
     assert (sum(read) < filled.size) == rim
+    read.clear()
+    assert np.array_equal(find_collar(filled.shape, window).left, whole.left)
+    assert sum(read) == filled.size, "rows that lie together are read once, and no column first"
 
 
 def test_an_empty_image_is_all_collar() -> None:

@@ -35,24 +35,24 @@ def store(tmp_path: Path) -> CheckpointStore:
     return store
 
 
-@pytest.fixture
-def slow_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A disk that takes half a second for the next checkpoint."""
-    monkeypatch.setattr(publish, "_passages", {})
-    monkeypatch.setattr(publish, "_SLOW_DISK_S", 0.5)
-    monkeypatch.setenv("SARHPC_FAULT", "checkpoint.settle:1:wait")
-
-
 def test_what_is_begun_is_lost_with_its_process_and_nothing_else_is(store: CheckpointStore) -> None:
     store.begin(20, write, {})
     assert newest(store.root) == 10
     assert sorted(path.name for path in store.root.iterdir()) == ["latest", "step_00000010"]
 
 
-@pytest.mark.usefixtures("slow_disk")
-def test_a_rank_works_on_while_its_disk_is_slow(store: CheckpointStore) -> None:
+def test_a_rank_works_on_while_its_disk_is_slow(
+    store: CheckpointStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = threading.Event()
+    monkeypatch.setattr(publish, "_passages", {})
+    monkeypatch.setattr(publish.time, "sleep", lambda _: disk.wait(60))
+    monkeypatch.setenv("SARHPC_FAULT", "checkpoint.settle:1:wait")
     store.begin(20, write, {"samples": 3})
-    assert store.finish(0) is None
+    assert store.finish(0.1) is None
+    with pytest.raises(HpcError, match="step 20 is begun"):
+        store.begin(30, write, {})
+    disk.set()
     assert [found.step for found in store.checkpoints()] == [10]
     assert store.finish(threading.TIMEOUT_MAX) == store.root / "step_00000020"
     assert [found.problem for found in store.verify()] == [None, None]

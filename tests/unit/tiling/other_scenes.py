@@ -16,6 +16,8 @@ from sarhpc.tiling.plan import plan_scenes
 from sarhpc.tiling.tile import tile_shard
 
 MIDDLE = (700_200.0, 6_250_100.0)
+SIDE = (140, 140)
+TARGET = np.add(MIDDLE, (3.3, -5.9))
 TRAIN = SplitConfig(fractions=[1.0, 0.0, 0.0])
 
 
@@ -98,3 +100,22 @@ def tiles_of(archive, cfg, tiled=("a",)):
         samples += shard.samples
         rejected |= shard.rejected
     return samples, rejected
+
+
+def tiled_view(**more):
+    affine = looking(0.35, SIDE, turn=12)
+    power = blob(centres(affine, SIDE), TARGET, 1.2)
+    return View(np.sqrt(power).astype(np.float32), affine, 0.35, **more)
+
+
+def partner_view(spacing, shape, *, sigma_m=1.2, crs=LAMBERT93, header=None, **more):
+    """The same ground from elsewhere, each pixel the intensity at its centre."""
+    placed = {name: more.pop(name) for name in ("turn", "mirrored", "shift") if name in more}
+    middle, target = MIDDLE, TARGET
+    if crs != LAMBERT93:
+        there = pyproj.Transformer.from_crs(LAMBERT93, crs, always_xy=True)
+        middle, target = there.transform(*MIDDLE), np.array(there.transform(*TARGET))
+    affine = looking(spacing, shape, middle=middle, **placed)
+    amplitude = np.sqrt(blob(centres(affine, shape), target, sigma_m)).astype(np.float32)
+    known = {"band": "L", "crs": crs, "header": header or {}, **more}
+    return View(amplitude, affine, spacing, **known)
