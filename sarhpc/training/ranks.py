@@ -50,6 +50,10 @@ def join(threads: int, *, deterministic: bool, seed: int, on_cpu: bool = False) 
     # A bar per rank and model part would fill the logs.
     transformers.utils.logging.disable_progress_bar()
     backend = "nccl" if device.type == "cuda" else "gloo"
+    if os.environ["WORLD_SIZE"] == "1" and not torch.distributed.is_initialized():
+        # torch's store listens on every interface; nobody has to find a process that is alone.
+        alone = torch.distributed.HashStore()
+        torch.distributed.init_process_group(backend, store=alone, rank=0, world_size=1)
     deepspeed.init_distributed(dist_backend=backend, auto_mpi_discovery=False, verbose=False)
     return Ranks(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), device)
 
