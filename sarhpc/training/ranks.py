@@ -52,7 +52,7 @@ def join(threads: int, *, deterministic: bool, seed: int, on_cpu: bool = False) 
     backend = "nccl" if device.type == "cuda" else "gloo"
     if os.environ["WORLD_SIZE"] == "1" and not torch.distributed.is_initialized():
         # torch's store listens on every interface; nobody has to find a process that is alone.
-        alone = torch.distributed.HashStore()
+        alone = torch.distributed.HashStore()  # type: ignore[attr-defined]
         torch.distributed.init_process_group(backend, store=alone, rank=0, world_size=1)
     deepspeed.init_distributed(dist_backend=backend, auto_mpi_discovery=False, verbose=False)
     return Ranks(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), device)
