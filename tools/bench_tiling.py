@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import os
 import platform
-import resource
 import shutil
 import tempfile
 import time
@@ -232,7 +231,13 @@ def efficiency(path: Path, inputs: dict[str, Any], folder: Path, scenes: int) ->
 
 def peak_mb() -> float:
     """The most memory this process has held, MB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+    # Not ru_maxrss: a worker inherits that of the process it was started from.
+    [line] = [
+        each
+        for each in Path("/proc/self/status").read_text().splitlines()
+        if each.startswith("VmHWM")
+    ]
+    return int(line.split()[1]) / 1e3
 
 
 def _through(client: Any, work: Callable[[ShardTask], int], tasks: list[ShardTask]) -> int:
