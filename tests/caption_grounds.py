@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sarhpc.captioning.config import BlipModelConfig
+from sarhpc.captioning.config import BlipModelConfig, CaptionSetConfig, CaptionTrainConfig
 from sarhpc.shards.images import encode_gray8, encode_rgb8
 from sarhpc.shards.sample import Sample, encode_json, sample_key
 from sarhpc.shards.writer import write_shard
@@ -31,6 +32,20 @@ SMALL = BlipModelConfig(
     max_positions=24,
     vocabulary=160,
 )
+
+
+def ground_training_of(root: Path, **changes: Any) -> CaptionTrainConfig:
+    """A fine-tuning of a small BLIP on the grounds written under `root`."""
+    values: dict[str, Any] = {
+        "train": [CaptionSetConfig(path=str(root), split="train")],
+        "val": [CaptionSetConfig(path=str(root), split="val")],
+        "new": SMALL,
+        "batch": 8,
+        "max_tokens": 16,
+        "device": "cpu",
+        "eval_beams": 2,
+    }
+    return CaptionTrainConfig(**{**values, **changes})
 
 
 def draw_ground(color: tuple[int, int, int], seed: int, size: int = 40) -> Rgb:

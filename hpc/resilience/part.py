@@ -34,6 +34,7 @@ def in_a_thread(action: Callable[[], T]) -> Future[T]:
     future: Future[T] = Future()
 
     def work() -> None:
+        """Give the future what came of the action, an exception too."""
         try:
             future.set_result(action())
         except BaseException as error:

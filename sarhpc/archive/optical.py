@@ -263,6 +263,7 @@ def _collar(path: str, _mtime_ns: int, _size: int) -> ZeroCollar:
         bands = _rgb_bands(dataset)
 
         def filled(rows: Range, cols: Range) -> NDArray[np.bool_]:
+            """Where any band of a window (H, W) is other than zero."""
             return np.asarray(
                 (dataset.read(bands, window=Window.from_slices(rows, cols)) != 0).any(0)
             )

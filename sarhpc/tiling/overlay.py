@@ -165,6 +165,7 @@ class _Cells:
 
     @classmethod
     def of(cls, extent: tuple[float, float]) -> _Cells:
+        """Cells for tile pixels as wide as `extent` pixels of the scene along (rows, cols)."""
         steps = (max(int(extent[0] // 2), 1), max(int(extent[1] // 2), 1))
         boxes = [each / step for each, step in zip(extent, steps, strict=True)]
         count = max(2, math.ceil(max(boxes)))

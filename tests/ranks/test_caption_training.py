@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import torch
-from caption_grounds import GROUNDS, SMALL, write_grounds
+from caption_grounds import GROUNDS, SMALL, ground_training_of, write_grounds
 from line_runs import tiny_run
 from safetensors.torch import load_file
 from test_training_stop import wait_for
@@ -27,7 +27,7 @@ from hpc.run.ledger import Record
 from hpc.run.plan import make_plan, publish_plan
 from hpc.run.rundir import RunDir, now
 from hpc.run.state import stage_state
-from sarhpc.captioning.config import CaptionSetConfig, CaptionTrainConfig
+from sarhpc.captioning.config import CaptionTrainConfig
 from sarhpc.captioning.finetune import REPORT, TABLE
 from sarhpc.captioning.schedule import warmup_cosine
 from sarhpc.shards.loader import Cursor, SampleOrder
@@ -104,20 +104,14 @@ def cfg(tmp_path_factory: pytest.TempPathFactory) -> CaptionTrainConfig:
     blip.model.config.text_config.hidden_dropout_prob = 0.1
     (root / "dropping").mkdir()
     blip.save(root / "dropping")
-    return CaptionTrainConfig(
-        train=[CaptionSetConfig(path=str(root), split="train")],
-        val=[CaptionSetConfig(path=str(root), split="val")],
+    return ground_training_of(
+        root,
         base_model=str(root / "dropping"),
-        new=SMALL,
         steps=6,
-        batch=8,
         lr=1e-3,
         warmup_steps=2,
-        max_tokens=16,
-        device="cpu",
         val_every=3,
         eval_images=10,
-        eval_beams=2,
         log_every=1,
         readers=1,
     )

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from caption_grounds import SMALL, write_grounds
+from caption_grounds import ground_training_of, write_grounds
 
-from sarhpc.captioning.config import CaptionSetConfig, CaptionTrainConfig
+from sarhpc.captioning.config import CaptionTrainConfig
 
 
 @pytest.fixture(scope="session")
@@ -22,21 +22,14 @@ def ground_shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def ground_training(ground_shards: Path) -> CaptionTrainConfig:
     """A fine-tuning of a new small BLIP that learns the four grounds in seconds."""
-    root = str(ground_shards)
-    return CaptionTrainConfig(
-        train=[CaptionSetConfig(path=root, split="train")],
-        val=[CaptionSetConfig(path=root, split="val")],
+    return ground_training_of(
+        ground_shards,
         base_model=None,
-        new=SMALL,
         steps=60,
-        batch=8,
         lr=4e-3,
         warmup_steps=5,
-        max_tokens=16,
-        device="cpu",
         save_dtype="float16",
         val_every=30,
-        eval_beams=2,
         log_every=10,
     )
 
