@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from hpc.cluster.allocation import Allocation, current_allocation
 from hpc.cluster.certificate import Credentials, issue_credentials, write_private
 from hpc.errors import TransientError
+from hpc.memory import KEPT_BYTES, OWN_MAPPING_BYTES
 from hpc.resilience.stop import ignore_stop_signals
 
 if TYPE_CHECKING:
@@ -198,9 +199,9 @@ def _settings() -> dict[str, Any]:
         "distributed.comm.timeouts.connect": "60s",
         # Dask lets malloc give all memory back at once (a trim threshold of 64 kB, which also pins
         # that of mmap): every array then came as fresh pages, and tiling took twice as long.
-        # 32 MiB is the most glibc takes for the latter.
-        "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": 256 << 20,
-        "distributed.nanny.pre-spawn-environ.MALLOC_MMAP_THRESHOLD_": 32 << 20,
+        # A node has many workers, so each keeps less than a process that works alone.
+        "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": KEPT_BYTES // 4,
+        "distributed.nanny.pre-spawn-environ.MALLOC_MMAP_THRESHOLD_": OWN_MAPPING_BYTES,
     }
 
 

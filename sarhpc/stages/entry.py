@@ -13,6 +13,7 @@ from pathlib import Path
 from hpc.cluster.allocation import Allocation, current_allocation
 from hpc.cluster.health import BadNodeError, Needs, require_fit_node
 from hpc.errors import HpcError, exit_code_of
+from hpc.memory import keep_freed_memory
 from hpc.resilience.agreement import SingleProcess
 from hpc.resilience.requeue import Comeback, comes_back, last_resort, out_of_time
 from hpc.resilience.staging import first_folder
@@ -84,6 +85,7 @@ def work(
     """
     here = current_allocation()
     configure_logging(here.rank)
+    keep_freed_memory()
     try:
         run = open_run(Path(root))
         if stage.startswith(LINE):

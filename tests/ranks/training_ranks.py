@@ -22,6 +22,7 @@ import torch
 from numpy.typing import NDArray
 from tiny_bundle import CAPTIONS
 
+from hpc.memory import keep_freed_memory
 from sarhpc.training import standing
 from sarhpc.training.config import TrainConfig
 
@@ -113,6 +114,7 @@ class Started(Protocol):
 
 def enter_rank(job: Started, rank: int, world: int, port: int) -> None:
     """Make this process a rank, as a Slurm task would find itself."""
+    keep_freed_memory()
     os.environ.update(
         RANK=str(rank),
         WORLD_SIZE=str(world),
