@@ -5,8 +5,14 @@ from __future__ import annotations
 import os
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+from hpc.memory import keep_freed_memory
+
+if TYPE_CHECKING:
+    from hpc.run.rundir import RunDir
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -16,6 +22,8 @@ os.environ.setdefault("DS_ACCELERATOR", "cpu")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # What tests learn of nodes is nothing that the user's own jobs should go by.
 os.environ.setdefault("SARHPC_STATE", tempfile.mkdtemp(prefix="sarhpc-state-"))
+# As the entry of a job does.
+keep_freed_memory()
 
 
 @pytest.fixture(scope="session")
@@ -25,6 +33,14 @@ def test_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real test data at {folder}: set SARHPC_TEST_DATA to its folder")
     return folder
+
+
+@pytest.fixture(scope="session")
+def gains_run(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
+    """Captioned tiles of twelve simulated scenes, a third of them held out (30 s)."""
+    from gains import make_archive
+
+    return make_archive(tmp_path_factory.mktemp("gains") / "run")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
