@@ -8,14 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hpc.errors import NumericalError
 from sarhpc.diffusion.conditioning import encode_text
 from sarhpc.diffusion.control import steered
 from sarhpc.training.compilation import compile_network
 from sarhpc.training.config import EngineConfig, OffloadConfig, TrainConfig
 from sarhpc.training.footprint import LARGEST_BUCKET
 from sarhpc.training.machine import require_machine
-from sarhpc.training.partition import Partition, fill, meeting_place, partition_of
+from sarhpc.training.partition import Partition, fill, partition_of
 from sarhpc.training.ranks import Ranks
 
 
@@ -278,37 +277,3 @@ def set_rates(engine: Any, cfg: TrainConfig, scale: float) -> dict[str, float]:
         group["name"], group["lr"] = name, rates[name]
         group["betas"], group["weight_decay"] = tuple(cfg.betas), cfg.weight_decay
     return rates
-
-
-def gradient_norms(engine: Any, partition: Partition, beta1: float) -> dict[str, float]:
-    """Norm of each group's (clipped) gradient of the first step, from AdamW's first moment.
-
-    After one step the moment is (1 - beta1) times the gradient, sharded like the weights, so no
-    parameter has to be gathered. Collective.
-    """
-    inner = getattr(engine.optimizer, "optimizer", engine.optimizer)
-    names = engine.module.groups
-    squares = torch.zeros(len(names), dtype=torch.float64)
-    for tensor, group in zip(partition.tensors, partition.groups, strict=True):
-        moment = inner.state[tensor]["exp_avg"].detach().double()
-        squares[names.index(group)] += (moment / (1 - beta1)).square().sum().cpu()
-    if not partition.replicated:
-        total = squares.to(meeting_place(partition.tensors))
-        torch.distributed.all_reduce(total)
-        squares = total.cpu()
-    return dict(zip(names, squares.sqrt().tolist(), strict=True))
-
-
-def require_gradients(norms: dict[str, float]) -> None:
-    """Stop a run in which one group learns nothing.
-
-    Raises:
-        NumericalError: a group's gradient was zero at the first step.
-    """
-    silent = [name for name, norm in norms.items() if norm == 0.0]
-    if silent:
-        raise NumericalError(
-            f"no gradient reached {' and '.join(silent)} in the first step; "
-            "check that its parameters require gradients, that captions are not all empty, and "
-            "that they hold the token if one is learnt"
-        )

@@ -17,14 +17,9 @@ from sarhpc.training import checkpointing, grids, validation
 from sarhpc.training.config import TrainConfig
 from sarhpc.training.data import Samples, Share
 from sarhpc.training.ema import Ema
-from sarhpc.training.engine import (
-    Denoiser,
-    gradient_norms,
-    require_gradients,
-    set_rates,
-    start_engine,
-)
+from sarhpc.training.engine import Denoiser, set_rates, start_engine
 from sarhpc.training.export import with_weights
+from sarhpc.training.gradients import require_gradients
 from sarhpc.training.metrics import MetricsLog, pace_of
 from sarhpc.training.partition import gather
 from sarhpc.training.prior import feed_with_prior
@@ -210,13 +205,13 @@ def _take_step(run: _Run, batches: Iterator[tuple[Cursor, Share]], log: MetricsL
     mine = stepper.learn(share)
     late = time.monotonic() - run.saved_at >= cfg.checkpoint_every_s
     (loss, prior_loss), run.due = agree(mine, late, run.ranks)
-    gradient = stepper.update()
+    gradient, norms = stepper.update(by_group=stepper.clock.exact or run.updates == 0)
     what = name_trouble(loss + prior_loss, gradient)
     row: dict[str, Any] = {"trouble": what}
     if what is None:
         prior = {} if cfg.prior is None else {"prior_loss": prior_loss}
         row = {"loss": loss, **prior, **_named("lr", rates), "grad_norm": gradient}
-        row |= _learnt(run, loss)
+        row |= _named("grad_norm", norms) | {"ema_decay": _learnt(run, loss, norms)}
     else:
         step, epoch = run.step + 1, run.length.epoch(run.step)
         trouble = Trouble(what, step, epoch, share, float(mine.sum()), run.safe_step)
@@ -229,13 +224,15 @@ def _take_step(run: _Run, batches: Iterator[tuple[Cursor, Share]], log: MetricsL
     fault("training.after_step")
 
 
-def _learnt(run: _Run, loss: float) -> dict[str, float]:
-    """What else there is to tell of a step that was an update; the average has followed it."""
-    norms, decay = _first_norms(run), ema_decay(run.cfg, run.updates)
+def _learnt(run: _Run, loss: float, norms: dict[str, float]) -> float:
+    """The decay by which the average has followed a step that was an update."""
+    if run.updates == 0:
+        require_gradients(norms)
+    decay = ema_decay(run.cfg, run.updates)
     if run.ema is not None:
         run.ema.update(decay)
     run.loss, run.skipped = loss, run.skipped.with_update()
-    return {**_named("grad_norm", norms), "ema_decay": decay}
+    return decay
 
 
 def _cut_captions(run: _Run) -> dict[str, int]:
@@ -248,14 +245,6 @@ def _cut_captions(run: _Run) -> dict[str, int]:
             "metrics.jsonl counts them, shorter captions cure it", run.step, cut,
         )  # fmt: skip
     return {"captions_cut": cut} if cut else {}
-
-
-def _first_norms(run: _Run) -> dict[str, float]:
-    if run.updates > 0:
-        return {}
-    norms = gradient_norms(run.stepper.engine, run.stepper.partition, run.cfg.betas[0])
-    require_gradients(norms)
-    return norms
 
 
 def _named(prefix: str, values: Mapping[str, float]) -> dict[str, float]:

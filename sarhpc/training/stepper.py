@@ -17,6 +17,7 @@ from sarhpc.diffusion.dylora import DynamicRanks, draw_ranks
 from sarhpc.diffusion.objective import Draw, add_noise, draw, loss_per_sample, with_dropout
 from sarhpc.training.config import TrainConfig
 from sarhpc.training.data import Share
+from sarhpc.training.gradients import GroupNorms
 from sarhpc.training.latents import LatentEncoder, StoredLatents, autoencoder_digest
 from sarhpc.training.metrics import StepClock
 from sarhpc.training.partition import Partition
@@ -44,6 +45,7 @@ class Stepper:
         self._objective = objective_config(cfg)
         self._skips = cfg.on_nonfinite == "skip"
         self._ranks = ranks
+        self._norms = GroupNorms(engine, replicated=partition.replicated)
         self._encoder = LatentEncoder(bundle.vae, ranks.device, cache=cfg.cache_latents)
         self.stored = StoredLatents(latents, autoencoder_digest(bundle.vae)) if latents else None
         """Latents encoded before, by this very autoencoder."""
@@ -95,15 +97,18 @@ class Stepper:
             total += losses.detach() / len(micros)
         return total
 
-    def update(self) -> float:
-        """Clip and apply the gradients; their norm before clipping.
+    def update(self, *, by_group: bool) -> tuple[float, dict[str, float]]:
+        """Clip and apply the gradients; their norm before clipping, on demand of each group too.
 
-        Where that is not finite, nothing is applied: not to weights, not to moments.
+        Where that is not finite, nothing is applied: not to weights, not to moments; then no
+        group's is told. Collective.
         """
+        self._norms.watches = by_group
         with self.clock.part("optimizer"):
-            if self.partition.replicated:
-                return self._update_replicated()
-            return update_sharded(self.engine)
+            replicated = self.partition.replicated
+            whole = self._update_replicated() if replicated else update_sharded(self.engine)
+            told = by_group and math.isfinite(whole)
+            return whole, self._norms.before_clipping(whole) if told else {}
 
     def _update_replicated(self) -> float:
         """The same at stage 0, which clips without telling the norm, and applies any gradient."""

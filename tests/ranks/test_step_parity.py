@@ -69,8 +69,8 @@ def hand_written_loss(pipeline: Any, cfg: TrainConfig, samples: RandomTiles) -> 
 
 def hand_written_step(
     base: Path, cfg: TrainConfig, samples: RandomTiles
-) -> tuple[float, float, dict[str, torch.Tensor]]:
-    """Loss, gradient norm and weights after one step of plain torch on a stock pipeline."""
+) -> tuple[float, dict[str, float], dict[str, torch.Tensor]]:
+    """Loss, gradient norms and weights after one step of plain torch on a stock pipeline."""
     pipeline = DiffusionPipeline.from_pretrained(base, local_files_only=True)
     parts = {name: getattr(pipeline, name) for name in RATES if hasattr(pipeline, name)}
     loss = hand_written_loss(pipeline, cfg, samples)
@@ -81,7 +81,15 @@ def hand_written_step(
         for name, parameter in model.named_parameters()
     }
     with_gradient = [p for p in parameters.values() if p.grad is not None]
-    norm = torch.nn.utils.clip_grad_norm_(with_gradient, cfg.grad_clip)
+    norms = {
+        f"grad_norm_{part}": float(
+            torch.nn.utils.get_total_norm(
+                [p.grad for p in model.parameters() if p.grad is not None]
+            )
+        )
+        for part, model in parts.items()
+    }
+    norms["grad_norm"] = float(torch.nn.utils.clip_grad_norm_(with_gradient, cfg.grad_clip))
     beta1, beta2 = cfg.betas
     torch.optim.AdamW(
         [
@@ -92,7 +100,7 @@ def hand_written_step(
         eps=cfg.adam_epsilon,
         weight_decay=cfg.weight_decay,
     ).step()
-    return float(loss.detach()), float(norm), {n: p.detach() for n, p in parameters.items()}
+    return float(loss.detach()), norms, {n: p.detach() for n, p in parameters.items()}
 
 
 @pytest.mark.parametrize("kind", ["sd15", "sdxl"])
@@ -104,10 +112,10 @@ def test_a_step_on_two_ranks_is_the_hand_written_step(
     job = Job(base, tmp_path, parity_config(zero_stage=2, **second))
     assert train_ranks(job) == [0, 0]
 
-    loss, norm, wanted = hand_written_step(base, job.cfg, job.samples)
+    loss, norms, wanted = hand_written_step(base, job.cfg, job.samples)
     row = read_rows(tmp_path / "metrics.jsonl")[0]
     assert row["loss"] == pytest.approx(loss, rel=1e-5)
-    assert row["grad_norm"] == pytest.approx(norm, rel=1e-4)
+    assert {name: row[name] for name in norms} == pytest.approx(norms, rel=1e-4)
     found = read_weights(step_folder(job, 1), average=False)
     base_weights = DiffusionPipeline.from_pretrained(base, local_files_only=True)
     for name, weight in wanted.items():

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from training_ranks import Job, RandomTiles, step_folder, tiny_config, train_ranks
 
 from sarhpc.diffusion.bundle import load_bundle
@@ -28,28 +30,37 @@ def base_weights(base: Path) -> dict[str, torch.Tensor]:
     }
 
 
-def losses(base: Path, folder: Path, cfg: TrainConfig, world: int) -> list[float]:
+TOLD = ("loss", "grad_norm", "grad_norm_unet", "grad_norm_text_encoder")
+
+
+def measured(base: Path, folder: Path, cfg: TrainConfig, world: int) -> NDArray[np.float64]:
+    """What each step tells of `TOLD` (steps, 4)."""
     job = Job(base, folder, cfg)
     assert train_ranks(job, world) == [0] * world
-    return [row["loss"] for row in read_rows(folder / "metrics.jsonl")]
+    rows = read_rows(folder / "metrics.jsonl")
+    return np.array([[row[name] for name in TOLD] for row in rows])
 
 
-def test_losses_are_the_same_for_every_stage_and_world_size(
+def test_losses_and_norms_are_the_same_for_every_stage_and_world_size(
     tiny_bundle: Path, tmp_path: Path
 ) -> None:
     runs = {
-        (stage, world): losses(
+        (stage, world): measured(
             tiny_bundle,
             tmp_path / f"zero{stage}x{world}",
-            tiny_config(zero_stage=stage, max_steps=3, epochs=9),
+            tiny_config(zero_stage=stage, max_steps=3, epochs=9, grad_clip=0.01),
             world,
         )
         for stage, world in ((2, 1), (0, 2), (1, 2), (2, 2), (3, 2))
     }
 
     for found in runs.values():
-        assert found == pytest.approx(runs[2, 1], rel=1e-5)
-    assert len(set(runs[2, 1])) == 3
+        np.testing.assert_allclose(found[:, 0], runs[2, 1][:, 0], rtol=1e-5)
+        np.testing.assert_allclose(found[:, 1:], runs[2, 1][:, 1:], rtol=1e-4)
+        # Before clipping: together they are the norm of all.
+        np.testing.assert_allclose(np.hypot(found[:, 2], found[:, 3]), found[:, 1], rtol=1e-5)
+        assert (found[:, 1] > 0.02).all(), "so that clipping has done something"
+    assert len(set(runs[2, 1][:, 0])) == 3
 
 
 def test_each_group_moves_by_its_own_rate_and_rows_say_what_happened(
