@@ -15,6 +15,7 @@ STAGE_VERBS = {
     "caption": "caption the tiles into training shards",
     "caption-train": "fine-tune the captioner on optical tiles with reference captions",
     "encode": "encode the tiles to train on as latents, once",
+    "prior": "let the base model make the regularisation images of a training",
     "train": "fine-tune the diffusion model with DeepSpeed ZeRO",
     "export": "write the trained model as a diffusers folder",
     "generate": "generate the synthetic corpus",

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 from tiny_bundle import make_bundle
 
 from hpc.config import fingerprint, loads, to_yaml
@@ -16,6 +17,9 @@ from hpc.publish import digest_file
 from hpc.run.ledger import Record
 from hpc.run.plan import make_plan, publish_plan
 from hpc.run.rundir import RunDir, create_run, now
+from sarhpc.shards.images import encode_gray8
+from sarhpc.shards.sample import Sample, encode_json, sample_key
+from sarhpc.shards.writer import write_shard
 from sarhpc.stages.config import RunConfig
 from sarhpc.stages.tree import digest_tree
 
@@ -71,6 +75,32 @@ def seal_export(run: RunDir, model: Path) -> None:
     )
     run.ledger("export").publish(record)
     run.ledger("export").seal(plan)
+
+
+def seal_captions(run: RunDir) -> None:
+    """Stand two captioned shards in the run, one to train on and one held out."""
+    plan = make_plan("caption", [{"n": 0}, {"n": 1}])
+    publish_plan(plan, run.plan_file("caption"))
+    rng = np.random.default_rng(0)
+    for task, split in zip(plan.shards, ("train", "val"), strict=True):
+        path = run.root / "data" / "samples" / split / f"{task.id}.tar"
+        samples = [
+            Sample(
+                sample_key(task.number, index),
+                {
+                    "sar.png": encode_gray8(rng.integers(0, 256, (32, 32), np.uint8)),
+                    "txt": b"a lake",
+                    "meta.json": encode_json({}),
+                },
+            )
+            for index in range(2)
+        ]
+        made = write_shard(path, samples)
+        run.ledger("caption").publish(
+            Record(task.id, plan.id, str(path), 2, made.bytes, made.sha256, 0, "h", now(), now(),
+                   1.0, {}, {"split": split})
+        )  # fmt: skip
+    run.ledger("caption").seal(plan)
 
 
 def start_stage(run: RunDir, stage: str) -> subprocess.Popen[bytes]:

@@ -106,6 +106,7 @@ def _stage_lines(cpu: Partition, gpu: Partition | None) -> list[str]:
         f"  caption-train: {{cpus_per_task: {cores}, {one_gpu}, {time}}}",
         f"  train: {{{ranks}, {all_gpus}, {time}}}",
         f"  generate: {{cpus_per_task: {cores}, {one_gpu}, {time}, elements: {elements}}}",
+        f"  prior: {{cpus_per_task: {cores}, {one_gpu}, {time}}}",
         f"  compare: {{cpus_per_task: {cores}, {one_gpu}, {time}}}",
         f"  evaluate: {{cpus_per_task: {cores}, {one_gpu}, time_min: {_minutes(gpu, 240)}}}",
     ]

@@ -65,3 +65,17 @@ class GenerateConfig:
     """Images per shard, the unit of work and of retry: minutes, not hours."""
     pixel_m: float | None = 0.35
     """Ground spacing the model was trained at, m; recorded, not used."""
+
+
+@dataclass
+class PriorImagesConfig(GenerateConfig):
+    """Regularisation images that the base model makes before it is trained; as large as tiles."""
+
+    prompts: list[str] = field(default_factory=lambda: ["aerial photography"])
+    """What the base model is asked, the same as `train.prior.prompt`."""
+    prompt_template: str = "{prompt}"
+    """No words around the prompt: it is to be one of what the base model knows."""
+    images: int | None = 1000
+    """Number of images in all, taking the prompts in turn."""
+    shard_samples: int = 64
+    """Images per shard, the unit of work and of retry."""

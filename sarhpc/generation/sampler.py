@@ -25,7 +25,7 @@ from sarhpc.generation.config import GenerateConfig
 from sarhpc.generation.model import Pipeline, require_match
 from sarhpc.generation.plan import ImageRequest, shard_requests
 from sarhpc.generation.steering import Steer, SteeringLayers, facts_of
-from sarhpc.shards.images import encode_gray8
+from sarhpc.shards.images import encode_gray8, encode_rgb8
 from sarhpc.shards.sample import SAMPLE_SCHEMA, Sample, encode_json, sample_key
 
 
@@ -60,6 +60,7 @@ def generate_shard(
     provenance: Provenance,
     stop: Callable[[], bool] = lambda: False,
     layers: SteeringLayers | None = None,
+    image_member: str = "sar.png",
 ) -> GeneratedShard:
     """The samples of planned shard `shard`, one batch in memory at a time.
 
@@ -74,6 +75,7 @@ def generate_shard(
         provenance: Hashes to write into each sample.
         stop: Asked before each batch; true gives the shard up.
         layers: What steers a model with a ControlNet.
+        image_member: `sar.png`, gray, or `optic.png`, in colour and of no radar.
 
     Raises:
         ConfigError: the pipeline was loaded for another configuration.
@@ -81,21 +83,23 @@ def generate_shard(
     """
     require_match(pipeline, cfg)
     rejected: dict[str, int] = {}
-    samples = _samples(shard, inputs, cfg, pipeline, provenance, stop, layers, rejected)
+    shared = _shared_meta(inputs, cfg, pipeline, provenance)
+    if image_member == "sar.png":
+        shared |= {"pixel_m": cfg.pixel_m, "range_direction": "+col"}
+    made = _images(shard, inputs, cfg, pipeline, stop, layers)
+    samples = _samples(shard, made, shared, image_member, rejected)
     return GeneratedShard(samples, rejected)
 
 
-def _samples(
+def _images(
     shard: int,
     inputs: Mapping[str, Any],
     cfg: GenerateConfig,
     pipeline: Pipeline,
-    provenance: Provenance,
     stop: Callable[[], bool],
     layers: SteeringLayers | None,
-    rejected: dict[str, int],
-) -> Iterator[Sample]:
-    shared = _shared_meta(inputs, cfg, pipeline, provenance)
+) -> Iterator[tuple[ImageRequest, NDArray[np.float32], dict[str, Any]]]:
+    """Each request of a shard, its image (H, W, 3) in [0, 1], and what is told of it alone."""
     requests = iter(shard_requests(inputs))
     while batch := list(itertools.islice(requests, inputs["batch"])):
         if stop():
@@ -107,12 +111,23 @@ def _samples(
         images = sample_images(pipeline, batch, cfg, inputs["batch"], inputs["threads"], steers)
         told = _told(steers, cfg) or [{}] * len(batch)
         for request, image, steered, unread in zip(batch, images, told, cut, strict=True):
-            if np.isfinite(image).all():
-                # Said only of prompts that are too long: the others keep their bytes.
-                meta = {**shared, **steered, **({"prompt_tokens_cut": unread} if unread else {})}
-                yield _sample(sample_key(shard, request.index), request, image, meta)
-            else:
-                rejected["not_finite"] = rejected.get("not_finite", 0) + 1
+            # Said only of prompts that are too long: the others keep their bytes.
+            yield request, image, {**steered, **({"prompt_tokens_cut": unread} if unread else {})}
+
+
+def _samples(
+    shard: int,
+    made: Iterator[tuple[ImageRequest, NDArray[np.float32], dict[str, Any]]],
+    shared: Mapping[str, Any],
+    image_member: str,
+    rejected: dict[str, int],
+) -> Iterator[Sample]:
+    for request, image, told in made:
+        if np.isfinite(image).all():
+            key = sample_key(shard, request.index)
+            yield _sample(key, request, image, {**shared, **told}, image_member)
+        else:
+            rejected["not_finite"] = rejected.get("not_finite", 0) + 1
 
 
 def sample_images(
@@ -184,9 +199,16 @@ def _pinned_arithmetic(threads: int) -> Iterator[None]:
 
 
 def _sample(
-    key: str, request: ImageRequest, image: NDArray[np.float32], shared: Mapping[str, Any]
+    key: str,
+    request: ImageRequest,
+    image: NDArray[np.float32],
+    shared: Mapping[str, Any],
+    image_member: str,
 ) -> Sample:
-    gray = np.round(image.mean(axis=2) * 255).astype(np.uint8)
+    if image_member == "sar.png":
+        encoded = encode_gray8(np.round(image.mean(axis=2) * 255).astype(np.uint8))
+    else:
+        encoded = encode_rgb8(np.round(image * 255).astype(np.uint8))
     meta = {
         **shared,
         "key": key,
@@ -195,7 +217,7 @@ def _sample(
         "channel_spread": round(float(np.ptp(image, axis=2).mean()), 6),
     }
     members = {
-        "sar.png": encode_gray8(gray),
+        image_member: encoded,
         "txt": request.prompt.encode(),
         "meta.json": encode_json(meta),
     }
@@ -225,8 +247,6 @@ def _shared_meta(
         "model_sha": provenance.model_sha,
         "config_fingerprint": provenance.config_fingerprint,
         "generator": _generator_name(pipeline.device),
-        "pixel_m": cfg.pixel_m,
-        "range_direction": "+col",
     }
 
 

@@ -67,6 +67,12 @@ _GENERATED_META = {
     "pixel_m": "number?",
     "range_direction": "text",
 }
+_PAINTED_META = {
+    name: kind
+    for name, kind in _GENERATED_META.items()
+    if name not in ("pixel_m", "range_direction")
+}
+"""Of a generated image that shows no radar."""
 _IMPORTED_META = {
     name: kind
     if name in ("schema", "key", "synthetic", "split", "calibration")
@@ -92,6 +98,7 @@ GEOLOCATION = ("crs", "affine", "footprint", "bbox", "bbox_llh", "bbox_ecf", "ge
 _TILE_MEMBERS = ("sar.png", "sar16.npy", "meta.json")
 _IMPORTED_MEMBERS = ("sar.png", "meta.json")
 _GENERATED_MEMBERS = ("sar.png", "txt", "meta.json")
+_PAINTED_MEMBERS = ("optic.png", "txt", "meta.json")
 
 
 def validate_sample(sample: Sample) -> None:
@@ -105,7 +112,7 @@ def validate_sample(sample: Sample) -> None:
     problems = _member_problems(sample)
     meta = _read_meta(sample.members.get("meta.json", b"{}"), problems)
     generated = meta.get("synthetic") is True
-    required, schema = _expected(meta, generated)
+    required, schema = _expected(sample, meta, generated)
     problems += [f"no member {name}" for name in required if name not in sample.members]
     problems += _meta_problems(meta, schema)
     if meta.get("key", sample.key) != sample.key:
@@ -121,11 +128,13 @@ def validate_sample(sample: Sample) -> None:
 
 
 def _expected(
-    meta: Mapping[str, Any], generated: bool
+    sample: Sample, meta: Mapping[str, Any], generated: bool
 ) -> tuple[tuple[str, ...], Mapping[str, str]]:
     """Members and metadata that a sample of this kind has."""
     if "origin" in meta:
         return _IMPORTED_MEMBERS, _IMPORTED_META
+    if generated and "sar.png" not in sample.members and "optic.png" in sample.members:
+        return _PAINTED_MEMBERS, _PAINTED_META
     if generated:
         return _GENERATED_MEMBERS, _GENERATED_META
     return _TILE_MEMBERS, _TILE_META

@@ -8,7 +8,7 @@ from sarhpc.archive.config import ArchiveConfig
 from sarhpc.archive.procedural.config import ProceduralConfig
 from sarhpc.captioning.config import CaptionConfig, CaptionTrainConfig
 from sarhpc.evaluation.config import EvaluateConfig
-from sarhpc.generation.config import GenerateConfig
+from sarhpc.generation.config import GenerateConfig, PriorImagesConfig
 from sarhpc.tiling.config import ImportConfig, OpticalConfig, TileConfig
 from sarhpc.training.config import EncodeConfig, ExportConfig, TrainConfig
 
@@ -65,6 +65,9 @@ class RunConfig:
     """Tiles to captioned samples."""
     encode: EncodeConfig | None = None
     """Encode the tiles to train on once, as a stage; null encodes them while training."""
+    prior: PriorImagesConfig | None = field(default=None, metadata={"added": True})
+    """Let the base model make regularisation images first, as a stage; `train.prior={}` takes
+    them. Null makes none."""
     train: TrainConfig = field(default_factory=TrainConfig)
     """Fine-tuning of the diffusion model."""
     export: ExportConfig = field(default_factory=ExportConfig)

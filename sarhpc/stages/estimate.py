@@ -117,6 +117,8 @@ def expected_shards(config: RunConfig, stage: str) -> int | None:
     generate = config.generate
     if stage == "generate" and generate is not None and generate.images is not None:
         return math.ceil(generate.images / generate.shard_samples)
+    if stage == "prior" and config.prior is not None and config.prior.images is not None:
+        return math.ceil(config.prior.images / config.prior.shard_samples)
     if stage == "compare" and generate is not None:
         return len(config.compare.models) * math.ceil(
             config.compare.images / generate.shard_samples
@@ -160,6 +162,8 @@ def _bytes_per_shard(config: RunConfig, stage: str) -> float | None:
     if stage == "encode":
         copies = 2 if config.train.azimuth_flip else 1
         return LATENT_BYTES_PER_PX * copies * tile_px * config.tile.shard_samples
+    if stage == "prior" and config.prior is not None:
+        return OPTICAL_BYTES_PER_PX * tile_px * config.prior.shard_samples
     if stage in ("generate", "compare") and config.generate is not None:
         rows, columns = config.generate.height_px, config.generate.width_px
         pixels = rows * columns if rows and columns else tile_px

@@ -18,6 +18,7 @@ BRANCHES = {
     "caption-train": ["caption_train"],
     "caption": ["caption"],
     "encode": ["encode"],
+    "prior": ["prior"],
     "train": ["train"],
     "export": ["export"],
     "generate": ["generate"],

@@ -158,7 +158,7 @@ def plan_comparison(run: RunDir) -> Plan:
 def make_corpus_shard(run: RunDir, task: ShardTask) -> Made:
     """Generate and publish one shard of the corpus."""
     root = data_root(run, load_run_config(run)) / "synthetic"
-    return _make(run, task, settings(load_run_config(run)), root / f"{task.id}.tar")
+    return generated_shard(run, task, settings(load_run_config(run)), root / f"{task.id}.tar")
 
 
 def make_compare_shard(run: RunDir, task: ShardTask) -> Made:
@@ -167,15 +167,32 @@ def make_compare_shard(run: RunDir, task: ShardTask) -> Made:
     root = data_root(run, config) / "compare" / task.inputs["set"]
     # The adapter of the corpus is none of another model's, nor is what steers it.
     cfg = dataclasses.replace(settings(config), adapter=None, adapter_weight=1.0, steer=None)
-    made = _make(run, task, cfg, root / f"{task.id}.tar")
+    made = generated_shard(run, task, cfg, root / f"{task.id}.tar")
     return dataclasses.replace(made, detail={"set": task.inputs["set"]})
 
 
-def _make(run: RunDir, task: ShardTask, cfg: GenerateConfig, path: Path) -> Made:
+def generated_shard(
+    run: RunDir,
+    task: ShardTask,
+    cfg: GenerateConfig,
+    path: Path,
+    stage: str = "generate",
+    image_member: str = "sar.png",
+) -> Made:
+    """Generate the planned shard by the model it names, and publish it at `path`.
+
+    Args:
+        run: in which it is planned.
+        task: the shard.
+        cfg: how images are made.
+        path: of the tar.
+        stage: whose configuration the images carry the digest of.
+        image_member: `sar.png`, or `optic.png` for images that show no radar.
+    """
     from sarhpc.generation.sampler import Provenance, generate_shard
     from sarhpc.shards.writer import write_shard
 
-    fingerprint = stage_fingerprint(load_run_config(run), "generate")
+    fingerprint = stage_fingerprint(load_run_config(run), stage)
     provenance = Provenance(task.inputs["model_sha"], fingerprint)
     pipeline = _pipeline(Path(task.inputs["model"]), cfg)
     layers = None if cfg.steer is None else _indexed_layers(run.root)
@@ -187,6 +204,7 @@ def _make(run: RunDir, task: ShardTask, cfg: GenerateConfig, path: Path) -> Made
         provenance,
         stop=lambda: stop_signalled() or run.stop_file.exists(),
         layers=layers,
+        image_member=image_member,
     )
     summary = write_shard(path, generated.samples)
     return Made(path, summary.samples, summary.bytes, summary.sha256, generated.rejected)

@@ -87,6 +87,32 @@ def require_places(run: RunDir, config: RunConfig) -> None:
         )
     for name in used_models(config):
         model_folder(name)
+    _require_prior(config)
+
+
+def _require_prior(config: RunConfig) -> None:
+    """Return if regularisation images are asked for, made and read alike, or not at all.
+
+    Raises:
+        ConfigError: they are made and not trained on, given and made, or neither; or the base
+            model is one file, from which nothing is generated.
+    """
+    asked, made = config.train.prior, config.prior is not None
+    if made and (asked is None or asked.shards is not None):
+        raise ConfigError(
+            "prior: these images are for a training with train.prior={} and without "
+            "train.prior.shards; set it so, or leave prior out"
+        )
+    if asked is not None and asked.shards is None and not made:
+        raise ConfigError(
+            "train.prior: no regularisation images; name the folder of their shards "
+            "(train.prior.shards), or let the base model make some (prior.images=1000)"
+        )
+    if made and Path(model_folder(config.train.base_model)).is_file():
+        raise ConfigError(
+            f"prior: {config.train.base_model} is one file, and images are generated from a "
+            "diffusers folder; give that, or make the images elsewhere (train.prior.shards)"
+        )
 
 
 def used_models(config: RunConfig) -> list[str]:

@@ -17,6 +17,7 @@ def line_of_stages(config: RunConfig) -> list[Stage]:
         export,
         generate,
         optical,
+        prior,
         simulate,
         tile,
         train,
@@ -31,6 +32,8 @@ def line_of_stages(config: RunConfig) -> list[Stage]:
     stages.append(caption.caption_stage(config))
     if config.encode is not None:
         stages.append(encode.encode_stage(config))
+    if config.prior is not None:
+        stages.append(prior.prior_stage(config))
     stages += [train.train_stage(config), export.export_stage(config)]
     if config.generate is not None:
         stages.append(generate.generate_stage(config))

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from hpc.cluster.profile import Profile
     from hpc.cluster.slurm import QueuedJob
 
-SHARDED = ("simulate", "tile", "caption", "generate", "compare")
+SHARDED = ("simulate", "tile", "caption", "encode", "prior", "generate", "compare")
 """Stages whose shards several elements of a job array may divide."""
 
 CODE = ("hpc", "sarhpc", "configs", "slurm", "pyproject.toml")

@@ -17,6 +17,7 @@ from sarhpc.stages.config import RunConfig
 from sarhpc.stages.frozen import load_run_config, stage_fingerprint
 from sarhpc.stages.judging import best_steps, chosen_checkpoint, grid_judge, require_judges
 from sarhpc.stages.places import model_folder
+from sarhpc.stages.prior import prior_digest, with_prior_shards
 from sarhpc.stages.prompts import TRAIN_SPLITS, sample_shards
 from sarhpc.stages.sharded import Made, left_out, manifest_sha, sealed_records, single_shard
 from sarhpc.stages.tree import digest_tree
@@ -30,7 +31,7 @@ def train_stage(config: RunConfig) -> Stage:
     """The stage that fine-tunes; collective, its progress is the newest checkpoint's step."""
     return Stage(
         name="train",
-        needs=("caption",) if config.encode is None else ("caption", "encode"),
+        needs=needs_of(config),
         plan=plan_training,
         work=train_ranks,
         collective=True,
@@ -38,6 +39,12 @@ def train_stage(config: RunConfig) -> Stage:
         course=training_course,
         reached=kept_steps,
     )
+
+
+def needs_of(config: RunConfig) -> tuple[str, ...]:
+    """Stages that make what is trained on."""
+    asked = {"encode": config.encode, "prior": config.prior}
+    return ("caption", *(stage for stage, settings in asked.items() if settings is not None))
 
 
 def plan_training(run: RunDir) -> Plan:
@@ -64,8 +71,8 @@ def plan_training(run: RunDir) -> Plan:
     require_judges(run, config.train)
     if config.encode is not None:
         inputs["latents"] = manifest_sha(run, "encode")
-    if config.train.prior is not None:
-        inputs["prior"] = digest_tree(Path(config.train.prior.shards)).sha256
+    if (prior := prior_digest(run, config)) is not None:
+        inputs["prior"] = prior
     return make_plan("train", [inputs], fingerprint=stage_fingerprint(config, "train"))
 
 
@@ -109,7 +116,8 @@ def train_ranks(work: Work) -> None:
     from sarhpc.training.ranks import join, leave
 
     config = load_run_config(work.run)
-    cfg = dataclasses.replace(config.train, base_model=model_folder(config.train.base_model))
+    cfg = with_prior_shards(work.run, config)
+    cfg = dataclasses.replace(cfg, base_model=model_folder(cfg.base_model))
     joined = join(cfg.threads, deterministic=cfg.deterministic, seed=cfg.seed)
     try:
         checkpoint = _train(work, cfg, joined)

@@ -15,8 +15,9 @@ ADDED: dict[str, Any] = {"added": True}
 class PriorConfig:
     """Images of what the base model knows, trained on beside the tiles so that it stays known."""
 
-    shards: str = "???"
-    """Folder with their shards, those in folders below it too."""
+    shards: str | None = None
+    """Folder with their shards, those in folders below it too; null takes those that the base model
+    makes first, in the stage `prior` of a run."""
     image_member: str = "optic.png"
     """Image taken from each sample: `optic.png` or `sar.png`, of the size of the tiles."""
     prompt: str | None = "aerial photography"

@@ -32,7 +32,7 @@ class PriorSamples:
         Raises:
             DataError: there are none, or one is damaged.
         """
-        shards = sorted(Path(cfg.shards).rglob("*.tar"))
+        shards = [] if cfg.shards is None else sorted(Path(cfg.shards).rglob("*.tar"))
         if not shards:
             raise DataError(
                 f"no shards under {cfg.shards}: name their folder in train.prior.shards."

@@ -4,19 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pytest
-from line_runs import make_tiny_model, tiny_run
+from line_runs import make_tiny_model, seal_captions, tiny_run
 
 from hpc.errors import ConfigError
 from hpc.publish import digest_file
-from hpc.run.ledger import Record
-from hpc.run.plan import make_plan, publish_plan
-from hpc.run.rundir import RunDir, now
-from sarhpc.shards.images import encode_gray8
 from sarhpc.shards.reader import read_shard
-from sarhpc.shards.sample import Sample, encode_json, sample_key
-from sarhpc.shards.writer import write_shard
 from sarhpc.stages.encode import make_latent_shard, plan_encoding
 from sarhpc.stages.frozen import load_run_config
 from sarhpc.stages.registry import line_of_stages, stage_named
@@ -25,32 +18,6 @@ from sarhpc.stages.registry import line_of_stages, stage_named
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_tiny_model(tmp_path_factory.mktemp("model"))
-
-
-def seal_captions(run: RunDir) -> None:
-    """Stand two captioned shards in the run, one to train on and one held out."""
-    plan = make_plan("caption", [{"n": 0}, {"n": 1}])
-    publish_plan(plan, run.plan_file("caption"))
-    rng = np.random.default_rng(0)
-    for task, split in zip(plan.shards, ("train", "val"), strict=True):
-        path = run.root / "data" / "samples" / split / f"{task.id}.tar"
-        samples = [
-            Sample(
-                sample_key(task.number, index),
-                {
-                    "sar.png": encode_gray8(rng.integers(0, 256, (32, 32), np.uint8)),
-                    "txt": b"a lake",
-                    "meta.json": encode_json({}),
-                },
-            )
-            for index in range(2)
-        ]
-        made = write_shard(path, samples)
-        run.ledger("caption").publish(
-            Record(task.id, plan.id, str(path), 2, made.bytes, made.sha256, 0, "h", now(), now(),
-                   1.0, {}, {"split": split})
-        )  # fmt: skip
-    run.ledger("caption").seal(plan)
 
 
 def test_what_is_trained_on_is_encoded_once(tmp_path: Path, model: Path) -> None:

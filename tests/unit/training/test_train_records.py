@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from hpc.errors import ConfigError, NumericalError, TransientError, VerificationError
-from sarhpc.training.gradients import require_gradients
 from sarhpc.training.export import model_card
+from sarhpc.training.gradients import require_gradients
 from sarhpc.training.metrics import MetricsLog, read_rows
 from sarhpc.training.partition import Fragment, assemble
 from sarhpc.training.ranks import Ranks, in_touch, join
