@@ -42,6 +42,9 @@ class GenerateConfig:
     """Denoising steps."""
     guidance: float = 7.5
     """Classifier-free guidance scale; 1 or less switches it off."""
+    guidance_rescale: float = field(default=0.0, metadata={"added": True})
+    """Share by which guided noise takes the spread of the prompt's own, 0 to 1: strong guidance
+    overexposes images of a model with zero terminal SNR; 0.7 (Lin et al., arXiv:2305.08891)."""
     adapter: str | None = None
     """Low-rank adapter to put on the model, a file or its folder; null: the one in the model's
     folder, if there is one."""

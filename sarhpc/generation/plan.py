@@ -98,6 +98,13 @@ def check_config(cfg: GenerateConfig) -> None:
     _require_choice("dtype", cfg.dtype, DTYPES)
     if cfg.steer is not None:
         _require_choice("steer.layer", cfg.steer.layer, tuple(LAYERS))
+    if not 0 <= cfg.guidance_rescale <= 1:
+        raise ConfigError(f"generate.guidance_rescale is {cfg.guidance_rescale}: give 0 to 1.")
+    if cfg.guidance_rescale and cfg.steer is not None:
+        raise ConfigError(
+            "generate.guidance_rescale with generate.steer: the pipelines of diffusers that a "
+            "ControlNet steers have no such setting; leave it at 0."
+        )
     if "{prompt}" not in cfg.prompt_template:
         raise ConfigError(
             f"generate.prompt_template {cfg.prompt_template!r} has no {{prompt}}: every image "

@@ -156,6 +156,7 @@ def sample_images(
             generator=generators,
             output_type="np",
             **_steering(steers, cfg, batch),
+            **_rescaled(cfg),
         )
     images: NDArray[np.float32] = result.images[: len(requests)]
     return images
@@ -174,6 +175,11 @@ def _told(steers: Sequence[Steer], cfg: GenerateConfig) -> list[dict[str, Any]]:
     if cfg.steer is None:
         return []
     return [{"steered_by": facts_of(steer, cfg.steer)} for steer in steers]
+
+
+def _rescaled(cfg: GenerateConfig) -> dict[str, float]:
+    """The setting where it is used: said otherwise, it would change the bytes of every sample."""
+    return {"guidance_rescale": cfg.guidance_rescale} if cfg.guidance_rescale else {}
 
 
 def _steering(steers: Sequence[Steer], cfg: GenerateConfig, batch: int) -> dict[str, Any]:
@@ -235,6 +241,7 @@ def _shared_meta(
     return {
         **adapter,
         **weight,
+        **_rescaled(cfg),
         "schema": SAMPLE_SCHEMA,
         "synthetic": True,
         "negative_prompt": cfg.negative_prompt,

@@ -8,7 +8,8 @@ from diffusers import DDIMScheduler, DDPMScheduler
 
 from hpc.errors import ConfigError
 from sarhpc.diffusion import objective
-from sarhpc.diffusion.config import ObjectiveConfig
+from sarhpc.diffusion.architecture import new_scheduler
+from sarhpc.diffusion.config import ObjectiveConfig, SchedulerShape
 
 SHAPE = (4, 8, 8)
 NAMES = [f"{number:011d}" for number in range(12)]
@@ -114,6 +115,24 @@ def test_a_perfect_answer_lets_the_sampler_recover_the_latents(prediction_type: 
     answer = objective.target(sampler, latents, draw)
     step = sampler.step(answer, int(draw.timesteps[0]), noisy)
     torch.testing.assert_close(step.pred_original_sample, latents, atol=2e-4, rtol=2e-3)
+
+
+def test_the_schedule_is_the_published_one_and_ends_without_signal_where_asked() -> None:
+    plain = new_scheduler(SchedulerShape()).alphas_cumprod.double()
+    # Lin et al. (arXiv:2305.08891), table 1, Stable Diffusion: SNR 0.004682 at the last step.
+    assert float(plain[-1].sqrt()) == pytest.approx(0.068265, abs=2e-5)
+    assert float(plain[-1] / (1 - plain[-1])) == pytest.approx(0.004682, abs=3e-6)
+
+    shape = SchedulerShape(prediction_type="v_prediction", zero_terminal_snr=True)
+    rescaled = new_scheduler(shape)
+    # Their algorithm 1: shift the roots so that the last is 0, stretch so that the first stays.
+    first, last = float(plain[0].sqrt()), float(plain[-1].sqrt())
+    wanted = (plain.sqrt() - last) * first / (first - last)
+    found = torch.cumprod(1 - rescaled.betas.double(), 0).sqrt()
+    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-5)
+    assert float(rescaled.betas[-1]) == 1.0
+    rescaled.set_timesteps(20)
+    assert int(rescaled.timesteps[0]) == 999, "sampling starts where there is no signal"
 
 
 def test_min_snr_weighs_the_error_of_the_image_alike_for_both_targets() -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from hpc.errors import ConfigError, DataError
-from sarhpc.generation.config import GenerateConfig
+from sarhpc.generation.config import GenerateConfig, SteerConfig
 from sarhpc.generation.model import load_pipeline
 from sarhpc.generation.plan import plan_generation
 from sarhpc.generation.sampler import (
@@ -209,3 +209,24 @@ def copy_folder(source: Path, target: Path) -> None:
             to = target / path.relative_to(source)
             to.parent.mkdir(parents=True, exist_ok=True)
             to.write_bytes(path.read_bytes())
+
+
+def test_rescaled_guidance_gives_other_images_that_say_so_and_unset_changes_no_byte(
+    pipeline: Any, samples: list[Sample]
+) -> None:
+    strong = config(guidance=15.0)
+    plain, rescaled = (
+        generate(pipeline, strong),
+        generate(pipeline, config(guidance=15.0, guidance_rescale=0.7)),
+    )
+    assert [sample.meta.get("guidance_rescale") for sample in (*samples, *plain)] == [None] * 10
+    assert [sample.meta["guidance_rescale"] for sample in rescaled] == [0.7] * 5
+    assert images(rescaled).keys() == images(plain).keys()
+    assert all(images(rescaled)[asked] != image for asked, image in images(plain).items())
+
+
+def test_a_rescaling_that_cannot_be_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"guidance_rescale is 1\.5"):
+        plan_generation(config(guidance_rescale=1.5))
+    with pytest.raises(ConfigError, match=r"guidance_rescale with generate\.steer"):
+        plan_generation(config(guidance_rescale=0.7, steer=SteerConfig()))
