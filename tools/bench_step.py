@@ -10,6 +10,7 @@ Prints one table (median over the steps after the warm-up) and, with --json, the
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import statistics
@@ -22,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from hpc.config import loads, to_yaml
+from hpc.memory import keep_freed_memory
 from hpc.publish import publish_json
 from hpc.resilience.agreement import TorchCommunicator
 from hpc.resilience.checkpoint import CheckpointStore
@@ -52,14 +54,26 @@ class RandomTiles:
         return image.astype(np.float32), CAPTIONS[number % 2]
 
 
-def make_bundle(folder: Path) -> Path:
-    """A bundle of the embedded shape with random weights."""
+SHAPES = ("embedded", "sd15", "sdxl")
+
+
+def make_bundle(folder: Path, shape: str = "embedded") -> Path:
+    """A bundle with random weights: of the embedded shape, or of a published one in full."""
     from sarhpc.diffusion.bundle import new_bundle, save_bundle
     from sarhpc.diffusion.config import BundleConfig
+    from sarhpc.diffusion.skeleton import PUBLISHED
     from sarhpc.diffusion.tokenizer import train_clip_tokenizer
 
+    published = {"sd15": "Stable Diffusion 1.5", "sdxl": "Stable Diffusion XL"}
+    cfg = PUBLISHED[published[shape]] if shape in published else BundleConfig()
     tokenizer = train_clip_tokenizer(CAPTIONS, 540, folder / "tokenizer")
-    save_bundle(new_bundle(BundleConfig(), tokenizer), folder / "bundle")
+    bundle = new_bundle(cfg, tokenizer)
+    if shape in published:
+        # All words of the published vocabulary learn, whichever are read.
+        for encoder in (bundle.text_encoder, bundle.text_encoder_2):
+            if encoder is not None:
+                encoder.resize_token_embeddings(cfg.vocab_size, mean_resizing=False)
+    save_bundle(bundle, folder / "bundle")
     return folder / "bundle"
 
 
@@ -99,9 +113,19 @@ def measure(arguments: argparse.Namespace, folder: Path) -> list[dict[str, Any]]
     samples = RandomTiles(arguments.samples, load_bundle(bundle).tile_px)
     store = CheckpointStore(folder / "checkpoints", communicator, 1)
     around = Surroundings(folder, store, StopRequest(communicator), communicator)
-    train(cfg, bundle, samples, ranks, around)
+    with _attention(stores_scores=arguments.scores_stored):
+        train(cfg, bundle, samples, ranks, around)
     leave()
     return read_rows(folder / "metrics.jsonl")[arguments.warmup :] if ranks.rank == 0 else []
+
+
+def _attention(*, stores_scores: bool) -> contextlib.AbstractContextManager[None]:
+    """Attention as torch chooses it, or written out with its scores in memory."""
+    if not stores_scores:
+        return contextlib.nullcontext()
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    return sdpa_kernel(SDPBackend.MATH)  # type: ignore[no-any-return]
 
 
 def summarise(rows: list[dict[str, Any]]) -> dict[str, float]:
@@ -125,9 +149,15 @@ def main() -> int:
     parser.add_argument("--cache-latents", action="store_true")
     parser.add_argument("--gradient-checkpointing", action="store_true")
     parser.add_argument("--threads", type=int, default=int(os.environ.get("OMP_NUM_THREADS", "1")))
+    parser.add_argument("--scores-stored", action="store_true", help="attention without SDPA")
+    parser.add_argument(
+        "--memory-returned", action="store_true", help="freed memory goes back to the system"
+    )
     parser.add_argument("--set", nargs="*", default=[], help="more of the training, key=value")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
+    if not arguments.memory_returned:
+        keep_freed_memory()  # as the entry of a job does
     with tempfile.TemporaryDirectory() as scratch:
         rows = measure(arguments, Path(scratch))
     if not rows:
@@ -141,7 +171,10 @@ def main() -> int:
         told = {name: str(value) for name, value in vars(arguments).items()}
         memory = max(row["memory_gb"] for row in rows)
         steps = [row["step_s"] for row in rows]
-        facts = {"seconds": seconds, "steps_s": steps, "memory_gb": memory, "arguments": told}
+        # On one rank of several, the share of each.
+        flops = rows[-1]["tflops"] * 1e12 * rows[-1]["step_s"]
+        facts = {"seconds": seconds, "steps_s": steps, "memory_gb": memory, "flops": flops}
+        facts["arguments"] = told
         publish_json(arguments.json, facts)
     print(json.dumps({"python": sys.version.split()[0], "steps": len(rows)}))
     return 0
