@@ -62,9 +62,9 @@ class Tiles:
         return np.rint((np.stack(images) + 1) * 127.5).astype(np.uint8)
 
 
-def make_archive(root: Path) -> RunDir:
-    """Captioned tiles of twelve scenes, a third of them held out."""
-    config = loads(RunConfig, ARCHIVE, [f"train.base_model={BASE}"])
+def make_archive(root: Path, *words: str) -> RunDir:
+    """Captioned tiles of twelve scenes, a third of them held out; `words` change the archive."""
+    config = loads(RunConfig, ARCHIVE, [f"train.base_model={BASE}", *words])
     made = create_run(root, to_yaml(config), fingerprint(config))
     for name in ("simulate", "tile", "caption"):
         run_stage(made, stage_named(config, name))
