@@ -229,6 +229,7 @@ def test_a_draft_is_a_profile_that_uses_what_the_cluster_has(tmp_path: Path) -> 
         "caption-train": 1,
         "train": 4,
         "generate": 1,
+        "prior": 1,
         "compare": 1,
         "evaluate": 1,
     }

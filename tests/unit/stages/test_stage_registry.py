@@ -80,7 +80,8 @@ def test_shipped_configurations_survive_being_frozen(path: Path) -> None:
 
 
 def test_the_line_has_the_stages_asked_for_and_each_needs_earlier_ones() -> None:
-    full = config("compare.models={m: /m}", "optical={}", "caption_train={}", "encode={}")
+    asked = ["compare.models={m: /m}", *(f"{s}={{}}" for s in ("optical", "caption_train"))]
+    full = config(*asked, "encode={}", "prior={}")
     names = [stage.name for stage in line_of_stages(full)]
     assert names == list(BRANCHES)
     for position, stage in enumerate(line_of_stages(full)):
