@@ -1,8 +1,8 @@
 """Memory that was freed stays with the process that will ask for it again.
 
 glibc gives memory back to the system once so much is free at the top of the heap, and asks for each
-large array anew; every page then comes in by a fault and filled with zeros. Arithmetic on CPUs,
-which frees and takes the same few hundred megabytes a second, loses up to a fifth of its time.
+large array anew; every page then comes in by a fault and filled with zeros. Arithmetic on CPUs
+frees and takes the same few hundred megabytes a second.
 """
 
 from __future__ import annotations
