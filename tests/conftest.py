@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,7 +23,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("DS_ACCELERATOR", "cpu")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # What tests learn of nodes is nothing that the user's own jobs should go by.
-os.environ.setdefault("SARHPC_STATE", tempfile.mkdtemp(prefix="sarhpc-state-"))
+if "SARHPC_STATE" not in os.environ:
+    os.environ["SARHPC_STATE"] = tempfile.mkdtemp(prefix="sarhpc-state-")
+    atexit.register(shutil.rmtree, os.environ["SARHPC_STATE"], ignore_errors=True)
 # As the entry of a job does.
 keep_freed_memory()
 

@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from hpc.errors import ConfigError
-from sarhpc.diffusion.config import LORA_FILE, AdapterConfig
+from sarhpc.diffusion.config import ADAPTER_KINDS, LORA_FILE, AdapterConfig
 
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2", "proj_in", "proj_out")
 """The weights of the U-Net's transformer blocks."""
@@ -28,7 +28,6 @@ CONVOLUTIONS = ("conv1", "conv2", "conv_shortcut", "conv", "time_emb_proj")
 TEXT = ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2")
 """The weights of a CLIP text encoder's layers."""
 
-KINDS = ("lora", "locon", "loha", "lokr", "dylora")
 ADAPTER_NAME = "default"
 
 
@@ -78,7 +77,7 @@ def _peft_config(cfg: AdapterConfig, targets: list[str]) -> Any:
         return LoHaConfig(r=cfg.rank, alpha=alpha, target_modules=targets)
     if cfg.kind == "lokr":
         return LoKrConfig(r=cfg.rank, alpha=alpha, target_modules=targets)
-    raise ConfigError(f"adapter.kind={cfg.kind!r}: use one of {', '.join(KINDS)}")
+    raise ConfigError(f"adapter.kind={cfg.kind!r}: use one of {', '.join(ADAPTER_KINDS)}")
 
 
 def adapted(model: nn.Module) -> Iterator[tuple[str, BaseTunerLayer]]:

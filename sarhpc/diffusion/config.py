@@ -220,6 +220,9 @@ LORA_FILE = "pytorch_lora_weights.safetensors"
 """The name under which diffusers' `load_lora_weights` looks for an adapter in a folder."""
 
 
+ADAPTER_KINDS = ("lora", "locon", "loha", "lokr", "dylora")
+
+
 @dataclass
 class AdapterConfig:
     """A low-rank adapter on frozen weights, in place of their full fine-tune."""

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from hpc.errors import ConfigError
+from sarhpc.shards.sample import SPLITS
+
 MIN_TILES = 4
 """Tiles below which nothing can be said of a set."""
 
@@ -22,3 +25,18 @@ class EvaluateConfig:
     """Seed of the resampling and of the real-versus-real halves."""
     gallery: int = 8
     """Real and synthetic tiles shown side by side in the report."""
+
+
+def check_config(cfg: EvaluateConfig) -> None:
+    """Accept an evaluation that can be carried out.
+
+    Raises:
+        ConfigError: too few tiles or resamplings to say anything, or an unknown split.
+    """
+    least = {"tiles": MIN_TILES, "bootstrap": 2, "gallery": 0}
+    for name, low in least.items():
+        if getattr(cfg, name) < low:
+            raise ConfigError(f"evaluate.{name}={getattr(cfg, name)}: give at least {low}")
+    for split in cfg.real_splits:
+        if split not in SPLITS:
+            raise ConfigError(f"evaluate.real_splits: {split!r} is none of {', '.join(SPLITS)}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 
 @dataclass
@@ -24,6 +25,8 @@ class SteerConfig:
 class GenerateConfig:
     """Prompts, counts and sampling of one synthetic corpus."""
 
+    SECTION: ClassVar[str] = "generate"
+    """Where these settings stand in the configuration of a run."""
     prompts: list[str] = field(default_factory=list)
     """Scene descriptions, without the words of `prompt_template`; before those of the file."""
     prompts_file: str | None = None
@@ -74,6 +77,7 @@ class GenerateConfig:
 class PriorImagesConfig(GenerateConfig):
     """Regularisation images that the base model makes before it is trained; as large as tiles."""
 
+    SECTION: ClassVar[str] = "prior"
     prompts: list[str] = field(default_factory=lambda: ["aerial photography"])
     """What the base model is asked, the same as `train.prior.prompt`."""
     prompt_template: str = "{prompt}"

@@ -57,7 +57,9 @@ def plan_generation(
     check_config(cfg)
     requests = list(_requests(cfg, read_prompts(cfg) if prompts is None else prompts))
     if not requests:
-        raise ConfigError("nothing to generate: give generate.prompts or generate.prompts_file.")
+        raise ConfigError(
+            f"nothing to generate: give {cfg.SECTION}.prompts or {cfg.SECTION}.prompts_file."
+        )
     starts = range(0, len(requests), cfg.shard_samples)
     shards = [_shard_inputs(cfg, requests[start : start + cfg.shard_samples]) for start in starts]
     if cfg.steer is None:
@@ -82,9 +84,9 @@ def read_prompts(cfg: GenerateConfig) -> list[str]:
     """
     prompts = [*cfg.prompts]
     if cfg.prompts_file is not None:
-        prompts += _file_prompts(Path(cfg.prompts_file))
+        prompts += _file_prompts(Path(cfg.prompts_file), cfg.SECTION)
     if any(not prompt.strip() for prompt in prompts):
-        raise ConfigError("generate.prompts holds an empty prompt: remove it.")
+        raise ConfigError(f"{cfg.SECTION}.prompts holds an empty prompt: remove it.")
     return prompts
 
 
@@ -94,32 +96,33 @@ def check_config(cfg: GenerateConfig) -> None:
     Raises:
         ConfigError: one cannot; the message names it.
     """
-    _require_choice("scheduler", cfg.scheduler, SCHEDULERS)
-    _require_choice("dtype", cfg.dtype, DTYPES)
+    at = cfg.SECTION
+    _require_choice(f"{at}.scheduler", cfg.scheduler, SCHEDULERS)
+    _require_choice(f"{at}.dtype", cfg.dtype, DTYPES)
     if cfg.steer is not None:
-        _require_choice("steer.layer", cfg.steer.layer, tuple(LAYERS))
+        _require_choice(f"{at}.steer.layer", cfg.steer.layer, tuple(LAYERS))
     if not 0 <= cfg.guidance_rescale <= 1:
-        raise ConfigError(f"generate.guidance_rescale is {cfg.guidance_rescale}: give 0 to 1.")
+        raise ConfigError(f"{at}.guidance_rescale is {cfg.guidance_rescale}: give 0 to 1.")
     if cfg.guidance_rescale and cfg.steer is not None:
         raise ConfigError(
-            "generate.guidance_rescale with generate.steer: the pipelines of diffusers that a "
+            f"{at}.guidance_rescale with {at}.steer: the pipelines of diffusers that a "
             "ControlNet steers have no such setting; leave it at 0."
         )
     if "{prompt}" not in cfg.prompt_template:
         raise ConfigError(
-            f"generate.prompt_template {cfg.prompt_template!r} has no {{prompt}}: every image "
+            f"{at}.prompt_template {cfg.prompt_template!r} has no {{prompt}}: every image "
             "would be asked for the same."
         )
     for name in ("steps", "batch", "threads", "shard_samples", "images_per_prompt", "images"):
         value = getattr(cfg, name)
         if value is not None and value < 1:
-            raise ConfigError(f"generate.{name} is {value}: give at least 1.")
+            raise ConfigError(f"{at}.{name} is {value}: give at least 1.")
     if cfg.shard_samples > _LARGEST_SHARD:
-        raise ConfigError(f"generate.shard_samples: at most {_LARGEST_SHARD}, keys have 5 digits.")
+        raise ConfigError(f"{at}.shard_samples: at most {_LARGEST_SHARD}, keys have 5 digits.")
     for name in ("height_px", "width_px"):
         value = getattr(cfg, name)
         if value is not None and (value < 8 or value % 8):
-            raise ConfigError(f"generate.{name} is {value}: give a multiple of 8, or null.")
+            raise ConfigError(f"{at}.{name} is {value}: give a multiple of 8, or null.")
 
 
 def _requests(cfg: GenerateConfig, prompts: Sequence[str]) -> Iterator[tuple[str, int]]:
@@ -142,13 +145,13 @@ def _shard_inputs(cfg: GenerateConfig, images: Sequence[tuple[str, int]]) -> dic
     }
 
 
-def _file_prompts(path: Path) -> list[str]:
+def _file_prompts(path: Path, section: str) -> list[str]:
     if path.suffix not in (".txt", ".jsonl"):
-        raise ConfigError(f"generate.prompts_file {path}: a .txt or .jsonl file is expected.")
+        raise ConfigError(f"{section}.prompts_file {path}: a .txt or .jsonl file is expected.")
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot read generate.prompts_file {path}: {error}.") from error
+        raise ConfigError(f"cannot read {section}.prompts_file {path}: {error}.") from error
     numbered = [(number, line) for number, line in enumerate(lines, 1) if line.strip()]
     if path.suffix == ".txt":
         return [line.strip() for _, line in numbered]
@@ -169,4 +172,4 @@ def _require_choice(name: str, value: str, choices: Sequence[str]) -> None:
     if value not in choices:
         nearest = difflib.get_close_matches(value, choices, n=1)
         hint = f" Did you mean {nearest[0]}?" if nearest else ""
-        raise ConfigError(f"generate.{name} is {value!r}: one of {', '.join(choices)}.{hint}")
+        raise ConfigError(f"{name} is {value!r}: one of {', '.join(choices)}.{hint}")

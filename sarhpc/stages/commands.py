@@ -19,6 +19,7 @@ from sarhpc.stages.config import RunConfig
 from sarhpc.stages.frozen import load_run_config
 from sarhpc.stages.places import require_places
 from sarhpc.stages.registry import line_of_stages, stage_named
+from sarhpc.stages.settings import require_settings
 
 
 def init_verb(arguments: argparse.Namespace) -> int:
@@ -146,6 +147,8 @@ def _bring_forward(
 
         return show_plan_and_cost(run, stages, profile)
     require_places(run, config)
+    ranks = profile.resources_of("train").tasks if profile is not None else config.cluster.ranks
+    require_settings(config, [stage.name for stage in stages], ranks)
     if profile is not None and arguments.print_sbatch:
         from sarhpc.stages.submission import print_scripts
 

@@ -34,8 +34,7 @@ def plan_encoding(run: RunDir) -> Plan:
         ConfigError: regularisation images are trained on too, and only tiles are encoded.
     """
     config = load_run_config(run)
-    if config.train.prior is not None:
-        raise ConfigError("encode with train.prior: only tiles are encoded; leave one of them out")
+    require_encodable(config)
     base = Path(model_folder(config.train.base_model))
     vae = base if base.is_file() else base / "vae"
     records = [r for r in sealed_records(run, "caption") if r.detail["split"] in TRAIN_SPLITS]
@@ -54,6 +53,16 @@ def plan_encoding(run: RunDir) -> Plan:
         ],
         fingerprint=stage_fingerprint(config, "encode"),
     )
+
+
+def require_encodable(config: RunConfig) -> None:
+    """Return if everything that is trained on can be encoded.
+
+    Raises:
+        ConfigError: regularisation images are trained on too, and only tiles are encoded.
+    """
+    if config.train.prior is not None:
+        raise ConfigError("encode with train.prior: only tiles are encoded; leave one of them out")
 
 
 def make_latent_shard(run: RunDir, task: ShardTask) -> Made:

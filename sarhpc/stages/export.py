@@ -38,13 +38,22 @@ def plan_export(run: RunDir) -> Plan:
         ConfigError: there is no such variant of the weights, or the adapter cannot be cut so.
     """
     config = load_run_config(run)
+    require_exportable(config)
+    [trained] = sealed_records(run, "train")
+    inputs = {"checkpoint": trained.path, "sha256": trained.sha256}
+    return make_plan("export", [inputs], fingerprint=stage_fingerprint(config, "export"))
+
+
+def require_exportable(config: RunConfig) -> None:
+    """Return if the model can be exported as configured.
+
+    Raises:
+        ConfigError: there is no such variant of the weights, or the adapter cannot be cut so.
+    """
     unknown = [name for name in config.export.variants if name not in VARIANTS]
     if unknown:
         raise ConfigError(f"export.variants: {unknown[0]!r} is none of {', '.join(VARIANTS)}")
     _cut(config)
-    [trained] = sealed_records(run, "train")
-    inputs = {"checkpoint": trained.path, "sha256": trained.sha256}
-    return make_plan("export", [inputs], fingerprint=stage_fingerprint(config, "export"))
 
 
 def export_model(work: Work) -> Made:

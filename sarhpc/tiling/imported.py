@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from hpc.errors import ConfigError, DataError
+from hpc.errors import DataError
 from sarhpc.shards.foreign import (
     ForeignSample,
     Item,
@@ -33,6 +33,7 @@ from sarhpc.shards.schema import GEOLOCATION, UNKNOWN
 from sarhpc.tiling.config import ImportConfig
 from sarhpc.tiling.likeness import content_digest, ground_hash
 from sarhpc.tiling.radiometry import Normalisation, encode_master
+from sarhpc.tiling.settings import check_import
 from sarhpc.tiling.tile import TiledShard
 
 _FOLDERS = {**{name: name for name in SPLITS}, "validation": "val", "valid": "val"}
@@ -56,7 +57,7 @@ def plan_import(cfg: ImportConfig) -> ImportPlan:
         ConfigError: fractions that do not sum to 1, or an unknown policy.
         DataError: there are no images.
     """
-    _check(cfg)
+    check_import(cfg)
     listing = list_foreign(Path(cfg.path), with_facts=cfg.group is not None)
     groups: dict[tuple[str, str], list[Item]] = {}
     for item in listing.items:
@@ -67,15 +68,6 @@ def plan_import(cfg: ImportConfig) -> ImportPlan:
             rows = [_row(item) for item in items[first : first + cfg.shard_samples]]
             shards.append({"source": source, "split": split, "items": rows})
     return ImportPlan(tuple(shards), listing.left_out)
-
-
-def _check(cfg: ImportConfig) -> None:
-    if len(cfg.fractions) != len(SPLITS) or abs(sum(cfg.fractions) - 1) > 1e-6:
-        raise ConfigError(f"imported.fractions={cfg.fractions}: three shares that sum to 1")
-    if cfg.colour not in ("reject", "luma"):
-        raise ConfigError(f"imported.colour={cfg.colour!r}: take reject or luma")
-    if not 1 <= cfg.shard_samples <= 100_000:
-        raise ConfigError(f"imported.shard_samples={cfg.shard_samples}: 1 to 100000")
 
 
 def _row(item: Item) -> list[Any]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from hpc.errors import ConfigError
+from sarhpc.shards.sample import SPLITS
 from sarhpc.tiling.conditions import CONDITIONS, OTHER
-from sarhpc.tiling.config import TileConfig
+from sarhpc.tiling.config import ImportConfig, TileConfig
 from sarhpc.tiling.radiometry import MASTERS, MODES
 from sarhpc.tiling.split import check_split
 
@@ -30,6 +31,20 @@ def check_config(cfg: TileConfig) -> None:
         raise ConfigError(f"tile.pixel_m {cfg.pixel_m}: give a spacing in metres, or null")
     if not 0 < cfg.transition <= 1:
         raise ConfigError(f"tile.transition {cfg.transition}: give a share in (0, 1]")
+
+
+def check_import(cfg: ImportConfig) -> None:
+    """Accept the settings of an import that can be carried out.
+
+    Raises:
+        ConfigError: shares that do not add up, or an unknown way with colours or size of shards.
+    """
+    if len(cfg.fractions) != len(SPLITS) or abs(sum(cfg.fractions) - 1) > 1e-6:
+        raise ConfigError(f"imported.fractions={cfg.fractions}: three shares that sum to 1")
+    if cfg.colour not in ("reject", "luma"):
+        raise ConfigError(f"imported.colour={cfg.colour!r}: take reject or luma")
+    if not 1 <= cfg.shard_samples <= 100_000:
+        raise ConfigError(f"imported.shard_samples={cfg.shard_samples}: 1 to 100000")
 
 
 def _check_radiometry(cfg: TileConfig) -> None:

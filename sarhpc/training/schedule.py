@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from hpc.errors import ConfigError
-from sarhpc.diffusion.config import LAYERS
+from sarhpc.diffusion.config import ADAPTER_KINDS, LAYERS
 from sarhpc.training.config import EngineConfig, JudgeConfig, OffloadConfig, TrainConfig
 
 LEAST_JUDGED = 4
@@ -92,6 +92,26 @@ def check(cfg: TrainConfig) -> None:
             raise ConfigError(f"{name}={getattr(cfg, name)}: allow 1 or more, or on_nonfinite=stop")
     if not 0 <= cfg.ema_decay < 1:
         raise ConfigError(f"ema_decay={cfg.ema_decay} is outside [0, 1); 0 keeps no average")
+    if not 0 <= cfg.caption_dropout <= 1:
+        raise ConfigError(f"caption_dropout={cfg.caption_dropout}: a share between 0 and 1")
+    if cfg.adapter is not None:
+        _one_of("adapter.kind", cfg.adapter.kind, ADAPTER_KINDS)
+    _check_numbers(cfg)
+
+
+def _check_numbers(cfg: TrainConfig) -> None:
+    """Refuse counts of nothing and rates below it."""
+    counts = ("epochs", "global_batch", "micro_batch", "keep_last", "threads", "loader_threads",
+              "log_every_steps", "validation_steps")  # fmt: skip
+    for name in counts:
+        if getattr(cfg, name) < 1:
+            raise ConfigError(f"{name}={getattr(cfg, name)}: give at least 1")
+    rates = ("lr_unet", "lr_text_encoder", "lr_text_encoder_2", "warmup_steps", "weight_decay",
+             "grad_clip", "noise_offset", "max_steps")  # fmt: skip
+    for name in rates:
+        value = getattr(cfg, name)
+        if value is not None and value < 0:
+            raise ConfigError(f"{name}={value}: nothing below 0")
 
 
 def check_engine(cfg: EngineConfig) -> None:

@@ -91,7 +91,7 @@ def kill_until_done(run: RunDir, stage: str, rounds: int, rng: random.Random) ->
 @pytest.mark.parametrize(
     "rounds",
     [
-        pytest.param(10, marks=pytest.mark.timeout(1800)),
+        pytest.param(6, marks=pytest.mark.timeout(1800)),
         pytest.param(100, marks=[pytest.mark.long, pytest.mark.timeout(7200)]),
     ],
 )

@@ -14,7 +14,8 @@ from tiny_bundle import make_bundle
 from hpc.run.rundir import RunDir, open_run
 from sarhpc.shards.reader import read_shard
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("line")]
+# Three minutes; tests/ranks/test_xl_hybrid.py trains the same in less.
+pytestmark = [pytest.mark.long, pytest.mark.xdist_group("line")]
 
 PROFILE = Path(__file__).resolve().parents[2] / "configs" / "sdxl_hybrid.yaml"
 SMALL = """

@@ -56,8 +56,11 @@ def weight_files(folder: Path) -> dict[str, bytes]:
         ("lora", {"zero_stage": 1, "precision": "bf16", "gradient_checkpointing": True}),
         ("locon", {"zero_stage": 2}),
         ("lora", {"zero_stage": 3}),
-        ("lokr", {"zero_stage": 3}),
-        ("dylora", {"zero_stage": 3, "gradient_checkpointing": True}),
+        ("loha", {"zero_stage": 2}),
+        ("lokr", {"zero_stage": 2}),
+        ("dylora", {"zero_stage": 2, "gradient_checkpointing": True}),
+        pytest.param("lokr", {"zero_stage": 3}, marks=pytest.mark.long),
+        pytest.param("dylora", {"zero_stage": 3}, marks=pytest.mark.long),
     ],
 )
 def test_adapter_killed_and_resumed_equals_the_undisturbed_one(

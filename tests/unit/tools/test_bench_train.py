@@ -13,7 +13,7 @@ from tiny_bundle import make_bundle
 TOOL = Path(__file__).resolve().parents[3] / "tools" / "bench_train.py"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_stock_recipe_and_ours_are_measured_in_one_run(tmp_path: Path) -> None:
     bundle, file = make_bundle(tmp_path / "made", xl=True), tmp_path / "told.json"
     words = f"--bundle {bundle} --turns 1 --steps 2 --warmup 1 --samples 8 --global-batch 4"

@@ -1,0 +1,75 @@
+"""What no stage could do is told before the first of them begins, not days later by the last."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from line_runs import TINY, tiny_run
+
+from hpc.config import loads
+from hpc.errors import ConfigError
+from sarhpc.cli import main
+from sarhpc.stages.config import RunConfig
+from sarhpc.stages.registry import line_of_stages
+from sarhpc.stages.settings import require_settings
+
+CONFIGS = Path(__file__).resolve().parents[3] / "configs"
+PRIOR = "train.prior={}"
+
+
+def whole_line(*words: str, text: str = TINY, ranks: int | None = 2) -> None:
+    config = loads(RunConfig, text, words)
+    require_settings(config, [stage.name for stage in line_of_stages(config)], ranks)
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["simulate.scenes=0"], r"simulate\.scenes=0"),
+        (["simulate.looks=0"], r"simulate: looks=0"),
+        (["tile.tile_px=-3"], r"tile\.tile_px -3"),
+        (["simulate=null", "imported={path: /data, colour: red}"], r"imported\.colour='red'"),
+        (["caption.template.variant=TALL"], r"caption: template\.variant='TALL'"),
+        (["encode={}", PRIOR, "prior={}"], r"encode with train\.prior"),
+        ([PRIOR, "prior.steps=0"], r"prior\.steps is 0"),
+        ([PRIOR, "prior.scheduler=dim"], r"prior\.scheduler is 'dim'.* mean ddim"),
+        ([PRIOR, "prior.steer={}"], r"prior\.steer"),
+        ([PRIOR, "prior.adapter=/data/lora"], r"prior\.adapter"),
+        (["train.zero_stage=9"], r"train: zero_stage=9: use one of 0, 1, 2, 3"),
+        (["train.micro_batch=0"], r"train: micro_batch=0"),
+        (["train.lr_unet=-1"], r"train: lr_unet=-1"),
+        (["train.caption_dropout=10"], r"train: caption_dropout=10"),
+        (["train.adapter={kind: lore}"], r"train: adapter\.kind='lore'"),
+        (["train.global_batch=6"], r"train: global_batch=6 is no multiple .* 2 x 2"),
+        (["export.variants=[fp8]"], r"export\.variants: 'fp8'"),
+        (["generate.scheduler=foo"], r"generate\.scheduler is 'foo'"),
+        (["generate.prompts_file=/none.txt"], r"cannot read generate\.prompts_file /none\.txt"),
+        (["compare={models: {one: /m}, images: 0}"], r"compare\.images=0"),
+        (["evaluate.bootstrap=0"], r"evaluate\.bootstrap=0: give at least 2"),
+        (["evaluate.real_splits=[vall]"], r"'vall' is none of train, val, test"),
+    ],
+)
+def test_the_setting_is_named_that_cannot_be_meant(words: list[str], told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        whole_line(*words)
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_what_is_shipped_passes(path: Path) -> None:
+    whole_line(text=path.read_text(), ranks=None)
+
+
+def test_stages_that_stand_are_not_asked_again() -> None:
+    config = loads(RunConfig, TINY, ["train.zero_stage=9"])
+    require_settings(config, ["generate", "evaluate"])
+
+
+def test_a_run_is_refused_before_anything_is_done(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tiny_run(tmp_path / "run", tmp_path, ["generate.scheduler=foo"])
+    assert main(["run", str(run.root), "--executor", "local"]) == 2
+    assert "generate.scheduler is 'foo'" in capsys.readouterr().err
+    assert not list(run.root.glob("*/plan.json"))
+    assert not (run.root / "data").exists()
