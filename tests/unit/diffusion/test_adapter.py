@@ -10,14 +10,13 @@ from torch import nn
 
 from hpc.errors import ConfigError
 from sarhpc.diffusion.adapter import (
-    KINDS,
     adapted,
     add_adapter,
     is_low_rank,
     remove_adapter,
     unet_targets,
 )
-from sarhpc.diffusion.config import AdapterConfig
+from sarhpc.diffusion.config import ADAPTER_KINDS, AdapterConfig
 
 SD15 = {
     "sample_size": 64,
@@ -49,7 +48,7 @@ def shake(unet: nn.Module) -> None:
             parameter.data = torch.randn(parameter.shape, generator=generator) * 0.2
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ADAPTER_KINDS)
 def test_adapter_starts_as_nothing_folds_to_tolerance_and_comes_off_without_a_trace(
     kind: str,
 ) -> None:
@@ -75,7 +74,7 @@ def test_adapter_starts_as_nothing_folds_to_tolerance_and_comes_off_without_a_tr
         assert not hasattr(unet, "peft_config")
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ADAPTER_KINDS)
 def test_only_the_adapter_learns_and_the_seed_alone_draws_it(kind: str) -> None:
     one, two = tiny_unet(), tiny_unet()
     put_on(one, kind)
