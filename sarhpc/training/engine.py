@@ -128,6 +128,7 @@ def put_on_engine(
     """
     import deepspeed
 
+    _import_muon_plain()
     engine, *_ = deepspeed.initialize(
         model=model,
         optimizer=optimizer,
@@ -141,6 +142,22 @@ def put_on_engine(
         # DeepSpeed takes its fp32 masters from the weights already rounded to bf16.
         fill(partition, full)
     return engine, partition
+
+
+def _import_muon_plain() -> None:
+    """Import DeepSpeed's Muon, which nothing here uses, without compiling it.
+
+    DeepSpeed asks of every optimiser whether it is Muon. Its import compiles three functions, for
+    which torch imports 550 modules of its compiler: two seconds of every rank at every start.
+    """
+    from deepspeed.runtime import compiler
+
+    compile_ = compiler.compile
+    compiler.compile = lambda *_, **__: lambda function: function
+    try:
+        import deepspeed.runtime.zero.muon.muon_optimizer  # noqa: F401
+    finally:
+        compiler.compile = compile_
 
 
 def _announce_borrowing(model: nn.Module) -> None:

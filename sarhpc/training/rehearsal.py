@@ -63,22 +63,11 @@ def rehearse(cfg: TrainConfig, base: Path, image_px: int) -> Rehearsal:
         ConfigError: an adapter that does not fit the models.
         DataError: the folder is no bundle.
     """
-    skeleton = skeleton_of(base)
-    if cfg.control is not None:
-        with torch.device("meta"):
-            skeleton.models["controlnet"] = new_controlnet(skeleton.models["unet"], cfg.seed)
-    mark_what_learns(cfg, skeleton.models)
-    model = Denoiser(**skeleton.models).train()
-    for module in model.modules():
-        if isinstance(module, LycorisLayer):
-            module.eval()  # in training it draws a number to decide by, and here are none
-    if cfg.token is not None:
-        _carry_gradients_to_words(model)
-    model.to(torch.bfloat16 if cfg.precision == "bf16" else torch.float32)
+    skeleton, model = _on_meta(cfg, base)
     with FakeTensorMode():
         for module in (model, skeleton.vae):
             _make_fake(module)
-        images = cfg.micro_batch * (1 if cfg.prior is None else 2)
+        images = _images(cfg)
         inputs = _inputs(skeleton, images, image_px)
         if cfg.gradient_checkpointing:
             checkpoint_gradients(model)
@@ -96,6 +85,43 @@ def rehearse(cfg: TrainConfig, base: Path, image_px: int) -> Rehearsal:
             activation_bytes=step.most,
             encode_bytes=encoding.most,
         )
+
+
+def image_flops(cfg: TrainConfig, base: Path, image_px: int) -> float:
+    """Operations of `Rehearsal.image_flops` alone, in half the time of a rehearsal or less.
+
+    Raises:
+        ConfigError: an adapter that does not fit the models.
+        DataError: the folder is no bundle.
+    """
+    skeleton, model = _on_meta(cfg, base)
+    # Scores of attention that are stored here and not on a GPU are bytes, and no operations.
+    with torch.device("meta"):
+        inputs = _inputs(skeleton, _images(cfg), image_px)
+    step = account_of_step(model, inputs)
+    return step.flops / _images(cfg)
+
+
+def _images(cfg: TrainConfig) -> int:
+    """Images of a micro-batch, which share what an adapter does once for all of them."""
+    return cfg.micro_batch * (1 if cfg.prior is None else 2)
+
+
+def _on_meta(cfg: TrainConfig, base: Path) -> tuple[Skeleton, Denoiser]:
+    """The models in their shapes, and what trains of them in its type, on the meta device."""
+    skeleton = skeleton_of(base)
+    if cfg.control is not None:
+        with torch.device("meta"):
+            skeleton.models["controlnet"] = new_controlnet(skeleton.models["unet"], cfg.seed)
+    mark_what_learns(cfg, skeleton.models)
+    model = Denoiser(**skeleton.models).train()
+    for module in model.modules():
+        if isinstance(module, LycorisLayer):
+            module.eval()  # in training it draws a number to decide by, and here are none
+    if cfg.token is not None:
+        _carry_gradients_to_words(model)
+    model.to(torch.bfloat16 if cfg.precision == "bf16" else torch.float32)
+    return skeleton, model
 
 
 def _carry_gradients_to_words(model: Denoiser) -> None:

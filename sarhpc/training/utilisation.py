@@ -16,7 +16,7 @@ import torch
 from sarhpc.training.config import TrainConfig
 from sarhpc.training.footprint import PEAKS
 from sarhpc.training.ranks import Ranks
-from sarhpc.training.rehearsal import rehearse
+from sarhpc.training.rehearsal import image_flops
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Utilisation:
 def utilisation(cfg: TrainConfig, base: Path, image_px: int, ranks: Ranks) -> Utilisation:
     """The arithmetic of a step on tiles of `image_px` px; takes seconds, once."""
     images = cfg.global_batch / ranks.world * (1 if cfg.prior is None else 2)
-    flops = rehearse(cfg, base, image_px).image_flops * images
+    flops = image_flops(cfg, base, image_px) * images
     if ranks.device.type != "cuda" or cfg.precision != "bf16":
         return Utilisation(flops, None)
     return Utilisation(flops, peak_of(torch.cuda.get_device_name(ranks.device)))

@@ -11,7 +11,7 @@ from torch.profiler import ProfilerActivity, profile
 from sarhpc.diffusion.config import AdapterConfig, ControlConfig, TokenConfig
 from sarhpc.training.config import TrainConfig
 from sarhpc.training.engine import Denoiser, checkpoint_gradients
-from sarhpc.training.rehearsal import rehearse
+from sarhpc.training.rehearsal import image_flops, rehearse
 from sarhpc.training.start import load_base
 
 pytestmark = pytest.mark.slow
@@ -104,3 +104,19 @@ def test_a_controlnet_is_what_learns_beside_a_model_that_stands_still() -> None:
     assert steered.learned == steered.parameters - plain.parameters > 0
     # Both run; the U-Net's encoder and its weights need no backward pass.
     assert plain.image_flops < steered.image_flops < 2 * plain.image_flops
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"gradient_checkpointing": True, "precision": "bf16"},
+        {"adapter": AdapterConfig(kind="loha", rank=4)},
+        {"token": TokenConfig(initializer="forest", lr=1e-3), "lr_unet": 0.0},
+        {"control": ControlConfig()},
+    ],
+)
+def test_operations_counted_alone_are_those_of_the_rehearsal(changes: dict[str, object]) -> None:
+    cfg = config(**changes)
+    whole = rehearse(cfg, EMBEDDED, 128).image_flops
+    # A kernel of attention makes the gradient of queries that none is asked for; here it does not.
+    assert 0.995 * whole < image_flops(cfg, EMBEDDED, 128) <= whole
