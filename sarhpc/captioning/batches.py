@@ -96,11 +96,6 @@ def portions(
             yield cursor, Portion(passes, [images[row].name for row in rows[own]])
 
 
-def micro_batch(cfg: CaptionTrainConfig, world: int) -> int:
-    """Images per forward pass of one rank: as configured, or its whole part of the batch."""
-    return cfg.micro_batch or max(1, cfg.batch // world)
-
-
 def _choose(captions: Sequence[str], draw: int) -> str:
     return captions[draw % len(captions)]
 

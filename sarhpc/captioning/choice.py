@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from hpc.errors import ConfigError
-from sarhpc.captioning.config import BLIP_MODEL, CaptionConfig, ClipConfig
+from sarhpc.captioning.config import BLIP_MODEL, CaptionConfig, CaptionTrainConfig, ClipConfig
 
 WRITING = ("blip", "git")
 """Captioners that write word by word."""
 CAPTIONERS = (*WRITING, "clip", "truth", "given")
+SAVED = ("float32", "float16")
+"""Number formats a fine-tuned BLIP can be saved in."""
 _DTYPES = (None, "float32", "float16", "bfloat16")
 
 
@@ -84,3 +86,24 @@ def _check_phrases(cfg: CaptionConfig) -> None:
             "caption.prompt opens what BLIP and GIT write; captioner=clip compares with "
             "caption.clip.prompts and says caption.clip.pattern."
         )
+
+
+def check_fine_tuning(cfg: CaptionTrainConfig) -> None:
+    """Return if the numbers and types of a fine-tuning can be meant.
+
+    Raises:
+        ConfigError: names the field, its value and the values that work.
+    """
+    if cfg.save_dtype not in SAVED:
+        raise ConfigError(f"save_dtype={cfg.save_dtype!r}: take {' or '.join(SAVED)}")
+    counts = ("steps", "batch", "max_tokens", "threads", "keep_last", "val_every", "val_images",
+              "eval_beams", "log_every")  # fmt: skip
+    for name in counts:
+        if getattr(cfg, name) < 1:
+            raise ConfigError(f"{name}={getattr(cfg, name)}: give at least 1")
+    for name in ("micro_batch", "lr", "warmup_steps", "weight_decay", "grad_clip", "eval_images"):
+        value = getattr(cfg, name)
+        if value is not None and value < 0:
+            raise ConfigError(f"{name}={value}: nothing below 0")
+    if not 0 <= cfg.label_smoothing < 1:
+        raise ConfigError(f"label_smoothing={cfg.label_smoothing}: a share from 0 to below 1")

@@ -16,6 +16,7 @@ from hpc.errors import ConfigError
 from hpc.publish import publish_json, publish_text, publishing_directory
 from sarhpc.captioning.blip import Blip, load_blip
 from sarhpc.captioning.build import new_blip
+from sarhpc.captioning.choice import check_fine_tuning
 from sarhpc.captioning.company import Company
 from sarhpc.captioning.config import CaptionTrainConfig
 from sarhpc.captioning.datasets import CaptionedImage
@@ -36,7 +37,6 @@ BEFORE = "before.json"
 METRICS = "metrics.jsonl"
 """The rows of progress."""
 
-_DTYPES = {"float32": torch.float32, "float16": torch.float16}
 _EXAMPLES = 8
 
 
@@ -69,16 +69,14 @@ def train_captioner(
     goes on from what it left.
 
     Raises:
-        ConfigError: no training set, or an unknown number format.
+        ConfigError: no training set, or a number or format that cannot be meant.
         DataError: a set or the base model cannot be used.
         NumericalError: the loss is no longer finite; nothing was published.
         StopRequestedError: somebody asked to stop; what was learnt is saved.
     """
-    if not cfg.train or cfg.save_dtype not in _DTYPES:
-        raise ConfigError(
-            f"caption-train has {len(cfg.train)} training sets and save_dtype={cfg.save_dtype!r}: "
-            "give at least one set, and float32 or float16."
-        )
+    if not cfg.train:
+        raise ConfigError("caption_train.train names no set of captioned images: give at least one")
+    check_fine_tuning(cfg)
     learnt, held = join_sets(cfg.train, cfg.val, cfg.readers)
     train, val = together(learnt), together(held)
     judges = appoint_judges(held, cfg)
@@ -166,7 +164,7 @@ def _publish(
         folder = None
         if company.rank == 0:
             folder = stack.enter_context(publishing_directory(out))
-            blip.save(folder, _DTYPES[cfg.save_dtype])
+            blip.save(folder, getattr(torch, cfg.save_dtype))
         after = Judged({}, [])
         shown = company.from_first(folder)
         if judges.parts:

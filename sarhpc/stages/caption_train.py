@@ -50,17 +50,26 @@ def plan_caption_training(run: RunDir) -> Plan:
         ConfigError: it would learn from the run's own tiles, which get their images later.
     """
     config = load_run_config(run)
+    require_teachable(config)
+    return make_plan(
+        "caption-train",
+        [{"tiles": manifest_sha(run, "tile")}],
+        fingerprint=stage_fingerprint(config, "caption-train"),
+    )
+
+
+def require_teachable(config: RunConfig) -> None:
+    """Return if the tiles that it learns from have their images by then.
+
+    Raises:
+        ConfigError: it would learn from the run's own tiles, which get their images later.
+    """
     assert config.caption_train is not None
     if config.optical is not None and not config.caption_train.train:
         raise ConfigError(
             "caption-train on the run's own tiles looks at the images cut with them, not at those "
             "of the stage `optical`: set caption_train.train, or leave one of them out"
         )
-    return make_plan(
-        "caption-train",
-        [{"tiles": manifest_sha(run, "tile")}],
-        fingerprint=stage_fingerprint(config, "caption-train"),
-    )
 
 
 def caption_training_course(run: RunDir) -> Course | None:
@@ -168,13 +177,12 @@ def company(run: RunDir, joined: Ranks, around: Surroundings) -> Company:
 
 def lesson_config(cfg: CaptionTrainConfig, world: int) -> LessonConfig:
     """What the engine and its loop are told of a fine-tuning on `world` ranks."""
-    from sarhpc.captioning.batches import micro_batch
     from sarhpc.training.config import LessonConfig
 
     return LessonConfig(
         steps=cfg.steps,
         global_batch=cfg.batch,
-        micro_batch=micro_batch(cfg, world),
+        micro_batch=cfg.micro_batch or max(1, cfg.batch // world),
         grad_clip=cfg.grad_clip,
         seed=cfg.seed,
         zero_stage=cfg.zero_stage,

@@ -142,13 +142,20 @@ def _bring_forward(
 
     config = load_run_config(run)
     executor, profile = chosen_executor(run, config, arguments.profile, arguments.executor)
+
+    def ranks(stage: str) -> int:
+        """Processes of a training."""
+        return config.cluster.ranks if profile is None else profile.resources_of(stage).tasks
+
     if arguments.dry_run:
         from sarhpc.stages.estimate import show_plan_and_cost
 
-        return show_plan_and_cost(run, stages, profile)
-    require_places(run, config)
-    ranks = profile.resources_of("train").tasks if profile is not None else config.cluster.ranks
+        show_plan_and_cost(run, stages, profile)
+    else:
+        require_places(run, config)
     require_settings(config, [stage.name for stage in stages], ranks)
+    if arguments.dry_run:
+        return 0
     if profile is not None and arguments.print_sbatch:
         from sarhpc.stages.submission import print_scripts
 

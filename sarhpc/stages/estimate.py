@@ -50,8 +50,8 @@ class Estimate:
     inodes: int | None
 
 
-def show_plan_and_cost(run: RunDir, stages: Sequence[Stage], profile: Profile | None) -> int:
-    """Print what each stage would make and cost; submits nothing and returns 0."""
+def show_plan_and_cost(run: RunDir, stages: Sequence[Stage], profile: Profile | None) -> None:
+    """Print what each stage would make and cost; submits nothing."""
     config = load_run_config(run)
     hours, size, inodes, open_ends = 0.0, 0.0, 0, False
     for stage in stages:
@@ -77,7 +77,6 @@ def show_plan_and_cost(run: RunDir, stages: Sequence[Stage], profile: Profile | 
     more = ", and what is not planned yet" if open_ends else ""
     spent = f"at most {hours:.1f} GPU-hours, " if profile is not None else ""
     print(f"together: {spent}about {size / 1e9:.2f} GB in {inodes} inodes{more}")
-    return 0
 
 
 def gpu_hours(resources: Resources, elements: int = 1) -> float:

@@ -48,11 +48,7 @@ def plan_optical_shards(run: RunDir) -> Plan:
 
     config = load_run_config(run)
     assert config.optical is not None
-    if "optical" in config.tile.conditions or config.tile.require_optical:
-        raise ConfigError(
-            "tile.conditions=[optical] and tile.require_optical are about images cut with the "
-            "tiles, and the stage `optical` gives them theirs later: leave one of them out"
-        )
+    require_separate(config)
     uri = optical_config(config.optical).uri or archive_uri(run, config)
     listing = list_optical(uri)
     if not listing.images:
@@ -69,6 +65,19 @@ def plan_optical_shards(run: RunDir) -> Plan:
     )
     fingerprint = stage_fingerprint(config, "optical")
     return Plan("optical", tuple(shards), fingerprint, rejected=dict(listing.left_out))
+
+
+def require_separate(config: RunConfig) -> None:
+    """Return if tiles are not asked for the images that this stage gives them later.
+
+    Raises:
+        ConfigError: they are.
+    """
+    if "optical" in config.tile.conditions or config.tile.require_optical:
+        raise ConfigError(
+            "tile.conditions=[optical] and tile.require_optical are about images cut with the "
+            "tiles, and the stage `optical` gives them theirs later: leave one of them out"
+        )
 
 
 def make_optical_shard(run: RunDir, task: ShardTask) -> Made:

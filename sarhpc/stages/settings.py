@@ -11,7 +11,9 @@ from sarhpc.generation.config import GenerateConfig
 from sarhpc.stages.config import RunConfig
 
 
-def require_settings(config: RunConfig, stages: Iterable[str], ranks: int | None = None) -> None:
+def require_settings(
+    config: RunConfig, stages: Iterable[str], ranks: Callable[[str], int] | None = None
+) -> None:
     """Return if each of `stages` accepts its settings.
 
     What only data or models can tell is not asked: it stays with the stage.
@@ -19,20 +21,38 @@ def require_settings(config: RunConfig, stages: Iterable[str], ranks: int | None
     Args:
         config: of the run.
         stages: names of the stages that are to begin; the others stay as they are.
-        ranks: of the training; None does not ask whether the batch divides among them.
+        ranks: of a training by the name of its stage; None does not ask whether batches divide
+            among them.
 
     Raises:
-        ConfigError: one does not; the message names the setting and what to give instead.
+        ConfigError: some do not; the message names for each the setting and what to give instead.
     """
+    told = []
     for stage in stages:
-        if stage in _CHECKS:
-            _CHECKS[stage](config)
-        if stage == "train" and ranks is not None:
-            from sarhpc.training.schedule import accumulation
+        try:
+            if stage in _CHECKS:
+                _CHECKS[stage](config)
+            if ranks is not None and stage in ("train", "caption-train"):
+                _require_divisible(config, stage, ranks(stage))
+        except ConfigError as error:
+            told.append(str(error))
+    if told:
+        raise ConfigError("\n".join(told))
 
-            cfg = config.train
-            with _at("train"):
-                accumulation(cfg.global_batch, cfg.micro_batch, ranks)
+
+def _require_divisible(config: RunConfig, stage: str, ranks: int) -> None:
+    from sarhpc.training.schedule import accumulation
+
+    if stage == "train":
+        with _at("train"):
+            accumulation(config.train.global_batch, config.train.micro_batch, ranks)
+        return
+    from sarhpc.stages.caption_train import lesson_config
+
+    assert config.caption_train is not None
+    told = lesson_config(config.caption_train, ranks)
+    with _at("caption_train"):
+        accumulation(told.global_batch, told.micro_batch, ranks, "batch")
 
 
 def _simulate(config: RunConfig) -> None:
@@ -52,6 +72,27 @@ def _tile(config: RunConfig) -> None:
         check_import(config.imported)
     else:
         check_config(config.tile)
+
+
+def _optical(config: RunConfig) -> None:
+    from sarhpc.stages.optical import require_separate
+
+    require_separate(config)
+
+
+def _caption_train(config: RunConfig) -> None:
+    from sarhpc.captioning.choice import check_fine_tuning
+    from sarhpc.captioning.published import require_sets
+    from sarhpc.stages.caption_train import lesson_config, require_teachable
+    from sarhpc.training.schedule import check_engine
+
+    require_teachable(config)
+    cfg = config.caption_train
+    assert cfg is not None
+    with _at("caption_train"):
+        check_fine_tuning(cfg)
+        require_sets((*cfg.train, *cfg.val))
+        check_engine(lesson_config(cfg, 1))
 
 
 def _caption(config: RunConfig) -> None:
@@ -131,6 +172,8 @@ def _at(branch: str) -> Iterator[None]:
 _CHECKS: dict[str, Callable[[RunConfig], None]] = {
     "simulate": _simulate,
     "tile": _tile,
+    "optical": _optical,
+    "caption-train": _caption_train,
     "caption": _caption,
     "encode": _encode,
     "prior": _prior,

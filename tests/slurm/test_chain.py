@@ -271,7 +271,7 @@ def test_cancel_saves_stops_and_is_not_requeued(
 def test_cost_is_told_before_anything_is_submitted(
     tmp_path: Path, cluster: MiniSlurm, model: Path
 ) -> None:
-    run = tiny_run(tmp_path / "dry", model)
+    run = tiny_run(tmp_path / "dry", model, ["train.global_batch=16"])
     told = sarhpc(cluster, "run", run.root, "--profile", "a100", "--dry-run")
     assert told.returncode == 0, told.stderr
     # 2 nodes x 4 GPUs x 24 h, the profile's training.

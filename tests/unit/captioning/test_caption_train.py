@@ -131,7 +131,7 @@ def test_a_stop_while_captions_are_judged_leaves_nothing_half_made(
 def test_training_needs_a_set_with_images(
     ground_training: CaptionTrainConfig, tmp_path: Path
 ) -> None:
-    with pytest.raises(ConfigError, match="0 training sets"):
+    with pytest.raises(ConfigError, match="names no set"):
         fine_tune(replace(ground_training, train=[]), tmp_path / "a", tmp_path / "m")
     empty = [replace(ground_training.train[0], source="raw")]
     with pytest.raises(DataError, match="no captioned images"):

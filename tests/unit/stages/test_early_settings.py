@@ -16,11 +16,14 @@ from sarhpc.stages.settings import require_settings
 
 CONFIGS = Path(__file__).resolve().parents[3] / "configs"
 PRIOR = "train.prior={}"
+OWN = "caption_train={}"
+SETS = "caption_train={train: [{path: /set}]}"
 
 
 def whole_line(*words: str, text: str = TINY, ranks: int | None = 2) -> None:
     config = loads(RunConfig, text, words)
-    require_settings(config, [stage.name for stage in line_of_stages(config)], ranks)
+    told = None if ranks is None else lambda _: ranks
+    require_settings(config, [stage.name for stage in line_of_stages(config)], told)
 
 
 @pytest.mark.parametrize(
@@ -31,6 +34,13 @@ def whole_line(*words: str, text: str = TINY, ranks: int | None = 2) -> None:
         (["tile.tile_px=-3"], r"tile\.tile_px -3"),
         (["simulate=null", "imported={path: /data, colour: red}"], r"imported\.colour='red'"),
         (["caption.template.variant=TALL"], r"caption: template\.variant='TALL'"),
+        (["tile.conditions=[optical]", "optical={}"], r"leave one of them out"),
+        ([OWN, "optical={}"], r"caption-train on the run's own tiles .* set caption_train\.train"),
+        ([OWN, "caption_train.save_dtype=int8"], r"caption_train: save_dtype='int8'"),
+        ([OWN, "caption_train.lr=-1"], r"caption_train: lr=-1"),
+        ([OWN, "caption_train.precision=bf16"], r"caption_train: zero_stage=0 with precision=bf16"),
+        ([SETS, "caption_train.train.0.kind=shard"], r"caption_train: kind='shard' of /set"),
+        ([OWN, "caption_train.batch=7"], r"caption_train: batch=7 is no multiple .* 3 x 2"),
         (["encode={}", PRIOR, "prior={}"], r"encode with train\.prior"),
         ([PRIOR, "prior.steps=0"], r"prior\.steps is 0"),
         ([PRIOR, "prior.scheduler=dim"], r"prior\.scheduler is 'dim'.* mean ddim"),
@@ -63,6 +73,18 @@ def test_what_is_shipped_passes(path: Path) -> None:
 def test_stages_that_stand_are_not_asked_again() -> None:
     config = loads(RunConfig, TINY, ["train.zero_stage=9"])
     require_settings(config, ["generate", "evaluate"])
+
+
+def test_all_that_cannot_be_meant_is_told_at_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wrong = ["train.zero_stage=9", "generate.scheduler=foo", "evaluate.bootstrap=0"]
+    run = tiny_run(tmp_path / "run", tmp_path, wrong)
+    assert main(["run", str(run.root), "--executor", "local", "--dry-run"]) == 2
+    told = capsys.readouterr().err
+    for setting in ("zero_stage=9", "generate.scheduler is 'foo'", "evaluate.bootstrap=0"):
+        assert setting in told
+    assert not list(run.root.glob("*/plan.json"))
 
 
 def test_a_run_is_refused_before_anything_is_done(

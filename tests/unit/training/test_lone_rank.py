@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
@@ -24,17 +25,44 @@ print(json.dumps([ranks.rank, again.world, total.item(), ports]))
 """
 
 
-@pytest.mark.slow
-def test_a_lone_rank_joins_again_and_listens_to_this_machine_only() -> None:
+STARTED = """
+import json, sys, torch
+from sarhpc.training.config import LessonConfig
+from sarhpc.training.engine import put_on_engine, weights_that_learn
+from sarhpc.training.ranks import join, leave
+ranks = join(1, deterministic=True, seed=0)
+model = torch.nn.Linear(2, 2)
+optimizer = torch.optim.AdamW([{"name": "all", "params": list(model.parameters())}])
+told = LessonConfig(steps=1, global_batch=1, micro_batch=1, grad_clip=1.0, seed=0, zero_stage=STAGE)
+put_on_engine(told, model, optimizer, weights_that_learn(model), ranks, 1)
+leave()
+print(json.dumps("torch._inductor.compile_fx" in sys.modules))
+"""
+
+
+def said(code: str) -> Any:
+    """What a process of its own prints last."""
     known = {name: value for name, value in os.environ.items() if name not in _RANK}
     done = subprocess.run(
-        [sys.executable, "-c", ALONE],
+        [sys.executable, "-c", code],
         env=known | {"DS_ACCELERATOR": "cpu"},
         capture_output=True,
         text=True,
         check=True,
         timeout=300,
     )
-    rank, world, total, addresses = json.loads(done.stdout.splitlines()[-1])
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.slow
+def test_a_lone_rank_joins_again_and_listens_to_this_machine_only() -> None:
+    rank, world, total, addresses = said(ALONE)
     assert (rank, world, total) == (0, 1, 3.0)
     assert set(addresses) <= {"127.0.0.1"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", [2, 3])
+def test_an_engine_starts_without_torchs_compiler(stage: int) -> None:
+    """DeepSpeed would load it into every rank, for an optimiser that nothing here uses."""
+    assert said(STARTED.replace("STAGE", str(stage))) is False
