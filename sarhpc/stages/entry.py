@@ -12,6 +12,7 @@ from pathlib import Path
 
 from hpc.cluster.allocation import Allocation, current_allocation
 from hpc.cluster.health import BadNodeError, Needs, require_fit_node
+from hpc.collector import spare_lasting_objects
 from hpc.errors import HpcError, exit_code_of
 from hpc.memory import keep_freed_memory
 from hpc.resilience.agreement import SingleProcess
@@ -86,6 +87,7 @@ def work(
     here = current_allocation()
     configure_logging(here.rank)
     keep_freed_memory()
+    spare_lasting_objects()
     try:
         run = open_run(Path(root))
         if stage.startswith(LINE):
