@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from hpc.collector import spare_lasting_objects
 from hpc.memory import keep_freed_memory
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ if "SARHPC_STATE" not in os.environ:
     atexit.register(shutil.rmtree, os.environ["SARHPC_STATE"], ignore_errors=True)
 # As the entry of a job does.
 keep_freed_memory()
+spare_lasting_objects()
 
 
 @pytest.fixture(scope="session")

@@ -233,6 +233,7 @@ print(grown, valid.any(), *reader.header.shape)
 """
 
 
+@pytest.mark.slow
 def test_a_scene_of_436_megapixels_is_read_in_little_memory(test_data: Path) -> None:
     """The whole would take 870 MB; even masking its zeros passes strip by strip."""
     command = [sys.executable, "-c", LAZY, str(test_data / HUGE_GRD)]
@@ -245,6 +246,7 @@ def test_a_scene_of_436_megapixels_is_read_in_little_memory(test_data: Path) -> 
     assert int(grown_kb) < 200_000
 
 
+@pytest.mark.slow
 def test_complex_integers_are_read(test_data: Path) -> None:
     reader = open_sar(scene_of(test_data / HUGE_CINT16, sarhpc__spacing_m=[4.0, 3.0]))
     with rasterio.open(test_data / HUGE_CINT16) as dataset:

@@ -228,6 +228,7 @@ def test_settings_of_sets_that_cannot_be_right_are_told_before_anything_is_submi
     require_places(RunDir(tmp_path), load(RunConfig, None, [*right, *embedded]))
 
 
+@pytest.mark.slow
 def test_training_on_several_sets_tells_counts_and_scores_of_each(
     ground_training: CaptionTrainConfig, test_data: Path, tmp_path: Path
 ) -> None:

@@ -25,6 +25,8 @@ from sarhpc.captioning.lesson import caption_loss
 from sarhpc.captioning.schedule import adamw, warmup_cosine
 from sarhpc.captioning.tokenizer import train_bert_tokenizer
 
+pytestmark = pytest.mark.slow
+
 
 def rows(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]

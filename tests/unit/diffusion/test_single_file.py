@@ -227,6 +227,7 @@ def test_autoencoder_and_shapes_are_read_of_the_file_too(given: Path) -> None:
     }
 
 
+@pytest.mark.slow
 def test_a_training_starts_from_it(given: Path) -> None:
     cfg = TrainConfig(lr_text_encoder=0.0)
     base = load_base(cfg, given)

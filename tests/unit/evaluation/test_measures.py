@@ -153,6 +153,7 @@ def test_black_tiles_stay_finite() -> None:
     assert all(np.isfinite(getattr(features, n)).all() for n in features.__dataclass_fields__)
 
 
+@pytest.mark.slow
 def test_nearness_orders_what_training_passes_through() -> None:
     real = yardstick(tiles(0, 48))
     alike = nearness(tiles(1, 24), real)

@@ -73,7 +73,12 @@ def parsed(path: Path) -> ast.Module:
     return ast.parse(path.read_text())
 
 
-def imports(path: Path, *, top_level: bool = False) -> Iterator[str]:
+@functools.cache
+def imports(path: Path, *, top_level: bool = False) -> tuple[str, ...]:
+    return tuple(_imports(path, top_level))
+
+
+def _imports(path: Path, top_level: bool) -> Iterator[str]:
     tree = parsed(path)
     for node in tree.body if top_level else ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -138,7 +143,12 @@ def test_every_external_system_has_one_owner(system: str) -> None:
     assert guilty == []
 
 
-def called_commands(path: Path) -> Iterator[str]:
+@functools.cache
+def called_commands(path: Path) -> frozenset[str]:
+    return frozenset(_called_commands(path))
+
+
+def _called_commands(path: Path) -> Iterator[str]:
     """First words of the lists that look like command lines; choices of a parser are none."""
     nodes = list(ast.walk(parsed(path)))
     choices = [n.value for n in nodes if isinstance(n, ast.keyword) and n.arg == "choices"]

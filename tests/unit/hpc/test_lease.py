@@ -41,6 +41,7 @@ def test_a_job_that_comes_back_takes_its_own_lease_at_once(
         assert json.loads(path.read_text())["restart"] == 1
 
 
+@pytest.mark.slow
 def test_a_lease_can_be_waited_for(tmp_path: Path) -> None:
     path = tmp_path / ".lease.json"
     path.write_text(json.dumps({"host": "node-7", "pid": 1, "born": 0.0}))
@@ -65,6 +66,7 @@ def _switching_often() -> Iterator[None]:
     sys.setswitchinterval(usual)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_switching_often")
 @pytest.mark.parametrize("half_taken", [False, True])
 def test_many_starting_processes_leave_one_holder_of_a_stale_lease(

@@ -39,6 +39,7 @@ def hash_of(amplitude, valid=None):
     return ground_hash(amplitude, np.ones(amplitude.shape, bool) if valid is None else valid)
 
 
+@pytest.mark.slow
 def test_new_speckle_on_the_same_ground_is_near_and_other_ground_is_far():
     same, hashes = [], []
     for seed in range(20):
