@@ -6,14 +6,12 @@ import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
-from hpc.errors import ConfigError
+from sarhpc.captioning.choice import check_policies
 from sarhpc.captioning.clean import degeneracy
 from sarhpc.captioning.config import CaptionConfig
 from sarhpc.captioning.draft import NO_OPTICAL, Captioner, Draft, Drafter, OpticalDrafter
 from sarhpc.captioning.template import check_template, compose, template_record
 from sarhpc.shards.sample import Sample, encode_json
-
-_POLICIES = ("reject", "fallback")
 
 
 @dataclass(frozen=True)
@@ -39,9 +37,7 @@ def caption_samples(
     Raises:
         ConfigError: a policy or the template is not valid.
     """
-    for name in ("degenerate", "missing_optical"):
-        if getattr(cfg, name) not in _POLICIES:
-            raise ConfigError(f"caption.{name}={getattr(cfg, name)!r}: take reject or fallback.")
+    check_policies(cfg)
     check_template(cfg.template)
     drafter = captioner if isinstance(captioner, Drafter) else OpticalDrafter(captioner)
     shard = CaptionedShard(iter(()))

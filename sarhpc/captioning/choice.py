@@ -8,6 +8,8 @@ from sarhpc.captioning.config import BLIP_MODEL, CaptionConfig, CaptionTrainConf
 WRITING = ("blip", "git")
 """Captioners that write word by word."""
 CAPTIONERS = (*WRITING, "clip", "truth", "given")
+POLICIES = ("reject", "fallback")
+"""What becomes of a tile that gets no caption, or a bad one."""
 SAVED = ("float32", "float16")
 """Number formats a fine-tuned BLIP can be saved in."""
 _DTYPES = (None, "float32", "float16", "bfloat16")
@@ -86,6 +88,17 @@ def _check_phrases(cfg: CaptionConfig) -> None:
             "caption.prompt opens what BLIP and GIT write; captioner=clip compares with "
             "caption.clip.prompts and says caption.clip.pattern."
         )
+
+
+def check_policies(cfg: CaptionConfig) -> None:
+    """Return if it is said what becomes of a tile without a caption.
+
+    Raises:
+        ConfigError: a policy that there is not.
+    """
+    for name in ("degenerate", "missing_optical"):
+        if getattr(cfg, name) not in POLICIES:
+            raise ConfigError(f"caption.{name}={getattr(cfg, name)!r}: take reject or fallback.")
 
 
 def check_fine_tuning(cfg: CaptionTrainConfig) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from hpc.run.pipeline import Stage
 from hpc.run.plan import Plan, ShardTask
 from hpc.run.rundir import RunDir
+from sarhpc.captioning.choice import WRITING
 from sarhpc.captioning.config import CaptionConfig
 from sarhpc.stages.config import RunConfig
 from sarhpc.stages.frozen import load_run_config, stage_fingerprint
@@ -71,12 +72,15 @@ def make_caption_shard(run: RunDir, task: ShardTask) -> Made:
 
 
 def resolved_captioner(run: RunDir, config: RunConfig) -> CaptionConfig:
-    """The caption configuration with its models as folders."""
+    """The caption configuration with the models that it takes as folders."""
     name, clip = config.caption.model, config.caption.clip
-    folder = str(run.stage("caption-train") / "model") if name == TRAINED else model_folder(name)
+    if name == TRAINED:
+        name = str(run.stage("caption-train") / "model")
+    elif config.caption.captioner in WRITING:
+        name = model_folder(name)  # only then the snapshot of a job's code holds an embedded one
     if clip is not None:
         clip = dataclasses.replace(clip, model=model_folder(clip.model))
-    return dataclasses.replace(config.caption, model=folder, clip=clip)
+    return dataclasses.replace(config.caption, model=name, clip=clip)
 
 
 # A worker process keeps the captioner it loaded: one load per worker, not per shard.

@@ -96,8 +96,10 @@ def _caption_train(config: RunConfig) -> None:
 
 
 def _caption(config: RunConfig) -> None:
+    from sarhpc.captioning.choice import check_policies
     from sarhpc.captioning.template import check_template
 
+    check_policies(config.caption)
     with _at("caption"):
         check_template(config.caption.template)
 

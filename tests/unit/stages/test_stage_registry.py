@@ -113,7 +113,10 @@ def test_places_that_cannot_be_are_told(tmp_path: Path) -> None:
     ):
         with pytest.raises(ConfigError, match="no embedded model 'embedded:nosuch'"):
             require_places(run, config(word))
-    require_places(run, config("caption.model=embedded:nosuch"))
+    # Captions from the truth ask no model: none is required, taken along or looked for.
+    unused = config("caption.model=embedded:nosuch")
+    require_places(run, unused)
+    assert resolved_captioner(run, unused).model == "embedded:nosuch"
 
 
 def test_captioners_models_are_known_before_anything_is_submitted(
