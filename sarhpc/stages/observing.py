@@ -95,8 +95,10 @@ def _asked(run: RunDir, stages: Sequence[Stage]) -> dict[str, Resources]:
     asked = {stage.name: resources(config, stage) for stage in stages}
     submissions = read_submissions(run)
     if submissions:
+        newest = submissions[-1]
+        file = Path(newest.profile_file)
         try:
-            profile = load_profile(submissions[-1].profile)
+            profile = load_profile(str(file) if file.is_file() else newest.profile)
         except ConfigError as error:
             print(f"widths of stages are not known: {error}", file=sys.stderr)
         else:

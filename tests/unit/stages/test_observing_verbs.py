@@ -20,6 +20,7 @@ from line_runs import tiny_run
 from hpc.run.ledger import Record
 from hpc.run.plan import make_plan, publish_plan
 from hpc.run.rundir import RunDir, now
+from hpc.run.submissions import SubmissionRecord, publish_submission
 from sarhpc.cli import main
 from sarhpc.stages.frozen import load_run_config
 from sarhpc.stages.registry import line_of_stages
@@ -169,3 +170,17 @@ def test_report_of_a_run_on_this_machine(run: RunDir, capsys: pytest.CaptureFixt
     assert document["total"]["cpu_h"] == pytest.approx(2.0), "two workers for an hour"
     assert main(["report", str(run.root)]) == 0
     assert "200 CPU-h per thousand images for generation" in capsys.readouterr().out
+
+
+def test_report_knows_a_profile_that_was_named_by_its_file(
+    run: RunDir, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("executor: slurm\nresources: {cpus_per_task: 2, mem_gb: 1, time_min: 20}\n")
+    record = SubmissionRecord(0, now(), "slurm", "mine", "f00d", (), profile_file=str(file))
+    publish_submission(run, record)
+    assert main(["report", str(run.root)]) == 0
+    assert "not known" not in capsys.readouterr().err
+    file.unlink()
+    assert main(["report", str(run.root)]) == 0
+    assert "widths of stages are not known: no profile 'mine'" in capsys.readouterr().err
