@@ -88,7 +88,7 @@ def rehearse(cfg: TrainConfig, base: Path, image_px: int) -> Rehearsal:
 
 
 def image_flops(cfg: TrainConfig, base: Path, image_px: int) -> float:
-    """Operations of `Rehearsal.image_flops` alone, in half the time of a rehearsal or less.
+    """Operations of `Rehearsal.image_flops` alone, sooner than by a rehearsal.
 
     Raises:
         ConfigError: an adapter that does not fit the models.
