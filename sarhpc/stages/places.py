@@ -9,9 +9,8 @@ from pathlib import Path
 
 from hpc.errors import ConfigError
 from hpc.run.rundir import RunDir
-from sarhpc.captioning.choice import WRITING, require_consistent
+from sarhpc.captioning.choice import WRITING
 from sarhpc.captioning.config import CaptionSetConfig
-from sarhpc.captioning.published import require_sets
 from sarhpc.stages.config import RunConfig
 from sarhpc.tiling.config import ImportConfig, OpticalConfig
 
@@ -67,17 +66,13 @@ def _expanded(name: str) -> str:
 
 
 def require_places(run: RunDir, config: RunConfig) -> None:
-    """Return if an archive is named and the captioner and every embedded model used are there.
+    """Return if an archive is named and every embedded model used is there.
 
     Asked before anything is submitted: else a job would tell it hours later.
 
     Raises:
-        ConfigError: one is not, or there are two archives, or the settings of the captioner or of
-            its training sets do not fit.
+        ConfigError: one is not, or there are two archives.
     """
-    require_consistent(config.caption)
-    if config.caption_train is not None:
-        require_sets([*config.caption_train.train, *config.caption_train.val])
     if config.imported is None:
         archive_uri(run, config)
     elif config.simulate is not None or config.archive.uri:

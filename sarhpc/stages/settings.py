@@ -96,9 +96,10 @@ def _caption_train(config: RunConfig) -> None:
 
 
 def _caption(config: RunConfig) -> None:
-    from sarhpc.captioning.choice import check_policies
+    from sarhpc.captioning.choice import check_policies, require_consistent
     from sarhpc.captioning.template import check_template
 
+    require_consistent(config.caption)
     check_policies(config.caption)
     with _at("caption"):
         check_template(config.caption.template)

@@ -22,6 +22,7 @@ from sarhpc.captioning.mixture import MixedOrder, join_sets, mixed_order, togeth
 from sarhpc.shards.loader import SampleOrder
 from sarhpc.stages.config import RunConfig
 from sarhpc.stages.places import require_places
+from sarhpc.stages.settings import require_settings
 
 WATER, FOREST, FIELD, TOWN = GROUNDS
 
@@ -222,10 +223,12 @@ def test_settings_of_sets_that_cannot_be_right_are_told_before_anything_is_submi
     for wrong in ("{kind: nwpuu, path: /a}", "{path: /a, weight: 0}", "{kind: jsonl, path: /a}"):
         words = ["simulate.scenes=1", f"caption_train.train=[{wrong}]"]
         with pytest.raises(ConfigError, match="of /a"):
-            require_places(RunDir(tmp_path), load(RunConfig, None, words))
+            require_settings(load(RunConfig, None, words), ["caption-train"])
     right = ["simulate.scenes=1", "caption_train.train=[{kind: nwpu, path: /a, weight: 2}]"]
     embedded = ["caption_train.base_model=null", "caption.captioner=truth"]
-    require_places(RunDir(tmp_path), load(RunConfig, None, [*right, *embedded]))
+    config = load(RunConfig, None, [*right, *embedded])
+    require_settings(config, ["caption-train", "caption"])
+    require_places(RunDir(tmp_path), config)
 
 
 @pytest.mark.slow

@@ -33,6 +33,7 @@ def whole_line(*words: str, text: str = TINY, ranks: int | None = 2) -> None:
         (["simulate.looks=0"], r"simulate: looks=0"),
         (["tile.tile_px=-3"], r"tile\.tile_px -3"),
         (["simulate=null", "imported={path: /data, colour: red}"], r"imported\.colour='red'"),
+        (["caption.captioner=cogvlm"], r"caption\.captioner='cogvlm' is unknown"),
         (["caption.degenerate=drop"], r"caption\.degenerate='drop': take reject or fallback"),
         (["caption.template.variant=TALL"], r"caption: template\.variant='TALL'"),
         (["tile.conditions=[optical]", "optical={}"], r"leave one of them out"),

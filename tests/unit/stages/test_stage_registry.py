@@ -17,6 +17,7 @@ from sarhpc.stages.config import RunConfig
 from sarhpc.stages.frozen import BRANCHES, stage_fingerprint
 from sarhpc.stages.places import archive_uri, data_root, model_folder, require_places
 from sarhpc.stages.registry import line_of_stages, stage_named
+from sarhpc.stages.settings import require_settings
 from sarhpc.stages.train import plan_training
 
 CONFIGS = sorted((Path(__file__).resolve().parents[3] / "configs").rglob("*.yaml"))
@@ -133,7 +134,7 @@ def test_captioners_models_are_known_before_anything_is_submitted(
     with pytest.raises(ConfigError, match="no embedded model 'embedded:nosuch'"):
         require_places(run, config(*words, "caption.clip.model=embedded:nosuch"))
     with pytest.raises(ConfigError, match="raise the beams"):
-        require_places(run, config(*words, "caption.clip.candidates=9"))
+        require_settings(config(*words, "caption.clip.candidates=9"), ["caption"])
 
 
 def test_training_on_nothing_is_refused_with_the_reasons(tmp_path: Path) -> None:
