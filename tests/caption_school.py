@@ -10,18 +10,18 @@ from unittest import mock
 
 import torch
 
-from hpc.resilience.agreement import TorchCommunicator
-from hpc.resilience.checkpoint import CheckpointStore
-from hpc.resilience.stop import StopRequest
-from hpc.run.rundir import RunDir
+from hpc.job.agreement import TorchCommunicator
+from hpc.job.checkpoint import CheckpointStore
+from hpc.job.stop import StopRequest
+from hpc.store.rundir import RunDir
 from sarhpc.captioning.config import CaptionTrainConfig
-from sarhpc.captioning.finetune import CaptionTrainResult, train_captioner
-from sarhpc.captioning.lesson import CaptionLesson
+from sarhpc.captioning.tuning.finetune import CaptionTrainResult, train_captioner
+from sarhpc.captioning.tuning.task import CaptionLesson
 from sarhpc.stages.caption_train import company, lesson_config
 from sarhpc.stages.ranks import require_finished
+from sarhpc.training.context import Surroundings
 from sarhpc.training.lesson import teach
 from sarhpc.training.ranks import Ranks, join, leave
-from sarhpc.training.surroundings import Surroundings
 
 STOP = "STOP"
 """Touched in the folder of a fine-tuning it asks for its end."""

@@ -15,7 +15,7 @@ from hpc.collector import spare_lasting_objects
 from hpc.memory import keep_freed_memory
 
 if TYPE_CHECKING:
-    from hpc.run.rundir import RunDir
+    from hpc.store.rundir import RunDir
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 

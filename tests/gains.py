@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpc.config import fingerprint, loads, to_yaml
-from hpc.run.pipeline import run_stage
-from hpc.run.rundir import RunDir, create_run
+from hpc.job.pipeline import run_stage
+from hpc.store.rundir import RunDir, create_run
 from sarhpc.shards.samples import ShardedSamples
 from sarhpc.stages.config import RunConfig
-from sarhpc.stages.places import model_folder
+from sarhpc.stages.paths import model_folder
 from sarhpc.stages.prompts import sample_shards
 from sarhpc.stages.registry import stage_named
 

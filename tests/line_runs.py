@@ -14,9 +14,9 @@ from tiny_bundle import make_bundle
 
 from hpc.config import fingerprint, loads, to_yaml
 from hpc.publish import digest_file
-from hpc.run.ledger import Record
-from hpc.run.plan import make_plan, publish_plan
-from hpc.run.rundir import RunDir, create_run, now
+from hpc.store.ledger import Record
+from hpc.store.plan import make_plan, publish_plan
+from hpc.store.rundir import RunDir, create_run, now
 from sarhpc.shards.images import encode_gray8
 from sarhpc.shards.sample import Sample, encode_json, sample_key
 from sarhpc.shards.writer import write_shard
@@ -107,7 +107,7 @@ def start_stage(run: RunDir, stage: str) -> subprocess.Popen[bytes]:
     """The work of one stage in a process group of its own."""
     # Tests kill more often in vain than a crash loop may.
     call = f"work({str(run.root)!r}, {stage!r}, force=True)"
-    code = f"from sarhpc.stages.entry import work; raise SystemExit({call})"
+    code = f"from sarhpc.launch.job import work; raise SystemExit({call})"
     log = run.root / f"{stage}.test.log"
     with log.open("ab") as output:
         return subprocess.Popen(

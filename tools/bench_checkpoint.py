@@ -19,8 +19,8 @@ from pathlib import Path
 
 import torch
 
-from hpc.resilience.agreement import SingleProcess
-from hpc.resilience.checkpoint import CheckpointStore
+from hpc.job.agreement import SingleProcess
+from hpc.job.checkpoint import CheckpointStore
 
 
 def step(matrix: torch.Tensor) -> float:

@@ -25,8 +25,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pyproj import Transformer
 
-from hpc.run.ledger import Ledger
-from hpc.run.plan import make_plan, planned_shards, publish_plan, read_plan
+from hpc.store.ledger import Ledger
+from hpc.store.plan import make_plan, planned_shards, publish_plan, read_plan
 from sarhpc.archive.scene import SarHeader, Scene
 from sarhpc.tiling.config import TileConfig
 from sarhpc.tiling.plan import plan_scenes

@@ -28,14 +28,14 @@ from mini_slurm import MiniSlurm
 from hpc.cluster import slurm
 from hpc.cluster.profile import Profile, load_profile
 from hpc.config import fingerprint, loads, to_yaml
-from hpc.run.ledger import RECORD_SCHEMA, Record
-from hpc.run.plan import Plan, make_plan, publish_plan
-from hpc.run.rundir import RunDir, create_run, now
-from hpc.run.status import RunStatus, run_status
+from hpc.observe.status import RunStatus, run_status
+from hpc.store.ledger import RECORD_SCHEMA, Record
+from hpc.store.plan import Plan, make_plan, publish_plan
+from hpc.store.rundir import RunDir, create_run, now
+from sarhpc.launch.slurm import submit_stages
 from sarhpc.stages.config import RunConfig
-from sarhpc.stages.frozen import load_run_config
 from sarhpc.stages.registry import stage_named
-from sarhpc.stages.submission import submit_stages
+from sarhpc.stages.run_config import load_run_config
 
 STAGE = "generate"
 PROFILE = """\

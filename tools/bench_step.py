@@ -23,13 +23,13 @@ from typing import Any
 import numpy as np
 
 from hpc.config import loads, to_yaml
+from hpc.job.agreement import TorchCommunicator
+from hpc.job.checkpoint import CheckpointStore
+from hpc.job.stop import StopRequest
 from hpc.memory import keep_freed_memory
 from hpc.publish import publish_json
-from hpc.resilience.agreement import TorchCommunicator
-from hpc.resilience.checkpoint import CheckpointStore
-from hpc.resilience.stop import StopRequest
 from sarhpc.training.config import TrainConfig
-from sarhpc.training.metrics import PARTS, read_rows
+from sarhpc.training.metrics.log import PARTS, read_rows
 
 CAPTIONS = ("an aerial view of a forest", "an aerial view of a village between fields")
 
@@ -98,9 +98,9 @@ def configure(arguments: argparse.Namespace) -> TrainConfig:
 def measure(arguments: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
     """Rows of the measured steps; empty on other ranks than the first."""
     from sarhpc.diffusion.bundle import load_bundle
-    from sarhpc.training.loop import train
+    from sarhpc.training.context import Surroundings
     from sarhpc.training.ranks import join, leave
-    from sarhpc.training.surroundings import Surroundings
+    from sarhpc.training.trainer import train
 
     cfg = configure(arguments)
     ranks = join(cfg.threads, deterministic=cfg.deterministic, seed=0)

@@ -45,7 +45,7 @@ from tiling_peers import (
 
 from hpc.cluster.dask import dask_cluster
 from hpc.cluster.dask_shards import run_shards
-from hpc.run.plan import ShardTask
+from hpc.store.plan import ShardTask
 from sarhpc.archive.scene import Scene
 from sarhpc.shards.images import decode_array, decode_gray8, encode_array, encode_gray8
 from sarhpc.shards.reader import read_shard

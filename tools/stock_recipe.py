@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
-from sarhpc.training.metrics import peak_memory_gb
+from sarhpc.training.metrics.log import peak_memory_gb
 
 
 class Dataset(torch.utils.data.Dataset[dict[str, Any]]):

@@ -16,9 +16,9 @@ from hpc.cluster import slurm
 from hpc.cluster.batch import BatchJob, find, script_text, send, write
 from hpc.cluster.profile import Profile, Resources
 from hpc.errors import RunInUseError
-from hpc.run.lease import lease
-from hpc.run.rundir import RunDir, now
-from hpc.run.submissions import (
+from hpc.store.lease import lease
+from hpc.store.rundir import RunDir, now
+from hpc.store.submissions import (
     SubmissionRecord,
     SubmittedJob,
     next_number,

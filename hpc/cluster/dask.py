@@ -23,7 +23,7 @@ from hpc.cluster.allocation import Allocation, current_allocation
 from hpc.cluster.certificate import Credentials, issue_credentials, write_private
 from hpc.errors import TransientError
 from hpc.memory import KEPT_BYTES, OWN_MAPPING_BYTES
-from hpc.resilience.stop import ignore_stop_signals
+from hpc.signals import ignore_stop_signals
 
 if TYPE_CHECKING:
     from distributed import Client, Security

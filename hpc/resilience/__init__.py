@@ -1,1 +1,1 @@
-"""How work survives: stop requests, checkpoints."""
+"""The module name that submitted scripts call."""

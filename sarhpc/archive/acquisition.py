@@ -11,19 +11,19 @@ from typing import Any
 import rasterio
 
 from sarhpc.archive.declaration import Declaration
-from sarhpc.archive.geotiff import BAND_QUANTITIES, quantity_of, stored_scale
+from sarhpc.archive.formats.geotiff import BAND_QUANTITIES, quantity_of, stored_scale
+from sarhpc.archive.formats.hdf5 import HDF5_SUFFIXES
+from sarhpc.archive.formats.nisar import nisar_properties
+from sarhpc.archive.formats.nisar_metadata import read_nisar
+from sarhpc.archive.formats.nitf import NITF_SUFFIXES, nitf_kind
+from sarhpc.archive.formats.recognise import name_polarization
+from sarhpc.archive.formats.safe import safe_properties
+from sarhpc.archive.formats.safe_bursts import read_burst
+from sarhpc.archive.formats.safe_metadata import annotation_of, read_safe
+from sarhpc.archive.formats.sicd_metadata import SicdMetadata, read_sicd_metadata
+from sarhpc.archive.formats.sidd_metadata import SiddMetadata, read_sidd_metadata
 from sarhpc.archive.handle import readable
-from sarhpc.archive.hdf5 import HDF5_SUFFIXES
-from sarhpc.archive.nisar import nisar_properties
-from sarhpc.archive.nisar_metadata import read_nisar
-from sarhpc.archive.nitf import NITF_SUFFIXES, nitf_kind
-from sarhpc.archive.recognise import name_polarization
-from sarhpc.archive.safe import safe_properties
-from sarhpc.archive.safe_bursts import read_burst
-from sarhpc.archive.safe_metadata import annotation_of, read_safe
 from sarhpc.archive.scene import SarHeader
-from sarhpc.archive.sicd_metadata import SicdMetadata, read_sicd_metadata
-from sarhpc.archive.sidd_metadata import SiddMetadata, read_sidd_metadata
 
 
 def file_properties(

@@ -12,11 +12,11 @@ import rasterio
 from numpy.typing import NDArray
 
 from hpc.errors import DataError
-from sarhpc.archive.catalogue import open_archive
 from sarhpc.archive.footprint import wgs84_outline
 from sarhpc.archive.handle import crs_text, has_affine, readable
 from sarhpc.archive.item import CATALOG_FILE, BoundingBox
 from sarhpc.archive.scene import Scene
+from sarhpc.archive.stac_catalog import open_archive
 
 _RASTERS = (".tif", ".tiff", ".jp2", ".vrt", ".png", ".jpg")
 _PICTURES = ("optical", "visual", "image", "sar")

@@ -6,10 +6,16 @@ import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
+from sarhpc.captioning.captioners.captioner import (
+    NO_OPTICAL,
+    Captioner,
+    Draft,
+    Drafter,
+    OpticalDrafter,
+)
 from sarhpc.captioning.choice import check_policies
 from sarhpc.captioning.clean import degeneracy
 from sarhpc.captioning.config import CaptionConfig
-from sarhpc.captioning.draft import NO_OPTICAL, Captioner, Draft, Drafter, OpticalDrafter
 from sarhpc.captioning.template import check_template, compose, template_record
 from sarhpc.shards.sample import Sample, encode_json
 

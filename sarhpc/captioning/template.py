@@ -9,9 +9,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from hpc.errors import ConfigError
+from sarhpc.captioning.captioners.captioner import Draft
 from sarhpc.captioning.clean import clean, sentences
 from sarhpc.captioning.config import TemplateConfig
-from sarhpc.captioning.draft import Draft
 
 TEMPLATE_VERSION = "1"
 """Raised when the same draft and configuration would give another text."""

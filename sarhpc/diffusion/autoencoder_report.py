@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from hpc.publish import publish_bytes, publish_json, publishing_directory
-from sarhpc.diffusion import fidelity
 from sarhpc.diffusion.autoencoder import (
     Log,
     TrainingState,
@@ -27,6 +26,7 @@ from sarhpc.diffusion.autoencoder import (
 )
 from sarhpc.diffusion.config import AutoencoderConfig
 from sarhpc.diffusion.crops import TilePool, as_gray8, as_input, as_rgb8
+from sarhpc.measures import autoencoder_fidelity as fidelity
 
 Tile = NDArray[np.uint8]
 

@@ -24,10 +24,10 @@ from torch import Tensor, nn
 
 from hpc.errors import ConfigError, DataError, NumericalError
 from hpc.publish import publishing
-from sarhpc.diffusion import fidelity
 from sarhpc.diffusion.autoencoder import Log, reconstruct, sar_terms
 from sarhpc.diffusion.config import DecoderConfig
 from sarhpc.diffusion.crops import Images, as_gray8, as_input, sar_batch, sar_crops
+from sarhpc.measures import autoencoder_fidelity as fidelity
 
 _BATCH = 8
 

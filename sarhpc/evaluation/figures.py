@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from sarhpc.evaluation.features import DB_EDGES, LAGS, PSD_BINS, Features
+from sarhpc.measures.features import DB_EDGES, LAGS, PSD_BINS, Features
 
 INK, GRID = "#334155", "#e2e8f0"
 COLOURS = ("#0f766e", "#c2410c", "#6d28d9", "#0369a1", "#a16207", "#be123c")

@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpc.errors import DataError
-from sarhpc.evaluation.features import Features, measure
 from sarhpc.evaluation.figures import distribution_figure
 from sarhpc.evaluation.footprint_map import draw_sites, split_colours
 from sarhpc.evaluation.inspection_figures import numbers_figure, radiometry_figure
@@ -19,6 +18,7 @@ from sarhpc.evaluation.page import colour_thumbnail, page_environment, radar_thu
 from sarhpc.evaluation.report import StageLine
 from sarhpc.evaluation.survey import Place, SetSurvey, shared_ground
 from sarhpc.evaluation.tally import Tally, evenly
+from sarhpc.measures.features import Features, measure
 from sarhpc.shards.images import decode_array, decode_gray8, decode_rgb8
 from sarhpc.shards.sample import Sample
 from sarhpc.shards.schema import validate_sample

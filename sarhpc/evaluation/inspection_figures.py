@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from sarhpc.evaluation.features import ENL_EDGES
 from sarhpc.evaluation.figures import COLOURS, label_axis, new_figure, svg_text
+from sarhpc.measures.features import ENL_EDGES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

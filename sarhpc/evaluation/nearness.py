@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from hpc.errors import DataError
 from sarhpc.evaluation.config import MIN_TILES
-from sarhpc.evaluation.distances import DISTANCES, uniform
-from sarhpc.evaluation.features import Features, measure
 from sarhpc.evaluation.suite import floor_of
+from sarhpc.measures.distances import DISTANCES, uniform
+from sarhpc.measures.features import Features, measure
 
 SCORED = ("E3_jsd", "E4_acf", "E5_lsd")
 """One distance each of levels, speckle and spectrum."""

@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sarhpc.evaluation.classes import Conformity
-from sarhpc.evaluation.distances import DISTANCES
-from sarhpc.evaluation.features import measure
 from sarhpc.evaluation.figures import distribution_figure, training_figure
 from sarhpc.evaluation.page import page_environment
 from sarhpc.evaluation.suite import Evaluation
+from sarhpc.measures.distances import DISTANCES
+from sarhpc.measures.features import measure
 
 REPORT_SCHEMA = "sarhpc.report/1"
 

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from hpc.errors import DataError
 from sarhpc.evaluation.config import MIN_TILES, EvaluateConfig
-from sarhpc.evaluation.distances import DISTANCES, Distance, Weights, look_mode, uniform
-from sarhpc.evaluation.features import Features, measure
+from sarhpc.measures.distances import DISTANCES, Distance, Weights, look_mode, uniform
+from sarhpc.measures.features import Features, measure
 
 FLOOR_SPLITS = 20
 

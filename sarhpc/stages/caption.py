@@ -5,18 +5,18 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
-from hpc.run.pipeline import Stage
-from hpc.run.plan import Plan, ShardTask
-from hpc.run.rundir import RunDir
+from hpc.job.pipeline import Stage
+from hpc.store.plan import Plan, ShardTask
+from hpc.store.rundir import RunDir
 from sarhpc.captioning.choice import WRITING
 from sarhpc.captioning.config import CaptionConfig
 from sarhpc.stages.config import RunConfig
-from sarhpc.stages.frozen import load_run_config, stage_fingerprint
-from sarhpc.stages.places import data_root, model_folder
+from sarhpc.stages.paths import data_root, model_folder
+from sarhpc.stages.run_config import load_run_config, stage_fingerprint
 from sarhpc.stages.sharded import Made, sealed_records, sweep, work_through
 
 if TYPE_CHECKING:
-    from sarhpc.captioning.draft import Captioner, Drafter
+    from sarhpc.captioning.captioners.captioner import Captioner, Drafter
 
 TRAINED = "run:caption-train"
 """Model name that stands for the captioner this run fine-tunes."""
@@ -88,7 +88,7 @@ _loaded: dict[str, Captioner | Drafter] = {}
 
 
 def _captioner(settings: CaptionConfig) -> Captioner | Drafter:
-    from sarhpc.captioning.captioner import open_captioner
+    from sarhpc.captioning.captioners.registry import open_captioner
 
     key = repr(settings)
     if key not in _loaded:

@@ -7,26 +7,26 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from hpc.errors import ConfigError, StopRequestedError
-from hpc.run.pipeline import Course, Stage, Work
-from hpc.run.plan import Plan, make_plan
-from hpc.run.rundir import RunDir
-from hpc.run.state import last_row
+from hpc.job.pipeline import Course, Stage, Work
+from hpc.observe.state import last_row
+from hpc.store.plan import Plan, make_plan
+from hpc.store.rundir import RunDir
 from sarhpc.captioning.config import CaptionSetConfig, CaptionTrainConfig
 from sarhpc.stages import ranks
 from sarhpc.stages.config import RunConfig
-from sarhpc.stages.frozen import load_run_config, stage_fingerprint
-from sarhpc.stages.places import caption_sets, data_root, model_folder
+from sarhpc.stages.paths import caption_sets, data_root, model_folder
+from sarhpc.stages.run_config import load_run_config, stage_fingerprint
 from sarhpc.stages.sharded import Made, manifest_sha, single_shard
 from sarhpc.stages.tree import digest_tree
 
 if TYPE_CHECKING:
     import torch
 
-    from sarhpc.captioning.company import Company
-    from sarhpc.captioning.lesson import CaptionLesson
+    from sarhpc.captioning.tuning.ranks import Company
+    from sarhpc.captioning.tuning.task import CaptionLesson
     from sarhpc.training.config import LessonConfig
+    from sarhpc.training.context import Surroundings
     from sarhpc.training.ranks import Ranks
-    from sarhpc.training.surroundings import Surroundings
 
 
 def caption_train_stage(config: RunConfig) -> Stage:
@@ -103,7 +103,7 @@ def train_ranks(work: Work) -> None:
     Raises:
         StopRequestedError: someone asked to stop; all ranks saved the same step.
     """
-    from sarhpc.captioning.pretrained import pick_device
+    from sarhpc.captioning.captioners.pretrained import pick_device
     from sarhpc.training.ranks import join, leave
 
     cfg = _settings(work.run)
@@ -141,7 +141,7 @@ def _settings(run: RunDir) -> CaptionTrainConfig:
 
 
 def _train(run: RunDir, cfg: CaptionTrainConfig, joined: Ranks, around: Surroundings) -> None:
-    from sarhpc.captioning.finetune import train_captioner
+    from sarhpc.captioning.tuning.finetune import train_captioner
     from sarhpc.training.lesson import teach
 
     told = lesson_config(cfg, joined.world)
@@ -158,7 +158,7 @@ def _train(run: RunDir, cfg: CaptionTrainConfig, joined: Ranks, around: Surround
 
 def company(run: RunDir, joined: Ranks, around: Surroundings) -> Company:
     """The ranks as the captioner is judged on them."""
-    from sarhpc.captioning.company import Company
+    from sarhpc.captioning.tuning.ranks import Company
 
     def ask() -> None:
         """Leave together if that is asked; a save would change nothing while captions are read."""

@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from hpc.errors import ConfigError
-from hpc.run.pipeline import Stage, Work
-from hpc.run.plan import Plan, ShardTask, make_plan
-from hpc.run.rundir import RunDir
+from hpc.job.pipeline import Stage, Work
+from hpc.store.plan import Plan, ShardTask, make_plan
+from hpc.store.rundir import RunDir
 from sarhpc.stages.config import RunConfig
-from sarhpc.stages.frozen import load_run_config, stage_fingerprint
-from sarhpc.stages.places import data_root, model_folder
+from sarhpc.stages.paths import data_root, model_folder
 from sarhpc.stages.prompts import TRAIN_SPLITS
+from sarhpc.stages.run_config import load_run_config, stage_fingerprint
 from sarhpc.stages.sharded import Made, sealed_records, sweep, work_through
 from sarhpc.stages.tree import digest_tree
 
@@ -72,7 +72,7 @@ def make_latent_shard(run: RunDir, task: ShardTask) -> Made:
     from sarhpc.diffusion.bundle import load_autoencoder
     from sarhpc.shards.samples import ShardedSamples
     from sarhpc.shards.writer import write_shard
-    from sarhpc.training.latents import encode_samples
+    from sarhpc.training.denoising.latents import encode_samples
 
     config = load_run_config(run)
     assert config.encode is not None

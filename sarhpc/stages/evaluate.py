@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hpc.errors import DataError
+from hpc.job.pipeline import Stage, Work
 from hpc.publish import digest_file, publish_json, publish_text
-from hpc.run.attempts import read_attempts
-from hpc.run.pipeline import Stage, Work
-from hpc.run.plan import Plan, make_plan, read_plan
-from hpc.run.rundir import RunDir
+from hpc.store.attempts import read_attempts
+from hpc.store.plan import Plan, make_plan, read_plan
+from hpc.store.rundir import RunDir
 from sarhpc.stages.config import RunConfig
-from sarhpc.stages.frozen import BRANCHES, load_run_config, stage_fingerprint
 from sarhpc.stages.generate import settings
 from sarhpc.stages.prompts import held_out_splits, known_prompts, land_cover, sample_shards
+from sarhpc.stages.run_config import BRANCHES, load_run_config, stage_fingerprint
 from sarhpc.stages.sharded import Made, manifest_sha, sealed_records, single_shard
-from sarhpc.training.grids import read_index, read_judged
+from sarhpc.training.denoising.grids import read_index, read_judged
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -233,7 +233,7 @@ def stage_line(run: RunDir, stage: str, *, unsealed: bool = False) -> StageLine 
 
 
 def _training_rows(run: RunDir) -> list[dict[str, Any]]:
-    from sarhpc.training.metrics import read_rows
+    from sarhpc.training.metrics.log import read_rows
 
     rows = read_rows(run.stage("train") / "metrics.jsonl")
     return [row for row in rows if "loss" in row]

@@ -6,16 +6,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hpc.errors import ConfigError, VerificationError
-from hpc.run.pipeline import Stage, Work
-from hpc.run.plan import Plan, make_plan
-from hpc.run.rundir import RunDir
+from hpc.job.pipeline import Stage, Work
+from hpc.store.plan import Plan, make_plan
+from hpc.store.rundir import RunDir
 from sarhpc.diffusion.config import VARIANTS
 from sarhpc.stages.config import RunConfig
-from sarhpc.stages.frozen import load_run_config, stage_fingerprint
-from sarhpc.stages.places import model_folder
+from sarhpc.stages.paths import model_folder
+from sarhpc.stages.run_config import load_run_config, stage_fingerprint
 from sarhpc.stages.sharded import Made, manifest_sha, sealed_records, single_shard
 from sarhpc.stages.tree import digest_tree
-from sarhpc.training.grids import best_first
+from sarhpc.training.denoising.grids import best_first
 
 if TYPE_CHECKING:
     from sarhpc.training.export import Cut
@@ -62,8 +62,8 @@ def export_model(work: Work) -> Made:
     Raises:
         VerificationError: the checkpoint changed since training was recorded.
     """
+    from sarhpc.training.denoising.start import load_base
     from sarhpc.training.export import export
-    from sarhpc.training.start import load_base
 
     run, config = work.run, load_run_config(work.run)
     [task] = work.plan.shards

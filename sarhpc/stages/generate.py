@@ -9,20 +9,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hpc.resilience.stop import stop_signalled
-from hpc.run.pipeline import Stage, Work
-from hpc.run.plan import Plan, ShardTask, make_plan
-from hpc.run.rundir import RunDir, open_run
+from hpc.job.pipeline import Stage, Work
+from hpc.job.stop import stop_signalled
+from hpc.store.plan import Plan, ShardTask, make_plan
+from hpc.store.rundir import RunDir, open_run
 from sarhpc.generation.config import GenerateConfig
 from sarhpc.stages.config import RunConfig
-from sarhpc.stages.frozen import load_run_config, stage_fingerprint
-from sarhpc.stages.places import data_root, model_folder
+from sarhpc.stages.paths import data_root, model_folder
 from sarhpc.stages.prompts import (
     evenly_by_class,
     held_out_splits,
     known_prompts,
     sample_shards,
 )
+from sarhpc.stages.run_config import load_run_config, stage_fingerprint
 from sarhpc.stages.sharded import (
     Made,
     manifest_sha,

@@ -9,19 +9,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hpc.errors import DataError
-from hpc.run.rundir import RunDir
+from hpc.store.rundir import RunDir
 from sarhpc.evaluation.config import MIN_TILES
 from sarhpc.stages.prompts import sample_shards
 from sarhpc.stages.sharded import sealed_records
 from sarhpc.training.config import TrainConfig
-from sarhpc.training.grids import best_first
+from sarhpc.training.denoising.grids import best_first
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
     from sarhpc.evaluation.nearness import Yardstick
-    from sarhpc.training.surroundings import Judge
+    from sarhpc.training.context import Judge
 
 log = logging.getLogger(__name__)
 

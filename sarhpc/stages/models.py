@@ -17,7 +17,7 @@ from pathlib import Path
 
 from hpc.errors import ConfigError, DataError, TransientError, VerificationError
 from hpc.publish import Digest, commit_directory, digest_file, publish_json
-from hpc.run.rundir import now
+from hpc.store.rundir import now
 
 FETCHED = "fetched.json"
 SCHEMA = "sarhpc.model/1"

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hpc.errors import ConfigError, DataError
+from hpc.job.pipeline import Stage
 from hpc.publish import digest_file, publish_json
-from hpc.run.pipeline import Stage
-from hpc.run.plan import Plan, ShardTask
-from hpc.run.rundir import RunDir
+from hpc.store.plan import Plan, ShardTask
+from hpc.store.rundir import RunDir
 from sarhpc.stages.config import RunConfig
-from sarhpc.stages.frozen import load_run_config, stage_fingerprint
-from sarhpc.stages.places import archive_uri, data_root, optical_config
+from sarhpc.stages.paths import archive_uri, data_root, optical_config
+from sarhpc.stages.run_config import load_run_config, stage_fingerprint
 from sarhpc.stages.sharded import Made, sealed_records, sweep, work_through
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def make_optical_shard(run: RunDir, task: ShardTask) -> Made:
     """Choose, lay and publish the optical images of one tile shard."""
     from sarhpc.shards.reader import read_member
     from sarhpc.shards.writer import write_shard
-    from sarhpc.tiling.optical_pairs import pair_tiles
+    from sarhpc.tiling.pairs.optical import pair_tiles
 
     config = load_run_config(run)
     assert config.optical is not None
@@ -129,7 +129,7 @@ def optical_by_shard(run: RunDir, config: RunConfig) -> dict[str, dict[str, str]
 def read_tiles(inputs: Mapping[str, Any]) -> Iterator[Sample]:
     """The tiles of a shard to caption, in order, with the optical images they were given."""
     from sarhpc.shards.reader import read_shard
-    from sarhpc.tiling.optical_pairs import with_optical
+    from sarhpc.tiling.pairs.optical import with_optical
 
     images = read_shard(Path(inputs["optical"])) if "optical" in inputs else iter(())
     paired = next(images, None)

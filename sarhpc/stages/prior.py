@@ -5,14 +5,14 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from hpc.run.pipeline import Stage
-from hpc.run.plan import Plan, ShardTask, make_plan
-from hpc.run.rundir import RunDir
+from hpc.job.pipeline import Stage
+from hpc.store.plan import Plan, ShardTask, make_plan
+from hpc.store.rundir import RunDir
 from sarhpc.generation.config import PriorImagesConfig
 from sarhpc.stages.config import RunConfig
-from sarhpc.stages.frozen import load_run_config, stage_fingerprint
 from sarhpc.stages.generate import generated_shard
-from sarhpc.stages.places import data_root, model_folder
+from sarhpc.stages.paths import data_root, model_folder
+from sarhpc.stages.run_config import load_run_config, stage_fingerprint
 from sarhpc.stages.sharded import Made, manifest_sha, sweep, work_through
 from sarhpc.stages.tree import digest_tree
 from sarhpc.training.config import TrainConfig

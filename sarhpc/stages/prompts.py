@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hpc.run.rundir import RunDir
+from hpc.store.rundir import RunDir
 from sarhpc.stages.sharded import sealed_records
 
 TRAIN_SPLITS = ["train"]

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hpc.errors import StopRequestedError
-from hpc.run.pipeline import Work
-from hpc.run.rundir import RunDir
-from hpc.run.state import newest_checkpoint
+from hpc.job.pipeline import Work
+from hpc.observe.state import newest_checkpoint
+from hpc.store.rundir import RunDir
 
 if TYPE_CHECKING:
-    from sarhpc.training.standing import TrainResult
-    from sarhpc.training.surroundings import Surroundings
+    from sarhpc.training.context import Surroundings
+    from sarhpc.training.state import TrainResult
 
 PACE = "pace.json"
 """The pace of every rank, in the stage's directory."""
@@ -62,12 +62,12 @@ def surroundings(
         keep_every: checkpoints kept at multiples of this many steps.
         also_keep: tells steps whose checkpoints stay.
     """
-    from hpc.resilience.agreement import TorchCommunicator
-    from hpc.resilience.checkpoint import CheckpointStore
-    from hpc.resilience.stop import StopRequest
-    from hpc.resilience.stragglers import PaceTable
-    from hpc.resilience.watchdog import Place, Watchdog, WatchedStop
-    from sarhpc.training.surroundings import Surroundings
+    from hpc.job.agreement import TorchCommunicator
+    from hpc.job.checkpoint import CheckpointStore
+    from hpc.job.stop import StopRequest
+    from hpc.job.stragglers import PaceTable
+    from hpc.job.watchdog import Place, Watchdog, WatchedStop
+    from sarhpc.training.context import Surroundings
 
     communicator = TorchCommunicator()
     run, name = work.run, work.plan.stage

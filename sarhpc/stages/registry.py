@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hpc.errors import ConfigError
-from hpc.run.pipeline import Stage
+from hpc.job.pipeline import Stage
 from sarhpc.stages.config import RunConfig
 
 

@@ -82,7 +82,7 @@ def _optical(config: RunConfig) -> None:
 
 def _caption_train(config: RunConfig) -> None:
     from sarhpc.captioning.choice import check_fine_tuning
-    from sarhpc.captioning.published import require_sets
+    from sarhpc.captioning.tuning.published import require_sets
     from sarhpc.stages.caption_train import lesson_config, require_teachable
     from sarhpc.training.schedule import check_engine
 

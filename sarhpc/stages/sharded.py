@@ -13,15 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from hpc.errors import HpcError, IncompleteError, StopRequestedError
+from hpc.job.agreement import SingleProcess
+from hpc.job.pipeline import Work
+from hpc.job.stop import StopReason, StopRequest
+from hpc.job.watchdog import Limits, Place, Watchdog
 from hpc.publish import sweep_temporaries
-from hpc.resilience.agreement import SingleProcess
-from hpc.resilience.stop import StopReason, StopRequest
-from hpc.resilience.watchdog import Limits, Place, Watchdog
-from hpc.run.ledger import LITTER_AGE_S, Failure, Record
-from hpc.run.pipeline import Work
-from hpc.run.plan import ShardTask
-from hpc.run.rundir import RunDir, now
-from sarhpc.stages.handout import Outcomes, Patience, in_turn, lend_to_rank_0, on_dask
+from hpc.store.ledger import LITTER_AGE_S, Failure, Record
+from hpc.store.plan import ShardTask
+from hpc.store.rundir import RunDir, now
+from sarhpc.stages.executors import Outcomes, Patience, in_turn, lend_to_rank_0, on_dask
 
 log = logging.getLogger(__name__)
 

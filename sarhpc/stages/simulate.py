@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from hpc.job.pipeline import Stage, Work
 from hpc.publish import digest_file
-from hpc.run.pipeline import Stage, Work
-from hpc.run.plan import Plan, ShardTask, make_plan
-from hpc.run.rundir import RunDir
+from hpc.store.plan import Plan, ShardTask, make_plan
+from hpc.store.rundir import RunDir
 from sarhpc.archive.procedural.config import ProceduralConfig
 from sarhpc.stages.config import RunConfig
-from sarhpc.stages.frozen import load_run_config, stage_fingerprint
-from sarhpc.stages.places import archive_uri, data_root
+from sarhpc.stages.paths import archive_uri, data_root
+from sarhpc.stages.run_config import load_run_config, stage_fingerprint
 from sarhpc.stages.sharded import Made, sealed_paths, work_through
 
 
@@ -54,7 +54,7 @@ def make_scene(run: RunDir, task: ShardTask) -> Made:
 
 def write_archive_catalogue(work: Work) -> None:
     """Publish the catalogue of all scenes."""
-    from sarhpc.archive.catalogue import write_catalogue
+    from sarhpc.archive.stac_catalog import write_catalogue
 
     root = Path(archive_uri(work.run, load_run_config(work.run)))
     write_catalogue(

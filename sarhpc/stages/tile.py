@@ -11,16 +11,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hpc.cluster.allocation import current_allocation
+from hpc.job.pipeline import Stage, Work
 from hpc.publish import publish_json
-from hpc.run.ledger import Record
-from hpc.run.pipeline import Stage, Work
-from hpc.run.plan import Plan, ShardTask, make_plan
-from hpc.run.rundir import RunDir
+from hpc.store.ledger import Record
+from hpc.store.plan import Plan, ShardTask, make_plan
+from hpc.store.rundir import RunDir
 from sarhpc.archive.config import ArchiveConfig
 from sarhpc.stages.config import RunConfig
-from sarhpc.stages.frozen import load_run_config, stage_fingerprint
-from sarhpc.stages.handout import workers_here
-from sarhpc.stages.places import archive_uri, data_root, import_config
+from sarhpc.stages.executors import workers_here
+from sarhpc.stages.paths import archive_uri, data_root, import_config
+from sarhpc.stages.run_config import load_run_config, stage_fingerprint
 from sarhpc.stages.sharded import Made, sweep, work_through
 from sarhpc.tiling.config import ImportConfig
 
@@ -52,11 +52,11 @@ def archive_config(run: RunDir, config: RunConfig) -> ArchiveConfig:
 
 def plan_tile_shards(run: RunDir) -> Plan:
     """Shards of one scene and one split each; scenes that cannot be tiled carry the reason."""
-    from sarhpc.archive.catalogue import open_archive, select_scenes
-    from sarhpc.archive.readers import open_sar
-    from sarhpc.tiling.conditions import OTHER
+    from sarhpc.archive.formats.readers import open_sar
+    from sarhpc.archive.stac_catalog import open_archive, select_scenes
+    from sarhpc.tiling.pairs.conditions import OTHER
     from sarhpc.tiling.plan import plan_scenes
-    from sarhpc.tiling.proof import check_proof
+    from sarhpc.tiling.splits.proof import check_proof
 
     config = load_run_config(run)
     if config.imported is not None:
@@ -113,8 +113,8 @@ def _tiles(run: RunDir, config: RunConfig, task: ShardTask) -> TiledShard:
 
         settings, dedupe = import_config(config.imported), config.tile.dedupe
         return import_shard(task.number, task.inputs, settings, fingerprints=dedupe)
-    from sarhpc.archive.catalogue import open_archive
-    from sarhpc.archive.readers import open_sar
+    from sarhpc.archive.formats.readers import open_sar
+    from sarhpc.archive.stac_catalog import open_archive
     from sarhpc.tiling.tile import tile_shard
 
     opener = functools.partial(open_sar, assume_calibrated=config.archive.assume_calibrated)

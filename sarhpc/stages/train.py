@@ -8,17 +8,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hpc.errors import DataError
-from hpc.run.pipeline import Course, Stage, Work
-from hpc.run.plan import Plan, make_plan
-from hpc.run.rundir import RunDir
-from hpc.run.state import last_row
+from hpc.job.pipeline import Course, Stage, Work
+from hpc.observe.state import last_row
+from hpc.store.plan import Plan, make_plan
+from hpc.store.rundir import RunDir
 from sarhpc.stages import ranks
 from sarhpc.stages.config import RunConfig
-from sarhpc.stages.frozen import load_run_config, stage_fingerprint
 from sarhpc.stages.judging import best_steps, chosen_checkpoint, grid_judge, require_judges
-from sarhpc.stages.places import model_folder
+from sarhpc.stages.paths import model_folder
 from sarhpc.stages.prior import prior_digest, with_prior_shards
 from sarhpc.stages.prompts import TRAIN_SPLITS, sample_shards
+from sarhpc.stages.run_config import load_run_config, stage_fingerprint
 from sarhpc.stages.sharded import Made, left_out, manifest_sha, sealed_records, single_shard
 from sarhpc.stages.tree import digest_tree
 from sarhpc.training.config import TrainConfig
@@ -136,10 +136,10 @@ def _training_shards(run: RunDir) -> dict[Path, str]:
 
 
 def _train(work: Work, cfg: TrainConfig, joined: Ranks) -> Path:
-    from hpc.resilience.staging import node_local, staged
+    from hpc.job.staging import node_local, staged
     from sarhpc.shards.samples import ShardedSamples
     from sarhpc.stages.encode import latent_shards
-    from sarhpc.training.loop import train
+    from sarhpc.training.trainer import train
 
     run, config = work.run, load_run_config(work.run)
     with (

@@ -16,9 +16,14 @@ import numpy as np
 from numpy.polynomial import chebyshev
 from numpy.typing import NDArray
 
-from sarhpc.tiling.footprint import tile_footprints, to_wgs84
 from sarhpc.tiling.grid import SceneFrame, TileGrid, TileIndex
-from sarhpc.tiling.split import EDGE_DEGREES, METRES_PER_DEGREE, band_of_cells, cells_near
+from sarhpc.tiling.splits.assignment import (
+    EDGE_DEGREES,
+    METRES_PER_DEGREE,
+    band_of_cells,
+    cells_near,
+)
+from sarhpc.tiling.splits.footprint import tile_footprints, to_wgs84
 
 Array = NDArray[np.float64]
 Ints = NDArray[np.int64]

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from sarhpc.tiling.likeness import NEAR_BITS
+from sarhpc.tiling.fingerprints import NEAR_BITS
 
 COPY, GROUND = "copy", "ground"
 

@@ -9,9 +9,9 @@ from typing import Any
 
 from sarhpc.archive.scene import SarHeader, Scene
 from sarhpc.shards.sample import SAMPLE_SCHEMA
-from sarhpc.tiling.footprint import tile_footprints
 from sarhpc.tiling.grid import SceneFrame, TileGrid, TileIndex
 from sarhpc.tiling.quality import TileQuality
+from sarhpc.tiling.splits.footprint import tile_footprints
 from sarhpc.tiling.survey import SceneConstants
 
 _DECIMALS = 6

@@ -14,13 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpc.errors import ConfigError
-from sarhpc.archive.readers import open_sar
+from sarhpc.archive.formats.readers import open_sar
 from sarhpc.archive.scene import Archive, SarHeader, SarReader, Scene
 from sarhpc.shards.sample import SPLITS
 from sarhpc.tiling.cells import NearCells, near_cells
-from sarhpc.tiling.conditions import OTHER
 from sarhpc.tiling.config import TileConfig
-from sarhpc.tiling.damage import DamagedError, reading
 from sarhpc.tiling.grid import (
     MAX_UPSAMPLING,
     SceneFrame,
@@ -29,11 +27,13 @@ from sarhpc.tiling.grid import (
     scene_frame,
     tile_grid,
 )
-from sarhpc.tiling.lines import line_groups, line_of, reflown
-from sarhpc.tiling.partners import Paired, Partners
-from sarhpc.tiling.proof import split_proof
+from sarhpc.tiling.pairs.conditions import OTHER
+from sarhpc.tiling.pairs.partners import Paired, Partners
+from sarhpc.tiling.read_errors import DamagedError, reading
 from sarhpc.tiling.settings import check_config
-from sarhpc.tiling.split import split_buffer_m, split_of
+from sarhpc.tiling.splits.assignment import split_buffer_m, split_of
+from sarhpc.tiling.splits.lines import line_groups, line_of, reflown
+from sarhpc.tiling.splits.proof import split_proof
 from sarhpc.tiling.survey import SceneConstants, survey_scene
 
 log = logging.getLogger(__name__)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from hpc.errors import ConfigError
 from sarhpc.shards.sample import SPLITS
-from sarhpc.tiling.conditions import CONDITIONS, OTHER
 from sarhpc.tiling.config import ImportConfig, TileConfig
+from sarhpc.tiling.pairs.conditions import CONDITIONS, OTHER
 from sarhpc.tiling.radiometry import MASTERS, MODES
-from sarhpc.tiling.split import check_split
+from sarhpc.tiling.splits.assignment import check_split
 
 
 def check_config(cfg: TileConfig) -> None:

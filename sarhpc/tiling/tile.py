@@ -14,20 +14,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpc.errors import DataError
-from sarhpc.archive.readers import open_sar
+from sarhpc.archive.formats.readers import open_sar
 from sarhpc.archive.scene import Archive, SarReader, Scene
 from sarhpc.shards.images import encode_array, encode_gray8, encode_rgb8
 from sarhpc.shards.sample import Sample, encode_json, sample_key
 from sarhpc.tiling.block import Block, read_block
-from sarhpc.tiling.conditions import OTHER, TileLayers, make_conditions
 from sarhpc.tiling.config import TileConfig
-from sarhpc.tiling.damage import DamagedError, reading
+from sarhpc.tiling.fingerprints import content_digest, ground_hash
 from sarhpc.tiling.grid import SceneFrame, TileGrid, TileIndex, scene_frame, tile_grid
-from sarhpc.tiling.likeness import content_digest, ground_hash
 from sarhpc.tiling.metadata import OpenScene, scene_metadata, tile_metadata
 from sarhpc.tiling.orientation import Interval
-from sarhpc.tiling.other import OtherLayer, Partner, open_partner
-from sarhpc.tiling.pairing import (
+from sarhpc.tiling.pairs.conditions import OTHER, TileLayers, make_conditions
+from sarhpc.tiling.pairs.cross_band import OtherLayer, Partner, open_partner
+from sarhpc.tiling.pairs.pairing import (
     Companions,
     cut_label,
     cut_optical,
@@ -42,6 +41,7 @@ from sarhpc.tiling.radiometry import (
     encode_log_master,
     encode_master,
 )
+from sarhpc.tiling.read_errors import DamagedError, reading
 from sarhpc.tiling.survey import SceneConstants
 
 log = logging.getLogger(__name__)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sarhpc.training.partition import Partition
+from sarhpc.training.checkpoints.partition import Partition
 
 
 class Ema:

@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 from sarhpc.diffusion.conditioning import encode_text
 from sarhpc.diffusion.control import steered
+from sarhpc.training.checkpoints.partition import Partition, fill, partition_of
 from sarhpc.training.compilation import compile_network
 from sarhpc.training.config import EngineConfig, OffloadConfig, TrainConfig
-from sarhpc.training.footprint import LARGEST_BUCKET
+from sarhpc.training.estimate.footprint import LARGEST_BUCKET
 from sarhpc.training.machine import require_machine
-from sarhpc.training.partition import Partition, fill, partition_of
 from sarhpc.training.ranks import Ranks
 
 

@@ -27,7 +27,7 @@ from sarhpc.diffusion.learned_token import (
     save_token,
     settle_token,
 )
-from sarhpc.training.checkpointing import read_weights
+from sarhpc.training.checkpoints.checkpointing import read_weights
 
 Cut = tuple[AdapterConfig, int]
 """An adapter as it was trained, and the rank it is cut to."""

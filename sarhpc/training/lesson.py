@@ -1,7 +1,7 @@
 """A lesson: what another model than a denoiser learns, taught as a denoiser is.
 
 Engine, checkpoints, data order, stop, agreement of the ranks and rows of metrics are those of
-`sarhpc.training.loop`. The lesson says what a step is: a module that answers with its loss, and
+`sarhpc.training.trainer`. The lesson says what a step is: a module that answers with its loss, and
 what each rank shows it.
 """
 
@@ -21,18 +21,18 @@ from torch import Tensor, nn
 from hpc.errors import NumericalError
 from hpc.publish import fault
 from sarhpc.shards.loader import Cursor
-from sarhpc.training import checkpointing
+from sarhpc.training.checkpoints import checkpointing
+from sarhpc.training.checkpoints.partition import Partition, gather
 from sarhpc.training.config import LessonConfig
+from sarhpc.training.context import Surroundings
+from sarhpc.training.denoising.validation import Stop
 from sarhpc.training.engine import put_on_engine, weights_that_learn
-from sarhpc.training.metrics import MetricsLog, StepClock, pace_of
-from sarhpc.training.partition import Partition, gather
+from sarhpc.training.metrics.log import MetricsLog, StepClock, pace_of
+from sarhpc.training.nonfinite import Trouble, name_trouble, tell
 from sarhpc.training.ranks import Ranks, in_touch
 from sarhpc.training.schedule import accumulation, check_engine
-from sarhpc.training.standing import Moves, Standing, TrainResult, advance, require_same_facts
-from sarhpc.training.surroundings import Surroundings
-from sarhpc.training.trouble import Trouble, name_trouble, tell
+from sarhpc.training.state import Moves, Standing, TrainResult, advance, require_same_facts
 from sarhpc.training.updates import agree, update_sharded
-from sarhpc.training.validation import Stop
 
 _log = logging.getLogger(__name__)
 

@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from hpc.resilience.agreement import SingleProcess
-from hpc.resilience.checkpoint import CheckpointStore
+from hpc.job.agreement import SingleProcess
+from hpc.job.checkpoint import CheckpointStore
 
 SAVE_FOR_EVER = """
 import itertools, sys
 from pathlib import Path
-from hpc.resilience.agreement import SingleProcess
-from hpc.resilience.checkpoint import CheckpointStore
+from hpc.job.agreement import SingleProcess
+from hpc.job.checkpoint import CheckpointStore
 
 store = CheckpointStore(Path(sys.argv[1]), SingleProcess(), attempt=int(sys.argv[2]))
 state = store.load(lambda path, state: None)

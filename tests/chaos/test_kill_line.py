@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 from line_runs import kill_group, make_tiny_model, seal_export, shard_digests, start_stage, tiny_run
 
+from hpc.job.pipeline import run_stage
 from hpc.publish import digest_file
-from hpc.run.pipeline import run_stage
-from hpc.run.plan import read_plan
-from hpc.run.rundir import RunDir
+from hpc.store.plan import read_plan
+from hpc.store.rundir import RunDir
 from sarhpc.shards.reader import read_shard
-from sarhpc.stages.frozen import load_run_config
 from sarhpc.stages.registry import stage_named
+from sarhpc.stages.run_config import load_run_config
 from sarhpc.stages.tile import DUPLICATES_FILE
 
 STAGES = ["tile", "caption", "generate"]

@@ -12,12 +12,12 @@ import webdataset
 from line_runs import make_tiny_model, start_stage
 
 from hpc.config import fingerprint, loads, to_yaml
-from hpc.run.pipeline import run_stage
-from hpc.run.rundir import create_run
+from hpc.job.pipeline import run_stage
+from hpc.store.rundir import create_run
 from sarhpc.shards.images import encode_array, encode_gray8
 from sarhpc.stages.config import RunConfig
-from sarhpc.stages.frozen import load_run_config
 from sarhpc.stages.registry import line_of_stages
+from sarhpc.stages.run_config import load_run_config
 
 CONFIG = """
 imported: {path: FOLDER, px: 32, group: site, fractions: [1.0, 0.0, 0.0], polarization: HH}

@@ -11,7 +11,7 @@ import pytest
 from line_runs import CAPTIONS
 from tiny_bundle import make_bundle
 
-from hpc.run.rundir import RunDir, open_run
+from hpc.store.rundir import RunDir, open_run
 from sarhpc.shards.reader import read_shard
 
 # Three minutes; tests/ranks/test_xl_hybrid.py trains the same in less.

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from line_runs import make_tiny_model, seal_export, shard_digests, tiny_run
 
-from hpc.run.pipeline import run_stage
-from hpc.run.rundir import RunDir
+from hpc.job.pipeline import run_stage
+from hpc.store.rundir import RunDir
 from sarhpc.shards.reader import read_shard
-from sarhpc.stages.frozen import load_run_config
 from sarhpc.stages.registry import stage_named
+from sarhpc.stages.run_config import load_run_config
 
 JUDGED = [
     "train.judge.splits=[val]",

@@ -10,16 +10,16 @@ import rasterio
 from line_runs import CAPTIONS, start_stage
 
 from hpc.config import fingerprint, loads, to_yaml
-from hpc.run.pipeline import run_stage
-from hpc.run.rundir import RunDir, create_run
+from hpc.job.pipeline import run_stage
+from hpc.store.rundir import RunDir, create_run
 from sarhpc.cli import main
 from sarhpc.shards.images import decode_array
 from sarhpc.shards.reader import read_shard
 from sarhpc.shards.sample import Sample
 from sarhpc.stages.config import RunConfig
-from sarhpc.stages.frozen import load_run_config
-from sarhpc.stages.places import embedded_root
+from sarhpc.stages.paths import embedded_root
 from sarhpc.stages.registry import line_of_stages, stage_named
+from sarhpc.stages.run_config import load_run_config
 
 GOTCHA = """
 defaults: {band: X, polarization: HH, platform: gotcha, instrument_mode: spotlight}

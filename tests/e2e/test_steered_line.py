@@ -10,7 +10,7 @@ import sys
 import pytest
 from line_runs import make_tiny_model, tiny_run
 
-from hpc.run.rundir import RunDir
+from hpc.store.rundir import RunDir
 from sarhpc.shards.reader import read_shard
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("line")]

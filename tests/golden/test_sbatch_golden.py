@@ -14,7 +14,7 @@ import pytest
 
 from hpc.cluster.batch import BatchJob, script_text
 from hpc.cluster.profile import load_profile
-from sarhpc.stages.entry import StageWork
+from sarhpc.launch.job import StageWork
 
 GOLDEN = Path(__file__).parent / "sbatch"
 PROFILES = sorted((Path(__file__).parents[2] / "slurm" / "profiles").glob("*.yaml"))

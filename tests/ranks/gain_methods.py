@@ -12,17 +12,17 @@ from gains import BASE, TOKEN, tiles
 from numpy.typing import NDArray
 from training_ranks import Job, step_folder, tiny_config, train_ranks
 
-from hpc.run.rundir import RunDir
+from hpc.store.rundir import RunDir
 from sarhpc.diffusion.bundle import Bundle
 from sarhpc.diffusion.config import AdapterConfig, ControlConfig, TokenConfig
 from sarhpc.generation.config import GenerateConfig, SteerConfig
 from sarhpc.generation.plan import ImageRequest
 from sarhpc.generation.sampler import sample_images
 from sarhpc.generation.steering import SteeringLayers
-from sarhpc.training.checkpointing import read_weights
+from sarhpc.training.checkpoints.checkpointing import read_weights
 from sarhpc.training.config import TrainConfig
+from sarhpc.training.denoising.start import load_base
 from sarhpc.training.export import with_weights
-from sarhpc.training.start import load_base
 
 STEPS = 60
 PAINTED = 48

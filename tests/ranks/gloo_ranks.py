@@ -13,7 +13,7 @@ from typing import Any
 
 import torch.distributed as distributed
 
-from hpc.resilience.agreement import Communicator, TorchCommunicator
+from hpc.job.agreement import Communicator, TorchCommunicator
 
 RankFunction = Callable[[Communicator, Path], Any]
 

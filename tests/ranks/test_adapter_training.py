@@ -22,10 +22,10 @@ from training_ranks import (
 from sarhpc.diffusion.bundle import load_bundle
 from sarhpc.diffusion.config import LORA_FILE, AdapterConfig
 from sarhpc.diffusion.dylora import truncate
-from sarhpc.training.checkpointing import read_weights
+from sarhpc.training.checkpoints.checkpointing import read_weights
+from sarhpc.training.denoising.start import load_base
 from sarhpc.training.export import export, with_weights
-from sarhpc.training.metrics import read_rows
-from sarhpc.training.start import load_base
+from sarhpc.training.metrics.log import read_rows
 
 pytestmark = pytest.mark.slow
 

@@ -12,13 +12,13 @@ import pytest
 from gloo_ranks import run_ranks
 
 from hpc.errors import ConfigError
-from hpc.resilience.agreement import (
+from hpc.job.agreement import (
     Communicator,
     SingleProcess,
     communicator_from_environment,
     try_together,
 )
-from hpc.resilience.stop import StopRequest
+from hpc.job.stop import StopRequest
 
 STEPS = 40
 

@@ -21,19 +21,19 @@ from test_training_stop import wait_for
 from training_ranks import contents, differences, enter_rank, finish, start, step_folder
 from transformers import BertTokenizerFast, BlipForConditionalGeneration
 
+from hpc.observe.state import stage_state
 from hpc.publish import digest_file
-from hpc.run.attempts import read_attempts
-from hpc.run.ledger import Record
-from hpc.run.plan import make_plan, publish_plan
-from hpc.run.rundir import RunDir, now
-from hpc.run.state import stage_state
+from hpc.store.attempts import read_attempts
+from hpc.store.ledger import Record
+from hpc.store.plan import make_plan, publish_plan
+from hpc.store.rundir import RunDir, now
 from sarhpc.captioning.config import CaptionTrainConfig
-from sarhpc.captioning.finetune import REPORT, TABLE
-from sarhpc.captioning.schedule import warmup_cosine
+from sarhpc.captioning.tuning.finetune import REPORT, TABLE
+from sarhpc.captioning.tuning.schedule import warmup_cosine
 from sarhpc.shards.loader import Cursor, SampleOrder
-from sarhpc.stages.frozen import load_run_config
 from sarhpc.stages.registry import stage_named
-from sarhpc.training.checkpointing import read_weights
+from sarhpc.stages.run_config import load_run_config
+from sarhpc.training.checkpoints.checkpointing import read_weights
 
 pytestmark = pytest.mark.slow
 
@@ -94,8 +94,8 @@ def events(job: CaptionJob) -> list[str]:
 @pytest.fixture(scope="module")
 def cfg(tmp_path_factory: pytest.TempPathFactory) -> CaptionTrainConfig:
     """Six steps of eight of twelve images, on a model with dropout."""
-    from sarhpc.captioning.build import new_blip
-    from sarhpc.captioning.tokenizer import train_bert_tokenizer
+    from sarhpc.captioning.captioners.build import new_blip
+    from sarhpc.captioning.tuning.tokenizer import train_bert_tokenizer
 
     root = tmp_path_factory.mktemp("grounds")
     write_grounds(root, "train", 0, 100)

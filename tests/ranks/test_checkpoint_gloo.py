@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from gloo_ranks import run_ranks
 
-from hpc.resilience.agreement import Communicator
-from hpc.resilience.checkpoint import CheckpointStore
+from hpc.job.agreement import Communicator
+from hpc.job.checkpoint import CheckpointStore
 
 
 def open_store(ranks: Communicator, directory: Path) -> CheckpointStore:

@@ -22,9 +22,9 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 from training_ranks import tiny_config
 
-from hpc.run.rundir import RunDir
-from sarhpc.tiling.conditions import edge_ratios_db
-from sarhpc.training.start import load_base
+from hpc.store.rundir import RunDir
+from sarhpc.tiling.pairs.conditions import edge_ratios_db
+from sarhpc.training.denoising.start import load_base
 
 STEPS = 100
 

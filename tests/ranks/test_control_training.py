@@ -25,12 +25,12 @@ from sarhpc.diffusion.conditioning import encode_text, tokenize
 from sarhpc.diffusion.config import AdapterConfig, ControlConfig, ObjectiveConfig
 from sarhpc.diffusion.control import new_controlnet, steered
 from sarhpc.diffusion.objective import draw
-from sarhpc.training.checkpointing import read_weights
+from sarhpc.training.checkpoints.checkpointing import read_weights
 from sarhpc.training.config import TrainConfig
+from sarhpc.training.denoising.start import load_base
 from sarhpc.training.export import export
-from sarhpc.training.metrics import read_rows
+from sarhpc.training.metrics.log import read_rows
 from sarhpc.training.schedule import check
-from sarhpc.training.start import load_base
 
 RATE = 1e-2
 

@@ -13,7 +13,7 @@ from test_exact_resume import assert_same_end, run_with_kill
 from training_ranks import Job, step_folder, tiny_config, train_ranks
 
 from sarhpc.diffusion.bundle import load_bundle
-from sarhpc.training.checkpointing import read_weights
+from sarhpc.training.checkpoints.checkpointing import read_weights
 from sarhpc.training.config import OffloadConfig
 from sarhpc.training.engine import Denoiser, put_channels_last
 

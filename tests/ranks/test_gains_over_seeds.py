@@ -20,7 +20,7 @@ from gains import BASE, SEEDS, Tiles, sure_gain, tiles
 from numpy.typing import NDArray
 from training_ranks import tiny_config
 
-from hpc.run.rundir import RunDir
+from hpc.store.rundir import RunDir
 from sarhpc.diffusion.bundle import Bundle
 from sarhpc.diffusion.conditioning import tokenize
 from sarhpc.diffusion.config import LAYERS, ObjectiveConfig
@@ -28,8 +28,8 @@ from sarhpc.diffusion.dylora import truncate
 from sarhpc.diffusion.objective import add_noise, draw, loss_per_sample
 from sarhpc.stages.prompts import sample_shards
 from sarhpc.training.config import PriorConfig
+from sarhpc.training.denoising.start import load_base
 from sarhpc.training.engine import Denoiser
-from sarhpc.training.start import load_base
 
 pytestmark = [pytest.mark.long, pytest.mark.slow]
 

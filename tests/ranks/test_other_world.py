@@ -19,7 +19,7 @@ from training_ranks import (
     train_ranks,
 )
 
-from sarhpc.training.checkpointing import read_weights
+from sarhpc.training.checkpoints.checkpointing import read_weights
 
 
 def losses(job: Job) -> dict[int, float]:
@@ -52,11 +52,11 @@ def test_ranks_come_and_go_without_a_jump(
 def cut_anew(job: Job, rank: int, world: int, port: int) -> None:
     """A rank that takes up the checkpoint `job.base.parent / "checkpoint"` and saves it again."""
     enter_rank(job, rank, world, port)
-    from sarhpc.training import checkpointing
+    from sarhpc.training.checkpoints import checkpointing
+    from sarhpc.training.denoising.start import load_base
     from sarhpc.training.ema import Ema
     from sarhpc.training.engine import Denoiser, start_engine
     from sarhpc.training.ranks import join, leave
-    from sarhpc.training.start import load_base
 
     ranks = join(1, deterministic=True, seed=0)
     model = Denoiser(**load_base(job.cfg, job.base).models)

@@ -16,9 +16,9 @@ from gain_methods import METHODS, WHOLE, paint, together, trained
 from gains import BASE, SEEDS, sure_gain, tiles
 from training_ranks import tiny_config
 
-from hpc.run.rundir import RunDir
+from hpc.store.rundir import RunDir
 from sarhpc.evaluation.nearness import SCORE, SCORED, Yardstick, nearness, yardstick
-from sarhpc.training.start import load_base
+from sarhpc.training.denoising.start import load_base
 
 pytestmark = [pytest.mark.long, pytest.mark.slow]
 

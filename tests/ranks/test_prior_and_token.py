@@ -23,9 +23,9 @@ from sarhpc.diffusion.config import AdapterConfig, TokenConfig
 from sarhpc.shards.images import encode_rgb8
 from sarhpc.shards.sample import Sample, encode_json, sample_key
 from sarhpc.shards.writer import write_shard
-from sarhpc.training.checkpointing import read_weights
+from sarhpc.training.checkpoints.checkpointing import read_weights
 from sarhpc.training.config import PriorConfig
-from sarhpc.training.metrics import read_rows
+from sarhpc.training.metrics.log import read_rows
 
 pytestmark = pytest.mark.slow
 

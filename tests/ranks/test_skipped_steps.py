@@ -19,9 +19,9 @@ from training_ranks import (
 )
 
 from sarhpc.shards.loader import Cursor, SampleOrder, batches
-from sarhpc.training.checkpointing import read_weights
+from sarhpc.training.checkpoints.checkpointing import read_weights
 from sarhpc.training.config import OffloadConfig
-from sarhpc.training.metrics import read_rows
+from sarhpc.training.metrics.log import read_rows
 from sarhpc.training.schedule import ema_decay, rate_scale
 
 pytestmark = pytest.mark.slow

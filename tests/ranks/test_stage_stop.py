@@ -15,12 +15,12 @@ import pytest
 from line_runs import kill_group, make_tiny_model, seal_export, shard_digests, tiny_run
 
 from hpc.errors import CrashLoopError
-from hpc.run.attempts import CRASH_LIMIT, read_attempts
-from hpc.run.pipeline import run_stage
-from hpc.run.rundir import RunDir, now
-from hpc.run.submissions import SubmissionRecord, SubmittedJob, publish_submission
-from sarhpc.stages.frozen import load_run_config
+from hpc.job.pipeline import run_stage
+from hpc.store.attempts import CRASH_LIMIT, read_attempts
+from hpc.store.rundir import RunDir, now
+from hpc.store.submissions import SubmissionRecord, SubmittedJob, publish_submission
 from sarhpc.stages.registry import stage_named
+from sarhpc.stages.run_config import load_run_config
 
 pytestmark = pytest.mark.slow
 
@@ -71,7 +71,7 @@ def start(run: RunDir, environment: Mapping[str, str]) -> subprocess.Popen[bytes
     """The job's only task."""
     call = f"work({str(run.root)!r}, 'generate', submission=0)"
     code = (
-        "from sarhpc.stages.entry import work\n"
+        "from sarhpc.launch.job import work\n"
         f"if __name__ == '__main__':\n    raise SystemExit({call})"
     )
     with (run.root / "job.log").open("ab") as log:

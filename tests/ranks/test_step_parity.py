@@ -13,9 +13,9 @@ from training_ranks import Job, RandomTiles, step_folder, tiny_config, train_ran
 from sarhpc.diffusion.config import ObjectiveConfig
 from sarhpc.diffusion.objective import draw
 from sarhpc.shards.loader import Cursor, SampleOrder, batches
-from sarhpc.training.checkpointing import read_weights
+from sarhpc.training.checkpoints.checkpointing import read_weights
 from sarhpc.training.config import TrainConfig
-from sarhpc.training.metrics import read_rows
+from sarhpc.training.metrics.log import read_rows
 
 pytestmark = pytest.mark.slow
 

@@ -20,8 +20,8 @@ from training_ranks import (
 
 from sarhpc.diffusion.bundle import load_autoencoder
 from sarhpc.shards.writer import write_shard
-from sarhpc.training.latents import encode_samples
-from sarhpc.training.metrics import read_rows
+from sarhpc.training.denoising.latents import encode_samples
+from sarhpc.training.metrics.log import read_rows
 
 pytestmark = pytest.mark.slow
 

@@ -21,9 +21,9 @@ from training_ranks import (
 
 from hpc.errors import VerificationError
 from sarhpc.diffusion.bundle import load_bundle
-from sarhpc.training.checkpointing import read_weights
+from sarhpc.training.checkpoints.checkpointing import read_weights
+from sarhpc.training.denoising.grids import read_index
 from sarhpc.training.export import export
-from sarhpc.training.grids import read_index
 
 pytestmark = pytest.mark.slow
 
@@ -34,9 +34,9 @@ def compare_ways_to_full_weights(job: Job, rank: int, world: int, port: int) -> 
     """On every rank: our gather, DeepSpeed's own, and the reading of a checkpoint must agree."""
     from deepspeed.utils import safe_get_full_fp32_param
 
-    from sarhpc.training import checkpointing
+    from sarhpc.training.checkpoints import checkpointing
+    from sarhpc.training.checkpoints.partition import gather
     from sarhpc.training.engine import Denoiser, start_engine
-    from sarhpc.training.partition import gather
     from sarhpc.training.ranks import join, leave
 
     enter_rank(job, rank, world, port)

@@ -11,7 +11,7 @@ import torch
 from training_ranks import Job, enter_rank, finish, start, tiny_config
 
 from sarhpc.training.config import OffloadConfig, TrainConfig
-from sarhpc.training.footprint import Counts, checkpoint_bytes, footprint
+from sarhpc.training.estimate.footprint import Counts, checkpoint_bytes, footprint
 
 pytestmark = pytest.mark.slow
 
@@ -104,7 +104,7 @@ def states(cfg: TrainConfig, parameters: int) -> float:
 def test_a_checkpoint_has_the_estimated_size(tmp_path: Path, tiny_bundle: Path) -> None:
     from training_ranks import step_folder, train_ranks
 
-    from sarhpc.training.checkpointing import read_weights
+    from sarhpc.training.checkpoints.checkpointing import read_weights
 
     job = Job(tiny_bundle, tmp_path, tiny_config(max_steps=1, zero_stage=2))
     assert train_ranks(job) == [0, 0]
@@ -121,8 +121,8 @@ def test_rows_tell_the_models_arithmetic_and_tensorboard_what_the_rows_tell(
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
     from training_ranks import train_ranks
 
-    from sarhpc.training.metrics import read_rows
-    from sarhpc.training.rehearsal import rehearse
+    from sarhpc.training.estimate.operations import rehearse
+    from sarhpc.training.metrics.log import read_rows
 
     cfg = tiny_config(max_steps=2)
     assert train_ranks(Job(tiny_bundle, tmp_path, cfg)) == [0, 0]

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from training_ranks import Job, RandomTiles, step_folder, tiny_config, train_ranks
 
 from sarhpc.diffusion.bundle import load_bundle
-from sarhpc.training.checkpointing import read_weights
+from sarhpc.training.checkpoints.checkpointing import read_weights
 from sarhpc.training.config import TrainConfig
-from sarhpc.training.metrics import PARTS, read_rows
+from sarhpc.training.metrics.log import PARTS, read_rows
 from sarhpc.training.schedule import ema_decay
 
 pytestmark = pytest.mark.slow

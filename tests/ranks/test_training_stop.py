@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from training_ranks import Job, finish, start, tiny_config
 
-from sarhpc.training.grids import read_index
-from sarhpc.training.metrics import read_rows
+from sarhpc.training.denoising.grids import read_index
+from sarhpc.training.metrics.log import read_rows
 
 pytestmark = pytest.mark.slow
 

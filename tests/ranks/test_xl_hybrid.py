@@ -18,11 +18,11 @@ from hpc.config import load
 from sarhpc.diffusion.bundle import load_bundle
 from sarhpc.diffusion.config import LORA_FILE
 from sarhpc.stages.config import RunConfig
-from sarhpc.training.checkpointing import read_weights
+from sarhpc.training.checkpoints.checkpointing import read_weights
 from sarhpc.training.config import TrainConfig
+from sarhpc.training.denoising.start import load_base
 from sarhpc.training.export import export, with_weights
-from sarhpc.training.metrics import read_rows
-from sarhpc.training.start import load_base
+from sarhpc.training.metrics.log import read_rows
 
 pytestmark = pytest.mark.slow
 

@@ -17,11 +17,11 @@ from hpc.errors import ConfigError
 from sarhpc.diffusion.bundle import load_bundle
 from sarhpc.generation.config import GenerateConfig
 from sarhpc.generation.model import load_pipeline
-from sarhpc.training.checkpointing import read_weights
+from sarhpc.training.checkpoints.checkpointing import read_weights
+from sarhpc.training.denoising.grids import read_index
+from sarhpc.training.denoising.start import load_base
 from sarhpc.training.export import export
-from sarhpc.training.grids import read_index
-from sarhpc.training.metrics import read_rows
-from sarhpc.training.start import load_base
+from sarhpc.training.metrics.log import read_rows
 
 pytestmark = pytest.mark.slow
 

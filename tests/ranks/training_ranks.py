@@ -23,11 +23,11 @@ from numpy.typing import NDArray
 from tiny_bundle import CAPTIONS
 
 from hpc.memory import keep_freed_memory
-from sarhpc.training import standing
+from sarhpc.training import state as standing
 from sarhpc.training.config import TrainConfig
 
 _context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(["deepspeed", "sarhpc.training.loop", "hpc.resilience.checkpoint"])
+_context.set_forkserver_preload(["deepspeed", "sarhpc.training.trainer", "hpc.job.checkpoint"])
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,7 @@ class _Judge:
     job: Job
 
     def __call__(self, painted: NDArray[np.uint8]) -> dict[str, float]:
-        from sarhpc.training.grids import read_judged
+        from sarhpc.training.denoising.grids import read_judged
 
         assert painted.dtype == np.uint8
         assert painted.shape == (4, 32, 32)
@@ -159,13 +159,13 @@ class _Judge:
 
 def run_training(job: Job) -> Any:
     """Train with the real store, stop request and communicator, in this process."""
-    from hpc.resilience.agreement import TorchCommunicator
-    from hpc.resilience.checkpoint import CheckpointStore
-    from hpc.resilience.stop import StopRequest
-    from sarhpc.training.grids import best_first
-    from sarhpc.training.loop import train
+    from hpc.job.agreement import TorchCommunicator
+    from hpc.job.checkpoint import CheckpointStore
+    from hpc.job.stop import StopRequest
+    from sarhpc.training.context import Surroundings
+    from sarhpc.training.denoising.grids import best_first
     from sarhpc.training.ranks import join, leave
-    from sarhpc.training.surroundings import Surroundings
+    from sarhpc.training.trainer import train
 
     cfg = job.cfg
     ranks = join(cfg.threads, deterministic=cfg.deterministic, seed=cfg.seed)

@@ -16,7 +16,7 @@ from line_runs import make_tiny_model
 from mini_slurm import MiniSlurm
 from training_runs import ready_to_train, train_undisturbed
 
-from hpc.run.rundir import RunDir
+from hpc.store.rundir import RunDir
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:

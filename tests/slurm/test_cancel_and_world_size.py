@@ -20,8 +20,8 @@ from training_runs import (
     wait_for_checkpoint,
 )
 
-from hpc.run.attempts import read_attempts
-from hpc.run.rundir import RunDir
+from hpc.store.attempts import read_attempts
+from hpc.store.rundir import RunDir
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 

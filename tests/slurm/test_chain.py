@@ -15,11 +15,11 @@ from line_runs import make_tiny_model, seal_export, shard_digests, tiny_run
 from mini_slurm import MiniSlurm
 from training_runs import profile_of
 
-from hpc.run.pipeline import run_stage
-from hpc.run.rundir import RunDir
-from hpc.run.submissions import read_submissions
-from sarhpc.stages.frozen import load_run_config
+from hpc.job.pipeline import run_stage
+from hpc.store.rundir import RunDir
+from hpc.store.submissions import read_submissions
 from sarhpc.stages.registry import stage_named
+from sarhpc.stages.run_config import load_run_config
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PROMPTS = "generate.prompts=[a lake,a field]"

@@ -15,9 +15,9 @@ from chain_runs import NEVER, jobs_of, sarhpc, wait_for, write_profile
 from line_runs import make_tiny_model, tiny_run
 from mini_slurm import MiniSlurm
 
-from hpc.run.attempts import read_attempts
-from hpc.run.rundir import RunDir
-from hpc.run.submissions import read_submissions
+from hpc.store.attempts import read_attempts
+from hpc.store.rundir import RunDir
+from hpc.store.submissions import read_submissions
 
 AWAY_S = 20.0
 

@@ -9,8 +9,8 @@ from chain_runs import sarhpc
 from mini_slurm import MiniSlurm
 from training_runs import PATIENCE_S, copy_of, profile_of, submit
 
-from hpc.run.attempts import read_attempts
-from hpc.run.rundir import RunDir
+from hpc.store.attempts import read_attempts
+from hpc.store.rundir import RunDir
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 

@@ -24,8 +24,8 @@ from training_runs import (
     weights,
 )
 
-from hpc.run.attempts import read_attempts
-from hpc.run.rundir import RunDir
+from hpc.store.attempts import read_attempts
+from hpc.store.rundir import RunDir
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 

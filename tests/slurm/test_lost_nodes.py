@@ -22,11 +22,11 @@ from training_runs import (
     weights,
 )
 
-from hpc.run.attempts import KILLED, read_attempts
-from hpc.run.pipeline import run_stage
-from hpc.run.rundir import RunDir
-from sarhpc.stages.frozen import load_run_config
+from hpc.job.pipeline import run_stage
+from hpc.store.attempts import KILLED, read_attempts
+from hpc.store.rundir import RunDir
 from sarhpc.stages.registry import stage_named
+from sarhpc.stages.run_config import load_run_config
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 

@@ -11,12 +11,12 @@ from chain_runs import wait_for
 from mini_slurm import MiniSlurm
 
 from hpc.cluster import slurm
-from hpc.run.pipeline import Stage
-from hpc.run.plan import make_plan
-from hpc.run.report import cost_report
-from hpc.run.rundir import RunDir, create_run, now
-from hpc.run.status import RunStatus, run_status
-from hpc.run.submissions import SubmissionRecord, SubmittedJob, publish_submission
+from hpc.job.pipeline import Stage
+from hpc.observe.report import cost_report
+from hpc.observe.status import RunStatus, run_status
+from hpc.store.plan import make_plan
+from hpc.store.rundir import RunDir, create_run, now
+from hpc.store.submissions import SubmissionRecord, SubmittedJob, publish_submission
 
 STAGES = [
     Stage(name, (), lambda _: make_plan("x", []), lambda _: None)

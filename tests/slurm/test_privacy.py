@@ -21,8 +21,8 @@ from mini_slurm import MiniSlurm
 
 from hpc.cluster.certificate import issue_credentials
 from hpc.cluster.dask import connect
-from hpc.run.rundir import RunDir, open_run
-from hpc.run.submissions import read_submissions
+from hpc.store.rundir import RunDir, open_run
+from hpc.store.submissions import read_submissions
 from sarhpc.shards.reader import read_shard
 
 NASTY = 'it\'s a $(touch pwned) `touch pwned`; touch pwned & "q" | cat #1 ünïx * ~ $HOME !x'

@@ -9,10 +9,10 @@ from chain_runs import wait_for, write_profile
 from line_runs import make_tiny_model, seal_export, shard_digests, tiny_run
 from mini_slurm import MiniSlurm
 
-from hpc.run.pipeline import run_stage
-from hpc.run.submissions import read_submissions
-from sarhpc.stages.frozen import load_run_config
+from hpc.job.pipeline import run_stage
+from hpc.store.submissions import read_submissions
 from sarhpc.stages.registry import stage_named
+from sarhpc.stages.run_config import load_run_config
 
 SLURM = Path(__file__).resolve().parents[2] / "slurm"
 SMALL = ("--partition=main", "--mem=1G", "--cpus-per-task=2", "--gpus-per-node=1", "--time=20")

@@ -11,12 +11,12 @@ from line_runs import shard_digests, tiny_run
 from mini_slurm import MiniSlurm
 from training_runs import PATIENCE_S, copy_of, submit
 
-from hpc.run.attempts import KILLED, read_attempts
-from hpc.run.pipeline import run_stage
-from hpc.run.rundir import RunDir
+from hpc.job.pipeline import run_stage
+from hpc.store.attempts import KILLED, read_attempts
+from hpc.store.rundir import RunDir
 from sarhpc.shards.reader import read_shard
-from sarhpc.stages.frozen import load_run_config
 from sarhpc.stages.registry import stage_named
+from sarhpc.stages.run_config import load_run_config
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 

@@ -16,12 +16,12 @@ from chain_runs import sarhpc, wait_for, write_profile
 from line_runs import tiny_run
 from mini_slurm import MiniSlurm
 
+from hpc.job.pipeline import run_stage
 from hpc.publish import digest_file
-from hpc.run.pipeline import run_stage
-from hpc.run.rundir import RunDir, open_run
-from hpc.run.submissions import SubmittedJob, read_submissions
-from sarhpc.stages.frozen import load_run_config
+from hpc.store.rundir import RunDir, open_run
+from hpc.store.submissions import SubmittedJob, read_submissions
 from sarhpc.stages.registry import stage_named
+from sarhpc.stages.run_config import load_run_config
 
 PATIENCE_S = 500
 """Longest wait on a machine that has much else to do."""

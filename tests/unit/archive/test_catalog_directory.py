@@ -14,11 +14,11 @@ from pystac.validation import validate_dict
 from rasterio.warp import transform_bounds
 
 from hpc.errors import ConfigError, DataError
-from sarhpc.archive.catalog import CatalogReport, catalog_directory
-from sarhpc.archive.catalogue import StacArchive
+from sarhpc.archive.catalog_builder import CatalogReport, catalog_directory
+from sarhpc.archive.formats.readers import open_sar
 from sarhpc.archive.optical import read_optical
-from sarhpc.archive.readers import open_sar
 from sarhpc.archive.scene import Scene
+from sarhpc.archive.stac_catalog import StacArchive
 
 pytestmark = pytest.mark.slow
 

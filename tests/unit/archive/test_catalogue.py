@@ -10,7 +10,9 @@ import pytest
 from pystac.validation import validate_dict
 
 from hpc.errors import ConfigError, DataError
-from sarhpc.archive.catalogue import (
+from sarhpc.archive.config import ArchiveConfig
+from sarhpc.archive.footprint import geojson_polygon
+from sarhpc.archive.stac_catalog import (
     StacArchive,
     make_item,
     open_archive,
@@ -18,8 +20,6 @@ from sarhpc.archive.catalogue import (
     write_catalogue,
     write_item,
 )
-from sarhpc.archive.config import ArchiveConfig
-from sarhpc.archive.footprint import geojson_polygon
 
 
 def item(name: str, root: Path, **known: Any) -> dict[str, Any]:

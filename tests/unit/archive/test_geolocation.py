@@ -14,8 +14,8 @@ from rasterio.crs import CRS
 from scipy.interpolate import RBFInterpolator
 
 from hpc.errors import DataError
+from sarhpc.archive.formats.readers import open_sar
 from sarhpc.archive.geolocation import central_spacing, fit_affine, fit_gcps, lattice, zone_of
-from sarhpc.archive.readers import open_sar
 
 GRD = "sentinel1/cog_gcps.tif"
 BURSTS = "sentinel1/s1a-iw1-slc-vv-20220104t170558-20220104t170623-041314-04e951-004.tiff"

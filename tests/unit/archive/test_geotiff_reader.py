@@ -14,7 +14,7 @@ from affine import Affine
 from archive_files import scene_of, write_tif
 
 from hpc.errors import DataError
-from sarhpc.archive.readers import open_sar
+from sarhpc.archive.formats.readers import open_sar
 from sarhpc.archive.scene import Scene
 
 SLC = "gotcha_xband/derived_gotcha_az1-4_HH_slc_ground_0p2m.tif"
@@ -223,7 +223,7 @@ def test_threads_share_a_reader(test_data: Path) -> None:
 LAZY = """
 import resource, sys
 from archive_files import scene_of
-from sarhpc.archive.readers import open_sar
+from sarhpc.archive.formats.readers import open_sar
 from pathlib import Path
 reader = open_sar(scene_of(Path(sys.argv[1]), sarhpc__spacing_m=[10.0, 10.0]))
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

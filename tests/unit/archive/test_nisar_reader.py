@@ -21,12 +21,12 @@ from nisar_files import (
 )
 
 from hpc.errors import DataError
-from sarhpc.archive.catalog import catalog_directory
-from sarhpc.archive.catalogue import StacArchive
-from sarhpc.archive.nisar import NisarReader
-from sarhpc.archive.nisar_metadata import layers_of, read_nisar
-from sarhpc.archive.readers import open_sar
+from sarhpc.archive.catalog_builder import catalog_directory
+from sarhpc.archive.formats.nisar import NisarReader
+from sarhpc.archive.formats.nisar_metadata import layers_of, read_nisar
+from sarhpc.archive.formats.readers import open_sar
 from sarhpc.archive.scene import Scene
+from sarhpc.archive.stac_catalog import StacArchive
 from sarhpc.tiling.config import SplitConfig, TileConfig
 from sarhpc.tiling.plan import plan_tiles
 from sarhpc.tiling.tile import tile_shard

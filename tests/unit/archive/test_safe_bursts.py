@@ -11,11 +11,11 @@ import rasterio
 from burst_files import BURSTS, CYCLE, LINES, NAME, SAMPLES, ground, place, ramp, write_bursts
 
 from hpc.errors import DataError
-from sarhpc.archive.catalog import catalog_directory
-from sarhpc.archive.catalogue import StacArchive
-from sarhpc.archive.readers import open_sar
-from sarhpc.archive.safe_bursts import burst_layers, read_burst
+from sarhpc.archive.catalog_builder import catalog_directory
+from sarhpc.archive.formats.readers import open_sar
+from sarhpc.archive.formats.safe_bursts import burst_layers, read_burst
 from sarhpc.archive.scene import Scene
+from sarhpc.archive.stac_catalog import StacArchive
 from sarhpc.shards.images import decode_array
 from sarhpc.tiling.config import SplitConfig, TileConfig
 from sarhpc.tiling.plan import plan_tiles

@@ -10,12 +10,12 @@ import rasterio
 from safe_files import write_safe
 
 from hpc.errors import DataError
-from sarhpc.archive.catalog import catalog_directory
-from sarhpc.archive.catalogue import StacArchive
-from sarhpc.archive.readers import open_sar
-from sarhpc.archive.safe import SafeReader
-from sarhpc.archive.safe_metadata import LookupTable, read_safe
+from sarhpc.archive.catalog_builder import catalog_directory
+from sarhpc.archive.formats.readers import open_sar
+from sarhpc.archive.formats.safe import SafeReader
+from sarhpc.archive.formats.safe_metadata import LookupTable, read_safe
 from sarhpc.archive.scene import Scene
+from sarhpc.archive.stac_catalog import StacArchive
 from sarhpc.tiling.config import SplitConfig, TileConfig
 from sarhpc.tiling.plan import plan_tiles
 from sarhpc.tiling.tile import tile_shard

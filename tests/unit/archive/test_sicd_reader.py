@@ -8,9 +8,9 @@ import rasterio
 from archive_files import scene_of
 
 from hpc.errors import DataError
-from sarhpc.archive.readers import open_sar
+from sarhpc.archive.formats.readers import open_sar
+from sarhpc.archive.formats.sicd_metadata import read_sicd_metadata
 from sarhpc.archive.scene import Scene
-from sarhpc.archive.sicd_metadata import read_sicd_metadata
 
 
 def sicd(folder: Path, name: str) -> Scene:

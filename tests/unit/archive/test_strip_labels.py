@@ -10,9 +10,9 @@ import yaml
 from affine import Affine
 from archive_files import write_tif
 
-from sarhpc.archive.catalog import catalog_directory
-from sarhpc.archive.catalogue import StacArchive
-from sarhpc.archive.readers import open_sar
+from sarhpc.archive.catalog_builder import catalog_directory
+from sarhpc.archive.formats.readers import open_sar
+from sarhpc.archive.stac_catalog import StacArchive
 from sarhpc.tiling.grid import scene_frame
 from sarhpc.tiling.orientation import determinant
 

@@ -16,9 +16,9 @@ from transformers import (
     GitForCausalLM,
 )
 
-from sarhpc.captioning.clip import load_clip
-from sarhpc.captioning.git import load_git
-from sarhpc.captioning.tokenizer import train_bert_tokenizer
+from sarhpc.captioning.captioners.clip import load_clip
+from sarhpc.captioning.captioners.git import load_git
+from sarhpc.captioning.tuning.tokenizer import train_bert_tokenizer
 
 SIDE = 32
 _TRANSFORMER = {

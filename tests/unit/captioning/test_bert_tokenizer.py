@@ -11,7 +11,7 @@ import pytest
 from transformers import BertTokenizerFast
 
 from hpc.errors import ConfigError, DataError
-from sarhpc.captioning.tokenizer import SPECIAL_TOKENS, train_bert_tokenizer, word_pieces
+from sarhpc.captioning.tuning.tokenizer import SPECIAL_TOKENS, train_bert_tokenizer, word_pieces
 
 pytestmark = pytest.mark.slow
 
@@ -48,7 +48,7 @@ def test_blip_finds_its_own_tokens(tmp_path: Path) -> None:
 def test_equal_captions_give_equal_bytes_in_every_process(tmp_path: Path) -> None:
     script = (
         "import sys; from pathlib import Path;"
-        "from sarhpc.captioning.tokenizer import train_bert_tokenizer;"
+        "from sarhpc.captioning.tuning.tokenizer import train_bert_tokenizer;"
         "train_bert_tokenizer(sys.argv[2:], 90, Path(sys.argv[1]))"
     )
     here, there = tmp_path / "here", tmp_path / "there"

@@ -11,13 +11,13 @@ from safetensors.torch import load_file, save_file
 from transformers import BertTokenizerFast, BlipImageProcessorPil
 
 from hpc.errors import ConfigError, DataError
-from sarhpc.captioning.blip import load_blip
-from sarhpc.captioning.build import new_blip
 from sarhpc.captioning.caption import caption_samples
-from sarhpc.captioning.captioner import open_captioner, open_writer
+from sarhpc.captioning.captioners.blip import load_blip
+from sarhpc.captioning.captioners.build import new_blip
+from sarhpc.captioning.captioners.registry import open_captioner, open_writer
+from sarhpc.captioning.captioners.writer import WritingCaptioner
 from sarhpc.captioning.config import BlipModelConfig, CaptionConfig
-from sarhpc.captioning.tokenizer import train_bert_tokenizer
-from sarhpc.captioning.writer import WritingCaptioner
+from sarhpc.captioning.tuning.tokenizer import train_bert_tokenizer
 from sarhpc.shards.reader import read_shard
 
 pytestmark = pytest.mark.slow

@@ -11,7 +11,12 @@ from PIL import Image
 
 from hpc.errors import ConfigError, DataError
 from sarhpc.captioning.config import CaptionSetConfig
-from sarhpc.captioning.datasets import open_sets, read_jsonl, read_karpathy, read_shard_images
+from sarhpc.captioning.tuning.datasets import (
+    open_sets,
+    read_jsonl,
+    read_karpathy,
+    read_shard_images,
+)
 from sarhpc.shards.writer import write_shard
 
 

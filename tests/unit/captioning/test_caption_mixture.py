@@ -13,15 +13,15 @@ from PIL import Image
 
 from hpc.config import decisive, fingerprint, load
 from hpc.errors import ConfigError, DataError
-from hpc.run.rundir import RunDir
+from hpc.store.rundir import RunDir
 from sarhpc.captioning.config import CaptionSetConfig, CaptionTrainConfig
-from sarhpc.captioning.datasets import open_set
-from sarhpc.captioning.finetune import REPORT, TABLE
 from sarhpc.captioning.meteor import meteor, missing_meteor
-from sarhpc.captioning.mixture import MixedOrder, join_sets, mixed_order, together
+from sarhpc.captioning.tuning.datasets import open_set
+from sarhpc.captioning.tuning.finetune import REPORT, TABLE
+from sarhpc.captioning.tuning.mixture import MixedOrder, join_sets, mixed_order, together
 from sarhpc.shards.loader import SampleOrder
 from sarhpc.stages.config import RunConfig
-from sarhpc.stages.places import require_places
+from sarhpc.stages.paths import require_places
 from sarhpc.stages.settings import require_settings
 
 WATER, FOREST, FIELD, TOWN = GROUNDS

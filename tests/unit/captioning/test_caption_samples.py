@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from hpc.errors import ConfigError
 from sarhpc.captioning.caption import caption_samples
-from sarhpc.captioning.captioner import open_captioner
+from sarhpc.captioning.captioners.captioner import Captioner
+from sarhpc.captioning.captioners.registry import open_captioner
 from sarhpc.captioning.config import CaptionConfig, TemplateConfig
-from sarhpc.captioning.draft import Captioner
 from sarhpc.shards.sample import Sample
 
 TRUTH = CaptionConfig(captioner="truth", batch=4)

@@ -13,17 +13,17 @@ from caption_models import save_clip, save_git, teach_clip, teach_git, words
 from caption_school import process_as_before
 from line_runs import shard_digests, tiny_run
 
+from hpc.job.pipeline import run_stage, seal, standing_plan
 from hpc.publish import digest_file
-from hpc.run.ledger import Record
-from hpc.run.pipeline import run_stage, seal, standing_plan
-from hpc.run.plan import make_plan, publish_plan
-from hpc.run.rundir import RunDir, now
-from sarhpc.captioning.finetune import TABLE
+from hpc.store.ledger import Record
+from hpc.store.plan import make_plan, publish_plan
+from hpc.store.rundir import RunDir, now
+from sarhpc.captioning.tuning.finetune import TABLE
 from sarhpc.diffusion.tokenizer import train_clip_tokenizer
 from sarhpc.shards.reader import read_shard
 from sarhpc.stages import caption
-from sarhpc.stages.frozen import load_run_config
 from sarhpc.stages.registry import stage_named
+from sarhpc.stages.run_config import load_run_config
 from sarhpc.stages.sharded import make_and_record
 
 pytestmark = pytest.mark.slow

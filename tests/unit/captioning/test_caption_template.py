@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 
 from hpc.errors import ConfigError
+from sarhpc.captioning.captioners.captioner import Draft
 from sarhpc.captioning.config import TemplateConfig
-from sarhpc.captioning.draft import Draft
 from sarhpc.captioning.template import compose, fill
 
 META = {"key": "00000000007", "band": "X", "pixel_m": 0.35, "incidence_deg": 45.2}

@@ -14,16 +14,16 @@ from caption_school import STOP, fine_tune
 from safetensors.torch import load_file
 
 from hpc.errors import ConfigError, DataError, NumericalError, StopRequestedError
-from sarhpc.captioning.batches import collate, portions
-from sarhpc.captioning.blip import load_blip
-from sarhpc.captioning.build import new_blip
+from sarhpc.captioning.captioners.blip import load_blip
+from sarhpc.captioning.captioners.build import new_blip
 from sarhpc.captioning.config import CaptionTrainConfig
-from sarhpc.captioning.datasets import open_sets
-from sarhpc.captioning.finetune import REPORT
-from sarhpc.captioning.judging import spread
-from sarhpc.captioning.lesson import caption_loss
-from sarhpc.captioning.schedule import adamw, warmup_cosine
-from sarhpc.captioning.tokenizer import train_bert_tokenizer
+from sarhpc.captioning.tuning.batches import collate, portions
+from sarhpc.captioning.tuning.datasets import open_sets
+from sarhpc.captioning.tuning.finetune import REPORT
+from sarhpc.captioning.tuning.judging import spread
+from sarhpc.captioning.tuning.schedule import adamw, warmup_cosine
+from sarhpc.captioning.tuning.task import caption_loss
+from sarhpc.captioning.tuning.tokenizer import train_bert_tokenizer
 
 pytestmark = pytest.mark.slow
 

@@ -15,10 +15,10 @@ from transformers import CLIPTokenizer
 
 from hpc.errors import DataError
 from sarhpc.captioning.caption import caption_samples
-from sarhpc.captioning.captioner import open_captioner, open_scorer
-from sarhpc.captioning.clip import ClipScorer, load_clip
+from sarhpc.captioning.captioners.clip import ClipScorer, load_clip
+from sarhpc.captioning.captioners.picked import PhrasePicker, Reranker, joined
+from sarhpc.captioning.captioners.registry import open_captioner, open_scorer
 from sarhpc.captioning.config import CaptionConfig, ClipConfig
-from sarhpc.captioning.picked import PhrasePicker, Reranker, joined
 from sarhpc.diffusion.tokenizer import train_clip_tokenizer
 from sarhpc.shards.sample import Sample
 

@@ -6,9 +6,9 @@ import pytest
 from caption_grounds import GROUNDS
 from omegaconf import OmegaConf
 
-from sarhpc.captioning.build import new_blip
+from sarhpc.captioning.captioners.build import new_blip
 from sarhpc.captioning.config import CaptionTrainConfig
-from sarhpc.captioning.tokenizer import train_bert_tokenizer
+from sarhpc.captioning.tuning.tokenizer import train_bert_tokenizer
 
 RECIPE = Path(__file__).resolve().parents[3] / "configs" / "embedded" / "blip.yaml"
 

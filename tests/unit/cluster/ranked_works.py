@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hpc.errors import NumericalError
-from hpc.resilience.agreement import TorchCommunicator
-from hpc.resilience.stop import StopRequest
+from hpc.job.agreement import TorchCommunicator
+from hpc.job.stop import StopRequest
 
 VARIABLES = (
     "RANK",
@@ -107,7 +107,7 @@ class WaitForStop:
     directory: Path
 
     def __call__(self) -> int:
-        from hpc.resilience.agreement import SingleProcess
+        from hpc.job.agreement import SingleProcess
 
         with StopRequest(SingleProcess()) as stop:
             (self.directory / "pid-0").write_text(str(os.getpid()))

@@ -17,7 +17,7 @@ from hpc.cluster.batch import BatchJob, script_text, send, write
 from hpc.cluster.chain import Link, prepare
 from hpc.cluster.profile import Profile, Resources
 from hpc.errors import ConfigError
-from hpc.run.rundir import RunDir, create_run
+from hpc.store.rundir import RunDir, create_run
 
 
 @pytest.fixture

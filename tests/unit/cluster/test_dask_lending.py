@@ -16,7 +16,7 @@ import pytest
 from hpc.cluster.dask import dask_cluster, lend_workers, node_address
 from hpc.cluster.dask_shards import run_shards
 from hpc.errors import TransientError
-from hpc.run.plan import ShardTask
+from hpc.store.plan import ShardTask
 
 pytestmark = pytest.mark.slow
 

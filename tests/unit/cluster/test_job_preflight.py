@@ -8,9 +8,9 @@ import pytest
 from fake_slurm import FakeSlurm, queued
 from line_runs import tiny_run
 
-from hpc.run.rundir import RunDir, now
-from hpc.run.submissions import SubmissionRecord, SubmittedJob, publish_submission
-from sarhpc.stages.entry import work
+from hpc.store.rundir import RunDir, now
+from hpc.store.submissions import SubmissionRecord, SubmittedJob, publish_submission
+from sarhpc.launch.job import work
 
 
 def submitted(root: Path, stage: str) -> RunDir:

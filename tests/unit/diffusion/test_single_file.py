@@ -24,8 +24,8 @@ from sarhpc.diffusion.config import AutoencoderShape, BundleConfig, TextShape, U
 from sarhpc.diffusion.skeleton import skeleton_of
 from sarhpc.diffusion.tokenizer import train_clip_tokenizer
 from sarhpc.training.config import TrainConfig
-from sarhpc.training.rehearsal import rehearse
-from sarhpc.training.start import load_base
+from sarhpc.training.denoising.start import load_base
+from sarhpc.training.estimate.operations import rehearse
 
 TEXT = TextShape(hidden=16, layers=2, heads=2, intermediate=32, positions=16)
 VAE = AutoencoderShape([4, 4, 8, 8], norm_groups=4, sample_size=32, mid_attention=True)

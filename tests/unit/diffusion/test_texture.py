@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from sarhpc.diffusion import fidelity, texture
+from sarhpc.diffusion import texture
 from sarhpc.diffusion.crops import as_gray8, as_input
+from sarhpc.measures import autoencoder_fidelity as fidelity
 
 Term = Callable[[Tensor, Tensor], Tensor]
 TERMS: list[Term] = [

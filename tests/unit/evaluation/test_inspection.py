@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from line_runs import tiny_run
 
-from hpc.run.ledger import Record
-from hpc.run.plan import make_plan, publish_plan
-from hpc.run.rundir import RunDir, now
+from hpc.store.ledger import Record
+from hpc.store.plan import make_plan, publish_plan
+from hpc.store.rundir import RunDir, now
 from sarhpc.cli import main
 from sarhpc.evaluation.footprint_map import draw_sites
 from sarhpc.evaluation.survey import Outline, Shelf, shared_ground, survey_set

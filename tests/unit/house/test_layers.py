@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import functools
+import graphlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,12 +20,23 @@ UPSTREAM = {
     "tiling": {"archive", "shards"},
     "captioning": {"shards"},
     "shards": set(),
-    "diffusion": set(),
-    "training": {"diffusion", "shards"},
-    "generation": {"diffusion", "shards"},
-    "evaluation": {"shards"},
+    "measures": set(),
+    "diffusion": {"measures"},
+    "training": {"diffusion", "shards", "measures"},
+    "generation": {"diffusion", "shards", "measures"},
+    "evaluation": {"shards", "measures"},
 }
-"""What each room of the science may import of the others."""
+"""What each package of the science may import of the others."""
+
+JOINTS = {
+    "stages": {"launch", "cli", "api"},
+    "launch": {"cli", "api"},
+    "cli": set(),
+}
+"""Packages that join `hpc` and the science -> what they must not import of each other."""
+
+HPC_ORDER = ["store", "cluster", "job", "observe"]
+"""Packages of `hpc`; each may import those before it."""
 
 OWNERS = {
     "submitit": ["hpc/cluster/submit.py", "hpc/cluster/batch.py"],
@@ -93,6 +105,11 @@ def place(path: Path) -> str:
     return path.relative_to(REPOSITORY).as_posix()
 
 
+def module(path: Path) -> str:
+    parts = path.relative_to(REPOSITORY).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
 def test_hpc_never_imports_sarhpc() -> None:
     guilty = [
         f"{place(path)}: {name}"
@@ -110,7 +127,7 @@ def test_only_stages_and_the_cli_join_hpc_and_the_science() -> None:
         f"{place(path)}: {name}"
         for path in SOURCES
         if place(path).startswith("sarhpc/")
-        and not place(path).startswith(("sarhpc/stages/", "sarhpc/cli"))
+        and not place(path).startswith(tuple(f"sarhpc/{joint}" for joint in [*JOINTS, "api"]))
         for name in imports(path)
         if name.split(".")[0] == "hpc" and not name.startswith(allowed[:2]) and name != "hpc"
     ]
@@ -129,6 +146,55 @@ def test_rooms_import_only_upstream(room: str) -> None:
         and name != "sarhpc.__version__"
     ]
     assert guilty == []
+
+
+@pytest.mark.parametrize("joint", sorted(JOINTS))
+def test_stages_launch_and_cli_import_downwards_only(joint: str) -> None:
+    guilty = [
+        f"{place(path)}: {name}"
+        for path in SOURCES
+        if place(path).startswith(f"sarhpc/{joint}/")
+        for name in imports(path)
+        if name.startswith("sarhpc.") and name.split(".")[1] in JOINTS[joint]
+    ]
+    assert guilty == []
+
+
+def test_measures_import_nothing_of_ours() -> None:
+    guilty = [
+        f"{place(path)}: {name}"
+        for path in SOURCES
+        if place(path).startswith("sarhpc/measures/")
+        for name in imports(path)
+        if name.startswith(("sarhpc.", "hpc")) and not name.startswith("sarhpc.measures")
+    ]
+    assert guilty == []
+
+
+@pytest.mark.parametrize("room", HPC_ORDER)
+def test_packages_of_hpc_import_downwards_only(room: str) -> None:
+    later = set(HPC_ORDER[HPC_ORDER.index(room) + 1 :])
+    guilty = [
+        f"{place(path)}: {name}"
+        for path in SOURCES
+        if place(path).startswith(f"hpc/{room}/")
+        for name in imports(path)
+        if name.startswith("hpc.") and name.split(".")[1] in later
+    ]
+    assert guilty == []
+
+
+def test_no_module_imports_itself_by_way_of_others() -> None:
+    """Imports inside functions count: they only put a circle off until somebody calls them."""
+    modules = {module(path): path for path in SOURCES}
+    graph = {
+        name: {found for found in imports(path) if found in modules and found != name}
+        for name, path in modules.items()
+    }
+    try:
+        graphlib.TopologicalSorter(graph).prepare()
+    except graphlib.CycleError as error:
+        pytest.fail(" <- ".join(error.args[1]))
 
 
 @pytest.mark.parametrize("system", sorted(OWNERS))
@@ -167,7 +233,7 @@ def test_every_slurm_command_has_one_caller(command: str) -> None:
 
 
 def test_cli_imports_nothing_heavy_at_its_top() -> None:
-    light = [p for p in SOURCES if place(p).endswith(("/config.py", "sarhpc/cli.py"))]
+    light = [p for p in SOURCES if place(p).endswith(("/config.py", "sarhpc/cli/__init__.py"))]
     guilty = [
         f"{place(path)}: {name}"
         for path in light

@@ -13,11 +13,11 @@ import pytest
 import rasterio
 
 from hpc.errors import TransientError
-from sarhpc.archive.catalogue import StacArchive, write_catalogue
 from sarhpc.archive.procedural.config import ProceduralConfig
 from sarhpc.archive.procedural.flight import acquisition, scene_ids
 from sarhpc.archive.procedural.simulate import simulate_scene
 from sarhpc.archive.procedural.write import write_scene
+from sarhpc.archive.stac_catalog import StacArchive, write_catalogue
 
 pytestmark = pytest.mark.slow
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from hpc.errors import DataError, IncompleteError, TransientError
 from hpc.publish import publish_bytes
-from hpc.run.plan import ShardTask
-from hpc.run.rundir import RunDir
+from hpc.store.plan import ShardTask
+from hpc.store.rundir import RunDir
 from sarhpc.stages.sharded import Made
 
 

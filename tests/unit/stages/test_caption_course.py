@@ -11,11 +11,11 @@ import pytest
 from line_runs import tiny_run
 
 from hpc.config import loads, to_dict
-from hpc.run.rundir import RunDir
+from hpc.store.rundir import RunDir
 from sarhpc.stages.caption_train import caption_training_course, lesson_config
 from sarhpc.stages.config import RunConfig
-from sarhpc.stages.frozen import load_run_config, stage_fingerprint
 from sarhpc.stages.registry import stage_named
+from sarhpc.stages.run_config import load_run_config, stage_fingerprint
 
 STEP = {"step": 7, "loss": 1.25, "samples_per_s": 64.0, "step_s": 0.25, "time": 1007.0}
 SCORES = {"step": 0, "event": "before", "bleu_4": 0.125, "time": 1.0}

@@ -14,17 +14,17 @@ from scipy import ndimage
 
 from hpc.config import fingerprint, loads, to_yaml
 from hpc.errors import HpcError
-from hpc.run.pipeline import Stage, Work, seal, standing_plan
-from hpc.run.plan import Plan
-from hpc.run.rundir import RunDir, create_run
+from hpc.job.pipeline import Stage, Work, seal, standing_plan
+from hpc.store.plan import Plan
+from hpc.store.rundir import RunDir, create_run
 from sarhpc.captioning.config import CaptionSetConfig
-from sarhpc.captioning.datasets import open_sets
+from sarhpc.captioning.tuning.datasets import open_sets
 from sarhpc.cli import main
 from sarhpc.shards.reader import read_shard
 from sarhpc.stages.caption import make_caption_shard
 from sarhpc.stages.config import RunConfig
-from sarhpc.stages.frozen import load_run_config
 from sarhpc.stages.registry import stage_named
+from sarhpc.stages.run_config import load_run_config
 from sarhpc.stages.sharded import MakeShard, make_and_record
 from sarhpc.stages.tile import DUPLICATES_FILE, make_tile_shard
 

@@ -11,8 +11,8 @@ from hpc.errors import ConfigError
 from hpc.publish import digest_file
 from sarhpc.shards.reader import read_shard
 from sarhpc.stages.encode import make_latent_shard, plan_encoding
-from sarhpc.stages.frozen import load_run_config
 from sarhpc.stages.registry import line_of_stages, stage_named
+from sarhpc.stages.run_config import load_run_config
 
 
 @pytest.fixture(scope="module")

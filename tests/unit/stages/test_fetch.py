@@ -22,7 +22,7 @@ from hpc.publish import digest_file
 from sarhpc.cli import main
 from sarhpc.stages import models
 from sarhpc.stages.models import FETCHED, MODELS, Model, cache_root, fetch, require_whole
-from sarhpc.stages.places import embedded_root, model_folder
+from sarhpc.stages.paths import embedded_root, model_folder
 
 WEIGHTS = b"\x00weights" * 1000
 CONFIG = b'{"a": 1}'
@@ -105,7 +105,7 @@ def test_a_pickled_model_is_brought_as_safetensors(tmp_path: Path) -> None:
     torch = pytest.importorskip("torch")
     from safetensors.torch import load_file
 
-    from sarhpc.captioning.blip import load_blip
+    from sarhpc.captioning.captioners.blip import load_blip
 
     embedded, source = embedded_root() / "blip", tmp_path / "pickled"
     shutil.copytree(embedded, source)

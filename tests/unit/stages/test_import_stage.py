@@ -15,17 +15,17 @@ from PIL import Image
 
 from hpc.config import fingerprint, loads, to_yaml
 from hpc.errors import ConfigError, HpcError
-from hpc.run.pipeline import Stage, seal, standing_plan
-from hpc.run.rundir import RunDir, create_run
+from hpc.job.pipeline import Stage, seal, standing_plan
+from hpc.store.rundir import RunDir, create_run
 from sarhpc.cli import main
 from sarhpc.shards.reader import read_shard
 from sarhpc.shards.samples import ShardedSamples
 from sarhpc.stages.caption import make_caption_shard
 from sarhpc.stages.config import RunConfig
-from sarhpc.stages.frozen import load_run_config
-from sarhpc.stages.places import require_places
+from sarhpc.stages.paths import require_places
 from sarhpc.stages.prompts import sample_shards
 from sarhpc.stages.registry import line_of_stages, stage_named
+from sarhpc.stages.run_config import load_run_config
 from sarhpc.stages.sharded import MakeShard, make_and_record
 from sarhpc.stages.tile import make_tile_shard
 

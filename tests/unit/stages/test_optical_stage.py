@@ -10,16 +10,16 @@ import pytest
 from line_runs import make_tiny_model, tiny_run
 
 from hpc.errors import ConfigError, DataError
+from hpc.job.pipeline import run_stage
 from hpc.publish import digest_file
-from hpc.run.pipeline import run_stage
-from hpc.run.rundir import RunDir
+from hpc.store.rundir import RunDir
 from sarhpc.shards.reader import read_shard
 from sarhpc.shards.schema import validate_shard
 from sarhpc.stages.caption import plan_caption_shards
 from sarhpc.stages.caption_train import plan_caption_training
-from sarhpc.stages.frozen import load_run_config
 from sarhpc.stages.optical import make_optical_shard, plan_optical_shards, read_tiles
 from sarhpc.stages.registry import line_of_stages, stage_named
+from sarhpc.stages.run_config import load_run_config
 
 pytestmark = pytest.mark.slow
 

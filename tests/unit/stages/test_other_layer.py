@@ -11,14 +11,14 @@ from rasterio.transform import Affine
 
 from hpc.config import fingerprint, loads, to_yaml
 from hpc.errors import DataError
-from hpc.run.pipeline import seal, standing_plan
-from hpc.run.rundir import RunDir, create_run
+from hpc.job.pipeline import seal, standing_plan
+from hpc.store.rundir import RunDir, create_run
 from sarhpc.cli import main
 from sarhpc.shards.images import decode_gray8
 from sarhpc.shards.reader import read_shard
 from sarhpc.stages.config import RunConfig
-from sarhpc.stages.frozen import load_run_config
 from sarhpc.stages.registry import stage_named
+from sarhpc.stages.run_config import load_run_config
 from sarhpc.stages.sharded import make_and_record
 from sarhpc.stages.tile import make_tile_shard
 

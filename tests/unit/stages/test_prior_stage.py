@@ -14,16 +14,16 @@ from PIL import Image
 
 from hpc.config import decisive, loads
 from hpc.errors import ConfigError
-from hpc.run.plan import read_plan
-from hpc.run.rundir import RunDir
+from hpc.store.plan import read_plan
+from hpc.store.rundir import RunDir
+from sarhpc.launch.estimate import expected_shards
 from sarhpc.shards.reader import read_shard
 from sarhpc.shards.schema import validate_shard
 from sarhpc.stages.config import RunConfig
-from sarhpc.stages.estimate import expected_shards
-from sarhpc.stages.frozen import load_run_config, stage_fingerprint
-from sarhpc.stages.places import require_places
+from sarhpc.stages.paths import require_places
 from sarhpc.stages.prior import make_prior_shard, plan_prior
 from sarhpc.stages.registry import line_of_stages, stage_named
+from sarhpc.stages.run_config import load_run_config, stage_fingerprint
 
 MADE = "prior={images: 5, steps: 2, batch: 2, shard_samples: 3}"
 ASKED = "train.prior={}"

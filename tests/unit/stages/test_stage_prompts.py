@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from hpc.run.ledger import Record
-from hpc.run.plan import make_plan
-from hpc.run.rundir import RunDir, create_run, now
+from hpc.store.ledger import Record
+from hpc.store.plan import make_plan
+from hpc.store.rundir import RunDir, create_run, now
 from sarhpc.shards.sample import Sample, encode_json, sample_key
 from sarhpc.shards.writer import write_shard
 from sarhpc.stages.prompts import (

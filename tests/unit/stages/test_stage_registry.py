@@ -9,14 +9,14 @@ from line_runs import TINY, tiny_run
 
 from hpc.config import changes_since, loads, to_dict
 from hpc.errors import ConfigError, DataError
-from hpc.run.ledger import Record
-from hpc.run.plan import make_plan
-from hpc.run.rundir import RunDir, now
+from hpc.store.ledger import Record
+from hpc.store.plan import make_plan
+from hpc.store.rundir import RunDir, now
 from sarhpc.stages.caption import resolved_captioner
 from sarhpc.stages.config import RunConfig
-from sarhpc.stages.frozen import BRANCHES, stage_fingerprint
-from sarhpc.stages.places import archive_uri, data_root, model_folder, require_places
+from sarhpc.stages.paths import archive_uri, data_root, model_folder, require_places
 from sarhpc.stages.registry import line_of_stages, stage_named
+from sarhpc.stages.run_config import BRANCHES, stage_fingerprint
 from sarhpc.stages.settings import require_settings
 from sarhpc.stages.train import plan_training
 

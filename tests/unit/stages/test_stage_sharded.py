@@ -10,13 +10,13 @@ import shard_makers
 
 from hpc.cluster.allocation import current_allocation
 from hpc.errors import DataError, IncompleteError, StopRequestedError, TransientError
+from hpc.job.pipeline import Stage, Work, run_stage
+from hpc.observe.state import stage_state
 from hpc.publish import publish_json
-from hpc.run.attempts import read_attempts
-from hpc.run.pipeline import Stage, Work, run_stage
-from hpc.run.plan import make_plan
-from hpc.run.rundir import RunDir, create_run
-from hpc.run.state import stage_state
-from sarhpc.stages.handout import lend_to_rank_0
+from hpc.store.attempts import read_attempts
+from hpc.store.plan import make_plan
+from hpc.store.rundir import RunDir, create_run
+from sarhpc.stages.executors import lend_to_rank_0
 from sarhpc.stages.sharded import MakeShard, sweep, work_through
 
 pytestmark = pytest.mark.slow

@@ -8,13 +8,14 @@ from array_scenes import ArrayArchive, array_reader, band_speckle, white_speckle
 from scipy import ndimage
 
 from hpc.errors import ConfigError
-from sarhpc.archive.catalogue import StacArchive, write_catalogue
 from sarhpc.archive.procedural.config import ProceduralConfig
 from sarhpc.archive.procedural.flight import scene_ids
 from sarhpc.archive.procedural.write import write_scene
+from sarhpc.archive.stac_catalog import StacArchive, write_catalogue
 from sarhpc.shards.images import decode_array, decode_gray8, decode_rgb8
 from sarhpc.shards.schema import validate_sample
-from sarhpc.tiling.conditions import (
+from sarhpc.tiling.config import OtherConfig, SplitConfig, TileConfig
+from sarhpc.tiling.pairs.conditions import (
     CONDITIONS,
     EDGE_REACH,
     PALETTE,
@@ -24,7 +25,6 @@ from sarhpc.tiling.conditions import (
     edge_ratios_db,
     edge_threshold_db,
 )
-from sarhpc.tiling.config import OtherConfig, SplitConfig, TileConfig
 from sarhpc.tiling.plan import plan_tiles
 from sarhpc.tiling.radiometry import Normalisation
 from sarhpc.tiling.tile import tile_shard

@@ -9,14 +9,14 @@ import pytest
 from array_scenes import ArrayArchive
 from rasterio.transform import GCPTransformer
 
-from sarhpc.archive.readers import open_sar
+from sarhpc.archive.formats.readers import open_sar
 from sarhpc.archive.scene import Scene
 from sarhpc.shards.schema import validate_sample
 from sarhpc.tiling.config import SplitConfig, TileConfig
-from sarhpc.tiling.footprint import to_wgs84
 from sarhpc.tiling.grid import scene_frame
 from sarhpc.tiling.orientation import transform
 from sarhpc.tiling.plan import plan_tiles
+from sarhpc.tiling.splits.footprint import to_wgs84
 from sarhpc.tiling.tile import tile_shard
 
 GRD = "sentinel1/cog_gcps.tif"

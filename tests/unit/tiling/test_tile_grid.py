@@ -10,7 +10,6 @@ from array_scenes import array_reader, stored_as, whole
 
 from hpc.errors import DataError
 from sarhpc.tiling.config import TileConfig
-from sarhpc.tiling.footprint import tile_footprints
 from sarhpc.tiling.grid import resampling_ratio, scene_frame, tile_grid
 from sarhpc.tiling.orientation import (
     canonical_orientation,
@@ -19,6 +18,7 @@ from sarhpc.tiling.orientation import (
     inverse,
     transform,
 )
+from sarhpc.tiling.splits.footprint import tile_footprints
 
 DIRECTIONS = ("+col", "-col", "+row", "-row")
 AFFINE = (0.2, 0.05, 1000.0, 0.05, -0.2, 2000.0)

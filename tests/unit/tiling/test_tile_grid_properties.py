@@ -23,7 +23,7 @@ from sarhpc.tiling.orientation import (
     transform,
 )
 from sarhpc.tiling.resampling import intensity_taps, needed_input
-from sarhpc.tiling.split import SPLITS, cells_near, footprint_split, split_of
+from sarhpc.tiling.splits.assignment import SPLITS, cells_near, footprint_split, split_of
 
 settings.register_profile("grid", deadline=None, derandomize=True, max_examples=80)
 settings.load_profile("grid")

@@ -11,7 +11,7 @@ from scipy import ndimage
 from sarhpc.shards.schema import validate_sample
 from sarhpc.tiling.config import SplitConfig, TileConfig
 from sarhpc.tiling.duplicates import find_duplicates, fingerprints
-from sarhpc.tiling.likeness import (
+from sarhpc.tiling.fingerprints import (
     content_digest,
     differing_bits,
     ground_hash,

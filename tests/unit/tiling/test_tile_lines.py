@@ -9,12 +9,12 @@ from array_scenes import ArrayArchive, array_reader, white_speckle
 from hpc.errors import ConfigError, VerificationError
 from sarhpc.archive.scene import Scene
 from sarhpc.tiling.config import SplitConfig, TileConfig
-from sarhpc.tiling.footprint import tile_footprints
 from sarhpc.tiling.grid import scene_frame, tile_grid
-from sarhpc.tiling.lines import line_groups, reflown
 from sarhpc.tiling.plan import plan_tiles
-from sarhpc.tiling.proof import check_proof, split_proof
-from sarhpc.tiling.split import overlaps_across_splits
+from sarhpc.tiling.splits.assignment import overlaps_across_splits
+from sarhpc.tiling.splits.footprint import tile_footprints
+from sarhpc.tiling.splits.lines import line_groups, reflown
+from sarhpc.tiling.splits.proof import check_proof, split_proof
 
 FIELD = np.abs(white_speckle((600, 600)))
 SPLIT = {"fractions": [0.5, 0.25, 0.25], "cell_m": 150.0, "buffer_m": 5.0, "seed": 4}

@@ -25,7 +25,7 @@ from other_scenes import (
 
 from hpc.config import decisive
 from hpc.errors import ConfigError, DataError
-from sarhpc.archive.readers import open_sar
+from sarhpc.archive.formats.readers import open_sar
 from sarhpc.archive.scene import Scene
 from sarhpc.diffusion.config import LAYERS
 from sarhpc.shards.images import decode_gray8
@@ -33,7 +33,7 @@ from sarhpc.shards.schema import validate_sample
 from sarhpc.tiling.config import OtherConfig, TileConfig
 from sarhpc.tiling.grid import scene_frame
 from sarhpc.tiling.orientation import inverse, transform
-from sarhpc.tiling.overlay import Place, area_taps, locate, overlay, pixel_extent
+from sarhpc.tiling.pairs.overlay import Place, area_taps, locate, overlay, pixel_extent
 from sarhpc.tiling.plan import plan_scenes
 from sarhpc.tiling.radiometry import Normalisation
 from sarhpc.tiling.tile import tile_shard

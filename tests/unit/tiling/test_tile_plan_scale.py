@@ -15,10 +15,10 @@ from array_scenes import array_reader
 from sarhpc.archive.scene import Scene
 from sarhpc.tiling.cells import near_cells
 from sarhpc.tiling.config import SplitConfig, TileConfig
-from sarhpc.tiling.footprint import tile_footprints
 from sarhpc.tiling.grid import SceneFrame, TileGrid, scene_frame, tile_grid
 from sarhpc.tiling.plan import plan_scene, tile_splits
-from sarhpc.tiling.split import cells_near, footprint_split, split_buffer_m
+from sarhpc.tiling.splits.assignment import cells_near, footprint_split, split_buffer_m
+from sarhpc.tiling.splits.footprint import tile_footprints
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 UTM = "EPSG:32631"

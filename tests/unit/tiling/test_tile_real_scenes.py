@@ -7,12 +7,12 @@ import pytest
 import rasterio
 from scipy.ndimage import gaussian_filter, map_coordinates
 
-from sarhpc.archive.catalogue import StacArchive, write_catalogue
+from sarhpc.archive.formats.readers import open_sar
 from sarhpc.archive.procedural.config import ProceduralConfig
 from sarhpc.archive.procedural.simulate import scene_ids
 from sarhpc.archive.procedural.write import write_scene
-from sarhpc.archive.readers import open_sar
 from sarhpc.archive.scene import Scene
+from sarhpc.archive.stac_catalog import StacArchive, write_catalogue
 from sarhpc.shards.images import decode_array, decode_rgb8
 from sarhpc.shards.schema import validate_sample
 from sarhpc.tiling.config import SplitConfig, TileConfig

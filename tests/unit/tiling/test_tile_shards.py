@@ -23,7 +23,7 @@ from sarhpc.tiling.radiometry import (
     decode_picture,
     master_amplitude,
 )
-from sarhpc.tiling.split import overlaps_across_splits
+from sarhpc.tiling.splits.assignment import overlaps_across_splits
 from sarhpc.tiling.tile import tile_shard
 
 TRAIN = SplitConfig(fractions=[1.0, 0.0, 0.0])

@@ -12,7 +12,7 @@ import rasterio
 from array_scenes import array_reader, white_speckle
 from scipy import ndimage
 
-from sarhpc.archive.readers import open_sar
+from sarhpc.archive.formats.readers import open_sar
 from sarhpc.archive.scene import Scene
 from sarhpc.tiling.config import SplitConfig, TileConfig
 from sarhpc.tiling.grid import scene_frame

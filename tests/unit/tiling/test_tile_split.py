@@ -10,16 +10,16 @@ from array_scenes import array_reader
 
 from hpc.errors import ConfigError
 from sarhpc.tiling.config import SplitConfig, TileConfig
-from sarhpc.tiling.footprint import tile_footprints
 from sarhpc.tiling.grid import scene_frame, tile_grid
 from sarhpc.tiling.plan import tile_splits
-from sarhpc.tiling.split import (
+from sarhpc.tiling.splits.assignment import (
     check_split,
     footprint_split,
     overlaps_across_splits,
     split_buffer_m,
     split_of,
 )
+from sarhpc.tiling.splits.footprint import tile_footprints
 
 
 def metas(scene_id, cfg, shape=(4000, 4000), **header):

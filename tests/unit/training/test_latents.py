@@ -14,8 +14,8 @@ from hpc.errors import VerificationError
 from sarhpc.diffusion.autoencoder import new_autoencoder
 from sarhpc.diffusion.config import AutoencoderShape
 from sarhpc.shards.writer import write_shard
-from sarhpc.training.data import Share
-from sarhpc.training.latents import (
+from sarhpc.training.denoising.data import Share
+from sarhpc.training.denoising.latents import (
     LatentEncoder,
     StoredLatents,
     autoencoder_digest,

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from sarhpc.shards.loader import Cursor
 from sarhpc.training.config import TrainConfig
-from sarhpc.training.data import feed, flips
-from sarhpc.training.mirror import mirrored
+from sarhpc.training.denoising.data import feed, flips
+from sarhpc.training.denoising.mirror import mirrored
 from sarhpc.training.ranks import Ranks
 
 

@@ -18,7 +18,7 @@ from hpc import publish
 from hpc.errors import ConfigError
 from sarhpc.training.config import TrainConfig
 from sarhpc.training.machine import require_machine
-from sarhpc.training.metrics import MetricsLog
+from sarhpc.training.metrics.log import MetricsLog
 
 pytestmark = pytest.mark.slow
 
@@ -101,7 +101,7 @@ def test_a_full_disk_is_told_and_loses_nothing(
 def test_wandb_is_not_imported_unless_asked_and_its_absence_is_told_before_the_start(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    words = "import sys, sarhpc.training.loop; sys.exit('wandb' in sys.modules)"
+    words = "import sys, sarhpc.training.trainer; sys.exit('wandb' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", words], check=False).returncode == 0
     require_machine(TrainConfig(wandb=True), torch.device("cpu"))
     monkeypatch.setattr("sarhpc.training.machine.find_spec", lambda name: None)

@@ -16,8 +16,8 @@ from sarhpc.shards.loader import Cursor
 from sarhpc.shards.sample import Sample, encode_json, sample_key
 from sarhpc.shards.writer import write_shard
 from sarhpc.training.config import PriorConfig, TrainConfig
-from sarhpc.training.data import Share
-from sarhpc.training.prior import PriorSamples, feed_with_prior
+from sarhpc.training.denoising.data import Share
+from sarhpc.training.denoising.prior import PriorSamples, feed_with_prior
 from sarhpc.training.ranks import Ranks
 
 CPU = torch.device("cpu")

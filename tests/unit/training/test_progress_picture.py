@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from sarhpc.training.config import TrainConfig
-from sarhpc.training.grids import GridImage, enter_in_index, planned
-from sarhpc.training.progress import MOST_COLUMNS, draw_progress
+from sarhpc.training.denoising.grids import GridImage, enter_in_index, planned
+from sarhpc.training.denoising.progress import MOST_COLUMNS, draw_progress
 
 CFG = TrainConfig(validation_prompts=["calm water", "a dense town"], validation_seeds=[7, 3])
 LEFT, TOP, GAP = 160, 36, 4

@@ -10,9 +10,9 @@ from torch.profiler import ProfilerActivity, profile
 
 from sarhpc.diffusion.config import AdapterConfig, ControlConfig, TokenConfig
 from sarhpc.training.config import TrainConfig
+from sarhpc.training.denoising.start import load_base
 from sarhpc.training.engine import Denoiser, checkpoint_gradients
-from sarhpc.training.rehearsal import image_flops, rehearse
-from sarhpc.training.start import load_base
+from sarhpc.training.estimate.operations import image_flops, rehearse
 
 pytestmark = pytest.mark.slow
 

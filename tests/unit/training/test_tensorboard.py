@@ -10,9 +10,9 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from sarhpc.training.config import TrainConfig
-from sarhpc.training.metrics import MetricsLog, read_rows
+from sarhpc.training.metrics.log import MetricsLog, read_rows
+from sarhpc.training.metrics.utilisation import Utilisation, peak_of, utilisation
 from sarhpc.training.ranks import Ranks
-from sarhpc.training.utilisation import Utilisation, peak_of, utilisation
 
 pytestmark = pytest.mark.slow
 

@@ -13,10 +13,10 @@ from sarhpc.diffusion.autoencoder import new_autoencoder
 from sarhpc.diffusion.config import AutoencoderShape, ObjectiveConfig
 from sarhpc.shards.loader import Cursor
 from sarhpc.training.config import TrainConfig
-from sarhpc.training.data import Share, feed, flips
-from sarhpc.training.latents import LatentEncoder
+from sarhpc.training.denoising.data import Share, feed, flips
+from sarhpc.training.denoising.latents import LatentEncoder
+from sarhpc.training.denoising.stepper import draw_share
 from sarhpc.training.ranks import Ranks
-from sarhpc.training.stepper import draw_share
 
 CPU = torch.device("cpu")
 

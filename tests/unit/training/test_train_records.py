@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from hpc.errors import ConfigError, NumericalError, TransientError, VerificationError
+from sarhpc.training.checkpoints.partition import Fragment, assemble
 from sarhpc.training.export import model_card
-from sarhpc.training.gradients import require_gradients
-from sarhpc.training.metrics import MetricsLog, read_rows
-from sarhpc.training.partition import Fragment, assemble
+from sarhpc.training.metrics.gradient_norms import require_gradients
+from sarhpc.training.metrics.log import MetricsLog, read_rows
+from sarhpc.training.nonfinite import spoilt
 from sarhpc.training.ranks import Ranks, in_touch, join
-from sarhpc.training.trouble import spoilt
 
 
 def test_resumed_log_holds_every_step_once_and_no_torn_line(tmp_path: Path) -> None:

@@ -22,9 +22,9 @@ from sarhpc.diffusion.config import (
 )
 from sarhpc.diffusion.learned_token import EMBEDDING_FILE
 from sarhpc.training.config import TrainConfig
+from sarhpc.training.denoising.start import load_base
 from sarhpc.training.engine import Denoiser, learning
 from sarhpc.training.export import export_weights
-from sarhpc.training.start import load_base
 
 pytestmark = pytest.mark.slow
 

@@ -1,0 +1,68 @@
+"""One rank's part of a checkpoint: written, made durable and digested by the rank itself."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future
+from pathlib import Path
+from typing import TypeVar
+
+from hpc.errors import HpcError
+from hpc.job.manifest import digest_files, find_problem
+from hpc.publish import Digest, fault
+
+T = TypeVar("T")
+Write = Callable[[Path], Iterable[Path] | None]
+"""Writes this rank's part under a directory; may return the files it wrote."""
+
+_VISIBLE_WITHIN_S = 60.0
+
+
+def write_part(staging: Path, write: Write) -> list[Path]:
+    """Let this rank write into `staging`; the files it says are its own."""
+    fault("checkpoint.rank_write")
+    written = [staging / path for path in write(staging) or ()]
+    fault("checkpoint.after_rank_write")
+    return written
+
+
+def in_a_thread(action: Callable[[], T]) -> Future[T]:
+    """What `action` gives, made beside what this thread does; a process may end before it."""
+    future: Future[T] = Future()
+
+    def work() -> None:
+        """Give the future what came of the action, an exception too."""
+        try:
+            future.set_result(action())
+        except BaseException as error:
+            future.set_exception(error)
+
+    # A pool's thread would be waited for at the end of the process, on a hung disk for ever.
+    threading.Thread(target=work, name="checkpoint", daemon=True).start()
+    return future
+
+
+def settle_part(staging: Path, written: list[Path]) -> dict[str, Digest]:
+    """Make the files that this rank has `written` durable; digests of them."""
+    fault("checkpoint.settle")
+    for path in written:
+        # Every rank syncs its own files: rank 0 cannot flush another node's page cache.
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+    return digest_files(staging, written)
+
+
+def await_files(staging: Path, files: Mapping[str, Digest]) -> None:
+    """Return when every reported file is seen here: parallel file systems show them late.
+
+    Raises:
+        HpcError: one is not there after a minute.
+    """
+    until = time.monotonic() + _VISIBLE_WITHIN_S
+    while (problem := find_problem(staging, files, deep=False)) is not None:
+        if time.monotonic() > until:
+            raise HpcError(f"{problem} on rank 0, {_VISIBLE_WITHIN_S:.0f} s after it was written")
+        time.sleep(0.1)

@@ -1,0 +1,201 @@
+"""Stopping together: signals, files and a deadline become one decision of all ranks (promise P4).
+
+Why a flag: a save is collective, and ranks see a signal at different moments or not at all, so a
+handler that saved (or logged, or called Slurm) would act alone, in the middle of anything. Here a
+handler only raises a flag; `agree()` asks all ranks at a step boundary, and all get the same
+answer at the same step.
+
+Requests nest: the one of a job holds from its first line to its last, and a loop that polls
+installs its own inside, which inherits what was signalled before and hands on what came since.
+
+Why USR2: NCCL may catch USR1. Slurm sends the signal to every process of the step, so processes
+that a rank starts itself, DataLoader workers above all, must call
+`hpc.signals.ignore_stop_signals`; otherwise they die first and take the rank with them before it
+can save.
+"""
+
+from __future__ import annotations
+
+import enum
+import signal
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Self
+
+from hpc.job.agreement import Communicator
+
+_Handler = Callable[[int, FrameType | None], object] | int | None
+
+
+class StopReason(enum.IntEnum):
+    """Why the ranks interrupt their work; when several apply at once the largest wins.
+
+    The order respects the operator: a STOP file is a person's word and sticky, SIGTERM may be a
+    person's `scancel`, and only then come the reasons after which the job is to run again.
+    """
+
+    SAVE_FILE = 1
+    """Somebody touched RUN/SAVE: save and go on."""
+    DEADLINE = 2
+    """The walltime is nearly used up: save and requeue."""
+    PREEMPT = 3
+    """SIGUSR2, from preemption or before the time limit: save and requeue."""
+    TERMINATE = 4
+    """SIGTERM: save and exit; whether the job runs again is up to Slurm."""
+    STOP_FILE = 5
+    """Somebody touched RUN/STOP: save and exit, and stay stopped."""
+
+    @property
+    def stops(self) -> bool:
+        """Whether the work ends after the save."""
+        return self is not StopReason.SAVE_FILE
+
+    @property
+    def requeues(self) -> bool:
+        """Whether the job asks to be queued again after the save."""
+        return self in (StopReason.PREEMPT, StopReason.DEADLINE)
+
+
+SIGNALS = {signal.SIGUSR2: StopReason.PREEMPT, signal.SIGTERM: StopReason.TERMINATE}
+
+
+class StopNow(BaseException):  # no error: an interruption, as KeyboardInterrupt is
+    """Raised by an urgent request out of work that never asks, such as imports and planning.
+
+    No Exception, so that no library takes it for a failure of its own and goes on.
+    """
+
+    def __init__(self, reason: StopReason) -> None:
+        super().__init__(reason.name)
+        self.reason = reason
+
+
+class StopRequest:
+    """The wish to stop, gathered on every rank and agreed on by all.
+
+    Use it as a context manager or with `install` and `uninstall`, from the main thread. Install it
+    after anything else that claims the same signals (a launcher, for one): the last one wins.
+    """
+
+    def __init__(
+        self,
+        communicator: Communicator,
+        stop_file: Path | None = None,
+        save_file: Path | None = None,
+        deadline: float | None = None,
+        look_every_s: float = 1.0,
+        urgent: bool = False,
+    ) -> None:
+        """Watch for reasons to stop.
+
+        Args:
+            communicator: the ranks that must agree.
+            stop_file: stop when this file exists; it is never removed here.
+            save_file: save when this file exists; removed once agreed on.
+            deadline: stop at this moment, in seconds since the epoch.
+            look_every_s: least time in seconds between two looks at the files. Rank 0 alone
+                looks: a thousand ranks asking a parallel file system each step would hurt it.
+            urgent: raise StopNow at the first signal, for a process that has nothing to save and
+                nobody to agree with while this request is the innermost.
+        """
+        self._communicator = communicator
+        self._stop_file = stop_file
+        self._save_file = save_file
+        self._deadline = deadline
+        self._look_every_s = look_every_s
+        self._urgent = urgent
+        self._looked = float("-inf")
+        self._signalled = 0
+        self._filed = 0
+        self._previous: dict[signal.Signals, _Handler] = {}
+
+    @property
+    def deadline(self) -> float | None:
+        """Moment to stop at, seconds since the epoch."""
+        return self._deadline
+
+    def install(self) -> None:
+        """Take over SIGUSR2 and SIGTERM; calling it again, or from another thread, does nothing."""
+        if threading.current_thread() is not threading.main_thread():
+            return  # Python hands signals to the main thread alone
+        for number in SIGNALS:
+            if number not in self._previous:
+                handler = signal.signal(number, self._raise_flag)
+                self._previous[number] = handler
+                if (outer := _request_behind(handler)) is not None:
+                    self._signalled = max(self._signalled, outer._signalled)
+
+    def uninstall(self) -> None:
+        """Give the signals back to the handlers found by `install`."""
+        while self._previous:
+            number, handler = self._previous.popitem()
+            if (outer := _request_behind(handler)) is not None:
+                outer._signalled = max(self._signalled, outer._signalled)
+            # None stands for a handler set from C, which Python cannot set again.
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+    def __enter__(self) -> Self:
+        self.install()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.uninstall()
+
+    def agree(self) -> StopReason | None:
+        """The reason to interrupt the work now, the same on every rank; None to go on.
+
+        Collective: every rank calls it at the same step boundary. Costs one all-reduce of eight
+        bytes.
+        """
+        urgency = self._communicator.maximum(self._urgency())
+        if urgency == 0:
+            return None
+        if self._communicator.rank == 0 and self._save_file is not None:
+            # Every reason leads to a save, so the wish for one is granted.
+            self._save_file.unlink(missing_ok=True)
+            self._looked = float("-inf")
+        return StopReason(urgency)
+
+    def _raise_flag(self, number: int, frame: FrameType | None) -> None:
+        self._signalled = max(self._signalled, SIGNALS[signal.Signals(number)])
+        if self._urgent:
+            # Once only: what cleans up on the way out must not be interrupted again.
+            self._urgent = False
+            raise StopNow(StopReason(self._signalled))
+
+    def _urgency(self) -> int:
+        late = self._deadline is not None and time.time() >= self._deadline
+        if self._communicator.rank == 0:
+            self._look_at_files()
+        return max(self._signalled, self._filed, StopReason.DEADLINE if late else 0)
+
+    def _look_at_files(self) -> None:
+        now = time.monotonic()
+        if now - self._looked < self._look_every_s:
+            return
+        self._looked = now
+        self._filed = 0
+        if self._save_file is not None and self._save_file.exists():
+            self._filed = StopReason.SAVE_FILE
+        if self._stop_file is not None and self._stop_file.exists():
+            self._filed = StopReason.STOP_FILE
+
+
+def stop_signalled() -> bool:
+    """Whether this process was signalled to stop; for loops that were handed no request."""
+    request = _request_behind(signal.getsignal(signal.SIGUSR2))
+    return request is not None and request._signalled > 0
+
+
+def _request_behind(handler: _Handler) -> StopRequest | None:
+    """The request whose handler this is."""
+    owner = getattr(handler, "__self__", None)
+    return owner if isinstance(owner, StopRequest) else None

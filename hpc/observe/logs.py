@@ -1,0 +1,155 @@
+"""The logs of a run: one file per stage, job, task and attempt, and what stands at their ends."""
+
+from __future__ import annotations
+
+import re
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO
+
+from hpc.job.pipeline import Stage
+from hpc.observe.state import stage_state
+from hpc.store.rundir import RunDir
+
+SUFFIXES = (".out", ".err", ".log")
+AT_ONCE = 2
+"""Logs of one stage that are shown unasked: rank 0's, and the one that spoke last."""
+BATCH = -1
+"""Task number of the log in which Slurm and srun speak for all tasks of a job."""
+_NAME = re.compile(
+    r"(?P<job>\d+(_\d+)?)_((?P<task>\d+)(_log|\.a(?P<attempt>\d+))|batch)\.(log|out|err)"
+)
+
+
+@dataclass(frozen=True)
+class LogFile:
+    """One log: who wrote it, in which attempt."""
+
+    stage: str
+    """Empty for the log of the driver of the whole line."""
+    path: Path
+    job: str
+    """Empty if the name does not say."""
+    task: int
+    """Or `BATCH`."""
+    attempt: int
+    """Restarts of the job before this one."""
+    modified: float
+    """Time of the last line, s since the epoch."""
+
+
+def log_files(run: RunDir, stage: str) -> list[LogFile]:
+    """Logs of a stage that hold something, oldest first; of the line's driver for ``""``."""
+    found = []
+    for path in run.logs(stage).glob("*"):
+        if path.suffix not in SUFFIXES:
+            continue
+        facts = path.stat()
+        if facts.st_size == 0:
+            continue
+        found.append(_log_file(stage, path, facts.st_mtime))
+    return sorted(found, key=lambda file: (file.modified, file.path.name))
+
+
+def _log_file(stage: str, path: Path, modified: float) -> LogFile:
+    match = _NAME.fullmatch(path.name)
+    if match is None:
+        return LogFile(stage, path, "", 0, 0, modified)
+    task = BATCH if match["task"] is None else int(match["task"])
+    return LogFile(stage, path, match["job"], task, int(match["attempt"] or 0), modified)
+
+
+def newest_logs(run: RunDir, stage: str) -> list[LogFile]:
+    """The logs of the newest start of a stage worth reading first, at most two.
+
+    Its first rank comes first, then what Slurm said, then the task that spoke last.
+    """
+    files = log_files(run, stage)
+    tasks = [f for f in files if f.task != BATCH] or files
+    if not tasks:
+        return []
+    newest = tasks[-1]
+    last = [f for f in tasks if (f.job, f.attempt) == (newest.job, newest.attempt)]
+    first_rank = [f for f in last if f.task == min(f.task for f in last)]
+    slurm = [f for f in files if f.task == BATCH and f.job == newest.job]
+    by_worth = {f.path: f for f in [first_rank[-1], *slurm, *reversed(last)]}
+    return sorted(list(by_worth.values())[:AT_ONCE], key=lambda file: file.modified)
+
+
+def tail(path: Path, lines: int) -> list[str]:
+    """The last `lines` lines of a text file, read from its end."""
+    if lines <= 0:
+        return []
+    block, position, text = 1 << 16, path.stat().st_size, b""
+    with path.open("rb") as file:
+        while position > 0 and text.count(b"\n") <= lines:
+            step = min(block, position)
+            position -= step
+            file.seek(position)
+            text = file.read(step) + text
+    return text.decode(errors="replace").splitlines()[-lines:]
+
+
+def troubles(run: RunDir, stage: Stage) -> list[str]:
+    """The failed shards of a stage, and how its last attempt ended if it ended badly."""
+    lines = [
+        f"{stage.name} {failure.shard} tries={failure.tries} {failure.error}: {failure.message}"
+        for failure in run.ledger(stage.name).failures().values()
+    ]
+    trouble = stage_state(run, stage).trouble
+    return [*lines, f"{stage.name} {trouble}"] if trouble else lines
+
+
+def last_words(run: RunDir, stage: str, lines: int) -> Iterator[str]:
+    """The ends of the newest logs of a stage, each under its path."""
+    for file in newest_logs(run, stage):
+        yield f"==> {file.path}"
+        yield from tail(file.path, lines)
+
+
+class Growth:
+    """What was appended to log files since one last looked."""
+
+    def __init__(self) -> None:
+        self._seen: dict[Path, int] = {}
+        self._last: Path | None = None
+
+    def skip(self, paths: Iterable[Path]) -> None:
+        """Count what `paths` hold by now as seen."""
+        self._seen.update({path: path.stat().st_size for path in paths if path.exists()})
+
+    def copy(self, paths: Sequence[Path], out: TextIO, *, named: bool = False) -> bool:
+        """Write what is new in `paths` to `out`, its path before it if `named`; whether any was."""
+        any_new = False
+        for path in paths:
+            if not path.exists():
+                continue
+            with path.open(errors="replace") as file:
+                file.seek(self._seen.get(path, 0))
+                text = file.read()
+                self._seen[path] = file.tell()
+            if text:
+                any_new = True
+                if named and path != self._last:
+                    out.write(f"==> {path}\n")
+                self._last = path
+                out.write(text)
+        out.flush()
+        return any_new
+
+
+def follow(
+    find: Callable[[], list[Path]], *, ended: Callable[[], bool], poll_s: float = 1.0
+) -> None:
+    """Print what the logs gain, new files too, until `ended()` and nothing more comes."""
+    growth = Growth()
+    growth.skip(find())
+    last = False
+    while not last:
+        last = ended()
+        growth.copy(find(), sys.stdout, named=True)
+        if not last:
+            time.sleep(poll_s)

@@ -1,0 +1,231 @@
+"""The state of one stage, derived from its directory alone; nothing is ever stored."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hpc.job.pipeline import Course, Stage
+from hpc.store.attempts import crash_loop, last_trouble, read_attempts
+from hpc.store.lease import live_holder
+from hpc.store.ledger import Ledger
+from hpc.store.plan import planned_shards
+from hpc.store.rundir import RunDir
+
+READ_AT_A_GLANCE = 1000
+"""Most single records that `stage_state` reads; on a shared file system each costs a round trip."""
+
+
+@dataclass(frozen=True)
+class StageState:
+    """Where one stage stands, derived from disk alone.
+
+    States: WAITING (upstream), READY, RUNNING, PARTIAL, FAILED, LOST (an attempt began, and ended
+    without a word), COMPLETE.
+    """
+
+    name: str
+    state: str
+    done: int
+    planned: int
+    samples: int | None
+    """None while there are too many single records to read them all for a glance."""
+    rejected: int | None
+    """As `samples`."""
+    failed: int
+    holder: str | None = None
+    trouble: str | None = None
+    """How the last attempt ended, if it ended badly; why nothing goes on after a crash loop."""
+    attempts: int = 0
+    """Starts of this stage so far."""
+    per_s: float | None = None
+    """Shards in a second since the live attempt began, or what `course` counts."""
+    left_s: float | None = None
+    """Seconds of work left at that rate."""
+    alive_s: float | None = None
+    """Age of the newest sign of life of the live work, s."""
+    pulse_s: float | None = None
+    """Usual time between two signs of progress, s; None while unknown."""
+    checkpoint: str | None = None
+    """Name of the newest checkpoint."""
+    checkpoint_s: float | None = None
+    """Its age, s."""
+    course: Course | None = None
+    """How far the work inside a shard is."""
+
+
+def stage_state(run: RunDir, stage: Stage, clock: float | None = None) -> StageState:
+    """State of one stage from its plan, ledger, lease and attempts, at `clock` (now)."""
+    clock = time.time() if clock is None else clock
+    ledger, directory = run.ledger(stage.name), run.stage(stage.name)
+    attempts = read_attempts(directory)
+    starts = sum("from" in row for row in attempts)
+    if ledger.sealed:
+        return _complete(stage, ledger, starts)
+    done, planned = len(ledger.recorded_ids()), planned_shards(run.plan_file(stage.name))
+    failed = len(ledger.failures())
+    leases = _leases(directory)
+    holder = _live_one(leases)
+    course = stage.course(run) if stage.course is not None else None
+    pace = _pace(attempts, done, planned, course, clock) if holder else (None, None)
+    beats = _heartbeats(directory, attempts)
+    records = ledger.records().values() if done <= READ_AT_A_GLANCE else None
+    found = newest_checkpoint(directory)
+    return StageState(
+        stage.name,
+        "RUNNING" if holder else _standing(run, stage, bool(done), failed, attempts),
+        done,
+        planned,
+        None if records is None else sum(record.samples for record in records),
+        None if records is None else sum(sum(record.rejected.values()) for record in records),
+        failed,
+        holder,
+        _trouble(directory, attempts),
+        starts,
+        *pace,
+        alive_s=_age(beats or leases, clock) if holder else None,
+        pulse_s=_pulse(beats) if holder else None,
+        checkpoint=found.name if found else None,
+        checkpoint_s=_age([found] if found else [], clock),
+        course=course,
+    )
+
+
+def _complete(stage: Stage, ledger: Ledger, starts: int) -> StageState:
+    # A sealed stage has a record for each shard of its plan, so the plan need not be read.
+    shards, samples, rejected = ledger.totals()
+    return StageState(
+        stage.name, "COMPLETE", shards, shards, samples, rejected, failed=0, attempts=starts
+    )
+
+
+def _standing(
+    run: RunDir, stage: Stage, begun: bool, failed: int, attempts: list[dict[str, Any]]
+) -> str:
+    """State of a stage that nobody works on."""
+    parts = by_element(attempts).values()
+    if failed or any(map(last_trouble, parts)):
+        return "FAILED"
+    if any(map(is_open, parts)):
+        return "LOST"
+    if begun or attempts:
+        return "PARTIAL"
+    return "WAITING" if any(not run.ledger(need).sealed for need in stage.needs) else "READY"
+
+
+def is_open(rows: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether the newest attempt began and has not said how it ended."""
+    newest = max((row["attempt"] for row in rows), default=-1)
+    return newest >= 0 and not any(row["attempt"] == newest and "to" in row for row in rows)
+
+
+def by_element(
+    rows: Sequence[dict[str, Any]],
+) -> dict[int | None, list[dict[str, Any]]]:
+    """Rows of the attempts file by array element; None for the stage as a whole."""
+    parts: dict[int | None, list[dict[str, Any]]] = {}
+    for row in rows:
+        parts.setdefault(row.get("element"), []).append(row)
+    return parts
+
+
+def _trouble(directory: Path, attempts: list[dict[str, Any]]) -> str | None:
+    """How the last attempt ended badly, of an array that of its first such element."""
+    bad = {e: found for e, rows in by_element(attempts).items() if (found := last_trouble(rows))}
+    if not bad:
+        return None
+    element, found = next(iter(bad.items()))
+    many = f"{len(bad)} array elements ended badly, the first: " if len(bad) > 1 else ""
+    which = "" if element is None else f"element {element} "
+    return many + (crash_loop(directory, element) or which + found)
+
+
+def _pace(
+    attempts: Sequence[Mapping[str, Any]],
+    done: int,
+    planned: int,
+    course: Course | None,
+    clock: float,
+) -> tuple[float | None, float | None]:
+    """Units in a second in the live attempt, and seconds left at that rate."""
+    if course is not None:
+        rate, todo = course.per_s, None if course.goal is None else course.goal - course.done
+    else:
+        begun = [row for row in attempts if "from" in row]
+        if not begun or done <= begun[-1]["from"]:
+            return None, None
+        since = clock - seconds_of(begun[-1]["started"])
+        rate, todo = (done - begun[-1]["from"]) / max(since, 1.0), planned - done
+    return rate, todo / rate if rate and todo is not None else None
+
+
+def seconds_of(stamp: str) -> float:
+    """Seconds since the epoch of an RFC 3339 time in UTC."""
+    return datetime.datetime.fromisoformat(stamp.replace("Z", "+00:00")).timestamp()
+
+
+def _leases(directory: Path) -> list[Path]:
+    """Leases on a stage: its coordinator's, then those of its array elements."""
+    return sorted(directory.glob(".lease*.json"), key=lambda path: (len(path.name), path.name))
+
+
+def _live_one(leases: Sequence[Path]) -> str | None:
+    return next((holder for path in leases if (holder := live_holder(path))), None)
+
+
+def _heartbeats(directory: Path, attempts: Sequence[Mapping[str, Any]]) -> list[Path]:
+    """Heartbeat files of the live attempt; their times are those of its last progress.
+
+    Before its first progress there are none, and the lease, which a thread keeps fresh, stands in.
+    """
+    begun = [seconds_of(row["started"]) for row in attempts if "from" in row]
+    since = max(begun, default=0.0)
+    return [path for path in (directory / "heartbeat").glob("[er]*.json") if _time(path) >= since]
+
+
+def _pulse(beats: Sequence[Path]) -> float | None:
+    """Usual time between two signs of progress as the newest heartbeat tells it, s."""
+    row = last_row(max(beats, key=_time)) if beats else None
+    return row.get("seconds") if row else None
+
+
+def _time(path: Path) -> float:
+    """Time of the last change, s since the epoch; 0 when the file is gone."""
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
+
+
+def _age(paths: Iterable[Path], clock: float) -> float | None:
+    """Age of the newest of `paths`, s; None without any."""
+    newest = max(map(_time, paths), default=0.0)
+    return max(clock - newest, 0.0) if newest else None
+
+
+def newest_checkpoint(directory: Path) -> Path | None:
+    """The newest checkpoint directory of a stage; None without any."""
+    found = (directory / "checkpoints").glob("step_*[0-9]")
+    return max(found, key=lambda path: int(path.name.removeprefix("step_")), default=None)
+
+
+def last_row(path: Path, most_bytes: int = 1 << 16) -> dict[str, Any] | None:
+    """The newest whole JSON line of a file that grows; reads its end alone."""
+    if not path.exists():
+        return None
+    with path.open("rb") as file:
+        file.seek(max(path.stat().st_size - most_bytes, 0))
+        lines = file.read().decode(errors="replace").splitlines()
+    for line in reversed(lines):
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(row, dict):
+            return row
+    return None

@@ -1,0 +1,204 @@
+"""How a status looks: lines that fit 80 columns, the same on a terminal, in a log and in colour."""
+
+from __future__ import annotations
+
+import textwrap
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from hpc.observe.state import StageState
+from hpc.observe.status import Queue, RunStatus, StageStatus
+
+WIDTH = 80
+BAR = 8
+STYLES = {
+    "COMPLETE": "green",
+    "RUNNING": "bold cyan",
+    "PENDING": "yellow",
+    "REQUEUED": "yellow",
+    "PARTIAL": "yellow",
+    "STALLED": "bold red",
+    "FAILED": "bold red",
+    "BLOCKED": "bold red",
+    "LOST": "bold red",
+}
+HEAD = f"  {'stage':<14}{'state':<10}{'done':<20}{'samples':>8}{'left out':>9}{'rate':>8}{'ETA':>9}"
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of text, and the style of one word in it."""
+
+    text: str
+    word: str = ""
+    style: str = ""
+
+
+def lines_of(status: RunStatus, width: int = WIDTH) -> list[Line]:
+    """The status as lines of at most `width` columns."""
+    info = status.run.info
+    title = f"{status.run.root}  configuration {info['fingerprint']}"
+    title += f"  profile {status.profile}" if status.profile else ""
+    lines = [Line(text) for text in _wrapped(title, width, "", "  ")]
+    lines.append(Line(HEAD, HEAD, "dim"))
+    for stage in status.stages:
+        lines.append(Line(_row(stage), stage.state, STYLES.get(stage.state, "dim")))
+        facts = "; ".join(_facts(stage))
+        lines += [Line(text, text, "dim") for text in _wrapped(facts, width)]
+        if stage.says:
+            lines += [Line(text, text, "red") for text in _wrapped(f"! {stage.says}", width)]
+    for note in status.notes:
+        lines += [Line(text, text, "red") for text in _wrapped(note, width, "  ")]
+    if status.stopped:
+        words = f"stopped by an operator; go on with: sarhpc resume {status.run.root}"
+        lines += [Line(text, text, "yellow") for text in _wrapped(words, width, "", "  ")]
+    return lines
+
+
+def _wrapped(text: str, width: int, first: str = " " * 6, rest: str = " " * 8) -> list[str]:
+    # A path or a command must stay one word: someone copies it.
+    return textwrap.wrap(
+        text, width, initial_indent=first, subsequent_indent=rest,
+        break_long_words=False, break_on_hyphens=False,
+    )  # fmt: skip
+
+
+def _row(stage: StageStatus) -> str:
+    disk = stage.disk
+    made = str(disk.samples or "")
+    out = str(disk.rejected or "")
+    rate = "" if disk.per_s is None else rate_text(disk.per_s)
+    eta = "" if disk.left_s is None else span(disk.left_s)
+    row = f"  {disk.name:<14}{stage.state:<10}{_done(disk, stage.state):<20}{made:>8}{out:>9}"
+    return f"{row}{rate:>8}{eta:>9}".rstrip()
+
+
+def _done(disk: StageState, state: str) -> str:
+    """`412/1000 shards`, with a bar before it while there is work under way."""
+    done, goal, unit = disk.done, disk.planned or None, "shards"
+    if disk.course is not None and state != "COMPLETE":
+        done, goal, unit = disk.course.done, disk.course.goal, disk.course.unit
+    count = f"{done}/{goal if goal is not None else '?'}"
+    if state == "COMPLETE" or not goal or not done:
+        return f"{count} {unit}"
+    filled = min(BAR * done // goal, BAR)
+    return f"{'#' * filled}{'-' * (BAR - filled)} {count}"
+
+
+def _facts(stage: StageStatus) -> Iterator[str]:
+    """What the row has no room for."""
+    disk, queue = stage.disk, stage.queue
+    if stage.state == "COMPLETE":
+        return
+    yield from _queue_facts(queue)
+    if not queue.jobs and disk.holder:
+        yield f"by {disk.holder}"
+    if disk.failed:
+        yield f"failed {disk.failed}"
+    if disk.attempts > 1:
+        yield f"attempt {disk.attempts}"
+    if disk.course is not None and disk.course.says:
+        yield disk.course.says
+    if disk.checkpoint is not None and disk.checkpoint_s is not None:
+        yield f"checkpoint {disk.checkpoint} {span(disk.checkpoint_s)} old"
+    if disk.alive_s is not None and disk.alive_s > 60:
+        yield f"last sign of life {span(disk.alive_s)} ago"
+
+
+def _queue_facts(queue: Queue) -> Iterator[str]:
+    if not queue.jobs:
+        return
+    many = queue.working + queue.waiting > 1
+    counts = f": {queue.working} running, {queue.waiting} waiting" if many else ""
+    yield f"job {','.join(queue.jobs)}{f' on {queue.nodes}' if queue.nodes else ''}{counts}"
+    if queue.reasons:
+        yield f"waits: {', '.join(queue.reasons[:2])}"
+    if queue.restarts:
+        yield f"restarts {queue.restarts}"
+    if queue.time_left_s is not None:
+        yield f"time limit in {span(queue.time_left_s)}"
+
+
+def span(seconds: float) -> str:
+    """A duration in two units at most: `42 s`, `12 min`, `3 h 05`, `2 d 04 h`."""
+    minutes, hours = int(seconds) // 60, int(seconds) // 3600
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if minutes < 90:
+        return f"{minutes} min"
+    return f"{hours} h {minutes % 60:02}" if hours < 48 else f"{hours // 24} d {hours % 24:02} h"
+
+
+def rate_text(per_s: float) -> str:
+    """A rate in the unit that reads best: `3.1/s`, `12/min`, `4.2/h`."""
+    for factor, unit in ((1, "s"), (60, "min")):
+        if per_s * factor >= 1:
+            return f"{per_s * factor:.3g}/{unit}"
+    return f"{per_s * 3600:.3g}/h"
+
+
+def key_values(status: RunStatus) -> str:
+    """The status in one `key=value` line, for a log."""
+    words = [f"{stage.disk.name}={stage.state}:{stage.disk.done}" for stage in status.stages]
+    return f"{time.strftime('%H:%M:%S')} {' '.join(words)}"
+
+
+def show(status: RunStatus) -> None:
+    """Print the status once, in colour on a terminal that wants it."""
+    import sys
+
+    lines = lines_of(status)
+    if sys.stdout.isatty():
+        from rich.console import Console
+
+        console = Console(highlight=False, soft_wrap=True)
+        for line in lines:
+            console.print(_rich(line))
+    else:
+        print("\n".join(line.text for line in lines))
+
+
+def _rich(line: Line) -> object:
+    from rich.text import Text
+
+    text = Text(line.text)
+    if line.word:
+        at = line.text.index(line.word)
+        text.stylize(line.style, at, at + len(line.word))
+    return text
+
+
+def watch(look: Callable[[], RunStatus], every_s: float) -> RunStatus:
+    """Show `look()` again and again until the run is complete; the last status.
+
+    On a terminal in place, elsewhere as one line each time.
+    """
+    import sys
+
+    if not sys.stdout.isatty():
+        while True:
+            status = look()
+            print(key_values(status), flush=True)
+            if status.complete:
+                return status
+            time.sleep(every_s)
+    return _watch_in_place(look, every_s)
+
+
+def _watch_in_place(look: Callable[[], RunStatus], every_s: float) -> RunStatus:
+    from rich.console import Console, Group
+    from rich.live import Live
+
+    console = Console(highlight=False)
+    with Live(console=console, auto_refresh=False, vertical_overflow="visible") as live:
+        while True:
+            status = look()
+            lines = [_rich(line) for line in lines_of(status, min(console.width, 120))]
+            stamp = Line(
+                f"{time.strftime('%H:%M:%S')}, every {every_s:.0f} s; Ctrl-C ends this view"
+            )
+            live.update(Group(*lines, _rich(stamp)), refresh=True)  # type: ignore[arg-type]
+            if status.complete:
+                return status
+            time.sleep(every_s)

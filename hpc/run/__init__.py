@@ -1,1 +1,0 @@
-"""What a run is, and where it stands."""

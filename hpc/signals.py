@@ -1,0 +1,18 @@
+"""The signals by which Slurm asks a job to stop, and helper processes that ignore them."""
+
+from __future__ import annotations
+
+import signal
+
+STOP_SIGNALS = (signal.SIGUSR2, signal.SIGTERM)
+"""Before the time limit or a preemption; on preemption at many sites, and from `scancel`."""
+
+
+def ignore_stop_signals(worker: int = 0) -> None:
+    """Make this helper process ignore SIGUSR2 and SIGTERM; its rank decides when it ends.
+
+    Fits `DataLoader(worker_init_fn=...)`, which passes the worker's number. Use it with
+    persistent workers that the rank shuts down itself.
+    """
+    for number in STOP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)

@@ -1,0 +1,188 @@
+"""The ledger of a stage: the records that prove its shards (P1, P6, P7).
+
+Layout: `records/<first three digits>/<shard>.json`, at most a thousand names a directory,
+`failed/<shard>.json` for the last failure of a shard, and after sealing one `manifest.jsonl`
+into which the records were compacted.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from hpc.errors import IncompleteError, VerificationError
+from hpc.publish import publish_json, publish_text, sweep_temporaries
+from hpc.store.plan import Plan, ShardTask
+
+RECORD_SCHEMA = "sarhpc.shard/1"
+LITTER_AGE_S = 3600.0
+
+
+@dataclass(frozen=True)
+class Record:
+    """Proof of one finished shard: what was published where, by whom, with what left out."""
+
+    shard: str
+    plan: str
+    path: str
+    samples: int
+    bytes: int
+    sha256: str
+    attempt: int
+    host: str
+    started: str
+    """RFC 3339 UTC, as `finished`."""
+    finished: str
+    seconds: float = 0.0
+    rejected: Mapping[str, int] = field(default_factory=dict)
+    """Samples left out, counted by reason."""
+    detail: Mapping[str, str] = field(default_factory=dict)
+    """What the next stage or the report wants to know, for example the split."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """The last failed try at a shard."""
+
+    shard: str
+    plan: str
+    attempt: int
+    tries: int
+    error: str
+    message: str
+    when: str
+
+
+class Ledger:
+    """Records of one stage directory; its state is what lies on disk and nothing else."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.manifest = directory / "manifest.jsonl"
+
+    def _record_path(self, shard: str) -> Path:
+        return self.directory / "records" / shard[:3] / f"{shard}.json"
+
+    def _failure_path(self, shard: str) -> Path:
+        return self.directory / "failed" / f"{shard}.json"
+
+    @property
+    def sealed(self) -> bool:
+        """Whether every record was compacted into the manifest."""
+        return self.manifest.exists()
+
+    def publish(self, record: Record) -> None:
+        """Make `record` visible; its artefact must already be published."""
+        document = {"schema": RECORD_SCHEMA, **dataclasses.asdict(record)}
+        publish_json(self._record_path(record.shard), document)
+        self._failure_path(record.shard).unlink(missing_ok=True)
+
+    def fail(self, failure: Failure) -> None:
+        """Note a failed try; the shard stays missing and the next attempt takes it again."""
+        before = _read_failure(self._failure_path(failure.shard))
+        tries = failure.tries + (before.tries if before else 0)
+        document = dataclasses.asdict(dataclasses.replace(failure, tries=tries))
+        publish_json(self._failure_path(failure.shard), document)
+
+    def records(self) -> dict[str, Record]:
+        """Every record by shard id, in order."""
+        found: list[Record] = []
+        if not self.sealed:
+            try:
+                paths = sorted((self.directory / "records").glob("*/[0-9]*.json"))
+                found = [_parse_record(path.read_text(), path) for path in paths]
+            except FileNotFoundError:
+                # Sealing removes the records; a reader that came just before finds the manifest.
+                if not self.sealed:
+                    raise
+        if self.sealed:
+            lines = self.manifest.read_text().splitlines()
+            found = [_parse_record(line, self.manifest) for line in lines]
+        return {record.shard: record for record in found}
+
+    def totals(self) -> tuple[int, int, int]:
+        """Shards, samples and samples left out of a sealed stage; fast on 10,000 shards."""
+        try:
+            rows = [json.loads(line) for line in self.manifest.read_text().splitlines()]
+            rejected = sum(sum(row["rejected"].values()) for row in rows)
+            return len(rows), sum(row["samples"] for row in rows), rejected
+        except (ValueError, KeyError, TypeError) as error:
+            raise VerificationError(f"{self.manifest} is not a manifest: {error!r}") from error
+
+    def failures(self) -> dict[str, Failure]:
+        """The last failure of each shard that has no record yet."""
+        paths = sorted((self.directory / "failed").glob("[0-9]*.json"))
+        recorded = self.recorded_ids() if paths else set()
+        read = (_read_failure(path) for path in paths if path.stem not in recorded)
+        return {failure.shard: failure for failure in read if failure is not None}
+
+    def recorded_ids(self) -> set[str]:
+        """Ids with a record; reads names only, so that status stays fast on 10,000 shards."""
+        found = {path.stem for path in (self.directory / "records").glob("*/[0-9]*.json")}
+        return set(self.records()) if self.sealed else found
+
+    def missing(self, plan: Plan) -> list[ShardTask]:
+        """Shards of `plan` without a record, in plan order."""
+        recorded = self.recorded_ids()
+        return [shard for shard in plan.shards if shard.id not in recorded]
+
+    def seal(self, plan: Plan) -> Path:
+        """Compact all records into `manifest.jsonl` and return its path; idempotent.
+
+        Raises:
+            IncompleteError: shards are missing.
+            VerificationError: a record belongs to another plan.
+        """
+        if self.sealed:
+            self._clear()
+            return self.manifest
+        missing = self.missing(plan)
+        if missing:
+            raise IncompleteError(
+                f"stage {plan.stage}: {len(missing)} of {len(plan.shards)} shards have no record "
+                f"(first {missing[0].id}); resume the run to make them"
+            )
+        records = self.records()
+        for record in records.values():
+            if record.plan != plan.id:
+                raise VerificationError(
+                    f"{self._record_path(record.shard)} belongs to plan {record.plan}, and the "
+                    f"plan here is {plan.id}; move the stale record away or start a new run"
+                )
+        publish_text(self.manifest, _manifest_text(records[s.id] for s in plan.shards))
+        # The manifest holds every record from here on: a crash between these lines loses nothing.
+        self._clear()
+        return self.manifest
+
+    def _clear(self) -> None:
+        """Remove what the manifest replaces, and what killed writers left."""
+        shutil.rmtree(self.directory / "records", ignore_errors=True)
+        for folder in (self.directory, self.directory / "failed"):
+            sweep_temporaries(folder, LITTER_AGE_S)
+
+
+def _read_failure(path: Path) -> Failure | None:
+    """The failure noted at `path`; None when there is none (any more)."""
+    try:
+        return Failure(**json.loads(path.read_text()))
+    except FileNotFoundError:
+        return None
+
+
+def _manifest_text(records: Iterable[Record]) -> str:
+    documents = ({"schema": RECORD_SCHEMA, **dataclasses.asdict(r)} for r in records)
+    return "".join(json.dumps(d, sort_keys=True, separators=(",", ":")) + "\n" for d in documents)
+
+
+def _parse_record(text: str, path: Path) -> Record:
+    try:
+        document = json.loads(text)
+        if document.pop("schema") != RECORD_SCHEMA:
+            raise VerificationError(f"{path} is not a record of schema {RECORD_SCHEMA}")
+        return Record(**document)
+    except (ValueError, KeyError, TypeError) as error:
+        raise VerificationError(f"{path} is not a record: {error!r}") from error

@@ -1,0 +1,207 @@
+"""Submissions: which jobs were handed to a cluster for which stages, one file each time.
+
+`RUN/submissions/NNN.json` is published once and never rewritten, so every job can look up, however
+often it is requeued, which shards it was given: a list that changed under way would hand some
+shards to two elements and others to none.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hpc.errors import HpcError, TransientError, VerificationError
+from hpc.publish import publish_json
+from hpc.store.rundir import RunDir
+
+SUBMISSION_SCHEMA = "sarhpc.submission/1"
+
+
+@dataclass(frozen=True)
+class SubmittedJob:
+    """One job, or one job array, of one stage."""
+
+    stage: str
+    job_id: str
+    """As Slurm gave it; of an array the part before `_`."""
+    elements: int | None
+    """Elements of this array, numbered from 0 by Slurm; None for a job that is no array."""
+    dependency: str | None
+    """Such as `afterany:122:123`."""
+    script: str
+    """The script handed to Slurm, relative to the run directory."""
+    logs: str
+    """Log of task `%t` in attempt `%r` of job `%j` (an array's: job `%A`, element `%a`), relative
+    to the run directory. Slurm never sees this pattern; the script fills in `%r` itself."""
+    tasks: int
+    """Processes of the job; of an array, of each element."""
+    gpus: int
+    """GPUs of the job on all its nodes; of an array, of each element."""
+    first: int = 0
+    """Number of this array's element 0 within the stage, when a stage needs several arrays."""
+    successor: int = 0
+    """0 for the first job of a stage, n for the n-th that waits to go on where that one ended."""
+    time_min: int | None = None
+    """Time limit that was asked for, min; None if it is not known."""
+
+
+@dataclass(frozen=True)
+class SubmissionRecord:
+    """Everything handed to the cluster by one command."""
+
+    number: int
+    submitted: str
+    """RFC 3339 UTC."""
+    executor: str
+    profile: str
+    """Name of the profile."""
+    token: str
+    """Marks the jobs in Slurm: the comment of job n is `sarhpc:<run>:<stage>:<token>-<n>`."""
+    jobs: tuple[SubmittedJob, ...]
+    requeue: str = "none"
+    """How a job comes back after it saved: `scontrol`, `chain` or `none` (see the profile)."""
+    profile_file: str = ""
+    """Where the profile was read from."""
+    grace_s: float = 120.0
+    """Seconds between a wish to stop and the end of a job (see the profile)."""
+    code: str | None = None
+    """Code snapshot the jobs import from, relative to the run directory."""
+    shards: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """Stage of an array -> its shards without a record at submission; absent if not planned."""
+
+    def of(self, stage: str) -> list[SubmittedJob]:
+        """Jobs of `stage`, in order of submission."""
+        return [job for job in self.jobs if job.stage == stage]
+
+    def elements(self, stage: str) -> int:
+        """Array elements of `stage` in all its arrays; 1 for a job that is no array."""
+        return sum(job.elements or 1 for job in self.of(stage) if job.successor == 0)
+
+
+def submissions_directory(run: RunDir) -> Path:
+    """Where the submissions of a run are published."""
+    return run.root / "submissions"
+
+
+def submission_path(run: RunDir, number: int) -> Path:
+    """Where submission `number` is published."""
+    return submissions_directory(run) / f"{number:03d}.json"
+
+
+def read_submissions(run: RunDir) -> list[SubmissionRecord]:
+    """Every submission of a run, oldest first.
+
+    Raises:
+        VerificationError: a file there is not a submission.
+    """
+    paths = sorted(submissions_directory(run).glob("[0-9]*.json"), key=lambda path: int(path.stem))
+    return [_parse(path) for path in paths]
+
+
+def read_submission(run: RunDir, number: int) -> SubmissionRecord:
+    """Submission `number` of a run.
+
+    Raises:
+        VerificationError: there is none, or the file is not a submission.
+    """
+    return _parse(submission_path(run, number))
+
+
+def await_submission(run: RunDir, number: int, patience_s: float = 120.0) -> SubmissionRecord:
+    """Submission `number`, waited for: a job may start before the login node published it.
+
+    Raises:
+        TransientError: it did not come; the command that submits died or the file system lags.
+    """
+    until = time.monotonic() + patience_s
+    while not submission_path(run, number).exists():
+        if time.monotonic() >= until:
+            raise TransientError(
+                f"{submission_path(run, number)} did not come in {patience_s:.0f} s; the command "
+                f"that submits may have died: `sarhpc resume {run.root}` finishes what it began"
+            )
+        time.sleep(0.5)
+    return read_submission(run, number)
+
+
+def element_number(record: SubmissionRecord, array_id: str, index: int) -> int:
+    """Number within its stage of the element that Slurm calls `<array_id>_<index>`.
+
+    Raises:
+        HpcError: the submission has no such array.
+    """
+    for job in record.jobs:
+        if job.job_id == array_id:
+            return job.first + index
+    raise HpcError(f"submission {record.number} has no array {array_id}; resume the run")
+
+
+def next_number(run: RunDir) -> int:
+    """Number of the next submission."""
+    return max((record.number for record in read_submissions(run)), default=-1) + 1
+
+
+def publish_submission(run: RunDir, record: SubmissionRecord) -> Path:
+    """Publish `record`, once and for all, and return its path.
+
+    Raises:
+        HpcError: another submission has that number; nothing was replaced.
+    """
+    path = submission_path(run, record.number)
+    if path.exists():
+        if _parse(path) == record:
+            return path
+        raise HpcError(
+            f"{path} stands and is never rewritten; another command submits for {run.root} at "
+            f"this moment: look with `sarhpc status {run.root}`"
+        )
+    publish_json(path, {"schema": SUBMISSION_SCHEMA, **dataclasses.asdict(record)})
+    return path
+
+
+def stripe(
+    record: SubmissionRecord, stage: str, element: int, planned: Sequence[str] = ()
+) -> list[str]:
+    """Shards that array element `element` of `stage` makes first: every n-th, from its own number.
+
+    Args:
+        record: of the submission that the element belongs to.
+        stage: of the array.
+        element: number within the stage: `SubmittedJob.first` + Slurm's array index.
+        planned: ids of the stage's plan, used when the submission came before the plan. A plan
+            never changes, so all elements divide the same list.
+
+    Raises:
+        HpcError: `stage` has no such element in this submission.
+    """
+    elements = record.elements(stage)
+    if not 0 <= element < elements:
+        raise HpcError(
+            f"submission {record.number} has no element {element} of {stage}, it has {elements}"
+        )
+    return list(record.shards.get(stage, tuple(planned))[element::elements])
+
+
+def job_ids(run: RunDir) -> dict[str, SubmittedJob]:
+    """Every job ever submitted for a run, by id; an array counts once."""
+    return {job.job_id: job for record in read_submissions(run) for job in record.jobs}
+
+
+def _parse(path: Path) -> SubmissionRecord:
+    try:
+        document: dict[str, Any] = json.loads(path.read_text())
+        schema = document.pop("schema")
+        if schema != SUBMISSION_SCHEMA:
+            raise VerificationError(f"{path} has schema {schema}, not {SUBMISSION_SCHEMA}")
+        document["jobs"] = tuple(SubmittedJob(**job) for job in document["jobs"])
+        document["shards"] = {stage: tuple(ids) for stage, ids in document["shards"].items()}
+        return SubmissionRecord(**document)
+    except FileNotFoundError as error:
+        raise VerificationError(f"no submission {path}; see {path.parent}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise VerificationError(f"{path} is not a submission: {error!r}") from error

@@ -1,0 +1,324 @@
+"""A STAC catalogue from a folder of real files: what `sarhpc catalog` does.
+
+Every file is either a scene, the optical image of one, or listed with the reason why not. One bad
+file never stops the others.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rasterio
+from numpy.typing import NDArray
+from pyproj import Transformer
+
+from hpc.errors import ConfigError, DataError
+from sarhpc.archive.acquisition import (
+    declared_properties,
+    file_properties,
+    grid_properties,
+    merged_properties,
+)
+from sarhpc.archive.declaration import SIDECAR, Declaration, read_declarations
+from sarhpc.archive.footprint import (
+    covered_share,
+    geojson_bbox,
+    geojson_polygon,
+    outline,
+    wgs84_outline,
+)
+from sarhpc.archive.formats.hdf5 import HDF5_SUFFIXES
+from sarhpc.archive.formats.nisar_metadata import layers_of
+from sarhpc.archive.formats.nitf import NITF_SUFFIXES
+from sarhpc.archive.formats.readers import GEOTIFF_SUFFIXES, ArchiveReader, open_sar
+from sarhpc.archive.formats.recognise import recognise
+from sarhpc.archive.formats.safe_bursts import burst_layers
+from sarhpc.archive.handle import crs_text, has_affine, readable
+from sarhpc.archive.item import make_item
+from sarhpc.archive.scene import SarHeader, SarReader, Scene
+from sarhpc.archive.stac_catalog import write_catalogue
+
+PROBE_PIXELS = 4 << 20
+"""Pixels read at each place where a scene is probed for damage and valid pixels."""
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A file that is not in the catalogue, and why."""
+
+    path: Path
+    reason: str
+
+
+@dataclass(frozen=True)
+class CatalogReport:
+    """What became of a folder."""
+
+    catalogue: Path
+    """catalog.json."""
+    scenes: tuple[str, ...]
+    """Ids of the catalogued scenes, sorted."""
+    optical: Mapping[str, Path]
+    """Optical image by scene id, where there is one."""
+    skipped: tuple[Skipped, ...]
+
+
+@dataclass(frozen=True)
+class _SarFile:
+    id: str
+    path: Path
+    properties: Mapping[str, Any]
+    header: SarHeader
+    lonlat: NDArray[np.float64] | None
+    optical: str | None
+
+
+@dataclass(frozen=True)
+class _OpticalFile:
+    name: str
+    path: Path
+    bands: int
+    pixel: float
+    crs: str | None
+    outline: NDArray[np.float64] | None
+    datetime: str | None
+    in_scene_frame: bool
+
+
+@dataclass
+class _Found:
+    """What the files seen so far turned out to be."""
+
+    sar: dict[str, _SarFile] = field(default_factory=dict)
+    optical: list[_OpticalFile] = field(default_factory=list)
+    skipped: list[Skipped] = field(default_factory=list)
+
+    def add(self, path: Path, name: str, declared: Declaration) -> None:
+        """Take in the file at `path`, or raise DataError with the reason why not.
+
+        Of a file with several images one that is unfit does not stop the others.
+        """
+        if declared.role == "skip":
+            raise DataError("declared to be skipped")
+        if (declared.role or recognise(path)) == "optical":
+            self.optical.append(_optical_file(path, name, declared))
+            return
+        hdf5 = path.suffix.lower() in HDF5_SUFFIXES
+        layers = layers_of(path) if hdf5 else burst_layers(path)
+        if not hdf5 and not layers:
+            self._add_scene(path, declared)
+            return
+        for layer in layers:
+            try:
+                self._add_scene(path, declared, layer, single=hdf5 and len(layers) == 1)
+            except DataError as error:
+                self.skipped.append(Skipped(path, f"{layer}: {error}"))
+
+    def _add_scene(
+        self, path: Path, declared: Declaration, layer: str | None = None, single: bool = True
+    ) -> None:
+        scene = _sar_file(path, declared, layer, single)
+        if scene.id in self.sar:
+            other = self.sar[scene.id].path.name
+            raise DataError(f"scene id {scene.id} is that of {other} already; declare another id")
+        self.sar[scene.id] = scene
+
+
+def catalog_directory(
+    folder: Path, out: Path, *, declarations: Mapping[str, Any] | None = None
+) -> CatalogReport:
+    """Catalogue the SAR files under `folder` into `out` and report every file's fate.
+
+    Args:
+        folder: searched with all its subfolders; nothing is ever written there.
+        out: becomes the STAC catalogue; assets are referenced where they are.
+        declarations: overrides `folder/sarhpc.yaml`, same structure.
+
+    Raises:
+        ConfigError: wrong declarations.
+        DataError: no folder, or not one scene could be catalogued.
+    """
+    if not folder.is_dir():
+        raise DataError(f"no folder {folder}; give the folder that holds the SAR files")
+    found = _Found()
+    known = read_declarations(folder, declarations)
+    for path in _files(folder, out):
+        try:
+            name = path.relative_to(folder).as_posix()
+            found.add(path, name, known.of(name))
+        except DataError as error:
+            found.skipped.append(Skipped(path, str(error)))
+    sar, skipped = found.sar, found.skipped
+    if not sar:
+        raise DataError(f"no SAR scene under {folder} could be catalogued: {_first(skipped)}")
+    pairs = {scene.id: _optical_of(scene, found.optical) for scene in sar.values()}
+    paired = {pair.path for pair in pairs.values() if pair is not None}
+    skipped += [
+        Skipped(image.path, "optical image over none of the scenes")
+        for image in found.optical
+        if image.path not in paired
+    ]
+    catalogue = write_catalogue(
+        [_item(scene, pairs[scene.id]) for scene in sar.values()],
+        out,
+        catalogue_id=_safe_id(folder.resolve().name),
+        description=f"SAR scenes of {folder.name}",
+    )
+    return CatalogReport(
+        catalogue=catalogue,
+        scenes=tuple(sorted(sar)),
+        optical={name: pair.path for name, pair in sorted(pairs.items()) if pair is not None},
+        skipped=tuple(sorted(skipped, key=lambda item: item.path)),
+    )
+
+
+def _first(skipped: list[Skipped]) -> str:
+    """The reasons that help most: those of rasters before those of other files."""
+    rasters = GEOTIFF_SUFFIXES + NITF_SUFFIXES + HDF5_SUFFIXES
+    ordered = sorted(skipped, key=lambda item: item.path.suffix.lower() not in rasters)
+    return "; ".join(f"{item.path.name}: {item.reason}" for item in ordered[:5]) or "no files"
+
+
+def _files(folder: Path, out: Path) -> Iterator[Path]:
+    for path in sorted(folder.rglob("*")):
+        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+        left = hidden or path.name == SIDECAR or out in path.parents
+        if path.is_file() and not left and not _is_beside_measurement(path):
+            yield path
+
+
+def _is_beside_measurement(path: Path) -> bool:
+    """Whether a file of a Sentinel-1 product only goes with its measurements."""
+    in_product = any(parent.suffix.upper() == ".SAFE" for parent in path.parents)
+    return in_product and path.parent.name != "measurement"
+
+
+def _safe_id(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).lstrip("-._") or "scene"
+
+
+def _sar_file(
+    path: Path, declared: Declaration, layer: str | None = None, single: bool = True
+) -> _SarFile:
+    """The SAR image at `path`, opened and probed; `layer` of it, in whose id that stands too.
+
+    Raises:
+        DataError: it cannot be read, lacks what tiling needs, or holds no valid pixel.
+    """
+    from_file, metadata = file_properties(path, declared.quantity, layer)
+    properties = merged_properties(from_file, declared_properties(declared))
+    scene_id = declared.id or _safe_id(path.stem)
+    if layer is not None and not single:
+        scene_id = _safe_id(f"{scene_id}-{layer.replace('frequency', '')}")
+    reader = open_sar(Scene(scene_id, {"sar": path}, properties))
+    try:
+        _probe(reader, path)
+        header = reader.header
+    finally:
+        reader.close()
+    lonlat = None
+    if metadata is not None:
+        lonlat = np.array(metadata.corners)
+    elif header.crs is not None:
+        lonlat = wgs84_outline(header.affine, header.shape, header.crs, header.placement)
+    properties |= grid_properties(header)
+    return _SarFile(scene_id, path, properties, header, lonlat, declared.optical)
+
+
+def _probe(reader: ArchiveReader, path: Path) -> None:
+    """Raise DataError if the image is damaged at its ends or middle, or has no valid pixel."""
+    height, width = reader.header.shape
+    count = min(height, max(1, PROBE_PIXELS // width))
+    ends_and_middle = (0, (height - count) // 2, height - count)
+    # All three are read, whatever the first one holds: a truncated file fails at its end.
+    seen = [_any_valid(reader, row, count) for row in ends_and_middle]
+    if True not in seen and reader.is_empty():
+        raise DataError(f"{path} has no valid pixel: all are nodata, NaN or zero; leave it out")
+
+
+def _any_valid(reader: SarReader, row: int, count: int) -> bool:
+    height, width = reader.header.shape
+    _, valid = reader.read((row, min(row + count, height)), (0, width))
+    return bool(valid.any())
+
+
+def _optical_file(path: Path, name: str, declared: Declaration) -> _OpticalFile:
+    with readable(path), rasterio.open(path) as dataset:
+        affine = tuple(dataset.transform)[:6]
+        a, b, c, d, e, f = affine
+        placed = has_affine(dataset)
+        return _OpticalFile(
+            name=name,
+            path=path,
+            bands=dataset.count,
+            pixel=float(np.sqrt(abs(a * e - b * d))),
+            crs=crs_text(dataset),
+            outline=outline((a, b, c, d, e, f), dataset.shape) if placed else None,
+            datetime=declared.datetime,
+            in_scene_frame=declared.frame == "scene",
+        )
+
+
+def _optical_of(scene: _SarFile, images: list[_OpticalFile]) -> _OpticalFile | None:
+    """The declared optical image, else the one that covers most of the scene.
+
+    Between equals colour wins, then the finer pixel, then the name.
+
+    Raises:
+        ConfigError: the declared image is not among the optical files.
+    """
+    if scene.optical is not None:
+        for image in images:
+            if scene.optical in (image.name, image.path.name):
+                return image
+        raise ConfigError(
+            f"{scene.path.name} declares the optical image {scene.optical}, which is not among the "
+            f"optical files: {', '.join(image.name for image in images) or 'none'}; correct it"
+        )
+    ranked = [
+        (-round(share, 3), -min(image.bands, 3), image.pixel, image.name, image)
+        for image in images
+        if (share := _overlap(scene, image)) > 0
+    ]
+    return min(ranked, key=lambda entry: entry[:-1])[-1] if ranked else None
+
+
+def _overlap(scene: _SarFile, image: _OpticalFile) -> float:
+    """Share of the scene that the image covers; 0 where one of them has no georeference."""
+    if scene.header.crs is None or image.crs is None or image.outline is None:
+        return 0.0
+    points = image.outline
+    if image.crs != scene.header.crs:
+        transformer = Transformer.from_crs(image.crs, scene.header.crs, always_xy=True)
+        points = np.stack(transformer.transform(*points.T), axis=1)
+        if not np.isfinite(points).all():
+            return 0.0
+    header = scene.header
+    # A scene that control points bend is convex enough for a share of its area.
+    edge = outline(header.affine, header.shape, placement=header.placement)
+    return covered_share(edge, points)
+
+
+def _item(scene: _SarFile, image: _OpticalFile | None) -> dict[str, Any]:
+    properties = dict(scene.properties)
+    assets = {"sar": scene.path}
+    if image is not None:
+        assets["optical"] = image.path
+        if image.datetime is not None:
+            properties["sarhpc:optical_datetime"] = image.datetime
+        if image.in_scene_frame:
+            properties["sarhpc:optical_frame"] = "scene"
+    polygon = None if scene.lonlat is None else geojson_polygon(scene.lonlat)
+    return make_item(
+        scene.id,
+        bbox=None if polygon is None else geojson_bbox(polygon),
+        geometry=polygon,
+        datetime=properties.pop("datetime", None),
+        properties=properties,
+        assets=assets,
+    )

@@ -1,0 +1,1 @@
+"""File formats of SAR products, one module or a few for each."""

@@ -1,0 +1,1 @@
+"""The captioners and the models behind them."""

@@ -1,0 +1,1 @@
+"""Fine-tuning of a captioner on published caption sets."""

@@ -1,0 +1,197 @@
+"""Fine-tuning of BLIP on captioned images: the work of `sarhpc caption-train`."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hpc.errors import ConfigError
+from hpc.publish import publish_json, publish_text, publishing_directory
+from sarhpc.captioning.captioners.blip import Blip, load_blip
+from sarhpc.captioning.captioners.build import new_blip
+from sarhpc.captioning.captioners.pretrained import cpu_threads
+from sarhpc.captioning.choice import check_fine_tuning
+from sarhpc.captioning.config import CaptionTrainConfig
+from sarhpc.captioning.tuning.datasets import CaptionedImage
+from sarhpc.captioning.tuning.judging import Judged, Judges, Scores, appoint_judges, spread
+from sarhpc.captioning.tuning.mixture import ImageSet, join_sets, mixed_order, together
+from sarhpc.captioning.tuning.ranks import Company
+from sarhpc.captioning.tuning.table import render_table
+from sarhpc.captioning.tuning.task import CaptionLesson
+from sarhpc.captioning.tuning.tokenizer import train_bert_tokenizer
+
+REPORT = "caption_train.json"
+"""File beside the weights: configuration, metrics before and after, example captions."""
+TABLE = "table.md"
+"""File beside the rows of progress: Table 1 of the paper with our rows."""
+
+BEFORE = "before.json"
+"""File beside the rows of progress: scores of the model it started from."""
+METRICS = "metrics.jsonl"
+"""The rows of progress."""
+
+_EXAMPLES = 8
+
+
+@dataclass(frozen=True)
+class CaptionTrainResult:
+    """What a fine-tuning reached on the held-out images; empty where none were given."""
+
+    steps: int
+    before: dict[str, float]
+    after: dict[str, float]
+    examples: list[dict[str, Any]]
+    """Some held-out images: name, references, caption."""
+    before_sets: dict[str, dict[str, float]] = field(default_factory=dict)
+    """Metrics before, by held-out set; those of all sets first where there are several."""
+    after_sets: dict[str, dict[str, float]] = field(default_factory=dict)
+    """Metrics after, likewise."""
+
+
+Teach = Callable[[CaptionLesson], Mapping[str, torch.Tensor]]
+"""Teaches a lesson to its end and answers with full fp32 weights by name. Collective."""
+
+
+def train_captioner(
+    cfg: CaptionTrainConfig, out: Path, company: Company, teach: Teach
+) -> CaptionTrainResult:
+    """Fine-tune as `cfg` says and publish the BLIP folder `out`; rows go to the company's folder.
+
+    Collective. Equal configuration, data, ranks and thread count give equal weights. An existing
+    `out` stays as it is until the new one is whole. Called again after an end before its time, it
+    goes on from what it left.
+
+    Raises:
+        ConfigError: no training set, or a number or format that cannot be meant.
+        DataError: a set or the base model cannot be used.
+        NumericalError: the loss is no longer finite; nothing was published.
+        StopRequestedError: somebody asked to stop; what was learnt is saved.
+    """
+    if not cfg.train:
+        raise ConfigError("caption_train.train names no set of captioned images: give at least one")
+    check_fine_tuning(cfg)
+    learnt, held = join_sets(cfg.train, cfg.val, cfg.readers)
+    train, val = together(learnt), together(held)
+    judges = appoint_judges(held, cfg)
+    company.folder.mkdir(parents=True, exist_ok=True)
+    with cpu_threads(cfg.threads):
+        blip = _start(cfg, train, str(company.device))
+        before = _scores_before(blip, judges, company)
+        sets = {"train_sets": _rows(learnt), "val_sets": _rows(held)}
+        counts = {"train_images": len(train), "val_images": len(val)}
+        opening = [{"event": "start", **counts, **sets}, *_score_rows("before", before)]
+        order = mixed_order(learnt, cfg.seed)
+        lesson = CaptionLesson(blip, train, val, cfg, company, order, opening)
+        lesson.show(teach(lesson))
+        result = _publish(blip, judges, cfg, out, before, sets, company)
+    if company.rank == 0:
+        _tell_after(judges, result, cfg.steps, company.folder)
+    return result
+
+
+def _scores_before(blip: Blip, judges: Judges, company: Company) -> Mapping[str, Scores]:
+    """Scores of the model it starts from: told once, whatever interrupts the training."""
+    path = company.folder / BEFORE
+    is_known = company.rank == 0 and path.is_file()
+    known = company.from_first(json.loads(path.read_text()) if is_known else None)
+    if known is not None:
+        return known
+    scores = judges.judge(blip, company).scores
+    if company.rank == 0:
+        publish_text(path, json.dumps(scores))  # the first is that of all sets
+    return scores
+
+
+def _tell_after(judges: Judges, result: CaptionTrainResult, steps: int, folder: Path) -> None:
+    """Put the scores after into metrics.jsonl, once, and into the table beside it."""
+    path = folder / METRICS
+    lines = path.read_text().splitlines() if path.is_file() else []
+    told = [line for line in lines if not str(json.loads(line).get("event")).startswith("after")]
+    rows = _score_rows("after", result.after_sets)
+    told += [json.dumps({"step": steps, **row, "time": time.time()}) for row in rows]
+    publish_text(path, "".join(f"{line}\n" for line in told))
+    if judges.parts:
+        scores = (result.before_sets, result.after_sets)
+        table = render_table(*scores, judges.images, judges.without_meteor)
+        publish_text(folder / TABLE, table)
+
+
+def _rows(sets: Sequence[ImageSet]) -> list[dict[str, Any]]:
+    return [asdict(one.counts) for one in sets]
+
+
+def _score_rows(event: str, scores: Mapping[str, Scores]) -> list[dict[str, Any]]:
+    """The scores of everything held out, then those of each of several sets."""
+    rows = [{"event": event, **next(iter(scores.values()), {})}]
+    if len(scores) > 1:
+        rows += [{"event": f"{event}_set", "set": name, **row} for name, row in scores.items()]
+    return rows
+
+
+def _start(cfg: CaptionTrainConfig, train: Sequence[CaptionedImage], device: str) -> Blip:
+    if cfg.base_model is not None:
+        blip = load_blip(cfg.base_model, device)
+        blip.model.float()
+        return blip
+    captions = (caption for image in train for caption in image.distinct)
+    tokenizer = train_bert_tokenizer(captions, cfg.new.vocabulary)
+    blip = new_blip(cfg.new, tokenizer, cfg.seed)
+    blip.model.to(device)
+    return blip
+
+
+def _publish(
+    blip: Blip,
+    judges: Judges,
+    cfg: CaptionTrainConfig,
+    out: Path,
+    before: Mapping[str, Scores],
+    sets: Mapping[str, Any],
+    company: Company,
+) -> CaptionTrainResult:
+    """Publish the folder, and measure what was published: weights as rounded to `save_dtype`.
+
+    Rank 0 writes it; all ranks load what it wrote, and divide the held-out images.
+    """
+    with contextlib.ExitStack() as stack:
+        folder = None
+        if company.rank == 0:
+            folder = stack.enter_context(publishing_directory(out))
+            blip.save(folder, getattr(torch, cfg.save_dtype))
+        after = Judged({}, [])
+        shown = company.from_first(folder)
+        if judges.parts:
+            after = judges.judge(load_blip(shown, str(company.device)), company)
+        examples = [
+            {"name": image.name, "references": list(image.captions), "caption": caption}
+            for image, caption in spread(after.said, _EXAMPLES)
+        ]
+        result = CaptionTrainResult(
+            cfg.steps,
+            dict(next(iter(before.values()), {})),
+            after.overall,
+            examples,
+            dict(before),
+            dict(after.scores),
+        )
+        if folder is not None:
+            parameters = sum(p.numel() for p in blip.model.parameters())
+            report = {**asdict(result), **sets, "parameters": parameters, "config": _portable(cfg)}
+            publish_json(folder / REPORT, report)
+    return result
+
+
+def _portable(cfg: CaptionTrainConfig) -> dict[str, Any]:
+    """`cfg` without folders: the report travels with the model, where they mean nothing."""
+    told = asdict(cfg)
+    for entry in (*told["train"], *told["val"]):
+        del entry["path"], entry["images"], entry["without"]
+    told["base_model"] = cfg.base_model and Path(cfg.base_model).name
+    return told

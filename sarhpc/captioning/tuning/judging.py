@@ -1,0 +1,130 @@
+"""How well a captioner says what held-out images show, for each set of them and together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from sarhpc.captioning.captioners.blip import Blip
+from sarhpc.captioning.captioners.writer import WritingCaptioner
+from sarhpc.captioning.config import CaptionTrainConfig
+from sarhpc.captioning.meteor import meteor, missing_meteor
+from sarhpc.captioning.metrics import caption_metrics
+from sarhpc.captioning.tuning.datasets import CaptionedImage
+from sarhpc.captioning.tuning.mixture import ImageSet
+from sarhpc.captioning.tuning.ranks import Company
+
+TOGETHER = "all sets"
+"""Name of the scores over all held-out sets, where there are several."""
+
+Scores = dict[str, float]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Scores by set, those of all sets first, and every caption with its image."""
+
+    scores: Mapping[str, Scores]
+    said: Sequence[tuple[CaptionedImage, str]]
+
+    @property
+    def overall(self) -> Scores:
+        """Scores over everything held out; empty where nothing is."""
+        return next(iter(self.scores.values()), {})
+
+
+@dataclass(frozen=True)
+class Judges:
+    """The held-out images by set, and how captions of them are scored."""
+
+    parts: Mapping[str, Sequence[CaptionedImage]]
+    """Images of each set, by its name and split; empty where nothing is measured."""
+    cfg: CaptionTrainConfig
+    without_meteor: str | None = None
+    """Why METEOR is not measured; None where it is."""
+
+    @property
+    def images(self) -> dict[str, int]:
+        """How many images stand behind the scores, by their name."""
+        counts = {name: len(part) for name, part in self.parts.items()}
+        return {TOGETHER: sum(counts.values()), **counts}
+
+    def judge(self, blip: Blip, company: Company) -> Judged:
+        """Scores of what `blip` says, against all references of an image. Collective.
+
+        Raises:
+            StopRequestedError: somebody asked to end meanwhile.
+        """
+        whole = [image for part in self.parts.values() for image in part]
+        if not whole:
+            return Judged({}, [])
+        said = self._captions(blip, whole, company)
+        scores = company.from_first(self._scores(said) if company.rank == 0 else None)
+        return Judged(scores, list(zip(whole, said, strict=True)))
+
+    def _captions(
+        self, blip: Blip, images: Sequence[CaptionedImage], company: Company
+    ) -> list[str]:
+        """What `blip` says of `images`, which the ranks divide."""
+        blip.model.eval()
+        captioner = open_writer(blip, self.cfg)
+
+        def say(part: Sequence[CaptionedImage]) -> list[str]:
+            return captioner.caption([image.read() for image in part])
+
+        said = company.share(list(chunks(images, self.cfg.batch)), say)
+        return [text for texts in said for text in texts]
+
+    def _scores(self, everything: Sequence[str]) -> dict[str, Scores]:
+        captions = iter(everything)
+        said = {name: [next(captions) for _ in part] for name, part in self.parts.items()}
+        scores = {name: self._score(said[name], part) for name, part in self.parts.items()}
+        if len(scores) > 1:
+            whole = [image for part in self.parts.values() for image in part]
+            scores = {TOGETHER: self._score(everything, whole), **scores}
+        return scores
+
+    def _score(self, said: Sequence[str], images: Sequence[CaptionedImage]) -> Scores:
+        wanted = [image.captions for image in images]
+        scores = caption_metrics(said, wanted)
+        if self.without_meteor is None:
+            scores["meteor"] = meteor(said, wanted)
+        return scores
+
+
+def appoint_judges(held: Sequence[ImageSet], cfg: CaptionTrainConfig) -> Judges:
+    """Judges over at most `cfg.eval_images` images of each set, evenly from first to last."""
+    parts: dict[str, Sequence[CaptionedImage]] = {}
+    for one in held:
+        images = spread(one.images, cfg.eval_images)
+        if images:
+            name = f"{one.counts.name} {one.counts.split}"
+            count = sum(known == name or known.startswith(f"{name} (") for known in parts)
+            parts[name if not count else f"{name} ({count + 1})"] = images
+    return Judges(parts, cfg, missing_meteor() if cfg.meteor else "caption_train.meteor is not set")
+
+
+def open_writer(blip: Blip, cfg: CaptionTrainConfig) -> WritingCaptioner:
+    """A captioner that writes with `blip` as the fine-tuning wants it judged."""
+    return WritingCaptioner(
+        blip,
+        batch=cfg.batch,
+        max_tokens=cfg.max_tokens,
+        beams=cfg.eval_beams,
+        threads=cfg.threads,
+        prompt=cfg.prompt,
+    )
+
+
+def spread(items: Sequence[T], count: int) -> list[T]:
+    """At most `count` of `items`, evenly from first to last: sets are ordered by scene or class."""
+    count = min(count, len(items))
+    return [items[(2 * number + 1) * len(items) // (2 * count)] for number in range(count)]
+
+
+def chunks(images: Sequence[CaptionedImage], size: int) -> Iterator[Sequence[CaptionedImage]]:
+    """`images` in parts of at most `size`."""
+    for start in range(0, len(images), size):
+        yield images[start : start + size]

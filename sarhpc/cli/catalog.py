@@ -1,0 +1,38 @@
+"""Verb `catalog`: a STAC catalogue from a folder of real files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from hpc.errors import ConfigError
+
+
+def build_catalogue(folder: Path, out: Path, declarations: Path | None) -> int:
+    """Write the catalogue and print what was taken and what was left out, with reasons."""
+    from sarhpc.archive.catalog_builder import catalog_directory
+
+    declared = _declarations(declarations) if declarations is not None else None
+    report = catalog_directory(folder, out, declarations=declared)
+    for scene in report.scenes:
+        optical = report.optical.get(scene)
+        print(f"scene {scene}" + (f"  optical {optical.name}" if optical else "  no optical image"))
+    for skipped in report.skipped:
+        print(f"left out {skipped.path.name}: {skipped.reason}")
+    print(f"{len(report.scenes)} scenes, {len(report.skipped)} files left out: {report.catalogue}")
+    print(f"next: sarhpc run RUN --config configs/paper_sd15.yaml archive.uri={out}")
+    return 0
+
+
+def _declarations(path: Path) -> dict[str, Any]:
+    import yaml
+
+    try:
+        declared = yaml.safe_load(path.read_text())
+    except (OSError, yaml.YAMLError) as error:
+        raise ConfigError(f"declarations {path} cannot be read: {error}") from error
+    if not isinstance(declared, dict):
+        raise ConfigError(
+            f"declarations {path} must map file names to facts, see docs/guide/index.md"
+        )
+    return declared

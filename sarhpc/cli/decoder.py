@@ -1,0 +1,105 @@
+"""The verb `decoder`: a base model whose decoder draws speckle, and what that changed."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hpc.config import load, to_dict
+from hpc.errors import DataError
+from hpc.publish import publish_bytes, publish_json
+from sarhpc.diffusion.config import DecoderConfig
+from sarhpc.stages.paths import model_folder
+
+if TYPE_CHECKING:
+    from sarhpc.diffusion.crops import Images
+
+HELD_OUT = ("val", "test")
+_ROWS = {
+    "E1 ENL, mode (real {enl_mode_real:.2f})": "enl_mode",
+    "E3 histogram, JSD, bits": "histogram_jsd_bits",
+    "E3 histogram, W1, dB": "histogram_w1_db",
+    "E4 autocorrelation, azimuth": "acf_azimuth_difference",
+    "E4 autocorrelation, range": "acf_range_difference",
+    "E5 log-spectral distance, dB": "lsd_db",
+}
+
+
+def decoder_verb(arguments: argparse.Namespace) -> int:
+    """Tune the decoder, publish the model with it, and print the report."""
+    import torch
+
+    from sarhpc.diffusion.bundle import load_bundle, save_bundle
+    from sarhpc.diffusion.decoder import decoder_report, tune_decoder
+
+    yaml = Path(arguments.config) if arguments.config else None
+    cfg = load(DecoderConfig, yaml, arguments.overrides)
+    torch.set_num_threads(cfg.threads)
+    root, out = Path(arguments.tiles), Path(arguments.out)
+    tiles = read_tiles(root, ["train"], cfg.tiles)
+    held_out = read_tiles(root, HELD_OUT, cfg.tiles)
+    base = load_bundle(Path(model_folder(arguments.base)))
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    before = base.vae.to(device)
+    after = tune_decoder(cfg, before, tiles, out / "state.pt")
+    report, crops = decoder_report(cfg, before, after, held_out)
+    publish_bytes(out / "panel.png", panel(crops))
+    facts = {"base_model": arguments.base, "tiles": len(tiles), "config": to_dict(cfg)}
+    publish_json(out / "report.json", {**facts, **report})
+    save_bundle(replace(base, vae=after.cpu()), out / "model")
+    for line in lines(report):
+        print(line)
+    print(f"{out / 'model'}: give it as train.base_model; {out / 'panel.png'} shows tiles")
+    return 0
+
+
+def read_tiles(root: Path, splits: Sequence[str], most: int) -> Images:
+    """At most `most` SAR tiles (H, W) in 8 bits, evenly from all shards of those splits there are.
+
+    Raises:
+        DataError: there is none.
+    """
+    from sarhpc.shards.images import decode_gray8
+    from sarhpc.shards.reader import read_member
+
+    shards = [path for split in splits for path in sorted((root / split).glob("*.tar"))]
+    each = -(-most // max(len(shards), 1))
+    tiles = [
+        decode_gray8(data)
+        for shard in shards
+        for _, data in itertools.islice(read_member(shard, "sar.png"), each)
+    ]
+    if not tiles:
+        raise DataError(
+            f"{root} has no tiles in {' or '.join(splits)}: give the folder of a run's shards, "
+            "such as RUN/data/samples; tuning needs train, and its report val or test"
+        )
+    return tiles[:most]
+
+
+def panel(crops: tuple[Images, Images, Images], columns: int = 8) -> bytes:
+    """PNG of three rows: real crops, those through the old decoder, those through the new one."""
+    import numpy as np
+    from PIL import Image
+
+    rows = [np.concatenate(list(row[:columns]), axis=1) for row in crops]
+    buffer = io.BytesIO()
+    Image.fromarray(np.concatenate(rows, axis=0)).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def lines(report: Mapping[str, Any]) -> list[str]:
+    """The report as a table: before, after, and one half of the real crops against the other."""
+    columns = [report[name] for name in ("before", "after", "real_versus_real")]
+    head = f"{'held-out tiles through the autoencoder':40} {'before':>9} {'after':>9} {'real':>9}"
+    body = [
+        f"{title.format(**report['before']):40} "
+        + " ".join(f"{column[key]:9.3f}" for column in columns)
+        for title, key in _ROWS.items()
+    ]
+    return [head, *body]

@@ -1,0 +1,53 @@
+"""The verb `grid`: a picture of what a model makes of some prompts and seeds."""
+
+from __future__ import annotations
+
+import argparse
+from itertools import combinations
+from pathlib import Path
+
+from hpc.errors import ConfigError
+from hpc.publish import publish_json, publishing
+from sarhpc.generation.config import GenerateConfig
+from sarhpc.stages.paths import model_folder
+from sarhpc.stages.tree import digest_tree
+
+
+def grid_verb(arguments: argparse.Namespace) -> int:
+    """Paint the grid, and write beside it how it was made and how close its prompts are."""
+    from sarhpc.diffusion.contact_sheet import contact_sheet
+    from sarhpc.generation.grid import closeness, columns, paint
+    from sarhpc.generation.model import load_pipeline
+    from sarhpc.generation.plan import check_config
+
+    out = Path(arguments.out)
+    if out.suffix != ".png":
+        raise ConfigError(f"--out {out}: give a file that ends in .png")
+    model = Path(model_folder(arguments.model))
+    cfg = GenerateConfig(steps=arguments.steps, guidance=arguments.guidance)
+    check_config(cfg)
+    pipeline = load_pipeline(model, cfg)
+    across = columns(arguments.seed or [0, 1, 2, 3], arguments.between)
+    titles = [column.title for column in across]
+    images = paint(pipeline, cfg, arguments.prompt, across)
+    picture = contact_sheet(images, arguments.prompt, titles)
+    with publishing(out) as file:
+        picture.save(file, format="PNG")
+    cosines = closeness(pipeline, arguments.prompt)
+    facts = {
+        "synthetic": True,
+        "model": arguments.model,
+        "model_sha256": digest_tree(model).sha256,
+        "prompts": arguments.prompt,
+        "columns": titles,
+        "steps": cfg.steps,
+        "guidance": cfg.guidance,
+        "scheduler": cfg.scheduler,
+        "closeness": [[round(float(value), 4) for value in row] for row in cosines],
+    }
+    publish_json(out.with_suffix(".json"), facts)
+    for one, other in combinations(range(len(arguments.prompt)), 2):
+        pair = f"{arguments.prompt[one]!r} and {arguments.prompt[other]!r}"
+        print(f"{cosines[one, other]:.3f}  {pair}")
+    print(f"{out}: {len(arguments.prompt)} prompts by {len(titles)} columns")
+    return 0

@@ -1,0 +1,194 @@
+"""Verb `inspect`: a page on what shards hold, of a folder, of one shard, or of a run."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hpc.errors import ConfigError, DataError
+from hpc.publish import publish_text
+from hpc.store.ledger import Record
+from hpc.store.rundir import RunDir, open_run
+from sarhpc.shards.sample import SPLITS
+from sarhpc.stages.registry import line_of_stages
+from sarhpc.stages.run_config import load_run_config
+
+if TYPE_CHECKING:
+    from sarhpc.evaluation.inspection import Inspection, Look
+    from sarhpc.evaluation.survey import SetSurvey, Shelf
+
+REAL = ("caption", "tile")
+"""Stages whose shards hold real samples; the first that has any is shown."""
+
+SYNTHETIC = "generate"
+
+
+def inspect_verb(arguments: argparse.Namespace) -> int:
+    """Write the page, and say how much was looked at and what is odd."""
+    from sarhpc.evaluation.inspection import render_inspection
+
+    if arguments.tiles < 1:
+        raise ConfigError(f"--tiles {arguments.tiles}: at least one tile must be looked at")
+    inspection = inspect_path(Path(arguments.shards), arguments.tiles)
+    out = Path(arguments.out)
+    publish_text(out, render_inspection(inspection))
+    for look in inspection.looks:
+        survey = look.survey
+        print(f"{survey.name}: {survey.samples} samples in {survey.shards} shards, pixels of "
+              f"{look.tiles} looked at")  # fmt: skip
+    lines = [line for look in inspection.looks for line in look.survey.remarks.lines()]
+    for line in [*inspection.remarks, *lines]:
+        print(f"odd: {line}")
+    print(f"page: {out.resolve()}")
+    return 0
+
+
+def inspect_path(path: Path, tiles: int) -> Inspection:
+    """What is found at `path`, ready to be rendered.
+
+    Raises:
+        DataError: there are no shards, or none that hold samples of this project.
+    """
+    if not path.exists():
+        raise DataError(f"{path} does not exist; name a folder of shards, a shard, or a run")
+    if (path / "run.json").is_file():
+        return _inspect_run(open_run(path), tiles)
+    return _inspect_folder(path.resolve(), tiles)
+
+
+def _inspect_run(run: RunDir, tiles: int) -> Inspection:
+    from sarhpc.evaluation.inspection import Inspection
+    from sarhpc.stages.evaluate import stage_line
+
+    names = [stage.name for stage in line_of_stages(load_run_config(run))]
+    records = {name: list(run.ledger(name).records().values()) for name in (*REAL, SYNTHETIC)}
+    real = next((name for name in REAL if records[name]), None)
+    chosen = [name for name in (real, SYNTHETIC) if name is not None and records[name]]
+    if not chosen:
+        raise DataError(
+            f"{run.root} has no shards yet; bring it forward with `sarhpc run {run.root}`"
+        )
+    sets = [(_set_name(name), [_shelf(record) for record in records[name]]) for name in chosen]
+    unsealed = [name for name in chosen if not run.ledger(name).sealed]
+    return Inspection(
+        title=run.name,
+        looks=_looks(sets, tiles),
+        stages=[line for n in names if (line := stage_line(run, n, unsealed=True)) is not None],
+        notes=[f"Stage {name} is not finished: this is what stands so far." for name in unsealed],
+        remarks=list(_split_remarks(run)),
+    )
+
+
+def _set_name(stage: str) -> str:
+    return {"caption": "samples", "tile": "tiles, without captions", "generate": "synthetic"}[stage]
+
+
+def _split_remarks(run: RunDir) -> Iterator[str]:
+    """What the proof of the geographic split says, where it says something is wrong."""
+    import json
+
+    from sarhpc.stages.tile import SPLIT_FILE
+
+    file = run.stage("tile") / SPLIT_FILE
+    if file.is_file():
+        contested = json.loads(file.read_text()).get("proof", {}).get("contested_cells", 0)
+        if contested:
+            yield f"{contested} cells of the Earth are in more than one split ({file})"
+
+
+def _inspect_folder(path: Path, tiles: int) -> Inspection:
+    from sarhpc.evaluation.inspection import Inspection
+    from sarhpc.stages.evaluate import stage_line
+
+    files = [path] if path.is_file() else sorted(_tars(path))
+    if not files:
+        raise DataError(
+            f"{path} holds no shards (.tar files); name a folder of shards, a shard, or a run. "
+            "A run reads folders of pictures by imported.path (docs/foreign.md)"
+        )
+    run = _run_around(path)
+    records = {} if run is None else _records_by_path(run)
+    recorded = [file for file in files if file in records]
+    stages = {records[file][0] for file in recorded}
+    notes = []
+    if recorded and len(recorded) < len(files):
+        notes.append(f"{len(files) - len(recorded)} shards without a record are left out.")
+    shown = recorded or files
+    sets: dict[str, list[Shelf]] = {}
+    for file in shown:
+        sets.setdefault(_set_of(file, path), []).append(_shelf_of(file, records))
+    return Inspection(
+        title=path.name,
+        looks=_looks(sorted(sets.items()), tiles),
+        stages=[]
+        if run is None
+        else [line for name in sorted(stages) if (line := stage_line(run, name, unsealed=True))],
+        notes=notes,
+    )
+
+
+def _tars(folder: Path) -> Iterator[Path]:
+    return (f for f in folder.rglob("*.tar") if not f.name.startswith(".") and f.is_file())
+
+
+def _run_around(path: Path) -> RunDir | None:
+    """The run in whose directory `path` lies."""
+    return next((RunDir(p) for p in path.parents if (p / "run.json").is_file()), None)
+
+
+def _records_by_path(run: RunDir) -> dict[Path, tuple[str, Record]]:
+    names = [stage.name for stage in line_of_stages(load_run_config(run))]
+    return {
+        Path(record.path): (name, record)
+        for name in names
+        for record in run.ledger(name).records().values()
+    }
+
+
+def _set_of(file: Path, root: Path) -> str:
+    """Name of the set of a shard: its folder below `root`, that of the split left out."""
+    if file == root:
+        return file.name
+    parts = list(file.parent.relative_to(root).parts)
+    if parts and parts[-1] in SPLITS:
+        parts.pop()
+    return "/".join(parts) or root.name
+
+
+def _shelf(record: Record) -> Shelf:
+    from sarhpc.evaluation.survey import Shelf
+
+    return Shelf(Path(record.path), record.samples, record.bytes)
+
+
+def _shelf_of(file: Path, records: dict[Path, tuple[str, Record]]) -> Shelf:
+    from sarhpc.evaluation.survey import Shelf
+
+    return _shelf(records[file][1]) if file in records else Shelf(file)
+
+
+def _looks(sets: Sequence[tuple[str, Sequence[Shelf]]], tiles: int) -> list[Look]:
+    from sarhpc.evaluation.inspection import look_at
+    from sarhpc.evaluation.survey import survey_set
+    from sarhpc.stages.prompts import land_cover
+    from sarhpc.tiling.radiometry import master_amplitude
+
+    looks = []
+    for name, shelves in sets:
+        survey = survey_set(name, shelves, land_cover, tiles)
+        _require_samples(survey)
+        looks.append(look_at(survey, master_amplitude))
+    return looks
+
+
+def _require_samples(survey: SetSurvey) -> None:
+    if survey.shards == 0:
+        raise DataError("; ".join(survey.remarks.lines()))
+    if survey.samples and "sar.png" not in survey.members.counts:
+        held = ", ".join(name for name, _ in survey.members.ranked(5))
+        raise DataError(
+            f"{survey.name}: none of {survey.samples} samples has a member sar.png (there are "
+            f"{held}): shards of another kind; a run reads them by imported.path (docs/foreign.md)"
+        )

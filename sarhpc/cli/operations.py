@@ -1,0 +1,152 @@
+"""The verbs of the machines: doctor and nodes."""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hpc.errors import ConfigError, HpcError
+
+if TYPE_CHECKING:
+    from hpc.cluster.doctor import Finding
+    from hpc.cluster.profile import Profile
+
+PACKAGES = (
+    "torch", "deepspeed", "diffusers", "transformers", "safetensors", "numpy", "scipy", "dask",
+    "distributed", "submitit", "rasterio", "sarkit", "pystac", "omegaconf",
+)  # fmt: skip
+MODULES = ("torch", "diffusers", "transformers", "deepspeed", "rasterio", "distributed")
+MARKS = {"ok": "ok  ", "warn": "warn", "fail": "FAIL"}
+
+_OFFLINE = """
+import sys
+from pathlib import Path
+from sarhpc.captioning.captioners.blip import load_blip
+from sarhpc.diffusion.bundle import load_bundle
+for kind, folder in zip(sys.argv[1::2], sys.argv[2::2]):
+    load_blip(folder) if kind == "blip" else load_bundle(Path(folder))
+"""
+
+
+def doctor_verb(arguments: argparse.Namespace) -> int:
+    """Show what this machine and its cluster offer and lack; exit 1 if anything would fail."""
+    if arguments.write_profile is not None:
+        return _write_profile(arguments.write_profile)
+    found = []
+    for finding in _findings(arguments):
+        found.append(finding)
+        if not arguments.json:
+            print(f"{MARKS[finding.state]}  {finding.check:<18} {finding.says}", flush=True)
+            if finding.do:
+                print(f"{'':24} -> {finding.do}", flush=True)
+    failed = [finding for finding in found if finding.state == "fail"]
+    if arguments.json:
+        print(json.dumps([vars(finding) for finding in found], indent=1))
+    else:
+        print(f"{len(found)} looked at, {len(failed)} will fail")
+    return 1 if failed else 0
+
+
+def _write_profile(name: str) -> int:
+    from hpc.cluster.draft import write_profile
+
+    path = write_profile(Path(name) if name else None)
+    print(f"wrote {path}; look through it, then: sarhpc doctor --profile {path}")
+    return 0
+
+
+def _findings(arguments: argparse.Namespace) -> Iterator[Finding]:
+    """Findings in the order of their cost, the cheap ones first."""
+    from hpc.cluster import doctor, site
+
+    profile = _profile(arguments.profile)
+    yield from doctor.look_at_python(PACKAGES)
+    folders = doctor.folders_of(os.environ)
+    if arguments.run:
+        folders["run"] = _run_folder(Path(arguments.run))
+    for name, folder in folders.items():
+        look = functools.partial(doctor.look_at_folder, name, folder)
+        yield doctor.guarded(f"folder {name}", look)
+    place = folders.get("run", Path.cwd())
+    yield doctor.guarded("publishing", lambda: doctor.look_at_publishing(place))
+    yield from site.look_at_slurm()
+    if profile is not None:
+        yield from site.look_at_profile(profile)
+        if arguments.nodes:
+            yield site.look_between_nodes(profile, profile.resources_of("train"), arguments.nodes)
+    if not arguments.quick:
+        yield from _slow_findings()
+
+
+def _slow_findings() -> Iterator[Finding]:
+    from hpc.cluster import doctor
+
+    yield doctor.guarded("imports", lambda: doctor.look_at_imports(MODULES))
+    yield from doctor.look_at_gpus(compute=True)
+    yield doctor.guarded("all-reduce gloo", lambda: doctor.look_at_all_reduce("gloo", 2))
+    gpus = doctor.count_gpus()
+    if gpus:
+        yield doctor.guarded("all-reduce nccl", lambda: doctor.look_at_all_reduce("nccl", gpus))
+    yield doctor.guarded("offline", lambda: doctor.look_offline(_OFFLINE, _models()))
+
+
+def _profile(name: str | None) -> Profile | None:
+    from hpc.cluster.profile import load_profile
+
+    return load_profile(name) if name else None
+
+
+def _run_folder(run: Path) -> Path:
+    """The run directory, or the folder it would be made in."""
+    found = next((folder for folder in (run, *run.parents) if folder.is_dir()), None)
+    if found is None:
+        raise ConfigError(f"no folder above {run} exists; make one, or name another run")
+    return found.resolve()
+
+
+def _models() -> list[str]:
+    """Kind and folder of every model that ships with the package, one after the other."""
+    from sarhpc.stages.paths import embedded_root
+
+    folders = sorted(path for path in embedded_root().iterdir() if path.is_dir())
+    kinds = ["bundle" if (path / "model_index.json").exists() else "blip" for path in folders]
+    return [word for pair in zip(kinds, map(str, folders), strict=True) for word in pair]
+
+
+def nodes_verb(arguments: argparse.Namespace) -> int:
+    """Show the nodes that jobs stay away from; mark or forgive some."""
+    from hpc.cluster.bad_nodes import BadNodeList
+
+    listed = BadNodeList(arguments.cluster or _cluster())
+    for node in arguments.forgive or ():
+        print(f"{node}: forgiven" if listed.forgive(node) else f"{node}: was not on the list")
+    for node in arguments.mark or ():
+        bad = listed.mark(node, arguments.reason, hours=arguments.hours)
+        print(f"{node}: left alone until {bad.until}")
+    standing = listed.standing()
+    if arguments.json:
+        print(json.dumps([vars(bad) for bad in standing], indent=1))
+        return 0
+    for bad in standing:
+        found_by = f"job {bad.job}" if bad.job else "a person"
+        print(f"{bad.node:<16} until {bad.until[:16]}  by {found_by}: {bad.reason}")
+    if not standing:
+        print("no node is marked bad")
+    return 0
+
+
+def _cluster() -> str:
+    from hpc.cluster import slurm
+
+    try:
+        name = slurm.cluster_name()
+    except HpcError:
+        name = None
+    if name is None:
+        raise ConfigError("which cluster? Slurm does not tell here; give --cluster NAME")
+    return name

@@ -1,0 +1,127 @@
+"""Jobs whose script a user wrote (slurm/*.sbatch): they enter the run's submissions themselves.
+
+Two verbs, both called inside the job: `enlist` once, in the script, and `work` in every task. What
+a job submitted by a verb carries in its pickle, such a job gets from its environment.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+
+from hpc.cluster.allocation import Allocation, current_allocation
+from hpc.errors import ConfigError
+from hpc.job.pipeline import require_upstream
+from hpc.store.lease import lease
+from hpc.store.rundir import RunDir, now
+from hpc.store.submissions import (
+    SubmissionRecord,
+    SubmittedJob,
+    next_number,
+    publish_submission,
+    read_submissions,
+    submissions_directory,
+)
+from sarhpc.launch.job import StageWork
+from sarhpc.launch.slurm import snapshot_code
+from sarhpc.stages.paths import require_places
+from sarhpc.stages.registry import stage_named
+from sarhpc.stages.run_config import load_run_config
+from sarhpc.stages.settings import require_settings
+
+BY_HAND = "sbatch"
+"""Stands for the profile in submissions made by a user's own script."""
+
+SUBMISSION = "SARHPC_SUBMISSION"
+"""Variable that tells the tasks which submission they belong to."""
+
+
+def enlist(run: RunDir, name: str, *, requeue: str, grace_s: float) -> str:
+    """Shell lines for the script of the job this process runs in: what its tasks need to find.
+
+    The job becomes a submission of the run, and the code as it is now becomes its snapshot; a
+    requeued job finds both again.
+
+    Args:
+        run: the run.
+        name: the stage.
+        requeue: how the job comes back, as in a profile.
+        grace_s: seconds between its signal and its end.
+
+    Raises:
+        ConfigError: not inside a Slurm job, or the run has no such stage.
+        IncompleteError: an upstream stage is not sealed.
+    """
+    here = current_allocation()
+    if here.job_id is None:
+        raise ConfigError(f"`enlist` belongs into a Slurm script; try `sarhpc {name} {run.root}`")
+    config = load_run_config(run)
+    require_upstream(run, stage_named(config, name))
+    require_places(run, config)
+    require_settings(config, [name], lambda _: int(os.environ.get("SLURM_NTASKS", "1")))
+    run.logs(name).mkdir(parents=True, exist_ok=True)
+    with lease(submissions_directory(run) / ".lease.json", patience_s=120.0):
+        record = _standing(run, here) or _enlisted(run, name, here, requeue, grace_s)
+    code = shlex.quote(str(run.root / str(record.code)))
+    return (
+        f'export PYTHONPATH={code}"${{PYTHONPATH:+:$PYTHONPATH}}" PYTHONSAFEPATH=1\n'
+        f"export {SUBMISSION}={record.number}\n"
+    )
+
+
+def work_here(run: RunDir, name: str) -> int:
+    """Do the part of this task in a stage, as a task of a submitted job would; its exit code.
+
+    Raises:
+        ConfigError: not inside a Slurm job.
+    """
+    from hpc.cluster.submit import PATIENCE_S, RankedWork
+
+    if "SLURM_JOB_ID" not in os.environ:
+        raise ConfigError(f"`work` belongs into a Slurm script; try `sarhpc {name} {run.root}`")
+    os.environ["SUBMITIT_EXECUTOR"] = "slurm"
+    number = os.environ.get(SUBMISSION)
+    work = StageWork(str(run.root), name, submission=int(number) if number else None)
+    return RankedWork(work, "slurm", PATIENCE_S)()
+
+
+def _id(here: Allocation) -> str:
+    return here.array_id or str(here.job_id)
+
+
+def _standing(run: RunDir, here: Allocation) -> SubmissionRecord | None:
+    """The submission this job is in already: it was requeued, or another element came first."""
+    for record in read_submissions(run):
+        if any(job.job_id == _id(here) for job in record.jobs):
+            return record
+    return None
+
+
+def _enlisted(
+    run: RunDir, name: str, here: Allocation, requeue: str, grace_s: float
+) -> SubmissionRecord:
+    pattern = "%j_%t.a%r.log" if here.array_id is None else "%A_%a_%t.a%r.log"
+    nodes = int(os.environ.get("SLURM_JOB_NUM_NODES", "1"))
+    job = SubmittedJob(
+        stage=name,
+        job_id=_id(here),
+        elements=None if here.array_id is None else here.array_size,
+        dependency=None,
+        script="",
+        logs=(run.logs(name) / pattern).relative_to(run.root).as_posix(),
+        tasks=int(os.environ.get("SLURM_NTASKS", "1")),
+        gpus=nodes * int(os.environ.get("SLURM_GPUS_ON_NODE") or 0),
+    )
+    record = SubmissionRecord(
+        number=next_number(run),
+        submitted=now(),
+        executor="slurm",
+        profile=BY_HAND,
+        token="",
+        jobs=(job,),
+        requeue=requeue,
+        grace_s=grace_s,
+        code=snapshot_code(run).relative_to(run.root).as_posix(),
+    )
+    publish_submission(run, record)
+    return record

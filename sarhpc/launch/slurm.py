@@ -1,0 +1,290 @@
+"""Submitting to Slurm: which stages become jobs, what waits for what, what is there already."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hpc.errors import ConfigError, IncompleteError
+from hpc.job.pipeline import Stage
+from hpc.store.plan import read_plan
+from hpc.store.rundir import RunDir
+from hpc.store.submissions import SubmissionRecord, job_ids, read_submissions
+from sarhpc.launch.estimate import expected_shards
+from sarhpc.launch.job import StageWork
+from sarhpc.stages.config import RunConfig
+from sarhpc.stages.paths import EMBEDDED, used_models
+from sarhpc.stages.run_config import load_run_config
+
+if TYPE_CHECKING:
+    from hpc.cluster.chain import Chain, Link
+    from hpc.cluster.profile import Profile
+    from hpc.cluster.slurm import QueuedJob
+
+SHARDED = ("simulate", "tile", "caption", "encode", "prior", "generate", "compare")
+"""Stages whose shards several elements of a job array may divide."""
+
+CODE = ("hpc", "sarhpc", "configs", "slurm", "pyproject.toml")
+"""What the code snapshot of a run holds."""
+
+
+@dataclass(frozen=True)
+class Course:
+    """What is to be done about the stages that are left."""
+
+    links: tuple[Link, ...]
+    """Stages to submit, in order."""
+    standing: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Stage -> ids of jobs in the queue that already bring it forward."""
+    broken: tuple[str, ...] = ()
+    """Jobs in the queue that wait for something that will never come."""
+
+
+def submit_stages(
+    run: RunDir, stages: Sequence[Stage], profile: Profile, *, force: bool = False
+) -> SubmissionRecord | None:
+    """Submit what is left of `stages` and say where to look; None when all of it is on its way.
+
+    Stages with a job in the queue are left alone, unless something they wait for has to be
+    submitted anew: a broken tail is cancelled and takes its place behind what repairs it.
+
+    Raises:
+        IncompleteError: a stage needs another one that is neither sealed nor on its way.
+        ConfigError: the profile asks for what cannot be.
+        SlurmUnavailableError: Slurm does not answer; the same command finishes what it began.
+    """
+    from hpc.cluster import slurm
+    from hpc.cluster.chain import submit
+
+    course = plot(run, stages, profile, queued_jobs(run))
+    if not course.links:
+        for stage, jobs in course.standing.items():
+            print(f"{stage}: in the queue as job {', '.join(jobs)}")
+        print(f"nothing to submit; look with: sarhpc status {run.root}")
+        return None
+    chain = prepared(run, course, profile, force=force)
+    if course.broken:
+        slurm.cancel(list(course.broken))
+        print(f"cancelled, as what they waited for is submitted anew: {', '.join(course.broken)}")
+    record = submit(run, chain, course.standing)
+    _tell(run, record)
+    return record
+
+
+def print_scripts(run: RunDir, stages: Sequence[Stage], profile: Profile, *, force: bool) -> None:
+    """Print, byte for byte, the scripts that `submit_stages` would submit now; each one's name and
+    what it waits for go to standard error.
+    """
+    from hpc.cluster.batch import script_text
+
+    course = plot(run, stages, profile, queued_jobs(run))
+    if not course.links:
+        print("nothing to submit: all of it is in the queue", file=sys.stderr)
+        return
+    for part in prepared(run, course, profile, force=force).parts:
+        needs = [need for need in part.link.needs if not run.ledger(need).sealed]
+        after = f" after {', '.join(needs)}" if needs else ""
+        after = f" after {part.link.stage}" if part.successor else after
+        print(f"==> {part.batch.script}{after}", file=sys.stderr, flush=True)
+        print(script_text(part.batch), end="", flush=True)
+
+
+def queued_jobs(run: RunDir) -> dict[str, list[QueuedJob]]:
+    """Stage -> its jobs in the queue; one call of squeue, none if nothing was ever submitted."""
+    from hpc.cluster import slurm
+
+    known = job_ids(run)
+    found: dict[str, list[QueuedJob]] = {}
+    if known:
+        for job in slurm.queue(list(known)):
+            found.setdefault(known[job.job_id].stage, []).append(job)
+    return found
+
+
+def plot(
+    run: RunDir,
+    stages: Sequence[Stage],
+    profile: Profile,
+    queued: Mapping[str, Sequence[QueuedJob]],
+) -> Course:
+    """What to submit, what to leave alone and what to cancel.
+
+    The queue must have been asked before: a job that was not there any more has written all it
+    ever will, so that the ledgers read now are its last word.
+
+    Raises:
+        IncompleteError: a stage needs another one that is neither sealed nor on its way.
+    """
+    config = load_run_config(run)
+    links: list[Link] = []
+    standing: dict[str, tuple[str, ...]] = {}
+    broken: list[str] = []
+    for stage in stages:
+        if run.ledger(stage.name).sealed:
+            continue
+        jobs = list(queued.get(stage.name, ()))
+        alive = [job for job in jobs if not _is_blocked(job)]
+        renewed = {link.stage for link in links}
+        if alive and not renewed & set(stage.needs):
+            standing[stage.name] = tuple(dict.fromkeys(j.job_id for j in alive))
+            continue
+        broken += [job.id for job in jobs]
+        for need in stage.needs:
+            on_its_way = need in renewed or need in standing or _is_queued(queued.get(need, ()))
+            if not on_its_way and not run.ledger(need).sealed:
+                raise IncompleteError(
+                    f"{stage.name} needs {need}, which is neither sealed nor in the queue; "
+                    f"run `sarhpc resume {run.root}` for all that is left"
+                )
+            if need not in renewed and need not in standing and _is_queued(queued.get(need, ())):
+                standing[need] = tuple(j.job_id for j in queued[need])
+        links.append(link_of(run, config, stage, profile))
+    return Course(tuple(links), standing, tuple(broken))
+
+
+def _is_blocked(job: QueuedJob) -> bool:
+    return job.reason == "DependencyNeverSatisfied"
+
+
+def _is_queued(jobs: Sequence[QueuedJob]) -> bool:
+    return any(not _is_blocked(job) for job in jobs)
+
+
+def link_of(run: RunDir, config: RunConfig, stage: Stage, profile: Profile) -> Link:
+    """One stage as a link of the chain, with the shards it has left."""
+    from hpc.cluster.chain import Link
+
+    resources = profile.resources_of(stage.name)
+    if resources.elements > 1 and stage.name not in SHARDED:
+        raise ConfigError(
+            f"profile {profile.name}: stages.{stage.name}.elements={resources.elements}, but only "
+            f"{', '.join(SHARDED)} can be job arrays"
+        )
+    shards = None
+    if resources.elements > 1 and run.plan_file(stage.name).exists():
+        missing = run.ledger(stage.name).missing(read_plan(run.plan_file(stage.name)))
+        shards = tuple(task.id for task in missing)
+    needs = tuple(need for need in stage.needs if not run.ledger(need).sealed)
+    return Link(stage.name, needs, resources, shards, expected_shards(config, stage.name))
+
+
+def prepared(run: RunDir, course: Course, profile: Profile, *, force: bool) -> Chain:
+    """The jobs of the next submission, importing from a snapshot of the code as it is now."""
+    from hpc.cluster.chain import prepare
+
+    def work_of(stage: str, number: int) -> StageWork:
+        return StageWork(str(run.root), stage, force, "slurm", number)
+
+    links = course.links
+    if any(link.resources.elements > 1 for link in links):
+        profile = _within_limits(profile)
+    exclude = _bad_nodes(max(link.resources.nodes for link in links))
+    return prepare(run, links, profile, work_of, code=snapshot_code(run), exclude=exclude)
+
+
+def _bad_nodes(keep: int) -> Sequence[str]:
+    """Nodes to stay away from, as long as `keep` are left."""
+    from hpc.cluster import slurm
+    from hpc.cluster.bad_nodes import nodes_to_exclude
+
+    return nodes_to_exclude(keep=keep) if slurm.is_available() else ()
+
+
+def _within_limits(profile: Profile) -> Profile:
+    """The profile with no more array elements than Slurm itself takes."""
+    from hpc.cluster import slurm
+
+    if not slurm.is_available():
+        return profile
+    limits = slurm.limits()
+    most = [count for count in (profile.max_jobs, limits.max_jobs) if count]
+    return dataclasses.replace(
+        profile,
+        max_array=min(profile.max_array, limits.max_array_size),
+        max_jobs=min(most) if most else None,
+    )
+
+
+def snapshot_code(run: RunDir) -> Path:
+    """The snapshot of the present code in the run directory; only with the models the run uses."""
+    from hpc.cluster.snapshot import checkout, take_snapshot
+
+    config = load_run_config(run)
+    used = {name.removeprefix(EMBEDDED) for name in used_models(config) if EMBEDDED in name}
+
+    def leave_out(name: str) -> bool:
+        parts = Path(name).parts
+        return parts[:2] == ("sarhpc", "embedded") and len(parts) > 3 and parts[2] not in used
+
+    return take_snapshot(run.root / "code", checkout(), CODE, leave_out)
+
+
+def last_profile(run: RunDir) -> str | None:
+    """Profile of the newest submission by a verb, as for `--profile`; None if there is none."""
+    files = [record.profile_file for record in read_submissions(run) if record.profile_file]
+    return files[-1] if files else None
+
+
+def _tell(run: RunDir, record: SubmissionRecord) -> None:
+    print(f"submission {record.number:03d} by profile {record.profile}: {len(record.jobs)} jobs")
+    for job in record.jobs:
+        array = f" x {job.elements} elements" if job.elements else ""
+        after = f"  {job.dependency}" if job.dependency else ""
+        print(f"  {job.stage:<14} job {job.job_id}{array}{after}")
+        print(f"  {'':<14} log {_log_name(run, job.logs, job.job_id)}")
+    print(f"  status  sarhpc status {run.root}")
+    print(f"  cancel  sarhpc cancel {run.root}", flush=True)
+
+
+def _log_name(run: RunDir, pattern: str, job_id: str) -> str:
+    name = pattern.replace("%j", job_id).replace("%A", job_id).replace("%a", "0")
+    return str(run.root / name.replace("%t", "0").replace("%r", "0"))
+
+
+def cancel_jobs(run: RunDir, *, now: bool) -> int:
+    """Ask the run to stop, sticky until `resume`, and take its jobs out of the queue.
+
+    Running jobs are told to save and end; with `now` Slurm ends them as they are.
+    """
+    from hpc.cluster import slurm
+
+    run.stop_file.touch(mode=0o600)
+    jobs = [job for stage in queued_jobs(run).values() for job in stage]
+    running = [job.id for job in jobs if job.state == "RUNNING" and not now]
+    others = [job.id for job in jobs if job.id not in running]
+    if others:
+        slurm.cancel(others)
+    if running:
+        slurm.signal(running, "TERM")
+    print(f"cancelled: {', '.join(others) or 'nothing'}")
+    if running:
+        print(f"told to save and end: {', '.join(running)}; --now does not wait for that")
+    print(f"go on later with: sarhpc resume {run.root}")
+    return 0
+
+
+def wait_for_jobs(run: RunDir, stages: Sequence[Stage], poll_s: float = 15.0) -> int:
+    """Wait until none of the run's jobs is in the queue; 0 if all `stages` are sealed then.
+
+    Raises:
+        IncompleteError: they are not.
+    """
+    while jobs := [job for found in queued_jobs(run).values() for job in found]:
+        if all(run.ledger(stage.name).sealed for stage in stages):
+            break
+        if all(_is_blocked(job) for job in jobs):
+            break
+        time.sleep(poll_s)
+    open_stages = [stage.name for stage in stages if not run.ledger(stage.name).sealed]
+    if not open_stages:
+        print("every stage is sealed")
+        return 0
+    raise IncompleteError(
+        f"no job is left and {', '.join(open_stages)} not sealed; see `sarhpc logs {run.root} "
+        f"--failed`, then `sarhpc resume {run.root}`"
+    )

@@ -1,0 +1,1 @@
+"""Measures of SAR images: arrays in, numbers out."""

@@ -1,0 +1,119 @@
+"""Handing out shards: in turn in this process, or to the workers of all tasks of the job."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import time
+from collections.abc import Callable, Iterator
+
+from hpc.cluster.allocation import Allocation, current_allocation
+from hpc.job.pipeline import Work
+from hpc.job.stop import StopReason, StopRequest, stop_signalled
+from hpc.job.watchdog import Watchdog
+from hpc.store.ledger import Record
+from hpc.store.plan import ShardTask
+
+log = logging.getLogger(__name__)
+
+Outcomes = Iterator[tuple[ShardTask, Record | BaseException]]
+Call = Callable[[ShardTask], Record]
+"""Makes one shard and publishes its record; picklable."""
+
+
+class Patience:
+    """How long work under way is waited for after somebody asked to stop."""
+
+    def __init__(self, stop: StopRequest, grace_s: float) -> None:
+        self._stop = stop
+        self._grace_s = grace_s
+        self._reason: StopReason | None = None
+        self._until = float("inf")
+
+    @property
+    def reason(self) -> StopReason | None:
+        """Why to begin nothing more; None to go on."""
+        asked = self._stop.agree()
+        if asked is not None and (self._reason is None or asked > self._reason):
+            self._reason = asked
+            self._until = time.monotonic() + self._wait_s(asked)
+        return self._reason
+
+    def is_over(self) -> bool:
+        """Whether to give up what is under way."""
+        return self.reason is not None and time.monotonic() >= self._until
+
+    def _wait_s(self, reason: StopReason) -> float:
+        if reason is StopReason.STOP_FILE:
+            return float("inf")
+        # After SIGTERM comes SIGKILL, 30 s later on most sites.
+        return self._grace_s / 2 if reason.requeues else min(self._grace_s / 2, 15.0)
+
+
+def in_turn(work: Work, call: Call, patience: Patience) -> Outcomes:
+    """Make the shards one after the other in this process; they look for a stop themselves."""
+    for task in work.todo():
+        if patience.reason is not None:
+            return
+        try:
+            yield task, call(task)
+        except Exception as error:
+            yield task, error
+
+
+def on_dask(
+    work: Work, call: Call, patience: Patience, workers: int, retries: int, dog: Watchdog
+) -> Outcomes:
+    """Make the shards on a Dask cluster over all tasks of the job, of which this is rank 0."""
+    from hpc.cluster.dask import dask_cluster, worker_stacks
+    from hpc.cluster.dask_shards import run_shards
+
+    todo = work.todo()
+    if patience.reason is not None or not todo:
+        return
+    here = current_allocation()
+    own, deadline = workers_here(here, workers), work.stop.deadline
+    tasks = itertools.takewhile(lambda _: patience.reason is None, todo)
+    with dask_cluster(
+        work.run.root / "dask",
+        min(own, len(todo)),
+        shared=here.tasks > 1,
+        # Later than any shard is waited for; whom nobody tells to leave leaves before the kill.
+        ends=None if deadline is None else deadline + 0.75 * work.conditions.grace_s,
+    ) as client:
+        dog.more = lambda: worker_stacks(client)
+        yield from run_shards(
+            client,
+            call,
+            tasks,
+            window=own * here.tasks,
+            retries=retries,
+            give_up=patience.is_over,
+        )
+
+
+def lend_to_rank_0(work: Work, workers: int) -> None:
+    """Be workers of rank 0's cluster until it ends; one that cannot leaves the work to the others.
+
+    An error is logged and no more: with a failed task srun would end rank 0 too.
+    """
+    from hpc.cluster.dask import lend_workers
+
+    try:
+        lend_workers(
+            work.run.root / "dask",
+            workers_here(current_allocation(), workers),
+            is_over=lambda: work.ledger.sealed or work.run.stop_file.exists() or stop_signalled(),
+        )
+    except Exception as error:
+        log.error("rank %d lends no workers, the job goes on without: %r", work.rank, error)
+
+
+def workers_here(here: Allocation, configured: int) -> int:
+    """Worker processes of this task: one per GPU, else one per core the job gave it.
+
+    Where the job does not say, as on this machine, as many as configured.
+    """
+    if here.job_id is None or here.cpus is None:
+        return configured
+    return len(here.gpus) or here.cpus

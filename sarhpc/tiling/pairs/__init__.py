@@ -1,0 +1,1 @@
+"""What is laid beside a tile: optical image, land cover, other bands."""

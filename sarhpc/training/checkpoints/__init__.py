@@ -1,0 +1,1 @@
+"""What a training checkpoint holds, for any number of ranks."""

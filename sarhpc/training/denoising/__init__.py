@@ -1,0 +1,1 @@
+"""The training task of Stable Diffusion: data, latents, objective, validation grids."""

@@ -1,0 +1,160 @@
+"""Latents of tiles: the frozen autoencoder, run every time, once a tile, or once for all runs.
+
+Mean and log-variance are kept, never a sample of them, so that every epoch can sample anew. What
+lies on disk is keyed by the pixels of the image and by the autoencoder: of another image or by
+another autoencoder it is refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from hpc.errors import VerificationError
+from sarhpc.shards.images import decode_array, encode_array
+from sarhpc.shards.sample import Sample, encode_json
+from sarhpc.shards.samples import ShardedSamples
+from sarhpc.training.denoising.data import Samples, Share
+
+SCHEMA = "sarhpc.latents/1"
+_MEMBERS = {False: "moments.npy", True: "moments_flipped.npy"}
+"""Flipped along azimuth or not -> member; the latent of a flipped image is not the flipped one."""
+
+
+class LatentEncoder:
+    """Mean and log-variance of each image's latent, so that every epoch can sample anew.
+
+    With the cache a tile is encoded alone, never beside others: the numbers then do not depend on
+    which tiles were still unknown, and a resumed run with an empty cache repeats the bits. Stored
+    latents were encoded alone too.
+    """
+
+    def __init__(self, vae: Any, device: torch.device, *, cache: bool) -> None:
+        self._vae = vae.to(device).eval().requires_grad_(False)
+        self._device = device
+        self._known: dict[tuple[str, bool], Tensor] | None = {} if cache else None
+
+    @torch.no_grad()
+    def moments(self, share: Share) -> Tensor:
+        """Mean and log-variance stacked along the channels, (B, 8, h, w) float32 on the device."""
+        if share.moments is not None:
+            return share.moments.to(self._device)
+        if self._known is None:
+            return self.encode(share.images)
+        found = []
+        for row, flipped in enumerate(share.flipped):
+            name = (share.keys[row], flipped)
+            if name not in self._known:
+                self._known[name] = self.encode(share.images[row : row + 1]).cpu()
+            found.append(self._known[name])
+        return torch.cat(found).to(self._device)
+
+    @torch.no_grad()
+    def encode(self, images: Tensor) -> Tensor:
+        """The same of images (B, 3, H, W) in [-1, 1], now."""
+        latents = self._vae.encode(images.to(self._device)).latent_dist
+        return torch.cat([latents.mean, latents.logvar], dim=1)
+
+
+def autoencoder_digest(vae: Any) -> str:
+    """SHA-256 over the configuration and the weights of an autoencoder, wherever it lies."""
+    known = {name: value for name, value in vae.config.items() if not name.startswith("_")}
+    digest = hashlib.sha256(repr(sorted(known.items())).encode())
+    for name, tensor in sorted(vae.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def image_digest(image: NDArray[np.float32]) -> str:
+    """SHA-256 over the pixels (H, W, 3) of an image as training sees them."""
+    digest = hashlib.sha256(repr(image.shape).encode())
+    digest.update(np.ascontiguousarray(image).data)
+    return digest.hexdigest()
+
+
+def encode_samples(
+    samples: Samples, vae: Any, device: torch.device, image_member: str, *, flipped: bool
+) -> Iterator[Sample]:
+    """Yield the latents of every sample, under its key; with those of flipped images if asked.
+
+    Each image is encoded alone, so that no latent depends on another image.
+    """
+    encoder, encoded_by = LatentEncoder(vae, device, cache=False), autoencoder_digest(vae)
+    for number in range(len(samples)):
+        image, _ = samples.load(number, image_member)
+        members = {
+            _MEMBERS[flip]: encode_array(_moments(encoder, image[::-1] if flip else image))
+            for flip in ([False, True] if flipped else [False])
+        }
+        meta = {
+            "schema": SCHEMA,
+            "key": samples.key(number),
+            "image_sha256": image_digest(image),
+            "autoencoder_sha256": encoded_by,
+            "image_member": image_member,
+        }
+        yield Sample(samples.key(number), {**members, "meta.json": encode_json(meta)})
+
+
+def _moments(encoder: LatentEncoder, image: NDArray[np.float32]) -> NDArray[np.float32]:
+    tensor = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
+    moments: NDArray[np.float32] = encoder.encode(tensor[None])[0].cpu().numpy()
+    return moments
+
+
+class StoredLatents:
+    """Latents that were encoded before, by key; safe to read from several threads."""
+
+    def __init__(self, shards: Sequence[Path], autoencoder: str) -> None:
+        """Index `shards`, for a training whose autoencoder has this digest.
+
+        Raises:
+            DataError: a shard is missing or damaged.
+        """
+        self._samples = ShardedSamples(shards)
+        self._numbers = {self._samples.key(n): n for n in range(len(self._samples))}
+        self._autoencoder = autoencoder
+
+    def read(
+        self, key: str, image: NDArray[np.float32], *, flipped: bool
+    ) -> dict[bool, NDArray[np.float32]]:
+        """Mean and log-variance (8, h, w) of a sample, and of it flipped if asked.
+
+        Args:
+            key: of the sample.
+            image: its pixels now, not flipped.
+            flipped: whether those of the flipped image are wanted too.
+
+        Raises:
+            VerificationError: there are none, or they are of other pixels or by another
+                autoencoder.
+        """
+        if key not in self._numbers:
+            raise VerificationError(f"no latent of sample {key} is stored; run `sarhpc encode`")
+        sample = self._samples[self._numbers[key]]
+        _require_same(key, "autoencoder", sample.meta["autoencoder_sha256"], self._autoencoder)
+        _require_same(key, "image", sample.meta["image_sha256"], image_digest(image))
+        wanted = [False, True] if flipped else [False]
+        absent = [_MEMBERS[flip] for flip in wanted if _MEMBERS[flip] not in sample.members]
+        if absent:
+            raise VerificationError(
+                f"the stored latent of sample {key} has no {absent[0]}; encode in a new run, "
+                "where train.azimuth_flip is set"
+            )
+        return {flip: decode_array(sample.members[_MEMBERS[flip]]) for flip in wanted}
+
+
+def _require_same(key: str, what: str, stored: str, now: str) -> None:
+    if stored != now:
+        raise VerificationError(
+            f"the stored latent of sample {key} is of another {what} ({stored[:16]}, now "
+            f"{now[:16]}); encode again in a new run, or train without `encode`"
+        )

@@ -1,0 +1,1 @@
+"""Memory and operations of a training, counted before it is submitted."""

@@ -1,0 +1,110 @@
+"""Work that stands still is found, says where on every rank, and ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from watched_ranks import LIMITS
+
+from hpc.job.requeue import afterword
+from hpc.job.watchdog import Limits, Place, Watchdog, WatchedStop
+from hpc.store.attempts import begin_attempt, crash_loop, end_attempt, read_attempts
+
+pytestmark = pytest.mark.slow
+
+Processes = list[subprocess.Popen[bytes]]
+
+
+@pytest.fixture
+def ranks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Processes]:
+    """Three ranks of job 12 that make 40 steps and then stand still."""
+    monkeypatch.setenv("SLURM_JOB_ID", "12")
+    script = str(Path(__file__).with_name("watched_ranks.py"))
+    started = [
+        subprocess.Popen([sys.executable, script, str(tmp_path), str(rank), "3", "40"])
+        for rank in range(3)
+    ]
+    yield started
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+def stacks(directory: Path) -> dict[str, str]:
+    found = (directory / "logs").glob("stacks-12-0-*.txt")
+    return {path.stem[-1]: path.read_text() for path in found}
+
+
+def test_all_ranks_say_where_they_stand_and_end(tmp_path: Path, ranks: Processes) -> None:
+    assert [process.wait(timeout=60) for process in ranks] == [75, 75, 75]
+    told = stacks(tmp_path)
+    assert sorted(told) == ["0", "1", "2"]
+    assert all('watched_ranks.py", line' in text for text in told.values())
+    # Whoever came last to the standstill may have been asked while it still moved.
+    assert any("stand_still_here" in text for text in told.values())
+    [last] = [row for row in read_attempts(tmp_path) if "to" in row]
+    assert (last["stop"], last["exit"], last["to"]) == ("HANG", 75, 3)
+    assert "no progress for" in last["reason"]
+    assert "no answer" not in last["reason"]
+    assert afterword(tmp_path) == last["reason"], "the job's script brings it back"
+
+
+def test_a_frozen_rank_is_named_by_the_others(tmp_path: Path, ranks: Processes) -> None:
+    deadline = time.monotonic() + 60
+    while len(list((tmp_path / "heartbeat").glob("r*.json"))) < 3:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    ranks[1].send_signal(signal.SIGSTOP)
+    assert ranks[0].wait(timeout=60) == ranks[2].wait(timeout=60) == 75
+    [last] = [row for row in read_attempts(tmp_path) if "to" in row]
+    assert "no answer from rank 1" in last["reason"]
+    assert sorted(stacks(tmp_path)) == ["0", "2"]
+
+
+def test_a_hang_counts_towards_the_crash_loop(tmp_path: Path) -> None:
+    for _ in range(3):
+        end_attempt(tmp_path, begin_attempt(tmp_path, 3), 3, 75, "hang: ...", "HANG")
+    assert crash_loop(tmp_path) is not None
+
+
+def test_the_heartbeat_tells_the_last_progress_not_that_the_thread_lives(tmp_path: Path) -> None:
+    place = Place(tmp_path, rank=2, attempt=5)
+    with Watchdog(place, lambda: 0, LIMITS).watching() as dog:
+        time.sleep(0.5)
+        assert not place.heartbeat.exists(), "nothing was done yet"
+        dog.beat()
+        dog.beat()
+        beaten = time.time()
+        time.sleep(0.9)
+        told = json.loads(place.heartbeat.read_text())
+        assert (told["rank"], told["attempt"], told["pid"]) == (2, 5, os.getpid())
+        assert place.heartbeat.stat().st_mtime == pytest.approx(beaten, abs=0.4)
+    assert not place.heartbeat.exists()
+
+
+def test_the_limit_follows_the_usual_step(tmp_path: Path) -> None:
+    dog = Watchdog(Place(tmp_path), lambda: 0, Limits(first_s=7, least_s=0.001, times=10))
+    assert dog.limit_s == 7
+    for _ in range(5):
+        dog.beat()
+        time.sleep(0.02)
+    assert 0.2 <= dog.limit_s < 2
+
+
+def test_asking_whether_to_stop_is_progress(tmp_path: Path) -> None:
+    class Asked:
+        def agree(self) -> None:
+            return None
+
+    dog = Watchdog(Place(tmp_path), lambda: 0, Limits(first_s=7, least_s=1))
+    for _ in range(3):
+        WatchedStop(Asked(), dog).agree()
+    assert dog.limit_s == 1

@@ -1,0 +1,176 @@
+"""The measures against analytic speckle and against the defects each of them must see."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from scipy.ndimage import gaussian_filter
+from scipy.signal.windows import taylor
+
+from hpc.errors import DataError
+from sarhpc.evaluation.config import EvaluateConfig
+from sarhpc.evaluation.nearness import nearness, yardstick
+from sarhpc.evaluation.suite import Evaluation, evaluate
+from sarhpc.measures.distances import DISTANCES
+from sarhpc.measures.features import amplitude, measure, speckle_acf, step_skewness
+
+N, SIZE = 16, 96
+
+
+def aperture(size: int) -> np.ndarray:
+    line = np.zeros(size)
+    width = round(0.8 * size)
+    start = (size - width) // 2
+    line[start : start + width] = taylor(width, nbar=4, sll=30)
+    return np.fft.ifftshift(line)
+
+
+def speckle(rng: np.random.Generator, size: int) -> np.ndarray:
+    """Single-look complex speckle (size, size) of unit power through the Taylor aperture."""
+    field = rng.standard_normal((size, size)) + 1j * rng.standard_normal((size, size))
+    H = np.outer(aperture(size), aperture(size))
+    H /= np.sqrt((np.abs(H) ** 2).mean())
+    return np.fft.ifft2(np.fft.fft2(field) * H) / np.sqrt(2)
+
+
+def scene(rng: np.random.Generator, size: int = SIZE) -> np.ndarray:
+    """Amplitude with bright-then-dark structures along range, as layover and shadow make them."""
+    sigma0 = np.full((size, size), 0.05)
+    for _ in range(6):
+        row, col = rng.integers(8, size - 30, 2)
+        height = rng.integers(8, 20)
+        sigma0[row : row + height, col : col + 4] = 1.0
+        sigma0[row : row + height, col + 4 : col + 18] = 0.003
+    return np.abs(np.sqrt(sigma0) * speckle(rng, size))
+
+
+def to_code(A: np.ndarray) -> np.ndarray:
+    return np.round(255 * np.clip(A, 0, 1)).astype(np.uint8)
+
+
+def tiles(seed: int, n: int = N, gain: float = 1.0) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    return np.stack([to_code(gain * scene(rng)) for _ in range(n)])
+
+
+@pytest.fixture(scope="module")
+def evaluation() -> Evaluation:
+    real = tiles(0, 32)
+    other = tiles(1)
+    blurred = np.stack([to_code(gaussian_filter(amplitude(t), 0.6)) for t in other])
+    return evaluate(
+        real,
+        {
+            "same": other,
+            "range_flip": other[:, :, ::-1],
+            "azimuth_flip": other[:, ::-1, :],
+            "gain_1dB": tiles(1, gain=10 ** (1 / 20)),
+            "blur": blurred,
+        },
+        EvaluateConfig(bootstrap=50),
+    )
+
+
+def test_acf_of_taylor_speckle_is_the_analytic_one() -> None:
+    # |rho_c|^2 with rho_c the inverse transform of |H|^2 (Vachon & Raney 1989).
+    rng = np.random.default_rng(0)
+    size = 512
+    line = aperture(size)
+    rho = np.fft.ifft(line**2)
+    expected = np.abs(rho[1:3] / rho[0]) ** 2
+    acf_range, acf_azimuth = speckle_acf(np.abs(speckle(rng, size)) ** 2)
+    assert expected[0] == pytest.approx(0.4075, abs=0.003)
+    # The 15x15 local mean takes a little of the long lags away.
+    assert acf_range[:2] == pytest.approx(expected, abs=0.02)
+    assert acf_azimuth[:2] == pytest.approx(expected, abs=0.02)
+
+
+def test_local_looks_of_single_look_speckle_are_about_one() -> None:
+    rng = np.random.default_rng(0)
+    one = to_code(0.15 * np.abs(speckle(rng, 256)))[None]
+    four = to_code(0.15 * np.sqrt(np.mean([np.abs(speckle(rng, 256)) ** 2 for _ in range(4)], 0)))
+    result = evaluate(
+        np.repeat(one, 4, 0), {"four": np.repeat(four[None], 4, 0)}, EvaluateConfig(bootstrap=5)
+    )
+    assert result.sets["real"].enl_mode == pytest.approx(1.1, abs=0.2)
+    assert result.sets["four"].enl_mode / result.sets["real"].enl_mode == pytest.approx(4, rel=0.15)
+
+
+def test_real_against_real_is_at_the_floor(evaluation: Evaluation) -> None:
+    for name in ("E3_w1", "E4_acf", "E5_lsd", "E3_jsd"):
+        ratio = evaluation.sets["same"].measures[name].ratio
+        assert ratio is not None, name
+        assert ratio < 3, name
+
+
+def test_gain_is_seen_by_the_histogram_in_dB(evaluation: Evaluation) -> None:
+    assert evaluation.sets["gain_1dB"].measures["E3_w1"].raw == pytest.approx(1.0, abs=0.35)
+
+
+def test_blur_is_seen_by_spectrum_and_autocorrelation(evaluation: Evaluation) -> None:
+    blur, same = evaluation.sets["blur"].measures, evaluation.sets["same"].measures
+    assert blur["E5_lsd"].low > 3 * same["E5_lsd"].raw
+    assert blur["E4_acf"].low > same["E4_acf"].high
+    assert blur["E1_enl"].raw > same["E1_enl"].raw
+
+
+def test_only_look_direction_sees_a_range_flip(evaluation: Evaluation) -> None:
+    flipped, azimuth = evaluation.sets["range_flip"], evaluation.sets["azimuth_flip"]
+    assert flipped.measures["E3_jsd"].raw == azimuth.measures["E3_jsd"].raw
+    assert not flipped.look.conforms
+    assert azimuth.look.conforms
+    assert evaluation.sets["real"].look.conforms
+    assert flipped.look.sign_agreement < 0.2 < 0.8 < azimuth.look.sign_agreement
+
+
+def test_closer_sets_win_the_comparison(evaluation: Evaluation) -> None:
+    assert evaluation.better["same<blur"]["E5_lsd"] == 1.0
+    assert evaluation.better["blur<same"]["E5_lsd"] == 0.0
+
+
+def test_flipping_range_flips_the_sign_of_the_skewness() -> None:
+    A = amplitude(tiles(5, 1)[0])
+    assert step_skewness(A, 1) == pytest.approx(-step_skewness(A[:, ::-1], 1), abs=1e-9)
+
+
+def test_too_few_or_ill_sized_tiles_are_refused() -> None:
+    real = tiles(0, 4)
+    with pytest.raises(DataError, match="needs 4"):
+        evaluate(real, {"few": real[:2]}, EvaluateConfig())
+    with pytest.raises(DataError, match="has tiles"):
+        evaluate(real, {"small": real[:, :32, :32]}, EvaluateConfig())
+
+
+def test_the_numbers_are_plain_json(evaluation: Evaluation) -> None:
+    told = evaluation.to_json()
+    assert json.loads(json.dumps(told, allow_nan=False)) == told
+
+
+def test_black_tiles_stay_finite() -> None:
+    features = measure(np.zeros((1, 64, 64), np.uint8))
+    assert all(np.isfinite(getattr(features, n)).all() for n in features.__dataclass_fields__)
+
+
+@pytest.mark.slow
+def test_nearness_orders_what_training_passes_through() -> None:
+    real = yardstick(tiles(0, 48))
+    alike = nearness(tiles(1, 24), real)
+    louder = nearness(tiles(1, 24, gain=1.5), real)
+    blurred = np.stack([to_code(gaussian_filter(amplitude(t), 0.6)) for t in tiles(1, 24)])
+    smooth = nearness(blurred, real)
+    assert 0 <= alike["score"] < louder["score"] < smooth["score"]
+    assert alike["score"] < 1.0, "not three times what real halves differ by"
+    assert nearness(tiles(0, 48), real)["score"] == 0.0
+    assert set(alike) == {*DISTANCES, "score"}
+
+
+def test_nearness_refuses_what_cannot_be_compared() -> None:
+    real = yardstick(tiles(0, 8))
+    with pytest.raises(DataError, match=r"train\.validation_prompts"):
+        nearness(tiles(1, 3), real)
+    with pytest.raises(DataError, match=r"train\.image_px"):
+        nearness(tiles(1, 8)[:, :64, :64], real)
+    with pytest.raises(DataError, match=r"train\.judge\.splits"):
+        yardstick(tiles(0, 7))

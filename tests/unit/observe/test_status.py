@@ -1,0 +1,359 @@
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from hpc.cluster.slurm import AccountedJob, QueuedJob, SlurmUnavailableError
+from hpc.job.pipeline import Course, Stage
+from hpc.observe.state import last_row, stage_state
+from hpc.observe.status import STALLED_S, RunStatus, elements_of, is_stuck, run_status
+from hpc.observe.view import key_values, lines_of, rate_text, span
+from hpc.store.attempts import CRASH_LIMIT, begin_attempt, end_attempt
+from hpc.store.ledger import Record
+from hpc.store.plan import make_plan, publish_plan
+from hpc.store.rundir import RunDir, create_run, now
+from hpc.store.submissions import SubmissionRecord, SubmittedJob, publish_submission
+
+
+class Slurm:
+    """A cluster that answers what it is told to, and counts the questions."""
+
+    def __init__(
+        self, rows: Sequence[QueuedJob] = (), ended: Sequence[AccountedJob] = (), down: bool = False
+    ) -> None:
+        self.rows, self.ended, self.down = list(rows), list(ended), down
+        self.asked: list[str] = []
+
+    def queue(self, ids: Sequence[str] | None = None, *, retries: int = 1) -> list[QueuedJob]:
+        self.asked.append("squeue")
+        if self.down:
+            raise SlurmUnavailableError("Slurm did not answer squeue")
+        return [row for row in self.rows if ids is None or row.job_id in ids]
+
+    def accounting(self, ids: Sequence[str], since: str) -> list[AccountedJob]:
+        self.asked.append("sacct")
+        return [row for row in self.ended if row.job_id in ids]
+
+
+def queued(job: str, state: str = "RUNNING", reason: str = "None", **more: object) -> QueuedJob:
+    facts = {"nodes": "n1" if state == "RUNNING" else "", "elapsed_s": 60, "left_s": 7200,
+             "restarts": 0, "comment": ""} | more  # fmt: skip
+    return QueuedJob(job, "demo-tile", state, reason, "main", **facts)  # type: ignore[arg-type]
+
+
+def over(job: str, state: str, code: str = "1:0", ended: str = "2026-01-01T00:00:00"):
+    return AccountedJob(job, "x", state, 60, 0, 1, "n1", code, "", ended, "")
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunDir:
+    return create_run(tmp_path / "run", "a: 1\n", "f00d")
+
+
+STAGES = [
+    Stage("tile", (), lambda _: make_plan("tile", []), lambda _: None),
+    Stage("train", ("tile",), lambda _: make_plan("train", []), lambda _: None),
+]
+
+
+def submitted(run: RunDir, *jobs: tuple[str, str], number: int = 0, **more: object) -> None:
+    rows = [
+        SubmittedJob(stage, job, None, None, "submit/x", "logs/%j", 1, 0, **more)  # type: ignore[arg-type]
+        for stage, job in jobs
+    ]
+    publish_submission(
+        run, SubmissionRecord(number, now(), "slurm", "a100", f"token{number}", tuple(rows))
+    )
+
+
+def stand(run: RunDir, stage: str, shards: int, done: int) -> None:
+    plan = make_plan(stage, [{"n": n} for n in range(shards)])
+    publish_plan(plan, run.plan_file(stage))
+    for task in plan.shards[:done]:
+        run.ledger(stage).publish(
+            Record(task.id, plan.id, "/d", 2, 9, "aa", 0, "n1", now(), now(), 1.0, {"nodata": 1})
+        )
+    if done == shards:
+        run.ledger(stage).seal(plan)
+
+
+def states(status: RunStatus) -> list[str]:
+    return [stage.state for stage in status.stages]
+
+
+def test_a_run_without_submissions_asks_nobody(run: RunDir) -> None:
+    slurm = Slurm()
+    assert states(run_status(run, STAGES, slurm)) == ["READY", "WAITING"]
+    assert slurm.asked == []
+
+
+def test_the_queue_is_asked_once_for_all_stages(run: RunDir) -> None:
+    submitted(run, ("tile", "11"), ("train", "12"))
+    slurm = Slurm([queued("11"), queued("12", "PENDING", "Dependency")])
+    status = run_status(run, STAGES, slurm)
+    assert states(status) == ["RUNNING", "PENDING"]
+    assert status.stages[1].queue.reasons == ("Dependency",)
+    assert slurm.asked == ["squeue"]
+
+
+def test_a_complete_run_asks_nobody(run: RunDir) -> None:
+    submitted(run, ("tile", "11"), ("train", "12"))
+    stand(run, "tile", 2, 2)
+    stand(run, "train", 1, 1)
+    slurm = Slurm()
+    status = run_status(run, STAGES, slurm)
+    assert status.complete
+    assert slurm.asked == []
+
+
+@pytest.mark.parametrize(
+    ("row", "state"),
+    [
+        (queued("11", "PENDING", "Priority"), "PENDING"),
+        (queued("11", "PENDING", "BeginTime", restarts=2), "REQUEUED"),
+        (queued("11", "CONFIGURING", "None"), "PENDING"),
+        (queued("11", "PENDING", "DependencyNeverSatisfied"), "BLOCKED"),
+        (queued("11", "PENDING", "JobHeldAdmin"), "BLOCKED"),
+        (queued("11", "RUNNING", elapsed_s=int(STALLED_S) + 1), "STALLED"),
+        (queued("11", "COMPLETING"), "RUNNING"),
+    ],
+)
+def test_states_of_a_job_in_the_queue(run: RunDir, row: QueuedJob, state: str) -> None:
+    submitted(run, ("tile", "11"))
+    assert states(run_status(run, STAGES, Slurm([row])))[0] == state
+
+
+def test_a_waiting_successor_is_another_start(run: RunDir) -> None:
+    submitted(run, ("tile", "11"))
+    submitted(run, ("tile", "12"), number=1, successor=1)
+    slurm = Slurm([queued("12", "PENDING", "Resources")])
+    assert states(run_status(run, STAGES, slurm))[0] == "REQUEUED"
+
+
+def test_a_stage_whose_work_is_silent_is_stalled(run: RunDir) -> None:
+    submitted(run, ("tile", "11"))
+    beat = run.stage("tile") / "heartbeat" / "r00000.json"
+    beat.parent.mkdir(parents=True)
+    lease = run.stage("tile") / ".lease.json"
+    lease.write_text(json.dumps({"host": "n1", "pid": 1, "born": 0.0}))
+    beat.write_text('{"seconds": 2.0}')
+    slurm = Slurm([queued("11", elapsed_s=90_000)])
+    assert states(run_status(run, STAGES, slurm))[0] == "RUNNING"
+    os.utime(beat, (time.time() - 2 * STALLED_S,) * 2)
+    status = run_status(run, STAGES, slurm)
+    assert status.stages[0].state == "STALLED", "the lease is fresh, the work is not"
+    assert "scancel 11" in str(status.stages[0].says)
+    beat.write_text(json.dumps({"seconds": STALLED_S}))
+    os.utime(beat, (time.time() - 2 * STALLED_S,) * 2)
+    assert states(run_status(run, STAGES, slurm))[0] == "RUNNING", "its shards take that long"
+
+
+def test_the_heartbeat_of_a_dead_attempt_says_nothing_of_the_next(run: RunDir) -> None:
+    submitted(run, ("tile", "11"))
+    beat = run.stage("tile") / "heartbeat" / "r00000.json"
+    beat.parent.mkdir(parents=True)
+    beat.write_text("{}")
+    os.utime(beat, (time.time() - 2 * STALLED_S,) * 2)
+    begin_attempt(run.stage("tile"), 0)
+    lease = run.stage("tile") / ".lease.json"
+    lease.write_text(json.dumps({"host": "n1", "pid": 1, "born": 0.0}))
+    assert states(run_status(run, STAGES, Slurm([queued("11")])))[0] == "RUNNING"
+
+
+def test_how_a_job_ended_comes_from_accounting_when_the_disk_is_silent(run: RunDir) -> None:
+    submitted(run, ("tile", "11"), ("train", "12"))
+    slurm = Slurm(ended=[over("11", "FAILED", "0:53"), over("12", "FAILED", "5:0")])
+    status = run_status(run, STAGES, slurm)
+    assert states(status) == ["FAILED", "WAITING"]
+    says = str(status.stages[0].says)
+    assert "job 11 ended FAILED with exit 0:53 (Slurm could not open its log)" in says
+    assert f"sarhpc resume {run.root}" in says
+    assert slurm.asked == ["squeue", "sacct"]
+
+
+def test_the_newest_end_of_a_requeued_job_counts_even_if_it_never_started_again(
+    run: RunDir,
+) -> None:
+    submitted(run, ("tile", "11"))
+    ended = [
+        over("11", "OUT_OF_MEMORY", "0:125", "2026-01-01T03:00:00"),
+        over("11", "REQUEUED", "0:0", "2026-01-01T00:00:00"),
+    ]
+    says = run_status(run, STAGES, Slurm(ended=ended)).stages[0].says
+    assert "OUT_OF_MEMORY" in str(says)
+
+
+def test_an_element_that_failed_makes_its_array_failed(run: RunDir) -> None:
+    submitted(run, ("tile", "11"))
+    ended = [over("11_0", "FAILED"), over("11_1", "COMPLETED", "0:0")]
+    assert states(run_status(run, STAGES, Slurm(ended=ended)))[0] == "FAILED"
+
+
+def test_a_job_gone_without_a_word_is_lost_where_nobody_accounts(run: RunDir) -> None:
+    submitted(run, ("tile", "11"))
+    status = run_status(run, STAGES, Slurm())
+    assert states(status)[0] == "LOST"
+    assert "job 11 is gone" in str(status.stages[0].says)
+
+
+def test_a_cancelled_or_stopped_job_leaves_the_stage_partial(run: RunDir) -> None:
+    submitted(run, ("tile", "11"))
+    stand(run, "tile", 3, 1)
+    attempt = begin_attempt(run.stage("tile"), 0)
+    end_attempt(run.stage("tile"), attempt, 1, 0, "stopped")
+    for end in ("CANCELLED", "COMPLETED"):
+        assert states(run_status(run, STAGES, Slurm(ended=[over("11", end, "0:0")])))[0] == (
+            "PARTIAL"
+        )
+
+
+def test_trouble_on_disk_needs_no_accounting(run: RunDir) -> None:
+    submitted(run, ("tile", "11"))
+    attempt = begin_attempt(run.stage("tile"), 0)
+    end_attempt(run.stage("tile"), attempt, 0, 3, "NumericalError: loss is nan")
+    slurm = Slurm(ended=[over("11", "FAILED", "3:0")])
+    status = run_status(run, STAGES, slurm)
+    assert states(status)[0] == "FAILED"
+    assert "loss is nan" in str(status.stages[0].says)
+    assert slurm.asked == ["squeue"]
+
+
+def test_a_crash_loop_is_one_clear_line(run: RunDir) -> None:
+    for _ in range(CRASH_LIMIT):
+        end_attempt(run.stage("tile"), begin_attempt(run.stage("tile"), 0), 0, 1, "ImportError: x")
+    status = run_status(run, STAGES)
+    assert states(status)[0] == "FAILED"
+    says = str(status.stages[0].says)
+    assert "3 attempts in a row made no progress" in says
+    assert "ImportError: x" in says
+    assert "--force" in says
+
+
+def test_an_attempt_that_was_killed_is_lost_on_disk_alone(run: RunDir) -> None:
+    begin_attempt(run.stage("tile"), 0)
+    status = run_status(run, STAGES)
+    assert states(status)[0] == "LOST"
+    assert "sarhpc resume" in str(status.stages[0].says)
+
+
+def test_an_unreachable_queue_leaves_the_truth_of_the_disk(run: RunDir) -> None:
+    submitted(run, ("tile", "11"))
+    stand(run, "tile", 3, 1)
+    slurm = Slurm(down=True)
+    status = run_status(run, STAGES, slurm)
+    assert states(status)[0] == "PARTIAL"
+    assert "did not answer" in status.notes[0]
+    assert slurm.asked == ["squeue"]
+
+
+def test_elements_of_an_array_are_counted(run: RunDir) -> None:
+    submitted(run, ("tile", "11"))
+    rows = [queued("11_0"), queued("11_1", restarts=1), queued("11_[2-9%2]", "PENDING", "JobArray")]
+    queue = run_status(run, STAGES, Slurm(rows)).stages[0].queue
+    assert (queue.working, queue.waiting, queue.restarts, queue.jobs) == (2, 8, 1, ("11",))
+
+
+@pytest.mark.parametrize(
+    ("job", "elements"),
+    [("7", 1), ("7_3", 1), ("7_[5-9]", 5), ("7_[0-4,9%2]", 6), ("7_[3]", 1), ("7_[1,3,...]", 2)],
+)
+def test_a_row_of_the_queue_stands_for_its_elements(job: str, elements: int) -> None:
+    assert elements_of(job) == elements
+
+
+@pytest.mark.parametrize(
+    "reason", ["Priority", "Resources", "Dependency", "QOSMaxJobsPerUserLimit"]
+)
+def test_passing_reasons_do_not_block(reason: str) -> None:
+    assert not is_stuck(reason)
+
+
+def test_pace_and_time_left_come_from_the_live_attempt(run: RunDir) -> None:
+    stand(run, "tile", 10, 5)
+    attempt = {"attempt": 0, "from": 1, "host": "n1", "job": "1", "pid": 1}
+    since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(1_000_000))
+    (run.stage("tile") / "attempts.jsonl").write_text(json.dumps(attempt | {"started": since}))
+    (run.stage("tile") / ".lease.json").write_text(
+        json.dumps({"host": "n1", "pid": 1, "born": 0.0})
+    )
+    state = stage_state(run, STAGES[0], clock=1_000_008.0)
+    assert state.per_s == pytest.approx(0.5)
+    assert state.left_s == pytest.approx(10.0)
+
+
+def test_the_row_being_written_is_passed_over(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    assert last_row(path) is None
+    path.write_text('{"step": 1}\n{"step": 2}\n{"st')
+    assert last_row(path) == {"step": 2}
+
+
+def full_status(run: RunDir) -> RunStatus:
+    """A run with something of everything that a line may have to tell."""
+    course = Course(123_456, 200_000, "steps", 1.25, "loss 0.1374, 32.4 samples/s")
+    stages = [
+        STAGES[0],
+        Stage("caption-train", (), STAGES[0].plan, STAGES[0].work, course=lambda _: course),
+        STAGES[1],
+    ]
+    stand(run, "tile", 10_000 // 100, 40)
+    checkpoint = run.stage("caption-train") / "checkpoints" / "step_00123400"
+    checkpoint.mkdir(parents=True)
+    submitted(run, ("tile", "1234567"), ("caption-train", "1234568"), ("train", "1234569"))
+    rows = [
+        queued("1234567_1", nodes="node[001-128,140-160]", restarts=3),
+        queued("1234567_[2-500%20]", "PENDING", "JobArrayTaskLimit"),
+        queued("1234568", nodes="gpu-node-0001", elapsed_s=90),
+        queued("1234569", "PENDING", "DependencyNeverSatisfied"),
+    ]
+    return run_status(run, stages, Slurm(rows))
+
+
+def test_the_view_fits_80_columns_and_tells_what_matters(run: RunDir) -> None:
+    run.stop_file.touch()
+    status = full_status(run)
+    lines = [line.text for line in lines_of(status)]
+    long = [line for line in lines if len(line) > 80 and str(run.root) not in line]
+    assert long == []
+    text = " ".join(" ".join(lines).split())
+    for told in ("BLOCKED", "40/100", "123456/200000", "loss 0.1374", "step_00123400", "restarts 3",
+                 "waits: JobArrayTaskLimit", "2 h 00", "sarhpc resume", "stopped by an operator",
+                 "1 running, 499 waiting"):  # fmt: skip
+        assert told in text, told
+
+
+def test_colour_marks_the_state_and_nothing_else_of_a_row(run: RunDir) -> None:
+    marked = {line.word for line in lines_of(full_status(run)) if not line.text.startswith("   ")}
+    assert {"RUNNING", "BLOCKED"} <= marked
+
+
+def test_a_log_gets_one_line_of_keys_and_values(run: RunDir) -> None:
+    line = key_values(full_status(run))
+    assert "\n" not in line
+    assert "tile=RUNNING:40" in line
+
+
+def test_json_holds_what_the_view_shows(run: RunDir) -> None:
+    document = json.loads(json.dumps(full_status(run).to_json()))
+    tile, captions, train = document["stages"]
+    assert (tile["state"], tile["done"], tile["queue"]["waiting"]) == ("RUNNING", 40, 499)
+    assert captions["course"]["done"] == 123_456
+    assert "resume" in train["says"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(5, "5 s"), (300, "5 min"), (11_100, "3 h 05"), (187_200, "2 d 04 h")],
+)
+def test_spans_read_well(seconds: float, text: str) -> None:
+    assert span(seconds) == text
+
+
+@pytest.mark.parametrize(("per_s", "text"), [(3.14, "3.14/s"), (0.05, "3/min"), (0.001, "3.6/h")])
+def test_rates_read_well(per_s: float, text: str) -> None:
+    assert rate_text(per_s) == text
