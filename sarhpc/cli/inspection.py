@@ -16,7 +16,8 @@ from sarhpc.stages.registry import line_of_stages
 from sarhpc.stages.run_config import load_run_config
 
 if TYPE_CHECKING:
-    from sarhpc.evaluation.inspection import Inspection, Look
+    from sarhpc.evaluation.inspection import Inspection
+    from sarhpc.evaluation.look import Look
     from sarhpc.evaluation.survey import SetSurvey, Shelf
 
 REAL = ("caption", "tile")
@@ -170,7 +171,7 @@ def _shelf_of(file: Path, records: dict[Path, tuple[str, Record]]) -> Shelf:
 
 
 def _looks(sets: Sequence[tuple[str, Sequence[Shelf]]], tiles: int) -> list[Look]:
-    from sarhpc.evaluation.inspection import look_at
+    from sarhpc.evaluation.look import look_at
     from sarhpc.evaluation.survey import survey_set
     from sarhpc.stages.prompts import land_cover
     from sarhpc.tiling.radiometry import master_amplitude

@@ -14,7 +14,7 @@ from sarhpc.measures.features import ENL_EDGES
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from sarhpc.evaluation.inspection import Look
+    from sarhpc.evaluation.look import Look
 
 Draw = Callable[["Axes"], None]
 Array = NDArray[np.float64]
