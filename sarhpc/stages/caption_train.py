@@ -216,7 +216,7 @@ def check_ranks(config: RunConfig, world: int) -> None:
 
 
 def models_of(config: RunConfig) -> list[str]:
-    """The captioner it starts from, unless that is the published one."""
+    """The captioner it starts from, if any."""
     assert config.caption_train is not None
     base = config.caption_train.base_model
     return [] if base is None else [base]

@@ -162,10 +162,11 @@ def _real_pictures(
 ) -> list[Picture]:
     """For each synthetic tile the real one whose caption its prompt repeats, where there is one."""
     from sarhpc.evaluation.report import Picture
+    from sarhpc.generation.plan import full_prompt
 
     real: dict[str, Sample] = {}
     for sample in _real_samples(run, config):
-        real.setdefault(asked_for(config, sample.meta["caption"]["SHORT"]), sample)
+        real.setdefault(full_prompt(settings(config), sample.meta["caption"]["SHORT"]), sample)
     pictures = []
     for asked in synthetic[:count]:
         match = real.get(asked.meta["prompt"]) or next(iter(real.values()))
@@ -174,23 +175,22 @@ def _real_pictures(
     return pictures
 
 
-def asked_for(config: RunConfig, caption: str) -> str:
-    """The prompt the generator is given for a caption."""
-    return settings(config).prompt_template.replace("{prompt}", caption.strip())
-
-
 def _conformity(
     run: RunDir, config: RunConfig, synthetic: dict[str, list[Sample]]
 ) -> dict[str, Conformity]:
     """How images show the class of their prompts; empty where no class is known."""
     from sarhpc.evaluation.classes import judge, train_classifier
+    from sarhpc.generation.plan import full_prompt
 
     held_out = _labelled(_real_samples(run, config), config.evaluate.tiles)
     train = _labelled(_read(sample_shards(run, ["train"])), CLASSIFIER_TILES)
     if len({label for _, label in train}) < 2 or len({label for _, label in held_out}) < 2:
         return {}
     splits = held_out_splits(run, config.evaluate.real_splits)
-    classes = {asked_for(config, p.caption): p.land_cover for p in known_prompts(run, splits)}
+    classes = {
+        full_prompt(settings(config), known.caption): known.land_cover
+        for known in known_prompts(run, splits)
+    }
     classifier = train_classifier(*_arrays(train), *_arrays(held_out), seed=config.evaluate.seed)
     result = {"real, held out": classifier.real}
     for name, samples in synthetic.items():
