@@ -16,9 +16,10 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, cast, get_type_hints
+from typing import Any, TypeVar, cast
 
 from hpc.errors import ConfigError
+from hpc.frozen_config import DECLINED, fields_of, read_frozen, typed
 
 T = TypeVar("T")
 
@@ -45,6 +46,9 @@ def loads(
 @functools.lru_cache(maxsize=8)
 def _parsed(schema: type[Any], yaml_text: str, overrides: tuple[str, ...], source: str) -> Any:
     """The configuration itself; callers get copies, as they may change theirs."""
+    frozen = DECLINED if overrides else read_frozen(schema, yaml_text)
+    if frozen is not DECLINED:
+        return frozen
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
     from yaml import YAMLError
@@ -122,11 +126,6 @@ def _refuse_missing(merged: Any, source: str) -> None:
         )
 
 
-def _fields(schema: type[Any]) -> dict[str, Any]:
-    hints = get_type_hints(schema)
-    return {field.name: hints[field.name] for field in dataclasses.fields(schema)}
-
-
 def _nested(hint: Any) -> type[Any] | None:
     """The dataclass inside `X`, `X | None`; None for plain values, lists and mappings."""
     candidates = [hint, *getattr(hint, "__args__", ())]
@@ -138,7 +137,7 @@ def _nested(hint: Any) -> type[Any] | None:
 def _refuse_unknown(
     schema: type[Any], values: Mapping[str, Any], where: str, prefix: str = ""
 ) -> None:
-    fields = _fields(schema)
+    fields = fields_of(schema)
     for key, value in values.items():
         if key not in fields:
             raise ConfigError(_unknown(f"{prefix}{key}", where, schema, fields, prefix))
@@ -159,7 +158,7 @@ def _unknown(
 
 
 def _paths(schema: type[Any], prefix: str) -> Iterator[str]:
-    for name, hint in _fields(schema).items():
+    for name, hint in fields_of(schema).items():
         yield f"{prefix}{name}"
         nested = _nested(hint)
         if nested is not None:
@@ -170,7 +169,10 @@ def to_yaml(config: Any) -> str:
     """The whole configuration as YAML, every default written out."""
     from omegaconf import OmegaConf
 
-    return OmegaConf.to_yaml(OmegaConf.structured(config))
+    plain = to_dict(config)
+    # OmegaConf's tree of a schema checks and converts every value: slow, and seldom needed.
+    converted = typed(type(config), plain) is DECLINED
+    return OmegaConf.to_yaml(OmegaConf.structured(config) if converted else OmegaConf.create(plain))
 
 
 def to_dict(config: Any, *, transient: bool = True) -> dict[str, Any]:
