@@ -17,7 +17,12 @@ from hpc.errors import HpcError, exit_code_of
 from hpc.job.agreement import SingleProcess
 from hpc.job.elements import run_element
 from hpc.job.pipeline import Conditions, interrupted, run_stage
-from hpc.job.requeue import Comeback, comes_back, last_resort, out_of_time
+from hpc.job.requeue import (
+    RequeuePolicy,
+    requeue_before_deadline,
+    requeue_reason,
+    time_limit_reason,
+)
 from hpc.job.staging import first_folder
 from hpc.job.stop import StopNow, StopRequest
 from hpc.memory import keep_freed_memory
@@ -111,7 +116,7 @@ class _Job:
     here: Allocation
     record: SubmissionRecord | None
     element: int | None
-    comeback: Comeback
+    requeue_policy: RequeuePolicy
 
     @property
     def grace_s(self) -> float:
@@ -132,7 +137,7 @@ def _job_of(run: RunDir, stage: str, here: Allocation, submission: int | None) -
     element = here.array_index
     if record is not None and here.array_id is not None and element is not None:
         element = element_number(record, here.array_id, element)
-    return _Job(here, record, element, Comeback(mode, here.job_id))
+    return _Job(here, record, element, RequeuePolicy(mode, here.job_id))
 
 
 def _bring_forward(run: RunDir, name: str, job: _Job, force: bool) -> str:
@@ -162,10 +167,10 @@ def _bring_forward(run: RunDir, name: str, job: _Job, force: bool) -> str:
     )
     too_late = None if ends is None else ends - min(grace_s / 4, 30.0)
 
-    def _hopeless() -> str | None:
+    def _give_up_reason() -> str | None:
         return None if conditions.force else crash_loop(run.stage(name), job.element)
 
-    with last_resort(job.comeback, too_late, _hopeless), stop:
+    with requeue_before_deadline(job.requeue_policy, too_late, _give_up_reason), stop:
         if job.element is not None:
             return run_element(
                 run, stage, job.element, lambda plan: job.part(name, plan), conditions
@@ -243,14 +248,16 @@ def _leave(run: RunDir, stage: str, job: _Job, error: Exception) -> int:
     # Rank 0 speaks for all, but of a bad node the others may know better.
     if job.here.rank > 0 and not isinstance(error, BadNodeError):
         return code
-    why = comes_back(error, run.stage(stage), job.element) or out_of_time(error, job.comeback)
+    why = requeue_reason(error, run.stage(stage), job.element) or time_limit_reason(
+        error, job.requeue_policy
+    )
     if why is None or job.here.job_id is None:
         return code
     try:
-        job.comeback.ask(why)
+        job.requeue_policy.request(why)
     except HpcError as refused:
         return _tell(stage, refused)
-    return 0 if job.comeback.possible else code
+    return 0 if job.requeue_policy.can_requeue else code
 
 
 def _tell(stage: str, error: Exception) -> int:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from watched_ranks import LIMITS
 
-from hpc.job.requeue import afterword
+from hpc.job.requeue import requeue_reason_after_kill
 from hpc.job.watchdog import Limits, Place, Watchdog, WatchedStop
 from hpc.store.attempts import begin_attempt, crash_loop, end_attempt, read_attempts
 
@@ -54,7 +54,7 @@ def test_all_ranks_say_where_they_stand_and_end(tmp_path: Path, ranks: Processes
     assert (last["stop"], last["exit"], last["to"]) == ("HANG", 75, 3)
     assert "no progress for" in last["reason"]
     assert "no answer" not in last["reason"]
-    assert afterword(tmp_path) == last["reason"], "the job's script brings it back"
+    assert requeue_reason_after_kill(tmp_path) == last["reason"], "the job's script brings it back"
 
 
 def test_a_frozen_rank_is_named_by_the_others(tmp_path: Path, ranks: Processes) -> None:
