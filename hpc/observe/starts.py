@@ -110,8 +110,8 @@ def _lives(pid: int) -> bool:
 
 def kept_times(run: RunDir, stage: Stage) -> dict[str, list[float]]:
     """When progress that stands on disk was made, s since the epoch, ascending, by host."""
-    if stage.reached is not None:
-        return {"": sorted(stage.reached(run))}
+    if stage.progress_times is not None:
+        return {"": sorted(stage.progress_times(run))}
     times: dict[str, list[float]] = {}
     for record in run.ledger(stage.name).records().values():
         times.setdefault(record.host.split(".")[0], []).append(seconds_of(record.finished))

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hpc.job.pipeline import Course, Stage
+from hpc.job.pipeline import Stage, StageProgress
 from hpc.store.attempts import crash_loop, last_trouble, read_attempts
 from hpc.store.lease import live_holder
 from hpc.store.ledger import Ledger
@@ -44,7 +44,7 @@ class StageState:
     attempts: int = 0
     """Starts of this stage so far."""
     per_s: float | None = None
-    """Shards in a second since the live attempt began, or what `course` counts."""
+    """Shards in a second since the live attempt began, or what `live_progress` counts."""
     left_s: float | None = None
     """Seconds of work left at that rate."""
     alive_s: float | None = None
@@ -55,7 +55,7 @@ class StageState:
     """Name of the newest checkpoint."""
     checkpoint_s: float | None = None
     """Its age, s."""
-    course: Course | None = None
+    progress: StageProgress | None = None
     """How far the work inside a shard is."""
 
 
@@ -71,8 +71,8 @@ def stage_state(run: RunDir, stage: Stage, clock: float | None = None) -> StageS
     failed = len(ledger.failures())
     leases = _leases(directory)
     holder = _live_one(leases)
-    course = stage.course(run) if stage.course is not None else None
-    pace = _pace(attempts, done, planned, course, clock) if holder else (None, None)
+    progress = stage.live_progress(run) if stage.live_progress is not None else None
+    pace = _pace(attempts, done, planned, progress, clock) if holder else (None, None)
     beats = _heartbeats(directory, attempts)
     records = ledger.records().values() if done <= READ_AT_A_GLANCE else None
     found = newest_checkpoint(directory)
@@ -92,7 +92,7 @@ def stage_state(run: RunDir, stage: Stage, clock: float | None = None) -> StageS
         pulse_s=_pulse(beats) if holder else None,
         checkpoint=found.name if found else None,
         checkpoint_s=_age([found] if found else [], clock),
-        course=course,
+        progress=progress,
     )
 
 
@@ -149,12 +149,15 @@ def _pace(
     attempts: Sequence[Mapping[str, Any]],
     done: int,
     planned: int,
-    course: Course | None,
+    progress: StageProgress | None,
     clock: float,
 ) -> tuple[float | None, float | None]:
     """Units in a second in the live attempt, and seconds left at that rate."""
-    if course is not None:
-        rate, todo = course.per_s, None if course.goal is None else course.goal - course.done
+    if progress is not None:
+        rate, todo = (
+            progress.per_s,
+            None if progress.goal is None else progress.goal - progress.done,
+        )
     else:
         begun = [row for row in attempts if "from" in row]
         if not begun or done <= begun[-1]["from"]:

@@ -85,7 +85,8 @@ class StageStatus:
     def to_json(self) -> dict[str, Any]:
         """The state as `status --json` shows it."""
         disk = dict(vars(self.disk))
-        disk["course"] = None if self.disk.course is None else vars(self.disk.course)
+        progress = disk.pop("progress")
+        disk["course"] = None if progress is None else progress.to_json()
         return {**disk, "state": self.state, "queue": vars(self.queue), "says": self.says}
 
 

@@ -77,8 +77,8 @@ def _row(stage: StageStatus) -> str:
 def _done(disk: StageState, state: str) -> str:
     """`412/1000 shards`, with a bar before it while there is work under way."""
     done, goal, unit = disk.done, disk.planned or None, "shards"
-    if disk.course is not None and state != "COMPLETE":
-        done, goal, unit = disk.course.done, disk.course.goal, disk.course.unit
+    if disk.progress is not None and state != "COMPLETE":
+        done, goal, unit = disk.progress.done, disk.progress.goal, disk.progress.unit
     count = f"{done}/{goal if goal is not None else '?'}"
     if state == "COMPLETE" or not goal or not done:
         return f"{count} {unit}"
@@ -98,8 +98,8 @@ def _facts(stage: StageStatus) -> Iterator[str]:
         yield f"failed {disk.failed}"
     if disk.attempts > 1:
         yield f"attempt {disk.attempts}"
-    if disk.course is not None and disk.course.says:
-        yield disk.course.says
+    if disk.progress is not None and disk.progress.note:
+        yield disk.progress.note
     if disk.checkpoint is not None and disk.checkpoint_s is not None:
         yield f"checkpoint {disk.checkpoint} {span(disk.checkpoint_s)} old"
     if disk.alive_s is not None and disk.alive_s > 60:

@@ -16,7 +16,7 @@ from hpc.collector import spare_lasting_objects
 from hpc.errors import HpcError, exit_code_of
 from hpc.job.agreement import SingleProcess
 from hpc.job.elements import run_element
-from hpc.job.pipeline import Conditions, interrupted, run_stage
+from hpc.job.pipeline import JobContext, interrupted, run_stage
 from hpc.job.requeue import (
     RequeuePolicy,
     requeue_before_deadline,
@@ -158,24 +158,22 @@ def _bring_forward(run: RunDir, name: str, job: _Job, force: bool) -> str:
         # Ranks that work together leave together, so one of them never leaves at once.
         urgent=job.here.rank == 0 and not stage.collective,
     )
-    conditions = Conditions(
+    context = JobContext(
         stop,
         grace_s,
-        patience_s=1.25 * STALE_S if job.here.job_id else 0.0,
+        lease_timeout_s=1.25 * STALE_S if job.here.job_id else 0.0,
         # What the operator said about the past does not excuse what this job does from now on.
         force=force and job.here.restart == 0,
     )
     too_late = None if ends is None else ends - min(grace_s / 4, 30.0)
 
     def _give_up_reason() -> str | None:
-        return None if conditions.force else crash_loop(run.stage(name), job.element)
+        return None if context.force else crash_loop(run.stage(name), job.element)
 
     with requeue_before_deadline(job.requeue_policy, too_late, _give_up_reason), stop:
         if job.element is not None:
-            return run_element(
-                run, stage, job.element, lambda plan: job.part(name, plan), conditions
-            )
-        return run_stage(run, stage, job.here.rank, conditions=conditions)
+            return run_element(run, stage, job.element, lambda plan: job.part(name, plan), context)
+        return run_stage(run, stage, job.here.rank, context=context)
 
 
 def _require_fit_node(run: RunDir, job: _Job, node_local: str | None) -> None:

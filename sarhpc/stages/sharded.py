@@ -95,7 +95,7 @@ def work_through(make: MakeShard, work: Work, *, workers: int, retries: int = 2)
         ) as stop,
         watchdog(work).watching() as dog,
     ):
-        patience = Patience(stop, work.conditions.grace_s)
+        patience = Patience(stop, work.context.grace_s)
         if work.element is not None:
             outcomes = in_turn(work, call, patience)
         else:
@@ -113,7 +113,7 @@ def watchdog(work: Work) -> Watchdog:
 
 def _follow(work: Work, outcomes: Outcomes, patience: Patience, dog: Watchdog) -> None:
     """Note every shard as it ends."""
-    progress = Progress(work.plan.stage, work.extent, work.done())
+    progress = Progress(work.plan.stage, work.total, work.done())
     for task, outcome in outcomes:
         dog.beat()
         given_up = isinstance(outcome, IncompleteError) and patience.reason is not None

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from hpc.cluster.slurm import AccountedJob, QueuedJob, SlurmUnavailableError
-from hpc.job.pipeline import Course, Stage
+from hpc.job.pipeline import Stage, StageProgress
 from hpc.observe.state import last_row, stage_state
 from hpc.observe.status import STALLED_S, RunStatus, elements_of, is_stuck, run_status
 from hpc.observe.view import key_values, lines_of, rate_text, span
@@ -295,10 +295,12 @@ def test_the_row_being_written_is_passed_over(tmp_path: Path) -> None:
 
 def full_status(run: RunDir) -> RunStatus:
     """A run with something of everything that a line may have to tell."""
-    course = Course(123_456, 200_000, "steps", 1.25, "loss 0.1374, 32.4 samples/s")
+    progress = StageProgress(123_456, 200_000, "steps", 1.25, "loss 0.1374, 32.4 samples/s")
     stages = [
         STAGES[0],
-        Stage("caption-train", (), STAGES[0].plan, STAGES[0].work, course=lambda _: course),
+        Stage(
+            "caption-train", (), STAGES[0].plan, STAGES[0].work, live_progress=lambda _: progress
+        ),
         STAGES[1],
     ]
     stand(run, "tile", 10_000 // 100, 40)
