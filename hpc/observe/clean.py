@@ -18,7 +18,7 @@ from hpc.errors import HpcError
 from hpc.job.pipeline import Stage
 from hpc.observe.status import RunStatus
 from hpc.store.lease import live_holder
-from hpc.store.ledger import LITTER_AGE_S, Ledger
+from hpc.store.ledger import STALE_FILE_AGE_S, Ledger
 from hpc.store.rundir import RunDir, now
 
 DORMANT = ("COMPLETE", "READY", "WAITING", "PARTIAL", "FAILED", "LOST")
@@ -77,7 +77,7 @@ def _folders(data: Path) -> list[Path]:
 
 def _old(folder: Path, patterns: Sequence[str], why: str) -> Iterator[tuple[Path, str]]:
     """What matches in `folder` and has not changed for an hour: a job may be about to start."""
-    limit = time.time() - LITTER_AGE_S
+    limit = time.time() - STALE_FILE_AGE_S
     for pattern in patterns:
         for path in folder.glob(pattern):
             if path.lstat().st_mtime <= limit:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from hpc.job.pipeline import Stage, StageProgress
-from hpc.store.attempts import crash_loop, last_trouble, read_attempts
+from hpc.store.attempts import crash_loop, last_failure, read_attempts
 from hpc.store.lease import live_holder
 from hpc.store.ledger import Ledger
 from hpc.store.plan import planned_shards
@@ -109,7 +109,7 @@ def _standing(
 ) -> str:
     """State of a stage that nobody works on."""
     parts = by_element(attempts).values()
-    if failed or any(map(last_trouble, parts)):
+    if failed or any(map(last_failure, parts)):
         return "FAILED"
     if any(map(is_open, parts)):
         return "LOST"
@@ -136,7 +136,7 @@ def by_element(
 
 def _trouble(directory: Path, attempts: list[dict[str, Any]]) -> str | None:
     """How the last attempt ended badly, of an array that of its first such element."""
-    bad = {e: found for e, rows in by_element(attempts).items() if (found := last_trouble(rows))}
+    bad = {e: found for e, rows in by_element(attempts).items() if (found := last_failure(rows))}
     if not bad:
         return None
     element, found = next(iter(bad.items()))

@@ -17,8 +17,8 @@ from hpc.job.agreement import SingleProcess
 from hpc.job.pipeline import Work
 from hpc.job.stop import StopReason, StopRequest
 from hpc.job.watchdog import Limits, Place, Watchdog
-from hpc.publish import sweep_temporaries
-from hpc.store.ledger import LITTER_AGE_S, Failure, Record
+from hpc.publish import remove_stale_temporaries
+from hpc.store.ledger import STALE_FILE_AGE_S, Failure, Record
 from hpc.store.plan import ShardTask
 from hpc.store.rundir import RunDir, now
 from sarhpc.stages.executors import Outcomes, Patience, in_turn, lend_to_rank_0, on_dask
@@ -170,7 +170,7 @@ def sweep(directory: Path) -> None:
     """Remove what writers killed over an hour ago left in `directory` and its splits."""
     if directory.is_dir():
         for folder in [directory, *(p for p in directory.iterdir() if p.is_dir())]:
-            for path in sweep_temporaries(folder, LITTER_AGE_S):
+            for path in remove_stale_temporaries(folder, STALE_FILE_AGE_S):
                 log.info("swept=%s", path)
 
 
