@@ -42,7 +42,7 @@ class JobContext:
         """The stop request to poll."""
         if self.stop is not None:
             return self.stop
-        return StopRequest(SingleProcess(), stop_file=run.stop_file, look_every_s=0.0)
+        return StopRequest(SingleProcess(), stop_file=run.stop_file, poll_s=0.0)
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from hpc.job.requeue import (
     requeue_reason,
     time_limit_reason,
 )
-from hpc.job.staging import first_folder
+from hpc.job.staging import existing_folder
 from hpc.job.stop import StopNow, StopRequest
 from hpc.memory import keep_freed_memory
 from hpc.store.attempts import crash_loop
@@ -154,7 +154,7 @@ def _bring_forward(run: RunDir, name: str, job: _Job, force: bool) -> str:
         SingleProcess(),
         stop_file=run.stop_file,
         deadline=None if ends is None else ends - grace_s,
-        look_every_s=0.0,
+        poll_s=0.0,
         # Ranks that work together leave together, so one of them never leaves at once.
         urgent=job.here.rank == 0 and not stage.collective,
     )
@@ -194,7 +194,7 @@ def _require_fit_node(run: RunDir, job: _Job, node_local: str | None) -> None:
 
     cluster = os.environ.get("SLURM_CLUSTER_NAME")
     # What does not fit is read where it lies: a fit node needs room for a little only.
-    scratch = first_folder(node_local)
+    scratch = existing_folder(node_local)
     needs = Needs(
         run=run.root,
         scratch=scratch,

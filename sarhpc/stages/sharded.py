@@ -16,7 +16,7 @@ from hpc.errors import HpcError, IncompleteError, StopRequestedError
 from hpc.job.agreement import SingleProcess
 from hpc.job.pipeline import Work
 from hpc.job.stop import StopReason, StopRequest
-from hpc.job.watchdog import Limits, Place, Watchdog
+from hpc.job.watchdog import HangLimits, Watchdog, WatchedProcess
 from hpc.publish import remove_stale_temporaries
 from hpc.store.ledger import STALE_FILE_AGE_S, Failure, Record
 from hpc.store.plan import ShardTask
@@ -91,7 +91,7 @@ def work_through(make: MakeShard, work: Work, *, workers: int, retries: int = 2)
     )
     with (
         StopRequest(
-            SingleProcess(), work.run.stop_file, deadline=work.stop.deadline, look_every_s=0.0
+            SingleProcess(), work.run.stop_file, deadline=work.stop.deadline, poll_s=0.0
         ) as stop,
         watchdog(work).watching() as dog,
     ):
@@ -106,9 +106,9 @@ def work_through(make: MakeShard, work: Work, *, workers: int, retries: int = 2)
 def watchdog(work: Work) -> Watchdog:
     """Watches the process that hands out shards; a shard that is done is progress."""
     directory = work.run.stage(work.plan.stage)
-    place = Place(directory, attempt=work.attempt, element=work.element)
+    place = WatchedProcess(directory, attempt=work.attempt, element=work.element)
     # A shard is minutes of work, and the first one comes after the models are loaded.
-    return Watchdog(place, work.done, Limits(first_s=2 * 3600, least_s=3600))
+    return Watchdog(place, work.done, HangLimits(startup_s=2 * 3600, min_s=3600))
 
 
 def _follow(work: Work, outcomes: Outcomes, patience: Patience, dog: Watchdog) -> None:
