@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from hpc.errors import ConfigError
 from hpc.job.pipeline import Stage, unsealed_stages
-from hpc.observe.logs import Growth
+from hpc.observe.logs import LogFollower
 from hpc.store.rundir import RunDir
 from sarhpc.launch.job import LINE, StageWork
 from sarhpc.stages.config import RunConfig
@@ -103,10 +103,10 @@ def _follow(submission: Submission) -> int:
 
 
 def _copy(paths: tuple[Path, ...], ended: threading.Event) -> None:
-    growth, last = Growth(), False
+    follower, last = LogFollower(), False
     while not last:
         last = ended.is_set()
-        growth.copy(paths, sys.stderr)
+        follower.copy(paths, sys.stderr)
         time.sleep(POLL_S)
 
 
