@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hpc.errors import HpcError
-from hpc.job.pipeline import Stage, left
+from hpc.job.pipeline import Stage, unsealed_stages
 from hpc.store.rundir import RunDir, open_run
 from sarhpc.launch.job import StageWork, configure_logging, report
 from sarhpc.launch.profile import resources
@@ -54,7 +54,7 @@ class LineWork:
 
 def drive(run: RunDir, stages: Sequence[Stage], executor: str, *, force: bool = False) -> int:
     """Take the unsealed stages in order, a job each; the first exit code that is not 0."""
-    for stage in left(run, stages):
+    for stage in unsealed_stages(run, stages):
         if run.stop_file.exists():
             log.info("stopped before stage=%s; go on with `sarhpc resume %s`", stage.name, run.root)
             return 0

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hpc.job.pipeline import Stage
-from hpc.observe.logs import Growth
+from hpc.observe.logs import LogFollower
 from hpc.store.rundir import RunDir
 from sarhpc.launch.line import LineWork, submit_stage
 
@@ -70,8 +70,8 @@ def _follow(submission: Submission) -> int:
 
 
 def _copy(paths: tuple[Path, ...], ended: threading.Event) -> None:
-    growth, last = Growth(), False
+    follower, last = LogFollower(), False
     while not last:
         last = ended.is_set()
-        growth.copy(paths, sys.stderr)
+        follower.copy(paths, sys.stderr)
         time.sleep(POLL_S)
