@@ -1,4 +1,4 @@
-"""Verb `inspect`: a page on what shards hold, of a folder, of one shard, or of a run."""
+"""The verb `inspect`: a page on what shards hold, of a folder, of one shard, or of a run."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from hpc.errors import ConfigError, DataError
 from hpc.publish import publish_text
 from hpc.store.ledger import Record
 from hpc.store.rundir import RunDir, open_run
+from sarhpc.cli.verbs import Verbs
 from sarhpc.shards.sample import SPLITS
 from sarhpc.stages.registry import line_of_stages
 from sarhpc.stages.run_config import load_run_config
@@ -24,6 +25,18 @@ REAL = ("caption", "tile")
 """Stages whose shards hold real samples; the first that has any is shown."""
 
 SYNTHETIC = "generate"
+
+
+def add_inspect(verbs: Verbs) -> None:
+    """Add `inspect`."""
+    inspect = verbs.add_parser("inspect", help="a page on what shards hold: tiles, captions, "
+                               "distributions, places, oddities")  # fmt: skip
+    inspect.add_argument("shards", help="folder of shards, one shard, or a run directory")
+    inspect.add_argument("--out", default="inspect.html", metavar="PAGE",
+                         help="the page (default inspect.html here)")  # fmt: skip
+    inspect.add_argument("--tiles", type=int, default=256, metavar="N",
+                         help="tiles of each set that are measured (default 256)")  # fmt: skip
+    inspect.set_defaults(handler=inspect_verb)
 
 
 def inspect_verb(arguments: argparse.Namespace) -> int:
