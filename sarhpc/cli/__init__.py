@@ -17,9 +17,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = build_parser()
     # Overrides may follow flags: `run DIR --config C a=b`; argparse alone loses them there.
     arguments, rest = parser.parse_known_args(argv)
-    strange = [word for word in rest if word.startswith("-") or "=" not in word]
-    if strange:
-        parser.error(f"unknown words: {' '.join(strange)}")
+    unknown = [word for word in rest if word.startswith("-") or "=" not in word]
+    if unknown:
+        parser.error(f"unknown arguments: {' '.join(unknown)}")
     if rest and hasattr(arguments, "overrides"):
         arguments.overrides += rest
     elif rest:
@@ -44,11 +44,11 @@ def _carry_out(arguments: argparse.Namespace) -> int:
         print(f"sarhpc {arguments.verb}: {error}", file=sys.stderr)
         return error.exit_code
     except BrokenPipeError:
-        # `sarhpc logs RUN | head` has seen enough; keep Python from flushing into the closed pipe.
+        # `sarhpc logs RUN | head` closes the pipe early; keep Python from flushing into it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
-        hint = "look at its permissions, its disk and its spelling, then repeat the command"
+        hint = "check its permissions, its disk and its spelling, then repeat the command"
         print(f"sarhpc {arguments.verb}: {error}; {hint}", file=sys.stderr)
         return exit_code_of(error)
     except KeyboardInterrupt:

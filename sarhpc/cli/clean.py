@@ -14,9 +14,11 @@ from sarhpc.stages.run_config import load_run_config
 
 def add_clean(verbs: Verbs) -> None:
     """Add `clean`."""
-    clean = verbs.add_parser("clean", help="list what nothing needs any more; --yes removes it")
+    clean = verbs.add_parser(
+        "clean", help="list files that are no longer needed; --yes removes them"
+    )
     clean.add_argument("run")
-    clean.add_argument("--yes", action="store_true", help="remove it")
+    clean.add_argument("--yes", action="store_true", help="remove them")
     clean.set_defaults(handler=clean_verb)
 
 

@@ -25,7 +25,7 @@ def add_init(verbs: Verbs) -> None:
 
 
 def add_config_arguments(verb: argparse.ArgumentParser) -> None:
-    """Add the words that say what a run is to make."""
+    """Add the arguments that configure a run."""
     verb.add_argument("--config", help="YAML configuration (see configs/)")
     verb.add_argument("overrides", nargs="*", metavar="key=value", help="overrides, a.b=c")
     verb.add_argument("--cfg", action="store_true", help="print the configuration and stop")
@@ -44,7 +44,7 @@ def init_verb(arguments: argparse.Namespace) -> int:
 
 
 def given_config(arguments: argparse.Namespace) -> RunConfig:
-    """The configuration asked for: on a standing run without a file, its own and the overrides."""
+    """The configuration asked for: of an existing run its own unless a file is named."""
     root = Path(arguments.run)
     if arguments.config is None and (root / "run.json").exists():
         run = open_run(root)
@@ -64,15 +64,15 @@ def frozen_run(arguments: argparse.Namespace, config: RunConfig) -> RunDir:
     root = Path(arguments.run)
     if (root / "run.json").exists():
         run = open_run(root)
-        standing = load_run_config(run)
-        changes = differences(standing, config)
+        existing = load_run_config(run)
+        changes = differences(existing, config)
         if changes:
             raise FingerprintMismatchError(
-                f"{root} is frozen and you ask for other values: {'; '.join(changes[:5])}; "
-                "name another run directory, or leave the words out"
+                f"{root} is frozen with other values: {'; '.join(changes[:5])}; "
+                "name another run directory, or leave the overrides out"
             )
-        # What is left to differ changes nothing of what is made (workers, logging).
-        for line in differences(standing, config, transient=True):
+        # What else may differ does not change what is made (workers, logging).
+        for line in differences(existing, config, transient=True):
             print(f"from now on {line}")
             publish_text(run.config_file, to_yaml(config))
         return run

@@ -39,7 +39,7 @@ for kind, folder in zip(sys.argv[1::2], sys.argv[2::2]):
 def add_doctor(verbs: Verbs) -> None:
     """Add `doctor`."""
     doctor = verbs.add_parser("doctor", help="what this machine and its cluster offer and lack")
-    doctor.add_argument("run", nargs="?", help="run directory, to look at the place it stands in")
+    doctor.add_argument("run", nargs="?", help="run directory, to check the file system it is on")
     doctor.add_argument("--profile", help="ask Slurm whether it takes the jobs of this profile")
     doctor.add_argument("--nodes", type=int, metavar="N", help="with --profile: all-reduce between "
                         "N nodes, as a short job")  # fmt: skip

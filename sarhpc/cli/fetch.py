@@ -10,8 +10,8 @@ from sarhpc.cli.verbs import Verbs
 
 def add_fetch(verbs: Verbs) -> None:
     """Add `fetch`."""
-    fetch = verbs.add_parser("fetch", help="bring pinned models to the shared cache, for jobs "
-                             "without network")  # fmt: skip
+    fetch = verbs.add_parser("fetch", help="download pinned models to the shared cache, for "
+                             "jobs without network")  # fmt: skip
     fetch.add_argument("models", nargs="*", metavar="NAME", help="sd15, sdxl, blip; none lists")
     fetch.add_argument("--to", metavar="FOLDER", help="the cache (default $SARHPC_MODELS, else "
                        "models in $HF_HOME)")  # fmt: skip
@@ -21,7 +21,7 @@ def add_fetch(verbs: Verbs) -> None:
 
 
 def fetch_verb(arguments: argparse.Namespace) -> int:
-    """Bring models to the shared cache; without a name list them."""
+    """Fetch models to the shared cache; without a name list them."""
     from sarhpc.stages.models import MODELS, cache_root, fetch, model_named, require_whole
 
     root = Path(arguments.to) if arguments.to else cache_root()
@@ -39,5 +39,5 @@ def fetch_verb(arguments: argparse.Namespace) -> int:
             there = (root / model.name).is_dir()
             print(f"{model.name:<6} {model.repository}  {model.licence}"
                   f"{f'  in {root}' if there else ''}")  # fmt: skip
-        print("bring one with: sarhpc fetch NAME [--to FOLDER] [--from FOLDER]")
+        print("fetch one with: sarhpc fetch NAME [--to FOLDER] [--from FOLDER]")
     return 0

@@ -24,8 +24,8 @@ def add_grid(verbs: Verbs) -> None:
                       help="N more columns on the way from each seed to the next")  # fmt: skip
     grid.add_argument("--steps", type=int, default=25, help="denoising steps (default 25)")
     grid.add_argument("--guidance", type=float, default=7.5, help="guidance scale (default 7.5)")
-    grid.add_argument("--out", required=True, help="PNG; a JSON of the same name tells how it was "
-                      "made, and how close the prompts' embeddings are")  # fmt: skip
+    grid.add_argument("--out", required=True, help="PNG; a JSON of the same name records how it "
+                      "was made, and how close the prompts' embeddings are")  # fmt: skip
     grid.set_defaults(handler=grid_verb)
 
 

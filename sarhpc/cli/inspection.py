@@ -40,7 +40,7 @@ def add_inspect(verbs: Verbs) -> None:
 
 
 def inspect_verb(arguments: argparse.Namespace) -> int:
-    """Write the page, and say how much was looked at and what is odd."""
+    """Write the page, and print how many tiles were measured and what is odd."""
     from sarhpc.evaluation.inspection import render_inspection
 
     if arguments.tiles < 1:
@@ -81,16 +81,16 @@ def _inspect_run(run: RunDir, tiles: int) -> Inspection:
     real = next((name for name in REAL if records[name]), None)
     chosen = [name for name in (real, SYNTHETIC) if name is not None and records[name]]
     if not chosen:
-        raise DataError(
-            f"{run.root} has no shards yet; bring it forward with `sarhpc run {run.root}`"
-        )
+        raise DataError(f"{run.root} has no shards yet; make some with `sarhpc run {run.root}`")
     sets = [(_set_name(name), [_shelf(record) for record in records[name]]) for name in chosen]
     unsealed = [name for name in chosen if not run.ledger(name).sealed]
     return Inspection(
         title=run.name,
         looks=_looks(sets, tiles),
         stages=[line for n in names if (line := stage_line(run, n, unsealed=True)) is not None],
-        notes=[f"Stage {name} is not finished: this is what stands so far." for name in unsealed],
+        notes=[
+            f"Stage {name} is not finished: this page shows its shards so far." for name in unsealed
+        ],
         remarks=list(_split_remarks(run)),
     )
 
@@ -100,7 +100,7 @@ def _set_name(stage: str) -> str:
 
 
 def _split_remarks(run: RunDir) -> Iterator[str]:
-    """What the proof of the geographic split says, where it says something is wrong."""
+    """Violations in the proof of the geographic split."""
     import json
 
     from sarhpc.stages.tile import SPLIT_FILE
@@ -148,7 +148,7 @@ def _tars(folder: Path) -> Iterator[Path]:
 
 
 def _run_around(path: Path) -> RunDir | None:
-    """The run in whose directory `path` lies."""
+    """The run whose directory contains `path`."""
     return next((RunDir(p) for p in path.parents if (p / "run.json").is_file()), None)
 
 

@@ -19,8 +19,15 @@ def add_logs(verbs: Verbs) -> None:
     logs.add_argument("run")
     logs.add_argument("--stage", help="only this stage")
     logs.add_argument("--tail", type=int, default=40, help="lines of each log (default 40)")
-    logs.add_argument("--failed", action="store_true", help="what failed, why, and its last words")
-    logs.add_argument("-f", "--follow", action="store_true", help="go on as they grow; Ctrl-C ends")
+    logs.add_argument(
+        "--failed", action="store_true", help="what failed, why, and the end of its log"
+    )
+    logs.add_argument(
+        "-f",
+        "--follow",
+        action="store_true",
+        help="print new lines as they are written, until Ctrl-C",
+    )
     logs.set_defaults(handler=logs_verb)
 
 

@@ -30,15 +30,15 @@ def nodes_verb(arguments: argparse.Namespace) -> int:
         print(f"{node}: forgiven" if listed.forgive(node) else f"{node}: was not on the list")
     for node in arguments.mark or ():
         bad = listed.mark(node, arguments.reason, hours=arguments.hours)
-        print(f"{node}: left alone until {bad.until}")
-    standing = listed.standing()
+        print(f"{node}: excluded until {bad.until}")
+    marked = listed.standing()
     if arguments.json:
-        print(json.dumps([vars(bad) for bad in standing], indent=1))
+        print(json.dumps([vars(bad) for bad in marked], indent=1))
         return 0
-    for bad in standing:
+    for bad in marked:
         found_by = f"job {bad.job}" if bad.job else "a person"
         print(f"{bad.node:<16} until {bad.until[:16]}  by {found_by}: {bad.reason}")
-    if not standing:
+    if not marked:
         print("no node is marked bad")
     return 0
 
@@ -51,5 +51,5 @@ def _cluster() -> str:
     except HpcError:
         name = None
     if name is None:
-        raise ConfigError("which cluster? Slurm does not tell here; give --cluster NAME")
+        raise ConfigError("the name of the cluster is unknown here; give --cluster NAME")
     return name

@@ -47,8 +47,8 @@ PARTS = (
 """What adds the verbs, in the order of `sarhpc --help`."""
 
 EPILOG = """\
-A run is one directory and one frozen configuration; each verb brings one stage of it forward,
-`run` the whole line, and any of them may be repeated at any time.
+A run is one directory and one frozen configuration. Each stage has a verb, `run` carries out all of
+them, and any verb may be repeated at any time.
 
   sarhpc run runs/demo --config configs/demo.yaml --wait
   sarhpc status runs/demo

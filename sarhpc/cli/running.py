@@ -1,4 +1,4 @@
-"""The verbs that bring stages forward: one for each stage, `run` and `resume`."""
+"""The verbs that carry out stages: one for each stage, `run` and `resume`."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ def add_stages(verbs: Verbs) -> None:
 
 def add_run_and_resume(verbs: Verbs) -> None:
     """Add `run` and `resume`."""
-    run = verbs.add_parser("run", help="bring every stage forward, in order")
+    run = verbs.add_parser("run", help="carry out every stage, in order")
     run.add_argument("run", help="run directory, created if new")
     add_config_arguments(run)
     _add_submission_arguments(run)
     run.add_argument("--from", dest="first", metavar="STAGE", help="start at this stage")
     run.add_argument("--until", dest="last", metavar="STAGE", help="end with this stage")
     run.set_defaults(handler=run_verb)
-    resume = verbs.add_parser("resume", help="go on with what is left of a run")
+    resume = verbs.add_parser("resume", help="continue a run with its unsealed stages")
     resume.add_argument("run")
     _add_submission_arguments(resume)
     resume.set_defaults(handler=resume_verb)
@@ -44,7 +44,7 @@ def add_run_and_resume(verbs: Verbs) -> None:
 def _add_submission_arguments(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--profile", help="cluster: a name in slurm/profiles, or a YAML file")
     verb.add_argument("--executor", choices=["slurm", "local", "debug"],
-                      help="how work reaches a machine (default: as the profile says)")  # fmt: skip
+                      help="how work reaches a machine (default: that of the profile)")  # fmt: skip
     verb.add_argument("--wait", action="store_true", help="wait for the end and show the log")
     verb.add_argument("--dry-run", action="store_true", help="show plan and cost, and stop")
     verb.add_argument("--print-sbatch", action="store_true", help="print the scripts, submit none")
@@ -52,17 +52,17 @@ def _add_submission_arguments(verb: argparse.ArgumentParser) -> None:
 
 
 def stage_verb(arguments: argparse.Namespace) -> int:
-    """Bring one stage forward."""
+    """Carry out one stage."""
     run = open_run(Path(arguments.run))
     stage = stage_named(load_run_config(run), arguments.verb)
     if run.ledger(stage.name).sealed:
         print(f"{stage.name}: sealed, nothing to do")
         return 0
-    return _bring_forward(run, [stage], arguments, alone=True)
+    return _carry_out(run, [stage], arguments, alone=True)
 
 
 def run_verb(arguments: argparse.Namespace) -> int:
-    """Bring every stage forward, in order."""
+    """Carry out every stage, in order."""
     config = given_config(arguments)
     if arguments.cfg:
         print(to_yaml(config), end="")
@@ -72,7 +72,7 @@ def run_verb(arguments: argparse.Namespace) -> int:
 
 
 def resume_verb(arguments: argparse.Namespace) -> int:
-    """Go on with what is left; an operator's STOP is lifted."""
+    """Continue with the unsealed stages; an operator's STOP is removed."""
     run = open_run(Path(arguments.run))
     if not (arguments.dry_run or arguments.print_sbatch):
         run.stop_file.unlink(missing_ok=True)
@@ -97,13 +97,13 @@ def _run_line(run: RunDir, arguments: argparse.Namespace, stages: Sequence[Stage
     if not todo:
         print("nothing to do: every stage is sealed")
         return 0
-    return _bring_forward(run, todo, arguments, alone=False)
+    return _carry_out(run, todo, arguments, alone=False)
 
 
-def _bring_forward(
+def _carry_out(
     run: RunDir, stages: Sequence[Stage], arguments: argparse.Namespace, *, alone: bool
 ) -> int:
-    """Show what would be done, or have it done: by jobs on Slurm, or by a driver on this machine.
+    """Show what would be done, or submit it: as jobs on Slurm, or to a driver on this machine.
 
     Args:
         run: the run.
@@ -137,7 +137,7 @@ def _bring_forward(
         return 0
     if run.stop_file.exists():
         raise ConfigError(
-            f"{run.root} was stopped by an operator; `sarhpc resume {run.root}` lifts that"
+            f"{run.root} was stopped by an operator; `sarhpc resume {run.root}` removes the stop"
         )
     if profile is not None:
         from sarhpc.launch.slurm import submit_stages, wait_for_jobs

@@ -14,17 +14,17 @@ from sarhpc.stages.run_config import load_run_config
 
 def add_status(verbs: Verbs) -> None:
     """Add `status`."""
-    status = verbs.add_parser("status", help="where a run stands: disk, queue, accounting")
+    status = verbs.add_parser("status", help="state of a run, from disk, queue and accounting")
     status.add_argument("run")
     status.add_argument("--json", action="store_true", help="machine-readable")
-    status.add_argument("--watch", action="store_true", help="again and again until complete")
-    status.add_argument("--every", type=float, metavar="S", help="seconds between looks (default "
+    status.add_argument("--watch", action="store_true", help="repeat until the run is complete")
+    status.add_argument("--every", type=float, metavar="S", help="seconds between updates (default "
                         "5, with jobs on a cluster 30)")  # fmt: skip
     status.set_defaults(handler=status_verb)
 
 
 def status_verb(arguments: argparse.Namespace) -> int:
-    """Show where the run stands, once or until it is complete."""
+    """Show the state of the run, once or until it is complete."""
     from hpc.observe.status import run_status
     from hpc.observe.view import show, watch
     from hpc.store.submissions import submissions_directory

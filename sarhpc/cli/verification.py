@@ -1,4 +1,4 @@
-"""The verb `verify`: what the records say against what lies on disk."""
+"""The verb `verify`: artefacts on disk against their records."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def find_problem(record: Record, deep: bool) -> str | None:
             return f"{path} has the right size and the wrong content (SHA-256 differs)"
         return None
     if not path.is_file():
-        return f"{path} is gone"
+        return f"{path} is missing"
     size = path.stat().st_size
     if size != record.bytes:
         return f"{path} has {size} bytes, its record says {record.bytes}"

@@ -62,7 +62,7 @@ def test_verbs_of_job_scripts_say_where_they_run(
         (["frobnicate"], "invalid choice"),
         (["status"], "required"),
         (["tile", "run", "train.lr=1"], "takes no overrides"),
-        (["run", "r", "--nonsense"], "unknown words"),
+        (["run", "r", "--nonsense"], "unknown arguments"),
     ],
 )
 def test_wrong_usage_exits_2_and_says_why(words: list[str], says: str) -> None:
