@@ -48,7 +48,9 @@ def given_config(arguments: argparse.Namespace) -> RunConfig:
     root = Path(arguments.run)
     if arguments.config is None and (root / "run.json").exists():
         run = open_run(root)
-        load_run_config(run)
+        existing = load_run_config(run)
+        if not arguments.overrides:
+            return existing
         text = run.config_file.read_text()
         return loads(RunConfig, text, arguments.overrides, source=str(run.config_file))
     yaml = Path(arguments.config) if arguments.config else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,18 +14,21 @@ from hpc.store.ledger import Record
 from hpc.store.rundir import RunDir, open_run
 from sarhpc.cli.verbs import Verbs
 from sarhpc.shards.sample import SPLITS
+from sarhpc.stages.caption import CAPTION
+from sarhpc.stages.generate import GENERATE
 from sarhpc.stages.registry import line_of_stages
 from sarhpc.stages.run_config import load_run_config
+from sarhpc.stages.tile import SPLIT_FILE, TILE
 
 if TYPE_CHECKING:
     from sarhpc.evaluation.inspection import Inspection
     from sarhpc.evaluation.look import Look
     from sarhpc.evaluation.survey import SetSurvey, Shelf
 
-REAL = ("caption", "tile")
-"""Stages whose shards hold real samples; the first that has any is shown."""
+REAL = {CAPTION.name: "samples", TILE.name: "tiles, without captions"}
+"""Stage whose shards hold real samples -> name of the set; the first that has any is shown."""
 
-SYNTHETIC = "generate"
+SYNTHETIC = {GENERATE.name: "synthetic"}
 
 
 def add_inspect(verbs: Verbs) -> None:
@@ -77,12 +81,13 @@ def _inspect_run(run: RunDir, tiles: int) -> Inspection:
     from sarhpc.stages.evaluate import stage_line
 
     names = [stage.name for stage in line_of_stages(load_run_config(run))]
-    records = {name: list(run.ledger(name).records().values()) for name in (*REAL, SYNTHETIC)}
-    real = next((name for name in REAL if records[name]), None)
-    chosen = [name for name in (real, SYNTHETIC) if name is not None and records[name]]
+    records = {name: list(run.ledger(name).records().values()) for name in (*REAL, *SYNTHETIC)}
+    real = [name for name in REAL if records[name]][:1]
+    chosen = [*real, *(name for name in SYNTHETIC if records[name])]
     if not chosen:
         raise DataError(f"{run.root} has no shards yet; make some with `sarhpc run {run.root}`")
-    sets = [(_set_name(name), [_shelf(record) for record in records[name]]) for name in chosen]
+    set_names = REAL | SYNTHETIC
+    sets = [(set_names[name], [_shelf(record) for record in records[name]]) for name in chosen]
     unsealed = [name for name in chosen if not run.ledger(name).sealed]
     return Inspection(
         title=run.name,
@@ -95,17 +100,9 @@ def _inspect_run(run: RunDir, tiles: int) -> Inspection:
     )
 
 
-def _set_name(stage: str) -> str:
-    return {"caption": "samples", "tile": "tiles, without captions", "generate": "synthetic"}[stage]
-
-
 def _split_remarks(run: RunDir) -> Iterator[str]:
     """Violations in the proof of the geographic split."""
-    import json
-
-    from sarhpc.stages.tile import SPLIT_FILE
-
-    file = run.stage("tile") / SPLIT_FILE
+    file = run.stage(TILE.name) / SPLIT_FILE
     if file.is_file():
         contested = json.loads(file.read_text()).get("proof", {}).get("contested_cells", 0)
         if contested:
