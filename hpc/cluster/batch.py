@@ -114,11 +114,11 @@ def submit_script(job: BatchJob, dependency: str | None = None) -> str:
         SlurmUnavailableError: Slurm did not answer for a minute; nothing was submitted.
         HpcError: Slurm refused the request; the message has its answer.
     """
-    words = ["sbatch", "--parsable"]
-    words += [f"--dependency={dependency}"] if dependency else []
+    command = ["sbatch", "--parsable"]
+    command += [f"--dependency={dependency}"] if dependency else []
     for pause in (*RETRY_PAUSES_S, None):
         try:
-            answer = slurm.run_command([*words, str(job.script)], retries=0)
+            answer = slurm.run_command([*command, str(job.script)], retries=0)
             return _job_id(answer)
         except slurm.SlurmUnavailableError as error:
             if pause is None:
@@ -154,7 +154,7 @@ def _options(job: BatchJob) -> dict[str, object]:
     resources, profile = job.resources, job.profile
     parameters = profile.slurm_parameters(resources)
     log = "%j" if job.elements is None else "%A_%a"
-    asked = {
+    requested = {
         "job-name": job.name,
         "comment": job.comment,
         "output": str(job.logs / f"{log}_batch.log"),
@@ -174,7 +174,7 @@ def _options(job: BatchJob) -> dict[str, object]:
         "exclude": ",".join(job.exclude) or None,
         **parameters["additional_parameters"],
     }
-    return {name: value for name, value in asked.items() if value is not None}
+    return {name: value for name, value in requested.items() if value is not None}
 
 
 def _memory(gb: float) -> str:
@@ -214,8 +214,8 @@ def _command(job: BatchJob) -> str:
     # srun does not inherit the cores per task, and keeps the other tasks running if one fails.
     srun = [f"--cpus-per-task={job.resources.cpus_per_task}", "--kill-on-bad-exit=1"]
     # Rank 0 seals long after the other ranks exit; a site's WaitTime would end it meanwhile.
-    srun += ["--wait=0", *(container.srun_words() if container else [])]
-    program = job.profile.program_words(job.resources, sys.executable)
+    srun += ["--wait=0", *(container.srun_options() if container else [])]
+    program = job.profile.interpreter_command(job.resources, sys.executable)
     return " ".join(
         [
             'srun --unbuffered --output="$logs/${job}_%t.a${SLURM_RESTART_COUNT:-0}.log"',
@@ -231,7 +231,7 @@ def _requeue_lines(job: BatchJob) -> list[str]:
     """Lines that requeue the job if its tasks were killed before one of them could."""
     if job.profile.requeue != "scontrol":
         return []
-    program = job.profile.program_words(job.resources, sys.executable)
+    program = job.profile.interpreter_command(job.resources, sys.executable)
     requeue = shlex.join([*program, "-m", "hpc.resilience.requeue", str(job.logs.parent)])
     return ["code=$?", f"[ $code = 0 ] || {requeue}", "exit $code"]
 

@@ -35,9 +35,9 @@ _COUNT_FOR_S = 10.0
 # Used where the system cannot remove the network: the interpreter itself refuses connections.
 _NO_SOCKETS = """
 import sys
-def _refuse(event, words):
-    if event in ("socket.connect", "socket.getaddrinfo") and not str(words[-1]).startswith("/"):
-        raise OSError(f"asked for the network: {words[-1]}")
+def _refuse(event, details):
+    if event in ("socket.connect", "socket.getaddrinfo") and not str(details[-1]).startswith("/"):
+        raise OSError(f"network access refused: {details[-1]}")
 sys.addaudithook(_refuse)
 """
 
@@ -58,10 +58,10 @@ class Finding:
         return {"check": self.check, "state": self.state, "says": self.message, "do": self.advice}
 
 
-def run_check(check: str, look: Callable[[], Finding]) -> Finding:
-    """The finding of `look`, or a failed one with the reason if it raised."""
+def run_check(check: str, perform: Callable[[], Finding]) -> Finding:
+    """The finding of `perform`, or a failed one with the reason if it raised."""
     try:
-        return look()
+        return perform()
     except (OSError, HpcError, subprocess.SubprocessError, ValueError) as error:
         return Finding(check, FAIL, " ".join(str(error).split())[:300])
 
@@ -106,8 +106,8 @@ def _count_files(root: Path) -> int:
 def check_imports(modules: Sequence[str]) -> Finding:
     """Time that a new process takes to import `modules`."""
     begin = time.monotonic()
-    words = [sys.executable, "-c", f"import {', '.join(modules)}"]
-    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=600)
+    command = [sys.executable, "-c", f"import {', '.join(modules)}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
     took = time.monotonic() - begin
     if done.returncode:
         return Finding("imports", FAIL, done.stderr.strip().splitlines()[-1], "pip install -e .")
@@ -145,8 +145,8 @@ def _lustre_quota(folder: Path) -> tuple[float, float] | None:
     """GB and inodes left by the user's quota; None if there is no quota command."""
     if shutil.which("lfs") is None:
         return None
-    words = ["lfs", "quota", "-q", "-u", str(os.getuid()), str(folder)]
-    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)
+    command = ["lfs", "quota", "-q", "-u", str(os.getuid()), str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     return parse_lustre_quota(done.stdout) if done.returncode == 0 else None
 
 
@@ -193,8 +193,8 @@ def gpu_findings(*, compute: bool) -> Iterator[Finding]:
 def count_gpus() -> int:
     """Number of GPUs that the driver shows; 0 without a driver."""
     try:
-        words = ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"]
-        done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)
+        command = ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     except (OSError, subprocess.TimeoutExpired):
         return 0
     return len(done.stdout.split()) if done.returncode == 0 else 0
@@ -203,11 +203,11 @@ def count_gpus() -> int:
 def check_all_reduce(backend: str, ranks: int, timeout_s: float = 180.0) -> Finding:
     """Whether an all-reduce of `ranks` processes on this machine works, and how fast."""
     with tempfile.TemporaryDirectory(prefix="doctor-") as folder:
-        words = [sys.executable, "-m", "hpc.cluster.reduce_probe", backend,
+        command = [sys.executable, "-m", "hpc.cluster.reduce_probe", backend,
                  f"file://{folder}/rendezvous"]  # fmt: skip
         processes = [
             subprocess.Popen(
-                words,
+                command,
                 env={**os.environ, "RANK": str(rank), "WORLD_SIZE": str(ranks)},
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
@@ -223,7 +223,7 @@ def check_all_reduce(backend: str, ranks: int, timeout_s: float = 180.0) -> Find
     if any(process.returncode for process in processes):
         error = next(e for p, (_, e) in zip(processes, ends, strict=True) if p.returncode)
         return Finding(f"all-reduce {backend}", FAIL, error.strip().splitlines()[-1][:300],
-                       "look at NCCL_SOCKET_IFNAME and GLOO_SOCKET_IFNAME")  # fmt: skip
+                       "check NCCL_SOCKET_IFNAME and GLOO_SOCKET_IFNAME")  # fmt: skip
     return all_reduce_finding(ends[0][0], "on this machine")
 
 
@@ -235,10 +235,10 @@ def all_reduce_finding(text: str, where: str) -> Finding:
     return Finding(f"all-reduce {result['backend']}", OK, message)
 
 
-def check_offline(code: str, words: Sequence[str] = (), timeout_s: float = 600.0) -> Finding:
-    """Whether `code`, Python that loads what jobs load, runs on `words` without a network."""
+def check_offline(code: str, arguments: Sequence[str] = (), timeout_s: float = 600.0) -> Finding:
+    """Whether `code`, Python that loads what jobs load, runs on `arguments` without a network."""
     bare = _without_network()
-    command = [*bare, sys.executable, "-c", code if bare else _NO_SOCKETS + code, *words]
+    command = [*bare, sys.executable, "-c", code if bare else _NO_SOCKETS + code, *arguments]
     env = {**os.environ, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
     begin = time.monotonic()
     done = subprocess.run(
@@ -255,8 +255,8 @@ def check_offline(code: str, words: Sequence[str] = (), timeout_s: float = 600.0
 
 def _without_network() -> list[str]:
     """Command prefix that removes the network; empty if this user is not allowed to."""
-    words = ["unshare", *([] if os.geteuid() == 0 else ["--map-root-user"]), "--net"]
+    command = ["unshare", *([] if os.geteuid() == 0 else ["--map-root-user"]), "--net"]
     if shutil.which("unshare") is None:
         return []
-    tried = subprocess.run([*words, "true"], capture_output=True, check=False, timeout=30)
-    return words if tried.returncode == 0 else []
+    tried = subprocess.run([*command, "true"], capture_output=True, check=False, timeout=30)
+    return command if tried.returncode == 0 else []

@@ -200,16 +200,16 @@ def check_scratch(folder: Path, need_bytes: int, need_inodes: int) -> Verdict:
     return Verdict("scratch", BAD if short else GOOD, message)
 
 
-def check_cores(asked: int) -> Verdict:
+def check_cores(requested: int) -> Verdict:
     """Whether this process may use the requested cores."""
     have = len(os.sched_getaffinity(0))
-    if have < asked:
-        message = f"bound to {have} cores of {asked}: pass --cpus-per-task to srun too"
+    if have < requested:
+        message = f"bound to {have} cores of {requested}: pass --cpus-per-task to srun too"
         return Verdict("cores", DOUBTFUL, message)
     return Verdict("cores", GOOD, f"{have} cores")
 
 
-def check_gpus(asked: int) -> Verdict:
+def check_gpus(requested: int) -> Verdict:
     """Whether the driver shows the GPUs, without memory errors, not hot and not in use."""
     if shutil.which("nvidia-smi") is None:
         return Verdict("gpus", DOUBTFUL, "no nvidia-smi here, so the GPUs were not checked")
@@ -217,8 +217,8 @@ def check_gpus(asked: int) -> Verdict:
         found = _ask_driver(_GPU_FIELDS)
     except (OSError, subprocess.SubprocessError) as error:
         return Verdict("gpus", BAD, f"the GPU driver does not respond: {error}")
-    if len(found) < asked:
-        return Verdict("gpus", BAD, f"{len(found)} GPUs are visible, {asked} were requested")
+    if len(found) < requested:
+        return Verdict("gpus", BAD, f"{len(found)} GPUs are visible, {requested} were requested")
     bad = [f"GPU {g['index']} has {g[_GPU_FIELDS[4]]} uncorrected memory errors" for g in found
            if _number(g[_GPU_FIELDS[4]]) > 0]  # fmt: skip
     bad += _remapping_errors()
@@ -246,22 +246,24 @@ def _remapping_errors() -> list[str]:
 
 
 def _ask_driver(fields: Sequence[str]) -> list[dict[str, str]]:
-    words = ["nvidia-smi", f"--query-gpu={','.join(fields)}", "--format=csv,noheader,nounits"]
+    command = ["nvidia-smi", f"--query-gpu={','.join(fields)}", "--format=csv,noheader,nounits"]
     done = subprocess.run(
-        words, capture_output=True, text=True, check=True, timeout=CHECK_TIMEOUT_S
+        command, capture_output=True, text=True, check=True, timeout=CHECK_TIMEOUT_S
     )
     lines = csv.reader(io.StringIO(done.stdout), skipinitialspace=True)
     return [dict(zip(fields, row, strict=True)) for row in lines if row]
 
 
-def check_compute(asked: int, timeout_s: float = CHECK_TIMEOUT_S) -> Verdict:
+def check_compute(requested: int, timeout_s: float = CHECK_TIMEOUT_S) -> Verdict:
     """Whether every GPU allocates memory and computes a correct matrix product.
 
     Runs in a separate process: a GPU that hangs cannot hang the job, and no context is left behind.
     """
-    words = [sys.executable, "-m", "hpc.cluster.gpu_probe", str(asked)]
+    command = [sys.executable, "-m", "hpc.cluster.gpu_probe", str(requested)]
     try:
-        done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=timeout_s)
+        done = subprocess.run(
+            command, capture_output=True, text=True, check=False, timeout=timeout_s
+        )
     except subprocess.TimeoutExpired:
         return Verdict("compute", BAD, f"no matrix product in {timeout_s:.0f} s")
     message = (done.stdout if done.returncode == 0 else done.stdout + done.stderr).strip()

@@ -88,19 +88,19 @@ class Container:
                 f"container: needs an image and one of the runtimes {', '.join(CONTAINER_RUNTIMES)}"
             )
 
-    def srun_words(self) -> list[str]:
+    def srun_options(self) -> list[str]:
         """Options of srun for the container."""
         if self.runtime != "pyxis":
             return []
         mounts = [mount if ":" in mount else f"{mount}:{mount}" for mount in self.mounts]
-        words = [f"--container-image={self.image}"]
-        return words + ([f"--container-mounts={','.join(mounts)}"] if mounts else [])
+        options = [f"--container-image={self.image}"]
+        return options + ([f"--container-mounts={','.join(mounts)}"] if mounts else [])
 
-    def program_words(self, gpus: bool) -> list[str]:
+    def interpreter_command(self, gpus: bool) -> list[str]:
         """The interpreter with its prefix, such as `apptainer exec IMAGE python3`."""
         if self.runtime == "pyxis":
             return [self.python]
-        binds = [word for mount in self.mounts for word in ("--bind", mount)]
+        binds = [part for mount in self.mounts for part in ("--bind", mount)]
         return ["apptainer", "exec", *(["--nv"] if gpus else []), *binds, self.image, self.python]
 
 
@@ -200,11 +200,11 @@ class Profile:
             "setup": self.setup_lines() or None,
         }
         requeue = {"requeue": True} if self.requeue == "scontrol" else {"no-requeue": True}
-        asked = self._gpu_request(resources.gpus_per_node)
-        options["additional_parameters"] = {**requeue, **asked, **self.options}
+        requested = self._gpu_request(resources.gpus_per_node)
+        options["additional_parameters"] = {**requeue, **requested, **self.options}
         return {name: option for name, option in options.items() if option is not None}
 
-    def program_words(self, resources: Resources, interpreter: str) -> list[str]:
+    def interpreter_command(self, resources: Resources, interpreter: str) -> list[str]:
         """The interpreter of a job, with the prefix of its container.
 
         Args:
@@ -212,7 +212,7 @@ class Profile:
             interpreter: the submitting one, used unless the profile names another.
         """
         if self.container is not None:
-            return self.container.program_words(resources.gpus_per_node > 0)
+            return self.container.interpreter_command(resources.gpus_per_node > 0)
         return [self.python or interpreter]
 
     def _gpu_request(self, gpus: int) -> dict[str, str]:
@@ -305,8 +305,8 @@ def _texts(profile: Profile) -> Iterator[tuple[str, str]]:
     yield from ((f"modules.{n}", text) for n, text in enumerate(profile.modules))
     yield from ((f"options.{name}", text) for name, text in profile.options.items())
     if profile.container is not None:
-        words = (profile.container.image, *profile.container.mounts, profile.container.python)
-        yield from (("container", word) for word in words)
+        texts = (profile.container.image, *profile.container.mounts, profile.container.python)
+        yield from (("container", text) for text in texts)
 
 
 def _require(profile: str, name: str, given: str, allowed: tuple[str, ...]) -> None:

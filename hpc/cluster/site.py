@@ -27,7 +27,7 @@ def check_slurm() -> Iterator[Finding]:
     try:
         limits, parts = slurm.limits(), slurm.partitions()
     except HpcError as error:
-        yield Finding("slurm", FAIL, str(error), "ask the site's support whether Slurm is up")
+        yield Finding("slurm", FAIL, str(error), "ask the site support whether Slurm is up")
         return
     took = time.monotonic() - begin
     name = slurm.cluster_name() or "without a name"
@@ -89,7 +89,7 @@ def check_profile(profile: Profile) -> Iterator[Finding]:
         return
     for names, resources in _stages_by_request(profile).items():
         try:
-            slurm.test_request(request_words(profile, resources))
+            slurm.test_request(request_options(profile, resources))
             yield Finding(f"profile {names}", OK, f"{profile.name}: Slurm accepts such a job")
         except slurm.SlurmRefusedError as error:
             yield Finding(f"profile {names}", FAIL, str(error), f"correct {profile.file}")
@@ -99,13 +99,13 @@ def check_profile(profile: Profile) -> Iterator[Finding]:
 
 def _stages_by_request(profile: Profile) -> dict[str, Resources]:
     """Names of stages with equal resources -> these resources."""
-    asked: dict[Resources, list[str]] = {}
+    requested: dict[Resources, list[str]] = {}
     for name, resources in {"other stages": profile.resources, **profile.stages}.items():
-        asked.setdefault(resources, []).append(name)
-    return {", ".join(names): resources for resources, names in asked.items()}
+        requested.setdefault(resources, []).append(name)
+    return {", ".join(names): resources for resources, names in requested.items()}
 
 
-def request_words(profile: Profile, resources: Resources) -> list[str]:
+def request_options(profile: Profile, resources: Resources) -> list[str]:
     """The options of sbatch that decide whether a job can start."""
     parameters = profile.slurm_parameters(resources)
     options = {
@@ -129,15 +129,15 @@ def check_between_nodes(profile: Profile, resources: Resources, nodes: int) -> F
     parameters = profile.slurm_parameters(resources)
     backend = "nccl" if resources.gpus_per_node else "gloo"
     named = [name for name in ("partition", "account", "qos", "constraint") if name in parameters]
-    words = [f"--{name}={parameters[name]}" for name in named]
-    words += [f"--{name}={text}" for name, text in parameters["additional_parameters"].items()
+    options = [f"--{name}={parameters[name]}" for name in named]
+    options += [f"--{name}={text}" for name, text in parameters["additional_parameters"].items()
               if text is not True]  # fmt: skip
-    words += [f"--nodes={nodes}", f"--ntasks-per-node={resources.gpus_per_node or 1}"]
-    words += ["--time=10", "--job-name=sarhpc-doctor", "--kill-on-bad-exit=1"]
-    python = profile.program_words(resources, sys.executable)
+    options += [f"--nodes={nodes}", f"--ntasks-per-node={resources.gpus_per_node or 1}"]
+    options += ["--time=10", "--job-name=sarhpc-doctor", "--kill-on-bad-exit=1"]
+    python = profile.interpreter_command(resources, sys.executable)
     probe = [*python, "-m", "hpc.cluster.reduce_probe", backend]
     try:
-        text = slurm.run_step([*words, *probe], env={**profile.env, "PYTHONPATH": _code()})
+        text = slurm.run_step([*options, *probe], env={**profile.env, "PYTHONPATH": _code()})
     except HpcError as error:
         advice = "check NCCL_SOCKET_IFNAME and GLOO_SOCKET_IFNAME in the profile"
         return Finding(f"all-reduce {backend}", FAIL, str(error)[-300:], advice)

@@ -133,13 +133,13 @@ def queue(
     """
     if ids is not None and not ids:
         return []
-    words = ["squeue", "--noheader", "--Format", ",".join(_queue_format())]
-    words += ["--array"] * elements + ["--states=all"] * ended
+    command = ["squeue", "--noheader", "--Format", ",".join(_queue_format())]
+    command += ["--array"] * elements + ["--states=all"] * ended
     joined = ",".join(ids or ())
     by_id = bool(ids) and len(joined) < _LONGEST_WORD
-    words += ["--jobs", joined] if by_id else ["--user", str(os.getuid())]
+    command += ["--jobs", joined] if by_id else ["--user", str(os.getuid())]
     try:
-        jobs = parse_queue(run_command(words, retries=retries))
+        jobs = parse_queue(run_command(command, retries=retries))
     except SlurmRefusedError as error:
         # squeue fails so if it knows none of them; if it knows some, it lists those.
         if by_id and _UNKNOWN_JOB.search(str(error)):
@@ -171,11 +171,11 @@ def accounting(ids: Sequence[str], since: str) -> list[AccountedJob]:
     """
     if not ids:
         return []
-    words = ["sacct", "--allocations", "--duplicates", "--noheader", "--parsable2"]
-    words += [f"--delimiter={FIELD_END}", f"--starttime={slurm_time(since)}"]
-    words += [f"--format={','.join(ACCOUNT_FIELDS)}", f"--jobs={','.join(ids)}"]
+    command = ["sacct", "--allocations", "--duplicates", "--noheader", "--parsable2"]
+    command += [f"--delimiter={FIELD_END}", f"--starttime={slurm_time(since)}"]
+    command += [f"--format={','.join(ACCOUNT_FIELDS)}", f"--jobs={','.join(ids)}"]
     try:
-        return parse_accounting(run_command(words, retries=1))
+        return parse_accounting(run_command(command, retries=1))
     except (SlurmUnavailableError, SlurmRefusedError) as error:
         _log.warning("no accounting, so no past attempts and no GPU-hours from Slurm: %s", error)
         return []
@@ -206,8 +206,8 @@ def requeue(job_id: str, *, retries: int = 8) -> None:
 def cancel(ids: Sequence[str], *, signal: str | None = None) -> None:
     """Cancel those jobs, or send them `signal`; ended ones are ignored."""
     if ids:
-        words = ["scancel"] + ([f"--signal={signal}"] if signal else [])
-        run_command([*words, *map(plain_id, ids)])
+        command = ["scancel"] + ([f"--signal={signal}"] if signal else [])
+        run_command([*command, *map(plain_id, ids)])
 
 
 def signal(ids: Sequence[str], name: str) -> None:
@@ -221,8 +221,8 @@ def update(job_id: str, **fields: str | int) -> None:
     Raises:
         SlurmRefusedError: the job is unknown, has ended, or this change is not allowed.
     """
-    words = [f"{name}={value}" for name, value in fields.items()]
-    run_command(["scontrol", "update", f"JobId={job_id}", *words])
+    command = [f"{name}={value}" for name, value in fields.items()]
+    run_command(["scontrol", "update", f"JobId={job_id}", *command])
 
 
 def time_left_s(job_id: str) -> int | None:
@@ -307,9 +307,9 @@ def _max_submit(account: str | None) -> int | None:
 def accounts() -> list[str]:
     """The accounts that this user may charge; empty if unknown."""
     user = pwd.getpwuid(os.getuid()).pw_name
-    words = ["sacctmgr", "--noheader", "--parsable2", "show", "assoc", f"user={user}"]
+    command = ["sacctmgr", "--noheader", "--parsable2", "show", "assoc", f"user={user}"]
     try:
-        names = run_command([*words, "format=Account"], retries=0)
+        names = run_command([*command, "format=Account"], retries=0)
     except (SlurmUnavailableError, SlurmRefusedError) as error:
         _log.info("accounts unknown: %s", error)
         return []
@@ -321,11 +321,11 @@ def test_request(options: Sequence[str]) -> None:
     run_command(["sbatch", "--test-only", *options, "--wrap=true"], retries=1)
 
 
-def run_step(words: Sequence[str], *, env: Mapping[str, str], timeout_s: float = 900.0) -> str:
+def run_step(command: Sequence[str], *, env: Mapping[str, str], timeout_s: float = 900.0) -> str:
     """The output of a short job; waits until it has run.
 
     Args:
-        words: options of srun, the program and its arguments.
+        command: options of srun, the program and its arguments.
         env: variables of the job in addition to this process's own.
         timeout_s: time to wait in the queue and to run, s.
 
@@ -333,7 +333,7 @@ def run_step(words: Sequence[str], *, env: Mapping[str, str], timeout_s: float =
         SlurmRefusedError: it was not accepted, or its exit code was not 0.
         SlurmUnavailableError: it did not end in time, or Slurm did not answer.
     """
-    return run_command(["srun", *words], retries=0, timeout_s=timeout_s, env=env)
+    return run_command(["srun", *command], retries=0, timeout_s=timeout_s, env=env)
 
 
 def partitions() -> list[Partition]:
@@ -349,8 +349,8 @@ def partitions() -> list[Partition]:
 
 def nodes(names: Sequence[str] | None = None) -> list[NodeState]:
     """The nodes with those names, or all, with their states and reasons."""
-    words = ["sinfo", "--noheader", "--Node", "-o", f"%N{FIELD_END}%T{FIELD_END}%E{ROW_END}"]
-    return parse_nodes(run_command([*words, *(["--nodes", ",".join(names)] if names else [])]))
+    command = ["sinfo", "--noheader", "--Node", "-o", f"%N{FIELD_END}%T{FIELD_END}%E{ROW_END}"]
+    return parse_nodes(run_command([*command, *(["--nodes", ",".join(names)] if names else [])]))
 
 
 def cluster_name() -> str | None:

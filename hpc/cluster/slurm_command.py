@@ -45,7 +45,7 @@ class SlurmRefusedError(HpcError):
 
 
 def run_command(
-    words: Sequence[str],
+    command: Sequence[str],
     *,
     retries: int = RETRIES,
     timeout_s: float = 90.0,
@@ -55,7 +55,7 @@ def run_command(
     """The output of the command; retried with growing pauses while Slurm does not answer.
 
     Args:
-        words: command and arguments, passed without a shell.
+        command: command and arguments, passed without a shell.
         retries: repetitions after the first attempt; 0 if it must not run twice (`sbatch`).
         timeout_s: time limit of one attempt, s; above Slurm's own MessageTimeout.
         input_text: its standard input.
@@ -72,27 +72,27 @@ def run_command(
             pause_s = min(2.0**number, 15.0)
             _log.warning("slurm does not answer, retry in %.0f s: %s", pause_s, failure)
             time.sleep(pause_s)
-        code, printed, failure = _try(words, timeout_s, input_text, env or {})
+        code, printed, failure = _try(command, timeout_s, input_text, env or {})
         if code == 0:
             return printed
         if code is not None and not _TRANSIENT.search(failure):
             raise SlurmRefusedError(
-                f"{' '.join(words[:3])} ended with {code}: {failure or 'no message'}"
+                f"{' '.join(command[:3])} ended with {code}: {failure or 'no message'}"
             )
     raise SlurmUnavailableError(
-        f"Slurm did not answer {words[0]} in {retries + 1} attempts: {failure}. Running jobs are "
+        f"Slurm did not answer {command[0]} in {retries + 1} attempts: {failure}. Running jobs are "
         "not affected; repeat the command when `scontrol ping` reports UP."
     )
 
 
 def _try(
-    words: Sequence[str], timeout_s: float, input_text: str | None, env: Mapping[str, str]
+    command: Sequence[str], timeout_s: float, input_text: str | None, env: Mapping[str, str]
 ) -> tuple[int | None, str, str]:
     """Exit code (None: no answer in time), standard output, and the error text in one line."""
-    COUNTS[words[0]] += 1
+    COUNTS[command[0]] += 1
     try:
         done = subprocess.run(
-            list(words),
+            list(command),
             capture_output=True,
             text=True,
             errors="replace",
@@ -106,7 +106,7 @@ def _try(
         return None, "", f"no answer in {timeout_s:.0f} s"
     except (FileNotFoundError, PermissionError) as error:
         raise SlurmMissingError(
-            f"no {words[0]} on this machine ({error.strerror}): run this where Slurm's commands "
+            f"no {command[0]} on this machine ({error.strerror}): run this where Slurm's commands "
             "are installed (a login node), or choose --executor local"
         ) from error
     return done.returncode, done.stdout, " ".join((done.stderr or done.stdout).split())[-500:]

@@ -115,11 +115,11 @@ def _history(source: Path, wanted: Sequence[str]) -> tuple[str | None, tuple[str
     return commit.strip(), changed, _git(source, "diff", "HEAD", "--", *wanted) or ""
 
 
-def _git(source: Path, *words: str) -> str | None:
+def _git(source: Path, *arguments: str) -> str | None:
     """Output of git in the checkout `source`; None if it is not a checkout or git is missing."""
     if not (source / ".git").exists() or shutil.which("git") is None:
         return None
-    command = ["git", "-C", str(source), *words]
+    command = ["git", "-C", str(source), *arguments]
     answer = subprocess.run(command, capture_output=True, text=True, check=False)
     if answer.returncode != 0:
         raise HpcError(f"{' '.join(command)} failed: {answer.stderr.strip()}")

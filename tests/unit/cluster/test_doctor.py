@@ -125,7 +125,7 @@ def test_sockets_are_refused_where_the_network_cannot_be_taken_away(
     monkeypatch.setattr(doctor, "_without_network", lambda: [])
     found = doctor.check_offline("import socket; socket.getaddrinfo('localhost', 80)")
     assert found.state == FAIL
-    assert "asked for the network" in found.message
+    assert "network access refused" in found.message
     assert doctor.check_offline("import json").message.startswith(
         "models load with sockets refused"
     )
