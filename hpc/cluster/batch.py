@@ -205,7 +205,7 @@ def _setup(job: BatchJob) -> list[str]:
         *lines,
         f'ln -sfn {shlex.quote(str(job.pickle))} "$logs/${{job}}_submitted.pkl"',
         """trap 'rm -f "$logs/${job}_submitted.pkl" "$logs/${job}"_*_result.pkl' EXIT""",
-        "trap : TERM USR1 USR2  # this shell waits for its tasks, whatever they are told",
+        "trap : TERM USR1 USR2  # keep waiting for the tasks when signalled",
     ]
 
 
