@@ -1,4 +1,4 @@
-"""The page of `sarhpc inspect`: what shards hold, to be looked at before anything is trained."""
+"""The page of `sarhpc inspect`: contents of shards, for review before training."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sarhpc.evaluation.footprint_map import draw_sites, split_colours
 from sarhpc.evaluation.inspection_figures import numbers_figure, radiometry_figure
 from sarhpc.evaluation.page import colour_thumbnail, page_environment, radar_thumbnail, size
 from sarhpc.evaluation.report import StageLine
-from sarhpc.evaluation.survey import Place, SetSurvey, shared_ground
+from sarhpc.evaluation.survey import SampleRef, SetSurvey, shared_ground
 from sarhpc.evaluation.tally import Tally, evenly
 from sarhpc.measures.features import Features, measure
 from sarhpc.shards.images import decode_array, decode_gray8, decode_rgb8
@@ -27,29 +27,29 @@ SIGMA0_EDGES = np.linspace(-60.0, 30.0, 181)
 """Edges of the histogram of sigma0, dB."""
 
 LEAST_PX = 32
-"""Smaller tiles are shown, but too few pixels to measure speckle in."""
+"""Tiles below this size are shown, but speckle is not measured in them."""
 
 MIDDLE_PX = 256
-"""Side of the middle of a tile in which speckle is measured: enough, and soon done."""
+"""Side of the centre crop in which speckle is measured, pixels; bounds the time per tile."""
 
 DecodeMaster = Callable[[NDArray[np.uint16], Mapping[str, Any]], NDArray[np.floating[Any]]]
 """Amplitude of the 16-bit master, by the metadata of its sample."""
 
 
 @dataclass
-class Look:
-    """What the pixels of the picked samples say."""
+class PixelSurvey:
+    """What was measured on the pixels of the selected samples."""
 
     survey: SetSurvey
     features: Features | None = None
     sigma0: NDArray[np.int64] = field(default_factory=lambda: np.zeros(180, np.int64))
     """Pixels per bin of sigma0, from the masters of calibrated tiles."""
     tiles: int = 0
-    gallery: list[Card] = field(default_factory=list)
+    gallery: list[TileCard] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
-class Card:
+class TileCard:
     """One tile of the gallery."""
 
     radar: NDArray[np.uint8]
@@ -64,16 +64,16 @@ class Inspection:
     """Everything the page shows."""
 
     title: str
-    looks: Sequence[Look]
+    looks: Sequence[PixelSurvey]
     stages: Sequence[StageLine] = ()
     notes: Sequence[str] = ()
-    remarks: Sequence[str] = ()
-    """Oddities of the run as a whole; those of a set stand in its survey."""
+    warnings: Sequence[str] = ()
+    """Warnings about the run as a whole; those of a set are in its survey."""
 
 
-def look_at(survey: SetSurvey, decode_master: DecodeMaster, gallery: int = 24) -> Look:
-    """The pixels of the samples that the survey picked, read one at a time."""
-    look = Look(survey)
+def survey_pixels(survey: SetSurvey, decode_master: DecodeMaster, gallery: int = 24) -> PixelSurvey:
+    """The pixel survey of the selected samples, read one at a time."""
+    look = PixelSurvey(survey)
     places = evenly(survey.picked.items, survey.picked.most)
     shown = {place.key for place in evenly(places, gallery)}
     tiles = _measurable(look, places, shown, decode_master)
@@ -84,25 +84,25 @@ def look_at(survey: SetSurvey, decode_master: DecodeMaster, gallery: int = 24) -
 
 
 def _measurable(
-    look: Look, places: Sequence[Place], shown: set[str], decode_master: DecodeMaster
+    look: PixelSurvey, places: Sequence[SampleRef], shown: set[str], decode_master: DecodeMaster
 ) -> Iterator[NDArray[np.uint8]]:
-    """Yield the tiles that are large enough to measure; note everything else on the way."""
-    remarks = look.survey.remarks
+    """Yield the tiles that are large enough to measure; count everything else."""
+    warnings = look.survey.warnings
     for place in places:
         try:
             sample = place.read()
             tile = decode_gray8(sample.members["sar.png"])
         except (DataError, KeyError) as error:
             why = "no sar.png" if isinstance(error, KeyError) else str(error)
-            remarks.add("sample without a readable picture", f"{place.key} ({why})")
+            warnings.add("sample without a readable picture", f"{place.key} ({why})")
             continue
         try:
             validate_sample(sample)
         except DataError as error:
-            remarks.add("sample breaks the schema", str(error))
+            warnings.add("sample breaks the schema", str(error))
         look.tiles += 1
         if int(tile.min()) == int(tile.max()):
-            remarks.add("tile of one value", place.key)
+            warnings.add("tile of one value", place.key)
         _count_sigma0(look, sample, decode_master)
         if place.key in shown:
             look.gallery.append(_card(sample, tile))
@@ -115,7 +115,7 @@ def _middle(tile: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return tile[row : row + MIDDLE_PX, col : col + MIDDLE_PX]
 
 
-def _count_sigma0(look: Look, sample: Sample, decode_master: DecodeMaster) -> None:
+def _count_sigma0(look: PixelSurvey, sample: Sample, decode_master: DecodeMaster) -> None:
     if "sar16.npy" not in sample.members or "meta.json" not in sample.members:
         return
     meta = sample.meta
@@ -125,10 +125,10 @@ def _count_sigma0(look: Look, sample: Sample, decode_master: DecodeMaster) -> No
         look.sigma0 += np.histogram(np.clip(levels, -59.99, 29.99), SIGMA0_EDGES)[0]
 
 
-def _card(sample: Sample, tile: NDArray[np.uint8]) -> Card:
+def _card(sample: Sample, tile: NDArray[np.uint8]) -> TileCard:
     meta = sample.meta if "meta.json" in sample.members else {}
     optical = sample.members.get("optic.png")
-    return Card(
+    return TileCard(
         radar=radar_thumbnail(tile),
         optical=None if optical is None else colour_thumbnail(decode_rgb8(optical)),
         caption=sample.caption or "",
@@ -160,14 +160,17 @@ def render_inspection(inspection: Inspection) -> str:
     """The page as HTML with every picture, style and figure inside."""
     measured = {look.survey.name: look.features for look in inspection.looks if look.features}
     sections = [_section(look) for look in inspection.looks]
-    remarks = [*inspection.remarks, *(line for look in inspection.looks for line in _remarks(look))]
+    warnings = [
+        *inspection.warnings,
+        *(line for look in inspection.looks for line in _warnings(look)),
+    ]
     return (
         page_environment()
         .get_template("inspection.html.j2")
         .render(
             inspection=inspection,
             sections=sections,
-            remarks=remarks,
+            warnings=warnings,
             distribution=distribution_figure(measured) if measured else "",
             radiometry=radiometry_figure(inspection.looks, SIGMA0_EDGES),
             numbers=numbers_figure(inspection.looks),
@@ -175,9 +178,9 @@ def render_inspection(inspection: Inspection) -> str:
     )
 
 
-def _remarks(look: Look) -> list[str]:
+def _warnings(look: PixelSurvey) -> list[str]:
     survey = look.survey
-    lines = [f"{survey.name}: {line}" for line in survey.remarks.lines()]
+    lines = [f"{survey.name}: {line}" for line in survey.warnings.lines()]
     pairs = shared_ground(survey.outlines.items)
     if pairs:
         count = "100 pairs or more" if len(pairs) == 100 else f"{len(pairs)} pairs"
@@ -189,7 +192,7 @@ def _remarks(look: Look) -> list[str]:
     return lines
 
 
-def _section(look: Look) -> dict[str, Any]:
+def _section(look: PixelSurvey) -> dict[str, Any]:
     survey = look.survey
     sites, more = draw_sites(survey.outlines.items)
     present = {outline.split for outline in survey.outlines.items}
@@ -206,7 +209,7 @@ def _section(look: Look) -> dict[str, Any]:
     }
 
 
-def _facts(survey: SetSurvey, look: Look) -> Iterator[tuple[str, str]]:
+def _facts(survey: SetSurvey, look: PixelSurvey) -> Iterator[tuple[str, str]]:
     yield "samples", f"{survey.samples:,}"
     yield "shards", f"{survey.shards:,} ({size(survey.bytes)})"
     if survey.synthetic:

@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 
 class ShardClaim(Protocol):
-    """What somebody says of a shard: a record, or a `ShardSummary`."""
+    """The stated size and digest of a shard: a record, or a `ShardSummary`."""
 
     @property
     def samples(self) -> int:
@@ -74,7 +74,7 @@ def read_member(path: Path, extension: str) -> Iterator[tuple[str, bytes]]:
 
 @dataclass(frozen=True)
 class ShardIndex:
-    """Where each member of a shard stands: about 16 bytes per member, and the key.
+    """Offset and size of each member of a shard: about 16 bytes per member, and the key.
 
     `offsets` and `sizes` are (samples, extensions) int64; size -1 marks an absent member.
     """

@@ -79,7 +79,7 @@ _IMPORTED_META = {
     else kind.rstrip("?") + "?"
     for name, kind in _TILE_META.items()
 } | {"origin": "object"}
-"""Of an image somebody else cut (it has `origin`): nearly everything may be unknown."""
+"""Of a third-party image (it has `origin`): nearly everything may be unknown."""
 
 UNKNOWN: Mapping[str, None] = {
     name: None for name in _TILE_META if name not in ("schema", "key", "synthetic", "split")
@@ -102,7 +102,7 @@ _PAINTED_MEMBERS = ("optic.png", "txt", "meta.json")
 
 
 def validate_sample(sample: Sample) -> None:
-    """Return if the sample keeps the schema: key, members, their pixels, and metadata.
+    """Raise DataError unless the sample conforms to the schema: key, members, pixels, metadata.
 
     Members beyond those of the schema are allowed.
 

@@ -1,4 +1,4 @@
-"""How near a few painted images are to real tiles: the measure by which checkpoints are chosen."""
+"""Score of a few generated images against real tiles, by which checkpoints are selected."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ SCORE = "score"
 
 
 @dataclass(frozen=True)
-class Yardstick:
-    """Real tiles as they are measured once, and what halves of them differ by."""
+class RealReference:
+    """Features of the real tiles, and the distances between random halves of them."""
 
     shape: tuple[int, ...]
     """(H, W) of the tiles."""
@@ -30,37 +30,37 @@ class Yardstick:
     floors: Mapping[str, float]
 
 
-def yardstick(real: NDArray[np.uint8], seed: int = 0) -> Yardstick:
-    """The measures of real tiles (N, H, W) uint8, to hold painted images against.
+def real_reference(real: NDArray[np.uint8], seed: int = 0) -> RealReference:
+    """The reference of real tiles (N, H, W) uint8, to score generated images against.
 
     Raises:
-        DataError: too few tiles to tell anything.
+        DataError: too few tiles.
     """
     if len(real) < 2 * MIN_TILES:
         raise DataError(
-            f"{len(real)} real tiles cannot judge images; {2 * MIN_TILES} are the least, some "
-            "hundred are better: choose other train.judge.splits, or train without judge"
+            f"{len(real)} real tiles are too few to judge images; at least {2 * MIN_TILES}, some "
+            "hundred are better: set other train.judge.splits, or train without train.judge"
         )
     reference = measure(real)
     floors = {
         name: floor_of(reference, distance, seed) for name, (distance, *_) in DISTANCES.items()
     }
-    return Yardstick(real.shape[1:], reference, floors)
+    return RealReference(real.shape[1:], reference, floors)
 
 
-def nearness(painted: NDArray[np.uint8], to: Yardstick) -> dict[str, float]:
+def score_images(painted: NDArray[np.uint8], to: RealReference) -> dict[str, float]:
     """Every distance of images (N, H, W) uint8 to the real tiles, and the `score` of all.
 
-    The score is the mean over `SCORED` of ln(distance / floor), where floor is what random halves
-    of the real tiles differ by and nothing counts as nearer than that: 0 is as good as real, and
-    less is better.
+    The score is the mean over `SCORED` of ln(distance / floor), where floor is the distance between
+    random halves of the real tiles and ratios below 1 count as 1: 0 is as good as real, and lower
+    is better.
 
     Raises:
         DataError: too few images, or of another size than the tiles.
     """
     if len(painted) < MIN_TILES or painted.shape[1:] != to.shape:
         raise DataError(
-            f"images {painted.shape} cannot be compared with real tiles {to.shape}: paint "
+            f"images {painted.shape} cannot be compared with real tiles {to.shape}: generate "
             f"{MIN_TILES} or more (train.validation_prompts times train.validation_seeds), of the "
             "size of the tiles (train.image_px)"
         )
