@@ -50,6 +50,7 @@ def make_item(
     datetime: str | None,
     properties: Mapping[str, Any],
     assets: Mapping[str, Path],
+    media_types: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """A STAC Item (a GeoJSON feature as plain JSON values) of one scene.
 
@@ -60,6 +61,7 @@ def make_item(
         datetime: RFC 3339 in UTC; None where unknown, which opens the item's time range.
         properties: `sar:`, `view:`, `proj:`, `product:` and `sarhpc:` fields.
         assets: files by role (`sar`, `optical`, `label`, `height`, `shadow`, ...).
+        media_types: media types by role; otherwise they follow from the suffix.
 
     Raises:
         DataError: the id cannot name a folder, or only one of `bbox` and `geometry` is given.
@@ -81,7 +83,10 @@ def make_item(
         "geometry": None if geometry is None else dict(geometry),
         "properties": known,
         "links": [],
-        "assets": {role: _asset(role, path) for role, path in sorted(assets.items())},
+        "assets": {
+            role: _asset(role, path, (media_types or {}).get(role))
+            for role, path in sorted(assets.items())
+        },
     }
     if bbox is not None:
         item["bbox"] = list(bbox)
@@ -99,8 +104,8 @@ def _time_fields(datetime: str | None) -> dict[str, str | None]:
     }
 
 
-def _asset(role: str, path: Path) -> dict[str, Any]:
-    media_type = _MEDIA_TYPES.get(path.suffix.lower(), "application/octet-stream")
+def _asset(role: str, path: Path, media_type: str | None) -> dict[str, Any]:
+    media_type = media_type or _MEDIA_TYPES.get(path.suffix.lower(), "application/octet-stream")
     roles = ["data"] if role == "sar" else ["overview" if role == "optical" else "metadata"]
     return {"href": os.path.abspath(path), "type": media_type, "roles": roles}
 

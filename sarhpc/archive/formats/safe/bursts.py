@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from rasterio.control import GroundControlPoint
 
 from hpc.errors import DataError
-from sarhpc.archive.formats.safe_metadata import Vector, annotation_of, numbers_of, root_of, text_of
+from sarhpc.archive.formats.lookup_table import Vector
+from sarhpc.archive.formats.safe.metadata import annotation_of, numbers_of, root_of, text_of
 from sarhpc.archive.window import Range
 
 LIGHT_M_S = 299_792_458.0

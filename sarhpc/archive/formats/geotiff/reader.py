@@ -7,12 +7,10 @@ What the file cannot say comes from the scene's properties: `sarhpc:range_direct
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Mapping
 from math import hypot, radians, sin
 from pathlib import Path
-from typing import Any, Literal, cast, get_args
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,20 +18,19 @@ from rasterio.enums import MaskFlags
 from rasterio.windows import Window
 
 from hpc.errors import DataError
+from sarhpc.archive.formats.declared import looks_of, range_direction
+from sarhpc.archive.formats.format import Format
+from sarhpc.archive.formats.geotiff.content import (
+    quantity_of,
+    raster_properties,
+    role_of,
+    stored_scale,
+)
 from sarhpc.archive.geolocation import central_spacing, fit_gcps
 from sarhpc.archive.handle import RasterHandles, crs_text, has_affine, readable
 from sarhpc.archive.scene import Affine6, RangeDirection, SarHeader, Scene
 from sarhpc.archive.validity import LazyCollar, ZeroCollar, find_collar
 from sarhpc.archive.window import Range, check_window
-
-Quantity = Literal["complex", "iq", "amplitude", "intensity", "db"]
-"""What pixels are; `iq` is a complex image as two real bands, in phase and in quadrature."""
-BAND_QUANTITIES = ("iq", "amplitude", "intensity", "db")
-"""Quantities that name plain bands of a NITF, whatever else it claims to be."""
-
-
-_IQ_NAMES = {("i", "q"), ("real", "imag"), ("real", "imaginary"), ("re", "im")}
-_DB_NAME = re.compile(r"(^|[_.-])db([_.-]|$)", re.IGNORECASE)
 
 
 class GeoTiffReader:
@@ -156,35 +153,6 @@ def _joined(parts: NDArray[Any]) -> NDArray[np.complex64]:
     return pixels
 
 
-def quantity_of(dataset: Any, path: Path) -> Quantity:
-    """What the pixels are, from data type, band names, units or file name; else amplitude."""
-    if "complex" in dataset.dtypes[0]:
-        return "complex"
-    names = tuple(str(name).strip().lower() for name in dataset.descriptions[:2])
-    if names in _IQ_NAMES:
-        return "iq"
-    units = [*dataset.units, dataset.tags().get("units"), dataset.tags(1).get("units")]
-    if any(str(unit).lower() == "db" for unit in units) or _DB_NAME.search(path.stem):
-        return "db"
-    return "amplitude"
-
-
-def stored_scale(dataset: Any) -> float | None:
-    """The amplitude multiplier that the file carries in its metadata, if it does.
-
-    Capella products (SpaceNet 6 among them) hold one per channel, as JSON in the TIFF image
-    description under collect.image.scale_factor. It multiplies the *amplitude*: over the common
-    ground of the SpaceNet 6 sample, 20 log10(k|s|) averaged in intensity agrees with the published
-    dB product within 0.3 dB in all four channels, while taking k as a factor of power would
-    miss it by 35 to 42 dB.
-    """
-    text = dataset.tags().get("TIFFTAG_IMAGEDESCRIPTION", "")
-    try:
-        return float(json.loads(text)["collect"]["image"]["scale_factor"])
-    except (ValueError, KeyError, TypeError):
-        return None
-
-
 def calibration_of(dataset: Any, properties: Mapping[str, Any]) -> tuple[bool, float]:
     """Whether scaled pixels are sigma0 amplitude, and the scale; properties overrule the file."""
     calibration = properties.get("sarhpc:calibration")
@@ -250,29 +218,6 @@ def _header(
     )
 
 
-def range_direction(properties: Mapping[str, Any], path: Path) -> RangeDirection:
-    """The declared range direction.
-
-    Raises:
-        DataError: it is not declared, or not one of the four directions.
-    """
-    direction = properties.get("sarhpc:range_direction")
-    if direction not in get_args(RangeDirection):
-        raise DataError(
-            f"the range direction of {path} is unknown ({direction}); declare range_direction in "
-            f"sarhpc.yaml: {', '.join(get_args(RangeDirection))} (where slant range grows)"
-        )
-    return cast("RangeDirection", direction)
-
-
-def looks_of(properties: Mapping[str, Any]) -> float:
-    """Equivalent number of looks; 1 where nothing is known."""
-    looks = properties.get("sar:looks_equivalent_number")
-    if looks is None:
-        looks = properties.get("sar:looks_range", 1) * properties.get("sar:looks_azimuth", 1)
-    return float(looks)
-
-
 def _placement(
     dataset: Any, path: Path, properties: Mapping[str, Any]
 ) -> tuple[str | None, Affine6]:
@@ -318,3 +263,12 @@ def ground_affine(
     if direction.endswith("col"):
         return (a * stretch, b, c, d * stretch, e, f)
     return (a, b * stretch, c, d, e * stretch, f)
+
+
+FORMAT = Format(
+    name="GeoTIFF",
+    suffixes=(".tif", ".tiff"),
+    properties=raster_properties,
+    open=GeoTiffReader,
+    role=role_of,
+)

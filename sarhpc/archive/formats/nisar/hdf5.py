@@ -13,8 +13,6 @@ from pyproj.exceptions import CRSError
 
 from hpc.errors import DataError
 
-HDF5_SUFFIXES = (".h5", ".hdf5")
-
 Array = NDArray[np.float64]
 
 

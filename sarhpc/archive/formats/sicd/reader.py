@@ -15,7 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpc.errors import DataError
-from sarhpc.archive.formats.sicd_metadata import open_sicd, read_sicd_metadata, sicd_errors
+from sarhpc.archive.formats.format import BAND_QUANTITIES, Format
+from sarhpc.archive.formats.nitf import NITF_SUFFIXES, nitf_kind
+from sarhpc.archive.formats.sicd.metadata import open_sicd, read_sicd_metadata, sicd_errors
 from sarhpc.archive.scene import SarHeader, Scene
 from sarhpc.archive.validity import LazyCollar, ZeroCollar, find_collar
 from sarhpc.archive.window import Range, check_window
@@ -57,6 +59,7 @@ class SicdReader:
             geometry="ground" if self.metadata.image_plane == "GROUND" else "slant",
             incidence_deg=self.metadata.incidence_deg,
             look_side=self.metadata.look_side,
+            corners=self.metadata.corners,
         )
 
     @property
@@ -127,3 +130,36 @@ def _as_complex(raw: NDArray[Any], path: Path) -> NDArray[np.complex64]:
     pixels: NDArray[np.complex64] = np.empty(raw.shape, np.complex64)
     pixels.real, pixels.imag = raw["real"], raw["imag"]
     return pixels
+
+
+def _recognises(path: Path, quantity: str | None) -> bool:
+    return quantity not in BAND_QUANTITIES and nitf_kind(path) == "sicd"
+
+
+def _properties(path: Path, layer: str | None) -> dict[str, Any]:
+    metadata = read_sicd_metadata(path)
+    polarization = metadata.polarization
+    return {
+        "datetime": metadata.start,
+        "platform": metadata.collector.lower(),
+        "sar:instrument_mode": metadata.mode,
+        "sar:frequency_band": metadata.band,
+        "sar:center_frequency": metadata.centre_ghz,
+        "sar:polarizations": None if polarization is None else [polarization],
+        "sar:observation_direction": metadata.look_side,
+        "sar:looks_equivalent_number": 1.0,
+        "view:incidence_angle": metadata.incidence_deg,
+        "sarhpc:quantity": "complex",
+        "sarhpc:range_direction": "+row",
+        "sarhpc:geometry": "ground" if metadata.image_plane == "GROUND" else "slant",
+        "sarhpc:calibration": "none" if metadata.sigma_zero is None else "sigma0",
+    }
+
+
+FORMAT = Format(
+    name="SICD",
+    suffixes=NITF_SUFFIXES,
+    properties=_properties,
+    open=SicdReader,
+    recognises=_recognises,
+)

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hpc.errors import DataError
-from sarhpc.archive.formats.geotiff import GeoTiffReader
-from sarhpc.archive.formats.sidd_metadata import read_sidd_metadata
+from sarhpc.archive.formats.format import Format
+from sarhpc.archive.formats.geotiff.reader import GeoTiffReader
+from sarhpc.archive.formats.nitf import NITF_SUFFIXES, nitf_kind
+from sarhpc.archive.formats.sidd.metadata import read_sidd_metadata
 from sarhpc.archive.scene import SarHeader, Scene
 from sarhpc.archive.window import Range
 
@@ -85,3 +88,35 @@ class SiddReader:
     def close(self) -> None:
         """Release the file in all threads."""
         self._bands.close()
+
+
+def _recognises(path: Path, quantity: str | None) -> bool:
+    return nitf_kind(path) == "sidd"
+
+
+def _properties(path: Path, layer: str | None) -> dict[str, Any]:
+    metadata = read_sidd_metadata(path)
+    polarization = metadata.polarization
+    return {
+        "datetime": metadata.start,
+        "platform": metadata.collector.lower(),
+        "sar:instrument_mode": metadata.mode,
+        "sar:frequency_band": metadata.band,
+        "sar:polarizations": None if polarization is None else [polarization],
+        "sar:observation_direction": metadata.look_side,
+        "view:incidence_angle": metadata.incidence_deg,
+        "sarhpc:quantity": "amplitude",
+        "sarhpc:range_direction": metadata.range_direction,
+        "sarhpc:geometry": "ground",
+        "sarhpc:remap": metadata.remap,
+        "sarhpc:calibration": "none",
+    }
+
+
+FORMAT = Format(
+    name="SIDD",
+    suffixes=NITF_SUFFIXES,
+    properties=_properties,
+    open=SiddReader,
+    recognises=_recognises,
+)

@@ -19,7 +19,9 @@ import numpy as np
 from pyproj import CRS
 
 from hpc.errors import DataError
-from sarhpc.archive.formats.hdf5 import (
+from sarhpc.archive.formats.lookup_table import LookupTable
+from sarhpc.archive.formats.nisar.cube import placement_of, surface, terrain_height
+from sarhpc.archive.formats.nisar.hdf5 import (
     hdf5_errors,
     number,
     optional,
@@ -29,8 +31,6 @@ from sarhpc.archive.formats.hdf5 import (
     units,
     vector,
 )
-from sarhpc.archive.formats.nisar_cube import placement_of, surface, terrain_height
-from sarhpc.archive.formats.safe_metadata import LookupTable
 from sarhpc.archive.geolocation import Geolocation, central_spacing
 from sarhpc.archive.scene import Affine6, RangeDirection
 

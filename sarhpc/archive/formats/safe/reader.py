@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from rasterio.crs import CRS
 
 from hpc.errors import DataError
-from sarhpc.archive.formats.geotiff import GeoTiffReader
-from sarhpc.archive.formats.safe_bursts import Burst, read_burst
-from sarhpc.archive.formats.safe_metadata import SafeMetadata, read_safe
+from sarhpc.archive.formats.format import Format, Layer
+from sarhpc.archive.formats.geotiff.reader import GeoTiffReader
+from sarhpc.archive.formats.safe.bursts import Burst, burst_layers, read_burst
+from sarhpc.archive.formats.safe.metadata import SafeMetadata, annotation_of, read_safe
 from sarhpc.archive.geolocation import central_spacing, fit_gcps
 from sarhpc.archive.scene import SarHeader, Scene
 from sarhpc.archive.window import Range, check_window
@@ -155,3 +156,35 @@ class SafeReader:
     def close(self) -> None:
         """Release the file in all threads."""
         self._bands.close()
+
+
+def _recognises(path: Path, quantity: str | None) -> bool:
+    return annotation_of(path) is not None
+
+
+def _properties(path: Path, layer: str | None) -> dict[str, Any]:
+    known = safe_properties(read_safe(path))
+    if layer is not None:
+        known |= {"sarhpc:layer": layer, "datetime": read_burst(path, layer).start}
+    return known
+
+
+def _layers(path: Path) -> list[Layer]:
+    return [Layer(name, name) for name in burst_layers(path)] or [Layer()]
+
+
+def _accompanies(path: Path) -> bool:
+    """Whether a file of a product is none of its measurements."""
+    in_product = any(parent.suffix.upper() == ".SAFE" for parent in path.parents)
+    return in_product and path.parent.name != "measurement"
+
+
+FORMAT = Format(
+    name="Sentinel-1 SAFE",
+    suffixes=(".tif", ".tiff"),
+    properties=_properties,
+    open=SafeReader,
+    recognises=_recognises,
+    layers=_layers,
+    accompanies=_accompanies,
+)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pyproj import Transformer
 
 from hpc.errors import DataError
-from sarhpc.archive.formats.sicd_metadata import band_of
+from sarhpc.archive.formats.sicd.metadata import band_of
 from sarhpc.archive.geolocation import fit_affine, lattice, zone_of
 from sarhpc.archive.scene import Affine6, RangeDirection
 

@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpc.errors import DataError
-from sarhpc.archive.formats.geotiff import looks_of, range_direction
-from sarhpc.archive.formats.hdf5 import hdf5_errors
-from sarhpc.archive.formats.nisar_metadata import NisarMetadata, read_nisar
+from sarhpc.archive.formats.declared import looks_of, range_direction
+from sarhpc.archive.formats.format import Format, Layer
+from sarhpc.archive.formats.nisar.hdf5 import hdf5_errors
+from sarhpc.archive.formats.nisar.metadata import NisarMetadata, layers_of, read_nisar
 from sarhpc.archive.scene import SarHeader, Scene
 from sarhpc.archive.validity import LazyCollar, ZeroCollar, find_collar
 from sarhpc.archive.window import Range, check_window
@@ -189,3 +190,24 @@ class NisarReader:
     def _filled(self, rows: Range, cols: Range) -> NDArray[np.bool_]:
         raw = self._read_raw(rows, cols)
         return np.asarray((raw != 0) & np.isfinite(raw) & self._seen(rows, cols))
+
+
+def _properties(path: Path, layer: str | None) -> dict[str, Any]:
+    return nisar_properties(read_nisar(path, layer)) | {"sarhpc:layer": layer}
+
+
+def _layers(path: Path) -> list[Layer]:
+    """Every image of one polarisation; a file with one alone gives its scene the file's name."""
+    names = layers_of(path)
+    if len(names) == 1:
+        return [Layer(names[0])]
+    return [Layer(name, name.replace("frequency", "")) for name in names]
+
+
+FORMAT = Format(
+    name="NISAR HDF5",
+    suffixes=(".h5", ".hdf5"),
+    properties=_properties,
+    open=NisarReader,
+    layers=_layers,
+)

@@ -10,8 +10,8 @@ import numpy as np
 from pyproj import CRS
 from rasterio.control import GroundControlPoint
 
-from sarhpc.archive.formats.hdf5 import Array, number, vector
-from sarhpc.archive.formats.safe_metadata import LookupTable
+from sarhpc.archive.formats.lookup_table import LookupTable
+from sarhpc.archive.formats.nisar.hdf5 import Array, number, vector
 from sarhpc.archive.geolocation import Geolocation, fit_gcps
 
 _MOST_POINTS = 15
