@@ -72,8 +72,3 @@ def _levels_db(
     overall = mean[known].mean()
     mean[~known] = overall
     return np.asarray(10 * np.log10(np.maximum(mean, _FLOOR * max(overall, 1e-30))), np.float64)
-
-
-def differing_bits(one: str, other: str) -> int:
-    """Number of bits in which two hashes differ."""
-    return (int(one, 16) ^ int(other, 16)).bit_count()

@@ -23,7 +23,6 @@ from sarhpc.tiling.grid import (
     MAX_UPSAMPLING,
     SceneFrame,
     TileGrid,
-    TileIndex,
     scene_frame,
     tile_grid,
 )
@@ -279,21 +278,6 @@ def line_buffer_m(cfg: TileConfig) -> float:
             "split.buffer_m, in metres"
         )
     return split_buffer_m(cfg, cfg.pixel_m or 0.0)
-
-
-def tile_splits(
-    scene_id: str, frame: SceneFrame, grid: TileGrid, tiles: Sequence[TileIndex], cfg: TileConfig
-) -> list[str | None]:
-    """The split of each tile; None for one too near to another split.
-
-    A scene without CRS goes to one split as a whole, by its id.
-
-    Raises:
-        DataError: the scene's CRS is unknown, or does not reach where the scene lies.
-    """
-    near = _near(frame, grid, np.array(tiles, np.int64).reshape(-1, 2), cfg)
-    names = (*SPLITS, None)
-    return [names[number] for number in _splits(scene_id, near, len(tiles), cfg)]
 
 
 def _near(

@@ -117,11 +117,6 @@ def encode_picture(amplitude: NDArray[np.float32], top: float) -> NDArray[np.uin
     return scaled.astype(np.uint8)
 
 
-def decode_picture(codes: NDArray[np.uint8], top: float) -> NDArray[np.float32]:
-    """Amplitude (H, W) of 8-bit codes, within top / 510; code 255 stands for `top` and above."""
-    return codes * np.float32(top / 255)
-
-
 def encode_master(amplitude: NDArray[np.float32]) -> tuple[NDArray[np.uint16], float]:
     """16-bit codes (H, W) and the scale for which A = code * scale, within scale / 2.
 

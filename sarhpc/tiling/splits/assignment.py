@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,14 +59,6 @@ def split_buffer_m(cfg: TileConfig, pixel_m: float) -> float:
     return cfg.tile_px * pixel_m / math.sqrt(2)
 
 
-def footprint_split(outline: NDArray[np.float64], buffer_m: float, cfg: SplitConfig) -> str | None:
-    """The one split of all cells that an outline (N, 2) in degrees comes near; None if several."""
-    if 1 in cfg.fractions:
-        return split_of("", cfg)
-    splits = {split_of(cell, cfg) for cell in cells_near(outline, buffer_m, cfg.cell_m)}
-    return splits.pop() if len(splits) == 1 else None
-
-
 def cells_near(outline: NDArray[np.float64], buffer_m: float, cell_m: float) -> Iterator[str]:
     """Names of the cells that the buffered bounding box of an outline touches.
 
@@ -93,75 +83,3 @@ def band_of_cells(row: int, cell_m: float) -> tuple[float, int, float]:
     shrink = max(math.cos(math.radians((row + 0.5) * height)), 1e-3)
     columns = max(round(360 * shrink / height), 1)
     return shrink, columns, 360 / columns
-
-
-def overlaps_across_splits(tiles: Iterable[Mapping[str, Any]]) -> list[tuple[str, str]]:
-    """Pairs of tile keys of different splits whose ground may intersect; empty proves a split.
-
-    Tiles are `meta.json` values. Footprints are compared by their bounding boxes in degrees, which
-    never misses an intersection. Tiles without footprint intersect if they share a scene.
-    """
-    listed = list(tiles)
-    placed = [tile for tile in listed if tile["footprint"] is not None]
-    pairs = [*_box_overlaps(placed), *_scene_overlaps(listed)]
-    return sorted({(min(pair), max(pair)) for pair in pairs})
-
-
-def _box_overlaps(tiles: list[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
-    if not tiles:
-        return
-    boxes = np.array([_box(tile["footprint"]) for tile in tiles])
-    splits = np.array([tile["split"] for tile in tiles])
-    for members in _neighbourhoods(boxes):
-        if len(set(splits[members])) > 1:
-            for index, other in _meeting(boxes[members], splits[members]):
-                yield tiles[members[index]]["key"], tiles[members[other]]["key"]
-
-
-def _neighbourhoods(boxes: NDArray[np.float64]) -> Iterator[NDArray[np.intp]]:
-    """Indices of the boxes (N, 4) that touch the same square; squares are as large as a box.
-
-    Two boxes that intersect share a square, so comparing within squares misses none, and the work
-    grows with the number of tiles and not with its square.
-    """
-    side = max(float((boxes[:, 2:] - boxes[:, :2]).max()), 1e-9)
-    columns = max(math.floor(360 / side), 1)
-    squares: dict[tuple[int, int], list[int]] = defaultdict(list)
-    for index, (west, south, east, north) in enumerate(boxes):
-        for row in range(math.floor(south / side), math.floor(north / side) + 1):
-            span = range(math.floor(west / 360 * columns), math.floor(east / 360 * columns) + 1)
-            for col in {col % columns for col in span}:
-                squares[row, col].append(index)
-    for members in squares.values():
-        yield np.array(members)
-
-
-def _meeting(boxes: NDArray[np.float64], splits: NDArray[np.str_]) -> Iterator[tuple[int, int]]:
-    """Pairs of boxes (N, 4) of different splits that intersect."""
-    for index, (west, south, east, north) in enumerate(boxes):
-        rest = boxes[index + 1 :]
-        turns = np.round((rest[:, 0] - west) / 360) * 360
-        hit = (
-            (rest[:, 0] - turns < east)
-            & (rest[:, 2] - turns > west)
-            & (rest[:, 1] < north)
-            & (rest[:, 3] > south)
-            & (splits[index + 1 :] != splits[index])
-        )
-        for other in np.flatnonzero(hit):
-            yield index, index + 1 + int(other)
-
-
-def _box(footprint: list[list[float]]) -> tuple[float, float, float, float]:
-    points = np.asarray(footprint)
-    lon = np.unwrap(points[:, 0], period=360.0)
-    return float(lon.min()), points[:, 1].min(), float(lon.max()), points[:, 1].max()
-
-
-def _scene_overlaps(tiles: list[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
-    first: dict[str, Mapping[str, Any]] = {}
-    for tile in tiles:
-        if tile["footprint"] is None:
-            known = first.setdefault(tile["scene_id"], tile)
-            if known["split"] != tile["split"]:
-                yield known["key"], tile["key"]

@@ -13,7 +13,6 @@ from sarhpc.tiling.config import SplitConfig, TileConfig
 from sarhpc.tiling.duplicates import find_duplicates, fingerprints
 from sarhpc.tiling.fingerprints import (
     content_digest,
-    differing_bits,
     ground_hash,
 )
 from sarhpc.tiling.plan import plan_tiles
@@ -33,6 +32,10 @@ def seen(reflectivity, seed):
     """One flight over it: amplitude with single-look speckle of its own."""
     speckle = np.random.default_rng(seed).exponential(1, reflectivity.shape)
     return np.sqrt(reflectivity * speckle).astype(np.float32)
+
+
+def differing_bits(one, other):
+    return (int(one, 16) ^ int(other, 16)).bit_count()
 
 
 def hash_of(amplitude, valid=None):

@@ -16,7 +16,6 @@ from sarhpc.tiling.radiometry import (
     Normalisation,
     decode_log_master,
     decode_master,
-    decode_picture,
     encode_log_master,
     encode_master,
     encode_picture,
@@ -50,7 +49,7 @@ def test_the_picture_inverts_to_amplitude_within_half_a_code():
     amplitude = rayleigh()
     top = 3.0
     below = amplitude <= top
-    back = decode_picture(encode_picture(amplitude, top), top)
+    back = encode_picture(amplitude, top) * np.float32(top / 255)
     assert np.abs(back - amplitude)[below].max() <= top / 510 * 1.001
     np.testing.assert_allclose(back[~below], top)
 
