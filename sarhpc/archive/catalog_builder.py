@@ -18,11 +18,6 @@ from numpy.typing import NDArray
 from pyproj import Transformer
 
 from hpc.errors import ConfigError, DataError
-from sarhpc.archive.acquisition import (
-    declared_properties,
-    grid_properties,
-    merged_properties,
-)
 from sarhpc.archive.declaration import SIDECAR, Declaration, read_declarations
 from sarhpc.archive.footprint import (
     covered_share,
@@ -33,10 +28,15 @@ from sarhpc.archive.footprint import (
 )
 from sarhpc.archive.formats.format import ArchiveReader, Format, Layer
 from sarhpc.archive.formats.readers import find_format, known_formats, raster_suffixes
-from sarhpc.archive.handle import crs_text, has_affine, readable
-from sarhpc.archive.item import make_item
+from sarhpc.archive.raster_files import crs_text, has_affine, readable
 from sarhpc.archive.scene import SarHeader, SarReader, Scene
 from sarhpc.archive.stac_catalog import write_catalogue
+from sarhpc.archive.stac_item import make_item
+from sarhpc.archive.stac_properties import (
+    declared_properties,
+    grid_properties,
+    merged_properties,
+)
 
 PROBE_PIXELS = 4 << 20
 """Pixels read at each place where a scene is probed for damage and valid pixels."""

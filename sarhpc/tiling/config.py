@@ -33,7 +33,7 @@ class SplitConfig:
 
 
 @dataclass
-class OtherConfig:
+class CrossBandConfig:
     """Which other radar image of the same ground the layer `other` shows (docs/scenes.md)."""
 
     band: Optional[str] = None  # noqa: UP045
@@ -137,7 +137,7 @@ class TileConfig:
     coarse_factor: int = 4
     """Pixels along each axis that are averaged for `coarse`."""
 
-    other: Optional[OtherConfig] = field(default=None, metadata={"added": True})  # noqa: UP045
+    other: Optional[CrossBandConfig] = field(default=None, metadata={"added": True})  # noqa: UP045
     """What the scene must be whose image `other` shows: of which band, which polarisation."""
 
     write_complex: bool = False

@@ -17,8 +17,8 @@ from hpc.errors import ConfigError
 from sarhpc.archive.formats.readers import open_sar
 from sarhpc.archive.scene import Archive, SarHeader, SarReader, Scene
 from sarhpc.shards.sample import SPLITS
-from sarhpc.tiling.cells import NearCells, near_cells
 from sarhpc.tiling.config import TileConfig
+from sarhpc.tiling.config_checks import check_config
 from sarhpc.tiling.grid import (
     MAX_UPSAMPLING,
     SceneFrame,
@@ -26,12 +26,12 @@ from sarhpc.tiling.grid import (
     scene_frame,
     tile_grid,
 )
-from sarhpc.tiling.pairs.conditions import OTHER
+from sarhpc.tiling.pairs.conditions import CROSS_BAND
 from sarhpc.tiling.pairs.partners import Paired, Partners
-from sarhpc.tiling.read_errors import DamagedError, reading
-from sarhpc.tiling.settings import check_config
+from sarhpc.tiling.read_errors import DamagedError, classify_read_errors
 from sarhpc.tiling.splits.assignment import split_buffer_m, split_of
-from sarhpc.tiling.splits.lines import line_groups, line_of, reflown
+from sarhpc.tiling.splits.earth_cells import NearCells, near_cells
+from sarhpc.tiling.splits.flight_lines import line_groups, line_of, reflown
 from sarhpc.tiling.splits.proof import split_proof
 from sarhpc.tiling.survey import SceneConstants, survey_scene
 
@@ -117,7 +117,7 @@ def plan_scenes(
     listed = list(scenes)
     groups = line_groups(listed, cfg.split, line_buffer_m(cfg)) if cfg.split.by == "line" else None
     partners = None
-    if OTHER in cfg.conditions:
+    if CROSS_BAND in cfg.conditions:
         partners = Partners(listed, listed if offered is None else offered, cfg, opener)
     plan_one = functools.partial(
         plan_scene, cfg=cfg, opener=opener, groups=groups, partners=partners
@@ -165,7 +165,7 @@ def plan_scene(
     `partners` are those its tiles are to be paired with, if any.
     """
     try:
-        with reading(f"scene {scene.id}"), closing(opener(scene)) as reader:
+        with classify_read_errors(f"scene {scene.id}"), closing(opener(scene)) as reader:
             return _plan_open_scene(scene, reader, cfg, groups, partners)
     except DamagedError as error:
         return ScenePlan(scene.id, rejected="unreadable", detail=str(error))

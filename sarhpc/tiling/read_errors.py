@@ -13,7 +13,7 @@ class DamagedError(DataError):
 
 
 @contextlib.contextmanager
-def reading(what: str) -> Iterator[None]:
+def classify_read_errors(what: str) -> Iterator[None]:
     """Raise DamagedError for what is wrong with the file itself.
 
     An OSError that carries an errno other than "no such file" comes from the system (a stale

@@ -24,13 +24,13 @@ from sarhpc.tiling.fingerprints import content_digest, ground_hash
 from sarhpc.tiling.grid import SceneFrame, TileGrid, TileIndex, scene_frame, tile_grid
 from sarhpc.tiling.metadata import OpenScene, scene_metadata, tile_metadata
 from sarhpc.tiling.orientation import Interval
-from sarhpc.tiling.pairs.conditions import OTHER, TileLayers, make_conditions
-from sarhpc.tiling.pairs.cross_band import OtherLayer, Partner, open_partner
-from sarhpc.tiling.pairs.pairing import (
-    Companions,
+from sarhpc.tiling.pairs.conditions import CROSS_BAND, TileLayers, make_conditions
+from sarhpc.tiling.pairs.cross_band import CrossBandLayer, Partner, open_partner
+from sarhpc.tiling.pairs.scene_assets import (
+    SceneAssets,
     cut_label,
     cut_optical,
-    scene_companions,
+    scene_assets,
     tile_truth,
 )
 from sarhpc.tiling.plan import Opener
@@ -41,7 +41,7 @@ from sarhpc.tiling.radiometry import (
     encode_log_master,
     encode_master,
 )
-from sarhpc.tiling.read_errors import DamagedError, reading
+from sarhpc.tiling.read_errors import DamagedError, classify_read_errors
 from sarhpc.tiling.survey import SceneConstants
 
 log = logging.getLogger(__name__)
@@ -107,13 +107,13 @@ def _samples(work: _ShardWork, archive: Archive, opener: Opener) -> Iterator[Sam
     scene_id = work.inputs["scene_id"]
     with ExitStack() as stack:
         try:
-            with reading(f"scene {scene_id}"):
+            with classify_read_errors(f"scene {scene_id}"):
                 scene = _find(archive, scene_id)
                 reader = stack.enter_context(closing(opener(scene)))
             partner = None
-            if OTHER in work.inputs:
-                other = open_partner(work.inputs[OTHER], partial(_find, archive), opener)
-                partner = stack.enter_context(other)
+            if CROSS_BAND in work.inputs:
+                opening = open_partner(work.inputs[CROSS_BAND], partial(_find, archive), opener)
+                partner = stack.enter_context(opening)
         except DamagedError as error:
             work.unreadable(len(work.tiles), error)
             return
@@ -136,7 +136,7 @@ def _open_scene(scene: Scene, reader: SarReader, work: _ShardWork) -> OpenScene:
 def _scene_samples(
     opened: OpenScene, reader: SarReader, work: _ShardWork, partner: Partner | None
 ) -> Iterator[Sample]:
-    companions = scene_companions(opened.scene, work.cfg)
+    assets = scene_assets(opened.scene, work.cfg)
     shared = {**scene_metadata(opened), "split": work.inputs["split"]}
     positions = work.tiles
     inside = [tile for tile in positions if tile in opened.grid]
@@ -145,12 +145,12 @@ def _scene_samples(
     for block_index, tiles in opened.grid.by_block(inside):
         window = opened.grid.block_window(block_index)
         try:
-            with reading(f"scene {opened.scene.id}"):
+            with classify_read_errors(f"scene {opened.scene.id}"):
                 block = read_block(reader, opened.frame, opened.constants.sampling, *window)
         except DamagedError as error:
             work.unreadable(len(tiles), error)
             continue
-        cutter = _Cutter(opened, work.cfg, companions, shared, block, partner)
+        cutter = _Cutter(opened, work.cfg, assets, shared, block, partner)
         for tile in tiles:
             try:
                 made = cutter.cut(tile, sample_key(work.shard, positions[tile]))
@@ -169,7 +169,7 @@ class _Cutter:
 
     opened: OpenScene
     cfg: TileConfig
-    companions: Companions
+    assets: SceneAssets
     shared: Mapping[str, Any]
     block: Block
     partner: Partner | None
@@ -185,7 +185,7 @@ class _Cutter:
         if reason is not None:
             return reason
         place = (self.opened.frame, *self.opened.grid.window(tile))
-        optic = cut_optical(self.companions, *place, self.cfg.min_optical_coverage)
+        optic = cut_optical(self.assets, *place, self.cfg.min_optical_coverage)
         if optic is None and self.cfg.require_optical:
             return "optical_missing"
         members, master = _pictures(amplitude, self.opened.constants.normalisation, self.cfg.master)
@@ -195,13 +195,13 @@ class _Cutter:
             members["sar.npy"] = encode_array(np.ascontiguousarray(self.block.field[part]))
         if optic is not None:
             members["optic.png"] = encode_rgb8(optic)
-        land_cover = cut_label(self.companions, *place)
+        land_cover = cut_label(self.assets, *place)
         if land_cover is not None:
             members["landcover.npy"] = encode_array(land_cover)
-            truth = tile_truth(self.companions, land_cover, *place)
+            truth = tile_truth(self.assets, land_cover, *place)
             meta |= {} if truth is None else {"truth": truth}
         if self.cfg.conditions:
-            layers = TileLayers(amplitude, valid, optic, land_cover, self._other(*place))
+            layers = TileLayers(amplitude, valid, optic, land_cover, self._cross_band(*place))
             constants = self.opened.constants
             made = make_conditions(layers, constants.enl, constants.normalisation, self.cfg)
             if made is None:
@@ -216,15 +216,17 @@ class _Cutter:
         members["meta.json"] = encode_json(meta)
         return Sample(key, members)
 
-    def _other(self, frame: SceneFrame, rows: Interval, cols: Interval) -> OtherLayer | None:
+    def _cross_band(
+        self, frame: SceneFrame, rows: Interval, cols: Interval
+    ) -> CrossBandLayer | None:
         if self.partner is None or self.cfg.other is None:
             return None
         return self.partner.cut(frame, rows, cols, self.cfg.other.min_coverage)
 
     def _optic_dates(self, present: bool) -> dict[str, Any]:
         return {
-            "optic_datetime": self.companions.optic_datetime if present else None,
-            "optic_delta_days": self.companions.optic_delta_days if present else None,
+            "optic_datetime": self.assets.optic_datetime if present else None,
+            "optic_delta_days": self.assets.optic_delta_days if present else None,
         }
 
 

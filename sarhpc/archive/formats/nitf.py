@@ -11,7 +11,7 @@ from hpc.errors import DataError
 from sarhpc.archive.formats.format import Format, Role
 from sarhpc.archive.formats.geotiff.content import raster_properties
 from sarhpc.archive.formats.geotiff.reader import GeoTiffReader
-from sarhpc.archive.handle import readable
+from sarhpc.archive.raster_files import readable
 
 NITF_SUFFIXES = (".nitf", ".ntf")
 

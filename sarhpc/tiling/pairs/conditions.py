@@ -18,13 +18,13 @@ from scipy import ndimage
 
 from sarhpc.shards.images import encode_gray8, encode_rgb8
 from sarhpc.tiling.config import TileConfig
-from sarhpc.tiling.pairs.cross_band import OtherLayer
+from sarhpc.tiling.pairs.cross_band import CrossBandLayer
 from sarhpc.tiling.radiometry import Normalisation
 
-OTHER = "other"
+CROSS_BAND = "other"
 """The layer that needs a partner, and its entry in the inputs of shards."""
 
-CONDITIONS = ("edges", "segmentation", "optical", "coarse", OTHER)
+CONDITIONS = ("edges", "segmentation", "optical", "coarse", CROSS_BAND)
 
 EDGE_REACH = 7
 """Pixels on either side of an edge that are averaged, and along it."""
@@ -62,7 +62,7 @@ class TileLayers:
     optic: NDArray[np.uint8] | None
     land_cover: NDArray[np.uint8] | None
     """(2, H, W) = label and where it is known."""
-    other: OtherLayer | None = None
+    cross_band: CrossBandLayer | None = None
 
 
 def make_conditions(
@@ -81,7 +81,7 @@ def make_conditions(
         return None
     if "segmentation" in wanted and layers.land_cover is None:
         return None
-    if OTHER in wanted and layers.other is None:
+    if CROSS_BAND in wanted and layers.cross_band is None:
         return None
     members: dict[str, bytes] = {}
     notes: dict[str, Mapping[str, Any]] = {}
@@ -97,9 +97,9 @@ def make_conditions(
         coarse = coarse_amplitude(layers.amplitude, layers.valid, cfg.coarse_factor)
         members["coarse.png"] = encode_gray8(normalisation.encode(coarse))
         notes["coarse"] = {"factor": cfg.coarse_factor}
-    if OTHER in wanted and layers.other is not None:
-        members["other.png"] = encode_gray8(layers.other.codes)
-        notes[OTHER] = layers.other.note
+    if CROSS_BAND in wanted and layers.cross_band is not None:
+        members["other.png"] = encode_gray8(layers.cross_band.codes)
+        notes[CROSS_BAND] = layers.cross_band.note
     if "optical" in wanted:
         notes["optical"] = {"member": "optic.png"}
     return members, {"conditions": notes}

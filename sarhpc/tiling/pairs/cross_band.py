@@ -15,14 +15,14 @@ from sarhpc.archive.scene import SarReader, Scene
 from sarhpc.tiling.grid import SceneFrame, scene_frame
 from sarhpc.tiling.metadata import polarization_of
 from sarhpc.tiling.orientation import Interval
-from sarhpc.tiling.pairs.overlay import Place, area_kernels, overlay, pixel_extent
-from sarhpc.tiling.read_errors import reading
+from sarhpc.tiling.pairs.area_resampling import Place, area_kernels, overlay, pixel_extent
+from sarhpc.tiling.read_errors import classify_read_errors
 from sarhpc.tiling.resampling import looks_factor
 from sarhpc.tiling.survey import SceneConstants
 
 
 @dataclass(frozen=True)
-class OtherLayer:
+class CrossBandLayer:
     """The layer of one tile."""
 
     codes: NDArray[np.uint8]
@@ -46,7 +46,7 @@ class Partner:
 
     def cut(
         self, frame: SceneFrame, rows: Interval, cols: Interval, least: float
-    ) -> OtherLayer | None:
+    ) -> CrossBandLayer | None:
         """The layer of output pixels (rows, cols) of `frame`; None where data cover too little.
 
         Raises:
@@ -56,13 +56,13 @@ class Partner:
             return None
         shape = (rows[1] - rows[0], cols[1] - cols[0])
         place = Place(frame.window_affine(rows, cols), frame.crs, shape)
-        with reading(f"scene {self.scene.id}"):
+        with classify_read_errors(f"scene {self.scene.id}"):
             intensity, valid = overlay(self.reader, self.frame, place)
         if valid.mean() < least:
             return None
         codes = self.constants.normalisation.encode(np.sqrt(intensity))
         codes[~valid] = 0
-        return OtherLayer(codes, self._note(place, float(valid.mean())))
+        return CrossBandLayer(codes, self._note(place, float(valid.mean())))
 
     def _note(self, place: Place, share: float) -> dict[str, Any]:
         header, scene = self.reader.header, self.scene
@@ -100,7 +100,7 @@ def open_partner(
     Raises:
         DamagedError: it is not in the archive any more, or cannot be read.
     """
-    with reading(f"scene {inputs['scene_id']}"):
+    with classify_read_errors(f"scene {inputs['scene_id']}"):
         scene = find(inputs["scene_id"])
         reader = opener(scene)
     with closing(reader):

@@ -10,7 +10,7 @@ import logging
 import math
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -19,15 +19,15 @@ from numpy.typing import NDArray
 
 from sarhpc.archive.scene import SarReader, Scene
 from sarhpc.tiling.block import read_patch
-from sarhpc.tiling.config import OtherConfig, TileConfig
+from sarhpc.tiling.config import CrossBandConfig, TileConfig
 from sarhpc.tiling.grid import SceneFrame, TileGrid, resampling_ratio, scene_frame
 from sarhpc.tiling.looks import Chip, homogeneous_chips, speckle_correlation
-from sarhpc.tiling.pairs.conditions import OTHER
-from sarhpc.tiling.pairs.overlay import Place, locate, pixel_extent
-from sarhpc.tiling.pairs.pairing import gap_days
-from sarhpc.tiling.read_errors import DamagedError, reading
+from sarhpc.tiling.pairs.area_resampling import Place, locate, pixel_extent
+from sarhpc.tiling.pairs.conditions import CROSS_BAND
+from sarhpc.tiling.pairs.scene_assets import gap_days
+from sarhpc.tiling.read_errors import DamagedError, classify_read_errors
+from sarhpc.tiling.splits.flight_lines import crossing
 from sarhpc.tiling.splits.footprint import between
-from sarhpc.tiling.splits.lines import crossing
 from sarhpc.tiling.survey import survey_scene, survey_windows
 
 log = logging.getLogger(__name__)
@@ -56,7 +56,7 @@ class Paired:
         """Tiles of a split that share a partner, with what their shards gain by it."""
         of_tiles = self.of_tiles[split]
         for number in np.unique(of_tiles[of_tiles >= 0]).tolist():
-            yield {OTHER: self.inputs[number]}, tiles[of_tiles == number]
+            yield {CROSS_BAND: self.inputs[number]}, tiles[of_tiles == number]
 
 
 class Partners:
@@ -71,7 +71,7 @@ class Partners:
     ) -> None:
         """Note which of the `offered` scenes `cfg.other` accepts, and which `scenes` they meet."""
         assert cfg.other is not None
-        self._cfg, self._other, self._opener = cfg, cfg.other, opener
+        self._cfg, self._limits, self._opener = cfg, cfg.other, opener
         wanted = [scene for scene in offered if _is_wanted(scene, cfg.other)]
         self._near = crossing(scenes, wanted)
         # Scenes are planned by several threads, and many of them may share a partner.
@@ -106,7 +106,7 @@ class Partners:
 
     def missed(self, scene: Scene) -> str:
         """Why a scene has no partner for any of its tiles, and what to do about it."""
-        other = self._other
+        other = self._limits
         limits = {"band": other.band, "polarization": other.polarization, "days": other.max_days}
         asked = [f"{name}={value}" for name, value in limits.items() if value is not None]
         met = len(self._near.get(scene.id, ()))
@@ -118,7 +118,7 @@ class Partners:
     def _by_time(self, scene: Scene) -> list[tuple[float | None, Scene]]:
         """Partners that meet a scene with their gap in days: nearest first, unknown times last."""
         gaps = [(gap_days(scene.datetime, p.datetime), p) for p in self._near.get(scene.id, ())]
-        limit = self._other.max_days
+        limit = self._limits.max_days
         if limit is not None:
             gaps = [(gap, each) for gap, each in gaps if gap is not None and gap <= limit]
         return sorted(gaps, key=lambda pair: (pair[0] is None, pair[0] or 0.0, pair[1].id))
@@ -130,9 +130,17 @@ class Partners:
                 self._frames[partner.id] = self._opened_frame(partner)
             return self._frames[partner.id]
 
+    @contextmanager
+    def _opened(self, partner: Scene) -> Iterator[SarReader]:
+        with classify_read_errors(f"scene {partner.id}"), closing(self._opener(partner)) as reader:
+            yield reader
+
     def _opened_frame(self, partner: Scene) -> SceneFrame | None:
         try:
-            with reading(f"scene {partner.id}"), closing(self._opener(partner)) as reader:
+            with (
+                classify_read_errors(f"scene {partner.id}"),
+                closing(self._opener(partner)) as reader,
+            ):
                 header = reader.header
                 frame = scene_frame(header, None)
                 if header.crs is not None:
@@ -161,7 +169,7 @@ class Partners:
             rows, cols = own.canonical_shape
             inside = (row >= 0) & (row <= rows) & (col >= 0) & (col <= cols)
             parts.append(inside.mean(axis=1))
-        return np.concatenate(parts) >= self._other.min_coverage
+        return np.concatenate(parts) >= self._limits.min_coverage
 
     def _extent(self, frame: SceneFrame, own: SceneFrame) -> Extent:
         """Partner pixels along (rows, cols) in a tile pixel; one value for all where they agree."""
@@ -184,7 +192,10 @@ class Partners:
         coarser = tuple(resampling_ratio(1.0, max(each, 1.0)) for each in extent)
         frame = replace(own, ratio=(coarser[0], coarser[1]))
         try:
-            with reading(f"scene {partner.id}"), closing(self._opener(partner)) as reader:
+            with (
+                classify_read_errors(f"scene {partner.id}"),
+                closing(self._opener(partner)) as reader,
+            ):
                 constants = survey_scene(reader, frame, replace(self._cfg, detect_first=True))
                 correlation = _correlation(reader, own, max(extent))
         except DamagedError as error:
@@ -206,7 +217,7 @@ def _correlation(reader: SarReader, own: SceneFrame, extent: float) -> list[list
     return [[round(value, 4) for value in each.tolist()] for each in found]
 
 
-def _is_wanted(scene: Scene, other: OtherConfig) -> bool:
+def _is_wanted(scene: Scene, other: CrossBandConfig) -> bool:
     channels = scene.properties.get("sar:polarizations") or ()
     return (other.band is None or scene.band == other.band) and (
         other.polarization is None or other.polarization in channels

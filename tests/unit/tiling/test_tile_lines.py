@@ -12,8 +12,8 @@ from sarhpc.archive.scene import Scene
 from sarhpc.tiling.config import SplitConfig, TileConfig
 from sarhpc.tiling.grid import scene_frame, tile_grid
 from sarhpc.tiling.plan import plan_tiles
+from sarhpc.tiling.splits.flight_lines import line_groups, reflown
 from sarhpc.tiling.splits.footprint import tile_footprints
-from sarhpc.tiling.splits.lines import line_groups, reflown
 from sarhpc.tiling.splits.proof import check_proof, split_proof
 
 FIELD = np.abs(white_speckle((600, 600)))

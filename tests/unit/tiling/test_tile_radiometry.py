@@ -10,6 +10,7 @@ from array_scenes import array_reader, white_speckle
 
 from hpc.errors import ConfigError, DataError
 from sarhpc.tiling.config import TileConfig
+from sarhpc.tiling.config_checks import check_config
 from sarhpc.tiling.grid import scene_frame
 from sarhpc.tiling.quality import reject_reason, tile_quality
 from sarhpc.tiling.radiometry import (
@@ -21,7 +22,6 @@ from sarhpc.tiling.radiometry import (
     encode_picture,
     master_amplitude,
 )
-from sarhpc.tiling.settings import check_config
 from sarhpc.tiling.survey import SceneConstants, survey_scene, survey_windows
 
 

@@ -12,7 +12,7 @@ from rasterio.enums import ColorInterp
 
 from hpc.errors import DataError
 from sarhpc.archive.formats.format import Quantity, Role
-from sarhpc.archive.handle import readable
+from sarhpc.archive.raster_files import readable
 
 _SAR_WORDS = {"sar", "slc", "amp", "grd", "mli", "sigma0", "gamma0", "beta0", "db"}
 _OPTICAL_WORDS = {"rgb", "optical", "optic", "ortho", "pan", "ms", "vis"}

@@ -27,10 +27,10 @@ from sarhpc.archive.formats.geotiff.content import (
     stored_scale,
 )
 from sarhpc.archive.geolocation import central_spacing, fit_gcps
-from sarhpc.archive.handle import RasterHandles, crs_text, has_affine, readable
+from sarhpc.archive.pixel_window import Range, check_window
+from sarhpc.archive.raster_files import RasterHandles, crs_text, has_affine, readable
 from sarhpc.archive.scene import Affine6, RangeDirection, SarHeader, Scene
-from sarhpc.archive.validity import LazyCollar, ZeroCollar, find_collar
-from sarhpc.archive.window import Range, check_window
+from sarhpc.archive.zero_collar import LazyCollar, ZeroCollar, find_collar
 
 
 class GeoTiffReader:

@@ -18,9 +18,9 @@ from sarhpc.archive.formats.declared import looks_of, range_direction
 from sarhpc.archive.formats.format import Format, Layer
 from sarhpc.archive.formats.nisar.hdf5 import hdf5_errors
 from sarhpc.archive.formats.nisar.metadata import NisarMetadata, layers_of, read_nisar
+from sarhpc.archive.pixel_window import Range, check_window
 from sarhpc.archive.scene import SarHeader, Scene
-from sarhpc.archive.validity import LazyCollar, ZeroCollar, find_collar
-from sarhpc.archive.window import Range, check_window
+from sarhpc.archive.zero_collar import LazyCollar, ZeroCollar, find_collar
 
 _CACHE_BYTES = 64 << 20
 """Of chunks, per open image: one row of chunks, read tile by tile, is decompressed once."""

@@ -19,7 +19,7 @@ from rasterio.control import GroundControlPoint
 from hpc.errors import DataError
 from sarhpc.archive.formats.lookup_table import Vector
 from sarhpc.archive.formats.safe.metadata import annotation_of, numbers_of, root_of, text_of
-from sarhpc.archive.window import Range
+from sarhpc.archive.pixel_window import Range
 
 LIGHT_M_S = 299_792_458.0
 

@@ -21,8 +21,8 @@ from sarhpc.archive.formats.geotiff.reader import GeoTiffReader
 from sarhpc.archive.formats.safe.bursts import Burst, burst_layers, read_burst
 from sarhpc.archive.formats.safe.metadata import SafeMetadata, annotation_of, read_safe
 from sarhpc.archive.geolocation import central_spacing, fit_gcps
+from sarhpc.archive.pixel_window import Range, check_window
 from sarhpc.archive.scene import SarHeader, Scene
-from sarhpc.archive.window import Range, check_window
 
 
 def safe_properties(metadata: SafeMetadata) -> dict[str, Any]:

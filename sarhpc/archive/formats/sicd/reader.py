@@ -18,9 +18,9 @@ from hpc.errors import DataError
 from sarhpc.archive.formats.format import BAND_QUANTITIES, Format
 from sarhpc.archive.formats.nitf import NITF_SUFFIXES, nitf_kind
 from sarhpc.archive.formats.sicd.metadata import open_sicd, read_sicd_metadata, sicd_errors
+from sarhpc.archive.pixel_window import Range, check_window
 from sarhpc.archive.scene import SarHeader, Scene
-from sarhpc.archive.validity import LazyCollar, ZeroCollar, find_collar
-from sarhpc.archive.window import Range, check_window
+from sarhpc.archive.zero_collar import LazyCollar, ZeroCollar, find_collar
 
 
 class SicdReader:

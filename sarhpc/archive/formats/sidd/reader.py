@@ -18,8 +18,8 @@ from sarhpc.archive.formats.format import Format
 from sarhpc.archive.formats.geotiff.reader import GeoTiffReader
 from sarhpc.archive.formats.nitf import NITF_SUFFIXES, nitf_kind
 from sarhpc.archive.formats.sidd.metadata import read_sidd_metadata
+from sarhpc.archive.pixel_window import Range
 from sarhpc.archive.scene import SarHeader, Scene
-from sarhpc.archive.window import Range
 
 
 class SiddReader:

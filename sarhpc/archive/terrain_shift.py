@@ -13,7 +13,7 @@ from rasterio.enums import Resampling
 from rasterio.warp import reproject
 
 from hpc.errors import DataError
-from sarhpc.archive.handle import crs_text, readable
+from sarhpc.archive.raster_files import crs_text, readable
 from sarhpc.archive.scene import Affine6
 
 

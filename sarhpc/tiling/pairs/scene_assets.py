@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sarhpc.archive.label import read_label
-from sarhpc.archive.optical import read_optical
+from sarhpc.archive.label_map import read_label
+from sarhpc.archive.optical_resampling import read_optical
 from sarhpc.archive.procedural.truth import describe
 from sarhpc.archive.scene import Scene
 from sarhpc.tiling.config import TileConfig
 from sarhpc.tiling.grid import SceneFrame
 from sarhpc.tiling.orientation import Interval, Orientation
-from sarhpc.tiling.read_errors import DamagedError, reading
+from sarhpc.tiling.read_errors import DamagedError, classify_read_errors
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +27,7 @@ _DAY_S = 86400.0
 
 
 @dataclass(frozen=True)
-class Companions:
+class SceneAssets:
     """The files of a scene that its tiles are paired with, and the gap in time."""
 
     optical: Path | None
@@ -40,13 +40,13 @@ class Companions:
     """Objects of a procedural scene, whose tiles have a true caption; None for any other."""
 
 
-def scene_companions(scene: Scene, cfg: TileConfig) -> Companions:
+def scene_assets(scene: Scene, cfg: TileConfig) -> SceneAssets:
     """The companions of a scene; an optical image too far in time is left out."""
     properties = scene.properties
     when = properties.get("sarhpc:optical_datetime")
     gap = gap_days(scene.datetime, when)
     procedural = properties.get("sarhpc:procedural", False)
-    return Companions(
+    return SceneAssets(
         optical=_timely_optical(scene, gap, cfg.max_optical_delta_days),
         label=scene.assets.get("label"),
         optic_datetime=when,
@@ -79,20 +79,20 @@ def _parse(time: str) -> datetime:
 
 
 def cut_optical(
-    companions: Companions, frame: SceneFrame, rows: Interval, cols: Interval, least: float
+    assets: SceneAssets, frame: SceneFrame, rows: Interval, cols: Interval, least: float
 ) -> NDArray[np.uint8] | None:
     """The optical image (H, W, 3) over output pixels; None where it covers less than `least`."""
-    path = companions.optical
+    path = assets.optical
     if path is None:
         return None
     try:
-        with reading(str(path)):
+        with classify_read_errors(str(path)):
             rgb, coverage = read_optical(
                 path,
                 frame.window_affine(rows, cols),
                 frame.crs,
                 (rows[1] - rows[0], cols[1] - cols[0]),
-                same_frame=companions.same_frame,
+                same_frame=assets.same_frame,
             )
     except DamagedError as error:
         log.warning("optical=%s left out: %s", path, error)
@@ -101,15 +101,15 @@ def cut_optical(
 
 
 def cut_label(
-    companions: Companions, frame: SceneFrame, rows: Interval, cols: Interval
+    assets: SceneAssets, frame: SceneFrame, rows: Interval, cols: Interval
 ) -> NDArray[np.uint8] | None:
     """Land cover (2, H, W) = [label, valid] of output pixels; None where nothing is labelled."""
-    path = companions.label
+    path = assets.label
     if path is None:
         return None
     shape = (rows[1] - rows[0], cols[1] - cols[0])
     try:
-        with reading(str(path)):
+        with classify_read_errors(str(path)):
             label, known = read_label(path, frame.window_affine(rows, cols), frame.crs, shape)
     except DamagedError as error:
         log.warning("label=%s left out: %s", path, error)
@@ -118,7 +118,7 @@ def cut_label(
 
 
 def tile_truth(
-    companions: Companions,
+    assets: SceneAssets,
     land_cover: NDArray[np.uint8],
     frame: SceneFrame,
     rows: Interval,
@@ -126,8 +126,8 @@ def tile_truth(
 ) -> dict[str, Any] | None:
     """What is truly on a procedural tile, in words and numbers; None for any other scene."""
     # Objects are listed in pixels of the scene as stored, which is the canonical frame only there.
-    if companions.objects is None or frame.orientation != Orientation():
+    if assets.objects is None or frame.orientation != Orientation():
         return None
     row, col = (1 / float(ratio) for ratio in frame.ratio)
     window = (rows[0] * row, cols[0] * col, (rows[1] - rows[0]) * row, (cols[1] - cols[0]) * col)
-    return describe(land_cover[0], companions.objects, window=window).to_json()
+    return describe(land_cover[0], assets.objects, window=window).to_json()

@@ -31,9 +31,9 @@ from sarhpc.shards.images import decode_array, decode_rgb8, encode_array, encode
 from sarhpc.shards.sample import SAMPLE_SCHEMA, SPLITS, Sample, encode_json, sample_key
 from sarhpc.shards.schema import GEOLOCATION, UNKNOWN
 from sarhpc.tiling.config import ImportConfig
+from sarhpc.tiling.config_checks import check_import
 from sarhpc.tiling.fingerprints import content_digest, ground_hash
 from sarhpc.tiling.radiometry import Normalisation, encode_master
-from sarhpc.tiling.settings import check_import
 from sarhpc.tiling.tile import TiledShard
 
 _FOLDERS = {**{name: name for name in SPLITS}, "validation": "val", "valid": "val"}

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from sarhpc.archive.window import Range
+from sarhpc.archive.pixel_window import Range
 
 Filled = Callable[[Range, Range], NDArray[np.bool_]]
 """Tells of a window of an image which of its pixels (H, W) are other than zero and valid."""

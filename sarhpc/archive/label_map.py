@@ -12,7 +12,7 @@ from pyproj import Transformer
 from rasterio.windows import Window
 
 from hpc.errors import DataError
-from sarhpc.archive.handle import crs_text, readable
+from sarhpc.archive.raster_files import crs_text, readable
 
 Affine6 = tuple[float, float, float, float, float, float]
 

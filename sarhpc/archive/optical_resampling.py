@@ -20,7 +20,6 @@ from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.windows import Window
 
 from hpc.errors import DataError
-from sarhpc.archive.handle import has_affine, readable
 from sarhpc.archive.interpolation import (
     bilinear,
     box_means,
@@ -28,8 +27,9 @@ from sarhpc.archive.interpolation import (
     pixel_span,
     pixel_step,
 )
-from sarhpc.archive.validity import ZeroCollar, find_collar
-from sarhpc.archive.window import Range
+from sarhpc.archive.pixel_window import Range
+from sarhpc.archive.raster_files import has_affine, readable
+from sarhpc.archive.zero_collar import ZeroCollar, find_collar
 
 FRAME_TAG = "SARHPC_FRAME"
 """TIFF tag of an optical image without CRS; `scene` says that its affine is in the local frame of
@@ -62,7 +62,7 @@ def read_optical(
         shape: rows and columns of the tile.
         same_frame: the catalogue declares the image to lie in the scene's local frame.
         shift: (H, W) columns by which the ground that a tile pixel shows lies farther in range
-            than the pixel (`sarhpc.archive.terrain`); null for none.
+            than the pixel (`sarhpc.archive.terrain_shift`); null for none.
 
     Raises:
         DataError: the file is missing, corrupt, or has GCPs in place of an affine.

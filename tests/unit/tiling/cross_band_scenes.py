@@ -10,7 +10,7 @@ import pyproj
 from array_scenes import LAMBERT93, ArrayArchive, array_reader
 
 from sarhpc.archive.scene import Scene
-from sarhpc.tiling.config import OtherConfig, SplitConfig, TileConfig
+from sarhpc.tiling.config import CrossBandConfig, SplitConfig, TileConfig
 from sarhpc.tiling.orientation import compose, transform
 from sarhpc.tiling.plan import plan_scenes
 from sarhpc.tiling.tile import tile_shard
@@ -83,7 +83,7 @@ def archive_of(**views):
 def asking(tile_px=128, *, other=None, **more):
     """A configuration that asks for band L under tiles of 0.35 m."""
     known = {"split": TRAIN, "conditions": ["other"], "block_tiles": 1, **more}
-    return TileConfig(tile_px=tile_px, other=other or OtherConfig(band="L"), **known)
+    return TileConfig(tile_px=tile_px, other=other or CrossBandConfig(band="L"), **known)
 
 
 def planned(archive, cfg, tiled=("a",)):

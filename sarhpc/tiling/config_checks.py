@@ -5,7 +5,7 @@ from __future__ import annotations
 from hpc.errors import ConfigError
 from sarhpc.shards.sample import SPLITS
 from sarhpc.tiling.config import ImportConfig, TileConfig
-from sarhpc.tiling.pairs.conditions import CONDITIONS, OTHER
+from sarhpc.tiling.pairs.conditions import CONDITIONS, CROSS_BAND
 from sarhpc.tiling.radiometry import MASTERS, MODES
 from sarhpc.tiling.splits.assignment import check_split
 
@@ -17,7 +17,7 @@ def check_config(cfg: TileConfig) -> None:
         ConfigError: it names an unknown normalisation, an empty tile, or shares that do not add up.
     """
     check_split(cfg.split)
-    _check_other(cfg)
+    _check_cross_band(cfg)
     _check_radiometry(cfg)
     for name in cfg.conditions:
         if name not in CONDITIONS:
@@ -62,13 +62,13 @@ def _check_radiometry(cfg: TileConfig) -> None:
         raise ConfigError(f"tile.log1p_range {cfg.log1p_range}: no sigma0 lies below 0")
 
 
-def _check_other(cfg: TileConfig) -> None:
+def _check_cross_band(cfg: TileConfig) -> None:
     """Accept a configuration that tells which partners are meant, where they are asked for.
 
     Raises:
         ConfigError: the layer is asked for without a band or polarisation, or a limit is none.
     """
-    if OTHER not in cfg.conditions:
+    if CROSS_BAND not in cfg.conditions:
         return
     if cfg.other is None or (cfg.other.band is None and cfg.other.polarization is None):
         raise ConfigError(

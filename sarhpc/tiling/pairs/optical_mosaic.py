@@ -13,16 +13,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sarhpc.archive.label import read_label
-from sarhpc.archive.optical import read_optical
+from sarhpc.archive.label_map import read_label
 from sarhpc.archive.optical_images import OpticalImage, OpticalIndex
+from sarhpc.archive.optical_resampling import read_optical
 from sarhpc.archive.scene import Affine6
-from sarhpc.archive.terrain import ground_shift, read_height
+from sarhpc.archive.terrain_shift import ground_shift, read_height
 from sarhpc.shards.images import encode_rgb8
 from sarhpc.shards.sample import Sample, encode_json
 from sarhpc.tiling.config import OpticalConfig
-from sarhpc.tiling.pairs.pairing import gap_days
-from sarhpc.tiling.read_errors import DamagedError, reading
+from sarhpc.tiling.pairs.scene_assets import gap_days
+from sarhpc.tiling.read_errors import DamagedError, classify_read_errors
 
 log = logging.getLogger(__name__)
 
@@ -124,7 +124,7 @@ class _Place:
 def _terrain_shift(
     meta: Mapping[str, Any], place: _Place, cfg: OpticalConfig
 ) -> NDArray[np.float64] | str:
-    with reading(str(cfg.dem)):
+    with classify_read_errors(str(cfg.dem)):
         height = read_height(Path(str(cfg.dem)), place.affine, place.crs, place.shape)
     if meta.get("incidence_deg") is None or not np.isfinite(height).all():
         return "no_height"
@@ -179,7 +179,7 @@ class _Mosaic:
         """What one image shows of the tile, where, and its share under clouds; None if unfit."""
         affine, crs, shape = self.place.affine, self.place.crs, self.place.shape
         try:
-            with reading(image.path):
+            with classify_read_errors(image.path):
                 picture, covered = read_optical(
                     Path(image.path), affine, crs, shape, shift=self.shift
                 )

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from array_scenes import LAMBERT93, array_reader, white_speckle
-from other_scenes import (
+from cross_band_scenes import (
     MIDDLE,
     TARGET,
     TRAIN,
@@ -30,10 +30,10 @@ from sarhpc.archive.scene import Scene
 from sarhpc.diffusion.config import LAYERS
 from sarhpc.shards.images import decode_gray8
 from sarhpc.shards.schema import validate_sample
-from sarhpc.tiling.config import OtherConfig, TileConfig
+from sarhpc.tiling.config import CrossBandConfig, TileConfig
 from sarhpc.tiling.grid import scene_frame
 from sarhpc.tiling.orientation import inverse, transform
-from sarhpc.tiling.pairs.overlay import Place, area_taps, locate, overlay, pixel_extent
+from sarhpc.tiling.pairs.area_resampling import Place, area_taps, locate, overlay, pixel_extent
 from sarhpc.tiling.plan import plan_scenes
 from sarhpc.tiling.radiometry import Normalisation
 from sarhpc.tiling.tile import tile_shard
@@ -148,7 +148,7 @@ def test_gaps_have_no_say_and_are_black():
     assert note["valid_fraction"] == pytest.approx(1 - lost, abs=0.003)
     black = decode_gray8(sample.members["other.png"]) == 0
     assert black.mean() == pytest.approx(lost, abs=0.02)
-    stricter = replace(cfg, other=OtherConfig(band="L", min_coverage=0.99))
+    stricter = replace(cfg, other=CrossBandConfig(band="L", min_coverage=0.99))
     assert tiles_of(archive, stricter) == ([], {"condition_missing": 1})
 
 
@@ -233,9 +233,9 @@ def test_plans_and_fingerprints_without_the_layer_know_nothing_of_it():
     assert "other" not in decisive(TileConfig())
     assert "other" in decisive(asking())
     with pytest.raises(ConfigError, match=r"tile\.other\.band"):
-        planned(archive, asking(other=OtherConfig()))
+        planned(archive, asking(other=CrossBandConfig()))
     with pytest.raises(ConfigError, match="min_coverage"):
-        planned(archive, asking(other=OtherConfig(band="L", min_coverage=0.0)))
+        planned(archive, asking(other=CrossBandConfig(band="L", min_coverage=0.0)))
 
 
 class Bent:
@@ -314,7 +314,7 @@ def test_the_cross_polarised_channel_of_a_real_scene_lies_on_the_copolarised_one
             yield from (scene for name, scene in scenes.items() if ids is None or name in ids)
 
     cfg = TileConfig(tile_px=96, pixel_m=None, split=TRAIN, max_saturated=1.0)
-    crossed = replace(cfg, conditions=["other"], other=OtherConfig(polarization="HV"))
+    crossed = replace(cfg, conditions=["other"], other=CrossBandConfig(polarization="HV"))
     with_layer = plan_scenes([scenes["hh"]], crossed, offered=scenes.values())
     own = plan_scenes([scenes["hv"]], cfg)
     samples = [s for i in with_layer.shards for s in tile_shard(0, i, Both(), crossed).samples]
