@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from sarhpc.archive.label_map import read_label
 from sarhpc.archive.optical_resampling import read_optical
-from sarhpc.archive.procedural.truth import describe
+from sarhpc.archive.procedural.truth.captions import describe
 from sarhpc.archive.scene import Scene
 from sarhpc.tiling.config import TileConfig
 from sarhpc.tiling.grid import SceneFrame

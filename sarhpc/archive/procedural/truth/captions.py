@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpc.errors import DataError
-from sarhpc.archive.procedural.composition import (
+from sarhpc.archive.procedural.truth.composition import (
     Fact,
     Group,
     Window,
@@ -23,7 +23,7 @@ from sarhpc.archive.procedural.composition import (
     open_share,
     patch,
 )
-from sarhpc.archive.procedural.phrases import NOUNS, vocabulary
+from sarhpc.archive.procedural.truth.phrases import NOUNS, vocabulary
 
 __all__ = ["Truth", "describe", "dominant_class", "vocabulary"]
 

@@ -7,8 +7,8 @@ import math
 import numpy as np
 
 from sarhpc.archive.procedural.config import FOREST, ROAD, URBAN, WATER
-from sarhpc.archive.procedural.ground import Ground
-from sarhpc.archive.procedural.landcover import Mask
+from sarhpc.archive.procedural.landscape.ground import Ground
+from sarhpc.archive.procedural.landscape.landcover import Mask
 from sarhpc.archive.procedural.noise import cells, smooth_noise
 
 

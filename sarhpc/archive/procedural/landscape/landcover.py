@@ -16,7 +16,7 @@ from sarhpc.archive.procedural.config import (
     SHRUB,
     WATER,
 )
-from sarhpc.archive.procedural.ground import Ground
+from sarhpc.archive.procedural.landscape.ground import Ground
 from sarhpc.archive.procedural.noise import Field, cells, smooth_noise
 
 Mask = NDArray[np.bool_]

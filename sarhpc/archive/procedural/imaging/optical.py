@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sarhpc.archive.procedural.config import FOREST, LABELS, URBAN, WATER
-from sarhpc.archive.procedural.ground import Ground
+from sarhpc.archive.procedural.landscape.ground import Ground
 from sarhpc.archive.procedural.noise import Field, smooth_noise
 
 _COLOURS = {

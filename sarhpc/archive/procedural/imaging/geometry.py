@@ -19,9 +19,9 @@ from scipy import signal
 
 from sarhpc.archive.procedural.backscatter import FACADE_DB, table
 from sarhpc.archive.procedural.config import FOREST, URBAN, WATER
-from sarhpc.archive.procedural.ground import Ground
+from sarhpc.archive.procedural.landscape.ground import Ground
+from sarhpc.archive.procedural.landscape.terrain import Grid
 from sarhpc.archive.procedural.noise import Field
-from sarhpc.archive.procedural.terrain import Grid
 
 Map = NDArray[np.float64]
 

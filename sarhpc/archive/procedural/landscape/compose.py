@@ -17,8 +17,8 @@ from sarhpc.archive.procedural.config import (
     WATER,
     ProceduralConfig,
 )
-from sarhpc.archive.procedural.ground import Ground, Points
-from sarhpc.archive.procedural.landcover import (
+from sarhpc.archive.procedural.landscape.ground import Ground, Points
+from sarhpc.archive.procedural.landscape.landcover import (
     COMPOSITIONS,
     Composition,
     Mask,
@@ -30,10 +30,10 @@ from sarhpc.archive.procedural.landcover import (
     pave,
     threshold_mask,
 )
+from sarhpc.archive.procedural.landscape.terrain import AZIMUTH_MARGIN, Grid, terrain_height
+from sarhpc.archive.procedural.landscape.town import build_farms, build_town
+from sarhpc.archive.procedural.landscape.vegetation import grow_trees, scatter_trees
 from sarhpc.archive.procedural.streams import stream
-from sarhpc.archive.procedural.terrain import AZIMUTH_MARGIN, Grid, terrain_height
-from sarhpc.archive.procedural.town import build_farms, build_town
-from sarhpc.archive.procedural.vegetation import grow_trees, scatter_trees
 
 TRIHEDRAL_SIDE_M = 0.5
 

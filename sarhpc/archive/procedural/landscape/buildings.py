@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from sarhpc.archive.procedural.backscatter import dihedral_sigma0
 from sarhpc.archive.procedural.config import GRASS, ROAD, URBAN, WATER
-from sarhpc.archive.procedural.ground import Ground, Points
-from sarhpc.archive.procedural.landcover import Mask
-from sarhpc.archive.procedural.terrain import AZIMUTH_MARGIN
+from sarhpc.archive.procedural.landscape.ground import Ground, Points
+from sarhpc.archive.procedural.landscape.landcover import Mask
+from sarhpc.archive.procedural.landscape.terrain import AZIMUTH_MARGIN
 
 YARD_DB = -5.0
 """Backscatter of a paved yard against a roof, dB."""

@@ -9,11 +9,11 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from sarhpc.archive.procedural.buildings import Building, raise_building
 from sarhpc.archive.procedural.config import BARE, GRASS, ROAD, URBAN, WATER
-from sarhpc.archive.procedural.ground import Ground
-from sarhpc.archive.procedural.landcover import Mask
-from sarhpc.archive.procedural.terrain import AZIMUTH_MARGIN
+from sarhpc.archive.procedural.landscape.buildings import Building, raise_building
+from sarhpc.archive.procedural.landscape.ground import Ground
+from sarhpc.archive.procedural.landscape.landcover import Mask
+from sarhpc.archive.procedural.landscape.terrain import AZIMUTH_MARGIN
 
 
 @dataclass(frozen=True)

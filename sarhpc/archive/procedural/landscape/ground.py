@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sarhpc.archive.procedural.config import GRASS
+from sarhpc.archive.procedural.landscape.terrain import Grid
 from sarhpc.archive.procedural.noise import Field
-from sarhpc.archive.procedural.terrain import Grid
 
 
 @dataclass(frozen=True)
