@@ -1,7 +1,7 @@
-"""Images others cut, as tiles: planned into shards, and converted without inventing anything.
+"""Importing third-party images as tiles: planned into shards, and converted as they are.
 
-What a file does not say stays unknown (`null` in `meta.json`): place, spacing, calibration, look
-direction. What it does say is carried along as it is, under `origin`.
+What a file does not state stays unknown (`null` in `meta.json`): position, spacing, calibration,
+look direction. What it does state is kept unchanged under `origin`.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from sarhpc.tiling.tile import TiledShard
 _FOLDERS = {**{name: name for name in SPLITS}, "validation": "val", "valid": "val"}
 _FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP")
 _GRAY_SPREAD = 16
-"""Most difference between channels, in codes, that JPEG makes of a gray image."""
+"""Largest difference between channels, in codes, that JPEG makes of a gray image."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def plan_import(cfg: ImportConfig) -> ImportPlan:
 
 
 def _row(item: Item) -> list[Any]:
-    # Metadata in a tar are read again with the image; a row of a table is nowhere near it.
+    # Metadata in a tar are read again with the image; a row of a table is stored apart from it.
     return [item.name, dict(item.facts)] if item.facts and not item.source else [item.name]
 
 
@@ -82,7 +82,7 @@ def _split(item: Item, cfg: ImportConfig) -> str:
     if named:
         return named[-1]
     group = item.facts.get(cfg.group) if cfg.group is not None else None
-    # Whoever has no such entry is a group of its own.
+    # An image without the entry is a group of its own.
     name = f"{item.source}/{item.name}" if group is None else f"group {group}"
     draw = int.from_bytes(hashlib.sha256(f"{cfg.seed}:{name}".encode()).digest()[:8]) / 2.0**64
     ends = list(itertools.accumulate(cfg.fractions))[:-1]
@@ -95,7 +95,7 @@ def import_shard(
     """The images of one planned shard as samples, keys `sample_key(shard, position in the plan)`.
 
     Rejected are `unreadable`, `colour`, `too_small`. Bytes depend on the files and `cfg` alone.
-    A passing trouble of the file system (OSError) is raised, to be tried again.
+    A transient error of the file system (OSError) is raised, to be retried.
     """
     rejected: Counter[str] = Counter()
     notes: dict[str, str] = {}
@@ -178,7 +178,7 @@ def _sixteen_bits(pixels: NDArray[Any]) -> NDArray[np.uint16]:
 
 
 def _gray(pixels: NDArray[Any], colour: str) -> NDArray[Any] | None:
-    """One channel (H, W); None for a coloured image that is not to be taken."""
+    """One channel (H, W); None for a coloured image that is rejected."""
     if pixels.ndim == 2:
         return pixels
     spread = pixels.max(axis=2).astype(np.int16) - pixels.min(axis=2)
@@ -199,7 +199,7 @@ def _centre(shape: Sequence[int], px: int | None) -> tuple[slice, slice] | None:
 
 
 def _pictures(pixels: NDArray[Any]) -> tuple[dict[str, bytes], dict[str, Any]]:
-    """Members of the image, and how the 8-bit picture came from what has more."""
+    """Members of the image, and how its 8-bit picture was derived from more bits."""
     if pixels.dtype == np.uint8:
         return {"sar.png": encode_gray8(pixels)}, {}
     amplitude = np.abs(pixels).astype(np.float32)
@@ -213,7 +213,7 @@ def _pictures(pixels: NDArray[Any]) -> tuple[dict[str, bytes], dict[str, Any]]:
 def _layers(
     foreign: ForeignSample, shape: Sequence[int], window: tuple[slice, slice]
 ) -> tuple[dict[str, bytes], list[str]]:
-    """Layers in the pixels of the image, and names of those that do not fit it."""
+    """Layers in the pixels of the image, and the names of those of another size."""
     made: dict[str, bytes] = {}
     for name, data in foreign.layers.items():
         try:

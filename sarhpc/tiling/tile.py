@@ -1,4 +1,4 @@
-"""Tiling one shard: blocks of one scene in, samples out, rejected tiles counted by reason."""
+"""Tiling of one shard: blocks of one scene in, samples out, rejected tiles counted."""
 
 from __future__ import annotations
 
@@ -49,13 +49,13 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class TiledShard:
-    """The samples of a shard, made one by one; what was rejected is complete after the last."""
+    """Samples of a shard, generated lazily; the counts are complete after the last."""
 
     samples: Iterator[Sample]
     rejected: Counter[str]
     """Reason -> number of tiles; filled while `samples` is consumed."""
     notes: dict[str, str] = field(default_factory=dict)
-    """Reason -> what was found, where a reason has more to say (an unreadable file)."""
+    """Reason -> detail, for instance of an unreadable file."""
 
 
 def tile_shard(
@@ -68,9 +68,9 @@ def tile_shard(
 ) -> TiledShard:
     """The tiles of one planned shard, with keys `sample_key(shard, position in the plan)`.
 
-    Each block of the scene is read once. A tile's bytes depend on scene, configuration and tile
-    alone, but for key and split. A scene that cannot be read any more rejects its tiles as
-    `unreadable`; a passing trouble of the file system (OSError) is raised, to be tried again.
+    Each block of the scene is read once. Except for key and split, the bytes of a tile depend
+    only on scene, configuration and tile. Tiles of a scene that can no longer be read are rejected
+    as `unreadable`; a transient error of the file system (OSError) is raised, to be retried.
 
     Args:
         shard: number of the shard.
@@ -124,7 +124,9 @@ def _samples(work: _ShardWork, archive: Archive, opener: Opener) -> Iterator[Sam
 def _find(archive: Archive, scene_id: str) -> Scene:
     for scene in archive.search(ids=frozenset([scene_id])):
         return scene
-    raise DataError(f"scene {scene_id} is planned but not in the archive; restore it, or plan anew")
+    raise DataError(
+        f"scene {scene_id} is planned but not in the archive; restore it, or plan again"
+    )
 
 
 def _open_scene(scene: Scene, reader: SarReader, work: _ShardWork) -> OpenScene:
@@ -165,7 +167,7 @@ def _scene_samples(
 
 @dataclass(frozen=True)
 class _Cutter:
-    """Everything from which the tiles of one block are cut."""
+    """What the tiles of one block are cut from."""
 
     opened: OpenScene
     cfg: TileConfig
@@ -233,7 +235,7 @@ class _Cutter:
 def _pictures(
     amplitude: NDArray[np.float32], normalisation: Normalisation, law: str
 ) -> tuple[dict[str, bytes], dict[str, Any]]:
-    """The members made of amplitude (H, W), and how to undo the master."""
+    """The members of amplitude (H, W), and the metadata that invert the master."""
     if law == "log":
         codes, lowest = encode_log_master(amplitude)
         undo = {"master_scale": lowest, "master_law": law, "master_step_db": MASTER_STEP_DB}

@@ -1,9 +1,9 @@
-"""A radar image of one scene in the pixels of a tile of another: shares of area, of intensity.
+"""Area-weighted resampling of the intensity of a scene to the pixels of a tile of another scene.
 
-Every tile pixel is cut into a few cells, and a cell takes the intensity of the pixels beneath it
-by the shares of its area that lie on them. Finer pixels are averaged so, coarser ones repeated;
-amplitudes are never interpolated. Where one image is turned against the other a cell stands for a
-square of the same area along the axes of the image that is read.
+Every tile pixel is divided into a few cells, and a cell takes the intensity of the pixels it
+overlaps, weighted by area. Finer pixels are averaged, coarser ones repeated; amplitudes are never
+interpolated. Where the images are rotated against each other a cell is approximated by a square of
+the same area along the axes of the image that is read.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ _HALF = 0.5
 """Least share of a tile pixel that must lie on data."""
 
 _WINDOW_PX = 2048
-"""Pixels along one side of what is read at once, before the turn between both images."""
+"""Side of the window that is read at once, pixels, before rotation between both images."""
 
 _KERNELS = 24
-"""Pixels along each side of a tile whose averaging stands for that of all."""
+"""Pixels along each side of a tile whose kernels represent all."""
 
 _STEPS = 8
 _ARRIVED_PX = 0.01
@@ -41,7 +41,7 @@ _OUTSIDE = -10.0
 
 @dataclass(frozen=True)
 class Place:
-    """Where the pixels of a tile lie."""
+    """Position of the pixels of a tile."""
 
     affine: Affine
     """Pixel corners (col, row) to metres in `crs`."""
@@ -52,7 +52,7 @@ class Place:
 def locate(frame: SceneFrame, crs: str, points: Array) -> Array:
     """Pixel positions (..., 2) = (col, row) in a scene's frame of `points` (..., 2) in `crs`.
 
-    NaN where a scene that no affine places has no such point, far outside of it.
+    NaN where the iteration for a scene without an affine does not converge, far outside of it.
 
     Args:
         frame: the scene, with a CRS.
@@ -71,7 +71,7 @@ def locate(frame: SceneFrame, crs: str, points: Array) -> Array:
         return found
     slope = (rough[0], rough[1], 0.0, rough[3], rough[4], 0.0)
     moved = np.zeros_like(found)
-    # The affine is off by hundredths of the distance, so each step leaves hundredths of the miss.
+    # The affine is off by hundredths of the distance, so each step reduces the error as much.
     for _ in range(_STEPS):
         moved = transform(slope, points - frame.to_map(found))
         found = found + moved
@@ -80,12 +80,12 @@ def locate(frame: SceneFrame, crs: str, points: Array) -> Array:
 
 
 def pixel_extent(frame: SceneFrame, place: Place) -> tuple[float, float]:
-    """Pixels of a scene along its (rows, cols) in the width of a tile pixel, mid-tile.
+    """Pixels of a scene along its (rows, cols) per tile pixel, at the centre of the tile.
 
-    The side of a square of the same area, where the tile is turned against the scene.
+    The side of a square of the same area, where the tile is rotated against the scene.
     """
     height, width = place.shape
-    # A corner and the ends of two arms, a quarter of the tile long, around its middle.
+    # A point and its neighbours a quarter of the tile away along both axes, around the middle.
     positions = np.array([(3, 3), (5, 3), (3, 5)], np.float64) / 8 * (width, height)
     middle = transform(place.affine, positions)
     start, right, down = locate(frame, place.crs, middle)
@@ -94,9 +94,9 @@ def pixel_extent(frame: SceneFrame, place: Place) -> tuple[float, float]:
 
 
 def area_kernels(frame: SceneFrame, place: Place) -> tuple[Taps, Taps]:
-    """What tile pixels take of a scene's pixels along its (rows, cols), on some of them.
+    """Kernels of some tile pixels on the pixels of a scene, along its (rows, cols).
 
-    By these looks are reckoned: pixels that coincide gain none, half a pixel apart they do.
+    Looks are derived from them: coinciding pixels gain none, pixels half a step apart do.
     """
     rows, cols = (np.linspace(0, size, _KERNELS, endpoint=False) // 1 + 0.5 for size in place.shape)
     positions = np.stack(np.meshgrid(cols, rows), axis=-1).reshape(-1, 2)
@@ -106,7 +106,7 @@ def area_kernels(frame: SceneFrame, place: Place) -> tuple[Taps, Taps]:
 
 
 def area_taps(at: Array, extent: float) -> Taps:
-    """What pixels of width `extent` around the positions `at` (N,) take of pixels of width 1."""
+    """Overlap of pixels of width `extent` at positions `at` (N,) with pixels of width 1."""
     low = at[np.isfinite(at)] - extent / 2
     first = np.floor(low)
     pixel = first[:, None] + np.arange(math.ceil(extent) + 1)
@@ -120,7 +120,7 @@ def overlay(
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """Mean intensity (H, W) of a scene under each pixel of a tile, 0 where invalid, and validity.
 
-    Reads what lies under the tile and no more, piece by piece where that is large.
+    Reads only what lies under the tile, piece by piece where that is large.
 
     Args:
         reader: the scene's image.
@@ -154,7 +154,7 @@ def _pieces(shape: tuple[int, int], side: int) -> Iterator[tuple[Interval, Inter
 
 @dataclass(frozen=True)
 class _Cells:
-    """How a tile pixel is cut up, and what is averaged beforehand."""
+    """Division of a tile pixel into cells, and the averaging before it."""
 
     count: int
     """Cells along each side of a tile pixel."""
@@ -172,7 +172,7 @@ class _Cells:
         return cls(count, steps, (boxes[0] / count, boxes[1] / count))
 
     def offsets(self) -> Array:
-        """Middles of the cells along a tile pixel, from its own middle."""
+        """Centres of the cells along a tile pixel, from its own centre."""
         return (np.arange(self.count) + 0.5) / self.count - 0.5
 
 
@@ -207,7 +207,7 @@ def _overlay_piece(
 
 
 def _meets(at: Array, size: int) -> bool:
-    """Whether pixel positions come upon an image of `size` pixels along their axis."""
+    """Whether pixel positions overlap an image of `size` pixels along their axis."""
     known = at[np.isfinite(at)]
     return known.size > 0 and bool(known.max() > 0 and known.min() < size)
 
@@ -215,7 +215,7 @@ def _meets(at: Array, size: int) -> bool:
 def _shares(
     at: Array, cells: _Cells, axis: int, size: int
 ) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float32]]:
-    """The padded pixels a cell begins and ends on, and its share on the latter, along one axis."""
+    """First and last padded pixel of a cell along one axis, and its share on the last."""
     width = cells.widths[axis]
     low = np.nan_to_num(at / cells.steps[axis], nan=_OUTSIDE) - width / 2
     first = np.floor(low)

@@ -1,4 +1,4 @@
-"""The layer `other`: the ground of a tile as another radar image shows it, in the tile's pixels."""
+"""The cross-band layer `other`: another radar image of the ground, in the pixels of a tile."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from sarhpc.tiling.survey import SceneConstants
 
 @dataclass(frozen=True)
 class CrossBandLayer:
-    """The layer of one tile."""
+    """The cross-band layer of one tile."""
 
     codes: NDArray[np.uint8]
     """Picture (H, W) by the partner's own law; 0 where it has no data."""
     note: dict[str, Any]
-    """What `meta.json` says of it."""
+    """Its entry in `meta.json`."""
 
 
 @dataclass(frozen=True)
 class Partner:
-    """An open scene that shows the ground of another one."""
+    """An open scene that images the ground of another one."""
 
     scene: Scene
     reader: SarReader
@@ -47,7 +47,7 @@ class Partner:
     def cut(
         self, frame: SceneFrame, rows: Interval, cols: Interval, least: float
     ) -> CrossBandLayer | None:
-        """The layer of output pixels (rows, cols) of `frame`; None where data cover too little.
+        """The layer of output pixels (rows, cols) of `frame`; None below `least` coverage.
 
         Raises:
             DamagedError: the partner's file cannot be read.
@@ -95,10 +95,10 @@ def open_partner(
     find: Callable[[str], Scene],
     opener: Callable[[Scene], SarReader],
 ) -> Iterator[Partner]:
-    """The partner that the entry `other` of a shard's inputs names, open.
+    """The open partner that the entry `other` of a shard's inputs names.
 
     Raises:
-        DamagedError: it is not in the archive any more, or cannot be read.
+        DamagedError: it is no longer in the archive, or cannot be read.
     """
     with classify_read_errors(f"scene {inputs['scene_id']}"):
         scene = find(inputs["scene_id"])

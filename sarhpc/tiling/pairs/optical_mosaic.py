@@ -1,4 +1,4 @@
-"""Optical images for tiles that stand: chosen by place, time and clouds, laid into each frame."""
+"""Optical images for existing tiles: selected by place, time and clouds, and mosaicked."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ from sarhpc.tiling.read_errors import DamagedError, classify_read_errors
 log = logging.getLogger(__name__)
 
 NOTE = "optic.json"
-"""Member beside `optic.png`: what the tile's metadata gain with it."""
+"""Member beside `optic.png`: metadata that it adds to the tile."""
 
 
 @dataclass(frozen=True)
 class PairedShard:
-    """The optical images of a shard's tiles, one by one, and the tiles without, by reason."""
+    """Optical images of a shard's tiles, generated lazily, and counts of tiles without one."""
 
     samples: Iterator[Sample]
     """Key of the tile, `optic.png` (H, W, 3) and `optic.json`."""
@@ -60,7 +60,7 @@ def pair_tiles(
 
 
 def with_optical(tile: Sample, paired: Sample | None) -> Sample:
-    """The tile with its optical image and what is known of it; as it is without one."""
+    """The tile with its optical image and the metadata of it; unchanged without one."""
     if paired is None:
         return tile
     note = json.loads(paired.members[NOTE])
@@ -107,7 +107,7 @@ def _pair(
 def _by_time(
     images: Iterable[OpticalImage], radar: str | None, limit: float | None
 ) -> list[tuple[float | None, OpticalImage]]:
-    """Images with their gap in days, nearest first, those of unknown time last."""
+    """Images with their gap in days, nearest first, unknown times last."""
     gaps = [(gap_days(radar, image.datetime), image) for image in images]
     if limit is not None:
         gaps = [(gap, image) for gap, image in gaps if gap is not None and gap <= limit]
@@ -135,7 +135,7 @@ def _terrain_shift(
 
 @dataclass
 class _Mosaic:
-    """The picture of one tile while it is put together."""
+    """The mosaic of one tile under construction."""
 
     place: _Place
     shift: NDArray[np.float64] | None
@@ -145,7 +145,7 @@ class _Mosaic:
     def of(
         self, images: Iterable[tuple[float | None, OpticalImage]]
     ) -> tuple[NDArray[np.uint8], dict[str, Any]] | str:
-        """The picture of `images`, each filling what those before it left, and its note."""
+        """The mosaic of `images`, each filling the gaps of those before it, and its note."""
         rgb = np.zeros((*self.place.shape, 3), np.uint8)
         filled = np.zeros(self.place.shape, bool)
         used: list[dict[str, Any]] = []
@@ -176,7 +176,7 @@ class _Mosaic:
     def _part(
         self, image: OpticalImage
     ) -> tuple[NDArray[np.uint8], NDArray[np.bool_], float | None] | None:
-        """What one image shows of the tile, where, and its share under clouds; None if unfit."""
+        """Picture, coverage and cloud share of one image over the tile; None if unusable."""
         affine, crs, shape = self.place.affine, self.place.crs, self.place.shape
         try:
             with classify_read_errors(image.path):
@@ -206,7 +206,7 @@ class _Mosaic:
 
 
 def _note(used: list[dict[str, Any]], warped: bool) -> dict[str, Any]:
-    """What the tile's metadata gain: dates of the largest part, and every image with its share."""
+    """Metadata of the mosaic: dates of the largest part, and every image with its share."""
     main = max(used, key=lambda part: part["share"])
     return {
         "optic_datetime": main["datetime"],

@@ -1,4 +1,4 @@
-"""What lies over the same ground as a tile: the optical image and the land cover, in its frame."""
+"""Optical image and land cover of a scene, cut in the frame of its tiles."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _DAY_S = 86400.0
 
 @dataclass(frozen=True)
 class SceneAssets:
-    """The files of a scene that its tiles are paired with, and the gap in time."""
+    """Files of a scene that its tiles are paired with, and the gap in time."""
 
     optical: Path | None
     label: Path | None
@@ -37,11 +37,11 @@ class SceneAssets:
     same_frame: bool = False
     """Whether an optical image without CRS lies in the scene's local frame."""
     objects: tuple[Mapping[str, Any], ...] | None = None
-    """Objects of a procedural scene, whose tiles have a true caption; None for any other."""
+    """Objects of a procedural scene, whose tiles have a ground-truth caption; None otherwise."""
 
 
 def scene_assets(scene: Scene, cfg: TileConfig) -> SceneAssets:
-    """The companions of a scene; an optical image too far in time is left out."""
+    """The assets of a scene; an optical image too far in time is left out."""
     properties = scene.properties
     when = properties.get("sarhpc:optical_datetime")
     gap = gap_days(scene.datetime, when)
@@ -124,7 +124,7 @@ def tile_truth(
     rows: Interval,
     cols: Interval,
 ) -> dict[str, Any] | None:
-    """What is truly on a procedural tile, in words and numbers; None for any other scene."""
+    """Ground truth of a procedural tile, as a caption and numbers; None for any other scene."""
     # Objects are listed in pixels of the scene as stored, which is the canonical frame only there.
     if assets.objects is None or frame.orientation != Orientation():
         return None

@@ -1,6 +1,6 @@
 """Train, validation and test by geography: whole cells of the Earth, with a buffer between.
 
-Cells are fixed to the Earth, not to scenes: ground that is flown again, or lies in two UTM zones,
+Cells are fixed to the Earth, not to scenes: ground that is imaged again, or lies in two UTM zones,
 always falls into the same cell and so into the same split.
 """
 
@@ -21,11 +21,11 @@ SPLIT_BY = ("cell", "line", "cell+line")
 
 METRES_PER_DEGREE = 111_320.0
 EDGE_DEGREES = 1e-6
-"""By which a box is grown, so that what touches an edge counts on both sides of it."""
+"""Margin of boxes, so that what touches an edge counts on both sides of it."""
 
 
 def split_of(name: str, cfg: SplitConfig) -> str:
-    """The split that a named thing (a cell, a scene without CRS) falls into, by hash and seed."""
+    """The split of a named unit (a cell, a scene without CRS), by hash and seed."""
     digest = hashlib.blake2b(f"{cfg.seed}:{name}".encode(), digest_size=8).digest()
     draw = int.from_bytes(digest, "big") / 2**64
     cumulative = np.cumsum(cfg.fractions)
@@ -38,18 +38,20 @@ def _last(cfg: SplitConfig) -> int:
 
 
 def check_split(cfg: SplitConfig) -> None:
-    """Accept shares of three splits that sum to 1, and cells of positive size.
+    """Raise ConfigError unless the shares of the splits sum to 1 and cells have a size.
 
     Raises:
-        ConfigError: they are not.
+        ConfigError: one of the settings is invalid.
     """
     shares = cfg.fractions
     if len(shares) != len(SPLITS) or min(shares) < 0 or abs(sum(shares) - 1) > 1e-6:
-        raise ConfigError(f"split.fractions {shares}: give train, val and test, summing to 1")
+        raise ConfigError(
+            f"split.fractions {shares}: must be three shares (train, val, test) that sum to 1"
+        )
     if cfg.by not in SPLIT_BY:
-        raise ConfigError(f"split.by {cfg.by!r}: one of {', '.join(SPLIT_BY)}")
+        raise ConfigError(f"split.by {cfg.by!r}: must be one of {', '.join(SPLIT_BY)}")
     if not cfg.cell_m > 0:
-        raise ConfigError(f"split.cell_m {cfg.cell_m}: give the side of a cell in metres")
+        raise ConfigError(f"split.cell_m {cfg.cell_m}: must be a positive length in metres")
 
 
 def split_buffer_m(cfg: TileConfig, pixel_m: float) -> float:

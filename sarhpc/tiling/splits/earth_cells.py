@@ -1,10 +1,10 @@
-"""Cells of the Earth near many tiles at once: what the split of a large scene is decided by.
+"""Split cells near many tiles at once, for scenes too large to outline every tile.
 
-Outlines tile by tile cost a hundred microseconds each, and an archive has ten million tiles. Where
-the tiles of a scene lie is a smooth function of row and column, so a polynomial through a few
-transformed points gives their bounding boxes; how far it errs is measured on some of the tiles. A
-tile whose box comes within four times that of the edge of a cell is looked at by its own outline:
-every tile gets the very cells that `cells_near` gives it.
+The outline of a tile costs a hundred microseconds, and an archive has ten million tiles. The
+position of the tiles of a scene is a smooth function of row and column, so a polynomial through a
+few transformed points gives their bounding boxes; its error is measured on some of the tiles. A
+tile whose box comes within four times that error of a cell edge is outlined itself: every tile gets
+exactly the cells that `cells_near` gives it.
 """
 
 from __future__ import annotations
@@ -29,34 +29,34 @@ Array = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 _FEWEST = 256
-"""Tiles below which outlines are cheap enough."""
+"""Number of tiles below which outlines are cheap enough."""
 _DEGREE = 10
 _PROBES = 8
 """Tiles along each side of the grid on which the polynomial is measured."""
 _ROUNDING = 2e-8
-"""Degrees by which outlines are rounded, and more."""
+"""Upper bound of the rounding of outlines, degrees."""
 _LARGEST_MISS = 1e-4
 _MOST_STEPS = 6
-"""Cells along a tile from which on outlines are no slower."""
+"""Cells along a tile above which outlines are not slower."""
 _POLAR_DEGREES = 85.0
 _WIDE_DEGREES = 90.0
 
 
 @dataclass(frozen=True)
 class NearCells:
-    """Which cells the tiles of a scene come near: (tile, cell) pairs, by growing tile."""
+    """Cells near the tiles of a scene: (tile, cell) pairs, sorted by tile."""
 
     tile: Ints
-    """Place of the tile among those asked for, (M,)."""
+    """Index of the tile among those requested (M,)."""
     cell: Ints
-    """Place of the cell in `names`, (M,)."""
+    """Index of the cell in `names` (M,)."""
     names: tuple[str, ...]
 
     def agreed(self, values: Ints) -> Ints:
         """The value (T,) that all cells of each tile share; -1 where they differ.
 
         Args:
-            values: one for each of `names`, none below 0.
+            values: one for each of `names`; must be >= 0.
         """
         if not self.tile.size:
             return self.tile
@@ -66,7 +66,7 @@ class NearCells:
         return np.where(least == np.maximum.reduceat(of_pairs, first), least, -1)
 
     def of_tiles(self, chosen: NDArray[np.bool_]) -> list[str]:
-        """Names of the cells that the `chosen` of the tiles (T,) come near."""
+        """Names of the cells near the `chosen` tiles, a mask (T,)."""
         return [self.names[n] for n in np.unique(self.cell[chosen[self.tile]])]
 
 
@@ -99,7 +99,7 @@ def _indices(tiles: Ints) -> list[TileIndex]:
 
 
 class _Pairs:
-    """(tile, cell) pairs while they are gathered."""
+    """(tile, cell) pairs under construction."""
 
     def __init__(self) -> None:
         self._numbers: dict[str, int] = {}
@@ -107,13 +107,13 @@ class _Pairs:
         self._cells: list[Ints] = []
 
     def add(self, tile: int, names: Iterable[str]) -> None:
-        """Count in the cells `names` of one tile."""
+        """Add the cells `names` of one tile."""
         cells = np.array([self._number(name) for name in names], np.int64)
         self._tiles.append(np.full(len(cells), tile, np.int64))
         self._cells.append(cells)
 
     def add_boxes(self, boxes: Array, margin: float, buffer_m: float, cell_m: float) -> Ints:
-        """Count in the cells of all tiles that lie clear of edges; the places of the others."""
+        """Add the cells of all tiles clear of cell edges; returns the indices of the others."""
         spans = _Spans(boxes, buffer_m, cell_m)
         sure = spans.sure(margin)
         for tile, row, col in spans.cells():
@@ -125,7 +125,7 @@ class _Pairs:
         return np.flatnonzero(~sure)
 
     def joined(self) -> NearCells:
-        """All pairs, by growing tile."""
+        """All pairs, sorted by tile."""
         nothing = np.empty(0, np.int64)
         tile, cell = (np.concatenate([nothing, *each]) for each in (self._tiles, self._cells))
         order = np.argsort(tile, kind="stable")
@@ -163,7 +163,7 @@ class _Spans:
         return low, high
 
     def sure(self, margin: float) -> NDArray[np.bool_]:
-        """Boxes (T,) whose cells no shift of their edges by `margin` degrees changes."""
+        """Boxes (T,) whose cells do not change when their edges shift by `margin` degrees."""
         known = np.ones(len(self._first), bool)
         for grown, shrunk in zip(self._rows(margin), self._rows(-margin), strict=True):
             known &= grown == shrunk
@@ -175,7 +175,7 @@ class _Spans:
         return known
 
     def _bands(self) -> list[tuple[Ints, Ints]]:
-        """Boxes that reach so many rows up, and that row of each."""
+        """For each step upwards the boxes that reach it, and the row they reach."""
         found = []
         for step in range(min(int((self._last - self._first).max()) + 1, _MOST_STEPS)):
             tile = np.flatnonzero(self._first + step <= self._last)
@@ -183,7 +183,7 @@ class _Spans:
         return found
 
     def cells(self) -> list[tuple[Ints, Ints, Ints]]:
-        """Boxes with the row and column of a cell they touch, all of them together."""
+        """Index, row and column of every (box, cell) pair, in groups."""
         found = []
         for tile, row in self._bands():
             first, last = self._cols(row, tile, 0.0)
@@ -198,7 +198,7 @@ class _Spans:
 def _boxes(frame: SceneFrame, grid: TileGrid, tiles: Ints) -> tuple[Array, float] | None:
     """Boxes (T, 4) of west, south, east, north, and their largest error times four, degrees.
 
-    None where they are not smooth enough, or lie where boxes in degrees need care.
+    None where positions are not smooth enough, or near a pole or the antimeridian.
     """
     if frame.placement is not None:
         return None
@@ -217,7 +217,7 @@ def _boxes(frame: SceneFrame, grid: TileGrid, tiles: Ints) -> tuple[Array, float
 
 
 def _probes(tiles: Ints) -> Ints:
-    """Places of tiles spread over the grid, the first and last of its rows and columns included."""
+    """Indices of tiles spread over the grid, its corners included."""
     order = np.lexsort((tiles[:, 1], tiles[:, 0]))
     evenly = np.linspace(0, len(tiles) - 1, _PROBES * _PROBES).round().astype(np.int64)
     corners = [f(tiles @ np.array(d)) for f in (np.argmin, np.argmax) for d in ((1, 1), (1, -1))]
@@ -258,7 +258,7 @@ class _Places:
         return np.asarray(ends[:, row_at, col_at].T)
 
     def _terms(self, numbers: Ints, beyond: int, axis: int) -> Array:
-        """Weights (N, nodes) of the nodes at the first pixels of tiles, and `beyond` of them."""
+        """Weights (N, nodes) of the nodes at positions `beyond` pixels from the start of tiles."""
         pixels = numbers * self._grid.stride_px + beyond
         unit = 2 * pixels / self._extent[axis] - 1
         return np.asarray(chebyshev.chebvander(unit, _DEGREE) @ self._inverse)

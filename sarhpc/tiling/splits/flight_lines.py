@@ -1,4 +1,4 @@
-"""Flight lines: which scenes must go to one split together, and which see the same ground."""
+"""Flight lines: scenes that go to one split together, and scenes that image the same ground."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ def line_of(scene: Scene, cfg: SplitConfig) -> str:
 
 
 def line_groups(scenes: Iterable[Scene], cfg: SplitConfig, buffer_m: float) -> dict[str, str]:
-    """Group by scene id: scenes of one flight line, and all whose ground they come near, are one.
+    """Group of each scene id: scenes of one flight line and all that come near them are one group.
 
-    Ground is taken by the bounding boxes of the items, which never misses a common point. The name
+    Bounding boxes of the items are compared, which never misses common ground. The name
     of a group is that of its first line in alphabetical order, so that it does not depend on the
     order of the scenes; a new scene may join groups, and then moves the tiles of one of them.
     """
@@ -38,14 +38,14 @@ def line_groups(scenes: Iterable[Scene], cfg: SplitConfig, buffer_m: float) -> d
 
 
 def reflown(scenes: Iterable[Scene]) -> list[tuple[str, str]]:
-    """Pairs of scene ids, sorted, whose bounding boxes see common ground."""
+    """Pairs of scene ids, sorted, whose bounding boxes share ground."""
     listed = sorted(scenes, key=lambda scene: scene.id)
     pairs = _near_boxes([_grown(scene.bbox, 0.0) for scene in listed])
     return sorted((listed[one].id, listed[other].id) for one, other in pairs)
 
 
 def crossing(scenes: Iterable[Scene], others: Iterable[Scene]) -> dict[str, list[Scene]]:
-    """Id of each scene -> those of `others`, but itself, whose bounding box it meets, by id."""
+    """Id of each scene -> those of `others`, except itself, whose bounding box overlaps, by id."""
     asked, offered = ({scene.id: scene for scene in each} for each in (scenes, others))
     listed = sorted((offered | asked).values(), key=lambda scene: scene.id)
     found: dict[str, list[Scene]] = {name: [] for name in asked}
