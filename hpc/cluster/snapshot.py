@@ -93,12 +93,6 @@ def take_snapshot(
     return target
 
 
-def read_facts(folder: Path) -> Snapshot:
-    """What is known of the snapshot in `folder`."""
-    document = json.loads((folder / FACTS).read_text())
-    return Snapshot(**{**document, "changed": tuple(document["changed"])})
-
-
 def _listed(source: Path, wanted: Iterable[str]) -> list[str]:
     tracked = _git(source, "ls-files", "-z", "--cached", "--others", "--exclude-standard", *wanted)
     if tracked is not None:

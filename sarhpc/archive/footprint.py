@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pyproj import Transformer
 
-from sarhpc.archive.item import BoundingBox
 from sarhpc.archive.scene import Affine6, PixelPlacement
+from sarhpc.archive.stac_item import BoundingBox
 
 _EDGE_POINTS = 8
 """Points per edge of a WGS84 outline: straight edges of a projection are not straight there."""

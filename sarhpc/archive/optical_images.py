@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from hpc.errors import DataError
 from sarhpc.archive.footprint import wgs84_outline
-from sarhpc.archive.handle import crs_text, has_affine, readable
-from sarhpc.archive.item import CATALOG_FILE, BoundingBox
+from sarhpc.archive.raster_files import crs_text, has_affine, readable
 from sarhpc.archive.scene import Scene
 from sarhpc.archive.stac_catalog import open_archive
+from sarhpc.archive.stac_item import CATALOG_FILE, BoundingBox
 
 _RASTERS = (".tif", ".tiff", ".jp2", ".vrt", ".png", ".jpg")
 _PICTURES = ("optical", "visual", "image", "sar")

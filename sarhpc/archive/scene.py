@@ -109,7 +109,10 @@ class SarHeader:
     """Of a scene with GCPs: its model of position in `crs`. `affine` is then only the nearest one
     over the whole scene, good for a rough outline and nothing else."""
     local: LocalAcquisition | None = None
-    """Of a scene whose file tells incidence and noise pixel by pixel."""
+    """Of a scene whose file states incidence and noise pixel by pixel."""
+    corners: tuple[tuple[float, float], ...] | None = None
+    """Longitude and latitude of the corners, clockwise in image order, of a scene whose file states
+    them without a CRS: they serve search and split, and place no pixel."""
 
 
 class SarReader(Protocol):

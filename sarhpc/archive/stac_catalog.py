@@ -18,8 +18,8 @@ from urllib.parse import unquote, urlsplit
 from hpc.errors import ConfigError, DataError
 from hpc.publish import publish_json
 from sarhpc.archive.config import ArchiveConfig
-from sarhpc.archive.interval import Interval, item_interval, parse_interval
-from sarhpc.archive.item import (
+from sarhpc.archive.scene import Archive, Scene
+from sarhpc.archive.stac_item import (
     CATALOG_FILE,
     STAC_VERSION,
     BoundingBox,
@@ -27,7 +27,7 @@ from sarhpc.archive.item import (
     relative_reference,
     write_item,
 )
-from sarhpc.archive.scene import Archive, Scene
+from sarhpc.archive.time_interval import Interval, item_interval, parse_interval
 
 __all__ = [
     "ENTRY_POINTS",

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,6 @@ from numpy.typing import NDArray
 
 from hpc.errors import DataError
 from sarhpc.shards.images import decode_array, decode_gray8, decode_rgb8
-from sarhpc.shards.reader import read_shard
 from sarhpc.shards.sample import SAMPLE_SCHEMA, SPLITS, Sample
 
 _TILE_META = {
@@ -138,22 +136,6 @@ def _expected(
     if generated:
         return _GENERATED_MEMBERS, _GENERATED_META
     return _TILE_MEMBERS, _TILE_META
-
-
-def validate_shard(path: Path) -> int:
-    """Number of samples of a shard, all of which keep the schema.
-
-    Raises:
-        DataError: the shard cannot be read, or a sample breaks the schema.
-    """
-    count = 0
-    for sample in read_shard(path):
-        try:
-            validate_sample(sample)
-        except DataError as error:
-            raise DataError(f"{path}: {error}") from error
-        count += 1
-    return count
 
 
 def _member_problems(sample: Sample) -> list[str]:

@@ -66,7 +66,7 @@ def _simulate(config: RunConfig) -> None:
 
 
 def _tile(config: RunConfig) -> None:
-    from sarhpc.tiling.settings import check_config, check_import
+    from sarhpc.tiling.config_checks import check_config, check_import
 
     if config.imported is not None:
         check_import(config.imported)

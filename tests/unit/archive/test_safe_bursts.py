@@ -13,7 +13,7 @@ from burst_files import BURSTS, CYCLE, LINES, NAME, SAMPLES, ground, place, ramp
 from hpc.errors import DataError
 from sarhpc.archive.catalog_builder import catalog_directory
 from sarhpc.archive.formats.readers import open_sar
-from sarhpc.archive.formats.safe_bursts import burst_layers, read_burst
+from sarhpc.archive.formats.safe.bursts import burst_layers, read_burst
 from sarhpc.archive.scene import Scene
 from sarhpc.archive.stac_catalog import StacArchive
 from sarhpc.shards.images import decode_array

@@ -12,8 +12,8 @@ from safe_files import write_safe
 from hpc.errors import DataError
 from sarhpc.archive.catalog_builder import catalog_directory
 from sarhpc.archive.formats.readers import open_sar
-from sarhpc.archive.formats.safe import SafeReader
-from sarhpc.archive.formats.safe_metadata import LookupTable, read_safe
+from sarhpc.archive.formats.safe.metadata import LookupTable, read_safe
+from sarhpc.archive.formats.safe.reader import SafeReader
 from sarhpc.archive.scene import Scene
 from sarhpc.archive.stac_catalog import StacArchive
 from sarhpc.tiling.config import SplitConfig, TileConfig

@@ -9,7 +9,7 @@ from archive_files import scene_of
 
 from hpc.errors import DataError
 from sarhpc.archive.formats.readers import open_sar
-from sarhpc.archive.formats.sicd_metadata import read_sicd_metadata
+from sarhpc.archive.formats.sicd.metadata import read_sicd_metadata
 from sarhpc.archive.scene import Scene
 
 

@@ -13,8 +13,8 @@ from pyproj import Transformer
 from hpc.errors import DataError
 from sarhpc.archive.catalog_builder import catalog_directory
 from sarhpc.archive.formats.readers import open_sar
-from sarhpc.archive.formats.sidd import SiddReader
-from sarhpc.archive.formats.sidd_metadata import read_sidd_metadata
+from sarhpc.archive.formats.sidd.metadata import read_sidd_metadata
+from sarhpc.archive.formats.sidd.reader import SiddReader
 from sarhpc.archive.scene import Scene
 from sarhpc.tiling.config import TileConfig
 from sarhpc.tiling.plan import plan_scenes

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from line_runs import make_tiny_model, seal_captions, start_stage, tiny_run
 from PIL import Image
+from shard_checks import validate_shard
 
 from hpc.config import decisive, loads
 from hpc.errors import ConfigError
@@ -18,7 +19,6 @@ from hpc.store.plan import read_plan
 from hpc.store.rundir import RunDir
 from sarhpc.launch.estimate import expected_shards
 from sarhpc.shards.reader import read_shard
-from sarhpc.shards.schema import validate_shard
 from sarhpc.stages.config import RunConfig
 from sarhpc.stages.paths import require_places
 from sarhpc.stages.prior import make_prior_shard, plan_prior
