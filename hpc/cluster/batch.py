@@ -75,7 +75,7 @@ def script_text(job: BatchJob) -> str:
         _require_writable(str(path))
     _require_writable(job.name, job.comment)
     options = [_option(name, value) for name, value in sorted(_options(job).items())]
-    lines = ["#!/bin/bash", *options, "", *_setup(job), "", _command(job), *_afterword(job), ""]
+    lines = ["#!/bin/bash", *options, "", *_setup(job), "", _command(job), *_requeue_lines(job), ""]
     return "\n".join(lines)
 
 
@@ -227,7 +227,7 @@ def _command(job: BatchJob) -> str:
     )
 
 
-def _afterword(job: BatchJob) -> list[str]:
+def _requeue_lines(job: BatchJob) -> list[str]:
     """Lines that bring the job back when its tasks were killed before one of them could ask."""
     if job.profile.requeue != "scontrol":
         return []

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from hpc.config import differences, fingerprint, load, loads, to_dict, to_yaml
 from hpc.errors import ConfigError, FingerprintMismatchError
-from hpc.job.pipeline import Stage, left, require_upstream
+from hpc.job.pipeline import Stage, require_upstream, unsealed_stages
 from hpc.publish import publish_text
 from hpc.store.rundir import RunDir, create_run, open_run
 from sarhpc import __version__
@@ -120,7 +120,7 @@ def _between(run: RunDir, first: str | None, last: str | None) -> list[Stage]:
 
 
 def _run_line(run: RunDir, arguments: argparse.Namespace, stages: Sequence[Stage]) -> int:
-    todo = list(left(run, stages))
+    todo = list(unsealed_stages(run, stages))
     if not todo:
         print("nothing to do: every stage is sealed")
         return 0

@@ -54,23 +54,23 @@ def logs_verb(arguments: argparse.Namespace) -> int:
 
 
 def _show_failed(run: RunDir, stages: Sequence[Stage], lines: int) -> int:
-    from hpc.observe.logs import last_words, troubles
+    from hpc.observe.logs import failure_lines, log_tails
 
     any_failed = False
     for stage in stages:
-        found = troubles(run, stage)
+        found = failure_lines(run, stage)
         if found:
             any_failed = True
-            print("\n".join([*found, *last_words(run, stage.name, lines)]))
+            print("\n".join([*found, *log_tails(run, stage.name, lines)]))
     if not any_failed:
         print("no shard failed")
     return 0
 
 
 def _show_logs(run: RunDir, names: Sequence[str], arguments: argparse.Namespace) -> int:
-    from hpc.observe.logs import follow, last_words, log_files
+    from hpc.observe.logs import follow, log_files, log_tails
 
-    lines = [line for name in names for line in last_words(run, name, arguments.tail)]
+    lines = [line for name in names for line in log_tails(run, name, arguments.tail)]
     if lines or not arguments.follow:
         print("\n".join(lines) or "no logs yet", flush=True)
     if arguments.follow:
@@ -125,7 +125,7 @@ def report_verb(arguments: argparse.Namespace) -> int:
 
 def clean_verb(arguments: argparse.Namespace) -> int:
     """List what nothing needs any more; with `--yes` remove it."""
-    from hpc.observe.clean import find_litter, litter_lines, remove_litter, size_text
+    from hpc.observe.clean import find_removable, removable_lines, remove_files, size_text
     from hpc.observe.status import run_status
     from sarhpc.stages.paths import data_root
 
@@ -133,17 +133,17 @@ def clean_verb(arguments: argparse.Namespace) -> int:
     config = load_run_config(run)
     stages = line_of_stages(config)
     status = run_status(run, stages)
-    litter = find_litter(status, stages, data_root(run, config))
-    for line in litter_lines(litter):
+    removable = find_removable(status, stages, data_root(run, config))
+    for line in removable_lines(removable):
         print(line)
-    total = size_text(sum(piece.bytes for piece in litter))
-    what = f"{total} in {sum(piece.files for piece in litter)} files"
+    total = size_text(sum(piece.bytes for piece in removable))
+    what = f"{total} in {sum(piece.files for piece in removable)} files"
     for note in status.notes:
         print(note)
-    if not litter:
+    if not removable:
         print("nothing to clean")
     elif arguments.yes:
-        remove_litter(run, litter)
+        remove_files(run, removable)
         print(f"removed {what}; noted in {run.root / 'cleaned.jsonl'}")
     else:
         print(f"{what}; nothing was removed. To remove it: sarhpc clean {arguments.run} --yes")

@@ -12,13 +12,18 @@ from pathlib import Path
 
 from hpc.cluster.allocation import Allocation, current_allocation
 from hpc.cluster.health import BadNodeError, Needs, require_fit_node
-from hpc.collector import spare_lasting_objects
+from hpc.collector import relax_gc
 from hpc.errors import HpcError, exit_code_of
 from hpc.job.agreement import SingleProcess
 from hpc.job.elements import run_element
-from hpc.job.pipeline import Conditions, interrupted, run_stage
-from hpc.job.requeue import Comeback, comes_back, last_resort, out_of_time
-from hpc.job.staging import first_folder
+from hpc.job.pipeline import JobContext, interrupted, run_stage
+from hpc.job.requeue import (
+    RequeuePolicy,
+    requeue_before_deadline,
+    requeue_reason,
+    time_limit_reason,
+)
+from hpc.job.staging import existing_folder
 from hpc.job.stop import StopNow, StopRequest
 from hpc.memory import keep_freed_memory
 from hpc.store.attempts import crash_loop
@@ -87,7 +92,7 @@ def work(
     here = current_allocation()
     configure_logging(here.rank)
     keep_freed_memory()
-    spare_lasting_objects()
+    relax_gc()
     try:
         run = open_run(Path(root))
         if stage.startswith(LINE):
@@ -111,7 +116,7 @@ class _Job:
     here: Allocation
     record: SubmissionRecord | None
     element: int | None
-    comeback: Comeback
+    requeue_policy: RequeuePolicy
 
     @property
     def grace_s(self) -> float:
@@ -132,7 +137,7 @@ def _job_of(run: RunDir, stage: str, here: Allocation, submission: int | None) -
     element = here.array_index
     if record is not None and here.array_id is not None and element is not None:
         element = element_number(record, here.array_id, element)
-    return _Job(here, record, element, Comeback(mode, here.job_id))
+    return _Job(here, record, element, RequeuePolicy(mode, here.job_id))
 
 
 def _bring_forward(run: RunDir, name: str, job: _Job, force: bool) -> str:
@@ -149,28 +154,26 @@ def _bring_forward(run: RunDir, name: str, job: _Job, force: bool) -> str:
         SingleProcess(),
         stop_file=run.stop_file,
         deadline=None if ends is None else ends - grace_s,
-        look_every_s=0.0,
+        poll_s=0.0,
         # Ranks that work together leave together, so one of them never leaves at once.
         urgent=job.here.rank == 0 and not stage.collective,
     )
-    conditions = Conditions(
+    context = JobContext(
         stop,
         grace_s,
-        patience_s=1.25 * STALE_S if job.here.job_id else 0.0,
+        lease_timeout_s=1.25 * STALE_S if job.here.job_id else 0.0,
         # What the operator said about the past does not excuse what this job does from now on.
         force=force and job.here.restart == 0,
     )
     too_late = None if ends is None else ends - min(grace_s / 4, 30.0)
 
-    def _hopeless() -> str | None:
-        return None if conditions.force else crash_loop(run.stage(name), job.element)
+    def _give_up_reason() -> str | None:
+        return None if context.force else crash_loop(run.stage(name), job.element)
 
-    with last_resort(job.comeback, too_late, _hopeless), stop:
+    with requeue_before_deadline(job.requeue_policy, too_late, _give_up_reason), stop:
         if job.element is not None:
-            return run_element(
-                run, stage, job.element, lambda plan: job.part(name, plan), conditions
-            )
-        return run_stage(run, stage, job.here.rank, conditions=conditions)
+            return run_element(run, stage, job.element, lambda plan: job.part(name, plan), context)
+        return run_stage(run, stage, job.here.rank, context=context)
 
 
 def _require_fit_node(run: RunDir, job: _Job, node_local: str | None) -> None:
@@ -191,7 +194,7 @@ def _require_fit_node(run: RunDir, job: _Job, node_local: str | None) -> None:
 
     cluster = os.environ.get("SLURM_CLUSTER_NAME")
     # What does not fit is read where it lies: a fit node needs room for a little only.
-    scratch = first_folder(node_local)
+    scratch = existing_folder(node_local)
     needs = Needs(
         run=run.root,
         scratch=scratch,
@@ -243,14 +246,16 @@ def _leave(run: RunDir, stage: str, job: _Job, error: Exception) -> int:
     # Rank 0 speaks for all, but of a bad node the others may know better.
     if job.here.rank > 0 and not isinstance(error, BadNodeError):
         return code
-    why = comes_back(error, run.stage(stage), job.element) or out_of_time(error, job.comeback)
+    why = requeue_reason(error, run.stage(stage), job.element) or time_limit_reason(
+        error, job.requeue_policy
+    )
     if why is None or job.here.job_id is None:
         return code
     try:
-        job.comeback.ask(why)
+        job.requeue_policy.request(why)
     except HpcError as refused:
         return _tell(stage, refused)
-    return 0 if job.comeback.possible else code
+    return 0 if job.requeue_policy.can_requeue else code
 
 
 def _tell(stage: str, error: Exception) -> int:

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hpc.errors import ConfigError
-from hpc.job.pipeline import Stage, left
-from hpc.observe.logs import Growth
+from hpc.job.pipeline import Stage, unsealed_stages
+from hpc.observe.logs import LogFollower
 from hpc.store.rundir import RunDir
 from sarhpc.launch.job import LINE, StageWork
 from sarhpc.stages.config import RunConfig
@@ -103,10 +103,10 @@ def _follow(submission: Submission) -> int:
 
 
 def _copy(paths: tuple[Path, ...], ended: threading.Event) -> None:
-    growth, last = Growth(), False
+    follower, last = LogFollower(), False
     while not last:
         last = ended.is_set()
-        growth.copy(paths, sys.stderr)
+        follower.copy(paths, sys.stderr)
         time.sleep(POLL_S)
 
 
@@ -134,7 +134,7 @@ def drive_line(run: RunDir, what: str, executor: str, *, force: bool = False) ->
     _, first, last = what.split(":")
     stages = line_of_stages(config)
     names = [stage.name for stage in stages]
-    for stage in left(run, stages[names.index(first) : names.index(last) + 1]):
+    for stage in unsealed_stages(run, stages[names.index(first) : names.index(last) + 1]):
         if run.stop_file.exists():
             log.info("stopped before stage=%s; go on with `sarhpc resume %s`", stage.name, run.root)
             return 0

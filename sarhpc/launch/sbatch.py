@@ -60,7 +60,7 @@ def enlist(run: RunDir, name: str, *, requeue: str, grace_s: float) -> str:
     require_places(run, config)
     require_settings(config, [name], lambda _: int(os.environ.get("SLURM_NTASKS", "1")))
     run.logs(name).mkdir(parents=True, exist_ok=True)
-    with lease(submissions_directory(run) / ".lease.json", patience_s=120.0):
+    with lease(submissions_directory(run) / ".lease.json", timeout_s=120.0):
         record = _standing(run, here) or _enlisted(run, name, here, requeue, grace_s)
     code = shlex.quote(str(run.root / str(record.code)))
     return (

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from hpc.errors import ConfigError, StopRequestedError
-from hpc.job.pipeline import Course, Stage, Work
+from hpc.job.pipeline import Stage, StageProgress, Work
 from hpc.observe.state import last_row
 from hpc.store.plan import Plan, make_plan
 from hpc.store.rundir import RunDir
@@ -38,8 +38,8 @@ def caption_train_stage(config: RunConfig) -> Stage:
         work=train_ranks,
         collective=True,
         progress=lambda run: ranks.newest_step(run, "caption-train"),
-        course=caption_training_course,
-        reached=lambda run: ranks.kept_steps(run, "caption-train"),
+        live_progress=caption_training_progress,
+        progress_times=lambda run: ranks.kept_steps(run, "caption-train"),
     )
 
 
@@ -72,19 +72,19 @@ def require_teachable(config: RunConfig) -> None:
         )
 
 
-def caption_training_course(run: RunDir) -> Course | None:
+def caption_training_progress(run: RunDir) -> StageProgress | None:
     """Steps done as the newest row of metrics.jsonl tells, and the pace of that row."""
     row = last_row(run.stage("caption-train") / "metrics.jsonl")
     cfg = load_run_config(run).caption_train
     if row is None or cfg is None or "time" not in row:  # rows of earlier versions lack it
         return None
-    return Course(
+    return StageProgress(
         done=row["step"],
         goal=cfg.steps,
         unit="steps",
         per_s=1.0 / row["step_s"] if row.get("step_s") else None,
-        says=_told(row) + ranks.stragglers(run, "caption-train"),
-        when=row["time"],
+        note=_told(row) + ranks.stragglers(run, "caption-train"),
+        updated=row["time"],
     )
 
 

@@ -79,9 +79,9 @@ def on_dask(
         min(own, len(todo)),
         shared=here.tasks > 1,
         # Later than any shard is waited for; whom nobody tells to leave leaves before the kill.
-        ends=None if deadline is None else deadline + 0.75 * work.conditions.grace_s,
+        ends=None if deadline is None else deadline + 0.75 * work.context.grace_s,
     ) as client:
-        dog.more = lambda: worker_stacks(client)
+        dog.extra_stacks = lambda: worker_stacks(client)
         yield from run_shards(
             client,
             call,

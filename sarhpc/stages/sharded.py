@@ -16,9 +16,9 @@ from hpc.errors import HpcError, IncompleteError, StopRequestedError
 from hpc.job.agreement import SingleProcess
 from hpc.job.pipeline import Work
 from hpc.job.stop import StopReason, StopRequest
-from hpc.job.watchdog import Limits, Place, Watchdog
-from hpc.publish import sweep_temporaries
-from hpc.store.ledger import LITTER_AGE_S, Failure, Record
+from hpc.job.watchdog import HangLimits, Watchdog, WatchedProcess
+from hpc.publish import remove_stale_temporaries
+from hpc.store.ledger import STALE_FILE_AGE_S, Failure, Record
 from hpc.store.plan import ShardTask
 from hpc.store.rundir import RunDir, now
 from sarhpc.stages.executors import Outcomes, Patience, in_turn, lend_to_rank_0, on_dask
@@ -91,11 +91,11 @@ def work_through(make: MakeShard, work: Work, *, workers: int, retries: int = 2)
     )
     with (
         StopRequest(
-            SingleProcess(), work.run.stop_file, deadline=work.stop.deadline, look_every_s=0.0
+            SingleProcess(), work.run.stop_file, deadline=work.stop.deadline, poll_s=0.0
         ) as stop,
         watchdog(work).watching() as dog,
     ):
-        patience = Patience(stop, work.conditions.grace_s)
+        patience = Patience(stop, work.context.grace_s)
         if work.element is not None:
             outcomes = in_turn(work, call, patience)
         else:
@@ -106,14 +106,14 @@ def work_through(make: MakeShard, work: Work, *, workers: int, retries: int = 2)
 def watchdog(work: Work) -> Watchdog:
     """Watches the process that hands out shards; a shard that is done is progress."""
     directory = work.run.stage(work.plan.stage)
-    place = Place(directory, attempt=work.attempt, element=work.element)
+    place = WatchedProcess(directory, attempt=work.attempt, element=work.element)
     # A shard is minutes of work, and the first one comes after the models are loaded.
-    return Watchdog(place, work.done, Limits(first_s=2 * 3600, least_s=3600))
+    return Watchdog(place, work.done, HangLimits(startup_s=2 * 3600, min_s=3600))
 
 
 def _follow(work: Work, outcomes: Outcomes, patience: Patience, dog: Watchdog) -> None:
     """Note every shard as it ends."""
-    progress = Progress(work.plan.stage, work.extent, work.done())
+    progress = Progress(work.plan.stage, work.total, work.done())
     for task, outcome in outcomes:
         dog.beat()
         given_up = isinstance(outcome, IncompleteError) and patience.reason is not None
@@ -170,7 +170,7 @@ def sweep(directory: Path) -> None:
     """Remove what writers killed over an hour ago left in `directory` and its splits."""
     if directory.is_dir():
         for folder in [directory, *(p for p in directory.iterdir() if p.is_dir())]:
-            for path in sweep_temporaries(folder, LITTER_AGE_S):
+            for path in remove_stale_temporaries(folder, STALE_FILE_AGE_S):
                 log.info("swept=%s", path)
 
 

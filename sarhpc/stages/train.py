@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hpc.errors import DataError
-from hpc.job.pipeline import Course, Stage, Work
+from hpc.job.pipeline import Stage, StageProgress, Work
 from hpc.observe.state import last_row
 from hpc.store.plan import Plan, make_plan
 from hpc.store.rundir import RunDir
@@ -36,8 +36,8 @@ def train_stage(config: RunConfig) -> Stage:
         work=train_ranks,
         collective=True,
         progress=lambda run: ranks.newest_step(run, "train"),
-        course=training_course,
-        reached=kept_steps,
+        live_progress=training_progress,
+        progress_times=kept_steps,
     )
 
 
@@ -76,7 +76,7 @@ def plan_training(run: RunDir) -> Plan:
     return make_plan("train", [inputs], fingerprint=stage_fingerprint(config, "train"))
 
 
-def training_course(run: RunDir) -> Course | None:
+def training_progress(run: RunDir) -> StageProgress | None:
     """Steps done as the newest row of metrics.jsonl tells, and the pace of that row."""
     path = run.stage("train") / "metrics.jsonl"
     row = last_row(path)
@@ -86,13 +86,13 @@ def training_course(run: RunDir) -> Course | None:
     # The row knows how many steps an epoch has; counting the samples again would take longer.
     goal = round(row["step"] / row["epoch"] * cfg.epochs) if row.get("epoch") else None
     goals = [steps for steps in (goal, cfg.max_steps) if steps is not None]
-    return Course(
+    return StageProgress(
         done=row["step"],
         goal=min(goals, default=None),
         unit="steps",
         per_s=1.0 / row["step_s"] if row.get("step_s") else None,
-        says=f"{_loss(row)}, {row['samples_per_s']:.3g} samples/s" + ranks.stragglers(run, "train"),
-        when=row["time"],
+        note=f"{_loss(row)}, {row['samples_per_s']:.3g} samples/s" + ranks.stragglers(run, "train"),
+        updated=row["time"],
     )
 
 

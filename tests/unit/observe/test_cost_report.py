@@ -56,8 +56,8 @@ def run(tmp_path: Path) -> RunDir:
 
 
 def stage(name: str, reached: list[float] | None = None) -> Stage:
-    told = None if reached is None else lambda _: reached
-    return Stage(name, (), lambda _: make_plan(name, []), lambda _: None, reached=told)
+    times = None if reached is None else lambda _: reached
+    return Stage(name, (), lambda _: make_plan(name, []), lambda _: None, progress_times=times)
 
 
 def submitted(run: RunDir, *jobs: tuple[str, str], gpus: int = 4) -> None:

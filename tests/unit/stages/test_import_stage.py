@@ -15,7 +15,7 @@ from PIL import Image
 
 from hpc.config import fingerprint, loads, to_yaml
 from hpc.errors import ConfigError, HpcError
-from hpc.job.pipeline import Stage, seal, standing_plan
+from hpc.job.pipeline import Stage, ensure_plan, seal
 from hpc.store.rundir import RunDir, create_run
 from sarhpc.cli import main
 from sarhpc.shards.reader import read_shard
@@ -66,7 +66,7 @@ def named(run: RunDir, stage: str) -> Stage:
 
 def bring(run: RunDir, stage: str, make: MakeShard) -> None:
     """Whatever shards of a stage are missing, in this process, and the seal."""
-    plan = standing_plan(run, named(run, stage))
+    plan = ensure_plan(run, named(run, stage))
     for task in run.ledger(stage).missing(plan):
         make_and_record(make, str(run.root), stage, plan.id, 0, task)
     seal(run, named(run, stage), plan)
@@ -133,7 +133,7 @@ def test_a_picture_that_was_taken_away_fails_its_shard_and_no_other(
     folder: Path, tmp_path: Path
 ) -> None:
     run = begin(tmp_path / "run", folder)
-    plan = standing_plan(run, named(run, "tile"))
+    plan = ensure_plan(run, named(run, "tile"))
     (folder / "5.png").unlink()
     outcomes = []
     for task in plan.shards:
