@@ -16,7 +16,8 @@ from sarhpc.stages.registry import line_of_stages
 from sarhpc.stages.run_config import load_run_config
 
 if TYPE_CHECKING:
-    from sarhpc.evaluation.inspection import Inspection, PixelSurvey
+    from sarhpc.evaluation.inspection import Inspection
+    from sarhpc.evaluation.pixel_survey import PixelSurvey
     from sarhpc.evaluation.survey import SetSurvey, ShardRef
 
 REAL = ("caption", "tile")
@@ -170,7 +171,7 @@ def _shard_ref_of(file: Path, records: dict[Path, tuple[str, Record]]) -> ShardR
 
 
 def _looks(sets: Sequence[tuple[str, Sequence[ShardRef]]], tiles: int) -> list[PixelSurvey]:
-    from sarhpc.evaluation.inspection import survey_pixels
+    from sarhpc.evaluation.pixel_survey import survey_pixels
     from sarhpc.evaluation.survey import survey_set
     from sarhpc.stages.prompts import land_cover
     from sarhpc.tiling.radiometry import master_amplitude

@@ -14,7 +14,7 @@ from sarhpc.measures.features import ENL_EDGES
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from sarhpc.evaluation.inspection import PixelSurvey
+    from sarhpc.evaluation.pixel_survey import PixelSurvey
 
 Draw = Callable[["Axes"], None]
 Array = NDArray[np.float64]

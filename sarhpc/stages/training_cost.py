@@ -33,31 +33,33 @@ if TYPE_CHECKING:
     from sarhpc.training.estimate.operations import Rehearsal
 
 EXAMPLE_TILES = 10_000
-"""Tiles that costs are told for while nobody knows how many there are: the paper's number."""
+"""Tiles that costs are given for while their number is unknown: as many as in the paper."""
 
 
 @dataclass(frozen=True)
-class Fit:
-    """What a training is and takes."""
+class TrainingCost:
+    """How long a training is, and what it takes."""
 
     learned: int | None
     """Parameters that learn; None where the base model cannot be counted."""
-    lines: list[str]
+    lines: tuple[str, ...]
+    """What a dry run prints of it."""
     steps: int = 0
     """Steps of the training; 0 where it cannot be."""
 
 
-def fit(config: RunConfig, plan: Plan | None, world: int) -> Fit:
-    """The training of `config` on `world` GPUs; with its plan for the samples that names."""
+def training_cost(config: RunConfig, plan: Plan | None, world: int) -> TrainingCost:
+    """The cost of the training of `config` on `world` GPUs, for the samples that its plan names."""
     samples = EXAMPLE_TILES if plan is None else int(plan.shards[0].inputs["samples"])
     steps, line = _steps(config, samples, world, known=plan is not None)
     base = _base(config)
     if base.is_dir() and not _has_shapes(base):
-        return Fit(None, [line, f"memory: unknown, {base} is no diffusers folder"], steps)
+        return TrainingCost(None, (line, f"memory: unknown, {base} is no diffusers folder"), steps)
     from sarhpc.training.estimate.operations import rehearse
 
     counted = rehearse(config.train, base, config.tile.tile_px)
-    return Fit(counted.learned, [line, *_lines(config, counted, samples, world)], steps)
+    lines = (line, *_lines(config, counted, samples, world))
+    return TrainingCost(counted.learned, lines, steps)
 
 
 def _base(config: RunConfig) -> Path:
@@ -76,7 +78,7 @@ def _has_shapes(base: Path) -> bool:
 
 
 def _steps(config: RunConfig, samples: int, world: int, *, known: bool) -> tuple[int, str]:
-    """Number of steps and the line that tells of them; 0 and the reason where there are none."""
+    """Number of steps, and the line about them; 0 and the reason if it cannot be trained so."""
     cfg = config.train
     count = f"{samples:,} tiles" if known else f"each {samples:,} tiles (their number is not known)"
     try:
@@ -151,12 +153,12 @@ def _hours(config: RunConfig, counted: Rehearsal, samples: int, world: int) -> I
         f"{counted.image_flops / 1e12:.3g} TFLOP an image forward and backward, "
         f"{counted.encode_flops / 1e12:.3g} to encode it; together {flops / 1e15:,.3g} PFLOP"
     )
-    told: dict[str, str] = {}
+    hours: dict[str, str] = {}
     for card in CARDS:
         share = f"{card.utilisation:.0%} of peak, {card.source}"
         kind = card.name.partition("-")[0]
-        told[kind] = f"{gpu_hours(card, cfg, flops):.3g} GPU-hours on {kind} ({share})"
-    yield f"about {'; '.join(told.values())}"
+        hours[kind] = f"{gpu_hours(card, cfg, flops):.3g} GPU-hours on {kind} ({share})"
+    yield f"about {'; '.join(hours.values())}"
 
 
 def _images(config: RunConfig, samples: int) -> int:
