@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from hpc.job.pipeline import Stage
 from hpc.store.plan import Plan, read_plan
 from hpc.store.rundir import RunDir
+from sarhpc.diffusion.families.registry import family_of
 from sarhpc.launch.fit import Fit, fit
 from sarhpc.stages.config import RunConfig
 from sarhpc.stages.paths import model_folder
@@ -34,8 +35,6 @@ OPTICAL_BYTES_PER_PX = 1.8
 LATENT_BYTES_PER_PX = 0.5
 """Eight float32 numbers for each 8 x 8 px."""
 IMAGE_BYTES_PER_PX = 1.15
-TRAINED = ("unet", "text_encoder", "text_encoder_2")
-"""Folders of a base whose models learn."""
 CHECKPOINT_FILES = 12
 CHECKPOINT_FILES_PER_RANK = 4
 EXPORT_BYTES_PER_PARAMETER = 5.2
@@ -191,7 +190,8 @@ def _checkpoints(
 def _parameters(config: RunConfig) -> int | None:
     """Trained parameters of the base model, from the headers of its files; None if not there."""
     folder = Path(model_folder(config.train.base_model))
-    files = [p for part in TRAINED for p in (folder / part).glob("*.safetensors")]
+    parts = family_of(folder).components
+    files = [p for part in parts for p in (folder / part).glob("*.safetensors")]
     counts = [_elements(path) for path in files]
     return sum(counts) if counts and 0 not in counts else None
 
