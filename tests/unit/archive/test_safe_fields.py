@@ -11,7 +11,7 @@ import pytest
 from safe_files import write_safe
 
 from hpc.errors import DataError
-from sarhpc.archive.formats.safe_metadata import LookupTable, Noise, NoiseBlock, read_safe
+from sarhpc.archive.formats.safe.metadata import LookupTable, Noise, NoiseBlock, read_safe
 
 SHAPE = (80, 120)
 

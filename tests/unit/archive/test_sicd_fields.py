@@ -10,7 +10,7 @@ from sicd_files import CORNERS, PIXELS, write_sicd
 
 from hpc.errors import DataError
 from sarhpc.archive.formats.readers import open_sar
-from sarhpc.archive.formats.sicd_metadata import band_of, read_sicd_metadata
+from sarhpc.archive.formats.sicd.metadata import band_of, read_sicd_metadata
 from sarhpc.archive.scene import Scene
 
 

@@ -124,7 +124,7 @@ def test_sweeping_takes_old_files_and_directories_and_nothing_else(tmp_path: Pat
         (tmp_path / name).write_text("x")
     for name in (".d.h.1.0.tmp", ".f.h.1.1.tmp", "a.tmp", ".hidden"):
         os.utime(tmp_path / name, (0, 0))
-    swept = publish.sweep_temporaries(tmp_path, older_than_s=3600)
+    swept = publish.remove_stale_temporaries(tmp_path, older_than_s=3600)
     assert [path.name for path in swept] == [".d.h.1.0.tmp", ".f.h.1.1.tmp"]
     assert {path.name for path in tmp_path.iterdir()} == kept
 
@@ -135,7 +135,7 @@ def test_a_directory_that_was_moved_aside_comes_back_unless_a_new_one_is_there(
     for name in (".old.aside", ".both.aside", "both"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "from").write_text(name)
-    publish.sweep_temporaries(tmp_path, older_than_s=0)
+    publish.remove_stale_temporaries(tmp_path, older_than_s=0)
     assert (tmp_path / "old" / "from").read_text() == ".old.aside"
     assert (tmp_path / "both" / "from").read_text() == "both"
     assert not (tmp_path / ".old.aside").exists()

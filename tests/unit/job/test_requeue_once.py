@@ -23,13 +23,13 @@ from hpc.errors import (
     VerificationError,
 )
 from hpc.job.requeue import (
-    Comeback,
-    afterword,
-    comes_back,
-    last_resort,
+    RequeuePolicy,
+    is_transient,
     main,
-    may_pass,
-    out_of_time,
+    requeue_before_deadline,
+    requeue_reason,
+    requeue_reason_after_kill,
+    time_limit_reason,
 )
 from hpc.store.attempts import HANG, begin_attempt, end_attempt
 
@@ -60,20 +60,20 @@ def scheduler(monkeypatch: pytest.MonkeyPatch) -> Scheduler:
 
 
 def test_a_job_that_was_taken_is_not_asked_for_again(scheduler: Scheduler) -> None:
-    comeback = Comeback("scontrol", "12")
-    comeback.ask("preempted")
-    comeback.ask("failed")
+    policy = RequeuePolicy("scontrol", "12")
+    policy.request("preempted")
+    policy.request("failed")
     assert scheduler.asked == ["12"]
 
 
 def test_an_asking_that_failed_is_made_again(scheduler: Scheduler) -> None:
     scheduler.errors = [TransientError("no answer"), TransientError("no answer")]
-    comeback = Comeback("scontrol", "12")
+    policy = RequeuePolicy("scontrol", "12")
     for _ in range(2):
         with pytest.raises(TransientError, match="no answer"):
-            comeback.ask("preempted")
-    comeback.ask("preempted")
-    comeback.ask("preempted")
+            policy.request("preempted")
+    policy.request("preempted")
+    policy.request("preempted")
     assert scheduler.asked == ["12", "12", "12"]
 
 
@@ -81,21 +81,21 @@ def test_an_asking_that_failed_is_made_again(scheduler: Scheduler) -> None:
 def test_who_comes_while_another_asks_waits_for_the_answer(
     scheduler: Scheduler, fails: bool
 ) -> None:
-    comeback = Comeback("scontrol", "12")
+    policy = RequeuePolicy("scontrol", "12")
     scheduler.free.clear()
     scheduler.errors = [TransientError("no answer")] if fails else []
 
     def first() -> None:
         if fails:
             with pytest.raises(TransientError):
-                comeback.ask("the end of the work")
+                policy.request("the end of the work")
         else:
-            comeback.ask("the end of the work")
+            policy.request("the end of the work")
 
     threads = [threading.Thread(target=first)]
     threads[0].start()
     assert scheduler.busy.wait(20)
-    threads.append(threading.Thread(target=comeback.ask, args=("the last resort",)))
+    threads.append(threading.Thread(target=policy.request, args=("the last resort",)))
     threads[1].start()
     time.sleep(0.02)
     assert scheduler.asked == ["12"]
@@ -109,21 +109,21 @@ def test_who_comes_while_another_asks_waits_for_the_answer(
 def test_a_job_that_cannot_ask_says_so(
     scheduler: Scheduler, caplog: pytest.LogCaptureFixture, mode: str, job: str | None
 ) -> None:
-    comeback = Comeback(mode, job)
-    assert not comeback.possible
+    policy = RequeuePolicy(mode, job)
+    assert not policy.can_requeue
     with caplog.at_level(logging.INFO):
-        comeback.ask("preempted")
+        policy.request("preempted")
     assert scheduler.asked == []
     assert "preempted" in caplog.text
     assert ("successor" in caplog.text) == (mode == "chain")
 
 
 def watchers() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name == "last-resort"]
+    return [thread for thread in threading.enumerate() if thread.name == "requeue-before-deadline"]
 
 
 def test_the_last_resort_is_over_with_its_block(scheduler: Scheduler) -> None:
-    with last_resort(Comeback("scontrol", "12"), time.time() + 0.2):
+    with requeue_before_deadline(RequeuePolicy("scontrol", "12"), time.time() + 0.2):
         [watcher] = watchers()
     watcher.join(20)
     assert not watcher.is_alive()
@@ -131,7 +131,7 @@ def test_the_last_resort_is_over_with_its_block(scheduler: Scheduler) -> None:
 
 
 def test_the_last_resort_asks_when_its_time_has_come(scheduler: Scheduler) -> None:
-    with last_resort(Comeback("scontrol", "12"), time.time() + 0.05):
+    with requeue_before_deadline(RequeuePolicy("scontrol", "12"), time.time() + 0.05):
         assert not scheduler.busy.is_set()
         assert scheduler.busy.wait(20)
     assert scheduler.asked == ["12"]
@@ -141,7 +141,7 @@ def test_the_last_resort_asks_when_its_time_has_come(scheduler: Scheduler) -> No
 def test_without_a_way_back_or_an_end_nobody_watches(
     scheduler: Scheduler, mode: str, ends: float | None
 ) -> None:
-    with last_resort(Comeback(mode, "12"), ends):
+    with requeue_before_deadline(RequeuePolicy(mode, "12"), ends):
         assert watchers() == []
     assert scheduler.asked == []
 
@@ -150,12 +150,12 @@ def test_a_last_resort_that_fails_leaves_the_asking_to_the_end_of_the_work(
     scheduler: Scheduler, caplog: pytest.LogCaptureFixture
 ) -> None:
     scheduler.errors = [TransientError("no answer")]
-    comeback = Comeback("scontrol", "12")
-    with last_resort(comeback, time.time() - 1):
+    policy = RequeuePolicy("scontrol", "12")
+    with requeue_before_deadline(policy, time.time() - 1):
         for watcher in watchers():
             watcher.join(20)
     assert "not requeued: no answer" in caplog.text
-    comeback.ask("out of time")
+    policy.request("out of time")
     assert scheduler.asked == ["12", "12"]
 
 
@@ -175,23 +175,23 @@ def test_a_last_resort_that_fails_leaves_the_asking_to_the_end_of_the_work(
     ],
 )
 def test_what_would_end_the_same_way_does_not_pass(error: BaseException) -> None:
-    assert not may_pass(error)
+    assert not is_transient(error)
 
 
 @pytest.mark.parametrize(
     "error", [TransientError("x"), OSError(5, "x"), MemoryError(), ValueError()]
 )
 def test_trouble_of_the_machine_may_pass(error: Exception, tmp_path: Path) -> None:
-    assert may_pass(error)
-    assert comes_back(error, tmp_path) == f"{type(error).__name__}: {error}"
+    assert is_transient(error)
+    assert requeue_reason(error, tmp_path) == f"{type(error).__name__}: {error}"
 
 
 def test_a_crash_loop_of_one_element_keeps_no_other_away(tmp_path: Path) -> None:
     for _ in range(3):
         end_attempt(tmp_path, begin_attempt(tmp_path, 0, element=3), 0, 1, "why")
-    assert comes_back(TransientError("x"), tmp_path, 3) is None
-    assert comes_back(TransientError("x"), tmp_path, 4) is not None
-    assert comes_back(TransientError("x"), tmp_path) is not None
+    assert requeue_reason(TransientError("x"), tmp_path, 3) is None
+    assert requeue_reason(TransientError("x"), tmp_path, 4) is not None
+    assert requeue_reason(TransientError("x"), tmp_path) is not None
 
 
 def queue_of(*reasons: str) -> Any:
@@ -207,9 +207,9 @@ def test_slurm_tells_a_time_limit_from_a_cancellation(
 ) -> None:
     monkeypatch.setattr("hpc.cluster.slurm.queue", queue_of(*reasons))
     told = StopRequestedError("saved", reason="TERMINATE")
-    assert out_of_time(told, Comeback("scontrol", "12")) == why
-    assert out_of_time(TransientError("x"), Comeback("scontrol", "12")) is None
-    assert out_of_time(told, Comeback("none", "12")) is None
+    assert time_limit_reason(told, RequeuePolicy("scontrol", "12")) == why
+    assert time_limit_reason(TransientError("x"), RequeuePolicy("scontrol", "12")) is None
+    assert time_limit_reason(told, RequeuePolicy("none", "12")) is None
 
 
 def test_where_slurm_does_not_answer_a_told_job_stays_away(
@@ -220,7 +220,7 @@ def test_where_slurm_does_not_answer_a_told_job_stays_away(
 
     monkeypatch.setattr("hpc.cluster.slurm.queue", silent)
     told = StopRequestedError("saved", reason="TERMINATE")
-    assert out_of_time(told, Comeback("scontrol", "12")) is None
+    assert time_limit_reason(told, RequeuePolicy("scontrol", "12")) is None
     assert "no answer" in caplog.text
 
 
@@ -229,9 +229,9 @@ def test_a_watchdogs_last_word_leaves_the_asking_to_the_script(
 ) -> None:
     monkeypatch.setenv("SLURM_JOB_ID", "12")
     end_attempt(tmp_path, begin_attempt(tmp_path, 0), 3, 1, "no progress in 600 s", HANG)
-    assert afterword(tmp_path) == "no progress in 600 s"
+    assert requeue_reason_after_kill(tmp_path) == "no progress in 600 s"
     end_attempt(tmp_path, begin_attempt(tmp_path, 3), 4, 1, "a failure")
-    assert afterword(tmp_path) is None
+    assert requeue_reason_after_kill(tmp_path) is None
 
 
 def test_the_script_looks_at_its_own_newest_attempt(
@@ -240,11 +240,11 @@ def test_the_script_looks_at_its_own_newest_attempt(
     monkeypatch.setenv("SLURM_JOB_ID", "12")
     begin_attempt(tmp_path, 0, element=1)
     end_attempt(tmp_path, begin_attempt(tmp_path, 0, element=2), 5, 0, "done")
-    assert afterword(tmp_path) is None, "the newest of this job has ended"
+    assert requeue_reason_after_kill(tmp_path) is None, "the newest of this job has ended"
     begin_attempt(tmp_path, 5, element=2)
-    assert afterword(tmp_path) == f"attempt 1 at {tmp_path} was killed"
+    assert requeue_reason_after_kill(tmp_path) == f"attempt 1 at {tmp_path} was killed"
     monkeypatch.delenv("SLURM_JOB_ID")
-    assert afterword(tmp_path) is None
+    assert requeue_reason_after_kill(tmp_path) is None
 
 
 @pytest.mark.parametrize(

@@ -87,7 +87,7 @@ def test_rank_0_alone_looks_at_the_files(tmp_path: Path) -> None:
     (tmp_path / "STOP").touch()
     (tmp_path / "SAVE").touch()
     ranks = OtherRank()
-    stop = StopRequest(ranks, tmp_path / "STOP", tmp_path / "SAVE", look_every_s=0)
+    stop = StopRequest(ranks, tmp_path / "STOP", tmp_path / "SAVE", poll_s=0)
     assert stop.agree() is None
     assert ranks.offered == [0]
     ranks.others = StopReason.SAVE_FILE
@@ -98,14 +98,14 @@ def test_rank_0_alone_looks_at_the_files(tmp_path: Path) -> None:
 def test_a_stop_file_outweighs_a_save_file_and_stays(tmp_path: Path) -> None:
     (tmp_path / "STOP").touch()
     (tmp_path / "SAVE").touch()
-    stop = StopRequest(SingleProcess(), tmp_path / "STOP", tmp_path / "SAVE", look_every_s=0)
+    stop = StopRequest(SingleProcess(), tmp_path / "STOP", tmp_path / "SAVE", poll_s=0)
     assert stop.agree() is StopReason.STOP_FILE
     assert (tmp_path / "STOP").exists()
     assert not (tmp_path / "SAVE").exists()
 
 
 def test_a_stop_file_that_is_taken_back_stops_nobody(tmp_path: Path) -> None:
-    stop = StopRequest(SingleProcess(), tmp_path / "STOP", look_every_s=0)
+    stop = StopRequest(SingleProcess(), tmp_path / "STOP", poll_s=0)
     (tmp_path / "STOP").touch()
     assert stop.agree() is StopReason.STOP_FILE
     (tmp_path / "STOP").unlink()
@@ -114,7 +114,7 @@ def test_a_stop_file_that_is_taken_back_stops_nobody(tmp_path: Path) -> None:
 
 def test_a_granted_save_is_followed_by_a_look_at_once(tmp_path: Path) -> None:
     (tmp_path / "SAVE").touch()
-    stop = StopRequest(SingleProcess(), tmp_path / "STOP", tmp_path / "SAVE", look_every_s=3600)
+    stop = StopRequest(SingleProcess(), tmp_path / "STOP", tmp_path / "SAVE", poll_s=3600)
     assert stop.agree() is StopReason.SAVE_FILE
     (tmp_path / "STOP").touch()
     assert stop.agree() is StopReason.STOP_FILE
@@ -125,7 +125,7 @@ def test_files_are_looked_at_again_after_the_asked_time(
 ) -> None:
     clock = [100.0]
     monkeypatch.setattr(time, "monotonic", lambda: clock[0])
-    stop = StopRequest(SingleProcess(), tmp_path / "STOP", look_every_s=10)
+    stop = StopRequest(SingleProcess(), tmp_path / "STOP", poll_s=10)
     assert stop.agree() is None
     (tmp_path / "STOP").touch()
     clock[0] = 109.0

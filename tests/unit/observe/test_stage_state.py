@@ -94,18 +94,18 @@ def test_the_newest_attempt_counts_alone(run: RunDir) -> None:
     directory = run.stage("tile")
     end_attempt(directory, begin_attempt(directory, 0), 0, 1, "why")
     assert look(run).state == "FAILED"
-    assert look(run).trouble == "attempt 0 exit=1: why"
+    assert look(run).failure == "attempt 0 exit=1: why"
     end_attempt(directory, begin_attempt(directory, 0), 1, 0, "saved", "PREEMPT")
     found = look(run)
-    assert (found.state, found.trouble, found.attempts) == ("PARTIAL", None, 2)
+    assert (found.state, found.failure, found.attempts) == ("PARTIAL", None, 2)
 
 
 def test_of_several_array_elements_the_first_bad_one_is_told(run: RunDir) -> None:
     directory = run.stage("tile")
     for element in (4, 2):
         end_attempt(directory, begin_attempt(directory, 0, element=element), 0, 1, "why")
-    told = "2 array elements ended badly, the first: element 4 attempt 0 exit=1: why"
-    assert look(run).trouble == told
+    told = "2 array elements failed, the first: element 4 attempt 0 exit=1: why"
+    assert look(run).failure == told
 
 
 @pytest.mark.parametrize("ages", [(300.0, 20.0), (20.0, 300.0)])
@@ -115,21 +115,21 @@ def test_the_age_of_life_is_that_of_its_newest_sign(run: RunDir, ages: tuple[flo
         text = json.dumps({"seconds": age / 10})
         aged(run.stage("tile") / "heartbeat" / f"r{rank:05d}.json", age, text)
     found = look(run)
-    assert (found.alive_s, found.pulse_s) == (20.0, 2.0)
+    assert (found.heartbeat_age_s, found.heartbeat_interval_s) == (20.0, 2.0)
 
 
 def test_before_its_first_heartbeat_the_lease_is_the_sign_of_life(run: RunDir) -> None:
     leased(run, age_s=7.0)
     found = look(run)
-    assert (found.alive_s, found.pulse_s) == (7.0, None)
+    assert (found.heartbeat_age_s, found.heartbeat_interval_s) == (7.0, None)
     assert found.holder == f"process {os.getpid()} on {socket.gethostname()}"
     (run.stage("tile") / ".lease.json").unlink()
-    assert look(run).alive_s is None
+    assert look(run).heartbeat_age_s is None
 
 
 def test_a_clock_that_runs_behind_makes_nothing_younger_than_new(run: RunDir) -> None:
     leased(run, age_s=-50.0)
-    assert look(run).alive_s == 0.0
+    assert look(run).heartbeat_age_s == 0.0
 
 
 def checkpoint(run: RunDir, name: str, age_s: float = 0.0) -> None:
@@ -186,5 +186,5 @@ def test_now_is_the_clock_unless_one_is_given(run: RunDir) -> None:
     leased(run)
     os.utime(run.stage("tile") / ".lease.json", (time.time() - 30,) * 2)
     found = stage_state(run, TILE)
-    assert found.alive_s is not None
-    assert 29 < found.alive_s < 60
+    assert found.heartbeat_age_s is not None
+    assert 29 < found.heartbeat_age_s < 60

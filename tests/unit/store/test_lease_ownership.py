@@ -179,11 +179,11 @@ def test_a_foreign_lease_found_in_the_block_is_neither_touched_nor_removed(
         foreign = hold(path.with_name("foreign"), 7, 0.0, host="node-7")
         os.utime(foreign, (0, 0))
         os.replace(foreign, path)
-        assert soon(lambda: "taken over by another process" in caplog.text)
+        assert soon(lambda: "was taken by another process" in caplog.text)
         time.sleep(0.05)
         assert path.stat().st_mtime == 0
     assert json.loads(path.read_text())["host"] == "node-7"
-    assert caplog.text.count("taken over") == 1
+    assert caplog.text.count("was taken by") == 1
 
 
 def test_a_lease_taken_between_creating_and_writing_it_is_not_ours(
@@ -224,6 +224,6 @@ def test_a_block_that_fails_gives_its_lease_back(path: Path) -> None:
 def test_patience_ends(path: Path) -> None:
     hold(path, 7, 0.0, host="node-7")
     start = time.monotonic()
-    with pytest.raises(RunInUseError), lease(path, patience_s=0.05):
+    with pytest.raises(RunInUseError), lease(path, timeout_s=0.05):
         pass
     assert 0.05 <= time.monotonic() - start < 2

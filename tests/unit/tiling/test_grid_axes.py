@@ -123,5 +123,5 @@ def test_a_ratio_is_the_smallest_within_its_tolerance(
 
 @pytest.mark.parametrize("spacing", [float("inf"), 0.0, -0.35])
 def test_a_spacing_of_no_length_is_refused(spacing: float) -> None:
-    with pytest.raises(DataError, match="is no length"):
+    with pytest.raises(DataError, match="is not positive"):
         resampling_ratio(spacing, 0.35)

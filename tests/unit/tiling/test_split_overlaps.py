@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from split_oracles import overlaps_across_splits
 
 from sarhpc.tiling.config import SplitConfig, TileConfig
 from sarhpc.tiling.splits.assignment import (
     METRES_PER_DEGREE,
     band_of_cells,
     cells_near,
-    overlaps_across_splits,
     split_buffer_m,
     split_of,
 )
