@@ -105,7 +105,8 @@ def make(folder: Path) -> None:
     assert trained(place / "run") == reached["training"]
     assert generated(place / "run") == reached["generation"]
     for part, told in reached.items():
-        expected[part] |= {"reached": told, "arithmetic": arithmetic()}
+        frozen = json.loads((place / "run/run.json").read_text())["fingerprint"]
+        expected[part] |= {"fingerprint": frozen, "reached": told, "arithmetic": arithmetic()}
     (stored / "expected.json").write_text(json.dumps(expected, indent=1) + "\n")
 
 

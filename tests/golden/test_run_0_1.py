@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from make_run_0_1 import environment, status
+from make_run_0_1 import CONFIG, environment, status
 from relocation import STORED_AT, relocate
 from run_0_1_digests import arithmetic, generated, largest_difference, trained
 
@@ -105,6 +105,19 @@ def test_the_stored_run_is_told_as_it_stands_and_verifies(part: str, tmp_path: P
     assert contents(place / "run") == before, "looking at a run changed it"
 
 
+@pytest.mark.parametrize("part", TREES)
+def test_the_configuration_it_was_made_from_is_still_the_one_it_is_frozen_with(
+    part: str, tmp_path: Path
+) -> None:
+    place = install(part, tmp_path)
+    before = contents(place / "run")
+    (place / "tiny.yaml").write_text(CONFIG)
+    again = sarhpc(place, "init", "run", "--config", "tiny.yaml")
+    assert again.returncode == 0, again.stderr
+    assert again.stdout.splitlines()[0].endswith(expected(part)["fingerprint"])
+    assert contents(place / "run") == before
+
+
 def test_a_stored_run_with_another_configuration_is_refused_before_anything_is_written(
     tmp_path: Path,
 ) -> None:
@@ -123,6 +136,7 @@ def test_the_stored_training_ends_as_an_undisturbed_one(tmp_path: Path) -> None:
         return
     now, then = trained(place / "run"), expected("training")
     assert status(place)["train"]["attempts"] == 2, "it was to go on from the checkpoint"
+    assert fingerprint_of_export(place / "run") == fingerprint_of_export(STORED / "generation/run")
     difference = largest_difference(now["rows"], then["reached"]["rows"])
     assert difference <= TOLERANCE, f"the steps differ by {difference:.1e}"
     assert now["weights"].keys() == then["reached"]["weights"].keys()
@@ -140,14 +154,19 @@ def test_the_stored_corpus_ends_as_an_undisturbed_one(tmp_path: Path) -> None:
         return
     assert {path.name: path.stat().st_mtime_ns for path in corpus(place)}.items() >= made.items()
     now, then = generated(place / "run"), expected("generation")
+    exactly = bits_hold(then["arithmetic"])
     for ours, theirs in zip(now["shards"], then["reached"]["shards"], strict=True):
         levels = zip(ours.pop("mean_levels"), theirs.pop("mean_levels"), strict=True)
         assert all(math.isclose(*pair, abs_tol=0.5) for pair in levels), ours["shard"]
         assert ours["meta"] == theirs["meta"]
-        if bits_hold(then["arithmetic"]):
+        if exactly:
             assert ours["content"] == theirs["content"], "images differ that look the same"
             if ours["generator"] == theirs["generator"]:
                 assert ours == theirs
+
+
+def fingerprint_of_export(run: Path) -> str:
+    return str(json.loads((run / "export/plan.json").read_text())["fingerprint"])
 
 
 def corpus(place: Path) -> list[Path]:
