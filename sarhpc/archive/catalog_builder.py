@@ -1,7 +1,7 @@
-"""A STAC catalogue from a folder of real files: what `sarhpc catalog` does.
+"""Building a STAC catalogue from a folder of SAR files, as `sarhpc catalog` does.
 
-Every file is either a scene, the optical image of one, or listed with the reason why not. One bad
-file never stops the others.
+Every file becomes a scene, the optical image of one, or is listed with a reason. A damaged file
+does not stop the others.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ from sarhpc.archive.stac_properties import (
 )
 
 PROBE_PIXELS = 4 << 20
-"""Pixels read at each place where a scene is probed for damage and valid pixels."""
+"""Pixels read at each position where a scene is probed for damage and valid pixels."""
 
 
 @dataclass(frozen=True)
 class Skipped:
-    """A file that is not in the catalogue, and why."""
+    """A file left out of the catalogue, with the reason."""
 
     path: Path
     reason: str
@@ -52,7 +52,7 @@ class Skipped:
 
 @dataclass(frozen=True)
 class CatalogReport:
-    """What became of a folder."""
+    """Result of cataloguing a folder."""
 
     catalogue: Path
     """catalog.json."""
@@ -88,16 +88,16 @@ class _OpticalFile:
 
 @dataclass
 class _Found:
-    """What the files seen so far turned out to be."""
+    """Files classified so far."""
 
     sar: dict[str, _SarFile] = field(default_factory=dict)
     optical: list[_OpticalFile] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
 
     def add(self, path: Path, name: str, declared: Declaration) -> None:
-        """Take in the file at `path`, or raise DataError with the reason why not.
+        """Classify the file at `path`, or raise DataError with the reason for leaving it out.
 
-        Of a file with several images one that is unfit does not stop the others.
+        In a file of several images, one that cannot be used does not stop the others.
         """
         if declared.role == "skip":
             raise DataError("declared to be skipped")
@@ -116,7 +116,7 @@ class _Found:
     def _add_scene(self, scene: _SarFile) -> None:
         if scene.id in self.sar:
             other = self.sar[scene.id].path.name
-            raise DataError(f"scene id {scene.id} is that of {other} already; declare another id")
+            raise DataError(f"scene id {scene.id} is already taken by {other}; declare another id")
         self.sar[scene.id] = scene
 
 
@@ -130,16 +130,16 @@ def _format_of(path: Path, declared: Declaration) -> Format:
 def catalog_directory(
     folder: Path, out: Path, *, declarations: Mapping[str, Any] | None = None
 ) -> CatalogReport:
-    """Catalogue the SAR files under `folder` into `out` and report every file's fate.
+    """Catalogue the SAR files under `folder` into `out`; the report accounts for every file.
 
     Args:
-        folder: searched with all its subfolders; nothing is ever written there.
+        folder: searched with all its subfolders; never written to.
         out: becomes the STAC catalogue; assets are referenced where they are.
         declarations: overrides `folder/sarhpc.yaml`, same structure.
 
     Raises:
-        ConfigError: wrong declarations.
-        DataError: no folder, or not one scene could be catalogued.
+        ConfigError: invalid declarations.
+        DataError: no folder, or no scene could be catalogued.
     """
     if not folder.is_dir():
         raise DataError(f"no folder {folder}; give the folder that holds the SAR files")
@@ -176,7 +176,7 @@ def catalog_directory(
 
 
 def _first(skipped: list[Skipped]) -> str:
-    """The reasons that help most: those of rasters before those of other files."""
+    """The most useful reasons: those of rasters before those of other files."""
     rasters = raster_suffixes()
     ordered = sorted(skipped, key=lambda item: item.path.suffix.lower() not in rasters)
     return "; ".join(f"{item.path.name}: {item.reason}" for item in ordered[:5]) or "no files"
@@ -226,7 +226,7 @@ def _probe(reader: ArchiveReader, path: Path) -> None:
     height, width = reader.header.shape
     count = min(height, max(1, PROBE_PIXELS // width))
     ends_and_middle = (0, (height - count) // 2, height - count)
-    # All three are read, whatever the first one holds: a truncated file fails at its end.
+    # All three are read even if the first is valid: a truncated file fails at its end.
     seen = [_any_valid(reader, row, count) for row in ends_and_middle]
     if True not in seen and reader.is_empty():
         raise DataError(f"{path} has no valid pixel: all are nodata, NaN or zero; leave it out")
@@ -258,7 +258,7 @@ def _optical_file(path: Path, name: str, declared: Declaration) -> _OpticalFile:
 def _optical_of(scene: _SarFile, images: list[_OpticalFile]) -> _OpticalFile | None:
     """The declared optical image, else the one that covers most of the scene.
 
-    Between equals colour wins, then the finer pixel, then the name.
+    Ties are broken by colour, then the finer pixel, then the name.
 
     Raises:
         ConfigError: the declared image is not among the optical files.
@@ -290,7 +290,7 @@ def _overlap(scene: _SarFile, image: _OpticalFile) -> float:
         if not np.isfinite(points).all():
             return 0.0
     header = scene.header
-    # A scene that control points bend is convex enough for a share of its area.
+    # A scene placed by control points is convex enough for a share of its area.
     edge = outline(header.affine, header.shape, placement=header.placement)
     return covered_share(edge, points)
 

@@ -1,4 +1,4 @@
-"""The label map in the frame of a SAR tile, by nearest pixel: classes have no values between."""
+"""The label map in the frame of a SAR tile, by nearest pixel."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ def read_label(
         own = crs_text(dataset)
         if (own is None) != (crs is None) or dataset.dtypes[0] != "uint8":
             raise DataError(
-                f"{path} is no label map of this scene (CRS {own}, {dataset.dtypes[0]}): write it "
-                "as uint8 in the scene's CRS, or take the asset out"
+                f"{path} is not a label map of this scene (CRS {own}, {dataset.dtypes[0]}): write "
+                "it as uint8 in the scene's CRS, or take the asset out"
             )
         x, y = _centres(affine, shape)
         if own != crs:

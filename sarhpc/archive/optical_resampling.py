@@ -1,7 +1,7 @@
-"""The optical image in the frame of a SAR tile, whatever grid, size or CRS it is stored in.
+"""Resampling of optical images to the frame of a SAR tile, from any grid, size or CRS.
 
-Optical images may be resampled: the box average over each tile pixel's width when the tile is
-coarser, bilinear between pixels else. SAR never passes through here.
+Box averages over the width of a tile pixel where the tile is coarser, else bilinear. Not for SAR
+images, which may not be interpolated.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ from sarhpc.archive.zero_collar import ZeroCollar, find_collar
 
 FRAME_TAG = "SARHPC_FRAME"
 """TIFF tag of an optical image without CRS; `scene` says that its affine is in the local frame of
-the SAR scene it belongs to."""
+its SAR scene."""
 
 _PARALLEL_PX = 1e-3
-"""Grids that stay parallel to this many image pixels over a tile are resampled axis by axis."""
+"""Grids parallel to within this many image pixels over a tile are resampled axis by axis."""
 
 Affine6 = tuple[float, float, float, float, float, float]
 
@@ -58,14 +58,14 @@ def read_optical(
         affine: tile pixel corners to metres in `crs` (or the local frame); rotation and mirroring
             are followed.
         crs: of the tile; None is a scene's local frame, which an optical image covers only if it
-            declares the same frame by tag `SARHPC_FRAME=scene`, or `same_frame` says so.
+            declares it by the tag `SARHPC_FRAME=scene`, or if `same_frame` is set.
         shape: rows and columns of the tile.
         same_frame: the catalogue declares the image to lie in the scene's local frame.
-        shift: (H, W) columns by which the ground that a tile pixel shows lies farther in range
-            than the pixel (`sarhpc.archive.terrain_shift`); null for none.
+        shift: (H, W) columns by which the ground imaged at a tile pixel lies farther in range than
+            the pixel (`sarhpc.archive.terrain_shift`); None for none.
 
     Raises:
-        DataError: the file is missing, corrupt, or has GCPs in place of an affine.
+        DataError: the file is missing, corrupt, or has GCPs instead of an affine.
     """
     with readable(path), rasterio.open(path) as dataset:
         if not _is_placed(dataset, path, crs, same_frame):
@@ -78,12 +78,12 @@ def read_optical(
 
 
 def _is_placed(dataset: Any, path: Path, crs: str | None, same_frame: bool) -> bool:
-    """Whether the image can be laid into the tile's frame at all."""
+    """Whether the image can be registered to the tile's frame at all."""
     if not has_affine(dataset):
         if dataset.gcps[0]:
             raise DataError(
-                f"{path}: optical images with GCPs are not supported yet; warp it to a grid, or "
-                "take the asset out of the scene"
+                f"{path}: optical images with GCPs are not supported; warp it to a grid, or "
+                "remove the asset from the scene"
             )
         return False
     if crs is not None:
@@ -179,7 +179,7 @@ def _sample(
     if weight is None:
         rgb = bilinear(box_means(image, row_step, col_step), row_at, col_at)
     else:
-        # Normalised convolution: invalid pixels have no say in the mean of their neighbours.
+        # Normalised convolution: invalid pixels have no weight in the mean of their neighbours.
         planes = np.concatenate([image * weight, weight[None]])
         sums = bilinear(box_means(planes, row_step, col_step), row_at, col_at)
         rgb = (sums[:-1] / np.maximum(sums[-1], 1e-6)).astype(np.float32)
@@ -198,7 +198,7 @@ def _read(
 ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
     """One or three bands (B, h, w) between 0 and 255, and their validity (h, w) as 0 or 1.
 
-    None in place of the validity says that every pixel is valid.
+    A validity of None means that every pixel is valid.
     """
     window = Window.from_slices(rows, cols)
     raw = dataset.read(_rgb_bands(dataset), window=window)
@@ -222,7 +222,7 @@ def _read(
 
 
 def _rgb_bands(dataset: Any) -> list[int]:
-    """Indices of red, green and blue where declared, else of the first three bands, or one."""
+    """Indices of red, green and blue where declared, else of the first three bands or the first."""
     interpretation = list(dataset.colorinterp)
     wanted = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
     if all(colour in interpretation for colour in wanted):
@@ -243,7 +243,7 @@ def _eight_bit(raw: NDArray[Any], path: Path) -> NDArray[np.float32]:
 
 @lru_cache(maxsize=64)
 def _stretch(path: str, _mtime_ns: int, _size: int) -> tuple[float, float]:
-    """2nd and 98th percentile of the whole image: every tile of it is stretched alike."""
+    """2nd and 98th percentile of the whole image, so that all its tiles are stretched equally."""
     with readable(Path(path)), rasterio.open(path) as dataset:
         bands = _rgb_bands(dataset)
         small = (len(bands), min(dataset.height, 1024), min(dataset.width, 1024))
@@ -258,12 +258,12 @@ def _stretch(path: str, _mtime_ns: int, _size: int) -> tuple[float, float]:
 
 @lru_cache(maxsize=16)
 def _collar(path: str, _mtime_ns: int, _size: int) -> ZeroCollar:
-    """Where zeros reach the image's edge: nodata of a file that declares none."""
+    """Zeros connected to the image edge: the nodata of a file that declares none."""
     with readable(Path(path)), rasterio.open(path) as dataset:
         bands = _rgb_bands(dataset)
 
         def filled(rows: Range, cols: Range) -> NDArray[np.bool_]:
-            """Where any band of a window (H, W) is other than zero."""
+            """Where any band of a window (H, W) is non-zero."""
             return np.asarray(
                 (dataset.read(bands, window=Window.from_slices(rows, cols)) != 0).any(0)
             )

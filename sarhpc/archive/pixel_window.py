@@ -11,13 +11,13 @@ Range = tuple[int, int]
 
 
 def check_window(rows: Range, cols: Range, shape: tuple[int, int], path: Path) -> None:
-    """Pass a window that is not empty and lies inside the image (H, W) at `path`.
+    """Raise DataError unless a window is not empty and inside the image (H, W) at `path`.
 
     Raises:
-        DataError: it does not.
+        DataError: it is empty, or exceeds the image.
     """
     if not (0 <= rows[0] < rows[1] <= shape[0] and 0 <= cols[0] < cols[1] <= shape[1]):
         raise DataError(
-            f"window rows {rows}, cols {cols} leaves {path} of {shape[0]} x {shape[1]} pixels; "
+            f"window rows {rows}, cols {cols} exceeds {path} of {shape[0]} x {shape[1]} pixels; "
             "plan the tiles again from this scene"
         )

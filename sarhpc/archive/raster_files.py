@@ -1,4 +1,4 @@
-"""Open raster files: one GDAL handle per thread, modest cache, errors that say what to do."""
+"""Raster files: one GDAL handle per thread, a small cache, errors with a remedy."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError, RasterioIOEr
 
 from hpc.errors import DataError
 
-# A file without geotransform gets an error or a local frame here; the warning says neither.
+# A file without geotransform is refused or gets a local frame; the warning is redundant.
 warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)
 
 CACHE_MB = 64
-"""GDAL's block cache per process: a dozen of workers share a node with the tiles in flight."""
+"""GDAL's block cache per process: a dozen workers share the memory of a node."""
 
 
 @contextmanager
 def readable(path: Path) -> Iterator[None]:
-    """Run a block that reads `path`; whatever GDAL cannot do there becomes a DataError.
+    """Run a block that reads `path`; errors of GDAL become DataError.
 
     Raises:
         DataError: missing, empty, truncated or corrupt file.
@@ -44,10 +44,10 @@ def readable(path: Path) -> Iterator[None]:
 
 
 class RasterHandles:
-    """The raster file at `path`, opened once by every thread that reads it.
+    """The raster file at `path`, opened once per thread.
 
-    GDAL datasets must not be shared between threads, and one lock around a shared one would make
-    all readers wait for each other.
+    GDAL datasets must not be shared between threads, and a lock around a shared one would
+    serialise all readers.
     """
 
     def __init__(self, path: Path) -> None:
@@ -81,7 +81,7 @@ class RasterHandles:
 
 
 def has_affine(dataset: Any) -> bool:
-    """Whether the file itself says where its pixels lie (identity means it does not)."""
+    """Whether the file has a geotransform (identity means that it has none)."""
     return bool(dataset.transform != Affine.identity())
 
 

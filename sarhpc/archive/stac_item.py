@@ -1,4 +1,4 @@
-"""One scene as a STAC Item: made from what is known, published with relative references."""
+"""STAC Items of scenes: built from known properties, published with relative references."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ BoundingBox = tuple[float, float, float, float]
 
 _SAFE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _SCHEMA_ROOT = "https://stac-extensions.github.io"
-# An extension is announced only where its required fields are known: nothing is invented to fit.
+# An extension is declared only where its required fields are known.
 _EXTENSIONS = {
     f"{_SCHEMA_ROOT}/sar/v1.1.0/schema.json": (
         "sar:instrument_mode",
@@ -57,8 +57,8 @@ def make_item(
     Args:
         scene_id: also the name of the item's folder: letters, digits, dot, dash, underscore.
         bbox: west, south, east, north in degrees; None for a scene without georeference.
-        geometry: GeoJSON footprint in WGS84; None exactly where `bbox` is None.
-        datetime: RFC 3339 in UTC; None where unknown, which opens the item's time range.
+        geometry: GeoJSON footprint in WGS84; None if and only if `bbox` is None.
+        datetime: RFC 3339 in UTC; None if unknown, which makes the time range open.
         properties: `sar:`, `view:`, `proj:`, `product:` and `sarhpc:` fields.
         assets: files by role (`sar`, `optical`, `label`, `height`, `shadow`, ...).
         media_types: media types by role; otherwise they follow from the suffix.
@@ -96,7 +96,7 @@ def make_item(
 def _time_fields(datetime: str | None) -> dict[str, str | None]:
     if datetime is not None:
         return {"datetime": datetime}
-    # STAC wants a range where the time is unknown; this one is true of any SAR image.
+    # STAC requires a range where the time is unknown; this one holds for any SAR image.
     return {
         "datetime": None,
         "start_datetime": "1951-06-01T00:00:00Z",

@@ -1,6 +1,6 @@
 """STAC properties of a SAR file: what its format states, and what a user declares.
 
-A declaration wins over the file; what nobody knows is left out.
+Declarations override the file; unknown properties are omitted.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from sarhpc.archive.scene import SarHeader
 
 
 def declared_properties(declared: Declaration) -> dict[str, Any]:
-    """Properties that a person declared; None where nothing is declared."""
+    """Properties that a user declared; None where nothing is declared."""
     polarization = declared.polarization
     return {
         "datetime": declared.datetime,
@@ -46,11 +46,11 @@ def _declared_calibration(declared: Declaration) -> str | None:
 
 
 def merged_properties(file: Mapping[str, Any], declared: Mapping[str, Any]) -> dict[str, Any]:
-    """Both together, the declared ones winning, unknown ones left out."""
+    """Both merged: declared values take precedence, unknown ones are omitted."""
     merged = {key: value for key, value in file.items() if value is not None}
     merged |= {key: value for key, value in declared.items() if value is not None}
     if merged.get("sarhpc:calibration") == "none" and declared.get("sarhpc:scale") is None:
-        # Declared as not calibrated: the file's own factor does not count either.
+        # Declared as uncalibrated: the file's own factor is dropped too.
         merged.pop("sarhpc:scale", None)
     return merged
 
@@ -70,7 +70,7 @@ def grid_properties(header: SarHeader) -> dict[str, Any]:
     if placement is None:
         properties["proj:transform"] = list(header.affine)
     else:
-        # No single affine places these pixels, so none is written down.
+        # No single affine places these pixels, so none is written.
         properties["sarhpc:geolocation"] = placement.to_json()
     if header.crs is not None and not coded:
         properties["proj:wkt2"] = header.crs

@@ -1,4 +1,4 @@
-"""Terrain under a tile, and how far it moves the ground within a radar image."""
+"""Terrain under a tile, and the displacement in range that it causes in a radar image."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def read_height(
     height = np.full(shape, np.nan)
     with readable(path), rasterio.open(path) as dataset:
         if crs_text(dataset) is None:
-            raise DataError(f"{path} has no CRS: a height model needs one to lie under a tile")
+            raise DataError(f"{path} has no CRS; write the height model with one")
         reproject(
             rasterio.band(dataset, 1),
             height,
@@ -49,12 +49,12 @@ def read_height(
 def ground_shift(
     height: NDArray[np.float64], reference_m: float, incidence_deg: float, pixel_m: float
 ) -> NDArray[np.float64]:
-    """Columns (H, W) by which the ground seen at a pixel lies farther in range than the pixel.
+    """Columns (H, W) by which the ground imaged at a pixel lies farther in range than the pixel.
 
-    A radar places what it sees by distance: ground at height h appears (h - reference) cot(theta)
+    A radar locates by distance: ground at height h appears (h - reference) cot(theta)
     nearer to the sensor than it lies, on an image projected to the reference height under plane
-    wave fronts: the layover of the procedural archive. Range grows with columns. Where terrain
-    leans over itself several points share a pixel, and one of them is taken.
+    wave fronts: the layover of the procedural archive. Range grows with columns. In layover
+    several points share a pixel, and one of them is taken.
 
     Args:
         height: terrain under the tile (H, W), m.
@@ -64,11 +64,11 @@ def ground_shift(
     """
     columns = np.arange(height.shape[1], dtype=np.float64)
     nearer = (height - reference_m) / math.tan(math.radians(incidence_deg)) / pixel_m
-    # What lies at column x appears at x - nearer(x); sorted, so that it can be read backwards.
+    # Ground at column x appears at x - nearer(x); made monotonic, so that it can be inverted.
     appears = np.maximum.accumulate(columns - nearer, axis=1)
     steps = 1e-9 * columns
     lies = [np.interp(columns, row + steps, columns) for row in appears]
-    # Ground beyond the tile's edge is taken to be as high as the edge.
+    # Ground beyond the tile's edge is assumed to have the height of the edge.
     first, last = appears[:, :1], appears[:, -1:]
     found = np.stack(lies)
     found = np.where(columns < first, columns + nearer[:, :1], found)

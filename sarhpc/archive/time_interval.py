@@ -1,4 +1,4 @@
-"""Times and time intervals as STAC writes them."""
+"""Times and time intervals in the notation of STAC."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def parse_interval(text: str) -> Interval:
         end = _LAST if slash and last in ("", "..") else _bounds(end_text)[1]
     except ValueError as error:
         raise ConfigError(
-            f"{text!r} is no RFC 3339 time or interval ({error}); write 2019-08-04, "
+            f"{text!r} is not an RFC 3339 time or interval ({error}); write 2019-08-04, "
             "2019-08-04T10:00:00Z, 2019-08-04/2019-08-23 or 2019-08-04/.."
         ) from error
     if end < start:
@@ -51,7 +51,7 @@ def _bounds(text: str) -> Interval:
 def item_interval(properties: Mapping[str, Any]) -> Interval | None:
     """First and last moment of a STAC item; None where its time is unknown.
 
-    An item whose range has no known beginning or end says nothing that a query could rely on.
+    An item whose range has no known beginning or end counts as unknown.
     """
     if properties.get("datetime"):
         return _bounds(properties["datetime"])

@@ -1,9 +1,9 @@
-"""Which zeros are outside a scene: those that reach the image edge without a gap.
+"""The collar of zeros around a scene: those connected to the image edge along a row or column.
 
-Zero inside a scene is radar shadow or calm water and valid. Zero that runs from the image edge
-along its row or column up to the first other value is the collar around a rotated scene. Four
-numbers per row and column describe the collar, so that a window of a scene of any size is masked
-exactly like the whole, in memory of its edge lengths.
+Zeros inside a scene are radar shadow or calm water, and valid. Zeros from the image edge along a
+row or column up to the first other value are the collar around a rotated scene. First and last
+non-zero pixel of every row and column describe it, so that windows of a scene of any size are
+masked exactly like the whole, in memory proportional to its edges.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from numpy.typing import NDArray
 from sarhpc.archive.pixel_window import Range
 
 Filled = Callable[[Range, Range], NDArray[np.bool_]]
-"""Tells of a window of an image which of its pixels (H, W) are other than zero and valid."""
+"""Mask (H, W) of the pixels of a window that are non-zero and valid."""
 
 _STRIP_BYTES = 32 << 20
 
 
 @dataclass(frozen=True)
 class ZeroCollar:
-    """First and last other-than-zero pixel of every row and column; (size, -1) where none is."""
+    """First and last non-zero pixel of every row and column; (size, -1) if there is none."""
 
     left: NDArray[np.int32]
     right: NDArray[np.int32]
@@ -34,7 +34,7 @@ class ZeroCollar:
 
     @property
     def is_whole_image(self) -> bool:
-        """Whether no pixel of the image is other than zero."""
+        """Whether all pixels of the image are zero."""
         return bool((self.right < 0).all())
 
     def covers(self, rows: Range, cols: Range) -> NDArray[np.bool_]:
@@ -71,9 +71,9 @@ def find_collar(
         shape: size of the image.
         filled: reads a window of it.
         pixel_bytes: size of a pixel, which bounds the strips.
-        block: rows and columns that the file stores together, single rows if nothing is said.
-            Strips are a multiple of the rows; of whole rows no column can be read by itself, and
-            nothing is gained by looking at the rim.
+        block: rows and columns that the file stores together; None is single rows. Strips are a
+            multiple of the rows. The rim is not tested first in files of whole rows, whose columns
+            cannot be read alone.
     """
     height, width = shape
     block_rows, block_cols = block or (1, width)
@@ -113,7 +113,7 @@ def measure_collar(
 def _first_filled(filled: NDArray[np.bool_]) -> NDArray[np.int64]:
     """Index of the first True of each column of `filled` (N, M); N where there is none."""
     found = np.zeros(filled.shape[1], np.int64)
-    # Most columns are filled from their first pixel on: only the others are searched.
+    # Most columns start with a filled pixel: only the others are searched.
     late = np.flatnonzero(~filled[0])
     columns = filled[:, late]
     found[late] = np.where(columns.any(axis=0), columns.argmax(axis=0), len(filled))
@@ -121,10 +121,10 @@ def _first_filled(filled: NDArray[np.bool_]) -> NDArray[np.int64]:
 
 
 class LazyCollar:
-    """The collar of one image, measured once, when a thread first asks: that reads all of it."""
+    """The collar of one image, measured on first use, which reads all of it."""
 
     def __init__(self, measure: Callable[[], ZeroCollar]) -> None:
-        """Remember how it is measured; nothing is read yet."""
+        """Store how it is measured; nothing is read yet."""
         self._measure = measure
         self._lock = threading.Lock()
         self._known: ZeroCollar | None = None

@@ -1,4 +1,4 @@
-"""One simulated scene: the ground, seen by the radar and by the camera."""
+"""Simulation of one scene: the ground as imaged by the radar and by a camera."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ SUN = Sun(azimuth_deg=150.0, elevation_deg=52.0)
 
 @dataclass(frozen=True)
 class ProceduralScene:
-    """Everything known of one scene; arrays are (H, W) in the image frame, near range left."""
+    """One scene with its ground truth; arrays are (H, W) in the image frame, near range left."""
 
     scene_id: str
     flight: Pass
@@ -60,7 +60,7 @@ class ProceduralScene:
 
 
 def simulate_scene(cfg: ProceduralConfig, scene_id: str) -> ProceduralScene:
-    """Simulate one scene of the archive; it depends on (configuration, id) alone."""
+    """Simulate one scene of the archive; it depends only on configuration and id."""
     flight = acquisition(cfg, scene_id)
     grid = working_grid(cfg, flight.incidence_deg)
     view = View.over(grid, flight.incidence_deg, cfg.altitude_m)

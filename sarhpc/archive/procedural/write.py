@@ -146,7 +146,7 @@ def _sensor(cfg: ProceduralConfig, scene: ProceduralScene) -> dict[str, Any]:
 
 
 def _ground(cfg: ProceduralConfig, scene: ProceduralScene) -> dict[str, Any]:
-    """What this project needs beyond the extensions."""
+    """Properties beyond the STAC extensions."""
     flight = scene.flight
     counts = np.bincount(scene.label.ravel(), minlength=len(LABELS)) / scene.label.size
     return {

@@ -140,7 +140,7 @@ def test_other_files_are_not_taken_for_a_product(grd: Path, tmp_path: Path) -> N
     ("old", "new", "says"),
     [
         ("<missionId>S1A</missionId>", "", "no adsHeader/missionId"),
-        ("</product>", "", "not as specified"),
+        ("</product>", "", "does not follow the specification"),
         ("<product>", '<!DOCTYPE product [<!ENTITY x "y">]><product>', "entities"),
         ("<numberOfLooks>5</numberOfLooks>", "<numberOfLooks>five</numberOfLooks>", "five"),
     ],

@@ -103,8 +103,8 @@ def test_search_fields_come_from_the_file(test_data: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("cropped_sicd_040.nitf", "no SICD of version 1.0"),
-        ("cropped_sicd_101.nitf", "urn:SICD:1.0.1, which is not read"),
+        ("cropped_sicd_040.nitf", "not a SICD of version 1.0"),
+        ("cropped_sicd_101.nitf", "urn:SICD:1.0.1, which is not supported"),
         ("sidd_1.0.0.nitf", "describes no plane"),
         ("i_3128b.ntf", "range direction .* is unknown"),
     ],

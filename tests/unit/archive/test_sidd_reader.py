@@ -157,7 +157,7 @@ def test_products_that_cannot_be_tiled_say_why(tmp_path: Path, xml) -> None:
         for axis, value in zip("XYZ", vector, strict=True)
     }
     diagonal = write_sidd(tmp_path / "d.nitf", xml, codes, **texts)
-    with pytest.raises(DataError, match=r"range runs 4[0-9] degrees off the axes"):
+    with pytest.raises(DataError, match=r"range direction is 4[0-9] degrees off the image axes"):
         opened(diagonal)
     whole = write_sidd(tmp_path / "w.nitf", xml, codes).read_bytes()
     (tmp_path / "short.nitf").write_bytes(whole[:900])

@@ -1,4 +1,4 @@
-"""What a plain raster is, as far as header and file name tell: its role, quantity, polarisation."""
+"""Content of plain rasters from header and file name: role, quantity, polarisation."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _DB_NAME = re.compile(r"(^|[_.-])db([_.-]|$)", re.IGNORECASE)
 def role_of(path: Path) -> Role:
     """Whether the raster at `path` is a SAR or an optical image.
 
-    Complex pixels are SAR; three colours are optical; one grey band is what its name or description
+    Complex pixels are SAR; three colours are optical; a grey band is what its name or description
     says.
 
     Raises:
@@ -62,7 +62,7 @@ def raster_properties(path: Path, layer: str | None = None) -> dict[str, Any]:
 
 
 def quantity_of(dataset: Any, path: Path) -> Quantity:
-    """What the pixels are, from data type, band names, units or file name; else amplitude."""
+    """Quantity of the pixels from data type, band names, units or file name; else amplitude."""
     if "complex" in dataset.dtypes[0]:
         return "complex"
     names = tuple(str(name).strip().lower() for name in dataset.descriptions[:2])

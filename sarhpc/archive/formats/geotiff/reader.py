@@ -77,7 +77,7 @@ class GeoTiffReader:
         check_window(rows, cols, self._header.shape, self._path)
         raw = self._read_raw(rows, cols)
         valid = self._declared_valid(raw, rows, cols)
-        # A sum and a look for zeros cost a third of the masks, which hardly a block needs.
+        # These tests cost a third of computing the masks, which few blocks need.
         if raw.dtype.kind in "fc" and not np.isfinite(np.vdot(raw, raw)):
             valid &= np.isfinite(raw)
         if self._quantity != "db" and not raw.all() and bool((valid & (raw == 0)).any()):
@@ -108,13 +108,13 @@ class GeoTiffReader:
         return raw
 
     def _declared_valid(self, raw: NDArray[Any], rows: Range, cols: Range) -> NDArray[np.bool_]:
-        """What the file itself declares: nodata value, mask band or alpha."""
+        """Validity that the file declares: nodata value, mask band or alpha."""
         dataset = self._handles.get()
         nodata = dataset.nodatavals[self._band - 1]
         flags = dataset.mask_flag_enums[self._band - 1]
         valid: NDArray[np.bool_] = np.ones(raw.shape, bool)
         if nodata is not None and not np.isnan(nodata):
-            # I or Q alone may have any value; a gap has the nodata value in both.
+            # I or Q alone may equal the nodata value; a gap has it in both.
             valid &= raw != (complex(nodata, nodata) if self._quantity == "iq" else nodata)
         elif MaskFlags.all_valid not in flags and nodata is None:
             with readable(self._path):
@@ -128,16 +128,16 @@ class GeoTiffReader:
 
     def _filled(self, rows: Range, cols: Range) -> NDArray[np.bool_]:
         raw = self._read_raw(rows, cols)
-        # Zero dB is a value like any other.
+        # Zero dB is a valid value.
         filled = np.ones(raw.shape, bool) if self._quantity == "db" else raw != 0
         if filled.any():
-            # A collar may mix zeros, the nodata value and NaN: none of them ends it.
+            # A collar may mix zeros, the nodata value and NaN.
             filled &= self._declared_valid(raw, rows, cols) & np.isfinite(raw)
         return filled
 
 
 def _amplitude(raw: NDArray[Any], quantity: str) -> NDArray[np.complex64] | NDArray[np.float32]:
-    """Complex or amplitude pixels from what is stored."""
+    """Complex or amplitude pixels from stored values."""
     if quantity in ("complex", "iq"):
         return raw.astype(np.complex64, copy=False)
     if quantity == "db":
@@ -154,7 +154,7 @@ def _joined(parts: NDArray[Any]) -> NDArray[np.complex64]:
 
 
 def calibration_of(dataset: Any, properties: Mapping[str, Any]) -> tuple[bool, float]:
-    """Whether scaled pixels are sigma0 amplitude, and the scale; properties overrule the file."""
+    """Whether scaled pixels are sigma0 amplitude, and the scale; properties override the file."""
     calibration = properties.get("sarhpc:calibration")
     scale = properties.get("sarhpc:scale")
     if scale is None and calibration is None:
@@ -191,7 +191,7 @@ def _header(
     placement = None
     unplaced = not has_affine(dataset) and properties.get("sarhpc:spacing_m") is None
     if unplaced and dataset.gcps[0]:
-        # Control points lie on the ground: slant range is stretched by them already.
+        # Control points lie on the ground, which includes the stretch of slant range.
         points, points_crs = dataset.gcps
         placement = fit_gcps(points, points_crs, path)
         crs: str | None = placement.crs

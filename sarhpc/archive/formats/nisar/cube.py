@@ -1,4 +1,4 @@
-"""The coarse grids of a NISAR product: angles and positions at several heights."""
+"""Metadata cubes of a NISAR product: angles and positions on coarse grids at several heights."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from sarhpc.archive.formats.nisar.hdf5 import Array, number, vector
 from sarhpc.archive.geolocation import Geolocation, fit_gcps
 
 _MOST_POINTS = 15
-"""Control points along each side of an image that its position is fitted to."""
+"""Most control points along each side of an image for fitting its position."""
 
 
 def terrain_height(file: h5py.File, root: str) -> float:
-    """Median of the reference heights of the terrain, metres above the ellipsoid; 0 untold."""
+    """Median of the reference heights of the terrain, metres above the ellipsoid; 0 if absent."""
     parameters = file.get(f"{root}/metadata/processingInformation/parameters", {})
     if "referenceTerrainHeight" not in parameters:
         return 0.0
@@ -44,18 +44,18 @@ def surface(cube: Any, name: str, height: float, rows: Array, cols: Array) -> Lo
     """Values of a cube at `height` over pixel positions (rows, cols) of its nodes.
 
     Raises:
-        ValueError: the cube does not go with its coordinates.
+        ValueError: the cube does not match its coordinates.
     """
     plane = _level(cube, name, height)
     if plane.shape != (len(rows), len(cols)):
-        raise ValueError(f"{name} does not go with its coordinates")
+        raise ValueError(f"{name} does not match its coordinates")
     return LookupTable(rows, (cols,) * len(rows), tuple(plane))
 
 
 def placement_of(
     cube: Any, height: float, rows: Array, cols: Array, shape: tuple[int, int], path: Path
 ) -> Geolocation:
-    """Where pixels lie, fitted to some of the nodes in and around an image of `shape`.
+    """Position of pixels, fitted to some of the nodes in and around an image of `shape`.
 
     Raises:
         DataError: the nodes determine no surface.
@@ -71,7 +71,7 @@ def placement_of(
 
 
 def _spread(nodes: Array, size: int) -> list[int]:
-    """Up to 15 nodes, even over those inside an axis of `size` pixels and one beyond each end."""
+    """Up to 15 evenly spaced nodes inside an axis of `size` pixels and one beyond each end."""
     first = max(int(np.searchsorted(nodes, 0, "right")) - 1, 0)
     last = min(int(np.searchsorted(nodes, size)), len(nodes) - 1)
     count = min(last - first + 1, _MOST_POINTS)

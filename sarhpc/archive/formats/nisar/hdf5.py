@@ -1,4 +1,4 @@
-"""Values out of an HDF5 file, and errors of reading one that say what to do."""
+"""Reading values of HDF5 files, with errors that name the cause and a remedy."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Array = NDArray[np.float64]
 
 @contextlib.contextmanager
 def hdf5_errors(path: Path) -> Iterator[None]:
-    """Run a block that reads `path`; what HDF5 or the layout cannot give becomes a DataError.
+    """Run a block that reads `path`; errors of HDF5 or of the layout become DataError.
 
     Raises:
         DataError: missing, truncated or corrupt file, or one in another layout.
@@ -42,10 +42,10 @@ def shape_of(dataset: Any) -> tuple[int, int]:
 
 
 def step_of(values: Array) -> float:
-    """Mean step of growing or falling coordinates.
+    """Mean step of monotonic coordinates.
 
     Raises:
-        ValueError: there is one alone.
+        ValueError: there is only one.
     """
     if len(values) < 2:
         raise ValueError("an image of one row or column")

@@ -1,10 +1,10 @@
-"""What an HDF5 file in the layout of NISAR says of its images; UAVSAR comes in it too.
+"""Metadata of images in the HDF5 layout of NISAR, which UAVSAR products use too.
 
 Layout of the NISAR product specifications: `/science/LSAR` or `/science/SSAR` holds
 `identification` and one product. GSLC and GCOV lie on a map grid under `grids/frequencyA|B`; RSLC
 (SLC in the first samples, UAVSAR among them) in range and azimuth under `swaths/frequencyA|B`.
-Angles come on a coarse grid at several heights (`radarGrid`, `geolocationGrid`), interpolated here
-at the reference height of the terrain.
+Angles are given on a coarse grid at several heights (`radarGrid`, `geolocationGrid`) and
+interpolated here to the reference height of the terrain.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from sarhpc.archive.geolocation import Geolocation, central_spacing
 from sarhpc.archive.scene import Affine6, RangeDirection
 
 Radiometry = Literal["beta0", "gamma0", "sigma0", "unknown"]
-"""What the stored power is; `gamma0` comes with a factor that makes it sigma0."""
+"""Convention of the stored power; `gamma0` comes with a factor to sigma0."""
 
 _BANDS = {"LSAR": "L", "SSAR": "S"}
 _GRIDS, _SWATHS = ("GSLC", "GCOV"), ("RSLC", "SLC")
@@ -44,7 +44,7 @@ _POLARIZATIONS = ("HH", "HV", "VH", "VV")
 
 @dataclass(frozen=True)
 class NisarMetadata:
-    """What the archive uses of one image of such a file."""
+    """Metadata of one image that the archive uses."""
 
     dataset: str
     """Path of the image in the file."""
@@ -57,7 +57,7 @@ class NisarMetadata:
     start: str | None
     """RFC 3339 UTC."""
     orbit: str | None
-    """Platform and absolute orbit or flight: images of one pass share it."""
+    """Platform and absolute orbit or flight: shared by the images of one pass."""
     centre_ghz: float | None
     look_side: Literal["left", "right"] | None
     range_direction: RangeDirection | None
@@ -71,7 +71,7 @@ class NisarMetadata:
 
     @property
     def group(self) -> str:
-        """Group of the image and of what goes with it pixel by pixel."""
+        """Group of the image and of its per-pixel layers."""
         return self.dataset.rpartition("/")[0]
 
     @property
@@ -108,10 +108,10 @@ def layers_of(path: Path) -> list[str]:
         ]
         kinds = [kind for band in _BANDS for kind in file.get(f"science/{band}", ())]
     if not found:
-        told = f"only {', '.join(sorted(kinds))}" if kinds else "no /science/LSAR or /science/SSAR"
+        content = f"only {', '.join(sorted(kinds))}" if kinds else "no /science/LSAR, /science/SSAR"
         raise DataError(
-            f"{path} holds no image of GSLC, GCOV or RSLC in the layout of NISAR ({told}); leave "
-            "it out"
+            f"{path} holds no image of GSLC, GCOV or RSLC in the layout of NISAR ({content}); "
+            "leave it out"
         )
     return found
 
@@ -143,11 +143,11 @@ def read_nisar(path: Path, layer: str | None = None) -> NisarMetadata:
     """The metadata of the image `layer` (as `layers_of` names it; the only one if None).
 
     Raises:
-        DataError: the file or the image cannot be read, or there are several to choose from.
+        DataError: the file or the image cannot be read, or `layer` is None and there are several.
     """
     names = layers_of(path)
     if layer is None and len(names) > 1:
-        raise DataError(f"{path} holds {', '.join(names)}: catalogue it, which makes each a scene")
+        raise DataError(f"{path} holds {', '.join(names)}; catalogue it, which makes each a scene")
     if layer is not None and layer not in names:
         raise DataError(f"{path} has no image {layer}; it has {', '.join(names)}")
     band, frequency, polarization = (layer or names[0]).split("/")
@@ -166,7 +166,7 @@ def _read_grid(path: Path, file: h5py.File, root: str, dataset: str) -> NisarMet
     x, y = vector(group, "xCoordinates"), vector(group, "yCoordinates")
     dx, dy = step_of(x), step_of(y)
     if (len(y), len(x)) != shape or dx <= 0 or dy >= 0:
-        raise ValueError("coordinates that do not go with a north-up image")
+        raise ValueError("coordinates that do not match a north-up image")
     crs = CRS.from_epsg(int(number(group, "projection")))
     if not crs.is_projected:
         raise DataError(
@@ -201,12 +201,12 @@ def _read_swath(path: Path, file: h5py.File, root: str, dataset: str) -> NisarMe
     times, ranges = vector(group.parent, "zeroDopplerTime"), vector(group, "slantRange")
     dt, dr = step_of(times), step_of(ranges)
     if (len(times), len(ranges)) != shape or dt <= 0 or dr <= 0:
-        raise ValueError("times and ranges that do not go with the image")
+        raise ValueError("times and ranges that do not match the image")
     cube = file.get(f"{root}/metadata/geolocationGrid")
     height = terrain_height(file, root)
     placement = incidence = spacing = None
     if cube is not None and "coordinateX" in cube:
-        # Times count from an epoch of their own, which both vectors name alike.
+        # Times are relative to an epoch, which must be the same for both vectors.
         if units(cube, "zeroDopplerTime") != units(group.parent, "zeroDopplerTime"):
             raise ValueError("geolocationGrid and swath count time from different epochs")
         rows = (vector(cube, "zeroDopplerTime") - times[0]) / dt + 0.5
@@ -242,7 +242,7 @@ def _read_swath(path: Path, file: h5py.File, root: str, dataset: str) -> NisarMe
 def _acquisition(
     file: h5py.File, root: str, dataset: str, frequency_hz: float | None
 ) -> dict[str, Any]:
-    """Fields of `NisarMetadata` that hang on no geometry."""
+    """Fields of `NisarMetadata` that do not depend on geometry."""
     band = root.split("/")[1]
     identification = file[f"science/{band}/identification"]
     names = (text(identification, name) for name in ("platformName", "missionId"))
@@ -261,7 +261,7 @@ def _acquisition(
 
 
 def _rfc3339(text: str | None) -> str | None:
-    """A time with nanoseconds and no zone, as STAC writes it."""
+    """A time with nanoseconds and no zone, in the notation of STAC."""
     if not text:
         return None
     whole, _, fraction = text.rstrip("Z").partition(".")
@@ -269,7 +269,7 @@ def _rfc3339(text: str | None) -> str | None:
 
 
 def _complex_of(file: h5py.File, root: str) -> Radiometry:
-    """`beta0` where the table from digital numbers to it is one everywhere: |DN|^2 is beta0."""
+    """`beta0` where the look-up table to it is one everywhere, so that |DN|^2 is beta0."""
     table = file.get(f"{root}/metadata/calibrationInformation/geometry/beta0")
     plain = table is not None and bool(np.allclose(table[()], 1.0, rtol=1e-6))
     return "beta0" if plain else "unknown"
@@ -277,19 +277,20 @@ def _complex_of(file: h5py.File, root: str) -> Radiometry:
 
 def _power_of(file: h5py.File, root: str, group: Any) -> Radiometry:
     parameters = file.get(f"{root}/metadata/processingInformation/parameters", {})
-    said = ""
+    convention = ""
     for name in ("rtc", "radiometricTerrainCorrection"):
         if name in parameters:
-            said = text(parameters[name], "outputBackscatterNormalizationConvention") or said
-    if said.lower() == "sigma0":
+            found = text(parameters[name], "outputBackscatterNormalizationConvention")
+            convention = found or convention
+    if convention.lower() == "sigma0":
         return "sigma0"
-    # Without a word on it the specification says gamma0, of which the factor is a part.
+    # The specification defaults to gamma0, with the factor as a layer.
     has_factor = "rtcGammaToSigmaFactor" in group
-    return "gamma0" if said.lower() in ("", "gamma0") and has_factor else "unknown"
+    return "gamma0" if convention.lower() in ("", "gamma0") and has_factor else "unknown"
 
 
 def _looks(group: Any, shape: tuple[int, int]) -> float:
-    """Mean number of looks in the middle of the image; 1 where it is not told."""
+    """Mean number of looks in the middle of the image; 1 if the file does not state it."""
     if "numberOfLooks" not in group:
         return 1.0
     middle = tuple(slice(max(0, n // 2 - 256), n // 2 + 256) for n in shape)
@@ -299,10 +300,10 @@ def _looks(group: Any, shape: tuple[int, int]) -> float:
 
 
 def _grid_direction(file: h5py.File, root: str, cube: Any, crs: CRS) -> RangeDirection | None:
-    """The grid axis nearest to the horizontal way from the sensor, in the middle of the image.
+    """The grid axis nearest to the horizontal direction away from the sensor, at the image centre.
 
-    By the line of sight (towards the sensor) where it is told; else, in UTM, whose grid is nearly
-    north-up, by the sides on which the satellite flies and looks. None where neither is known.
+    From the line of sight (towards the sensor) where it is given; else, in UTM, whose grid is
+    nearly north-up, from the orbit and look directions. None if neither is known.
     """
     if cube is not None and {"losUnitVectorX", "losUnitVectorY"} <= set(cube):
         level = cube["losUnitVectorX"].shape[0] // 2

@@ -25,7 +25,7 @@ from sarhpc.archive.zero_collar import LazyCollar, ZeroCollar, find_collar
 _CACHE_BYTES = 64 << 20
 """Of chunks, per open image: one row of chunks, read tile by tile, is decompressed once."""
 _OUTSIDE = (0, 255)
-"""Values of the layer `mask` where the radar saw nothing, or that are filling."""
+"""Values of the layer `mask` outside the swath, and its fill value."""
 
 
 def nisar_properties(metadata: NisarMetadata) -> dict[str, Any]:
@@ -49,7 +49,7 @@ def nisar_properties(metadata: NisarMetadata) -> dict[str, Any]:
 
 
 def is_calibrated(metadata: NisarMetadata) -> bool:
-    """Whether the file tells how its pixels become sigma0."""
+    """Whether the file states how its pixels convert to sigma0."""
     if metadata.radiometry == "beta0":
         return metadata.incidence is not None
     return metadata.radiometry in ("gamma0", "sigma0")
@@ -62,7 +62,7 @@ class NisarReader:
         """Read the metadata of the scene's `sar` asset, of the image `sarhpc:layer`.
 
         Raises:
-            DataError: the file cannot be used, or where its pixels lie is unknown.
+            DataError: the file cannot be used, or the position of its pixels is unknown.
         """
         self._path = Path(scene.assets["sar"])
         self._collar = LazyCollar(self._measured_collar)
@@ -72,7 +72,7 @@ class NisarReader:
         scale = declared.get("sarhpc:scale")
         self._scale = 1.0 if scale is None else float(scale)
         known = properties["sarhpc:calibration"] == "sigma0" or scale is not None
-        # A declared factor, or the word that nothing is known, counts before the file.
+        # A declared scale, or a declared lack of calibration, overrides the file.
         self._own = known and scale is None and is_calibrated(self.metadata)
         self._header = self._placed_header(properties, known or assume_calibrated)
         with hdf5_errors(self._path):
@@ -98,7 +98,7 @@ class NisarReader:
         with hdf5_errors(self._path):
             raw = self._read_raw(rows, cols)
             valid = np.isfinite(raw) & self._seen(rows, cols)
-            # Where the file tells its bounds no image of 20 GB is read to find them.
+            # With declared bounds an image of 20 GB need not be read to find them.
             if not self._bounded and bool((valid & (raw == 0)).any()):
                 valid &= (raw != 0) | ~self._collar.get().covers(rows, cols)
             pixels = self._calibrated(raw, rows, cols)
@@ -124,7 +124,7 @@ class NisarReader:
         if placed is None:
             if spacing is None:
                 raise DataError(
-                    f"{self._path} tells neither where its pixels lie nor how far apart they are; "
+                    f"{self._path} states neither position nor spacing of its pixels; "
                     "declare spacing_m: [row, col] on the ground in sarhpc.yaml"
                 )
             placed = (float(spacing[0]), float(spacing[1]))
@@ -163,14 +163,14 @@ class NisarReader:
     def _read_raw(self, rows: Range, cols: Range) -> NDArray[Any]:
         stored = self._file[self.metadata.dataset][slice(*rows), slice(*cols)]
         if stored.dtype.names is not None:
-            # Complex numbers of two half floats, which numpy has no type for.
+            # Complex numbers of two half floats, for which NumPy has no type.
             pixels: NDArray[np.complex64] = np.empty(stored.shape, np.complex64)
             pixels.real, pixels.imag = stored["r"], stored["i"]
             return pixels
         return np.asarray(stored, np.complex64 if self.metadata.is_complex else np.float32)
 
     def _seen(self, rows: Range, cols: Range) -> NDArray[np.bool_]:
-        """Pixels (H, W) that the file itself counts among its image."""
+        """Pixels (H, W) that the file marks as part of the image."""
         shape = rows[1] - rows[0], cols[1] - cols[0]
         group = self._file[self.metadata.group]
         if "mask" in group:
@@ -197,7 +197,7 @@ def _properties(path: Path, layer: str | None) -> dict[str, Any]:
 
 
 def _layers(path: Path) -> list[Layer]:
-    """Every image of one polarisation; a file with one alone gives its scene the file's name."""
+    """Every image of one polarisation; the scene of a single one has the file's name."""
     names = layers_of(path)
     if len(names) == 1:
         return [Layer(names[0])]

@@ -1,7 +1,7 @@
-"""The bursts of a Sentinel-1 SLC in TOPS mode: their lines, their time, and their phase ramp.
+"""Bursts of a Sentinel-1 SLC in TOPS mode: lines, time and phase ramp.
 
-While a burst is taken the antenna turns, so the azimuth spectrum moves by several times the line
-frequency within it and no band is limited. Undone as in "Definition of the TOPS SLC deramping
+During a burst the antenna is steered, so the azimuth spectrum shifts by several times the line
+frequency and is not band-limited. Deramping follows "Definition of the TOPS SLC deramping
 function" (ESA COPE-GSEG-EOPG-TN-14-0025, 2015), by the rates and centroids of the annotation.
 """
 
@@ -24,7 +24,7 @@ from sarhpc.archive.pixel_window import Range
 LIGHT_M_S = 299_792_458.0
 
 _REACH = 2.0
-"""Bursts before and after one whose grid points take part in placing it."""
+"""Bursts before and after a burst whose grid points are used to place it."""
 
 _LAYER = "burst-"
 
@@ -46,7 +46,7 @@ class RangePolynomial:
 
 @dataclass(frozen=True)
 class Ramp:
-    """The phase that the turning antenna leaves on the pixels of a burst."""
+    """The phase ramp that antenna steering causes in a burst."""
 
     line_s: float
     """Azimuth time between lines, s."""
@@ -57,35 +57,35 @@ class Ramp:
     sample_s: float
     """Two-way slant range time between columns, s."""
     steering_hz_s: float
-    """Rate by which turning alone moves the Doppler centroid, Hz/s."""
+    """Doppler centroid rate due to antenna steering alone, Hz/s."""
     rate: RangePolynomial
     """Doppler rate of a target, Hz/s (negative)."""
     centroid: RangePolynomial
     """Doppler centroid in the middle of the burst, Hz."""
 
     def sweep_hz_s(self, cols: Vector) -> Vector:
-        """Rate (W,) by which the spectrum moves along azimuth in the focused burst, Hz/s."""
+        """Doppler centroid rate (W,) along azimuth in the focused burst, Hz/s."""
         rate = self.rate.of(self.near_s + cols * self.sample_s)
         return np.asarray(rate * self.steering_hz_s / (rate - self.steering_hz_s))
 
     def undo(self, rows: Range, cols: Range, samples: int) -> NDArray[np.complex64]:
-        """Factors (H, W) of modulus 1 that bring the spectrum to its middle and let it stand.
+        """Phase factors (H, W) that deramp and demodulate the burst.
 
         Args:
             rows: lines of the burst.
             cols: columns.
-            samples: columns of the whole burst, in whose middle the reference lies.
+            samples: columns of the whole burst; the reference time is taken at its middle.
         """
         col = np.arange(*cols, dtype=np.float64)
         centroid, crossing = self._crossing(col)
         reference = crossing - self._crossing(np.array([samples / 2]))[1]
         eta = np.arange(*rows)[:, None] * self.line_s - self.middle_s - reference
         turns = self.sweep_hz_s(col) / 2 * eta**2 + centroid * eta
-        # Whole turns are taken off in double precision: there are thousands of them.
+        # Thousands of whole cycles are removed in double precision.
         return np.exp(-2j * np.pi * (turns - np.rint(turns))).astype(np.complex64)
 
     def _crossing(self, cols: Vector) -> tuple[Vector, Vector]:
-        """Centroid (W,), Hz, and the time at which the beam's middle crosses a target, s."""
+        """Doppler centroid (W,), Hz, and beam centre crossing time, s."""
         tau = self.near_s + cols * self.sample_s
         centroid = self.centroid.of(tau)
         return centroid, -centroid / self.rate.of(tau)
@@ -96,7 +96,7 @@ class Burst:
     """One burst of a measurement."""
 
     number: int
-    """From 1 on."""
+    """Counted from 1."""
     start: str
     """Azimuth time of its first line, RFC 3339 UTC."""
     first_line: int
@@ -107,10 +107,10 @@ class Burst:
     ramp: Ramp
     points: tuple[GroundControlPoint, ...]
     """Points of the geolocation grid in pixel corners of the burst, by azimuth time: lines before
-    and after it lie outside of its image."""
+    and after it are outside its image."""
 
     def covers(self, rows: Range, cols: Range) -> NDArray[np.bool_]:
-        """Which of its pixels (H, W) the annotation holds valid."""
+        """Mask (H, W) of the pixels that the annotation marks as valid."""
         first, last = self.valid[slice(*rows)].T[:, :, None]
         col = np.arange(*cols)
         return np.asarray((first >= 0) & (col >= first) & (col <= last))
@@ -136,7 +136,7 @@ def read_burst(path: Path, layer: str) -> Burst:
     """A burst of the measurement at `path` by its name.
 
     Raises:
-        DataError: the measurement has no such burst, or its annotation is not as specified.
+        DataError: the measurement has no such burst, or its annotation is invalid.
     """
     annotation = annotation_of(path)
     if annotation is None or layer not in burst_layers(path):
@@ -149,8 +149,8 @@ def read_burst(path: Path, layer: str) -> Burst:
 
 def _damaged(annotation: Path, error: Exception) -> DataError:
     return DataError(
-        f"the bursts in {annotation} are not as specified ({error}); restore the whole .SAFE "
-        "folder, or leave it out"
+        f"the bursts in {annotation} do not follow the specification ({error}); restore the "
+        "whole .SAFE folder, or leave it out"
     )
 
 
@@ -206,7 +206,7 @@ def _ramp(
 def _rate(node: ElementTree.Element, began: datetime) -> RangePolynomial:
     if node.find("azimuthFmRatePolynomial") is not None:
         return _polynomial(node, began, "azimuthFmRatePolynomial")
-    # As processors before 2.43 wrote it.
+    # Notation of processors before 2.43.
     terms = np.array([float(text_of(node, name)) for name in ("c0", "c1", "c2")])
     return RangePolynomial(_after(node, began), float(text_of(node, "t0")), terms)
 
@@ -223,7 +223,7 @@ def _nearest(polynomials: list[RangePolynomial], at_s: float) -> RangePolynomial
 
 
 def _speed_m_s(root: ElementTree.Element, began: datetime, at_s: float) -> float:
-    """Speed of the platform over the turning Earth at a time after the first burst began."""
+    """Earth-fixed platform speed, m/s, at a time after the start of the first burst."""
     nodes = root.findall("generalAnnotation/orbitList/orbit")
     if not nodes:
         raise KeyError("no orbit")
@@ -237,11 +237,11 @@ def _points(
 ) -> tuple[GroundControlPoint, ...]:
     points = []
     for node in root.iterfind("geolocationGrid/geolocationGridPointList/geolocationGridPoint"):
-        # Bursts overlap, so that time alone tells where a point of the next one lies in this one.
+        # Bursts overlap in time, so points of the next one are placed in this one by azimuth time.
         line = _after(node, own) / line_s
         if -_REACH * lines <= line <= (1 + _REACH) * lines:
             lon, lat = (float(text_of(node, f"{name}itude")) for name in ("long", "lat"))
-            # The grid names pixels, and their middles lie half a pixel from their corners.
+            # The grid refers to pixel centres, half a pixel from their corners.
             points.append(
                 GroundControlPoint(line + 0.5, float(text_of(node, "pixel")) + 0.5, lon, lat)
             )

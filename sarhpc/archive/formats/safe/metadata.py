@@ -1,4 +1,4 @@
-"""What the annotation of a Sentinel-1 SAFE says of one measurement: acquisition, angles, levels.
+"""Annotation of a Sentinel-1 SAFE measurement: acquisition, incidence, calibration, noise.
 
 Layout of the Sentinel-1 Product Specification (S1-RS-MDA-52-7441): `measurement/NAME.tiff`,
 `annotation/NAME.xml`, `annotation/calibration/calibration-NAME.xml` and `noise-NAME.xml`. Noise is
@@ -22,10 +22,10 @@ _MISSION = {f"S1{letter}": f"sentinel-1{letter.lower()}" for letter in "ABCD"}
 
 @dataclass(frozen=True)
 class NoiseBlock:
-    """Part of an image with its own course of noise along azimuth (scalloping of one sub-swath)."""
+    """Part of an image with its own noise profile along azimuth (scalloping of a sub-swath)."""
 
     rows: tuple[int, int]
-    """First and last line, both inside."""
+    """First and last line, inclusive."""
     cols: tuple[int, int]
     lines: Vector
     factors: Vector
@@ -50,7 +50,7 @@ class Noise:
 
 @dataclass(frozen=True)
 class SafeMetadata:
-    """What the archive uses of the annotation of one measurement."""
+    """Annotation of one measurement that the archive uses."""
 
     platform: str
     product_type: str
@@ -59,10 +59,10 @@ class SafeMetadata:
     start: str
     """RFC 3339 UTC."""
     orbit: str
-    """Mission and absolute orbit: slices of one pass share it."""
+    """Mission and absolute orbit, shared by the slices of one pass."""
     centre_ghz: float
     looks: tuple[int, int]
-    """Along range and azimuth, as processed; neighbours overlap, so the ENL is a little less."""
+    """Along range and azimuth, as processed; they overlap, so the ENL is slightly lower."""
     mid_incidence_deg: float
     incidence: LookupTable
     amplitude_gain: LookupTable | None
@@ -90,7 +90,7 @@ def read_safe(measurement: Path) -> SafeMetadata:
     """The annotation of a measurement.
 
     Raises:
-        DataError: it is not there, or cannot be read as one of the specification.
+        DataError: it is missing, or does not follow the specification.
     """
     path = annotation_of(measurement)
     if path is None:
@@ -107,8 +107,8 @@ def read_safe(measurement: Path) -> SafeMetadata:
         )
     except (ElementTree.ParseError, ValueError, KeyError, IndexError) as error:
         raise DataError(
-            f"the annotation {path} or its calibration is not as specified ({error}); restore the "
-            "whole .SAFE folder, or leave it out"
+            f"the annotation {path} or its calibration does not follow the specification "
+            f"({error}); restore the whole .SAFE folder, or leave it out"
         ) from error
 
 
@@ -117,11 +117,13 @@ def root_of(path: Path) -> ElementTree.Element:
 
     Raises:
         DataError: it declares entities.
-        ParseError: it is no XML.
+        ParseError: it is not XML.
     """
     data = path.read_bytes()
     if b"<!DOCTYPE" in data or b"<!ENTITY" in data:
-        raise DataError(f"{path} declares entities, which no annotation does; do not trust it")
+        raise DataError(
+            f"{path} declares XML entities, which are not read; restore the original annotation"
+        )
     return ElementTree.fromstring(data)  # noqa: S314 - entities are refused above
 
 
@@ -129,7 +131,7 @@ def text_of(node: ElementTree.Element, path: str) -> str:
     """The text at `path` below a node.
 
     Raises:
-        KeyError: there is none.
+        KeyError: it is missing or empty.
     """
     found = node.findtext(path)
     if found is None or not found.strip():
@@ -141,8 +143,8 @@ def numbers_of(node: ElementTree.Element, path: str) -> Vector:
     """The numbers (n,) at `path` below a node.
 
     Raises:
-        KeyError: there are none.
-        ValueError: they are none.
+        KeyError: they are missing.
+        ValueError: the text is not numbers.
     """
     return np.array(text_of(node, path).split(), np.float64)
 
@@ -211,7 +213,7 @@ def _is_whole(block: ElementTree.Element) -> bool:
 
 def _block(node: ElementTree.Element) -> NoiseBlock:
     lines = numbers_of(node, "line")
-    # Scalloping of SLC is annotated without bounds where it holds for the whole image.
+    # Scalloping of SLC is annotated without bounds where it applies to the whole image.
     first, last = node.findtext("firstAzimuthLine"), node.findtext("lastAzimuthLine")
     left, right = node.findtext("firstRangeSample"), node.findtext("lastRangeSample")
     return NoiseBlock(
@@ -240,5 +242,5 @@ def _table(
         if row.shape != value.shape or row.size == 0 or (np.diff(row) <= 0).any():
             raise ValueError("a vector whose pixels and values do not match")
         if not np.isfinite(value).all():
-            raise ValueError("a vector with values that are no numbers")
+            raise ValueError("a vector with values that are not finite")
     return LookupTable(np.array(lines, np.float64), tuple(pixels), tuple(values))

@@ -1,8 +1,8 @@
 """Reader of Sentinel-1 measurements in a SAFE folder: GRD and SLC, calibrated by their annotation.
 
-sigma0 = |DN|^2 / sigmaNought^2, per pixel. Thermal noise is not taken off: that would leave
-negative power and spoil speckle. Its level stands in the metadata of each tile instead. A burst
-(`sarhpc:layer`) is an image of its own, its phase ramp undone.
+sigma0 = |DN|^2 / sigmaNought^2, per pixel. Thermal noise is not subtracted: that would leave
+negative power and distort speckle statistics. Its level is in the metadata of each tile instead. A
+burst (`sarhpc:layer`) is an image of its own, deramped.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def safe_properties(metadata: SafeMetadata) -> dict[str, Any]:
 
 @dataclasses.dataclass(frozen=True)
 class BurstAcquisition:
-    """What changes within a burst, by its own lines."""
+    """Properties that vary within a burst, by its own lines."""
 
     metadata: SafeMetadata
     burst: Burst
@@ -81,7 +81,7 @@ class SafeReader:
         self.metadata = read_safe(self._path)
         declared = {key: value for key, value in scene.properties.items() if value is not None}
         properties = safe_properties(self.metadata) | declared
-        # A declared factor, or the word that nothing is known, counts before the annotation.
+        # A declared scale, or a declared lack of calibration, overrides the annotation.
         own = properties["sarhpc:calibration"] == "sigma0" and "sarhpc:scale" not in declared
         self._gain = self.metadata.amplitude_gain if own else None
         self._bands = GeoTiffReader(
@@ -102,7 +102,7 @@ class SafeReader:
         whole, path = self._bands.header, self._path
         if burst.first_line + burst.shape[0] > whole.shape[0] or burst.shape[1] != whole.shape[1]:
             raise DataError(
-                f"burst {burst.number} of {path} leaves the image of {whole.shape[0]} x "
+                f"burst {burst.number} of {path} exceeds the image of {whole.shape[0]} x "
                 f"{whole.shape[1]} pixels; restore the whole .SAFE folder"
             )
         placement = fit_gcps(burst.points, _DEGREES, path)
@@ -174,7 +174,7 @@ def _layers(path: Path) -> list[Layer]:
 
 
 def _accompanies(path: Path) -> bool:
-    """Whether a file of a product is none of its measurements."""
+    """Whether a file belongs to a product, but is not a measurement."""
     in_product = any(parent.suffix.upper() == ".SAFE" for parent in path.parents)
     return in_product and path.parent.name != "measurement"
 

@@ -1,4 +1,4 @@
-"""What a SICD file says of its own acquisition and grid."""
+"""Metadata of SICD files: acquisition and image grid."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from hpc.errors import DataError
 
-# jbpy logs every blank header field of older files; what stops a read is raised as well.
+# jbpy logs every blank header field of older files; errors that matter are raised.
 logging.getLogger("jbpy").setLevel(logging.CRITICAL)
 
 _BANDS = (("L", 1, 2), ("S", 2, 4), ("C", 4, 8), ("X", 8, 12), ("Ku", 12, 18), ("K", 18, 27))
@@ -24,7 +24,7 @@ _BANDS = (("L", 1, 2), ("S", 2, 4), ("C", 4, 8), ("X", 8, 12), ("Ku", 12, 18), (
 
 @dataclass(frozen=True)
 class SicdMetadata:
-    """What the archive uses of a SICD's XML."""
+    """Metadata of a SICD that the archive uses."""
 
     shape: tuple[int, int]
     slant_spacing_m: tuple[float, float]
@@ -61,7 +61,7 @@ class SicdMetadata:
 
 
 def band_of(centre_ghz: float) -> str | None:
-    """Radar band letter (IEEE 521) of a frequency in GHz; None outside the bands of radars here."""
+    """Radar band letter (IEEE 521) of a frequency in GHz; None outside bands L to K."""
     return next((name for name, low, high in _BANDS if low <= centre_ghz < high), None)
 
 
@@ -69,29 +69,29 @@ def read_sicd_metadata(path: Path) -> SicdMetadata:
     """The metadata of the SICD at `path`.
 
     Raises:
-        DataError: no SICD of a known version, or an incomplete or damaged one.
+        DataError: not a SICD of a known version, or an incomplete or damaged one.
     """
     with sicd_errors(path), path.open("rb") as file:
         return _metadata(open_sicd(file, path).metadata.xmltree)
 
 
 def open_sicd(file: IO[bytes], path: Path) -> sarkit.sicd.NitfReader:
-    """A reader of the SICD in `file`; `path` is for the message alone.
+    """A reader of the SICD in `file`; `path` is used in messages only.
 
     Raises:
         DataError: the NITF holds no SICD of a version that sarkit knows.
     """
     try:
         reader = sarkit.sicd.NitfReader(file)
-    except Exception as error:  # the parser asserts, and asserts nothing in particular
+    except Exception as error:  # the parser raises bare AssertionError, among others
         raise DataError(
-            f"{path} holds no SICD of version 1.0 or later ({error!r}); convert it, or leave it out"
+            f"{path} is not a SICD of version 1.0 or later ({error!r}); convert it, or leave it out"
         ) from error
     version = reader.metadata.xmltree.getroot().tag.partition("}")[0].lstrip("{")
     if version not in sarkit.sicd.VERSION_INFO:
         raise DataError(
-            f"{path} is {version}, which is not read (only {', '.join(sarkit.sicd.VERSION_INFO)}); "
-            "convert it, or leave it out"
+            f"{path} is of version {version}, which is not supported (only "
+            f"{', '.join(sarkit.sicd.VERSION_INFO)}); convert it, or leave it out"
         )
     return reader
 
@@ -103,7 +103,7 @@ def sicd_errors(path: Path) -> Iterator[None]:
         yield
     except DataError:
         raise
-    except Exception as error:  # as above: damage shows in any exception
+    except Exception as error:  # as above: damage can raise any exception
         raise DataError(
             f"cannot read {path} as SICD: {error!r}; restore the file, or leave it out"
         ) from error

@@ -1,8 +1,8 @@
 """Reader of SICD: complex SAR images in NITF with their acquisition geometry.
 
 SICD rows run along range, away from the sensor, and the image is a view from above (SICD Volume 1,
-image grid), so range direction and handedness are known from the format itself. The affine is a
-local frame in metres with ground spacing; the corner coordinates serve search and split only.
+image grid), so the format defines range direction and handedness. The affine is a local frame in
+metres with ground spacing; the corner coordinates are used for search and split only.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ class SicdReader:
         scale = scene.properties.get("sarhpc:scale")
         calibration = scene.properties.get("sarhpc:calibration")
         self._scale = 1.0 if scale is None else float(scale)
-        # What is declared overrides the file's own calibration.
-        overruled = scale is not None or calibration == "none"
-        self._sigma_zero = None if overruled else self.metadata.sigma_zero
+        # A declaration overrides the calibration of the file.
+        overridden = scale is not None or calibration == "none"
+        self._sigma_zero = None if overridden else self.metadata.sigma_zero
         known = calibration == "sigma0" or (
             calibration is None and (self._sigma_zero is not None or scale is not None)
         )
@@ -126,7 +126,9 @@ def _as_complex(raw: NDArray[Any], path: Path) -> NDArray[np.complex64]:
     if raw.dtype.names is None:
         return raw.astype(np.complex64)
     if "real" not in raw.dtype.names:
-        raise DataError(f"{path} stores amplitude and phase bytes, which is not read; convert it")
+        raise DataError(
+            f"{path} stores amplitude and phase in bytes, which is not supported; convert it"
+        )
     pixels: NDArray[np.complex64] = np.empty(raw.shape, np.complex64)
     pixels.real, pixels.imag = raw["real"], raw["imag"]
     return pixels

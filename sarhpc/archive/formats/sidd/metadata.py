@@ -1,4 +1,4 @@
-"""What a SIDD file (a detected product in NITF) says of its plane, its sensor and its pixels."""
+"""Metadata of SIDD files (detected products in NITF): image plane, sensor and pixels."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from sarhpc.archive.scene import Affine6, RangeDirection
 Vector = NDArray[np.float64]
 
 PIXEL_TYPES = ("MONO8I", "MONO8LU", "MONO16I")
-"""Pixel types of one grey value; colour products hold no amplitude."""
+"""Pixel types of one grey value; colour products have no amplitude."""
 
 MOST_SQUINT_DEG = 15.0
-"""Angle between range and the nearest image axis up to which that axis is the range axis."""
+"""Largest angle between range and the image axis that is taken as the range axis."""
 
 _UNIT_TOLERANCE = 1e-3
 
 
 @dataclass(frozen=True)
 class PlanePlacement:
-    """Pixels on the product plane of a SIDD, brought to metres in `crs`."""
+    """Pixels on the product plane of a SIDD, in metres of `crs`."""
 
     crs: str
     reference: Vector
@@ -47,23 +47,23 @@ class PlanePlacement:
         """
         flat = positions.reshape(-1, 2) - self.reference_pixel
         x, y, z = (self.reference + flat @ self.steps).T
-        # The plane touches the ellipsoid at the reference point: its points keep their normal.
+        # The plane is tangent to the ellipsoid at the reference point; heights are dropped.
         mapped = Transformer.from_crs("EPSG:4978", self.crs, always_xy=True).transform(x, y, z)
         return np.stack(mapped[:2], axis=1).reshape(positions.shape)
 
     def to_json(self) -> dict[str, Any]:
-        """What the metadata says of the model."""
+        """Model, as written to metadata."""
         return {"model": "plane"}
 
 
 @dataclass(frozen=True)
 class SiddMetadata:
-    """What the archive uses of a SIDD's XML."""
+    """Metadata of a SIDD that the archive uses."""
 
     shape: tuple[int, int]
     pixel_type: str
     remap: str | None
-    """Name of the display remap, which leaves pixels without a radiometric scale."""
+    """Name of the display remap, after which pixels have no radiometric scale."""
     table: NDArray[np.float32] | None
     """Display value (256,) of each 8-bit code, for MONO8LU."""
     placement: PlanePlacement
@@ -84,8 +84,8 @@ def read_sidd_metadata(path: Path) -> SiddMetadata:
     """The metadata of the SIDD at `path`.
 
     Raises:
-        DataError: no SIDD of a known version, an incomplete or damaged one, a projection other
-            than a plane, or a range axis that is none of the image.
+        DataError: not a SIDD of a known version, an incomplete or damaged one, a projection other
+            than a plane, or a range direction along no image axis.
     """
     try:
         with path.open("rb") as file:
@@ -93,7 +93,7 @@ def read_sidd_metadata(path: Path) -> SiddMetadata:
         return _metadata(_only(images, path).xmltree, path)
     except DataError:
         raise
-    except Exception as error:  # the parser asserts, and damage shows in any exception
+    except Exception as error:  # the parser asserts, and damage can raise any exception
         raise DataError(
             f"cannot read {path} as SIDD: {error!r}; restore the file, or leave it out"
         ) from error
@@ -101,7 +101,7 @@ def read_sidd_metadata(path: Path) -> SiddMetadata:
 
 def _only(images: list[Any], path: Path) -> Any:
     if len(images) != 1:
-        raise DataError(f"{path} holds {len(images)} SIDD images; split it into single ones")
+        raise DataError(f"{path} holds {len(images)} SIDD images; split it into files of one image")
     return images[0]
 
 
@@ -114,11 +114,13 @@ def _metadata(tree: Any, path: Path) -> SiddMetadata:
     pixel_type = str(load("Display/PixelType"))
     if pixel_type not in PIXEL_TYPES:
         raise DataError(
-            f"{path} has pixels of type {pixel_type}, which hold no amplitude (only "
+            f"{path} has pixels of type {pixel_type}, which have no amplitude (only "
             f"{', '.join(PIXEL_TYPES)}); leave it out"
         )
     if load("Measurement/PlaneProjection/SampleSpacing") is None:
-        raise DataError(f"{path} is not projected to a plane, and only planes are read; convert it")
+        raise DataError(
+            f"{path} is not projected to a plane; no other projection is supported; convert it"
+        )
     reference = np.asarray(load("Measurement/PlaneProjection/ReferencePoint/ECEF"), float)
     axes = _axes(load, path)
     shape = tuple(int(n) for n in load("Measurement/PixelFootprint"))
@@ -167,7 +169,7 @@ def _axes(load: Any, path: Path) -> NDArray[np.float64]:
 def _placement(
     load: Any, shape: tuple[int, ...], reference: Vector, axes: NDArray[np.float64]
 ) -> PlanePlacement:
-    """The placement of the image's own pixels, which may be a chip of a larger product."""
+    """The placement of the pixels of the image, which may be a chip of a larger product."""
     row0, col0 = load("Measurement/PlaneProjection/ReferencePoint/Point")
     centre = np.array([col0, row0], float)
     steps = axes[::-1]
@@ -184,12 +186,12 @@ def _placement(
     x, y, z = reference
     to_degrees = Transformer.from_crs("EPSG:4978", "EPSG:4326", always_xy=True)
     degrees = np.array(to_degrees.transform(x, y, z))
-    # SIDD counts pixel centres, an affine of this project counts corners.
+    # SIDD refers to pixel centres, affines of this project to pixel corners.
     return PlanePlacement(zone_of(degrees[:1], degrees[1:2]), reference, steps, centre + 0.5)
 
 
 def _sensor(load: Any) -> tuple[Vector, Vector]:
-    """Position and velocity (3,) of the antenna when it saw the reference point."""
+    """Position and velocity (3,) of the antenna at the time of the reference point."""
     time = float(np.asarray(load("Measurement/PlaneProjection/TimeCOAPoly"))[0, 0])
     track = np.asarray(load("Measurement/ARPPoly"), float)
     speed = np.polynomial.polynomial.polyder(track)
@@ -205,8 +207,8 @@ def _range_axis(look: Vector, axes: NDArray[np.float64], path: Path) -> RangeDir
     off = math.degrees(math.atan2(abs(along[1 - axis]), abs(along[axis])))
     if off > MOST_SQUINT_DEG:
         raise DataError(
-            f"range runs {off:.0f} degrees off the axes of {path}, and no exact turn brings it "
-            "there; take the product in its range and azimuth grid"
+            f"the range direction is {off:.0f} degrees off the image axes of {path}, which no "
+            "exact rotation corrects; take the product in its range and azimuth grid"
         )
     names: tuple[tuple[RangeDirection, RangeDirection], ...] = (("-row", "+row"), ("-col", "+col"))
     return names[axis][int(along[axis] > 0)]

@@ -1,7 +1,7 @@
 """Reader of SIDD: detected SAR products in NITF, placed by their product plane.
 
-The pixels of a SIDD are display values behind a remap that is rarely linear: they carry no sigma0,
-and are amplitude in name only, unless a person declares their calibration.
+The pixels of a SIDD are display values after a remap that is rarely linear: they have no sigma0
+unless a user declares their calibration.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class SiddReader:
         """Read the header of the scene's `sar` asset.
 
         Raises:
-            DataError: the file cannot be read as SIDD, or its range runs along no image axis.
+            DataError: the file cannot be read as SIDD, or its range is along no image axis.
         """
         path = Path(scene.assets["sar"])
         self.metadata = known = read_sidd_metadata(path)
@@ -40,7 +40,7 @@ class SiddReader:
             "sar:observation_direction": known.look_side,
         }
         declared = {key: value for key, value in scene.properties.items() if value is not None}
-        # Scale comes after the look-up table, so the bands are read without it.
+        # The scale applies after the look-up table, so the bands are read without it.
         bare = {"sarhpc:quantity": "amplitude", "sarhpc:spacing_m": list(known.spacing_m)}
         properties = {**from_file, **declared, **bare}
         scaled = properties.pop("sarhpc:scale", None) is not None
@@ -50,7 +50,7 @@ class SiddReader:
         if self._bands.header.shape != known.shape:
             self._bands.close()
             raise DataError(
-                f"{path} holds {self._bands.header.shape} pixels where its metadata says "
+                f"{path} holds {self._bands.header.shape} pixels, but its metadata state "
                 f"{known.shape}; restore the file, or leave it out"
             )
         declared_sigma0 = scaled and properties.get("sarhpc:calibration") is None
@@ -68,7 +68,7 @@ class SiddReader:
         return self._header
 
     def read(self, rows: Range, cols: Range) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """Pixels (H, W), float32 behind the product's look-up table, and the valid ones.
+        """Pixels (H, W), float32 after the look-up table of the product, and their validity.
 
         Raises:
             DataError: the range leaves the image, or the file is truncated there.

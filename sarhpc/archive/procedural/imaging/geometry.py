@@ -1,4 +1,4 @@
-"""Imaging geometry: what the antenna sees of the ground, and where in range it lands.
+"""Imaging geometry: visibility of the ground, and its position in slant and ground range.
 
 A point antenna at height H flies along the rows, on the low-column side. Ground at range X from
 the track and height z has look angle psi = atan2(X, H - z) and slant range R = hypot(X, H - z);

@@ -28,7 +28,7 @@ _COLOURS = {
 
 @dataclass(frozen=True)
 class Sun:
-    """Where the sun stands: azimuth clockwise from north and elevation, degrees."""
+    """Position of the sun: azimuth clockwise from north and elevation, degrees."""
 
     azimuth_deg: float
     elevation_deg: float
@@ -39,7 +39,7 @@ def photograph(
 ) -> NDArray[np.uint8]:
     """Optical image (H, W, 3) of the working grid, in the frame of the radar image.
 
-    `heading_deg` is the flight direction, against which rows run: it turns the sun into that frame.
+    `heading_deg` is the flight direction, opposite to the rows: it rotates the sun into that frame.
     """
     shape = ground.grid.shape
     surface = ground.terrain + np.maximum(ground.canopy, ground.roof)
@@ -71,7 +71,7 @@ def _grain(rng: np.random.Generator, ground: Ground) -> Field:
     amount = np.full(len(LABELS), 1.0, dtype=np.float32)
     amount[WATER], amount[URBAN], amount[FOREST] = 0.25, 0.55, 1.2
     texture = np.float32(0.035) * fine + np.float32(0.045) * patch + np.float32(0.04) * broad
-    # Rows and tramlines are seen as well as heard: the radar's ripple darkens the furrow.
+    # Rows and tramlines show in both images: the ripple of backscatter darkens the furrow.
     furrow = np.where(ground.label == FOREST, 0.0, 0.03 * np.clip(ground.level_db, -3, 3))
     return texture * amount[ground.label] + furrow.astype(np.float32)
 

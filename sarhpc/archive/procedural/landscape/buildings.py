@@ -39,9 +39,9 @@ class Building:
 def raise_building(
     rng: np.random.Generator, ground: Ground, house: Building, yard: int = GRASS
 ) -> None:
-    """Set one building on the ground: roof, label, walls, points, object list.
+    """Add one building to the ground: roof, label, walls, points, object list.
 
-    It is left out where it would stand in water or on a road.
+    It is skipped where it would overlap water or a road.
     """
     grid = ground.grid
     reach = math.hypot(house.length_m, house.width_m) / 2 + 4.0

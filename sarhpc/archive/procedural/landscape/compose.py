@@ -1,4 +1,4 @@
-"""The ground of one scene: terrain, land cover, buildings and trees, in the order of nature."""
+"""Composition of the ground of a scene: terrain, land cover, buildings, trees, reflectors."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ _SHARES = ("forest", "lake", "town", "farms", "trees_ha", "hedge")
 
 
 def flat_ground(cfg: ProceduralConfig, ground_id: str, grid: Grid) -> Ground:
-    """Flat, homogeneous ground of `cfg.flat_class`, with reflectors if any are asked for."""
+    """Flat, homogeneous ground of `cfg.flat_class`, with reflectors if requested."""
     if cfg.flat_class not in LABELS[1:]:
         raise ConfigError(f"flat_class {cfg.flat_class!r}: must be one of {', '.join(LABELS[1:])}")
     ground = Ground.bare(grid, np.zeros(grid.shape, dtype=np.float32))
@@ -78,7 +78,7 @@ def flat_ground(cfg: ProceduralConfig, ground_id: str, grid: Grid) -> Ground:
 
 
 def _vary_levels(cfg: ProceduralConfig, ground_id: str, ground: Ground) -> None:
-    """Let every parcel's backscatter depart from its class mean, with its tone (wet is dark)."""
+    """Vary the backscatter of parcels around their class mean, with their tone (wet is dark)."""
     spread = table("spread_db")[ground.label]
     # A uniform tone of -1..1 has a standard deviation of 1/sqrt(3).
     ground.level_db += ground.tone * spread * np.float32(math.sqrt(3))
@@ -150,7 +150,7 @@ def _trees(
 
 
 def _near_way(ground: Ground) -> Mask:
-    """Surfaces of paths drawn over parcels, where no stem stands."""
+    """Roads, paths, buildings and water, where no tree grows."""
     return np.isin(ground.label, (ROAD, URBAN, WATER)) | ground.way
 
 

@@ -1,4 +1,4 @@
-"""What stands on the ground of a scene, layer by layer, and the list of its objects."""
+"""Layers of the ground of a scene, and the list of its objects."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sarhpc.archive.procedural.noise import Field
 
 @dataclass(frozen=True)
 class Points:
-    """Point scatterers: where they are in the grid, how high, and how strong."""
+    """Point scatterers: position in the grid, height and radar cross section."""
 
     row: NDArray[np.float64]
     col: NDArray[np.float64]
@@ -42,7 +42,7 @@ class Points:
 
 @dataclass
 class Ground:
-    """Layers of the ground, each (H, W) on the working grid, filled one idea after another."""
+    """Layers of the ground, each (H, W) on the working grid."""
 
     grid: Grid
     terrain: Field
@@ -58,7 +58,7 @@ class Ground:
     level_db: Field
     """Departure of backscatter from its class mean, dB."""
     wall: Field
-    """Strength of the wall-ground dihedral whose base lies here, as a sigma0 (linear)."""
+    """sigma0 (linear) of the wall-ground dihedral whose base lies here."""
     way: NDArray[np.bool_]
     """Where a road or path runs."""
     points: list[Points] = field(default_factory=list)

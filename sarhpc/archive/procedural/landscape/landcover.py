@@ -143,7 +143,7 @@ def draw_course(
     bend_m: float,
     wave_m: float,
 ) -> Course:
-    """Course through the scene that swings by `bend_m` over about `wave_m`; enters the objects."""
+    """Course that swings by `bend_m` over about `wave_m`; added to the object list."""
     extent = ground.grid.size * ground.grid.pixel_m
     angle = rng.uniform(0, math.pi)
     centre = extent * rng.uniform(0.25, 0.75, 2)

@@ -18,7 +18,7 @@ from sarhpc.archive.procedural.landscape.terrain import AZIMUTH_MARGIN
 
 @dataclass(frozen=True)
 class TownStyle:
-    """How a town is built: metres, and shares of what stands on its blocks."""
+    """Parameters of a town: metres, and shares of blocks by use."""
 
     block_u: float
     block_v: float
@@ -45,9 +45,9 @@ STYLES = (
 
 
 def build_town(rng: np.random.Generator, ground: Ground, area: Mask) -> None:
-    """Build streets and blocks over `area` (H, W); buildings enter the object list."""
+    """Build streets and blocks over `area` (H, W); buildings are added to the object list."""
     style = STYLES[rng.choice(len(STYLES), p=(0.45, 0.35, 0.2))]
-    # Houses stand along one of the two street directions: a quarter turn would bias azimuth.
+    # Houses follow one of the two street directions: a quarter turn would bias azimuth.
     angle = float(rng.uniform(0, math.pi))
     frame = _Frame.around(ground, angle)
     lines_u = _street_lines(rng, frame.low[0], frame.high[0], style.block_u)

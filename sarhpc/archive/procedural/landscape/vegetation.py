@@ -15,9 +15,9 @@ from sarhpc.archive.procedural.noise import cells, smooth_noise
 def grow_trees(
     rng: np.random.Generator, ground: Ground, wood: Mask, crown_m: float, height_m: float
 ) -> None:
-    """Let domed crowns of about `crown_m` grow where `wood`, up to `height_m` with variation.
+    """Add domed crowns of about `crown_m` where `wood`, up to `height_m` with variation.
 
-    A crown stands or falls with its stem, so that borders are scalloped as real ones are.
+    A crown is kept if its stem is inside, so that borders are scalloped like real ones.
     """
     if not wood.any():
         return
@@ -60,7 +60,7 @@ def _plant(
 
 
 def scatter_trees(rng: np.random.Generator, ground: Ground, per_hectare: float) -> None:
-    """Plant isolated trees on open ground; they enter the object list."""
+    """Plant isolated trees on open ground; they are added to the object list."""
     pixel = ground.grid.pixel_m
     rows, cols = ground.grid.shape
     count = rng.poisson(per_hectare * rows * cols * pixel**2 / 1e4)

@@ -1,1 +1,1 @@
-"""What is truly on a procedural tile: its composition, and captions of a small vocabulary."""
+"""Ground truth of procedural tiles: composition, and captions of a small vocabulary."""

@@ -1,4 +1,4 @@
-"""True captions: sentences of few words that say what a tile of known land cover shows."""
+"""Ground-truth captions: short sentences that describe a tile of known land cover."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ __all__ = ["Truth", "describe", "dominant_class", "vocabulary"]
 
 @dataclass(frozen=True)
 class Truth:
-    """What is known of a tile, in words and in numbers."""
+    """Ground truth of a tile: caption, shares and relations."""
 
     caption: str
     class_fractions: dict[str, float]
@@ -52,7 +52,7 @@ class Truth:
 
 @dataclass(frozen=True)
 class _Element:
-    """One thing beside the main one: the key of its noun, and how it relates."""
+    """A secondary fact: the key of its noun, and its relation to the main group."""
 
     key: str
     subject: str
@@ -102,7 +102,7 @@ def describe(
 
 @dataclass(frozen=True)
 class _Tile:
-    """What is known of a tile before words are chosen."""
+    """Facts about a tile before words are chosen."""
 
     label: NDArray[np.uint8]
     fractions: Mapping[str, float]
@@ -161,7 +161,7 @@ def _head(tile: _Tile, group: Group) -> str:
 
 
 def _elements(tile: _Tile, main: Group) -> list[_Element]:
-    """Everything worth a word beside the main group, the most telling first."""
+    """Facts beside the main group, the most informative first."""
     found = _courses(tile, main)
     rivers = any(element.subject == "river" for element in found)
     others: list[Group] = ["water", "town", "forest"]
@@ -198,7 +198,7 @@ def _courses(tile: _Tile, main: Group) -> list[_Element]:
 
 
 def _side_noun(tile: _Tile, group: Group) -> tuple[str, str] | None:
-    """Key of the noun and the subject of a group beside the main one; None = not worth a word."""
+    """Key of the noun and the subject of a group beside the main one; None = negligible."""
     share = tile.groups[group]
     if group == "water" and share > 0.012:
         return ("pond", "pond") if share < 0.08 else ("some water", "lake")
@@ -218,7 +218,7 @@ def _side_noun(tile: _Tile, group: Group) -> tuple[str, str] | None:
 def _sentence(
     rng: np.random.Generator, head: str, elements: Sequence[_Element], *, mixed: bool
 ) -> str:
-    """A sentence about the main thing and at most two more."""
+    """A sentence about the main group and at most two other facts."""
     if not elements:
         return head
     first, rest = elements[0], list(elements[1:])

@@ -1,4 +1,4 @@
-"""What a tile of known land cover holds: fractions, the dominant class, elements and relations."""
+"""Composition of a tile of known land cover: shares, dominant class, elements and relations."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ GROUPS: dict[Group, tuple[str, ...]] = {
 DOMINANT_SHARE = 0.6
 """A group that covers this much of a tile dominates it."""
 TOWN_SHARE = 0.28
-"""Streets and roofs dominate from less, since gardens lie between them."""
+"""The lower threshold of streets and roofs, which have gardens between them."""
 TOWN_ROOFS = 0.08
-"""Least share of roofs and yards in a town: a motorway is none."""
+"""Least share of roofs and yards in a town; excludes motorways."""
 
 Window = tuple[float, float, float, float]
 """First row, first column, rows and columns of a tile, in scene pixels."""

@@ -1,4 +1,4 @@
-"""The words of true captions: few, so that a small model can learn them."""
+"""The vocabulary of ground-truth captions, small enough for a small model."""
 
 from __future__ import annotations
 
