@@ -8,21 +8,6 @@ import os
 import sys
 from collections.abc import Sequence
 
-STAGE_VERBS = {
-    "simulate": "write the procedural archive, scene by scene",
-    "tile": "cut the scenes of the archive into tile shards",
-    "optical": "give the tiles optical images from elsewhere",
-    "caption": "caption the tiles into training shards",
-    "caption-train": "fine-tune the captioner on optical tiles with reference captions",
-    "encode": "encode the tiles to train on as latents, once",
-    "prior": "let the base model make the regularisation images of a training",
-    "train": "fine-tune the diffusion model with DeepSpeed ZeRO",
-    "export": "write the trained model as a diffusers folder",
-    "generate": "generate the synthetic corpus",
-    "compare": "generate the same prompts with other models, for the report",
-    "evaluate": "judge real against synthetic, and write the report",
-}
-
 PLACES = {
     "grid": "grid",
     "decoder": "decoder",
@@ -55,10 +40,12 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="store_true", help="print the version")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB")
+    from sarhpc.stages.registry import STAGES
+
     _add_init(verbs)
     _add_catalog(verbs)
-    for verb, says in STAGE_VERBS.items():
-        stage = verbs.add_parser(verb, help=says, description=says)
+    for spec in STAGES:
+        stage = verbs.add_parser(spec.name, help=spec.help, description=spec.help)
         stage.add_argument("run", help="run directory")
         _add_submission(stage)
     _add_run(verbs)
@@ -238,8 +225,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _carry_out(arguments: argparse.Namespace) -> int:
     from hpc.errors import HpcError, exit_code_of
+    from sarhpc.stages.registry import STAGES
 
-    verb = "stage" if arguments.verb in STAGE_VERBS else arguments.verb
+    verb = "stage" if arguments.verb in {spec.name for spec in STAGES} else arguments.verb
     module = importlib.import_module(f"sarhpc.cli.{PLACES.get(verb, 'commands')}")
     try:
         return int(getattr(module, f"{verb}_verb")(arguments))

@@ -16,10 +16,9 @@ from hpc.publish import publish_text
 from hpc.store.rundir import RunDir, create_run, open_run
 from sarhpc import __version__
 from sarhpc.stages.config import RunConfig
-from sarhpc.stages.paths import require_places
 from sarhpc.stages.registry import line_of_stages, stage_named
 from sarhpc.stages.run_config import load_run_config
-from sarhpc.stages.settings import require_settings
+from sarhpc.stages.settings import require_places, require_settings
 
 
 def init_verb(arguments: argparse.Namespace) -> int:
@@ -85,7 +84,7 @@ def stage_verb(arguments: argparse.Namespace) -> int:
     if run.ledger(stage.name).sealed:
         print(f"{stage.name}: sealed, nothing to do")
         return 0
-    return _bring_forward(run, [stage], arguments, stage.name)
+    return _bring_forward(run, [stage], arguments, alone=True)
 
 
 def run_verb(arguments: argparse.Namespace) -> int:
@@ -124,11 +123,11 @@ def _run_line(run: RunDir, arguments: argparse.Namespace, stages: Sequence[Stage
     if not todo:
         print("nothing to do: every stage is sealed")
         return 0
-    return _bring_forward(run, todo, arguments, f"line:{todo[0].name}:{todo[-1].name}")
+    return _bring_forward(run, todo, arguments, alone=False)
 
 
 def _bring_forward(
-    run: RunDir, stages: Sequence[Stage], arguments: argparse.Namespace, what: str
+    run: RunDir, stages: Sequence[Stage], arguments: argparse.Namespace, *, alone: bool
 ) -> int:
     """Show what would be done, or have it done: by jobs on Slurm, or by a driver on this machine.
 
@@ -136,9 +135,10 @@ def _bring_forward(
         run: the run.
         stages: unsealed stages, in order.
         arguments: of the verb.
-        what: the same for this machine: a stage, or `line:FIRST:LAST`.
+        alone: whether they are one stage that needs no driver.
     """
-    from sarhpc.launch.local import chosen_executor, launch
+    from sarhpc.launch.local import launch_line, launch_stage
+    from sarhpc.launch.profile import chosen_executor
 
     config = load_run_config(run)
     executor, profile = chosen_executor(run, config, arguments.profile, arguments.executor)
@@ -173,7 +173,9 @@ def _bring_forward(
     if arguments.print_sbatch:
         raise ConfigError("--print-sbatch needs a Slurm profile: --profile NAME")
     require_upstream(run, stages[0])
-    return launch(run, what, executor, wait=arguments.wait, force=arguments.force)
+    if alone:
+        return launch_stage(run, stages[0], executor, wait=arguments.wait, force=arguments.force)
+    return launch_line(run, stages, executor, wait=arguments.wait, force=arguments.force)
 
 
 def stop_verb(arguments: argparse.Namespace) -> int:

@@ -89,7 +89,7 @@ def _asked(run: RunDir, stages: Sequence[Stage]) -> dict[str, Resources]:
     """What each stage asks for: by the profile last submitted to, else on this machine."""
     from hpc.cluster.profile import load_profile
     from hpc.store.submissions import read_submissions
-    from sarhpc.launch.local import resources
+    from sarhpc.launch.profile import resources
 
     config = load_run_config(run)
     asked = {stage.name: resources(config, stage) for stage in stages}
@@ -109,10 +109,11 @@ def _asked(run: RunDir, stages: Sequence[Stage]) -> dict[str, Resources]:
 def report_verb(arguments: argparse.Namespace) -> int:
     """Show what the run has cost, and where its reports are."""
     from hpc.observe.report import cost_report, report_lines
+    from sarhpc.stages.generate import GENERATE
 
     run = open_run(Path(arguments.run))
     stages = line_of_stages(load_run_config(run))
-    report = cost_report(run, stages, _asked(run, stages))
+    report = cost_report(run, stages, _asked(run, stages), GENERATE.name)
     if arguments.json:
         print(json.dumps(report.to_json(), indent=1))
         return 0

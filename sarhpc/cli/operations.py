@@ -54,8 +54,9 @@ def doctor_verb(arguments: argparse.Namespace) -> int:
 
 def _write_profile(name: str) -> int:
     from hpc.cluster.draft import write_profile
+    from sarhpc.stages.registry import profile_requests
 
-    path = write_profile(Path(name) if name else None)
+    path = write_profile(Path(name) if name else None, profile_requests())
     print(f"wrote {path}; look through it, then: sarhpc doctor --profile {path}")
     return 0
 

@@ -1,4 +1,4 @@
-"""The entry point of a job: bring one stage, or the whole line, as far as it goes."""
+"""The entry point of a job: bring one stage as far as it goes."""
 
 from __future__ import annotations
 
@@ -34,9 +34,6 @@ from hpc.store.submissions import SubmissionRecord, await_submission, element_nu
 
 log = logging.getLogger("sarhpc")
 
-LINE = "line:"
-"""Begins the name of a line of stages, `line:FIRST:LAST`."""
-
 
 @dataclass(frozen=True)
 class StageWork:
@@ -45,20 +42,12 @@ class StageWork:
     root: str
     stage: str
     force: bool = False
-    executor: str | None = None
-    """For a line: how its stages reach a machine; None as configured."""
     submission: int | None = None
     """Submission this job belongs to, see hpc.store.submissions; None on this machine."""
 
     def __call__(self) -> int:
         """Exit code of the stage (see hpc.errors)."""
-        return work(
-            self.root,
-            self.stage,
-            force=self.force,
-            executor=self.executor,
-            submission=self.submission,
-        )
+        return work(self.root, self.stage, force=self.force, submission=self.submission)
 
 
 def configure_logging(rank: int = 0) -> None:
@@ -76,14 +65,7 @@ def configure_logging(rank: int = 0) -> None:
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
 
-def work(
-    root: str,
-    stage: str,
-    *,
-    force: bool = False,
-    executor: str | None = None,
-    submission: int | None = None,
-) -> int:
+def work(root: str, stage: str, *, force: bool = False, submission: int | None = None) -> int:
     """Run `stage` of the run at `root` in this process and return its exit code.
 
     Asked to stop, it saves and ends; a job of a cluster then queues itself again if its submission
@@ -95,11 +77,9 @@ def work(
     relax_gc()
     try:
         run = open_run(Path(root))
-        if stage.startswith(LINE):
-            return _drive(run, stage, executor, force)
         job = _job_of(run, stage, here, submission)
     except HpcError as error:
-        return _tell(stage, error)
+        return report(stage, error)
     try:
         log.info("%s", _bring_forward(run, stage, job, force))
         return 0
@@ -141,12 +121,12 @@ def _job_of(run: RunDir, stage: str, here: Allocation, submission: int | None) -
 
 
 def _bring_forward(run: RunDir, name: str, job: _Job, force: bool) -> str:
-    from sarhpc.stages.registry import stage_named
+    from sarhpc.stages.registry import spec_named, stage_named
     from sarhpc.stages.run_config import load_run_config
 
     cfg = load_run_config(run)
     stage = stage_named(cfg, name)
-    _require_fit_node(run, job, cfg.cluster.node_local if name == "train" else None)
+    _require_fit_node(run, job, spec_named(name).node_local(cfg))
     left = _time_left_s(job)
     ends = None if left is None else time.time() + left
     grace_s = job.grace_s if left is None else min(job.grace_s, left / 2)
@@ -242,7 +222,7 @@ def _time_left_of_element(record: SubmissionRecord, here: Allocation) -> float |
 
 def _leave(run: RunDir, stage: str, job: _Job, error: Exception) -> int:
     """Say how the work ended, queue the job again if that makes sense; the exit code."""
-    code = _tell(stage, error)
+    code = report(stage, error)
     # Rank 0 speaks for all, but of a bad node the others may know better.
     if job.here.rank > 0 and not isinstance(error, BadNodeError):
         return code
@@ -254,23 +234,16 @@ def _leave(run: RunDir, stage: str, job: _Job, error: Exception) -> int:
     try:
         job.requeue_policy.request(why)
     except HpcError as refused:
-        return _tell(stage, refused)
+        return report(stage, refused)
     return 0 if job.requeue_policy.can_requeue else code
 
 
-def _tell(stage: str, error: Exception) -> int:
-    """Log how the work ended; its exit code."""
+def report(what: str, error: Exception) -> int:
+    """Log how the work on a stage ended, and return its exit code."""
     if isinstance(error, HpcError):
         level = logging.INFO if error.exit_code == 0 else logging.ERROR
-        log.log(level, "stage=%s %s: %s", stage, type(error).__name__, error)
+        log.log(level, "stage=%s %s: %s", what, type(error).__name__, error)
     else:
-        told = "".join(traceback.format_exception(error))
-        log.error("stage=%s broke\n%s", stage, told)
+        trace = "".join(traceback.format_exception(error))
+        log.error("stage=%s broke\n%s", what, trace)
     return exit_code_of(error)
-
-
-def _drive(run: RunDir, stage: str, executor: str | None, force: bool) -> int:
-    from sarhpc.launch.local import drive_line
-    from sarhpc.stages.run_config import load_run_config
-
-    return drive_line(run, stage, executor or load_run_config(run).cluster.executor, force=force)

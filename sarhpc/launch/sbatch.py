@@ -24,10 +24,9 @@ from hpc.store.submissions import (
 )
 from sarhpc.launch.job import StageWork
 from sarhpc.launch.slurm import snapshot_code
-from sarhpc.stages.paths import require_places
 from sarhpc.stages.registry import stage_named
 from sarhpc.stages.run_config import load_run_config
-from sarhpc.stages.settings import require_settings
+from sarhpc.stages.settings import require_places, require_settings
 
 BY_HAND = "sbatch"
 """Stands for the profile in submissions made by a user's own script."""

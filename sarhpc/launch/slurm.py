@@ -14,20 +14,17 @@ from hpc.errors import ConfigError, IncompleteError
 from hpc.job.pipeline import Stage
 from hpc.store.plan import read_plan
 from hpc.store.rundir import RunDir
-from hpc.store.submissions import SubmissionRecord, job_ids, read_submissions
-from sarhpc.launch.estimate import expected_shards
+from hpc.store.submissions import SubmissionRecord, job_ids
 from sarhpc.launch.job import StageWork
 from sarhpc.stages.config import RunConfig
-from sarhpc.stages.paths import EMBEDDED, used_models
+from sarhpc.stages.paths import EMBEDDED
+from sarhpc.stages.registry import STAGES, spec_named, used_models
 from sarhpc.stages.run_config import load_run_config
 
 if TYPE_CHECKING:
     from hpc.cluster.chain import Chain, Link
     from hpc.cluster.profile import Profile
     from hpc.cluster.slurm import QueuedJob
-
-SHARDED = ("simulate", "tile", "caption", "encode", "prior", "generate", "compare")
-"""Stages whose shards several elements of a job array may divide."""
 
 CODE = ("hpc", "sarhpc", "configs", "slurm", "pyproject.toml")
 """What the code snapshot of a run holds."""
@@ -160,17 +157,19 @@ def link_of(run: RunDir, config: RunConfig, stage: Stage, profile: Profile) -> L
     from hpc.cluster.chain import Link
 
     resources = profile.resources_of(stage.name)
-    if resources.elements > 1 and stage.name not in SHARDED:
+    spec = spec_named(stage.name)
+    if resources.elements > 1 and not spec.sharded:
+        sharded = ", ".join(spec.name for spec in STAGES if spec.sharded)
         raise ConfigError(
             f"profile {profile.name}: stages.{stage.name}.elements={resources.elements}, but only "
-            f"{', '.join(SHARDED)} can be job arrays"
+            f"{sharded} can be job arrays"
         )
     shards = None
     if resources.elements > 1 and run.plan_file(stage.name).exists():
         missing = run.ledger(stage.name).missing(read_plan(run.plan_file(stage.name)))
         shards = tuple(task.id for task in missing)
     needs = tuple(need for need in stage.needs if not run.ledger(need).sealed)
-    return Link(stage.name, needs, resources, shards, expected_shards(config, stage.name))
+    return Link(stage.name, needs, resources, shards, spec.shards(config))
 
 
 def prepared(run: RunDir, course: Course, profile: Profile, *, force: bool) -> Chain:
@@ -178,7 +177,7 @@ def prepared(run: RunDir, course: Course, profile: Profile, *, force: bool) -> C
     from hpc.cluster.chain import prepare
 
     def work_of(stage: str, number: int) -> StageWork:
-        return StageWork(str(run.root), stage, force, "slurm", number)
+        return StageWork(str(run.root), stage, force, number)
 
     links = course.links
     if any(link.resources.elements > 1 for link in links):
@@ -222,12 +221,6 @@ def snapshot_code(run: RunDir) -> Path:
         return parts[:2] == ("sarhpc", "embedded") and len(parts) > 3 and parts[2] not in used
 
     return take_snapshot(run.root / "code", checkout(), CODE, leave_out)
-
-
-def last_profile(run: RunDir) -> str | None:
-    """Profile of the newest submission by a verb, as for `--profile`; None if there is none."""
-    files = [record.profile_file for record in read_submissions(run) if record.profile_file]
-    return files[-1] if files else None
 
 
 def _tell(run: RunDir, record: SubmissionRecord) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,22 +15,26 @@ from hpc.store.plan import Plan, ShardTask
 from hpc.store.rundir import RunDir
 from sarhpc.stages.config import RunConfig
 from sarhpc.stages.paths import archive_uri, data_root, optical_config
-from sarhpc.stages.run_config import load_run_config, stage_fingerprint
+from sarhpc.stages.run_config import load_run_config
 from sarhpc.stages.sharded import Made, sealed_records, sweep, work_through
+from sarhpc.stages.spec import StageSpec
+from sarhpc.stages.tile import shard_pixels
 
 if TYPE_CHECKING:
     from sarhpc.archive.optical_images import OpticalIndex
     from sarhpc.shards.sample import Sample
 
+OPTICAL_BYTES_PER_PX = 1.8
+
 IMAGES_FILE = "images.json"
 """Beside the plan: the images to choose from, as they were when it was made."""
 
 
-def optical_stage(config: RunConfig) -> Stage:
+def optical_stage(config: RunConfig, upstream: Sequence[str]) -> Stage:
     """The stage that gives tiles their optical images."""
     return Stage(
         name="optical",
-        needs=("tile",),
+        needs=OPTICAL.needs_in(upstream),
         plan=plan_optical_shards,
         work=lambda work: work_through(make_optical_shard, work, workers=config.cluster.workers),
         finish=lambda work: sweep(data_root(work.run, config) / "optical"),
@@ -63,16 +67,12 @@ def plan_optical_shards(run: RunDir) -> Plan:
         )
         for r in sealed_records(run, "tile")
     )
-    fingerprint = stage_fingerprint(config, "optical")
+    fingerprint = OPTICAL.fingerprint(config)
     return Plan("optical", tuple(shards), fingerprint, rejected=dict(listing.left_out))
 
 
 def require_separate(config: RunConfig) -> None:
-    """Return if tiles are not asked for the images that this stage gives them later.
-
-    Raises:
-        ConfigError: they are.
-    """
+    """Raise ConfigError if tiles are also cut with the images that this stage adds later."""
     if "optical" in config.tile.conditions or config.tile.require_optical:
         raise ConfigError(
             "tile.conditions=[optical] and tile.require_optical are about images cut with the "
@@ -84,7 +84,7 @@ def make_optical_shard(run: RunDir, task: ShardTask) -> Made:
     """Choose, lay and publish the optical images of one tile shard."""
     from sarhpc.shards.reader import read_member
     from sarhpc.shards.writer import write_shard
-    from sarhpc.tiling.pairs.optical import pair_tiles
+    from sarhpc.tiling.pairs.optical_mosaic import pair_tiles
 
     config = load_run_config(run)
     assert config.optical is not None
@@ -129,7 +129,7 @@ def optical_by_shard(run: RunDir, config: RunConfig) -> dict[str, dict[str, str]
 def read_tiles(inputs: Mapping[str, Any]) -> Iterator[Sample]:
     """The tiles of a shard to caption, in order, with the optical images they were given."""
     from sarhpc.shards.reader import read_shard
-    from sarhpc.tiling.pairs.optical import with_optical
+    from sarhpc.tiling.pairs.optical_mosaic import with_optical
 
     images = read_shard(Path(inputs["optical"])) if "optical" in inputs else iter(())
     paired = next(images, None)
@@ -137,3 +137,16 @@ def read_tiles(inputs: Mapping[str, Any]) -> Iterator[Sample]:
         mine = paired if paired is not None and paired.key == tile.key else None
         yield with_optical(tile, mine)
         paired = paired if mine is None else next(images, None)
+
+
+OPTICAL = StageSpec(
+    name="optical",
+    help="give the tiles optical images from elsewhere",
+    branches=("optical",),
+    build=optical_stage,
+    needs=("tile",),
+    enabled=lambda config: config.optical is not None,
+    check=require_separate,
+    sharded=True,
+    shard_bytes=lambda config: OPTICAL_BYTES_PER_PX * shard_pixels(config),
+)

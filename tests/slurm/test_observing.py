@@ -124,7 +124,7 @@ def test_gpu_hours_agree_with_accounting_over_every_start(cluster: MiniSlurm, ru
         lambda: [r["State"] for r in cluster.records(other)] == ["COMPLETED"] * 3, 30, "records"
     )
     slurm.COUNTS.clear()
-    report = cost_report(run, STAGES, {})
+    report = cost_report(run, STAGES, {}, "generate")
     assert slurm.COUNTS == {"sacct": 1}
     told = sum(4 * int(row["ElapsedRaw"]) for row in rows)
     assert report.of("train").gpu_h == pytest.approx(told / 3600, rel=0.01)

@@ -20,6 +20,7 @@ from hpc.cluster.bad_nodes import BadNodeList, requeue_elsewhere
 from hpc.cluster.draft import draft_profile
 from hpc.cluster.profile import load_profile
 from hpc.cluster.site import check_profile, check_slurm
+from sarhpc.stages.registry import profile_requests
 
 ODD = "a|b; $(touch owned) 'x' \"y\"\nnext"
 SLEEP = ("-o", "/dev/null", "--wrap=sleep 300")
@@ -104,7 +105,8 @@ def test_the_doctors_draft_is_a_profile_that_slurm_takes(
 ) -> None:
     file = tmp_path / "drafted.yaml"
     name = slurm.cluster_name() or ""
-    file.write_text(draft_profile(name, slurm.limits(), slurm.partitions(), slurm.accounts()))
+    known = (slurm.limits(), slurm.partitions(), slurm.accounts())
+    file.write_text(draft_profile(name, *known, profile_requests()))
     profile = load_profile(file)
     assert profile.partition == "main"
     assert profile.resources_of("train").gpus_per_node == 2

@@ -16,6 +16,7 @@ from hpc.cluster.draft import draft_profile, write_profile
 from hpc.cluster.profile import Profile, Resources, load_profile
 from hpc.cluster.slurm import Limits, NodeKind, Partition
 from hpc.errors import ConfigError, HpcError
+from sarhpc.stages.registry import profile_requests
 
 A100 = NodeKind(count=6, cpus=64, mem_mb=512_000, gpus=4, gpu_type="a100", features="nvme")
 PLAIN = NodeKind(count=90, cpus=128, mem_mb=256_000, gpus=0, gpu_type="", features="")
@@ -210,7 +211,9 @@ def test_a_request_that_slurm_refuses_is_told_in_its_words(
 
 def test_a_draft_is_a_profile_that_uses_what_the_cluster_has(tmp_path: Path) -> None:
     limits = Limits(max_array_size=501, max_jobs=300, version="23.11.4", enforces_accounts=True)
-    text = draft_profile("site one", limits, [CPU, SPARE, GPU], ["physics", "maths"])
+    text = draft_profile(
+        "site one", limits, [CPU, SPARE, GPU], ["physics", "maths"], profile_requests()
+    )
     (tmp_path / "site.yaml").write_text(text)
     profile = load_profile(tmp_path / "site.yaml")
     assert (profile.executor, profile.cluster) == ("slurm", "site one")
@@ -241,7 +244,7 @@ def test_a_draft_is_a_profile_that_uses_what_the_cluster_has(tmp_path: Path) -> 
 
 
 def test_a_draft_for_a_site_without_gpus_asks_for_none(tmp_path: Path) -> None:
-    (tmp_path / "site.yaml").write_text(draft_profile("c", Limits(), [CPU], []))
+    (tmp_path / "site.yaml").write_text(draft_profile("c", Limits(), [CPU], [], profile_requests()))
     profile = load_profile(tmp_path / "site.yaml")
     assert profile.gpu_partition is None
     assert profile.account is None
@@ -251,20 +254,20 @@ def test_a_draft_for_a_site_without_gpus_asks_for_none(tmp_path: Path) -> None:
 def test_names_from_the_cluster_stay_text_in_a_draft(tmp_path: Path) -> None:
     evil = "x\nexecutor: local\n# $(touch owned)"
     part = Partition(evil, True, True, None, (PLAIN,), 1, "OFF")
-    (tmp_path / "site.yaml").write_text(draft_profile("evil", Limits(), [part], []))
+    (tmp_path / "site.yaml").write_text(draft_profile("evil", Limits(), [part], [], {}))
     with pytest.raises(ConfigError, match="control character"):
         load_profile(tmp_path / "site.yaml")
 
 
 def test_no_partition_that_is_up_is_no_profile() -> None:
     with pytest.raises(ConfigError, match="no partition"):
-        draft_profile("c", Limits(), [Partition("p", True, False, None, (PLAIN,))], [])
+        draft_profile("c", Limits(), [Partition("p", True, False, None, (PLAIN,))], [], {})
 
 
 def test_a_profile_that_is_there_is_not_overwritten(fake_slurm: FakeSlurm, tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text("executor: slurm\n")
     with pytest.raises(ConfigError, match="is there already"):
-        write_profile(tmp_path / "mine.yaml")
+        write_profile(tmp_path / "mine.yaml", {})
     assert fake_slurm.calls("sinfo") == []
 
 

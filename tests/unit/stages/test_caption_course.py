@@ -12,10 +12,10 @@ from line_runs import tiny_run
 
 from hpc.config import loads, to_dict
 from hpc.store.rundir import RunDir
-from sarhpc.stages.caption_train import caption_training_progress, lesson_config
+from sarhpc.stages.caption_train import CAPTION_TRAIN, caption_training_progress, lesson_config
 from sarhpc.stages.config import RunConfig
 from sarhpc.stages.registry import stage_named
-from sarhpc.stages.run_config import load_run_config, stage_fingerprint
+from sarhpc.stages.run_config import load_run_config
 
 STEP = {"step": 7, "loss": 1.25, "samples_per_s": 64.0, "step_s": 0.25, "time": 1007.0}
 SCORES = {"step": 0, "event": "before", "bleu_4": 0.125, "time": 1.0}
@@ -82,9 +82,9 @@ def test_a_run_from_before_it_was_a_training_of_many_ranks_keeps_its_fingerprint
         del plain[name]
     text = json.dumps({"caption_train": plain}, sort_keys=True)
     before = hashlib.sha256(text.encode()).hexdigest()[:16]
-    assert stage_fingerprint(config, "caption-train") == before
+    assert CAPTION_TRAIN.fingerprint(config) == before
     other = loads(RunConfig, "{}", ["caption_train.steps=5", "caption_train.zero_stage=2"])
-    assert stage_fingerprint(other, "caption-train") != before
+    assert CAPTION_TRAIN.fingerprint(other) != before
 
 
 @pytest.mark.parametrize(("given", "world", "size"), [(None, 1, 16), (None, 4, 4), (2, 4, 2)])
