@@ -44,9 +44,9 @@ def pixel_step(coordinate: NDArray[np.float64]) -> int:
 
 
 def pixel_span(coordinate: NDArray[np.float64], step: int, size: int) -> tuple[int, int]:
-    """The image rows or columns around the points, with one box to spare on both sides.
+    """The image rows or columns around the points, with a margin of one box on both sides.
 
-    They begin on a multiple of the box, so that neighbouring tiles see the same averages.
+    They begin on a multiple of the box, so that neighbouring tiles share the same averages.
     """
     known = np.clip(coordinate[np.isfinite(coordinate)], 0, size)
     first = max(0, (int(known.min()) // step - 1) * step)
@@ -55,13 +55,13 @@ def pixel_span(coordinate: NDArray[np.float64], step: int, size: int) -> tuple[i
 
 
 def box_means(planes: NDArray[np.float32], row_step: int, col_step: int) -> NDArray[np.float32]:
-    """Means of planes (B, h, w) over boxes of `row_step` x `col_step`; a cut box ends the image."""
+    """Means of planes (B, h, w) over boxes of `row_step` x `col_step`; the last may be partial."""
     if row_step == col_step == 1:
         return planes
     height, width = planes.shape[1:]
     edges = ((0, 0), (0, -height % row_step), (0, -width % col_step))
     padded = np.pad(planes, edges, mode="edge") if edges[1][1] or edges[2][1] else planes
-    # Whole rows first, and whole planes at a time: five times faster than a mean over two axes.
+    # Rows first, on whole planes: five times faster than a mean over two axes.
     rows = padded[:, ::row_step].copy()
     for row in range(1, row_step):
         rows += padded[:, row::row_step]
@@ -75,7 +75,7 @@ def box_means(planes: NDArray[np.float32], row_step: int, col_step: int) -> NDAr
 def bilinear(
     planes: NDArray[np.float32], row_at: NDArray[np.float64], col_at: NDArray[np.float64]
 ) -> NDArray[np.float32]:
-    """Planes (B, h, w) at pixel-centre coordinates, (B, H, W); beyond the edge it repeats."""
+    """Planes (B, h, w) at pixel-centre coordinates, (B, H, W); the edge is repeated."""
     if row_at.shape[0] == 1 and col_at.shape[1] == 1:
         turned = bilinear(planes, row_at.T, col_at.T)
         return turned.transpose(0, 2, 1)
@@ -116,7 +116,7 @@ def _neighbours(
     inner = np.clip(np.nan_to_num(at, posinf=0, neginf=0), 0, size - 1)
     first = inner.astype(np.int64)
     share = (inner - first).astype(np.float32)
-    # Below a thousandth of a pixel it is rounding of large map coordinates, not a shift.
+    # Less than a thousandth of a pixel is rounding of large map coordinates.
     near = np.rint(inner)
     exact = np.abs(inner - near) < 1e-3
     first = np.where(exact, near.astype(np.int64), first)

@@ -1,4 +1,4 @@
-"""Optical images by place and time: from a STAC catalogue, or a folder of georeferenced rasters."""
+"""Optical images by position and time, from a STAC catalogue or a folder of rasters."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from numpy.typing import NDArray
 
 from hpc.errors import DataError
 from sarhpc.archive.footprint import wgs84_outline
-from sarhpc.archive.handle import crs_text, has_affine, readable
-from sarhpc.archive.item import CATALOG_FILE, BoundingBox
+from sarhpc.archive.raster_files import crs_text, has_affine, readable
 from sarhpc.archive.scene import Scene
 from sarhpc.archive.stac_catalog import open_archive
+from sarhpc.archive.stac_item import CATALOG_FILE, BoundingBox
 
 _RASTERS = (".tif", ".tiff", ".jp2", ".vrt", ".png", ".jpg")
 _PICTURES = ("optical", "visual", "image", "sar")
-"""Assets that show the ground, the first one found; `sar` is what the only data asset is called."""
+"""Assets that hold an image, in order of preference; `sar` is the name of a lone data asset."""
 _MASKS = ("cloud", "scl")
 _TIFF_TIME = "TIFFTAG_DATETIME"
 
 
 @dataclass(frozen=True)
 class OpticalImage:
-    """One optical image: where it is, what ground it shows, and when and how clearly."""
+    """One optical image: file, extent, time and cloud cover."""
 
     id: str
     path: str
@@ -35,7 +35,7 @@ class OpticalImage:
     """West, south, east, north in degrees WGS84."""
     datetime: str | None = None
     cloud: str | None = None
-    """Raster of the same ground whose values say where clouds are."""
+    """Cloud mask: a raster of the same ground."""
     cloud_percent: float | None = None
     """Share of the whole image under clouds (`eo:cloud_cover`), per cent."""
 
@@ -52,7 +52,7 @@ class OpticalImage:
 
 @dataclass(frozen=True)
 class OpticalListing:
-    """The optical images of an archive, by id, and what was left out with the reason."""
+    """The optical images of an archive, by id, and those left out, with reasons."""
 
     images: tuple[OpticalImage, ...]
     left_out: Mapping[str, str]
@@ -62,8 +62,8 @@ def list_optical(uri: str) -> OpticalListing:
     """The optical images at `uri`: a catalogue as `open_archive` takes it, or a folder of rasters.
 
     Of a STAC item the asset `optical`, `visual` or `image` is taken, or the only data asset of an
-    item without `sar:` properties; `cloud` or `scl` is its mask. In a folder without catalogue
-    every raster with a CRS is an image, of the time in its TIFF tag.
+    item without `sar:` properties; `cloud` or `scl` is its mask. In a folder without
+    catalogue every raster with a CRS is an image, dated by its TIFF tag.
 
     Raises:
         ConfigError: nothing is at `uri`.
@@ -91,14 +91,14 @@ def _of_item(scene: Scene) -> OpticalImage | str:
     if not names:
         return "no optical asset"
     if scene.bbox is None:
-        return "no bbox: nothing says what ground it shows"
+        return "no bbox: its extent is unknown"
     masks = [str(scene.assets[name]) for name in _MASKS if name in scene.assets]
-    told = scene.properties.get("sarhpc:optical_datetime")
+    declared = scene.properties.get("sarhpc:optical_datetime")
     return OpticalImage(
         id=scene.id,
         path=str(scene.assets[names[0]]),
         bbox=scene.bbox,
-        datetime=told if radar else told or scene.datetime,
+        datetime=declared if radar else declared or scene.datetime,
         cloud=masks[0] if masks else None,
         cloud_percent=scene.properties.get("eo:cloud_cover"),
     )
@@ -110,7 +110,7 @@ def _of_raster(folder: Path, name: str) -> OpticalImage | str:
         with readable(path), rasterio.open(path) as dataset:
             crs = crs_text(dataset)
             if crs is None or not has_affine(dataset):
-                return "no CRS and affine: nothing says what ground it shows"
+                return "no CRS and affine: its extent is unknown"
             lon, lat = wgs84_outline(dataset.transform[:6], dataset.shape, crs).T
             time = dataset.tags().get(_TIFF_TIME)
     except DataError as error:
@@ -120,17 +120,17 @@ def _of_raster(folder: Path, name: str) -> OpticalImage | str:
 
 
 def _rfc3339(tiff_time: str | None) -> str | None:
-    """A time of TIFF, `2021:06:30 10:20:30`, as RFC 3339; None where there is no such time."""
+    """A TIFF time, `2021:06:30 10:20:30`, as RFC 3339; None for any other text."""
     if tiff_time is None or len(tiff_time) != 19:
         return None
     return f"{tiff_time[:10].replace(':', '-')}T{tiff_time[11:]}Z"
 
 
 class OpticalIndex:
-    """Finds the images that touch an area."""
+    """Spatial index of optical images."""
 
     def __init__(self, images: tuple[OpticalImage, ...]) -> None:
-        """Index `images`, in their order."""
+        """Index `images`, keeping their order."""
         self._images = images
         self._boxes: NDArray[np.float64] = np.array(
             [image.bbox for image in images], np.float64

@@ -1,4 +1,4 @@
-"""Which captioner a configuration asks for, and whether what it says fits together."""
+"""The captioner a configuration selects, and whether its settings are consistent."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ from hpc.errors import ConfigError
 from sarhpc.captioning.config import BLIP_MODEL, CaptionConfig, CaptionTrainConfig, ClipConfig
 
 WRITING = ("blip", "git")
-"""Captioners that write word by word."""
+"""Captioners that generate text token by token."""
 CAPTIONERS = (*WRITING, "clip", "truth", "given")
 POLICIES = ("reject", "fallback")
-"""What becomes of a tile that gets no caption, or a bad one."""
+"""What is done with a tile that gets no caption, or a degenerate one."""
 SAVED = ("float32", "float16")
 """Number formats a fine-tuned BLIP can be saved in."""
 _DTYPES = (None, "float32", "float16", "bfloat16")
 
 
 def require_consistent(cfg: CaptionConfig) -> None:
-    """Return if the captioner of `cfg` exists and its settings fit it and each other.
+    """Raise ConfigError unless the captioner of `cfg` exists and its settings are consistent.
 
     Raises:
-        ConfigError: they do not; says which and what to write instead.
+        ConfigError: they are not; names the setting and the accepted values.
     """
     if cfg.captioner not in CAPTIONERS:
         raise ConfigError(
@@ -33,7 +33,7 @@ def require_consistent(cfg: CaptionConfig) -> None:
         _check_phrases(cfg)
     elif cfg.clip is not None:
         raise ConfigError(
-            f"caption.clip picks what is said of an image, and captioner={cfg.captioner} looks at "
+            f"caption.clip selects captions of an image, and captioner={cfg.captioner} looks at "
             "none: take captioner=blip, git or clip, or leave out caption.clip."
         )
 
@@ -91,10 +91,10 @@ def _check_phrases(cfg: CaptionConfig) -> None:
 
 
 def check_policies(cfg: CaptionConfig) -> None:
-    """Return if it is said what becomes of a tile without a caption.
+    """Raise ConfigError unless the policies for tiles without a caption are known ones.
 
     Raises:
-        ConfigError: a policy that there is not.
+        ConfigError: an unknown policy.
     """
     for name in ("degenerate", "missing_optical"):
         if getattr(cfg, name) not in POLICIES:
@@ -102,7 +102,7 @@ def check_policies(cfg: CaptionConfig) -> None:
 
 
 def check_fine_tuning(cfg: CaptionTrainConfig) -> None:
-    """Return if the numbers and types of a fine-tuning can be meant.
+    """Raise ConfigError unless the numbers and types of a fine-tuning are valid.
 
     Raises:
         ConfigError: names the field, its value and the values that work.
@@ -117,6 +117,6 @@ def check_fine_tuning(cfg: CaptionTrainConfig) -> None:
     for name in ("micro_batch", "lr", "warmup_steps", "weight_decay", "grad_clip", "eval_images"):
         value = getattr(cfg, name)
         if value is not None and value < 0:
-            raise ConfigError(f"{name}={value}: nothing below 0")
+            raise ConfigError(f"{name}={value}: must be >= 0")
     if not 0 <= cfg.label_smoothing < 1:
-        raise ConfigError(f"label_smoothing={cfg.label_smoothing}: a share from 0 to below 1")
+        raise ConfigError(f"label_smoothing={cfg.label_smoothing}: must be in [0, 1)")

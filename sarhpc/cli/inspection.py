@@ -22,8 +22,8 @@ from sarhpc.stages.tile import SPLIT_FILE, TILE
 
 if TYPE_CHECKING:
     from sarhpc.evaluation.inspection import Inspection
-    from sarhpc.evaluation.look import Look
-    from sarhpc.evaluation.survey import SetSurvey, Shelf
+    from sarhpc.evaluation.pixel_survey import PixelSurvey
+    from sarhpc.evaluation.survey import SetSurvey, ShardRef
 
 REAL = {CAPTION.name: "samples", TILE.name: "tiles, without captions"}
 """Stage whose shards hold real samples -> name of the set; the first that has any is shown."""
@@ -56,8 +56,8 @@ def inspect_verb(arguments: argparse.Namespace) -> int:
         survey = look.survey
         print(f"{survey.name}: {survey.samples} samples in {survey.shards} shards, pixels of "
               f"{look.tiles} looked at")  # fmt: skip
-    lines = [line for look in inspection.looks for line in look.survey.remarks.lines()]
-    for line in [*inspection.remarks, *lines]:
+    lines = [line for look in inspection.looks for line in look.survey.warnings.lines()]
+    for line in [*inspection.warnings, *lines]:
         print(f"odd: {line}")
     print(f"page: {out.resolve()}")
     return 0
@@ -87,7 +87,7 @@ def _inspect_run(run: RunDir, tiles: int) -> Inspection:
     if not chosen:
         raise DataError(f"{run.root} has no shards yet; make some with `sarhpc run {run.root}`")
     set_names = REAL | SYNTHETIC
-    sets = [(set_names[name], [_shelf(record) for record in records[name]]) for name in chosen]
+    sets = [(set_names[name], [_shard_ref(record) for record in records[name]]) for name in chosen]
     unsealed = [name for name in chosen if not run.ledger(name).sealed]
     return Inspection(
         title=run.name,
@@ -96,11 +96,11 @@ def _inspect_run(run: RunDir, tiles: int) -> Inspection:
         notes=[
             f"Stage {name} is not finished: this page shows its shards so far." for name in unsealed
         ],
-        remarks=list(_split_remarks(run)),
+        warnings=list(_split_warnings(run)),
     )
 
 
-def _split_remarks(run: RunDir) -> Iterator[str]:
+def _split_warnings(run: RunDir) -> Iterator[str]:
     """Violations in the proof of the geographic split."""
     file = run.stage(TILE.name) / SPLIT_FILE
     if file.is_file():
@@ -127,9 +127,9 @@ def _inspect_folder(path: Path, tiles: int) -> Inspection:
     if recorded and len(recorded) < len(files):
         notes.append(f"{len(files) - len(recorded)} shards without a record are left out.")
     shown = recorded or files
-    sets: dict[str, list[Shelf]] = {}
+    sets: dict[str, list[ShardRef]] = {}
     for file in shown:
-        sets.setdefault(_set_of(file, path), []).append(_shelf_of(file, records))
+        sets.setdefault(_set_of(file, path), []).append(_shard_ref_of(file, records))
     return Inspection(
         title=path.name,
         looks=_looks(sorted(sets.items()), tiles),
@@ -168,35 +168,35 @@ def _set_of(file: Path, root: Path) -> str:
     return "/".join(parts) or root.name
 
 
-def _shelf(record: Record) -> Shelf:
-    from sarhpc.evaluation.survey import Shelf
+def _shard_ref(record: Record) -> ShardRef:
+    from sarhpc.evaluation.survey import ShardRef
 
-    return Shelf(Path(record.path), record.samples, record.bytes)
-
-
-def _shelf_of(file: Path, records: dict[Path, tuple[str, Record]]) -> Shelf:
-    from sarhpc.evaluation.survey import Shelf
-
-    return _shelf(records[file][1]) if file in records else Shelf(file)
+    return ShardRef(Path(record.path), record.samples, record.bytes)
 
 
-def _looks(sets: Sequence[tuple[str, Sequence[Shelf]]], tiles: int) -> list[Look]:
-    from sarhpc.evaluation.look import look_at
+def _shard_ref_of(file: Path, records: dict[Path, tuple[str, Record]]) -> ShardRef:
+    from sarhpc.evaluation.survey import ShardRef
+
+    return _shard_ref(records[file][1]) if file in records else ShardRef(file)
+
+
+def _looks(sets: Sequence[tuple[str, Sequence[ShardRef]]], tiles: int) -> list[PixelSurvey]:
+    from sarhpc.evaluation.pixel_survey import survey_pixels
     from sarhpc.evaluation.survey import survey_set
     from sarhpc.stages.prompts import land_cover
     from sarhpc.tiling.radiometry import master_amplitude
 
     looks = []
-    for name, shelves in sets:
-        survey = survey_set(name, shelves, land_cover, tiles)
+    for name, shards in sets:
+        survey = survey_set(name, shards, land_cover, tiles)
         _require_samples(survey)
-        looks.append(look_at(survey, master_amplitude))
+        looks.append(survey_pixels(survey, master_amplitude))
     return looks
 
 
 def _require_samples(survey: SetSurvey) -> None:
     if survey.shards == 0:
-        raise DataError("; ".join(survey.remarks.lines()))
+        raise DataError("; ".join(survey.warnings.lines()))
     if survey.samples and "sar.png" not in survey.members.counts:
         held = ", ".join(name for name, _ in survey.members.ranked(5))
         raise DataError(

@@ -31,7 +31,7 @@ def nodes_verb(arguments: argparse.Namespace) -> int:
     for node in arguments.mark or ():
         bad = listed.mark(node, arguments.reason, hours=arguments.hours)
         print(f"{node}: excluded until {bad.until}")
-    marked = listed.standing()
+    marked = listed.current()
     if arguments.json:
         print(json.dumps([vars(bad) for bad in marked], indent=1))
         return 0

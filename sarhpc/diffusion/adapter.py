@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from hpc.errors import ConfigError
 from sarhpc.diffusion.config import ADAPTER_KINDS, LORA_FILE, AdapterConfig
+from sarhpc.diffusion.families.registry import is_text_encoder
 
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2", "proj_in", "proj_out")
 """The weights of the U-Net's transformer blocks."""
@@ -127,7 +128,7 @@ def save_low_rank(parts: dict[str, dict[str, Tensor]], folder: Path) -> Path:
     for part, weights in parts.items():
         # Published adapters name the text encoder's inner model; newer ones are read either way.
         for name, tensor in weights.items():
-            bare = part == "unet" or name.startswith("text_model.")
-            named[f"{part}.{name}" if bare else f"{part}.text_model.{name}"] = tensor.contiguous()
+            nested = is_text_encoder(part) and not name.startswith("text_model.")
+            named[f"{part}.text_model.{name}" if nested else f"{part}.{name}"] = tensor.contiguous()
     save_file(named, folder / LORA_FILE, metadata={"format": "pt"})
     return folder / LORA_FILE

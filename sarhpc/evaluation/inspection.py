@@ -1,4 +1,4 @@
-"""The page of `sarhpc inspect`: what shards hold, to be looked at before anything is trained."""
+"""The page of `sarhpc inspect`: contents of shards, for review before training."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 from sarhpc.evaluation.figures import distribution_figure
 from sarhpc.evaluation.footprint_map import draw_sites, split_colours
 from sarhpc.evaluation.inspection_figures import numbers_figure, radiometry_figure
-from sarhpc.evaluation.look import SIGMA0_EDGES, Look
 from sarhpc.evaluation.page import page_environment, size
+from sarhpc.evaluation.pixel_survey import SIGMA0_EDGES, PixelSurvey
 from sarhpc.evaluation.report import StageLine
 from sarhpc.evaluation.survey import SetSurvey, shared_ground
 from sarhpc.evaluation.tally import Tally
@@ -21,25 +21,28 @@ class Inspection:
     """Everything the page shows."""
 
     title: str
-    looks: Sequence[Look]
+    looks: Sequence[PixelSurvey]
     stages: Sequence[StageLine] = ()
     notes: Sequence[str] = ()
-    remarks: Sequence[str] = ()
-    """Oddities of the run as a whole; those of a set stand in its survey."""
+    warnings: Sequence[str] = ()
+    """Warnings about the run as a whole; those of a set are in its survey."""
 
 
 def render_inspection(inspection: Inspection) -> str:
     """The page as HTML with every picture, style and figure inside."""
     measured = {look.survey.name: look.features for look in inspection.looks if look.features}
     sections = [_section(look) for look in inspection.looks]
-    remarks = [*inspection.remarks, *(line for look in inspection.looks for line in _remarks(look))]
+    warnings = [
+        *inspection.warnings,
+        *(line for look in inspection.looks for line in _warnings(look)),
+    ]
     return (
         page_environment()
         .get_template("inspection.html.j2")
         .render(
             inspection=inspection,
             sections=sections,
-            remarks=remarks,
+            warnings=warnings,
             distribution=distribution_figure(measured) if measured else "",
             radiometry=radiometry_figure(inspection.looks, SIGMA0_EDGES),
             numbers=numbers_figure(inspection.looks),
@@ -47,9 +50,9 @@ def render_inspection(inspection: Inspection) -> str:
     )
 
 
-def _remarks(look: Look) -> list[str]:
+def _warnings(look: PixelSurvey) -> list[str]:
     survey = look.survey
-    lines = [f"{survey.name}: {line}" for line in survey.remarks.lines()]
+    lines = [f"{survey.name}: {line}" for line in survey.warnings.lines()]
     pairs = shared_ground(survey.outlines.items)
     if pairs:
         count = "100 pairs or more" if len(pairs) == 100 else f"{len(pairs)} pairs"
@@ -61,7 +64,7 @@ def _remarks(look: Look) -> list[str]:
     return lines
 
 
-def _section(look: Look) -> dict[str, Any]:
+def _section(look: PixelSurvey) -> dict[str, Any]:
     survey = look.survey
     sites, more = draw_sites(survey.outlines.items)
     present = {outline.split for outline in survey.outlines.items}
@@ -78,7 +81,7 @@ def _section(look: Look) -> dict[str, Any]:
     }
 
 
-def _facts(survey: SetSurvey, look: Look) -> Iterator[tuple[str, str]]:
+def _facts(survey: SetSurvey, look: PixelSurvey) -> Iterator[tuple[str, str]]:
     yield "samples", f"{survey.samples:,}"
     yield "shards", f"{survey.shards:,} ({size(survey.bytes)})"
     if survey.synthetic:

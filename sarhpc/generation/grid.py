@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sarhpc.generation.config import GenerateConfig
-from sarhpc.generation.model import Pipeline
+from sarhpc.generation.model import Pipeline, backbone_of, first_text_encoder
 
 
 @dataclass(frozen=True)
@@ -48,14 +47,14 @@ def columns(seeds: Sequence[int], between: int = 0) -> list[Column]:
 
 def starting_noise(pipeline: Pipeline, column: Column, cfg: GenerateConfig) -> Tensor:
     """Noise (1, C, h, w) of a column, drawn on the CPU: the same on every device."""
-    unet, reduction = pipeline.unet.config, pipeline.vae_scale_factor
-    side = int(unet.sample_size)
+    shape, reduction = backbone_of(pipeline).config, pipeline.vae_scale_factor
+    side = int(shape.sample_size)
     height = cfg.height_px // reduction if cfg.height_px else side
     width = cfg.width_px // reduction if cfg.width_px else side
 
     def drawn(seed: int) -> Tensor:
         generator = torch.Generator("cpu").manual_seed(seed)
-        return torch.randn(1, unet.in_channels, height, width, generator=generator)
+        return torch.randn(1, shape.in_channels, height, width, generator=generator)
 
     start = drawn(column.seed)
     return start if column.toward is None else arc(start, drawn(column.toward), column.part)
@@ -91,7 +90,7 @@ def _gray(pipeline: Pipeline, cfg: GenerateConfig, prompt: str, noise: Tensor) -
         guidance_scale=cfg.guidance,
         height=cfg.height_px,
         width=cfg.width_px,
-        latents=noise.to(pipeline.device, pipeline.unet.dtype),
+        latents=noise.to(pipeline.device, backbone_of(pipeline).dtype),
         output_type="np",
     ).images[0]
     return np.asarray(np.round(image.mean(axis=2) * 255), np.uint8)
@@ -103,10 +102,9 @@ def closeness(pipeline: Pipeline, prompts: Sequence[str]) -> NDArray[np.float64]
 
     The embedding is that of the end of the prompt, which has read all of it.
     """
-    tokens: Any = pipeline.tokenizer(
-        list(prompts), padding="max_length", truncation=True, return_tensors="pt"
-    )
-    pooled = pipeline.text_encoder(tokens.input_ids.to(pipeline.device)).pooler_output
+    tokenizer, encoder = first_text_encoder(pipeline)
+    tokens = tokenizer(list(prompts), padding="max_length", truncation=True, return_tensors="pt")
+    pooled = encoder(tokens.input_ids.to(pipeline.device)).pooler_output
     unit = torch.nn.functional.normalize(pooled.double(), dim=1)
     cosines: NDArray[np.float64] = (unit @ unit.T).cpu().numpy()
     return cosines

@@ -22,7 +22,7 @@ from hpc.errors import IncompleteError
 from sarhpc import __version__
 from sarhpc.diffusion.conditioning import tokens_cut
 from sarhpc.generation.config import GenerateConfig
-from sarhpc.generation.model import Pipeline, require_match
+from sarhpc.generation.model import Pipeline, first_text_encoder, require_match
 from sarhpc.generation.plan import ImageRequest, shard_requests
 from sarhpc.generation.steering import Steer, SteeringLayers, facts_of
 from sarhpc.shards.images import encode_gray8, encode_rgb8
@@ -107,7 +107,7 @@ def _images(
                 f"stopped inside shard {shard:06d}, which was given up; resume makes it again."
             )
         steers = _steers(layers, batch, inputs)
-        cut = tokens_cut(pipeline.tokenizer, [request.prompt for request in batch])
+        cut = tokens_cut(first_text_encoder(pipeline)[0], [request.prompt for request in batch])
         images = sample_images(pipeline, batch, cfg, inputs["batch"], inputs["threads"], steers)
         told = _told(steers, cfg) or [{}] * len(batch)
         for request, image, steered, unread in zip(batch, images, told, cut, strict=True):

@@ -88,7 +88,7 @@ def on_dask(
             tasks,
             window=own * here.tasks,
             retries=retries,
-            give_up=stopping.is_over,
+            should_abort=stopping.is_over,
         )
 
 
@@ -98,10 +98,10 @@ def join_as_workers(work: Work, workers: int) -> None:
     An error is only logged, and the other tasks do the work: after a failed task srun would end
     rank 0 too.
     """
-    from hpc.cluster.dask import lend_workers
+    from hpc.cluster.dask import join_cluster
 
     try:
-        lend_workers(
+        join_cluster(
             work.run.root / "dask",
             workers_here(current_allocation(), workers),
             is_over=lambda: work.ledger.sealed or work.run.stop_file.exists() or stop_signalled(),

@@ -13,6 +13,7 @@ from hpc.job.pipeline import Stage, Work
 from hpc.store.plan import Plan, make_plan
 from hpc.store.rundir import RunDir
 from sarhpc.diffusion.config import VARIANTS
+from sarhpc.diffusion.families.registry import family_of
 from sarhpc.stages.config import RunConfig
 from sarhpc.stages.paths import model_folder
 from sarhpc.stages.run_config import load_run_config
@@ -24,8 +25,6 @@ from sarhpc.training.denoising.grids import best_first
 if TYPE_CHECKING:
     from sarhpc.training.export import Cut
 
-TRAINED = ("unet", "text_encoder", "text_encoder_2")
-"""Folders of a base whose models learn."""
 BYTES_PER_PARAMETER = 5.2
 FILES = 12
 
@@ -129,7 +128,8 @@ def estimate(config: RunConfig, _plan: Plan | None, _world: int) -> Estimate:
 def _parameters(config: RunConfig) -> int | None:
     """Trained parameters of the base model, from the headers of its files; None if not there."""
     folder = Path(model_folder(config.train.base_model))
-    files = [p for part in TRAINED for p in (folder / part).glob("*.safetensors")]
+    parts = family_of(folder).components
+    files = [p for part in parts for p in (folder / part).glob("*.safetensors")]
     counts = [_elements(path) for path in files]
     return sum(counts) if counts and 0 not in counts else None
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from sarhpc.evaluation.nearness import Yardstick
+    from sarhpc.evaluation.image_score import RealReference
     from sarhpc.training.context import Judge
 
 log = logging.getLogger(__name__)
@@ -52,15 +52,15 @@ def grid_judge(run: RunDir, cfg: TrainConfig) -> Judge | None:
     judge = cfg.judge
 
     @functools.cache
-    def _real() -> Yardstick:
-        from sarhpc.evaluation.nearness import yardstick
+    def _real() -> RealReference:
+        from sarhpc.evaluation.image_score import real_reference
 
-        return yardstick(_tiles(sample_shards(run, judge.splits), judge.tiles))
+        return real_reference(_tiles(sample_shards(run, judge.splits), judge.tiles))
 
     def _judge(painted: NDArray[np.uint8]) -> dict[str, float]:
-        from sarhpc.evaluation.nearness import nearness
+        from sarhpc.evaluation.image_score import score_images
 
-        return nearness(painted, _real())
+        return score_images(painted, _real())
 
     return _judge
 

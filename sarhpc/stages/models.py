@@ -18,10 +18,11 @@ from pathlib import Path
 from hpc.errors import ConfigError, DataError, TransientError, VerificationError
 from hpc.publish import Digest, commit_directory, digest_file, publish_json
 from hpc.store.rundir import now
+from sarhpc.diffusion.families.sd15 import SD15
+from sarhpc.diffusion.families.sdxl import SDXL
 
 FETCHED = "fetched.json"
 SCHEMA = "sarhpc.model/1"
-_TOKENIZER = ("merges.txt", "vocab.json", "special_tokens_map.json", "tokenizer_config.json")
 
 
 @dataclass(frozen=True)
@@ -45,25 +46,14 @@ class Model:
     """The override that makes a run use it."""
 
 
-_DIFFUSERS = ("model_index.json", "scheduler/scheduler_config.json", "unet/config.json",
-              "unet/diffusion_pytorch_model.safetensors", "vae/config.json",
-              "vae/diffusion_pytorch_model.safetensors")  # fmt: skip
-
-
-def _text_parts(*numbers: str) -> tuple[str, ...]:
-    encoders = [f"text_encoder{n}/{name}" for n in numbers
-                for name in ("config.json", "model.safetensors")]  # fmt: skip
-    return (*encoders, *(f"tokenizer{n}/{name}" for n in numbers for name in _TOKENIZER))
-
-
 MODELS = (
     Model(
-        name="sd15",
+        name=SD15.key,
         repository="stable-diffusion-v1-5/stable-diffusion-v1-5",
         revision="451f4fe16113bff5a5d2269ed5ad43b0592e9a14",
         licence="CreativeML OpenRAIL-M",
         licence_url="https://huggingface.co/spaces/CompVis/stable-diffusion-license",
-        files=(*_DIFFUSERS, *_text_parts("")),
+        files=SD15.folder_files(),
         sha256={
             "unet/diffusion_pytorch_model.safetensors":
                 "19da7aaa4b880e59d56843f1fcb4dd9b599c28a1d9d9af7c1143057c8ffae9f1",
@@ -75,13 +65,13 @@ MODELS = (
         use="train.base_model",
     ),
     Model(
-        name="sdxl",
+        name=SDXL.key,
         repository="stabilityai/stable-diffusion-xl-base-1.0",
         revision="462165984030d82259a11f4367a4eed129e94a7b",
         licence="CreativeML OpenRAIL++-M",
         licence_url="https://huggingface.co/stabilityai/stable-diffusion-xl-base-1.0/blob/"
                     "462165984030d82259a11f4367a4eed129e94a7b/LICENSE.md",
-        files=("LICENSE.md", *_DIFFUSERS, *_text_parts("", "_2")),
+        files=("LICENSE.md", *SDXL.folder_files()),
         sha256={
             "unet/diffusion_pytorch_model.safetensors":
                 "357650fbfb3c7b4d94c1f5fd7664da819ad1ff5a839430484b4ec422d03f710a",

@@ -84,7 +84,7 @@ def make_optical_shard(run: RunDir, task: ShardTask) -> Made:
     """Choose, resample and publish the optical images of one tile shard."""
     from sarhpc.shards.reader import read_member
     from sarhpc.shards.writer import write_shard
-    from sarhpc.tiling.pairs.optical import pair_tiles
+    from sarhpc.tiling.pairs.optical_mosaic import pair_tiles
 
     config = load_run_config(run)
     assert config.optical is not None
@@ -129,7 +129,7 @@ def optical_by_shard(run: RunDir, config: RunConfig) -> dict[str, dict[str, str]
 def read_tiles(inputs: Mapping[str, Any]) -> Iterator[Sample]:
     """The tiles of a shard to caption, in order, with the optical images they were given."""
     from sarhpc.shards.reader import read_shard
-    from sarhpc.tiling.pairs.optical import with_optical
+    from sarhpc.tiling.pairs.optical_mosaic import with_optical
 
     images = read_shard(Path(inputs["optical"])) if "optical" in inputs else iter(())
     paired = next(images, None)

@@ -57,7 +57,7 @@ def plan_tile_shards(run: RunDir) -> Plan:
     """Shards of one scene and one split each; rejected scenes carry the reason."""
     from sarhpc.archive.formats.readers import open_sar
     from sarhpc.archive.stac_catalog import open_archive, select_scenes
-    from sarhpc.tiling.pairs.conditions import OTHER
+    from sarhpc.tiling.pairs.conditions import CROSS_BAND
     from sarhpc.tiling.plan import plan_scenes
     from sarhpc.tiling.splits.proof import check_proof
 
@@ -67,7 +67,7 @@ def plan_tile_shards(run: RunDir) -> Plan:
     opener = functools.partial(open_sar, assume_calibrated=config.archive.assume_calibrated)
     scenes = select_scenes(archive_config(run, config))
     # Partners are of another band than the scenes to tile, so all of the archive is offered.
-    paired = OTHER in config.tile.conditions
+    paired = CROSS_BAND in config.tile.conditions
     offered = open_archive(archive_uri(run, config)).search() if paired else None
     # A scene is surveyed in about a second, most of it in GDAL and NumPy without Python's lock.
     with ThreadPoolExecutor(workers_here(current_allocation(), config.cluster.workers)) as pool:
@@ -85,7 +85,7 @@ def plan_tile_shards(run: RunDir) -> Plan:
 
 
 def _plan_import(config: RunConfig, imported: ImportConfig) -> Plan:
-    from sarhpc.tiling.imported import plan_import
+    from sarhpc.tiling.image_import import plan_import
 
     planned = plan_import(import_config(imported))
     return make_plan(
@@ -112,7 +112,7 @@ def make_tile_shard(run: RunDir, task: ShardTask) -> Made:
 
 def _tiles(run: RunDir, config: RunConfig, task: ShardTask) -> TiledShard:
     if config.imported is not None:
-        from sarhpc.tiling.imported import import_shard
+        from sarhpc.tiling.image_import import import_shard
 
         settings, dedupe = import_config(config.imported), config.tile.dedupe
         return import_shard(task.number, task.inputs, settings, fingerprints=dedupe)
@@ -173,7 +173,7 @@ def duplicates_by_shard(run: RunDir, config: RunConfig) -> dict[str, dict[str, s
 
 def check_settings(config: RunConfig) -> None:
     """Raise ConfigError unless scenes can be cut, or images imported, as configured."""
-    from sarhpc.tiling.settings import check_config, check_import
+    from sarhpc.tiling.config_checks import check_config, check_import
 
     if config.imported is not None:
         check_import(config.imported)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from hpc.errors import ConfigError
 from hpc.store.plan import Plan
+from sarhpc.diffusion.families.registry import family_of
 from sarhpc.stages.config import RunConfig
 from sarhpc.stages.paths import FETCHED, model_folder
 from sarhpc.training.estimate.footprint import (
@@ -72,7 +73,8 @@ def _base(config: RunConfig) -> Path:
 
 def _has_shapes(base: Path) -> bool:
     try:
-        return isinstance(json.loads((base / "unet" / "config.json").read_text()), dict)
+        config = base / family_of(base).backbone / "config.json"
+        return isinstance(json.loads(config.read_text()), dict)
     except (OSError, ValueError):
         return False
 

@@ -24,8 +24,8 @@ from sarhpc.diffusion.dylora import truncate
 from sarhpc.diffusion.learned_token import (
     EMBEDDING_FILE,
     TokenEmbedding,
+    merge_token,
     save_token,
-    settle_token,
 )
 from sarhpc.training.checkpoints.checkpointing import read_weights
 
@@ -91,7 +91,7 @@ def export_weights(
     with publishing_directory(out) as staging:
         save_bundle(bundle, staging, variants=variants)
         if rows:
-            save_token(told["token"], rows, staging)
+            save_token(told["token"], bundle.family, rows, staging)
         if adapters:
             save_low_rank(adapters, staging)
         publish_text(staging / "README.md", card)
@@ -100,14 +100,14 @@ def export_weights(
 
 def _take_out_token(bundle: Bundle) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Rows of the learned token, if any, and what the card says of it; settled in the bundle."""
-    table = bundle.text_encoder.get_input_embeddings()
+    table = bundle.encoders[0].get_input_embeddings()
     if not isinstance(table, TokenEmbedding):
         return {}, {}
     told = {
         "token": table.text,
         "token_file": f"{EMBEDDING_FILE}, for `load_textual_inversion` on the base model",
     }
-    return settle_token(bundle), told
+    return merge_token(bundle), told
 
 
 def _take_out_adapters(bundle: Bundle) -> tuple[dict[str, dict[str, Tensor]], dict[str, str]]:

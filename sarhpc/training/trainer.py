@@ -126,7 +126,7 @@ def _begin(
 ) -> _Run:
     extent = length(cfg, len(samples), ranks.world)
     bundle = load_base(cfg, base)
-    model = Denoiser(**bundle.models)
+    model = Denoiser(bundle.family, bundle.models)
     engine, partition = start_engine(cfg, model, ranks, extent.accumulation)
     stepper = Stepper(cfg, bundle, engine, partition, ranks, around.latents)
     average = Ema(partition) if cfg.ema_decay > 0 else None

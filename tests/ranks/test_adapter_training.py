@@ -123,7 +123,7 @@ def test_full_unet_beside_an_adapted_text_encoder_is_one_folded_model(
     job = Job(tiny_bundle, tmp_path / "run", cfg)
     assert train_ranks(job) == [0, 0]
     weights = read_weights(step_folder(job, 2), average=False)
-    full = {f"unet.{name}" for name, _ in load_bundle(tiny_bundle).unet.named_parameters()}
+    full = {f"unet.{name}" for name, _ in load_bundle(tiny_bundle).backbone.named_parameters()}
     assert {name for name in weights if name.startswith("unet.")} == full
     assert all("lora_" in name for name in weights.keys() - full)
 

@@ -1,4 +1,4 @@
-"""How strongly each class scatters at X band: sigma0, its angular law, and coherent reflectors.
+"""Backscatter of each class at X band: sigma0, its angular law, and coherent reflectors.
 
 The values are engineering values inside the ranges of the literature (Ulaby and Dobson 1989;
 constant-gamma tables after Barton 1985, Long, Nathanson), not measurements of one site.

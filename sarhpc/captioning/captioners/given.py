@@ -1,4 +1,4 @@
-"""The captioner of samples that came with a text: their own, whoever wrote it."""
+"""The captioner of samples that came with a text: it keeps that text."""
 
 from __future__ import annotations
 

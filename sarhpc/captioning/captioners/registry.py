@@ -1,4 +1,4 @@
-"""The captioners by the names they have in the configuration."""
+"""The captioners by their names in the configuration."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def open_captioner(cfg: CaptionConfig) -> Captioner | Drafter:
         return GivenCaptioner()
     if cfg.clip is None:
         return open_writer(cfg)
-    # Seconds and many files, which true captions need not wait for.
+    # Importing it takes seconds and opens many files, which true captions do not need.
     from sarhpc.captioning.captioners.picked import PhrasePicker, Reranker
 
     scorer = open_scorer(cfg, cfg.clip)

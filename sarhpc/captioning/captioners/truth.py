@@ -1,4 +1,4 @@
-"""The captioner of the procedural archive: what is known of a tile, word for word."""
+"""The captioner of the procedural archive: the known truth of a tile, verbatim."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from sarhpc.diffusion.bundle import Bundle
-from sarhpc.diffusion.conditioning import size_numbers, tokenize, tokens_cut
+from sarhpc.diffusion.conditioning import size_ids, tokenize, tokens_cut
 from sarhpc.diffusion.config import ObjectiveConfig
 from sarhpc.diffusion.dylora import DynamicRanks, draw_ranks
 from sarhpc.diffusion.objective import Draw, add_noise, draw, loss_per_sample, with_dropout
@@ -54,6 +54,7 @@ class Stepper:
         """Captions of this rank, in the last step that was timed, that the encoder did not read to
         their end."""
         self._tokenizers = bundle.tokenizers
+        self._has_size_ids = bundle.family.size_ids > 0
         self._scheduler = bundle.scheduler
         self._dynamic = (
             DynamicRanks(bundle.models, cfg.adapter)
@@ -152,13 +153,13 @@ class Stepper:
         return {} if share.layers is None else {"layer": share.layers.to(self._ranks.device)}
 
     def _conditions(self, share: Share, choices: Draw) -> list[Tensor]:
-        """Token ids (B, L) for each text encoder and, where there are two, sizes (B, 6)."""
+        """Token ids (B, L) for each text encoder and, where the family has them, size ids."""
         captions = with_dropout(share.captions, choices.dropped)
         if self.clock.exact:
             self.captions_cut += sum(cut > 0 for cut in tokens_cut(self._tokenizers[0], captions))
         found = [tokenize(tokenizer, captions) for tokenizer in self._tokenizers]
-        if len(found) > 1:
-            found.append(size_numbers(share.images))
+        if self._has_size_ids:
+            found.append(size_ids(share.images))
         return [tensor.to(self._ranks.device) for tensor in found]
 
 

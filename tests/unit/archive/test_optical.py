@@ -13,7 +13,7 @@ from scipy.ndimage import gaussian_filter
 
 from hpc.errors import DataError
 from sarhpc.archive.formats.readers import open_sar
-from sarhpc.archive.optical import read_optical
+from sarhpc.archive.optical_resampling import read_optical
 
 ORIGIN = Affine(1, 0, 600_000, 0, -1, 5_700_000)
 FRAMES = {

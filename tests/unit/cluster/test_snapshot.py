@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -37,6 +38,11 @@ def checkout(tmp_path: Path) -> Path:
 
 def take(tmp_path: Path, checkout: Path) -> Path:
     return take_snapshot(tmp_path / "run" / "code", checkout, ["package", "absent"])
+
+
+def facts_of(folder: Path) -> dict[str, Any]:
+    facts: dict[str, Any] = json.loads((folder / FACTS).read_text())
+    return facts
 
 
 def imported(folder: Path) -> str:
@@ -104,5 +110,5 @@ def test_files_a_run_does_not_need_are_left_out(tmp_path: Path, checkout: Path) 
 
 
 def test_a_place_without_code_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(HpcError, match="nothing to run from"):
+    with pytest.raises(HpcError, match="none of the packages"):
         take(tmp_path, tmp_path)

@@ -15,9 +15,9 @@ from sarhpc.archive.procedural.config import (
     WATER,
     ProceduralConfig,
 )
-from sarhpc.archive.procedural.phrases import NOUNS, vocabulary
 from sarhpc.archive.procedural.simulate import scene_ids, simulate_scene
-from sarhpc.archive.procedural.truth import Truth, describe, dominant_class
+from sarhpc.archive.procedural.truth.captions import Truth, describe, dominant_class
+from sarhpc.archive.procedural.truth.phrases import NOUNS, vocabulary
 
 pytestmark = pytest.mark.slow
 

@@ -18,7 +18,7 @@ from hpc.job.pipeline import Stage, Work, ensure_plan, seal
 from hpc.store.plan import Plan
 from hpc.store.rundir import RunDir, create_run
 from sarhpc.captioning.config import CaptionSetConfig
-from sarhpc.captioning.tuning.datasets import open_sets
+from sarhpc.captioning.tuning.datasets import open_set
 from sarhpc.cli import main
 from sarhpc.shards.reader import read_shard
 from sarhpc.stages.caption import make_caption_shard
@@ -174,9 +174,9 @@ def test_the_captioner_does_not_learn_from_duplicates_either(tmp_path: Path) -> 
     write_shard(tmp_path / "train" / "000000.tar", samples)
     file = tmp_path / DUPLICATES_FILE
     file.write_text(json.dumps({"duplicates": {keys[1]: {"of": keys[0]}}}))
-    left = open_sets([CaptionSetConfig(path=str(tmp_path), without=str(file))])
+    left = open_set(CaptionSetConfig(path=str(tmp_path), without=str(file)))
     assert [image.name for image in left] == keys[:1]
-    assert len(open_sets([CaptionSetConfig(path=str(tmp_path))])) == 2
+    assert len(open_set(CaptionSetConfig(path=str(tmp_path)))) == 2
 
 
 def test_finishing_is_the_same_before_and_after(captioned: RunDir) -> None:

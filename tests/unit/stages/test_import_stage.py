@@ -148,7 +148,7 @@ def test_a_picture_that_was_taken_away_fails_its_shard_and_no_other(
 
 def test_pictures_are_found_by_any_case_of_their_names(tmp_path: Path) -> None:
     from sarhpc.tiling.config import ImportConfig
-    from sarhpc.tiling.imported import plan_import
+    from sarhpc.tiling.image_import import plan_import
 
     buffer = io.BytesIO()
     Image.fromarray(gray(1)).save(buffer, "JPEG")

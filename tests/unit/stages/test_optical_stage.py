@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from line_runs import make_tiny_model, tiny_run
+from shard_checks import validate_shard
 
 from hpc.errors import ConfigError, DataError
 from hpc.job.elements import run_element
@@ -16,7 +17,6 @@ from hpc.job.pipeline import run_stage
 from hpc.publish import digest_file
 from hpc.store.rundir import RunDir
 from sarhpc.shards.reader import read_shard
-from sarhpc.shards.schema import validate_shard
 from sarhpc.stages.caption import plan_caption_shards
 from sarhpc.stages.caption_train import plan_caption_training
 from sarhpc.stages.optical import make_optical_shard, plan_optical_shards, read_tiles

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from line_runs import make_tiny_model, seal_captions, start_stage, tiny_run
 from PIL import Image
+from shard_checks import validate_shard
 
 from hpc.config import decisive, loads
 from hpc.errors import ConfigError
 from hpc.store.plan import read_plan
 from hpc.store.rundir import RunDir
 from sarhpc.shards.reader import read_shard
-from sarhpc.shards.schema import validate_shard
 from sarhpc.stages.config import RunConfig
 from sarhpc.stages.prior import PRIOR, make_prior_shard, plan_prior
 from sarhpc.stages.registry import line_of_stages, stage_named

@@ -5,15 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from array_scenes import ArrayArchive, array_reader, white_speckle
+from split_oracles import overlaps_across_splits
 
 from hpc.errors import ConfigError, VerificationError
 from sarhpc.archive.scene import Scene
 from sarhpc.tiling.config import SplitConfig, TileConfig
 from sarhpc.tiling.grid import scene_frame, tile_grid
 from sarhpc.tiling.plan import plan_tiles
-from sarhpc.tiling.splits.assignment import overlaps_across_splits
+from sarhpc.tiling.splits.flight_lines import line_groups, reflown
 from sarhpc.tiling.splits.footprint import tile_footprints
-from sarhpc.tiling.splits.lines import line_groups, reflown
 from sarhpc.tiling.splits.proof import check_proof, split_proof
 
 FIELD = np.abs(white_speckle((600, 600)))

@@ -11,13 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from array_scenes import array_reader
+from split_oracles import footprint_split, tile_splits
 
 from sarhpc.archive.scene import Scene
-from sarhpc.tiling.cells import near_cells
 from sarhpc.tiling.config import SplitConfig, TileConfig
 from sarhpc.tiling.grid import SceneFrame, TileGrid, scene_frame, tile_grid
-from sarhpc.tiling.plan import plan_scene, tile_splits
-from sarhpc.tiling.splits.assignment import cells_near, footprint_split, split_buffer_m
+from sarhpc.tiling.plan import plan_scene
+from sarhpc.tiling.splits.assignment import cells_near, split_buffer_m
+from sarhpc.tiling.splits.earth_cells import near_cells
 from sarhpc.tiling.splits.footprint import tile_footprints
 
 REPOSITORY = Path(__file__).resolve().parents[3]

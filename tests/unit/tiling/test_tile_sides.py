@@ -7,9 +7,9 @@ import pytest
 from array_scenes import ArrayArchive, array_reader, intensity, white_speckle
 
 from sarhpc.archive.procedural.config import URBAN, ProceduralConfig
-from sarhpc.archive.procedural.geometry import View, project
-from sarhpc.archive.procedural.ground import Ground
-from sarhpc.archive.procedural.terrain import working_grid
+from sarhpc.archive.procedural.imaging.geometry import View, project
+from sarhpc.archive.procedural.landscape.ground import Ground
+from sarhpc.archive.procedural.landscape.terrain import working_grid
 from sarhpc.shards.images import decode_array
 from sarhpc.tiling.config import SplitConfig, TileConfig
 from sarhpc.tiling.orientation import inverse, transform

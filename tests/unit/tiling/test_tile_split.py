@@ -7,15 +7,13 @@ from collections import Counter
 import numpy as np
 import pytest
 from array_scenes import array_reader
+from split_oracles import footprint_split, overlaps_across_splits, tile_splits
 
 from hpc.errors import ConfigError
 from sarhpc.tiling.config import SplitConfig, TileConfig
 from sarhpc.tiling.grid import scene_frame, tile_grid
-from sarhpc.tiling.plan import tile_splits
 from sarhpc.tiling.splits.assignment import (
     check_split,
-    footprint_split,
-    overlaps_across_splits,
     split_buffer_m,
     split_of,
 )
