@@ -155,7 +155,7 @@ def test_a_run_whose_path_slurm_would_change_is_refused(
     run = tiny_run(tmp_path / "run%j", model)
     done = sarhpc(cluster, "run", run.root, "--profile", write_profile(tmp_path))
     assert done.returncode == 2
-    assert "another name" in done.stderr
+    assert "another run name" in done.stderr
     assert jobs_of(cluster, "run%j") == {}
 
 
