@@ -21,7 +21,7 @@ from sarhpc.tiling.block import read_patch
 from sarhpc.tiling.grid import SceneFrame
 from sarhpc.tiling.orientation import Affine, Interval, compose, inverse, transform
 from sarhpc.tiling.resampling import Taps
-from sarhpc.tiling.splits.footprint import between
+from sarhpc.tiling.splits.footprint import crs_transformer
 
 Array = NDArray[np.float64]
 
@@ -64,7 +64,9 @@ def locate(frame: SceneFrame, crs: str, points: Array) -> Array:
     """
     own = frame.crs or crs
     if own != crs:
-        points = np.stack(between(crs, own).transform(points[..., 0], points[..., 1]), axis=-1)
+        points = np.stack(
+            crs_transformer(crs, own).transform(points[..., 0], points[..., 1]), axis=-1
+        )
     rough = inverse(frame.affine_at(0, 0))
     found = transform(rough, points)
     if frame.placement is None:
