@@ -19,7 +19,7 @@ from sarhpc.stages.run_config import load_run_config, stage_fingerprint
 from sarhpc.stages.sharded import Made, sealed_records, sweep, work_through
 
 if TYPE_CHECKING:
-    from sarhpc.archive.optical_images import OpticalIndex
+    from sarhpc.archive.ancillary.optical_images import OpticalIndex
     from sarhpc.shards.sample import Sample
 
 IMAGES_FILE = "images.json"
@@ -44,7 +44,7 @@ def plan_optical_shards(run: RunDir) -> Plan:
         ConfigError: nothing is at `optical.uri`, or the tiles are asked for the same images.
         DataError: there are no optical images.
     """
-    from sarhpc.archive.optical_images import list_optical
+    from sarhpc.archive.ancillary.optical_images import list_optical
 
     config = load_run_config(run)
     assert config.optical is not None
@@ -106,7 +106,7 @@ def make_optical_shard(run: RunDir, task: ShardTask) -> Made:
 @functools.lru_cache(maxsize=2)
 def _index(file: str, digest: str) -> OpticalIndex:
     """The images to choose from, read once by each process."""
-    from sarhpc.archive.optical_images import OpticalImage, OpticalIndex
+    from sarhpc.archive.ancillary.optical_images import OpticalImage, OpticalIndex
 
     if digest_file(Path(file)).sha256 != digest:
         raise DataError(

@@ -43,7 +43,7 @@ OrderedMap = Callable[[Callable[[Scene], "ScenePlan"], Iterable[Scene]], Iterabl
 
 @dataclass(frozen=True)
 class ScenePlan:
-    """What planning found for one scene: tiles per split, or the reason why there are none."""
+    """The plan of one scene: tiles per split, or the reason for its rejection."""
 
     scene_id: str
     tiles: dict[str, NDArray[np.int64]] = field(default_factory=dict)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from sarhpc.archive.interpolation import box_means, linear_weights, nodes_over, pixel_span
+from sarhpc.archive.ancillary.interpolation import box_means, linear_weights, nodes_over, pixel_span
 from sarhpc.archive.scene import SarReader
 from sarhpc.tiling.block import read_patch
 from sarhpc.tiling.grid import SceneFrame
@@ -232,7 +232,7 @@ def _gather(
     beside: tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float32]],
     sums: NDArray[np.float32],
 ) -> None:
-    """Add to `sums` (2, H, W) what lies under one cell of each tile pixel."""
+    """Add to `sums` (2, H, W) intensity and validity under one cell of each tile pixel."""
     stride = planes.shape[2]
     upper, lower, below = down
     left, right, after = beside

@@ -14,9 +14,9 @@ from pystac.validation import validate_dict
 from rasterio.warp import transform_bounds
 
 from hpc.errors import ConfigError, DataError
+from sarhpc.archive.ancillary.optical_resampling import read_optical
 from sarhpc.archive.catalog_builder import CatalogReport, catalog_directory
 from sarhpc.archive.formats.readers import open_sar
-from sarhpc.archive.optical_resampling import read_optical
 from sarhpc.archive.scene import Scene
 from sarhpc.archive.stac_catalog import StacArchive
 

@@ -143,7 +143,7 @@ def test_two_classes_in_balance_are_both_named() -> None:
 
 
 def test_unlabelled_tile_is_refused() -> None:
-    with pytest.raises(DataError, match="carries a label"):
+    with pytest.raises(DataError, match="has a label"):
         describe(tile(0))
 
 
