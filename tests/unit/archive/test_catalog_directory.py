@@ -158,7 +158,7 @@ def test_a_catalogue_has_the_same_bytes_every_time(test_data: Path, tmp_path: Pa
     assert written[0] == written[1]
 
 
-def test_sicd_needs_no_declaration_and_others_are_told_why(test_data: Path, tmp_path: Path) -> None:
+def test_sicd_needs_no_declaration_and_others_get_a_reason(test_data: Path, tmp_path: Path) -> None:
     report = catalog_directory(test_data / "nitf_six", tmp_path)
     scenes = scenes_of(report)
     assert set(scenes) == {"cropped_sicd_110", "sicd_50x50"}
