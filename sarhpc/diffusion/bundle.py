@@ -22,7 +22,6 @@ from diffusers import (
     ControlNetModel,
     DDIMScheduler,
     SchedulerMixin,
-    UNet2DConditionModel,
 )
 from safetensors import SafetensorError
 from torch import nn
@@ -50,7 +49,7 @@ class Bundle:
     """The parts of a model of `family`, with a ControlNet if images are conditioned on a layer."""
 
     family: ModelFamily
-    backbone: UNet2DConditionModel
+    backbone: Any
     """Predicts the noise."""
     encoders: tuple[Any, ...]
     """Text encoders, in the order of the family's."""
@@ -212,7 +211,8 @@ def load_bundle(path: Path, dtype: torch.dtype = torch.float32) -> Bundle:
     if is_single_file(path):
         return _load_single_file(path, dtype)
     index, family = _read_index(path)
-    backbone = _load_part(UNet2DConditionModel, path / family.backbone, torch_dtype=dtype)
+    network = getattr(diffusers, family.backbone_class)
+    backbone = _load_part(network, path / family.backbone, torch_dtype=dtype)
     vae = _load_part(AutoencoderKL, path / AUTOENCODER, torch_dtype=dtype)
     encoders = []
     for encoder in family.encoders:

@@ -54,6 +54,8 @@ class ModelFamily:
     """What the name of a base model of this family contains, lower case; empty matches any."""
     backbone: str
     """Folder of the network that predicts the noise, and the prefix of its parameters."""
+    backbone_class: str
+    """Its class of diffusers."""
     encoders: tuple[TextEncoder, ...]
     """Text encoders, in order."""
     latent_channels: int

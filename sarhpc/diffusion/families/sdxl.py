@@ -52,6 +52,7 @@ SDXL = ModelFamily(
     title="Stable Diffusion XL",
     name_part="xl",
     backbone="unet",
+    backbone_class="UNet2DConditionModel",
     encoders=(
         TextEncoder(
             folder="text_encoder",
