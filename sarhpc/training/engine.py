@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sarhpc.diffusion.control import FOLDER, steered
+from sarhpc.diffusion.control import CONTROLNET, predict_with_controlnet
 from sarhpc.diffusion.families.family import ModelFamily
 from sarhpc.training.checkpoints.partition import Partition, fill, partition_of
 from sarhpc.training.compilation import compile_network
@@ -26,7 +26,7 @@ class Denoiser(nn.Module):
         self.family = family
         for part, model in models.items():
             self.add_module(part, model)
-        self.controlnet: Any = models.get(FOLDER)
+        self.controlnet: Any = models.get(CONTROLNET)
         self.groups = tuple(learning(self))
         """Names of the groups that learn, in the optimiser's order."""
 
@@ -45,7 +45,7 @@ class Denoiser(nn.Module):
         context, added = self.family.condition(self.encoders, conditions)
         noisy = latents.to(context.dtype)
         if self.controlnet is not None and layer is not None:
-            return steered(
+            return predict_with_controlnet(
                 self.backbone, self.controlnet, noisy, timesteps, context, added, layer
             ).float()
         answer = self.backbone(
@@ -221,7 +221,7 @@ def _adamw(cfg: TrainConfig, model: Denoiser, device: torch.device) -> torch.opt
 def base_rates(cfg: TrainConfig, family: ModelFamily) -> dict[str, float]:
     """Learning rate of each group before the schedule."""
     if cfg.control is not None:
-        return {**dict.fromkeys(family.components, 0.0), FOLDER: cfg.control.lr}
+        return {**dict.fromkeys(family.components, 0.0), CONTROLNET: cfg.control.lr}
     first = cfg.lr_text_encoder
     further = first if cfg.lr_text_encoder_2 is None else cfg.lr_text_encoder_2
     rates = dict.fromkeys(family.components, further)

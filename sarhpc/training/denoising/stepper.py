@@ -146,7 +146,7 @@ class Stepper:
         """Let each sample learn with as many directions as it draws, where they are drawn."""
         if self._dynamic is not None and self._cfg.adapter is not None:
             drawn = draw_ranks(self._cfg.adapter, share.keys, share.epochs, self._cfg.seed)
-            self._dynamic.take(drawn, self._ranks.device)
+            self._dynamic.set_ranks(drawn, self._ranks.device)
 
     def _steering(self, share: Share) -> dict[str, Tensor]:
         """The layers that a ControlNet reads, where there is one."""

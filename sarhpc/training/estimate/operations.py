@@ -21,7 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
-from sarhpc.diffusion.control import FOLDER, new_controlnet
+from sarhpc.diffusion.control import CONTROLNET, new_controlnet
 from sarhpc.diffusion.skeleton import Skeleton, skeleton_of
 from sarhpc.training.config import TrainConfig
 from sarhpc.training.denoising.start import mark_what_learns
@@ -115,7 +115,7 @@ def _on_meta(cfg: TrainConfig, base: Path) -> tuple[Skeleton, Denoiser]:
     if cfg.control is not None:
         with torch.device("meta"):
             backbone = skeleton.models[skeleton.family.backbone]
-            skeleton.models[FOLDER] = new_controlnet(backbone, cfg.seed)
+            skeleton.models[CONTROLNET] = new_controlnet(backbone, cfg.seed)
     mark_what_learns(cfg, skeleton.family, skeleton.models)
     model = Denoiser(skeleton.family, skeleton.models).train()
     for module in model.modules():
@@ -154,7 +154,7 @@ def _inputs(skeleton: Skeleton, images: int, image_px: int) -> Inputs:
         given.append(torch.zeros(images, length, dtype=torch.int64))
     if family.size_ids:
         given.append(torch.zeros(images, family.size_ids))
-    layer = torch.zeros(images, 3, image_px, image_px) if FOLDER in models else None
+    layer = torch.zeros(images, 3, image_px, image_px) if CONTROLNET in models else None
     return given, layer
 
 
