@@ -192,7 +192,7 @@ def lesson_config(cfg: CaptionTrainConfig, world: int) -> LessonConfig:
 
 def check_settings(config: RunConfig) -> None:
     """Raise ConfigError unless the captioner can be fine-tuned as configured."""
-    from sarhpc.captioning.choice import check_fine_tuning
+    from sarhpc.captioning.checks import check_fine_tuning
     from sarhpc.captioning.tuning.published import require_sets
     from sarhpc.training.schedule import check_engine
 
