@@ -101,7 +101,7 @@ def _mapping(text: str, source: str) -> str:
 
 
 def _first_line(error: Exception) -> str:
-    """What is wrong in one line; for YAML the place too, which stands in the lines after it."""
+    """The error in one line; for YAML with its line and column, which follow in the message."""
     problem, mark = getattr(error, "problem", None), getattr(error, "problem_mark", None)
     if problem and mark is not None:
         return f"line {mark.line + 1}, column {mark.column + 1}: {problem}"
@@ -109,9 +109,9 @@ def _first_line(error: Exception) -> str:
 
 
 def _checked_overrides(overrides: Sequence[str]) -> list[str]:
-    for word in overrides:
-        if "=" not in word:
-            raise ConfigError(f"{word!r} is not an override: write key.subkey=value")
+    for override in overrides:
+        if "=" not in override:
+            raise ConfigError(f"{override!r} is not an override: write key.subkey=value")
     return list(overrides)
 
 
@@ -127,7 +127,7 @@ def _refuse_missing(merged: Any, source: str) -> None:
 
 
 def _nested(hint: Any) -> type[Any] | None:
-    """The dataclass inside `X`, `X | None`; None for plain values, lists and mappings."""
+    """The dataclass in the hint `X` or `X | None`; None for plain values, lists and mappings."""
     candidates = [hint, *getattr(hint, "__args__", ())]
     if getattr(hint, "__origin__", None) in (list, dict, tuple):
         return None
@@ -166,7 +166,7 @@ def _paths(schema: type[Any], prefix: str) -> Iterator[str]:
 
 
 def to_yaml(config: Any) -> str:
-    """The whole configuration as YAML, every default written out."""
+    """The complete configuration as YAML, including all defaults."""
     from omegaconf import OmegaConf
 
     plain = to_dict(config)
@@ -176,12 +176,12 @@ def to_yaml(config: Any) -> str:
 
 
 def to_dict(config: Any, *, transient: bool = True) -> dict[str, Any]:
-    """The configuration as plain nested dicts; without transient fields when asked so."""
+    """The configuration as nested dicts, with or without transient fields."""
     return _chosen(config, lambda field, _: transient or not field.metadata.get("transient"))
 
 
 def decisive(config: Any) -> dict[str, Any]:
-    """What the fingerprint is taken of: `to_dict` without transient fields and unset added ones."""
+    """The values in the fingerprint: `to_dict` without transient fields and unset added ones."""
     return _chosen(config, _is_decisive)
 
 
@@ -209,23 +209,21 @@ def _plain(value: Any, keep: _Choice) -> Any:
 
 
 def fingerprint(config: Any) -> str:
-    """Sixteen hex digits that change when, and only when, what the run makes changes."""
+    """Sixteen hex digits over the values that determine what the run produces."""
     text = json.dumps(decisive(config), sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def differences(old: Any, new: Any, *, transient: bool = False) -> list[str]:
-    """Lines `key: old -> new` for the fields that differ; only those of the fingerprint unless
-    `transient`.
-    """
+    """Lines `key: old -> new` for the fields that differ; with `transient` also transient ones."""
     a, b = to_dict(old, transient=transient), to_dict(new, transient=transient)
     return _dict_differences(a, b, "")
 
 
 def changes_since(frozen: Mapping[str, Any], config: Any) -> list[str]:
-    """Lines `key: old -> new` against the plain values a configuration once had.
+    """Lines `key: old -> new` for the values that differ from those of a frozen configuration.
 
-    Keys that only one side has (another version of the schema) and transient ones do not count.
+    Keys that only one side has (another version of the schema) and transient ones are ignored.
     """
     now = to_dict(config, transient=False)
     return [

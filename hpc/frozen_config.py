@@ -63,8 +63,8 @@ def typed(hint: Any, value: Any) -> Any:
         items = [typed(get_args(hint)[0], item) for item in value]
         return DECLINED if any(item is DECLINED for item in items) else items
     if hint == dict[str, str] and type(value) is dict:
-        flat = [typed(str, word) for pair in value.items() for word in pair]
-        return DECLINED if any(word is DECLINED for word in flat) else value
+        flat = [typed(str, text) for pair in value.items() for text in pair]
+        return DECLINED if any(text is DECLINED for text in flat) else value
     if hint is str and type(value) is str:
         # An interpolation, or a value that is still missing.
         return DECLINED if "${" in value or value == "???" else value

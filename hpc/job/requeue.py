@@ -194,13 +194,13 @@ def requeue_reason_after_kill(directory: Path) -> str | None:
     return ends[-1]["reason"] if ends else f"attempt {number} at {directory} was killed"
 
 
-def main(words: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Requeue the job this runs in if its ranks were killed; the exit code is always 0."""
     from hpc.cluster import slurm
 
     parser = argparse.ArgumentParser(prog="hpc.resilience.requeue", description=main.__doc__)
     parser.add_argument("directory", type=Path, help="directory of the stage in its run")
-    arguments = parser.parse_args(words)
+    arguments = parser.parse_args(argv)
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(message)s")
     why = requeue_reason_after_kill(arguments.directory)
     job_id = current_allocation().job_id

@@ -34,10 +34,10 @@ class Space:
     bytes: int
     inodes: int
 
-    def fits(self, asked: Space) -> bool:
-        """Whether `asked` fits in here with the reserve left."""
+    def fits(self, requested: Space) -> bool:
+        """Whether `requested` fits in here with the reserve left."""
         part = 1 - _SPARE
-        return asked.bytes <= part * self.bytes and asked.inodes <= part * self.inodes
+        return requested.bytes <= part * self.bytes and requested.inodes <= part * self.inodes
 
 
 def free_space(directory: Path) -> Space:
@@ -105,13 +105,13 @@ def _copies(files: Mapping[Path, str], own: Path) -> list[Path] | None:
     with own.joinpath(".copying").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         missing = [file for file, target in targets.items() if not target.exists()]
-        asked = Space(sum(file.stat().st_size for file in missing), len(missing))
+        requested = Space(sum(file.stat().st_size for file in missing), len(missing))
         free = free_space(own)
-        if not free.fits(asked):
+        if not free.fits(requested):
             _log.warning(
                 "nothing is staged to %s: %.2f GB in %d files do not fit into %.2f GB and %d "
                 "inodes; they are read in place",
-                own, asked.bytes / 1e9, asked.inodes, free.bytes / 1e9, free.inodes,
+                own, requested.bytes / 1e9, requested.inodes, free.bytes / 1e9, free.inodes,
             )  # fmt: skip
             return None
         try:
@@ -123,7 +123,7 @@ def _copies(files: Mapping[Path, str], own: Path) -> list[Path] | None:
             _log.warning("nothing is staged to %s: %s; files are read in place", own, error)
             return None
     if missing:
-        _log.info("staged files=%d gb=%.2f to=%s", asked.inodes, asked.bytes / 1e9, own)
+        _log.info("staged files=%d gb=%.2f to=%s", requested.inodes, requested.bytes / 1e9, own)
     return list(targets.values())
 
 

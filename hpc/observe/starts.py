@@ -70,12 +70,12 @@ def _outcome_named(state: str) -> str:
     return known.get(name, name if name in OUTCOMES else "failed")
 
 
-def attempted_starts(run: RunDir, stage: Stage, asked: Resources) -> list[Start]:
+def attempted_starts(run: RunDir, stage: Stage, requested: Resources) -> list[Start]:
     """Every attempt of a stage, with the requested width."""
     rows = read_attempts(run.stage(stage.name))
     ends = {(row["attempt"], row.get("element")): row for row in rows if "to" in row}
     kept = sorted(time for times in kept_times(run, stage).values() for time in times)
-    cpus = asked.tasks * asked.cpus_per_task
+    cpus = requested.tasks * requested.cpus_per_task
     starts = []
     for row in rows:
         if "from" not in row:
@@ -83,7 +83,9 @@ def attempted_starts(run: RunDir, stage: Stage, asked: Resources) -> list[Start]
         began = seconds_of(row["started"])
         outcome, until = _ending(row, ends.get((row["attempt"], row.get("element"))), kept)
         took = max(until - began, 0.0)
-        starts.append(Start(stage.name, str(row["job"]), outcome, began, took, asked.gpus, cpus))
+        starts.append(
+            Start(stage.name, str(row["job"]), outcome, began, took, requested.gpus, cpus)
+        )
     return starts
 
 

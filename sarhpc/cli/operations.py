@@ -41,12 +41,12 @@ def doctor_verb(arguments: argparse.Namespace) -> int:
     for finding in _findings(arguments):
         found.append(finding)
         if not arguments.json:
-            print(f"{MARKS[finding.state]}  {finding.check:<18} {finding.says}", flush=True)
-            if finding.do:
-                print(f"{'':24} -> {finding.do}", flush=True)
+            print(f"{MARKS[finding.state]}  {finding.check:<18} {finding.message}", flush=True)
+            if finding.advice:
+                print(f"{'':24} -> {finding.advice}", flush=True)
     failed = [finding for finding in found if finding.state == "fail"]
     if arguments.json:
-        print(json.dumps([vars(finding) for finding in found], indent=1))
+        print(json.dumps([finding.to_json() for finding in found], indent=1))
     else:
         print(f"{len(found)} looked at, {len(failed)} will fail")
     return 1 if failed else 0
@@ -66,20 +66,20 @@ def _findings(arguments: argparse.Namespace) -> Iterator[Finding]:
     from hpc.cluster import doctor, site
 
     profile = _profile(arguments.profile)
-    yield from doctor.look_at_python(PACKAGES)
-    folders = doctor.folders_of(os.environ)
+    yield from doctor.check_python(PACKAGES)
+    folders = doctor.folders_to_check(os.environ)
     if arguments.run:
         folders["run"] = _run_folder(Path(arguments.run))
     for name, folder in folders.items():
-        look = functools.partial(doctor.look_at_folder, name, folder)
-        yield doctor.guarded(f"folder {name}", look)
+        look = functools.partial(doctor.check_folder, name, folder)
+        yield doctor.run_check(f"folder {name}", look)
     place = folders.get("run", Path.cwd())
-    yield doctor.guarded("publishing", lambda: doctor.look_at_publishing(place))
-    yield from site.look_at_slurm()
+    yield doctor.run_check("publishing", lambda: doctor.check_publishing(place))
+    yield from site.check_slurm()
     if profile is not None:
-        yield from site.look_at_profile(profile)
+        yield from site.check_profile(profile)
         if arguments.nodes:
-            yield site.look_between_nodes(profile, profile.resources_of("train"), arguments.nodes)
+            yield site.check_between_nodes(profile, profile.resources_of("train"), arguments.nodes)
     if not arguments.quick:
         yield from _slow_findings()
 
@@ -87,13 +87,13 @@ def _findings(arguments: argparse.Namespace) -> Iterator[Finding]:
 def _slow_findings() -> Iterator[Finding]:
     from hpc.cluster import doctor
 
-    yield doctor.guarded("imports", lambda: doctor.look_at_imports(MODULES))
-    yield from doctor.look_at_gpus(compute=True)
-    yield doctor.guarded("all-reduce gloo", lambda: doctor.look_at_all_reduce("gloo", 2))
+    yield doctor.run_check("imports", lambda: doctor.check_imports(MODULES))
+    yield from doctor.gpu_findings(compute=True)
+    yield doctor.run_check("all-reduce gloo", lambda: doctor.check_all_reduce("gloo", 2))
     gpus = doctor.count_gpus()
     if gpus:
-        yield doctor.guarded("all-reduce nccl", lambda: doctor.look_at_all_reduce("nccl", gpus))
-    yield doctor.guarded("offline", lambda: doctor.look_offline(_OFFLINE, _models()))
+        yield doctor.run_check("all-reduce nccl", lambda: doctor.check_all_reduce("nccl", gpus))
+    yield doctor.run_check("offline", lambda: doctor.check_offline(_OFFLINE, _models()))
 
 
 def _profile(name: str | None) -> Profile | None:
@@ -129,14 +129,14 @@ def nodes_verb(arguments: argparse.Namespace) -> int:
     for node in arguments.mark or ():
         bad = listed.mark(node, arguments.reason, hours=arguments.hours)
         print(f"{node}: left alone until {bad.until}")
-    standing = listed.standing()
+    current = listed.current()
     if arguments.json:
-        print(json.dumps([vars(bad) for bad in standing], indent=1))
+        print(json.dumps([vars(bad) for bad in current], indent=1))
         return 0
-    for bad in standing:
+    for bad in current:
         found_by = f"job {bad.job}" if bad.job else "a person"
         print(f"{bad.node:<16} until {bad.until[:16]}  by {found_by}: {bad.reason}")
-    if not standing:
+    if not current:
         print("no node is marked bad")
     return 0
 

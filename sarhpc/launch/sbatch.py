@@ -74,14 +74,14 @@ def work_here(run: RunDir, name: str) -> int:
     Raises:
         ConfigError: not inside a Slurm job.
     """
-    from hpc.cluster.submit import PATIENCE_S, RankedWork
+    from hpc.cluster.submit import FAILURE_GRACE_S, RankedWork
 
     if "SLURM_JOB_ID" not in os.environ:
         raise ConfigError(f"`work` belongs into a Slurm script; try `sarhpc {name} {run.root}`")
     os.environ["SUBMITIT_EXECUTOR"] = "slurm"
     number = os.environ.get(SUBMISSION)
     work = StageWork(str(run.root), name, submission=int(number) if number else None)
-    return RankedWork(work, "slurm", PATIENCE_S)()
+    return RankedWork(work, "slurm", FAILURE_GRACE_S)()
 
 
 def _id(here: Allocation) -> str:

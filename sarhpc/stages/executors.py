@@ -88,7 +88,7 @@ def on_dask(
             tasks,
             window=own * here.tasks,
             retries=retries,
-            give_up=patience.is_over,
+            should_abort=patience.is_over,
         )
 
 
@@ -97,10 +97,10 @@ def lend_to_rank_0(work: Work, workers: int) -> None:
 
     An error is logged and no more: with a failed task srun would end rank 0 too.
     """
-    from hpc.cluster.dask import lend_workers
+    from hpc.cluster.dask import join_cluster
 
     try:
-        lend_workers(
+        join_cluster(
             work.run.root / "dask",
             workers_here(current_allocation(), workers),
             is_over=lambda: work.ledger.sealed or work.run.stop_file.exists() or stop_signalled(),

@@ -106,6 +106,6 @@ def test_status_submit_and_requeue_outlast_a_controller_that_is_away(
     assert [row["stop"] for row in read_attempts(worked.stage("simulate")) if "stop" in row] == [
         "PREEMPT"
     ]
-    assert "slurm does not answer, again in 2 s" in logged(worked, "simulate")
+    assert "slurm does not answer, retry in 2 s" in logged(worked, "simulate")
     after = sarhpc(cluster, "status", worked.root, "--json")
     assert json.loads(after.stdout)["notes"] == []

@@ -99,7 +99,7 @@ def test_a_controller_that_stays_away_is_a_transient_error_with_a_next_step(
     fake_slurm: FakeSlurm,
 ) -> None:
     fake_slurm.change(down=100)
-    with pytest.raises(slurm.SlurmUnavailableError, match=r"3 tries.*scontrol ping") as caught:
+    with pytest.raises(slurm.SlurmUnavailableError, match=r"3 attempts.*scontrol ping") as caught:
         slurm.queue(retries=2)
     assert caught.value.exit_code == 75
     assert len(fake_slurm.calls()) == 3

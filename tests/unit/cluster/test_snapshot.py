@@ -110,5 +110,5 @@ def test_files_a_run_does_not_need_are_left_out(tmp_path: Path, checkout: Path) 
 
 
 def test_a_place_without_code_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(HpcError, match="nothing to run from"):
+    with pytest.raises(HpcError, match="none of the packages"):
         take(tmp_path, tmp_path)

@@ -144,8 +144,8 @@ def test_what_was_done_is_kept_when_work_breaks(run: RunDir) -> None:
         run_stage(run, stage(work=breaks))
     state = stage_state(run, stage())
     assert (state.state, state.done) == ("FAILED", 1)
-    assert state.trouble is not None
-    assert "the roof fell in" in state.trouble
+    assert state.failure is not None
+    assert "the roof fell in" in state.failure
     assert "2 of 3" in run_stage(run, stage())
 
 
