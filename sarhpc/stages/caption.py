@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 CAPTIONED_BYTES_PER_PX = 7.2
 
 TRAINED = "run:caption-train"
-"""Model name that stands for the captioner this run fine-tunes."""
+"""Model name of the captioner that this run fine-tunes."""
 
 
 def caption_stage(config: RunConfig, upstream: Sequence[str]) -> Stage:
@@ -80,7 +80,8 @@ def resolved_captioner(run: RunDir, config: RunConfig) -> CaptionConfig:
     if name == TRAINED:
         name = str(run.stage("caption-train") / "model")
     elif captioner_of(config.caption).uses_model:
-        name = model_folder(name)  # only then the snapshot of a job's code holds an embedded one
+        # The code snapshot of a job holds an embedded model only for these.
+        name = model_folder(name)
     if clip is not None:
         clip = dataclasses.replace(clip, model=model_folder(clip.model))
     return dataclasses.replace(config.caption, model=name, clip=clip)
