@@ -14,7 +14,7 @@ _YOUNG = 10_000
 """Objects made since a collection until the next one; Python's own 700 are soon made by imports."""
 
 
-def spare_lasting_objects() -> None:
+def relax_gc() -> None:
     """Collect less often from now on, and at the end of the process nothing that it still holds."""
     gc.set_threshold(_YOUNG, *gc.get_threshold()[1:])
     # What was registered later runs earlier: nothing that tidies up is kept from doing so.

@@ -30,7 +30,7 @@ from sarhpc.training.estimate.footprint import (
 from sarhpc.training.schedule import check, length
 
 if TYPE_CHECKING:
-    from sarhpc.training.estimate.operations import Rehearsal
+    from sarhpc.training.estimate.operations import FlopEstimate
 
 EXAMPLE_TILES = 10_000
 """Tiles that costs are told for while nobody knows how many there are: the paper's number."""
@@ -54,9 +54,9 @@ def fit(config: RunConfig, plan: Plan | None, world: int) -> Fit:
     base = _base(config)
     if base.is_dir() and not _has_shapes(base):
         return Fit(None, [line, f"memory: unknown, {base} is no diffusers folder"], steps)
-    from sarhpc.training.estimate.operations import rehearse
+    from sarhpc.training.estimate.operations import estimate_flops
 
-    counted = rehearse(config.train, base, config.tile.tile_px)
+    counted = estimate_flops(config.train, base, config.tile.tile_px)
     return Fit(counted.learned, [line, *_lines(config, counted, samples, world)], steps)
 
 
@@ -91,7 +91,7 @@ def _steps(config: RunConfig, samples: int, world: int, *, known: bool) -> tuple
     )
 
 
-def _lines(config: RunConfig, counted: Rehearsal, samples: int, world: int) -> Iterator[str]:
+def _lines(config: RunConfig, counted: FlopEstimate, samples: int, world: int) -> Iterator[str]:
     cfg = config.train
     counts = Counts(
         counted.parameters,
@@ -137,7 +137,7 @@ def _verdicts(needed: float) -> str:
     return f"fits on {', '.join(said)}"
 
 
-def _hours(config: RunConfig, counted: Rehearsal, samples: int, world: int) -> Iterator[str]:
+def _hours(config: RunConfig, counted: FlopEstimate, samples: int, world: int) -> Iterator[str]:
     cfg = config.train
     images = _images(config, samples)
     encoded = images

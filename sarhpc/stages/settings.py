@@ -47,10 +47,10 @@ def _require_divisible(config: RunConfig, stage: str, ranks: int) -> None:
         with _at("train"):
             accumulation(config.train.global_batch, config.train.micro_batch, ranks)
         return
-    from sarhpc.stages.caption_train import lesson_config
+    from sarhpc.stages.caption_train import loop_config
 
     assert config.caption_train is not None
-    told = lesson_config(config.caption_train, ranks)
+    told = loop_config(config.caption_train, ranks)
     with _at("caption_train"):
         accumulation(told.global_batch, told.micro_batch, ranks, "batch")
 
@@ -83,7 +83,7 @@ def _optical(config: RunConfig) -> None:
 def _caption_train(config: RunConfig) -> None:
     from sarhpc.captioning.choice import check_fine_tuning
     from sarhpc.captioning.tuning.published import require_sets
-    from sarhpc.stages.caption_train import lesson_config, require_teachable
+    from sarhpc.stages.caption_train import loop_config, require_teachable
     from sarhpc.training.schedule import check_engine
 
     require_teachable(config)
@@ -92,7 +92,7 @@ def _caption_train(config: RunConfig) -> None:
     with _at("caption_train"):
         check_fine_tuning(cfg)
         require_sets((*cfg.train, *cfg.val))
-        check_engine(lesson_config(cfg, 1))
+        check_engine(loop_config(cfg, 1))
 
 
 def _caption(config: RunConfig) -> None:

@@ -6,32 +6,22 @@ import contextlib
 import os
 import random
 from collections.abc import Iterator, MutableMapping
-from dataclasses import dataclass
 
 import numpy as np
 import torch
-import transformers
 
 from hpc.errors import ConfigError, TransientError
+from hpc.job.agreement import RankGroup, TorchRankGroup
 
 _VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 
 
-@dataclass(frozen=True)
-class Ranks:
-    """This process among the ranks of the training."""
+def join(threads: int, *, deterministic: bool, seed: int, on_cpu: bool = False) -> RankGroup:
+    """This process among the ranks of the training (gloo on CPUs, nccl on GPUs).
 
-    rank: int
-    world: int
-    device: torch.device
-
-
-def join(threads: int, *, deterministic: bool, seed: int, on_cpu: bool = False) -> Ranks:
-    """This process as a member of the training's process group (gloo on CPUs, nccl on GPUs).
-
-    RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT come from the environment, as a Slurm
-    task has them; with none of them set the process trains alone. With `on_cpu` GPUs are left
-    alone.
+    Opens the process group. RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT come from
+    the environment, as a Slurm task has them; with none of them set the process trains alone. With
+    `on_cpu` no GPU is used.
 
     Raises:
         ConfigError: some of the five variables are set and others are not.
@@ -42,6 +32,7 @@ def join(threads: int, *, deterministic: bool, seed: int, on_cpu: bool = False) 
     # DeepSpeed picks its accelerator while it is imported, so the choice has to stand before.
     os.environ.setdefault("DS_ACCELERATOR", device.type)
     import deepspeed
+    import transformers
 
     if device.type == "cpu":
         # Its shared-memory collectives are compiled at start (30 s) and gain nothing here.
@@ -55,7 +46,7 @@ def join(threads: int, *, deterministic: bool, seed: int, on_cpu: bool = False) 
         alone = torch.distributed.HashStore()  # type: ignore[attr-defined]
         torch.distributed.init_process_group(backend, store=alone, rank=0, world_size=1)
     deepspeed.init_distributed(dist_backend=backend, auto_mpi_discovery=False, verbose=False)
-    return Ranks(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), device)
+    return TorchRankGroup()
 
 
 def leave() -> None:
@@ -68,8 +59,8 @@ def leave() -> None:
 
 
 @contextlib.contextmanager
-def in_touch(ranks: Ranks) -> Iterator[None]:
-    """Say it plainly when a collective fails because another rank is gone.
+def in_touch(ranks: RankGroup) -> Iterator[None]:
+    """Report a collective that fails because another rank is gone as what it is.
 
     Raises:
         TransientError: instead of the RuntimeError of gloo or nccl.

@@ -1,0 +1,164 @@
+"""The denoiser: U-Net and text encoders in one module, groups with their own rates."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hpc.job.agreement import RankGroup
+from sarhpc.diffusion.conditioning import encode_text
+from sarhpc.diffusion.control import steered
+from sarhpc.training.checkpoints.partition import Partition
+from sarhpc.training.compilation import compile_network
+from sarhpc.training.config import TrainConfig
+from sarhpc.training.engine import put_on_engine, weights_that_learn
+from sarhpc.training.machine import require_machine
+
+
+class Denoiser(nn.Module):
+    """U-Net and text encoders as one trainable module; parameter names start with their group's."""
+
+    def __init__(
+        self,
+        unet: nn.Module,
+        text_encoder: nn.Module,
+        text_encoder_2: nn.Module | None = None,
+        controlnet: nn.Module | None = None,
+    ) -> None:
+        super().__init__()
+        self.unet = unet
+        self.text_encoder = text_encoder
+        self.text_encoder_2 = text_encoder_2
+        self.controlnet = controlnet
+        self.groups = tuple(learning(self))
+        """Names of the groups that learn, in the optimiser's order."""
+
+    def forward(
+        self,
+        latents: Tensor,
+        timesteps: Tensor,
+        token_ids: Tensor,
+        token_ids_2: Tensor | None = None,
+        sizes: Tensor | None = None,
+        layer: Tensor | None = None,
+    ) -> Tensor:
+        """Prediction (B, 4, h, w) in float32 from noisy latents, timesteps (B,) and ids (B, L).
+
+        With a second text encoder (SDXL) also from its ids and from sizes (B, 6), with a
+        ControlNet from a layer (B, 3, 8h, 8w) in [0, 1].
+        """
+        context, pooled = encode_text(
+            self.text_encoder, token_ids, self.text_encoder_2, token_ids_2
+        )
+        added = None if pooled is None else {"text_embeds": pooled, "time_ids": sizes}
+        noisy = latents.to(context.dtype)
+        if self.controlnet is not None and layer is not None:
+            return steered(
+                self.unet, self.controlnet, noisy, timesteps, context, added, layer
+            ).float()
+        answer = self.unet(
+            noisy, timesteps, encoder_hidden_states=context, added_cond_kwargs=added
+        ).sample
+        return answer.float()
+
+
+def learning(model: nn.Module) -> dict[str, list[nn.Parameter]]:
+    """The parameters that require a gradient, by group."""
+    groups: dict[str, list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            group = "token" if name.endswith(".learned") else name.partition(".")[0]
+            groups.setdefault(group, []).append(parameter)
+    return groups
+
+
+def start_engine(
+    cfg: TrainConfig, model: Denoiser, ranks: RankGroup, accumulation: int
+) -> tuple[Any, Partition]:
+    """A DeepSpeed engine around `model` with AdamW over its named groups, and its partition.
+
+    Raises:
+        ConfigError: this machine lacks what an option of `cfg` needs.
+        NumericalError: the compiled U-Net has other gradients than the plain one.
+    """
+    full = weights_that_learn(model)
+    optimizer = prepare(cfg, model, ranks.device)
+    return put_on_engine(cfg, model, optimizer, full, ranks, accumulation)
+
+
+def prepare(cfg: TrainConfig, model: Denoiser, device: torch.device) -> torch.optim.AdamW:
+    """AdamW over the named groups of `model`, which is moved to `device` as `cfg` trains it.
+
+    Raises:
+        ConfigError: this machine lacks what an option of `cfg` needs.
+        NumericalError: the compiled U-Net has other gradients than the plain one.
+    """
+    require_machine(cfg, device)
+    if cfg.gradient_checkpointing:
+        checkpoint_gradients(model)
+    if cfg.channels_last:
+        put_channels_last(model)
+    model.train()
+    if cfg.compile:
+        # On the device and in the type of the training: this is what is compiled, and compared.
+        model.to(device, torch.bfloat16 if cfg.precision == "bf16" else torch.float32)
+        compile_network(model.unet, cfg.micro_batch * (1 if cfg.prior is None else 2))
+    return _adamw(cfg, model.to(device), device)
+
+
+def checkpoint_gradients(model: Denoiser) -> None:
+    """Keep only what enters the blocks of `model`; what they compute is computed again backward."""
+    for network in (model.unet, model.controlnet):
+        if network is not None:
+            network.enable_gradient_checkpointing()  # type: ignore[operator]
+    for encoder in (model.text_encoder, model.text_encoder_2):
+        if encoder is None:
+            continue
+        # Re-entrant checkpointing drops the gradient of a block whose inputs need none (token ids).
+        encoder.gradient_checkpointing_enable(  # type: ignore[operator]
+            gradient_checkpointing_kwargs={"use_reentrant": False}
+        )
+
+
+def put_channels_last(model: Denoiser) -> None:
+    """Let every convolution of the U-Net and the ControlNet read images with channels innermost.
+
+    It computes and answers in that order then. The weights stay as they lie: ZeRO cuts them from
+    flat buffers.
+    """
+    for network in (model.unet, model.controlnet):
+        for module in network.modules() if network is not None else ():
+            if isinstance(module, nn.Conv2d):
+                module.register_forward_pre_hook(_channels_last)
+
+
+def _channels_last(_module: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
+    # Attention hands its images on with channels outermost whatever it read.
+    return (inputs[0].contiguous(memory_format=torch.channels_last),)
+
+
+def _adamw(cfg: TrainConfig, model: Denoiser, device: torch.device) -> torch.optim.AdamW:
+    fused = device.type == "cuda" if cfg.fused_optimizer is None else cfg.fused_optimizer
+    rates = base_rates(cfg)
+    groups = [
+        {"name": name, "params": parameters, "lr": rates[name]}
+        for name, parameters in learning(model).items()
+    ]
+    beta1, beta2 = cfg.betas
+    decay, epsilon = cfg.weight_decay, cfg.adam_epsilon
+    return torch.optim.AdamW(
+        groups, betas=(beta1, beta2), eps=epsilon, weight_decay=decay, fused=fused
+    )
+
+
+def base_rates(cfg: TrainConfig) -> dict[str, float]:
+    """Learning rate of each group before the schedule."""
+    if cfg.control is not None:
+        still = dict.fromkeys(("unet", "text_encoder", "text_encoder_2"), 0.0)
+        return {**still, "controlnet": cfg.control.lr}
+    text = cfg.lr_text_encoder
+    text_2 = text if cfg.lr_text_encoder_2 is None else cfg.lr_text_encoder_2
+    rates = {"unet": cfg.lr_unet, "text_encoder": text, "text_encoder_2": text_2}
+    return rates if cfg.token is None else {**rates, "token": cfg.token.lr}
