@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import sys
 from collections.abc import Iterator, MutableMapping
 
 import numpy as np
@@ -32,14 +33,12 @@ def join(threads: int, *, deterministic: bool, seed: int, on_cpu: bool = False) 
     # DeepSpeed picks its accelerator while it is imported, so the choice has to stand before.
     os.environ.setdefault("DS_ACCELERATOR", device.type)
     import deepspeed
-    import transformers
 
     if device.type == "cpu":
         # Its shared-memory collectives are compiled at start (30 s) and gain nothing here.
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     deepspeed.utils.logger.setLevel("ERROR")
-    # A bar per rank and model part would fill the logs.
-    transformers.utils.logging.disable_progress_bar()
+    _disable_progress_bars()
     backend = "nccl" if device.type == "cuda" else "gloo"
     if os.environ["WORLD_SIZE"] == "1" and not torch.distributed.is_initialized():
         # torch's store listens on every interface; nobody has to find a process that is alone.
@@ -74,6 +73,16 @@ def in_touch(ranks: RankGroup) -> Iterator[None]:
             f"rank {ranks.rank} of {ranks.world} lost touch with the others: {error}. Another "
             "process of the training has ended or hangs; see its log, then resume"
         ) from error
+
+
+def _disable_progress_bars() -> None:
+    """A bar per rank and model part would fill the logs."""
+    # Read when transformers is imported, which is none of this function's business.
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    if "transformers" in sys.modules:
+        import transformers
+
+        transformers.utils.logging.disable_progress_bar()
 
 
 def _complete(environment: MutableMapping[str, str]) -> None:

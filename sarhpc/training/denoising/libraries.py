@@ -16,8 +16,8 @@ from importlib import import_module
 
 @contextmanager
 def _scipy_hidden() -> Iterator[None]:
-    """To the block SciPy is not installed, unless it has been imported already."""
-    if "scipy" in sys.modules:
+    """To the block SciPy is not installed, unless somebody may know already that it is."""
+    if {"scipy", "transformers", "diffusers"} & sys.modules.keys():
         yield
         return
     sys.modules["scipy"] = None  # type: ignore[assignment]  # what find_spec takes for absent
