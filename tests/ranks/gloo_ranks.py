@@ -13,9 +13,9 @@ from typing import Any
 
 import torch.distributed as distributed
 
-from hpc.job.agreement import Communicator, TorchCommunicator
+from hpc.job.agreement import RankGroup, TorchRankGroup
 
-RankFunction = Callable[[Communicator, Path], Any]
+RankFunction = Callable[[RankGroup, Path], Any]
 
 
 def run_ranks(function: RankFunction, directory: Path, world: int = 2) -> list[Any]:
@@ -52,7 +52,7 @@ def _rank(function: RankFunction, directory: Path, rendezvous: Path, rank: int, 
         timeout=datetime.timedelta(seconds=30),
     )
     try:
-        result = function(TorchCommunicator(), directory)
+        result = function(TorchRankGroup(), directory)
     except Exception as error:
         traceback.print_exc()
         result = {"error": type(error).__name__, "text": str(error)}

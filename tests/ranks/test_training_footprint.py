@@ -33,8 +33,8 @@ def live_bytes() -> int:
 def measure(job: Job, rank: int, world: int, port: int) -> None:
     """One step of the engine on this rank; leaves how many bytes its states grew to."""
     from sarhpc.diffusion.bundle import load_bundle
+    from sarhpc.training.denoising.model import Denoiser, start_engine
     from sarhpc.training.ema import Ema
-    from sarhpc.training.engine import Denoiser, start_engine
     from sarhpc.training.ranks import join, leave
 
     enter_rank(job, rank, world, port)
@@ -122,13 +122,13 @@ def test_rows_tell_the_models_arithmetic_and_tensorboard_what_the_rows_tell(
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
     from training_ranks import train_ranks
 
-    from sarhpc.training.estimate.operations import rehearse
+    from sarhpc.training.estimate.operations import estimate_flops
     from sarhpc.training.metrics.log import read_rows
 
     cfg = tiny_config(max_steps=2)
     assert train_ranks(Job(tiny_bundle, tmp_path, cfg)) == [0, 0]
     rows = read_rows(tmp_path / "metrics.jsonl")
-    flops = rehearse(cfg, tiny_bundle, 32).image_flops * cfg.global_batch / 2
+    flops = estimate_flops(cfg, tiny_bundle, 32).image_flops * cfg.global_batch / 2
     assert [r["tflops"] * r["step_s"] for r in rows] == pytest.approx([flops / 1e12] * 2)
     read = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
     assert [event.step for event in read.Scalars("tflops")] == [1, 2]
