@@ -32,7 +32,7 @@ Install = Callable[[str, str], None]
 
 def example() -> str:
     """The Python block of the section on formats, wherever the guide keeps it."""
-    pages = [GUIDE / "extending.md", GUIDE / "extending_format.md.part"]
+    pages = [GUIDE / "extending.md"]
     (text,) = [p.read_text() for p in pages if p.is_file() and HEADING in p.read_text()]
     section = text.partition(HEADING)[2].partition("\n## ")[0]
     (block,) = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
