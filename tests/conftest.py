@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from forked import fork_dask_workers
 
 from hpc.collector import spare_lasting_objects
 from hpc.memory import keep_freed_memory
@@ -47,6 +48,13 @@ def gains_run(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
     from gains import make_archive
 
     return make_archive(tmp_path_factory.mktemp("gains") / "run")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Dask workers of slow tests are forked from what has their imports behind it."""
+    if item.get_closest_marker("slow") or item.get_closest_marker("slurm"):
+        fork_dask_workers(item.get_closest_marker("starts_workers") is None)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

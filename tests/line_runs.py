@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from forked import Forked, start
 from tiny_bundle import make_bundle
 
 from hpc.config import fingerprint, loads, to_yaml
@@ -17,6 +16,7 @@ from hpc.publish import digest_file
 from hpc.store.ledger import Record
 from hpc.store.plan import make_plan, publish_plan
 from hpc.store.rundir import RunDir, create_run, now
+from sarhpc.launch.job import work
 from sarhpc.shards.images import encode_gray8
 from sarhpc.shards.sample import Sample, encode_json, sample_key
 from sarhpc.shards.writer import write_shard
@@ -103,23 +103,18 @@ def seal_captions(run: RunDir) -> None:
     run.ledger("caption").seal(plan)
 
 
-def start_stage(run: RunDir, stage: str) -> subprocess.Popen[bytes]:
+def start_stage(run: RunDir, stage: str) -> Forked:
     """The work of one stage in a process group of its own."""
     # Tests kill more often in vain than a crash loop may.
-    call = f"work({str(run.root)!r}, {stage!r}, force=True)"
-    code = f"from sarhpc.launch.job import work; raise SystemExit({call})"
-    log = run.root / f"{stage}.test.log"
-    with log.open("ab") as output:
-        return subprocess.Popen(
-            [sys.executable, "-c", code],
-            start_new_session=True,
-            stdout=output,
-            stderr=output,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-        )
+    return start(work, str(run.root), stage, force=True, log=run.root / f"{stage}.test.log")
 
 
-def kill_group(process: subprocess.Popen[bytes]) -> None:
+def stage_log(run: RunDir, stage: str) -> str:
+    """The end of what `start_stage` has written."""
+    return (run.root / f"{stage}.test.log").read_text()[-3000:]
+
+
+def kill_group(process: Forked) -> None:
     """SIGKILL to the process, its Dask workers and everything else in its session."""
     for pid in _session(process.pid):
         try:
