@@ -4,6 +4,8 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 RUN    ?= build/demo
 JOBS   ?= 2
+# Tests on a Slurm cluster mostly wait: two processes beside those that compute.
+ALL    := $(shell expr $(JOBS) + 2)
 
 export OMP_NUM_THREADS ?= 1
 export HF_HUB_OFFLINE  ?= 1
@@ -41,11 +43,11 @@ demo: setup
 	@echo "corpus: $(abspath $(RUN))/data/synthetic"
 
 test: setup slurm-setup
-	@echo "test: every test but the long ones, on $(JOBS) processes"
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup -m "not long and not gpu" -raR --durations=15
+	@echo "test: every test but the long ones, on $(ALL) processes"
+	$(BIN)/python -m pytest -n $(ALL) --dist loadgroup -m "not long and not gpu" -raR --durations=15
 
 test-long: setup slurm-setup
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup -m "not gpu" --timeout=3600 --durations=30
+	$(BIN)/python -m pytest -n $(ALL) --dist loadgroup -m "not gpu" --timeout=3600 --durations=30
 
 check: setup
 	$(BIN)/ruff format --check .

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from hpc.store.rundir import RunDir
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+DATA_VARIABLE = "SARHPC_TEST_DATA"
 
 # Two cores run several test processes: more threads only fight each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -36,9 +37,9 @@ spare_lasting_objects()
 @pytest.fixture(scope="session")
 def test_data() -> Path:
     """Real data that no one here wrote (see its PROVENANCE.md files)."""
-    folder = Path(os.environ.get("SARHPC_TEST_DATA", REPOSITORY.parent / "shared" / "data"))
+    folder = Path(os.environ.get(DATA_VARIABLE, REPOSITORY.parent / "shared" / "data"))
     if not folder.is_dir():
-        pytest.skip(f"no real test data at {folder}: set SARHPC_TEST_DATA to its folder")
+        pytest.skip(f"no real test data at {folder}: set {DATA_VARIABLE} to its folder")
     return folder
 
 
@@ -58,14 +59,23 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """A run without Slurm must not pass for one with it."""
+    """A run without Slurm or without real data must not pass for one with it."""
     skipped = terminalreporter.stats.get("skipped", [])
-    count = sum("tests/slurm/" in report.nodeid for report in skipped)
-    if count:
-        terminalreporter.section("Slurm", sep="!", red=True, bold=True)
-        terminalreporter.line(
-            f"{count} tests on a real Slurm cluster did NOT run. `make slurm-setup` installs it; "
-            "SARHPC_REQUIRE_SLURM=1 makes this an error.",
-            red=True,
-            bold=True,
+    on_slurm = sum("tests/slurm/" in report.nodeid for report in skipped)
+    if on_slurm:
+        _warn(
+            terminalreporter,
+            f"{on_slurm} tests on a real Slurm cluster did NOT run. `make slurm-setup` installs "
+            "it; SARHPC_REQUIRE_SLURM=1 makes this an error.",
         )
+    on_data = sum(DATA_VARIABLE in str(report.longrepr) for report in skipped)
+    if on_data:
+        _warn(
+            terminalreporter,
+            f"{on_data} tests on real data did NOT run: no ../shared/data and no {DATA_VARIABLE} "
+            "(CONTRIBUTING.md says where the files come from).",
+        )
+
+
+def _warn(reporter: pytest.TerminalReporter, line: str) -> None:
+    reporter.write_line(line, red=True, bold=True)

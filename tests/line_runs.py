@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -103,10 +103,11 @@ def seal_captions(run: RunDir) -> None:
     run.ledger("caption").seal(plan)
 
 
-def start_stage(run: RunDir, stage: str) -> Forked:
+def start_stage(run: RunDir, stage: str, env: Mapping[str, str] | None = None) -> Forked:
     """The work of one stage in a process group of its own."""
+    log = run.root / f"{stage}.test.log"
     # Tests kill more often in vain than a crash loop may.
-    return start(work, str(run.root), stage, force=True, log=run.root / f"{stage}.test.log")
+    return start(work, str(run.root), stage, force=True, log=log, env=env)
 
 
 def stage_log(run: RunDir, stage: str) -> str:
