@@ -29,15 +29,21 @@ PRELOADED = (
     "torch.utils.tensorboard",
     "deepspeed",
     "peft",
+    "diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion",
+    "diffusers.pipelines.stable_diffusion_xl.pipeline_stable_diffusion_xl",
+    "transformers.models.blip.modeling_blip",
     "distributed",
+    "cryptography.x509",
+    "omegaconf",
+    "pyproj",
     "rasterio",
-    "hpc.cluster.dask_shards",
     "hpc.job.checkpoint",
     "sarhpc.generation.sampler",
     "sarhpc.launch.job",
-    "sarhpc.stages.registry",
     "sarhpc.training.trainer",
 )
+"""Nothing that starts a thread: a fork has none but the one that forks."""
+
 METHOD = "distributed.worker.multiprocessing-method"
 
 
@@ -45,8 +51,9 @@ def server() -> ForkServerContext:
     """The context whose processes are forked from the server, which runs from now on."""
     context = multiprocessing.get_context("forkserver")
     if not _server_runs():
-        # A server passes over what it cannot import.
-        unknown = [name for name in PRELOADED if importlib.util.find_spec(name) is None]
+        # A server passes over what it cannot import; ours may have been renamed.
+        ours = [name for name in PRELOADED if name.startswith(("hpc.", "sarhpc."))]
+        unknown = [name for name in ours if importlib.util.find_spec(name) is None]
         assert not unknown, f"no module of that name to preload: {unknown}"
         context.set_forkserver_preload(list(PRELOADED))
         forkserver.ensure_running()

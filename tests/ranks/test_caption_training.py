@@ -127,9 +127,15 @@ def alone(cfg: CaptionTrainConfig, tmp_path_factory: pytest.TempPathFactory) -> 
 
 @pytest.mark.parametrize(
     ("stage", "precision", "micro"),
-    [(0, "fp32", None), (1, "fp32", 2), (2, "fp32", 2), (3, "fp32", None), (1, "bf16", 4),
-     (3, "bf16", 2)],
-)  # fmt: skip
+    [
+        (0, "fp32", None),
+        (2, "fp32", 2),
+        (1, "bf16", 4),
+        (3, "bf16", 2),
+        pytest.param(1, "fp32", 2, marks=pytest.mark.long),
+        pytest.param(3, "fp32", None, marks=pytest.mark.long),
+    ],
+)
 def test_two_ranks_learn_what_one_learns_whatever_is_sharded(
     alone: CaptionJob, tmp_path: Path, stage: int, precision: str, micro: int | None
 ) -> None:
@@ -174,7 +180,7 @@ def test_all_weights_are_in_the_checkpoint_and_what_is_published_is_a_stock_blip
     assert events(alone) == ["start", "before", "after"]
 
 
-@pytest.mark.parametrize("stage", [0, 3])
+@pytest.mark.parametrize("stage", [pytest.param(0, marks=pytest.mark.long), 3])
 def test_four_steps_kill_and_two_more_equal_six_to_the_bit(
     cfg: CaptionTrainConfig, tmp_path: Path, stage: int
 ) -> None:
