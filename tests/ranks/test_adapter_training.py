@@ -54,8 +54,9 @@ def weight_files(folder: Path) -> dict[str, bytes]:
     ("kind", "changes"),
     [
         ("lora", {"zero_stage": 1, "precision": "bf16", "gradient_checkpointing": True}),
-        ("lora", {"zero_stage": 3}),
         ("dylora", {"zero_stage": 2, "gradient_checkpointing": True}),
+        # Three times the arithmetic; test_prior_and_token.py kills an adapter under ZeRO-3.
+        pytest.param("lora", {"zero_stage": 3}, marks=pytest.mark.long),
         # Other layers, the same engine: tests/unit/diffusion/test_adapter.py proves the layers.
         pytest.param("locon", {"zero_stage": 2}, marks=pytest.mark.long),
         pytest.param("loha", {"zero_stage": 2}, marks=pytest.mark.long),
