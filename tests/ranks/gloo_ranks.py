@@ -33,7 +33,7 @@ def run_ranks(function: RankFunction, directory: Path, world: int = 2) -> list[A
     for process in processes:
         process.start()
     for process in processes:
-        process.join(60)
+        process.join(200)
         if process.is_alive():
             process.kill()
             raise AssertionError(f"a rank of {function} hangs")

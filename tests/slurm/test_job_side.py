@@ -11,6 +11,7 @@ import psutil
 import pytest
 from chain_runs import wait_for
 from mini_slurm import MiniSlurm
+from slowness import slowness
 from training_runs import (
     INTERVAL,
     PATIENCE_S,
@@ -117,7 +118,7 @@ def test_usr2_to_one_rank_saves_one_step_and_all_are_gone_within_5_s(
     wait_for(latest.exists, 60, "the save")
     saved = latest.stat().st_mtime
     wait_for(lambda: not any(map(is_alive, ranks.values())), 60, "all ranks gone")
-    assert time.time() - saved < 5
+    assert time.time() - saved < 5 * slowness()
     cluster.wait_state(job, "COMPLETED", timeout_s=PATIENCE_S)
     assert cluster.job(job)["Restarts"] == "1"
     starts = re.findall(r"training resumes step=(\d+)", logged(run, "train"))
