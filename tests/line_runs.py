@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -108,6 +109,16 @@ def start_stage(run: RunDir, stage: str, env: Mapping[str, str] | None = None) -
     log = run.root / f"{stage}.test.log"
     # Tests kill more often in vain than a crash loop may.
     return start(work, str(run.root), stage, force=True, log=log, env=env)
+
+
+def start_ranks(run: RunDir, stage: str, world: int = 2) -> list[Forked]:
+    """The work of one stage as so many ranks of this machine, as the local executor starts them."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    group = {"WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    ranks = [{"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(world)]
+    return [start_stage(run, stage, {**group, **rank}) for rank in ranks]
 
 
 def stage_log(run: RunDir, stage: str) -> str:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import socket
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from chain_runs import sarhpc, wait_for, write_profile
-from line_runs import stage_log, start_stage, tiny_run
+from line_runs import stage_log, start_ranks, tiny_run
 from mini_slurm import MiniSlurm
 
 from hpc.job.pipeline import run_stage
@@ -57,15 +56,8 @@ def copy_of(run: RunDir, root: Path) -> RunDir:
 def train_undisturbed(captioned: RunDir, root: Path) -> RunDir:
     """The training as two processes of this machine make it."""
     run = copy_of(captioned, root)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-    group = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    ranks = [
-        start_stage(run, "train", {**group, "RANK": str(rank), "LOCAL_RANK": str(rank)})
-        for rank in range(2)
-    ]
-    assert [rank.wait(400) for rank in ranks] == [0, 0], stage_log(run, "train")
+    codes = [rank.wait(400) for rank in start_ranks(run, "train")]
+    assert codes == [0, 0], stage_log(run, "train")
     return run
 
 
