@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from hpc.store.rundir import RunDir
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+LONG_FIRST = ("slurm", "chaos", "e2e", "ranks")
+"""Rooms in the order in which they begin; the short files of the others end a suite together."""
 DATA_VARIABLE = "SARHPC_TEST_DATA"
 
 # Two cores run several test processes: more threads only fight each other.
@@ -49,6 +51,19 @@ def gains_run(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
     from gains import make_archive
 
     return make_archive(tmp_path_factory.mktemp("gains") / "run")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A file's tests share a test process, so what they share is made once; long files begin."""
+    for item in items:
+        if item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+    items.sort(key=_room_of)
+
+
+def _room_of(item: pytest.Item) -> int:
+    room = item.path.relative_to(REPOSITORY / "tests").parts[0]
+    return LONG_FIRST.index(room) if room in LONG_FIRST else len(LONG_FIRST)
 
 
 @pytest.hookimpl(tryfirst=True)

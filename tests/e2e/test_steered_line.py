@@ -13,7 +13,7 @@ from sarhpc.shards.reader import read_shard
 from sarhpc.stages.registry import line_of_stages
 from sarhpc.stages.run_config import load_run_config
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("line")]
+pytestmark = pytest.mark.slow
 
 ZERO = "controlnet_down_blocks"
 """The convolutions that are zero in an untrained ControlNet."""
