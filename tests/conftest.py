@@ -53,8 +53,12 @@ def gains_run(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
     return make_archive(tmp_path_factory.mktemp("gains") / "run")
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A file's tests share a test process, so what they share is made once; long files begin."""
+    """A file's tests share a test process, so what they share is made once; long files begin.
+
+    First, as xdist reads the groups at the same occasion.
+    """
     for item in items:
         if item.get_closest_marker("xdist_group") is None:
             item.add_marker(pytest.mark.xdist_group(item.path.stem))
