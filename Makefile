@@ -4,6 +4,10 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 RUN    ?= build/demo
 JOBS   ?= 2
+# Tests on a Slurm cluster mostly wait: two processes beside those that compute.
+ALL    := $(shell expr $(JOBS) + 2)
+# A file's tests share a process; files begin in the order of tests/conftest.py, the long ones first.
+SHARE  := --dist loadgroup --no-loadscope-reorder
 
 export OMP_NUM_THREADS ?= 1
 export HF_HUB_OFFLINE  ?= 1
@@ -41,17 +45,17 @@ demo: setup
 	@echo "corpus: $(abspath $(RUN))/data/synthetic"
 
 test: setup slurm-setup
-	@echo "test: every test but the long ones, on $(JOBS) processes"
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup -m "not long and not gpu" -raR --durations=15
+	@echo "test: every test but the long ones, on $(ALL) processes"
+	$(BIN)/python -m pytest -n $(ALL) $(SHARE) -m "not long and not gpu" -raR --durations=15
 
 test-long: setup slurm-setup
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup -m "not gpu" --timeout=3600 --durations=30
+	$(BIN)/python -m pytest -n $(ALL) $(SHARE) -m "not gpu" --timeout=3600 --durations=30
 
 check: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -q -n $(JOBS) --dist loadgroup -m "not slow and not long and not gpu and not slurm" tests/unit tests/golden
+	$(BIN)/python -m pytest -q -n $(JOBS) $(SHARE) -m "not slow and not long and not gpu and not slurm" tests/unit tests/golden
 
 format: setup
 	$(BIN)/ruff check --fix .
