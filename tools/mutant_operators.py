@@ -75,7 +75,8 @@ class SwapPair(Operator):
         count = len([child for child in node.children if getattr(child, "value", "") != ","])
         if count != 2 or comma is None or getattr(comma, "value", "") != ",":
             return
-        plain = all(child.type not in ("argument", "sync_comp_for") for child in (first, second))
+        # Of two kinds of expressions, such as a name and a call, a swap mostly ends in a TypeError.
+        plain = first.type == second.type and first.type not in ("argument", "sync_comp_for")
         same = first.get_code(include_prefix=False) == second.get_code(include_prefix=False)
         if plain and not same and not _is_unordered(node):
             yield first.start_pos, second.end_pos
