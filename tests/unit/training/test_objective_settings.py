@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from sarhpc.training.denoising.task import objective_config
-
 from sarhpc.diffusion.config import ObjectiveConfig
 from sarhpc.training.config import TrainConfig
+from sarhpc.training.denoising.task import objective_config
 
 
 def test_the_objective_is_as_the_training_sets_it() -> None:
