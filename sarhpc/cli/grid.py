@@ -30,9 +30,9 @@ def add_grid(verbs: Verbs) -> None:
 
 
 def grid_verb(arguments: argparse.Namespace) -> int:
-    """Paint the grid, and write beside it how it was made and how close its prompts are."""
+    """Sample the grid; write how it was made and how similar its prompts are to a JSON file."""
     from sarhpc.diffusion.contact_sheet import contact_sheet
-    from sarhpc.generation.grid import closeness, columns, paint
+    from sarhpc.generation.grid import columns, prompt_similarity, sample_grid
     from sarhpc.generation.model import load_pipeline
     from sarhpc.generation.plan import check_config
 
@@ -45,11 +45,11 @@ def grid_verb(arguments: argparse.Namespace) -> int:
     pipeline = load_pipeline(model, cfg)
     across = columns(arguments.seed or [0, 1, 2, 3], arguments.between)
     titles = [column.title for column in across]
-    images = paint(pipeline, cfg, arguments.prompt, across)
+    images = sample_grid(pipeline, cfg, arguments.prompt, across)
     picture = contact_sheet(images, arguments.prompt, titles)
     with publishing(out) as file:
         picture.save(file, format="PNG")
-    cosines = closeness(pipeline, arguments.prompt)
+    cosines = prompt_similarity(pipeline, arguments.prompt)
     facts = {
         "synthetic": True,
         "model": arguments.model,

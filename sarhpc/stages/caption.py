@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from hpc.job.pipeline import Stage
 from hpc.store.plan import Plan, ShardTask
 from hpc.store.rundir import RunDir
-from sarhpc.captioning.choice import WRITING
 from sarhpc.captioning.config import CaptionConfig
 from sarhpc.stages.config import RunConfig
 from sarhpc.stages.paths import data_root, model_folder
@@ -75,10 +74,12 @@ def make_caption_shard(run: RunDir, task: ShardTask) -> Made:
 
 def resolved_captioner(run: RunDir, config: RunConfig) -> CaptionConfig:
     """The caption configuration with the models that it takes as folders."""
+    from sarhpc.captioning.captioners.registry import captioner_of
+
     name, clip = config.caption.model, config.caption.clip
     if name == TRAINED:
         name = str(run.stage("caption-train") / "model")
-    elif config.caption.captioner in WRITING:
+    elif captioner_of(config.caption).uses_model:
         # The code snapshot of a job holds an embedded model only for these.
         name = model_folder(name)
     if clip is not None:
@@ -102,7 +103,8 @@ def _captioner(settings: CaptionConfig) -> Captioner | Drafter:
 
 def check_settings(config: RunConfig) -> None:
     """Raise ConfigError unless the captioner exists and its settings fit it and each other."""
-    from sarhpc.captioning.choice import check_policies, require_consistent
+    from sarhpc.captioning.captioners.registry import require_consistent
+    from sarhpc.captioning.checks import check_policies
     from sarhpc.captioning.template import check_template
 
     require_consistent(config.caption)
@@ -113,7 +115,9 @@ def check_settings(config: RunConfig) -> None:
 
 def models_of(config: RunConfig) -> list[str]:
     """The captioner's model, if it writes, and the one that picks among its drafts."""
-    writer = [config.caption.model] if config.caption.captioner in WRITING else []
+    from sarhpc.captioning.captioners.registry import captioner_of
+
+    writer = [config.caption.model] if captioner_of(config.caption).uses_model else []
     clip = [] if config.caption.clip is None else [config.caption.clip.model]
     return writer + clip
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from sarhpc.evaluation.image_score import RealReference
-    from sarhpc.training.context import Judge
+    from sarhpc.training.denoising.validation import Judge
 
 log = logging.getLogger(__name__)
 

@@ -21,7 +21,7 @@ from sarhpc.stages.spec import StageSpec
 from sarhpc.stages.tile import shard_pixels
 
 if TYPE_CHECKING:
-    from sarhpc.archive.optical_images import OpticalIndex
+    from sarhpc.archive.ancillary.optical_images import OpticalIndex
     from sarhpc.shards.sample import Sample
 
 OPTICAL_BYTES_PER_PX = 1.8
@@ -48,7 +48,7 @@ def plan_optical_shards(run: RunDir) -> Plan:
         ConfigError: nothing is at `optical.uri`, or tiles are cut with such images already.
         DataError: there are no optical images.
     """
-    from sarhpc.archive.optical_images import list_optical
+    from sarhpc.archive.ancillary.optical_images import list_optical
 
     config = load_run_config(run)
     assert config.optical is not None
@@ -106,7 +106,7 @@ def make_optical_shard(run: RunDir, task: ShardTask) -> Made:
 @functools.lru_cache(maxsize=2)
 def _index(file: str, digest: str) -> OpticalIndex:
     """The images to choose from, read once by each process."""
-    from sarhpc.archive.optical_images import OpticalImage, OpticalIndex
+    from sarhpc.archive.ancillary.optical_images import OpticalImage, OpticalIndex
 
     if digest_file(Path(file)).sha256 != digest:
         raise DataError(
