@@ -83,8 +83,8 @@ def export_weights(
     bundle = with_weights(base, weights)
     if cut is not None:
         truncate(bundle.models, *cut)
-    rows, told = _take_out_token(bundle)
-    adapters, told_too = _take_out_adapters(bundle)
+    rows, told = _extract_token(bundle)
+    adapters, told_too = _extract_adapters(bundle)
     if bundle.controlnet is not None:
         told["controlnet"] = f"in {FOLDER}/, for `ControlNetModel.from_pretrained`"
     card = model_card({**facts, **told, **told_too}, adapter=bool(adapters))
@@ -98,7 +98,7 @@ def export_weights(
     return out
 
 
-def _take_out_token(bundle: Bundle) -> tuple[dict[str, Tensor], dict[str, str]]:
+def _extract_token(bundle: Bundle) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Rows of the learned token, if any, and what the card says of it; settled in the bundle."""
     table = bundle.text_encoder.get_input_embeddings()
     if not isinstance(table, TokenEmbedding):
@@ -110,7 +110,7 @@ def _take_out_token(bundle: Bundle) -> tuple[dict[str, Tensor], dict[str, str]]:
     return settle_token(bundle), told
 
 
-def _take_out_adapters(bundle: Bundle) -> tuple[dict[str, dict[str, Tensor]], dict[str, str]]:
+def _extract_adapters(bundle: Bundle) -> tuple[dict[str, dict[str, Tensor]], dict[str, str]]:
     """Weights of the parts' adapters where they can stand apart, and what the card says of them.
 
     Leaves plain models: the base's where the adapters stand apart, the tuned ones otherwise.

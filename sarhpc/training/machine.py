@@ -11,7 +11,7 @@ from sarhpc.training.config import TrainConfig
 
 
 def require_machine(cfg: TrainConfig, device: torch.device) -> None:
-    """Refuse options that this machine cannot carry out.
+    """Raise ConfigError unless this machine supports the options.
 
     Raises:
         ConfigError: `compile` without a compiler to be trusted, no asynchronous disk access for

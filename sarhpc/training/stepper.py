@@ -13,7 +13,7 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from hpc.job.agreement import RankGroup
 from sarhpc.training.config import LoopConfig
-from sarhpc.training.engine import put_on_engine, weights_that_learn
+from sarhpc.training.engine import trainable_weights, wrap_in_engine
 from sarhpc.training.metrics.gradient_norms import GroupNorms
 from sarhpc.training.metrics.log import StepClock
 from sarhpc.training.nonfinite import poison_if_nonfinite
@@ -34,14 +34,14 @@ class Stepper:
         self._cfg = cfg
         self._passes = accumulation(cfg.global_batch, cfg.micro_batch, ranks.world, name)
         # Before the optimiser is made: the module may be rounded for it.
-        full = weights_that_learn(task.module)
+        full = trainable_weights(task.module)
         optimizer = task.optimizer()
         self._groups: Sequence[Mapping[str, Any]] = [
             {k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups
         ]
         self._clips = cfg.torch_clips and cfg.zero_stage == 0
         options = replace(cfg, grad_clip=0.0) if self._clips else cfg
-        self.engine, self.partition = put_on_engine(
+        self.engine, self.partition = wrap_in_engine(
             options, task.module, optimizer, full, ranks, self._passes
         )
         names = [group["name"] for group in self._groups]

@@ -257,7 +257,7 @@ def _report(
         **pace_of(clock, seconds, batch_size, run.ranks.device),
     }
     log.write(row)
-    log.speak(row, run.cfg.steps)
+    log.log_progress(row, run.cfg.steps)
 
 
 # Validation
@@ -267,7 +267,7 @@ def _validate_if_due(run: _Run) -> Stop | None:
     """Validate if that is due; the reason to stop if one came up meanwhile."""
     if not run.task.is_validation_due(run.step):
         return None
-    with checkpointing.undisturbed_random_state():
+    with checkpointing.preserved_random_state():
         for row in run.task.validate(run.step, lambda: _weights(run)):
             if row is None:
                 reason = run.ctx.stop.agree()

@@ -63,7 +63,7 @@ def test_cancelled_it_saves_and_stays_away_and_goes_on_with_fewer_ranks_and_with
     assert 0 < first < second < STEPS
     said = logged(run, "train")
     for step, before, after in ((first, 4, 2), (second, 2, 4)):
-        assert f"checkpoint of {before} ranks cut anew for {after}" in said
+        assert f"checkpoint of {before} ranks resharded for {after}" in said
         assert f"training resumes step={step} of={STEPS}" in said
     rows, calm = metrics(run), metrics(calm_training)
     assert [row["step"] for row in rows] == list(range(1, STEPS + 1))

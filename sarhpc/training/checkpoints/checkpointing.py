@@ -145,7 +145,7 @@ def _restore_random(state: Mapping[str, Any]) -> None:
 
 
 @contextlib.contextmanager
-def undisturbed_random_state() -> Iterator[None]:
+def preserved_random_state() -> Iterator[None]:
     """Whatever the block draws, this process's random states are as before when it ends."""
     before = random_state()
     try:
@@ -158,7 +158,7 @@ def load(directory: Path, engine: Any, ema: Ema | None, saved_world: int) -> Par
     """Bring engine, average and random states to those under `directory`. Collective.
 
     From the same number of ranks everything is as it was, to the bit. From another number the
-    training goes on with the same weights, moments and average, cut anew.
+    training goes on with the same weights, moments and average, resharded.
 
     Returns:
         The engine's partition as it stands after loading.
@@ -172,7 +172,7 @@ def load(directory: Path, engine: Any, ema: Ema | None, saved_world: int) -> Par
     else:
         partition = reshard(directory, engine, ema, saved_world)
     if saved_world != engine.world_size and rank == 0:
-        _log.info("checkpoint of %d ranks cut anew for %d", saved_world, engine.world_size)
+        _log.info("checkpoint of %d ranks resharded for %d", saved_world, engine.world_size)
     # Every draw of the training has a seed of its own; these states are of the process alone.
     states = directory / "rng" / f"rank_{rank % saved_world:05d}.pt"
     _restore_random(torch.load(states, weights_only=True))

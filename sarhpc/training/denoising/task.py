@@ -21,7 +21,7 @@ from sarhpc.diffusion.config import ObjectiveConfig
 from sarhpc.diffusion.dylora import DynamicRanks, draw_ranks
 from sarhpc.diffusion.objective import Draw, add_noise, draw, loss_per_sample, with_dropout
 from sarhpc.shards.loader import Cursor
-from sarhpc.training.checkpoints.checkpointing import undisturbed_random_state
+from sarhpc.training.checkpoints.checkpointing import preserved_random_state
 from sarhpc.training.config import LoopConfig, TrainConfig
 from sarhpc.training.context import TrainContext
 from sarhpc.training.denoising.data import Samples, TileBatch
@@ -204,7 +204,7 @@ class DenoisingTask(TrainTask[TileBatch]):
                 "more; metrics.jsonl counts such captions, shorten them", step, cut,
             )  # fmt: skip
         if self._utilisation is None:
-            with undisturbed_random_state():
+            with preserved_random_state():
                 px = batch.images.shape[-1]
                 self._utilisation = utilisation(self._cfg, self._base, px, self._ranks)
         row = {**super().metrics(step, batch, rates, seconds)}

@@ -26,7 +26,7 @@ from sarhpc.diffusion.control import new_controlnet
 from sarhpc.diffusion.skeleton import Skeleton, skeleton_of
 from sarhpc.training.config import TrainConfig
 from sarhpc.training.denoising.model import Denoiser, checkpoint_gradients
-from sarhpc.training.denoising.start import mark_what_learns
+from sarhpc.training.denoising.start import mark_trainable
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ def _on_meta(cfg: TrainConfig, base: Path) -> tuple[Skeleton, Denoiser]:
     if cfg.control is not None:
         with torch.device("meta"):
             skeleton.models["controlnet"] = new_controlnet(skeleton.models["unet"], cfg.seed)
-    mark_what_learns(cfg, skeleton.models)
+    mark_trainable(cfg, skeleton.models)
     model = Denoiser(**skeleton.models).train()
     for module in model.modules():
         if isinstance(module, LycorisLayer):

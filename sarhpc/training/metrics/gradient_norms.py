@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.utils import get_total_norm
 
 from hpc.errors import NumericalError
-from sarhpc.training.checkpoints.partition import meeting_place
+from sarhpc.training.checkpoints.partition import reduction_device
 
 
 class GroupNorms:
@@ -54,7 +54,7 @@ class GroupNorms:
             [sum(map(float, seen.get(name, ()))) for name in self._names], dtype=torch.float64
         )
         if not self._replicated:
-            total = squares.to(meeting_place([squares]))
+            total = squares.to(reduction_device([squares]))
             torch.distributed.all_reduce(total)
             squares = total.cpu()
         together = max(float(squares.sum()) ** 0.5, torch.finfo(torch.float64).tiny)
