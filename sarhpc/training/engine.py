@@ -79,7 +79,7 @@ def _register_borrowed_parameters(model: nn.Module) -> None:
     """Tell stage 3 which parameters a module reads of a child that it never calls.
 
     DeepSpeed finds these by itself, but not where the first forward pass follows a loaded
-    checkpoint: it then hands out a parameter that is still being gathered, without any numbers.
+    checkpoint: it then returns a parameter that is still being gathered, without any numbers.
     """
     from deepspeed.runtime.zero import register_external_parameter
 

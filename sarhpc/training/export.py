@@ -83,15 +83,15 @@ def export_weights(
     bundle = with_weights(base, weights)
     if cut is not None:
         truncate(bundle.models, *cut)
-    rows, told = _extract_token(bundle)
-    adapters, told_too = _extract_adapters(bundle)
+    rows, facts_of_token = _extract_token(bundle)
+    adapters, facts_of_adapters = _extract_adapters(bundle)
     if bundle.controlnet is not None:
-        told["controlnet"] = f"in {FOLDER}/, for `ControlNetModel.from_pretrained`"
-    card = model_card({**facts, **told, **told_too}, adapter=bool(adapters))
+        facts_of_token["controlnet"] = f"in {FOLDER}/, for `ControlNetModel.from_pretrained`"
+    card = model_card({**facts, **facts_of_token, **facts_of_adapters}, adapter=bool(adapters))
     with publishing_directory(out) as staging:
         save_bundle(bundle, staging, variants=variants)
         if rows:
-            save_token(told["token"], rows, staging)
+            save_token(facts_of_token["token"], rows, staging)
         if adapters:
             save_low_rank(adapters, staging)
         publish_text(staging / "README.md", card)
@@ -103,11 +103,11 @@ def _extract_token(bundle: Bundle) -> tuple[dict[str, Tensor], dict[str, str]]:
     table = bundle.text_encoder.get_input_embeddings()
     if not isinstance(table, TokenEmbedding):
         return {}, {}
-    told = {
+    facts = {
         "token": table.text,
         "token_file": f"{EMBEDDING_FILE}, for `load_textual_inversion` on the base model",
     }
-    return settle_token(bundle), told
+    return settle_token(bundle), facts
 
 
 def _extract_adapters(bundle: Bundle) -> tuple[dict[str, dict[str, Tensor]], dict[str, str]]:

@@ -1,4 +1,4 @@
-"""What options of the engine need of the machine, asked before the engine starts."""
+"""Checks that the machine supports the options of the engine, before the engine starts."""
 
 from __future__ import annotations
 
@@ -42,6 +42,6 @@ def _require_asynchronous_disk() -> None:
 
     if not AsyncIOBuilder().is_compatible(verbose=False):
         raise ConfigError(
-            "offload.parameters=nvme needs DeepSpeed's async_io, which wants a GPU and libaio with "
-            "its headers; install libaio-dev, or use offload.parameters=cpu"
+            "offload.parameters=nvme needs DeepSpeed's async_io, which requires a GPU and libaio "
+            "with its headers; install libaio-dev, or use offload.parameters=cpu"
         )

@@ -178,8 +178,8 @@ def _check_control(cfg: TrainConfig) -> None:
     given = [name for name in others if getattr(cfg, name) is not None]
     if given:
         raise ConfigError(
-            f"control with {' and '.join(given)}: a ControlNet learns alone on a model that stands "
-            "still; train one after the other, each from the export of the first"
+            f"control with {' and '.join(given)}: a ControlNet is trained alone on a frozen "
+            "model; train one after the other, each from the export of the first"
         )
 
 

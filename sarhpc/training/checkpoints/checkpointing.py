@@ -9,7 +9,7 @@ At stage 0 every rank holds everything, and only rank 0 writes layout and averag
 
 The store around it (manifest, checksums, atomic rename, choice of the newest whole one) is passed
 in. DeepSpeed reads its files with torch.load, so only a checkpoint whose manifest has been verified
-is ever handed to `load`.
+is ever passed to `load`.
 """
 
 from __future__ import annotations
@@ -161,7 +161,7 @@ def load(directory: Path, engine: Any, ema: Ema | None, saved_world: int) -> Par
     training goes on with the same weights, moments and average, resharded.
 
     Returns:
-        The engine's partition as it stands after loading.
+        The engine's partition after loading.
 
     Raises:
         VerificationError: DeepSpeed found nothing it could load, or numbers are missing.
@@ -180,7 +180,7 @@ def load(directory: Path, engine: Any, ema: Ema | None, saved_world: int) -> Par
 
 
 def _load_as_saved(directory: Path, engine: Any, ema: Ema | None) -> Partition:
-    # What stands still is not in the checkpoint: it comes from the base model.
+    # Frozen weights are not in the checkpoint: they come from the base model.
     path, _ = engine.load_checkpoint(
         str(directory / "deepspeed"), tag=TAG, load_module_strict=False
     )

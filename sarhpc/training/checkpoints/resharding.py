@@ -1,4 +1,4 @@
-"""Taking up the checkpoint of another number of ranks: every number goes to whoever owns it now.
+"""Resuming the checkpoint of another number of ranks: every number goes to the rank that owns it.
 
 DeepSpeed's own files fit the number of ranks that wrote them. The layout beside them says which
 number is which of which parameter, so each rank picks what it owns out of the files of all ranks
@@ -59,7 +59,7 @@ class _Owned:
 def reshard(directory: Path, engine: Any, ema: Ema | None, saved_world: int) -> Partition:
     """Bring an engine of ZeRO stage 1 to 3 and the average to a checkpoint of `saved_world` ranks.
 
-    Collective. What stands still is left as it is.
+    Collective. Frozen weights are left as they are.
 
     Args:
         directory: a checkpoint whose manifest has been verified.

@@ -135,7 +135,7 @@ def put_channels_last(model: Denoiser) -> None:
 
 
 def _channels_last(_module: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
-    # Attention hands its images on with channels outermost whatever it read.
+    # Attention returns its images with channels outermost whatever it was given.
     return (inputs[0].contiguous(memory_format=torch.channels_last),)
 
 

@@ -171,7 +171,7 @@ class DenoisingTask(TrainTask[TileBatch]):
         return sampled * self._vae_scale, choices
 
     def _draw_ranks(self, batch: TileBatch) -> None:
-        """Let each sample learn with as many directions as it draws, where they are drawn."""
+        """Draw the rank of the adapter for each sample, if it is dynamic (DyLoRA)."""
         if self._dynamic is not None and self._cfg.adapter is not None:
             drawn = draw_ranks(self._cfg.adapter, batch.keys, batch.epochs, self._cfg.seed)
             self._dynamic.take(drawn, self._ranks.device)

@@ -40,7 +40,7 @@ class FlopEstimate:
     learned: int
     """Those that learn."""
     autoencoder: int
-    """Parameters of the autoencoder, which stands beside them."""
+    """Parameters of the autoencoder, which is not trained."""
     image_flops: float
     """Forward and backward pass of one image, without what gradient checkpointing repeats."""
     done_flops: float

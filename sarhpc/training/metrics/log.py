@@ -1,4 +1,4 @@
-"""metrics.jsonl: one row per logged step, the truth about a training's course."""
+"""metrics.jsonl: one row per logged step, the authoritative record of a training."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PARTS = ("data", "encode", "forward", "backward", "optimizer")
 
 
 class MetricsLog:
-    """Rows of a run that may be interrupted: after a resume every step stands there once."""
+    """Rows of a run that may be interrupted: after a resume it holds every step once."""
 
     def __init__(
         self, path: Path, resumed_at: int, *, tensorboard: bool = False, wandb: bool = False
@@ -143,7 +143,7 @@ def peak_memory_gb(device: torch.device) -> float:
 def pace_of(
     clock: StepClock, seconds: float, global_batch: int, device: torch.device
 ) -> dict[str, float]:
-    """What a row tells of the time and the memory of a step that took `seconds`."""
+    """Time and memory of a step that took `seconds`, for a row."""
     return {
         "samples_per_s": global_batch / seconds,
         "step_s": seconds,
