@@ -1,8 +1,8 @@
-"""The garbage collector leaves alone what lives as long as the process.
+"""Fewer garbage collections, as most objects of a job live as long as its process.
 
-The libraries of a training are 800,000 objects that stay. Python walks all of them several times
-while they are imported, and twice more before it lets the process go: two seconds of each rank on
-a slow core, in which the others wait and the partition's grace runs.
+The libraries of a training are 800,000 objects that are never freed. Python traverses all of them
+several times while they are imported, and twice more when the process exits: two seconds of each
+rank on a slow core, in which the others wait and the partition's grace time runs.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ import atexit
 import gc
 
 _YOUNG = 10_000
-"""Objects made since a collection until the next one; Python's own 700 are soon made by imports."""
+"""Objects allocated between two collections; Python's default is 700."""
 
 
 def relax_gc() -> None:
-    """Collect less often from now on, and at the end of the process nothing that it still holds."""
+    """Collect less often from now on, and not at all when the process exits."""
     gc.set_threshold(_YOUNG, *gc.get_threshold()[1:])
-    # What was registered later runs earlier: nothing that tidies up is kept from doing so.
+    # Handlers registered later run before this one: none of them is affected.
     atexit.register(gc.freeze)
