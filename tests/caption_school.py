@@ -65,7 +65,7 @@ def fine_tune(
             return fine_tune(cfg, out, folder, alone, attempt)
     run = RunDir(folder)
     store = CheckpointStore(folder / "checkpoints", ranks, attempt, cfg.keep_last)
-    with StopRequest(ranks, stop_file=folder / STOP, look_every_s=0.0) as stop:
+    with StopRequest(ranks, stop_file=folder / STOP, poll_s=0.0) as stop:
         ctx = TrainContext(folder, store, stop)
 
         def fitted(task: CaptionTask) -> None:

@@ -60,18 +60,17 @@ def make_bundle(folder: Path, shape: str = "embedded") -> Path:
     """A bundle with random weights: of the embedded shape, or of a published one in full."""
     from sarhpc.diffusion.bundle import new_bundle, save_bundle
     from sarhpc.diffusion.config import BundleConfig
-    from sarhpc.diffusion.skeleton import PUBLISHED
+    from sarhpc.diffusion.families.registry import FAMILIES
     from sarhpc.diffusion.tokenizer import train_clip_tokenizer
 
-    published = {"sd15": "Stable Diffusion 1.5", "sdxl": "Stable Diffusion XL"}
-    cfg = PUBLISHED[published[shape]] if shape in published else BundleConfig()
+    published = {family.key: family.published for family in FAMILIES}
+    cfg = published.get(shape, BundleConfig())
     tokenizer = train_clip_tokenizer(CAPTIONS, 540, folder / "tokenizer")
     bundle = new_bundle(cfg, tokenizer)
     if shape in published:
         # All words of the published vocabulary learn, whichever are read.
-        for encoder in (bundle.text_encoder, bundle.text_encoder_2):
-            if encoder is not None:
-                encoder.resize_token_embeddings(cfg.vocab_size, mean_resizing=False)
+        for encoder in bundle.encoders:
+            encoder.resize_token_embeddings(cfg.vocab_size, mean_resizing=False)
     save_bundle(bundle, folder / "bundle")
     return folder / "bundle"
 

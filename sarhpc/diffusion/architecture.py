@@ -1,4 +1,4 @@
-"""Untrained parts of a Stable Diffusion bundle, from their shapes."""
+"""Untrained parts of a model bundle, from their shapes."""
 
 from __future__ import annotations
 
@@ -6,14 +6,20 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+import transformers
 from diffusers import DDIMScheduler, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTokenizer
 
 from hpc.errors import ConfigError
 from sarhpc.diffusion.config import BundleConfig, SchedulerShape, TextShape, UNetShape
+from sarhpc.diffusion.families.family import TextEncoder, text_shapes
+from sarhpc.diffusion.families.registry import family_of_shapes
 
-SIZE_NUMBERS = 6
-"""Numbers of SDXL's micro-conditioning: original size, crop and target size, two each."""
+
+def new_text_encoder(encoder: TextEncoder, shape: TextShape, tokenizer: CLIPTokenizer) -> Any:
+    """A text encoder of `shape` for the vocabulary of `tokenizer`, in evaluation mode."""
+    config = text_config(shape, len(tokenizer), tokenizer)
+    return getattr(transformers, encoder.model)(config).eval()
 
 
 def text_config(
@@ -36,44 +42,45 @@ def text_config(
 
 
 def new_unet(cfg: BundleConfig) -> UNet2DConditionModel:
-    """A U-Net of the shapes in `cfg`, with SDXL's micro-conditioning if it has two encoders.
+    """A U-Net of the shapes in `cfg`, with micro-conditioning if its family has size ids.
 
     Raises:
         ConfigError: a list of the shape has another number of levels than the channels.
     """
-    shape = cfg.unet
+    shape, family = cfg.unet, family_of_shapes(cfg)
+    texts = text_shapes(cfg)
     levels = len(shape.block_out_channels)
     _one_per_level("cross_attention", shape.cross_attention, levels)
     depth = _one_per_level("transformer_layers", shape.transformer_layers or [1] * levels, levels)
     heads = shape.level_heads or [shape.attention_heads] * levels
-    down = ["CrossAttnDownBlock2D" if sees else "DownBlock2D" for sees in shape.cross_attention]
-    up = ["CrossAttnUpBlock2D" if sees else "UpBlock2D" for sees in shape.cross_attention[::-1]]
+    attends = shape.cross_attention
+    down = ["CrossAttnDownBlock2D" if cross else "DownBlock2D" for cross in attends]
+    up = ["CrossAttnUpBlock2D" if cross else "UpBlock2D" for cross in attends[::-1]]
     return UNet2DConditionModel(
         sample_size=shape.sample_size,
-        in_channels=4,
-        out_channels=4,
+        in_channels=family.latent_channels,
+        out_channels=family.latent_channels,
         down_block_types=tuple(down),
         up_block_types=tuple(up),
         block_out_channels=tuple(shape.block_out_channels),
         layers_per_block=shape.layers_per_block,
-        # diffusers takes the number of heads under this name in both shapes; a plain number where
-        # all levels agree keeps config.json as SD 1.5 has it.
+        # diffusers takes the number of heads under this name; a plain number where all levels agree
+        # keeps config.json as published.
         attention_head_dim=_plain(_one_per_level("level_heads", heads, levels)),
         transformer_layers_per_block=_plain(depth),
         norm_num_groups=shape.norm_groups,
-        cross_attention_dim=cfg.text.hidden + (cfg.text_2.hidden if cfg.text_2 else 0),
-        **_micro_conditioning(shape, cfg.text_2),
+        cross_attention_dim=sum(text.hidden for text in texts),
+        **_micro_conditioning(shape, texts[-1], family.size_ids),
     )
 
 
-def _micro_conditioning(shape: UNetShape, text_2: TextShape | None) -> dict[str, Any]:
-    if text_2 is None:
+def _micro_conditioning(shape: UNetShape, pooled: TextShape, size_ids: int) -> dict[str, Any]:
+    if not size_ids:
         return {}
     return {
         "addition_embed_type": "text_time",
         "addition_time_embed_dim": shape.size_embedding,
-        "projection_class_embeddings_input_dim": text_2.hidden
-        + SIZE_NUMBERS * shape.size_embedding,
+        "projection_class_embeddings_input_dim": pooled.hidden + size_ids * shape.size_embedding,
         "use_linear_projection": True,
     }
 
@@ -96,8 +103,8 @@ def new_scheduler(shape: SchedulerShape) -> DDIMScheduler:
     Raises:
         ConfigError: zero terminal SNR without v-prediction.
     """
-    require_sense(shape.prediction_type, shape.zero_terminal_snr)
-    with torch.device("cpu"):  # shapes may be built on the meta device, schedules never
+    require_trainable(shape.prediction_type, shape.zero_terminal_snr)
+    with torch.device("cpu"):  # models may be built on the meta device, schedules never
         return DDIMScheduler(
             num_train_timesteps=shape.train_timesteps,
             beta_start=shape.beta_start,
@@ -112,14 +119,14 @@ def new_scheduler(shape: SchedulerShape) -> DDIMScheduler:
         )
 
 
-def require_sense(prediction_type: str, zero_terminal_snr: bool) -> None:
-    """Return if the prediction can be made at every timestep.
+def require_trainable(prediction_type: str, zero_terminal_snr: bool) -> None:
+    """Raise ConfigError unless the prediction is defined at every timestep.
 
     Raises:
         ConfigError: zero terminal SNR without v-prediction.
     """
     if zero_terminal_snr and prediction_type != "v_prediction":
         raise ConfigError(
-            "zero_terminal_snr needs prediction_type=v_prediction: at zero signal the noise tells "
-            "nothing of the image"
+            "zero_terminal_snr needs prediction_type=v_prediction: at zero SNR the noise carries "
+            "no information about the image"
         )

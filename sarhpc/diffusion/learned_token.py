@@ -1,7 +1,7 @@
-"""A word of its own for what the base never saw: a new token whose embedding alone is learnt.
+"""Textual inversion: a new token for what the base never saw; only its embedding is trained.
 
-Textual inversion (Gal et al., 2022). The new row is a parameter beside the table of the base, so
-nothing else of the table can move, under any optimiser and any sharding.
+Gal et al. (2022). The new row is a parameter of its own beside the embedding table of the base, so
+nothing else of the table can change, under any optimiser and any sharding.
 """
 
 from __future__ import annotations
@@ -21,16 +21,14 @@ from transformers import CLIPTokenizer
 from hpc.errors import ConfigError
 from sarhpc.diffusion.bundle import Bundle
 from sarhpc.diffusion.config import TokenConfig
+from sarhpc.diffusion.families.family import ModelFamily
 
 EMBEDDING_FILE = "learned_embeds.safetensors"
 """The name that textual inversions are published under."""
 
-# Names that readers know for the row of SDXL's two encoders.
-_XL_NAMES = {"text_encoder": "clip_l", "text_encoder_2": "clip_g"}
-
 
 class TokenEmbedding(nn.Module):
-    """The word table of a text encoder with a `learned` row for token `text`, number `number`."""
+    """Embedding table of a text encoder, with a `learned` row for token `text` of id `number`."""
 
     def __init__(self, table: nn.Embedding, text: str, number: int, row: Tensor) -> None:
         super().__init__()
@@ -44,7 +42,7 @@ class TokenEmbedding(nn.Module):
         known = functional.embedding(ids.masked_fill(is_new, 0), self.weight)
         return torch.where(is_new[..., None], self.learned, known)
 
-    def settled(self) -> nn.Embedding:
+    def merged(self) -> nn.Embedding:
         """A plain table with the learned row in its place."""
         rows = max(len(self.weight), self.number + 1)
         table = nn.Embedding(rows, self.weight.shape[1], dtype=self.weight.dtype)
@@ -55,24 +53,19 @@ class TokenEmbedding(nn.Module):
 
 
 def add_token(bundle: Bundle, cfg: TokenConfig) -> Bundle:
-    """`bundle` that knows the token of `cfg`, its row starting as that of the initialiser word.
+    """`bundle` with the token of `cfg` added, its row initialised as that of the initialiser word.
 
     Raises:
-        ConfigError: the base knows the token already, or reads nothing in the initialiser.
+        ConfigError: the base has the token already, or the initialiser has no tokens.
     """
     tokenizers = [_with_token(tokenizer, cfg.text) for tokenizer in bundle.tokenizers]
-    for encoder, tokenizer in zip(_encoders(bundle).values(), tokenizers, strict=True):
+    for encoder, tokenizer in zip(bundle.encoders, tokenizers, strict=True):
         table = encoder.get_input_embeddings()
         start = _initial_row(table, tokenizer, cfg.initializer)
         number = len(tokenizer) - 1
         encoder.set_input_embeddings(TokenEmbedding(table, cfg.text, number, start))
         _pool_at_end(encoder, tokenizer)
-    second = {"tokenizer_2": tokenizers[1]} if bundle.is_xl else {}
-    return replace(bundle, tokenizer=tokenizers[0], **second)
-
-
-def _encoders(bundle: Bundle) -> dict[str, Any]:
-    return {part: model for part, model in bundle.models.items() if part != "unet"}
+    return replace(bundle, tokenizers=tuple(tokenizers))
 
 
 def _with_token(tokenizer: CLIPTokenizer, text: str) -> CLIPTokenizer:
@@ -94,36 +87,36 @@ def _initial_row(table: nn.Embedding, tokenizer: CLIPTokenizer, word: str) -> Te
 
 
 def _pool_at_end(encoder: Any, tokenizer: CLIPTokenizer) -> None:
-    """Let the pooled embedding be that of the end marker, whatever its number.
+    """Take the pooled embedding at the end marker, whatever its id.
 
-    The published encoders take the highest number in the prompt for the end, and a new token has a
-    higher one: SDXL would then see nothing of what stands behind it.
+    The published encoders take the highest id in the prompt for the end, and a new token has a
+    higher one: the pooled embedding would ignore what comes after it.
     """
     inner = getattr(encoder, "text_model", encoder)
     for holder in (encoder.config, inner.config, inner):
         holder.eos_token_id = tokenizer.eos_token_id
 
 
-def settle_token(bundle: Bundle) -> dict[str, Tensor]:
-    """Put the learned row into a plain word table; the row of each encoder, none without a token.
+def merge_token(bundle: Bundle) -> dict[str, Tensor]:
+    """Merge the learned row into a plain embedding table; the row of each encoder by its folder.
 
-    The bundle then is one that any diffusers pipeline reads.
+    No row without a token. Any diffusers pipeline can then use the bundle.
     """
     rows = {}
-    for part, encoder in _encoders(bundle).items():
+    for part, encoder in zip(bundle.family.encoders, bundle.encoders, strict=True):
         table = encoder.get_input_embeddings()
         if isinstance(table, TokenEmbedding):
-            rows[part] = table.learned.detach().clone()
-            plain = table.settled()
+            rows[part.folder] = table.learned.detach().clone()
+            plain = table.merged()
             encoder.set_input_embeddings(plain)
             encoder.config.vocab_size = plain.num_embeddings
     return rows
 
 
-def save_token(token: str, rows: Mapping[str, Tensor], folder: Path) -> Path:
+def save_token(token: str, family: ModelFamily, rows: Mapping[str, Tensor], folder: Path) -> Path:
     """Write the row (D) of each encoder as the file that `load_textual_inversion` reads."""
-    named = {token: rows["text_encoder"][None]}
-    if len(rows) > 1:
-        named = {_XL_NAMES[part]: row[None] for part, row in rows.items()}
+    encoders = family.encoders
+    keys = [encoder.embedding_key for encoder in encoders] if len(encoders) > 1 else [token]
+    named = {key: rows[part.folder][None] for key, part in zip(keys, encoders, strict=True)}
     save_file(named, folder / EMBEDDING_FILE)
     return folder / EMBEDDING_FILE

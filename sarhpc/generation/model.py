@@ -1,4 +1,4 @@
-"""The model that generates: a diffusers folder, SD 1.5 or SDXL, as a ready pipeline."""
+"""The generating model: a diffusers folder as a ready pipeline."""
 
 from __future__ import annotations
 
@@ -13,32 +13,16 @@ from diffusers import (
     DPMSolverMultistepScheduler,
     EulerDiscreteScheduler,
     PNDMScheduler,
-    StableDiffusionControlNetPipeline,
-    StableDiffusionPipeline,
-    StableDiffusionXLControlNetPipeline,
-    StableDiffusionXLPipeline,
 )
 
 from hpc.errors import ConfigError, DataError
+from sarhpc.diffusion.families.family import ModelFamily
+from sarhpc.diffusion.families.registry import FAMILIES, family_of_pipeline
 from sarhpc.generation.adapter import apply_adapter
 from sarhpc.generation.config import GenerateConfig
 
-Pipeline: TypeAlias = (
-    StableDiffusionPipeline
-    | StableDiffusionXLPipeline
-    | StableDiffusionControlNetPipeline
-    | StableDiffusionXLControlNetPipeline
-)
-
-# No image is checked or marked: neither would know a SAR image.
-_UNCHECKED = {"safety_checker": None, "requires_safety_checker": False}
-_UNMARKED = {"add_watermarker": False}
-_KINDS: dict[str, tuple[Any, dict[str, Any]]] = {
-    "StableDiffusionPipeline": (StableDiffusionPipeline, _UNCHECKED),
-    "StableDiffusionXLPipeline": (StableDiffusionXLPipeline, _UNMARKED),
-    "StableDiffusionControlNetPipeline": (StableDiffusionControlNetPipeline, _UNCHECKED),
-    "StableDiffusionXLControlNetPipeline": (StableDiffusionXLControlNetPipeline, _UNMARKED),
-}
+Pipeline: TypeAlias = Any
+"""A pipeline of diffusers, of one of the supported families."""
 
 _SCHEDULERS = {
     "ddim": (DDIMScheduler, {}),
@@ -52,7 +36,7 @@ _SCHEDULERS = {
 def load_pipeline(model: Path, cfg: GenerateConfig, device: str | None = None) -> Pipeline:
     """The diffusers folder `model` with the scheduler, dtype and adapter of `cfg`, ready to sample.
 
-    Nothing is fetched and no pickle is read: safetensors only.
+    Nothing is downloaded and no pickle is read: safetensors only.
 
     Args:
         model: Folder as `save_pretrained` writes it.
@@ -60,21 +44,21 @@ def load_pipeline(model: Path, cfg: GenerateConfig, device: str | None = None) -
         device: torch device; None takes the first GPU, or the CPU where there is none.
 
     Raises:
-        DataError: the folder is no diffusers model of a kind known here, is incomplete, or has no
-            safetensors; or the adapter is missing or of another model.
-        ConfigError: an adapter's weight is given and there is no adapter, or layers that steer and
-            there is no ControlNet, or the other way round.
+        DataError: the folder is not a diffusers model of a supported family, is incomplete, or has
+            no safetensors; or the adapter is missing or of another model.
+        ConfigError: an adapter weight without an adapter, `steer` without a ControlNet, or a
+            ControlNet without `steer`.
     """
-    kind, settings = _kind(model)
-    _require_steering(model, kind, cfg)
+    name, family = _pipeline_class(model)
+    _require_steering(model, cfg, has_controlnet=name == family.control_pipeline)
     diffusers.utils.logging.disable_progress_bar()
     try:
-        pipeline = kind.from_pretrained(
+        pipeline = getattr(diffusers, name).from_pretrained(
             str(model),
             dtype=getattr(torch, cfg.dtype),
             use_safetensors=True,
             local_files_only=True,
-            **settings,
+            **family.loading_options,
         )
     except (OSError, ValueError, RuntimeError) as error:
         raise DataError(
@@ -84,10 +68,10 @@ def load_pipeline(model: Path, cfg: GenerateConfig, device: str | None = None) -
     apply_adapter(pipeline, model, cfg)
     scheduler, options = _SCHEDULERS[cfg.scheduler]
     pipeline.scheduler = scheduler.from_config(pipeline.scheduler.config, **options)
-    # A tokenizer that knows no length pads to thousands of tokens, which the encoder then refuses.
-    for suffix in ("", "_2") if hasattr(pipeline, "text_encoder_2") else ("",):
-        longest = getattr(pipeline, f"text_encoder{suffix}").config.max_position_embeddings
-        tokenizer = getattr(pipeline, f"tokenizer{suffix}")
+    # A tokenizer without a maximum length pads to thousands of tokens, too many for the encoder.
+    for encoder in family.encoders:
+        longest = getattr(pipeline, encoder.folder).config.max_position_embeddings
+        tokenizer = getattr(pipeline, encoder.tokenizer)
         tokenizer.model_max_length = min(tokenizer.model_max_length, longest)
     pipeline.set_progress_bar_config(disable=True)
     # One image at a time: decoding is where memory peaks, and a batch gains nothing there.
@@ -95,8 +79,25 @@ def load_pipeline(model: Path, cfg: GenerateConfig, device: str | None = None) -
     return pipeline.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
 
 
-def _kind(model: Path) -> tuple[Any, dict[str, Any]]:
-    """Class and settings of the pipeline that `model_index.json` names."""
+def backbone_of(pipeline: Pipeline) -> Any:
+    """The network of `pipeline` that predicts the noise."""
+    return getattr(pipeline, _family_of(pipeline).backbone)
+
+
+def first_text_encoder(pipeline: Pipeline) -> tuple[Any, Any]:
+    """The first tokenizer of `pipeline` and its text encoder."""
+    encoder = _family_of(pipeline).encoders[0]
+    return getattr(pipeline, encoder.tokenizer), getattr(pipeline, encoder.folder)
+
+
+def _family_of(pipeline: Pipeline) -> ModelFamily:
+    family = family_of_pipeline(type(pipeline).__name__)
+    assert family is not None, "load_pipeline loads no other"
+    return family
+
+
+def _pipeline_class(model: Path) -> tuple[str, ModelFamily]:
+    """Name of the pipeline class in `model_index.json`, and its family."""
     index = model / "model_index.json"
     if not index.is_file():
         raise DataError(f"{model} is no diffusers folder (no {index.name}): export one first.")
@@ -104,33 +105,33 @@ def _kind(model: Path) -> tuple[Any, dict[str, Any]]:
         name = json.loads(index.read_text()).get("_class_name")
     except (ValueError, AttributeError) as error:
         raise DataError(f"{index} cannot be read ({error}): export the model again.") from error
-    if name not in _KINDS:
-        raise DataError(f"{model} holds a {name}: only {' and '.join(_KINDS)} generate here.")
-    return _KINDS[name]
+    family = family_of_pipeline(str(name))
+    if family is None:
+        known = [*(f.pipeline for f in FAMILIES), *(f.control_pipeline for f in FAMILIES)]
+        raise DataError(f"{model} holds a {name}: supported are {', '.join(known)}.")
+    return str(name), family
 
 
-def _require_steering(model: Path, kind: Any, cfg: GenerateConfig) -> None:
-    steered = kind.__name__.endswith("ControlNetPipeline")
-    if steered and cfg.steer is None:
+def _require_steering(model: Path, cfg: GenerateConfig, *, has_controlnet: bool) -> None:
+    if has_controlnet and cfg.steer is None:
         raise ConfigError(
-            f"{model} has a ControlNet: say in generate.steer what steers it (layer, shards)."
+            f"{model} has a ControlNet: set generate.steer to the layer and the shards it reads."
         )
-    if not steered and cfg.steer is not None:
+    if not has_controlnet and cfg.steer is not None:
         raise ConfigError(f"{model} has no ControlNet: leave generate.steer out.")
 
 
 def require_match(pipeline: Pipeline, cfg: GenerateConfig) -> None:
-    """Return if `pipeline` has the scheduler and dtype that `cfg` will have recorded.
+    """Raise ConfigError unless `pipeline` has the scheduler and dtype that `cfg` records.
 
     Raises:
         ConfigError: it was loaded for another configuration.
     """
     scheduler, _ = _SCHEDULERS[cfg.scheduler]
-    if type(pipeline.scheduler) is not scheduler or pipeline.unet.dtype != getattr(
-        torch, cfg.dtype
-    ):
+    dtype = backbone_of(pipeline).dtype
+    if type(pipeline.scheduler) is not scheduler or dtype != getattr(torch, cfg.dtype):
         raise ConfigError(
-            f"the pipeline samples with {type(pipeline.scheduler).__name__} in "
-            f"{pipeline.unet.dtype}, the configuration says {cfg.scheduler} in {cfg.dtype}: load "
-            "it with the configuration it is used with."
+            f"the pipeline samples with {type(pipeline.scheduler).__name__} in {dtype}, the "
+            f"configuration specifies {cfg.scheduler} in {cfg.dtype}: load it with the "
+            "configuration it is used with."
         )

@@ -68,7 +68,7 @@ def train_context(
     from hpc.job.checkpoint import CheckpointStore
     from hpc.job.stop import StopRequest
     from hpc.job.stragglers import PaceTable
-    from hpc.job.watchdog import Place, Watchdog, WatchedStop
+    from hpc.job.watchdog import Watchdog, WatchedProcess, WatchedStop
     from sarhpc.training.context import TrainContext
 
     run, name = work.run, work.plan.stage
@@ -78,7 +78,7 @@ def train_context(
     store = CheckpointStore(
         folder / "checkpoints", ranks, attempt, keep_last, keep_every, also_keep=also_keep
     )
-    place = Place(folder, ranks.rank, ranks.world, attempt)
+    place = WatchedProcess(folder, ranks.rank, ranks.world, attempt)
     dog = Watchdog(place, lambda: newest_step(run, name))
     pace = PaceTable(ranks, folder / PACE)
     with (

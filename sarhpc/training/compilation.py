@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from hpc.errors import NumericalError
+from sarhpc.diffusion.families.sdxl import SIZE_IDS, micro_conditioning
 
 TOLERANCE = {torch.float32: 1e-2, torch.bfloat16: 0.25}
 """Type of the weights -> largest distance of a gradient from the plain one, as a share of it."""
@@ -69,12 +70,10 @@ def _inputs(network: nn.Module, images: int) -> dict[str, Any]:
         "encoder_hidden_states": drawn(images, 8, config.cross_attention_dim),
     }
     if config.addition_embed_type == "text_time":
-        sizes = 6 * config.addition_time_embed_dim
+        sizes = SIZE_IDS * config.addition_time_embed_dim
         pooled = config.projection_class_embeddings_input_dim - sizes
-        given["added_cond_kwargs"] = {
-            "text_embeds": drawn(images, pooled),
-            "time_ids": torch.full((images, 6), 64.0, device=like.device, dtype=like.dtype),
-        }
+        size_ids = torch.full((images, SIZE_IDS), 64.0, device=like.device, dtype=like.dtype)
+        given["added_cond_kwargs"] = micro_conditioning(drawn(images, pooled), size_ids)
     return given
 
 

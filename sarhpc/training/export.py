@@ -19,13 +19,13 @@ from sarhpc.diffusion.adapter import (
 )
 from sarhpc.diffusion.bundle import Bundle, save_bundle
 from sarhpc.diffusion.config import LORA_FILE, AdapterConfig
-from sarhpc.diffusion.control import FOLDER
+from sarhpc.diffusion.control import CONTROLNET
 from sarhpc.diffusion.dylora import truncate
 from sarhpc.diffusion.learned_token import (
     EMBEDDING_FILE,
     TokenEmbedding,
+    merge_token,
     save_token,
-    settle_token,
 )
 from sarhpc.training.checkpoints.checkpointing import read_weights
 
@@ -86,12 +86,12 @@ def export_weights(
     rows, facts_of_token = _extract_token(bundle)
     adapters, facts_of_adapters = _extract_adapters(bundle)
     if bundle.controlnet is not None:
-        facts_of_token["controlnet"] = f"in {FOLDER}/, for `ControlNetModel.from_pretrained`"
+        facts_of_token["controlnet"] = f"in {CONTROLNET}/, for `ControlNetModel.from_pretrained`"
     card = model_card({**facts, **facts_of_token, **facts_of_adapters}, adapter=bool(adapters))
     with publishing_directory(out) as staging:
         save_bundle(bundle, staging, variants=variants)
         if rows:
-            save_token(facts_of_token["token"], rows, staging)
+            save_token(facts_of_token["token"], bundle.family, rows, staging)
         if adapters:
             save_low_rank(adapters, staging)
         publish_text(staging / "README.md", card)
@@ -100,14 +100,14 @@ def export_weights(
 
 def _extract_token(bundle: Bundle) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Rows of the learned token, if any, and what the card says of it; settled in the bundle."""
-    table = bundle.text_encoder.get_input_embeddings()
+    table = bundle.encoders[0].get_input_embeddings()
     if not isinstance(table, TokenEmbedding):
         return {}, {}
     facts = {
         "token": table.text,
         "token_file": f"{EMBEDDING_FILE}, for `load_textual_inversion` on the base model",
     }
-    return settle_token(bundle), facts
+    return merge_token(bundle), facts
 
 
 def _extract_adapters(bundle: Bundle) -> tuple[dict[str, dict[str, Tensor]], dict[str, str]]:

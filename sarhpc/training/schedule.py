@@ -87,8 +87,6 @@ def check(cfg: TrainConfig) -> None:
         )
     if cfg.control is not None:
         _check_control(cfg)
-    if cfg.judge is not None:
-        _check_judge(cfg, cfg.judge)
     for name in ("skip_in_a_row", "skip_in_all"):
         if getattr(cfg, name) < 1:
             raise ConfigError(f"{name}={getattr(cfg, name)}: allow 1 or more, or on_nonfinite=stop")
@@ -133,8 +131,8 @@ def check_engine(cfg: EngineConfig) -> None:
         _check_offload(cfg, cfg.offload)
 
 
-def _check_judge(cfg: TrainConfig, judge: JudgeConfig) -> None:
-    """Raise ConfigError unless grids of radar images are there to be judged."""
+def check_judge(cfg: TrainConfig, judge: JudgeConfig) -> None:
+    """Raise ConfigError unless validation makes enough radar images to be judged."""
     _one_of("judge.choose", judge.choose, ("best", "last"))
     if cfg.image_member != "sar.png":
         raise ConfigError(f"judge measures speckle, and image_member={cfg.image_member} has none")

@@ -161,7 +161,7 @@ def _resume(run: _Run) -> None:
         run.task.restore(state)
 
     how = "starts" if run.ctx.store.load(read) is None else "resumes"
-    _log.info("%s %s step=%d of=%d", run.task.name, how, run.step, run.cfg.steps)
+    _log.info("training %s step=%d of=%d", how, run.step, run.cfg.steps)
 
 
 def _is_checkpoint_due(run: _Run) -> bool:

@@ -21,9 +21,9 @@ from training_ranks import Job, RandomTiles, step_folder, tiny_config, train_ran
 
 from hpc.errors import ConfigError
 from sarhpc.diffusion.bundle import load_bundle
-from sarhpc.diffusion.conditioning import encode_text, tokenize
+from sarhpc.diffusion.conditioning import size_ids, tokenize
 from sarhpc.diffusion.config import AdapterConfig, ControlConfig, ObjectiveConfig
-from sarhpc.diffusion.control import new_controlnet, steered
+from sarhpc.diffusion.control import new_controlnet, predict_with_controlnet
 from sarhpc.diffusion.objective import draw
 from sarhpc.training.checkpoints.checkpointing import read_weights
 from sarhpc.training.config import TrainConfig
@@ -59,19 +59,19 @@ def tiles(job: Job) -> Job:
 def test_an_untrained_controlnet_changes_nothing(tiny_bundle: Path, tiny_xl_bundle: Path) -> None:
     for base in (tiny_bundle, tiny_xl_bundle):
         bundle = load_bundle(base)
-        controlnet = new_controlnet(bundle.unet, seed=0)
-        ids = [tokenize(tokenizer, ["a forest"]) for tokenizer in bundle.tokenizers]
-        second = (bundle.text_encoder_2, ids[1]) if bundle.is_xl else ()
-        context, pooled = encode_text(bundle.text_encoder, ids[0], *second)
-        added = None
-        if pooled is not None:
-            added = {"text_embeds": pooled, "time_ids": torch.tensor([[32, 32, 0, 0, 32, 32]])}
+        controlnet = new_controlnet(bundle.backbone, seed=0)
+        conditions = [tokenize(tokenizer, ["a forest"]) for tokenizer in bundle.tokenizers]
+        if bundle.family.size_ids:
+            conditions.append(size_ids(torch.zeros(1, 3, 32, 32)))
+        context, added = bundle.family.condition(bundle.encoders, conditions)
         noisy, timesteps = torch.randn(1, 4, 4, 4), torch.tensor([400])
         layer = torch.rand(1, 3, 32, 32)
-        plain = bundle.unet(
+        plain = bundle.backbone(
             noisy, timesteps, encoder_hidden_states=context, added_cond_kwargs=added
         ).sample
-        found = steered(bundle.unet, controlnet, noisy, timesteps, context, added, layer)
+        found = predict_with_controlnet(
+            bundle.backbone, controlnet, noisy, timesteps, context, added, layer
+        )
         assert torch.equal(found, plain)
 
 

@@ -113,7 +113,8 @@ def test_an_offloaded_training_goes_on_with_another_number_of_ranks(
 
 
 def test_channels_last_reaches_every_block_of_the_unet(tiny_bundle: Path) -> None:
-    model = Denoiser(**load_bundle(tiny_bundle).models)
+    bundle = load_bundle(tiny_bundle)
+    model = Denoiser(bundle.family, bundle.models)
     put_channels_last(model)
     seen: list[bool] = []
 

@@ -47,12 +47,12 @@ def errors(
     layer: str | None = None,
 ) -> NDArray[np.float64]:
     """Error of the denoiser on each held-out tile under each of the fixed draws."""
-    model, found = Denoiser(**bundle.models).eval(), []
+    model, found = Denoiser(bundle.family, bundle.models).eval(), []
     for start in range(0, HELD_OUT, 16):
         numbers = range(start, start + 16)
         loaded = [held_out.load(number, member) for number in numbers]
         images = torch.stack([torch.from_numpy(image).permute(2, 0, 1) for image, _ in loaded])
-        ids = tokenize(bundle.tokenizer, [caption or text for _, text in loaded])
+        ids = tokenize(bundle.tokenizers[0], [caption or text for _, text in loaded])
         latents = bundle.vae.encode(images).latent_dist.mean * bundle.vae.config.scaling_factor
         steering = {} if layer is None else {"layer": layers(held_out, numbers, layer)}
         for epoch in range(DRAWS):

@@ -59,7 +59,8 @@ def cut_anew(job: Job, rank: int, world: int, port: int) -> None:
     from sarhpc.training.ranks import join, leave
 
     ranks = join(1, deterministic=True, seed=0)
-    model = Denoiser(**load_base(job.cfg, job.base).models)
+    bundle = load_base(job.cfg, job.base)
+    model = Denoiser(bundle.family, bundle.models)
     engine, partition = start_engine(job.cfg, model, ranks, 1)
     average = Ema(partition)
     origin = job.root.parent / f"from_{job.root.name}"

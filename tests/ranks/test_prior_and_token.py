@@ -115,8 +115,8 @@ def test_a_token_alone_moves_and_nothing_else_does(tiny_bundle: Path, tmp_path: 
     [(name, row)] = read_weights(step_folder(job, 3), average=False).items()
     assert name.endswith("token_embedding.learned")
     bundle = load_bundle(tiny_bundle)
-    ids = bundle.tokenizer("forest", add_special_tokens=False).input_ids
-    start = bundle.text_encoder.get_input_embeddings().weight[torch.tensor(ids)].mean(0)
+    ids = bundle.tokenizers[0]("forest", add_special_tokens=False).input_ids
+    start = bundle.encoders[0].get_input_embeddings().weight[torch.tensor(ids)].mean(0)
     assert 1e-3 < (row - start).abs().max() < 0.1
 
 

@@ -44,7 +44,7 @@ def compare_ways_to_full_weights(job: Job, rank: int, world: int, port: int) -> 
     for stage, precision in STAGES:
         bundle = load_bundle(job.base)
         cfg = tiny_config(zero_stage=stage, precision=precision)
-        engine, partition = start_engine(cfg, Denoiser(bundle.unet, bundle.text_encoder), ranks, 1)
+        engine, partition = start_engine(cfg, Denoiser(bundle.family, bundle.models), ranks, 1)
         take_step(engine, seed=rank)
         names = [name for name, _ in engine.module.named_parameters()]
         gathered = gather(partition, partition.tensors, names)
@@ -126,7 +126,7 @@ def test_export_of_another_architecture_is_refused(trained: Job, tmp_path: Path)
         unet=UNetShape(4, [8], [True], attention_heads=2, norm_groups=4),
         text=TextShape(hidden=16, layers=2, heads=2, intermediate=32, positions=16),
     )
-    save_bundle(new_bundle(shapes, base.tokenizer), tmp_path / "other")
+    save_bundle(new_bundle(shapes, base.tokenizers[0]), tmp_path / "other")
 
     with pytest.raises(VerificationError, match="do not fit the base model's unet"):
         export(

@@ -25,8 +25,8 @@ def base_weights(base: Path) -> dict[str, torch.Tensor]:
     bundle = load_bundle(base)
     return {
         f"{group}.{name}": parameter.detach()
-        for group in ("unet", "text_encoder")
-        for name, parameter in getattr(bundle, group).named_parameters()
+        for group, model in bundle.models.items()
+        for name, parameter in model.named_parameters()
     }
 
 

@@ -54,7 +54,7 @@ def test_unet_adapters_and_token_learn_at_the_rates_of_the_profile(hybrid: Job) 
     assert [row[f"lr_{group}"] for group in groups] == [5e-5, 1e-4, 1e-4, 5e-4]
     assert all(row[f"grad_norm_{group}"] > 0 for group in groups)
     weights = read_weights(step_folder(hybrid, STEPS), average=True)
-    unet = {f"unet.{name}" for name, _ in load_bundle(hybrid.base).unet.named_parameters()}
+    unet = {f"unet.{name}" for name, _ in load_bundle(hybrid.base).backbone.named_parameters()}
     assert {name for name in weights if name.startswith("unet.")} == unet
     rest = weights.keys() - unet
     tokens = {name for name in rest if name.endswith(".learned")}

@@ -7,7 +7,6 @@ its own work only. Each has its own rank, memory and signals, and dies of a real
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import socket
 import time
@@ -19,17 +18,13 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+from forked import server
 from numpy.typing import NDArray
 from tiny_bundle import CAPTIONS
 
 from hpc.memory import keep_freed_memory
 from sarhpc.training import state
 from sarhpc.training.config import TrainConfig
-
-_context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(
-    ["deepspeed", "sarhpc.training.denoising.task", "hpc.job.checkpoint"]
-)
 
 
 @dataclass(frozen=True)
@@ -194,8 +189,9 @@ def start(
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = int(probe.getsockname()[1])
+    context = server()
     processes: list[BaseProcess] = [
-        _context.Process(target=target, args=(job, rank, world, port)) for rank in range(world)
+        context.Process(target=target, args=(job, rank, world, port)) for rank in range(world)
     ]
     for process in processes:
         process.start()

@@ -1,15 +1,16 @@
-"""The denoiser: U-Net and text encoders in one module, groups with their own rates."""
+"""The denoiser: backbone and text encoders in one module, groups with their own rates."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from hpc.job.agreement import RankGroup
-from sarhpc.diffusion.conditioning import encode_text
-from sarhpc.diffusion.control import steered
+from sarhpc.diffusion.control import CONTROLNET, predict_with_controlnet
+from sarhpc.diffusion.families.family import ModelFamily
 from sarhpc.training.checkpoints.partition import Partition
 from sarhpc.training.compilation import compile_network
 from sarhpc.training.config import TrainConfig
@@ -18,20 +19,14 @@ from sarhpc.training.machine import require_machine
 
 
 class Denoiser(nn.Module):
-    """U-Net and text encoders as one trainable module; parameter names start with their group's."""
+    """Backbone and text encoders as one trainable module; parameter names start with their part."""
 
-    def __init__(
-        self,
-        unet: nn.Module,
-        text_encoder: nn.Module,
-        text_encoder_2: nn.Module | None = None,
-        controlnet: nn.Module | None = None,
-    ) -> None:
+    def __init__(self, family: ModelFamily, models: Mapping[str, nn.Module]) -> None:
         super().__init__()
-        self.unet = unet
-        self.text_encoder = text_encoder
-        self.text_encoder_2 = text_encoder_2
-        self.controlnet = controlnet
+        self.family = family
+        for part, model in models.items():
+            self.add_module(part, model)
+        self.controlnet: Any = models.get(CONTROLNET)
         self.groups = tuple(trainable_groups(self))
         """Names of the groups that learn, in the optimiser's order."""
 
@@ -39,29 +34,34 @@ class Denoiser(nn.Module):
         self,
         latents: Tensor,
         timesteps: Tensor,
-        token_ids: Tensor,
-        token_ids_2: Tensor | None = None,
-        sizes: Tensor | None = None,
+        *conditions: Tensor,
         layer: Tensor | None = None,
     ) -> Tensor:
-        """Prediction (B, 4, h, w) in float32 from noisy latents, timesteps (B,) and ids (B, L).
+        """Prediction (B, C, h, w) in float32 from noisy latents and timesteps (B,).
 
-        With a second text encoder (SDXL) also from its ids and from sizes (B, 6), with a
-        ControlNet from a layer (B, 3, 8h, 8w) in [0, 1].
+        The conditions are token ids (B, L) for each text encoder and, where the family has them,
+        size ids (B, 6); with a ControlNet also a layer (B, 3, 8h, 8w) in [0, 1].
         """
-        context, pooled = encode_text(
-            self.text_encoder, token_ids, self.text_encoder_2, token_ids_2
-        )
-        added = None if pooled is None else {"text_embeds": pooled, "time_ids": sizes}
+        context, added = self.family.condition(self.encoders, conditions)
         noisy = latents.to(context.dtype)
         if self.controlnet is not None and layer is not None:
-            return steered(
-                self.unet, self.controlnet, noisy, timesteps, context, added, layer
+            return predict_with_controlnet(
+                self.backbone, self.controlnet, noisy, timesteps, context, added, layer
             ).float()
-        answer = self.unet(
+        answer = self.backbone(
             noisy, timesteps, encoder_hidden_states=context, added_cond_kwargs=added
         ).sample
         return answer.float()
+
+    @property
+    def backbone(self) -> Any:
+        """The network that predicts the noise."""
+        return self.get_submodule(self.family.backbone)
+
+    @property
+    def encoders(self) -> tuple[Any, ...]:
+        """The text encoders, in order."""
+        return tuple(self.get_submodule(encoder.folder) for encoder in self.family.encoders)
 
 
 def trainable_groups(model: nn.Module) -> dict[str, list[nn.Parameter]]:
@@ -104,20 +104,18 @@ def prepare(cfg: TrainConfig, model: Denoiser, device: torch.device) -> torch.op
     if cfg.compile:
         # On the device and in the type of the training: this is what is compiled, and compared.
         model.to(device, torch.bfloat16 if cfg.precision == "bf16" else torch.float32)
-        compile_network(model.unet, cfg.micro_batch * (1 if cfg.prior is None else 2))
+        compile_network(model.backbone, cfg.micro_batch * (1 if cfg.prior is None else 2))
     return _adamw(cfg, model.to(device), device)
 
 
 def checkpoint_gradients(model: Denoiser) -> None:
     """Keep only what enters the blocks of `model`; what they compute is computed again backward."""
-    for network in (model.unet, model.controlnet):
+    for network in (model.backbone, model.controlnet):
         if network is not None:
-            network.enable_gradient_checkpointing()  # type: ignore[operator]
-    for encoder in (model.text_encoder, model.text_encoder_2):
-        if encoder is None:
-            continue
+            network.enable_gradient_checkpointing()
+    for encoder in model.encoders:
         # Re-entrant checkpointing drops the gradient of a block whose inputs need none (token ids).
-        encoder.gradient_checkpointing_enable(  # type: ignore[operator]
+        encoder.gradient_checkpointing_enable(
             gradient_checkpointing_kwargs={"use_reentrant": False}
         )
 
@@ -128,7 +126,7 @@ def put_channels_last(model: Denoiser) -> None:
     It computes and answers in that order then. The weights stay as they lie: ZeRO cuts them from
     flat buffers.
     """
-    for network in (model.unet, model.controlnet):
+    for network in (model.backbone, model.controlnet):
         for module in network.modules() if network is not None else ():
             if isinstance(module, nn.Conv2d):
                 module.register_forward_pre_hook(_channels_last)
@@ -141,7 +139,7 @@ def _channels_last(_module: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
 
 def _adamw(cfg: TrainConfig, model: Denoiser, device: torch.device) -> torch.optim.AdamW:
     fused = device.type == "cuda" if cfg.fused_optimizer is None else cfg.fused_optimizer
-    rates = base_rates(cfg)
+    rates = base_rates(cfg, model.family)
     groups = [
         {"name": name, "params": parameters, "lr": rates[name]}
         for name, parameters in trainable_groups(model).items()
@@ -153,12 +151,12 @@ def _adamw(cfg: TrainConfig, model: Denoiser, device: torch.device) -> torch.opt
     )
 
 
-def base_rates(cfg: TrainConfig) -> dict[str, float]:
+def base_rates(cfg: TrainConfig, family: ModelFamily) -> dict[str, float]:
     """Learning rate of each group before the schedule."""
     if cfg.control is not None:
-        still = dict.fromkeys(("unet", "text_encoder", "text_encoder_2"), 0.0)
-        return {**still, "controlnet": cfg.control.lr}
-    text = cfg.lr_text_encoder
-    text_2 = text if cfg.lr_text_encoder_2 is None else cfg.lr_text_encoder_2
-    rates = {"unet": cfg.lr_unet, "text_encoder": text, "text_encoder_2": text_2}
+        return {**dict.fromkeys(family.components, 0.0), CONTROLNET: cfg.control.lr}
+    first = cfg.lr_text_encoder
+    further = first if cfg.lr_text_encoder_2 is None else cfg.lr_text_encoder_2
+    rates = dict.fromkeys(family.components, further)
+    rates |= {family.backbone: cfg.lr_unet, family.encoders[0].folder: first}
     return rates if cfg.token is None else {**rates, "token": cfg.token.lr}

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from hpc.job.agreement import RankGroup
-from sarhpc.diffusion.conditioning import size_numbers, tokenize, tokens_cut
+from sarhpc.diffusion.conditioning import size_ids, tokenize, tokens_cut
 from sarhpc.diffusion.config import ObjectiveConfig
 from sarhpc.diffusion.dylora import DynamicRanks, draw_ranks
 from sarhpc.diffusion.objective import Draw, add_noise, draw, loss_per_sample, with_dropout
@@ -90,7 +90,7 @@ class DenoisingTask(TrainTask[TileBatch]):
         extent = length(cfg, len(samples), ranks.world)
         self.loop = _loop_config(cfg, extent.steps)
         bundle = load_base(cfg, base)
-        self.module: Denoiser = Denoiser(**bundle.models)
+        self.module: Denoiser = Denoiser(bundle.family, bundle.models)
         self.samples = len(samples)
         self._cfg, self._base, self._ranks, self._tiles = cfg, base, ranks, samples
         self._grids = Grids(cfg, base, extent, samples, ranks, folder / "validation", judge)
@@ -99,6 +99,7 @@ class DenoisingTask(TrainTask[TileBatch]):
         self._stored = StoredLatents(latents, autoencoder_digest(bundle.vae)) if latents else None
         self._vae_scale = float(bundle.vae.config.scaling_factor)
         self._tokenizers, self._scheduler = bundle.tokenizers, bundle.scheduler
+        self._has_size_ids = bundle.family.size_ids > 0
         self._dynamic = (
             DynamicRanks(bundle.models, cfg.adapter)
             if cfg.adapter is not None and cfg.adapter.kind == "dylora"
@@ -174,20 +175,20 @@ class DenoisingTask(TrainTask[TileBatch]):
         """Draw the rank of the adapter for each sample, if it is dynamic (DyLoRA)."""
         if self._dynamic is not None and self._cfg.adapter is not None:
             drawn = draw_ranks(self._cfg.adapter, batch.keys, batch.epochs, self._cfg.seed)
-            self._dynamic.take(drawn, self._ranks.device)
+            self._dynamic.set_ranks(drawn, self._ranks.device)
 
     def _steering(self, batch: TileBatch) -> dict[str, Tensor]:
         """The layers that a ControlNet reads, where there is one."""
         return {} if batch.layers is None else {"layer": batch.layers.to(self._ranks.device)}
 
     def _conditions(self, batch: TileBatch, choices: Draw, *, count_cut: bool) -> list[Tensor]:
-        """Token ids (B, L) for each text encoder and, where there are two, sizes (B, 6)."""
+        """Token ids (B, L) for each text encoder and, where the family has them, size ids."""
         captions = with_dropout(batch.captions, choices.dropped)
         if count_cut:
             self._captions_cut += sum(cut > 0 for cut in tokens_cut(self._tokenizers[0], captions))
         found = [tokenize(tokenizer, captions) for tokenizer in self._tokenizers]
-        if len(found) > 1:
-            found.append(size_numbers(batch.images))
+        if self._has_size_ids:
+            found.append(size_ids(batch.images))
         return [tensor.to(self._ranks.device) for tensor in found]
 
     # Metrics

@@ -8,7 +8,7 @@ alive. Attention is taken as a kernel that never stores its scores, as torch's o
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,12 +21,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
-from sarhpc.diffusion.architecture import SIZE_NUMBERS
-from sarhpc.diffusion.control import new_controlnet
+from sarhpc.diffusion.control import CONTROLNET, new_controlnet
 from sarhpc.diffusion.skeleton import Skeleton, skeleton_of
 from sarhpc.training.config import TrainConfig
 from sarhpc.training.denoising.model import Denoiser, checkpoint_gradients
 from sarhpc.training.denoising.start import mark_trainable
+
+Inputs = tuple[list[Tensor], Tensor | None]
+"""Latents, timesteps and conditions of a `Denoiser`, and the layer that conditions a ControlNet."""
 
 
 @dataclass(frozen=True)
@@ -112,9 +114,10 @@ def _on_meta(cfg: TrainConfig, base: Path) -> tuple[Skeleton, Denoiser]:
     skeleton = skeleton_of(base)
     if cfg.control is not None:
         with torch.device("meta"):
-            skeleton.models["controlnet"] = new_controlnet(skeleton.models["unet"], cfg.seed)
-    mark_trainable(cfg, skeleton.models)
-    model = Denoiser(**skeleton.models).train()
+            backbone = skeleton.models[skeleton.family.backbone]
+            skeleton.models[CONTROLNET] = new_controlnet(backbone, cfg.seed)
+    mark_trainable(cfg, skeleton.family, skeleton.models)
+    model = Denoiser(skeleton.family, skeleton.models).train()
     for module in model.modules():
         if isinstance(module, LycorisLayer):
             module.eval()  # in training it draws a number to decide by, and here are none
@@ -126,10 +129,9 @@ def _on_meta(cfg: TrainConfig, base: Path) -> tuple[Skeleton, Denoiser]:
 
 def _carry_gradients_to_words(model: Denoiser) -> None:
     """Let the words' embeddings ask for gradients, as they do where one of them is learned."""
-    for encoder in (model.text_encoder, model.text_encoder_2):
-        if encoder is not None:
-            words = encoder.get_input_embeddings()  # type: ignore[operator]
-            words.register_forward_hook(lambda _module, _ids, found: found.requires_grad_())
+    for encoder in model.encoders:
+        words = encoder.get_input_embeddings()
+        words.register_forward_hook(lambda _module, _ids, found: found.requires_grad_())
 
 
 def _make_fake(model: nn.Module) -> None:
@@ -142,22 +144,21 @@ def _make_fake(model: nn.Module) -> None:
             setattr(module, name, torch.empty(buffer.shape, dtype=buffer.dtype))
 
 
-def _inputs(skeleton: Skeleton, images: int, image_px: int) -> dict[str, Tensor]:
+def _inputs(skeleton: Skeleton, images: int, image_px: int) -> Inputs:
+    family, models = skeleton.family, skeleton.models
     side = image_px // 2 ** (len(skeleton.vae.config.block_out_channels) - 1)
-    latents = torch.zeros(images, skeleton.models["unet"].config.in_channels, side, side)
-    given = {"latents": latents, "timesteps": torch.zeros(images, dtype=torch.int64)}
-    for part, name in (("text_encoder", "token_ids"), ("text_encoder_2", "token_ids_2")):
-        if part in skeleton.models:
-            length = skeleton.models[part].config.max_position_embeddings
-            given[name] = torch.zeros(images, length, dtype=torch.int64)
-    if "text_encoder_2" in skeleton.models:
-        given["sizes"] = torch.zeros(images, SIZE_NUMBERS)
-    if "controlnet" in skeleton.models:
-        given["layer"] = torch.zeros(images, 3, image_px, image_px)
-    return given
+    latents = torch.zeros(images, models[family.backbone].config.in_channels, side, side)
+    given = [latents, torch.zeros(images, dtype=torch.int64)]
+    for encoder in family.encoders:
+        length = models[encoder.folder].config.max_position_embeddings
+        given.append(torch.zeros(images, length, dtype=torch.int64))
+    if family.size_ids:
+        given.append(torch.zeros(images, family.size_ids))
+    layer = torch.zeros(images, 3, image_px, image_px) if CONTROLNET in models else None
+    return given, layer
 
 
-def count_step(model: Denoiser, inputs: Mapping[str, Tensor]) -> OpCounter:
+def count_step(model: Denoiser, inputs: Inputs) -> OpCounter:
     """OpCounter of one forward and backward pass in which gradients are dropped when whole.
 
     Where the engine keeps gradients, and in what type, is counted apart.
@@ -168,7 +169,8 @@ def count_step(model: Denoiser, inputs: Mapping[str, Tensor]) -> OpCounter:
         if parameter.requires_grad
     ]
     with OpCounter(model) as counter:
-        loss = model(**inputs).square().mean()
+        given, layer = inputs
+        loss = model(*given, layer=layer).square().mean()
         counter.is_backward = True
         loss.backward()
     for hook in released:

@@ -89,11 +89,13 @@ def test_the_stock_pipeline_draws_the_same_image_from_the_folder(
 
 def test_a_bundle_comes_back_as_it_was(bundle: Bundle, saved: Path) -> None:
     loaded = load_bundle(saved)
-    for name in ("unet", "text_encoder", "vae"):
-        before, after = getattr(bundle, name).state_dict(), getattr(loaded, name).state_dict()
+    assert list(loaded.models) == ["unet", "text_encoder"]
+    again = {**loaded.models, "vae": loaded.vae}
+    for name, model in {**bundle.models, "vae": bundle.vae}.items():
+        before, after = model.state_dict(), again[name].state_dict()
         assert before.keys() == after.keys()
         assert all(torch.equal(before[key], after[key]) for key in before), name
-        assert not getattr(loaded, name).training
+        assert not again[name].training
     assert loaded.tile_px == 64
     assert np.array_equal(_draw(loaded.pipeline()), _draw(bundle.pipeline()))
 
@@ -126,33 +128,33 @@ def test_half_precision_halves_the_file_and_leaves_the_bundle_alone(
     bundle: Bundle, saved: Path, tmp_path: Path
 ) -> None:
     save_bundle(bundle, tmp_path / "half", torch.float16)
-    assert bundle.unet.dtype == torch.float32
+    assert bundle.backbone.dtype == torch.float32
     unet = Path("unet/diffusion_pytorch_model.safetensors")
     ratio = (tmp_path / "half" / unet).stat().st_size / (saved / unet).stat().st_size
     assert 0.5 <= ratio < 0.6
     loaded = load_bundle(tmp_path / "half")
-    assert loaded.unet.dtype == loaded.vae.dtype == loaded.text_encoder.dtype == torch.float32
+    assert loaded.backbone.dtype == loaded.vae.dtype == loaded.encoders[0].dtype == torch.float32
     difference = np.abs(_draw(loaded.pipeline()) - _draw(bundle.pipeline()))
     assert difference.max() < 0.02
 
 
 def test_a_trained_autoencoder_is_taken_over(bundle: Bundle) -> None:
-    taken = new_bundle(TINY, bundle.tokenizer, vae=bundle.vae)
+    taken = new_bundle(TINY, bundle.tokenizers[0], vae=bundle.vae)
     assert taken.vae is bundle.vae
 
 
 def test_the_same_seed_gives_the_same_bundle_and_leaves_the_global_state(bundle: Bundle) -> None:
     state = torch.random.get_rng_state()
-    again, other = (new_bundle(TINY, bundle.tokenizer, seed=seed) for seed in (1, 2))
+    again, other = (new_bundle(TINY, bundle.tokenizers[0], seed=seed) for seed in (1, 2))
     assert torch.equal(state, torch.random.get_rng_state())
-    assert torch.equal(again.unet.conv_in.weight, bundle.unet.conv_in.weight)
-    assert not torch.equal(other.unet.conv_in.weight, bundle.unet.conv_in.weight)
+    assert torch.equal(again.backbone.conv_in.weight, bundle.backbone.conv_in.weight)
+    assert not torch.equal(other.backbone.conv_in.weight, bundle.backbone.conv_in.weight)
 
 
 def test_the_text_encoder_pools_at_the_end_marker_of_this_tokenizer(bundle: Bundle) -> None:
-    ids = bundle.tokenizer("a river", padding="max_length", return_tensors="pt").input_ids
-    output = bundle.text_encoder(ids)
-    end = ids[0].tolist().index(bundle.tokenizer.eos_token_id)
+    ids = bundle.tokenizers[0]("a river", padding="max_length", return_tensors="pt").input_ids
+    output = bundle.encoders[0](ids)
+    end = ids[0].tolist().index(bundle.tokenizers[0].eos_token_id)
     torch.testing.assert_close(output.pooler_output[0], output.last_hidden_state[0, end])
 
 
@@ -161,7 +163,7 @@ def test_prompts_are_padded_to_what_the_text_encoder_reads(bundle: Bundle, test_
     assert real.model_max_length > 77, "the trap this test is about: the file says 8192"
     cfg = BundleConfig(unet=TINY.unet, text=TextShape(hidden=32, layers=1, heads=2), vae=TINY.vae)
     taken = new_bundle(cfg, real)
-    ids = taken.tokenizer("a cat", padding="max_length", truncation=True).input_ids
+    ids = taken.tokenizers[0]("a cat", padding="max_length", truncation=True).input_ids
     assert len(ids) == 77
     assert real.model_max_length > 77, "the tokenizer that was given is not changed"
 
@@ -169,10 +171,10 @@ def test_prompts_are_padded_to_what_the_text_encoder_reads(bundle: Bundle, test_
 def test_zero_terminal_snr_needs_velocity(bundle: Bundle) -> None:
     wrong = BundleConfig(TINY.unet, TINY.text, TINY.vae, SchedulerShape(zero_terminal_snr=True))
     with pytest.raises(ConfigError, match="v_prediction"):
-        new_bundle(wrong, bundle.tokenizer)
+        new_bundle(wrong, bundle.tokenizers[0])
     right = SchedulerShape(prediction_type="v_prediction", zero_terminal_snr=True)
     scheduler = new_bundle(
-        BundleConfig(TINY.unet, TINY.text, TINY.vae, right), bundle.tokenizer
+        BundleConfig(TINY.unet, TINY.text, TINY.vae, right), bundle.tokenizers[0]
     ).scheduler
     assert float(scheduler.alphas_cumprod[-1]) < 1e-6
 
@@ -182,8 +184,8 @@ def test_a_bundle_is_put_under_another_schedule_and_keeps_its_weights(bundle: Bu
     assert changed.scheduler.config.prediction_type == "v_prediction"
     assert changed.scheduler.config.timestep_spacing == "trailing"
     assert float(changed.scheduler.alphas_cumprod[-1]) < 1e-6
-    assert changed.unet is bundle.unet
-    assert changed.text_encoder is bundle.text_encoder
+    assert changed.backbone is bundle.backbone
+    assert changed.encoders[0] is bundle.encoders[0]
     assert with_schedule(bundle, None) is bundle
     with pytest.raises(ConfigError, match="v_prediction"):
         with_schedule(bundle, None, zero_terminal_snr=True)
@@ -199,10 +201,10 @@ def test_a_new_schedule_survives_saving(bundle: Bundle, tmp_path: Path) -> None:
 def test_levels_that_do_not_match_are_a_configuration_error(bundle: Bundle) -> None:
     wrong = BundleConfig(UNetShape(block_out_channels=[32, 32]), TINY.text, TINY.vae)
     with pytest.raises(ConfigError, match="cross_attention"):
-        new_bundle(wrong, bundle.tokenizer)
+        new_bundle(wrong, bundle.tokenizers[0])
     uneven = UNetShape(block_out_channels=[30, 32, 32], norm_groups=8)
     with pytest.raises(ConfigError, match="fit together"):
-        new_bundle(BundleConfig(uneven, TINY.text, TINY.vae), bundle.tokenizer)
+        new_bundle(BundleConfig(uneven, TINY.text, TINY.vae), bundle.tokenizers[0])
 
 
 UNET = "unet/diffusion_pytorch_model.safetensors"
@@ -296,13 +298,13 @@ def test_a_failed_save_leaves_the_old_bundle(
 
 
 def test_the_embedded_shapes_are_within_the_budget(bundle: Bundle) -> None:
-    embedded = new_bundle(BundleConfig(), bundle.tokenizer)
+    embedded = new_bundle(BundleConfig(), bundle.tokenizers[0])
     sizes = {
-        name: sum(p.numel() for p in getattr(embedded, name).parameters())
-        for name in ("unet", "text_encoder", "vae")
+        name: sum(parameter.numel() for parameter in model.parameters())
+        for name, model in {**embedded.models, "vae": embedded.vae}.items()
     }
-    assert isinstance(embedded.unet, UNet2DConditionModel)
-    assert isinstance(embedded.text_encoder, CLIPTextModel)
+    assert isinstance(embedded.backbone, UNet2DConditionModel)
+    assert isinstance(embedded.encoders[0], CLIPTextModel)
     assert isinstance(embedded.vae, AutoencoderKL)
     assert embedded.tile_px == 128
     # Two bundles of two bytes a weight, with room for the captioner under 60 MB.
@@ -321,7 +323,7 @@ def test_variants_lie_beside_the_weights_and_are_taken_by_their_name(
     folder = tmp_path / "variants"
     save_bundle(bundle, folder, variants=["fp16", "bf16"])
     assert not [path for path in folder.iterdir() if path.name.startswith(".")]
-    plain = {name: p.detach() for name, p in load_bundle(folder).unet.named_parameters()}
+    plain = {name: p.detach() for name, p in load_bundle(folder).backbone.named_parameters()}
     assert {weight.dtype for weight in plain.values()} == {torch.float32}
     for variant, dtype in (("fp16", torch.float16), ("bf16", torch.bfloat16)):
         pipeline = StableDiffusionPipeline.from_pretrained(
@@ -334,4 +336,4 @@ def test_variants_lie_beside_the_weights_and_are_taken_by_their_name(
     sizes = {p.name: p.stat().st_size for p in (folder / "unet").glob("*.safetensors")}
     whole = sizes["diffusion_pytorch_model.safetensors"]
     assert sizes["diffusion_pytorch_model.fp16.safetensors"] < 0.6 * whole
-    assert bundle.unet.dtype == torch.float32
+    assert bundle.backbone.dtype == torch.float32

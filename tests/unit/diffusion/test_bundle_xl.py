@@ -16,6 +16,7 @@ from hpc.config import load
 from hpc.errors import ConfigError, DataError
 from sarhpc.diffusion.bundle import Bundle, load_bundle, new_bundle, save_bundle, with_schedule
 from sarhpc.diffusion.config import AutoencoderShape, BundleConfig, TextShape, UNetShape
+from sarhpc.diffusion.families.sdxl import SDXL
 from sarhpc.diffusion.tokenizer import load_clip_tokenizer, train_clip_tokenizer
 
 BUNDLES = Path(__file__).parents[3] / "configs" / "bundles"
@@ -73,15 +74,16 @@ def test_the_stock_xl_pipeline_draws_the_same_image_from_the_folder(
 
 def test_an_xl_bundle_comes_back_as_it_was(bundle: Bundle, saved: Path) -> None:
     loaded = load_bundle(saved)
-    assert loaded.is_xl
+    assert loaded.family is SDXL
     assert list(loaded.models) == ["unet", "text_encoder", "text_encoder_2"]
     assert len(loaded.tokenizers) == 2
+    again = {**loaded.models, "vae": loaded.vae}
     for name, model in {**bundle.models, "vae": bundle.vae}.items():
-        before, after = model.state_dict(), getattr(loaded, name).state_dict()
+        before, after = model.state_dict(), again[name].state_dict()
         assert before.keys() == after.keys()
         assert all(torch.equal(before[key], after[key]) for key in before), name
-        assert not getattr(loaded, name).training
-    assert loaded.tokenizer_2.model_max_length == 16
+        assert not again[name].training
+    assert loaded.tokenizers[1].model_max_length == 16
     assert loaded.tile_px == 32
 
 
@@ -103,8 +105,8 @@ def test_an_absent_negative_prompt_is_the_empty_caption_that_training_drops_to(
 
 def test_another_schedule_keeps_both_encoders(bundle: Bundle) -> None:
     changed = with_schedule(bundle, "v_prediction", zero_terminal_snr=True)
-    assert changed.text_encoder_2 is bundle.text_encoder_2
-    assert changed.tokenizer_2 is bundle.tokenizer_2
+    assert changed.encoders[1] is bundle.encoders[1]
+    assert changed.tokenizers[1] is bundle.tokenizers[1]
 
 
 @pytest.mark.parametrize("part", ["text_encoder_2", "tokenizer_2"])
@@ -127,7 +129,7 @@ def test_a_second_tokenizer_of_another_model_is_refused(saved: Path, tmp_path: P
 def test_depths_that_do_not_match_the_levels_are_refused(bundle: Bundle) -> None:
     wrong = BundleConfig(UNetShape(transformer_layers=[1, 2]), TINY_XL.text, TINY_XL.vae)
     with pytest.raises(ConfigError, match="transformer_layers has 2 entries for 3 levels"):
-        new_bundle(wrong, bundle.tokenizer)
+        new_bundle(wrong, bundle.tokenizers[0])
 
 
 @pytest.mark.parametrize(
@@ -164,7 +166,7 @@ def test_full_size_bundles_have_the_published_parameter_counts(
 def test_heads_and_depths_stand_at_their_levels(bundle: Bundle) -> None:
     attentions = [
         (blocks[0].attn1.heads, len(blocks))
-        for level in bundle.unet.down_blocks[1:]
+        for level in bundle.backbone.down_blocks[1:]
         for blocks in [level.attentions[0].transformer_blocks]
     ]
     assert attentions == [(2, 2), (4, 3)]

@@ -1,4 +1,4 @@
-"""Conditions are those of the stock pipelines, and what is called unread is."""
+"""Conditions are those of the stock pipelines, and unused modules get no gradient."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from test_bundle import TINY
 from test_bundle_xl import TINY_XL
 
 from sarhpc.diffusion.bundle import Bundle, new_bundle
-from sarhpc.diffusion.conditioning import encode_text, size_numbers, tokenize, unread
+from sarhpc.diffusion.conditioning import size_ids, tokenize
+from sarhpc.diffusion.families.sd15 import SD15
+from sarhpc.diffusion.families.sdxl import SDXL
 from sarhpc.diffusion.tokenizer import train_clip_tokenizer
 
 CAPTIONS = ["a forest near a river", "", "a river " * 30]
@@ -24,26 +26,26 @@ def bundle(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 
 def encoded(bundle: Bundle) -> Any:
-    ids = [tokenize(tokenizer, CAPTIONS) for tokenizer in bundle.tokenizers]
-    return encode_text(bundle.text_encoder, ids[0], bundle.text_encoder_2, *ids[1:])
+    conditions = [tokenize(tokenizer, CAPTIONS) for tokenizer in bundle.tokenizers]
+    if bundle.family.size_ids:
+        conditions.append(size_ids(torch.zeros(3, 3, 32, 32)))
+    return bundle.family.condition(bundle.encoders, conditions)
 
 
 def test_text_is_embedded_as_the_stock_pipeline_does(bundle: Bundle) -> None:
-    context, pooled = encoded(bundle)
+    context, added = encoded(bundle)
     arguments = {"num_images_per_prompt": 1, "do_classifier_free_guidance": False}
     stock = bundle.pipeline().encode_prompt(CAPTIONS, device="cpu", **arguments)
     torch.testing.assert_close(context, stock[0])
-    assert (pooled is None) == (not bundle.is_xl)
-    if pooled is not None:
-        torch.testing.assert_close(pooled, stock[2])
+    assert (added is None) == (bundle.family is SD15)
+    if added is not None:
+        torch.testing.assert_close(added["text_embeds"], stock[2])
 
 
-def test_every_parameter_but_the_unread_ones_has_a_gradient(bundle: Bundle) -> None:
-    context, pooled = encoded(bundle)
-    sizes = size_numbers(torch.zeros(3, 3, 32, 32))
-    added = None if pooled is None else {"text_embeds": pooled, "time_ids": sizes}
+def test_every_parameter_but_the_unused_ones_has_a_gradient(bundle: Bundle) -> None:
+    context, added = encoded(bundle)
     latents = torch.randn(3, 4, 8, 8, generator=torch.Generator().manual_seed(0))
-    prediction = bundle.unet(
+    prediction = bundle.backbone(
         latents, torch.tensor([1, 2, 3]), encoder_hidden_states=context, added_cond_kwargs=added
     ).sample
     prediction.square().mean().backward()
@@ -53,13 +55,14 @@ def test_every_parameter_but_the_unread_ones_has_a_gradient(bundle: Bundle) -> N
         for parameter in model.parameters()
         if parameter.grad is None
     }
-    assert silent == {p for module in unread(bundle.models) for p in module.parameters()}
-    assert bool(silent) == bundle.is_xl
+    unused = bundle.family.unused_modules(bundle.encoders)
+    assert silent == {parameter for module in unused for parameter in module.parameters()}
+    assert bool(silent) == (bundle.family is SDXL)
 
 
 @pytest.mark.parametrize("shape", [(32, 32), (64, 32)])
 def test_sizes_are_those_the_stock_pipeline_assumes(shape: tuple[int, int]) -> None:
     height, width = shape
-    sizes = size_numbers(torch.zeros(2, 3, height, width))
+    sizes = size_ids(torch.zeros(2, 3, height, width))
     assert sizes.tolist() == [[height, width, 0, 0, height, width]] * 2
     assert sizes.dtype == torch.int64, "a bf16 engine would round them as floats"

@@ -132,5 +132,5 @@ def test_the_verb_publishes_a_base_model_and_the_report(
     assert (out / "panel.png").stat().st_size > 0
     tuned, base = load_bundle(out / "model"), load_bundle(EMBEDDED)
     assert changed(tuned.vae, base.vae) == {"decoder", "post_quant_conv"}
-    pairs = zip(tuned.unet.parameters(), base.unet.parameters(), strict=True)
+    pairs = zip(tuned.backbone.parameters(), base.backbone.parameters(), strict=True)
     assert all(torch.equal(a, b) for a, b in pairs)

@@ -172,12 +172,12 @@ def original_open_clip(encoder: Any) -> dict[str, Tensor]:
 
 def write_single_file(bundle: Bundle, folder: Path, file: Path) -> None:
     """The weights of `bundle` in one file, and `folder` without its weights beside it."""
-    weights = {**original_unet(bundle.unet), **original_vae(bundle.vae)}
-    if bundle.is_xl:
-        weights |= original_clip(bundle.text_encoder, "conditioner.embedders.0.transformer.")
-        weights |= original_open_clip(bundle.text_encoder_2)
+    weights = {**original_unet(bundle.backbone), **original_vae(bundle.vae)}
+    if len(bundle.encoders) == 2:
+        weights |= original_clip(bundle.encoders[0], "conditioner.embedders.0.transformer.")
+        weights |= original_open_clip(bundle.encoders[1])
     else:
-        weights |= original_clip(bundle.text_encoder, "cond_stage_model.transformer.")
+        weights |= original_clip(bundle.encoders[0], "cond_stage_model.transformer.")
     save_file({name: tensor.clone() for name, tensor in weights.items()}, file)
     shutil.copytree(folder, file.with_suffix(""), ignore=shutil.ignore_patterns("*.safetensors"))
 
@@ -204,14 +204,14 @@ def copied(given: Path, tmp_path: Path) -> Path:
 
 def test_every_weight_is_that_of_the_folder(given: Path) -> None:
     whole, found = load_bundle(given.parent / "whole"), load_bundle(given)
-    assert found.is_xl == whole.is_xl
+    assert found.family is whole.family
     for part, model in {**whole.models, "vae": whole.vae}.items():
         other = found.vae if part == "vae" else found.models[part]
         wanted, got = model.state_dict(), other.state_dict()
         assert wanted.keys() == got.keys()
         assert all(torch.equal(wanted[name], got[name]) for name in wanted), part
         assert not other.training
-    assert found.tokenizer.model_max_length == 16
+    assert found.tokenizers[0].model_max_length == 16
     assert found.scheduler.config == whole.scheduler.config
 
 
@@ -240,7 +240,7 @@ def test_a_training_starts_from_it(given: Path) -> None:
 
 def test_half_precision_files_are_read_in_the_type_asked_for(copied: Path) -> None:
     save_file({name: t.half() for name, t in load_file(copied).items()}, copied)
-    assert {p.dtype for p in load_bundle(copied).unet.parameters()} == {torch.float32}
+    assert {p.dtype for p in load_bundle(copied).backbone.parameters()} == {torch.float32}
 
 
 @pytest.mark.parametrize(

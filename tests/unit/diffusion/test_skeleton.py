@@ -9,18 +9,17 @@ import pytest
 from hpc.config import load
 from hpc.errors import DataError
 from sarhpc.diffusion.config import BundleConfig
-from sarhpc.diffusion.skeleton import PUBLISHED, skeleton_of
+from sarhpc.diffusion.families.family import ModelFamily
+from sarhpc.diffusion.families.registry import FAMILIES
+from sarhpc.diffusion.skeleton import skeleton_of
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 
 
-@pytest.mark.parametrize(
-    ("name", "file"), [("Stable Diffusion 1.5", "sd15"), ("Stable Diffusion XL", "sdxl")]
-)
-def test_published_shapes_are_those_of_the_shipped_configurations(name: str, file: str) -> None:
-    assert PUBLISHED[name] == load(
-        BundleConfig, REPOSITORY / "configs" / "bundles" / f"{file}.yaml", []
-    )
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.key)
+def test_published_shapes_are_those_of_the_shipped_configurations(family: ModelFamily) -> None:
+    file = REPOSITORY / "configs" / "bundles" / f"{family.key}.yaml"
+    assert family.published == load(BundleConfig, file, [])
 
 
 @pytest.mark.parametrize(

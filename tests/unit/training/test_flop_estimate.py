@@ -26,7 +26,7 @@ def config(**changes: object) -> TrainConfig:
 def allocated_bytes(cfg: TrainConfig, px: int) -> int:
     """Most bytes that torch's allocator held at once in a real step, beside the weights."""
     bundle = load_base(cfg, EMBEDDED)
-    model = Denoiser(**bundle.models).train()
+    model = Denoiser(bundle.family, bundle.models).train()
     if cfg.gradient_checkpointing:
         checkpoint_gradients(model)
     for parameter in model.parameters():

@@ -9,7 +9,7 @@ import pytest
 
 from hpc.config import decisive, fingerprint, load
 from hpc.errors import ConfigError
-from sarhpc.training.config import JudgeConfig, OffloadConfig, TrainConfig
+from sarhpc.training.config import OffloadConfig, TrainConfig
 from sarhpc.training.schedule import check, ema_decay, length, rate_scale
 
 
@@ -58,9 +58,6 @@ def test_batch_that_does_not_divide_is_refused_with_the_numbers() -> None:
         ),
         ({"offload": OffloadConfig(nvme_path="/disk")}, "goes with nvme and with nothing else"),
         ({"on_nonfinite": "ignore"}, "one of stop, skip"),
-        ({"judge": JudgeConfig(choose="bst")}, "judge.choose='bst': use one of best, last"),
-        ({"judge": JudgeConfig(), "image_member": "optic.png"}, "image_member=optic.png has none"),
-        ({"judge": JudgeConfig(), "validation_prompts": ["a lake"]}, "there are 2 of them"),
         ({"lr_unet": -1.0}, "lr_unet=-1.0: must be >= 0"),
         ({"on_nonfinite": "skip", "skip_in_a_row": 0}, "skip_in_a_row=0: allow 1 or more"),
     ],

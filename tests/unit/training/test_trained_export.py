@@ -14,7 +14,7 @@ from tiny_bundle import make_bundle, paint
 
 from hpc.errors import ConfigError
 from sarhpc.diffusion.bundle import Bundle, load_bundle, save_bundle
-from sarhpc.diffusion.conditioning import encode_text, tokenize
+from sarhpc.diffusion.conditioning import size_ids, tokenize
 from sarhpc.diffusion.config import (
     LORA_FILE,
     AdapterConfig,
@@ -44,7 +44,7 @@ def bases(tmp_path_factory: pytest.TempPathFactory) -> Callable[[bool], Path]:
 def trained(cfg: TrainConfig, base: Path) -> tuple[Bundle, dict[str, torch.Tensor]]:
     """The bundle as a training would leave it, and the weights a checkpoint would hold."""
     bundle = load_base(cfg, base)
-    model = Denoiser(**bundle.models)
+    model = Denoiser(bundle.family, bundle.models)
     generator = torch.Generator().manual_seed(0)
     weights = {}
     for name, parameter in model.named_parameters():
@@ -121,12 +121,12 @@ def test_a_token_alone_is_one_row_and_loads_as_a_textual_inversion(
     base = bases(False)
     cfg = TrainConfig(token=TokenConfig(initializer="radar"), lr_unet=0.0, lr_text_encoder=0.0)
     start = load_base(cfg, base)
-    groups = trainable_groups(Denoiser(**start.models))
+    groups = trainable_groups(Denoiser(start.family, start.models))
     assert {name: [tuple(p.shape) for p in found] for name, found in groups.items()} == {
         "token": [(16,)]
     }
     table = load(base).text_encoder.get_input_embeddings().weight
-    ids = start.tokenizer("radar", add_special_tokens=False).input_ids
+    ids = start.tokenizers[0]("radar", add_special_tokens=False).input_ids
     assert torch.allclose(groups["token"][0], table[ids].mean(0))
 
     prompt = "<SAR> image of a forest"
@@ -180,8 +180,7 @@ def test_words_behind_the_token_reach_the_pooled_embedding_of_published_encoders
     bases: Callable[[bool], Path], tmp_path: Path
 ) -> None:
     base = load_bundle(bases(True))
-    assert base.text_encoder_2 is not None
-    base.text_encoder_2.config.eos_token_id = 2  # as in the published SDXL
+    base.encoders[1].config.eos_token_id = 2  # as in the published SDXL
     save_bundle(base, tmp_path / "published")
     cfg = TrainConfig(token=TokenConfig(), lr_unet=0.0, lr_text_encoder=0.0)
     start = load_base(cfg, tmp_path / "published")
@@ -190,8 +189,10 @@ def test_words_behind_the_token_reach_the_pooled_embedding_of_published_encoders
 
     for bundle in (load_base(cfg, tmp_path / "published"), exported):
         ids = [tokenize(t, ["<SAR> forest", "<SAR> lake"]) for t in bundle.tokenizers]
-        _, pooled = encode_text(bundle.text_encoder, ids[0], bundle.text_encoder_2, ids[1])
-        assert pooled is not None
+        conditions = [*ids, size_ids(torch.zeros(2, 3, 32, 32))]
+        _, added = bundle.family.condition(bundle.encoders, conditions)
+        assert added is not None
+        pooled = added["text_embeds"]
         assert (pooled[0] - pooled[1]).abs().max() > 1e-3
 
 
