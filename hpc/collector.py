@@ -1,8 +1,8 @@
-"""The garbage collector leaves alone what lives as long as the process.
+"""Fewer garbage collections for processes that import large libraries.
 
-The libraries of a training are 800,000 objects that stay. Python walks all of them several times
-while they are imported, and twice more before it lets the process go: two seconds of each rank on
-a slow core, in which the others wait and the partition's grace runs.
+The libraries of a training are 800,000 permanent objects. Python scans all of them several times
+during import, and twice more at exit: two seconds per rank on a slow core, while the other ranks
+wait and the partition's grace time elapses.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ import atexit
 import gc
 
 _YOUNG = 10_000
-"""Objects made since a collection until the next one; Python's own 700 are soon made by imports."""
+"""Allocations that trigger a collection; imports exceed Python's default of 700 very often."""
 
 
-def spare_lasting_objects() -> None:
-    """Collect less often from now on, and at the end of the process nothing that it still holds."""
+def relax_gc() -> None:
+    """Collect less often from now on, and skip live objects in the collection at exit."""
     gc.set_threshold(_YOUNG, *gc.get_threshold()[1:])
-    # What was registered later runs earlier: nothing that tidies up is kept from doing so.
+    # Handlers registered later run earlier, so other exit handlers still see a working collector.
     atexit.register(gc.freeze)

@@ -1,28 +1,31 @@
 """Layered configuration: structured defaults < YAML < dotlist, checked, frozen, fingerprinted.
 
 A schema is a tree of plain dataclasses. A field with `metadata={"transient": True}` (worker counts,
-logging) changes how a run is done and not what it makes, so it does not enter the fingerprint. One
-with `metadata={"added": True}` came with a later version and enters it only when it is set, so that
-runs frozen before keep theirs.
+logging) changes how a run executes and not what it produces, so the fingerprint leaves it out. One
+with `metadata={"added": True}` came with a later version and enters the fingerprint only when it is
+set, so that runs frozen before keep theirs.
 """
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import difflib
+import functools
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, cast, get_type_hints
+from typing import Any, TypeVar, cast
 
 from hpc.errors import ConfigError
+from hpc.frozen_config import DECLINED, fields_of, read_frozen, typed
 
 T = TypeVar("T")
 
 
 def load(schema: type[T], yaml: Path | None = None, overrides: Sequence[str] = ()) -> T:
-    """A read-only configuration of type `schema` from defaults, then YAML, then `a.b=c` words.
+    """A configuration of type `schema` from defaults, then YAML, then `a.b=c` overrides.
 
     Raises:
         ConfigError: unknown key (with the nearest names), wrong type, missing value, bad file.
@@ -35,24 +38,44 @@ def loads(
     schema: type[T], yaml_text: str, overrides: Sequence[str] = (), *, source: str = "text"
 ) -> T:
     """As `load`, from the text of a YAML document."""
+    # mypy does not count a class as Hashable.
+    parsed = _parsed(schema, yaml_text, tuple(overrides), source)  # type: ignore[arg-type]
+    return cast("T", copy.deepcopy(parsed))
+
+
+@functools.lru_cache(maxsize=8)
+def _parsed(schema: type[Any], yaml_text: str, overrides: tuple[str, ...], source: str) -> Any:
+    """The configuration itself; callers get copies, as they may change theirs."""
+    frozen = DECLINED if overrides else read_frozen(schema, yaml_text)
+    if frozen is not DECLINED:
+        return frozen
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
     from yaml import YAMLError
 
     try:
         document = OmegaConf.create(_mapping(yaml_text, source))
-        dotlist = OmegaConf.from_dotlist(_checked_words(overrides))
+        dotlist = OmegaConf.from_dotlist(_checked_overrides(overrides))
         for layer, where in ((document, source), (dotlist, "the command line")):
             _refuse_unknown(schema, cast("dict[str, Any]", OmegaConf.to_container(layer)), where)
-        merged = OmegaConf.merge(OmegaConf.structured(schema), document, dotlist)
-        OmegaConf.set_readonly(merged, True)
+        # merge copies its first argument, so the defaults stay as they are.
+        defaults = _defaults(schema)  # type: ignore[arg-type]
+        merged = OmegaConf.merge(defaults, document, dotlist)
         _refuse_missing(merged, source)
-        return cast("T", OmegaConf.to_object(merged))
+        return OmegaConf.to_object(merged)
     except (OmegaConfBaseException, YAMLError, ValueError, TypeError) as error:
         first = _first_line(error)
         key = getattr(error, "full_key", None)
         at = f" at {key!r}" if key else ""
-        raise ConfigError(f"configuration from {source} is wrong{at}: {first}") from error
+        raise ConfigError(f"invalid configuration in {source}{at}: {first}") from error
+
+
+@functools.lru_cache(maxsize=8)
+def _defaults(schema: type[Any]) -> Any:
+    """The defaults of `schema` as an OmegaConf tree; building it takes longer than a merge."""
+    from omegaconf import OmegaConf
+
+    return OmegaConf.structured(schema)
 
 
 def _read(path: Path) -> str:
@@ -65,28 +88,31 @@ def _read(path: Path) -> str:
 
 
 def _mapping(text: str, source: str) -> str:
-    """`text` if it is a YAML document of keys and values; an empty one counts as `{}`."""
+    """`text` if it is a YAML mapping; an empty document counts as `{}`."""
     import yaml
 
-    document = yaml.safe_load(text)
-    if document is not None and not isinstance(document, dict):
+    # libyaml parses six times as fast; wheels of PyYAML have it, other builds may not.
+    root = yaml.compose(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    if root is None or root.tag == "tag:yaml.org,2002:null":
+        return "{}"
+    if not isinstance(root, yaml.MappingNode):
         raise ConfigError(f"configuration from {source} must be keys and values, not {text[:40]!r}")
-    return text if document else "{}"
+    return text
 
 
 def _first_line(error: Exception) -> str:
-    """What is wrong in one line; for YAML the place too, which stands in the lines after it."""
+    """The error in one line; for YAML with its line and column, which follow in the message."""
     problem, mark = getattr(error, "problem", None), getattr(error, "problem_mark", None)
     if problem and mark is not None:
         return f"line {mark.line + 1}, column {mark.column + 1}: {problem}"
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
-def _checked_words(words: Sequence[str]) -> list[str]:
-    for word in words:
-        if "=" not in word:
-            raise ConfigError(f"{word!r} is not an override: write key.subkey=value")
-    return list(words)
+def _checked_overrides(overrides: Sequence[str]) -> list[str]:
+    for override in overrides:
+        if "=" not in override:
+            raise ConfigError(f"{override!r} is not an override: write key.subkey=value")
+    return list(overrides)
 
 
 def _refuse_missing(merged: Any, source: str) -> None:
@@ -100,13 +126,8 @@ def _refuse_missing(merged: Any, source: str) -> None:
         )
 
 
-def _fields(schema: type[Any]) -> dict[str, Any]:
-    hints = get_type_hints(schema)
-    return {field.name: hints[field.name] for field in dataclasses.fields(schema)}
-
-
 def _nested(hint: Any) -> type[Any] | None:
-    """The dataclass inside `X`, `X | None`; None for plain values, lists and mappings."""
+    """The dataclass in the hint `X` or `X | None`; None for plain values, lists and mappings."""
     candidates = [hint, *getattr(hint, "__args__", ())]
     if getattr(hint, "__origin__", None) in (list, dict, tuple):
         return None
@@ -116,7 +137,7 @@ def _nested(hint: Any) -> type[Any] | None:
 def _refuse_unknown(
     schema: type[Any], values: Mapping[str, Any], where: str, prefix: str = ""
 ) -> None:
-    fields = _fields(schema)
+    fields = fields_of(schema)
     for key, value in values.items():
         if key not in fields:
             raise ConfigError(_unknown(f"{prefix}{key}", where, schema, fields, prefix))
@@ -137,7 +158,7 @@ def _unknown(
 
 
 def _paths(schema: type[Any], prefix: str) -> Iterator[str]:
-    for name, hint in _fields(schema).items():
+    for name, hint in fields_of(schema).items():
         yield f"{prefix}{name}"
         nested = _nested(hint)
         if nested is not None:
@@ -145,19 +166,22 @@ def _paths(schema: type[Any], prefix: str) -> Iterator[str]:
 
 
 def to_yaml(config: Any) -> str:
-    """The whole configuration as YAML, every default written out."""
+    """The complete configuration as YAML, including all defaults."""
     from omegaconf import OmegaConf
 
-    return OmegaConf.to_yaml(OmegaConf.structured(config))
+    plain = to_dict(config)
+    # OmegaConf's tree of a schema checks and converts every value: slow, and seldom needed.
+    converted = typed(type(config), plain) is DECLINED
+    return OmegaConf.to_yaml(OmegaConf.structured(config) if converted else OmegaConf.create(plain))
 
 
 def to_dict(config: Any, *, transient: bool = True) -> dict[str, Any]:
-    """The configuration as plain nested dicts; without transient fields when asked so."""
+    """The configuration as nested dicts, with or without transient fields."""
     return _chosen(config, lambda field, _: transient or not field.metadata.get("transient"))
 
 
 def decisive(config: Any) -> dict[str, Any]:
-    """What the fingerprint is taken of: `to_dict` without transient fields and unset added ones."""
+    """The values in the fingerprint: `to_dict` without transient fields and unset added ones."""
     return _chosen(config, _is_decisive)
 
 
@@ -185,23 +209,21 @@ def _plain(value: Any, keep: _Choice) -> Any:
 
 
 def fingerprint(config: Any) -> str:
-    """Sixteen hex digits that change when, and only when, what the run makes changes."""
+    """Sixteen hex digits over the values that determine what the run produces."""
     text = json.dumps(decisive(config), sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def differences(old: Any, new: Any, *, transient: bool = False) -> list[str]:
-    """Lines `key: old -> new` for the fields that differ; only those of the fingerprint unless
-    `transient`.
-    """
+    """Lines `key: old -> new` for the fields that differ; with `transient` also transient ones."""
     a, b = to_dict(old, transient=transient), to_dict(new, transient=transient)
     return _dict_differences(a, b, "")
 
 
 def changes_since(frozen: Mapping[str, Any], config: Any) -> list[str]:
-    """Lines `key: old -> new` against the plain values a configuration once had.
+    """Lines `key: old -> new` for the values that differ from those of a frozen configuration.
 
-    Keys that only one side has (another version of the schema) and transient ones do not count.
+    Keys that only one side has (another version of the schema) and transient ones are ignored.
     """
     now = to_dict(config, transient=False)
     return [

@@ -1,9 +1,9 @@
-"""Errors by what the user can do about them, each with the exit code the command ends with.
+"""Errors, grouped by what the user can do about them, each with the command's exit code.
 
 Codes: 0 done or cleanly requeued, 1 operational, 2 usage or configuration, 3 numerical,
 4 verification failed, 5 incomplete, 75 transient (EX_TEMPFAIL, sysexits.h).
 
-A message says what happened, where, and what to do next.
+A message states what happened, where, and what to do next.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class RunInUseError(HpcError):
 
 
 class NumericalError(HpcError):
-    """The numbers went wrong: NaN, infinite loss, loss-scale floor."""
+    """A numerical failure: NaN, infinite loss, loss-scale floor."""
 
     exit_code: ClassVar[int] = 3
 
@@ -49,21 +49,21 @@ class VerificationError(HpcError):
 
 
 class IncompleteError(HpcError):
-    """Work is left over: some shards or an upstream stage are not finished."""
+    """Some shards or an upstream stage are not finished."""
 
     exit_code: ClassVar[int] = 5
 
 
 class TransientError(HpcError):
-    """A passing trouble (full disk, unreachable scheduler); the same command may work later."""
+    """A transient failure (full disk, unreachable scheduler); the same command may work later."""
 
     exit_code: ClassVar[int] = 75
 
 
 class StopRequestedError(HpcError):
-    """Work was saved and ended early because someone asked; resuming goes on from there.
+    """Work was saved and ended early on request; resuming continues from there.
 
-    Exit code 0: a job that stops so must not end FAILED, or its dependents never run
+    Exit code 0: a job stopped on request must not end FAILED, or its dependents never run
     (`afterok` is not re-evaluated after a requeue).
     """
 
@@ -72,23 +72,22 @@ class StopRequestedError(HpcError):
     def __init__(self, message: str, *, requeue: bool = False, reason: str | None = None) -> None:
         super().__init__(message)
         self.requeue = requeue
-        """Whether the job is to be queued again: preempted or out of time, not stopped by a
-        person."""
+        """Whether to requeue the job: it was preempted or timed out, not stopped by a person."""
         self.reason = reason
         """Name of the reason, such as PREEMPT."""
 
 
 class CrashLoopError(HpcError):
-    """Several attempts in a row got nowhere; nothing is tried again before a person looks."""
+    """Several attempts in a row made no progress; nothing is retried before a person intervenes."""
 
 
 def is_disk_full(error: BaseException) -> bool:
-    """Whether the system refused a write for want of space or quota."""
+    """Whether a write failed because the disk or a quota is full."""
     return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def exit_code_of(error: BaseException) -> int:
-    """The exit code a command ends with when `error` ends it; 128 and more for interruptions."""
+    """The exit code of a command that `error` ends; 128 and more for interruptions."""
     if isinstance(error, HpcError):
         return error.exit_code
     if isinstance(error, KeyboardInterrupt):

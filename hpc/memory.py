@@ -1,8 +1,8 @@
-"""Memory that was freed stays with the process that will ask for it again.
+"""Malloc settings that keep freed memory in the process for reuse.
 
-glibc gives memory back to the system once so much is free at the top of the heap, and asks for each
-large array anew; every page then comes in by a fault and filled with zeros. Arithmetic on CPUs
-frees and takes the same few hundred megabytes a second.
+glibc returns memory to the system once enough is free at the top of the heap, and maps each large
+array anew; every page then costs a page fault and is zeroed. Arithmetic on CPUs frees and allocates
+the same few hundred megabytes every second.
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ import ctypes
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 
 OWN_MAPPING_BYTES = 32 << 20
-"""Arrays from this size on are mapped one by one and given back at once; the most glibc takes."""
+"""Arrays of this size and more are mapped individually and returned at once; glibc's maximum."""
 KEPT_BYTES = 1 << 30
-"""Most free memory at the top of the heap that is kept."""
+"""Maximum free memory kept at the top of the heap."""
 
 
 def keep_freed_memory() -> bool:
-    """Whether malloc of this process now keeps what is freed, up to `KEPT_BYTES`; not so off glibc.
+    """Whether malloc now keeps freed memory, up to `KEPT_BYTES`; False without glibc.
 
     Source of the parameters: mallopt(3).
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:
         return False
-    told = ((_M_MMAP_THRESHOLD, OWN_MAPPING_BYTES), (_M_TRIM_THRESHOLD, KEPT_BYTES))
-    return all(mallopt(name, value) == 1 for name, value in told)
+    parameters = ((_M_MMAP_THRESHOLD, OWN_MAPPING_BYTES), (_M_TRIM_THRESHOLD, KEPT_BYTES))
+    return all(mallopt(name, value) == 1 for name, value in parameters)

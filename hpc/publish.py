@@ -39,11 +39,11 @@ class Digest:
 
 
 def fault(point: str) -> None:
-    """Do nothing, unless `SARHPC_FAULT=point:nth:action` names this passage of this point.
+    """Inject a fault at the `nth` visit of `point` if `SARHPC_FAULT=point:nth:action` says so.
 
     Actions: `kill` (SIGKILL to this process), `enospc` (a full disk), `raise` (an HpcError), `wait`
-    (a disk that takes 10 s).
-    Several faults are separated by commas; `nth` counts from 1 within one process.
+    (a disk that takes 10 s). Several faults are separated by commas; `nth` counts from 1 within one
+    process.
     """
     spec = os.environ.get("SARHPC_FAULT")
     if not spec:
@@ -138,8 +138,8 @@ def publish_json(target: Path, value: Any) -> Digest:
 def publishing_directory(target: Path) -> Iterator[Path]:
     """Yield a directory that becomes `target` by one rename when the block ends well.
 
-    An existing `target` is moved aside first and removed after, so that a reader finds the old
-    directory, for a moment none, or the new one, never a mixture.
+    An existing `target` is moved aside first and removed afterwards: a reader finds the old
+    directory, briefly none, or the new one, never a mixture.
 
     Raises:
         TransientError: the disk or a quota is full; nothing was published.
@@ -152,7 +152,7 @@ def publishing_directory(target: Path) -> Iterator[Path]:
         commit_directory(staging, target)
     except BaseException as error:
         shutil.rmtree(staging, ignore_errors=True)
-        _put_back(_aside(target), target)
+        _restore(_previous_path(target), target)
         if is_disk_full(error):
             raise _no_space(target) from error
         raise
@@ -166,7 +166,7 @@ def commit_directory(staging: Path, target: Path) -> None:
                 os.fsync(file.fileno())
         fsync_directory(Path(directory))
     fault("publish.directory_before_rename")
-    aside = _aside(target)
+    aside = _previous_path(target)
     if target.exists():
         shutil.rmtree(aside, ignore_errors=True)
         os.replace(target, aside)
@@ -177,16 +177,16 @@ def commit_directory(staging: Path, target: Path) -> None:
     fsync_directory(target.parent)
 
 
-def _aside(target: Path) -> Path:
-    """Where the old directory waits; a name of its own, as a sweep must not take it for litter."""
+def _previous_path(target: Path) -> Path:
+    """Where the previous directory is kept; not a `.tmp` name, which cleaning up would remove."""
     return target.with_name(f".{target.name}{_ASIDE}")
 
 
-def _put_back(aside: Path, target: Path) -> None:
-    """A directory whose writer ended between its two renames stands again as it was."""
+def _restore(aside: Path, target: Path) -> None:
+    """Restore a directory whose writer ended between its two renames."""
     if aside.exists() and not target.exists():
         with contextlib.suppress(OSError):
-            # A writer that is just there puts the new one in place: that one stays.
+            # Fails if a live writer has put the new directory in place meanwhile: that one stays.
             os.rename(aside, target)
 
 
@@ -197,27 +197,27 @@ def digest_file(path: Path) -> Digest:
     return Digest(path.stat().st_size, sha256)
 
 
-def sweep_temporaries(directory: Path, older_than_s: float) -> list[Path]:
-    """Remove leftovers of killed writers older than `older_than_s` and return their paths.
+def remove_stale_temporaries(directory: Path, older_than_s: float) -> list[Path]:
+    """Remove temporary files of killed writers older than `older_than_s`; returns their paths.
 
-    A directory that its writer had moved aside and not yet replaced is put back first.
+    A directory that its writer had moved aside and not yet replaced is restored first.
     """
     for aside in directory.glob(f".*{_ASIDE}"):
-        _put_back(aside, aside.with_name(aside.name[1 : -len(_ASIDE)]))
+        _restore(aside, aside.with_name(aside.name[1 : -len(_ASIDE)]))
     limit = time.time() - older_than_s
-    swept = []
+    removed = []
     for path in sorted(directory.glob(".*.tmp")):
         if (written := _modified(path)) is not None and written <= limit:
             if path.is_dir():
                 shutil.rmtree(path, ignore_errors=True)
             else:
                 path.unlink(missing_ok=True)
-            swept.append(path)
-    return swept
+            removed.append(path)
+    return removed
 
 
 def _modified(path: Path) -> float | None:
-    """Time of the last change, s; None when a live writer has renamed it away meanwhile."""
+    """Time of the last change, s; None if a live writer has renamed the file meanwhile."""
     try:
         return path.stat().st_mtime
     except FileNotFoundError:

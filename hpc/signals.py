@@ -11,8 +11,8 @@ STOP_SIGNALS = (signal.SIGUSR2, signal.SIGTERM)
 def ignore_stop_signals(worker: int = 0) -> None:
     """Make this helper process ignore SIGUSR2 and SIGTERM; its rank decides when it ends.
 
-    Fits `DataLoader(worker_init_fn=...)`, which passes the worker's number. Use it with
-    persistent workers that the rank shuts down itself.
+    Usable as `DataLoader(worker_init_fn=...)`, which passes the worker's number, with persistent
+    workers that the rank shuts down itself.
     """
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)

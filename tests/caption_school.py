@@ -61,7 +61,7 @@ def fine_tune(
             return fine_tune(cfg, out, folder, alone, attempt)
     communicator, run = TorchCommunicator(), RunDir(folder)
     store = CheckpointStore(folder / "checkpoints", communicator, attempt, cfg.keep_last)
-    with StopRequest(communicator, stop_file=folder / STOP, look_every_s=0.0) as stop:
+    with StopRequest(communicator, stop_file=folder / STOP, poll_s=0.0) as stop:
         around = Surroundings(folder, store, stop, communicator)
 
         def taught(lesson: CaptionLesson) -> Mapping[str, torch.Tensor]:

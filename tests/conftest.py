@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from hpc.collector import spare_lasting_objects
+from hpc.collector import relax_gc
 from hpc.memory import keep_freed_memory
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if "SARHPC_STATE" not in os.environ:
     atexit.register(shutil.rmtree, os.environ["SARHPC_STATE"], ignore_errors=True)
 # As the entry of a job does.
 keep_freed_memory()
-spare_lasting_objects()
+relax_gc()
 
 
 @pytest.fixture(scope="session")

@@ -1,1 +1,1 @@
-"""How work reaches machines."""
+"""Machines: Slurm, submission, profiles, Dask, node health."""

@@ -1,7 +1,7 @@
-"""The allocation a process finds itself in: which job, which task of it, on which node.
+"""The allocation of a process: its job, its task, its node.
 
-Read from the environment alone, so that asking costs nothing. RANK and WORLD_SIZE come from the
-launcher; a process started by `srun` without one takes Slurm's own numbers.
+Read from environment variables only, so it is cheap. RANK and WORLD_SIZE come from the launcher; a
+process started by `srun` without one uses Slurm's own numbers.
 """
 
 from __future__ import annotations
@@ -14,41 +14,41 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Allocation:
-    """What the environment says about this process."""
+    """Job, task, node and devices of this process."""
 
     job_id: str | None = None
-    """Slurm's own id of this job, also of one element of an array; None outside Slurm."""
+    """Slurm's id of this job or array element; None outside Slurm."""
     array_id: str | None = None
-    """Id of the array this job is an element of."""
+    """Id of the array that this job is an element of."""
     array_index: int | None = None
-    """Slurm's number of that element."""
+    """Slurm's index of that element."""
     array_size: int = 1
     """Elements of that array."""
     restart: int = 0
-    """How often Slurm has started this job before."""
+    """Number of earlier starts of this job."""
     rank: int = 0
-    """Number of this process among all of the job."""
+    """Rank of this process within the job."""
     tasks: int = 1
     """Processes of the job."""
     local_rank: int = 0
-    """Number of this process among those on its node."""
+    """Rank of this process on its node."""
     cpus: int | None = None
-    """CPU cores of this process; None where nothing says so."""
+    """CPU cores of this process; None if unknown."""
     node: str = ""
     """Name of this node."""
     gpus: tuple[str, ...] = ()
-    """GPUs for this process, as CUDA_VISIBLE_DEVICES names them."""
+    """GPUs of this process, by their names in CUDA_VISIBLE_DEVICES."""
 
     @property
     def name(self) -> str:
-        """Job id and restart, unique to one start of one job: `123-0`; outside Slurm by process."""
+        """Job id and restart, unique to one start: `123-0`; the process id outside Slurm."""
         return f"{self.job_id}-{self.restart}" if self.job_id else str(os.getpid())
 
 
 def current_allocation(environment: Mapping[str, str] | None = None) -> Allocation:
     """The allocation of this process."""
     env = os.environ if environment is None else environment
-    # A shell inside an allocation carries SLURM_PROCID too; only a step's tasks are ranks.
+    # A shell inside an allocation has SLURM_PROCID too; only tasks of a step are ranks.
     in_step = "SLURM_STEP_ID" in env and "SLURM_PROCID" in env
 
     def number(name: str, slurm: str) -> int | None:
@@ -74,7 +74,7 @@ def current_allocation(environment: Mapping[str, str] | None = None) -> Allocati
 
 
 def _gpus(env: Mapping[str, str], local_rank: int, local_tasks: int) -> tuple[str, ...]:
-    """GPUs this task may take: its share of the node's where all tasks of the node see them all."""
+    """GPUs of this task: its share of the node's if every task of the node sees all of them."""
     visible = [gpu for gpu in env.get("CUDA_VISIBLE_DEVICES", "").split(",") if gpu]
     on_node = int(env.get("SLURM_GPUS_ON_NODE") or 0) or len(visible)
     if len(visible) < on_node or len(visible) < local_tasks:

@@ -1,7 +1,7 @@
-"""Nodes to stay away from: one small file for each, with a reason and an expiry.
+"""Nodes to exclude: one small file for each, with a reason and an expiry.
 
-Kept by cluster in the user's state directory, which nodes and login nodes share. A file of its own
-for each node needs no lock: jobs that find the same node bad at once write the same thing.
+Kept per cluster in the user's state directory, which compute and login nodes share. One file per
+node needs no lock: jobs that find the same node bad at the same time write the same content.
 """
 
 from __future__ import annotations
@@ -21,26 +21,26 @@ from hpc.publish import publish_json
 
 SCHEMA = "sarhpc.bad_node/1"
 EXPIRY_H = 72.0
-"""Hours after which a node is tried again: by then somebody has looked at it, or nobody will."""
+"""Hours after which a node is used again: by then it has been repaired, or nobody will."""
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class BadNode:
-    """A node, why nothing is sent there, and until when."""
+    """A node that gets no jobs, why, and until when."""
 
     node: str
     reason: str
     job: str | None
-    """Job that found out; None for a person."""
+    """Job that found the fault; None if a person marked the node."""
     since: str
     """RFC 3339."""
     until: str
     """RFC 3339; from then on jobs may start there again."""
 
-    def holds(self, moment: datetime.datetime) -> bool:
-        """Whether the node is still to be left alone at `moment`."""
+    def active_at(self, moment: datetime.datetime) -> bool:
+        """Whether the node is still excluded at `moment`."""
         return moment < datetime.datetime.fromisoformat(self.until)
 
 
@@ -58,7 +58,7 @@ class BadNodeList:
         """Put `node` on the list for `hours`; a later mark replaces an earlier one.
 
         Raises:
-            ConfigError: that is no name of a node.
+            ConfigError: `node` is not a valid node name.
         """
         self._require_name(node)
         begin = _now()
@@ -66,28 +66,28 @@ class BadNodeList:
         bad = BadNode(node, reason, job, begin.isoformat(), until.isoformat())
         self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         publish_json(self._file(node), {"schema": SCHEMA, **asdict(bad)})
-        _log.warning("node=%s is left alone until %s: %s", node, bad.until, reason)
+        _log.warning("node=%s is excluded until %s: %s", node, bad.until, reason)
         return bad
 
     def forgive(self, node: str) -> bool:
         """Take `node` off the list; False if it was not on it.
 
         Raises:
-            ConfigError: that is no name of a node.
+            ConfigError: `node` is not a valid node name.
         """
         self._require_name(node)
         known = self._file(node).exists()
         self._file(node).unlink(missing_ok=True)
         return known
 
-    def standing(self) -> list[BadNode]:
-        """The nodes to be left alone now, the newest first; expired ones are removed."""
+    def current(self) -> list[BadNode]:
+        """The nodes excluded now, the newest first; expired entries are removed."""
         found = []
         for path in sorted(self.directory.glob("*.json")):
             bad = _read(path)
             if bad is None:
                 continue
-            if bad.holds(_now()):
+            if bad.active_at(_now()):
                 found.append(bad)
             else:
                 path.unlink(missing_ok=True)
@@ -96,24 +96,24 @@ class BadNodeList:
     def excluded(self, existing: Collection[str], keep: int = 1) -> list[str]:
         """Names for `--exclude`, sorted, leaving at least half the cluster and `keep` nodes.
 
-        Slurm refuses a whole submission that names a node it does not know, so only `existing`
-        ones are named. Where too many are bad something else is, and the oldest are let go.
+        Slurm refuses a submission that names an unknown node, so only `existing` ones are named.
+        If too many are marked the cause is elsewhere, and the oldest marks are ignored.
         """
         names = self._known(existing)
-        spare = _spare(existing, keep)
+        spare = _excludable(existing, keep)
         if len(names) > spare:
             _log.warning(
-                "%d of %d nodes are marked bad, %d are left out; look with `sarhpc nodes`",
+                "%d of %d nodes are marked bad, %d are excluded; check with `sarhpc nodes`",
                 len(names), len(existing), spare,
             )  # fmt: skip
         return sorted(names[:spare])
 
     def too_many(self, existing: Collection[str], keep: int = 1) -> bool:
-        """Whether more of the `existing` nodes are marked than can be left out."""
-        return len(self._known(existing)) > _spare(existing, keep)
+        """Whether more of the `existing` nodes are marked than can be excluded."""
+        return len(self._known(existing)) > _excludable(existing, keep)
 
     def _known(self, existing: Collection[str]) -> list[str]:
-        return [bad.node for bad in self.standing() if bad.node in existing]
+        return [bad.node for bad in self.current() if bad.node in existing]
 
     def _file(self, node: str) -> Path:
         return self.directory / f"{node}.json"
@@ -121,20 +121,20 @@ class BadNodeList:
     @staticmethod
     def _require_name(node: str) -> None:
         if not node or not node.replace("-", "").replace(".", "").replace("_", "").isalnum():
-            raise ConfigError(f"{node!r} is no name of a node; `sinfo -N` lists them")
+            raise ConfigError(f"{node!r} is not a node name; `sinfo -N` lists them")
 
 
 def state_directory() -> Path:
-    """Where what outlives a run is kept: $SARHPC_STATE, or the XDG state directory."""
-    told = os.environ.get("SARHPC_STATE")
-    if told:
-        return Path(told)
+    """Directory for state that outlives a run: $SARHPC_STATE, or the XDG state directory."""
+    configured = os.environ.get("SARHPC_STATE")
+    if configured:
+        return Path(configured)
     base = os.environ.get("XDG_STATE_HOME")
     return (Path(base) if base else Path.home() / ".local" / "state") / "sarhpc"
 
 
 def nodes_to_exclude(cluster: str | None = None, keep: int = 1) -> tuple[str, ...]:
-    """Names for `--exclude` of a job on `cluster`; Slurm is asked only if any node is bad.
+    """Names for `--exclude` of a job on `cluster`; Slurm is queried only if any node is marked.
 
     Args:
         cluster: Slurm's ClusterName; None for that of this machine.
@@ -148,13 +148,13 @@ def nodes_to_exclude(cluster: str | None = None, keep: int = 1) -> tuple[str, ..
     if not (state_directory() / "bad_nodes").is_dir():
         return ()
     name = cluster or slurm.cluster_name()
-    if name is None or not BadNodeList(name).standing():
+    if name is None or not BadNodeList(name).current():
         return ()
     return tuple(BadNodeList(name).excluded({node.name for node in slurm.nodes()}, keep))
 
 
 def requeue_elsewhere(job_id: str) -> None:
-    """Requeue a job, away from the nodes that are marked bad.
+    """Requeue a job, excluding the nodes that are marked bad.
 
     Raises:
         SlurmMissingError: no `scontrol` on this node.
@@ -164,20 +164,20 @@ def requeue_elsewhere(job_id: str) -> None:
     from hpc.cluster import slurm
 
     try:
-        away = nodes_to_exclude()
+        excluded = nodes_to_exclude()
     except HpcError as error:
-        _log.warning("requeued without looking at the bad nodes: %s", error)
-        away = ()
-    with _deaf_to(signal.SIGTERM) if away else contextlib.nullcontext():
+        _log.warning("requeued without excluding bad nodes: %s", error)
+        excluded = ()
+    with _blocked(signal.SIGTERM) if excluded else contextlib.nullcontext():
         slurm.requeue(job_id)
-        if away:
-            # Slurm changes a job's nodes only while it waits, so this cannot come first.
-            slurm.update(job_id, ExcNodeList=",".join(away))
+        if excluded:
+            # Slurm changes the nodes of pending jobs only, so this cannot come first.
+            slurm.update(job_id, ExcNodeList=",".join(excluded))
 
 
 @contextlib.contextmanager
-def _deaf_to(number: signal.Signals) -> Iterator[None]:
-    """Hold a signal back, from children too: Slurm ends a requeued job with it at once."""
+def _blocked(number: signal.Signals) -> Iterator[None]:
+    """Block a signal, in children too: Slurm ends a requeued job with it immediately."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {number})
     try:
         yield
@@ -185,20 +185,20 @@ def _deaf_to(number: signal.Signals) -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _spare(existing: Collection[str], keep: int) -> int:
-    """How many nodes can be left out."""
+def _excludable(existing: Collection[str], keep: int) -> int:
+    """Number of nodes that can be excluded."""
     return max(min(len(existing) // 2, len(existing) - keep), 0)
 
 
 def _read(path: Path) -> BadNode | None:
     try:
-        told = json.loads(path.read_text())
-        bad = BadNode(**{name: told[name] for name in BadNode.__dataclass_fields__})
+        document = json.loads(path.read_text())
+        bad = BadNode(**{name: document[name] for name in BadNode.__dataclass_fields__})
         datetime.datetime.fromisoformat(bad.until)
     except FileNotFoundError:  # forgiven meanwhile
         return None
     except (ValueError, KeyError, TypeError) as error:
-        _log.warning("passed over %s, which is no note on a bad node: %r", path, error)
+        _log.warning("ignored %s, which does not describe a bad node: %r", path, error)
         return None
     return bad
 

@@ -1,10 +1,10 @@
-"""One job for Slurm: the script it is, the work it carries, and a submission that happens once.
+"""One Slurm job: its script, its pickled work, and its submission exactly once.
 
-The script is the whole request: it stays in the run directory, and `sbatch` of that file by hand
+The script is the complete request: it stays in the run directory, and `sbatch` of that file by hand
 does what the verb did. It runs submitit's worker with our pickled work, as a local job does. The
-script links that pickle to the name under which submitit looks for it, because the job's id is
-known only inside the job; so nothing is left to do after sbatch has answered, an array of
-thousands shares one pickle, and a login node that dies at the wrong moment loses nothing.
+script links that pickle to the name that submitit expects, because the job's id is known only
+inside the job; so there is nothing to do after sbatch has returned, an array of thousands shares
+one pickle, and a login node that dies at the wrong moment loses nothing.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from pathlib import Path
 
 from hpc.cluster import slurm
 from hpc.cluster.profile import Profile, Resources
-from hpc.cluster.submit import PATIENCE_S, RankedWork, check_work
+from hpc.cluster.submit import FAILURE_GRACE_S, RankedWork, require_picklable
 from hpc.errors import ConfigError, HpcError
 from hpc.publish import publish_text, publishing
 
-PAUSES_S = (2.0, 4.0, 8.0, 16.0, 30.0)
-"""Seconds between tries to submit while Slurm does not answer."""
+RETRY_PAUSES_S = (2.0, 4.0, 8.0, 16.0, 30.0)
+"""Seconds between attempts to submit while Slurm does not answer."""
 
 _log = logging.getLogger(__name__)
 
@@ -37,21 +37,21 @@ class BatchJob:
     name: str
     """Job name, `<run>-<stage>`."""
     comment: str
-    """Ends in `:<token>`, unique to this job: if sbatch's answer is lost, it is found by that."""
+    """Ends in `:<token>`, unique to this job: identifies it if sbatch's answer is lost."""
     work: Callable[[], int]
     """Picklable by reference; every task calls it, its return value is the exit code."""
     script: Path
-    """Where the script stays; the pickled work lies beside it."""
+    """Path of the script; the pickled work is beside it."""
     logs: Path
     """Directory for logs."""
     resources: Resources
     profile: Profile
     code: Path | None = None
-    """Folder to import from before anything else: the code snapshot."""
+    """The code snapshot: first directory of the import path."""
     elements: int | None = None
     """Elements if this is an array."""
     exclude: tuple[str, ...] = ()
-    """Nodes to stay away from."""
+    """Nodes to exclude."""
 
     @property
     def pickle(self) -> Path:
@@ -66,7 +66,7 @@ class BatchJob:
 
 
 def script_text(job: BatchJob) -> str:
-    """The sbatch script: what Slurm is asked for, what the job finds, what it runs.
+    """The sbatch script: the requested resources, the job's environment, its command.
 
     Raises:
         ConfigError: a path or name cannot be written in such a script.
@@ -75,23 +75,23 @@ def script_text(job: BatchJob) -> str:
         _require_writable(str(path))
     _require_writable(job.name, job.comment)
     options = [_option(name, value) for name, value in sorted(_options(job).items())]
-    lines = ["#!/bin/bash", *options, "", *_setup(job), "", _command(job), *_afterword(job), ""]
+    lines = ["#!/bin/bash", *options, "", *_setup(job), "", _command(job), *_requeue_lines(job), ""]
     return "\n".join(lines)
 
 
-def write(job: BatchJob) -> None:
-    """Publish the script and the pickled work of `job`, and make the directory of its logs.
+def write_script(job: BatchJob) -> None:
+    """Publish the script and the pickled work of `job`, and create the directory of its logs.
 
     Raises:
         ConfigError: the work cannot be pickled.
     """
     from submitit.core.utils import DelayedSubmission
 
-    check_work(job.work)
-    # Slurm fails a job without a word when the directory of its log is missing.
+    require_picklable(job.work)
+    # Slurm fails a job without a message if the directory of its log is missing.
     job.logs.mkdir(parents=True, exist_ok=True)
     # submitit's own handler, which would count time-outs, is replaced by ours once the work runs.
-    delayed = DelayedSubmission(RankedWork(job.work, "slurm", PATIENCE_S))
+    delayed = DelayedSubmission(RankedWork(job.work, "slurm", FAILURE_GRACE_S))
     delayed.set_timeout(job.resources.time_min, 1000)
     import cloudpickle
 
@@ -100,38 +100,38 @@ def write(job: BatchJob) -> None:
     publish_text(job.script, script_text(job))
 
 
-def send(job: BatchJob, dependency: str | None = None) -> str:
+def submit_script(job: BatchJob, dependency: str | None = None) -> str:
     """Submit the written script of `job` and return its id.
 
-    A lost answer does not mean a lost job: before each new try the queue is asked for the job's
-    comment, so that the job is there once.
+    A lost answer does not mean a lost job: before each retry the queue is searched for the job's
+    comment, so that the job is submitted once.
 
     Args:
-        job: as it was written.
+        job: as written by `write_script`.
         dependency: such as `afterany:122`.
 
     Raises:
         SlurmUnavailableError: Slurm did not answer for a minute; nothing was submitted.
-        HpcError: Slurm refused the request; says what it said.
+        HpcError: Slurm refused the request; the message has its answer.
     """
-    words = ["sbatch", "--parsable"]
-    words += [f"--dependency={dependency}"] if dependency else []
-    for pause in (*PAUSES_S, None):
+    command = ["sbatch", "--parsable"]
+    command += [f"--dependency={dependency}"] if dependency else []
+    for pause in (*RETRY_PAUSES_S, None):
         try:
-            answer = slurm.run_command([*words, str(job.script)], retries=0)
+            answer = slurm.run_command([*command, str(job.script)], retries=0)
             return _job_id(answer)
         except slurm.SlurmUnavailableError as error:
             if pause is None:
                 raise
-            _log.warning("sbatch of %s got no answer, again in %.0f s: %s", job.name, pause, error)
+            _log.warning("sbatch of %s got no answer, retry in %.0f s: %s", job.name, pause, error)
             time.sleep(pause)
-        if (standing := find(job, ended=True)) is not None:
-            return standing
+        if (submitted := find_job(job, ended=True)) is not None:
+            return submitted
     raise AssertionError("unreachable")
 
 
-def find(job: BatchJob, *, ended: bool = False) -> str | None:
-    """Id of `job` if Slurm has it, found by its comment; with `ended` also if it is over."""
+def find_job(job: BatchJob, *, ended: bool = False) -> str | None:
+    """Id of `job` if Slurm has it, found by its comment; with `ended` also if it has ended."""
     token = job.comment.rpartition(":")[2]
     found = [q.job_id for q in slurm.find_by_comment(token) if ended or not q.ended]
     return found[-1] if found else None
@@ -141,8 +141,8 @@ def _require_writable(*texts: str) -> None:
     for text in texts:
         if not text.isprintable() or "%" in text or "\\" in text:
             raise ConfigError(
-                f"{text!r} cannot stand in a Slurm script (control characters, % and \\ mean "
-                "something else there); give the run another name or place"
+                f"{text!r} cannot be used in a Slurm script (control characters, % and \\ have "
+                "a special meaning there); use another run name or directory"
             )
 
 
@@ -154,7 +154,7 @@ def _options(job: BatchJob) -> dict[str, object]:
     resources, profile = job.resources, job.profile
     parameters = profile.slurm_parameters(resources)
     log = "%j" if job.elements is None else "%A_%a"
-    asked = {
+    requested = {
         "job-name": job.name,
         "comment": job.comment,
         "output": str(job.logs / f"{log}_batch.log"),
@@ -163,7 +163,7 @@ def _options(job: BatchJob) -> dict[str, object]:
         "ntasks-per-node": resources.tasks_per_node,
         "cpus-per-task": resources.cpus_per_task,
         "time": resources.time_min,
-        # The signal must not come before the work has begun.
+        # The signal must not be sent before the work has begun.
         "signal": f"USR2@{min(parameters['signal_delay_s'], resources.time_min * 30)}",
         "partition": parameters.get("partition"),
         "account": parameters.get("account"),
@@ -174,7 +174,7 @@ def _options(job: BatchJob) -> dict[str, object]:
         "exclude": ",".join(job.exclude) or None,
         **parameters["additional_parameters"],
     }
-    return {name: value for name, value in asked.items() if value is not None}
+    return {name: value for name, value in requested.items() if value is not None}
 
 
 def _memory(gb: float) -> str:
@@ -188,10 +188,10 @@ def _array(elements: int | None, max_running: int | None) -> str | None:
 
 
 def _setup(job: BatchJob) -> list[str]:
-    """Lines that prepare the shell: environment, code, and the work where submitit looks."""
+    """Lines that prepare the shell: environment, import path, and the link to the work."""
     lines = [*job.profile.setup_lines(), "export SUBMITIT_EXECUTOR=slurm"]
     if job.code is not None:
-        # Not even the directory the job starts in may come before the snapshot.
+        # The working directory must not precede the snapshot on the import path.
         lines.append("export PYTHONSAFEPATH=1")
         lines.append(
             f'export PYTHONPATH={shlex.quote(str(job.code))}"${{PYTHONPATH:+:$PYTHONPATH}}"'
@@ -205,17 +205,17 @@ def _setup(job: BatchJob) -> list[str]:
         *lines,
         f'ln -sfn {shlex.quote(str(job.pickle))} "$logs/${{job}}_submitted.pkl"',
         """trap 'rm -f "$logs/${job}_submitted.pkl" "$logs/${job}"_*_result.pkl' EXIT""",
-        "trap : TERM USR1 USR2  # this shell waits for its tasks, whatever they are told",
+        "trap : TERM USR1 USR2  # keep waiting for the tasks when signalled",
     ]
 
 
 def _command(job: BatchJob) -> str:
     container = job.profile.container
-    # srun does not inherit the cores per task, and lets the others live when one has failed.
+    # srun does not inherit the cores per task, and keeps the other tasks running if one fails.
     srun = [f"--cpus-per-task={job.resources.cpus_per_task}", "--kill-on-bad-exit=1"]
-    # Rank 0 seals long after the others have left; a site's WaitTime would end it meanwhile.
-    srun += ["--wait=0", *(container.srun_words() if container else [])]
-    program = job.profile.program_words(job.resources, sys.executable)
+    # Rank 0 seals long after the other ranks exit; a site's WaitTime would end it meanwhile.
+    srun += ["--wait=0", *(container.srun_options() if container else [])]
+    program = job.profile.interpreter_command(job.resources, sys.executable)
     return " ".join(
         [
             'srun --unbuffered --output="$logs/${job}_%t.a${SLURM_RESTART_COUNT:-0}.log"',
@@ -227,18 +227,18 @@ def _command(job: BatchJob) -> str:
     )
 
 
-def _afterword(job: BatchJob) -> list[str]:
-    """Lines that bring the job back when its tasks were killed before one of them could ask."""
+def _requeue_lines(job: BatchJob) -> list[str]:
+    """Lines that requeue the job if its tasks were killed before one of them could."""
     if job.profile.requeue != "scontrol":
         return []
-    program = job.profile.program_words(job.resources, sys.executable)
-    asks = shlex.join([*program, "-m", "hpc.resilience.requeue", str(job.logs.parent)])
-    return ["code=$?", f"[ $code = 0 ] || {asks}", "exit $code"]
+    program = job.profile.interpreter_command(job.resources, sys.executable)
+    requeue = shlex.join([*program, "-m", "hpc.resilience.requeue", str(job.logs.parent)])
+    return ["code=$?", f"[ $code = 0 ] || {requeue}", "exit $code"]
 
 
 def _job_id(answer: str) -> str:
     """The id in the answer of `sbatch --parsable`: `123` or `123;cluster`."""
     match = re.search(r"^(\d+)(;|$)", answer.strip(), re.MULTILINE)
     if match is None:
-        raise HpcError(f"sbatch gave no job id: {answer!r}; look for the job with `squeue --me`")
+        raise HpcError(f"sbatch gave no job id: {answer!r}; find the job with `squeue --me`")
     return match.group(1)

@@ -1,4 +1,4 @@
-"""Certificates for one cluster's life: who holds the key file may talk, nobody else."""
+"""TLS certificates for one Dask cluster: only holders of the key file can connect."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ _VALID_DAYS = 30
 
 @dataclass(frozen=True)
 class Credentials:
-    """Three PEM files: the authority to trust, and one certificate with its key for all members."""
+    """Three PEM files: the authority, and one certificate with its key for all members."""
 
     ca: Path
     certificate: Path
     key: Path
 
     def remove(self) -> None:
-        """Delete the files; whoever copied them finds nothing left to talk to."""
+        """Delete the files; copies are useless once the cluster has ended."""
         for path in (self.ca, self.certificate, self.key):
             path.unlink(missing_ok=True)
 
 
 def write_private(path: Path, content: bytes) -> None:
-    """Make `content` appear as `path`, never readable by others, not even for a moment."""
+    """Publish `content` as `path`, never readable by others, not even briefly."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     temporary.unlink(missing_ok=True)
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -41,10 +41,10 @@ def write_private(path: Path, content: bytes) -> None:
 
 
 def issue_credentials(directory: Path, name: str) -> Credentials:
-    """Fresh credentials, mode 0600, in `<directory>/{ca,certificate,key}-<name>.pem`.
+    """New credentials, mode 0600, in `<directory>/{ca,certificate,key}-<name>.pem`.
 
-    The authority signs one certificate and its key is then forgotten: no other certificate that
-    members would accept can ever be made.
+    The authority signs one certificate and its key is then discarded: no other certificate that
+    members would accept can be issued.
     """
     from cryptography.hazmat.primitives import serialization
     from cryptography.hazmat.primitives.asymmetric import ec
@@ -74,7 +74,7 @@ def _certify(
     issuer: x509.Certificate | None,
     issuer_key: ec.EllipticCurvePrivateKey,
 ) -> x509.Certificate:
-    """A certificate for `key`, signed by `issuer`; without one, of an authority by itself."""
+    """A certificate for `key`, signed by `issuer`; self-signed, of an authority, without one."""
     from cryptography import x509
     from cryptography.hazmat.primitives import hashes
     from cryptography.x509.oid import NameOID

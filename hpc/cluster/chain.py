@@ -1,7 +1,7 @@
-"""The chain: every stage that is left as Slurm jobs that wait for each other.
+"""The chain: all remaining stages as Slurm jobs with dependencies.
 
-A job depends on the jobs of the stages it needs by `afterany`, and looks for itself whether they
-are sealed (docs/adr/0005): whatever way they ended, it neither works on nothing nor waits for ever.
+A job depends on the jobs of the stages it needs by `afterany`, and checks itself whether they are
+sealed (docs/adr/0005): however they ended, it neither runs on missing inputs nor waits for ever.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hpc.cluster import slurm
-from hpc.cluster.batch import BatchJob, find, script_text, send, write
+from hpc.cluster.batch import BatchJob, find_job, script_text, submit_script, write_script
 from hpc.cluster.profile import Profile, Resources
 from hpc.errors import RunInUseError
 from hpc.store.lease import lease
@@ -36,12 +36,12 @@ class Link:
 
     stage: str
     needs: tuple[str, ...]
-    """Stages to wait for; those that are sealed are left out."""
+    """Stages to wait for, without the sealed ones."""
     resources: Resources
     shards: tuple[str, ...] | None = None
     """Shards without a record, if the stage is sharded and planned."""
     expected: int | None = None
-    """Shards to come, as far as known before the plan."""
+    """Expected number of shards, if known before the plan."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Chain:
-    """The jobs of one submission before it is made."""
+    """The prepared jobs of one submission."""
 
     number: int
     token: str
@@ -73,7 +73,7 @@ def prepare(
     code: Path | None = None,
     exclude: Sequence[str] = (),
 ) -> Chain:
-    """The jobs of the next submission, exactly as `submit` would submit them.
+    """The jobs of the next submission, exactly as `submit` submits them.
 
     Args:
         run: the run.
@@ -81,7 +81,7 @@ def prepare(
         profile: the cluster.
         work_of: makes the work of a stage.
         code: the code snapshot.
-        exclude: nodes to stay away from.
+        exclude: nodes to exclude.
     """
     number = next_number(run)
     token = submission_token(run, number)
@@ -108,24 +108,24 @@ def prepare(
 
 
 def submit(run: RunDir, chain: Chain, waits: Mapping[str, Sequence[str]]) -> SubmissionRecord:
-    """Submit the prepared jobs and publish what was submitted.
+    """Submit the prepared jobs and publish the record of the submission.
 
-    A command that died between its first job and its record left its scripts under the number that
-    is now taken again: jobs of it that are still in the queue become part of this submission.
+    A command that died between its first job and its record left scripts with the same submission
+    number: its jobs that are still in the queue become part of this submission.
 
     Args:
         run: the run.
         chain: from `prepare`.
-        waits: stage -> ids of jobs in the queue that already bring it forward.
+        waits: stage -> ids of its jobs that are already in the queue.
 
     Raises:
-        RunInUseError: another command submits for this run at this moment.
-        SlurmUnavailableError: Slurm does not answer; what it took so far is found again next time.
+        RunInUseError: another command is submitting for this run.
+        SlurmUnavailableError: Slurm does not answer; jobs submitted so far are found next time.
     """
     with lease(submissions_directory(run) / ".lease.json"):
         if chain.number != next_number(run):
             raise RunInUseError(
-                f"another command has just submitted for {run.root}; look with `sarhpc status`"
+                f"another command has just submitted for {run.root}; check with `sarhpc status`"
             )
         ids: dict[str, list[str]] = {stage: list(jobs) for stage, jobs in waits.items()}
         before: dict[tuple[str, int], str] = {}
@@ -164,7 +164,7 @@ def _record(run: RunDir, chain: Chain, jobs: Sequence[SubmittedJob]) -> Submissi
 
 
 def submission_token(run: RunDir, number: int) -> str:
-    """Eight hex digits that are the same each time submission `number` of this run is tried."""
+    """Eight hex digits, the same for every attempt at submission `number` of this run."""
     text = f"{run.root} {run.info['created']} {number}"
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
@@ -183,7 +183,7 @@ def _elements(links: Sequence[Link], profile: Profile) -> dict[str, int]:
     }
     limit = profile.max_jobs
     if wanted and limit is not None:
-        # Every element counts as a job in the queue; what does not fit makes more shards each.
+        # Every element counts as a job in the queue; fewer elements make more shards each.
         free = max(limit // (1 + _successors(profile)) - (len(links) - len(wanted)), len(wanted))
         share = min(1.0, free / sum(wanted.values()))
         wanted = {stage: max(1, math.floor(count * share)) for stage, count in wanted.items()}
@@ -195,13 +195,13 @@ def _successors(profile: Profile) -> int:
 
 
 def _shards(link: Link) -> int:
-    """Shards to divide; without knowing them, as many as elements were asked for."""
+    """Number of shards to divide; the number of requested elements if unknown."""
     known = len(link.shards) if link.shards is not None else link.expected
     return link.resources.elements if known is None else known
 
 
 def _arrays(elements: int | None, profile: Profile) -> list[tuple[int, int | None]]:
-    """First element and number of elements of each array; one job that is no array for None."""
+    """First element and number of elements of each array; for None, one job without an array."""
     if elements is None:
         return [(0, None)]
     most = profile.max_array
@@ -218,13 +218,13 @@ def _dependency(
 
 
 def _submit_once(batch: BatchJob, dependency: str | None) -> str:
-    """Submit, or take over the job that a command which died had submitted."""
-    if batch.script.exists() and (standing := find(batch)) is not None:
+    """Submit the job, or adopt it if a command that died had submitted it."""
+    if batch.script.exists() and (submitted := find_job(batch)) is not None:
         if batch.script.read_text() == script_text(batch):
-            return standing
-        slurm.cancel([standing])
-    write(batch)
-    return send(batch, dependency)
+            return submitted
+        slurm.cancel([submitted])
+    write_script(batch)
+    return submit_script(batch, dependency)
 
 
 def _submitted(run: RunDir, part: Part, job_id: str, dependency: str | None) -> SubmittedJob:

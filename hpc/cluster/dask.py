@@ -1,10 +1,10 @@
 """Dask for one job: a private cluster over the nodes of its allocation.
 
-The only owner of Dask, with `dask_shards` beside it. Members prove themselves by TLS certificates
-made for this cluster alone, and its files are readable by the user only. A cluster of one machine
-listens on the loopback interface, one of several nodes on the address of the node. The scheduler
-lives in the job's rank 0, which also hands out the shards; the other tasks lend their workers.
-Losing any of it loses what was under way and nothing else: what is done stands in the ledger.
+Only this module and `dask_shards` use Dask. Members authenticate by TLS certificates made for this
+cluster, and its files are readable by the user only. A cluster of one machine listens on the
+loopback interface, one of several nodes on the address of the node. The scheduler runs in the job's
+rank 0, which also distributes the shards; the other tasks join with their workers. Losing any
+process loses only the shards in progress: finished ones are in the ledger.
 """
 
 from __future__ import annotations
@@ -44,17 +44,17 @@ def dask_cluster(
 ) -> Iterator[Client]:
     """Yield a client of a new cluster with `workers` processes on this machine.
 
-    A worker that dies is started again by its nanny. Workers ignore SIGUSR2 and SIGTERM, which
-    Slurm sends to every process of a job: their owner decides when they end. They end with it,
-    even if it is killed.
+    A worker that dies is restarted by its nanny. Workers ignore SIGUSR2 and SIGTERM, which Slurm
+    sends to every process of a job: their owner decides when they end. They end with it, even if
+    it is killed.
 
     Args:
         directory: for the scheduler file `scheduler-<Slurm job and restart, or process>.json` and
             the certificates, all mode 0600; removed at the end.
         workers: number of worker processes; each sees one of the GPUs this process sees.
-        threads: shards that one worker runs at once.
-        shared: let the other tasks of this job join by `lend_workers`, from their nodes too.
-        ends: moment at which workers leave of themselves, s since the epoch.
+        threads: shards that one worker runs concurrently.
+        shared: let the other tasks of this job join by `join_cluster`, also from other nodes.
+        ends: time at which workers exit by themselves, s since the epoch.
     """
     import dask
     from distributed import Client, Nanny, Scheduler, SpecCluster
@@ -62,7 +62,7 @@ def dask_cluster(
     directory.mkdir(parents=True, exist_ok=True)
     directory.chmod(0o700)
     here = current_allocation()
-    _sweep_earlier_starts(directory, here)
+    _remove_earlier_starts(directory, here)
     scheduler_file = directory / f"scheduler-{here.name}.json"
     credentials = issue_credentials(directory, here.name)
     security = _security(credentials)
@@ -91,48 +91,48 @@ def dask_cluster(
         credentials.remove()
 
 
-def lend_workers(
+def join_cluster(
     directory: Path,
     workers: int,
     *,
     is_over: Callable[[], bool],
-    within_s: float = 1800.0,
+    timeout_s: float = 1800.0,
 ) -> bool:
-    """Lend `workers` processes to the cluster of this job's rank 0 until it ends.
+    """Join the cluster of this job's rank 0 with `workers` processes until it ends.
 
     Args:
         directory: where rank 0 writes its scheduler file.
         workers: number of worker processes; each sees one of the GPUs this process sees.
-        is_over: asked while no cluster is there yet; true gives up waiting.
-        within_s: how long to wait for the cluster, s.
+        is_over: polled while there is no cluster yet; true stops waiting.
+        timeout_s: how long to wait for the cluster, s.
 
     Returns:
-        Whether there was a cluster to lend to.
+        Whether there was a cluster to join.
 
     Raises:
-        TransientError: no cluster came up.
+        TransientError: no cluster was started in time.
     """
     import asyncio
 
     import dask
 
     file = directory / f"scheduler-{current_allocation().name}.json"
-    told = _await_scheduler_file(file, is_over, within_s)
-    if told is None:
+    document = _await_scheduler_file(file, is_over, timeout_s)
+    if document is None:
         return False
-    security = _security(_credentials_in(told))
+    security = _security(_credentials_in(document))
     with dask.config.set(_settings()):
-        options = _worker_options(workers, 1, told["ends"])
-        asyncio.run(_lend(told["address"], security, options, file.exists))
+        options = _worker_options(workers, 1, document["ends"])
+        asyncio.run(_run_nannies(document["address"], security, options, file.exists))
     return True
 
 
-def worker_stacks(client: Client, within_s: float = 10.0) -> str:
-    """Stacks of what the workers of `client` run now, or why they cannot be had."""
+def worker_stacks(client: Client, timeout_s: float = 10.0) -> str:
+    """Current stacks of the workers of `client`, or why they are not available."""
     try:
-        stacks = client.sync(client.scheduler.call_stack, keys=None, callback_timeout=within_s)
+        stacks = client.sync(client.scheduler.call_stack, keys=None, callback_timeout=timeout_s)
     except (OSError, TimeoutError) as error:
-        return f"the workers do not answer: {error!r}"
+        return f"the workers do not respond: {error!r}"
     return "\n".join(
         f"worker {address} task {task}:\n{''.join(frames)}"
         for address, tasks in stacks.items()
@@ -141,7 +141,7 @@ def worker_stacks(client: Client, within_s: float = 10.0) -> str:
 
 
 def node_address(node: str) -> str:
-    """Address of this node that its neighbours reach.
+    """Address of this node that other nodes can reach.
 
     Raises:
         TransientError: the node's name cannot be resolved.
@@ -152,10 +152,10 @@ def node_address(node: str) -> str:
         address = socket.gethostbyname(node)
     except OSError as error:
         raise TransientError(
-            f"this node cannot find its own address: {node}: {error}; "
-            "look at its name service, or exclude the node"
+            f"this node cannot resolve its own name: {node}: {error}; "
+            "check its name service, or exclude the node"
         ) from error
-    # Some sites give a node's own name a loopback address in its hosts file.
+    # Some sites map a node's own name to a loopback address in its hosts file.
     outward: str = get_ip() if address.startswith("127.") and address != _LOOPBACK else address
     return outward
 
@@ -164,18 +164,18 @@ def connect(scheduler_file: Path, timeout_s: float = 10.0) -> Client:
     """A client of the running cluster that wrote `scheduler_file`.
 
     Raises:
-        TransientError: the cluster is gone or does not answer.
+        TransientError: the cluster has ended or does not respond.
     """
     from distributed import Client
 
     try:
-        told = json.loads(scheduler_file.read_text())
-        security = _security(_credentials_in(told))
-        return Client(told["address"], security=security, timeout=timeout_s)
+        document = json.loads(scheduler_file.read_text())
+        security = _security(_credentials_in(document))
+        return Client(document["address"], security=security, timeout=timeout_s)
     except OSError as error:
         raise TransientError(
-            f"no Dask cluster answers for {scheduler_file}: {error}. "
-            "A cluster lives only as long as its job."
+            f"no Dask cluster responds for {scheduler_file}: {error}. "
+            "A cluster exists only as long as its job."
         ) from error
 
 
@@ -186,20 +186,20 @@ def dask_setup(worker: Any) -> None:
 
 def _settings() -> dict[str, Any]:
     return {
-        # One death fails the task at once: run_shards counts, so that it can tell the reason.
+        # One death fails the task at once: run_shards counts deaths, to report the reason.
         "distributed.scheduler.allowed-failures": 0,
         # run_shards places the tasks itself.
         "distributed.scheduler.work-stealing": False,
-        # Health and metrics pages would answer to anyone on the machine.
+        # Health and metrics pages would be open to anyone on the machine.
         "distributed.scheduler.http.routes": [],
         "distributed.worker.http.routes": [],
         "distributed.worker.preload": [__name__],
-        # A shard is minutes of compiled code that may not let the worker's loop run.
+        # A shard is minutes of compiled code that may block the worker's event loop.
         "distributed.scheduler.worker-ttl": None,
         "distributed.comm.timeouts.connect": "60s",
-        # Dask lets malloc give all memory back at once (a trim threshold of 64 kB, which also pins
-        # that of mmap): every array then came as fresh pages, and tiling took twice as long.
-        # A node has many workers, so each keeps less than a process that works alone.
+        # Dask makes malloc return all memory at once (a trim threshold of 64 kB, which also fixes
+        # that of mmap): every array then needed fresh pages, and tiling took twice as long.
+        # A node has many workers, so each keeps less than a single process does.
         "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": KEPT_BYTES // 4,
         "distributed.nanny.pre-spawn-environ.MALLOC_MMAP_THRESHOLD_": OWN_MAPPING_BYTES,
     }
@@ -218,7 +218,7 @@ def _security(credentials: Credentials) -> Security:
 
 
 def _worker_options(workers: int, threads: int, ends: float | None) -> Iterator[dict[str, Any]]:
-    """What each of `workers` nannies is told; with several GPUs, each its own."""
+    """Options of each of `workers` nannies; with several GPUs, one each."""
     gpus = current_allocation().gpus
     for number in range(workers):
         yield {
@@ -231,31 +231,31 @@ def _worker_options(workers: int, threads: int, ends: float | None) -> Iterator[
         }
 
 
-async def _lend(
+async def _run_nannies(
     address: str,
     security: Security,
     options: Iterator[dict[str, Any]],
-    goes_on: Callable[[], bool],
+    is_running: Callable[[], bool],
 ) -> None:
-    """Keep nannies until the scheduler is gone."""
+    """Run nannies until the scheduler has ended."""
     import asyncio
 
     host = node_address(current_allocation().node)
     shared = {"security": security, "host": host}
-    await asyncio.gather(*(_keep_nanny(address, shared | own, goes_on) for own in options))
+    await asyncio.gather(*(_run_nanny(address, shared | own, is_running) for own in options))
 
 
-async def _keep_nanny(address: str, options: dict[str, Any], goes_on: Callable[[], bool]) -> None:
-    """One nanny until the scheduler is gone; without it the job is slower and goes on."""
+async def _run_nanny(address: str, options: dict[str, Any], is_running: Callable[[], bool]) -> None:
+    """Run one nanny until the scheduler has ended; without it the job continues, more slowly."""
     from distributed import Nanny
 
     for _ in range(_STARTS):
         nanny = Nanny(address, **options)
         try:
             await nanny
-        # A nanny restarts a worker that dies at work, but gives up if it dies while it starts.
+        # A nanny restarts a worker that dies at work, but not one that dies while it starts.
         except (RuntimeError, OSError, TimeoutError) as error:
-            if not goes_on():
+            if not is_running():
                 return
             _log.warning("a worker did not start: %r", error.__cause__ or error)
             continue
@@ -264,42 +264,42 @@ async def _keep_nanny(address: str, options: dict[str, Any], goes_on: Callable[[
         finally:
             await nanny.close()
         return
-    _log.error("no worker of this node starts: the job goes on without it")
+    _log.error("no worker starts on this node: the job continues without it")
 
 
-def _sweep_earlier_starts(directory: Path, here: Allocation) -> None:
-    """Remove what earlier starts of this job left, so that nobody looks for their schedulers."""
+def _remove_earlier_starts(directory: Path, here: Allocation) -> None:
+    """Remove the files of earlier starts of this job, so that no task connects to them."""
     if here.job_id is not None:
         for path in directory.glob(f"*-{here.job_id}-*"):
             path.unlink(missing_ok=True)
 
 
 def _await_scheduler_file(
-    path: Path, is_over: Callable[[], bool], within_s: float
+    path: Path, is_over: Callable[[], bool], timeout_s: float
 ) -> dict[str, Any] | None:
-    until = time.monotonic() + within_s
+    until = time.monotonic() + timeout_s
     while not path.exists():
         if is_over():
             return None
         if time.monotonic() >= until:
             raise TransientError(
-                f"rank 0 has not opened a Dask cluster in {within_s:.0f} s ({path}); see its log"
+                f"rank 0 has not opened a Dask cluster in {timeout_s:.0f} s ({path}); see its log"
             )
-        # Listing the directory makes a network file system look again.
+        # Listing the directory makes a network file system refresh its cache.
         os.listdir(path.parent.parent)
         time.sleep(0.5)
-    told: dict[str, Any] = json.loads(path.read_text())
-    return told
+    document: dict[str, Any] = json.loads(path.read_text())
+    return document
 
 
-def _credentials_in(told: Mapping[str, Any]) -> Credentials:
-    return Credentials(*(Path(told["tls"][part]) for part in ("ca", "cert", "key")))
+def _credentials_in(document: Mapping[str, Any]) -> Credentials:
+    return Credentials(*(Path(document["tls"][part]) for part in ("ca", "cert", "key")))
 
 
 def _write_scheduler_file(
     path: Path, address: str, credentials: Credentials, ends: float | None
 ) -> None:
-    told = {
+    document = {
         "type": "Scheduler",
         "address": address,
         "ends": ends,
@@ -309,4 +309,4 @@ def _write_scheduler_file(
             "key": str(credentials.key.absolute()),
         },
     }
-    write_private(path, (json.dumps(told, indent=1) + "\n").encode())
+    write_private(path, (json.dumps(document, indent=1) + "\n").encode())

@@ -1,4 +1,4 @@
-"""Shards through a Dask cluster: placed one by one, so that a dying worker costs its own only."""
+"""Shards on a Dask cluster: placed one by one, so that a dying worker loses only its own."""
 
 from __future__ import annotations
 
@@ -37,40 +37,40 @@ def run_shards(
     *,
     window: int,
     retries: int,
-    give_up: Callable[[], bool] = lambda: False,
+    should_abort: Callable[[], bool] = lambda: False,
 ) -> Iterator[tuple[S, R | BaseException]]:
-    """Yield every task with its result, or with what went wrong, as they finish.
+    """Yield every task with its result or its exception, as they finish.
 
-    At most `window` tasks are handed out at a time, and never more than there are threads: a
-    worker that dies takes with it only what it was running. Those tasks are tried again, each up
-    to `retries` times, then yielded with a TransientError. An exception raised by the work itself
-    is yielded at once. Leaving the loop early, by an interrupt for one, cancels what is left.
+    At most `window` tasks are submitted at a time, and never more than there are threads: a worker
+    that dies loses only the tasks it was running. Those are retried, each up to `retries` times,
+    then yielded with a TransientError. An exception raised by the work itself is yielded at once.
+    Leaving the loop early, for example by an interrupt, cancels the remaining tasks.
 
-    A result waits on its worker until it is fetched, within milliseconds; should the worker die of
-    itself in between, the task is made once more, so `work` must be idempotent, as publishing is.
+    A result stays on its worker until it is fetched, within milliseconds; if the worker dies in
+    between, the task is run once more, so `work` must be idempotent, as publishing is.
 
     Args:
         client: of the cluster.
         work: picklable; called with one task on a worker.
         tasks: read as they are needed.
-        window: most tasks handed out at a time.
-        retries: how often a task may be tried again after its worker died.
-        give_up: asked at least every few seconds; true leaves at once, and what is under way is
-            lost.
+        window: maximum number of tasks submitted at a time.
+        retries: how often a task may be retried after its worker died.
+        should_abort: polled at least every few seconds; true leaves at once, and the tasks in
+            progress are lost.
     """
     from distributed import KilledWorker
 
     waiting = iter(tasks)
-    again: collections.deque[S] = collections.deque()
+    requeued: collections.deque[S] = collections.deque()
     deaths: collections.Counter[str] = collections.Counter()
     active: dict[Future, tuple[S, str]] = {}
     try:
-        while not give_up():
+        while not should_abort():
             free = _free_threads(client, active)[: window - len(active)]
             # chain, unlike `yield from`, leaves `waiting` open when the workers run out first.
-            pending = itertools.chain(_drain(again), waiting)
+            pending = itertools.chain(_drain(requeued), waiting)
             for worker, task in zip(free, pending, strict=False):
-                active[_hand_out(client, work, task, worker)] = (task, worker)
+                active[_submit_to(client, work, task, worker)] = (task, worker)
             if not active and free:
                 return
             if not active:
@@ -83,7 +83,7 @@ def run_shards(
                     deaths[task.id] += 1
                     _log.warning("worker died shard=%s deaths=%d", task.id, deaths[task.id])
                     if deaths[task.id] <= retries:
-                        again.append(task)
+                        requeued.append(task)
                         continue
                     outcome = _killed(task, deaths[task.id])
                 yield task, outcome
@@ -93,7 +93,7 @@ def run_shards(
 
 
 def _free_threads(client: Client, active: Mapping[Future, tuple[S, str]]) -> list[str]:
-    """Workers by address, each as often as it has idle threads."""
+    """Addresses of workers, each as often as it has idle threads."""
     taken = collections.Counter(worker for _, worker in active.values())
     return [
         worker
@@ -102,17 +102,17 @@ def _free_threads(client: Client, active: Mapping[Future, tuple[S, str]]) -> lis
     ]
 
 
-def _drain(again: collections.deque[S]) -> Iterator[S]:
-    while again:
-        yield again.popleft()
+def _drain(requeued: collections.deque[S]) -> Iterator[S]:
+    while requeued:
+        yield requeued.popleft()
 
 
-def _hand_out(client: Client, work: Callable[[S], R], task: S, worker: str) -> Future:
-    """Send the task to a worker of our choice: one that holds no result still to be fetched.
+def _submit_to(client: Client, work: Callable[[S], R], task: S, worker: str) -> Future:
+    """Send the task to a chosen worker: one that holds no result still to be fetched.
 
-    Left to itself the scheduler may pick a worker that has just finished; should that die with
-    the new task, the finished one would be lost and made again. If the chosen worker is gone by
-    now any other will do.
+    The scheduler itself may pick a worker that has just finished; if that died with the new task,
+    the finished one would be lost and run again. If the chosen worker has ended meanwhile, any
+    other is used.
     """
     key = f"shard-{task.id}-{secrets.token_hex(4)}"
     return client.submit(
@@ -121,7 +121,7 @@ def _hand_out(client: Client, work: Callable[[S], R], task: S, worker: str) -> F
 
 
 def _finished(active: Mapping[Future, tuple[S, str]]) -> list[Future]:
-    """Those that have ended; waits for one, but not long, as a new worker may have come up."""
+    """Futures that have ended; waits for one, but not long, as a new worker may have started."""
     from distributed import wait
 
     if not active:
@@ -132,13 +132,13 @@ def _finished(active: Mapping[Future, tuple[S, str]]) -> list[Future]:
 
 
 def _outcome(future: Future) -> Any:
-    """The task's result, or the exception it ended with."""
+    """The task's result, or the exception it raised."""
     try:
         return future.result()
     except Exception as error:
         return error
     finally:
-        # A result still held would be made again if its worker died with another task.
+        # A result still held would be computed again if its worker died with another task.
         future.release()
 
 

@@ -1,6 +1,6 @@
-"""The doctor: what this machine offers and lacks, each finding with what to do about it.
+"""The doctor: checks of this machine, each finding with advice.
 
-Looks at this machine only; what Slurm says of the cluster is in `site`.
+Checks of the cluster through Slurm are in `site`.
 """
 
 from __future__ import annotations
@@ -24,46 +24,50 @@ from hpc.publish import publish_text
 
 OK, WARN, FAIL = "ok", "warn", "fail"
 
-LEAST_GB = 20.0
-LEAST_INODES = 50_000
-"""A run keeps below 5,000 files; the rest is for its shards, and for the neighbours."""
+MIN_FREE_GB = 20.0
+MIN_FREE_INODES = 50_000
+"""A run has fewer than 5,000 files; the rest is for its shards and for other users."""
 MANY_FILES = 20_000
 SLOW_IMPORT_S = 15.0
 SLOW_PUBLISH_S = 0.2
 _COUNT_FOR_S = 10.0
 
-# Raised in the interpreter itself, where the system cannot take the network away.
+# Used where the system cannot remove the network: the interpreter itself refuses connections.
 _NO_SOCKETS = """
 import sys
-def _refuse(event, words):
-    if event in ("socket.connect", "socket.getaddrinfo") and not str(words[-1]).startswith("/"):
-        raise OSError(f"asked for the network: {words[-1]}")
+def _refuse(event, details):
+    if event in ("socket.connect", "socket.getaddrinfo") and not str(details[-1]).startswith("/"):
+        raise OSError(f"network access refused: {details[-1]}")
 sys.addaudithook(_refuse)
 """
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at."""
+    """The result of one check."""
 
     check: str
     state: str
     """`ok`, `warn` (works, but) or `fail` (work here will fail)."""
-    says: str
-    do: str = ""
+    message: str
+    advice: str = ""
     """What to do about it; empty if nothing."""
 
+    def to_json(self) -> dict[str, str]:
+        """The finding as `doctor --json` shows it."""
+        return {"check": self.check, "state": self.state, "says": self.message, "do": self.advice}
 
-def guarded(check: str, look: Callable[[], Finding]) -> Finding:
-    """What `look` found, or a failure that says why it could not look."""
+
+def run_check(check: str, perform: Callable[[], Finding]) -> Finding:
+    """The finding of `perform`, or a failed one with the reason if it raised."""
     try:
-        return look()
+        return perform()
     except (OSError, HpcError, subprocess.SubprocessError, ValueError) as error:
         return Finding(check, FAIL, " ".join(str(error).split())[:300])
 
 
-def look_at_python(packages: Sequence[str]) -> Iterator[Finding]:
-    """Interpreter, packages and the number of files they are."""
+def check_python(packages: Sequence[str]) -> Iterator[Finding]:
+    """Findings on the interpreter, its packages and their number of files."""
     version = ".".join(map(str, sys.version_info[:3]))
     right = sys.version_info >= (3, 11)
     yield Finding("python", OK if right else FAIL, f"{version} in {sys.prefix}",
@@ -90,7 +94,7 @@ def _version(package: str) -> str | None:
 
 
 def _count_files(root: Path) -> int:
-    """Files below `root`; what was counted in ten seconds where they are many and slow."""
+    """Number of files below `root`; on a slow file system, those counted in ten seconds."""
     until, count = time.monotonic() + _COUNT_FOR_S, 0
     for _, _, names in os.walk(root):
         count += len(names)
@@ -99,23 +103,23 @@ def _count_files(root: Path) -> int:
     return count
 
 
-def look_at_imports(modules: Sequence[str]) -> Finding:
-    """How long a fresh process takes to import `modules`."""
+def check_imports(modules: Sequence[str]) -> Finding:
+    """Time that a new process takes to import `modules`."""
     begin = time.monotonic()
-    words = [sys.executable, "-c", f"import {', '.join(modules)}"]
-    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=600)
+    command = [sys.executable, "-c", f"import {', '.join(modules)}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
     took = time.monotonic() - begin
     if done.returncode:
         return Finding("imports", FAIL, done.stderr.strip().splitlines()[-1], "pip install -e .")
     slow = took > SLOW_IMPORT_S
-    do = "every process of a job pays this: keep the environment on local disk" if slow else ""
-    return Finding("imports", WARN if slow else OK, f"{', '.join(modules)} in {took:.1f} s", do)
+    advice = "every process of a job pays this: keep the environment on local disk" if slow else ""
+    return Finding("imports", WARN if slow else OK, f"{', '.join(modules)} in {took:.1f} s", advice)
 
 
-def folders_of(environment: Mapping[str, str]) -> dict[str, Path]:
-    """Label -> folder of those worth a look that exist, each once."""
-    told = {name: environment.get(name) for name in ("HOME", "WORK", "SCRATCH", "TMPDIR")}
-    folders = {name: Path(text) for name, text in told.items() if text and Path(text).is_dir()}
+def folders_to_check(environment: Mapping[str, str]) -> dict[str, Path]:
+    """Label -> existing folder to check, each once."""
+    named = {name: environment.get(name) for name in ("HOME", "WORK", "SCRATCH", "TMPDIR")}
+    folders = {name: Path(text) for name, text in named.items() if text and Path(text).is_dir()}
     folders["here"] = Path.cwd()
     unique: dict[Path, str] = {}
     for name, folder in folders.items():
@@ -123,34 +127,34 @@ def folders_of(environment: Mapping[str, str]) -> dict[str, Path]:
     return {name: folder for folder, name in unique.items()}
 
 
-def look_at_folder(name: str, folder: Path) -> Finding:
-    """Bytes and inodes free, by the file system and by the quota where one can be asked."""
+def check_folder(name: str, folder: Path) -> Finding:
+    """Free bytes and inodes, by the file system and, if there is one, the user's quota."""
     usage = os.statvfs(folder)
     free_gb, inodes = usage.f_bavail * usage.f_frsize / 1e9, usage.f_favail
-    says = f"{folder}: {free_gb:.0f} GB and {inodes} inodes free"
+    message = f"{folder}: {free_gb:.0f} GB and {inodes} inodes free"
     quota = _lustre_quota(folder)
     if quota is not None:
         free_gb, inodes = min(free_gb, quota[0]), int(min(inodes, quota[1]))
-        says += f", by quota {quota[0]:.0f} GB and {quota[1]:.0f}"
-    tight = free_gb < LEAST_GB or (usage.f_files > 0 and inodes < LEAST_INODES)
-    return Finding(f"folder {name}", WARN if tight else OK, says,
+        message += f", by quota {quota[0]:.0f} GB and {quota[1]:.0f}"
+    tight = free_gb < MIN_FREE_GB or (usage.f_files > 0 and inodes < MIN_FREE_INODES)
+    return Finding(f"folder {name}", WARN if tight else OK, message,
                    "keep data and models elsewhere, or make room" if tight else "")  # fmt: skip
 
 
 def _lustre_quota(folder: Path) -> tuple[float, float] | None:
-    """GB and inodes the user's quota leaves; None where there is none to ask."""
+    """GB and inodes left by the user's quota; None if there is no quota command."""
     if shutil.which("lfs") is None:
         return None
-    words = ["lfs", "quota", "-q", "-u", str(os.getuid()), str(folder)]
-    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)
+    command = ["lfs", "quota", "-q", "-u", str(os.getuid()), str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     return parse_lustre_quota(done.stdout) if done.returncode == 0 else None
 
 
 def parse_lustre_quota(text: str) -> tuple[float, float] | None:
-    """GB and inodes left in `lfs quota -q`; infinity without a limit, None if it reads otherwise.
+    """GB and inodes left from `lfs quota -q`; infinity without a limit, None if not understood.
 
     Its columns: file system, kbytes, quota, limit, grace, files, quota, limit, grace; a star marks
-    what is over.
+    a value over quota.
     """
     found = re.search(
         r"(\d+)\*?\s+(\d+)\s+(\d+)\s+\S+\s+(\d+)\*?\s+(\d+)\s+(\d+)\s+\S+\s*$", text.strip()
@@ -164,46 +168,46 @@ def parse_lustre_quota(text: str) -> tuple[float, float] | None:
     return left_kb * 1024 / 1e9, left
 
 
-def look_at_publishing(folder: Path, times: int = 20) -> Finding:
-    """How long it takes to publish a small file durably in `folder`."""
+def check_publishing(folder: Path, times: int = 20) -> Finding:
+    """Time to publish a small file durably in `folder`."""
     with tempfile.TemporaryDirectory(dir=folder, prefix=".doctor-") as name:
         begin = time.monotonic()
         for number in range(times):
             publish_text(Path(name) / str(number), "doctor\n")
         took = (time.monotonic() - begin) / times
     slow = took > SLOW_PUBLISH_S
-    do = "use larger shards, or a faster file system for the run directory" if slow else ""
-    return Finding("publishing", WARN if slow else OK, f"{took * 1000:.0f} ms a file", do)
+    advice = "use larger shards, or a faster file system for the run directory" if slow else ""
+    return Finding("publishing", WARN if slow else OK, f"{took * 1000:.0f} ms a file", advice)
 
 
-def look_at_gpus(*, compute: bool) -> Iterator[Finding]:
-    """What the GPUs of this machine say, if it has any."""
+def gpu_findings(*, compute: bool) -> Iterator[Finding]:
+    """Findings on the GPUs of this machine, if it has any."""
     if shutil.which("nvidia-smi") is None:
         yield Finding("gpus", OK, "none here; stages with GPUs need nodes that have them")
         return
     for verdict in [check_gpus(1), *([check_compute(1)] if compute else [])]:
         state = {GOOD: OK, BAD: FAIL}.get(verdict.verdict, WARN)
-        yield Finding(verdict.check, state, verdict.says)
+        yield Finding(verdict.check, state, verdict.message)
 
 
 def count_gpus() -> int:
-    """GPUs that the driver shows; 0 without one."""
+    """Number of GPUs that the driver shows; 0 without a driver."""
     try:
-        words = ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"]
-        done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)
+        command = ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     except (OSError, subprocess.TimeoutExpired):
         return 0
     return len(done.stdout.split()) if done.returncode == 0 else 0
 
 
-def look_at_all_reduce(backend: str, ranks: int, timeout_s: float = 180.0) -> Finding:
-    """Whether `ranks` processes on this machine add up a tensor, and how fast."""
+def check_all_reduce(backend: str, ranks: int, timeout_s: float = 180.0) -> Finding:
+    """Whether an all-reduce of `ranks` processes on this machine works, and how fast."""
     with tempfile.TemporaryDirectory(prefix="doctor-") as folder:
-        words = [sys.executable, "-m", "hpc.cluster.reduce_probe", backend,
+        command = [sys.executable, "-m", "hpc.cluster.reduce_probe", backend,
                  f"file://{folder}/rendezvous"]  # fmt: skip
         processes = [
             subprocess.Popen(
-                words,
+                command,
                 env={**os.environ, "RANK": str(rank), "WORLD_SIZE": str(ranks)},
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
@@ -219,39 +223,40 @@ def look_at_all_reduce(backend: str, ranks: int, timeout_s: float = 180.0) -> Fi
     if any(process.returncode for process in processes):
         error = next(e for p, (_, e) in zip(processes, ends, strict=True) if p.returncode)
         return Finding(f"all-reduce {backend}", FAIL, error.strip().splitlines()[-1][:300],
-                       "look at NCCL_SOCKET_IFNAME and GLOO_SOCKET_IFNAME")  # fmt: skip
-    return reduced(ends[0][0], "on this machine")
+                       "check NCCL_SOCKET_IFNAME and GLOO_SOCKET_IFNAME")  # fmt: skip
+    return all_reduce_finding(ends[0][0], "on this machine")
 
 
-def reduced(text: str, where: str) -> Finding:
-    """The finding in what rank 0 of the probe printed."""
-    told = json.loads(text.strip().splitlines()[-1])
-    says = f"{told['ranks']} ranks {where} met in {told['meet_s']:.1f} s, {told['gb_s']:.2f} GB/s"
-    return Finding(f"all-reduce {told['backend']}", OK, says)
+def all_reduce_finding(text: str, where: str) -> Finding:
+    """The finding from the output of the probe's rank 0."""
+    result = json.loads(text.strip().splitlines()[-1])
+    met = f"{result['ranks']} ranks {where} connected in {result['meet_s']:.1f} s"
+    message = f"{met}, {result['gb_s']:.2f} GB/s"
+    return Finding(f"all-reduce {result['backend']}", OK, message)
 
 
-def look_offline(code: str, words: Sequence[str] = (), timeout_s: float = 600.0) -> Finding:
-    """Whether `code`, Python that loads what jobs load, runs on `words` without any network."""
+def check_offline(code: str, arguments: Sequence[str] = (), timeout_s: float = 600.0) -> Finding:
+    """Whether `code`, Python that loads what jobs load, runs on `arguments` without a network."""
     bare = _without_network()
-    command = [*bare, sys.executable, "-c", code if bare else _NO_SOCKETS + code, *words]
+    command = [*bare, sys.executable, "-c", code if bare else _NO_SOCKETS + code, *arguments]
     env = {**os.environ, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
     begin = time.monotonic()
     done = subprocess.run(
         command, capture_output=True, text=True, check=False, timeout=timeout_s, env=env
     )
     took = time.monotonic() - begin
-    how = "with the network taken away" if bare else "with sockets refused"
+    how = "without a network" if bare else "with sockets refused"
     if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["no word"])[-1]
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
         return Finding("offline", FAIL, f"{last[:300]} ({how})",
                        "bring the models here first: sarhpc fetch")  # fmt: skip
     return Finding("offline", OK, f"models load {how}, {took:.0f} s")
 
 
 def _without_network() -> list[str]:
-    """Words that start a command without network; none if the system does not let this user."""
-    words = ["unshare", *([] if os.geteuid() == 0 else ["--map-root-user"]), "--net"]
+    """Command prefix that removes the network; empty if this user is not allowed to."""
+    command = ["unshare", *([] if os.geteuid() == 0 else ["--map-root-user"]), "--net"]
     if shutil.which("unshare") is None:
         return []
-    tried = subprocess.run([*words, "true"], capture_output=True, check=False, timeout=30)
-    return words if tried.returncode == 0 else []
+    tried = subprocess.run([*command, "true"], capture_output=True, check=False, timeout=30)
+    return command if tried.returncode == 0 else []

@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 from hpc.cluster import slurm
 from hpc.cluster.slurm import Limits, NodeKind, Partition
 from hpc.errors import ConfigError
 from hpc.publish import publish_text
 
+Request = Literal["cpu_node", "gpu_node", "rank", "ranks", "array", "gpu", "gpu_briefly"]
+"""What a stage asks for: all cores of a node; a node with its GPUs; one rank on one GPU; a rank for
+each GPU of two nodes; array elements of one GPU each; one GPU; one GPU for a few hours."""
+
 _LONGEST_MIN = 1200
 _MEMORY_SHARE = 0.9
 """Of a node's memory; what Slurm knows as RealMemory is not all free for jobs."""
 
 
-def write_profile(target: Path | None) -> Path:
+def write_profile(target: Path | None, stages: Mapping[str, Request]) -> Path:
     """Draft the profile of this cluster and return the file written.
 
     Args:
+        stages: what each stage asks for; the others take the profile's default.
         target: file to write; None for `slurm/profiles/<cluster>.yaml` below this folder.
 
     Raises:
@@ -30,13 +36,17 @@ def write_profile(target: Path | None) -> Path:
     path = target or Path("slurm") / "profiles" / f"{name}.yaml"
     if path.exists():
         raise ConfigError(f"{path} is there already; name another with --write-profile FILE")
-    text = draft_profile(name, slurm.limits(), slurm.partitions(), slurm.accounts())
+    text = draft_profile(name, slurm.limits(), slurm.partitions(), slurm.accounts(), stages)
     publish_text(path, text)
     return path
 
 
 def draft_profile(
-    cluster: str, limits: Limits, partitions: Sequence[Partition], accounts: Sequence[str]
+    cluster: str,
+    limits: Limits,
+    partitions: Sequence[Partition],
+    accounts: Sequence[str],
+    stages: Mapping[str, Request],
 ) -> str:
     """YAML of a profile that Slurm would take, with what was chosen between in comments.
 
@@ -53,7 +63,7 @@ def draft_profile(
         f"(Slurm {_plain(limits.version) or '?'}).",
         "# Look at account, partitions, time limits and modules before you use it; then:",
         "#   sarhpc doctor --profile THIS_FILE",
-        *[f"# {line}" for line in map(_told, usable)],
+        *[f"# {line}" for line in map(_partition_line, usable)],
         "executor: slurm",
         f"cluster: {json.dumps(cluster)}",
         f"partition: {json.dumps(cpu.name)}",
@@ -73,7 +83,8 @@ def draft_profile(
         *([f"max_jobs: {limits.max_jobs}"] if limits.max_jobs else []),
         'env: {HF_HUB_OFFLINE: "1", TRANSFORMERS_OFFLINE: "1"}',
     ]
-    return "\n".join(lines + _stage_lines(cpu, gpu if has_gpus else None)) + "\n"
+    requests = _requests(cpu, gpu if has_gpus else None)
+    return "\n".join(lines + _default_lines(cpu) + _stage_lines(requests, stages)) + "\n"
 
 
 def _account_lines(limits: Limits, accounts: Sequence[str]) -> list[str]:
@@ -83,36 +94,48 @@ def _account_lines(limits: Limits, accounts: Sequence[str]) -> list[str]:
     return [f"account: {json.dumps(accounts[0])}{others}"]
 
 
-def _stage_lines(cpu: Partition, gpu: Partition | None) -> list[str]:
+def _default_lines(cpu: Partition) -> list[str]:
     node = _best(cpu)
-    one = f"{{cpus_per_task: {min(node.cpus, 8)}, mem_gb: {_memory_gb(node, min(node.cpus, 8))}"
-    lines = [f"resources: {one}, time_min: {_minutes(cpu, 240)}}}", "stages:"]
+    cores = min(node.cpus, 8)
+    one = f"{{cpus_per_task: {cores}, mem_gb: {_memory_gb(node, cores)}"
+    return [f"resources: {one}, time_min: {_minutes(cpu, 240)}}}"]
+
+
+def _stage_lines(requests: Mapping[Request, str], stages: Mapping[str, Request]) -> list[str]:
+    """A line for each stage whose request this cluster can meet, similar ones together."""
+    lines = [
+        f"  {stage}: {{{text}}}"
+        for request, text in requests.items()
+        for stage, asked in stages.items()
+        if asked == request
+    ]
+    return ["stages:", *lines] if lines else []
+
+
+def _requests(cpu: Partition, gpu: Partition | None) -> dict[Request, str]:
+    """Each request in the numbers of these partitions; those for GPUs only where there are any."""
+    node = _best(cpu)
     whole = f"cpus_per_task: {node.cpus}, mem_gb: {_memory_gb(node, node.cpus)}"
-    lines.append(f"  tile: {{{whole}, time_min: {_minutes(cpu)}}}")
+    requests: dict[Request, str] = {"cpu_node": f"{whole}, time_min: {_minutes(cpu)}"}
     if gpu is None:
-        return lines
+        return requests
     node = _best(gpu)
     cores = max(node.cpus // node.gpus, 1)
     all_gpus = f"gpus_per_node: {node.gpus}, mem_gb: {_memory_gb(node, node.cpus)}"
-    one_gpu = f"gpus_per_node: 1, mem_gb: {_memory_gb(node, cores)}"
+    one_gpu = f"cpus_per_task: {cores}, gpus_per_node: 1, mem_gb: {_memory_gb(node, cores)}"
     time = f"time_min: {_minutes(gpu)}"
-    nodes = min(2, _nodes(gpu))
-    ranks = f"nodes: {nodes}, tasks_per_node: {node.gpus}, cpus_per_task: {cores}"
-    elements = max(min(32, _gpus(gpu)), 1)
-    return [
-        *lines,
-        f"  caption: {{cpus_per_task: {node.cpus}, {all_gpus}, {time}}}",
-        f"  encode: {{cpus_per_task: {node.cpus}, {all_gpus}, {time}}}",
-        f"  caption-train: {{cpus_per_task: {cores}, {one_gpu}, {time}}}",
-        f"  train: {{{ranks}, {all_gpus}, {time}}}",
-        f"  generate: {{cpus_per_task: {cores}, {one_gpu}, {time}, elements: {elements}}}",
-        f"  prior: {{cpus_per_task: {cores}, {one_gpu}, {time}}}",
-        f"  compare: {{cpus_per_task: {cores}, {one_gpu}, {time}}}",
-        f"  evaluate: {{cpus_per_task: {cores}, {one_gpu}, time_min: {_minutes(gpu, 240)}}}",
-    ]
+    ranks = f"nodes: {min(2, _nodes(gpu))}, tasks_per_node: {node.gpus}, cpus_per_task: {cores}"
+    return requests | {
+        "gpu_node": f"cpus_per_task: {node.cpus}, {all_gpus}, {time}",
+        "rank": f"{one_gpu}, {time}",
+        "ranks": f"{ranks}, {all_gpus}, {time}",
+        "array": f"{one_gpu}, {time}, elements: {max(min(32, _gpus(gpu)), 1)}",
+        "gpu": f"{one_gpu}, {time}",
+        "gpu_briefly": f"{one_gpu}, time_min: {_minutes(gpu, 240)}",
+    }
 
 
-def _told(part: Partition) -> str:
+def _partition_line(part: Partition) -> str:
     kinds = "; ".join(
         f"{k.count} nodes of {k.cpus} cores, {k.mem_mb // 1024} GB"
         + (f", {k.gpus} GPUs {k.gpu_type}".rstrip() if k.gpus else "")

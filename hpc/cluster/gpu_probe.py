@@ -1,4 +1,4 @@
-"""Every GPU of this process multiplies matrices once; ends with 1 if one cannot, or does it wrong.
+"""Multiply matrices once on every GPU of this process; exit code 1 on an error or a wrong result.
 
 Run as `python -m hpc.cluster.gpu_probe COUNT`, in a process of its own.
 """
@@ -10,22 +10,22 @@ import time
 
 _SIZE = 2048
 _ALLOCATE_SHARE = 0.5
-"""Share of the free memory that must be there to take."""
+"""Share of the free memory that must be allocatable."""
 
 
 def probe(count: int) -> list[str]:
-    """One line a GPU: what it did in which time.
+    """One line per GPU with the time it took.
 
     Raises:
-        RuntimeError: fewer than `count` GPUs, no memory to take, or a wrong product.
+        RuntimeError: fewer than `count` GPUs, a failed allocation, or a wrong product.
     """
     import torch
 
     visible = torch.cuda.device_count()
     if visible < count:
-        raise RuntimeError(f"torch sees {visible} GPUs, {count} were asked for")
+        raise RuntimeError(f"torch sees {visible} GPUs, {count} were requested")
     generator = torch.Generator().manual_seed(0)
-    # Whole numbers this small have an exact product in float32.
+    # Products of integers this small are exact in float32.
     left = torch.randint(-8, 9, (_SIZE, _SIZE), generator=generator).float()
     right = torch.randint(-8, 9, (_SIZE, _SIZE), generator=generator).float()
     expected = left @ right
@@ -39,14 +39,14 @@ def probe(count: int) -> list[str]:
         if int(block[-1]) != 1 or not torch.equal(
             (left.to(device) @ right.to(device)).cpu(), expected
         ):
-            raise RuntimeError(f"GPU {index} multiplies wrong")
+            raise RuntimeError(f"GPU {index} gives a wrong product")
         del block
-        lines.append(f"GPU {index} right in {time.monotonic() - begin:.1f} s")
+        lines.append(f"GPU {index} correct in {time.monotonic() - begin:.1f} s")
     return lines
 
 
 if __name__ == "__main__":
     try:
         print("; ".join(probe(int(sys.argv[1]))))
-    except RuntimeError as trouble:
-        sys.exit(" ".join(str(trouble).split())[:300])
+    except RuntimeError as error:
+        sys.exit(" ".join(str(error).split())[:300])

@@ -1,8 +1,8 @@
-"""Node preflight: is this node fit for the work, said within a minute of a job's start.
+"""Node preflight: whether this node is fit for the work, within a minute of a job's start.
 
-Looks at what has been seen to spoil jobs: lost or ailing GPUs, a full or read-only scratch, a clock
-that is off, a shared file system that does not answer, fewer cores than were asked for. A verdict
-of `bad` ends the job here, so that it goes on elsewhere; `doubtful` is only written down.
+Checks for known causes of failed jobs: lost or faulty GPUs, a full or read-only scratch, a wrong
+clock, a shared file system that does not respond, fewer cores than requested. A verdict of `bad`
+ends the job on this node, so that it is requeued to another; `doubtful` is only logged.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from hpc.publish import publish_text
 GOOD, DOUBTFUL, BAD = "good", "doubtful", "bad"
 
 CLOCK_S = 5.0
-"""Seconds between this clock and the file system's from which heartbeats mislead."""
+"""Difference between this clock and the file system's, s, above which heartbeats are wrong."""
 SLOW_S = 20.0
-"""Seconds to publish one small file from which a file system is doubtful."""
-HANGS_S = 60.0
-"""Seconds after which a check counts as hanging."""
+"""Time to publish one small file, s, above which a file system is doubtful."""
+CHECK_TIMEOUT_S = 60.0
+"""Time after which a check counts as hanging, s."""
 SCRATCH_EXPIRY_H = 2.0
-"""Hours to stay away from a node whose scratch is full: its other jobs end."""
+"""Hours to exclude a node whose scratch is full: its other jobs end and free it."""
 _GPU_FIELDS = (
     "index", "name", "memory.total", "memory.used", "ecc.errors.uncorrected.volatile.total",
     "temperature.gpu",
@@ -47,44 +47,44 @@ _log = logging.getLogger(__name__)
 
 
 class BadNodeError(TransientError):
-    """This node is not fit for the work; the same job may do well on another."""
+    """This node is not fit for the work; the same job may succeed on another."""
 
 
 class TooManyBadNodesError(IncompleteError):
-    """Most nodes fail the preflight: the trouble is not theirs."""
+    """Most nodes fail the preflight: the cause is elsewhere."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What one check says of this node."""
+    """The result of one check of this node."""
 
     check: str
     verdict: str
     """`good`, `doubtful` or `bad`."""
-    says: str
+    message: str
     seconds: float = 0.0
 
 
 @dataclass(frozen=True)
 class Needs:
-    """What the work asks of a node."""
+    """What the work requires of a node."""
 
     run: Path
-    """A folder that every node shares and the work writes to."""
+    """A folder on the shared file system that the work writes to."""
     scratch: Path | None = None
     """Node-local folder; None if the work does not use one."""
     scratch_bytes: int = 0
     scratch_inodes: int = 0
     cpus: int = 0
-    """Cores this process should have; 0 to not look."""
+    """Cores this process should have; 0 skips the check."""
     gpus: int = 0
-    """GPUs this node should show; 0 to not look."""
+    """GPUs this node should have; 0 skips the check."""
     compute: bool = True
-    """Whether each GPU has to multiply matrices, right and in time (about 10 s)."""
+    """Whether to test a matrix product on each GPU (about 10 s)."""
 
 
 def preflight(needs: Needs) -> list[Verdict]:
-    """Verdicts of all checks on this node; a check that hangs is `bad`, none raises."""
+    """Verdicts of all checks of this node; a check that hangs is `bad`, none raises."""
     checks: list[tuple[str, Callable[[], Verdict]]] = [
         ("files", lambda: check_shared_files(needs.run)),
         ("memory", check_shared_memory),
@@ -100,19 +100,19 @@ def preflight(needs: Needs) -> list[Verdict]:
         checks.append(("gpus", lambda: check_gpus(needs.gpus)))
         if needs.compute and shutil.which("nvidia-smi"):
             checks.append(("compute", lambda: check_compute(needs.gpus)))
-    return [_judged(name, check) for name, check in checks]
+    return [_timed(name, check) for name, check in checks]
 
 
 def require_fit_node(needs: Needs, listed: BadNodeList | None = None) -> list[Verdict]:
-    """The verdicts, logged one a line.
+    """The verdicts, logged one per line; raises if one is `bad`.
 
     Args:
-        needs: what the work asks for.
-        listed: where a bad node is put down, so that no other job is sent there.
+        needs: what the work requires.
+        listed: list of bad nodes to add this node to, so that it gets no other job.
 
     Raises:
-        BadNodeError: a verdict is `bad`; says which, and how the node is forgiven.
-        TooManyBadNodesError: so many nodes are bad that going elsewhere does not help.
+        BadNodeError: a verdict is `bad`; the message names it, and the command to forgive the node.
+        TooManyBadNodesError: so many nodes are bad that a requeue does not help.
     """
     verdicts = preflight(needs)
     node = node_name()
@@ -120,22 +120,22 @@ def require_fit_node(needs: Needs, listed: BadNodeList | None = None) -> list[Ve
         level = logging.INFO if verdict.verdict == GOOD else logging.WARNING
         _log.log(
             level, "preflight node=%s check=%s verdict=%s seconds=%.1f: %s",
-            node, verdict.check, verdict.verdict, verdict.seconds, verdict.says,
+            node, verdict.check, verdict.verdict, verdict.seconds, verdict.message,
         )  # fmt: skip
     bad = [verdict for verdict in verdicts if verdict.verdict == BAD]
     if not bad:
         return verdicts
-    reason = "; ".join(f"{verdict.check}: {verdict.says}" for verdict in bad)
+    reason = "; ".join(f"{verdict.check}: {verdict.message}" for verdict in bad)
     if listed is not None:
-        passing = all(verdict.check == "scratch" for verdict in bad)
-        _put_down(listed, node, reason, SCRATCH_EXPIRY_H if passing else EXPIRY_H)
+        transient = all(verdict.check == "scratch" for verdict in bad)
+        _mark_bad(listed, node, reason, SCRATCH_EXPIRY_H if transient else EXPIRY_H)
     raise BadNodeError(
         f"node {node} is not fit: {reason}. `sarhpc nodes` lists it; "
-        f"`sarhpc nodes --forgive {node}` lets jobs back."
+        f"`sarhpc nodes --forgive {node}` allows jobs there again."
     )
 
 
-def _put_down(listed: BadNodeList, node: str, reason: str, hours: float) -> None:
+def _mark_bad(listed: BadNodeList, node: str, reason: str, hours: float) -> None:
     from hpc.cluster import slurm
 
     job = os.environ.get("SLURM_JOB_ID")
@@ -143,13 +143,13 @@ def _put_down(listed: BadNodeList, node: str, reason: str, hours: float) -> None
     try:
         existing = {known.name for known in slurm.nodes()} if job else set()
     except HpcError as error:
-        _log.warning("how many nodes are left is not known: %s", error)
+        _log.warning("the number of remaining nodes is unknown: %s", error)
         return
     if existing and listed.too_many(existing):
         raise TooManyBadNodesError(
-            f"node {node} is not fit: {reason}. More than half of the cluster is marked so, "
-            "which no requeue cures: look at `sarhpc nodes` and at what they have in common, "
-            "then `sarhpc nodes --forgive NODE` and `sarhpc resume RUN`."
+            f"node {node} is not fit: {reason}. More than half of the cluster is marked bad, so "
+            "a requeue does not help: check `sarhpc nodes` for a common cause, then "
+            "`sarhpc nodes --forgive NODE` and `sarhpc resume RUN`."
         )
 
 
@@ -159,7 +159,7 @@ def node_name() -> str:
 
 
 def check_shared_files(folder: Path) -> Verdict:
-    """Whether the shared file system takes a file, and agrees on the time."""
+    """Whether the shared file system is writable and its clock agrees with this node's."""
     mark = folder / f".preflight-{node_name()}-{os.getpid()}"
     begin, clock = time.monotonic(), time.time()
     try:
@@ -170,11 +170,11 @@ def check_shared_files(folder: Path) -> Verdict:
     took = time.monotonic() - begin
     skew = max(clock - written, written - clock - took)
     if skew > CLOCK_S:
-        says = f"clock is {skew:.0f} s off that of {folder}: heartbeats and leases mislead"
-        return Verdict("files", DOUBTFUL, says)
+        message = f"clock is {skew:.0f} s off that of {folder}: heartbeats and leases are wrong"
+        return Verdict("files", DOUBTFUL, message)
     if took > SLOW_S:
         return Verdict("files", DOUBTFUL, f"one small file in {folder} took {took:.0f} s")
-    return Verdict("files", GOOD, f"{folder} takes a file in {took:.2f} s")
+    return Verdict("files", GOOD, f"{folder} wrote a file in {took:.2f} s")
 
 
 def check_shared_memory(folder: Path = Path("/dev/shm"), least_mb: int = 64) -> Verdict:  # noqa: S108
@@ -187,99 +187,105 @@ def check_shared_memory(folder: Path = Path("/dev/shm"), least_mb: int = 64) -> 
 
 
 def check_scratch(folder: Path, need_bytes: int, need_inodes: int) -> Verdict:
-    """Whether node-local scratch is there, writable, and large enough in bytes and inodes."""
+    """Whether node-local scratch exists, is writable, and has enough bytes and inodes."""
     if not os.access(folder, os.W_OK | os.X_OK):
         return Verdict("scratch", BAD, f"{folder} is missing or not writable")
     usage = os.statvfs(folder)
     free, inodes = usage.f_bavail * usage.f_frsize, usage.f_favail
-    # Some file systems count no inodes and say 0 of 0.
+    # Some file systems do not count inodes and report 0 of 0.
     short = free < need_bytes or (usage.f_files > 0 and inodes < need_inodes)
-    says = f"{folder} has {free / 1e9:.1f} GB and {inodes} inodes free"
+    message = f"{folder} has {free / 1e9:.1f} GB and {inodes} inodes free"
     if short:
-        says += f", {need_bytes / 1e9:.1f} GB and {need_inodes} inodes are needed"
-    return Verdict("scratch", BAD if short else GOOD, says)
+        message += f", {need_bytes / 1e9:.1f} GB and {need_inodes} inodes are needed"
+    return Verdict("scratch", BAD if short else GOOD, message)
 
 
-def check_cores(asked: int) -> Verdict:
-    """Whether this process may use the cores that were asked for."""
+def check_cores(requested: int) -> Verdict:
+    """Whether this process may use the requested cores."""
     have = len(os.sched_getaffinity(0))
-    if have < asked:
-        says = f"bound to {have} cores of {asked}: give srun --cpus-per-task itself"
-        return Verdict("cores", DOUBTFUL, says)
+    if have < requested:
+        message = f"bound to {have} cores of {requested}: pass --cpus-per-task to srun too"
+        return Verdict("cores", DOUBTFUL, message)
     return Verdict("cores", GOOD, f"{have} cores")
 
 
-def check_gpus(asked: int) -> Verdict:
-    """Whether the driver shows the GPUs, without memory errors, cool and free."""
+def check_gpus(requested: int) -> Verdict:
+    """Whether the driver shows the GPUs, without memory errors, not hot and not in use."""
     if shutil.which("nvidia-smi") is None:
-        return Verdict("gpus", DOUBTFUL, "no nvidia-smi here, so nobody has looked at the GPUs")
+        return Verdict("gpus", DOUBTFUL, "no nvidia-smi here, so the GPUs were not checked")
     try:
         found = _ask_driver(_GPU_FIELDS)
     except (OSError, subprocess.SubprocessError) as error:
-        return Verdict("gpus", BAD, f"the GPU driver does not answer: {error}")
-    if len(found) < asked:
-        return Verdict("gpus", BAD, f"{len(found)} GPUs are visible, {asked} were asked for")
+        return Verdict("gpus", BAD, f"the GPU driver does not respond: {error}")
+    if len(found) < requested:
+        return Verdict("gpus", BAD, f"{len(found)} GPUs are visible, {requested} were requested")
     bad = [f"GPU {g['index']} has {g[_GPU_FIELDS[4]]} uncorrected memory errors" for g in found
            if _number(g[_GPU_FIELDS[4]]) > 0]  # fmt: skip
-    bad += _remapping_trouble()
+    bad += _remapping_errors()
     if bad:
         return Verdict("gpus", BAD, "; ".join(bad))
     odd = [f"GPU {g['index']} is at {g['temperature.gpu']} C" for g in found
            if _number(g["temperature.gpu"]) >= _HOT_C]  # fmt: skip
     odd += [f"GPU {g['index']} already has {g['memory.used']} MiB in use" for g in found
             if _number(g["memory.used"]) > 0.1 * _number(g["memory.total"])]  # fmt: skip
-    says = "; ".join(odd) or f"{len(found)} x {found[0]['name']}"
-    return Verdict("gpus", DOUBTFUL if odd else GOOD, says)
+    message = "; ".join(odd) or f"{len(found)} x {found[0]['name']}"
+    return Verdict("gpus", DOUBTFUL if odd else GOOD, message)
 
 
-def _remapping_trouble() -> list[str]:
-    """Memory rows that could not be replaced; nothing for GPUs that do not replace rows."""
+def _remapping_errors() -> list[str]:
+    """GPUs with memory rows that could not be remapped; empty if they do not remap rows."""
     try:
         found = _ask_driver(_REMAPPED_FIELDS)
     except (OSError, subprocess.SubprocessError):
-        return []  # an older driver knows no such field, and has answered the main question
+        return []  # an older driver does not have these fields
     return [
-        f"GPU {gpu['index']} could not replace bad memory rows"
+        f"GPU {gpu['index']} could not remap bad memory rows"
         for gpu in found
         if gpu["remapped_rows.failure"].lower() in ("yes", "1")
     ]
 
 
 def _ask_driver(fields: Sequence[str]) -> list[dict[str, str]]:
-    words = ["nvidia-smi", f"--query-gpu={','.join(fields)}", "--format=csv,noheader,nounits"]
-    done = subprocess.run(words, capture_output=True, text=True, check=True, timeout=HANGS_S)
+    command = ["nvidia-smi", f"--query-gpu={','.join(fields)}", "--format=csv,noheader,nounits"]
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=True, timeout=CHECK_TIMEOUT_S
+    )
     lines = csv.reader(io.StringIO(done.stdout), skipinitialspace=True)
     return [dict(zip(fields, row, strict=True)) for row in lines if row]
 
 
-def check_compute(asked: int, timeout_s: float = HANGS_S) -> Verdict:
-    """Whether every GPU allocates memory and multiplies matrices right.
+def check_compute(requested: int, timeout_s: float = CHECK_TIMEOUT_S) -> Verdict:
+    """Whether every GPU allocates memory and computes a correct matrix product.
 
-    In a process of its own: a GPU that hangs cannot hang the job, and no context is left behind.
+    Runs in a separate process: a GPU that hangs cannot hang the job, and no context is left behind.
     """
-    words = [sys.executable, "-m", "hpc.cluster.gpu_probe", str(asked)]
+    command = [sys.executable, "-m", "hpc.cluster.gpu_probe", str(requested)]
     try:
-        done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=timeout_s)
+        done = subprocess.run(
+            command, capture_output=True, text=True, check=False, timeout=timeout_s
+        )
     except subprocess.TimeoutExpired:
-        return Verdict("compute", BAD, f"no product of matrices in {timeout_s:.0f} s")
-    says = (done.stdout if done.returncode == 0 else done.stdout + done.stderr).strip()
-    last = says.splitlines()[-1] if says else f"ended with {done.returncode}"
+        return Verdict("compute", BAD, f"no matrix product in {timeout_s:.0f} s")
+    message = (done.stdout if done.returncode == 0 else done.stdout + done.stderr).strip()
+    last = message.splitlines()[-1] if message else f"ended with {done.returncode}"
     return Verdict("compute", GOOD if done.returncode == 0 else BAD, last)
 
 
-def _judged(name: str, check: Callable[[], Verdict], hangs_s: float = 2 * HANGS_S) -> Verdict:
-    """The verdict of `check`; a file system that hangs keeps its thread, never the job."""
+def _timed(
+    name: str, check: Callable[[], Verdict], timeout_s: float = 2 * CHECK_TIMEOUT_S
+) -> Verdict:
+    """The verdict of `check`; a hanging file system blocks its thread, never the job."""
     begin = time.monotonic()
     found: list[Verdict] = []
-    # A daemon, so that not even the end of the process waits for it.
-    thread = threading.Thread(target=lambda: found.append(_tried(name, check)), daemon=True)
+    # A daemon thread, which is not joined at exit either.
+    thread = threading.Thread(target=lambda: found.append(_caught(name, check)), daemon=True)
     thread.start()
-    thread.join(timeout=hangs_s)
-    verdict = found[0] if found else Verdict(name, BAD, f"no answer in {hangs_s:.0f} s")
+    thread.join(timeout=timeout_s)
+    verdict = found[0] if found else Verdict(name, BAD, f"no answer in {timeout_s:.0f} s")
     return dataclasses.replace(verdict, seconds=time.monotonic() - begin)
 
 
-def _tried(name: str, check: Callable[[], Verdict]) -> Verdict:
+def _caught(name: str, check: Callable[[], Verdict]) -> Verdict:
     try:
         return check()
     except OSError as error:
@@ -290,7 +296,7 @@ def _tried(name: str, check: Callable[[], Verdict]) -> Verdict:
 
 
 def _number(text: str) -> float:
-    """The number the driver gave; 0 for `[N/A]` and its like."""
+    """The number from the driver; 0 for `[N/A]` and similar."""
     try:
         return float(text)
     except ValueError:

@@ -1,4 +1,4 @@
-"""An all-reduce between processes, checked and timed: the first thing that training needs.
+"""An all-reduce between processes, checked and timed.
 
 Run in every rank as `python -m hpc.cluster.reduce_probe BACKEND [RENDEZVOUS]`, with RANK and
 WORLD_SIZE in the environment, or under `srun`; rank 0 prints one JSON line.
@@ -18,24 +18,24 @@ _FLOATS = 2**22
 _ROUNDS = 5
 
 
-def place(environment: Mapping[str, str]) -> tuple[int, int, str]:
+def rank_and_rendezvous(environment: Mapping[str, str]) -> tuple[int, int, str]:
     """Rank, number of ranks and rendezvous address, from the launcher's variables or Slurm's."""
     rank = int(environment.get("RANK") or environment.get("SLURM_PROCID") or 0)
     world = int(environment.get("WORLD_SIZE") or environment.get("SLURM_NTASKS") or 1)
     address = environment.get("SLURM_LAUNCH_NODE_IPADDR", "127.0.0.1")
-    # Below the ephemeral ports, and another one for the next job on the same node.
+    # Below the ephemeral ports, and different for the next job on the same node.
     port = 20000 + int(environment.get("SLURM_JOB_ID") or os.getppid()) % 10000
     return rank, world, f"tcp://{address}:{port}"
 
 
 def measure(backend: str, rank: int, world: int, rendezvous: str) -> dict[str, Any]:
-    """What an all-reduce of 16 MiB costs, after its sum was found right.
+    """Time and rate of an all-reduce of 16 MiB, after its sum was verified.
 
     Returns:
-        backend, ranks, seconds to meet, seconds for one all-reduce and its rate in GB/s.
+        backend, ranks, seconds to connect, seconds for one all-reduce and its rate in GB/s.
 
     Raises:
-        RuntimeError: the sum is wrong, or the ranks do not meet within a minute.
+        RuntimeError: the sum is wrong, or the ranks do not connect within a minute.
     """
     import torch
     import torch.distributed as distributed
@@ -70,7 +70,7 @@ def measure(backend: str, rank: int, world: int, rendezvous: str) -> dict[str, A
 
 
 if __name__ == "__main__":
-    own_rank, ranks, meeting = place(os.environ)
+    own_rank, ranks, meeting = rank_and_rendezvous(os.environ)
     found = measure(sys.argv[1], own_rank, ranks, sys.argv[2] if len(sys.argv) > 2 else meeting)
     if own_rank == 0:
         print(json.dumps(found))

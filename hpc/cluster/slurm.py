@@ -1,7 +1,7 @@
-"""Slurm's commands: the only place that calls them.
+"""Slurm's commands: the only module that calls them.
 
-Every question is one command, answered for all jobs at once. What a site lacks (`sacct` switched
-off, no `scontrol` on the nodes) has a fallback, or an error that names one.
+Every query is one command for all jobs. Commands that a site may lack (`sacct` switched off, no
+`scontrol` on the nodes) have a fallback, or an error that names one.
 """
 
 from __future__ import annotations
@@ -78,29 +78,29 @@ __all__ = [
 
 _UNKNOWN_JOB = re.compile("Invalid job id")
 _LONGEST_WORD = 100_000
-"""Characters of one argument; the system refuses more than 131,071."""
+"""Maximum characters of one argument; the system refuses more than 131,071."""
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What a cluster allows and how it treats jobs, as far as it tells."""
+    """Limits of a cluster and its treatment of jobs, as far as they are known."""
 
     max_array_size: int = 1001
     """One more than the highest index of an array."""
     max_jobs: int | None = None
-    """Jobs and array elements that this user may have submitted at a time; None if not known."""
+    """Jobs and array elements that this user may have in the queue; None if unknown."""
     preempt_mode: str = "OFF"
     preempt_type: str = ""
     sends_user_signal: bool = False
-    """Whether a preempted job hears its `--signal` at the start of the grace time."""
+    """Whether a preempted job receives its `--signal` at the start of the grace time."""
     kill_wait_s: int = 30
     """Seconds from SIGTERM to SIGKILL."""
     cred_expire_s: int = 120
-    """Seconds that a requeued job waits at least."""
+    """Minimum seconds that a requeued job waits."""
     accounting: bool = False
-    """Whether `sacct` has anything to say."""
+    """Whether `sacct` works."""
     accounts_gpus: bool = False
     """Whether the accounting counts GPUs."""
     stores_comments: bool = False
@@ -122,26 +122,26 @@ def queue(
     ended: bool = False,
     retries: int = RETRIES,
 ) -> list[QueuedJob]:
-    """The jobs of those ids, or all of this user's, by one `squeue`; unknown ones are absent.
+    """The jobs of those ids, or all of this user's, by one `squeue`; unknown ids are absent.
 
     Args:
-        ids: job ids, or `array_index` for one element; an array's id stands for all its elements.
+        ids: job ids, or `array_index` for one element; an array's id includes all its elements.
         elements: one row for each waiting element of an array, instead of one for all. Slurm 22.05
-            leaves out the last one if the array was made with a step (`1-9:2`).
-        ended: also jobs that have ended and are still remembered (MinJobAge).
+            omits the last one if the array has a step (`1-9:2`).
+        ended: also jobs that have ended and are still known (MinJobAge).
         retries: see `run_command`.
     """
     if ids is not None and not ids:
         return []
-    words = ["squeue", "--noheader", "--Format", ",".join(_queue_format())]
-    words += ["--array"] * elements + ["--states=all"] * ended
+    command = ["squeue", "--noheader", "--Format", ",".join(_queue_format())]
+    command += ["--array"] * elements + ["--states=all"] * ended
     joined = ",".join(ids or ())
     by_id = bool(ids) and len(joined) < _LONGEST_WORD
-    words += ["--jobs", joined] if by_id else ["--user", str(os.getuid())]
+    command += ["--jobs", joined] if by_id else ["--user", str(os.getuid())]
     try:
-        jobs = parse_queue(run_command(words, retries=retries))
+        jobs = parse_queue(run_command(command, retries=retries))
     except SlurmRefusedError as error:
-        # So it says when it knows none of them; when it knows some, it lists those.
+        # squeue fails so if it knows none of them; if it knows some, it lists those.
         if by_id and _UNKNOWN_JOB.search(str(error)):
             return []
         raise
@@ -153,38 +153,38 @@ def queue(
 
 def _queue_format() -> list[str]:
     ends = [FIELD_END] * (len(QUEUE_FIELDS) - 1) + [ROW_END]
-    # Without a width before its suffix a field is printed whole.
+    # Without a width before its suffix a field is not truncated.
     return [f"{name}:{end}" for name, end in zip(QUEUE_FIELDS, ends, strict=True)]
 
 
 def find_by_comment(token: str) -> list[QueuedJob]:
-    """This user's jobs, ended ones too, whose comment is `token` or has it between its colons."""
+    """This user's jobs, ended ones too, with `token` as a colon-separated part of the comment."""
     return [job for job in queue(ended=True) if token in (job.comment, *job.comment.split(":"))]
 
 
 def accounting(ids: Sequence[str], since: str) -> list[AccountedJob]:
-    """Every attempt of those jobs, by one `sacct`; nothing, and a line in the log, without it.
+    """Every attempt of those jobs, by one `sacct`; empty, with a log line, without accounting.
 
     Args:
-        ids: job ids; an array's id stands for all its elements.
-        since: no attempt before this moment is looked for (RFC 3339, or local time without zone).
+        ids: job ids; an array's id includes all its elements.
+        since: earliest start of an attempt (RFC 3339, or local time without zone).
     """
     if not ids:
         return []
-    words = ["sacct", "--allocations", "--duplicates", "--noheader", "--parsable2"]
-    words += [f"--delimiter={FIELD_END}", f"--starttime={slurm_time(since)}"]
-    words += [f"--format={','.join(ACCOUNT_FIELDS)}", f"--jobs={','.join(ids)}"]
+    command = ["sacct", "--allocations", "--duplicates", "--noheader", "--parsable2"]
+    command += [f"--delimiter={FIELD_END}", f"--starttime={slurm_time(since)}"]
+    command += [f"--format={','.join(ACCOUNT_FIELDS)}", f"--jobs={','.join(ids)}"]
     try:
-        return parse_accounting(run_command(words, retries=1))
+        return parse_accounting(run_command(command, retries=1))
     except (SlurmUnavailableError, SlurmRefusedError) as error:
         _log.warning("no accounting, so no past attempts and no GPU-hours from Slurm: %s", error)
         return []
 
 
 def requeue(job_id: str, *, retries: int = 8) -> None:
-    """Put a running job back into the queue; a job that waits already stays there.
+    """Requeue a running job; a pending job is left as it is.
 
-    Never call it for a job that may have ended: Slurm then starts a finished job again.
+    Never call it for a job that may have ended: Slurm would start the finished job again.
 
     Raises:
         SlurmMissingError: no `scontrol` on this node; the profile then needs `requeue: chain`.
@@ -196,7 +196,7 @@ def requeue(job_id: str, *, retries: int = 8) -> None:
     except SlurmMissingError as error:
         raise SlurmMissingError(
             f"job {job_id} cannot requeue itself: no scontrol on this node. "
-            "Set `requeue: chain` in the profile; `sarhpc resume RUN` goes on now."
+            "Set `requeue: chain` in the profile; `sarhpc resume RUN` continues the run."
         ) from error
     except SlurmRefusedError as error:
         if "pending execution" not in str(error):
@@ -204,33 +204,33 @@ def requeue(job_id: str, *, retries: int = 8) -> None:
 
 
 def cancel(ids: Sequence[str], *, signal: str | None = None) -> None:
-    """Cancel those jobs, or send them `signal`; those that have ended are passed over."""
+    """Cancel those jobs, or send them `signal`; ended ones are ignored."""
     if ids:
-        words = ["scancel"] + ([f"--signal={signal}"] if signal else [])
-        run_command([*words, *map(plain_id, ids)])
+        command = ["scancel"] + ([f"--signal={signal}"] if signal else [])
+        run_command([*command, *map(plain_id, ids)])
 
 
 def signal(ids: Sequence[str], name: str) -> None:
-    """Send the signal (`USR2`) to the processes of those jobs' steps; batch shells hear nothing."""
+    """Send a signal (`USR2`) to the processes of those jobs' steps, not to their batch shells."""
     cancel(ids, signal=name)
 
 
 def update(job_id: str, **fields: str | int) -> None:
-    """Change a job, such as `update("12", TimeLimit=30)`.
+    """Change a job, for example `update("12", TimeLimit=30)`.
 
     Raises:
-        SlurmRefusedError: the job is unknown, has ended, or may not be changed so.
+        SlurmRefusedError: the job is unknown, has ended, or this change is not allowed.
     """
-    words = [f"{name}={told}" for name, told in fields.items()]
-    run_command(["scontrol", "update", f"JobId={job_id}", *words])
+    command = [f"{name}={value}" for name, value in fields.items()]
+    run_command(["scontrol", "update", f"JobId={job_id}", *command])
 
 
 def time_left_s(job_id: str) -> int | None:
-    """Seconds to the job's time limit; None if it has none or nobody here can tell."""
+    """Seconds to the job's time limit; None if it has none or it is unknown."""
     try:
         found = queue([job_id], retries=1)
     except SlurmUnavailableError as error:
-        _log.warning("time left of job %s not known from squeue: %s", job_id, error)
+        _log.warning("time left of job %s unknown to squeue: %s", job_id, error)
         return _time_left_from_scontrol(job_id)
     running = [job.left_s for job in found if job.nodes]
     return running[0] if running else None
@@ -238,54 +238,54 @@ def time_left_s(job_id: str) -> int | None:
 
 def _time_left_from_scontrol(job_id: str) -> int | None:
     try:
-        told = pairs(run_command(["scontrol", "--oneliner", "show", "job", job_id], retries=0))
+        fields = pairs(run_command(["scontrol", "--oneliner", "show", "job", job_id], retries=0))
     except (SlurmUnavailableError, SlurmRefusedError) as error:
-        _log.warning("time left of job %s not known: %s", job_id, error)
+        _log.warning("time left of job %s unknown: %s", job_id, error)
         return None
-    limit, used = seconds(told.get("TimeLimit", "")), seconds(told.get("RunTime", ""))
+    limit, used = seconds(fields.get("TimeLimit", "")), seconds(fields.get("RunTime", ""))
     return None if limit is None or used is None else max(limit - used, 0)
 
 
 def limits(account: str | None = None) -> Limits:
-    """What the cluster allows; defaults stand where a site does not let users ask.
+    """Limits of the cluster; defaults where a site does not let users query them.
 
     Args:
-        account: look at this account's submit limit only.
+        account: use this account's submit limit only.
 
     Raises:
         SlurmUnavailableError: the controller did not answer.
     """
     try:
-        told = parse_config(run_command(["scontrol", "show", "config"]))
+        settings = parse_config(run_command(["scontrol", "show", "config"]))
     except SlurmMissingError as error:
-        _log.warning("limits not known, defaults taken: %s", error)
+        _log.warning("limits unknown, using defaults: %s", error)
         return Limits()
-    storage = told.get("AccountingStorageType", "")
+    storage = settings.get("AccountingStorageType", "")
     accounted = not storage.endswith("none")
-    expire = re.search(r"cred_expire=(\d+)", told.get("AuthInfo", ""))
+    expire = re.search(r"cred_expire=(\d+)", settings.get("AuthInfo", ""))
     return Limits(
-        max_array_size=_number(told, "MaxArraySize", 1001),
+        max_array_size=_number(settings, "MaxArraySize", 1001),
         max_jobs=_max_submit(account) if accounted else None,
-        preempt_mode=told.get("PreemptMode", "OFF"),
-        preempt_type=told.get("PreemptType", ""),
-        sends_user_signal="preempt_send_user_signal" in told.get("SlurmctldParameters", ""),
-        kill_wait_s=_number(told, "KillWait", 30),
+        preempt_mode=settings.get("PreemptMode", "OFF"),
+        preempt_type=settings.get("PreemptType", ""),
+        sends_user_signal="preempt_send_user_signal" in settings.get("SlurmctldParameters", ""),
+        kill_wait_s=_number(settings, "KillWait", 30),
         cred_expire_s=int(expire[1]) if expire else 120,
         accounting=accounted,
-        accounts_gpus="gres/gpu" in told.get("AccountingStorageTRES", ""),
-        stores_comments="job_comment" in told.get("AccountingStoreFlags", ""),
-        enforces_accounts="associations" in told.get("AccountingStorageEnforce", ""),
-        version=told.get("SLURM_VERSION", ""),
+        accounts_gpus="gres/gpu" in settings.get("AccountingStorageTRES", ""),
+        stores_comments="job_comment" in settings.get("AccountingStoreFlags", ""),
+        enforces_accounts="associations" in settings.get("AccountingStorageEnforce", ""),
+        version=settings.get("SLURM_VERSION", ""),
     )
 
 
-def _number(told: dict[str, str], name: str, otherwise: int) -> int:
-    found = re.match(r"\d+", told.get(name, ""))
-    return int(found[0]) if found else otherwise
+def _number(settings: dict[str, str], name: str, default: int) -> int:
+    found = re.match(r"\d+", settings.get(name, ""))
+    return int(found[0]) if found else default
 
 
 def _max_submit(account: str | None) -> int | None:
-    """The least of the submit limits that may hold for this user; None if there is none."""
+    """The lowest submit limit that may apply to this user; None if there is none."""
     user = pwd.getpwuid(os.getuid()).pw_name
     ask = ["sacctmgr", "--noheader", "--parsable2", "show"]
     try:
@@ -295,77 +295,73 @@ def _max_submit(account: str | None) -> int | None:
         granted = [row.split("|") for row in rows.splitlines() if row.count("|") == 2]
         mine = [row for row in granted if account in (None, row[0])]
         services = {service for row in mine for service in row[2].split(",")}
-        told = run_command([*ask, "qos", "format=Name,MaxSubmitJobsPerUser"], retries=0)
-        capped = [row.split("|") for row in told.splitlines() if row.count("|") == 1]
+        rows = run_command([*ask, "qos", "format=Name,MaxSubmitJobsPerUser"], retries=0)
+        capped = [row.split("|") for row in rows.splitlines() if row.count("|") == 1]
     except (SlurmUnavailableError, SlurmRefusedError) as error:
-        _log.info("submit limit not known: %s", error)
+        _log.info("submit limit unknown: %s", error)
         return None
     found = [row[1] for row in mine] + [most for name, most in capped if name in services]
     return min((int(most) for most in found if most.isdigit()), default=None)
 
 
 def accounts() -> list[str]:
-    """The accounts this user may charge; none where the accounting does not tell."""
+    """The accounts that this user may charge; empty if unknown."""
     user = pwd.getpwuid(os.getuid()).pw_name
-    words = ["sacctmgr", "--noheader", "--parsable2", "show", "assoc", f"user={user}"]
+    command = ["sacctmgr", "--noheader", "--parsable2", "show", "assoc", f"user={user}"]
     try:
-        told = run_command([*words, "format=Account"], retries=0)
+        names = run_command([*command, "format=Account"], retries=0)
     except (SlurmUnavailableError, SlurmRefusedError) as error:
-        _log.info("accounts not known: %s", error)
+        _log.info("accounts unknown: %s", error)
         return []
-    return list(dict.fromkeys(told.split()))
+    return list(dict.fromkeys(names.split()))
 
 
 def test_request(options: Sequence[str]) -> None:
-    """Return if Slurm would take a job with these options of sbatch; none is submitted.
-
-    Raises:
-        SlurmRefusedError: it would not; says why.
-    """
+    """Raise SlurmRefusedError unless Slurm accepts these options of sbatch; submits nothing."""
     run_command(["sbatch", "--test-only", *options, "--wrap=true"], retries=1)
 
 
-def run_step(words: Sequence[str], *, env: Mapping[str, str], timeout_s: float = 900.0) -> str:
-    """What a short job prints, after waiting for its turn.
+def run_step(command: Sequence[str], *, env: Mapping[str, str], timeout_s: float = 900.0) -> str:
+    """The output of a short job; waits until it has run.
 
     Args:
-        words: options of srun, the program and its arguments.
-        env: variables of the job beside this process's own.
-        timeout_s: seconds for its turn and its work.
+        command: options of srun, the program and its arguments.
+        env: variables of the job in addition to this process's own.
+        timeout_s: time to wait in the queue and to run, s.
 
     Raises:
-        SlurmRefusedError: it was not taken, or ended with another code than 0.
+        SlurmRefusedError: it was not accepted, or its exit code was not 0.
         SlurmUnavailableError: it did not end in time, or Slurm did not answer.
     """
-    return run_command(["srun", *words], retries=0, timeout_s=timeout_s, env=env)
+    return run_command(["srun", *command], retries=0, timeout_s=timeout_s, env=env)
 
 
 def partitions() -> list[Partition]:
-    """The partitions this user sees, each with its kinds of node."""
+    """The partitions visible to this user, each with its kinds of node."""
     text = run_command(["sinfo", "--noheader", "-o", FIELD_END.join(PARTITION_FIELDS) + ROW_END])
     try:
         details = run_command(["scontrol", "--oneliner", "show", "partition"], retries=0)
     except (SlurmUnavailableError, SlurmRefusedError) as error:
-        _log.info("preemption of the partitions not known: %s", error)
+        _log.info("preemption of the partitions unknown: %s", error)
         details = ""
     return parse_partitions(text, details)
 
 
 def nodes(names: Sequence[str] | None = None) -> list[NodeState]:
-    """The nodes of those names, or all, with their states and the reasons given for them."""
-    words = ["sinfo", "--noheader", "--Node", "-o", f"%N{FIELD_END}%T{FIELD_END}%E{ROW_END}"]
-    return parse_nodes(run_command([*words, *(["--nodes", ",".join(names)] if names else [])]))
+    """The nodes with those names, or all, with their states and reasons."""
+    command = ["sinfo", "--noheader", "--Node", "-o", f"%N{FIELD_END}%T{FIELD_END}%E{ROW_END}"]
+    return parse_nodes(run_command([*command, *(["--nodes", ",".join(names)] if names else [])]))
 
 
 def cluster_name() -> str | None:
-    """Name of the cluster; None if nothing here tells it.
+    """Name of the cluster; None if unknown here.
 
     Raises:
         SlurmUnavailableError: the controller did not answer.
     """
-    told = os.environ.get("SLURM_CLUSTER_NAME")
-    if told:
-        return told
+    name = os.environ.get("SLURM_CLUSTER_NAME")
+    if name:
+        return name
     try:
         return parse_config(run_command(["scontrol", "show", "config"])).get("ClusterName")
     except (SlurmMissingError, SlurmRefusedError):

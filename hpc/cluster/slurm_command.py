@@ -1,7 +1,7 @@
-"""Calling one of Slurm's commands, patiently; `hpc.cluster.slurm` says which and why.
+"""Running one of Slurm's commands with retries, for `hpc.cluster.slurm`.
 
-A controller that does not answer is asked again with growing pauses: clients of Slurm 22.05 try
-for 19 s by themselves (MessageTimeout), so a few tries here outlast a restart of the controller.
+A command whose controller does not answer is retried with growing pauses: clients of Slurm 22.05
+try for 19 s by themselves (MessageTimeout), so a few retries outlast a restart of the controller.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from hpc.errors import HpcError, TransientError
 
 RETRIES = 4
-"""How often a question is repeated while the controller does not answer."""
+"""Number of retries while the controller does not answer."""
 
 COUNTS: collections.Counter[str] = collections.Counter()
 """Commands called by this process, by name."""
@@ -33,7 +33,7 @@ _log = logging.getLogger(__name__)
 
 
 class SlurmUnavailableError(TransientError):
-    """Slurm did not answer, after several tries; nothing is known about what was asked."""
+    """Slurm did not answer after several attempts; the outcome of the request is unknown."""
 
 
 class SlurmMissingError(SlurmUnavailableError):
@@ -41,58 +41,58 @@ class SlurmMissingError(SlurmUnavailableError):
 
 
 class SlurmRefusedError(HpcError):
-    """Slurm understood and said no; asking again gives the same answer."""
+    """Slurm rejected the request; a retry gives the same answer."""
 
 
 def run_command(
-    words: Sequence[str],
+    command: Sequence[str],
     *,
     retries: int = RETRIES,
     timeout_s: float = 90.0,
     input_text: str | None = None,
     env: Mapping[str, str] | None = None,
 ) -> str:
-    """What the command printed; repeated with growing pauses while Slurm does not answer.
+    """The output of the command; retried with growing pauses while Slurm does not answer.
 
     Args:
-        words: command and arguments; they reach it as they are, no shell reads them.
-        retries: repetitions after the first try; 0 for what must not be done twice (`sbatch`).
-        timeout_s: seconds after which one try is given up; above Slurm's own MessageTimeout.
+        command: command and arguments, passed without a shell.
+        retries: repetitions after the first attempt; 0 if it must not run twice (`sbatch`).
+        timeout_s: time limit of one attempt, s; above Slurm's own MessageTimeout.
         input_text: its standard input.
-        env: variables it has beside this process's own.
+        env: variables in addition to this process's own.
 
     Raises:
-        SlurmMissingError: there is no such command here.
-        SlurmUnavailableError: no answer to any try.
-        SlurmRefusedError: any other failure, with the command's own words.
+        SlurmMissingError: there is no such command on this machine.
+        SlurmUnavailableError: no attempt got an answer.
+        SlurmRefusedError: any other failure, with the command's error text.
     """
-    trouble = ""
+    failure = ""
     for number in range(retries + 1):
         if number:
             pause_s = min(2.0**number, 15.0)
-            _log.warning("slurm does not answer, again in %.0f s: %s", pause_s, trouble)
+            _log.warning("slurm does not answer, retry in %.0f s: %s", pause_s, failure)
             time.sleep(pause_s)
-        code, printed, trouble = _try(words, timeout_s, input_text, env or {})
+        code, printed, failure = _try(command, timeout_s, input_text, env or {})
         if code == 0:
             return printed
-        if code is not None and not _TRANSIENT.search(trouble):
+        if code is not None and not _TRANSIENT.search(failure):
             raise SlurmRefusedError(
-                f"{' '.join(words[:3])} ended with {code}: {trouble or 'without a word'}"
+                f"{' '.join(command[:3])} ended with {code}: {failure or 'no message'}"
             )
     raise SlurmUnavailableError(
-        f"Slurm did not answer {words[0]} in {retries + 1} tries: {trouble}. The jobs go on "
-        "without it; repeat the command when `scontrol ping` says UP."
+        f"Slurm did not answer {command[0]} in {retries + 1} attempts: {failure}. Running jobs are "
+        "not affected; repeat the command when `scontrol ping` reports UP."
     )
 
 
 def _try(
-    words: Sequence[str], timeout_s: float, input_text: str | None, env: Mapping[str, str]
+    command: Sequence[str], timeout_s: float, input_text: str | None, env: Mapping[str, str]
 ) -> tuple[int | None, str, str]:
-    """Exit code (None: no answer in time), standard output, and the trouble in one line."""
-    COUNTS[words[0]] += 1
+    """Exit code (None: no answer in time), standard output, and the error text in one line."""
+    COUNTS[command[0]] += 1
     try:
         done = subprocess.run(
-            list(words),
+            list(command),
             capture_output=True,
             text=True,
             errors="replace",
@@ -106,18 +106,18 @@ def _try(
         return None, "", f"no answer in {timeout_s:.0f} s"
     except (FileNotFoundError, PermissionError) as error:
         raise SlurmMissingError(
-            f"no {words[0]} on this machine ({error.strerror}): run this where Slurm's commands "
+            f"no {command[0]} on this machine ({error.strerror}): run this where Slurm's commands "
             "are installed (a login node), or choose --executor local"
         ) from error
     return done.returncode, done.stdout, " ".join((done.stderr or done.stdout).split())[-500:]
 
 
 def _environment() -> dict[str, str]:
-    """This environment without the user's defaults for the commands, which change what they print.
+    """This environment without the user's defaults for the commands, which change their output.
 
-    Those of sbatch stay: a user sets them to shape jobs.
+    Those of sbatch are kept: users set them on purpose for their jobs.
     """
-    shaped = ("SQUEUE_", "SACCT_", "SINFO_", "SCANCEL_", "SCONTROL_", "SLURM_TIME_FORMAT")
-    kept = {name: text for name, text in os.environ.items() if not name.startswith(shaped)}
-    # Without it the waiting indices of an array are cut off after 64 characters.
+    dropped = ("SQUEUE_", "SACCT_", "SINFO_", "SCANCEL_", "SCONTROL_", "SLURM_TIME_FORMAT")
+    kept = {name: text for name, text in os.environ.items() if not name.startswith(dropped)}
+    # Otherwise the pending indices of an array are truncated after 64 characters.
     return kept | {"LC_ALL": "C", "SLURM_BITSTR_LEN": "0"}

@@ -1,7 +1,7 @@
-"""What Slurm's commands print, turned into values; nothing here calls a command.
+"""Parsers for the output of Slurm's commands; nothing here calls a command.
 
-Rows are asked for with ASCII unit separators between fields and record separators at their ends:
-a job's name and comment may hold bars, blanks and even line breaks (measured with Slurm 22.05).
+Rows are requested with ASCII unit separators between fields and record separators at their ends:
+a job's name and comment may contain bars, blanks and even line breaks (measured with Slurm 22.05).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ ENDED_STATES = frozenset(
         "TIMEOUT",
     )
 )
-"""States in which an attempt is over. A preempted or node-failed job may be queued again."""
+"""States of ended attempts. A preempted or node-failed job may be queued again."""
 
 QUEUE_FIELDS = (
     "JobArrayID", "State", "Reason", "Partition", "NodeList", "TimeUsed", "TimeLeft",
@@ -43,10 +43,10 @@ PARTITION_FIELDS = ("%P", "%a", "%l", "%D", "%c", "%m", "%G", "%f", "%p")
 
 @dataclass(frozen=True)
 class QueuedJob:
-    """A job, or one element of an array, as the queue tells it."""
+    """A job, or one element of an array, in the queue."""
 
     id: str
-    """`123`, `123_4`, or `123_[5-9%2]` for the waiting rest of an array."""
+    """`123`, `123_4`, or `123_[5-9%2]` for the pending elements of an array."""
     name: str
     state: str
     """`PENDING`, `RUNNING`, `COMPLETING`, `SUSPENDED`, ... in full."""
@@ -59,7 +59,7 @@ class QueuedJob:
     left_s: int | None
     """Seconds to the time limit; None without a limit."""
     restarts: int | None
-    """How often Slurm has started it again."""
+    """Number of restarts by Slurm."""
     comment: str
 
     @property
@@ -69,13 +69,13 @@ class QueuedJob:
 
     @property
     def ended(self) -> bool:
-        """Whether it is over; such jobs show only if asked for."""
+        """Whether it has ended; such jobs are listed only on request."""
         return self.state in ENDED_STATES
 
 
 @dataclass(frozen=True)
 class AccountedJob:
-    """One attempt of a job as the accounting remembers it; a requeued job has several."""
+    """One attempt of a job in the accounting; a requeued job has several."""
 
     id: str
     name: str
@@ -91,7 +91,7 @@ class AccountedJob:
     started: str
     """Local time as Slurm prints it; empty if the attempt never started."""
     ended: str
-    """Local time as Slurm prints it; empty while it goes on."""
+    """Local time as Slurm prints it; empty while it runs."""
     comment: str
     """Empty unless the site stores comments (`AccountingStoreFlags=job_comment`)."""
 
@@ -103,7 +103,7 @@ class AccountedJob:
 
 @dataclass(frozen=True)
 class NodeKind:
-    """Nodes of one partition that are alike."""
+    """Nodes of one partition with equal hardware."""
 
     count: int
     cpus: int
@@ -125,34 +125,34 @@ class Partition:
     kinds: tuple[NodeKind, ...]
     priority_tier: int | None = None
     preempt_mode: str | None = None
-    """What happens to its jobs when another partition wants the nodes; None if not known."""
+    """What happens to its jobs when another partition needs the nodes; None if unknown."""
     grace_s: int = 0
-    """Seconds that a preempted job is left to save."""
+    """Seconds that a preempted job has to save."""
 
     @property
     def gpus_per_node(self) -> int:
-        """GPUs on its best equipped node."""
+        """Maximum GPUs of a node."""
         return max((kind.gpus for kind in self.kinds), default=0)
 
 
 @dataclass(frozen=True)
 class NodeState:
-    """A node as the controller sees it."""
+    """A node and its state."""
 
     name: str
     state: str
-    """`idle`, `mixed`, `allocated`, `down*`, `drained`, ...; `*`: it does not answer."""
+    """`idle`, `mixed`, `allocated`, `down*`, `drained`, ...; `*`: it does not respond."""
     reason: str
-    """What an administrator or the controller wrote down; empty if nothing."""
+    """Reason given by an administrator or the controller; empty if there is none."""
 
     @property
     def usable(self) -> bool:
-        """Whether jobs can start there, now or when it is free."""
+        """Whether jobs can start on it, now or when it is free."""
         return self.state.rstrip("~#%$@^-+") in {"idle", "mixed", "allocated", "completing"}
 
 
 def rows(text: str, fields: int, row_end: str = ROW_END) -> Iterator[list[str]]:
-    """Yield the fields of every row; too many in a row are taken as part of its last field."""
+    """Yield the fields of every row; surplus separators are part of its last field."""
     for row in text.split(f"{row_end}\n") if row_end != "\n" else text.splitlines():
         if row.strip():
             found = row.rstrip(row_end).split(FIELD_END, fields - 1)
@@ -161,7 +161,7 @@ def rows(text: str, fields: int, row_end: str = ROW_END) -> Iterator[list[str]]:
 
 
 def parse_queue(text: str) -> list[QueuedJob]:
-    """The jobs that `squeue` printed with QUEUE_FIELDS."""
+    """The jobs in the output of `squeue` with QUEUE_FIELDS."""
     return [
         QueuedJob(
             id=job,
@@ -182,8 +182,8 @@ def parse_queue(text: str) -> list[QueuedJob]:
 
 
 def parse_accounting(text: str) -> list[AccountedJob]:
-    """The attempts that `sacct` printed with ACCOUNT_FIELDS."""
-    # sacct cannot be told how to end a row; a line break in a name spreads a row over two lines.
+    """The attempts in the output of `sacct` with ACCOUNT_FIELDS."""
+    # sacct has no option for the end of a row; a line break in a name splits a row in two lines.
     joined = re.sub(r"\n(?!\d+(?:_[\d\[][^\x1f]*)?\x1f)", " ", text.rstrip("\n"))
     return [
         AccountedJob(
@@ -206,22 +206,22 @@ def parse_accounting(text: str) -> list[AccountedJob]:
 
 
 def parse_partitions(text: str, details: str = "") -> list[Partition]:
-    """The partitions that `sinfo` printed with PARTITION_FIELDS, in its order.
+    """The partitions in the output of `sinfo` with PARTITION_FIELDS, in its order.
 
     Args:
         text: one row for each kind of node of each partition.
-        details: what `scontrol --oneliner show partition` printed, where it may be asked.
+        details: output of `scontrol --oneliner show partition`, if it is available.
     """
     found: dict[str, list[list[str]]] = {}
     for row in rows(text, len(PARTITION_FIELDS)):
         found.setdefault(row[0], []).append(row)
-    told = {words["PartitionName"]: words for words in map(pairs, details.splitlines()) if words}
+    settings = {line["PartitionName"]: line for line in map(pairs, details.splitlines()) if line}
     return [
-        _partition(name, kinds, told.get(name.rstrip("*"), {})) for name, kinds in found.items()
+        _partition(name, kinds, settings.get(name.rstrip("*"), {})) for name, kinds in found.items()
     ]
 
 
-def _partition(name: str, kinds: list[list[str]], told: dict[str, str]) -> Partition:
+def _partition(name: str, kinds: list[list[str]], settings: dict[str, str]) -> Partition:
     _, up, limit, *_, tier = kinds[0]
     return Partition(
         name=name.rstrip("*"),
@@ -239,14 +239,14 @@ def _partition(name: str, kinds: list[list[str]], told: dict[str, str]) -> Parti
             )
             for _, _, _, count, cpus, mem, gres, features, _ in kinds
         ),
-        priority_tier=int(told.get("PriorityTier", tier)),
-        preempt_mode=told.get("PreemptMode"),
-        grace_s=_leading_int(told.get("GraceTime", "0")),
+        priority_tier=int(settings.get("PriorityTier", tier)),
+        preempt_mode=settings.get("PreemptMode"),
+        grace_s=_leading_int(settings.get("GraceTime", "0")),
     )
 
 
 def parse_nodes(text: str) -> list[NodeState]:
-    """The nodes that `sinfo -N` printed as name, state, reason; each once."""
+    """The nodes in the output of `sinfo -N` as name, state, reason; each once."""
     found = {
         name: NodeState(name, state, "" if reason == "none" else reason)
         for name, state, reason in rows(text, 3)
@@ -257,7 +257,7 @@ def parse_nodes(text: str) -> list[NodeState]:
 def parse_config(text: str) -> dict[str, str]:
     """The settings of `scontrol show config` by name."""
     lines = (line.partition("=") for line in text.splitlines())
-    return {name.strip(): told.strip() for name, equals, told in lines if equals}
+    return {name.strip(): value.strip() for name, equals, value in lines if equals}
 
 
 def pairs(line: str) -> dict[str, str]:
@@ -275,7 +275,7 @@ def seconds(text: str) -> int | None:
 
 
 def gpu_count(tres: str) -> int:
-    """GPUs in `cpu=4,gres/gpu=2` or `gpu:a100:4(S:0-1),nvme:1`; a total beats its typed parts."""
+    """GPUs in `cpu=4,gres/gpu=2` or `gpu:a100:4(S:0-1),nvme:1`; a total takes precedence."""
     total = re.search(r"gres/gpu=(\d+)", tres)
     if total:
         return int(total[1])
@@ -285,15 +285,15 @@ def gpu_count(tres: str) -> int:
 
 
 def gpu_type(gres: str) -> str:
-    """The type in `gpu:a100:4`; empty if the site names none."""
+    """The GPU type in `gpu:a100:4`; empty if there is none."""
     found = re.search(r"(?:^|,)gpu:([A-Za-z_][^:,(]*):\d+", gres)
     return found[1] if found else ""
 
 
 def expand_hosts(text: str) -> list[str]:
-    """The names in a host list such as `n[1-3,07],login`, in its order.
+    """The names in a host list such as `n[1-3,07],login`, in order.
 
-    One bracket a name, as Slurm prints it for numbered nodes; leading zeros are kept.
+    One bracket per name, as Slurm prints it for numbered nodes; leading zeros are kept.
     """
     names: list[str] = []
     for prefix, numbers, suffix in re.findall(r"([^,\[\]]+)(?:\[([^\]]*)\])?([^,\[\]]*)", text):
@@ -308,7 +308,7 @@ def expand_hosts(text: str) -> list[str]:
 
 
 def plain_id(job: str) -> str:
-    """The id as `scancel` takes it: `17_[3-9:2%1]`, as `squeue` prints it, is `17_[3,5,7,9]`."""
+    """The id in the form `scancel` accepts: `17_[3-9:2%1]` of `squeue` becomes `17_[3,5,7,9]`."""
     array, bracket, rest = job.partition("_[")
     if not bracket or not set(rest) & set(":%"):
         return job
@@ -321,12 +321,12 @@ def plain_id(job: str) -> str:
 
 
 def slurm_time(moment: str) -> str:
-    """Local time as Slurm's `--starttime` wants it, from RFC 3339 or from its own form.
+    """Local time in the form of Slurm's `--starttime`, from RFC 3339 or from that form.
 
-    Slurm knows no time zones; a moment with one is told in this machine's.
+    Slurm has no time zones; a time with one is converted to this machine's.
     """
-    told = datetime.datetime.fromisoformat(moment)
-    local = told.astimezone() if told.tzinfo else told
+    time = datetime.datetime.fromisoformat(moment)
+    local = time.astimezone() if time.tzinfo else time
     return local.strftime("%Y-%m-%dT%H:%M:%S")
 
 

@@ -1,9 +1,9 @@
-"""The code snapshot: what the jobs of a submission import, frozen at the moment of submission.
+"""The code snapshot: the code that the jobs of a submission import, frozen at submission.
 
-A job may wait for days and come back many times; the checkout it was submitted from goes on
-changing. `RUN/code/<hash>/` holds the packages as they stood, uncommitted work included, read-only
-and named by their content: the same code is stored once, however often it is submitted. Large
-files that an earlier snapshot of the run holds already are linked, not copied.
+A job may wait for days and be requeued many times while the checkout it was submitted from changes.
+`RUN/code/<hash>/` holds the packages at that time, including uncommitted changes, read-only and
+named by their content: the same code is stored once, however often it is submitted. Large files
+that an earlier snapshot of the run already has are hard-linked, not copied.
 """
 
 from __future__ import annotations
@@ -30,39 +30,39 @@ _IGNORED = ("__pycache__", ".egg-info")
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What is known of a snapshot besides its files."""
+    """Metadata of a snapshot."""
 
     id: str
     """Sixteen hex digits over the names and bytes of all files."""
     commit: str | None
-    """Commit of the checkout; None if it is none."""
+    """Commit of the checkout; None without git."""
     changed: tuple[str, ...]
-    """Files that differ from that commit; the difference is in `PATCH.diff`."""
+    """Files that differ from that commit; the diff is in `PATCH.diff`."""
     files: int
     bytes: int
 
 
 def checkout() -> Path:
-    """The folder this code is imported from: a checkout, a snapshot, or site-packages."""
+    """The directory that this code is imported from: a checkout, a snapshot, or site-packages."""
     return Path(__file__).resolve().parents[2]
 
 
 def take_snapshot(
     store: Path, source: Path, names: Sequence[str], leave_out: Callable[[str], bool] | None = None
 ) -> Path:
-    """Folder below `store` with the present files of `source`; one that stands is used again.
+    """Directory below `store` with the current files of `source`; an existing one is reused.
 
     In a git checkout these are the tracked files and those that git does not ignore; elsewhere all
     but compiled ones.
 
     Args:
         store: `RUN/code`.
-        source: folder of the packages.
-        names: files and folders in it to take; absent ones are passed over.
-        leave_out: tells for a relative path whether the jobs can do without it.
+        source: directory of the packages.
+        names: files and directories in it to include; missing ones are skipped.
+        leave_out: whether to exclude a relative path.
 
     Raises:
-        HpcError: nothing of that name is there.
+        HpcError: none of the names exists.
     """
     wanted = [name for name in names if (source / name).exists()]
     files = [
@@ -71,7 +71,7 @@ def take_snapshot(
         if (source / name).is_file() and not (leave_out and leave_out(name))
     ]
     if not files:
-        raise HpcError(f"{source} holds nothing to run from ({', '.join(names)})")
+        raise HpcError(f"{source} has none of the packages to run ({', '.join(names)})")
     digests = {name: digest_file(source / name) for name in files}
     content = "".join(f"{digests[name].sha256} {name}\n" for name in files)
     identity = hashlib.sha256(content.encode()).hexdigest()[:16]
@@ -93,12 +93,6 @@ def take_snapshot(
     return target
 
 
-def read_facts(folder: Path) -> Snapshot:
-    """What is known of the snapshot in `folder`."""
-    document = json.loads((folder / FACTS).read_text())
-    return Snapshot(**{**document, "changed": tuple(document["changed"])})
-
-
 def _listed(source: Path, wanted: Iterable[str]) -> list[str]:
     tracked = _git(source, "ls-files", "-z", "--cached", "--others", "--exclude-standard", *wanted)
     if tracked is not None:
@@ -112,7 +106,7 @@ def _listed(source: Path, wanted: Iterable[str]) -> list[str]:
 
 
 def _history(source: Path, wanted: Sequence[str]) -> tuple[str | None, tuple[str, ...], str]:
-    """Commit, changed files and their difference."""
+    """Commit, changed files and their diff."""
     commit = _git(source, "rev-parse", "HEAD")
     if commit is None:
         return None, (), ""
@@ -121,11 +115,11 @@ def _history(source: Path, wanted: Sequence[str]) -> tuple[str | None, tuple[str
     return commit.strip(), changed, _git(source, "diff", "HEAD", "--", *wanted) or ""
 
 
-def _git(source: Path, *words: str) -> str | None:
-    """Answer of git about the checkout `source`; None if it is none or git is not there."""
+def _git(source: Path, *arguments: str) -> str | None:
+    """Output of git in the checkout `source`; None if it is not a checkout or git is missing."""
     if not (source / ".git").exists() or shutil.which("git") is None:
         return None
-    command = ["git", "-C", str(source), *words]
+    command = ["git", "-C", str(source), *arguments]
     answer = subprocess.run(command, capture_output=True, text=True, check=False)
     if answer.returncode != 0:
         raise HpcError(f"{' '.join(command)} failed: {answer.stderr.strip()}")
@@ -136,7 +130,7 @@ def _place(origin: Path, copy: Path, name: str, size: int, store: Path) -> None:
     copy.parent.mkdir(parents=True, exist_ok=True)
     if size >= LARGE_BYTES:
         for earlier in store.glob(f"[0-9a-f]*/{name}"):
-            # Only snapshots are linked to: the checkout's own file may be written in place.
+            # Never link to the checkout: its files may be modified in place.
             if digest_file(earlier) == digest_file(origin):
                 os.link(earlier, copy)
                 return
@@ -144,7 +138,7 @@ def _place(origin: Path, copy: Path, name: str, size: int, store: Path) -> None:
 
 
 def _compile(folder: Path, target: Path) -> None:
-    """Put the bytecode beside the sources, as the nodes cannot write it there themselves."""
+    """Compile the sources, as jobs cannot write bytecode into the read-only snapshot."""
     mode = py_compile.PycInvalidationMode.UNCHECKED_HASH
     compileall.compile_dir(
         folder, quiet=2, invalidation_mode=mode, stripdir=str(folder), prependdir=str(target)
@@ -152,7 +146,7 @@ def _compile(folder: Path, target: Path) -> None:
 
 
 def _check(folder: Path, digests: Mapping[str, Digest]) -> None:
-    """Raise if a file changed while it was copied."""
+    """Raise HpcError if a file changed while it was copied."""
     for name, digest in digests.items():
         if digest_file(folder / name) != digest:
             raise HpcError(f"{name} changed while it was copied; submit again")

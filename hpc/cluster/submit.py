@@ -1,13 +1,13 @@
-"""Submission: one call for a job on this machine (`local`, `debug`).
+"""Submission of jobs to this machine (`local`, `debug`).
 
-With `hpc.cluster.batch`, which does it for Slurm, the only owner of submitit; the work runs in the
-same worker of submitit either way. submitit launches; it neither checkpoints nor requeues for us:
-its handler for SIGUSR2 acts on rank 0 alone, and a stop request installed inside the work replaces
-it. What a job must know travels in the pickled work; how far it got never does, that is on disk.
+Only this module and `hpc.cluster.batch`, which submits to Slurm, use submitit; the work runs in the
+same submitit worker either way. submitit launches; it neither checkpoints nor requeues for us: its
+handler for SIGUSR2 acts on rank 0 only, and a stop request installed inside the work replaces it.
+The pickled work holds the parameters of a job, never its progress, which is on disk.
 
-A local job outlives the process that submitted it, as a Slurm job does. What is guaranteed for it:
-its tasks end when its controller dies, when another task has failed for a while, and at
-`time_min`; Ctrl-C in `wait` ends it too.
+A local job outlives the process that submitted it, as a Slurm job does. It is guaranteed that its
+tasks end when its controller dies, some time after another task has failed, and at `time_min`;
+Ctrl-C in `wait` ends it too.
 """
 
 from __future__ import annotations
@@ -34,13 +34,20 @@ from hpc.cluster.profile import Resources
 from hpc.errors import ConfigError, HpcError
 from hpc.publish import publish_json
 
-__all__ = ["RankedWork", "Resources", "Submission", "WorkFailedError", "check_work", "submit"]
+__all__ = [
+    "RankedWork",
+    "Resources",
+    "Submission",
+    "WorkFailedError",
+    "require_picklable",
+    "submit",
+]
 
-HERE = ("local", "debug")
+LOCAL_EXECUTORS = ("local", "debug")
 """Executors of this machine."""
 
-PATIENCE_S = 60
-"""Seconds that tasks of this machine go on after another one has failed; srun ends them at once."""
+FAILURE_GRACE_S = 60
+"""Seconds that local tasks continue after another one has failed; srun ends them at once."""
 
 _log = logging.getLogger(__name__)
 
@@ -51,19 +58,19 @@ class WorkFailedError(HpcError):
 
 @dataclass(frozen=True)
 class RankedWork:
-    """What submitit runs in every task: tell the work its rank, record how it ended.
+    """The callable that submitit runs in every task: exports the rank, runs the work, records it.
 
     submitit's own TorchDistributedEnvironment is not used: it narrows CUDA_VISIBLE_DEVICES to one
-    device and exports LOCAL_RANK as well, and DeepSpeed's `set_device(LOCAL_RANK)` then asks for
-    a device that is not there.
+    device and exports LOCAL_RANK as well, and DeepSpeed's `set_device(LOCAL_RANK)` then selects a
+    device that does not exist.
     """
 
     work: Callable[[], int]
     executor: str
-    patience_s: float
-    """Seconds that a local task goes on after another one has failed."""
+    failure_grace_s: float
+    """Seconds that a local task continues after another one has failed."""
     outcomes: Path | None = None
-    """Directory where each task publishes `<rank>.json`; None on Slurm, whose records tell."""
+    """Directory where each task publishes `<rank>.json`; None on Slurm, which has accounting."""
     port: int | None = None
     """Port of rank 0's rendezvous; None to derive it from the job id."""
     cuda_devices: str | None = None
@@ -86,20 +93,22 @@ class RankedWork:
         if mine is not None:
             mine.unlink(missing_ok=True)
         if self.executor != "debug":
-            # submitit makes tasks deaf to SIGTERM; ours end, unless the work listens itself.
-            signal.signal(signal.SIGTERM, _leave)
+            # submitit makes tasks ignore SIGTERM; ours exit, unless the work handles it.
+            signal.signal(signal.SIGTERM, _exit_on_signal)
         if self.executor == "local" and self.outcomes is not None:
             others = [_outcome_path(self.outcomes, k) for k in range(tasks) if k != rank]
             guard = threading.Thread(
-                target=_guard, args=(os.getppid(), others, self.patience_s), daemon=True
+                target=_watch_controller,
+                args=(os.getppid(), others, self.failure_grace_s),
+                daemon=True,
             )
             guard.start()
         code, failure = _run(self.work)
         if mine is not None:
             publish_json(mine, {"exit_code": code, "failure": failure, "finished": time.time()})
         if self.executor != "debug":
-            # All is said. A handler that runs while the interpreter is taken down could hang it,
-            # and Slurm waits for every rank before a requeued job may start again.
+            # The work is done. A handler that runs during interpreter shutdown could hang it, and
+            # Slurm waits for every rank before a requeued job can start again.
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
         if code != 0 and self.executor == "slurm":
             raise SystemExit(code)
@@ -118,12 +127,12 @@ class RankedWork:
             "MASTER_PORT": str(self.port),
         }
         if self.port is None:
-            # Below the ephemeral ports, and another one for the next job on the same node, and
-            # for the next attempt of this one, should the last still linger.
+            # Below the ephemeral ports, and different for the next job on the same node and for
+            # the next attempt of this one, in case the last still holds its port.
             attempt = int(os.environ.get("SLURM_RESTART_COUNT", "0"))
             port = 20000 + (int(environment.raw_job_id) + 1009 * attempt) % 10000
             variables["MASTER_PORT"] = str(port)
-            # srun's own address needs no name lookup; submitit's host list calls scontrol.
+            # srun's address needs no name lookup; submitit's host list calls scontrol.
             address = os.environ.get("SLURM_LAUNCH_NODE_IPADDR") or environment.hostnames[0]
             variables["MASTER_ADDR"] = address
         if self.cuda_devices is not None:
@@ -132,7 +141,7 @@ class RankedWork:
 
 
 class Submission:
-    """A submitted job: where its logs are, and how it ends."""
+    """A submitted job: its logs and its result."""
 
     def __init__(self, job: Any, name: str, logs: Path, executor: str, outcomes: Path) -> None:
         self.name = name
@@ -144,7 +153,7 @@ class Submission:
         self.stderr: tuple[Path, ...] = ()
         """Standard error of every task, by rank."""
         self.failure: str | None = None
-        """After `wait`: what went wrong, in one line; None if nothing did."""
+        """After `wait`: the failure in one line; None if there was none."""
         tasks = [job.task(rank) for rank in range(job.num_tasks)]
         self.stdout = tuple(Path(task.paths.stdout) for task in tasks)
         self.stderr = tuple(Path(task.paths.stderr) for task in tasks)
@@ -153,15 +162,15 @@ class Submission:
 
     @property
     def description(self) -> str:
-        """Job id and log paths, one a line, for a person."""
+        """Job id and log paths for display, one per line."""
         lines = [f"job {self.job_id} ({self.name}, {self.executor}, {len(self.stdout)} tasks)"]
         return "\n".join(lines + [f"log {path}" for path in self.stderr])
 
     def wait(self, poll_s: float = 0.2) -> int:
         """The exit code of the work: 0, or that of the task that failed first.
 
-        Never raises for a failing job; `failure` then says what happened. An interrupted wait
-        ends the job.
+        Never raises for a failing job; `failure` then has the reason. An interrupted wait ends the
+        job.
         """
         try:
             while not self._job.done():
@@ -174,20 +183,20 @@ class Submission:
         return code
 
     def cancel(self, grace_s: float = 30.0) -> None:
-        """End the job: SIGTERM first, so that the work can save, then less politely."""
+        """End the job: SIGTERM first, so that the work can save, then SIGINT and SIGKILL."""
         if self.executor != "local":
             self._job.cancel()
             return
-        for number, patience_s in (
+        for number, failure_grace_s in (
             (signal.SIGTERM, grace_s),
             (signal.SIGINT, 20),
             (signal.SIGKILL, 5),
         ):
             if self._job.done():
                 return
-            # The id of a local job is the process id of its controller, which passes signals on.
+            # The id of a local job is the process id of its controller, which forwards signals.
             os.kill(int(self.job_id), number)
-            until = time.monotonic() + patience_s
+            until = time.monotonic() + failure_grace_s
             while not self._job.done() and time.monotonic() < until:
                 time.sleep(0.05)
 
@@ -200,19 +209,19 @@ class Submission:
         ]
         silent = [rank for rank in range(len(self.stderr)) if rank not in outcomes]
         lost = (
-            f"rank {silent[0]} ended without a word (killed?), see {self.stderr[silent[0]]}"
+            f"rank {silent[0]} ended without a result (killed?), see {self.stderr[silent[0]]}"
             if silent
             else ""
         )
         if failed:
-            # The first to fail is the cause; the others lose touch with it.
+            # The first to fail is the cause; the others lose their connection to it.
             _, rank, ended = min(failed, key=lambda item: item[:2])
-            words = f"rank {rank}: {ended['failure']}, see {self.stderr[rank]}"
-            return int(ended["exit_code"]), f"{words}; {lost}" if lost else words
+            failure = f"rank {rank}: {ended['failure']}, see {self.stderr[rank]}"
+            return int(ended["exit_code"]), f"{failure}; {lost}" if lost else failure
         return (1, lost) if silent else (0, None)
 
     def _read_outcomes(self) -> dict[int, dict[str, Any]]:
-        """What each task published."""
+        """Results that the tasks published, by rank."""
         paths = {rank: _outcome_path(self._outcomes, rank) for rank in range(len(self.stderr))}
         return {rank: json.loads(path.read_text()) for rank, path in paths.items() if path.exists()}
 
@@ -235,11 +244,11 @@ def submit(
         logs: directory for logs.
         executor: `local` (one process per task) or `debug` (one task in this process, run by
             `wait`).
-        resources: what the job asks for.
+        resources: of the job.
 
     Raises:
-        ConfigError: the executor is unknown here, several nodes were asked of this machine, or
-            the work cannot be pickled.
+        ConfigError: the executor is not a local one, several nodes were requested, or the work
+            cannot be pickled.
     """
     import submitit
 
@@ -261,7 +270,7 @@ def submit(
             work=work,
             executor=executor,
             outcomes=outcomes.absolute(),
-            patience_s=PATIENCE_S,
+            failure_grace_s=FAILURE_GRACE_S,
             port=_free_port(),
             cuda_devices=_cuda_devices(resources) if executor == "local" else None,
         )
@@ -272,32 +281,28 @@ def submit(
 
 
 def _check(work: Callable[[], int], executor: str, resources: Resources) -> None:
-    if executor not in HERE:
-        raise ConfigError(f"executor {executor!r} is not one of {', '.join(HERE)}")
+    if executor not in LOCAL_EXECUTORS:
+        raise ConfigError(f"executor {executor!r} is not one of {', '.join(LOCAL_EXECUTORS)}")
     if executor == "local" and resources.nodes > 1:
         raise ConfigError(f"executor local has one node, not {resources.nodes}; use slurm")
     if executor == "debug" and resources.tasks > 1:
         _log.warning("executor debug runs 1 task in this process instead of %d", resources.tasks)
-    check_work(work)
+    require_picklable(work)
 
 
-def check_work(work: Callable[[], int]) -> None:
-    """Return if `work` can travel to another process.
-
-    Raises:
-        ConfigError: it cannot be pickled by reference.
-    """
+def require_picklable(work: Callable[[], int]) -> None:
+    """Raise ConfigError unless `work` can be pickled by reference."""
     try:
         pickle.dumps(work)
     except (pickle.PicklingError, AttributeError, TypeError) as error:
         raise ConfigError(
-            f"work {work!r} cannot travel to another process: {error}. Use an instance of a class "
-            "defined at the top of a module."
+            f"work {work!r} cannot be pickled: {error}. Use an instance of a class defined at the "
+            "top level of a module."
         ) from error
 
 
 def _run(work: Callable[[], int]) -> tuple[int, str | None]:
-    """Exit code of the work and, unless it is 0, what went wrong in one line."""
+    """Exit code of the work and, unless it is 0, the failure in one line."""
     try:
         code = work()
     except HpcError as error:
@@ -313,19 +318,19 @@ def _run(work: Callable[[], int]) -> tuple[int, str | None]:
     return code, f"exit code {code}" if code else None
 
 
-def _leave(number: int, frame: FrameType | None) -> None:
+def _exit_on_signal(number: int, frame: FrameType | None) -> None:
     sys.exit(128 + number)
 
 
-def _guard(parent: int, others: list[Path], patience_s: float) -> None:
-    """End this task when its controller is gone or another task has failed for a while."""
+def _watch_controller(parent: int, others: list[Path], failure_grace_s: float) -> None:
+    """End this task when its controller has died, or some time after another task has failed."""
     failed_since = float("inf")
-    while os.getppid() == parent and time.monotonic() - failed_since < patience_s:
+    while os.getppid() == parent and time.monotonic() - failed_since < failure_grace_s:
         time.sleep(0.5)
         if failed_since == float("inf") and any(map(_has_failed, others)):
             failed_since = time.monotonic()
     os.kill(os.getpid(), signal.SIGTERM)
-    # A task that hangs in a collective never gets to its handler.
+    # A task that hangs in a collective never runs its handler.
     time.sleep(30.0)
     os.kill(os.getpid(), signal.SIGKILL)
 
@@ -339,14 +344,14 @@ def _outcome_path(outcomes: Path, rank: int) -> Path:
 
 
 def _free_port() -> int:
-    """A port that is free now; the system does not hand it out again soon."""
+    """A port that is free now; the system does not assign it again soon."""
     with contextlib.closing(socket.socket()) as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 def _cuda_devices(resources: Resources) -> str | None:
-    """The first devices this process may use, where submitit would count from 0."""
+    """The first visible devices of this process, where submitit would count from 0."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if not visible or resources.gpus_per_node == 0:
         return None

@@ -1,1 +1,1 @@
-"""What runs inside a job: pipeline, elements, stop, checkpoints, requeue, watchdog."""
+"""Code that runs inside a job: pipeline, elements, stop, checkpoints, requeue, watchdog."""

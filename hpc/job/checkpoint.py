@@ -1,14 +1,14 @@
-"""The checkpoint store: saved together or not at all, loaded together or from the one before.
+"""The checkpoint store: collective, atomic saves and loads.
 
-Saving (promise P2): all ranks write into `.staging-<step>-<attempt>`; each makes durable and
-digests what it wrote; rank 0 compares that with what is on disk, publishes MANIFEST.json and
-renames the directory to `step_<step>`. Once a rank has written, the rest can go on beside its work:
-`begin` and `finish` are the two halves of `save`. Loading (promise P3): rank 0 picks the newest
-checkpoint whose manifest matches its files, all ranks read it, and when one cannot, all take the
-one before.
+Saving (promise P2): all ranks write into `.staging-<step>-<attempt>`; each syncs and digests the
+files it wrote; rank 0 compares the digests with the files on disk, publishes MANIFEST.json and
+renames the directory to `step_<step>`. Once a rank has written its files, syncing can overlap with
+its next steps: `begin` and `finish` are the two halves of `save`. Loading (promise P3): rank 0
+picks the newest checkpoint whose manifest matches its files, all ranks read it, and if one fails,
+all fall back to the checkpoint before.
 
-DeepSpeed must be told `save_latest=False`: it publishes its own `latest` before its last barrier,
-so a rank killed while saving would leave a torn newest checkpoint that no rank can load.
+DeepSpeed must run with `save_latest=False`: it publishes its own `latest` before its last barrier,
+so a rank killed while saving would leave an incomplete newest checkpoint that no rank can load.
 """
 
 from __future__ import annotations
@@ -44,37 +44,37 @@ from hpc.job.manifest import (
     list_checkpoints,
     step_directory,
 )
-from hpc.job.part import Write, await_files, in_a_thread, settle_part, write_part
+from hpc.job.part import Write, await_files, run_in_thread, sync_part, write_part
 from hpc.publish import Digest, commit_directory, fault, publish_json, publish_text
 
 T = TypeVar("T")
 Read = Callable[[Path, Mapping[str, Any]], None]
 
 _log = logging.getLogger(__name__)
-_TRIES = 3
+_MAX_UNREADABLE = 3
 
 
 class CheckpointError(HpcError):
-    """Checkpoints are there, but none can be loaded."""
+    """Checkpoints exist, but none can be loaded."""
 
 
 @dataclass(frozen=True)
-class _Begun:
-    """A checkpoint that its rank has written."""
+class _PendingSave:
+    """A checkpoint that this rank has written and not yet committed."""
 
     step: int
     staging: Path
     target: Path
     state: Mapping[str, Any]
     digests: Future[dict[str, Digest]] | None
-    """Those of this rank's files once they are durable; None if the checkpoint stood already."""
+    """Digests of this rank's files once they are synced; None if the checkpoint existed before."""
 
 
 class CheckpointStore:
-    """The checkpoints of one training run under one directory, seen by all its ranks.
+    """The checkpoints of one training run under one directory, shared by all its ranks.
 
     `save`, its halves `begin` and `finish`, and `load` are collective: every rank calls them, and
-    they end alike on every rank.
+    they have the same result on every rank.
     """
 
     def __init__(
@@ -87,17 +87,17 @@ class CheckpointStore:
         check_sha256: bool = True,
         also_keep: Callable[[], Collection[int]] = tuple,
     ) -> None:
-        """Open the store; nothing is touched before the first save or load.
+        """Open the store; nothing is read or written before the first save or load.
 
         Args:
             root: directory of the checkpoints, on storage that all ranks share.
             communicator: the ranks that save and load together.
             attempt: number of this start of the job.
-            keep_last: how many of the newest whole checkpoints to keep, at least 2.
-            keep_every: keep for ever the checkpoints at multiples of this many steps.
-            check_sha256: compare every byte before loading, not only the sizes.
-            also_keep: tells steps whose checkpoints stay, asked on rank 0 whenever older ones are
-                let go; for example the best one so far.
+            keep_last: number of newest valid checkpoints to keep, at least 2.
+            keep_every: also keep the checkpoints at multiples of this many steps.
+            check_sha256: compare SHA-256 before loading, not only the sizes.
+            also_keep: gives further steps whose checkpoints to keep, for example the best one so
+                far; called on rank 0 before older ones are deleted.
 
         Raises:
             ConfigError: `keep_last` below 2 or `keep_every` below 1.
@@ -116,66 +116,66 @@ class CheckpointStore:
         self._keep_every = keep_every
         self._check_sha256 = check_sha256
         self._also_keep = also_keep
-        self._begun: _Begun | None = None
+        self._pending: _PendingSave | None = None
 
     def checkpoints(self) -> tuple[Checkpoint, ...]:
-        """Every checkpoint, newest first, with what its sizes tell; not collective."""
+        """Every checkpoint, newest first, checked by file sizes; not collective."""
         return list_checkpoints(self.root)
 
     def verify(self, deep: bool = True) -> tuple[Checkpoint, ...]:
-        """Every checkpoint, newest first, compared by SHA-256 if `deep`; not collective."""
+        """Every checkpoint, newest first, checked by SHA-256 if `deep`; not collective."""
         return list_checkpoints(self.root, deep)
 
     def save(self, step: int, write: Write, state: Mapping[str, Any]) -> Path:
-        """The directory of the checkpoint of `step`, whole and durable, the same on every rank.
+        """The directory of the checkpoint of `step`, complete and durable, the same on every rank.
 
-        A whole checkpoint of the same step is kept as it is: the same step of the same run holds
-        the same content. Arguments and errors are those of `begin`.
+        A valid checkpoint of the same step is kept as it is: the same step of the same run has the
+        same content. Arguments and errors are those of `begin`.
         """
         self.begin(step, write, state)
         return self._finish()
 
     def begin(self, step: int, write: Write, state: Mapping[str, Any]) -> None:
-        """Write the checkpoint of `step`; until `finish` it is none, and each rank may work on.
+        """Write the checkpoint of `step`; it exists from `finish` on, and ranks may continue.
 
         Args:
             step: optimiser steps done.
             write: called on every rank with the staging directory; may return the files this
-                rank wrote (then the rank makes them durable and digests them itself, in a thread,
-                and they must arrive on rank 0). File names must differ between ranks.
-            state: small JSON values to hand back on loading; rank 0's are kept.
+                rank wrote (then the rank syncs and digests them itself, in a thread, and they must
+                become visible on rank 0). File names must differ between ranks.
+            state: small JSON values that `load` returns; rank 0's are stored.
 
         Raises:
-            HpcError: the one begun before is not finished.
-            TransientError: a rank could not write (a full disk, for one; torch reports that as a
-                RuntimeError, so every error of `write` counts). Raised on every rank; the staging
-                directory is removed and older checkpoints are untouched.
+            HpcError: the previous `begin` was not finished.
+            TransientError: a rank could not write, for example because the disk is full (torch
+                reports that as a RuntimeError, so every error of `write` counts). Raised on every
+                rank; the staging directory is removed and older checkpoints are untouched.
         """
-        if self._begun is not None:
-            raise HpcError(f"step {self._begun.step} is begun; finish it before step {step}")
+        if self._pending is not None:
+            raise HpcError(f"step {self._pending.step} is pending; finish it before step {step}")
         target = step_directory(self.root, step)
         staging = self.root / f".staging-{step:08d}-{self._attempt}"
-        with self._removed_if_it_fails(staging):
+        with self._removed_on_error(staging):
             if self._rank_0_saves(lambda: self._prepare(target, staging), target):
-                self._begun = _Begun(step, staging, target, state, None)
+                self._pending = _PendingSave(step, staging, target, state, None)
                 return
             own: list[Path] = []
             outcomes = try_together(self._ranks, lambda: own.extend(write_part(staging, write)))
             self._end_save(outcomes, target)
-            digests = in_a_thread(lambda: settle_part(staging, own))
-            self._begun = _Begun(step, staging, target, state, digests)
+            digests = run_in_thread(lambda: sync_part(staging, own))
+            self._pending = _PendingSave(step, staging, target, state, digests)
 
     def finish(self, patience_s: float) -> Path | None:
-        """The checkpoint begun last, whole and durable; None if a rank is not ready for that yet.
+        """The pending checkpoint, complete and durable; None if a rank is still syncing.
 
         Args:
-            patience_s: how long to wait for the threads of the ranks.
+            patience_s: how long to wait for the threads of the ranks, s.
 
         Raises:
             HpcError: no checkpoint was begun.
             TransientError: as in `begin`.
         """
-        begun = self._begun
+        begun = self._pending
         if begun is not None and begun.digests is not None:
             with contextlib.suppress(TimeoutError):
                 begun.digests.exception(patience_s)
@@ -184,12 +184,12 @@ class CheckpointStore:
         return self._finish()
 
     def _finish(self) -> Path:
-        begun, self._begun = self._begun, None
+        begun, self._pending = self._pending, None
         if begun is None:
             raise HpcError("no checkpoint was begun; call begin before finish")
         if begun.digests is None:
             return begun.target
-        with self._removed_if_it_fails(begun.staging):
+        with self._removed_on_error(begun.staging):
             outcomes = try_together(self._ranks, begun.digests.result)
             self._end_save(outcomes, begun.target)
             parts = [outcome.value or {} for outcome in outcomes]
@@ -198,7 +198,7 @@ class CheckpointStore:
         return begun.target
 
     @contextlib.contextmanager
-    def _removed_if_it_fails(self, staging: Path) -> Iterator[None]:
+    def _removed_on_error(self, staging: Path) -> Iterator[None]:
         try:
             yield
         except BaseException:
@@ -210,31 +210,31 @@ class CheckpointStore:
         """The state of the newest checkpoint that every rank could read; None if there is none.
 
         Damaged checkpoints are renamed to `step_<step>.bad`, and so are those that could not be
-        read once an older one could. If three in a row cannot be read nothing is renamed: their
-        bytes are as written, so the reader is to blame.
+        read once an older one could. If three in a row cannot be read, nothing is renamed: their
+        bytes are as written, so the fault is in the reader.
 
         Args:
             read: called on every rank with the directory and the saved state, to which `step` and
                 `world_size` (the ranks that wrote it) are added. It may be called again with an
-                older checkpoint, so it must set everything it restores. A ConfigError or
-                TransientError from it says that the checkpoint is not to blame: it is raised on
-                every rank and no older one is tried.
+                older checkpoint, so it must set everything it restores. Its ConfigError or
+                TransientError means that the checkpoint is not at fault: it is raised on every
+                rank and no older one is tried.
 
         Raises:
-            CheckpointError: checkpoints are there but none can be loaded.
+            CheckpointError: checkpoints exist but none can be loaded.
         """
-        refused: dict[str, str] = {}
-        while len(refused) < _TRIES:
-            choice = self._rank_0_loads(lambda: self._newest_whole(refused))
+        unreadable: dict[str, str] = {}
+        while len(unreadable) < _MAX_UNREADABLE:
+            choice = self._rank_0_loads(lambda: self._newest_valid(unreadable))
             if choice is None:
                 break
             name, state = choice
             problem = self._try_reading(read, self.root / name, state)
             if problem is None:
-                self._rank_0_loads(functools.partial(self._settle, name, refused))
+                self._rank_0_loads(functools.partial(self._accept, name, unreadable))
                 return state
-            refused[name] = problem
-        self._rank_0_loads(lambda: self._refuse_to_forget(refused))
+            unreadable[name] = problem
+        self._rank_0_loads(lambda: self._raise_if_unreadable(unreadable))
         return None
 
     # Saving, step by step
@@ -249,13 +249,13 @@ class CheckpointStore:
         if failures is not None:
             raise TransientError(
                 f"checkpoint {target} was not saved: {failures}. Older checkpoints are untouched; "
-                "free space or repair the cause, then resume."
+                "free space or fix the cause, then resume."
             )
 
     def _prepare(self, target: Path, staging: Path) -> bool:
-        """Make an empty staging directory; True if the checkpoint is there already."""
+        """Create an empty staging directory; True if the checkpoint exists already."""
         self.root.mkdir(parents=True, exist_ok=True)
-        self._sweep()
+        self._remove_leftovers()
         for found in self.checkpoints():
             if found.path == target and found.problem is None:
                 _log.info("checkpoint present step=%d path=%s", found.step, target)
@@ -265,12 +265,12 @@ class CheckpointStore:
         staging.mkdir()
         return False
 
-    def _complete(self, begun: _Begun, parts: list[dict[str, Digest]]) -> None:
-        """Check the set of files and publish the manifest."""
+    def _complete(self, begun: _PendingSave, parts: list[dict[str, Digest]]) -> None:
+        """Verify the set of files and publish the manifest."""
         staging = begun.staging
         files = {name: digest for part in parts for name, digest in part.items()}
         if len(files) != sum(map(len, parts)):
-            raise HpcError("two ranks report the same file; give every rank names of its own")
+            raise HpcError("two ranks report the same file; file names must differ between ranks")
         await_files(staging, files)
         others = [
             path
@@ -287,7 +287,7 @@ class CheckpointStore:
         publish_json(staging / MANIFEST, manifest.to_json())
 
     def _commit(self, staging: Path, target: Path) -> None:
-        """Make everything durable, rename, and only then let older checkpoints go."""
+        """Sync everything, rename, and only then delete older checkpoints."""
         fault("checkpoint.before_rename")
         commit_directory(staging, target)
         fault("checkpoint.before_latest")
@@ -301,14 +301,14 @@ class CheckpointStore:
                 self._delete(found.path)
 
     def _delete(self, path: Path) -> None:
-        # The rename takes validity away first: half a deletion must not look like a checkpoint.
+        # Renamed first: a partly deleted directory must not look like a checkpoint.
         trash = self.root / f".trash-{path.name}-{self._attempt}"
         os.replace(path, trash)
         fault("checkpoint.before_delete")
         shutil.rmtree(trash)
 
-    def _sweep(self) -> None:
-        """Remove what earlier attempts left half-written or half-deleted."""
+    def _remove_leftovers(self) -> None:
+        """Remove partly written and partly deleted directories of earlier attempts."""
         for pattern in (".staging-*", ".trash-*"):
             for leftover in self.root.glob(pattern):
                 shutil.rmtree(leftover)
@@ -321,12 +321,12 @@ class CheckpointStore:
             raise (outcome.kind or HpcError)(f"cannot load a checkpoint: {outcome.failure}")
         return outcome.value  # type: ignore[return-value]  # no failure, so the action's value
 
-    def _newest_whole(self, refused: Mapping[str, str]) -> tuple[str, dict[str, Any]] | None:
-        """Name and state of the newest matching checkpoint; damaged ones are set aside."""
-        if not refused:
-            self._sweep()
+    def _newest_valid(self, unreadable: Mapping[str, str]) -> tuple[str, dict[str, Any]] | None:
+        """Name and state of the newest valid checkpoint; damaged ones are quarantined."""
+        if not unreadable:
+            self._remove_leftovers()
         for found in self.checkpoints():
-            if found.path.name in refused:
+            if found.path.name in unreadable:
                 continue
             problem = found.problem
             if problem is None and found.manifest is not None:
@@ -338,7 +338,7 @@ class CheckpointStore:
         return None
 
     def _try_reading(self, read: Read, path: Path, state: Mapping[str, Any]) -> str | None:
-        """What kept some rank from reading, None if all could."""
+        """Why some rank could not read; None if all could."""
 
         def read_part() -> None:
             fault("checkpoint.before_read")
@@ -351,9 +351,9 @@ class CheckpointStore:
                 raise outcome.kind(f"checkpoint {path} was not loaded: {failures}")
         return failures
 
-    def _settle(self, name: str, refused: Mapping[str, str]) -> None:
-        """Set aside what could not be read, now that an older checkpoint could."""
-        for bad, problem in refused.items():
+    def _accept(self, name: str, unreadable: Mapping[str, str]) -> None:
+        """Quarantine checkpoints that could not be read, now that an older one could."""
+        for bad, problem in unreadable.items():
             self._quarantine(self.root / bad, problem)
         latest = self.root / "latest"
         if not latest.exists() or latest.read_text().strip() != name:
@@ -370,13 +370,13 @@ class CheckpointStore:
         os.replace(path, aside)
         _log.warning("checkpoint set aside path=%s problem=%s", aside, problem)
 
-    def _refuse_to_forget(self, refused: Mapping[str, str]) -> None:
-        """Starting over in silence would throw the run's work away."""
-        found = [f"{name} ({problem})" for name, problem in refused.items()]
+    def _raise_if_unreadable(self, unreadable: Mapping[str, str]) -> None:
+        """Raise if checkpoints exist but none loaded: starting over would discard their work."""
+        found = [f"{name} ({problem})" for name, problem in unreadable.items()]
         found += sorted(f"{path.name} (damaged)" for path in self.root.glob("step_*.bad*"))
         if found:
             raise CheckpointError(
                 f"none of the checkpoints in {self.root} can be loaded: {', '.join(found)}. "
-                "Those not called .bad have the bytes they were written with: look for the cause "
-                "in code, configuration or world size. To begin at step 0, move all away."
+                "Those not named .bad are intact: look for the cause in code, configuration or "
+                "world size. To start at step 0, move all of them away."
             )

@@ -1,7 +1,7 @@
 """Array elements: many jobs share the shards of one stage, and the last of them seals it.
 
-An element holds a lease of its own and makes its stripe of shards. Whichever finds nothing missing
-after its own part takes the stage's lease and seals; doing that twice is harmless.
+An element holds its own lease and makes its stripe of shards. The element that finds no shard
+missing after its own takes the stage's lease and seals; doing that twice is harmless.
 """
 
 from __future__ import annotations
@@ -11,7 +11,15 @@ import time
 from collections.abc import Callable, Sequence
 
 from hpc.errors import IncompleteError, RunInUseError
-from hpc.job.pipeline import Conditions, Stage, Work, attempt, require_upstream, seal, standing_plan
+from hpc.job.pipeline import (
+    JobContext,
+    Stage,
+    Work,
+    ensure_plan,
+    require_upstream,
+    run_attempt,
+    seal,
+)
 from hpc.job.stop import StopRequest
 from hpc.store.lease import lease
 from hpc.store.plan import Plan, read_plan
@@ -19,8 +27,8 @@ from hpc.store.rundir import RunDir
 
 log = logging.getLogger(__name__)
 
-PLANNED_WITHIN_S = 1800.0
-"""How long an element waits for the plan that another one makes."""
+PLAN_TIMEOUT_S = 1800.0
+"""Seconds an element waits for the plan that another one makes."""
 
 
 def run_element(
@@ -28,49 +36,51 @@ def run_element(
     stage: Stage,
     element: int,
     part: Callable[[Plan], Sequence[str]],
-    conditions: Conditions | None = None,
+    context: JobContext | None = None,
 ) -> str:
-    """Make the shards of one array element, seal the stage if they were the last; one line on it.
+    """Make the shards of one array element, seal the stage if they were the last; a summary line.
 
     Args:
         run: the run.
         stage: a sharded stage.
         element: number of this element within the stage.
         part: ids of its shards, given the stage's plan.
-        conditions: of the job.
+        context: of the job.
 
     Raises:
         IncompleteError: an upstream stage is not sealed, or some of its shards failed.
         RunInUseError: another live process is this element.
-        CrashLoopError: the last attempts of this element got nowhere.
-        StopRequestedError: someone asked to stop; what was finished is kept.
+        CrashLoopError: the last attempts of this element made no progress.
+        StopRequestedError: a stop was requested; what was finished is kept.
     """
-    conditions = conditions or Conditions()
+    context = context or JobContext()
     require_upstream(run, stage)
     ledger = run.ledger(stage.name)
     if ledger.sealed:
         return f"{stage.name}: sealed, nothing to do"
-    with lease(run.stage(stage.name) / f".lease-{element}.json", conditions.patience_s):
-        plan = _shared_plan(run, stage, conditions.stop_of(run))
+    with lease(run.stage(stage.name) / f".lease-{element}.json", context.lease_timeout_s):
+        plan = _shared_plan(run, stage, context.stop_request(run))
         stripe = frozenset(part(plan))
-        work = Work(run, plan, ledger, -1, conditions=conditions, element=element, stripe=stripe)
+        work = Work(run, plan, ledger, -1, context=context, element=element, stripe=stripe)
         mine = len(work.todo())
         if mine:
-            attempt(stage, work)
+            run_attempt(stage, work)
         _require_done(stage, work)
-    left = len(ledger.missing(plan))
+    missing = len(ledger.missing(plan))
     done = f"{stage.name}: element {element} made {mine} of its {len(stripe)} shards now"
-    return f"{done}, {left} are left to others" if left else f"{done}, {_seal(run, stage, plan)}"
+    if missing:
+        return f"{done}, {missing} remain for other elements"
+    return f"{done}, {_seal(run, stage, plan)}"
 
 
 def _shared_plan(run: RunDir, stage: Stage, stop: StopRequest) -> Plan:
-    """The stage's plan; made by one element while the others wait, as all start together."""
+    """The stage's plan; one element makes it while the others wait, as all start together."""
     path = run.plan_file(stage.name)
-    until = time.monotonic() + PLANNED_WITHIN_S
+    until = time.monotonic() + PLAN_TIMEOUT_S
     while not path.exists():
         try:
             with lease(run.stage(stage.name) / ".lease-plan.json"):
-                return standing_plan(run, stage)
+                return ensure_plan(run, stage)
         except RunInUseError:
             if time.monotonic() >= until or stop.agree() is not None:
                 raise
@@ -86,7 +96,7 @@ def _require_done(stage: Stage, work: Work) -> None:
     failed = [failures[task.id] for task in todo if task.id in failures]
     why = "; ".join(f"{f.shard}: {f.error}: {f.message}" for f in failed[:3])
     raise IncompleteError(
-        f"{stage.name}: element {work.element} left {len(todo)} of its shards"
+        f"{stage.name}: element {work.element} did not finish {len(todo)} of its shards"
         + (f" ({len(failed)} failed: {why})" if failed else "")
         + "; `sarhpc resume` tries them again"
     )
@@ -98,6 +108,6 @@ def _seal(run: RunDir, stage: Stage, plan: Plan) -> str:
             if not run.ledger(stage.name).sealed:
                 seal(run, stage, plan)
     except RunInUseError:
-        # Should that one die on the way Slurm starts it again, and it seals then.
+        # If that element dies first, Slurm starts it again and it seals then.
         return "another element seals"
     return "sealed"

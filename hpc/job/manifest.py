@@ -1,7 +1,7 @@
-"""The manifest of a checkpoint: which files it has, and whether they are still what they were.
+"""The manifest of a checkpoint: its files with sizes and digests, to verify them.
 
-A directory `step_00000120` is a checkpoint when its MANIFEST.json matches the files beside it.
-Nothing else is believed, neither the directory's name nor the `latest` file.
+A directory `step_00000120` is a checkpoint if its MANIFEST.json matches the files beside it.
+Nothing else counts, neither the directory's name nor the `latest` file.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _STEP_NAME = re.compile(r"step_(\d{8,})")
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a checkpoint holds."""
+    """Content of a checkpoint."""
 
     step: int
     """Optimiser steps done when it was taken."""
@@ -34,7 +34,7 @@ class Manifest:
     created: float
     """Seconds since the epoch."""
     state: Mapping[str, Any]
-    """Rank 0's small state (data position, seeds, fingerprints) as plain JSON values."""
+    """Rank 0's small state (data position, seeds, fingerprints) as JSON values."""
     files: Mapping[str, Digest]
     """Size and SHA-256 of every file, by path relative to the checkpoint."""
 
@@ -68,9 +68,9 @@ class Checkpoint:
     step: int
     path: Path
     manifest: Manifest | None
-    """None when it has no readable manifest."""
+    """None if it has no readable manifest."""
     problem: str | None
-    """What is wrong with it; None when every check that was asked for passed."""
+    """Description of the first failed check; None if all requested checks passed."""
 
 
 def step_directory(root: Path, step: int) -> Path:
@@ -105,10 +105,10 @@ def read_manifest(directory: Path) -> Manifest:
 
 
 def find_problem(directory: Path, files: Mapping[str, Digest], deep: bool) -> str | None:
-    """The first file that is missing or differs, in words; None when all match.
+    """Description of the first file that is missing or differs; None if all match.
 
-    Sizes are always compared, SHA-256 only if `deep`. Files nobody named are no problem: nothing
-    reads them.
+    Sizes are always compared, SHA-256 only if `deep`. Additional files are ignored: nothing reads
+    them.
     """
     for name, expected in files.items():
         path = directory / name
@@ -123,7 +123,7 @@ def find_problem(directory: Path, files: Mapping[str, Digest], deep: bool) -> st
 
 
 def list_checkpoints(root: Path, deep: bool = False) -> tuple[Checkpoint, ...]:
-    """Every step directory under `root`, newest first, each with what is wrong with it."""
+    """Every step directory under `root`, newest first, each with its problem if it has one."""
     if not root.is_dir():
         return ()
     steps = {

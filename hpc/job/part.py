@@ -1,4 +1,4 @@
-"""One rank's part of a checkpoint: written, made durable and digested by the rank itself."""
+"""One rank's part of a checkpoint: written, synced and digested by the rank itself."""
 
 from __future__ import annotations
 
@@ -22,31 +22,31 @@ _VISIBLE_WITHIN_S = 60.0
 
 
 def write_part(staging: Path, write: Write) -> list[Path]:
-    """Let this rank write into `staging`; the files it says are its own."""
+    """Let this rank write into `staging`; returns the files that `write` reports."""
     fault("checkpoint.rank_write")
     written = [staging / path for path in write(staging) or ()]
     fault("checkpoint.after_rank_write")
     return written
 
 
-def in_a_thread(action: Callable[[], T]) -> Future[T]:
-    """What `action` gives, made beside what this thread does; a process may end before it."""
+def run_in_thread(action: Callable[[], T]) -> Future[T]:
+    """The result of `action`, run in a daemon thread; the process may exit before it ends."""
     future: Future[T] = Future()
 
     def work() -> None:
-        """Give the future what came of the action, an exception too."""
+        """Set the result or the exception of the future."""
         try:
             future.set_result(action())
         except BaseException as error:
             future.set_exception(error)
 
-    # A pool's thread would be waited for at the end of the process, on a hung disk for ever.
+    # A pool's thread would be joined at exit: for ever, if the disk hangs.
     threading.Thread(target=work, name="checkpoint", daemon=True).start()
     return future
 
 
-def settle_part(staging: Path, written: list[Path]) -> dict[str, Digest]:
-    """Make the files that this rank has `written` durable; digests of them."""
+def sync_part(staging: Path, written: list[Path]) -> dict[str, Digest]:
+    """Sync the files that this rank has `written`; returns their digests."""
     fault("checkpoint.settle")
     for path in written:
         # Every rank syncs its own files: rank 0 cannot flush another node's page cache.
@@ -56,10 +56,10 @@ def settle_part(staging: Path, written: list[Path]) -> dict[str, Digest]:
 
 
 def await_files(staging: Path, files: Mapping[str, Digest]) -> None:
-    """Return when every reported file is seen here: parallel file systems show them late.
+    """Wait until all reported files are visible here: parallel file systems show them late.
 
     Raises:
-        HpcError: one is not there after a minute.
+        HpcError: a file is still missing after a minute.
     """
     until = time.monotonic() + _VISIBLE_WITHIN_S
     while (problem := find_problem(staging, files, deep=False)) is not None:

@@ -1,10 +1,11 @@
-"""The pipeline: stages in order, each run from what the last one left, and what is left to do."""
+"""The pipeline: stages in order, each started from the artefacts of the one before."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from hpc.errors import (
     DataError,
@@ -25,83 +26,88 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Conditions:
-    """What a job leaves its work: who asks it to stop, and how long it may take to."""
+class JobContext:
+    """What a job passes to its stage: stop request, time limits and the operator's override."""
 
     stop: StopRequest | None = None
-    """Asked between shards and steps; None asks for the run's STOP file alone."""
+    """Polled between shards and steps; None polls the run's STOP file only."""
     grace_s: float = 120.0
-    """Seconds between a wish to stop and the end of the job."""
-    patience_s: float = 0.0
+    """Seconds between a stop request and the end of the job."""
+    lease_timeout_s: float = 0.0
     """How long to wait for a lease that another process holds, s."""
     force: bool = False
-    """The operator's word that the cause of a crash loop is mended."""
+    """Start despite a crash loop: the operator has fixed its cause."""
 
-    def stop_of(self, run: RunDir) -> StopRequest:
-        """The request to ask."""
+    def stop_request(self, run: RunDir) -> StopRequest:
+        """The stop request to poll."""
         if self.stop is not None:
             return self.stop
-        return StopRequest(SingleProcess(), stop_file=run.stop_file, look_every_s=0.0)
+        return StopRequest(SingleProcess(), stop_file=run.stop_file, poll_s=0.0)
 
 
 @dataclass(frozen=True)
 class Work:
-    """Everything the work of a stage is given: the run, the plan, the ledger, the attempt."""
+    """The arguments of a stage's `work`: the run, the plan, the ledger, the attempt."""
 
     run: RunDir
     plan: Plan
     ledger: Ledger
     attempt: int
     rank: int = 0
-    conditions: Conditions = field(default_factory=Conditions)
+    context: JobContext = field(default_factory=JobContext)
     element: int | None = None
     """Array element this work belongs to; None for the stage as a whole."""
     stripe: frozenset[str] | None = None
-    """Ids of the shards it is to make; None for all."""
+    """Ids of the shards to make; None for all."""
 
     @property
     def stop(self) -> StopRequest:
-        """Whom to ask between shards."""
-        return self.conditions.stop_of(self.run)
+        """The stop request to poll between shards."""
+        return self.context.stop_request(self.run)
 
     def todo(self) -> list[ShardTask]:
-        """The shards of its part that have no record yet, in plan order."""
+        """Its shards without a record, in plan order."""
         missing = self.ledger.missing(self.plan)
         return [task for task in missing if self.stripe is None or task.id in self.stripe]
 
     @property
-    def extent(self) -> int:
-        """Shards of its part."""
+    def total(self) -> int:
+        """Number of its shards."""
         return len(self.plan.shards) if self.stripe is None else len(self.stripe)
 
     def done(self) -> int:
-        """How many of them have a record."""
-        return self.extent - len(self.todo())
+        """Number of its shards with a record."""
+        return self.total - len(self.todo())
 
 
 @dataclass(frozen=True)
-class Course:
-    """How far the work inside a shard is, for example the steps of a training."""
+class StageProgress:
+    """Progress of the work inside a shard, for example the steps of a training."""
 
     done: int
     goal: int | None
-    """Where it ends; None while unknown."""
+    """Count at which it ends; None while unknown."""
     unit: str
     """What is counted, for example `steps`."""
     per_s: float | None = None
-    """Counted in a second, lately."""
-    says: str = ""
-    """A few words more, for example the loss."""
-    when: float | None = None
+    """Recent rate, counts per second."""
+    note: str = ""
+    """Short addition for the status, for example the loss."""
+    updated: float | None = None
     """Time of the newest count, seconds since the epoch."""
+
+    def to_json(self) -> dict[str, Any]:
+        """The progress as `status --json` shows it."""
+        renamed = {"note": "says", "updated": "when"}
+        return {renamed.get(name, name): value for name, value in vars(self).items()}
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage: what it needs sealed first, how it plans, how it works.
+    """One stage: the stages it needs sealed, how it is planned, how it is executed.
 
     `work` publishes one record per shard through the ledger. A `collective` stage runs on all
-    ranks together, and rank 0 alone keeps lease, plan and ledger.
+    ranks together, and only rank 0 holds lease, plan and ledger.
     """
 
     name: str
@@ -109,14 +115,14 @@ class Stage:
     plan: Callable[[RunDir], Plan]
     work: Callable[[Work], None]
     finish: Callable[[Work], None] | None = None
-    """What is made once from all shards before sealing, for example a catalogue; idempotent."""
+    """Makes what depends on all shards before sealing, for example a catalogue; idempotent."""
     collective: bool = False
     progress: Callable[[RunDir], int] | None = None
     """Progress inside a shard, for example the step of the newest checkpoint; default: shards."""
-    course: Callable[[RunDir], Course | None] | None = None
-    """How far the live work is, for an observer; cheap, and None before there is any."""
-    reached: Callable[[RunDir], Sequence[float]] | None = None
-    """Times of the progress that was kept, s since the epoch; default: those of the records."""
+    live_progress: Callable[[RunDir], StageProgress | None] | None = None
+    """Progress of the running work for `status`; cheap, and None before there is any."""
+    progress_times: Callable[[RunDir], Sequence[float]] | None = None
+    """Times of durable progress, s since the epoch; default: those of the records."""
 
 
 def run_stage(
@@ -124,42 +130,42 @@ def run_stage(
     stage: Stage,
     rank: int = 0,
     force: bool = False,
-    conditions: Conditions | None = None,
+    context: JobContext | None = None,
 ) -> str:
-    """Bring `stage` as far as it goes and return one line on what was done.
+    """Run `stage` to completion or to the next stop, and return a one-line summary.
 
-    Safe to call again at any time: finished shards are kept, a sealed stage is left alone.
+    Safe to call again at any time: finished shards are kept, a sealed stage is not touched.
 
     Raises:
         IncompleteError: an upstream stage is not sealed, or shards failed in this attempt.
-        TransientError: every failed shard failed for a passing reason, such as a full disk.
+        TransientError: every failed shard failed for a transient reason, such as a full disk.
         RunInUseError: another live process works on this stage.
-        CrashLoopError: the last attempts got nowhere; says why.
-        StopRequestedError: someone asked to stop; what was finished is kept.
+        CrashLoopError: the last attempts made no progress; the message has the reason.
+        StopRequestedError: a stop was requested; what was finished is kept.
         DataError: there is nothing to plan.
     """
-    conditions = conditions or Conditions(force=force)
+    context = context or JobContext(force=force)
     require_upstream(run, stage)
     ledger = run.ledger(stage.name)
     if ledger.sealed:
         return f"{stage.name}: sealed, nothing to do"
     if rank > 0:
-        return _follow(run, stage, ledger, rank, conditions)
-    with lease(run.stage(stage.name) / ".lease.json", conditions.patience_s):
-        plan = standing_plan(run, stage)
-        left = len(ledger.missing(plan))
-        if left:
-            attempt(stage, Work(run, plan, ledger, -1, conditions=conditions))
+        return _follow(run, stage, ledger, rank, context)
+    with lease(run.stage(stage.name) / ".lease.json", context.lease_timeout_s):
+        plan = ensure_plan(run, stage)
+        missing = len(ledger.missing(plan))
+        if missing:
+            run_attempt(stage, Work(run, plan, ledger, -1, context=context))
         seal(run, stage, plan)
-    return f"{stage.name}: sealed, {left} of {len(plan.shards)} shards made now"
+    return f"{stage.name}: sealed, {missing} of {len(plan.shards)} shards made now"
 
 
 def seal(run: RunDir, stage: Stage, plan: Plan) -> None:
-    """Make what belongs to the whole stage, and seal it; idempotent, under the stage's lease.
+    """Run `stage.finish` and seal the stage; idempotent, to be called under the stage's lease.
 
     Raises:
-        IncompleteError: shards are missing; says why they failed.
-        TransientError: every failed shard failed for a passing reason.
+        IncompleteError: shards are missing; the message has the reasons.
+        TransientError: every failed shard failed for a transient reason.
     """
     ledger = run.ledger(stage.name)
     _require_complete(stage, plan, ledger)
@@ -169,7 +175,7 @@ def seal(run: RunDir, stage: Stage, plan: Plan) -> None:
 
 
 def require_upstream(run: RunDir, stage: Stage) -> None:
-    """Raise unless every stage that `stage` needs is sealed."""
+    """Raise IncompleteError unless every stage that `stage` needs is sealed."""
     for need in stage.needs:
         if not run.ledger(need).sealed:
             raise IncompleteError(
@@ -178,14 +184,14 @@ def require_upstream(run: RunDir, stage: Stage) -> None:
             )
 
 
-def standing_plan(run: RunDir, stage: Stage) -> Plan:
-    """The published plan of `stage`, made now if there is none.
+def ensure_plan(run: RunDir, stage: Stage) -> Plan:
+    """The published plan of `stage`; planned and published now if there is none.
 
-    A published plan stands as it is: planning again could read inputs that changed since. An
-    empty one is never published, so that mended inputs can still be planned.
+    A published plan is final: planning again could read inputs that have changed since. An empty
+    plan is never published, so that the stage can be planned again once its inputs are fixed.
 
     Raises:
-        DataError: the plan has no shards; names what was left out and why.
+        DataError: the plan has no shards; the message lists the rejected inputs with reasons.
     """
     path = run.plan_file(stage.name)
     if not path.exists():
@@ -200,31 +206,31 @@ def _nothing_planned(plan: Plan) -> str:
     why = "; ".join(f"{name}: {reason}" for name, reason in list(plan.rejected.items())[:5])
     return (
         f"{plan.stage}: the plan has no shards, "
-        + (f"{len(plan.rejected)} inputs were left out ({why})" if why else "no input was found")
-        + "; mend the inputs, or the configuration in a new run, and start the stage again"
+        + (f"{len(plan.rejected)} inputs were rejected ({why})" if why else "no input was found")
+        + "; fix the inputs, or the configuration in a new run, and start the stage again"
     )
 
 
-def _follow(run: RunDir, stage: Stage, ledger: Ledger, rank: int, conditions: Conditions) -> str:
+def _follow(run: RunDir, stage: Stage, ledger: Ledger, rank: int, context: JobContext) -> str:
     path = run.plan_file(stage.name)
     if path.exists() and not ledger.missing(read_plan(path)):
-        # An attempt died between record and seal: rank 0 only seals, and would never be met.
+        # An attempt died between record and seal: rank 0 only seals and joins no collective.
         return f"{stage.name}: rank {rank} has nothing to do"
     empty = Plan(stage.name, ())
-    stage.work(Work(run, empty, ledger, attempt=-1, rank=rank, conditions=conditions))
+    stage.work(Work(run, empty, ledger, attempt=-1, rank=rank, context=context))
     return f"{stage.name}: rank {rank} done"
 
 
-def attempt(stage: Stage, work: Work) -> None:
-    """Do the work of one attempt, and note how it began and how it ended.
+def run_attempt(stage: Stage, work: Work) -> None:
+    """Run one attempt, and record how it began and how it ended.
 
     Raises:
-        CrashLoopError: the last attempts got nowhere.
-        StopRequestedError: the work was interrupted; a StopNow out of it becomes this.
+        CrashLoopError: the last attempts made no progress.
+        StopRequestedError: the work was interrupted (a StopNow raised inside it is converted).
     """
     directory = work.run.stage(stage.name)
     begun = begin_attempt(
-        directory, _progress(stage, work), force=work.conditions.force, element=work.element
+        directory, _progress(stage, work), force=work.context.force, element=work.element
     )
     code, reason, stopped = 1, "unknown", None
     try:
@@ -248,9 +254,9 @@ def _do(stage: Stage, work: Work) -> None:
 
 
 def interrupted(stage: str, stop: StopNow) -> StopRequestedError:
-    """What a StopNow out of work that saves nothing on the way means for its job."""
+    """The error by which a job ends when StopNow interrupted work that had nothing to save."""
     return StopRequestedError(
-        f"{stage} was interrupted ({stop.reason.name}); what it had published stands",
+        f"{stage} was interrupted ({stop.reason.name}); what it had published is kept",
         requeue=stop.reason.requeues,
         reason=stop.reason.name,
     )
@@ -266,14 +272,14 @@ def _require_complete(stage: Stage, plan: Plan, ledger: Ledger) -> None:
         return
     failures = ledger.failures()
     why = "; ".join(f"{f.shard}: {f.error}: {f.message}" for f in list(failures.values())[:3])
-    passing = failures and all(f.error == TransientError.__name__ for f in failures.values())
-    raise (TransientError if passing else IncompleteError)(
+    transient = failures and all(f.error == TransientError.__name__ for f in failures.values())
+    raise (TransientError if transient else IncompleteError)(
         f"{stage.name}: {len(missing)} of {len(plan.shards)} shards are not done"
         + (f" ({len(failures)} failed: {why})" if failures else "")
         + "; `sarhpc resume` tries them again"
     )
 
 
-def left(run: RunDir, stages: Sequence[Stage]) -> Iterator[Stage]:
-    """Stages that are not sealed, in order."""
+def unsealed_stages(run: RunDir, stages: Sequence[Stage]) -> Iterator[Stage]:
+    """The stages that are not sealed, in order."""
     return (stage for stage in stages if not run.ledger(stage.name).sealed)

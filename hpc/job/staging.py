@@ -1,8 +1,9 @@
-"""Staging: files copied once to the disk of the node, for work that reads them again and again.
+"""Staging: files copied once to the node's own disk, for work that reads them repeatedly.
 
-Every process of a node asks for the same files; the first one copies, the others find them. What
-does not fit, in bytes or in inodes, is read where it lies, and a line in the log says so. The copy
-of a job goes with the last process that used it; what a killed job left, the next one removes.
+All processes of a node request the same files; the first one copies, the others reuse the copies.
+Files that do not fit, in bytes or in inodes, are read from their original location, which is
+logged. The last process of a job to use the copies removes them; the copies of a killed job are
+removed by the next one.
 """
 
 from __future__ import annotations
@@ -23,47 +24,47 @@ from hpc.errors import VerificationError, is_disk_full
 _log = logging.getLogger(__name__)
 _PREFIX = "sarhpc-staged-"
 _SPARE = 0.1
-"""Share of the free room that is left to others."""
+"""Share of the free space that is left to others."""
 
 
 @dataclass(frozen=True)
-class Room:
-    """Room on a file system, or what is asked of it."""
+class Space:
+    """Space on a file system, available or required."""
 
     bytes: int
     inodes: int
 
-    def holds(self, asked: Room) -> bool:
-        """Whether `asked` fits, with some to spare."""
+    def fits(self, requested: Space) -> bool:
+        """Whether `requested` fits in here with the reserve left."""
         part = 1 - _SPARE
-        return asked.bytes <= part * self.bytes and asked.inodes <= part * self.inodes
+        return requested.bytes <= part * self.bytes and requested.inodes <= part * self.inodes
 
 
-def free_room(directory: Path) -> Room:
-    """What an ordinary user may still write to the file system of `directory`."""
-    told = os.statvfs(directory)
-    # Some file systems make inodes as they go and count none.
-    inodes = told.f_favail if told.f_files else 1 << 62
-    return Room(told.f_bavail * told.f_frsize, inodes)
+def free_space(directory: Path) -> Space:
+    """Space available to an unprivileged user on the file system of `directory`."""
+    usage = os.statvfs(directory)
+    # Some file systems allocate inodes on demand and report none.
+    inodes = usage.f_favail if usage.f_files else 1 << 62
+    return Space(usage.f_bavail * usage.f_frsize, inodes)
 
 
 @contextlib.contextmanager
 def staged(files: Mapping[Path, str], local: Path | None) -> Iterator[list[Path]]:
-    """Yield where to read `files` from: copies on this node's disk, or the files themselves.
+    """Yield the paths to read `files` from: copies on this node's disk, or the files themselves.
 
     Args:
-        files: path -> SHA-256; copies are compared with it as they are made.
-        local: directory on a disk of this node; None reads the files where they lie.
+        files: path -> SHA-256, verified while copying.
+        local: directory on a disk of this node; None reads the files in place.
 
     Raises:
-        VerificationError: a file is not what its record says.
+        VerificationError: a file does not match its record.
     """
     own = _own_directory(local) if local is not None else None
     if own is None:
         yield list(files)
         return
     with own.joinpath(".lock").open("w") as lock:
-        # Held for as long as the copies are read: nobody takes them away from under a reader.
+        # Held while the copies are read, so that no other process removes them.
         fcntl.flock(lock, fcntl.LOCK_SH)
         try:
             yield _copies(files, own) or list(files)
@@ -73,7 +74,7 @@ def staged(files: Mapping[Path, str], local: Path | None) -> Iterator[list[Path]
 
 
 def _own_directory(local: Path) -> Path | None:
-    """The directory of this job under `local`, private; None where there cannot be one."""
+    """The private directory of this job under `local`; None if it cannot be created."""
     try:
         local.mkdir(parents=True, exist_ok=True)
         own = local / f"{_PREFIX}{current_allocation().name}"
@@ -88,31 +89,29 @@ def _own_directory(local: Path) -> Path | None:
 
 
 def _remove_if_unused(directory: Path) -> None:
-    """Remove staged files that no living process reads."""
+    """Remove staged files that no process reads."""
     try:
         with directory.joinpath(".lock").open("a") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             shutil.rmtree(directory, ignore_errors=True)
     except OSError:
-        # In use, another user's, or gone already.
+        # In use, owned by another user, or already removed.
         return
 
 
 def _copies(files: Mapping[Path, str], own: Path) -> list[Path] | None:
-    """Copies of all `files`, made by the first process of this node to ask; None if they do not
-    fit.
-    """
+    """Copies of all `files`, made by the first process of this node; None if they do not fit."""
     targets = {file: own / f"{sha256[:16]}-{file.name}" for file, sha256 in files.items()}
     with own.joinpath(".copying").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         missing = [file for file, target in targets.items() if not target.exists()]
-        asked = Room(sum(file.stat().st_size for file in missing), len(missing))
-        free = free_room(own)
-        if not free.holds(asked):
+        requested = Space(sum(file.stat().st_size for file in missing), len(missing))
+        free = free_space(own)
+        if not free.fits(requested):
             _log.warning(
                 "nothing is staged to %s: %.2f GB in %d files do not fit into %.2f GB and %d "
-                "inodes; they are read where they lie",
-                own, asked.bytes / 1e9, asked.inodes, free.bytes / 1e9, free.inodes,
+                "inodes; they are read in place",
+                own, requested.bytes / 1e9, requested.inodes, free.bytes / 1e9, free.inodes,
             )  # fmt: skip
             return None
         try:
@@ -121,10 +120,10 @@ def _copies(files: Mapping[Path, str], own: Path) -> list[Path] | None:
         except OSError as error:
             if not is_disk_full(error):
                 raise
-            _log.warning("nothing is staged to %s: %s; files are read where they lie", own, error)
+            _log.warning("nothing is staged to %s: %s; files are read in place", own, error)
             return None
     if missing:
-        _log.info("staged files=%d gb=%.2f to=%s", asked.inodes, asked.bytes / 1e9, own)
+        _log.info("staged files=%d gb=%.2f to=%s", requested.inodes, requested.bytes / 1e9, own)
     return list(targets.values())
 
 
@@ -138,7 +137,7 @@ def _copy(file: Path, target: Path, sha256: str) -> None:
                 copy.write(block)
         if digest.hexdigest() != sha256:
             raise VerificationError(
-                f"{file} is not what its record says; look with `sarhpc verify --deep`, then make "
+                f"{file} does not match its record; check with `sarhpc verify --deep`, then make "
                 "it again"
             )
         os.replace(part, target)
@@ -147,7 +146,7 @@ def _copy(file: Path, target: Path, sha256: str) -> None:
 
 
 def node_local(name: str | None) -> Path | None:
-    """The directory that `name` means on this node, `$VARIABLES` filled in; None if it has none."""
+    """The directory `name` with `$VARIABLES` expanded; None if it is empty or one is not set."""
     if not name:
         return None
     path = os.path.expandvars(name)
@@ -157,8 +156,8 @@ def node_local(name: str | None) -> Path | None:
     return Path(path)
 
 
-def first_folder(name: str | None) -> Path | None:
-    """What there is already of the directory that `name` means on this node; None if nothing."""
+def existing_folder(name: str | None) -> Path | None:
+    """The deepest existing parent of the directory that `name` means on this node, or None."""
     local = node_local(name)
     if local is None:
         return None

@@ -1,17 +1,17 @@
 """Stopping together: signals, files and a deadline become one decision of all ranks (promise P4).
 
-Why a flag: a save is collective, and ranks see a signal at different moments or not at all, so a
-handler that saved (or logged, or called Slurm) would act alone, in the middle of anything. Here a
-handler only raises a flag; `agree()` asks all ranks at a step boundary, and all get the same
-answer at the same step.
+Why a flag: a save is collective, and ranks receive a signal at different moments or not at all, so
+a handler that saved (or logged, or called Slurm) would act alone and at an arbitrary point. Here a
+handler only sets a flag; `agree()` combines the flags of all ranks at a step boundary, and all get
+the same answer at the same step.
 
-Requests nest: the one of a job holds from its first line to its last, and a loop that polls
-installs its own inside, which inherits what was signalled before and hands on what came since.
+Requests nest: the request of a job covers all of it, and a loop that polls installs its own inside,
+which inherits earlier signals and passes on those it received.
 
 Why USR2: NCCL may catch USR1. Slurm sends the signal to every process of the step, so processes
-that a rank starts itself, DataLoader workers above all, must call
-`hpc.signals.ignore_stop_signals`; otherwise they die first and take the rank with them before it
-can save.
+that a rank starts itself, DataLoader workers in particular, must call
+`hpc.signals.ignore_stop_signals`; otherwise they die first, and the rank with them before it can
+save.
 """
 
 from __future__ import annotations
@@ -31,22 +31,22 @@ _Handler = Callable[[int, FrameType | None], object] | int | None
 
 
 class StopReason(enum.IntEnum):
-    """Why the ranks interrupt their work; when several apply at once the largest wins.
+    """Why the ranks interrupt their work; if several apply at once the largest wins.
 
-    The order respects the operator: a STOP file is a person's word and sticky, SIGTERM may be a
-    person's `scancel`, and only then come the reasons after which the job is to run again.
+    The operator takes precedence: a STOP file is an explicit and lasting request, SIGTERM may be a
+    person's `scancel`, and only then come the reasons after which the job is requeued.
     """
 
     SAVE_FILE = 1
-    """Somebody touched RUN/SAVE: save and go on."""
+    """RUN/SAVE exists: save and continue."""
     DEADLINE = 2
-    """The walltime is nearly used up: save and requeue."""
+    """The walltime is almost used up: save and requeue."""
     PREEMPT = 3
     """SIGUSR2, from preemption or before the time limit: save and requeue."""
     TERMINATE = 4
-    """SIGTERM: save and exit; whether the job runs again is up to Slurm."""
+    """SIGTERM: save and exit; Slurm decides whether the job runs again."""
     STOP_FILE = 5
-    """Somebody touched RUN/STOP: save and exit, and stay stopped."""
+    """RUN/STOP exists: save and exit, and stay stopped."""
 
     @property
     def stops(self) -> bool:
@@ -55,17 +55,17 @@ class StopReason(enum.IntEnum):
 
     @property
     def requeues(self) -> bool:
-        """Whether the job asks to be queued again after the save."""
+        """Whether the job requeues itself after the save."""
         return self in (StopReason.PREEMPT, StopReason.DEADLINE)
 
 
 SIGNALS = {signal.SIGUSR2: StopReason.PREEMPT, signal.SIGTERM: StopReason.TERMINATE}
 
 
-class StopNow(BaseException):  # no error: an interruption, as KeyboardInterrupt is
-    """Raised by an urgent request out of work that never asks, such as imports and planning.
+class StopNow(BaseException):  # an interruption like KeyboardInterrupt, not an error
+    """Raised by an urgent request in work that does not poll, such as imports and planning.
 
-    No Exception, so that no library takes it for a failure of its own and goes on.
+    Not an Exception, so that no library handles it as a failure of its own.
     """
 
     def __init__(self, reason: StopReason) -> None:
@@ -74,10 +74,10 @@ class StopNow(BaseException):  # no error: an interruption, as KeyboardInterrupt
 
 
 class StopRequest:
-    """The wish to stop, gathered on every rank and agreed on by all.
+    """A request to stop, collected on every rank and agreed on by all.
 
     Use it as a context manager or with `install` and `uninstall`, from the main thread. Install it
-    after anything else that claims the same signals (a launcher, for one): the last one wins.
+    after anything else that handles the same signals (such as a launcher): the last handler wins.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class StopRequest:
         stop_file: Path | None = None,
         save_file: Path | None = None,
         deadline: float | None = None,
-        look_every_s: float = 1.0,
+        poll_s: float = 1.0,
         urgent: bool = False,
     ) -> None:
         """Watch for reasons to stop.
@@ -96,16 +96,16 @@ class StopRequest:
             stop_file: stop when this file exists; it is never removed here.
             save_file: save when this file exists; removed once agreed on.
             deadline: stop at this moment, in seconds since the epoch.
-            look_every_s: least time in seconds between two looks at the files. Rank 0 alone
-                looks: a thousand ranks asking a parallel file system each step would hurt it.
-            urgent: raise StopNow at the first signal, for a process that has nothing to save and
-                nobody to agree with while this request is the innermost.
+            poll_s: least time in seconds between two checks of the files. Only rank 0 checks: a
+                thousand ranks polling a parallel file system each step would overload it.
+            urgent: raise StopNow at the first signal while this request is the innermost, for a
+                process that has nothing to save and no other ranks to agree with.
         """
         self._communicator = communicator
         self._stop_file = stop_file
         self._save_file = save_file
         self._deadline = deadline
-        self._look_every_s = look_every_s
+        self._look_every_s = poll_s
         self._urgent = urgent
         self._looked = float("-inf")
         self._signalled = 0
@@ -114,13 +114,13 @@ class StopRequest:
 
     @property
     def deadline(self) -> float | None:
-        """Moment to stop at, seconds since the epoch."""
+        """Time to stop at, seconds since the epoch."""
         return self._deadline
 
     def install(self) -> None:
-        """Take over SIGUSR2 and SIGTERM; calling it again, or from another thread, does nothing."""
+        """Handle SIGUSR2 and SIGTERM; a second call, or one from another thread, does nothing."""
         if threading.current_thread() is not threading.main_thread():
-            return  # Python hands signals to the main thread alone
+            return  # Python delivers signals to the main thread only
         for number in SIGNALS:
             if number not in self._previous:
                 handler = signal.signal(number, self._raise_flag)
@@ -129,7 +129,7 @@ class StopRequest:
                     self._signalled = max(self._signalled, outer._signalled)
 
     def uninstall(self) -> None:
-        """Give the signals back to the handlers found by `install`."""
+        """Restore the handlers found by `install`."""
         while self._previous:
             number, handler = self._previous.popitem()
             if (outer := _request_behind(handler)) is not None:
@@ -159,7 +159,7 @@ class StopRequest:
         if urgency == 0:
             return None
         if self._communicator.rank == 0 and self._save_file is not None:
-            # Every reason leads to a save, so the wish for one is granted.
+            # Every reason leads to a save, so a request for one is fulfilled.
             self._save_file.unlink(missing_ok=True)
             self._looked = float("-inf")
         return StopReason(urgency)
@@ -167,7 +167,7 @@ class StopRequest:
     def _raise_flag(self, number: int, frame: FrameType | None) -> None:
         self._signalled = max(self._signalled, SIGNALS[signal.Signals(number)])
         if self._urgent:
-            # Once only: what cleans up on the way out must not be interrupted again.
+            # Only once: cleanup must not be interrupted again.
             self._urgent = False
             raise StopNow(StopReason(self._signalled))
 
@@ -190,12 +190,12 @@ class StopRequest:
 
 
 def stop_signalled() -> bool:
-    """Whether this process was signalled to stop; for loops that were handed no request."""
+    """Whether this process received a stop signal; for loops without a stop request."""
     request = _request_behind(signal.getsignal(signal.SIGUSR2))
     return request is not None and request._signalled > 0
 
 
 def _request_behind(handler: _Handler) -> StopRequest | None:
-    """The request whose handler this is."""
+    """The request that `handler` belongs to, if any."""
     owner = getattr(handler, "__self__", None)
     return owner if isinstance(owner, StopRequest) else None

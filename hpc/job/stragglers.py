@@ -1,7 +1,7 @@
-"""Stragglers: which rank keeps the others waiting.
+"""Stragglers: ranks that keep the others waiting.
 
-Ranks that meet in every step all take as long as the slowest, so the step time tells nothing. What
-tells is the time each rank spends on its own work, between two meetings.
+Ranks that synchronise in every step all take as long as the slowest, so the step time shows
+nothing. The time that each rank spends on its own work, between two synchronisations, does.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ class RankPace:
     rank: int
     host: str
     own_s: float
-    """Seconds of own work in a step, on average."""
+    """Mean seconds of own work in a step."""
     ratio: float
-    """Of that to the median of all ranks."""
+    """Ratio to the median of all ranks."""
     straggles: bool
 
 
-def judge(paces: list[tuple[str, float]], factor: float, least_s: float) -> list[RankPace]:
+def rank_paces(paces: list[tuple[str, float]], factor: float, min_gap_s: float) -> list[RankPace]:
     """Every rank's pace against the median.
 
     Args:
         paces: host and seconds of own work in a step, by rank.
-        factor: a rank straggles from this multiple of the median on ...
-        least_s: ... if it is also this much slower, s.
+        factor: a rank is a straggler above this multiple of the median ...
+        min_gap_s: ... if it is also slower by this much, s.
     """
     middle = statistics.median(seconds for _, seconds in paces)
     return [
@@ -47,14 +47,14 @@ def judge(paces: list[tuple[str, float]], factor: float, least_s: float) -> list
             host,
             round(seconds, 6),
             round(seconds / middle, 3) if middle > 0 else 1.0,
-            seconds > factor * middle and seconds - middle > least_s,
+            seconds > factor * middle and seconds - middle > min_gap_s,
         )
         for rank, (host, seconds) in enumerate(paces)
     ]
 
 
 class PaceTable:
-    """Publishes the pace of all ranks every some steps, and names those that straggle."""
+    """Publishes the pace of all ranks at an interval of steps, and logs stragglers."""
 
     def __init__(
         self,
@@ -62,21 +62,21 @@ class PaceTable:
         path: Path,
         every: int = 50,
         factor: float = 1.3,
-        least_s: float = 0.01,
+        min_gap_s: float = 0.01,
     ) -> None:
         """Compare the ranks of `communicator` every `every` notes, and publish at `path`."""
         self._ranks = communicator
         self._path = path
         self._every = every
         self._factor = factor
-        self._least_s = least_s
+        self._min_gap_s = min_gap_s
         self._total = 0.0
         self._count = 0
 
     def note(self, step: int, own_s: float) -> list[RankPace]:
-        """Take in one step's own work, s; the pace of all ranks when it was time to compare.
+        """Record one step's own work, s; returns the pace of all ranks whenever it is compared.
 
-        Collective: every rank notes the same steps.
+        Collective: every rank records the same steps.
         """
         self._total += own_s
         self._count += 1
@@ -84,7 +84,7 @@ class PaceTable:
             return []
         mine = (current_allocation().node, self._total / self._count)
         self._total, self._count = 0.0, 0
-        paces = judge(self._ranks.gather(mine), self._factor, self._least_s)
+        paces = rank_paces(self._ranks.gather(mine), self._factor, self._min_gap_s)
         if self._ranks.rank == 0:
             rows = [asdict(pace) for pace in paces]
             publish_json(self._path, {"schema": PACE_SCHEMA, "step": step, "ranks": rows})

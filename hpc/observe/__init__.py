@@ -1,1 +1,1 @@
-"""Where a run stands, for whoever looks: status, logs, report, clean."""
+"""Observing a run: status, logs, cost report, cleaning."""

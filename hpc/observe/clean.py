@@ -1,7 +1,7 @@
-"""Cleaning: what nothing needs any more, why, and how much of it there is.
+"""Cleaning: files that nothing needs any more, with reason and size.
 
-Nothing that a record names is ever listed, and no log. What is removed is noted before in
-`RUN/cleaned.jsonl` (promise P7: no deletion without a record).
+Files that a record names are never listed, nor are logs. Each removal is recorded before it happens
+in `RUN/cleaned.jsonl` (promise P7: no deletion without a record).
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from hpc.errors import HpcError
 from hpc.job.pipeline import Stage
 from hpc.observe.status import RunStatus
 from hpc.store.lease import live_holder
-from hpc.store.ledger import LITTER_AGE_S, Ledger
+from hpc.store.ledger import STALE_FILE_AGE_S, Ledger
 from hpc.store.rundir import RunDir, now
 
 DORMANT = ("COMPLETE", "READY", "WAITING", "PARTIAL", "FAILED", "LOST")
-"""States of a stage without a job or a process that works or waits for it."""
-HANDED_OVER = ("*_submitted.pkl", "*_result.pkl", "outcomes-*")
-"""What a submission leaves among the logs for its jobs alone."""
+"""States of a stage that no job or process works on or waits for."""
+SUBMISSION_FILES = ("*_submitted.pkl", "*_result.pkl", "outcomes-*")
+"""Patterns of files that a submission leaves among the logs for its jobs only."""
 
 
 @dataclass(frozen=True)
-class Litter:
-    """One file or folder that may go."""
+class Removable:
+    """One file or directory that can be removed, and why."""
 
     path: Path
     bytes: int
@@ -37,12 +37,12 @@ class Litter:
     why: str
 
 
-def find_litter(status: RunStatus, stages: Sequence[Stage], data: Path) -> list[Litter]:
-    """What may go of a run whose stages stand as `status` says.
+def find_removable(status: RunStatus, stages: Sequence[Stage], data: Path) -> list[Removable]:
+    """Files of a run that can be removed in the state that `status` describes.
 
     Args:
-        status: of the run; stages that work or wait are passed over, and so are jobs' hand-overs
-            where the queue gave no answer.
+        status: of the run; stages that run or wait are skipped, and so are submission files if the
+            queue did not answer.
         stages: of the run.
         data: folder of its archive and shards.
     """
@@ -53,15 +53,15 @@ def find_litter(status: RunStatus, stages: Sequence[Stage], data: Path) -> list[
     found: list[tuple[Path, str]] = []
     for name in idle:
         directory = run.stage(name)
-        found += _of_killed_writers([directory, directory / "failed"])
-        found += _of_checkpoints(run.ledger(name), directory / "checkpoints")
+        found += _temporaries([directory, directory / "failed"])
+        found += _superseded_checkpoints(run.ledger(name), directory / "checkpoints")
         found += _stale_leases(directory)
-        found += _of_submissions(run.logs(name)) if known else []
+        found += _submission_files(run.logs(name)) if known else []
     if len(idle) == len(stages):
-        found += _of_killed_writers([run.root, *_folders(data)])
-        found += _of_submissions(run.logs("")) if known else []
+        found += _temporaries([run.root, *_folders(data)])
+        found += _submission_files(run.logs("")) if known else []
         found += [
-            (path, "of a Dask cluster that is gone") for path in (run.root / "dask").glob("*")
+            (path, "of a Dask cluster that has ended") for path in (run.root / "dask").glob("*")
         ]
     sized = {path: _sized(path, why) for path, why in found}
     return list(sized.values())
@@ -76,82 +76,82 @@ def _folders(data: Path) -> list[Path]:
 
 
 def _old(folder: Path, patterns: Sequence[str], why: str) -> Iterator[tuple[Path, str]]:
-    """What matches in `folder` and has not changed for an hour: a job may be about to start."""
-    limit = time.time() - LITTER_AGE_S
+    """Matches in `folder` that have not changed for an hour, as a job may be about to start."""
+    limit = time.time() - STALE_FILE_AGE_S
     for pattern in patterns:
         for path in folder.glob(pattern):
             if path.lstat().st_mtime <= limit:
                 yield path, why
 
 
-def _of_killed_writers(folders: Sequence[Path]) -> Iterator[tuple[Path, str]]:
+def _temporaries(folders: Sequence[Path]) -> Iterator[tuple[Path, str]]:
     for folder in folders:
         yield from _old(folder, [".*.tmp"], "left by a killed writer")
 
 
-def _of_checkpoints(ledger: Ledger, folder: Path) -> Iterator[tuple[Path, str]]:
-    """Half-made and damaged checkpoints; once the stage is sealed, all but the one recorded.
+def _superseded_checkpoints(ledger: Ledger, folder: Path) -> Iterator[tuple[Path, str]]:
+    """Incomplete and damaged checkpoints; once the stage is sealed, all but the recorded one.
 
-    Of a stage that has something else on record, a model, no checkpoint is needed any more.
+    A stage whose record names a model instead needs none of its checkpoints any more.
     """
     for pattern in (".staging-*", ".trash-*"):
-        yield from ((path, "half made or half deleted") for path in folder.glob(pattern))
+        yield from ((path, "incomplete or partly deleted") for path in folder.glob(pattern))
     if not ledger.sealed:
         return
     kept = {Path(record.path) for record in ledger.records().values()}
-    # Without what is recorded there is nothing that the others would be superfluous to.
+    # If the recorded artefact is missing, the others may still be needed.
     if not any(path.is_dir() for path in kept):
         return
     for path in folder.glob("step_*"):
         if path not in kept:
             damaged = ".bad" in path.name
-            yield path, "a damaged checkpoint" if damaged else "not the checkpoint on record"
+            yield path, "a damaged checkpoint" if damaged else "not the recorded checkpoint"
 
 
 def _stale_leases(directory: Path) -> Iterator[tuple[Path, str]]:
     for path in directory.glob(".lease*.json"):
         if live_holder(path) is None:
-            yield path, "lease of a process that is gone"
+            yield path, "lease of a process that has ended"
 
 
-def _of_submissions(logs: Path) -> Iterator[tuple[Path, str]]:
-    return _old(logs, HANDED_OVER, "handed to a job that has ended")
+def _submission_files(logs: Path) -> Iterator[tuple[Path, str]]:
+    return _old(logs, SUBMISSION_FILES, "submission file of a job that has ended")
 
 
-def _sized(path: Path, why: str) -> Litter:
+def _sized(path: Path, why: str) -> Removable:
     if not path.is_dir() or path.is_symlink():
-        return Litter(path, path.lstat().st_size, 1, why)
+        return Removable(path, path.lstat().st_size, 1, why)
     sizes = [
         (Path(folder) / name).lstat().st_size
         for folder, _, names in os.walk(path)
         for name in names
     ]
-    return Litter(path, sum(sizes), len(sizes), why)
+    return Removable(path, sum(sizes), len(sizes), why)
 
 
-def remove_litter(run: RunDir, litter: Sequence[Litter]) -> None:
-    """Remove it, each piece noted in `cleaned.jsonl` before it goes.
+def remove_files(run: RunDir, removable: Sequence[Removable]) -> None:
+    """Remove the files, each recorded in `cleaned.jsonl` first.
 
     Raises:
-        HpcError: something could not be removed; the rest is gone.
+        HpcError: some could not be removed; the others are removed.
     """
-    refused = []
+    kept = []
     with (run.root / "cleaned.jsonl").open("a") as notes:
-        for piece in litter:
+        for piece in removable:
             row = {"path": str(piece.path), "bytes": piece.bytes, "why": piece.why, "when": now()}
             notes.write(json.dumps(row) + "\n")
             notes.flush()
             try:
                 _remove(piece.path)
             except OSError as error:
-                refused.append(f"{piece.path}: {error.strerror}")
-    if refused:
-        raise HpcError(f"not removed: {'; '.join(refused[:5])}; look at their permissions")
+                kept.append(f"{piece.path}: {error.strerror}")
+    if kept:
+        raise HpcError(f"not removed: {'; '.join(kept[:5])}; check their permissions")
 
 
 def _remove(path: Path) -> None:
     if path.is_dir() and not path.is_symlink():
-        # The rename takes validity away first: half a checkpoint must not look like one.
+        # Renamed first: a partly deleted checkpoint must not look like a valid one.
         trash = path.with_name(f".trash-{path.name}")
         os.replace(path, trash)
         shutil.rmtree(trash)
@@ -159,10 +159,10 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def litter_lines(litter: Sequence[Litter]) -> list[str]:
-    """One line for each reason in each folder, largest first."""
-    groups: dict[tuple[Path, str], list[Litter]] = {}
-    for piece in litter:
+def removable_lines(removable: Sequence[Removable]) -> list[str]:
+    """One line per folder and reason, largest first."""
+    groups: dict[tuple[Path, str], list[Removable]] = {}
+    for piece in removable:
         groups.setdefault((piece.path.parent, piece.why), []).append(piece)
     lines = []
     for (folder, why), pieces in sorted(
@@ -176,7 +176,7 @@ def litter_lines(litter: Sequence[Litter]) -> list[str]:
 
 
 def size_text(number: int) -> str:
-    """A number of bytes that reads well: `812 B`, `3.4 MB`, `1.2 TB`."""
+    """A number of bytes with a unit: `812 B`, `3.4 MB`, `1.2 TB`."""
     size = float(number)
     for unit in ("B", "kB", "MB", "GB"):
         if size < 1000:

@@ -1,4 +1,4 @@
-"""The logs of a run: one file per stage, job, task and attempt, and what stands at their ends."""
+"""The logs of a run: one file per stage, job, task and attempt."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from hpc.observe.state import stage_state
 from hpc.store.rundir import RunDir
 
 SUFFIXES = (".out", ".err", ".log")
-AT_ONCE = 2
-"""Logs of one stage that are shown unasked: rank 0's, and the one that spoke last."""
+MAX_SHOWN = 2
+"""Maximum number of logs of one stage shown by default: rank 0's, and the last one written."""
 BATCH = -1
-"""Task number of the log in which Slurm and srun speak for all tasks of a job."""
+"""Task number of the log of the batch script, with the messages of Slurm and srun."""
 _NAME = re.compile(
     r"(?P<job>\d+(_\d+)?)_((?P<task>\d+)(_log|\.a(?P<attempt>\d+))|batch)\.(log|out|err)"
 )
@@ -26,13 +26,13 @@ _NAME = re.compile(
 
 @dataclass(frozen=True)
 class LogFile:
-    """One log: who wrote it, in which attempt."""
+    """One log: the task that wrote it, in which attempt."""
 
     stage: str
-    """Empty for the log of the driver of the whole line."""
+    """Empty for the log of the process that drives the whole line."""
     path: Path
     job: str
-    """Empty if the name does not say."""
+    """Empty if the name has none."""
     task: int
     """Or `BATCH`."""
     attempt: int
@@ -42,7 +42,7 @@ class LogFile:
 
 
 def log_files(run: RunDir, stage: str) -> list[LogFile]:
-    """Logs of a stage that hold something, oldest first; of the line's driver for ``""``."""
+    """Non-empty logs of a stage, oldest first; of the line's driver for ``""``."""
     found = []
     for path in run.logs(stage).glob("*"):
         if path.suffix not in SUFFIXES:
@@ -63,9 +63,9 @@ def _log_file(stage: str, path: Path, modified: float) -> LogFile:
 
 
 def newest_logs(run: RunDir, stage: str) -> list[LogFile]:
-    """The logs of the newest start of a stage worth reading first, at most two.
+    """The most relevant logs of the newest start of a stage, at most two.
 
-    Its first rank comes first, then what Slurm said, then the task that spoke last.
+    The first rank's log has priority, then the batch script's, then the last one written.
     """
     files = log_files(run, stage)
     tasks = [f for f in files if f.task != BATCH] or files
@@ -76,7 +76,7 @@ def newest_logs(run: RunDir, stage: str) -> list[LogFile]:
     first_rank = [f for f in last if f.task == min(f.task for f in last)]
     slurm = [f for f in files if f.task == BATCH and f.job == newest.job]
     by_worth = {f.path: f for f in [first_rank[-1], *slurm, *reversed(last)]}
-    return sorted(list(by_worth.values())[:AT_ONCE], key=lambda file: file.modified)
+    return sorted(list(by_worth.values())[:MAX_SHOWN], key=lambda file: file.modified)
 
 
 def tail(path: Path, lines: int) -> list[str]:
@@ -93,36 +93,36 @@ def tail(path: Path, lines: int) -> list[str]:
     return text.decode(errors="replace").splitlines()[-lines:]
 
 
-def troubles(run: RunDir, stage: Stage) -> list[str]:
-    """The failed shards of a stage, and how its last attempt ended if it ended badly."""
+def failure_lines(run: RunDir, stage: Stage) -> list[str]:
+    """One line per failed shard of a stage, and one for its last attempt if that failed."""
     lines = [
         f"{stage.name} {failure.shard} tries={failure.tries} {failure.error}: {failure.message}"
         for failure in run.ledger(stage.name).failures().values()
     ]
-    trouble = stage_state(run, stage).trouble
-    return [*lines, f"{stage.name} {trouble}"] if trouble else lines
+    failure = stage_state(run, stage).failure
+    return [*lines, f"{stage.name} {failure}"] if failure else lines
 
 
-def last_words(run: RunDir, stage: str, lines: int) -> Iterator[str]:
-    """The ends of the newest logs of a stage, each under its path."""
+def log_tails(run: RunDir, stage: str, lines: int) -> Iterator[str]:
+    """The last lines of the newest logs of a stage, each preceded by its path."""
     for file in newest_logs(run, stage):
         yield f"==> {file.path}"
         yield from tail(file.path, lines)
 
 
-class Growth:
-    """What was appended to log files since one last looked."""
+class LogFollower:
+    """Copies the text appended to log files since the last call."""
 
     def __init__(self) -> None:
         self._seen: dict[Path, int] = {}
         self._last: Path | None = None
 
-    def skip(self, paths: Iterable[Path]) -> None:
-        """Count what `paths` hold by now as seen."""
+    def skip_existing(self, paths: Iterable[Path]) -> None:
+        """Treat the current content of `paths` as copied."""
         self._seen.update({path: path.stat().st_size for path in paths if path.exists()})
 
     def copy(self, paths: Sequence[Path], out: TextIO, *, named: bool = False) -> bool:
-        """Write what is new in `paths` to `out`, its path before it if `named`; whether any was."""
+        """Write the new text of `paths` to `out`, each after its path if `named`; False if none."""
         any_new = False
         for path in paths:
             if not path.exists():
@@ -144,12 +144,12 @@ class Growth:
 def follow(
     find: Callable[[], list[Path]], *, ended: Callable[[], bool], poll_s: float = 1.0
 ) -> None:
-    """Print what the logs gain, new files too, until `ended()` and nothing more comes."""
-    growth = Growth()
-    growth.skip(find())
+    """Print text appended to the logs, including new files, until `ended()`."""
+    follower = LogFollower()
+    follower.skip_existing(find())
     last = False
     while not last:
         last = ended()
-        growth.copy(find(), sys.stdout, named=True)
+        follower.copy(find(), sys.stdout, named=True)
         if not last:
             time.sleep(poll_s)

@@ -57,8 +57,10 @@ class CostReport:
     run: RunDir
     stages: Mapping[str, Mapping[str, Cost]]
     """Stage -> outcome -> cost; stages without any start are left out."""
+    corpus: str
+    """Stage that makes the images."""
     images: int
-    """Images of the sealed or growing corpus (`generate`)."""
+    """Images of its sealed or growing corpus."""
     source: str
     """`accounting`, or `attempts` where that is not to be had."""
     notes: tuple[str, ...] = field(default=())
@@ -96,7 +98,7 @@ class CostReport:
             "images": self.images,
             "unit": self.unit,
             "per_thousand_images": {
-                "generate": self.per_thousand(self.of("generate")),
+                self.corpus: self.per_thousand(self.of(self.corpus)),
                 "whole_line": self.per_thousand(self.total),
             },
             "notes": list(self.notes),
@@ -107,6 +109,7 @@ def cost_report(
     run: RunDir,
     stages: Sequence[Stage],
     asked: Mapping[str, Resources],
+    corpus: str,
     scheduler: Scheduler | None = None,
 ) -> CostReport:
     """The cost of `stages` so far; one question to accounting, if the run was on a cluster.
@@ -115,6 +118,7 @@ def cost_report(
         run: the run.
         stages: of the run.
         asked: what each stage asks for; counts where accounting does not tell.
+        corpus: stage whose samples are the images that costs are divided by.
         scheduler: the cluster; Slurm by default.
     """
     jobs = {
@@ -137,7 +141,7 @@ def cost_report(
         if rows:
             costs[stage.name] = rows
     source = "accounting" if told else "attempts"
-    return CostReport(run, costs, _images(run), source, tuple(notes))
+    return CostReport(run, costs, corpus, _images(run, corpus), source, tuple(notes))
 
 
 def _costs(run: RunDir, stage: Stage, starts: Sequence[Start]) -> list[tuple[str, Cost]]:
@@ -159,9 +163,9 @@ def _cost(start: Start, kept: Sequence[float]) -> Cost:
     return Cost(1, gpu_h, cpu_h, lost * gpu_h, lost * cpu_h)
 
 
-def _images(run: RunDir) -> int:
-    """Images made by `generate` so far."""
-    records = run.ledger("generate").records().values()
+def _images(run: RunDir, corpus: str) -> int:
+    """Images made so far."""
+    records = run.ledger(corpus).records().values()
     return sum(record.samples for record in records)
 
 
@@ -177,7 +181,7 @@ def report_lines(report: CostReport) -> list[str]:
         lines += [_row(stage, name, rows[name]) for name in sorted(rows, key=OUTCOMES.index)]
     lines.append(_row("total", "", total))
     lines.append("  lost: after the last progress that was kept; time in the queue is not counted")
-    for what, cost in (("generation", report.of("generate")), ("the whole line", total)):
+    for what, cost in (("generation", report.of(report.corpus)), ("the whole line", total)):
         per = report.per_thousand(cost)
         if per is not None:
             lines.append(f"  {per:.3g} {report.unit} per thousand images for {what}")

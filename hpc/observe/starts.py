@@ -1,4 +1,4 @@
-"""Every start of a stage, as accounting or the attempts tell it: how long, how wide, how ended."""
+"""Every start of a stage, from accounting or from the attempts: duration, width, outcome."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from hpc.store.rundir import RunDir
 from hpc.store.submissions import SubmittedJob
 
 WELL = ("completed", "running")
-"""Outcomes of which nothing is lost."""
+"""Outcomes that lose no work."""
 OUTCOMES = ("completed", "running", "requeued", "preempted", "timeout", "node_fail", "cancelled",
             "failed", "killed")  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Start:
-    """One start of a job, or of an attempt without one: how long, how wide, how it ended."""
+    """One start of a job, or an attempt outside a job: duration, width, outcome."""
 
     stage: str
     job: str
@@ -44,7 +44,7 @@ def accounted_starts(
     jobs: Mapping[str, SubmittedJob],
     scheduler: Scheduler,
 ) -> list[Start]:
-    """Every start of every job as Slurm accounts for it; none where it does not."""
+    """Every start of every job in Slurm's accounting; empty without accounting."""
     created = str(run.info.get("created", "1970-01-01T00:00:00Z"))
     rows = scheduler.accounting(list(jobs), created)
     starts = []
@@ -53,7 +53,7 @@ def accounted_starts(
             continue
         job = jobs[row.job_id]
         began = datetime.datetime.fromisoformat(row.started).astimezone().timestamp()
-        # Some sites do not account for GPUs; what was asked for was then given.
+        # Some sites do not account for GPUs; then as many as requested were allocated.
         gpus = row.gpus or job.gpus
         outcome = _outcome_named(row.state)
         starts.append(
@@ -70,12 +70,12 @@ def _outcome_named(state: str) -> str:
     return known.get(name, name if name in OUTCOMES else "failed")
 
 
-def attempted_starts(run: RunDir, stage: Stage, asked: Resources) -> list[Start]:
-    """Every attempt of a stage, as wide as was asked for."""
+def attempted_starts(run: RunDir, stage: Stage, requested: Resources) -> list[Start]:
+    """Every attempt of a stage, with the requested width."""
     rows = read_attempts(run.stage(stage.name))
     ends = {(row["attempt"], row.get("element")): row for row in rows if "to" in row}
     kept = sorted(time for times in kept_times(run, stage).values() for time in times)
-    cpus = asked.tasks * asked.cpus_per_task
+    cpus = requested.tasks * requested.cpus_per_task
     starts = []
     for row in rows:
         if "from" not in row:
@@ -83,14 +83,16 @@ def attempted_starts(run: RunDir, stage: Stage, asked: Resources) -> list[Start]
         began = seconds_of(row["started"])
         outcome, until = _ending(row, ends.get((row["attempt"], row.get("element"))), kept)
         took = max(until - began, 0.0)
-        starts.append(Start(stage.name, str(row["job"]), outcome, began, took, asked.gpus, cpus))
+        starts.append(
+            Start(stage.name, str(row["job"]), outcome, began, took, requested.gpus, cpus)
+        )
     return starts
 
 
 def _ending(
     row: Mapping[str, Any], end: Mapping[str, Any] | None, kept: Sequence[float]
 ) -> tuple[str, float]:
-    """Outcome of an attempt and when it ended; a killed one is counted to its last progress."""
+    """Outcome of an attempt and when it ended; for a killed one, the time of its last progress."""
     began = seconds_of(row["started"])
     if end is None and row["host"] == socket.gethostname() and _lives(int(row["pid"])):
         return "running", time.time()
@@ -109,9 +111,9 @@ def _lives(pid: int) -> bool:
 
 
 def kept_times(run: RunDir, stage: Stage) -> dict[str, list[float]]:
-    """When progress that stands on disk was made, s since the epoch, ascending, by host."""
-    if stage.reached is not None:
-        return {"": sorted(stage.reached(run))}
+    """Times of durable progress, s since the epoch, ascending, by host."""
+    if stage.progress_times is not None:
+        return {"": sorted(stage.progress_times(run))}
     times: dict[str, list[float]] = {}
     for record in run.ledger(stage.name).records().values():
         times.setdefault(record.host.split(".")[0], []).append(seconds_of(record.finished))
@@ -119,9 +121,9 @@ def kept_times(run: RunDir, stage: Stage) -> dict[str, list[float]]:
 
 
 def times_on_nodes(kept: Mapping[str, list[float]], nodes: str) -> list[float]:
-    """The times of progress on those nodes; of all where the names of hosts tell nothing.
+    """The times of progress on those nodes; on all nodes if no host name matches.
 
-    Elements of an array run side by side: what one of them makes does not count for the others.
+    Elements of an array run concurrently: the progress of one does not count for the others.
     """
     from hpc.cluster.slurm import expand_hosts
 
@@ -131,6 +133,6 @@ def times_on_nodes(kept: Mapping[str, list[float]], nodes: str) -> list[float]:
 
 
 def last_between(times: Sequence[float], first: float, last: float) -> float | None:
-    """The greatest of the ascending `times` from `first` to `last`; None without any."""
+    """The greatest of the ascending `times` between `first` and `last`; None if there is none."""
     at = bisect.bisect_right(times, last) - 1
     return times[at] if at >= 0 and times[at] >= first else None

@@ -1,4 +1,4 @@
-"""The state of one stage, derived from its directory alone; nothing is ever stored."""
+"""The state of one stage, derived from its directory; it is never stored."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hpc.job.pipeline import Course, Stage
-from hpc.store.attempts import crash_loop, last_trouble, read_attempts
+from hpc.job.pipeline import Stage, StageProgress
+from hpc.store.attempts import crash_loop, last_failure, read_attempts
 from hpc.store.lease import live_holder
 from hpc.store.ledger import Ledger
 from hpc.store.plan import planned_shards
 from hpc.store.rundir import RunDir
 
-READ_AT_A_GLANCE = 1000
-"""Most single records that `stage_state` reads; on a shared file system each costs a round trip."""
+MAX_RECORDS_READ = 1000
+"""Maximum single records that `stage_state` reads; each costs a round trip on a shared disk."""
 
 
 @dataclass(frozen=True)
 class StageState:
-    """Where one stage stands, derived from disk alone.
+    """State of one stage, derived from its files.
 
-    States: WAITING (upstream), READY, RUNNING, PARTIAL, FAILED, LOST (an attempt began, and ended
-    without a word), COMPLETE.
+    States: WAITING (upstream), READY, RUNNING, PARTIAL, FAILED, LOST (an attempt began, ended, and
+    wrote no end row), COMPLETE.
     """
 
     name: str
@@ -34,33 +34,47 @@ class StageState:
     done: int
     planned: int
     samples: int | None
-    """None while there are too many single records to read them all for a glance."""
+    """None while there are too many single records to read them all."""
     rejected: int | None
     """As `samples`."""
     failed: int
     holder: str | None = None
-    trouble: str | None = None
-    """How the last attempt ended, if it ended badly; why nothing goes on after a crash loop."""
+    failure: str | None = None
+    """How the last attempt failed, or the message of a crash loop."""
     attempts: int = 0
     """Starts of this stage so far."""
     per_s: float | None = None
-    """Shards in a second since the live attempt began, or what `course` counts."""
+    """Shards per second since the live attempt began, or the rate of `progress`."""
     left_s: float | None = None
-    """Seconds of work left at that rate."""
-    alive_s: float | None = None
-    """Age of the newest sign of life of the live work, s."""
-    pulse_s: float | None = None
-    """Usual time between two signs of progress, s; None while unknown."""
+    """Remaining time at that rate, s."""
+    heartbeat_age_s: float | None = None
+    """Age of the newest heartbeat of the live work, s."""
+    heartbeat_interval_s: float | None = None
+    """Median time between two signs of progress, s; None while unknown."""
     checkpoint: str | None = None
     """Name of the newest checkpoint."""
     checkpoint_s: float | None = None
     """Its age, s."""
-    course: Course | None = None
-    """How far the work inside a shard is."""
+    progress: StageProgress | None = None
+    """Progress of the work inside a shard."""
+
+    def to_json(self) -> dict[str, Any]:
+        """The state as `status --json` shows it."""
+        values = {**vars(self), "progress": self.progress and self.progress.to_json()}
+        return {_JSON_KEYS.get(name, name): value for name, value in values.items()}
+
+
+_JSON_KEYS = {
+    "failure": "trouble",
+    "heartbeat_age_s": "alive_s",
+    "heartbeat_interval_s": "pulse_s",
+    "progress": "course",
+}
+"""Fields -> keys of `status --json`, where they differ."""
 
 
 def stage_state(run: RunDir, stage: Stage, clock: float | None = None) -> StageState:
-    """State of one stage from its plan, ledger, lease and attempts, at `clock` (now)."""
+    """State of one stage from its plan, ledger, lease and attempts, at `clock` (default: now)."""
     clock = time.time() if clock is None else clock
     ledger, directory = run.ledger(stage.name), run.stage(stage.name)
     attempts = read_attempts(directory)
@@ -70,29 +84,29 @@ def stage_state(run: RunDir, stage: Stage, clock: float | None = None) -> StageS
     done, planned = len(ledger.recorded_ids()), planned_shards(run.plan_file(stage.name))
     failed = len(ledger.failures())
     leases = _leases(directory)
-    holder = _live_one(leases)
-    course = stage.course(run) if stage.course is not None else None
-    pace = _pace(attempts, done, planned, course, clock) if holder else (None, None)
+    holder = _live_holder(leases)
+    progress = stage.live_progress(run) if stage.live_progress is not None else None
+    pace = _rate(attempts, done, planned, progress, clock) if holder else (None, None)
     beats = _heartbeats(directory, attempts)
-    records = ledger.records().values() if done <= READ_AT_A_GLANCE else None
+    records = ledger.records().values() if done <= MAX_RECORDS_READ else None
     found = newest_checkpoint(directory)
     return StageState(
         stage.name,
-        "RUNNING" if holder else _standing(run, stage, bool(done), failed, attempts),
+        "RUNNING" if holder else _idle_state(run, stage, bool(done), failed, attempts),
         done,
         planned,
         None if records is None else sum(record.samples for record in records),
         None if records is None else sum(sum(record.rejected.values()) for record in records),
         failed,
         holder,
-        _trouble(directory, attempts),
+        _failure(directory, attempts),
         starts,
         *pace,
-        alive_s=_age(beats or leases, clock) if holder else None,
-        pulse_s=_pulse(beats) if holder else None,
+        heartbeat_age_s=_age(beats or leases, clock) if holder else None,
+        heartbeat_interval_s=_heartbeat_interval(beats) if holder else None,
         checkpoint=found.name if found else None,
         checkpoint_s=_age([found] if found else [], clock),
-        course=course,
+        progress=progress,
     )
 
 
@@ -104,12 +118,12 @@ def _complete(stage: Stage, ledger: Ledger, starts: int) -> StageState:
     )
 
 
-def _standing(
+def _idle_state(
     run: RunDir, stage: Stage, begun: bool, failed: int, attempts: list[dict[str, Any]]
 ) -> str:
-    """State of a stage that nobody works on."""
+    """State of a stage without a live process."""
     parts = by_element(attempts).values()
-    if failed or any(map(last_trouble, parts)):
+    if failed or any(map(last_failure, parts)):
         return "FAILED"
     if any(map(is_open, parts)):
         return "LOST"
@@ -119,7 +133,7 @@ def _standing(
 
 
 def is_open(rows: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether the newest attempt began and has not said how it ended."""
+    """Whether the newest attempt has no end row."""
     newest = max((row["attempt"] for row in rows), default=-1)
     return newest >= 0 and not any(row["attempt"] == newest and "to" in row for row in rows)
 
@@ -134,27 +148,30 @@ def by_element(
     return parts
 
 
-def _trouble(directory: Path, attempts: list[dict[str, Any]]) -> str | None:
-    """How the last attempt ended badly, of an array that of its first such element."""
-    bad = {e: found for e, rows in by_element(attempts).items() if (found := last_trouble(rows))}
+def _failure(directory: Path, attempts: list[dict[str, Any]]) -> str | None:
+    """How the last attempt failed; of an array, that of its first failed element."""
+    bad = {e: found for e, rows in by_element(attempts).items() if (found := last_failure(rows))}
     if not bad:
         return None
     element, found = next(iter(bad.items()))
-    many = f"{len(bad)} array elements ended badly, the first: " if len(bad) > 1 else ""
+    many = f"{len(bad)} array elements failed, the first: " if len(bad) > 1 else ""
     which = "" if element is None else f"element {element} "
     return many + (crash_loop(directory, element) or which + found)
 
 
-def _pace(
+def _rate(
     attempts: Sequence[Mapping[str, Any]],
     done: int,
     planned: int,
-    course: Course | None,
+    progress: StageProgress | None,
     clock: float,
 ) -> tuple[float | None, float | None]:
-    """Units in a second in the live attempt, and seconds left at that rate."""
-    if course is not None:
-        rate, todo = course.per_s, None if course.goal is None else course.goal - course.done
+    """Units per second in the live attempt, and remaining seconds at that rate."""
+    if progress is not None:
+        rate, todo = (
+            progress.per_s,
+            None if progress.goal is None else progress.goal - progress.done,
+        )
     else:
         begun = [row for row in attempts if "from" in row]
         if not begun or done <= begun[-1]["from"]:
@@ -170,32 +187,32 @@ def seconds_of(stamp: str) -> float:
 
 
 def _leases(directory: Path) -> list[Path]:
-    """Leases on a stage: its coordinator's, then those of its array elements."""
+    """Lease files of a stage: its coordinator's, then those of its array elements."""
     return sorted(directory.glob(".lease*.json"), key=lambda path: (len(path.name), path.name))
 
 
-def _live_one(leases: Sequence[Path]) -> str | None:
+def _live_holder(leases: Sequence[Path]) -> str | None:
     return next((holder for path in leases if (holder := live_holder(path))), None)
 
 
 def _heartbeats(directory: Path, attempts: Sequence[Mapping[str, Any]]) -> list[Path]:
-    """Heartbeat files of the live attempt; their times are those of its last progress.
+    """Heartbeat files of the live attempt; their modification times are those of its progress.
 
-    Before its first progress there are none, and the lease, which a thread keeps fresh, stands in.
+    Before its first progress there are none; the lease, which a thread touches, is used instead.
     """
     begun = [seconds_of(row["started"]) for row in attempts if "from" in row]
     since = max(begun, default=0.0)
     return [path for path in (directory / "heartbeat").glob("[er]*.json") if _time(path) >= since]
 
 
-def _pulse(beats: Sequence[Path]) -> float | None:
-    """Usual time between two signs of progress as the newest heartbeat tells it, s."""
+def _heartbeat_interval(beats: Sequence[Path]) -> float | None:
+    """Median time between two signs of progress from the newest heartbeat, s."""
     row = last_row(max(beats, key=_time)) if beats else None
     return row.get("seconds") if row else None
 
 
 def _time(path: Path) -> float:
-    """Time of the last change, s since the epoch; 0 when the file is gone."""
+    """Time of the last change, s since the epoch; 0 if the file does not exist."""
     try:
         return path.stat().st_mtime
     except FileNotFoundError:
@@ -215,7 +232,7 @@ def newest_checkpoint(directory: Path) -> Path | None:
 
 
 def last_row(path: Path, most_bytes: int = 1 << 16) -> dict[str, Any] | None:
-    """The newest whole JSON line of a file that grows; reads its end alone."""
+    """The last complete JSON line of a growing file; reads only its end."""
     if not path.exists():
         return None
     with path.open("rb") as file:

@@ -1,4 +1,4 @@
-"""How a status looks: lines that fit 80 columns, the same on a terminal, in a log and in colour."""
+"""Formatting a status: lines of 80 columns, the same on a terminal, in a log and in colour."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from hpc.observe.queue import Queue
 from hpc.observe.state import StageState
-from hpc.observe.status import Queue, RunStatus, StageStatus
+from hpc.observe.status import RunStatus, StageStatus
 
 WIDTH = 80
 BAR = 8
@@ -23,7 +24,7 @@ STYLES = {
     "BLOCKED": "bold red",
     "LOST": "bold red",
 }
-HEAD = f"  {'stage':<14}{'state':<10}{'done':<20}{'samples':>8}{'left out':>9}{'rate':>8}{'ETA':>9}"
+HEAD = f"  {'stage':<14}{'state':<10}{'done':<20}{'samples':>8}{'rejected':>9}{'rate':>8}{'ETA':>9}"
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Line:
     style: str = ""
 
 
-def lines_of(status: RunStatus, width: int = WIDTH) -> list[Line]:
+def status_lines(status: RunStatus, width: int = WIDTH) -> list[Line]:
     """The status as lines of at most `width` columns."""
     info = status.run.info
     title = f"{status.run.root}  configuration {info['fingerprint']}"
@@ -46,18 +47,18 @@ def lines_of(status: RunStatus, width: int = WIDTH) -> list[Line]:
         lines.append(Line(_row(stage), stage.state, STYLES.get(stage.state, "dim")))
         facts = "; ".join(_facts(stage))
         lines += [Line(text, text, "dim") for text in _wrapped(facts, width)]
-        if stage.says:
-            lines += [Line(text, text, "red") for text in _wrapped(f"! {stage.says}", width)]
+        if stage.problem:
+            lines += [Line(text, text, "red") for text in _wrapped(f"! {stage.problem}", width)]
     for note in status.notes:
         lines += [Line(text, text, "red") for text in _wrapped(note, width, "  ")]
     if status.stopped:
-        words = f"stopped by an operator; go on with: sarhpc resume {status.run.root}"
-        lines += [Line(text, text, "yellow") for text in _wrapped(words, width, "", "  ")]
+        note = f"stopped by an operator; continue with: sarhpc resume {status.run.root}"
+        lines += [Line(text, text, "yellow") for text in _wrapped(note, width, "", "  ")]
     return lines
 
 
 def _wrapped(text: str, width: int, first: str = " " * 6, rest: str = " " * 8) -> list[str]:
-    # A path or a command must stay one word: someone copies it.
+    # A path or a command must stay in one piece, to be copied.
     return textwrap.wrap(
         text, width, initial_indent=first, subsequent_indent=rest,
         break_long_words=False, break_on_hyphens=False,
@@ -69,16 +70,16 @@ def _row(stage: StageStatus) -> str:
     made = str(disk.samples or "")
     out = str(disk.rejected or "")
     rate = "" if disk.per_s is None else rate_text(disk.per_s)
-    eta = "" if disk.left_s is None else span(disk.left_s)
+    eta = "" if disk.left_s is None else duration_text(disk.left_s)
     row = f"  {disk.name:<14}{stage.state:<10}{_done(disk, stage.state):<20}{made:>8}{out:>9}"
     return f"{row}{rate:>8}{eta:>9}".rstrip()
 
 
 def _done(disk: StageState, state: str) -> str:
-    """`412/1000 shards`, with a bar before it while there is work under way."""
+    """`412/1000 shards`, with a bar before it while work is in progress."""
     done, goal, unit = disk.done, disk.planned or None, "shards"
-    if disk.course is not None and state != "COMPLETE":
-        done, goal, unit = disk.course.done, disk.course.goal, disk.course.unit
+    if disk.progress is not None and state != "COMPLETE":
+        done, goal, unit = disk.progress.done, disk.progress.goal, disk.progress.unit
     count = f"{done}/{goal if goal is not None else '?'}"
     if state == "COMPLETE" or not goal or not done:
         return f"{count} {unit}"
@@ -87,7 +88,7 @@ def _done(disk: StageState, state: str) -> str:
 
 
 def _facts(stage: StageStatus) -> Iterator[str]:
-    """What the row has no room for."""
+    """Facts that do not fit in the row."""
     disk, queue = stage.disk, stage.queue
     if stage.state == "COMPLETE":
         return
@@ -98,12 +99,12 @@ def _facts(stage: StageStatus) -> Iterator[str]:
         yield f"failed {disk.failed}"
     if disk.attempts > 1:
         yield f"attempt {disk.attempts}"
-    if disk.course is not None and disk.course.says:
-        yield disk.course.says
+    if disk.progress is not None and disk.progress.note:
+        yield disk.progress.note
     if disk.checkpoint is not None and disk.checkpoint_s is not None:
-        yield f"checkpoint {disk.checkpoint} {span(disk.checkpoint_s)} old"
-    if disk.alive_s is not None and disk.alive_s > 60:
-        yield f"last sign of life {span(disk.alive_s)} ago"
+        yield f"checkpoint {disk.checkpoint} {duration_text(disk.checkpoint_s)} old"
+    if disk.heartbeat_age_s is not None and disk.heartbeat_age_s > 60:
+        yield f"last heartbeat {duration_text(disk.heartbeat_age_s)} ago"
 
 
 def _queue_facts(queue: Queue) -> Iterator[str]:
@@ -117,11 +118,11 @@ def _queue_facts(queue: Queue) -> Iterator[str]:
     if queue.restarts:
         yield f"restarts {queue.restarts}"
     if queue.time_left_s is not None:
-        yield f"time limit in {span(queue.time_left_s)}"
+        yield f"time limit in {duration_text(queue.time_left_s)}"
 
 
-def span(seconds: float) -> str:
-    """A duration in two units at most: `42 s`, `12 min`, `3 h 05`, `2 d 04 h`."""
+def duration_text(seconds: float) -> str:
+    """A duration in at most two units: `42 s`, `12 min`, `3 h 05`, `2 d 04 h`."""
     minutes, hours = int(seconds) // 60, int(seconds) // 3600
     if seconds < 90:
         return f"{seconds:.0f} s"
@@ -131,7 +132,7 @@ def span(seconds: float) -> str:
 
 
 def rate_text(per_s: float) -> str:
-    """A rate in the unit that reads best: `3.1/s`, `12/min`, `4.2/h`."""
+    """A rate in the most readable unit: `3.1/s`, `12/min`, `4.2/h`."""
     for factor, unit in ((1, "s"), (60, "min")):
         if per_s * factor >= 1:
             return f"{per_s * factor:.3g}/{unit}"
@@ -145,10 +146,10 @@ def key_values(status: RunStatus) -> str:
 
 
 def show(status: RunStatus) -> None:
-    """Print the status once, in colour on a terminal that wants it."""
+    """Print the status once, in colour if standard output is a terminal."""
     import sys
 
-    lines = lines_of(status)
+    lines = status_lines(status)
     if sys.stdout.isatty():
         from rich.console import Console
 
@@ -169,32 +170,32 @@ def _rich(line: Line) -> object:
     return text
 
 
-def watch(look: Callable[[], RunStatus], every_s: float) -> RunStatus:
-    """Show `look()` again and again until the run is complete; the last status.
+def watch(read_status: Callable[[], RunStatus], every_s: float) -> RunStatus:
+    """Show `read_status()` repeatedly until the run is complete; returns the last status.
 
-    On a terminal in place, elsewhere as one line each time.
+    On a terminal it is updated in place, elsewhere one line is printed each time.
     """
     import sys
 
     if not sys.stdout.isatty():
         while True:
-            status = look()
+            status = read_status()
             print(key_values(status), flush=True)
             if status.complete:
                 return status
             time.sleep(every_s)
-    return _watch_in_place(look, every_s)
+    return _watch_in_place(read_status, every_s)
 
 
-def _watch_in_place(look: Callable[[], RunStatus], every_s: float) -> RunStatus:
+def _watch_in_place(read_status: Callable[[], RunStatus], every_s: float) -> RunStatus:
     from rich.console import Console, Group
     from rich.live import Live
 
     console = Console(highlight=False)
     with Live(console=console, auto_refresh=False, vertical_overflow="visible") as live:
         while True:
-            status = look()
-            lines = [_rich(line) for line in lines_of(status, min(console.width, 120))]
+            status = read_status()
+            lines = [_rich(line) for line in status_lines(status, min(console.width, 120))]
             stamp = Line(
                 f"{time.strftime('%H:%M:%S')}, every {every_s:.0f} s; Ctrl-C ends this view"
             )

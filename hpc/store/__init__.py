@@ -1,1 +1,1 @@
-"""What a run has on disk: directory, plans, ledgers, attempts, leases, submissions."""
+"""The state of a run on disk: directory, plans, ledgers, attempts, leases, submissions."""

@@ -1,4 +1,4 @@
-"""Attempts: one line when a stage starts working and one when it stops, and why (P5)."""
+"""Attempts: one row when a stage starts working and one when it stops, with the reason (P5)."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from hpc.store.rundir import now
 
 CRASH_LIMIT = 3
 SIGNALLED = 128
-"""Exit codes from here on name the signal that ended the attempt."""
+"""Exit codes from here on encode the signal that ended the attempt."""
 KILLED = SIGNALLED + 9
-"""Exit code of an attempt that left no last word."""
+"""Exit code of an attempt that wrote no end row."""
 HANG = "HANG"
-"""What stands under `stop` in the last line of an attempt that a watchdog ended."""
+"""Value of `stop` in the end row of an attempt that a watchdog ended."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Attempt:
     host: str
     pid: int
     element: int | None = None
-    """Array element it belongs to; elements count their attempts each for itself."""
+    """Array element it belongs to; each element counts its own attempts."""
 
 
 def attempts_file(directory: Path) -> Path:
@@ -40,7 +40,7 @@ def attempts_file(directory: Path) -> Path:
 
 
 def read_attempts(directory: Path) -> list[dict[str, Any]]:
-    """Lines of the attempts file, oldest first; a line torn by a crash is passed over."""
+    """Rows of the attempts file, oldest first; a line truncated by a crash is skipped."""
     path = attempts_file(directory)
     if not path.exists():
         return []
@@ -58,8 +58,8 @@ def rows_of_element(rows: Sequence[dict[str, Any]], element: int | None) -> list
     return [row for row in rows if row.get("element") == element]
 
 
-def last_trouble(rows: Sequence[dict[str, Any]]) -> str | None:
-    """How the newest attempt ended, if it did and not well; None otherwise."""
+def last_failure(rows: Sequence[dict[str, Any]]) -> str | None:
+    """How the newest attempt failed; None if it is running or succeeded."""
     newest = max((row["attempt"] for row in rows), default=-1)
     ends = [row for row in rows if row["attempt"] == newest and "to" in row]
     if not ends or ends[-1]["exit"] == 0:
@@ -70,20 +70,20 @@ def last_trouble(rows: Sequence[dict[str, Any]]) -> str | None:
 def begin_attempt(
     directory: Path, progress: int, *, force: bool = False, element: int | None = None
 ) -> Attempt:
-    """Note a new attempt that starts from `progress` (shards done or step), and return it.
+    """Record a new attempt that starts from `progress` (shards done or step), and return it.
 
-    An attempt before it that was killed gets its last line from here, with the progress it left.
-    `force` is the operator's word that the cause of a crash loop is mended.
+    Earlier attempts that were killed get their end row here, with the progress they made. With
+    `force` the attempt starts despite a crash loop whose cause the operator has fixed.
 
     Raises:
-        CrashLoopError: the last attempts all ended where they began; says how.
+        CrashLoopError: the last attempts all made no progress; the message has the last reason.
     """
     rows = rows_of_element(read_attempts(directory), element)
     number = 1 + max((row["attempt"] for row in rows), default=-1)
     job = os.environ.get("SLURM_JOB_ID") or os.environ.get("SUBMITIT_LOCAL_JOB_ID") or "local"
     attempt = Attempt(number, job, socket.gethostname(), os.getpid(), element)
     for killed in _unfinished(rows):
-        end_attempt(directory, killed, progress, KILLED, "killed: it left no last word")
+        end_attempt(directory, killed, progress, KILLED, "killed: no end row was written")
     if not force and (loop := crash_loop(directory, element)):
         raise CrashLoopError(loop)
     row: dict[str, Any] = {"attempt": number, "job": job, "host": attempt.host}
@@ -114,7 +114,7 @@ def end_attempt(
     reason: str,
     stop: str | None = None,
 ) -> None:
-    """Note how `attempt` ended and at which progress; `stop` names what it was asked to stop by."""
+    """Record how `attempt` ended and at which progress; `stop` names the stop request, if any."""
     row = {"attempt": attempt.number, "ended": now(), "to": progress, **_element(attempt.element)}
     stopped = {} if stop is None else {"stop": stop}
     _append(directory, {**row, "exit": exit_code, "reason": reason, **stopped})
@@ -125,17 +125,17 @@ def _append(directory: Path, row: Mapping[str, Any]) -> None:
     line = (json.dumps(row, sort_keys=True) + "\n").encode()
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        # One write of one line to an O_APPEND file: concurrent attempts never mix their lines.
+        # One write per line to an O_APPEND file: lines of concurrent attempts never interleave.
         with path.open("ab", buffering=0) as file:
             file.write(b"\n" + line if _is_torn(path) else line)
     except OSError as error:
         if is_disk_full(error):
-            raise TransientError(f"no space left for {path}; free some, then resume") from error
+            raise TransientError(f"no space left for {path}; free space, then resume") from error
         raise
 
 
 def _is_torn(path: Path) -> bool:
-    """Whether the last line has no end; the next one would be lost behind it."""
+    """Whether the last line lacks its newline; the next one would be appended to it and lost."""
     with path.open("rb") as file:
         size = file.seek(0, os.SEEK_END)
         file.seek(max(size - 1, 0))
@@ -145,16 +145,16 @@ def _is_torn(path: Path) -> bool:
 def crash_loop(
     directory: Path, element: int | None = None, *, killed: int | None = None
 ) -> str | None:
-    """One line on a crash loop: the last attempts got nowhere; None as long as one more may try.
+    """A message if the last attempts are a crash loop; None while another attempt is allowed.
 
-    Counts attempts without progress, not requeues. A failure counts one, and so does a walltime
-    used up in vain. An attempt that was killed (lost node, out of memory) counts a half: the cause
-    may be outside, but not six times in a row. Preemption and what a person ended are free.
+    Counts attempts without progress, not requeues. A failure counts 1, and so does a walltime used
+    up without progress. An attempt that was killed (lost node, out of memory) counts 0.5: the cause
+    may be external, but not six times in a row. Preemptions and stops by a person do not count.
 
     Args:
         directory: of the stage.
         element: array element.
-        killed: attempt known to have been killed, though nobody has noted that yet.
+        killed: attempt known to have been killed, which has no end row yet.
     """
     rows = rows_of_element(read_attempts(directory), element)
     starts = {row["attempt"]: row for row in rows if "from" in row}
@@ -176,7 +176,7 @@ def crash_loop(
     where = str(directory) if element is None else f"{directory} element {element}"
     return (
         f"{where}: {len(counted)} attempts in a row made no progress, the last ended with "
-        f"{counted[0]['reason']!r}; mend the cause, then `sarhpc resume {directory.parent} --force`"
+        f"{counted[0]['reason']!r}; fix the cause, then `sarhpc resume {directory.parent} --force`"
     )
 
 

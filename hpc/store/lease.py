@@ -1,9 +1,9 @@
-"""A lease: one coordinator at a time on one stage of one run directory.
+"""A lease: one coordinator at a time for one stage of one run directory.
 
-Shards need no lock (P6: publishing twice is harmless), but two coordinators would fight over the
+Shards need no lock (P6: publishing twice is harmless), but two coordinators would conflict over the
 Dask cluster, the checkpoints and the log. The lease is a file with the holder's identity, touched
-every ten seconds; it is stale when the holder on this host is dead, when it was held by an earlier
-start of the same Slurm job, or when another host's holder has not touched it for two minutes.
+every ten seconds; it is stale if its holder on this host is dead, if it was held by an earlier
+start of the same Slurm job, or if its holder on another host has not touched it for two minutes.
 """
 
 from __future__ import annotations
@@ -29,22 +29,22 @@ log = logging.getLogger(__name__)
 
 
 @contextlib.contextmanager
-def lease(path: Path, patience_s: float = 0.0) -> Iterator[None]:
+def lease(path: Path, timeout_s: float = 0.0) -> Iterator[None]:
     """Hold `path` while the block runs.
 
     Args:
         path: of the lease.
-        patience_s: how long to wait for another holder; a job that comes back on another node
-            finds the lease of the lost one fresh, and only silence tells that it is dead.
+        timeout_s: how long to wait for another holder; a job requeued to another node finds the
+            lease of the lost node fresh, and only its age shows that the holder is dead.
 
     Raises:
-        RunInUseError: another live process holds it; says which.
+        RunInUseError: another live process holds it; the message has host and process id.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     identity = json.dumps(
-        {"host": socket.gethostname(), "pid": os.getpid(), "born": _born(), **_job()}
+        {"host": socket.gethostname(), "pid": os.getpid(), "born": _start_time(), **_job()}
     )
-    _acquire_patiently(path, identity, patience_s)
+    _acquire_within(path, identity, timeout_s)
     ended = threading.Event()
     keeper = threading.Thread(target=_touch, args=(path, identity, ended), daemon=True)
     keeper.start()
@@ -53,11 +53,11 @@ def lease(path: Path, patience_s: float = 0.0) -> Iterator[None]:
     finally:
         ended.set()
         keeper.join()
-        if _text(path) == identity:
+        if _content(path) == identity:
             path.unlink(missing_ok=True)
 
 
-def _born(pid: int | None = None) -> float | None:
+def _start_time(pid: int | None = None) -> float | None:
     """Start time of a process on this host, s; None when there is none (zombies count as dead)."""
     import psutil
 
@@ -75,18 +75,18 @@ def _job() -> dict[str, Any]:
     return {"job": job, "restart": restart} if job else {}
 
 
-def _acquire_patiently(path: Path, identity: str, patience_s: float) -> None:
-    until = time.monotonic() + patience_s
-    said = False
+def _acquire_within(path: Path, identity: str, timeout_s: float) -> None:
+    until = time.monotonic() + timeout_s
+    logged = False
     while True:
         try:
             _acquire(path, identity)
         except RunInUseError as error:
             if time.monotonic() >= until:
                 raise
-            if not said:
-                log.info("waiting up to %.0f s: %s", patience_s, error)
-                said = True
+            if not logged:
+                log.info("waiting up to %.0f s: %s", timeout_s, error)
+                logged = True
             time.sleep(min(2.0, max(until - time.monotonic(), 0.0)))
         else:
             return
@@ -94,22 +94,22 @@ def _acquire_patiently(path: Path, identity: str, patience_s: float) -> None:
 
 def _acquire(path: Path, identity: str) -> None:
     for _ in range(10):
-        if _created(path, identity):
+        if _create(path, identity):
             return
-        found = _look(path)
+        found = _read_lease(path)
         holder = live_holder(path)
         if holder is not None:
             raise RunInUseError(
-                f"{path.parent} is in use by {holder}; wait for it, look at it with "
+                f"{path.parent} is in use by {holder}; wait for it, check it with "
                 "`sarhpc status`, or cancel it"
             )
-        if found is not None and _taken_over(path, found, identity):
+        if found is not None and _take_over(path, found, identity):
             return
     raise RunInUseError(f"{path} is contested by several starting processes; try again")
 
 
-def _created(path: Path, identity: str) -> bool:
-    """Whether the lease was free and is ours now."""
+def _create(path: Path, identity: str) -> bool:
+    """Whether the lease was free and is now held by this process."""
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
@@ -120,54 +120,54 @@ def _created(path: Path, identity: str) -> bool:
     except OSError:
         path.unlink(missing_ok=True)
         raise
-    # A file system that hung between the two lets others take the empty lease for a dead one's.
-    return _text(path) == identity
+    # If the file system hung in between, others may have taken the empty lease for a dead one.
+    return _content(path) == identity
 
 
-def _taken_over(path: Path, stale: _Look, identity: str) -> bool:
-    """Whether we replaced the `stale` lease.
+def _take_over(path: Path, stale: _LeaseState, identity: str) -> bool:
+    """Replace the `stale` lease by ours; False if it has changed meanwhile.
 
-    Of several processes that find the same stale lease one alone may touch it: the holder of the
-    claim on it, itself a lease. Who comes to the claim late finds another lease than the one it
-    saw, and leaves that alone. (Removing the stale file and creating a new one would let the
-    second remover take away the first one's new lease.)
+    Of several processes that find the same stale lease only one may replace it: the holder of the
+    claim on it, which is itself a lease. A process that gets the claim late finds another lease
+    than the one it saw and does not touch it. (If each removed the stale file and created a new
+    one, the second could remove the first one's new lease.)
 
     Raises:
         RunInUseError: a live process is taking it over.
     """
     claim = _claim_on(path, stale)
     _acquire(claim, identity)
-    if _look(path) != stale:
+    if _read_lease(path) != stale:
         claim.unlink(missing_ok=True)
         return False
     os.replace(claim, path)
     return True
 
 
-def _claim_on(path: Path, stale: _Look) -> Path:
+def _claim_on(path: Path, stale: _LeaseState) -> Path:
     mark = hashlib.sha256(f"{stale.text} {stale.inode}".encode()).hexdigest()[:8]
     return path.with_name(f"{path.stem}.{mark}.json")
 
 
-class _Look(NamedTuple):
-    """A lease as it was seen: another one, or a touch of this one, looks different."""
+class _LeaseState(NamedTuple):
+    """A lease file at one moment; any other lease, or a later touch of this one, differs."""
 
     text: str
     inode: int
     touched_ns: int
 
 
-def _look(path: Path) -> _Look | None:
+def _read_lease(path: Path) -> _LeaseState | None:
     try:
         with path.open() as file:
             status = os.fstat(file.fileno())
-            return _Look(file.read(), status.st_ino, status.st_mtime_ns)
+            return _LeaseState(file.read(), status.st_ino, status.st_mtime_ns)
     except FileNotFoundError:
         return None
 
 
-def _text(path: Path) -> str | None:
-    found = _look(path)
+def _content(path: Path) -> str | None:
+    found = _read_lease(path)
     return None if found is None else found.text
 
 
@@ -181,14 +181,14 @@ def live_holder(path: Path) -> str | None:
     try:
         holder = json.loads(text)
     except ValueError:
-        # The holder is between creating and writing, or died there.
+        # The holder is between creating and writing the file, or died there.
         return "a starting process" if age < TOUCH_S else None
     mine = _job()
     if mine and holder.get("job") == mine["job"] and holder["restart"] < mine["restart"]:
-        # Slurm starts a job again only when all of its last start is gone.
+        # Slurm restarts a job only when all processes of its last start are gone.
         alive = False
     elif holder["host"] == socket.gethostname():
-        born = _born(holder["pid"])
+        born = _start_time(holder["pid"])
         alive = born is not None and abs(born - holder["born"]) < 1.0
     else:
         alive = age < STALE_S
@@ -199,9 +199,9 @@ def _touch(path: Path, identity: str, ended: threading.Event) -> None:
     while not ended.wait(TOUCH_S):
         try:
             if path.read_text() != identity:
-                log.error("lease=%s was taken over by another process: %s", path, _text(path))
+                log.error("lease=%s was taken by another process: %s", path, _content(path))
                 return
             os.utime(path)
         except OSError as error:
-            # A file system that is away for a moment must not end the heartbeat for good.
+            # A short outage of the file system must not end the heartbeat for good.
             log.warning("lease=%s cannot be touched: %s", path, error)

@@ -15,16 +15,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from hpc.errors import IncompleteError, VerificationError
-from hpc.publish import publish_json, publish_text, sweep_temporaries
+from hpc.publish import publish_json, publish_text, remove_stale_temporaries
 from hpc.store.plan import Plan, ShardTask
 
 RECORD_SCHEMA = "sarhpc.shard/1"
-LITTER_AGE_S = 3600.0
+STALE_FILE_AGE_S = 3600.0
 
 
 @dataclass(frozen=True)
 class Record:
-    """Proof of one finished shard: what was published where, by whom, with what left out."""
+    """Proof of one finished shard: its file, digest, counts, attempt and rejected samples."""
 
     shard: str
     plan: str
@@ -39,14 +39,14 @@ class Record:
     finished: str
     seconds: float = 0.0
     rejected: Mapping[str, int] = field(default_factory=dict)
-    """Samples left out, counted by reason."""
+    """Rejected samples, counted by reason."""
     detail: Mapping[str, str] = field(default_factory=dict)
-    """What the next stage or the report wants to know, for example the split."""
+    """Values for the next stage or the report, for example the split."""
 
 
 @dataclass(frozen=True)
 class Failure:
-    """The last failed try at a shard."""
+    """The last failure of a shard."""
 
     shard: str
     plan: str
@@ -58,7 +58,7 @@ class Failure:
 
 
 class Ledger:
-    """Records of one stage directory; its state is what lies on disk and nothing else."""
+    """Records of one stage directory; all state is on disk."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -72,7 +72,7 @@ class Ledger:
 
     @property
     def sealed(self) -> bool:
-        """Whether every record was compacted into the manifest."""
+        """Whether all records were compacted into the manifest."""
         return self.manifest.exists()
 
     def publish(self, record: Record) -> None:
@@ -82,7 +82,7 @@ class Ledger:
         self._failure_path(record.shard).unlink(missing_ok=True)
 
     def fail(self, failure: Failure) -> None:
-        """Note a failed try; the shard stays missing and the next attempt takes it again."""
+        """Record a failure; the shard stays missing and the next attempt retries it."""
         before = _read_failure(self._failure_path(failure.shard))
         tries = failure.tries + (before.tries if before else 0)
         document = dataclasses.asdict(dataclasses.replace(failure, tries=tries))
@@ -96,7 +96,7 @@ class Ledger:
                 paths = sorted((self.directory / "records").glob("*/[0-9]*.json"))
                 found = [_parse_record(path.read_text(), path) for path in paths]
             except FileNotFoundError:
-                # Sealing removes the records; a reader that came just before finds the manifest.
+                # Sealing has removed the records meanwhile; the manifest has them.
                 if not self.sealed:
                     raise
         if self.sealed:
@@ -105,7 +105,7 @@ class Ledger:
         return {record.shard: record for record in found}
 
     def totals(self) -> tuple[int, int, int]:
-        """Shards, samples and samples left out of a sealed stage; fast on 10,000 shards."""
+        """Shards, samples and rejected samples of a sealed stage; fast on 10,000 shards."""
         try:
             rows = [json.loads(line) for line in self.manifest.read_text().splitlines()]
             rejected = sum(sum(row["rejected"].values()) for row in rows)
@@ -154,19 +154,19 @@ class Ledger:
                     f"plan here is {plan.id}; move the stale record away or start a new run"
                 )
         publish_text(self.manifest, _manifest_text(records[s.id] for s in plan.shards))
-        # The manifest holds every record from here on: a crash between these lines loses nothing.
+        # The manifest now holds every record: a crash before the next line loses nothing.
         self._clear()
         return self.manifest
 
     def _clear(self) -> None:
-        """Remove what the manifest replaces, and what killed writers left."""
+        """Remove the records that the manifest replaces, and temporaries of killed writers."""
         shutil.rmtree(self.directory / "records", ignore_errors=True)
         for folder in (self.directory, self.directory / "failed"):
-            sweep_temporaries(folder, LITTER_AGE_S)
+            remove_stale_temporaries(folder, STALE_FILE_AGE_S)
 
 
 def _read_failure(path: Path) -> Failure | None:
-    """The failure noted at `path`; None when there is none (any more)."""
+    """The failure recorded at `path`; None if there is none (any more)."""
     try:
         return Failure(**json.loads(path.read_text()))
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""A plan: the immutable list of shards of a stage. Its digest is its id."""
+"""A plan: the immutable list of shards of a stage, identified by its digest."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PLAN_SCHEMA = "sarhpc.plan/1"
 
 @dataclass(frozen=True)
 class ShardTask:
-    """One unit of work and of retry: a six-digit shard id and the JSON inputs that fix it."""
+    """One unit of work and of retry: a six-digit shard id and the JSON inputs that determine it."""
 
     id: str
     inputs: Mapping[str, Any] = field(default_factory=dict)
@@ -31,14 +31,14 @@ class ShardTask:
 
 @dataclass(frozen=True)
 class Plan:
-    """Every shard of one stage, what it was planned from, and what was refused at planning."""
+    """All shards of one stage, the configuration it was planned under, and the rejected inputs."""
 
     stage: str
     shards: tuple[ShardTask, ...]
     fingerprint: str = ""
     """Fingerprint of the configuration the plan was made under."""
     rejected: Mapping[str, str] = field(default_factory=dict)
-    """Inputs left out, for example scenes, each with its reason."""
+    """Rejected inputs, for example scenes, each with its reason."""
 
     @cached_property
     def id(self) -> str:
@@ -81,20 +81,20 @@ def publish_plan(plan: Plan, path: Path) -> None:
         FingerprintMismatchError: another plan is published at `path`; it is not replaced.
     """
     if path.exists():
-        standing = read_plan(path)
-        if standing.id != plan.id:
+        published = read_plan(path)
+        if published.id != plan.id:
             raise FingerprintMismatchError(
-                f"{path} holds plan {standing.id} and now {plan.id} would be planned: "
-                f"{'; '.join(_differences(standing, plan))}; a plan never changes: start a new "
+                f"{path} holds plan {published.id} and now {plan.id} would be planned: "
+                f"{'; '.join(_differences(published, plan))}; a plan never changes: start a new "
                 "run directory, or restore the configuration or the inputs"
             )
         return
-    # One shard a line: a person can read it, and `planned_shards` need not parse it.
+    # One shard per line: readable, and `planned_shards` need not parse it.
     publish_text(path, plan._text(between="\n") + "\n")
 
 
 def planned_shards(path: Path) -> int:
-    """Number of shards of the plan published at `path`, 0 without one; fast on a plan of 100 MB."""
+    """Number of shards of the plan at `path`, 0 without one; fast on a plan of 100 MB."""
     if not path.exists():
         return 0
     with path.open("rb") as file:
@@ -102,11 +102,11 @@ def planned_shards(path: Path) -> int:
 
 
 def _differences(old: Plan, new: Plan) -> list[str]:
-    """`what: old -> new` for the configuration, the number of shards, the first other shard."""
+    """`what: old -> new` for the configuration, the number of shards, the first differing shard."""
     pairs = [
         ("configuration", old.fingerprint, new.fingerprint),
         ("shards", len(old.shards), len(new.shards)),
-        ("left out", dict(old.rejected), dict(new.rejected)),
+        ("rejected", dict(old.rejected), dict(new.rejected)),
     ]
     both = zip(old.shards, new.shards, strict=False)
     first = next(((a, b) for a, b in both if a != b), None)

@@ -25,7 +25,7 @@ def now() -> str:
 
 @dataclass(frozen=True)
 class RunDir:
-    """Paths of a run directory. What stands on disk is the state; nothing is kept here."""
+    """Paths of a run directory; all state is on disk."""
 
     root: Path
 
@@ -41,12 +41,12 @@ class RunDir:
 
     @property
     def stop_file(self) -> Path:
-        """An operator's wish to stop; sticky until removed."""
+        """Stop request of an operator; in force until it is removed."""
         return self.root / "STOP"
 
     @property
     def save_file(self) -> Path:
-        """An operator's wish for a checkpoint now."""
+        """Request of an operator for a checkpoint now."""
         return self.root / "SAVE"
 
     def stage(self, name: str) -> Path:
@@ -78,7 +78,7 @@ def create_run(
     overrides: Sequence[str] = (),
     facts: Mapping[str, Any] | None = None,
 ) -> RunDir:
-    """A run directory with its configuration frozen; the same call again finds it standing.
+    """A run directory with its configuration frozen; the existing one if it was made before.
 
     Private by default: mode 0700.
 
@@ -90,12 +90,13 @@ def create_run(
     if (run.root / "run.json").exists():
         if run.info["fingerprint"] != fingerprint:
             raise FingerprintMismatchError(
-                f"{root} is frozen with configuration {run.info['fingerprint']}, and you ask for "
-                f"{fingerprint}; a run never changes its configuration: name another directory"
+                f"{root} is frozen with configuration {run.info['fingerprint']}, but "
+                f"{fingerprint} was requested; a run never changes its configuration: use another "
+                "directory"
             )
         return run
     if run.root.exists() and any(not _is_half_made(path) for path in run.root.iterdir()):
-        raise ConfigError(f"{root} is not empty and not a run; name a new directory")
+        raise ConfigError(f"{root} is not empty and not a run; use a new directory")
     run.root.mkdir(parents=True, exist_ok=True, mode=0o700)
     os.chmod(run.root, 0o700)
     publish_text(run.config_file, config_yaml)
@@ -117,12 +118,12 @@ def create_run(
 
 
 def _is_half_made(path: Path) -> bool:
-    """Whether `create_run`, killed before its last step, may have left this."""
+    """Whether `path` may be left from a `create_run` that was killed before its last step."""
     return path.name in ("config.yaml", "overrides.txt") or path.match(".*.tmp")
 
 
 def open_run(root: Path) -> RunDir:
-    """The run standing at `root`.
+    """The existing run at `root`.
 
     Raises:
         ConfigError: there is none.

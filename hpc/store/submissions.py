@@ -1,7 +1,7 @@
-"""Submissions: which jobs were handed to a cluster for which stages, one file each time.
+"""Submissions: which jobs were submitted for which stages, one file per submission.
 
-`RUN/submissions/NNN.json` is published once and never rewritten, so every job can look up, however
-often it is requeued, which shards it was given: a list that changed under way would hand some
+`RUN/submissions/NNN.json` is published once and never rewritten, so that every job, however often
+it is requeued, finds the same assignment of shards: a list that changed meanwhile would assign some
 shards to two elements and others to none.
 """
 
@@ -28,13 +28,13 @@ class SubmittedJob:
 
     stage: str
     job_id: str
-    """As Slurm gave it; of an array the part before `_`."""
+    """Slurm's job id; of an array the part before `_`."""
     elements: int | None
-    """Elements of this array, numbered from 0 by Slurm; None for a job that is no array."""
+    """Elements of this array, numbered from 0 by Slurm; None if the job is not an array."""
     dependency: str | None
     """Such as `afterany:122:123`."""
     script: str
-    """The script handed to Slurm, relative to the run directory."""
+    """The submitted script, relative to the run directory."""
     logs: str
     """Log of task `%t` in attempt `%r` of job `%j` (an array's: job `%A`, element `%a`), relative
     to the run directory. Slurm never sees this pattern; the script fills in `%r` itself."""
@@ -45,14 +45,14 @@ class SubmittedJob:
     first: int = 0
     """Number of this array's element 0 within the stage, when a stage needs several arrays."""
     successor: int = 0
-    """0 for the first job of a stage, n for the n-th that waits to go on where that one ended."""
+    """0 for the first job of a stage, n for its n-th successor, which continues where it ended."""
     time_min: int | None = None
-    """Time limit that was asked for, min; None if it is not known."""
+    """Requested time limit, min; None if unknown."""
 
 
 @dataclass(frozen=True)
 class SubmissionRecord:
-    """Everything handed to the cluster by one command."""
+    """All jobs submitted by one command."""
 
     number: int
     submitted: str
@@ -64,11 +64,11 @@ class SubmissionRecord:
     """Marks the jobs in Slurm: the comment of job n is `sarhpc:<run>:<stage>:<token>-<n>`."""
     jobs: tuple[SubmittedJob, ...]
     requeue: str = "none"
-    """How a job comes back after it saved: `scontrol`, `chain` or `none` (see the profile)."""
+    """How a job is requeued after it saved: `scontrol`, `chain` or `none` (see the profile)."""
     profile_file: str = ""
     """Where the profile was read from."""
     grace_s: float = 120.0
-    """Seconds between a wish to stop and the end of a job (see the profile)."""
+    """Seconds between a stop request and the end of a job (see the profile)."""
     code: str | None = None
     """Code snapshot the jobs import from, relative to the run directory."""
     shards: dict[str, tuple[str, ...]] = field(default_factory=dict)
@@ -79,7 +79,7 @@ class SubmissionRecord:
         return [job for job in self.jobs if job.stage == stage]
 
     def elements(self, stage: str) -> int:
-        """Array elements of `stage` in all its arrays; 1 for a job that is no array."""
+        """Array elements of `stage` in all its arrays; 1 for a job that is not an array."""
         return sum(job.elements or 1 for job in self.of(stage) if job.successor == 0)
 
 
@@ -112,25 +112,25 @@ def read_submission(run: RunDir, number: int) -> SubmissionRecord:
     return _parse(submission_path(run, number))
 
 
-def await_submission(run: RunDir, number: int, patience_s: float = 120.0) -> SubmissionRecord:
-    """Submission `number`, waited for: a job may start before the login node published it.
+def await_submission(run: RunDir, number: int, timeout_s: float = 120.0) -> SubmissionRecord:
+    """Submission `number`, waiting for it: a job may start before the login node published it.
 
     Raises:
-        TransientError: it did not come; the command that submits died or the file system lags.
+        TransientError: it did not appear; the submitting command died or the file system lags.
     """
-    until = time.monotonic() + patience_s
+    until = time.monotonic() + timeout_s
     while not submission_path(run, number).exists():
         if time.monotonic() >= until:
             raise TransientError(
-                f"{submission_path(run, number)} did not come in {patience_s:.0f} s; the command "
-                f"that submits may have died: `sarhpc resume {run.root}` finishes what it began"
+                f"{submission_path(run, number)} did not appear in {timeout_s:.0f} s; the "
+                f"submitting command may have died: `sarhpc resume {run.root}` completes it"
             )
         time.sleep(0.5)
     return read_submission(run, number)
 
 
 def element_number(record: SubmissionRecord, array_id: str, index: int) -> int:
-    """Number within its stage of the element that Slurm calls `<array_id>_<index>`.
+    """Number within its stage of Slurm's array element `<array_id>_<index>`.
 
     Raises:
         HpcError: the submission has no such array.
@@ -147,18 +147,18 @@ def next_number(run: RunDir) -> int:
 
 
 def publish_submission(run: RunDir, record: SubmissionRecord) -> Path:
-    """Publish `record`, once and for all, and return its path.
+    """Publish `record` and return its path; it is never replaced.
 
     Raises:
-        HpcError: another submission has that number; nothing was replaced.
+        HpcError: another submission has that number.
     """
     path = submission_path(run, record.number)
     if path.exists():
         if _parse(path) == record:
             return path
         raise HpcError(
-            f"{path} stands and is never rewritten; another command submits for {run.root} at "
-            f"this moment: look with `sarhpc status {run.root}`"
+            f"{path} exists and is never rewritten; another command is submitting for {run.root}: "
+            f"check with `sarhpc status {run.root}`"
         )
     publish_json(path, {"schema": SUBMISSION_SCHEMA, **dataclasses.asdict(record)})
     return path
@@ -167,13 +167,13 @@ def publish_submission(run: RunDir, record: SubmissionRecord) -> Path:
 def stripe(
     record: SubmissionRecord, stage: str, element: int, planned: Sequence[str] = ()
 ) -> list[str]:
-    """Shards that array element `element` of `stage` makes first: every n-th, from its own number.
+    """Shards of array element `element` of `stage`: every n-th, from its own number.
 
     Args:
         record: of the submission that the element belongs to.
         stage: of the array.
         element: number within the stage: `SubmittedJob.first` + Slurm's array index.
-        planned: ids of the stage's plan, used when the submission came before the plan. A plan
+        planned: ids of the stage's plan, used when the submission was made before the plan. A plan
             never changes, so all elements divide the same list.
 
     Raises:

@@ -1,1 +1,1 @@
-"""Scenes: the STAC catalogue, the readers of SAR products, the procedural archive."""
+"""Scenes: the STAC catalogue, readers of SAR products, the procedural archive."""

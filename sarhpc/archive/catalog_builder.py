@@ -1,7 +1,7 @@
-"""A STAC catalogue from a folder of real files: what `sarhpc catalog` does.
+"""Building a STAC catalogue from a folder of SAR files, as `sarhpc catalog` does.
 
-Every file is either a scene, the optical image of one, or listed with the reason why not. One bad
-file never stops the others.
+Every file becomes a scene, the optical image of one, or is listed with a reason. A damaged file
+does not stop the others.
 """
 
 from __future__ import annotations
@@ -18,12 +18,6 @@ from numpy.typing import NDArray
 from pyproj import Transformer
 
 from hpc.errors import ConfigError, DataError
-from sarhpc.archive.acquisition import (
-    declared_properties,
-    file_properties,
-    grid_properties,
-    merged_properties,
-)
 from sarhpc.archive.declaration import SIDECAR, Declaration, read_declarations
 from sarhpc.archive.footprint import (
     covered_share,
@@ -32,24 +26,25 @@ from sarhpc.archive.footprint import (
     outline,
     wgs84_outline,
 )
-from sarhpc.archive.formats.hdf5 import HDF5_SUFFIXES
-from sarhpc.archive.formats.nisar_metadata import layers_of
-from sarhpc.archive.formats.nitf import NITF_SUFFIXES
-from sarhpc.archive.formats.readers import GEOTIFF_SUFFIXES, ArchiveReader, open_sar
-from sarhpc.archive.formats.recognise import recognise
-from sarhpc.archive.formats.safe_bursts import burst_layers
-from sarhpc.archive.handle import crs_text, has_affine, readable
-from sarhpc.archive.item import make_item
+from sarhpc.archive.formats.format import ArchiveReader, Format, Layer
+from sarhpc.archive.formats.readers import find_format, known_formats, raster_suffixes
+from sarhpc.archive.raster_files import crs_text, has_affine, readable
 from sarhpc.archive.scene import SarHeader, SarReader, Scene
 from sarhpc.archive.stac_catalog import write_catalogue
+from sarhpc.archive.stac_item import make_item
+from sarhpc.archive.stac_properties import (
+    declared_properties,
+    grid_properties,
+    merged_properties,
+)
 
 PROBE_PIXELS = 4 << 20
-"""Pixels read at each place where a scene is probed for damage and valid pixels."""
+"""Pixels read at each position where a scene is probed for damage and valid pixels."""
 
 
 @dataclass(frozen=True)
 class Skipped:
-    """A file that is not in the catalogue, and why."""
+    """A file left out of the catalogue, with the reason."""
 
     path: Path
     reason: str
@@ -57,7 +52,7 @@ class Skipped:
 
 @dataclass(frozen=True)
 class CatalogReport:
-    """What became of a folder."""
+    """Result of cataloguing a folder."""
 
     catalogue: Path
     """catalog.json."""
@@ -76,6 +71,7 @@ class _SarFile:
     header: SarHeader
     lonlat: NDArray[np.float64] | None
     optical: str | None
+    media_type: str | None
 
 
 @dataclass(frozen=True)
@@ -91,61 +87,63 @@ class _OpticalFile:
 
 
 @dataclass
-class _Found:
-    """What the files seen so far turned out to be."""
+class _Inventory:
+    """Files classified so far."""
 
     sar: dict[str, _SarFile] = field(default_factory=dict)
     optical: list[_OpticalFile] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
 
     def add(self, path: Path, name: str, declared: Declaration) -> None:
-        """Take in the file at `path`, or raise DataError with the reason why not.
+        """Classify the file at `path`, or raise DataError with the reason for leaving it out.
 
-        Of a file with several images one that is unfit does not stop the others.
+        In a file of several images, one that cannot be used does not stop the others.
         """
         if declared.role == "skip":
             raise DataError("declared to be skipped")
-        if (declared.role or recognise(path)) == "optical":
+        form = None if declared.role == "optical" else _format_of(path, declared)
+        if form is None or (declared.role or form.role(path)) == "optical":
             self.optical.append(_optical_file(path, name, declared))
             return
-        hdf5 = path.suffix.lower() in HDF5_SUFFIXES
-        layers = layers_of(path) if hdf5 else burst_layers(path)
-        if not hdf5 and not layers:
-            self._add_scene(path, declared)
-            return
-        for layer in layers:
+        for layer in form.layers(path):
             try:
-                self._add_scene(path, declared, layer, single=hdf5 and len(layers) == 1)
+                self._add_scene(_sar_file(path, declared, form, layer))
             except DataError as error:
-                self.skipped.append(Skipped(path, f"{layer}: {error}"))
+                if layer.name is None:
+                    raise
+                self.skipped.append(Skipped(path, f"{layer.name}: {error}"))
 
-    def _add_scene(
-        self, path: Path, declared: Declaration, layer: str | None = None, single: bool = True
-    ) -> None:
-        scene = _sar_file(path, declared, layer, single)
+    def _add_scene(self, scene: _SarFile) -> None:
         if scene.id in self.sar:
             other = self.sar[scene.id].path.name
-            raise DataError(f"scene id {scene.id} is that of {other} already; declare another id")
+            raise DataError(f"scene id {scene.id} is already taken by {other}; declare another id")
         self.sar[scene.id] = scene
+
+
+def _format_of(path: Path, declared: Declaration) -> Format:
+    form = find_format(path, declared.quantity)
+    if form is None:
+        raise DataError(f"not a raster that is read ({path.suffix.lower() or 'no suffix'})")
+    return form
 
 
 def catalog_directory(
     folder: Path, out: Path, *, declarations: Mapping[str, Any] | None = None
 ) -> CatalogReport:
-    """Catalogue the SAR files under `folder` into `out` and report every file's fate.
+    """Catalogue the SAR files under `folder` into `out`; the report accounts for every file.
 
     Args:
-        folder: searched with all its subfolders; nothing is ever written there.
+        folder: searched with all its subfolders; never written to.
         out: becomes the STAC catalogue; assets are referenced where they are.
         declarations: overrides `folder/sarhpc.yaml`, same structure.
 
     Raises:
-        ConfigError: wrong declarations.
-        DataError: no folder, or not one scene could be catalogued.
+        ConfigError: invalid declarations.
+        DataError: no folder, or no scene could be catalogued.
     """
     if not folder.is_dir():
         raise DataError(f"no folder {folder}; give the folder that holds the SAR files")
-    found = _Found()
+    found = _Inventory()
     known = read_declarations(folder, declarations)
     for path in _files(folder, out):
         try:
@@ -178,8 +176,8 @@ def catalog_directory(
 
 
 def _first(skipped: list[Skipped]) -> str:
-    """The reasons that help most: those of rasters before those of other files."""
-    rasters = GEOTIFF_SUFFIXES + NITF_SUFFIXES + HDF5_SUFFIXES
+    """The most useful reasons: those of rasters before those of other files."""
+    rasters = raster_suffixes()
     ordered = sorted(skipped, key=lambda item: item.path.suffix.lower() not in rasters)
     return "; ".join(f"{item.path.name}: {item.reason}" for item in ordered[:5]) or "no files"
 
@@ -187,47 +185,40 @@ def _first(skipped: list[Skipped]) -> str:
 def _files(folder: Path, out: Path) -> Iterator[Path]:
     for path in sorted(folder.rglob("*")):
         hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-        left = hidden or path.name == SIDECAR or out in path.parents
-        if path.is_file() and not left and not _is_beside_measurement(path):
+        if hidden or path.name == SIDECAR or out in path.parents or not path.is_file():
+            continue
+        if not any(form.accompanies(path) for form in known_formats()):
             yield path
-
-
-def _is_beside_measurement(path: Path) -> bool:
-    """Whether a file of a Sentinel-1 product only goes with its measurements."""
-    in_product = any(parent.suffix.upper() == ".SAFE" for parent in path.parents)
-    return in_product and path.parent.name != "measurement"
 
 
 def _safe_id(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "-", name).lstrip("-._") or "scene"
 
 
-def _sar_file(
-    path: Path, declared: Declaration, layer: str | None = None, single: bool = True
-) -> _SarFile:
-    """The SAR image at `path`, opened and probed; `layer` of it, in whose id that stands too.
+def _sar_file(path: Path, declared: Declaration, form: Format, layer: Layer) -> _SarFile:
+    """One SAR image of the file at `path`, opened and probed.
 
     Raises:
         DataError: it cannot be read, lacks what tiling needs, or holds no valid pixel.
     """
-    from_file, metadata = file_properties(path, declared.quantity, layer)
+    from_file = form.properties(path, layer.name)
     properties = merged_properties(from_file, declared_properties(declared))
     scene_id = declared.id or _safe_id(path.stem)
-    if layer is not None and not single:
-        scene_id = _safe_id(f"{scene_id}-{layer.replace('frequency', '')}")
-    reader = open_sar(Scene(scene_id, {"sar": path}, properties))
+    if layer.suffix:
+        scene_id = _safe_id(f"{scene_id}-{layer.suffix}")
+    reader = form.open(Scene(scene_id, {"sar": path}, properties), False)
     try:
         _probe(reader, path)
         header = reader.header
     finally:
         reader.close()
     lonlat = None
-    if metadata is not None:
-        lonlat = np.array(metadata.corners)
+    if header.corners is not None:
+        lonlat = np.array(header.corners)
     elif header.crs is not None:
         lonlat = wgs84_outline(header.affine, header.shape, header.crs, header.placement)
     properties |= grid_properties(header)
-    return _SarFile(scene_id, path, properties, header, lonlat, declared.optical)
+    return _SarFile(scene_id, path, properties, header, lonlat, declared.optical, form.media_type)
 
 
 def _probe(reader: ArchiveReader, path: Path) -> None:
@@ -235,7 +226,7 @@ def _probe(reader: ArchiveReader, path: Path) -> None:
     height, width = reader.header.shape
     count = min(height, max(1, PROBE_PIXELS // width))
     ends_and_middle = (0, (height - count) // 2, height - count)
-    # All three are read, whatever the first one holds: a truncated file fails at its end.
+    # All three are read even if the first is valid: a truncated file fails at its end.
     seen = [_any_valid(reader, row, count) for row in ends_and_middle]
     if True not in seen and reader.is_empty():
         raise DataError(f"{path} has no valid pixel: all are nodata, NaN or zero; leave it out")
@@ -267,7 +258,7 @@ def _optical_file(path: Path, name: str, declared: Declaration) -> _OpticalFile:
 def _optical_of(scene: _SarFile, images: list[_OpticalFile]) -> _OpticalFile | None:
     """The declared optical image, else the one that covers most of the scene.
 
-    Between equals colour wins, then the finer pixel, then the name.
+    Ties are broken by colour, then the finer pixel, then the name.
 
     Raises:
         ConfigError: the declared image is not among the optical files.
@@ -299,7 +290,7 @@ def _overlap(scene: _SarFile, image: _OpticalFile) -> float:
         if not np.isfinite(points).all():
             return 0.0
     header = scene.header
-    # A scene that control points bend is convex enough for a share of its area.
+    # A scene placed by control points is convex enough for a share of its area.
     edge = outline(header.affine, header.shape, placement=header.placement)
     return covered_share(edge, points)
 
@@ -321,4 +312,5 @@ def _item(scene: _SarFile, image: _OpticalFile | None) -> dict[str, Any]:
         datetime=properties.pop("datetime", None),
         properties=properties,
         assets=assets,
+        media_types={} if scene.media_type is None else {"sar": scene.media_type},
     )

@@ -1,4 +1,4 @@
-"""Which archive a run reads, and which of its scenes."""
+"""Configuration of the archive a run reads, and of the scenes selected from it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Optional
 
 @dataclass
 class ArchiveConfig:
-    """Where the scenes are and which of them take part."""
+    """Where the scenes are, and which of them are used."""
 
     uri: str = ""
     """Folder of a static STAC catalogue, its catalog.json, or `scheme:rest` for a plug-in of the
@@ -22,15 +22,15 @@ class ArchiveConfig:
 
     bbox: Optional[list[float]] = None  # noqa: UP045
     """Only scenes that touch west, south, east, north (degrees WGS84; west > east crosses the
-    antimeridian). Scenes without georeference then take no part."""
+    antimeridian). Scenes without georeference are then excluded."""
 
     datetime: Optional[str] = None  # noqa: UP045
     """Only scenes within this RFC 3339 time or interval: `2019-08-04`, `2019-08-04/..`. Scenes of
-    unknown time then take no part."""
+    unknown time are then excluded."""
 
     ids: Optional[list[str]] = None  # noqa: UP045
     """Only scenes with these ids; null takes all."""
 
     assume_calibrated: bool = False
-    """Take pixel values of scenes with unknown calibration as sigma0 amplitude. Speckle statistics
-    stay right, absolute levels mean nothing."""
+    """Take pixel values of scenes with unknown calibration as sigma0 amplitude. Speckle
+    statistics remain valid, absolute levels do not."""

@@ -1,9 +1,9 @@
-"""What a person declares of a folder's files where the files themselves are silent.
+"""Declarations of a user about files of a folder, for what the files themselves do not state.
 
 `sarhpc.yaml` beside the data:
 
     defaults: {band: X, polarization: HH}     # for every file
-    files:                                    # by name or pattern; later entries win
+    files:                                    # by name or pattern; later entries override
       "*_slc_*.tif": {range_direction: "-col", incidence_deg: 44.3, calibrated: true}
       "ortho.tif": {role: optical, datetime: 2019-08-01T10:00:00Z}
       "*.mat": {role: skip}
@@ -41,7 +41,7 @@ _CHOICES = {
 
 @dataclass(frozen=True)
 class Declaration:
-    """Everything that can be declared of one file; None is not declared."""
+    """What can be declared of one file; None is not declared."""
 
     role: str | None = None
     """`sar`, `optical` or `skip`."""
@@ -82,7 +82,7 @@ class Declaration:
     spacing_m: list[float] | None = None
     """Pixel spacing (row, col) in metres, for a file without geotransform."""
     geometry: str | None = None
-    """`ground` or `slant`: what `spacing_m` is measured in."""
+    """`ground` or `slant`: the plane in which `spacing_m` is measured."""
     optical: str | None = None
     """Of a SAR file: path of its optical image, relative to the folder."""
     frame: str | None = None
@@ -91,13 +91,13 @@ class Declaration:
 
 @dataclass(frozen=True)
 class Declarations:
-    """The declarations of a folder, in the order in which later ones win."""
+    """The declarations of a folder; later ones override earlier ones."""
 
     defaults: Mapping[str, Any] = field(default_factory=dict)
     files: tuple[tuple[str, Mapping[str, Any]], ...] = ()
 
     def of(self, name: str) -> Declaration:
-        """What is declared of the file `name` (path relative to the folder, with slashes)."""
+        """Declaration of the file `name` (path relative to the folder, with slashes)."""
         merged = dict(self.defaults)
         for pattern, values in self.files:
             if fnmatchcase(name, pattern) or fnmatchcase(name.rpartition("/")[2], pattern):
@@ -106,12 +106,12 @@ class Declarations:
 
 
 def read_declarations(folder: Path, extra: Mapping[str, Any] | None = None) -> Declarations:
-    """The declarations in `folder`'s sarhpc.yaml, if there is one, overridden by `extra`.
+    """The declarations in sarhpc.yaml of `folder`, if present, overridden by `extra`.
 
     `extra` has the structure of the file.
 
     Raises:
-        ConfigError: broken YAML, an unknown key, or a value of the wrong kind.
+        ConfigError: invalid YAML, an unknown key, or a value of the wrong type.
     """
     path = folder / SIDECAR
     layers: list[tuple[Any, str]] = []
@@ -134,7 +134,7 @@ def read_declarations(folder: Path, extra: Mapping[str, Any] | None = None) -> D
 
 def _refuse_unknown(document: Any, known: set[str], where: str) -> None:
     if not isinstance(document, Mapping):
-        raise ConfigError(f"{where}: expected a mapping, found {document!r}; see the archive guide")
+        raise ConfigError(f"{where}: expected a mapping, found {document!r}; see docs/scenes.md")
     for key in document:
         if key not in known:
             near = difflib.get_close_matches(str(key), sorted(known), n=3) or sorted(known)
@@ -152,7 +152,11 @@ def _checked(values: Any, where: str) -> dict[str, Any]:
 
 
 def _value(key: str, value: Any, kind: str, where: str) -> Any:
-    """`value` as the declared kind, or a ConfigError that names the key and its choices."""
+    """`value` as the declared type.
+
+    Raises:
+        ConfigError: it is of another type, or none of the choices.
+    """
     if key in _CHOICES and value not in _CHOICES[key]:
         raise ConfigError(f"{where}: {key} is {value!r}; choose {', '.join(_CHOICES[key])}")
     if key == "datetime":
@@ -166,12 +170,12 @@ def _value(key: str, value: Any, kind: str, where: str) -> Any:
         "list[float]": isinstance(value, list | tuple) and len(value) == 2,
     }[kind]
     if not fits:
-        raise ConfigError(f"{where}: {key} is {value!r}, which is no {kind}; correct it")
+        raise ConfigError(f"{where}: {key} is {value!r}, which is not of type {kind}; correct it")
     return list(value) if kind == "list[float]" else value
 
 
 def _rfc3339(value: Any, where: str) -> str:
-    """RFC 3339 in UTC from text or from what YAML took for a time; no zone means UTC."""
+    """RFC 3339 in UTC from text or a time parsed by YAML; without a zone UTC is assumed."""
     try:
         if isinstance(value, datetime):
             moment = value

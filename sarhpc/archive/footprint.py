@@ -1,4 +1,4 @@
-"""Where a scene lies: its outline on the map, in WGS84, and how much of it another image covers."""
+"""Footprints of scenes: outlines on the map and in WGS84, and the share another image covers."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pyproj import Transformer
 
-from sarhpc.archive.item import BoundingBox
 from sarhpc.archive.scene import Affine6, PixelPlacement
+from sarhpc.archive.stac_item import BoundingBox
 
 _EDGE_POINTS = 8
-"""Points per edge of a WGS84 outline: straight edges of a projection are not straight there."""
+"""Points per edge of a WGS84 outline: straight edges of a projection are curved there."""
 
 
 def outline(
@@ -24,7 +24,7 @@ def outline(
 ) -> NDArray[np.float64]:
     """Map coordinates (4 * points, 2) along the outer pixel edges, from the first corner on.
 
-    A `placement` takes the place of the affine.
+    A `placement` replaces the affine.
     """
     height, width = shape
     corners = np.array([(0, 0), (0, width), (height, width), (height, 0)], float)
@@ -95,6 +95,6 @@ def _clip(
 
 
 def _signed_area(ring: NDArray[np.float64]) -> float:
-    # Relative to the first point: map coordinates are large and the products would cancel.
+    # Relative to the first point: products of large map coordinates would cancel.
     x, y = (ring - ring[0]).T
     return float(np.sum(x * np.roll(y, -1) - np.roll(x, -1) * y) / 2)

@@ -1,8 +1,8 @@
-"""Where the pixels of a scene lie that carries ground control points (GCPs) and no affine.
+"""Geolocation of scenes with ground control points (GCPs) and no affine.
 
-A satellite image in its own range and azimuth grid bends over the ground: a single affine misses
-by hundreds of metres. Two models are fitted in metres, a thin-plate spline through all points and
-a cubic polynomial, and the one that predicts left-out points better is taken.
+For a satellite image in its range and azimuth grid the error of a single affine is hundreds of
+metres. Two models are fitted in metres, a thin-plate spline through all points and a cubic
+polynomial, and the one with the smaller leave-one-out error is used.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ Array = NDArray[np.float64]
 Kind = Literal["tps", "cubic"]
 
 LEAST_GCPS = 4
-"""Points below which nothing but an affine could be fitted."""
+"""Least number of points; fewer determine an affine at best."""
 
 LEAST_FOR_CUBIC = 16
-"""Points below which ten coefficients per axis are no fit, but nearly an interpolation."""
+"""Least number of points for a cubic, which has ten coefficients per axis."""
 
 _POLAR_DEGREES = 84.0
 _FIT_STEPS = 5
@@ -45,9 +45,9 @@ class Geolocation:
     gcps: int
     """Distinct ground control points."""
     held_out_m: float
-    """Root mean square miss of points that were left out one by one, metres."""
+    """Root mean square leave-one-out error of the points, metres."""
     affine_held_out_m: float
-    """The same of a single affine: what is gained by not taking one."""
+    """The same for a single affine, for comparison."""
     origin: Array
     """Pixel position (2,) = (col, row) in the middle of the points."""
     scale: Array
@@ -79,7 +79,7 @@ class Geolocation:
         return fit_affine(lattice(corner, extent), self.to_map(lattice(corner, extent)))
 
     def to_json(self) -> dict[str, Any]:
-        """What the metadata says of the model."""
+        """Model and errors, as written to metadata."""
         return {
             "model": self.kind,
             "gcps": self.gcps,
@@ -96,8 +96,8 @@ def lattice(corner: tuple[float, float], extent: tuple[float, float]) -> Array:
 
 
 def fit_affine(positions: Array, points: Array) -> Affine6:
-    """The affine from pixel positions (n, 2) to map points (n, 2) of least squared miss."""
-    # Around the middle: map coordinates are a million times larger than what is fitted.
+    """The least-squares affine from pixel positions (n, 2) to map points (n, 2)."""
+    # Around the mean: map coordinates are a million times larger than the differences.
     middle, centre = positions.mean(axis=0), points.mean(axis=0)
     slope, *_ = np.linalg.lstsq(positions - middle, points - centre, rcond=None)
     (a, d), (b, e) = slope
@@ -108,7 +108,7 @@ def fit_affine(positions: Array, points: Array) -> Affine6:
 def central_spacing(placement: Geolocation, shape: tuple[int, int]) -> tuple[float, float]:
     """Ground spacing (row, col) of pixels in the middle of an image (H, W), metres."""
     height, width = shape
-    # Over a tenth of the image: a spline bends near each of its points.
+    # Over a tenth of the image: a spline is locally distorted near its points.
     extent = (max(width / 10, 1.0), max(height / 10, 1.0))
     corner = ((width - extent[0]) / 2, (height - extent[1]) / 2)
     a, b, _, d, e, _ = placement.affine_over(corner, extent)
@@ -116,7 +116,7 @@ def central_spacing(placement: Geolocation, shape: tuple[int, int]) -> tuple[flo
 
 
 def fit_gcps(gcps: Sequence[Any], crs: Any, path: Path) -> Geolocation:
-    """The better of spline and cubic through ground control points `gcps` (row, col, x, y).
+    """The better of spline and cubic fitted to ground control points `gcps` (row, col, x, y).
 
     Geographic points are fitted in metres of the UTM (or polar stereographic) zone at their
     middle.
@@ -126,13 +126,13 @@ def fit_gcps(gcps: Sequence[Any], crs: Any, path: Path) -> Geolocation:
     """
     if crs is None:
         raise DataError(f"{path} has GCPs without a CRS; write it with one, or leave it out")
-    # GDAL keeps every point a file repeats; a spline through both of them would be singular.
+    # GDAL keeps repeated points, which make the spline system singular.
     distinct = list({(gcp.col, gcp.row): gcp for gcp in gcps}.values())
     pixels = np.array([(gcp.col, gcp.row) for gcp in distinct], float).reshape(-1, 2)
     if len(distinct) < LEAST_GCPS:
         raise DataError(
-            f"{path} has {len(distinct)} distinct GCPs, and {LEAST_GCPS} are the least; give it "
-            "more, or an affine"
+            f"{path} has {len(distinct)} distinct GCPs, and at least {LEAST_GCPS} are needed; "
+            "add some, or write an affine"
         )
     code, points = _in_metres(np.array([(gcp.x, gcp.y) for gcp in distinct]), crs, path)
     origin = (pixels.max(axis=0) + pixels.min(axis=0)) / 2
@@ -155,14 +155,15 @@ def fit_gcps(gcps: Sequence[Any], crs: Any, path: Path) -> Geolocation:
 
 
 def _candidates(unit: Array, points: Array, path: Path) -> dict[Kind, tuple[float, Array]]:
-    """Held-out error and weights of every model that so many points determine."""
+    """Leave-one-out error and weights of each model that the points determine."""
     try:
         fits: dict[Kind, tuple[float, Array]] = {"tps": _spline(unit, points)}
         if len(unit) >= LEAST_FOR_CUBIC:
             fits["cubic"] = _least_squares(_polynomial(unit, 3), points)
     except np.linalg.LinAlgError as error:
         raise DataError(
-            f"the GCPs of {path} determine no surface ({error}); give points that lie on no line"
+            f"the GCPs of {path} determine no surface ({error}); provide points that are not "
+            "collinear"
         ) from error
     return fits
 
@@ -182,7 +183,7 @@ def _in_metres(points: Array, crs: Any, path: Path) -> tuple[str, Array]:
         raise DataError(f"{path}: the CRS of its GCPs cannot be used ({error})") from error
     projected = np.stack(metres, axis=1)
     if not np.isfinite(projected).all():
-        raise DataError(f"{path}: its GCPs lie nowhere on the Earth; correct them")
+        raise DataError(f"{path}: its GCPs are not valid positions on the Earth; correct them")
     return code, projected
 
 
@@ -210,10 +211,10 @@ def _kernel(unit: Array, nodes: Array) -> Array:
 
 
 def _spline(unit: Array, points: Array) -> tuple[float, Array]:
-    """Held-out error and weights of the spline through all points.
+    """Leave-one-out error and weights of the spline through all points.
 
-    Leaving point i out misses it by w_i / (A^-1)_ii (Rippa, Advances in Computational
-    Mathematics 11, 1999), so that one solution serves all of them.
+    The leave-one-out error of point i is w_i / (A^-1)_ii (Rippa, Advances in Computational
+    Mathematics 11, 1999), so that one solution gives all of them.
     """
     count = len(unit)
     tail = _polynomial(unit, 1)
@@ -221,7 +222,7 @@ def _spline(unit: Array, points: Array) -> tuple[float, Array]:
     system[:count, :count] = _kernel(unit, unit)
     system[:count, count:], system[count:, :count] = tail, tail.T
     if np.linalg.cond(system) > _SINGULAR:
-        raise np.linalg.LinAlgError("they lie on a line")
+        raise np.linalg.LinAlgError("they are collinear")
     inverse = np.linalg.inv(system)
     weights = inverse[:, :count] @ points
     missed = weights[:count] / np.diag(inverse)[:count, None]
@@ -229,7 +230,7 @@ def _spline(unit: Array, points: Array) -> tuple[float, Array]:
 
 
 def _least_squares(design: Array, points: Array) -> tuple[float, Array]:
-    """Held-out error (by the leverage of each point) and weights of a polynomial."""
+    """Leave-one-out error (from the leverage of each point) and weights of a polynomial."""
     weights, *_ = np.linalg.lstsq(design, points, rcond=None)
     leverage = np.einsum("ij,ji->i", design, np.linalg.pinv(design))
     missed = (points - design @ weights) / np.maximum(1 - leverage, 1e-9)[:, None]

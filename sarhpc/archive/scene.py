@@ -1,4 +1,4 @@
-"""A scene: one SAR product of the archive, and the seam between readers and tiling."""
+"""Scenes: SAR products of the archive, and the interface between readers and tiling."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ Affine6 = tuple[float, float, float, float, float, float]
 
 
 class PixelPlacement(Protocol):
-    """Where the pixels of a scene lie that no single affine describes."""
+    """Position of the pixels of a scene that no single affine describes."""
 
     def to_map(self, positions: NDArray[np.float64]) -> NDArray[np.float64]:
         """Map coordinates (..., 2) as (x, y) of pixel corners (..., 2) as (col, row)."""
         ...
 
     def to_json(self) -> dict[str, Any]:
-        """What metadata says of the model and its errors, as plain JSON values."""
+        """Model and errors for the metadata, as plain JSON values."""
         ...
 
 
 class LocalAcquisition(Protocol):
-    """What of an acquisition changes within a scene."""
+    """Properties of an acquisition that vary within a scene."""
 
     def at(self, row: float, col: float) -> dict[str, float]:
         """Entries of tile metadata at a stored pixel: `incidence_deg`, `noise_floor_db`."""
@@ -39,7 +39,7 @@ class LocalAcquisition(Protocol):
 
 @dataclass(frozen=True)
 class Scene:
-    """One STAC Item: where its files are and what is known of its acquisition.
+    """One STAC Item: its files, and properties of its acquisition.
 
     `assets` maps roles to files: `sar` always (complex or amplitude), and where they exist
     `optical`, `label`, `height`, `shadow`, `layover`, `incidence`. `properties` are the item's own.
@@ -68,7 +68,7 @@ class Scene:
 
 
 class Archive(Protocol):
-    """What tiling asks of any archive; an institute's own API plugs in by implementing this."""
+    """What tiling needs of an archive; an institute's own API plugs in by implementing it."""
 
     def search(
         self,
@@ -85,10 +85,10 @@ class Archive(Protocol):
 
 @dataclass(frozen=True)
 class SarHeader:
-    """What tiling must know of a SAR image before it reads pixels.
+    """Geometry and radiometry of a SAR image, known before pixels are read.
 
     `affine` = (a, b, c, d, e, f): x = a*col + b*row + c, y = d*col + e*row + f, in metres of `crs`
-    or, when `crs` is None, of a local frame with nothing invented. It maps pixel corners, and may
+    or, when `crs` is None, of a local frame. It maps pixel corners, and may
     be rotated or mirrored. `spacing_m` = (row, col) spacing on the ground.
     """
 
@@ -106,10 +106,13 @@ class SarHeader:
     incidence_deg: float | None = None
     look_side: Literal["left", "right"] | None = None
     placement: PixelPlacement | None = None
-    """Of a scene with GCPs: its model of position in `crs`. `affine` is then only the nearest one
-    over the whole scene, good for a rough outline and nothing else."""
+    """Of a scene with GCPs: its position model in `crs`. `affine` is then the best fit over the
+    whole scene, for a rough outline only."""
     local: LocalAcquisition | None = None
-    """Of a scene whose file tells incidence and noise pixel by pixel."""
+    """Of a scene whose file states incidence and noise pixel by pixel."""
+    corners: tuple[tuple[float, float], ...] | None = None
+    """Longitude and latitude of the corners, clockwise in image order, of a scene whose file states
+    them without a CRS: they serve search and split, and place no pixel."""
 
 
 class SarReader(Protocol):

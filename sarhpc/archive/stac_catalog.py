@@ -1,7 +1,7 @@
-"""The archive as a static STAC catalogue on disk: writing it, reading it, finding scenes.
+"""The archive as a static STAC catalogue on disk: writing, reading and searching it.
 
 Layout: `root/catalog.json` links `root/<id>/<id>.json`. All links and asset references are
-relative, so that a catalogue moves together with its data. Core STAC 1.1.0; 1.0 is read as well.
+relative, so that a catalogue can be moved with its data. Core STAC 1.1.0; 1.0 is read as well.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from urllib.parse import unquote, urlsplit
 from hpc.errors import ConfigError, DataError
 from hpc.publish import publish_json
 from sarhpc.archive.config import ArchiveConfig
-from sarhpc.archive.interval import Interval, item_interval, parse_interval
-from sarhpc.archive.item import (
+from sarhpc.archive.scene import Archive, Scene
+from sarhpc.archive.stac_item import (
     CATALOG_FILE,
     STAC_VERSION,
     BoundingBox,
@@ -27,7 +27,7 @@ from sarhpc.archive.item import (
     relative_reference,
     write_item,
 )
-from sarhpc.archive.scene import Archive, Scene
+from sarhpc.archive.time_interval import Interval, item_interval, parse_interval
 
 __all__ = [
     "ENTRY_POINTS",
@@ -40,7 +40,7 @@ __all__ = [
 ]
 
 ENTRY_POINTS = "sarhpc.archives"
-"""Group of entry points through which an institute's own archive plugs in."""
+"""Entry-point group for archive plug-ins."""
 
 
 def write_catalogue(
@@ -53,8 +53,8 @@ def write_catalogue(
     """Publish a catalogue of `items` under `root` and return the path of its catalog.json.
 
     An item is a value of `make_item`, published here, or the path of one already published by
-    `write_item` (for example by another process). catalog.json comes last: a reader finds either
-    the catalogue as it was or all of the new one. Equal items give equal bytes.
+    `write_item` (for example by another process). catalog.json is published last: a reader finds
+    either the old catalogue or all of the new one. Equal items give equal bytes.
 
     Raises:
         DataError: two items share an id.
@@ -110,7 +110,7 @@ class StacArchive:
         ids: frozenset[str] | None = None,
         polarization: str | None = None,
     ) -> Iterator[Scene]:
-        """Yield the scenes that fulfil every given condition, in the order of their ids.
+        """Yield the scenes that match all given conditions, ordered by id.
 
         Raises:
             DataError: an item cannot be read, or refers to a file that is not local.
@@ -151,7 +151,7 @@ def _read_json(path: Path) -> dict[str, Any]:
             f"cannot read {path} of the STAC catalogue ({error}); restore it, or catalogue again"
         ) from error
     if not isinstance(value, dict):
-        raise DataError(f"{path} is no STAC object; restore it, or catalogue again")
+        raise DataError(f"{path} is not a STAC object; restore it, or catalogue again")
     return value
 
 
@@ -178,7 +178,9 @@ def _scene(item: Mapping[str, Any], path: Path) -> Scene:
             bbox=None if bbox is None else _flat(bbox),
         )
     except (KeyError, TypeError) as error:
-        raise DataError(f"{path} is no valid STAC item: {error!r} is missing or wrong") from error
+        raise DataError(
+            f"{path} is not a valid STAC item: {error!r} is missing or wrong"
+        ) from error
 
 
 def _flat(bbox: list[float]) -> BoundingBox:
@@ -229,7 +231,7 @@ def open_archive(uri: str | Path) -> Archive:
     that takes the rest as a string and returns an `Archive`.
 
     Raises:
-        ConfigError: nothing is there, no plug-in has that name, or it cannot be loaded.
+        ConfigError: there is none, no plug-in has that name, or it cannot be loaded.
     """
     if Path(uri).exists():
         return StacArchive(uri)
@@ -242,7 +244,7 @@ def open_archive(uri: str | Path) -> Archive:
         )
     if scheme not in plugins:
         raise ConfigError(
-            f"no archive plug-in is called {scheme!r}; installed are {', '.join(sorted(plugins))} "
+            f"no archive plug-in is named {scheme!r}; installed are {', '.join(sorted(plugins))} "
             f"(entry-point group {ENTRY_POINTS})"
         )
     try:
@@ -257,7 +259,7 @@ def open_archive(uri: str | Path) -> Archive:
 
 
 def select_scenes(cfg: ArchiveConfig) -> list[Scene]:
-    """The scenes that `cfg` asks for, in the order of their ids.
+    """The scenes that `cfg` selects, ordered by id.
 
     Raises:
         ConfigError: the archive cannot be opened, or `bbox` does not have four numbers.
@@ -265,7 +267,7 @@ def select_scenes(cfg: ArchiveConfig) -> list[Scene]:
     bbox = None
     if cfg.bbox is not None:
         if len(cfg.bbox) != 4:
-            raise ConfigError("archive.bbox wants four numbers: west, south, east, north")
+            raise ConfigError("archive.bbox must be four numbers: west, south, east, north")
         bbox = _flat(cfg.bbox)
     return list(
         open_archive(cfg.uri).search(

@@ -1,4 +1,4 @@
-"""Captions as captioners leave them, made fit for a template; and captions that are none."""
+"""Cleaning of raw captions for a template, and detection of degenerate ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the caption stage and the fine-tuning of BLIP are told."""
+"""Configuration of the caption stage and of the fine-tuning of BLIP."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class TemplateConfig:
     pattern: str = "{token} {caption}"
     """Training text: any of {token}, {caption}, {band}, {gsd}, {incidence} (see `metadata`)."""
     variant: str = "SHORT"
-    """Which length stands for {caption} in training texts: SHORT, MID or LONG."""
+    """Which length replaces {caption} in training texts: SHORT, MID or LONG."""
     metadata: list[str] = field(
         default_factory=lambda: ["{band}-band", "{gsd} m", "incidence {incidence} degrees"]
     )
@@ -67,7 +67,7 @@ class ClipConfig:
 
 @dataclass
 class CaptionConfig:
-    """Who captions, how captions are judged, and what becomes of tiles without one."""
+    """The captioner, the checks of its captions, and the policies for tiles without one."""
 
     captioner: str = "blip"
     """`blip` and `git` look at the optical tile and write, `clip` looks at it and picks among given
@@ -99,7 +99,7 @@ class CaptionConfig:
     device: str = "auto"
     """`cpu`, `cuda`, or `auto` for CUDA where there is one."""
     dtype: Optional[str] = field(default=None, metadata=ADDED)  # noqa: UP045
-    """Numbers of the weights: float32, float16 or bfloat16. Null takes float32 on a CPU and, on
+    """Dtype of the weights: float32, float16 or bfloat16. Null takes float32 on a CPU and, on
     CUDA, float16 for BLIP and bfloat16 for the others."""
 
     min_words: int = 2
@@ -107,9 +107,9 @@ class CaptionConfig:
     max_repeats: int = 2
     """A phrase of up to four words repeated in a row more often than this is degenerate."""
     degenerate: str = "reject"
-    """What becomes of a tile with a degenerate caption: `reject`, or `fallback` (to that text)."""
+    """Policy for a tile with a degenerate caption: `reject`, or `fallback` (to that text)."""
     missing_optical: str = "reject"
-    """What becomes of a tile without optical image: `reject`, or `fallback` (to that text)."""
+    """Policy for a tile without optical image: `reject`, or `fallback` (to that text)."""
     fallback: str = "the ground"
     """Caption of tiles kept without one of their own."""
 

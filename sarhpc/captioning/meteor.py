@@ -11,7 +11,7 @@ from sarhpc.captioning.metrics import tokenize
 
 
 def missing_meteor() -> str | None:
-    """What METEOR lacks on this machine, in words; None where it can be measured."""
+    """Why METEOR cannot run on this machine; None where it can."""
     if shutil.which("java") is None:
         return "no Java on this machine"
     if importlib.util.find_spec("pycocoevalcap") is None:
@@ -33,7 +33,7 @@ def meteor(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> fl
     try:
         score, _ = scorer.compute_score(wanted, said)
     except (OSError, ValueError) as error:
-        # It keeps its lock when it fails, and waits for it for ever when it is taken down.
+        # It keeps its lock when it fails, and would then wait for it forever when closed.
         if scorer.lock.locked():
             scorer.lock.release()
         raise DataError(f"METEOR ended early ({error}): does `java -version` work?") from error

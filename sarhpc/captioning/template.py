@@ -80,7 +80,7 @@ def metadata_values(meta: Mapping[str, Any]) -> dict[str, str]:
 
 
 def check_template(cfg: TemplateConfig) -> None:
-    """Return if `cfg` can be filled for a sample that knows everything.
+    """Raise ConfigError unless `cfg` can be filled for a sample with complete metadata.
 
     Raises:
         ConfigError: it cannot.
@@ -89,7 +89,7 @@ def check_template(cfg: TemplateConfig) -> None:
 
 
 def template_record(cfg: TemplateConfig) -> dict[str, Any]:
-    """What a sample's metadata say of the template its text came from."""
+    """The template entry of a sample's metadata."""
     settings = asdict(cfg)
     del settings["strip_openings"]
     return {"version": TEMPLATE_VERSION, **settings}

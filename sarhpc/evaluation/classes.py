@@ -1,4 +1,4 @@
-"""Prompt conformity: does an image show what its prompt says, in the eyes of a classifier?
+"""Prompt conformity: whether a classifier reads in an image the class of its prompt.
 
 A small convolutional network learns the land-cover class from real tiles whose truth is known,
 is judged on held-out real tiles, and then reads the synthetic ones.
@@ -46,7 +46,7 @@ class Conformity:
 
 @dataclass(frozen=True)
 class Classifier:
-    """A trained reader of classes, and how well it reads held-out real tiles."""
+    """A trained land-cover classifier, and its accuracy on held-out real tiles."""
 
     classes: tuple[str, ...]
     network: nn.Module

@@ -1,4 +1,4 @@
-"""What the evaluation looks at."""
+"""Configuration of the evaluation."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from hpc.errors import ConfigError
 from sarhpc.shards.sample import SPLITS
 
 MIN_TILES = 4
-"""Tiles below which nothing can be said of a set."""
+"""Fewest tiles of a set that can be evaluated."""
 
 
 @dataclass
@@ -16,7 +16,7 @@ class EvaluateConfig:
     """Sizes and seeds of the evaluation."""
 
     real_splits: list[str] = field(default_factory=lambda: ["val", "test"])
-    """Splits whose tiles stand for the truth; `train` is taken where they are empty."""
+    """Splits whose tiles are the reference; `train` is taken where they are empty."""
     tiles: int = 400
     """Most tiles of each set that are measured."""
     bootstrap: int = 200
@@ -28,7 +28,7 @@ class EvaluateConfig:
 
 
 def check_config(cfg: EvaluateConfig) -> None:
-    """Accept an evaluation that can be carried out.
+    """Raise ConfigError unless the evaluation can be carried out.
 
     Raises:
         ConfigError: too few tiles or resamplings to say anything, or an unknown split.

@@ -31,7 +31,7 @@ def png_uri(image: NDArray[np.uint8], display_px: int | None = None) -> str:
 
 
 def stretched(tile: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The tile with the square-root stretch under which people read SAR images."""
+    """The tile with the square-root stretch usual for displaying SAR images."""
     return np.round(255.0 * np.sqrt(tile / 255.0)).astype(np.uint8)
 
 

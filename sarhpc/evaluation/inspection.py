@@ -1,62 +1,19 @@
-"""The page of `sarhpc inspect`: what shards hold, to be looked at before anything is trained."""
+"""The page of `sarhpc inspect`: contents of shards, for review before training."""
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from hpc.errors import DataError
 from sarhpc.evaluation.figures import distribution_figure
 from sarhpc.evaluation.footprint_map import draw_sites, split_colours
 from sarhpc.evaluation.inspection_figures import numbers_figure, radiometry_figure
-from sarhpc.evaluation.page import colour_thumbnail, page_environment, radar_thumbnail, size
+from sarhpc.evaluation.page import page_environment, size
+from sarhpc.evaluation.pixel_survey import SIGMA0_EDGES, PixelSurvey
 from sarhpc.evaluation.report import StageLine
-from sarhpc.evaluation.survey import Place, SetSurvey, shared_ground
-from sarhpc.evaluation.tally import Tally, evenly
-from sarhpc.measures.features import Features, measure
-from sarhpc.shards.images import decode_array, decode_gray8, decode_rgb8
-from sarhpc.shards.sample import Sample
-from sarhpc.shards.schema import validate_sample
-
-SIGMA0_EDGES = np.linspace(-60.0, 30.0, 181)
-"""Edges of the histogram of sigma0, dB."""
-
-LEAST_PX = 32
-"""Smaller tiles are shown, but too few pixels to measure speckle in."""
-
-MIDDLE_PX = 256
-"""Side of the middle of a tile in which speckle is measured: enough, and soon done."""
-
-DecodeMaster = Callable[[NDArray[np.uint16], Mapping[str, Any]], NDArray[np.floating[Any]]]
-"""Amplitude of the 16-bit master, by the metadata of its sample."""
-
-
-@dataclass
-class Look:
-    """What the pixels of the picked samples say."""
-
-    survey: SetSurvey
-    features: Features | None = None
-    sigma0: NDArray[np.int64] = field(default_factory=lambda: np.zeros(180, np.int64))
-    """Pixels per bin of sigma0, from the masters of calibrated tiles."""
-    tiles: int = 0
-    gallery: list[Card] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class Card:
-    """One tile of the gallery."""
-
-    radar: NDArray[np.uint8]
-    optical: NDArray[np.uint8] | None
-    caption: str
-    key: str
-    facts: Sequence[str]
+from sarhpc.evaluation.survey import SetSurvey, shared_ground
+from sarhpc.evaluation.tally import Tally
 
 
 @dataclass(frozen=True)
@@ -64,110 +21,28 @@ class Inspection:
     """Everything the page shows."""
 
     title: str
-    looks: Sequence[Look]
+    looks: Sequence[PixelSurvey]
     stages: Sequence[StageLine] = ()
     notes: Sequence[str] = ()
-    remarks: Sequence[str] = ()
-    """Oddities of the run as a whole; those of a set stand in its survey."""
-
-
-def look_at(survey: SetSurvey, decode_master: DecodeMaster, gallery: int = 24) -> Look:
-    """The pixels of the samples that the survey picked, read one at a time."""
-    look = Look(survey)
-    places = evenly(survey.picked.items, survey.picked.most)
-    shown = {place.key for place in evenly(places, gallery)}
-    tiles = _measurable(look, places, shown, decode_master)
-    first = next(tiles, None)
-    if first is not None:
-        look.features = measure(itertools.chain([first], tiles))
-    return look
-
-
-def _measurable(
-    look: Look, places: Sequence[Place], shown: set[str], decode_master: DecodeMaster
-) -> Iterator[NDArray[np.uint8]]:
-    """Yield the tiles that are large enough to measure; note everything else on the way."""
-    remarks = look.survey.remarks
-    for place in places:
-        try:
-            sample = place.read()
-            tile = decode_gray8(sample.members["sar.png"])
-        except (DataError, KeyError) as error:
-            why = "no sar.png" if isinstance(error, KeyError) else str(error)
-            remarks.add("sample without a readable picture", f"{place.key} ({why})")
-            continue
-        try:
-            validate_sample(sample)
-        except DataError as error:
-            remarks.add("sample breaks the schema", str(error))
-        look.tiles += 1
-        if int(tile.min()) == int(tile.max()):
-            remarks.add("tile of one value", place.key)
-        _count_sigma0(look, sample, decode_master)
-        if place.key in shown:
-            look.gallery.append(_card(sample, tile))
-        if min(tile.shape) >= LEAST_PX:
-            yield _middle(tile)
-
-
-def _middle(tile: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    row, col = (max((side - MIDDLE_PX) // 2, 0) for side in tile.shape)
-    return tile[row : row + MIDDLE_PX, col : col + MIDDLE_PX]
-
-
-def _count_sigma0(look: Look, sample: Sample, decode_master: DecodeMaster) -> None:
-    if "sar16.npy" not in sample.members or "meta.json" not in sample.members:
-        return
-    meta = sample.meta
-    if meta.get("calibration") == "sigma0" and "master_scale" in meta:
-        amplitude = decode_master(decode_array(sample.members["sar16.npy"]), meta)
-        levels = 20.0 * np.log10(amplitude[amplitude > 0])
-        look.sigma0 += np.histogram(np.clip(levels, -59.99, 29.99), SIGMA0_EDGES)[0]
-
-
-def _card(sample: Sample, tile: NDArray[np.uint8]) -> Card:
-    meta = sample.meta if "meta.json" in sample.members else {}
-    optical = sample.members.get("optic.png")
-    return Card(
-        radar=radar_thumbnail(tile),
-        optical=None if optical is None else colour_thumbnail(decode_rgb8(optical)),
-        caption=sample.caption or "",
-        key=sample.key,
-        facts=list(_card_facts(meta, tile)),
-    )
-
-
-def _card_facts(meta: Mapping[str, Any], tile: NDArray[np.uint8]) -> Iterator[str]:
-    yield f"{tile.shape[0]} x {tile.shape[1]} px" + _with_unit(meta, "pixel_m", " of {:g} m")
-    if meta.get("synthetic") is True:
-        yield f"synthetic, seed {meta.get('seed')}"
-    for name in ("split", "scene_id"):
-        if meta.get(name):
-            yield str(meta[name])
-    channel = " ".join(str(meta[n]) for n in ("band", "polarization") if meta.get(n))
-    if channel:
-        yield channel
-    yield from filter(None, (_with_unit(meta, "incidence_deg", "{:.1f}° incidence"),
-                             _with_unit(meta, "enl", "{:.2g} looks")))  # fmt: skip
-
-
-def _with_unit(meta: Mapping[str, Any], name: str, pattern: str) -> str:
-    value = meta.get(name)
-    return pattern.format(value) if isinstance(value, int | float) else ""
+    warnings: Sequence[str] = ()
+    """Warnings about the run as a whole; those of a set are in its survey."""
 
 
 def render_inspection(inspection: Inspection) -> str:
     """The page as HTML with every picture, style and figure inside."""
     measured = {look.survey.name: look.features for look in inspection.looks if look.features}
     sections = [_section(look) for look in inspection.looks]
-    remarks = [*inspection.remarks, *(line for look in inspection.looks for line in _remarks(look))]
+    warnings = [
+        *inspection.warnings,
+        *(line for look in inspection.looks for line in _warnings(look)),
+    ]
     return (
         page_environment()
         .get_template("inspection.html.j2")
         .render(
             inspection=inspection,
             sections=sections,
-            remarks=remarks,
+            warnings=warnings,
             distribution=distribution_figure(measured) if measured else "",
             radiometry=radiometry_figure(inspection.looks, SIGMA0_EDGES),
             numbers=numbers_figure(inspection.looks),
@@ -175,9 +50,9 @@ def render_inspection(inspection: Inspection) -> str:
     )
 
 
-def _remarks(look: Look) -> list[str]:
+def _warnings(look: PixelSurvey) -> list[str]:
     survey = look.survey
-    lines = [f"{survey.name}: {line}" for line in survey.remarks.lines()]
+    lines = [f"{survey.name}: {line}" for line in survey.warnings.lines()]
     pairs = shared_ground(survey.outlines.items)
     if pairs:
         count = "100 pairs or more" if len(pairs) == 100 else f"{len(pairs)} pairs"
@@ -189,7 +64,7 @@ def _remarks(look: Look) -> list[str]:
     return lines
 
 
-def _section(look: Look) -> dict[str, Any]:
+def _section(look: PixelSurvey) -> dict[str, Any]:
     survey = look.survey
     sites, more = draw_sites(survey.outlines.items)
     present = {outline.split for outline in survey.outlines.items}
@@ -206,7 +81,7 @@ def _section(look: Look) -> dict[str, Any]:
     }
 
 
-def _facts(survey: SetSurvey, look: Look) -> Iterator[tuple[str, str]]:
+def _facts(survey: SetSurvey, look: PixelSurvey) -> Iterator[tuple[str, str]]:
     yield "samples", f"{survey.samples:,}"
     yield "shards", f"{survey.shards:,} ({size(survey.bytes)})"
     if survey.synthetic:

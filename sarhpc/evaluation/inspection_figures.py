@@ -14,18 +14,18 @@ from sarhpc.measures.features import ENL_EDGES
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from sarhpc.evaluation.inspection import Look
+    from sarhpc.evaluation.pixel_survey import PixelSurvey
 
 Draw = Callable[["Axes"], None]
 Array = NDArray[np.float64]
 
 
-def radiometry_figure(looks: Sequence[Look], sigma0_edges: Array) -> str:
+def radiometry_figure(looks: Sequence[PixelSurvey], sigma0_edges: Array) -> str:
     """SVG: sigma0 of calibrated pixels, and local looks beside the expected ones; or nothing."""
     return _figure_of(list(_radiometry(looks, sigma0_edges)))
 
 
-def numbers_figure(looks: Sequence[Look]) -> str:
+def numbers_figure(looks: Sequence[PixelSurvey]) -> str:
     """SVG: histograms of incidence, caption length, noise floor and shares of tiles; or nothing."""
     wanted = (
         ("incidence_deg", "incidence", "degrees"),
@@ -42,20 +42,20 @@ def numbers_figure(looks: Sequence[Look]) -> str:
     return _figure_of(panels)
 
 
-def _varies(looks: Sequence[Look], name: str) -> bool:
+def _varies(looks: Sequence[PixelSurvey], name: str) -> bool:
     """Whether a quantity has more than one value; one alone stands in the text."""
     spreads = [s for look in looks if (s := look.survey.spreads.get(name))]
     return len({value for s in spreads for value in (s.least, s.most)}) > 1
 
 
-def _radiometry(looks: Sequence[Look], edges: Array) -> Iterator[tuple[Draw, str, str]]:
+def _radiometry(looks: Sequence[PixelSurvey], edges: Array) -> Iterator[tuple[Draw, str, str]]:
     if any(look.sigma0.any() for look in looks):
         yield _sigma0(looks, edges), "backscatter of calibrated tiles", "sigma0, dB"
     if any(look.features is not None for look in looks):
         yield _local_looks(looks), "looks in 9 x 9 windows", "ENL (dotted: expected)"
 
 
-def _sigma0(looks: Sequence[Look], edges: Array) -> Draw:
+def _sigma0(looks: Sequence[PixelSurvey], edges: Array) -> Draw:
     def _draw(axis: Axes) -> None:
         for look, colour in zip(looks, COLOURS, strict=False):
             if look.sigma0.any():
@@ -65,7 +65,7 @@ def _sigma0(looks: Sequence[Look], edges: Array) -> Draw:
     return _draw
 
 
-def _local_looks(looks: Sequence[Look]) -> Draw:
+def _local_looks(looks: Sequence[PixelSurvey]) -> Draw:
     def _draw(axis: Axes) -> None:
         for look, colour in zip(looks, COLOURS, strict=False):
             if look.features is not None:
@@ -78,7 +78,7 @@ def _local_looks(looks: Sequence[Look]) -> Draw:
     return _draw
 
 
-def _histograms(looks: Sequence[Look], name: str) -> Draw:
+def _histograms(looks: Sequence[PixelSurvey], name: str) -> Draw:
     def _draw(axis: Axes) -> None:
         for look, colour in zip(looks, COLOURS, strict=False):
             if spread := look.survey.spreads.get(name):

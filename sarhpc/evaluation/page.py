@@ -1,4 +1,4 @@
-"""What the pages share: one environment of templates, one style, thumbnails."""
+"""Shared by all pages: the template environment, the style, thumbnails."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ TILE_PX = 192
 
 
 def page_environment() -> Environment:
-    """Templates of this folder, which escape whatever data say, with the filters of the pages."""
+    """The template environment of this folder: autoescaping, with the filters of the pages."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=select_autoescape(default=True, default_for_string=True),

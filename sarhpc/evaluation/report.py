@@ -1,4 +1,4 @@
-"""The report of a run: one self-contained page a person enjoys reading, and the same as JSON."""
+"""The report of a run: one self-contained HTML page, and the same numbers as JSON."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class StageLine:
 
 @dataclass(frozen=True)
 class Picture:
-    """One tile with the words that go with it."""
+    """One tile with its caption."""
 
     image: NDArray[np.uint8]
     text: str

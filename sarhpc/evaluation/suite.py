@@ -34,7 +34,7 @@ class Measure:
 
 @dataclass(frozen=True)
 class LookDirection:
-    """E8: whether shadows fall on the far side."""
+    """E8: whether shadows lie on the far-range side."""
 
     skew_range: float
     skew_azimuth: float
@@ -86,7 +86,7 @@ def evaluate(
             raise DataError(f"set {name!r} has tiles {tiles.shape[1:]}, real {real.shape[1:]}")
     reference = measure(real)
     measured = {"real": reference} | {name: measure(tiles) for name, tiles in sets.items()}
-    draws = _Draws(reference, measured, config)
+    draws = _BootstrapDraws(reference, measured, config)
     floors = {name: floor_of(reference, d[0], config.seed) for name, d in DISTANCES.items()}
     return Evaluation(
         real_tiles=len(reference),
@@ -95,7 +95,7 @@ def evaluate(
     )
 
 
-class _Draws:
+class _BootstrapDraws:
     """Bootstrap draws shared by all sets, so that sets are compared on the same real tiles."""
 
     def __init__(
@@ -121,7 +121,7 @@ def _resamplings(n: int, count: int, rng: np.random.Generator) -> NDArray[np.flo
 
 
 def floor_of(reference: Features, distance: Distance, seed: int) -> float:
-    """What random halves of a set differ by, mean over 20 splits."""
+    """Distance between random halves of a set, mean over 20 splits."""
     rng = np.random.default_rng([seed, 1])
     values = []
     for _ in range(FLOOR_SPLITS):
@@ -132,7 +132,7 @@ def floor_of(reference: Features, distance: Distance, seed: int) -> float:
     return float(np.mean(values))
 
 
-def _evaluate_set(name: str, draws: _Draws, floors: Mapping[str, float]) -> SetEvaluation:
+def _evaluate_set(name: str, draws: _BootstrapDraws, floors: Mapping[str, float]) -> SetEvaluation:
     features, reference = draws.measured[name], draws.reference
     weights = uniform(features)
     measures = {}
@@ -166,7 +166,7 @@ def _look_direction(features: Features, weights: Weights, reference: Features) -
     return LookDirection(along_range, along_azimuth, agreement, conforms)
 
 
-def _comparisons(draws: _Draws, names: list[str]) -> dict[str, dict[str, float]]:
+def _comparisons(draws: _BootstrapDraws, names: list[str]) -> dict[str, dict[str, float]]:
     return {
         f"{a}<{b}": {
             metric: float((draws.values[a, metric] < draws.values[b, metric]).mean())

@@ -1,7 +1,7 @@
-"""What a set of shards holds: metadata of every sample, pixels of an even sample of them.
+"""Survey of a set of shards: metadata of every sample, pixels of an even subset of them.
 
-Shards are gone through one after the other, and of each only headers, `meta.json` and `txt` are
-read; what is kept does not grow with the number of samples.
+Shards are read one after the other, and of each only headers, `meta.json` and `txt`; memory does
+not grow with the number of samples.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpc.errors import DataError
-from sarhpc.evaluation.tally import EvenSample, Remarks, Spread, Tally
+from sarhpc.evaluation.tally import EvenSample, Histogram, Tally, Warnings
 from sarhpc.shards.reader import ShardIndex
 from sarhpc.shards.sample import SAMPLE_SCHEMA, SPLITS, Sample
 from sarhpc.shards.schema import GEOLOCATION
@@ -46,8 +46,8 @@ SCENES_KEPT = 10_000
 
 
 @dataclass(frozen=True)
-class Shelf:
-    """A shard to look into, with what its record claims, where there is one."""
+class ShardRef:
+    """A shard to survey, with the size its record states, where there is one."""
 
     path: Path
     samples: int | None = None
@@ -55,8 +55,8 @@ class Shelf:
 
 
 @dataclass(frozen=True)
-class Place:
-    """A sample that was picked: where it stands."""
+class SampleRef:
+    """Location of a selected sample."""
 
     path: Path
     key: str
@@ -85,14 +85,14 @@ class SetSurvey:
     """What was found in one set of shards."""
 
     name: str
-    picked: EvenSample[Place]
-    """Samples whose pixels are to be looked at."""
+    picked: EvenSample[SampleRef]
+    """Samples whose pixels are to be measured."""
     shards: int = 0
     bytes: int = 0
     samples: int = 0
     members: Tally = field(default_factory=Tally)
     facts: dict[str, Tally] = field(default_factory=dict)
-    spreads: dict[str, Spread] = field(default_factory=dict)
+    spreads: dict[str, Histogram] = field(default_factory=dict)
     scenes: Tally = field(default_factory=lambda: Tally(SCENES_KEPT))
     classes: Tally = field(default_factory=Tally)
     tokens: Tally = field(default_factory=Tally)
@@ -101,69 +101,69 @@ class SetSurvey:
     days: tuple[str, str] | None = None
     """First and last day of acquisition."""
     synthetic: int = 0
-    remarks: Remarks = field(default_factory=Remarks)
+    warnings: Warnings = field(default_factory=Warnings)
 
 
 ClassOf = Callable[[dict[str, Any]], str | None]
 
 
 def survey_set(
-    name: str, shelves: Iterable[Shelf], class_of: ClassOf, pixels: int = 256
+    name: str, shards: Iterable[ShardRef], class_of: ClassOf, pixels: int = 256
 ) -> SetSurvey:
-    """What the shards of one set hold; a shard that cannot be read becomes a remark.
+    """Survey of the shards of one set; a shard that cannot be read becomes a warning.
 
     Args:
         name: of the set.
-        shelves: its shards, in order.
+        shards: its shards, in order.
         class_of: land cover of a sample by its metadata, or None.
-        pixels: how many samples to pick for a look at their pixels, at least.
+        pixels: how many samples to select for measuring their pixels, at least.
     """
     survey = SetSurvey(name, EvenSample(pixels))
     stems: set[str] = set()
-    for shelf in shelves:
-        if shelf.path.stem in stems and shelf.path.stem.isdigit():
-            survey.remarks.add("shard number used twice, so keys repeat", str(shelf.path))
-        stems.add(shelf.path.stem)
+    for shard in shards:
+        if shard.path.stem in stems and shard.path.stem.isdigit():
+            survey.warnings.add("shard number used twice, so keys repeat", str(shard.path))
+        stems.add(shard.path.stem)
         try:
-            index = ShardIndex.scan(shelf.path)
-            _survey_shard(survey, shelf, index, class_of)
+            index = ShardIndex.scan(shard.path)
+            _survey_shard(survey, shard, index, class_of)
         except DataError as error:
-            survey.remarks.add("shard cannot be read", str(error))
+            survey.warnings.add("shard cannot be read", str(error))
     if 0 < survey.synthetic < survey.samples:
-        survey.remarks.add("synthetic and real samples are mixed", f"{survey.synthetic} synthetic")
+        survey.warnings.add("synthetic and real samples are mixed", f"{survey.synthetic} synthetic")
     return survey
 
 
-def _survey_shard(survey: SetSurvey, shelf: Shelf, index: ShardIndex, class_of: ClassOf) -> None:
-    size = shelf.path.stat().st_size
+def _survey_shard(survey: SetSurvey, shard: ShardRef, index: ShardIndex, class_of: ClassOf) -> None:
+    size = shard.path.stat().st_size
     survey.shards += 1
     survey.bytes += size
-    if shelf.bytes is not None and shelf.bytes != size:
-        survey.remarks.add(
+    if shard.bytes is not None and shard.bytes != size:
+        survey.warnings.add(
             "shard differs in size from its record",
-            f"{shelf.path.name} {size:,} instead of {shelf.bytes:,} bytes",
+            f"{shard.path.name} {size:,} instead of {shard.bytes:,} bytes",
         )
-    if shelf.samples is not None and shelf.samples != len(index):
-        survey.remarks.add(
+    if shard.samples is not None and shard.samples != len(index):
+        survey.warnings.add(
             "shard differs in samples from its record",
-            f"{shelf.path.name} {len(index)} instead of {shelf.samples}",
+            f"{shard.path.name} {len(index)} instead of {shard.samples}",
         )
     if len(index) == 0:
-        survey.remarks.add("shard without samples", shelf.path.name)
-    with shelf.path.open("rb") as file:
+        survey.warnings.add("shard without samples", shard.path.name)
+    with shard.path.open("rb") as file:
         for row in range(len(index)):
-            place = Place(shelf.path, index.key(row), index.members(row))
+            place = SampleRef(shard.path, index.key(row), index.members(row))
             survey.samples += 1
             survey.picked.offer(place)
             _survey_sample(survey, place, file, class_of)
 
 
-def _survey_sample(survey: SetSurvey, place: Place, file: BinaryIO, class_of: ClassOf) -> None:
+def _survey_sample(survey: SetSurvey, place: SampleRef, file: BinaryIO, class_of: ClassOf) -> None:
     for member in place.members:
         survey.members.add(member)
     wanted = {name: place.members[name] for name in ("meta.json", "txt") if name in place.members}
     texts = {name: read_exactly(file, at, place.path) for name, at in wanted.items()}
-    meta = _meta(texts, place, survey.remarks)
+    meta = _meta(texts, place, survey.warnings)
     for name in FACTS:
         if name in meta:
             survey.facts.setdefault(name, Tally()).add(_text(meta[name]))
@@ -174,30 +174,32 @@ def _survey_sample(survey: SetSurvey, place: Place, file: BinaryIO, class_of: Cl
         values["words"] = len(caption.split())
     for name, value in values.items():
         if isinstance(value, int | float):
-            survey.spreads.setdefault(name, Spread(QUANTITIES[name])).add(float(value))
+            survey.spreads.setdefault(name, Histogram(QUANTITIES[name])).add(float(value))
     if meta:
         _survey_meta(survey, place, meta, class_of)
 
 
-def _meta(texts: Mapping[str, bytes], place: Place, remarks: Remarks) -> dict[str, Any]:
+def _meta(texts: Mapping[str, bytes], place: SampleRef, warnings: Warnings) -> dict[str, Any]:
     if "meta.json" not in texts:
-        remarks.add("sample without meta.json", place.key)
+        warnings.add("sample without meta.json", place.key)
         return {}
     try:
         meta: Any = json.loads(texts["meta.json"])
     except ValueError:
         meta = None
     if not isinstance(meta, dict):
-        remarks.add("meta.json is no JSON object", place.key)
+        warnings.add("meta.json is no JSON object", place.key)
         return {}
     return meta
 
 
-def _survey_meta(survey: SetSurvey, place: Place, meta: dict[str, Any], class_of: ClassOf) -> None:
+def _survey_meta(
+    survey: SetSurvey, place: SampleRef, meta: dict[str, Any], class_of: ClassOf
+) -> None:
     synthetic = meta.get("synthetic") is True
     survey.synthetic += synthetic
     for kind in _oddities(place, meta, synthetic):
-        survey.remarks.add(kind, place.key)
+        survey.warnings.add(kind, place.key)
     if meta.get("scene_id"):
         survey.scenes.add(str(meta["scene_id"]))
     if "truth" in meta:
@@ -211,12 +213,12 @@ def _survey_meta(survey: SetSurvey, place: Place, meta: dict[str, Any], class_of
         try:
             outline = _outline(place.key, meta, footprint)
         except (TypeError, ValueError):
-            survey.remarks.add("footprint is no list of positions", place.key)
+            survey.warnings.add("footprint is no list of positions", place.key)
         else:
             survey.outlines.offer(outline)
 
 
-def _oddities(place: Place, meta: Mapping[str, Any], synthetic: bool) -> Iterator[str]:
+def _oddities(place: SampleRef, meta: Mapping[str, Any], synthetic: bool) -> Iterator[str]:
     if meta.get("schema") != SAMPLE_SCHEMA:
         yield f"schema is not {SAMPLE_SCHEMA}"
     if meta.get("key", place.key) != place.key:

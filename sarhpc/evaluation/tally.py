@@ -1,4 +1,4 @@
-"""Counts and samples of streams that may have no end: memory does not grow with what goes by."""
+"""Counts and samples of unbounded streams, in bounded memory."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class EvenSample(Generic[T]):
         self._step = 1
 
     def offer(self, item: T) -> None:
-        """Take the next item of the stream, or pass it over."""
+        """Take or skip the next item of the stream."""
         if self.seen % self._step == 0:
             if len(self.items) == 2 * self.most:
                 self.items = self.items[::2]
@@ -42,7 +42,7 @@ class EvenSample(Generic[T]):
 
 
 class Tally:
-    """How often each value came; values beyond the first `most` distinct ones count as others."""
+    """Counts of each value; values beyond the first `most` distinct ones count as others."""
 
     def __init__(self, most: int = 64) -> None:
         self.most = most
@@ -63,7 +63,7 @@ class Tally:
 
     @property
     def distinct(self) -> str:
-        """How many different values came, `more than N` where they were not all told apart."""
+        """Number of distinct values, `more than N` where they were not all counted apart."""
         return f"more than {self.most:,}" if self.others else f"{len(self.counts):,}"
 
     def ranked(self, count: int) -> list[tuple[str, int]]:
@@ -74,8 +74,8 @@ class Tally:
 
 
 @dataclass
-class Spread:
-    """Histogram of a quantity over fixed edges, with its mean and extremes; ends take the rest."""
+class Histogram:
+    """Histogram over fixed edges, with mean and extremes; outliers count in the end bins."""
 
     edges: Sequence[float]
     counts: list[int] = field(init=False)
@@ -103,8 +103,8 @@ class Spread:
         return self.total / len(self) if len(self) else 0.0
 
 
-class Remarks:
-    """What is odd, each kind once: how often, and the first places."""
+class Warnings:
+    """Warnings by kind: how often each occurred, and the first places."""
 
     def __init__(self, examples: int = 3) -> None:
         self.examples = examples

@@ -67,6 +67,11 @@ def plan_generation(
     return [{**shard, "first": start} for shard, start in zip(shards, starts, strict=True)]
 
 
+def full_prompt(cfg: GenerateConfig, description: str) -> str:
+    """What the model is asked for: the description within the prompt template."""
+    return cfg.prompt_template.replace("{prompt}", description.strip())
+
+
 def shard_requests(inputs: Mapping[str, Any]) -> list[ImageRequest]:
     """The images of a planned shard, in order."""
     prompts = inputs["prompts"]
@@ -130,7 +135,7 @@ def _requests(cfg: GenerateConfig, prompts: Sequence[str]) -> Iterator[tuple[str
     total = len(prompts) * cfg.images_per_prompt if cfg.images is None else cfg.images
     repetitions: Counter[str] = Counter()
     for image in range(total if prompts else 0):
-        prompt = cfg.prompt_template.replace("{prompt}", prompts[image % len(prompts)].strip())
+        prompt = full_prompt(cfg, prompts[image % len(prompts)])
         yield prompt, image_seed(cfg.seed, prompt, repetitions[prompt])
         repetitions[prompt] += 1
 

@@ -1,4 +1,4 @@
-"""The entry point of a job: bring one stage, or the whole line, as far as it goes."""
+"""The entry point of a job: run one stage as far as possible."""
 
 from __future__ import annotations
 
@@ -12,13 +12,18 @@ from pathlib import Path
 
 from hpc.cluster.allocation import Allocation, current_allocation
 from hpc.cluster.health import BadNodeError, Needs, require_fit_node
-from hpc.collector import spare_lasting_objects
+from hpc.collector import relax_gc
 from hpc.errors import HpcError, exit_code_of
 from hpc.job.agreement import SingleProcess
 from hpc.job.elements import run_element
-from hpc.job.pipeline import Conditions, interrupted, run_stage
-from hpc.job.requeue import Comeback, comes_back, last_resort, out_of_time
-from hpc.job.staging import first_folder
+from hpc.job.pipeline import JobContext, interrupted, run_stage
+from hpc.job.requeue import (
+    RequeuePolicy,
+    requeue_before_deadline,
+    requeue_reason,
+    time_limit_reason,
+)
+from hpc.job.staging import existing_folder
 from hpc.job.stop import StopNow, StopRequest
 from hpc.memory import keep_freed_memory
 from hpc.store.attempts import crash_loop
@@ -29,9 +34,6 @@ from hpc.store.submissions import SubmissionRecord, await_submission, element_nu
 
 log = logging.getLogger("sarhpc")
 
-LINE = "line:"
-"""Begins the name of a line of stages, `line:FIRST:LAST`."""
-
 
 @dataclass(frozen=True)
 class StageWork:
@@ -40,20 +42,12 @@ class StageWork:
     root: str
     stage: str
     force: bool = False
-    executor: str | None = None
-    """For a line: how its stages reach a machine; None as configured."""
     submission: int | None = None
     """Submission this job belongs to, see hpc.store.submissions; None on this machine."""
 
     def __call__(self) -> int:
         """Exit code of the stage (see hpc.errors)."""
-        return work(
-            self.root,
-            self.stage,
-            force=self.force,
-            executor=self.executor,
-            submission=self.submission,
-        )
+        return work(self.root, self.stage, force=self.force, submission=self.submission)
 
 
 def configure_logging(rank: int = 0) -> None:
@@ -71,30 +65,21 @@ def configure_logging(rank: int = 0) -> None:
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
 
-def work(
-    root: str,
-    stage: str,
-    *,
-    force: bool = False,
-    executor: str | None = None,
-    submission: int | None = None,
-) -> int:
+def work(root: str, stage: str, *, force: bool = False, submission: int | None = None) -> int:
     """Run `stage` of the run at `root` in this process and return its exit code.
 
-    Asked to stop, it saves and ends; a job of a cluster then queues itself again if its submission
-    says so, and after a failure that may pass.
+    On a stop request it saves and ends. A cluster job is then requeued if its submission allows it,
+    as after a transient failure.
     """
     here = current_allocation()
     configure_logging(here.rank)
     keep_freed_memory()
-    spare_lasting_objects()
+    relax_gc()
     try:
         run = open_run(Path(root))
-        if stage.startswith(LINE):
-            return _drive(run, stage, executor, force)
         job = _job_of(run, stage, here, submission)
     except HpcError as error:
-        return _tell(stage, error)
+        return report(stage, error)
     try:
         log.info("%s", _bring_forward(run, stage, job, force))
         return 0
@@ -111,7 +96,7 @@ class _Job:
     here: Allocation
     record: SubmissionRecord | None
     element: int | None
-    comeback: Comeback
+    requeue_policy: RequeuePolicy
 
     @property
     def grace_s(self) -> float:
@@ -132,16 +117,16 @@ def _job_of(run: RunDir, stage: str, here: Allocation, submission: int | None) -
     element = here.array_index
     if record is not None and here.array_id is not None and element is not None:
         element = element_number(record, here.array_id, element)
-    return _Job(here, record, element, Comeback(mode, here.job_id))
+    return _Job(here, record, element, RequeuePolicy(mode, here.job_id))
 
 
 def _bring_forward(run: RunDir, name: str, job: _Job, force: bool) -> str:
-    from sarhpc.stages.registry import stage_named
+    from sarhpc.stages.registry import spec_named, stage_named
     from sarhpc.stages.run_config import load_run_config
 
     cfg = load_run_config(run)
     stage = stage_named(cfg, name)
-    _require_fit_node(run, job, cfg.cluster.node_local if name == "train" else None)
+    _require_fit_node(run, job, spec_named(name).node_local(cfg))
     left = _time_left_s(job)
     ends = None if left is None else time.time() + left
     grace_s = job.grace_s if left is None else min(job.grace_s, left / 2)
@@ -149,32 +134,30 @@ def _bring_forward(run: RunDir, name: str, job: _Job, force: bool) -> str:
         SingleProcess(),
         stop_file=run.stop_file,
         deadline=None if ends is None else ends - grace_s,
-        look_every_s=0.0,
-        # Ranks that work together leave together, so one of them never leaves at once.
+        poll_s=0.0,
+        # Ranks of a collective stage exit together, so none of them exits at once.
         urgent=job.here.rank == 0 and not stage.collective,
     )
-    conditions = Conditions(
+    context = JobContext(
         stop,
         grace_s,
-        patience_s=1.25 * STALE_S if job.here.job_id else 0.0,
-        # What the operator said about the past does not excuse what this job does from now on.
+        lease_timeout_s=1.25 * STALE_S if job.here.job_id else 0.0,
+        # `--force` excuses the attempts before this job, not its own restarts.
         force=force and job.here.restart == 0,
     )
     too_late = None if ends is None else ends - min(grace_s / 4, 30.0)
 
-    def _hopeless() -> str | None:
-        return None if conditions.force else crash_loop(run.stage(name), job.element)
+    def _give_up_reason() -> str | None:
+        return None if context.force else crash_loop(run.stage(name), job.element)
 
-    with last_resort(job.comeback, too_late, _hopeless), stop:
+    with requeue_before_deadline(job.requeue_policy, too_late, _give_up_reason), stop:
         if job.element is not None:
-            return run_element(
-                run, stage, job.element, lambda plan: job.part(name, plan), conditions
-            )
-        return run_stage(run, stage, job.here.rank, conditions=conditions)
+            return run_element(run, stage, job.element, lambda plan: job.part(name, plan), context)
+        return run_stage(run, stage, job.here.rank, context=context)
 
 
 def _require_fit_node(run: RunDir, job: _Job, node_local: str | None) -> None:
-    """Return if this node of the cluster is fit for the job; one rank of each node looks.
+    """Raise BadNodeError unless this node is fit for the job; one rank of each node checks it.
 
     Args:
         run: the run.
@@ -182,16 +165,16 @@ def _require_fit_node(run: RunDir, job: _Job, node_local: str | None) -> None:
         node_local: folder of the node that the work copies to, `$VARIABLES` in it; None for none.
 
     Raises:
-        BadNodeError: it is not, and is listed as such; the job does better elsewhere.
-        TooManyBadNodesError: hardly any node is.
+        BadNodeError: it is not, and is put on the list of bad nodes.
+        TooManyBadNodesError: hardly any node is fit.
     """
     if job.record is None or job.here.job_id is None or job.here.local_rank > 0:
         return
     from hpc.cluster.bad_nodes import BadNodeList
 
     cluster = os.environ.get("SLURM_CLUSTER_NAME")
-    # What does not fit is read where it lies: a fit node needs room for a little only.
-    scratch = first_folder(node_local)
+    # Shards that do not fit are read in place, so little space is enough.
+    scratch = existing_folder(node_local)
     needs = Needs(
         run=run.root,
         scratch=scratch,
@@ -199,14 +182,14 @@ def _require_fit_node(run: RunDir, job: _Job, node_local: str | None) -> None:
         scratch_inodes=16,
         cpus=job.here.cpus or 0,
         gpus=int(os.environ.get("SLURM_GPUS_ON_NODE") or 0),
-        # Thousands of elements do not import torch one more time each.
+        # Thousands of elements do not each import torch once more.
         compute=job.element is None,
     )
     require_fit_node(needs, BadNodeList(cluster) if cluster else None)
 
 
 def _time_left_s(job: _Job) -> float | None:
-    """Seconds until the job reaches its time limit; None while nothing can tell."""
+    """Seconds until the job reaches its time limit; None if that is unknown."""
     if job.record is None or job.here.job_id is None or job.here.rank > 0:
         return None
     if job.element is not None:
@@ -216,56 +199,51 @@ def _time_left_s(job: _Job) -> float | None:
     try:
         return slurm.time_left_s(job.here.job_id)
     except HpcError as error:
-        log.warning("the end of this job is unknown, its signal must do: %s", error)
+        log.warning("the time limit of this job is unknown, relying on its signal: %s", error)
         return None
 
 
 def _time_left_of_element(record: SubmissionRecord, here: Allocation) -> float | None:
-    """What Slurm 23.02 and later put into the environment, or the limit that was asked for.
+    """By the end time in the environment (Slurm 23.02 and later), or the requested limit.
 
-    The controller is not asked: thousands of elements that do so at once would hurt everyone.
+    The controller is not queried: thousands of elements at once would overload it.
     """
     import psutil
 
-    told = os.environ.get("SLURM_JOB_END_TIME", "")
-    if told.isdigit():
-        return float(told) - time.time()
+    end = os.environ.get("SLURM_JOB_END_TIME", "")
+    if end.isdigit():
+        return float(end) - time.time()
     limits = [job.time_min for job in record.jobs if job.job_id == here.array_id]
     if not limits or limits[0] is None:
         return None
-    began = float(psutil.Process().create_time())
-    return began + 60 * limits[0] - time.time()
+    started = float(psutil.Process().create_time())
+    return started + 60 * limits[0] - time.time()
 
 
 def _leave(run: RunDir, stage: str, job: _Job, error: Exception) -> int:
-    """Say how the work ended, queue the job again if that makes sense; the exit code."""
-    code = _tell(stage, error)
-    # Rank 0 speaks for all, but of a bad node the others may know better.
+    """Log how the work ended, requeue the job if that makes sense, and return the exit code."""
+    code = report(stage, error)
+    # Rank 0 requeues for all; only a bad node is reported by the rank that found it.
     if job.here.rank > 0 and not isinstance(error, BadNodeError):
         return code
-    why = comes_back(error, run.stage(stage), job.element) or out_of_time(error, job.comeback)
+    why = requeue_reason(error, run.stage(stage), job.element) or time_limit_reason(
+        error, job.requeue_policy
+    )
     if why is None or job.here.job_id is None:
         return code
     try:
-        job.comeback.ask(why)
+        job.requeue_policy.request(why)
     except HpcError as refused:
-        return _tell(stage, refused)
-    return 0 if job.comeback.possible else code
+        return report(stage, refused)
+    return 0 if job.requeue_policy.can_requeue else code
 
 
-def _tell(stage: str, error: Exception) -> int:
-    """Log how the work ended; its exit code."""
+def report(what: str, error: Exception) -> int:
+    """Log how the work on a stage ended, and return its exit code."""
     if isinstance(error, HpcError):
         level = logging.INFO if error.exit_code == 0 else logging.ERROR
-        log.log(level, "stage=%s %s: %s", stage, type(error).__name__, error)
+        log.log(level, "stage=%s %s: %s", what, type(error).__name__, error)
     else:
-        told = "".join(traceback.format_exception(error))
-        log.error("stage=%s broke\n%s", stage, told)
+        trace = "".join(traceback.format_exception(error))
+        log.error("stage=%s broke\n%s", what, trace)
     return exit_code_of(error)
-
-
-def _drive(run: RunDir, stage: str, executor: str | None, force: bool) -> int:
-    from sarhpc.launch.local import drive_line
-    from sarhpc.stages.run_config import load_run_config
-
-    return drive_line(run, stage, executor or load_run_config(run).cluster.executor, force=force)

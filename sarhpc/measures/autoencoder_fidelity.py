@@ -1,4 +1,4 @@
-"""What an autoencoder does to SAR tiles: its floor on E1, E3, E4 and E5.
+"""Distances E1, E3, E4 and E5 between SAR tiles and their reconstructions by an autoencoder.
 
 No generator behind this autoencoder can be closer to real tiles than its reconstructions are. The
 floor is computed for tiles A/(mu + 3 sigma) in 8 bits, amplitude relative to full scale.

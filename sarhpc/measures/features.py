@@ -1,4 +1,4 @@
-"""What is measured on each tile, so that any set of tiles is a mean of its tiles' measures.
+"""Features of each tile; those of a set are the means over its tiles.
 
 Tiles are the 8-bit amplitude view of both sides, (N, H, W) uint8 with range along columns: a
 generator makes 8-bit images, and a fair comparison gives the real tiles the same quantisation.

@@ -1,4 +1,4 @@
-"""Images of others as they lie on disk: folders of pictures with texts, and WebDataset tars.
+"""Third-party images on disk: folders of pictures with texts, and WebDataset tars.
 
 Folders: `metadata.jsonl` with `file_name` and `text` (diffusers), or a `.txt` or `.caption` beside
 each picture (kohya; without one the words of its folder `10_words` are the caption). Tars: those of
@@ -36,7 +36,7 @@ _MOST_META = 65_536
 
 @dataclass(frozen=True)
 class Item:
-    """An image that was found: where, and what a table says of it."""
+    """An image that was found: its location, and its row in a table."""
 
     source: str
     """Tar, relative to the root; empty for a file of its own."""
@@ -48,7 +48,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Listing:
-    """Everything that lies under a root, in order, and files left out with the reason."""
+    """The images under a root, in order, and files left out with the reason."""
 
     items: tuple[Item, ...]
     left_out: Mapping[str, str]
@@ -150,7 +150,7 @@ def _list_table(root: Path, table: Path, left_out: dict[str, str]) -> list[Item]
         path = table.parent / file_name
         name = path.relative_to(root).as_posix()
         if PurePosixPath(file_name).is_absolute() or ".." in PurePosixPath(file_name).parts:
-            left_out[file_name] = "its path leads out of the folder"
+            left_out[file_name] = "its path leaves the folder"
         elif not path.is_file():
             left_out[name] = "named in metadata.jsonl and not there"
         else:

@@ -1,4 +1,4 @@
-"""Images and arrays as member bytes: PNG for what people look at, npy for what is measured."""
+"""Images and arrays as member bytes: PNG for display, npy for measurements."""
 
 from __future__ import annotations
 

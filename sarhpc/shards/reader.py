@@ -10,38 +10,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Protocol, TypeVar
+from typing import BinaryIO, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hpc.errors import DataError, VerificationError
-from hpc.publish import digest_file
+from hpc.errors import DataError
 from sarhpc.shards.sample import Sample
 from sarhpc.shards.tar import Member, read_exactly, scan_members
 
 _READ_AHEAD = 1 << 20
 
 T = TypeVar("T")
-
-
-class ShardClaim(Protocol):
-    """What somebody says of a shard: a record, or a `ShardSummary`."""
-
-    @property
-    def samples(self) -> int:
-        """Number of samples."""
-        ...
-
-    @property
-    def bytes(self) -> int:
-        """Size of the tar in bytes."""
-        ...
-
-    @property
-    def sha256(self) -> str:
-        """SHA-256 of the tar, hexadecimal."""
-        ...
 
 
 def read_shard(path: Path) -> Iterator[Sample]:
@@ -74,7 +54,7 @@ def read_member(path: Path, extension: str) -> Iterator[tuple[str, bytes]]:
 
 @dataclass(frozen=True)
 class ShardIndex:
-    """Where each member of a shard stands: about 16 bytes per member, and the key.
+    """Offset and size of each member of a shard: about 16 bytes per member, and the key.
 
     `offsets` and `sizes` are (samples, extensions) int64; size -1 marks an absent member.
     """
@@ -122,26 +102,6 @@ class ShardIndex:
             )
             if size >= 0
         }
-
-
-def verify_shard(path: Path, claim: ShardClaim) -> None:
-    """Return if the tar at `path` is what `claim` says: size, SHA-256 and number of samples.
-
-    Raises:
-        VerificationError: it is not, or it is missing.
-    """
-    again = "Make the shard again: remove its record, then resume."
-    if not path.is_file():
-        raise VerificationError(f"{path} is missing although a record claims it. {again}")
-    size = path.stat().st_size
-    if size != claim.bytes:
-        raise VerificationError(f"{path} has {size} bytes, its record {claim.bytes}. {again}")
-    found = digest_file(path)
-    if found.sha256 != claim.sha256:
-        raise VerificationError(f"{path}: SHA-256 {found.sha256} != {claim.sha256}. {again}")
-    samples = len(ShardIndex.scan(path))
-    if samples != claim.samples:
-        raise VerificationError(f"{path}: {samples} samples, its record {claim.samples}. {again}")
 
 
 def split_name(name: str) -> tuple[str, str] | None:

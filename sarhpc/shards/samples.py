@@ -129,7 +129,7 @@ class ShardedSamples:
 
 
 class _ShardFile:
-    """An open shard, closed when nobody holds it any more."""
+    """An open shard, closed when the last reference goes."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,6 @@ from numpy.typing import NDArray
 
 from hpc.errors import DataError
 from sarhpc.shards.images import decode_array, decode_gray8, decode_rgb8
-from sarhpc.shards.reader import read_shard
 from sarhpc.shards.sample import SAMPLE_SCHEMA, SPLITS, Sample
 
 _TILE_META = {
@@ -79,7 +77,7 @@ _IMPORTED_META = {
     else kind.rstrip("?") + "?"
     for name, kind in _TILE_META.items()
 } | {"origin": "object"}
-"""Of an image somebody else cut (it has `origin`): nearly everything may be unknown."""
+"""Of a third-party image (it has `origin`): nearly everything may be unknown."""
 
 UNKNOWN: Mapping[str, None] = {
     name: None for name in _TILE_META if name not in ("schema", "key", "synthetic", "split")
@@ -102,7 +100,7 @@ _PAINTED_MEMBERS = ("optic.png", "txt", "meta.json")
 
 
 def validate_sample(sample: Sample) -> None:
-    """Return if the sample keeps the schema: key, members, their pixels, and metadata.
+    """Raise DataError unless the sample conforms to the schema: key, members, pixels, metadata.
 
     Members beyond those of the schema are allowed.
 
@@ -138,22 +136,6 @@ def _expected(
     if generated:
         return _GENERATED_MEMBERS, _GENERATED_META
     return _TILE_MEMBERS, _TILE_META
-
-
-def validate_shard(path: Path) -> int:
-    """Number of samples of a shard, all of which keep the schema.
-
-    Raises:
-        DataError: the shard cannot be read, or a sample breaks the schema.
-    """
-    count = 0
-    for sample in read_shard(path):
-        try:
-            validate_sample(sample)
-        except DataError as error:
-            raise DataError(f"{path}: {error}") from error
-        count += 1
-    return count
 
 
 def _member_problems(sample: Sample) -> list[str]:

@@ -3,33 +3,34 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from hpc.job.pipeline import Stage
 from hpc.store.plan import Plan, ShardTask
 from hpc.store.rundir import RunDir
-from sarhpc.captioning.choice import WRITING
 from sarhpc.captioning.config import CaptionConfig
 from sarhpc.stages.config import RunConfig
 from sarhpc.stages.paths import data_root, model_folder
-from sarhpc.stages.run_config import load_run_config, stage_fingerprint
+from sarhpc.stages.run_config import load_run_config
 from sarhpc.stages.sharded import Made, sealed_records, sweep, work_through
+from sarhpc.stages.spec import StageSpec, in_branch
+from sarhpc.stages.tile import shard_pixels
 
 if TYPE_CHECKING:
     from sarhpc.captioning.captioners.captioner import Captioner, Drafter
 
+CAPTIONED_BYTES_PER_PX = 7.2
+
 TRAINED = "run:caption-train"
-"""Model name that stands for the captioner this run fine-tunes."""
+"""Model name of the captioner that this run fine-tunes."""
 
 
-def caption_stage(config: RunConfig) -> Stage:
+def caption_stage(config: RunConfig, upstream: Sequence[str]) -> Stage:
     """The stage that captions tiles: same shard numbers, same keys, so it can be redone alone."""
-    needs = ["tile"]
-    needs += ["optical"] if config.optical is not None else []
-    needs += ["caption-train"] if config.caption_train is not None else []
     return Stage(
         name="caption",
-        needs=tuple(needs),
+        needs=CAPTION.needs_in(upstream),
         plan=plan_caption_shards,
         work=lambda work: work_through(make_caption_shard, work, workers=config.cluster.workers),
         finish=lambda work: sweep(data_root(work.run, config) / "samples"),
@@ -50,7 +51,7 @@ def plan_caption_shards(run: RunDir) -> Plan:
         inputs = {"source": r.path, "sha256": r.sha256, "split": r.detail["split"]}
         left_out = {"duplicate_of": duplicates[r.shard]} if r.shard in duplicates else {}
         shards.append(ShardTask(r.shard, inputs | left_out | paired.get(r.shard, {})))
-    return Plan("caption", tuple(shards), stage_fingerprint(config, "caption"))
+    return Plan("caption", tuple(shards), CAPTION.fingerprint(config))
 
 
 def make_caption_shard(run: RunDir, task: ShardTask) -> Made:
@@ -73,11 +74,14 @@ def make_caption_shard(run: RunDir, task: ShardTask) -> Made:
 
 def resolved_captioner(run: RunDir, config: RunConfig) -> CaptionConfig:
     """The caption configuration with the models that it takes as folders."""
+    from sarhpc.captioning.captioners.registry import captioner_of
+
     name, clip = config.caption.model, config.caption.clip
     if name == TRAINED:
         name = str(run.stage("caption-train") / "model")
-    elif config.caption.captioner in WRITING:
-        name = model_folder(name)  # only then the snapshot of a job's code holds an embedded one
+    elif captioner_of(config.caption).uses_model:
+        # The code snapshot of a job holds an embedded model only for these.
+        name = model_folder(name)
     if clip is not None:
         clip = dataclasses.replace(clip, model=model_folder(clip.model))
     return dataclasses.replace(config.caption, model=name, clip=clip)
@@ -95,3 +99,38 @@ def _captioner(settings: CaptionConfig) -> Captioner | Drafter:
         _loaded.clear()
         _loaded[key] = open_captioner(settings)
     return _loaded[key]
+
+
+def check_settings(config: RunConfig) -> None:
+    """Raise ConfigError unless the captioner exists and its settings fit it and each other."""
+    from sarhpc.captioning.captioners.registry import require_consistent
+    from sarhpc.captioning.checks import check_policies
+    from sarhpc.captioning.template import check_template
+
+    require_consistent(config.caption)
+    check_policies(config.caption)
+    with in_branch("caption"):
+        check_template(config.caption.template)
+
+
+def models_of(config: RunConfig) -> list[str]:
+    """The captioner's model, if it writes, and the one that picks among its drafts."""
+    from sarhpc.captioning.captioners.registry import captioner_of
+
+    writer = [config.caption.model] if captioner_of(config.caption).uses_model else []
+    clip = [] if config.caption.clip is None else [config.caption.clip.model]
+    return writer + clip
+
+
+CAPTION = StageSpec(
+    name="caption",
+    help="caption the tiles into training shards",
+    branches=("caption",),
+    build=caption_stage,
+    needs=("tile", "optical", "caption-train"),
+    check=check_settings,
+    models=models_of,
+    sharded=True,
+    shard_bytes=lambda config: CAPTIONED_BYTES_PER_PX * shard_pixels(config),
+    request="gpu_node",
+)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from hpc.errors import ConfigError, StopRequestedError
-from hpc.job.pipeline import Course, Stage, Work
+from hpc.job.pipeline import Stage, StageProgress, Work
 from hpc.observe.state import last_row
 from hpc.store.plan import Plan, make_plan
 from hpc.store.rundir import RunDir
@@ -15,8 +15,9 @@ from sarhpc.captioning.config import CaptionSetConfig, CaptionTrainConfig
 from sarhpc.stages import ranks
 from sarhpc.stages.config import RunConfig
 from sarhpc.stages.paths import caption_sets, data_root, model_folder
-from sarhpc.stages.run_config import load_run_config, stage_fingerprint
+from sarhpc.stages.run_config import load_run_config
 from sarhpc.stages.sharded import Made, manifest_sha, single_shard
+from sarhpc.stages.spec import StageSpec, in_branch
 from sarhpc.stages.tree import digest_tree
 
 if TYPE_CHECKING:
@@ -29,17 +30,17 @@ if TYPE_CHECKING:
     from sarhpc.training.ranks import Ranks
 
 
-def caption_train_stage(config: RunConfig) -> Stage:
+def caption_train_stage(config: RunConfig, upstream: Sequence[str]) -> Stage:
     """The stage that fine-tunes BLIP; collective, its progress is the newest checkpoint's step."""
     return Stage(
         name="caption-train",
-        needs=("tile",),
+        needs=CAPTION_TRAIN.needs_in(upstream),
         plan=plan_caption_training,
         work=train_ranks,
         collective=True,
         progress=lambda run: ranks.newest_step(run, "caption-train"),
-        course=caption_training_course,
-        reached=lambda run: ranks.kept_steps(run, "caption-train"),
+        live_progress=caption_training_progress,
+        progress_times=lambda run: ranks.kept_steps(run, "caption-train"),
     )
 
 
@@ -54,16 +55,12 @@ def plan_caption_training(run: RunDir) -> Plan:
     return make_plan(
         "caption-train",
         [{"tiles": manifest_sha(run, "tile")}],
-        fingerprint=stage_fingerprint(config, "caption-train"),
+        fingerprint=CAPTION_TRAIN.fingerprint(config),
     )
 
 
 def require_teachable(config: RunConfig) -> None:
-    """Return if the tiles that it learns from have their images by then.
-
-    Raises:
-        ConfigError: it would learn from the run's own tiles, which get their images later.
-    """
+    """Raise ConfigError if it would learn from tiles of the run that get their images later."""
     assert config.caption_train is not None
     if config.optical is not None and not config.caption_train.train:
         raise ConfigError(
@@ -72,19 +69,19 @@ def require_teachable(config: RunConfig) -> None:
         )
 
 
-def caption_training_course(run: RunDir) -> Course | None:
+def caption_training_progress(run: RunDir) -> StageProgress | None:
     """Steps done as the newest row of metrics.jsonl tells, and the pace of that row."""
     row = last_row(run.stage("caption-train") / "metrics.jsonl")
     cfg = load_run_config(run).caption_train
     if row is None or cfg is None or "time" not in row:  # rows of earlier versions lack it
         return None
-    return Course(
+    return StageProgress(
         done=row["step"],
         goal=cfg.steps,
         unit="steps",
         per_s=1.0 / row["step_s"] if row.get("step_s") else None,
-        says=_told(row) + ranks.stragglers(run, "caption-train"),
-        when=row["time"],
+        note=_told(row) + ranks.stragglers(run, "caption-train"),
+        updated=row["time"],
     )
 
 
@@ -191,3 +188,49 @@ def lesson_config(cfg: CaptionTrainConfig, world: int) -> LessonConfig:
         checkpoint_every_s=cfg.checkpoint_every_s,
         log_every_steps=cfg.log_every,
     )
+
+
+def check_settings(config: RunConfig) -> None:
+    """Raise ConfigError unless the captioner can be fine-tuned as configured."""
+    from sarhpc.captioning.checks import check_fine_tuning
+    from sarhpc.captioning.tuning.published import require_sets
+    from sarhpc.training.schedule import check_engine
+
+    require_teachable(config)
+    cfg = config.caption_train
+    assert cfg is not None
+    with in_branch("caption_train"):
+        check_fine_tuning(cfg)
+        require_sets((*cfg.train, *cfg.val))
+        check_engine(lesson_config(cfg, 1))
+
+
+def check_ranks(config: RunConfig, world: int) -> None:
+    """Raise ConfigError unless the batch divides among `world` ranks."""
+    from sarhpc.training.schedule import accumulation
+
+    assert config.caption_train is not None
+    lesson = lesson_config(config.caption_train, world)
+    with in_branch("caption_train"):
+        accumulation(lesson.global_batch, lesson.micro_batch, world, "batch")
+
+
+def models_of(config: RunConfig) -> list[str]:
+    """The captioner it starts from, if any."""
+    assert config.caption_train is not None
+    base = config.caption_train.base_model
+    return [] if base is None else [base]
+
+
+CAPTION_TRAIN = StageSpec(
+    name="caption-train",
+    help="fine-tune the captioner on optical tiles with reference captions",
+    branches=("caption_train",),
+    build=caption_train_stage,
+    needs=("tile",),
+    enabled=lambda config: config.caption_train is not None,
+    check=check_settings,
+    check_ranks=check_ranks,
+    models=models_of,
+    request="rank",
+)

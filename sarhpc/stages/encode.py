@@ -1,7 +1,8 @@
-"""Stage `encode`: the tiles to train on as latents, once, for every epoch and every start."""
+"""Stage `encode`: the tiles to train on as latents, once for all epochs and restarts."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from hpc.errors import ConfigError
@@ -11,16 +12,21 @@ from hpc.store.rundir import RunDir
 from sarhpc.stages.config import RunConfig
 from sarhpc.stages.paths import data_root, model_folder
 from sarhpc.stages.prompts import TRAIN_SPLITS
-from sarhpc.stages.run_config import load_run_config, stage_fingerprint
+from sarhpc.stages.run_config import load_run_config
 from sarhpc.stages.sharded import Made, sealed_records, sweep, work_through
+from sarhpc.stages.spec import StageSpec
+from sarhpc.stages.tile import shard_pixels
 from sarhpc.stages.tree import digest_tree
 
+LATENT_BYTES_PER_PX = 0.5
+"""Eight float32 numbers for each 8 x 8 px."""
 
-def encode_stage(config: RunConfig) -> Stage:
+
+def encode_stage(config: RunConfig, upstream: Sequence[str]) -> Stage:
     """The stage that encodes tiles."""
     return Stage(
         name="encode",
-        needs=("caption",),
+        needs=ENCODE.needs_in(upstream),
         plan=plan_encoding,
         work=lambda work: work_through(make_latent_shard, work, workers=config.cluster.workers),
         finish=lambda work: finish_latents(work, config),
@@ -51,16 +57,12 @@ def plan_encoding(run: RunDir) -> Plan:
             for record in records
             if record.samples
         ],
-        fingerprint=stage_fingerprint(config, "encode"),
+        fingerprint=ENCODE.fingerprint(config),
     )
 
 
 def require_encodable(config: RunConfig) -> None:
-    """Return if everything that is trained on can be encoded.
-
-    Raises:
-        ConfigError: regularisation images are trained on too, and only tiles are encoded.
-    """
+    """Raise ConfigError if regularisation images are trained on too: only tiles are encoded."""
     if config.train.prior is not None:
         raise ConfigError("encode with train.prior: only tiles are encoded; leave one of them out")
 
@@ -92,12 +94,31 @@ def make_latent_shard(run: RunDir, task: ShardTask) -> Made:
 
 
 def latent_shards(run: RunDir, config: RunConfig) -> tuple[Path, ...]:
-    """Shards of latents to train with; none where the run encodes tiles as they come."""
+    """Shards of latents to train on; none where training encodes the tiles itself."""
     if config.encode is None:
         return ()
     return tuple(Path(record.path) for record in sealed_records(run, "encode"))
 
 
 def finish_latents(work: Work, config: RunConfig) -> None:
-    """Take away what killed writers left."""
+    """Remove temporary files of killed writers."""
     sweep(data_root(work.run, config) / "latents")
+
+
+def _shard_bytes(config: RunConfig) -> float:
+    copies = 2 if config.train.azimuth_flip else 1
+    return LATENT_BYTES_PER_PX * copies * shard_pixels(config)
+
+
+ENCODE = StageSpec(
+    name="encode",
+    help="encode the tiles to train on as latents, once",
+    branches=("encode",),
+    build=encode_stage,
+    needs=("caption",),
+    enabled=lambda config: config.encode is not None,
+    check=require_encodable,
+    sharded=True,
+    shard_bytes=_shard_bytes,
+    request="gpu_node",
+)

@@ -7,8 +7,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from hpc.errors import DataError
 from hpc.job.pipeline import Stage, Work
 from hpc.publish import digest_file, publish_json, publish_text
@@ -18,11 +16,13 @@ from hpc.store.rundir import RunDir
 from sarhpc.stages.config import RunConfig
 from sarhpc.stages.generate import settings
 from sarhpc.stages.prompts import held_out_splits, known_prompts, land_cover, sample_shards
-from sarhpc.stages.run_config import BRANCHES, load_run_config, stage_fingerprint
+from sarhpc.stages.run_config import load_run_config
 from sarhpc.stages.sharded import Made, manifest_sha, sealed_records, single_shard
+from sarhpc.stages.spec import StageSpec
 from sarhpc.training.denoising.grids import read_index, read_judged
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
     from sarhpc.evaluation.classes import Conformity
@@ -36,14 +36,13 @@ of anything the model generates."""
 CLASSIFIER_TILES = 1500
 
 
-def evaluate_stage(config: RunConfig) -> Stage:
-    """The stage that judges the corpus and writes the report."""
-    needs = ("caption", "generate", "compare") if config.compare.models else ("caption", "generate")
+def evaluate_stage(config: RunConfig, upstream: Sequence[str]) -> Stage:
+    """The stage that evaluates the corpus and writes the report."""
     return Stage(
         name="evaluate",
-        needs=needs,
+        needs=EVALUATE.needs_in(upstream),
         plan=plan_evaluation,
-        work=lambda work: single_shard(work, lambda: evaluate_run(work)),
+        work=lambda work: single_shard(work, lambda: evaluate_run(work, upstream)),
     )
 
 
@@ -51,11 +50,16 @@ def plan_evaluation(run: RunDir) -> Plan:
     """A single shard that names what is compared."""
     config = load_run_config(run)
     inputs = {"real": manifest_sha(run, "caption"), "synthetic": manifest_sha(run, "generate")}
-    return make_plan("evaluate", [inputs], fingerprint=stage_fingerprint(config, "evaluate"))
+    return make_plan("evaluate", [inputs], fingerprint=EVALUATE.fingerprint(config))
 
 
-def evaluate_run(work: Work) -> Made:
-    """Write `evaluate/evaluation.json`, `report.json` and `report.html`."""
+def evaluate_run(work: Work, upstream: Sequence[str]) -> Made:
+    """Write `evaluate/evaluation.json`, `report.json` and `report.html`.
+
+    Args:
+        work: the one shard of the stage.
+        upstream: names of the stages before it, for the table of the report.
+    """
     from sarhpc.evaluation.report import Report, render, to_json
     from sarhpc.evaluation.suite import evaluate
 
@@ -74,7 +78,7 @@ def evaluate_run(work: Work) -> Made:
         name=run.name,
         facts=_facts(run, len(real), synthetic),
         config_yaml=run.config_file.read_text(),
-        stages=[line for stage in BRANCHES if (line := stage_line(run, stage))],
+        stages=[line for stage in upstream if (line := stage_line(run, stage))],
         real=_real_pictures(run, config, synthetic[SYNTHETIC], config.evaluate.gallery),
         synthetic={
             name: _pictures(group[: config.evaluate.gallery]) for name, group in synthetic.items()
@@ -117,17 +121,20 @@ def _synthetic_samples(run: RunDir, config: RunConfig) -> dict[str, list[Sample]
 
 
 def _stack(samples: Sequence[Sample]) -> NDArray[np.uint8]:
+    import numpy as np
+
     from sarhpc.shards.images import decode_gray8
 
     if not samples:
         raise DataError(
-            "nothing to evaluate: a set has no images, real or synthetic; `sarhpc status` tells "
-            "how many each stage made, and how many it left out"
+            "nothing to evaluate: a set has no images, real or synthetic; `sarhpc status` shows "
+            "how many each stage made and rejected"
         )
     return np.stack([decode_gray8(sample.members["sar.png"]) for sample in samples])
 
 
 def _reconstructed(run: RunDir, tiles: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    import numpy as np
     import torch
 
     from sarhpc.diffusion.autoencoder import reconstruct
@@ -153,12 +160,13 @@ def _pictures(samples: Sequence[Sample]) -> list[Picture]:
 def _real_pictures(
     run: RunDir, config: RunConfig, synthetic: Sequence[Sample], count: int
 ) -> list[Picture]:
-    """For each synthetic tile the real one whose caption its prompt repeats, where there is one."""
+    """For each synthetic tile a real one with the caption of its prompt, if there is one."""
     from sarhpc.evaluation.report import Picture
+    from sarhpc.generation.plan import full_prompt
 
     real: dict[str, Sample] = {}
     for sample in _real_samples(run, config):
-        real.setdefault(asked_for(config, sample.meta["caption"]["SHORT"]), sample)
+        real.setdefault(full_prompt(settings(config), sample.meta["caption"]["SHORT"]), sample)
     pictures = []
     for asked in synthetic[:count]:
         match = real.get(asked.meta["prompt"]) or next(iter(real.values()))
@@ -167,23 +175,22 @@ def _real_pictures(
     return pictures
 
 
-def asked_for(config: RunConfig, caption: str) -> str:
-    """The prompt the generator is given for a caption."""
-    return settings(config).prompt_template.replace("{prompt}", caption.strip())
-
-
 def _conformity(
     run: RunDir, config: RunConfig, synthetic: dict[str, list[Sample]]
 ) -> dict[str, Conformity]:
-    """How images show the class of their prompts; empty where no class is known."""
+    """How well images show the class of their prompts; empty where no class is known."""
     from sarhpc.evaluation.classes import judge, train_classifier
+    from sarhpc.generation.plan import full_prompt
 
     held_out = _labelled(_real_samples(run, config), config.evaluate.tiles)
     train = _labelled(_read(sample_shards(run, ["train"])), CLASSIFIER_TILES)
     if len({label for _, label in train}) < 2 or len({label for _, label in held_out}) < 2:
         return {}
     splits = held_out_splits(run, config.evaluate.real_splits)
-    classes = {asked_for(config, p.caption): p.land_cover for p in known_prompts(run, splits)}
+    classes = {
+        full_prompt(settings(config), known.caption): known.land_cover
+        for known in known_prompts(run, splits)
+    }
     classifier = train_classifier(*_arrays(train), *_arrays(held_out), seed=config.evaluate.seed)
     result = {"real, held out": classifier.real}
     for name, samples in synthetic.items():
@@ -204,9 +211,9 @@ def _arrays(labelled: Sequence[tuple[Sample, str]]) -> tuple[NDArray[np.uint8], 
 
 
 def stage_line(run: RunDir, stage: str, *, unsealed: bool = False) -> StageLine | None:
-    """What a stage made and left out, by reason; None before it is sealed.
+    """What a stage made and rejected, by reason; None before it is sealed.
 
-    With `unsealed` it is what stands so far, and None before the first record.
+    With `unsealed` it covers the records so far, and is None before the first one.
     """
     from sarhpc.evaluation.report import StageLine
 
@@ -241,6 +248,7 @@ def _training_rows(run: RunDir) -> list[dict[str, Any]]:
 
 def _progress(run: RunDir) -> tuple[list[str], list[GridRow]]:
     """Validation grids as rows: one per step, the first seed of each prompt."""
+    import numpy as np
     from PIL import Image
 
     from sarhpc.evaluation.report import GridRow
@@ -289,3 +297,22 @@ def _notes(run: RunDir, config: RunConfig) -> list[str]:
         f"The set “{AUTOENCODER}” is the real tiles after encoding and decoding by the model's "
         "autoencoder: the floor of whatever is generated through it.",
     ]
+
+
+def check_settings(config: RunConfig) -> None:
+    """Raise ConfigError unless real and synthetic can be compared as configured."""
+    from sarhpc.evaluation.config import check_config
+
+    check_config(config.evaluate)
+
+
+EVALUATE = StageSpec(
+    name="evaluate",
+    help="judge real against synthetic, and write the report",
+    branches=("evaluate",),
+    build=evaluate_stage,
+    needs=("caption", "generate", "compare"),
+    enabled=lambda config: config.generate is not None,
+    check=check_settings,
+    request="gpu_briefly",
+)

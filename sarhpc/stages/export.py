@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,22 +13,27 @@ from hpc.job.pipeline import Stage, Work
 from hpc.store.plan import Plan, make_plan
 from hpc.store.rundir import RunDir
 from sarhpc.diffusion.config import VARIANTS
+from sarhpc.diffusion.families.registry import family_of
 from sarhpc.stages.config import RunConfig
 from sarhpc.stages.paths import model_folder
-from sarhpc.stages.run_config import load_run_config, stage_fingerprint
+from sarhpc.stages.run_config import load_run_config
 from sarhpc.stages.sharded import Made, manifest_sha, sealed_records, single_shard
+from sarhpc.stages.spec import Estimate, StageSpec
 from sarhpc.stages.tree import digest_tree
 from sarhpc.training.denoising.grids import best_first
 
 if TYPE_CHECKING:
     from sarhpc.training.export import Cut
 
+BYTES_PER_PARAMETER = 5.2
+FILES = 12
 
-def export_stage(config: RunConfig) -> Stage:
+
+def export_stage(config: RunConfig, upstream: Sequence[str]) -> Stage:
     """The stage that writes the model."""
     return Stage(
         name="export",
-        needs=("train",),
+        needs=EXPORT.needs_in(upstream),
         plan=plan_export,
         work=lambda work: single_shard(work, lambda: export_model(work)),
     )
@@ -41,15 +49,11 @@ def plan_export(run: RunDir) -> Plan:
     require_exportable(config)
     [trained] = sealed_records(run, "train")
     inputs = {"checkpoint": trained.path, "sha256": trained.sha256}
-    return make_plan("export", [inputs], fingerprint=stage_fingerprint(config, "export"))
+    return make_plan("export", [inputs], fingerprint=EXPORT.fingerprint(config))
 
 
 def require_exportable(config: RunConfig) -> None:
-    """Return if the model can be exported as configured.
-
-    Raises:
-        ConfigError: there is no such variant of the weights, or the adapter cannot be cut so.
-    """
+    """Raise ConfigError unless the variants exist and the adapter can be cut to its rank."""
     unknown = [name for name in config.export.variants if name not in VARIANTS]
     if unknown:
         raise ConfigError(f"export.variants: {unknown[0]!r} is none of {', '.join(VARIANTS)}")
@@ -71,7 +75,7 @@ def export_model(work: Work) -> Made:
     if digest_tree(checkpoint).sha256 != task.inputs["sha256"]:
         raise VerificationError(
             f"{checkpoint} changed since training was recorded; `sarhpc verify {run.root} --deep` "
-            "tells what else did"
+            "lists what else did"
         )
     target = run.stage("export") / "model"
     facts = {
@@ -84,8 +88,8 @@ def export_model(work: Work) -> Made:
     }
     if config.train.judge is not None and config.train.judge.choose == "best":
         judged = len(best_first(run.stage("train") / "validation"))
-        told = f"of {judged} checkpoints the one whose images were nearest to held-out tiles"
-        facts["chosen_as"] = told
+        chosen = f"of {judged} checkpoints the one whose images were nearest to held-out tiles"
+        facts["chosen_as"] = chosen
     if config.export.adapter_rank is not None:
         facts["adapter_rank"] = config.export.adapter_rank
     if config.train.control is not None:
@@ -112,3 +116,44 @@ def _cut(config: RunConfig) -> Cut | None:
     from sarhpc.diffusion.dylora import require_truncation
 
     return require_truncation(config.train.adapter, rank), rank
+
+
+def estimate(config: RunConfig, _plan: Plan | None, _world: int) -> Estimate:
+    """The exported model, if the base model is there to be counted."""
+    parameters = _parameters(config)
+    each = BYTES_PER_PARAMETER * (1 + len(config.export.variants) / 2)
+    return Estimate(1, None if parameters is None else parameters * each, FILES)
+
+
+def _parameters(config: RunConfig) -> int | None:
+    """Trained parameters of the base model, from the headers of its files; None if not there."""
+    folder = Path(model_folder(config.train.base_model))
+    parts = family_of(folder).components
+    files = [p for part in parts for p in (folder / part).glob("*.safetensors")]
+    counts = [_elements(path) for path in files]
+    return sum(counts) if counts and 0 not in counts else None
+
+
+def _elements(path: Path) -> int:
+    """Number of elements in a safetensors file, 0 if it is none.
+
+    Its header is a length in eight bytes and as much JSON.
+    """
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        text = file.read(length) if length < path.stat().st_size else b""
+    if not text:
+        return 0
+    tensors = (entry for name, entry in json.loads(text).items() if name != "__metadata__")
+    return sum(math.prod(tensor["shape"]) for tensor in tensors)
+
+
+EXPORT = StageSpec(
+    name="export",
+    help="write the trained model as a diffusers folder",
+    branches=("export",),
+    build=export_stage,
+    needs=("train",),
+    check=require_exportable,
+    estimate=estimate,
+)

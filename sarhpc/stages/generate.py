@@ -1,11 +1,11 @@
-"""Stages `generate` and `compare`: the synthetic corpus, and other models at the same prompts."""
+"""Stage `generate`: the synthetic corpus, made by the exported model."""
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import hashlib
-from collections.abc import Mapping
+import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,14 +15,14 @@ from hpc.store.plan import Plan, ShardTask, make_plan
 from hpc.store.rundir import RunDir, open_run
 from sarhpc.generation.config import GenerateConfig
 from sarhpc.stages.config import RunConfig
-from sarhpc.stages.paths import data_root, model_folder
+from sarhpc.stages.paths import data_root
 from sarhpc.stages.prompts import (
     evenly_by_class,
     held_out_splits,
     known_prompts,
     sample_shards,
 )
-from sarhpc.stages.run_config import load_run_config, stage_fingerprint
+from sarhpc.stages.run_config import load_run_config
 from sarhpc.stages.sharded import (
     Made,
     manifest_sha,
@@ -31,33 +31,25 @@ from sarhpc.stages.sharded import (
     sweep,
     work_through,
 )
+from sarhpc.stages.spec import StageSpec
 from sarhpc.stages.tree import digest_tree
 
 if TYPE_CHECKING:
     from sarhpc.generation.steering import SteeringLayers
 
+IMAGE_BYTES_PER_PX = 1.15
 CARD_SETTINGS = ("steps", "guidance", "scheduler", "batch", "threads")
+"""Settings that the card of the corpus shows."""
 
 
-def generate_stage(config: RunConfig) -> Stage:
+def generate_stage(config: RunConfig, upstream: Sequence[str]) -> Stage:
     """The stage that generates the corpus with the exported model."""
     return Stage(
         name="generate",
-        needs=("export",),
+        needs=GENERATE.needs_in(upstream),
         plan=plan_corpus,
         work=lambda work: work_through(make_corpus_shard, work, workers=config.cluster.workers),
         finish=package,
-    )
-
-
-def compare_stage(config: RunConfig) -> Stage:
-    """The stage that asks other models for the same prompts with the same seeds."""
-    return Stage(
-        name="compare",
-        needs=("export", "generate"),
-        plan=plan_comparison,
-        work=lambda work: work_through(make_compare_shard, work, workers=config.cluster.workers),
-        finish=lambda work: sweep(data_root(work.run, config) / "compare"),
     )
 
 
@@ -125,7 +117,7 @@ def plan_corpus(run: RunDir) -> Plan:
     return make_plan(
         "generate",
         [{**shard, **model} for shard in shards],
-        fingerprint=stage_fingerprint(config, "generate"),
+        fingerprint=GENERATE.fingerprint(config),
     )
 
 
@@ -141,34 +133,12 @@ def _named_adapter(config: RunConfig, model: str) -> dict[str, str]:
         return {"adapter_sha": hashlib.file_digest(opened, "sha256").hexdigest()}
 
 
-def plan_comparison(run: RunDir) -> Plan:
-    """For every other model the first images of the corpus: same prompts, same seeds."""
-    from sarhpc.generation.plan import plan_generation
-
-    config = load_run_config(run)
-    few = dataclasses.replace(settings(config), images=config.compare.images, steer=None)
-    shards: list[Mapping[str, Any]] = []
-    for name, model in sorted(config.compare.models.items()):
-        folder = model_folder(model)
-        facts = {"model": folder, "model_sha": digest_tree(Path(folder)).sha256, "set": name}
-        shards += [{**shard, **facts} for shard in plan_generation(few, prompts_of(run, config))]
-    return make_plan("compare", shards, fingerprint=stage_fingerprint(config, "compare"))
-
-
 def make_corpus_shard(run: RunDir, task: ShardTask) -> Made:
     """Generate and publish one shard of the corpus."""
-    root = data_root(run, load_run_config(run)) / "synthetic"
-    return generated_shard(run, task, settings(load_run_config(run)), root / f"{task.id}.tar")
-
-
-def make_compare_shard(run: RunDir, task: ShardTask) -> Made:
-    """Generate and publish one shard of another model."""
     config = load_run_config(run)
-    root = data_root(run, config) / "compare" / task.inputs["set"]
-    # The adapter of the corpus is none of another model's, nor is what steers it.
-    cfg = dataclasses.replace(settings(config), adapter=None, adapter_weight=1.0, steer=None)
-    made = generated_shard(run, task, cfg, root / f"{task.id}.tar")
-    return dataclasses.replace(made, detail={"set": task.inputs["set"]})
+    root = data_root(run, config) / "synthetic"
+    path = root / f"{task.id}.tar"
+    return generated_shard(run, task, settings(config), path, GENERATE.fingerprint(config))
 
 
 def generated_shard(
@@ -176,7 +146,7 @@ def generated_shard(
     task: ShardTask,
     cfg: GenerateConfig,
     path: Path,
-    stage: str = "generate",
+    fingerprint: str,
     image_member: str = "sar.png",
 ) -> Made:
     """Generate the planned shard by the model it names, and publish it at `path`.
@@ -186,13 +156,12 @@ def generated_shard(
         task: the shard.
         cfg: how images are made.
         path: of the tar.
-        stage: whose configuration the images carry the digest of.
+        fingerprint: of the configuration, which the images carry.
         image_member: `sar.png`, or `optic.png` for images that show no radar.
     """
     from sarhpc.generation.sampler import Provenance, generate_shard
     from sarhpc.shards.writer import write_shard
 
-    fingerprint = stage_fingerprint(load_run_config(run), stage)
     provenance = Provenance(task.inputs["model_sha"], fingerprint)
     pipeline = _pipeline(Path(task.inputs["model"]), cfg)
     layers = None if cfg.steer is None else _indexed_layers(run.root)
@@ -247,11 +216,49 @@ def package(work: Work) -> None:
     facts = CorpusFacts(
         name=f"Synthetic SAR corpus of run {work.run.name}",
         model_sha=export.sha256,
-        config_fingerprint=stage_fingerprint(config, "generate"),
-        settings={
-            name: getattr(cfg, name)
-            for name in ("steps", "guidance", "scheduler", "batch", "threads")
-        },
+        config_fingerprint=GENERATE.fingerprint(config),
+        settings={name: getattr(cfg, name) for name in CARD_SETTINGS},
         rejected=rejected,
     )
     package_corpus(root, sealed_paths(work), facts)
+
+
+def check_generation(cfg: GenerateConfig) -> None:
+    """Raise ConfigError unless images can be generated as configured, and prompts be read."""
+    from sarhpc.generation.plan import check_config, read_prompts
+
+    check_config(cfg)
+    read_prompts(cfg)
+
+
+def shards_of(config: RunConfig, images: int) -> int:
+    """Shards of so many images."""
+    return math.ceil(images / settings(config).shard_samples)
+
+
+def _shards(config: RunConfig) -> int | None:
+    images = settings(config).images
+    return None if images is None else shards_of(config, images)
+
+
+def shard_bytes(config: RunConfig) -> float:
+    """About how many bytes a shard of generated images has."""
+    cfg = settings(config)
+    rows, columns = cfg.height_px, cfg.width_px
+    pixels = rows * columns if rows and columns else config.tile.tile_px**2
+    return IMAGE_BYTES_PER_PX * pixels * cfg.shard_samples
+
+
+GENERATE = StageSpec(
+    name="generate",
+    help="generate the synthetic corpus",
+    branches=("generate",),
+    build=generate_stage,
+    needs=("export",),
+    enabled=lambda config: config.generate is not None,
+    check=lambda config: check_generation(settings(config)),
+    sharded=True,
+    shards=_shards,
+    shard_bytes=shard_bytes,
+    request="array",
+)

@@ -1,10 +1,10 @@
-"""Stage `optical`: optical images for tiles that stand, so that they can be redone alone."""
+"""Stage `optical`: optical images for existing tiles, so that they can be redone alone."""
 
 from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,22 +15,26 @@ from hpc.store.plan import Plan, ShardTask
 from hpc.store.rundir import RunDir
 from sarhpc.stages.config import RunConfig
 from sarhpc.stages.paths import archive_uri, data_root, optical_config
-from sarhpc.stages.run_config import load_run_config, stage_fingerprint
+from sarhpc.stages.run_config import load_run_config
 from sarhpc.stages.sharded import Made, sealed_records, sweep, work_through
+from sarhpc.stages.spec import StageSpec
+from sarhpc.stages.tile import shard_pixels
 
 if TYPE_CHECKING:
-    from sarhpc.archive.optical_images import OpticalIndex
+    from sarhpc.archive.ancillary.optical_images import OpticalIndex
     from sarhpc.shards.sample import Sample
+
+OPTICAL_BYTES_PER_PX = 1.8
 
 IMAGES_FILE = "images.json"
 """Beside the plan: the images to choose from, as they were when it was made."""
 
 
-def optical_stage(config: RunConfig) -> Stage:
-    """The stage that gives tiles their optical images."""
+def optical_stage(config: RunConfig, upstream: Sequence[str]) -> Stage:
+    """The stage that pairs tiles with optical images."""
     return Stage(
         name="optical",
-        needs=("tile",),
+        needs=OPTICAL.needs_in(upstream),
         plan=plan_optical_shards,
         work=lambda work: work_through(make_optical_shard, work, workers=config.cluster.workers),
         finish=lambda work: sweep(data_root(work.run, config) / "optical"),
@@ -41,10 +45,10 @@ def plan_optical_shards(run: RunDir) -> Plan:
     """One shard per tile shard; the images to choose from are listed beside the plan.
 
     Raises:
-        ConfigError: nothing is at `optical.uri`, or the tiles are asked for the same images.
+        ConfigError: nothing is at `optical.uri`, or tiles are cut with such images already.
         DataError: there are no optical images.
     """
-    from sarhpc.archive.optical_images import list_optical
+    from sarhpc.archive.ancillary.optical_images import list_optical
 
     config = load_run_config(run)
     assert config.optical is not None
@@ -63,28 +67,24 @@ def plan_optical_shards(run: RunDir) -> Plan:
         )
         for r in sealed_records(run, "tile")
     )
-    fingerprint = stage_fingerprint(config, "optical")
+    fingerprint = OPTICAL.fingerprint(config)
     return Plan("optical", tuple(shards), fingerprint, rejected=dict(listing.left_out))
 
 
 def require_separate(config: RunConfig) -> None:
-    """Return if tiles are not asked for the images that this stage gives them later.
-
-    Raises:
-        ConfigError: they are.
-    """
+    """Raise ConfigError if tiles are also cut with the images that this stage adds later."""
     if "optical" in config.tile.conditions or config.tile.require_optical:
         raise ConfigError(
             "tile.conditions=[optical] and tile.require_optical are about images cut with the "
-            "tiles, and the stage `optical` gives them theirs later: leave one of them out"
+            "tiles, and the stage `optical` adds others later: leave one of them out"
         )
 
 
 def make_optical_shard(run: RunDir, task: ShardTask) -> Made:
-    """Choose, lay and publish the optical images of one tile shard."""
+    """Choose, resample and publish the optical images of one tile shard."""
     from sarhpc.shards.reader import read_member
     from sarhpc.shards.writer import write_shard
-    from sarhpc.tiling.pairs.optical import pair_tiles
+    from sarhpc.tiling.pairs.optical_mosaic import pair_tiles
 
     config = load_run_config(run)
     assert config.optical is not None
@@ -106,7 +106,7 @@ def make_optical_shard(run: RunDir, task: ShardTask) -> Made:
 @functools.lru_cache(maxsize=2)
 def _index(file: str, digest: str) -> OpticalIndex:
     """The images to choose from, read once by each process."""
-    from sarhpc.archive.optical_images import OpticalImage, OpticalIndex
+    from sarhpc.archive.ancillary.optical_images import OpticalImage, OpticalIndex
 
     if digest_file(Path(file)).sha256 != digest:
         raise DataError(
@@ -117,7 +117,7 @@ def _index(file: str, digest: str) -> OpticalIndex:
 
 
 def optical_by_shard(run: RunDir, config: RunConfig) -> dict[str, dict[str, str]]:
-    """What captioning of each tile shard is told of its optical images; nothing without them."""
+    """Shard id -> inputs of its captioning that name its optical images; empty without them."""
     if config.optical is None:
         return {}
     return {
@@ -129,7 +129,7 @@ def optical_by_shard(run: RunDir, config: RunConfig) -> dict[str, dict[str, str]
 def read_tiles(inputs: Mapping[str, Any]) -> Iterator[Sample]:
     """The tiles of a shard to caption, in order, with the optical images they were given."""
     from sarhpc.shards.reader import read_shard
-    from sarhpc.tiling.pairs.optical import with_optical
+    from sarhpc.tiling.pairs.optical_mosaic import with_optical
 
     images = read_shard(Path(inputs["optical"])) if "optical" in inputs else iter(())
     paired = next(images, None)
@@ -137,3 +137,16 @@ def read_tiles(inputs: Mapping[str, Any]) -> Iterator[Sample]:
         mine = paired if paired is not None and paired.key == tile.key else None
         yield with_optical(tile, mine)
         paired = paired if mine is None else next(images, None)
+
+
+OPTICAL = StageSpec(
+    name="optical",
+    help="give the tiles optical images from elsewhere",
+    branches=("optical",),
+    build=optical_stage,
+    needs=("tile",),
+    enabled=lambda config: config.optical is not None,
+    check=require_separate,
+    sharded=True,
+    shard_bytes=lambda config: OPTICAL_BYTES_PER_PX * shard_pixels(config),
+)

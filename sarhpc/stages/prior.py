@@ -1,29 +1,34 @@
-"""Stage `prior`: images of what the base model knows, made by itself, for prior preservation."""
+"""Stage `prior`: regularisation images made by the base model, for prior preservation."""
 
 from __future__ import annotations
 
 import dataclasses
+import math
+from collections.abc import Sequence
 from pathlib import Path
 
+from hpc.errors import ConfigError
 from hpc.job.pipeline import Stage
 from hpc.store.plan import Plan, ShardTask, make_plan
 from hpc.store.rundir import RunDir
 from sarhpc.generation.config import PriorImagesConfig
 from sarhpc.stages.config import RunConfig
-from sarhpc.stages.generate import generated_shard
-from sarhpc.stages.paths import data_root, model_folder
-from sarhpc.stages.run_config import load_run_config, stage_fingerprint
+from sarhpc.stages.generate import check_generation, generated_shard
+from sarhpc.stages.paths import data_root, expanded, model_folder
+from sarhpc.stages.run_config import load_run_config
 from sarhpc.stages.sharded import Made, manifest_sha, sweep, work_through
+from sarhpc.stages.spec import StageSpec
 from sarhpc.stages.tree import digest_tree
 from sarhpc.training.config import TrainConfig
 
+IMAGE_BYTES_PER_PX = 1.8
 
-def prior_stage(config: RunConfig) -> Stage:
+
+def prior_stage(config: RunConfig, upstream: Sequence[str]) -> Stage:
     """The stage in which the base model makes regularisation images."""
     return Stage(
         name="prior",
-        # Nothing of it is read, but images nobody trains on are GPU-hours lost.
-        needs=("caption",),
+        needs=PRIOR.needs_in(upstream),
         plan=plan_prior,
         work=lambda work: work_through(make_prior_shard, work, workers=config.cluster.workers),
         finish=lambda work: sweep(prior_root(work.run, config)),
@@ -43,11 +48,11 @@ def plan_prior(run: RunDir) -> Plan:
     folder = model_folder(config.train.base_model)
     model = {"model": folder, "model_sha": digest_tree(Path(folder)).sha256}
     shards = [{**shard, **model} for shard in plan_generation(settings(config))]
-    return make_plan("prior", shards, fingerprint=stage_fingerprint(config, "prior"))
+    return make_plan("prior", shards, fingerprint=PRIOR.fingerprint(config))
 
 
 def settings(config: RunConfig) -> PriorImagesConfig:
-    """How the images are made: unless told otherwise, as large as the tiles beside them."""
+    """How the images are made: unless configured, as large as the tiles."""
     assert config.prior is not None
     side = config.tile.tile_px
     return dataclasses.replace(
@@ -61,11 +66,13 @@ def make_prior_shard(run: RunDir, task: ShardTask) -> Made:
     """Generate and publish one shard, in colour: `optic.png`."""
     config = load_run_config(run)
     path = prior_root(run, config) / f"{task.id}.tar"
-    return generated_shard(run, task, settings(config), path, "prior", "optic.png")
+    return generated_shard(
+        run, task, settings(config), path, PRIOR.fingerprint(config), "optic.png"
+    )
 
 
 def with_prior_shards(run: RunDir, config: RunConfig) -> TrainConfig:
-    """The training of a run, told where its regularisation images lie if the run made them."""
+    """The training of a run, with the folder of its regularisation images if the run made them."""
     cfg = config.train
     if config.prior is None or cfg.prior is None:
         return cfg
@@ -80,3 +87,48 @@ def prior_digest(run: RunDir, config: RunConfig) -> str | None:
     if config.prior is not None:
         return manifest_sha(run, "prior")
     return digest_tree(Path(str(config.train.prior.shards))).sha256
+
+
+def check_settings(config: RunConfig) -> None:
+    """Raise ConfigError unless the base model can make the images, and training takes them."""
+    asked = config.train.prior
+    if asked is None or asked.shards is not None:
+        raise ConfigError(
+            "prior: these images are for a training with train.prior={} and without "
+            "train.prior.shards; set it so, or leave prior out"
+        )
+    if Path(expanded(config.train.base_model)).is_file():
+        raise ConfigError(
+            f"prior: {config.train.base_model} is one file, and images are generated from a "
+            "diffusers folder; give that, or make the images elsewhere (train.prior.shards)"
+        )
+    assert config.prior is not None
+    for name in ("adapter", "steer"):
+        if getattr(config.prior, name) is not None:
+            raise ConfigError(
+                f"prior.{name}: these images are made by the unmodified base model; leave it out"
+            )
+    check_generation(settings(config))
+
+
+def _shards(config: RunConfig) -> int | None:
+    cfg = settings(config)
+    return None if cfg.images is None else math.ceil(cfg.images / cfg.shard_samples)
+
+
+PRIOR = StageSpec(
+    name="prior",
+    help="let the base model make the regularisation images of a training",
+    branches=("prior",),
+    build=prior_stage,
+    # Nothing of it is read, but without samples to train on the images would be wasted.
+    needs=("caption",),
+    enabled=lambda config: config.prior is not None,
+    check=check_settings,
+    sharded=True,
+    shards=_shards,
+    shard_bytes=lambda config: (
+        IMAGE_BYTES_PER_PX * config.tile.tile_px**2 * settings(config).shard_samples
+    ),
+    request="gpu",
+)

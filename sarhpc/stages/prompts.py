@@ -47,7 +47,7 @@ def known_prompts(run: RunDir, splits: Sequence[str]) -> Iterator[KnownPrompt]:
 
 def land_cover(meta: dict[str, Any]) -> str | None:
     """Dominant class of a tile by its truth, or None."""
-    from sarhpc.archive.procedural.truth import dominant_class
+    from sarhpc.archive.procedural.truth.captions import dominant_class
 
     truth = meta.get("truth")
     return dominant_class(truth["class_fractions"]) if truth else None

@@ -66,7 +66,7 @@ def surroundings(
     from hpc.job.checkpoint import CheckpointStore
     from hpc.job.stop import StopRequest
     from hpc.job.stragglers import PaceTable
-    from hpc.job.watchdog import Place, Watchdog, WatchedStop
+    from hpc.job.watchdog import Watchdog, WatchedProcess, WatchedStop
     from sarhpc.training.context import Surroundings
 
     communicator = TorchCommunicator()
@@ -77,7 +77,7 @@ def surroundings(
     store = CheckpointStore(
         folder / "checkpoints", communicator, attempt, keep_last, keep_every, also_keep=also_keep
     )
-    place = Place(folder, communicator.rank, communicator.world, attempt)
+    place = WatchedProcess(folder, communicator.rank, communicator.world, attempt)
     dog = Watchdog(place, lambda: newest_step(run, name))
     pace = PaceTable(communicator, folder / PACE)
     with (

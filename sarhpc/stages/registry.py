@@ -1,46 +1,65 @@
-"""The stages of a run, in the order in which data walks through them."""
+"""The one list of stages, in the order in which data walks through them."""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from hpc.errors import ConfigError
 from hpc.job.pipeline import Stage
+from sarhpc.stages.caption import CAPTION
+from sarhpc.stages.caption_train import CAPTION_TRAIN
+from sarhpc.stages.compare import COMPARE
 from sarhpc.stages.config import RunConfig
+from sarhpc.stages.encode import ENCODE
+from sarhpc.stages.evaluate import EVALUATE
+from sarhpc.stages.export import EXPORT
+from sarhpc.stages.generate import GENERATE
+from sarhpc.stages.optical import OPTICAL
+from sarhpc.stages.prior import PRIOR
+from sarhpc.stages.simulate import SIMULATE
+from sarhpc.stages.spec import StageSpec
+from sarhpc.stages.tile import TILE
+from sarhpc.stages.train import TRAIN
+
+if TYPE_CHECKING:
+    from hpc.cluster.draft import Request
+
+STAGES: tuple[StageSpec, ...] = (
+    SIMULATE,
+    TILE,
+    OPTICAL,
+    CAPTION_TRAIN,
+    CAPTION,
+    ENCODE,
+    PRIOR,
+    TRAIN,
+    EXPORT,
+    GENERATE,
+    COMPARE,
+    EVALUATE,
+)
+
+
+def specs_of(config: RunConfig) -> list[StageSpec]:
+    """The stages this configuration asks for, in order."""
+    return [spec for spec in STAGES if spec.enabled(config)]
+
+
+def spec_named(name: str) -> StageSpec:
+    """The description of a stage.
+
+    Raises:
+        KeyError: there is none of that name.
+    """
+    return {spec.name: spec for spec in STAGES}[name]
 
 
 def line_of_stages(config: RunConfig) -> list[Stage]:
-    """The stages this configuration asks for, in order."""
-    from sarhpc.stages import (
-        caption,
-        caption_train,
-        encode,
-        evaluate,
-        export,
-        generate,
-        optical,
-        prior,
-        simulate,
-        tile,
-        train,
-    )
-
-    stages = [simulate.simulate_stage(config)] if config.simulate is not None else []
-    stages.append(tile.tile_stage(config))
-    if config.optical is not None:
-        stages.append(optical.optical_stage(config))
-    if config.caption_train is not None:
-        stages.append(caption_train.caption_train_stage(config))
-    stages.append(caption.caption_stage(config))
-    if config.encode is not None:
-        stages.append(encode.encode_stage(config))
-    if config.prior is not None:
-        stages.append(prior.prior_stage(config))
-    stages += [train.train_stage(config), export.export_stage(config)]
-    if config.generate is not None:
-        stages.append(generate.generate_stage(config))
-        if config.compare.models:
-            stages.append(generate.compare_stage(config))
-        stages.append(evaluate.evaluate_stage(config))
-    return stages
+    """The stages of a run, ready to be planned and carried out, in order."""
+    line: list[Stage] = []
+    for spec in specs_of(config):
+        line.append(spec.build(config, [stage.name for stage in line]))
+    return line
 
 
 def stage_named(config: RunConfig, name: str) -> Stage:
@@ -53,3 +72,13 @@ def stage_named(config: RunConfig, name: str) -> Stage:
     if name not in stages:
         raise ConfigError(f"this run has no stage {name!r}; it has {', '.join(stages)}")
     return stages[name]
+
+
+def used_models(config: RunConfig) -> list[str]:
+    """Names of the models a run starts from: `embedded:NAME`, `fetched:NAME` or folders."""
+    return [name for spec in specs_of(config) for name in spec.models(config)]
+
+
+def profile_requests() -> dict[str, Request]:
+    """What the stages ask for in a drafted profile; without those that take its default."""
+    return {spec.name: spec.request for spec in STAGES if spec.request is not None}

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
+from hpc.errors import ConfigError
 from hpc.job.pipeline import Stage, Work
 from hpc.publish import digest_file
 from hpc.store.plan import Plan, ShardTask, make_plan
@@ -11,15 +13,19 @@ from hpc.store.rundir import RunDir
 from sarhpc.archive.procedural.config import ProceduralConfig
 from sarhpc.stages.config import RunConfig
 from sarhpc.stages.paths import archive_uri, data_root
-from sarhpc.stages.run_config import load_run_config, stage_fingerprint
+from sarhpc.stages.run_config import load_run_config
 from sarhpc.stages.sharded import Made, sealed_paths, work_through
+from sarhpc.stages.spec import StageSpec, in_branch
+
+SCENE_BYTES_PER_PX = 13.4
+SCENE_FILES = 9
 
 
-def simulate_stage(config: RunConfig) -> Stage:
+def simulate_stage(config: RunConfig, upstream: Sequence[str]) -> Stage:
     """The stage that writes the procedural archive and its catalogue."""
     return Stage(
         name="simulate",
-        needs=(),
+        needs=SIMULATE.needs_in(upstream),
         plan=plan_scenes,
         work=lambda work: work_through(make_scene, work, workers=config.cluster.workers),
         finish=write_archive_catalogue,
@@ -38,7 +44,7 @@ def plan_scenes(run: RunDir) -> Plan:
 
     config = load_run_config(run)
     inputs = [{"scene": scene} for scene in scene_ids(procedural(config))]
-    return make_plan("simulate", inputs, fingerprint=stage_fingerprint(config, "simulate"))
+    return make_plan("simulate", inputs, fingerprint=SIMULATE.fingerprint(config))
 
 
 def make_scene(run: RunDir, task: ShardTask) -> Made:
@@ -63,3 +69,28 @@ def write_archive_catalogue(work: Work) -> None:
         catalogue_id="procedural",
         description="Procedural airborne X-band archive (simulated; shows no real place)",
     )
+
+
+def check_settings(config: RunConfig) -> None:
+    """Raise ConfigError unless the scenes can be simulated as configured."""
+    from sarhpc.archive.procedural.flight import check
+
+    cfg = procedural(config)
+    with in_branch("simulate"):
+        check(cfg)
+    if cfg.scenes < 1:
+        raise ConfigError(f"simulate.scenes={cfg.scenes}: give at least 1")
+
+
+SIMULATE = StageSpec(
+    name="simulate",
+    help="write the procedural archive, scene by scene",
+    branches=("simulate",),
+    build=simulate_stage,
+    enabled=lambda config: config.simulate is not None,
+    check=check_settings,
+    sharded=True,
+    shards=lambda config: procedural(config).scenes,
+    shard_bytes=lambda config: SCENE_BYTES_PER_PX * procedural(config).size_px ** 2,
+    shard_files=SCENE_FILES,
+)

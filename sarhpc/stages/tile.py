@@ -1,11 +1,11 @@
-"""Stage `tile`: scenes to tile shards, or images others cut in their place."""
+"""Stage `tile`: scenes to tile shards, or third-party images imported instead."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,25 +20,28 @@ from sarhpc.archive.config import ArchiveConfig
 from sarhpc.stages.config import RunConfig
 from sarhpc.stages.executors import workers_here
 from sarhpc.stages.paths import archive_uri, data_root, import_config
-from sarhpc.stages.run_config import load_run_config, stage_fingerprint
+from sarhpc.stages.run_config import load_run_config
 from sarhpc.stages.sharded import Made, sweep, work_through
+from sarhpc.stages.spec import StageSpec
 from sarhpc.tiling.config import ImportConfig
 
 if TYPE_CHECKING:
     from sarhpc.tiling.tile import TiledShard
 
+TILE_BYTES_PER_PX = 7.1
+
 SPLIT_FILE = "split.json"
-"""Beside the plan: proof that its splits share no ground, scene pairs that do, and counts."""
+"""Beside the plan: the proof that splits share no ground, scene pairs that do, and counts."""
 
 DUPLICATES_FILE = "duplicates.json"
 """Beside the plan, with `tile.dedupe`: tile to leave out -> the tile that stays, and why."""
 
 
-def tile_stage(config: RunConfig) -> Stage:
+def tile_stage(config: RunConfig, upstream: Sequence[str]) -> Stage:
     """The stage that cuts tiles."""
     return Stage(
         name="tile",
-        needs=("simulate",) if config.simulate is not None else (),
+        needs=TILE.needs_in(upstream),
         plan=plan_tile_shards,
         work=lambda work: work_through(make_tile_shard, work, workers=config.cluster.workers),
         finish=lambda work: finish_tiles(work, config),
@@ -51,10 +54,10 @@ def archive_config(run: RunDir, config: RunConfig) -> ArchiveConfig:
 
 
 def plan_tile_shards(run: RunDir) -> Plan:
-    """Shards of one scene and one split each; scenes that cannot be tiled carry the reason."""
+    """Shards of one scene and one split each; rejected scenes carry the reason."""
     from sarhpc.archive.formats.readers import open_sar
     from sarhpc.archive.stac_catalog import open_archive, select_scenes
-    from sarhpc.tiling.pairs.conditions import OTHER
+    from sarhpc.tiling.pairs.conditions import CROSS_BAND
     from sarhpc.tiling.plan import plan_scenes
     from sarhpc.tiling.splits.proof import check_proof
 
@@ -64,7 +67,7 @@ def plan_tile_shards(run: RunDir) -> Plan:
     opener = functools.partial(open_sar, assume_calibrated=config.archive.assume_calibrated)
     scenes = select_scenes(archive_config(run, config))
     # Partners are of another band than the scenes to tile, so all of the archive is offered.
-    paired = OTHER in config.tile.conditions
+    paired = CROSS_BAND in config.tile.conditions
     offered = open_archive(archive_uri(run, config)).search() if paired else None
     # A scene is surveyed in about a second, most of it in GDAL and NumPy without Python's lock.
     with ThreadPoolExecutor(workers_here(current_allocation(), config.cluster.workers)) as pool:
@@ -76,19 +79,19 @@ def plan_tile_shards(run: RunDir) -> Plan:
     return make_plan(
         "tile",
         planned.shards,
-        fingerprint=stage_fingerprint(config, "tile"),
+        fingerprint=TILE.fingerprint(config),
         rejected=planned.rejected,
     )
 
 
 def _plan_import(config: RunConfig, imported: ImportConfig) -> Plan:
-    from sarhpc.tiling.imported import plan_import
+    from sarhpc.tiling.image_import import plan_import
 
     planned = plan_import(import_config(imported))
     return make_plan(
         "tile",
         planned.shards,
-        fingerprint=stage_fingerprint(config, "tile"),
+        fingerprint=TILE.fingerprint(config),
         rejected=planned.rejected,
     )
 
@@ -109,7 +112,7 @@ def make_tile_shard(run: RunDir, task: ShardTask) -> Made:
 
 def _tiles(run: RunDir, config: RunConfig, task: ShardTask) -> TiledShard:
     if config.imported is not None:
-        from sarhpc.tiling.imported import import_shard
+        from sarhpc.tiling.image_import import import_shard
 
         settings, dedupe = import_config(config.imported), config.tile.dedupe
         return import_shard(task.number, task.inputs, settings, fingerprints=dedupe)
@@ -123,9 +126,9 @@ def _tiles(run: RunDir, config: RunConfig, task: ShardTask) -> TiledShard:
 
 
 def finish_tiles(work: Work, config: RunConfig) -> None:
-    """Sweep what killed writers left; with `tile.dedupe` publish which tiles repeat others.
+    """Remove temporary files of killed writers; with `tile.dedupe` publish repeated tiles.
 
-    Derived from the shards alone, whoever made them in which order.
+    Derived from the shards alone: independent of the order in which they were made.
     """
     sweep(data_root(work.run, config) / "tiles")
     if config.tile.dedupe:
@@ -166,3 +169,31 @@ def duplicates_by_shard(run: RunDir, config: RunConfig) -> dict[str, dict[str, s
     for key, duplicate in found.items():
         shards.setdefault(key[:6], {})[key] = duplicate["of"]
     return shards
+
+
+def check_settings(config: RunConfig) -> None:
+    """Raise ConfigError unless scenes can be cut, or images imported, as configured."""
+    from sarhpc.tiling.config_checks import check_config, check_import
+
+    if config.imported is not None:
+        check_import(config.imported)
+    else:
+        check_config(config.tile)
+
+
+def shard_pixels(config: RunConfig) -> int:
+    """Pixels of the tiles of a full shard."""
+    return config.tile.tile_px**2 * config.tile.shard_samples
+
+
+TILE = StageSpec(
+    name="tile",
+    help="cut the scenes of the archive into tile shards",
+    branches=("archive", "tile", "imported"),
+    build=tile_stage,
+    needs=("simulate",),
+    check=check_settings,
+    sharded=True,
+    shard_bytes=lambda config: TILE_BYTES_PER_PX * shard_pixels(config),
+    request="cpu_node",
+)

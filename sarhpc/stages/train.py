@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hpc.errors import DataError
-from hpc.job.pipeline import Course, Stage, Work
+from hpc.errors import ConfigError, DataError
+from hpc.job.pipeline import Stage, StageProgress, Work
 from hpc.observe.state import last_row
 from hpc.store.plan import Plan, make_plan
 from hpc.store.rundir import RunDir
@@ -18,33 +18,31 @@ from sarhpc.stages.judging import best_steps, chosen_checkpoint, grid_judge, req
 from sarhpc.stages.paths import model_folder
 from sarhpc.stages.prior import prior_digest, with_prior_shards
 from sarhpc.stages.prompts import TRAIN_SPLITS, sample_shards
-from sarhpc.stages.run_config import load_run_config, stage_fingerprint
+from sarhpc.stages.run_config import load_run_config
 from sarhpc.stages.sharded import Made, left_out, manifest_sha, sealed_records, single_shard
+from sarhpc.stages.spec import Estimate, StageSpec, in_branch
 from sarhpc.stages.tree import digest_tree
 from sarhpc.training.config import TrainConfig
 
 if TYPE_CHECKING:
     from sarhpc.training.ranks import Ranks
 
+CHECKPOINT_FILES = 12
+CHECKPOINT_FILES_PER_RANK = 4
 
-def train_stage(config: RunConfig) -> Stage:
+
+def train_stage(config: RunConfig, upstream: Sequence[str]) -> Stage:
     """The stage that fine-tunes; collective, its progress is the newest checkpoint's step."""
     return Stage(
         name="train",
-        needs=needs_of(config),
+        needs=TRAIN.needs_in(upstream),
         plan=plan_training,
         work=train_ranks,
         collective=True,
         progress=lambda run: ranks.newest_step(run, "train"),
-        course=training_course,
-        reached=kept_steps,
+        live_progress=training_progress,
+        progress_times=kept_steps,
     )
-
-
-def needs_of(config: RunConfig) -> tuple[str, ...]:
-    """Stages that make what is trained on."""
-    asked = {"encode": config.encode, "prior": config.prior}
-    return ("caption", *(stage for stage, settings in asked.items() if settings is not None))
 
 
 def plan_training(run: RunDir) -> Plan:
@@ -73,10 +71,10 @@ def plan_training(run: RunDir) -> Plan:
         inputs["latents"] = manifest_sha(run, "encode")
     if (prior := prior_digest(run, config)) is not None:
         inputs["prior"] = prior
-    return make_plan("train", [inputs], fingerprint=stage_fingerprint(config, "train"))
+    return make_plan("train", [inputs], fingerprint=TRAIN.fingerprint(config))
 
 
-def training_course(run: RunDir) -> Course | None:
+def training_progress(run: RunDir) -> StageProgress | None:
     """Steps done as the newest row of metrics.jsonl tells, and the pace of that row."""
     path = run.stage("train") / "metrics.jsonl"
     row = last_row(path)
@@ -86,13 +84,13 @@ def training_course(run: RunDir) -> Course | None:
     # The row knows how many steps an epoch has; counting the samples again would take longer.
     goal = round(row["step"] / row["epoch"] * cfg.epochs) if row.get("epoch") else None
     goals = [steps for steps in (goal, cfg.max_steps) if steps is not None]
-    return Course(
+    return StageProgress(
         done=row["step"],
         goal=min(goals, default=None),
         unit="steps",
         per_s=1.0 / row["step_s"] if row.get("step_s") else None,
-        says=f"{_loss(row)}, {row['samples_per_s']:.3g} samples/s" + ranks.stragglers(run, "train"),
-        when=row["time"],
+        note=f"{_loss(row)}, {row['samples_per_s']:.3g} samples/s" + ranks.stragglers(run, "train"),
+        updated=row["time"],
     )
 
 
@@ -156,3 +154,58 @@ def _train(work: Work, cfg: TrainConfig, joined: Ranks) -> Path:
         )
         result = train(cfg, Path(cfg.base_model), ShardedSamples(shards), joined, around)
     return ranks.require_finished(run, result)
+
+
+def check_settings(config: RunConfig) -> None:
+    """Raise ConfigError unless the model can be trained as configured."""
+    from sarhpc.training.schedule import check, check_judge
+
+    with in_branch("train"):
+        check(config.train)
+        if config.train.judge is not None:
+            check_judge(config.train, config.train.judge)
+    asked = config.train.prior
+    if asked is not None and asked.shards is None and config.prior is None:
+        raise ConfigError(
+            "train.prior: no regularisation images; name the folder of their shards "
+            "(train.prior.shards), or let the base model make some (prior.images=1000)"
+        )
+
+
+def check_ranks(config: RunConfig, world: int) -> None:
+    """Raise ConfigError unless the global batch divides among `world` ranks."""
+    from sarhpc.training.schedule import accumulation
+
+    with in_branch("train"):
+        accumulation(config.train.global_batch, config.train.micro_batch, world)
+
+
+def estimate(config: RunConfig, plan: Plan | None, world: int) -> Estimate:
+    """Checkpoints kept and the one being written, after what the training will take."""
+    from sarhpc.stages.training_cost import training_cost
+    from sarhpc.training.estimate.footprint import checkpoint_bytes
+
+    cost = training_cost(config, plan, world)
+    if cost.learned is None:
+        return Estimate(1, None, None, cost.lines)
+    cfg = config.train
+    # The last step is among the newest anyway.
+    kept = cfg.keep_last + 1 + (cfg.judge is not None)
+    kept += max(cost.steps - 1, 0) // cfg.keep_every_steps if cfg.keep_every_steps else 0
+    files = CHECKPOINT_FILES + CHECKPOINT_FILES_PER_RANK * world
+    return Estimate(1, checkpoint_bytes(cfg, cost.learned) * kept, files * kept, cost.lines)
+
+
+TRAIN = StageSpec(
+    name="train",
+    help="fine-tune the diffusion model with DeepSpeed ZeRO",
+    branches=("train",),
+    build=train_stage,
+    needs=("caption", "encode", "prior"),
+    check=check_settings,
+    check_ranks=check_ranks,
+    models=lambda config: [config.train.base_model],
+    estimate=estimate,
+    node_local=lambda config: config.cluster.node_local,
+    request="ranks",
+)

@@ -1,1 +1,1 @@
-"""Tiles: grid, resampling, radiometry, quality and split."""
+"""Tiling: from scenes to resampled, quality-checked tiles in geographic splits."""

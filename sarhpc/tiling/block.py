@@ -1,4 +1,4 @@
-"""A block: the pixels of one rectangle of output, read once, turned, detected and resampled."""
+"""Blocks: rectangles of output pixels, read once, rotated, detected and resampled."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _HALF = 0.5
 
 @dataclass(frozen=True)
 class Sampling:
-    """How the pixels of one scene are brought to tile spacing, the same in all its blocks."""
+    """How one scene is resampled to tile spacing; the same in all its blocks."""
 
     method: str
     """`fft` (band-limited complex), `multilook` (intensity), or `none`."""
@@ -74,7 +74,7 @@ class Patch:
 
 
 def read_patch(reader: SarReader, frame: SceneFrame, rows: Interval, cols: Interval) -> Patch:
-    """Native pixels of the canonical window (rows, cols), turned to the canonical frame."""
+    """Native pixels of the canonical window (rows, cols), rotated into the canonical frame."""
     window = frame.orientation.native_window(rows, cols, frame.native_shape)
     pixels, valid = reader.read(*window)
     nonfinite, kept = None, valid
@@ -83,7 +83,7 @@ def read_patch(reader: SarReader, frame: SceneFrame, rows: Interval, cols: Inter
         finite = np.isfinite(pixels)
         nonfinite, kept = valid & ~finite, valid & finite
     if not kept.all():
-        # The reader may hand out its own memory.
+        # The array may be a buffer of the reader.
         pixels = pixels.copy()
         pixels[~kept] = 0
     turn = frame.orientation.apply
@@ -145,7 +145,7 @@ def _resample_field(
 ) -> NDArray[np.complex64]:
     field = np.asarray(patch.pixels, np.complex64)
     outputs, starts = (rows, cols), (patch.rows[0], patch.cols[0])
-    # Columns first: they are contiguous, and what their halo added is gone before the rows.
+    # Columns first: they are contiguous, and their halo is dropped before the rows.
     for axis in (1, 0):
         if frame.ratio[axis] != 1:
             plan = band_plan(
@@ -164,7 +164,7 @@ def _resample_field(
 def _coverage(
     patch: Patch, mask: NDArray[np.bool_], frame: SceneFrame, rows: Interval, cols: Interval
 ) -> NDArray[np.float32] | None:
-    """Share of each output pixel that `mask` covers; None where it covers everything."""
+    """Share of each output pixel that `mask` covers; None if it covers all of them."""
     if mask.all():
         return None
     return _average(patch, mask.astype(np.float32), frame, rows, cols)

@@ -1,4 +1,4 @@
-"""What tiling is told: size and spacing of tiles, normalisation, limits of quality, the split."""
+"""Configuration of tiling: tile size and spacing, normalisation, quality limits, split."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ class SplitConfig:
 
 
 @dataclass
-class OtherConfig:
-    """Which other radar image of the same ground the layer `other` shows (docs/scenes.md)."""
+class CrossBandConfig:
+    """Which radar image the cross-band layer `other` shows (docs/scenes.md)."""
 
     band: Optional[str] = None  # noqa: UP045
     """Radar band of its scene; null takes any."""
@@ -46,7 +46,7 @@ class OtherConfig:
     """Largest gap between both acquisitions, days; null accepts any, and unknown ones."""
 
     min_coverage: float = 0.9
-    """Least share of a tile that it must cover with data."""
+    """Least share of a tile that its data must cover."""
 
 
 @dataclass
@@ -63,8 +63,8 @@ class TileConfig:
     """Ground spacing of tile pixels, metres; null keeps the scene's own and resamples nothing."""
 
     allow_upsampling: bool = False
-    """Accept scenes whose spacing is more than 1.5 times `pixel_m`. Tiles then look sharper than
-    the sensor was."""
+    """Accept scenes whose spacing is more than 1.5 times `pixel_m`. Tiles then look
+    sharper than the sensor resolves."""
 
     detect_first: bool = False
     """Detect complex scenes and average their intensity, as for amplitude, where the default crops
@@ -131,14 +131,14 @@ class TileConfig:
     conditions: list[str] = field(default_factory=list)
     """Conditioning layers made for every tile: `edges` (edges.png), `segmentation`
     (segmentation.png, from land cover), `coarse` (coarse.png), `optical` (optic.png is there),
-    `other` (other.png, another radar image of the ground as `tile.other` says). Tiles for which
-    one cannot be made are rejected."""
+    `other` (other.png, the cross-band layer: another radar image of the ground as `tile.other`
+    selects it). Tiles for which one cannot be made are rejected."""
 
     coarse_factor: int = 4
     """Pixels along each axis that are averaged for `coarse`."""
 
-    other: Optional[OtherConfig] = field(default=None, metadata={"added": True})  # noqa: UP045
-    """What the scene must be whose image `other` shows: of which band, which polarisation."""
+    other: Optional[CrossBandConfig] = field(default=None, metadata={"added": True})  # noqa: UP045
+    """Which scenes may serve the cross-band layer: band, polarisation, gap in time."""
 
     write_complex: bool = False
     """Add `sar.npy`, the calibrated complex tile, where the scene is complex."""
@@ -148,17 +148,17 @@ class TileConfig:
     ground under other speckle are found."""
 
     dedupe: bool = False
-    """Leave out tiles that repeat others: exact copies, and the same ground in the same band and
-    polarisation under new speckle; over the borders of splits whatever shows the same ground. The
-    tile shards keep them, captioning leaves them out as `duplicate_of`. Adds `fingerprints`."""
+    """Leave out duplicate tiles: exact copies, the same ground in the same band and polarisation
+    under new speckle, and across splits all images of the same ground. The tile shards keep them;
+    captioning leaves them out as `duplicate_of`. Implies `fingerprints`."""
 
     shard_samples: int = 256
     """Tiles planned per shard."""
 
     block_tiles: int = 2
     """Tiles along each side of the block that is read and resampled at once. Larger blocks share
-    more of their halo, but leave the cache: 2 was fastest, and takes 150 MB at 512 pixels from
-    0.2 m complex data."""
+    more of their halo, but exceed the cache: 2 was fastest, and takes 150 MB at 512 pixels
+    from 0.2 m complex data."""
 
     max_tiles: Optional[int] = None  # noqa: UP045
     """Tiles planned at most over the whole archive; null plans all."""
@@ -169,18 +169,18 @@ class TileConfig:
 
 @dataclass
 class OpticalConfig:
-    """Optical images for tiles that stand, found by place and time: the stage `optical`."""
+    """Optical images for existing tiles, found by place and time: the stage `optical`."""
 
     uri: Optional[str] = None  # noqa: UP045
     """Catalogue of optical images, or a folder of georeferenced rasters; null takes the optical
     assets of the run's own archive."""
 
     min_coverage: float = 0.9
-    """Least share of a tile that optical imagery must cover; images that abut are put together."""
+    """Least share of a tile that optical imagery must cover; adjacent images are mosaicked."""
 
     max_cloud: float = 0.1
-    """Largest share under clouds: of what an image shows of the tile by its mask, or of the whole
-    image by `eo:cloud_cover` where it has no mask. Null `eo:cloud_cover` passes."""
+    """Largest cloud share: of the covered part of the tile by the mask of an image, or of the whole
+    image by `eo:cloud_cover` where it has no mask. Images without either pass."""
 
     cloud_codes: list[int] = field(default_factory=list)
     """Values of the mask that say cloud or its shadow; empty takes every value but 0. For the scene
@@ -191,8 +191,8 @@ class OpticalConfig:
     Of several images the nearest in time is taken."""
 
     dem: Optional[str] = None  # noqa: UP045
-    """Height raster, m. The optical image is then laid under the radar image as terrain moves it:
-    by (height - reference) cot(incidence) along range. Null leaves it at its place on the map."""
+    """Height raster, m. The optical image is then displaced along range as terrain displaces the
+    radar image, by (height - reference) cot(incidence). Null keeps its map position."""
 
     reference_height_m: Optional[float] = None  # noqa: UP045
     """Height to which the radar images were projected, m; null takes the mean under each tile."""
@@ -200,27 +200,27 @@ class OpticalConfig:
 
 @dataclass
 class ImportConfig:
-    """Images others cut, taken in the place of tiles (docs/foreign.md)."""
+    """Third-party images imported in place of tiles (docs/foreign.md)."""
 
     path: str = "???"
     """Folder of pictures with texts, folder of WebDataset tars, or one tar."""
 
     fractions: list[float] = field(default_factory=lambda: [0.9, 0.1, 0.0])
-    """Shares that go to train, val and test, drawn by name; folders of these names come first."""
+    """Shares that go to train, val and test, drawn by name; folders of these names win."""
 
     group: Optional[str] = None  # noqa: UP045
-    """Entry of the images' metadata (a city, a scene); images of one value go to one split. Without
-    it neighbours may lie in different splits: nothing is known of their places."""
+    """Entry of the images' metadata (a city, a scene); images of one value go to one split.
+    Without it neighbours may fall into different splits, since no position is known."""
 
     seed: int = 0
     """Seed of the draw."""
 
     px: Optional[int] = None  # noqa: UP045
     """Side of the tiles, pixels, cut from the middle of larger images; smaller ones are left out.
-    Null takes images as they are. Nothing is resampled."""
+    Null keeps their size. Nothing is resampled."""
 
     colour: str = "reject"
-    """Coloured pictures: `reject` leaves them out, `luma` takes their brightness."""
+    """Coloured pictures: `reject` leaves them out, `luma` keeps their luminance."""
 
     band: Optional[str] = None  # noqa: UP045
     """Radar band of all images, where known."""
@@ -238,10 +238,10 @@ class ImportConfig:
     """Angle of incidence of all images, degrees, where known."""
 
     range_direction: Optional[str] = None  # noqa: UP045
-    """`+col` where near range is known to be at column 0; null does not know."""
+    """`+col` where near range is known to be at column 0; null is unknown."""
 
     synthetic: bool = False
-    """The images were generated. An image whose metadata say so counts as such anyway."""
+    """The images were generated. Images whose metadata say so are marked in any case."""
 
     shard_samples: int = 256
     """Images planned per shard."""

@@ -1,12 +1,12 @@
-"""Which tiles to leave out because they repeat others: exact copies, and ground flown again.
+"""Duplicate tiles to leave out: exact copies, and repeated acquisitions of the same ground.
 
-Of tiles that repeat each other one stays, and what stays repeats nothing that stays: so no tile of
-`train` is a copy of one held out. Held-out tiles come first (test, val, train), then keys decide;
-the order in which tiles are read does not matter.
+Of each group of duplicates one tile is kept, and no two kept tiles are duplicates: no tile of
+`train` is a copy of a held-out one. Held-out tiles take precedence (test, val, train), then lower
+keys; the order in which tiles are read does not matter.
 
-The same ground is where tiles cover half of each other on the Earth and their ground hashes are
-near. Tiles without a place are compared by their hashes alone, all with all. Another band or
-polarisation of the same ground is another image and stays, unless it lies in another split.
+Tiles show the same ground if they cover half of each other on the Earth and their ground hashes are
+near. Tiles without a position are compared by their hashes alone, all with all. Another band or
+polarisation of the same ground is another image and is kept, unless it lies in another split.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ FINGERPRINT = np.dtype(
         ("half_side", "f8"),
     ]
 )
-"""What one tile is compared by, 125 bytes: `centre` on the unit sphere, `half_side` in the same
-unit and NaN where the tile has no place."""
+"""Fingerprint of one tile, 125 bytes: `centre` on the unit sphere, `half_side` in the same unit and
+NaN where the tile has no position."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Duplicate:
 
     key: str
     of: str
-    """The tile that stays."""
+    """Key of the tile that is kept."""
     why: str
     """`copy` (the same pixels) or `ground` (the same ground under other speckle)."""
     bits: int = 0
@@ -104,7 +104,7 @@ def find_duplicates(tiles: NDArray[np.void], near_bits: int = NEAR_BITS) -> list
     found = [_duplicate(tiles, later, earlier, GROUND) for later, earlier in repeats.items()]
     for copy in np.flatnonzero(first != np.arange(len(tiles))).tolist():
         of = int(first[copy])
-        # Where the first of the copies goes too, they all repeat the ground that stays.
+        # Where the first copy is left out too, all of them repeat the ground of the tile kept.
         why = GROUND if of in repeats else COPY
         found.append(_duplicate(tiles, copy, repeats.get(of, of), why))
     return sorted(found, key=lambda duplicate: duplicate.key)
@@ -123,13 +123,13 @@ def _duplicate(tiles: NDArray[np.void], index: int, of: int, why: str) -> Duplic
 
 
 def _repeats(tiles: NDArray[np.void], near_bits: int) -> dict[int, int]:
-    """Index of each tile to leave out -> index of the earliest tile that stays and is like it."""
+    """Index of each tile to leave out -> index of the earliest kept tile that it repeats."""
     placed = np.flatnonzero(np.isfinite(tiles["half_side"]))
     unplaced = np.flatnonzero(~np.isfinite(tiles["half_side"]))
     pairs = np.concatenate(
         [
-            placed[_together(tiles[placed], near_bits)],
-            unplaced[_alike(tiles["ground"][unplaced], near_bits)],
+            placed[_near_on_ground(tiles[placed], near_bits)],
+            unplaced[_near_in_hash(tiles["ground"][unplaced], near_bits)],
         ]
     )
     one, other = tiles[pairs[:, 0]], tiles[pairs[:, 1]]
@@ -142,7 +142,7 @@ def _repeats(tiles: NDArray[np.void], near_bits: int) -> dict[int, int]:
     return left_out
 
 
-def _together(tiles: NDArray[np.void], near_bits: int) -> NDArray[np.int64]:
+def _near_on_ground(tiles: NDArray[np.void], near_bits: int) -> NDArray[np.int64]:
     """Pairs (M, 2), lower index first, that cover half of each other and are near in hash."""
     if len(tiles) < 2:
         return np.zeros((0, 2), np.int64)
@@ -156,14 +156,14 @@ def _together(tiles: NDArray[np.void], near_bits: int) -> NDArray[np.int64]:
     return np.asarray(pairs[near], np.int64)
 
 
-def _alike(hashes: NDArray[np.uint64], near_bits: int) -> NDArray[np.int64]:
+def _near_in_hash(hashes: NDArray[np.uint64], near_bits: int) -> NDArray[np.int64]:
     """Pairs (M, 2), lower index first, whose hashes differ in at most `near_bits`."""
-    found = [np.zeros((0, 2), np.int64), *_alike_rows(hashes, near_bits)]
+    found = [np.zeros((0, 2), np.int64), *_near_hashes_by_row(hashes, near_bits)]
     return np.concatenate(found)
 
 
-def _alike_rows(hashes: NDArray[np.uint64], near_bits: int) -> Iterator[NDArray[np.int64]]:
-    # Row by row: what is compared stays in the cache, and memory is that of one row.
+def _near_hashes_by_row(hashes: NDArray[np.uint64], near_bits: int) -> Iterator[NDArray[np.int64]]:
+    # Row by row: operands stay in the cache, and memory is that of one row.
     hashes = np.ascontiguousarray(hashes)
     for index in range(len(hashes) - 1):
         bits = np.bitwise_count(hashes[index + 1 :] ^ hashes[index])

@@ -1,8 +1,8 @@
-"""Tiles that show the same: the same pixels exactly, or the same ground under other speckle.
+"""Fingerprints of tiles: an exact digest of the pixels, and a hash of the ground.
 
-The exact digest is of the amplitude. The perceptual hash is of the ground alone: intensity is
-averaged until speckle is a fraction of a decibel, and only the slowest variations of its logarithm
-are kept, as signs, so that gain and offset of the radar do not enter either.
+The digest covers the amplitude. The perceptual hash covers the ground alone: intensity is averaged
+until speckle is a fraction of a decibel, and only the signs of the lowest frequencies of its
+logarithm are kept, so that gain and offset of the radar have no effect.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _CELLS = 32
 
 _MODES = 9
 _LEAST_STRUCTURE_DB = 0.5
-"""Deviation of the averages below which a tile (calm water, one field) shows nothing to compare."""
+"""Deviation of the averages below which a tile (calm water, one field) has no structure."""
 
 _FLOOR = 1e-6
 
@@ -38,7 +38,7 @@ def content_digest(amplitude: NDArray[np.float32], valid: NDArray[np.bool_]) -> 
 
 
 def ground_hash(amplitude: NDArray[np.float32], valid: NDArray[np.bool_]) -> str | None:
-    """16 hex digits of the ground a tile (H, W) shows; None where there is nothing to tell it by.
+    """16 hex digits of the ground a tile (H, W) shows; None for one without structure.
 
     Signs of the 64 slowest cosine coefficients of log intensity, the mean left out (the "pHash" of
     Zauner, 2010, with its medium resolution taken by averaging looks).
@@ -47,7 +47,7 @@ def ground_hash(amplitude: NDArray[np.float32], valid: NDArray[np.bool_]) -> str
     if level is None or level.std() < _LEAST_STRUCTURE_DB:
         return None
     spectrum = scipy.fft.dctn(level - level.mean(), norm="ortho")[:_MODES, :_MODES]
-    # By their distance from the mean, slowest first; equal distances in a fixed order.
+    # Lowest frequency first; equal frequencies in a fixed order.
     row, col = np.indices(spectrum.shape)
     order = np.lexsort((col.ravel(), (row**2 + col**2).ravel()))[1 : HASH_BITS + 1]
     bits = spectrum.ravel()[order] > 0
@@ -72,8 +72,3 @@ def _levels_db(
     overall = mean[known].mean()
     mean[~known] = overall
     return np.asarray(10 * np.log10(np.maximum(mean, _FLOOR * max(overall, 1e-30))), np.float64)
-
-
-def differing_bits(one: str, other: str) -> int:
-    """Number of bits in which two hashes differ."""
-    return (int(one, 16) ^ int(other, 16)).bit_count()

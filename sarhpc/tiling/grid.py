@@ -1,4 +1,4 @@
-"""Where tiles lie: a scene in the canonical frame, its output pixels, its grid of tiles."""
+"""Geometry of tiles: a scene in the canonical frame, its output pixels, its grid of tiles."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from sarhpc.tiling.orientation import (
 )
 
 SPACING_TOLERANCE = 5e-4
-"""Relative deviation from the asked pixel spacing that buys a small rational ratio."""
+"""Relative deviation from the requested pixel spacing allowed for a small rational ratio."""
 
 MAX_UPSAMPLING = 1.5
-"""Ratio beyond which up-sampling invents detail and is refused unless asked for."""
+"""Ratio beyond which up-sampling is refused unless the configuration allows it."""
 
 TileIndex = tuple[int, int]
 
@@ -43,7 +43,9 @@ def resampling_ratio(spacing_m: float, pixel_m: float | None) -> Fraction:
         DataError: the native spacing is not a positive number.
     """
     if not (math.isfinite(spacing_m) and spacing_m > 0):
-        raise DataError(f"pixel spacing {spacing_m} m is no length; correct the scene's metadata")
+        raise DataError(
+            f"pixel spacing {spacing_m} m is not positive; correct the scene's metadata"
+        )
     if pixel_m is None:
         return Fraction(1)
     wanted = spacing_m / pixel_m
@@ -57,7 +59,7 @@ def resampling_ratio(spacing_m: float, pixel_m: float | None) -> Fraction:
 
 @dataclass(frozen=True)
 class SceneFrame:
-    """A scene turned to the canonical frame, with output pixels at `ratio` per native pixel."""
+    """A scene rotated into the canonical frame, with output pixels at `ratio` per native pixel."""
 
     native_shape: tuple[int, int]
     native_affine: Affine
@@ -68,7 +70,7 @@ class SceneFrame:
     ratio: tuple[Fraction, Fraction]
     """Output pixels per native pixel along canonical (rows, cols)."""
     placement: PixelPlacement | None = None
-    """Where native pixels lie, for a scene that no single affine describes."""
+    """Position of native pixels, for a scene that no single affine describes."""
 
     @property
     def canonical_shape(self) -> tuple[int, int]:
@@ -95,13 +97,13 @@ class SceneFrame:
     def affine_at(self, row: int, col: int) -> Affine:
         """Affine of an output window whose first pixel is output pixel (row, col).
 
-        Of a scene with `placement` it is the single affine over the whole scene; `window_affine`
-        is the one to place a tile with.
+        For a scene with `placement` it is the best affine over the whole scene; place tiles with
+        `window_affine`.
         """
         return compose(self.native_affine, self._to_native(row, col))
 
     def window_affine(self, rows: Interval, cols: Interval) -> Affine:
-        """Affine of the output window (rows, cols): exact, or the best over this window alone."""
+        """Affine of the output window (rows, cols): exact, or the best fit over this window."""
         if self.placement is None:
             return self.affine_at(rows[0], cols[0])
         inside = lattice((0, 0), (cols[1] - cols[0], rows[1] - rows[0]))
@@ -116,7 +118,7 @@ class SceneFrame:
         return self.placement.to_map(transform(self._to_native(*origin), positions))
 
     def affine_error_m(self, rows: Interval, cols: Interval) -> float:
-        """Largest miss of the affine of a window against the true placement, metres."""
+        """Largest deviation of the affine of a window from the true placement, metres."""
         inside = lattice((0, 0), (cols[1] - cols[0], rows[1] - rows[0]))
         truth = self.to_map(inside, (rows[0], cols[0]))
         missed = transform(self.window_affine(rows, cols), inside) - truth
@@ -177,11 +179,11 @@ class TileGrid:
         return (row, row + self.tile_px), (col, col + self.tile_px)
 
     def block_of(self, tile: TileIndex) -> TileIndex:
-        """The block, of the scene's fixed grid of blocks, that a tile is cut from."""
+        """The block of the scene's fixed grid of blocks that contains a tile."""
         return tile[0] // self.block_tiles, tile[1] // self.block_tiles
 
     def block_window(self, block: TileIndex) -> tuple[Interval, Interval]:
-        """Output (rows, cols) of all tiles of a block, whichever of them are wanted.
+        """Output (rows, cols) of all tiles of a block, planned or not.
 
         Fixed for the scene, so that a tile's bits do not depend on its neighbours in a plan.
         """
@@ -194,7 +196,7 @@ class TileGrid:
         return first * self.stride_px, last * self.stride_px + self.tile_px
 
     def tiles(self) -> Iterator[TileIndex]:
-        """All tiles, block by block, so that neighbours in a plan come from one read."""
+        """All tiles, block by block, so that neighbours in a plan share one read."""
         return ((row, col) for row, col in self.indices().tolist())
 
     def indices(self) -> NDArray[np.int64]:

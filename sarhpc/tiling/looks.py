@@ -1,8 +1,8 @@
-"""Looks: how much averaging intensity smooths the speckle of this scene.
+"""Looks: how far averaging intensity reduces the speckle of a scene.
 
 Averaging n independent pixels multiplies the looks by n, but neighbouring pixels of a radar image
 share resolution cells. Their correlation is measured where the ground is homogeneous: on chips
-whose own number of looks comes near the product's, so that texture takes no part.
+whose own number of looks is near the nominal one, so that texture is excluded.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The `meta.json` of a tile: what a reader of the corpus needs to place and to invert it."""
+"""The `meta.json` of a tile: what is needed to georeference it and to invert its codes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _DECIMALS = 6
 
 @dataclass(frozen=True)
 class OpenScene:
-    """Everything about one scene that its tiles share."""
+    """An open scene, and what its tiles share."""
 
     scene: Scene
     header: SarHeader
@@ -56,7 +56,7 @@ def scene_metadata(opened: OpenScene) -> dict[str, Any]:
 def tile_metadata(
     opened: OpenScene, tile: TileIndex, quality: TileQuality, shared: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """`meta.json` of one tile, but for key, split and what the pairing adds."""
+    """`meta.json` of one tile, except for key, split and paired layers."""
     rows, cols = opened.grid.window(tile)
     outlines = tile_footprints(opened.frame, opened.grid, [tile])
     placed: dict[str, Any] = {}

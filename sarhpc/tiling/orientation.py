@@ -1,4 +1,4 @@
-"""Affine algebra and the exact turns that bring near range to column 0.
+"""Affine algebra, and the exact rotations that bring near range to column 0.
 
 An affine is (a, b, c, d, e, f): x = a*col + b*row + c, y = d*col + e*row + f; it maps pixel
 corners, so that pixel (row, col) covers [col, col + 1] x [row, row + 1].
@@ -36,7 +36,7 @@ def compose(outer: Affine, inner: Affine) -> Affine:
 
 
 def inverse(affine: Affine) -> Affine:
-    """The affine that undoes `affine`.
+    """The inverse of `affine`.
 
     Raises:
         ZeroDivisionError: the affine maps the plane to a line.
@@ -61,7 +61,7 @@ def transform(affine: Affine, points: NDArray[np.float64]) -> NDArray[np.float64
 
 @dataclass(frozen=True)
 class Orientation:
-    """An exact turn of the image: transpose first, then flips. No pixel value ever changes."""
+    """An exact rotation of the image: transpose, then flips. No pixel value changes."""
 
     transpose: bool = False
     flip_rows: bool = False
@@ -102,7 +102,7 @@ class Orientation:
 
 
 # Only rotations: a half or quarter turn keeps the handedness of the ground, a single flip would
-# mirror it. A scene that is stored mirrored stays so, and its affine's determinant says it.
+# mirror it. A scene that is stored mirrored stays so, as the determinant of its affine shows.
 _TURNS: dict[RangeDirection, Orientation] = {
     "+col": Orientation(),
     "-col": Orientation(flip_rows=True, flip_cols=True),

@@ -1,4 +1,4 @@
-"""The plan of tiling: which tiles go to which shard, and which scenes cannot take part, and why."""
+"""The plan of tiling: the tiles of each shard, and the scenes that are rejected, with reasons."""
 
 from __future__ import annotations
 
@@ -17,34 +17,33 @@ from hpc.errors import ConfigError
 from sarhpc.archive.formats.readers import open_sar
 from sarhpc.archive.scene import Archive, SarHeader, SarReader, Scene
 from sarhpc.shards.sample import SPLITS
-from sarhpc.tiling.cells import NearCells, near_cells
 from sarhpc.tiling.config import TileConfig
+from sarhpc.tiling.config_checks import check_config
 from sarhpc.tiling.grid import (
     MAX_UPSAMPLING,
     SceneFrame,
     TileGrid,
-    TileIndex,
     scene_frame,
     tile_grid,
 )
-from sarhpc.tiling.pairs.conditions import OTHER
+from sarhpc.tiling.pairs.conditions import CROSS_BAND
 from sarhpc.tiling.pairs.partners import Paired, Partners
-from sarhpc.tiling.read_errors import DamagedError, reading
-from sarhpc.tiling.settings import check_config
+from sarhpc.tiling.read_errors import DamagedError, classify_read_errors
 from sarhpc.tiling.splits.assignment import split_buffer_m, split_of
-from sarhpc.tiling.splits.lines import line_groups, line_of, reflown
+from sarhpc.tiling.splits.earth_cells import NearCells, near_cells
+from sarhpc.tiling.splits.flight_lines import flight_line_of, line_groups, reflown
 from sarhpc.tiling.splits.proof import split_proof
 from sarhpc.tiling.survey import SceneConstants, survey_scene
 
 log = logging.getLogger(__name__)
 
 Opener = Callable[[Scene], SarReader]
-Scatter = Callable[[Callable[[Scene], "ScenePlan"], Iterable[Scene]], Iterable["ScenePlan"]]
+OrderedMap = Callable[[Callable[[Scene], "ScenePlan"], Iterable[Scene]], Iterable["ScenePlan"]]
 
 
 @dataclass(frozen=True)
 class ScenePlan:
-    """What planning found for one scene: tiles per split, or the reason why there are none."""
+    """The plan of one scene: tiles per split, or the reason for its rejection."""
 
     scene_id: str
     tiles: dict[str, NDArray[np.int64]] = field(default_factory=dict)
@@ -54,37 +53,37 @@ class ScenePlan:
     dropped: dict[str, int] = field(default_factory=dict)
     """Tiles of the scene that no shard takes, counted by reason."""
     rejected: str | None = None
-    """Reason for which the whole scene takes no part, one of SCENE_REASONS."""
+    """Reason for which the whole scene is rejected, one of SCENE_REASONS."""
     detail: str = ""
-    """What was found, where, and what to do, for a rejected scene."""
+    """Cause and remedy for a rejected scene."""
     line: str = ""
     """Flight line of the scene."""
     cells: dict[str, str] = field(default_factory=dict)
-    """Split by cell of the Earth (or group of scenes) that the kept tiles come near."""
+    """Split by cell of the Earth (or group of scenes) near the kept tiles."""
     paired: Paired | None = None
-    """Partners of the tiles, where the layer `other` is asked for."""
+    """Partners of the tiles, where the cross-band layer is requested."""
 
 
 @dataclass(frozen=True)
 class TilePlan:
-    """The immutable list of shards, and everything that did not make it into one."""
+    """The immutable list of shards, and what was rejected or dropped."""
 
     shards: list[dict[str, Any]]
     """Inputs of each shard as JSON: `split`, `scene_id`, `tiles` [[row, col], ...], `scene`, and
     with a partner `other`. Equal [row, col] of all shards are one object, which keeps plans of ten
     million tiles small."""
     rejected: dict[str, str] = field(default_factory=dict)
-    """Scene id -> `reason: what was found and what to do`."""
+    """Scene id -> `reason: cause and remedy`."""
     counts: dict[str, int] = field(default_factory=dict)
     """`scenes`, `scenes_rejected`, `tiles`, `tiles_train` ..., `tiles_dropped_split_buffer` ..."""
     proof: dict[str, Any] = field(default_factory=dict)
     """Proof that no ground lies in two splits; see `split_proof`."""
     reflown: list[tuple[str, str]] = field(default_factory=list)
-    """Pairs of scenes that see common ground, by the bounding boxes of their items."""
+    """Pairs of scenes whose bounding boxes share ground."""
 
 
 def plan_tiles(
-    archive: Archive, cfg: TileConfig, *, opener: Opener = open_sar, scatter: Scatter = map
+    archive: Archive, cfg: TileConfig, *, opener: Opener = open_sar, scatter: OrderedMap = map
 ) -> TilePlan:
     """The plan over all scenes of `archive`, in the order of their ids.
 
@@ -92,7 +91,7 @@ def plan_tiles(
         archive: where the scenes are.
         cfg: tile geometry, limits, split.
         opener: how a scene's SAR image is opened.
-        scatter: a `map` that may work through scenes in parallel, but keeps their order.
+        scatter: a `map` that may process scenes in parallel, but keeps their order.
 
     Raises:
         ConfigError: the configuration contradicts itself.
@@ -105,11 +104,11 @@ def plan_scenes(
     cfg: TileConfig,
     *,
     opener: Opener = open_sar,
-    scatter: Scatter = map,
+    scatter: OrderedMap = map,
     offered: Iterable[Scene] | None = None,
 ) -> TilePlan:
-    """The plan over chosen `scenes`; see `plan_tiles`. Partners of the layer `other` are sought
-    among the `offered` scenes; None seeks them among `scenes`.
+    """The plan over chosen `scenes`; see `plan_tiles`. Partners for the cross-band layer are taken
+    from the `offered` scenes; None takes them from `scenes`.
 
     Raises:
         ConfigError: the configuration contradicts itself.
@@ -118,7 +117,7 @@ def plan_scenes(
     listed = list(scenes)
     groups = line_groups(listed, cfg.split, line_buffer_m(cfg)) if cfg.split.by == "line" else None
     partners = None
-    if OTHER in cfg.conditions:
+    if CROSS_BAND in cfg.conditions:
         partners = Partners(listed, listed if offered is None else offered, cfg, opener)
     plan_one = functools.partial(
         plan_scene, cfg=cfg, opener=opener, groups=groups, partners=partners
@@ -148,7 +147,7 @@ def _proof(plans: Sequence[ScenePlan], cfg: TileConfig) -> dict[str, Any]:
         ((plan.line, split) for plan in plans for split in plan.tiles),
         by=cfg.split.by,
         cell_m=cfg.split.cell_m,
-        # Without a common spacing every scene has a buffer of its own, half its tile's diagonal.
+        # Without a common spacing each scene has its own buffer, half the diagonal of its tiles.
         buffer_m=split_buffer_m(cfg, cfg.pixel_m or 0.0) if known else None,
     )
 
@@ -160,13 +159,13 @@ def plan_scene(
     groups: Mapping[str, str] | None = None,
     partners: Partners | None = None,
 ) -> ScenePlan:
-    """The plan of one scene; trouble with the scene is its reject reason, not an exception.
+    """The plan of one scene; an unusable scene is rejected with a reason, not an exception.
 
     `groups` names the group of every scene that goes to one split as a whole (`split.by=line`);
-    `partners` are those its tiles are to be paired with, if any.
+    `partners` are candidates for the cross-band layer, if it is requested.
     """
     try:
-        with reading(f"scene {scene.id}"), closing(opener(scene)) as reader:
+        with classify_read_errors(f"scene {scene.id}"), closing(opener(scene)) as reader:
             return _plan_open_scene(scene, reader, cfg, groups, partners)
     except DamagedError as error:
         return ScenePlan(scene.id, rejected="unreadable", detail=str(error))
@@ -197,7 +196,7 @@ def _plan_open_scene(
 
 def _with_partners(plan: ScenePlan, paired: Paired, partners: Partners, scene: Scene) -> ScenePlan:
     if not paired.inputs:
-        return ScenePlan(scene.id, rejected="no_partner", detail=partners.missed(scene))
+        return ScenePlan(scene.id, rejected="no_partner", detail=partners.missing_reason(scene))
     alone = sum(int(np.count_nonzero(of_tiles < 0)) for of_tiles in paired.of_tiles.values())
     dropped = {**plan.dropped, **({"no_partner": alone} if alone else {})}
     return replace(plan, dropped=dropped, paired=paired)
@@ -206,7 +205,7 @@ def _with_partners(plan: ScenePlan, paired: Paired, partners: Partners, scene: S
 def _refusal(
     scene: Scene, header: SarHeader, frame: SceneFrame, grid: TileGrid, cfg: TileConfig
 ) -> ScenePlan | None:
-    """The reason that the header alone gives against a scene."""
+    """The rejection of a scene that its header alone justifies, if any."""
     if header.calibration == "none" and not cfg.allow_uncalibrated:
         detail = "no calibration known; add it to the scene, or set tile.allow_uncalibrated=true"
         return ScenePlan(scene.id, rejected="uncalibrated", detail=detail)
@@ -235,7 +234,7 @@ def _split_tiles(
     groups: Mapping[str, str] | None,
 ) -> ScenePlan:
     tiles = grid.indices()
-    line = line_of(scene, cfg.split)
+    line = flight_line_of(scene, cfg.split)
     cells: dict[str, str] = {}
     dropped: Counter[str] = Counter()
     if groups is not None:
@@ -275,25 +274,10 @@ def line_buffer_m(cfg: TileConfig) -> float:
     """
     if cfg.split.buffer_m is None and cfg.pixel_m is None:
         raise ConfigError(
-            "split.by=line with tile.pixel_m=null cannot know how far scenes must be apart; set "
-            "split.buffer_m, in metres"
+            "split.by=line with tile.pixel_m=null leaves the distance between scenes undefined; "
+            "set split.buffer_m, in metres"
         )
     return split_buffer_m(cfg, cfg.pixel_m or 0.0)
-
-
-def tile_splits(
-    scene_id: str, frame: SceneFrame, grid: TileGrid, tiles: Sequence[TileIndex], cfg: TileConfig
-) -> list[str | None]:
-    """The split of each tile; None for one too near to another split.
-
-    A scene without CRS goes to one split as a whole, by its id.
-
-    Raises:
-        DataError: the scene's CRS is unknown, or does not reach where the scene lies.
-    """
-    near = _near(frame, grid, np.array(tiles, np.int64).reshape(-1, 2), cfg)
-    names = (*SPLITS, None)
-    return [names[number] for number in _splits(scene_id, near, len(tiles), cfg)]
 
 
 def _near(
@@ -309,7 +293,7 @@ def _splits(
     if near is None or 1 in cfg.split.fractions:
         return np.full(tiles, SPLITS.index(split_of(f"scene:{scene_id}", cfg.split)), np.int64)
     owners = [SPLITS.index(split_of(name, cfg.split)) for name in near.names]
-    return near.agreed(np.array(owners, np.int64))
+    return near.shared_values(np.array(owners, np.int64))
 
 
 def _shards(plan: ScenePlan, size: int, pairs: dict[int, list[int]]) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Which tiles are fit for a corpus, and the reason why the others are not."""
+"""Quality of tiles, and the reasons for which they are rejected."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ SCENE_REASONS = (
 
 @dataclass(frozen=True)
 class TileQuality:
-    """What decides about a tile."""
+    """Measures on which a tile is accepted or rejected."""
 
     valid_fraction: float
     """Share of pixels with data."""
@@ -49,7 +49,7 @@ class TileQuality:
     mean_level: float
     """Mean amplitude of valid pixels over the amplitude of code 255."""
     flat: bool
-    """Whether all valid pixels are equal, as no radar image is."""
+    """Whether all valid pixels are equal, which no radar image shows."""
 
 
 def tile_quality(

@@ -1,9 +1,9 @@
-"""From amplitude to codes and back: the 8-bit picture and the 16-bit master.
+"""Amplitude to codes and back: the 8-bit picture and the 16-bit master.
 
 The picture follows one of the laws below, with constants fixed per scene or for all scenes (never
-per tile, which would make the brightness of water depend on its neighbours). The master clips
-nothing: linear in amplitude with a scale of its own per tile, or logarithmic, which keeps the
-darkest pixel as exactly as the brightest.
+per tile, which would make the brightness of water depend on its surroundings). The master clips
+nothing: it is linear in amplitude with a scale per tile, or logarithmic, with the same relative
+precision for dark and bright pixels.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Normalisation:
     """Of `log1p`: factor on A^2 within the logarithm."""
 
     def to_json(self) -> dict[str, Any]:
-        """The constants as they stand in `meta.json`."""
+        """The constants as written to `meta.json`."""
         return {name: value for name, value in asdict(self).items() if value is not None}
 
     @classmethod
@@ -76,7 +76,7 @@ class Normalisation:
         return np.asarray(np.clip(level, 0, 1), np.float32)
 
     def decode(self, codes: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Amplitude (H, W) of 8-bit codes; 0 and 255 stand for all that was clipped there."""
+        """Amplitude (H, W) of 8-bit codes; 0 and 255 also stand for clipped values."""
         return self.amplitudes(codes * np.float32(1 / 255))
 
     def amplitudes(self, level: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -91,7 +91,7 @@ class Normalisation:
 
     def _law(self, amplitude: NDArray[np.float32] | np.float32) -> NDArray[np.float32]:
         if self.mode in LOG_MODES:
-            # Radar shadow is zero: dark, not minus infinity.
+            # Radar shadow is zero, whose logarithm must stay finite.
             return np.asarray(np.log(np.maximum(amplitude, _TINY)), np.float32)
         if self.mode == "log1p":
             squared = np.square(np.asarray(amplitude, np.float32))
@@ -115,11 +115,6 @@ def encode_picture(amplitude: NDArray[np.float32], top: float) -> NDArray[np.uin
     np.minimum(scaled, np.float32(255), out=scaled)
     np.rint(scaled, out=scaled)
     return scaled.astype(np.uint8)
-
-
-def decode_picture(codes: NDArray[np.uint8], top: float) -> NDArray[np.float32]:
-    """Amplitude (H, W) of 8-bit codes, within top / 510; code 255 stands for `top` and above."""
-    return codes * np.float32(top / 255)
 
 
 def encode_master(amplitude: NDArray[np.float32]) -> tuple[NDArray[np.uint16], float]:
@@ -150,7 +145,7 @@ def encode_log_master(amplitude: NDArray[np.float32]) -> tuple[NDArray[np.uint16
     if peak <= 0:
         return np.zeros(amplitude.shape, np.uint16), 1.0
     lowest = peak * amplitude_of_db(-(MASTER_MAX - 1) * MASTER_STEP_DB)
-    # Near 65535 float32 would leave 0.004 of a code; a logarithm of 1e-30 is as safe as any.
+    # In float32 codes near 65535 would be off by 0.004.
     level = 20 * np.log10(np.maximum(amplitude, _TINY).astype(np.float64) / lowest)
     codes = np.clip(np.rint(level / MASTER_STEP_DB) + 1, 1, MASTER_MAX)
     codes[amplitude <= 0] = 0
@@ -164,10 +159,10 @@ def decode_log_master(codes: NDArray[np.uint16], lowest: float) -> NDArray[np.fl
 
 
 def master_amplitude(codes: NDArray[np.uint16], meta: Mapping[str, Any]) -> NDArray[np.float32]:
-    """Amplitude (H, W) of `sar16.npy`, by whichever law `meta.json` names.
+    """Amplitude (H, W) of `sar16.npy`, by the law named in `meta.json`.
 
     Raises:
-        DataError: the law is none that is known here.
+        DataError: the law is unknown.
     """
     law = meta.get("master_law", "linear")
     if law == "linear":

@@ -1,4 +1,4 @@
-"""Telling a damaged file from a passing trouble of the disk."""
+"""Distinguishing damaged files from transient errors of the file system."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from hpc.errors import DataError
 
 
 class DamagedError(DataError):
-    """A file of a scene cannot be read, and will not be readable next time either."""
+    """A file of a scene is missing or damaged; reading it again will fail too."""
 
 
 @contextlib.contextmanager
-def reading(what: str) -> Iterator[None]:
-    """Raise DamagedError for what is wrong with the file itself.
+def classify_read_errors(what: str) -> Iterator[None]:
+    """Run a block that reads `what`; errors of the file itself become DamagedError.
 
-    An OSError that carries an errno other than "no such file" comes from the system (a stale
-    handle, an input/output error): it passes, so that the shard is tried again instead of
-    rejected. Without errno it comes from a decoder that does not understand the bytes.
+    An OSError with an errno other than ENOENT comes from the system (a stale handle, an
+    input/output error): it is passed on, so that the shard is retried instead of rejected. Without
+    errno it comes from a decoder that cannot parse the file.
 
     Raises:
-        DamagedError: the file is missing, cut short or not what it claims to be.
+        DamagedError: the file is missing, truncated or not in its format.
     """
     try:
         yield

@@ -1,4 +1,4 @@
-"""Resampling that keeps power: band-limited for complex pixels, intensity average for amplitude.
+"""Power-preserving resampling: band-limited for complex pixels, intensity average for amplitude.
 
 Both work on one axis at a time with a rational ratio p/q, on blocks with a halo, and give the
 samples that the whole scene would give. Output pixel k is centred at native position
@@ -40,7 +40,7 @@ def halo_px(ratio: Fraction, transition: float) -> int:
 
 
 def _cutoff(ratio: Fraction) -> float:
-    """Half of the band that both grids can carry, cycles per native pixel."""
+    """Half of the band that both grids support, cycles per native pixel."""
     return min(float(ratio), 1.0) / 2
 
 
@@ -53,13 +53,13 @@ def needed_input(output: Interval, ratio: Fraction, halo: int, limit: int) -> In
     """Native pixels to read for output pixels `output`, halo included, inside [0, limit)."""
     start, stop = _reach(output, ratio, halo)
     if halo > 0:
-        # To the full length of the transform: a few pixels more, and no copy into a longer array.
+        # To the full length of the transform: a few more pixels avoid a copy into a longer array.
         stop = start + _transform_length(stop - start, ratio)
     return max(start, 0), min(stop, limit)
 
 
 def _transform_length(least: int, ratio: Fraction) -> int:
-    """A fast length of at least `least` samples that the ratio turns into a whole number."""
+    """A fast transform length >= `least` that the ratio maps to an integer."""
     q = ratio.denominator
     return q * int(scipy.fft.next_fast_len(math.ceil(max(least, 1) / q)))
 
@@ -74,14 +74,14 @@ def _reach(output: Interval, ratio: Fraction, halo: int) -> Interval:
 
 @dataclass(frozen=True)
 class BandPlan:
-    """Arithmetic of one axis: which spectral bins are kept, and what multiplies them."""
+    """Resampling of one axis: which spectral bins are kept, and their weights."""
 
     size: int
     """Length of the forward transform; the input is padded with zeros to it."""
     runs: tuple[tuple[slice, slice], ...]
     """Bins of the output, and those of the forward transform that they come from, run by run."""
     weight: NDArray[np.complex64]
-    """Filter times sub-pixel shift, per output bin; 0 where no run leads."""
+    """Filter times sub-pixel shift, per output bin; 0 outside the runs."""
 
 
 @functools.lru_cache(maxsize=64)
@@ -150,7 +150,7 @@ def band_limited(
 
 
 def _parts(length: int, size: int) -> Iterator[slice]:
-    """Slices of lines that are transformed together while they stay in the cache."""
+    """Slices of lines that are transformed together because they fit the cache."""
     step = max(_CACHE_SAMPLES // size, 1)
     return (slice(first, first + step) for first in range(0, length, step))
 
@@ -181,7 +181,7 @@ class Taps:
 def intensity_taps(output: Interval, ratio: Fraction, start: int, stop: int) -> Taps:
     """Kernels of output pixels on the input [start, stop): footprint average, or linear.
 
-    Weights of one pixel sum to 1; those that fall outside the input repeat its edge.
+    Weights of one pixel sum to 1; beyond the input its edge pixel is repeated.
     """
     k = np.arange(*output, dtype=np.float64)
     step = float(1 / ratio)

@@ -1,4 +1,4 @@
-"""The survey: what all tiles of a scene share, measured once before it is cut.
+"""The survey: constants that all tiles of a scene share, measured once before it is tiled.
 
 Spectrum centre, gain of the band-limited resampling, looks after averaging, and the constants of
 the 8-bit picture. Measured at planning and carried in the plan, so that every shard of a scene
@@ -36,14 +36,14 @@ _CENTROID_WINDOWS = 16
 _LEAST_COHERENCE = 0.05
 
 _LEAST_SHARE = 0.02
-"""Share of an even sample that must be valid for it to stand for the scene."""
+"""Share of an even sample that must be valid for it to represent the scene."""
 
 _STRIP_COLS = 8192
 
 
 @dataclass(frozen=True)
 class SceneConstants:
-    """What every tile of a scene is made with; stands in the inputs of its shards."""
+    """Constants of all tiles of a scene, carried in the inputs of its shards."""
 
     sampling: Sampling
     normalisation: Normalisation
@@ -89,8 +89,8 @@ def survey_scene(reader: SarReader, frame: SceneFrame, cfg: TileConfig) -> Scene
     )
     _measure(reader, frame, sampling, windows, tally)
     if share < 1 and tally.count < _LEAST_SHARE * cfg.survey_mpx * 1e6:
-        # A scene that is nearly empty: an even sample says nothing of it, so data is looked for.
-        lit, share = lit_windows(reader, frame, cfg.survey_mpx, skip=frozenset(windows))
+        # In a nearly empty scene an even sample misses the data, so windows with data are searched.
+        lit, share = data_windows(reader, frame, cfg.survey_mpx, skip=frozenset(windows))
         if method == "fft" and tally.count == 0:
             sampling = replace(sampling, centroid=_spectrum_centre(reader, frame, lit))
         _measure(reader, frame, sampling, lit, tally)
@@ -115,15 +115,15 @@ def _measure(
         tally.add(patch, inner, resample_patch(patch, frame, sampling, rows, cols))
 
 
-def lit_windows(
+def data_windows(
     reader: SarReader,
     frame: SceneFrame,
     budget_mpx: float,
     skip: frozenset[Window] = frozenset(),
 ) -> tuple[list[Window], float]:
-    """Windows that hold data, spread evenly over all that do, and the share of pixels looked at.
+    """Windows with data, spread evenly, and the share of pixels that were searched.
 
-    Reads the whole scene once, strip by strip, for its validity alone.
+    Reads the validity of the whole scene once, strip by strip.
     """
     height, width = frame.shape
     every = [(r, c) for r in _steps(height, _SAMPLE_SIDE) for c in _steps(width, _SAMPLE_SIDE)]
@@ -186,7 +186,7 @@ def _spectrum_centre(
     """Centre of the spectrum per axis, cycles per native pixel, from the lag-1 correlation.
 
     The correlation method of Madsen, "Estimating the Doppler centroid of SAR data", IEEE TAES 25,
-    1989. A white spectrum has no centre, and 0 serves as well as any.
+    1989. A white spectrum has no centre; 0 is returned.
     """
     lag = np.zeros(2, np.complex128)
     power = 0.0
@@ -207,7 +207,7 @@ class _Tally:
     """Running sums over the windows of a scene."""
 
     looks: float | None
-    """Nominal looks, where chips of homogeneous speckle are wanted."""
+    """Nominal looks, where chips of homogeneous speckle are needed."""
     keep_values: bool
     count: int = 0
     total: float = 0.0
@@ -218,7 +218,7 @@ class _Tally:
     chips: list[Chip] = field(default_factory=list)
 
     def add(self, patch: Patch, inner: Window, block: Block) -> None:
-        """Count a block in, its halo left out."""
+        """Add a block, without its halo."""
         rows = slice(inner[0][0] - patch.rows[0], inner[0][1] - patch.rows[0])
         cols = slice(inner[1][0] - patch.cols[0], inner[1][1] - patch.cols[0])
         intensity, known = patch.intensity[rows, cols], patch.valid[rows, cols]
@@ -276,7 +276,7 @@ def _db_ends(tally: _Tally, gain: float, cfg: TileConfig) -> tuple[float, float]
     if lit.size == 0:
         return 0.0, 0.0
     low, top = (float(np.percentile(lit, share)) * gain for share in (1.0, cfg.percentile))
-    # A scene of one value has a window of no width; half of it is dark enough.
+    # A constant scene has a window of zero width; it is widened downwards.
     return (low if low < top else top / 2), top
 
 

@@ -1,4 +1,4 @@
-"""Tiling one shard: blocks of one scene in, samples out, rejected tiles counted by reason."""
+"""Tiling of one shard: blocks of one scene in, samples out, rejected tiles counted."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from sarhpc.tiling.fingerprints import content_digest, ground_hash
 from sarhpc.tiling.grid import SceneFrame, TileGrid, TileIndex, scene_frame, tile_grid
 from sarhpc.tiling.metadata import OpenScene, scene_metadata, tile_metadata
 from sarhpc.tiling.orientation import Interval
-from sarhpc.tiling.pairs.conditions import OTHER, TileLayers, make_conditions
-from sarhpc.tiling.pairs.cross_band import OtherLayer, Partner, open_partner
-from sarhpc.tiling.pairs.pairing import (
-    Companions,
+from sarhpc.tiling.pairs.conditions import CROSS_BAND, TileLayers, make_conditions
+from sarhpc.tiling.pairs.cross_band import CrossBandLayer, Partner, open_partner
+from sarhpc.tiling.pairs.scene_assets import (
+    SceneAssets,
     cut_label,
     cut_optical,
-    scene_companions,
+    scene_assets,
     tile_truth,
 )
 from sarhpc.tiling.plan import Opener
@@ -41,7 +41,7 @@ from sarhpc.tiling.radiometry import (
     encode_log_master,
     encode_master,
 )
-from sarhpc.tiling.read_errors import DamagedError, reading
+from sarhpc.tiling.read_errors import DamagedError, classify_read_errors
 from sarhpc.tiling.survey import SceneConstants
 
 log = logging.getLogger(__name__)
@@ -49,13 +49,13 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class TiledShard:
-    """The samples of a shard, made one by one; what was rejected is complete after the last."""
+    """Samples of a shard, generated lazily; the counts are complete after the last."""
 
     samples: Iterator[Sample]
     rejected: Counter[str]
     """Reason -> number of tiles; filled while `samples` is consumed."""
     notes: dict[str, str] = field(default_factory=dict)
-    """Reason -> what was found, where a reason has more to say (an unreadable file)."""
+    """Reason -> detail, for instance of an unreadable file."""
 
 
 def tile_shard(
@@ -68,9 +68,9 @@ def tile_shard(
 ) -> TiledShard:
     """The tiles of one planned shard, with keys `sample_key(shard, position in the plan)`.
 
-    Each block of the scene is read once. A tile's bytes depend on scene, configuration and tile
-    alone, but for key and split. A scene that cannot be read any more rejects its tiles as
-    `unreadable`; a passing trouble of the file system (OSError) is raised, to be tried again.
+    Each block of the scene is read once. Except for key and split, the bytes of a tile depend
+    only on scene, configuration and tile. Tiles of a scene that can no longer be read are rejected
+    as `unreadable`; a transient error of the file system (OSError) is raised, to be retried.
 
     Args:
         shard: number of the shard.
@@ -107,13 +107,13 @@ def _samples(work: _ShardWork, archive: Archive, opener: Opener) -> Iterator[Sam
     scene_id = work.inputs["scene_id"]
     with ExitStack() as stack:
         try:
-            with reading(f"scene {scene_id}"):
+            with classify_read_errors(f"scene {scene_id}"):
                 scene = _find(archive, scene_id)
                 reader = stack.enter_context(closing(opener(scene)))
             partner = None
-            if OTHER in work.inputs:
-                other = open_partner(work.inputs[OTHER], partial(_find, archive), opener)
-                partner = stack.enter_context(other)
+            if CROSS_BAND in work.inputs:
+                opening = open_partner(work.inputs[CROSS_BAND], partial(_find, archive), opener)
+                partner = stack.enter_context(opening)
         except DamagedError as error:
             work.unreadable(len(work.tiles), error)
             return
@@ -124,7 +124,9 @@ def _samples(work: _ShardWork, archive: Archive, opener: Opener) -> Iterator[Sam
 def _find(archive: Archive, scene_id: str) -> Scene:
     for scene in archive.search(ids=frozenset([scene_id])):
         return scene
-    raise DataError(f"scene {scene_id} is planned but not in the archive; restore it, or plan anew")
+    raise DataError(
+        f"scene {scene_id} is planned but not in the archive; restore it, or plan again"
+    )
 
 
 def _open_scene(scene: Scene, reader: SarReader, work: _ShardWork) -> OpenScene:
@@ -136,7 +138,7 @@ def _open_scene(scene: Scene, reader: SarReader, work: _ShardWork) -> OpenScene:
 def _scene_samples(
     opened: OpenScene, reader: SarReader, work: _ShardWork, partner: Partner | None
 ) -> Iterator[Sample]:
-    companions = scene_companions(opened.scene, work.cfg)
+    assets = scene_assets(opened.scene, work.cfg)
     shared = {**scene_metadata(opened), "split": work.inputs["split"]}
     positions = work.tiles
     inside = [tile for tile in positions if tile in opened.grid]
@@ -145,12 +147,12 @@ def _scene_samples(
     for block_index, tiles in opened.grid.by_block(inside):
         window = opened.grid.block_window(block_index)
         try:
-            with reading(f"scene {opened.scene.id}"):
+            with classify_read_errors(f"scene {opened.scene.id}"):
                 block = read_block(reader, opened.frame, opened.constants.sampling, *window)
         except DamagedError as error:
             work.unreadable(len(tiles), error)
             continue
-        cutter = _Cutter(opened, work.cfg, companions, shared, block, partner)
+        cutter = _Cutter(opened, work.cfg, assets, shared, block, partner)
         for tile in tiles:
             try:
                 made = cutter.cut(tile, sample_key(work.shard, positions[tile]))
@@ -165,11 +167,11 @@ def _scene_samples(
 
 @dataclass(frozen=True)
 class _Cutter:
-    """Everything from which the tiles of one block are cut."""
+    """What the tiles of one block are cut from."""
 
     opened: OpenScene
     cfg: TileConfig
-    companions: Companions
+    assets: SceneAssets
     shared: Mapping[str, Any]
     block: Block
     partner: Partner | None
@@ -185,7 +187,7 @@ class _Cutter:
         if reason is not None:
             return reason
         place = (self.opened.frame, *self.opened.grid.window(tile))
-        optic = cut_optical(self.companions, *place, self.cfg.min_optical_coverage)
+        optic = cut_optical(self.assets, *place, self.cfg.min_optical_coverage)
         if optic is None and self.cfg.require_optical:
             return "optical_missing"
         members, master = _pictures(amplitude, self.opened.constants.normalisation, self.cfg.master)
@@ -195,13 +197,13 @@ class _Cutter:
             members["sar.npy"] = encode_array(np.ascontiguousarray(self.block.field[part]))
         if optic is not None:
             members["optic.png"] = encode_rgb8(optic)
-        land_cover = cut_label(self.companions, *place)
+        land_cover = cut_label(self.assets, *place)
         if land_cover is not None:
             members["landcover.npy"] = encode_array(land_cover)
-            truth = tile_truth(self.companions, land_cover, *place)
+            truth = tile_truth(self.assets, land_cover, *place)
             meta |= {} if truth is None else {"truth": truth}
         if self.cfg.conditions:
-            layers = TileLayers(amplitude, valid, optic, land_cover, self._other(*place))
+            layers = TileLayers(amplitude, valid, optic, land_cover, self._cross_band(*place))
             constants = self.opened.constants
             made = make_conditions(layers, constants.enl, constants.normalisation, self.cfg)
             if made is None:
@@ -216,30 +218,32 @@ class _Cutter:
         members["meta.json"] = encode_json(meta)
         return Sample(key, members)
 
-    def _other(self, frame: SceneFrame, rows: Interval, cols: Interval) -> OtherLayer | None:
+    def _cross_band(
+        self, frame: SceneFrame, rows: Interval, cols: Interval
+    ) -> CrossBandLayer | None:
         if self.partner is None or self.cfg.other is None:
             return None
         return self.partner.cut(frame, rows, cols, self.cfg.other.min_coverage)
 
     def _optic_dates(self, present: bool) -> dict[str, Any]:
         return {
-            "optic_datetime": self.companions.optic_datetime if present else None,
-            "optic_delta_days": self.companions.optic_delta_days if present else None,
+            "optic_datetime": self.assets.optic_datetime if present else None,
+            "optic_delta_days": self.assets.optic_delta_days if present else None,
         }
 
 
 def _pictures(
     amplitude: NDArray[np.float32], normalisation: Normalisation, law: str
 ) -> tuple[dict[str, bytes], dict[str, Any]]:
-    """The members made of amplitude (H, W), and how to undo the master."""
+    """The members of amplitude (H, W), and the metadata that invert the master."""
     if law == "log":
         codes, lowest = encode_log_master(amplitude)
-        undo = {"master_scale": lowest, "master_law": law, "master_step_db": MASTER_STEP_DB}
+        inversion = {"master_scale": lowest, "master_law": law, "master_step_db": MASTER_STEP_DB}
     else:
         codes, scale = encode_master(amplitude)
-        undo = {"master_scale": scale}
+        inversion = {"master_scale": scale}
     picture = encode_gray8(normalisation.encode(amplitude))
-    return {"sar.png": picture, "sar16.npy": encode_array(codes)}, undo
+    return {"sar.png": picture, "sar16.npy": encode_array(codes)}, inversion
 
 
 def _part(block: Block, grid: TileGrid, tile: TileIndex) -> tuple[slice, slice]:

@@ -131,8 +131,8 @@ def check_engine(cfg: EngineConfig) -> None:
         _check_offload(cfg, cfg.offload)
 
 
-def _check_judge(cfg: TrainConfig, judge: JudgeConfig) -> None:
-    """Refuse to judge what is not there, or is no radar image."""
+def check_judge(cfg: TrainConfig, judge: JudgeConfig) -> None:
+    """Raise ConfigError unless validation makes enough radar images to be judged."""
     _one_of("judge.choose", judge.choose, ("best", "last"))
     if cfg.image_member != "sar.png":
         raise ConfigError(f"judge measures speckle, and image_member={cfg.image_member} has none")

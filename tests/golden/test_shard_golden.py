@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import webdataset
+from shard_checks import validate_shard
 
 from sarhpc.shards.images import (
     decode_array,
@@ -28,7 +29,6 @@ from sarhpc.shards.images import (
 )
 from sarhpc.shards.reader import read_shard
 from sarhpc.shards.sample import SAMPLE_SCHEMA, Sample, encode_json
-from sarhpc.shards.schema import validate_shard
 from sarhpc.shards.writer import write_shard
 
 GOLDEN = Path(__file__).parent / "shards"

@@ -119,7 +119,7 @@ def test_ranks_that_saw_different_signals_agree_on_the_stronger(tmp_path: Path) 
 
 def touch_files(ranks: Communicator, directory: Path) -> Any:
     save, halt = directory / "SAVE", directory / "STOP"
-    stop = StopRequest(ranks, halt, save, look_every_s=0.0)
+    stop = StopRequest(ranks, halt, save, poll_s=0.0)
     heard = []
     for step in range(6):
         if ranks.rank == 1 and step == 2:

@@ -301,11 +301,11 @@ def test_the_stage_stops_on_all_ranks_of_its_job_and_goes_on_with_the_line(
     run.stop_file.touch()
     assert at_work.wait(120) == 0
     state = stage_state(run, stage)
-    assert state.course is not None
-    assert (state.state, state.planned, state.course.goal) == ("PARTIAL", 1, 120)
-    assert 3 <= state.course.done < 120
-    assert state.checkpoint == f"step_{state.course.done:08d}"
-    assert state.course.says.startswith("loss ")
+    assert state.progress is not None
+    assert (state.state, state.planned, state.progress.goal) == ("PARTIAL", 1, 120)
+    assert 3 <= state.progress.done < 120
+    assert state.checkpoint == f"step_{state.progress.done:08d}"
+    assert state.progress.note.startswith("loss ")
     manifest = json.loads((folder / "checkpoints" / state.checkpoint / MANIFEST).read_text())
     assert manifest["world_size"] == 2
 
@@ -316,5 +316,5 @@ def test_the_stage_stops_on_all_ranks_of_its_job_and_goes_on_with_the_line(
     assert Path(record.path) == folder / "model"
     assert run.ledger("caption-train").sealed
     starts = [row for row in read_attempts(folder) if "from" in row]
-    assert [row["from"] for row in starts] == [0, state.course.done]
+    assert [row["from"] for row in starts] == [0, state.progress.done]
     assert len(stage.reached(run) if stage.reached else ()) >= 120

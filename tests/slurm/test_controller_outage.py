@@ -82,7 +82,7 @@ def test_status_submit_and_requeue_outlast_a_controller_that_is_away(
     submitting = start_sarhpc(cluster, state, "run", coming.root, "--profile", held)
     status = sarhpc(cluster, "status", worked.root)
     assert status.returncode == 0, status.stderr
-    assert "the queue gives no answer, this is what lies on disk" in status.stdout
+    assert "no answer from the queue, showing the state on disk" in status.stdout
     assert "scontrol ping" in status.stdout
     time.sleep(max(0.0, gone + AWAY_S - time.monotonic()))
     assert submitting.poll() is None, "it waits for the controller"
@@ -106,6 +106,6 @@ def test_status_submit_and_requeue_outlast_a_controller_that_is_away(
     assert [row["stop"] for row in read_attempts(worked.stage("simulate")) if "stop" in row] == [
         "PREEMPT"
     ]
-    assert "slurm does not answer, again in 2 s" in logged(worked, "simulate")
+    assert "slurm does not answer, retry in 2 s" in logged(worked, "simulate")
     after = sarhpc(cluster, "status", worked.root, "--json")
     assert json.loads(after.stdout)["notes"] == []

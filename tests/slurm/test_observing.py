@@ -79,8 +79,8 @@ def test_one_look_tells_running_waiting_requeued_and_blocked(
     wait_for(lambda: state_of(run_status(run, STAGES), "tile") == "PARTIAL", 30, "accounted for")
     slurm.COUNTS.clear()
     status = run_status(run, STAGES)
-    assert "ended CANCELLED" in str(status.stages[0].says)
-    assert "sarhpc resume" in str(status.stages[1].says)
+    assert "ended CANCELLED" in str(status.stages[0].problem)
+    assert "sarhpc resume" in str(status.stages[1].problem)
     assert slurm.COUNTS == {"squeue": 1, "sacct": 1}
 
 
@@ -90,7 +90,7 @@ def test_a_job_without_a_directory_for_its_log_is_explained(
     job = cluster.submit("-o", str(tmp_path / "missing" / "%j.log"), "--wrap=true")
     submitted(run, tile=job)
     wait_for(lambda: state_of(run_status(run, STAGES), "tile") == "FAILED", 60, "failed")
-    assert "Slurm could not open its log" in str(run_status(run, STAGES).stages[0].says)
+    assert "Slurm could not open its log" in str(run_status(run, STAGES).stages[0].problem)
 
 
 def test_status_without_the_controller_tells_the_disk_and_says_so(
@@ -104,7 +104,7 @@ def test_status_without_the_controller_tells_the_disk_and_says_so(
     finally:
         cluster.start_controller()
     assert state_of(status, "tile") == "READY"
-    assert "the queue gives no answer" in status.notes[0]
+    assert "no answer from the queue" in status.notes[0]
     assert state_of(run_status(run, STAGES), "tile") in ("RUNNING", "PENDING")
 
 
@@ -124,7 +124,7 @@ def test_gpu_hours_agree_with_accounting_over_every_start(cluster: MiniSlurm, ru
         lambda: [r["State"] for r in cluster.records(other)] == ["COMPLETED"] * 3, 30, "records"
     )
     slurm.COUNTS.clear()
-    report = cost_report(run, STAGES, {})
+    report = cost_report(run, STAGES, {}, "generate")
     assert slurm.COUNTS == {"sacct": 1}
     told = sum(4 * int(row["ElapsedRaw"]) for row in rows)
     assert report.of("train").gpu_h == pytest.approx(told / 3600, rel=0.01)

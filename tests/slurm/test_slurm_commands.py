@@ -19,7 +19,8 @@ from hpc.cluster import slurm
 from hpc.cluster.bad_nodes import BadNodeList, requeue_elsewhere
 from hpc.cluster.draft import draft_profile
 from hpc.cluster.profile import load_profile
-from hpc.cluster.site import look_at_profile, look_at_slurm
+from hpc.cluster.site import check_profile, check_slurm
+from sarhpc.stages.registry import profile_requests
 
 ODD = "a|b; $(touch owned) 'x' \"y\"\nnext"
 SLEEP = ("-o", "/dev/null", "--wrap=sleep 300")
@@ -104,16 +105,17 @@ def test_the_doctors_draft_is_a_profile_that_slurm_takes(
 ) -> None:
     file = tmp_path / "drafted.yaml"
     name = slurm.cluster_name() or ""
-    file.write_text(draft_profile(name, slurm.limits(), slurm.partitions(), slurm.accounts()))
+    known = (slurm.limits(), slurm.partitions(), slurm.accounts())
+    file.write_text(draft_profile(name, *known, profile_requests()))
     profile = load_profile(file)
     assert profile.partition == "main"
     assert profile.resources_of("train").gpus_per_node == 2
-    found = [*look_at_slurm(), *look_at_profile(profile)]
+    found = [*check_slurm(), *check_profile(profile)]
     assert [finding for finding in found if finding.state == "fail"] == []
     file.write_text(file.read_text().replace('partition: "main"', "partition: nosuch"))
-    refused = list(look_at_profile(load_profile(file)))
+    refused = list(check_profile(load_profile(file)))
     assert {finding.state for finding in refused} == {"fail"}
-    assert "partition" in refused[0].says
+    assert "partition" in refused[0].message
 
 
 @pytest.mark.slow
@@ -166,7 +168,7 @@ def test_a_stage_leaves_a_node_whose_gpus_are_gone_and_ends_well_elsewhere(
     wait_for(lambda: run.ledger("simulate").sealed, 240, "sealed on another node")
     (bad,) = BadNodeList(slurm.cluster_name() or "").standing()
     assert bad.node == "n1"
-    assert "0 GPUs are visible, 1 were asked for" in bad.reason
+    assert "0 GPUs are visible, 1 were requested" in bad.reason
     hosts = {record.host for record in run.ledger("simulate").records().values()}
     assert "n1" not in hosts
     listed = sarhpc(cluster, "nodes", env=state)

@@ -1,1 +1,1 @@
-"""File formats of SAR products, one module or a few for each."""
+"""File formats of SAR products, each in one module or package that ends in its `FORMAT`."""

@@ -1,4 +1,4 @@
-"""What a NITF file holds: a SICD, a SIDD, or plain bands."""
+"""NITF: which product a file holds, and plain bands without SICD or SIDD metadata."""
 
 from __future__ import annotations
 
@@ -7,7 +7,11 @@ from typing import Literal
 
 import rasterio
 
-from sarhpc.archive.handle import readable
+from hpc.errors import DataError
+from sarhpc.archive.formats.format import Format, Role
+from sarhpc.archive.formats.geotiff.content import raster_properties
+from sarhpc.archive.formats.geotiff.reader import GeoTiffReader
+from sarhpc.archive.raster_files import readable
 
 NITF_SUFFIXES = (".nitf", ".ntf")
 
@@ -25,3 +29,25 @@ def nitf_kind(path: Path) -> NitfKind:
     if kind == "SICD":
         return "sicd"
     return "sidd" if kind == "SIDD" else "plain"
+
+
+def _role(path: Path) -> Role:
+    """SAR for a SICD or SIDD, declared as plain bands; plain bands have to be declared.
+
+    Raises:
+        DataError: the file holds neither.
+    """
+    if nitf_kind(path) == "plain":
+        raise DataError(
+            "NITF without SICD metadata; if it is a SAR image declare role: sar and its quantity"
+        )
+    return "sar"
+
+
+FORMAT = Format(
+    name="NITF",
+    suffixes=NITF_SUFFIXES,
+    properties=raster_properties,
+    open=GeoTiffReader,
+    role=_role,
+)

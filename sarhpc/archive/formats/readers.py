@@ -1,26 +1,78 @@
-"""Opening the SAR image of a scene with the reader its format needs."""
+"""The known file formats, in order of recognition, and opening the SAR image of a scene."""
 
 from __future__ import annotations
 
-from hpc.errors import DataError
-from sarhpc.archive.formats.geotiff import BAND_QUANTITIES, GeoTiffReader
-from sarhpc.archive.formats.hdf5 import HDF5_SUFFIXES
-from sarhpc.archive.formats.nisar import NisarReader
-from sarhpc.archive.formats.nitf import NITF_SUFFIXES, nitf_kind
-from sarhpc.archive.formats.safe import SafeReader
-from sarhpc.archive.formats.safe_metadata import annotation_of
-from sarhpc.archive.formats.sicd import SicdReader
-from sarhpc.archive.formats.sidd import SiddReader
+import functools
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+
+from hpc.errors import ConfigError, DataError
+from sarhpc.archive.formats.format import ArchiveReader, Format
 from sarhpc.archive.scene import Scene
 
-GEOTIFF_SUFFIXES = (".tif", ".tiff")
+ENTRY_POINTS = "sarhpc.formats"
+"""Group of entry points through which an institute's own file format plugs in."""
 
 
-ArchiveReader = GeoTiffReader | NisarReader | SafeReader | SicdReader | SiddReader
+@functools.cache
+def known_formats() -> tuple[Format, ...]:
+    """All formats: installed plug-ins by name, then those of this package.
+
+    Plug-ins come first, since a suffix such as `.h5` is shared by many layouts.
+
+    Raises:
+        ConfigError: a plug-in cannot be loaded, or is no `Format`.
+    """
+    from sarhpc.archive.formats.geotiff.reader import FORMAT as GEOTIFF
+    from sarhpc.archive.formats.nisar.reader import FORMAT as NISAR
+    from sarhpc.archive.formats.nitf import FORMAT as NITF
+    from sarhpc.archive.formats.safe.reader import FORMAT as SAFE
+    from sarhpc.archive.formats.sicd.reader import FORMAT as SICD
+    from sarhpc.archive.formats.sidd.reader import FORMAT as SIDD
+
+    # Packages before the plain rasters whose suffix they share.
+    own = (NISAR, SICD, SIDD, NITF, SAFE, GEOTIFF)
+    installed = sorted(entry_points(group=ENTRY_POINTS), key=lambda point: point.name)
+    return (*(_loaded(point) for point in installed), *own)
+
+
+def _loaded(point: EntryPoint) -> Format:
+    try:
+        loaded = point.load()
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(
+            f"file format plug-in {point.name!r} ({point.value}) does not load: {error}; "
+            "reinstall the package it comes from"
+        ) from error
+    if not isinstance(loaded, Format):
+        raise ConfigError(
+            f"file format plug-in {point.name!r} ({point.value}) is a {type(loaded).__name__}, "
+            "not a sarhpc.archive.formats.format.Format; correct the entry point"
+        )
+    return loaded
+
+
+def find_format(path: Path, quantity: str | None = None) -> Format | None:
+    """The first format that recognises the file at `path`; None if none does.
+
+    Args:
+        path: the file.
+        quantity: declared or catalogued; one of BAND_QUANTITIES makes a NITF a plain raster.
+
+    Raises:
+        DataError: the file cannot be read.
+        ConfigError: a plug-in cannot be loaded.
+    """
+    return next((form for form in known_formats() if form.matches(path, quantity)), None)
+
+
+def raster_suffixes() -> frozenset[str]:
+    """Suffixes of the files of all formats."""
+    return frozenset(suffix for form in known_formats() for suffix in form.suffixes)
 
 
 def open_sar(scene: Scene, assume_calibrated: bool = False) -> ArchiveReader:
-    """An open `SarReader` of the scene's `sar` asset; pixels are read by window, never all at once.
+    """An open `SarReader` of the scene's `sar` asset; pixels are read by window.
 
     Args:
         scene: what the archive found.
@@ -29,6 +81,7 @@ def open_sar(scene: Scene, assume_calibrated: bool = False) -> ArchiveReader:
     Raises:
         DataError: no `sar` asset, an unknown format, a file that cannot be read, or an image whose
             position or range direction is unknown.
+        ConfigError: a file format plug-in cannot be loaded.
     """
     path = scene.assets.get("sar")
     if path is None:
@@ -36,21 +89,10 @@ def open_sar(scene: Scene, assume_calibrated: bool = False) -> ArchiveReader:
             f"scene {scene.id} has no asset 'sar' (only {', '.join(sorted(scene.assets))}); "
             "name its image so in the STAC item"
         )
-    suffix = path.suffix.lower()
-    if suffix in GEOTIFF_SUFFIXES:
-        if annotation_of(path) is not None:
-            return SafeReader(scene, assume_calibrated)
-        return GeoTiffReader(scene, assume_calibrated)
-    if suffix in NITF_SUFFIXES:
-        kind = nitf_kind(path)
-        if kind == "sidd":
-            return SiddReader(scene, assume_calibrated)
-        if kind == "plain" or scene.properties.get("sarhpc:quantity") in BAND_QUANTITIES:
-            return GeoTiffReader(scene, assume_calibrated)
-        return SicdReader(scene, assume_calibrated)
-    if suffix in HDF5_SUFFIXES:
-        return NisarReader(scene, assume_calibrated)
-    raise DataError(
-        f"{path} of scene {scene.id} is neither GeoTIFF nor NITF nor HDF5; convert it, or leave it "
-        "out"
-    )
+    form = find_format(path, scene.properties.get("sarhpc:quantity"))
+    if form is None:
+        raise DataError(
+            f"{path} of scene {scene.id} is in none of the known formats "
+            f"({', '.join(known.name for known in known_formats())}); convert it, or leave it out"
+        )
+    return form.open(scene, assume_calibrated)

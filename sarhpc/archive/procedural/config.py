@@ -10,7 +10,7 @@ LABELS = ("nodata", "water", "road", "bare", "grass", "crop", "shrub", "forest",
 NODATA, WATER, ROAD, BARE, GRASS, CROP, SHRUB, FOREST, URBAN = range(9)
 
 SCENE_KINDS = ("water", "forest", "field", "town", "mixed")
-"""What may dominate a scene."""
+"""Kinds of scene, by what dominates them."""
 
 
 @dataclass
@@ -31,10 +31,10 @@ class KindWeights:
 
 @dataclass
 class ProceduralConfig:
-    """What is simulated: how many scenes, of what ground, seen by which sensor."""
+    """Simulated scenes: number, ground and sensor."""
 
     seed: int = 0
-    """Archive seed; together with a scene id it decides every byte of that scene."""
+    """Archive seed; together with a scene id it determines every byte of that scene."""
     scenes: int = 8
     """Number of scenes in the archive."""
     size_px: int = 512
@@ -44,11 +44,11 @@ class ProceduralConfig:
     scenes_per_line: int = 4
     """Scenes along one flight line; a line shares heading, date and campaign conditions."""
     reflown_fraction: float = 0.0
-    """Share of flight lines that fly the line before again, on another date (0..1)."""
+    """Share of flight lines that repeat the previous line on another date (0..1)."""
     scene_kinds: KindWeights = field(default_factory=KindWeights)
-    """What scenes are dominated by, as relative weights."""
+    """Relative weights of the kinds of scene."""
     flat_class: str | None = None
-    """Class of a flat, homogeneous scene without texture or objects (calibration); None = land."""
+    """Class of flat, homogeneous scenes without texture or objects (calibration); None: varied."""
     altitude_m: float = 4500.0
     """Height of the antenna over the ground, metres; sets how fast incidence grows with range."""
     incidence_deg: float = 45.0

@@ -1,4 +1,4 @@
-"""Flight lines: which ground a scene sees, from which heading, on which day, and where it lies.
+"""Flight lines: ground, heading, date and position of each scene.
 
 Every line has a square block of its own on a regular grid in Lambert-93, wide enough for any
 heading, so scenes of different lines never overlap, unless the line flies an older one again.
@@ -31,7 +31,7 @@ class Pass:
 
     scene_id: str
     ground_id: str
-    """Names the ground seen; differs from the scene's own id when a line is flown again."""
+    """Id of the ground imaged; differs from the scene's own id when a line is repeated."""
     kind: str
     line: str
     heading_deg: float
@@ -44,7 +44,7 @@ class Pass:
 
 
 def check(cfg: ProceduralConfig) -> None:
-    """Refuse settings that no scene can be simulated with.
+    """Raise ConfigError unless scenes can be simulated with the settings.
 
     Raises:
         ConfigError: a setting is out of its range; the message names it.
@@ -65,7 +65,9 @@ def check(cfg: ProceduralConfig) -> None:
     for name, (low, high) in ranges.items():
         value = getattr(cfg, name)
         if not low <= value <= high:
-            raise ConfigError(f"{name}={value} of the procedural archive: give {low} to {high}")
+            raise ConfigError(
+                f"{name}={value} of the procedural archive: must be between {low} and {high}"
+            )
 
 
 def scene_ids(cfg: ProceduralConfig) -> list[str]:
@@ -88,7 +90,7 @@ def acquisition(cfg: ProceduralConfig, scene_id: str) -> Pass:
     match = _ID.match(scene_id)
     if match is None or int(match["seed"]) != cfg.seed:
         raise ConfigError(
-            f"scene {scene_id} is not of the procedural archive with seed {cfg.seed}: "
+            f"scene {scene_id} does not belong to the procedural archive with seed {cfg.seed}: "
             f"its ids look like {_scene_id(cfg.seed, 0, 0)}"
         )
     line, position = int(match["line"]), int(match["position"])
@@ -117,7 +119,7 @@ def acquisition(cfg: ProceduralConfig, scene_id: str) -> Pass:
 
 
 def _ground_line(cfg: ProceduralConfig, line: int) -> int:
-    """The line whose ground `line` sees: itself, or the one before that it flies again."""
+    """The line whose ground `line` images: itself, or the previous one that it repeats."""
     while line > 0:
         again = stream(cfg.seed, f"line{line}", "again").random() < cfg.reflown_fraction
         if not again:

@@ -1,4 +1,4 @@
-"""One simulated scene: the ground, seen by the radar and by the camera."""
+"""Simulation of one scene: the ground as imaged by the radar and by a camera."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sarhpc.archive.procedural.backscatter import SIGMA0_REFERENCE_DEG, table
-from sarhpc.archive.procedural.compose import compose_ground
 from sarhpc.archive.procedural.config import ProceduralConfig
 from sarhpc.archive.procedural.flight import Pass, acquisition, scene_ids
-from sarhpc.archive.procedural.focusing import (
+from sarhpc.archive.procedural.imaging.focusing import (
     Complex,
     add_points,
     circular_gaussian,
     impulse_response,
 )
-from sarhpc.archive.procedural.geometry import Map, View, project
-from sarhpc.archive.procedural.ground import Ground, Points
+from sarhpc.archive.procedural.imaging.geometry import Map, View, project
+from sarhpc.archive.procedural.imaging.optical import Sun, photograph
+from sarhpc.archive.procedural.imaging.texture import class_texture
+from sarhpc.archive.procedural.landscape.compose import compose_ground
+from sarhpc.archive.procedural.landscape.ground import Ground, Points
+from sarhpc.archive.procedural.landscape.terrain import Grid, working_grid
 from sarhpc.archive.procedural.noise import Field
-from sarhpc.archive.procedural.optical import Sun, photograph
 from sarhpc.archive.procedural.streams import stream
-from sarhpc.archive.procedural.terrain import Grid, working_grid
-from sarhpc.archive.procedural.texture import class_texture
 
 __all__ = ["ProceduralScene", "scene_ids", "simulate_scene"]
 
@@ -37,7 +37,7 @@ SUN = Sun(azimuth_deg=150.0, elevation_deg=52.0)
 
 @dataclass(frozen=True)
 class ProceduralScene:
-    """Everything known of one scene; arrays are (H, W) in the image frame, near range left."""
+    """One scene with its ground truth; arrays are (H, W) in the image frame, near range left."""
 
     scene_id: str
     flight: Pass
@@ -60,7 +60,7 @@ class ProceduralScene:
 
 
 def simulate_scene(cfg: ProceduralConfig, scene_id: str) -> ProceduralScene:
-    """Simulate one scene of the archive; it depends on (configuration, id) alone."""
+    """Simulate one scene of the archive; it depends only on configuration and id."""
     flight = acquisition(cfg, scene_id)
     grid = working_grid(cfg, flight.incidence_deg)
     view = View.over(grid, flight.incidence_deg, cfg.altitude_m)

@@ -13,12 +13,12 @@ from rasterio.io import MemoryFile
 from rasterio.warp import transform
 
 from hpc.publish import publish_bytes
-from sarhpc.archive.item import BoundingBox, make_item, write_item
 from sarhpc.archive.procedural.backscatter import WAVELENGTH_M
 from sarhpc.archive.procedural.config import LABELS, ProceduralConfig
 from sarhpc.archive.procedural.flight import CRS, Affine
-from sarhpc.archive.procedural.focusing import resolution_px
+from sarhpc.archive.procedural.imaging.focusing import resolution_px
 from sarhpc.archive.procedural.simulate import SUN, ProceduralScene, simulate_scene
+from sarhpc.archive.stac_item import BoundingBox, make_item, write_item
 
 BLOCK_PX = 256
 GIGAHERTZ = 0.299792458 / WAVELENGTH_M
@@ -146,7 +146,7 @@ def _sensor(cfg: ProceduralConfig, scene: ProceduralScene) -> dict[str, Any]:
 
 
 def _ground(cfg: ProceduralConfig, scene: ProceduralScene) -> dict[str, Any]:
-    """What this project needs beyond the extensions."""
+    """Properties beyond the STAC extensions."""
     flight = scene.flight
     counts = np.bincount(scene.label.ravel(), minlength=len(LABELS)) / scene.label.size
     return {

@@ -82,9 +82,9 @@ def load_blip(name: str | Path, device: str = "cpu", dtype: str | None = None) -
 
 
 def check_blip(blip: Blip, name: str) -> None:
-    """Return if processor, tokenizer and model of `name` fit each other.
+    """Raise DataError unless processor, tokenizer and model of `name` match each other.
 
-    A processor of another image size is what makes BLIP say one word for ever.
+    With a processor of another image size BLIP repeats one word endlessly.
 
     Raises:
         DataError: they do not.

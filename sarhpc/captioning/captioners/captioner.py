@@ -1,4 +1,4 @@
-"""Who writes captions: what the caption stage asks of a captioner, and drafts by optical images."""
+"""The captioner interfaces of the caption stage, and drafts from optical images."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ NO_OPTICAL = "no_optical"
 
 @dataclass(frozen=True)
 class Draft:
-    """What a captioner says of one sample: a text with further sentences, or a reason for none."""
+    """The caption of one sample: a text with further sentences, or the reason why there is none."""
 
     text: str = ""
     details: tuple[str, ...] = ()
     reason: str | None = None
     scores: tuple[tuple[str, float], ...] = ()
-    """What the text was picked from with its score, the best first."""
+    """The candidates with their scores, best first."""
 
 
 class Captioner(Protocol):
@@ -47,7 +47,7 @@ class Captioner(Protocol):
 
 @runtime_checkable
 class Proposer(Captioner, Protocol):
-    """A captioner that can say several things of an image, and draws them for its tile's key."""
+    """A captioner that proposes several captions for an image, sampled by its tile's key."""
 
     def propose(
         self, images: list[NDArray[np.uint8]], keys: Sequence[str], count: int
@@ -58,7 +58,7 @@ class Proposer(Captioner, Protocol):
 
 @runtime_checkable
 class Drafter(Protocol):
-    """Drafts of samples, from whatever members it needs."""
+    """Drafts captions of samples from the members it needs."""
 
     @property
     def name(self) -> str:
@@ -77,7 +77,7 @@ class Drafter(Protocol):
 
 @dataclass(frozen=True)
 class OpticalDrafter:
-    """Drafts by a captioner that looks at the optical tile (`optic.png`)."""
+    """Drafts captions from the optical tile (`optic.png`)."""
 
     captioner: Captioner
 
@@ -110,7 +110,7 @@ def draft_seen(
     samples: Sequence[Sample],
     draft: Callable[[list[NDArray[np.uint8]], list[str]], list[Draft]],
 ) -> list[Draft]:
-    """What `draft` says of the optical images (with their keys), `no_optical` without one.
+    """Drafts of the samples with an optical image, `no_optical` for the others.
 
     Raises:
         DataError: an optical image cannot be decoded.

@@ -45,7 +45,7 @@ def load_clip(name: str | Path, device: str = "cpu", dtype: str | None = None) -
 
 
 def check_clip(clip: Clip, name: str) -> None:
-    """Return if processor, tokenizer and model of `name` fit each other.
+    """Raise DataError unless processor, tokenizer and model of `name` match each other.
 
     Raises:
         DataError: they do not.

@@ -73,7 +73,7 @@ def load_git(name: str | Path, device: str = "cpu", dtype: str | None = None) ->
 
 
 def check_git(git: Git, name: str) -> None:
-    """Return if processor, tokenizer and model of `name` fit each other.
+    """Raise DataError unless processor, tokenizer and model of `name` match each other.
 
     Raises:
         DataError: they do not.

@@ -1,4 +1,4 @@
-"""Drafts that CLIP picks: among given phrases, or among the captions another model wrote."""
+"""Drafts selected by CLIP: from given phrases, or from captions another model wrote."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def joined(phrases: Sequence[str]) -> str:
 
 
 class Reranker:
-    """Of several captions for each tile the one that CLIP finds most similar to the image."""
+    """Selects, of several captions for each tile, the one most similar to the image by CLIP."""
 
     def __init__(self, proposer: Proposer, scorer: ClipScorer, cfg: CaptionConfig) -> None:
         assert cfg.clip is not None

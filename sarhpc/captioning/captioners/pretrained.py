@@ -1,4 +1,4 @@
-"""Models from local folders: whole or refused, on which device, in which numbers, which weights."""
+"""Loading pretrained models from local folders: completeness, device, dtype, revision."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def load_parts(
             "`sarhpc fetch` has brought to HF_HOME."
         ) from error
     if found["missing_keys"]:
-        # The library would go on with random numbers in their place.
+        # The library would initialise missing weights at random and go on.
         raise DataError(
             f"{name} lacks {len(found['missing_keys'])} weights of {family}, among them "
             f"{min(found['missing_keys'])}: fetch or export it again."
@@ -54,12 +54,12 @@ def load_parts(
 
 
 def model_name(name: str) -> str:
-    """What records call the model `name`: the last part of a folder, else the name."""
+    """The name of the model in records: the last part of a folder, else the name itself."""
     return Path(name).name if Path(name).is_dir() else name
 
 
 def model_revision(name: str, model: Any) -> str:
-    """Which weights: the start of their digest for a folder, else the commit of the hub."""
+    """Revision of the weights: the start of their digest for a folder, else the hub's commit."""
     if Path(name).is_dir():
         return weights_digest(Path(name))[:16]
     return str(getattr(model.config, "_commit_hash", None) or "")
@@ -74,14 +74,14 @@ def weights_digest(folder: Path) -> str:
 
 
 def pick_device(device: str) -> str:
-    """`device`, with `auto` settled: CUDA where there is one, else the CPU."""
+    """`device`, with `auto` resolved to CUDA where there is one, else the CPU."""
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     return device
 
 
 def pick_dtype(name: str | None, device: str, on_cuda: str = "bfloat16") -> torch.dtype:
-    """Numbers the weights are held in: `name`, else `on_cuda` on CUDA and float32 on a CPU.
+    """Dtype of the weights: `name`, else `on_cuda` on CUDA and float32 on a CPU.
 
     Raises:
         ConfigError: no such format.

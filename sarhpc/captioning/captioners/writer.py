@@ -1,4 +1,4 @@
-"""Captioners that write word by word: batched, in fixed shapes, and the same words every time."""
+"""Captioners that generate text token by token: batched, in fixed shapes, deterministic."""
 
 from __future__ import annotations
 

@@ -44,16 +44,6 @@ class CaptionedImage:
         return tuple(first.values())
 
 
-def open_sets(sets: Sequence[CaptionSetConfig]) -> list[CaptionedImage]:
-    """Images of all `sets`, one after the other.
-
-    Raises:
-        ConfigError: an unknown kind, or a kind without what it needs.
-        DataError: a file cannot be read, or a set is empty.
-    """
-    return [image for cfg in sets for image in open_set(cfg)]
-
-
 def open_set(cfg: CaptionSetConfig) -> list[CaptionedImage]:
     """Images of one set, in its order.
 

@@ -17,7 +17,7 @@ from hpc.publish import publish_json, publish_text, publishing_directory
 from sarhpc.captioning.captioners.blip import Blip, load_blip
 from sarhpc.captioning.captioners.build import new_blip
 from sarhpc.captioning.captioners.pretrained import cpu_threads
-from sarhpc.captioning.choice import check_fine_tuning
+from sarhpc.captioning.checks import check_fine_tuning
 from sarhpc.captioning.config import CaptionTrainConfig
 from sarhpc.captioning.tuning.datasets import CaptionedImage
 from sarhpc.captioning.tuning.judging import Judged, Judges, Scores, appoint_judges, spread

@@ -36,7 +36,7 @@ KINDS = ("shards", *LAYOUTS, "karpathy", "jsonl")
 
 
 def require_sets(sets: Iterable[CaptionSetConfig]) -> None:
-    """Return if the settings of all `sets` can be right, whatever is on disk.
+    """Raise ConfigError unless the settings of all `sets` are valid; the disk is not read.
 
     Raises:
         ConfigError: an unknown kind, a kind without what it needs, or a weight not above 0.

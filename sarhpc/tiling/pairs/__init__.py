@@ -1,1 +1,1 @@
-"""What is laid beside a tile: optical image, land cover, other bands."""
+"""Layers registered to a tile: optical image, land cover, conditions, other radar bands."""

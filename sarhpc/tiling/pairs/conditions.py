@@ -1,8 +1,8 @@
-"""Conditioning layers of a tile: what a generator can be steered by, in the tile's own pixels.
+"""Conditioning layers of a tile: inputs for conditional generation, in the pixels of the tile.
 
-`edges.png` is a sketch found by ratios of averages, `segmentation.png` the land cover in colours,
-`coarse.png` the same radar image at a lower resolution, `other.png` that of another scene
-(`sarhpc.tiling.pairs.cross_band`); `optical` asks for `optic.png`.
+`edges.png` is a line drawing from ratios of averages, `segmentation.png` the land cover in colours,
+`coarse.png` the same radar image at a lower resolution, `other.png` the cross-band layer
+(`sarhpc.tiling.pairs.cross_band`); `optical` requires `optic.png`.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from scipy import ndimage
 
 from sarhpc.shards.images import encode_gray8, encode_rgb8
 from sarhpc.tiling.config import TileConfig
-from sarhpc.tiling.pairs.cross_band import OtherLayer
+from sarhpc.tiling.pairs.cross_band import CrossBandLayer
 from sarhpc.tiling.radiometry import Normalisation
 
-OTHER = "other"
-"""The layer that needs a partner, and its entry in the inputs of shards."""
+CROSS_BAND = "other"
+"""The cross-band layer in `tile.conditions`, shard inputs and `meta.json`."""
 
-CONDITIONS = ("edges", "segmentation", "optical", "coarse", OTHER)
+CONDITIONS = ("edges", "segmentation", "optical", "coarse", CROSS_BAND)
 
 EDGE_REACH = 7
 """Pixels on either side of an edge that are averaged, and along it."""
@@ -55,33 +55,33 @@ PALETTE = np.array(
 
 @dataclass(frozen=True)
 class TileLayers:
-    """What a tile has to make conditions of."""
+    """Images of a tile from which conditioning layers are made."""
 
     amplitude: NDArray[np.float32]
     valid: NDArray[np.bool_]
     optic: NDArray[np.uint8] | None
     land_cover: NDArray[np.uint8] | None
     """(2, H, W) = label and where it is known."""
-    other: OtherLayer | None = None
+    cross_band: CrossBandLayer | None = None
 
 
 def make_conditions(
     layers: TileLayers, enl: float, normalisation: Normalisation, cfg: TileConfig
 ) -> tuple[dict[str, bytes], dict[str, Any]] | None:
-    """Members and `conditions` metadata of a tile; None if one that is asked for cannot be made.
+    """Members and `conditions` metadata of a tile; None if a requested layer cannot be made.
 
     Args:
         layers: the tile.
-        enl: expected looks of the tile, by which an edge is told from speckle.
+        enl: expected looks of the tile, which set the threshold between edges and speckle.
         normalisation: law of the scene's pictures, which `coarse.png` follows too.
-        cfg: `conditions` names what is asked for.
+        cfg: `conditions` names the layers requested.
     """
     wanted = set(cfg.conditions)
     if "optical" in wanted and layers.optic is None:
         return None
     if "segmentation" in wanted and layers.land_cover is None:
         return None
-    if OTHER in wanted and layers.other is None:
+    if CROSS_BAND in wanted and layers.cross_band is None:
         return None
     members: dict[str, bytes] = {}
     notes: dict[str, Mapping[str, Any]] = {}
@@ -97,16 +97,16 @@ def make_conditions(
         coarse = coarse_amplitude(layers.amplitude, layers.valid, cfg.coarse_factor)
         members["coarse.png"] = encode_gray8(normalisation.encode(coarse))
         notes["coarse"] = {"factor": cfg.coarse_factor}
-    if OTHER in wanted and layers.other is not None:
-        members["other.png"] = encode_gray8(layers.other.codes)
-        notes[OTHER] = layers.other.note
+    if CROSS_BAND in wanted and layers.cross_band is not None:
+        members["other.png"] = encode_gray8(layers.cross_band.codes)
+        notes[CROSS_BAND] = layers.cross_band.note
     if "optical" in wanted:
         notes["optical"] = {"member": "optic.png"}
     return members, {"conditions": notes}
 
 
 def edge_threshold_db(enl: float) -> float:
-    """Ratio of two averages that speckle of `enl` looks hardly ever reaches, dB.
+    """Ratio of two averages that speckle of `enl` looks rarely reaches, dB.
 
     Their logarithms deviate by 4.34 / sqrt(n enl) dB each, for n pixels a side; neighbouring
     pixels share resolution cells, taken as two to a cell.
@@ -119,9 +119,9 @@ def edge_ratios_db(amplitude: NDArray[np.float32], valid: NDArray[np.bool_]) -> 
     """Ratio of mean intensity on both sides of a pixel along rows and columns (2, H, W), dB.
 
     The ratio of averages of Touzi, Lopes and Bousquet (IEEE TGRS 26, 1988), along and across
-    range: a difference would find edges wherever speckle is bright, a ratio has the same rate of
-    false ones everywhere. Zero beside gaps; within EDGE_REACH pixels of the tile's rim its image
-    is reflected.
+    range: a difference would detect edges wherever speckle is bright, a ratio has a constant rate
+    of false alarms. Zero beside gaps; within EDGE_REACH pixels of the border the image is
+    reflected.
     """
     power = np.square(amplitude, dtype=np.float32)
     ratios = np.zeros((2, *amplitude.shape), np.float32)
@@ -138,13 +138,13 @@ def edge_ratios_db(amplitude: NDArray[np.float32], valid: NDArray[np.bool_]) -> 
 
 
 def _shifted(image: NDArray[np.float32], axis: int, by: int) -> NDArray[np.float32]:
-    """`image` (H, W) moved along `axis`, its own edge repeated where it came from."""
+    """`image` (H, W) shifted along `axis`, with its edge repeated."""
     index = np.clip(np.arange(image.shape[axis]) + by, 0, image.shape[axis] - 1)
     return np.take(image, index, axis=axis)
 
 
 def draw_edges(ratios_db: NDArray[np.float32], threshold_db: float) -> NDArray[np.uint8]:
-    """A sketch (H, W) of lines three pixels wide: the crests of the ratios (2, H, W).
+    """Lines three pixels wide (H, W) along the crests of the ratios (2, H, W).
 
     A crest is the largest ratio within EDGE_REACH pixels along its axis and above the threshold;
     its grey grows to white at FULL_EDGE_DB.
@@ -168,7 +168,7 @@ def colours_of(label: NDArray[np.uint8]) -> NDArray[np.uint8]:
 def coarse_amplitude(
     amplitude: NDArray[np.float32], valid: NDArray[np.bool_], factor: int
 ) -> NDArray[np.float32]:
-    """The tile (H, W) as a sensor of `factor` times its pixel saw it, each pixel repeated.
+    """The tile (H, W) averaged to `factor` times its pixel, each pixel repeated.
 
     Intensity is averaged over boxes, gaps left out; looks rise by up to `factor` squared.
     """

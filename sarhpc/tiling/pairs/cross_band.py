@@ -1,4 +1,4 @@
-"""The layer `other`: the ground of a tile as another radar image shows it, in the tile's pixels."""
+"""The cross-band layer `other`: another radar image of the ground, in the pixels of a tile."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from sarhpc.archive.scene import SarReader, Scene
 from sarhpc.tiling.grid import SceneFrame, scene_frame
 from sarhpc.tiling.metadata import polarization_of
 from sarhpc.tiling.orientation import Interval
-from sarhpc.tiling.pairs.overlay import Place, area_kernels, overlay, pixel_extent
-from sarhpc.tiling.read_errors import reading
+from sarhpc.tiling.pairs.area_resampling import Place, area_kernels, overlay, pixel_extent
+from sarhpc.tiling.read_errors import classify_read_errors
 from sarhpc.tiling.resampling import looks_factor
 from sarhpc.tiling.survey import SceneConstants
 
 
 @dataclass(frozen=True)
-class OtherLayer:
-    """The layer of one tile."""
+class CrossBandLayer:
+    """The cross-band layer of one tile."""
 
     codes: NDArray[np.uint8]
     """Picture (H, W) by the partner's own law; 0 where it has no data."""
     note: dict[str, Any]
-    """What `meta.json` says of it."""
+    """Its entry in `meta.json`."""
 
 
 @dataclass(frozen=True)
 class Partner:
-    """An open scene that shows the ground of another one."""
+    """An open scene that images the ground of another one."""
 
     scene: Scene
     reader: SarReader
@@ -46,8 +46,8 @@ class Partner:
 
     def cut(
         self, frame: SceneFrame, rows: Interval, cols: Interval, least: float
-    ) -> OtherLayer | None:
-        """The layer of output pixels (rows, cols) of `frame`; None where data cover too little.
+    ) -> CrossBandLayer | None:
+        """The layer of output pixels (rows, cols) of `frame`; None below `least` coverage.
 
         Raises:
             DamagedError: the partner's file cannot be read.
@@ -56,13 +56,13 @@ class Partner:
             return None
         shape = (rows[1] - rows[0], cols[1] - cols[0])
         place = Place(frame.window_affine(rows, cols), frame.crs, shape)
-        with reading(f"scene {self.scene.id}"):
+        with classify_read_errors(f"scene {self.scene.id}"):
             intensity, valid = overlay(self.reader, self.frame, place)
         if valid.mean() < least:
             return None
         codes = self.constants.normalisation.encode(np.sqrt(intensity))
         codes[~valid] = 0
-        return OtherLayer(codes, self._note(place, float(valid.mean())))
+        return CrossBandLayer(codes, self._note(place, float(valid.mean())))
 
     def _note(self, place: Place, share: float) -> dict[str, Any]:
         header, scene = self.reader.header, self.scene
@@ -95,12 +95,12 @@ def open_partner(
     find: Callable[[str], Scene],
     opener: Callable[[Scene], SarReader],
 ) -> Iterator[Partner]:
-    """The partner that the entry `other` of a shard's inputs names, open.
+    """The open partner that the entry `other` of a shard's inputs names.
 
     Raises:
-        DamagedError: it is not in the archive any more, or cannot be read.
+        DamagedError: it is no longer in the archive, or cannot be read.
     """
-    with reading(f"scene {inputs['scene_id']}"):
+    with classify_read_errors(f"scene {inputs['scene_id']}"):
         scene = find(inputs["scene_id"])
         reader = opener(scene)
     with closing(reader):

@@ -1,6 +1,6 @@
-"""Partners: which other scene shows the ground of a tile in another band or polarisation.
+"""Partners for the cross-band layer: which scene images a tile in another band or polarisation.
 
-Chosen while planning, and written into the inputs of the shards: the nearest in time of those that
+Selected while planning, and written to the inputs of the shards: the nearest in time of those that
 `tile.other` accepts and that cover the tile, ties by id. Every partner is opened and surveyed once.
 """
 
@@ -10,7 +10,7 @@ import logging
 import math
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -19,21 +19,21 @@ from numpy.typing import NDArray
 
 from sarhpc.archive.scene import SarReader, Scene
 from sarhpc.tiling.block import read_patch
-from sarhpc.tiling.config import OtherConfig, TileConfig
+from sarhpc.tiling.config import CrossBandConfig, TileConfig
 from sarhpc.tiling.grid import SceneFrame, TileGrid, resampling_ratio, scene_frame
 from sarhpc.tiling.looks import Chip, homogeneous_chips, speckle_correlation
-from sarhpc.tiling.pairs.conditions import OTHER
-from sarhpc.tiling.pairs.overlay import Place, locate, pixel_extent
-from sarhpc.tiling.pairs.pairing import gap_days
-from sarhpc.tiling.read_errors import DamagedError, reading
-from sarhpc.tiling.splits.footprint import between
-from sarhpc.tiling.splits.lines import crossing
+from sarhpc.tiling.pairs.area_resampling import Place, locate, pixel_extent
+from sarhpc.tiling.pairs.conditions import CROSS_BAND
+from sarhpc.tiling.pairs.scene_assets import gap_days
+from sarhpc.tiling.read_errors import DamagedError, classify_read_errors
+from sarhpc.tiling.splits.flight_lines import overlapping_scenes
+from sarhpc.tiling.splits.footprint import crs_transformer
 from sarhpc.tiling.survey import survey_scene, survey_windows
 
 log = logging.getLogger(__name__)
 
 _PROBES = 6
-"""Points along each side of a tile at which a partner is asked whether it has pixels there."""
+"""Points along each side of a tile at which the coverage of a partner is tested."""
 _AT_ONCE = 1024
 _CORRELATION_MPX = 1.0
 """Megapixels on which the correlation of speckle is measured."""
@@ -44,23 +44,23 @@ Extent = tuple[float, float]
 
 @dataclass(frozen=True)
 class Paired:
-    """Tiles of one scene with the partners that were found for them."""
+    """Partners found for the tiles of one scene."""
 
     inputs: tuple[dict[str, Any], ...] = ()
     """Entry `other` of the shards' inputs: `scene_id`, `days`, `scene` (constants), `correlation`
     (of speckle along rows and columns)."""
     of_tiles: dict[str, Ints] = field(default_factory=dict)
-    """Place (N,) in `inputs` of the partner of each tile, by split; -1 for none."""
+    """Index (N,) in `inputs` of the partner of each tile, by split; -1 for none."""
 
     def groups(self, split: str, tiles: Ints) -> Iterator[tuple[dict[str, Any], Ints]]:
-        """Tiles of a split that share a partner, with what their shards gain by it."""
+        """Tiles of a split that share a partner, with the entry it adds to their shards."""
         of_tiles = self.of_tiles[split]
         for number in np.unique(of_tiles[of_tiles >= 0]).tolist():
-            yield {OTHER: self.inputs[number]}, tiles[of_tiles == number]
+            yield {CROSS_BAND: self.inputs[number]}, tiles[of_tiles == number]
 
 
 class Partners:
-    """The scenes that may be partners of those to be tiled; each is opened and surveyed once."""
+    """Candidate partners of the scenes to be tiled; each is opened and surveyed once."""
 
     def __init__(
         self,
@@ -69,11 +69,11 @@ class Partners:
         cfg: TileConfig,
         opener: Callable[[Scene], SarReader],
     ) -> None:
-        """Note which of the `offered` scenes `cfg.other` accepts, and which `scenes` they meet."""
+        """Index the `offered` scenes that `cfg.other` accepts by the `scenes` they overlap."""
         assert cfg.other is not None
-        self._cfg, self._other, self._opener = cfg, cfg.other, opener
+        self._cfg, self._limits, self._opener = cfg, cfg.other, opener
         wanted = [scene for scene in offered if _is_wanted(scene, cfg.other)]
-        self._near = crossing(scenes, wanted)
+        self._near = overlapping_scenes(scenes, wanted)
         # Scenes are planned by several threads, and many of them may share a partner.
         self._locks = {scene.id: threading.Lock() for scene in wanted}
         self._frames: dict[str, SceneFrame | None] = {}
@@ -104,39 +104,49 @@ class Partners:
             inputs.append({"scene_id": partner.id, "days": days, **survey})
         return Paired(tuple(inputs), of_tiles)
 
-    def missed(self, scene: Scene) -> str:
-        """Why a scene has no partner for any of its tiles, and what to do about it."""
-        other = self._other
+    def missing_reason(self, scene: Scene) -> str:
+        """Why a scene has no partner for any of its tiles, and the remedy."""
+        other = self._limits
         limits = {"band": other.band, "polarization": other.polarization, "days": other.max_days}
         asked = [f"{name}={value}" for name, value in limits.items() if value is not None]
         met = len(self._near.get(scene.id, ()))
         return (
-            f"no scene of {' '.join(asked)} covers a tile ({met} of that kind meet its bounding "
-            "box); widen tile.other, or choose the scenes to tile by archive.band and the like"
+            f"no scene of {' '.join(asked)} covers a tile ({met} of that kind overlap its bounding "
+            "box); widen tile.other, or select the scenes to tile by archive.band and the like"
         )
 
     def _by_time(self, scene: Scene) -> list[tuple[float | None, Scene]]:
-        """Partners that meet a scene with their gap in days: nearest first, unknown times last."""
+        """Partners that overlap a scene, with gaps in days: nearest first, unknown times last."""
         gaps = [(gap_days(scene.datetime, p.datetime), p) for p in self._near.get(scene.id, ())]
-        limit = self._other.max_days
+        limit = self._limits.max_days
         if limit is not None:
             gaps = [(gap, each) for gap, each in gaps if gap is not None and gap <= limit]
         return sorted(gaps, key=lambda pair: (pair[0] is None, pair[0] or 0.0, pair[1].id))
 
     def _frame(self, partner: Scene) -> SceneFrame | None:
-        """The frame of a partner at its own spacing; None for one that cannot be used."""
+        """The frame of a partner at its own spacing; None if it cannot be used."""
         with self._locks[partner.id]:
             if partner.id not in self._frames:
                 self._frames[partner.id] = self._opened_frame(partner)
             return self._frames[partner.id]
 
+    @contextmanager
+    def _opened(self, partner: Scene) -> Iterator[SarReader]:
+        with classify_read_errors(f"scene {partner.id}"), closing(self._opener(partner)) as reader:
+            yield reader
+
     def _opened_frame(self, partner: Scene) -> SceneFrame | None:
         try:
-            with reading(f"scene {partner.id}"), closing(self._opener(partner)) as reader:
+            with (
+                classify_read_errors(f"scene {partner.id}"),
+                closing(self._opener(partner)) as reader,
+            ):
                 header = reader.header
                 frame = scene_frame(header, None)
                 if header.crs is not None:
-                    between(header.crs, "EPSG:4326")  # it has to be known
+                    crs_transformer(
+                        header.crs, "EPSG:4326"
+                    )  # raises for a CRS that PROJ does not know
         except DamagedError as error:
             log.warning("partner=%s left out: %s", partner.id, error)
             return None
@@ -150,7 +160,7 @@ class Partners:
     def _covered(
         self, frame: SceneFrame, grid: TileGrid, tiles: Ints, own: SceneFrame
     ) -> NDArray[np.bool_]:
-        """Which of `tiles` (N, 2) the partner's image covers, whatever its pixels hold."""
+        """Which of `tiles` (N, 2) the partner's image covers, valid pixels or not."""
         if frame.crs is None:
             return np.zeros(len(tiles), np.bool_)
         parts = [np.zeros(0, np.float64)]
@@ -161,10 +171,10 @@ class Partners:
             rows, cols = own.canonical_shape
             inside = (row >= 0) & (row <= rows) & (col >= 0) & (col <= cols)
             parts.append(inside.mean(axis=1))
-        return np.concatenate(parts) >= self._other.min_coverage
+        return np.concatenate(parts) >= self._limits.min_coverage
 
     def _extent(self, frame: SceneFrame, own: SceneFrame) -> Extent:
-        """Partner pixels along (rows, cols) in a tile pixel; one value for all where they agree."""
+        """Partner pixels along (rows, cols) per tile pixel, equal for similar scenes."""
         if self._cfg.pixel_m is not None:
             return self._cfg.pixel_m / own.spacing_m[0], self._cfg.pixel_m / own.spacing_m[1]
         assert frame.crs is not None
@@ -180,24 +190,27 @@ class Partners:
             return self._surveys[key]
 
     def _survey(self, partner: Scene, own: SceneFrame, extent: Extent) -> dict[str, Any] | None:
-        """Constants and correlation of a partner whose intensity is averaged to a tile's pixels."""
+        """Constants and speckle correlation of a partner averaged to tile pixels."""
         coarser = tuple(resampling_ratio(1.0, max(each, 1.0)) for each in extent)
         frame = replace(own, ratio=(coarser[0], coarser[1]))
         try:
-            with reading(f"scene {partner.id}"), closing(self._opener(partner)) as reader:
+            with (
+                classify_read_errors(f"scene {partner.id}"),
+                closing(self._opener(partner)) as reader,
+            ):
                 constants = survey_scene(reader, frame, replace(self._cfg, detect_first=True))
                 correlation = _correlation(reader, own, max(extent))
         except DamagedError as error:
             log.warning("partner=%s left out: %s", partner.id, error)
             return None
         if constants is None or not constants.normalisation.top > 0:
-            log.warning("partner=%s left out: it has no valid pixel, or no signal", partner.id)
+            log.warning("partner=%s left out: no valid pixel, or no signal", partner.id)
             return None
         return {"scene": constants.to_json(), "correlation": correlation}
 
 
 def _correlation(reader: SarReader, own: SceneFrame, extent: float) -> list[list[float]]:
-    """Autocorrelation of speckle along rows and columns, as far as tile pixels reach."""
+    """Autocorrelation of speckle along rows and columns, up to the size of a tile pixel."""
     chips: list[Chip] = []
     for window in survey_windows(own.shape, _CORRELATION_MPX)[0]:
         patch = read_patch(reader, own, *window)
@@ -206,7 +219,7 @@ def _correlation(reader: SarReader, own: SceneFrame, extent: float) -> list[list
     return [[round(value, 4) for value in each.tolist()] for each in found]
 
 
-def _is_wanted(scene: Scene, other: OtherConfig) -> bool:
+def _is_wanted(scene: Scene, other: CrossBandConfig) -> bool:
     channels = scene.properties.get("sar:polarizations") or ()
     return (other.band is None or scene.band == other.band) and (
         other.polarization is None or other.polarization in channels

@@ -1,6 +1,6 @@
 """Train, validation and test by geography: whole cells of the Earth, with a buffer between.
 
-Cells are fixed to the Earth, not to scenes: ground that is flown again, or lies in two UTM zones,
+Cells are fixed to the Earth, not to scenes: ground that is imaged again, or lies in two UTM zones,
 always falls into the same cell and so into the same split.
 """
 
@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,11 +21,11 @@ SPLIT_BY = ("cell", "line", "cell+line")
 
 METRES_PER_DEGREE = 111_320.0
 EDGE_DEGREES = 1e-6
-"""By which a box is grown, so that what touches an edge counts on both sides of it."""
+"""Margin of boxes, so that what touches an edge counts on both sides of it."""
 
 
 def split_of(name: str, cfg: SplitConfig) -> str:
-    """The split that a named thing (a cell, a scene without CRS) falls into, by hash and seed."""
+    """The split of a named unit (a cell, a scene without CRS), by hash and seed."""
     digest = hashlib.blake2b(f"{cfg.seed}:{name}".encode(), digest_size=8).digest()
     draw = int.from_bytes(digest, "big") / 2**64
     cumulative = np.cumsum(cfg.fractions)
@@ -40,18 +38,20 @@ def _last(cfg: SplitConfig) -> int:
 
 
 def check_split(cfg: SplitConfig) -> None:
-    """Accept shares of three splits that sum to 1, and cells of positive size.
+    """Raise ConfigError unless the shares of the splits sum to 1 and cells have a size.
 
     Raises:
-        ConfigError: they are not.
+        ConfigError: one of the settings is invalid.
     """
     shares = cfg.fractions
     if len(shares) != len(SPLITS) or min(shares) < 0 or abs(sum(shares) - 1) > 1e-6:
-        raise ConfigError(f"split.fractions {shares}: give train, val and test, summing to 1")
+        raise ConfigError(
+            f"split.fractions {shares}: must be three shares (train, val, test) that sum to 1"
+        )
     if cfg.by not in SPLIT_BY:
-        raise ConfigError(f"split.by {cfg.by!r}: one of {', '.join(SPLIT_BY)}")
+        raise ConfigError(f"split.by {cfg.by!r}: must be one of {', '.join(SPLIT_BY)}")
     if not cfg.cell_m > 0:
-        raise ConfigError(f"split.cell_m {cfg.cell_m}: give the side of a cell in metres")
+        raise ConfigError(f"split.cell_m {cfg.cell_m}: must be a positive length in metres")
 
 
 def split_buffer_m(cfg: TileConfig, pixel_m: float) -> float:
@@ -59,14 +59,6 @@ def split_buffer_m(cfg: TileConfig, pixel_m: float) -> float:
     if cfg.split.buffer_m is not None:
         return cfg.split.buffer_m
     return cfg.tile_px * pixel_m / math.sqrt(2)
-
-
-def footprint_split(outline: NDArray[np.float64], buffer_m: float, cfg: SplitConfig) -> str | None:
-    """The one split of all cells that an outline (N, 2) in degrees comes near; None if several."""
-    if 1 in cfg.fractions:
-        return split_of("", cfg)
-    splits = {split_of(cell, cfg) for cell in cells_near(outline, buffer_m, cfg.cell_m)}
-    return splits.pop() if len(splits) == 1 else None
 
 
 def cells_near(outline: NDArray[np.float64], buffer_m: float, cell_m: float) -> Iterator[str]:
@@ -93,75 +85,3 @@ def band_of_cells(row: int, cell_m: float) -> tuple[float, int, float]:
     shrink = max(math.cos(math.radians((row + 0.5) * height)), 1e-3)
     columns = max(round(360 * shrink / height), 1)
     return shrink, columns, 360 / columns
-
-
-def overlaps_across_splits(tiles: Iterable[Mapping[str, Any]]) -> list[tuple[str, str]]:
-    """Pairs of tile keys of different splits whose ground may intersect; empty proves a split.
-
-    Tiles are `meta.json` values. Footprints are compared by their bounding boxes in degrees, which
-    never misses an intersection. Tiles without footprint intersect if they share a scene.
-    """
-    listed = list(tiles)
-    placed = [tile for tile in listed if tile["footprint"] is not None]
-    pairs = [*_box_overlaps(placed), *_scene_overlaps(listed)]
-    return sorted({(min(pair), max(pair)) for pair in pairs})
-
-
-def _box_overlaps(tiles: list[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
-    if not tiles:
-        return
-    boxes = np.array([_box(tile["footprint"]) for tile in tiles])
-    splits = np.array([tile["split"] for tile in tiles])
-    for members in _neighbourhoods(boxes):
-        if len(set(splits[members])) > 1:
-            for index, other in _meeting(boxes[members], splits[members]):
-                yield tiles[members[index]]["key"], tiles[members[other]]["key"]
-
-
-def _neighbourhoods(boxes: NDArray[np.float64]) -> Iterator[NDArray[np.intp]]:
-    """Indices of the boxes (N, 4) that touch the same square; squares are as large as a box.
-
-    Two boxes that intersect share a square, so comparing within squares misses none, and the work
-    grows with the number of tiles and not with its square.
-    """
-    side = max(float((boxes[:, 2:] - boxes[:, :2]).max()), 1e-9)
-    columns = max(math.floor(360 / side), 1)
-    squares: dict[tuple[int, int], list[int]] = defaultdict(list)
-    for index, (west, south, east, north) in enumerate(boxes):
-        for row in range(math.floor(south / side), math.floor(north / side) + 1):
-            span = range(math.floor(west / 360 * columns), math.floor(east / 360 * columns) + 1)
-            for col in {col % columns for col in span}:
-                squares[row, col].append(index)
-    for members in squares.values():
-        yield np.array(members)
-
-
-def _meeting(boxes: NDArray[np.float64], splits: NDArray[np.str_]) -> Iterator[tuple[int, int]]:
-    """Pairs of boxes (N, 4) of different splits that intersect."""
-    for index, (west, south, east, north) in enumerate(boxes):
-        rest = boxes[index + 1 :]
-        turns = np.round((rest[:, 0] - west) / 360) * 360
-        hit = (
-            (rest[:, 0] - turns < east)
-            & (rest[:, 2] - turns > west)
-            & (rest[:, 1] < north)
-            & (rest[:, 3] > south)
-            & (splits[index + 1 :] != splits[index])
-        )
-        for other in np.flatnonzero(hit):
-            yield index, index + 1 + int(other)
-
-
-def _box(footprint: list[list[float]]) -> tuple[float, float, float, float]:
-    points = np.asarray(footprint)
-    lon = np.unwrap(points[:, 0], period=360.0)
-    return float(lon.min()), points[:, 1].min(), float(lon.max()), points[:, 1].max()
-
-
-def _scene_overlaps(tiles: list[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
-    first: dict[str, Mapping[str, Any]] = {}
-    for tile in tiles:
-        if tile["footprint"] is None:
-            known = first.setdefault(tile["scene_id"], tile)
-            if known["split"] != tile["split"]:
-                yield known["key"], tile["key"]

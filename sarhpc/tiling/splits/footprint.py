@@ -1,4 +1,4 @@
-"""Where tiles lie on the Earth: outlines in longitude and latitude."""
+"""Footprints of tiles: outlines in longitude and latitude."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _DENSIFY = 4
 """Points per tile side: a straight edge of a projected tile is slightly curved in degrees."""
 
 _DECIMALS = 8
-"""About a millimetre; hides the last bits in which PROJ builds differ."""
+"""About a millimetre; rounds off the last bits, in which PROJ builds differ."""
 
 
 def tile_footprints(
@@ -48,11 +48,11 @@ def to_wgs84(crs: str) -> pyproj.Transformer:
     Raises:
         DataError: PROJ does not know the CRS.
     """
-    return between(crs, "EPSG:4326")
+    return crs_transformer(crs, "EPSG:4326")
 
 
 @functools.lru_cache(maxsize=64)
-def between(crs: str, other: str) -> pyproj.Transformer:
+def crs_transformer(crs: str, other: str) -> pyproj.Transformer:
     """Transformer from `crs` to `other`, longitude or easting first on both sides.
 
     Raises:

@@ -1,9 +1,9 @@
-"""The proof that a plan keeps its splits apart, small enough to stand beside the plan.
+"""The proof that the splits of a plan share no ground, small enough to be stored with the plan.
 
-Every tile keeps the buffer from cells of other splits. So it is enough to write down, for every
-cell of the Earth that a tile or its buffer touches, the split that has it: if no cell has two, no
-two tiles of different splits can share ground, in this archive or in any other that is planned with
-the same seed. The digest lets two plans be compared without their tiles.
+Every tile keeps the buffer from cells of other splits. So it is enough to list, for every cell of
+the Earth that a tile or its buffer touches, its split: if no cell has two, no two tiles of
+different splits can share ground, in this archive or in any other planned with the same seed. The
+digest lets two plans be compared without their tiles.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ def split_proof(
     """The proof as plain JSON values.
 
     Args:
-        cells: (cell, split) of everything that planned tiles and their buffers touch; under
-            `by=line` what counts as a cell is the group of scenes that share ground.
+        cells: (cell, split) of all cells that planned tiles and their buffers touch; under
+            `by=line` a cell is the group of scenes that share ground.
         lines: (flight line, split) of every planned tile's scene, counted where lines matter.
         by: `split.by` of the configuration.
         cell_m: side of a cell, metres.
@@ -67,7 +67,7 @@ def _owners(pairs: Iterable[tuple[str, str]]) -> Mapping[str, set[str]]:
 
 
 def check_proof(proof: Mapping[str, Any]) -> None:
-    """Return if the proof holds.
+    """Raise VerificationError unless the proof holds.
 
     Raises:
         VerificationError: ground, or under a split by lines a flight line, lies in two splits.
@@ -78,5 +78,5 @@ def check_proof(proof: Mapping[str, Any]) -> None:
     if leaks:
         raise VerificationError(
             f"{leaks} cells or flight lines lie in two splits ({', '.join(proof['examples'])}); "
-            "the plan leaks, plan anew"
+            "the splits share ground; plan again"
         )

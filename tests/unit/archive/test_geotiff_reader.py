@@ -292,14 +292,14 @@ def test_what_tiling_must_know_is_asked_for(test_data: Path, tmp_path: Path) -> 
         open_sar(scene_of(test_data / "spacenet6_solaris" / "sar_masked.tif"))
     with pytest.raises(DataError, match="no asset 'sar'"):
         open_sar(Scene("x", {"optical": tmp_path / "o.tif"}))
-    with pytest.raises(DataError, match="neither GeoTIFF nor NITF"):
+    with pytest.raises(DataError, match=r"none of the known formats .*NITF.*GeoTIFF"):
         open_sar(Scene("x", {"sar": tmp_path / "o.jp2"}))
 
 
 def test_a_window_outside_the_scene_is_refused(test_data: Path) -> None:
     reader = open_sar(scene_of(test_data / SLC))
     for rows, cols in (((0, 641), (0, 1)), ((-1, 5), (0, 5)), ((5, 5), (0, 5))):
-        with pytest.raises(DataError, match="leaves"):
+        with pytest.raises(DataError, match="exceeds"):
             reader.read(rows, cols)
 
 

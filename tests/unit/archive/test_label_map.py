@@ -9,7 +9,7 @@ from affine import Affine
 from pyproj import Transformer
 
 from hpc.errors import DataError
-from sarhpc.archive.label import read_label
+from sarhpc.archive.ancillary.label_map import read_label
 
 AFFINE = (0.5, 0.0, 700_000.0, 0.0, -0.5, 6_250_000.0)
 
@@ -87,13 +87,13 @@ def test_a_local_frame_needs_a_local_map(tmp_path, codes):
     local = write_label(tmp_path / "local.tif", codes, crs=None)
     label, _ = read_label(local, AFFINE, None, codes.shape)
     np.testing.assert_array_equal(label, codes)
-    with pytest.raises(DataError, match="no label map of this scene"):
+    with pytest.raises(DataError, match="not a label map of this scene"):
         read_label(local, AFFINE, "EPSG:2154", codes.shape)
 
 
 def test_a_file_that_is_no_label_map_is_named(tmp_path, codes):
     path = write_label(tmp_path / "height.tif", codes.astype(np.float32))
-    with pytest.raises(DataError, match=r"height\.tif is no label map"):
+    with pytest.raises(DataError, match=r"height\.tif is not a label map"):
         read_label(path, AFFINE, "EPSG:2154", codes.shape)
     with pytest.raises(DataError, match=r"gone\.tif"):
         read_label(tmp_path / "gone.tif", AFFINE, "EPSG:2154", codes.shape)

@@ -22,8 +22,8 @@ from nisar_files import (
 
 from hpc.errors import DataError
 from sarhpc.archive.catalog_builder import catalog_directory
-from sarhpc.archive.formats.nisar import NisarReader
-from sarhpc.archive.formats.nisar_metadata import layers_of, read_nisar
+from sarhpc.archive.formats.nisar.metadata import layers_of, read_nisar
+from sarhpc.archive.formats.nisar.reader import NisarReader
 from sarhpc.archive.formats.readers import open_sar
 from sarhpc.archive.scene import Scene
 from sarhpc.archive.stac_catalog import StacArchive

@@ -12,8 +12,8 @@ from safe_files import write_safe
 from hpc.errors import DataError
 from sarhpc.archive.catalog_builder import catalog_directory
 from sarhpc.archive.formats.readers import open_sar
-from sarhpc.archive.formats.safe import SafeReader
-from sarhpc.archive.formats.safe_metadata import LookupTable, read_safe
+from sarhpc.archive.formats.safe.metadata import LookupTable, read_safe
+from sarhpc.archive.formats.safe.reader import SafeReader
 from sarhpc.archive.scene import Scene
 from sarhpc.archive.stac_catalog import StacArchive
 from sarhpc.tiling.config import SplitConfig, TileConfig
@@ -140,7 +140,7 @@ def test_other_files_are_not_taken_for_a_product(grd: Path, tmp_path: Path) -> N
     ("old", "new", "says"),
     [
         ("<missionId>S1A</missionId>", "", "no adsHeader/missionId"),
-        ("</product>", "", "not as specified"),
+        ("</product>", "", "does not follow the specification"),
         ("<product>", '<!DOCTYPE product [<!ENTITY x "y">]><product>', "entities"),
         ("<numberOfLooks>5</numberOfLooks>", "<numberOfLooks>five</numberOfLooks>", "five"),
     ],

@@ -9,7 +9,7 @@ from archive_files import scene_of
 
 from hpc.errors import DataError
 from sarhpc.archive.formats.readers import open_sar
-from sarhpc.archive.formats.sicd_metadata import read_sicd_metadata
+from sarhpc.archive.formats.sicd.metadata import read_sicd_metadata
 from sarhpc.archive.scene import Scene
 
 
@@ -103,8 +103,8 @@ def test_search_fields_come_from_the_file(test_data: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("cropped_sicd_040.nitf", "no SICD of version 1.0"),
-        ("cropped_sicd_101.nitf", "urn:SICD:1.0.1, which is not read"),
+        ("cropped_sicd_040.nitf", "not a SICD of version 1.0"),
+        ("cropped_sicd_101.nitf", "urn:SICD:1.0.1, which is not supported"),
         ("sidd_1.0.0.nitf", "describes no plane"),
         ("i_3128b.ntf", "range direction .* is unknown"),
     ],

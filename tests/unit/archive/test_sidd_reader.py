@@ -13,8 +13,8 @@ from pyproj import Transformer
 from hpc.errors import DataError
 from sarhpc.archive.catalog_builder import catalog_directory
 from sarhpc.archive.formats.readers import open_sar
-from sarhpc.archive.formats.sidd import SiddReader
-from sarhpc.archive.formats.sidd_metadata import read_sidd_metadata
+from sarhpc.archive.formats.sidd.metadata import read_sidd_metadata
+from sarhpc.archive.formats.sidd.reader import SiddReader
 from sarhpc.archive.scene import Scene
 from sarhpc.tiling.config import TileConfig
 from sarhpc.tiling.plan import plan_scenes
@@ -157,7 +157,7 @@ def test_products_that_cannot_be_tiled_say_why(tmp_path: Path, xml) -> None:
         for axis, value in zip("XYZ", vector, strict=True)
     }
     diagonal = write_sidd(tmp_path / "d.nitf", xml, codes, **texts)
-    with pytest.raises(DataError, match=r"range runs 4[0-9] degrees off the axes"):
+    with pytest.raises(DataError, match=r"range direction is 4[0-9] degrees off the image axes"):
         opened(diagonal)
     whole = write_sidd(tmp_path / "w.nitf", xml, codes).read_bytes()
     (tmp_path / "short.nitf").write_bytes(whole[:900])

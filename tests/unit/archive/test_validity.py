@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy.ndimage import label
 
-from sarhpc.archive.validity import find_collar, measure_collar
-from sarhpc.archive.window import Range
+from sarhpc.archive.pixel_window import Range
+from sarhpc.archive.zero_collar import find_collar, measure_collar
 
 
 def flood(filled: np.ndarray) -> np.ndarray:

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from caption_grounds import GROUNDS, draw_ground, make_sample
+from caption_grounds import draw_ground, make_sample
 from PIL import Image
 
 from hpc.errors import ConfigError, DataError
 from sarhpc.captioning.config import CaptionSetConfig
 from sarhpc.captioning.tuning.datasets import (
-    open_sets,
+    open_set,
     read_jsonl,
     read_karpathy,
     read_shard_images,
@@ -100,17 +100,6 @@ def test_shards_give_optical_tiles_with_the_true_or_the_written_caption(tmp_path
     assert list(read_shard_images(tmp_path, "train", "raw")) == []
 
 
-def test_sets_are_joined_in_order(ground_shards: Path, tmp_path: Path) -> None:
-    path = rsicd_layout(tmp_path, [["a harbour"]], ["test"])
-    images = open_sets(
-        [
-            CaptionSetConfig(path=str(ground_shards), split="val"),
-            CaptionSetConfig("karpathy", str(path), images=str(tmp_path), split="test"),
-        ]
-    )
-    assert [image.captions[0] for image in images[::3]] == [*GROUNDS, "a harbour"]
-
-
 def test_broken_files_are_named(tmp_path: Path) -> None:
     lines = tmp_path / "captions.jsonl.gz"
     lines.write_bytes(gzip.compress(b'{"filename": "a.jpg"}\n'))
@@ -136,4 +125,4 @@ def test_a_set_that_says_too_little_is_a_configuration_error(tmp_path: Path) -> 
         CaptionSetConfig(path=str(tmp_path), source="guess"),
     ):
         with pytest.raises(ConfigError):
-            open_sets([cfg])
+            open_set(cfg)

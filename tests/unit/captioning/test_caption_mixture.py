@@ -21,8 +21,7 @@ from sarhpc.captioning.tuning.finetune import REPORT, TABLE
 from sarhpc.captioning.tuning.mixture import MixedOrder, join_sets, mixed_order, together
 from sarhpc.shards.loader import SampleOrder
 from sarhpc.stages.config import RunConfig
-from sarhpc.stages.paths import require_places
-from sarhpc.stages.settings import require_settings
+from sarhpc.stages.settings import require_places, require_settings
 
 WATER, FOREST, FIELD, TOWN = GROUNDS
 

@@ -13,7 +13,7 @@ from caption_models import save_clip, save_git, teach_clip, teach_git, words
 from caption_school import process_as_before
 from line_runs import shard_digests, tiny_run
 
-from hpc.job.pipeline import run_stage, seal, standing_plan
+from hpc.job.pipeline import ensure_plan, run_stage, seal
 from hpc.publish import digest_file
 from hpc.store.ledger import Record
 from hpc.store.plan import make_plan, publish_plan
@@ -57,7 +57,7 @@ def begin(root: Path, shards: Path, *overrides: str) -> RunDir:
 
 def work_through(run: RunDir, *, backwards: bool) -> None:
     stage = stage_named(load_run_config(run), "caption")
-    plan = standing_plan(run, stage)
+    plan = ensure_plan(run, stage)
     for task in reversed(plan.shards) if backwards else plan.shards:
         # Each shard by a process of its own, as after a restart: nothing is kept loaded.
         caption._loaded.clear()
@@ -143,13 +143,13 @@ def test_the_stage_learns_from_published_sets_named_by_kind_and_variable(
         ("one", 1),
         ("other", 1),
     ]
-    assert stage.course is not None
-    course = stage.course(run)
-    assert course is not None
-    assert (course.done, course.goal, course.unit) == (2, 2, "steps")
-    assert course.says.startswith("BLEU-4 ")
-    assert course.says.endswith(" after_set")
-    assert stage.progress is not None
+    assert stage.live_progress is not None
+    progress = stage.live_progress(run)
+    assert progress is not None
+    assert (progress.done, progress.goal, progress.unit) == (2, 2, "steps")
+    assert progress.note.startswith("BLEU-4 ")
+    assert progress.note.endswith(" after_set")
+    assert stage.live_progress is not None
     assert stage.progress(run) == 2
     table = (folder / TABLE).read_text()
     assert "| one test | 1 | before |" in table

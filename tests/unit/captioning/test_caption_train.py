@@ -18,7 +18,7 @@ from sarhpc.captioning.captioners.blip import load_blip
 from sarhpc.captioning.captioners.build import new_blip
 from sarhpc.captioning.config import CaptionTrainConfig
 from sarhpc.captioning.tuning.batches import collate, portions
-from sarhpc.captioning.tuning.datasets import open_sets
+from sarhpc.captioning.tuning.datasets import open_set
 from sarhpc.captioning.tuning.finetune import REPORT
 from sarhpc.captioning.tuning.judging import spread
 from sarhpc.captioning.tuning.schedule import adamw, warmup_cosine
@@ -142,7 +142,7 @@ def test_training_needs_a_set_with_images(
 
 def test_every_epoch_shows_every_image_once(ground_training: CaptionTrainConfig) -> None:
     cfg = replace(ground_training, batch=4, steps=6)
-    images = open_sets(cfg.train)
+    images = open_set(cfg.train[0])
     blip = new_blip(cfg.new, train_bert_tokenizer(GROUNDS, 200))
     shown = itertools.islice(portions(blip, images, cfg), cfg.steps)
     batches = [portion.passes[0][0][0] for _, portion in shown]
@@ -158,7 +158,7 @@ def test_the_loss_counts_the_caption_alone(
     ground_blip: Path, ground_training: CaptionTrainConfig
 ) -> None:
     blip = load_blip(ground_blip)
-    image = open_sets(ground_training.train)[0].read()
+    image = open_set(ground_training.train[0])[0].read()
     cfg = replace(ground_training, prompt="calm water")
     batch = collate(blip, [(image, "in a river"), (image, "in")], cfg)
     opening = len(blip.opening("calm water")[0]) - 1
@@ -183,7 +183,7 @@ def test_one_rank_takes_the_hand_written_steps_of_adamw_to_the_bit(
     ground_training: CaptionTrainConfig, tmp_path: Path
 ) -> None:
     cfg = replace(ground_training, steps=12, val=[], save_dtype="float32", label_smoothing=0.1)
-    images = open_sets(cfg.train)
+    images = open_set(cfg.train[0])
     captions = (caption for image in images for caption in image.distinct)
     blip = new_blip(cfg.new, train_bert_tokenizer(captions, cfg.new.vocabulary), cfg.seed)
     model, rate = blip.model.train(), warmup_cosine(cfg.warmup_steps, cfg.steps)
@@ -211,7 +211,7 @@ def test_the_parts_of_a_batch_weigh_as_many_word_pieces_as_they_count(
     ground_training: CaptionTrainConfig, prompt: str
 ) -> None:
     cfg = replace(ground_training, prompt=prompt, micro_batch=2, max_tokens=6)
-    images = open_sets(cfg.train)
+    images = open_set(cfg.train[0])
     blip = new_blip(cfg.new, train_bert_tokenizer(GROUNDS, 200))
     whole = next(portions(blip, images, replace(cfg, micro_batch=None)))[1]
     parts = [next(portions(blip, images, cfg, rank=rank, world=2))[1] for rank in (0, 1)]

@@ -24,7 +24,7 @@ from hpc.store.submissions import SubmissionRecord, publish_submission
 from sarhpc.cli import main
 from sarhpc.stages.registry import line_of_stages
 from sarhpc.stages.run_config import load_run_config
-from sarhpc.stages.train import kept_steps, training_course
+from sarhpc.stages.train import kept_steps, training_progress
 
 
 @pytest.fixture
@@ -55,18 +55,18 @@ def metrics(run: RunDir, steps: int) -> None:
 
 
 def test_the_course_of_a_training_is_told_from_its_metrics(run: RunDir) -> None:
-    assert training_course(run) is None
+    assert training_progress(run) is None
     metrics(run, 3)
-    course = training_course(run)
-    assert course is not None
+    progress = training_progress(run)
+    assert progress is not None
     # Two steps an epoch, twelve epochs, but no more than four steps (train.max_steps).
-    assert (course.done, course.goal, course.per_s) == (3, 4, 2.0)
-    assert "loss 0.5, 8 samples/s" in course.says
+    assert (progress.done, progress.goal, progress.per_s) == (3, 4, 2.0)
+    assert "loss 0.5, 8 samples/s" in progress.note
     slow = {"rank": 3, "host": "n2", "own_s": 1.0, "ratio": 1.62, "straggles": True}
     (run.stage("train") / "pace.json").write_text(json.dumps({"ranks": [slow]}))
-    told = training_course(run)
+    told = training_progress(run)
     assert told is not None
-    assert "slow: rank 3 on n2 (1.62 x)" in told.says
+    assert "slow: rank 3 on n2 (1.62 x)" in told.note
 
 
 def test_the_course_tells_of_steps_that_were_skipped(run: RunDir) -> None:
@@ -76,10 +76,10 @@ def test_the_course_tells_of_steps_that_were_skipped(run: RunDir) -> None:
     del last["loss"]
     last |= {"trouble": "the loss is nan", "skipped": 1}
     log.write_text(json.dumps(first) + "\n" + json.dumps(last) + "\n")
-    course = training_course(run)
-    assert course is not None
-    assert (course.done, course.per_s) == (2, 2.0)
-    assert course.says.startswith("the loss is nan, skipped steps: 1, 8 samples/s")
+    progress = training_progress(run)
+    assert progress is not None
+    assert (progress.done, progress.per_s) == (2, 2.0)
+    assert progress.note.startswith("the loss is nan, skipped steps: 1, 8 samples/s")
 
 
 def test_only_steps_that_a_checkpoint_holds_are_kept(run: RunDir) -> None:

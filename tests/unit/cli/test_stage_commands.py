@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -14,10 +14,10 @@ from hpc.store.ledger import Failure, Record
 from hpc.store.plan import make_plan, publish_plan
 from hpc.store.rundir import RunDir, now, open_run
 from sarhpc.cli import main
-from sarhpc.launch import local as launch
 from sarhpc.stages import registry
 from sarhpc.stages.config import RunConfig
 from sarhpc.stages.run_config import load_run_config
+from sarhpc.stages.spec import StageSpec
 from sarhpc.stages.tree import digest_tree
 
 
@@ -131,7 +131,7 @@ def test_cfg_prints_and_does_nothing_else(run: RunDir, capsys: pytest.CaptureFix
         ("trian: {}\n", "did you mean train"),
         ("train: {max_steps: many}\n", "train.max_steps"),
         ("42\n", "keys and values"),
-        ("compare: {models: [1]}\n", "wrong"),
+        ("compare: {models: [1]}\n", "incompatible"),
     ],
 )
 def test_bad_yaml_exits_2_and_says_where(
@@ -230,15 +230,13 @@ def test_a_stage_runs_in_this_process_by_the_debug_executor(
             made = Record(task.id, work.plan.id, "/d", 1, 1, "a", work.attempt, "h", now(), now())
             work.ledger.publish(made)
 
-    def line(config: RunConfig) -> list[Stage]:
-        return [
-            Stage("one", (), lambda _: make_plan("one", [{}]), publish_all),
-            Stage("two", ("one",), lambda _: make_plan("two", [{}, {}]), publish_all),
-        ]
+    def spec(name: str, shards: int, needs: tuple[str, ...]) -> StageSpec:
+        def build(config: RunConfig, upstream: Sequence[str]) -> Stage:
+            return Stage(name, needs, lambda _: make_plan(name, [{}] * shards), publish_all)
 
-    for module in (registry, launch):
-        monkeypatch.setattr(module, "line_of_stages", line)
-    monkeypatch.setattr("sarhpc.cli.commands.line_of_stages", line)
+        return StageSpec(name, "", (), build)
+
+    monkeypatch.setattr(registry, "STAGES", (spec("one", 1, ()), spec("two", 2, ("one",))))
     code, out, _ = say(capsys, "run", run.root, "--executor", "debug")
     assert code == 0
     assert "(line:one:two) by the debug executor" in out
@@ -310,7 +308,7 @@ def test_verify_finds_changed_missing_and_strange_artefacts(
     code, out, err = say(capsys, "verify", run.root)
     assert code == 4
     assert "has 59 bytes, its record says 60" in out
-    assert f"{second} is gone" in out
+    assert f"{second} is missing" in out
     assert f"export 000000: {model} holds 16 bytes, its record says 7" in out
     assert out.endswith("3 artefacts checked, 3 wrong\n")
     assert "manifest.jsonl" in err

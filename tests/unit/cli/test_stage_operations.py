@@ -63,7 +63,7 @@ def test_the_doctor_drafts_a_profile_and_then_finds_that_slurm_takes_it(
     assert load_profile(file).cluster == "fake"
     assert main(["doctor", str(tmp_path / "run"), "--quick", "--profile", str(file)]) == 0
     told = capsys.readouterr().out
-    assert "Slurm takes such a job" in told
+    assert "Slurm accepts such a job" in told
     assert "22.05.8, cluster fake" in told
     assert f"folder run         {tmp_path}" in told
     assert "0 will fail" in told

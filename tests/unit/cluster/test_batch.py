@@ -13,7 +13,7 @@ from ranked_works import EndWith
 
 import hpc.cluster.batch
 from hpc.cluster import slurm
-from hpc.cluster.batch import BatchJob, script_text, send, write
+from hpc.cluster.batch import BatchJob, script_text, submit_script, write_script
 from hpc.cluster.chain import Link, prepare
 from hpc.cluster.profile import Profile, Resources
 from hpc.errors import ConfigError
@@ -60,7 +60,7 @@ def test_the_script_puts_the_work_where_the_worker_looks_and_clears_it(
     tmp_path: Path, run: RunDir
 ) -> None:
     job = job_in(run, code=run.root / "code" / "x")
-    write(job)
+    write_script(job)
     srun = 'echo "$NOTE|$PYTHONPATH|$PYTHONSAFEPATH"; echo "$2"; '
     srun += f"ls {str(job.logs)!r}; exit 5"
     code, told = carried_out(job, tmp_path / "bin", srun, PYTHONPATH="/site")
@@ -77,7 +77,7 @@ def test_each_element_of_an_array_finds_the_same_work_and_its_own_log(
     tmp_path: Path, run: RunDir
 ) -> None:
     job = job_in(run, elements=3)
-    write(job)
+    write_script(job)
     srun = 'echo "$2"; readlink ' + f"{str(job.logs)!r}/*"
     told = carried_out(
         job, tmp_path / "bin", srun,
@@ -89,7 +89,7 @@ def test_each_element_of_an_array_finds_the_same_work_and_its_own_log(
 
 def test_the_work_in_the_pickle_carries_names_only(run: RunDir) -> None:
     job = job_in(run)
-    write(job)
+    write_script(job)
     carried = pickle.loads(job.pickle.read_bytes())
     assert carried.function.work == EndWith(0)
     assert job.pickle.stat().st_size < 1000
@@ -97,7 +97,7 @@ def test_the_work_in_the_pickle_carries_names_only(run: RunDir) -> None:
 
 @pytest.mark.parametrize("name", ["a%j", "a\\b", "a\nb"])
 def test_names_that_slurm_would_change_are_refused(run: RunDir, name: str) -> None:
-    with pytest.raises(ConfigError, match="another name"):
+    with pytest.raises(ConfigError, match="another run name"):
         script_text(job_in(run, logs=run.root / name))
 
 
@@ -130,10 +130,10 @@ def test_a_lost_answer_makes_no_second_job(
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
     monkeypatch.setenv("STATE", str(tmp_path))
     monkeypatch.setenv("KNOWS", knows)
-    monkeypatch.setattr(hpc.cluster.batch, "PAUSES_S", (0.1, 0.1))
+    monkeypatch.setattr(hpc.cluster.batch, "RETRY_PAUSES_S", (0.1, 0.1))
     job = job_in(run)
-    write(job)
-    assert send(job, "afterany:12") == job_id
+    write_script(job)
+    assert submit_script(job, "afterany:12") == job_id
     lines = (tmp_path / "calls").read_text().splitlines()
     assert lines == [f"--parsable --dependency=afterany:12 {job.script}"] * calls
 
@@ -145,9 +145,9 @@ def test_a_refusal_is_told_at_once(
     executable(tmp_path / "bin", "sbatch", refusal)
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
     job = job_in(run)
-    write(job)
+    write_script(job)
     with pytest.raises(slurm.SlurmRefusedError, match="invalid partition"):
-        send(job)
+        submit_script(job)
 
 
 def links(elements: int, shards: int) -> list[Link]:

@@ -227,10 +227,10 @@ def test_with_the_right_authority_but_no_certificate_nobody_gets_in(
     with (
         socket.create_connection((host, int(port)), timeout=5) as plain,
         pytest.raises(ssl.SSLError, match=r"(?i)certificate"),
-        context.wrap_socket(plain, server_hostname=host) as guarded,
+        context.wrap_socket(plain, server_hostname=host) as run_check,
     ):
         # Under TLS 1.3 the refusal arrives with the first byte read.
-        guarded.recv(1)
+        run_check.recv(1)
 
 
 def test_a_cluster_leaves_no_credentials_behind(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from hpc.cluster.dask import dask_cluster, lend_workers, node_address
+from hpc.cluster.dask import dask_cluster, join_cluster, node_address
 from hpc.cluster.dask_shards import run_shards
 from hpc.errors import TransientError
 from hpc.store.plan import ShardTask
@@ -23,9 +23,9 @@ pytestmark = pytest.mark.slow
 LEND = """
 import sys
 from pathlib import Path
-from hpc.cluster.dask import lend_workers
+from hpc.cluster.dask import join_cluster
 if __name__ == "__main__":
-    lent = lend_workers(Path(sys.argv[1]), 1, is_over=lambda: False, within_s=60)
+    lent = join_cluster(Path(sys.argv[1]), 1, is_over=lambda: False, timeout_s=60)
     sys.exit(0 if lent else 9)
 """
 
@@ -119,7 +119,7 @@ def test_shards_are_given_up_when_patience_ends(home: Path, tmp_path: Path) -> N
                 tasks,
                 window=1,
                 retries=0,
-                give_up=lambda: time.monotonic() - began > 3,
+                should_abort=lambda: time.monotonic() - began > 3,
             )
         )
     assert made == []
@@ -134,8 +134,8 @@ def test_a_scheduler_file_of_an_earlier_start_is_not_taken(home: Path) -> None:
     home.mkdir()
     (home / "scheduler-77-0.json").write_text("{}")
     with pytest.raises(TransientError, match="scheduler-77-1"):
-        lend_workers(home, 1, is_over=lambda: False, within_s=0.1)
-    assert not lend_workers(home, 1, is_over=lambda: True)
+        join_cluster(home, 1, is_over=lambda: False, timeout_s=0.1)
+    assert not join_cluster(home, 1, is_over=lambda: True)
     with dask_cluster(home, 1):
         assert not (home / "scheduler-77-0.json").exists()
 

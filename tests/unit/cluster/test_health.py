@@ -57,21 +57,21 @@ def test_a_node_whose_scratch_is_too_small_is_left_and_listed_for_hours(tmp_path
     with pytest.raises(BadNodeError, match=r"scratch: .* are needed.*--forgive") as caught:
         health.require_fit_node(needs, listed)
     assert caught.value.exit_code == 75
-    (bad,) = listed.standing()
+    (bad,) = listed.current()
     assert bad.node == health.node_name()
-    assert not bad.holds(datetime.datetime.now(datetime.UTC) + datetime.timedelta(hours=3))
+    assert not bad.active_at(datetime.datetime.now(datetime.UTC) + datetime.timedelta(hours=3))
 
 
 def test_scratch_short_of_inodes_or_missing_is_bad(tmp_path: Path) -> None:
     assert health.check_scratch(tmp_path, 0, 10**12).verdict == BAD
     missing = health.check_scratch(tmp_path / "nowhere", 0, 0)
-    assert (missing.verdict, "missing" in missing.says) == (BAD, True)
+    assert (missing.verdict, "missing" in missing.message) == (BAD, True)
 
 
 def test_fewer_cores_than_asked_are_doubtful() -> None:
     found = health.check_cores(10_000)
     assert found.verdict == DOUBTFUL
-    assert "--cpus-per-task" in found.says
+    assert "--cpus-per-task" in found.message
 
 
 def test_a_clock_that_is_off_is_doubtful(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,7 +79,7 @@ def test_a_clock_that_is_off_is_doubtful(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr("hpc.cluster.health.time.time", lambda: ahead)
     found = health.check_shared_files(tmp_path)
     assert found.verdict == DOUBTFUL
-    assert "clock is 60 s off" in found.says
+    assert "clock is 60 s off" in found.message
 
 
 def test_a_run_folder_that_takes_no_file_is_bad(tmp_path: Path) -> None:
@@ -94,7 +94,7 @@ def test_a_check_that_hangs_is_bad_and_lets_go() -> None:
         time.sleep(30)
         return Verdict("files", GOOD, "at last")
 
-    found = health._judged("files", hang, hangs_s=0.2)
+    found = health._timed("files", hang, timeout_s=0.2)
     assert (found.check, found.verdict) == ("files", BAD)
     assert time.monotonic() - begin < 5
 
@@ -103,22 +103,22 @@ def test_a_full_quota_is_no_fault_of_the_node() -> None:
     def full() -> Verdict:
         raise TransientError("no space left")
 
-    assert health._judged("files", full).verdict == DOUBTFUL
+    assert health._timed("files", full).verdict == DOUBTFUL
 
 
 def test_healthy_gpus_are_named(driver: Driver) -> None:
     driver(4)
     found = health.check_gpus(4)
-    assert (found.verdict, found.says) == (GOOD, "4 x NVIDIA A100-SXM4-80GB")
+    assert (found.verdict, found.message) == (GOOD, "4 x NVIDIA A100-SXM4-80GB")
 
 
 @pytest.mark.parametrize(
     ("facts", "verdict", "says"),
     [
-        ({"count": 3}, BAD, "3 GPUs are visible, 4 were asked for"),
+        ({"count": 3}, BAD, "3 GPUs are visible, 4 were requested"),
         ({"count": 4, "ecc": 7}, BAD, "uncorrected memory errors"),
-        ({"count": 4, "remapped": "Yes"}, BAD, "could not replace bad memory rows"),
-        ({"count": 4, "code": 9}, BAD, "driver does not answer"),
+        ({"count": 4, "remapped": "Yes"}, BAD, "could not remap bad memory rows"),
+        ({"count": 4, "code": 9}, BAD, "driver does not respond"),
         ({"count": 4, "temperature": 95}, DOUBTFUL, "is at 95 C"),
         ({"count": 4, "used": 40000}, DOUBTFUL, "40000 MiB in use"),
         ({"count": 4, "ecc": "[N/A]"}, GOOD, "A100"),
@@ -130,7 +130,7 @@ def test_ailing_gpus_are_told(
     driver(**facts)
     found = health.check_gpus(4)
     assert found.verdict == verdict
-    assert says in found.says
+    assert says in found.message
 
 
 def test_gpus_that_nobody_can_look_at_are_doubtful(
@@ -146,7 +146,7 @@ def test_gpus_that_nobody_can_look_at_are_doubtful(
 def test_gpus_that_torch_cannot_reach_are_bad() -> None:
     found = health.check_compute(99)
     assert found.verdict == BAD
-    assert "99 were asked for" in found.says
+    assert "99 were requested" in found.message
 
 
 def test_a_gpu_that_hangs_is_bad(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -155,7 +155,7 @@ def test_a_gpu_that_hangs_is_bad(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     sleeper.chmod(0o755)
     monkeypatch.setattr("hpc.cluster.health.sys.executable", str(sleeper))
     found = health.check_compute(1, timeout_s=0.2)
-    assert (found.verdict, "no product" in found.says) == (BAD, True)
+    assert (found.verdict, "no matrix product" in found.message) == (BAD, True)
 
 
 def test_marks_expire_and_can_be_forgiven(tmp_path: Path) -> None:
@@ -163,13 +163,13 @@ def test_marks_expire_and_can_be_forgiven(tmp_path: Path) -> None:
     listed.mark("n1", "first", hours=1)
     listed.mark("n1", "second: row; $(x)", job="12", hours=1)
     listed.mark("n2", "over", hours=-1)
-    assert [(b.node, b.reason, b.job) for b in listed.standing()] == [
+    assert [(b.node, b.reason, b.job) for b in listed.current()] == [
         ("n1", "second: row; $(x)", "12")
     ]
     assert [p.name for p in listed.directory.iterdir()] == ["n1.json"]
     assert listed.forgive("n1")
     assert not listed.forgive("n1")
-    assert listed.standing() == []
+    assert listed.current() == []
 
 
 def test_a_note_that_is_none_is_passed_over(tmp_path: Path) -> None:
@@ -177,12 +177,12 @@ def test_a_note_that_is_none_is_passed_over(tmp_path: Path) -> None:
     listed.mark("n1", "bad")
     (listed.directory / "n2.json").write_text("{")
     (listed.directory / "n3.json").write_text(json.dumps({"node": "n3"}))
-    assert [bad.node for bad in listed.standing()] == ["n1"]
+    assert [bad.node for bad in listed.current()] == ["n1"]
 
 
 @pytest.mark.parametrize("name", ["", "../n1", "n1,n2", "n1 --foo", "n[1-2]"])
 def test_only_names_of_nodes_are_marked(name: str, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="no name of a node"):
+    with pytest.raises(ConfigError, match="not a node name"):
         BadNodeList("lab", tmp_path).mark(name, "bad")
 
 
@@ -253,6 +253,6 @@ def test_where_most_nodes_are_bad_no_job_goes_round_in_circles(
     with pytest.raises(BadNodeError, match="node n3 is not fit"):
         health.require_fit_node(needs, listed)
     listed.mark("n2", "bad")
-    with pytest.raises(health.TooManyBadNodesError, match="no requeue cures") as caught:
+    with pytest.raises(health.TooManyBadNodesError, match="a requeue does not help") as caught:
         health.require_fit_node(needs, listed)
     assert caught.value.exit_code == 5

@@ -76,12 +76,12 @@ def write(tmp_path: Path, text: str) -> Path:
         ("grace_s: soon", "grace_s"),
         ("stages: {train: {gpus: 4}}", "gpus"),
         ("resources: {nodes: 0}", "nodes=0"),
-        ("env: {'A;B': x}", "no variable name"),
+        ("env: {'A;B': x}", "not a variable name"),
         ("partition: [", "site.yaml"),
         ("- partition", "not a list"),
         ('account: "a\\n#SBATCH --qos=x"', "control character"),
         ('stages: {train: {qos: "a\\nb"}}', "stages.train.qos"),
-        ("options: {'mem x': 1}", "no long option"),
+        ("options: {'mem x': 1}", "not a long option"),
         ("container: {runtime: docker, image: x.sif}", "apptainer, pyxis"),
         ("container: {mounts: [/scratch]}", "needs an image"),
     ],
@@ -116,15 +116,15 @@ def test_a_stage_may_have_its_own_partition_account_and_service() -> None:
 def test_a_container_stands_before_the_interpreter() -> None:
     box = Container(image="/images/sarhpc.sif", mounts=["/scratch", "/data:/d"])
     gpu = Resources(gpus_per_node=1)
-    assert Profile(container=box).program_words(gpu, "/venv/bin/python") == [
+    assert Profile(container=box).interpreter_command(gpu, "/venv/bin/python") == [
         *("apptainer", "exec", "--nv", "--bind", "/scratch", "--bind", "/data:/d"),
         *("/images/sarhpc.sif", "python3"),
     ]
     pyxis = Container("pyxis", "/images/sarhpc.sqsh", ["/scratch"])
-    assert pyxis.srun_words() == [
+    assert pyxis.srun_options() == [
         "--container-image=/images/sarhpc.sqsh",
         "--container-mounts=/scratch:/scratch",
     ]
-    assert Profile(container=pyxis).program_words(gpu, "/venv/bin/python") == ["python3"]
-    assert Profile(python="/opt/py").program_words(gpu, "/venv/bin/python") == ["/opt/py"]
-    assert Profile().program_words(gpu, "/venv/bin/python") == ["/venv/bin/python"]
+    assert Profile(container=pyxis).interpreter_command(gpu, "/venv/bin/python") == ["python3"]
+    assert Profile(python="/opt/py").interpreter_command(gpu, "/venv/bin/python") == ["/opt/py"]
+    assert Profile().interpreter_command(gpu, "/venv/bin/python") == ["/venv/bin/python"]

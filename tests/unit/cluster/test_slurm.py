@@ -99,7 +99,7 @@ def test_a_controller_that_stays_away_is_a_transient_error_with_a_next_step(
     fake_slurm: FakeSlurm,
 ) -> None:
     fake_slurm.change(down=100)
-    with pytest.raises(slurm.SlurmUnavailableError, match=r"3 tries.*scontrol ping") as caught:
+    with pytest.raises(slurm.SlurmUnavailableError, match=r"3 attempts.*scontrol ping") as caught:
         slurm.queue(retries=2)
     assert caught.value.exit_code == 75
     assert len(fake_slurm.calls()) == 3
@@ -134,6 +134,8 @@ def test_update_passes_every_field(fake_slurm: FakeSlurm) -> None:
 def test_requeue_of_a_job_that_waits_already_is_no_error(fake_slurm: FakeSlurm) -> None:
     fake_slurm.change(jobs=[queued("11", "PENDING")])
     slurm.requeue("11")
+    assert fake_slurm.calls() == [["scontrol", "requeue", "11"]]
+    assert [job["State"] for job in fake_slurm.state["jobs"]] == ["PENDING"]
 
 
 def test_without_scontrol_a_requeue_says_what_to_set(fake_site: Callable[..., FakeSlurm]) -> None:

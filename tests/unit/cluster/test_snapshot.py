@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from hpc.cluster.snapshot import LARGE_BYTES, PATCH, read_facts, take_snapshot
+from hpc.cluster.snapshot import FACTS, LARGE_BYTES, PATCH, take_snapshot
 from hpc.errors import HpcError
 
 WEIGHTS = bytes(LARGE_BYTES + 1)
@@ -38,6 +40,11 @@ def take(tmp_path: Path, checkout: Path) -> Path:
     return take_snapshot(tmp_path / "run" / "code", checkout, ["package", "absent"])
 
 
+def facts_of(folder: Path) -> dict[str, Any]:
+    facts: dict[str, Any] = json.loads((folder / FACTS).read_text())
+    return facts
+
+
 def imported(folder: Path) -> str:
     done = subprocess.run(
         [sys.executable, "-c", "import package; print(package.ANSWER)"],
@@ -58,9 +65,9 @@ def test_a_snapshot_keeps_uncommitted_work_and_outlives_changes(
     assert imported(folder) == "2"
     assert not (folder / "package" / "key.secret").exists()
     assert not (folder / "unwanted.txt").exists()
-    facts = read_facts(folder)
-    assert set(facts.changed) == {"package/__init__.py", "package/new.py"}
-    assert (facts.files, facts.id) == (3, folder.name)
+    facts = json.loads((folder / FACTS).read_text())
+    assert {*facts["changed"]} == {"package/__init__.py", "package/new.py"}
+    assert (facts["files"], facts["id"]) == (3, folder.name)
     assert "+from package.new import ANSWER" in (folder / PATCH).read_text()
 
 
@@ -91,8 +98,8 @@ def test_code_without_git_is_taken_as_it_lies(tmp_path: Path, checkout: Path) ->
     (bare / "package" / "__pycache__" / "x.pyc").write_bytes(b"stale")
     folder = take(tmp_path, bare)
     assert imported(folder) == "5"
-    assert read_facts(folder).commit is None
-    assert read_facts(folder).files == 1
+    facts = json.loads((folder / FACTS).read_text())
+    assert (facts["commit"], facts["files"]) == (None, 1)
 
 
 def test_files_a_run_does_not_need_are_left_out(tmp_path: Path, checkout: Path) -> None:
@@ -103,5 +110,5 @@ def test_files_a_run_does_not_need_are_left_out(tmp_path: Path, checkout: Path) 
 
 
 def test_a_place_without_code_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(HpcError, match="nothing to run from"):
+    with pytest.raises(HpcError, match="none of the packages"):
         take(tmp_path, tmp_path)

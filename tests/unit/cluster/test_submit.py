@@ -119,7 +119,7 @@ def test_one_failed_rank_fails_the_job(tmp_path: Path) -> None:
 def test_ranks_do_not_wait_for_ever_for_one_that_failed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hpc.cluster.submit, "PATIENCE_S", 0.5)
+    monkeypatch.setattr(hpc.cluster.submit, "FAILURE_GRACE_S", 0.5)
     submission = run(FailWhileOthersWait(tmp_path), tmp_path, tasks=2)
     assert submission.wait() == 3
     assert submission.failure is not None
@@ -142,7 +142,7 @@ def test_a_killed_task_is_a_failure_that_names_its_log(tmp_path: Path) -> None:
     submission = run(KillYourself(), tmp_path)
     assert submission.wait() == 1
     assert submission.failure is not None
-    assert "rank 0 ended without a word" in submission.failure
+    assert "rank 0 ended without a result" in submission.failure
     assert str(submission.stderr[0]) in submission.failure
 
 
@@ -208,7 +208,7 @@ def test_an_interrupted_wait_ends_the_local_job(
 
 
 def test_work_that_cannot_travel_is_refused_before_anything_starts(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="top of a module"):
+    with pytest.raises(ConfigError, match="top level of a module"):
         run(lambda: 0, tmp_path)
     assert not (tmp_path / "logs").exists()
 

@@ -16,7 +16,7 @@ from hpc.store.plan import make_plan, publish_plan
 from hpc.store.rundir import RunDir, now
 from sarhpc.cli import main
 from sarhpc.evaluation.footprint_map import draw_sites
-from sarhpc.evaluation.survey import Outline, Shelf, shared_ground, survey_set
+from sarhpc.evaluation.survey import Outline, ShardRef, shared_ground, survey_set
 from sarhpc.shards.images import encode_array, encode_gray8, encode_rgb8
 from sarhpc.shards.sample import SAMPLE_SCHEMA, Sample, encode_json, sample_key
 from sarhpc.shards.writer import ShardSummary, write_shard
@@ -187,16 +187,16 @@ def test_memory_does_not_grow_with_the_number_of_samples(
     # The bound on outlines, brought below the counts of this test.
     monkeypatch.setattr("sarhpc.evaluation.survey.PLACES_KEPT", 32)
     sample = real(0, 0)
-    shelves = []
+    shards = []
     for n in range(20):
         samples = (Sample(sample_key(n, i), sample.members) for i in range(50))
         path = tmp_path / f"{n:06d}.tar"
         write_shard(path, samples)
-        shelves.append(Shelf(path))
+        shards.append(ShardRef(path))
 
     def peak(count: int) -> int:
         tracemalloc.start()
-        survey = survey_set("set", shelves[:count], lambda _: None, pixels=16)
+        survey = survey_set("set", shards[:count], lambda _: None, pixels=16)
         assert survey.samples == count * 50
         top = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sarhpc.evaluation.tally import EvenSample, Remarks, Spread, Tally, evenly
+from sarhpc.evaluation.tally import EvenSample, Histogram, Tally, Warnings, evenly
 
 
 @pytest.mark.parametrize("seen", [0, 1, 9, 10, 19, 20, 21, 1000, 12345])
@@ -28,7 +28,7 @@ def test_a_tally_stays_bounded_and_says_so() -> None:
 
 
 def test_a_spread_counts_what_lies_outside_at_its_ends() -> None:
-    spread = Spread([0.0, 1.0, 2.0])
+    spread = Histogram([0.0, 1.0, 2.0])
     for value in (-5.0, 0.5, 1.0, 9.0):
         spread.add(value)
     assert spread.counts == [2, 2]
@@ -36,8 +36,8 @@ def test_a_spread_counts_what_lies_outside_at_its_ends() -> None:
 
 
 def test_remarks_name_the_first_places_and_count_the_rest() -> None:
-    remarks = Remarks(examples=2)
+    warnings = Warnings(examples=2)
     for place in "abcd":
-        remarks.add("torn", place)
-    remarks.add("empty", "z")
-    assert remarks.lines() == ["torn: a, b and 2 more", "empty: z"]
+        warnings.add("torn", place)
+    warnings.add("empty", "z")
+    assert warnings.lines() == ["torn: a, b and 2 more", "empty: z"]

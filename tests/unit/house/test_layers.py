@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from sarhpc.stages.registry import STAGES
+
 REPOSITORY = Path(__file__).resolve().parents[3]
 SOURCES = [
     path for package in ("hpc", "sarhpc") for path in sorted((REPOSITORY / package).rglob("*.py"))
@@ -77,6 +79,8 @@ HEAVY = {
     "scipy",
     "sarkit",
     "h5py",
+    "numpy",
+    "omegaconf",
 }
 
 
@@ -117,6 +121,25 @@ def test_hpc_never_imports_sarhpc() -> None:
         if place(path).startswith("hpc/")
         for name in imports(path)
         if name.split(".")[0] == "sarhpc"
+    ]
+    assert guilty == []
+
+
+def strings(path: Path) -> set[str]:
+    """The string constants of a file, docstrings excepted."""
+    nodes = list(ast.walk(parsed(path)))
+    docstrings = {id(node.value) for node in nodes if isinstance(node, ast.Expr)}
+    constants = (n for n in nodes if isinstance(n, ast.Constant) and id(n) not in docstrings)
+    return {node.value for node in constants if isinstance(node.value, str)}
+
+
+def test_hpc_names_no_stage() -> None:
+    names = {spec.name for spec in STAGES}
+    guilty = [
+        f"{place(path)}: {text}"
+        for path in SOURCES
+        if place(path).startswith("hpc/")
+        for text in strings(path) & names
     ]
     assert guilty == []
 
@@ -232,8 +255,12 @@ def test_every_slurm_command_has_one_caller(command: str) -> None:
     assert callers, "this test no longer recognises how commands are called"
 
 
-def test_cli_imports_nothing_heavy_at_its_top() -> None:
-    light = [p for p in SOURCES if place(p).endswith(("/config.py", "sarhpc/cli/__init__.py"))]
+def test_what_help_imports_imports_nothing_heavy_at_its_top() -> None:
+    light = [
+        path
+        for path in SOURCES
+        if place(path).startswith(("sarhpc/cli/", "sarhpc/stages/")) or path.name == "config.py"
+    ]
     guilty = [
         f"{place(path)}: {name}"
         for path in light

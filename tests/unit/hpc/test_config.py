@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from hpc.config import changes_since, differences, fingerprint, load, to_dict, to_yaml
+from hpc.config import changes_since, differences, fingerprint, load, loads, to_dict, to_yaml
 from hpc.errors import ConfigError
 
 
@@ -29,6 +29,15 @@ def test_later_layers_win(tmp_path: Path) -> None:
     config = load(Outer, yaml, ["train.lr=2e-5", "steps=7"])
     assert (config.name, config.steps, config.train.lr) == ("from-yaml", 7, 2e-5)
     assert config.train.names == ["a"]
+
+
+def test_parsing_the_same_text_again_gives_an_independent_configuration() -> None:
+    first = loads(Outer, "name: a", ["train.names=[x]"])
+    first.train.names.append("y")
+    first.train.lr = 1.0
+    second = loads(Outer, "name: a", ["train.names=[x]"])
+    assert (second.train.names, second.train.lr) == (["x"], 1e-4)
+    assert loads(Outer, "name: a").train.names == []
 
 
 @pytest.mark.parametrize(

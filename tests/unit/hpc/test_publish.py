@@ -55,7 +55,7 @@ def test_kill_leaves_the_old_or_the_new_file_whole(tmp_path: Path, point: str) -
     done = subprocess.run([sys.executable, "-c", code], env=env)
     assert done.returncode == -9
     assert target.read_bytes() in (b"old" * 1000, b"new" * 1000)
-    publish.sweep_temporaries(tmp_path, older_than_s=-1)
+    publish.remove_stale_temporaries(tmp_path, older_than_s=-1)
     assert [p.name for p in tmp_path.iterdir()] == ["a"]
 
 
@@ -96,7 +96,7 @@ def test_a_kill_between_the_two_renames_of_a_directory_loses_nothing(tmp_path: P
     )
     assert done.returncode == -9
     assert not target.exists()
-    publish.sweep_temporaries(tmp_path, older_than_s=-1)
+    publish.remove_stale_temporaries(tmp_path, older_than_s=-1)
     assert (target / "x").read_text() == "1"
     assert [p.name for p in tmp_path.iterdir()] == ["d"]
 
@@ -113,5 +113,5 @@ def test_sweep_spares_the_young(tmp_path: Path) -> None:
     for path in (old, young):
         path.write_text("")
     os.utime(old, (time.time() - 100, time.time() - 100))
-    assert publish.sweep_temporaries(tmp_path, older_than_s=50) == [old]
+    assert publish.remove_stale_temporaries(tmp_path, older_than_s=50) == [old]
     assert young.exists()

@@ -50,7 +50,7 @@ def test_a_rank_works_on_while_its_disk_is_slow(
     monkeypatch.setenv("SARHPC_FAULT", "checkpoint.settle:1:wait")
     store.begin(20, write, {"samples": 3})
     assert store.finish(0.1) is None
-    with pytest.raises(HpcError, match="step 20 is begun"):
+    with pytest.raises(HpcError, match="step 20 is pending"):
         store.begin(30, write, {})
     disk.set()
     assert [found.step for found in store.checkpoints()] == [10]

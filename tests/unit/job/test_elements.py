@@ -12,7 +12,7 @@ import pytest
 from hpc.errors import HpcError, IncompleteError, RunInUseError, StopRequestedError
 from hpc.job.agreement import SingleProcess
 from hpc.job.elements import run_element
-from hpc.job.pipeline import Conditions, Stage, Work
+from hpc.job.pipeline import JobContext, Stage, Work
 from hpc.job.stop import StopRequest
 from hpc.store.attempts import read_attempts
 from hpc.store.lease import lease
@@ -54,7 +54,7 @@ def test_every_element_makes_its_own_and_the_last_one_seals(run: RunDir) -> None
     finished: list[int] = []
     whole = stage(finish=lambda work: finished.append(len(work.ledger.records())))
     said = [run_element(run, whole, e, part(e)) for e in (2, 0, 1)]
-    assert said[0] == "generate: element 2 made 2 of its 2 shards now, 5 are left to others"
+    assert said[0] == "generate: element 2 made 2 of its 2 shards now, 5 remain for other elements"
     assert said[2] == "generate: element 1 made 2 of its 2 shards now, sealed"
     assert run.ledger("generate").totals() == (7, 7, 0)
     assert finished == [7]
@@ -97,7 +97,7 @@ def test_an_element_that_fails_is_incomplete_and_says_what_is_left(run: RunDir) 
     def half(work: Work) -> None:
         publish(work, work.todo()[0].id)
 
-    with pytest.raises(IncompleteError, match="element 0 left 2 of its shards"):
+    with pytest.raises(IncompleteError, match="element 0 did not finish 2 of its shards"):
         run_element(run, stage(half), 0, part(0))
 
 
@@ -117,7 +117,7 @@ def test_a_stopped_element_keeps_what_it_made_and_asks_to_come_back(run: RunDir)
         StopRequest(SingleProcess(), urgent=True) as stop,
         pytest.raises(StopRequestedError, match="PREEMPT") as stopped,
     ):
-        run_element(run, stage(preempted), 0, part(0), Conditions(stop))
+        run_element(run, stage(preempted), 0, part(0), JobContext(stop))
     assert stopped.value.requeue
     assert len(run.ledger("generate").recorded_ids()) == 1
     assert read_attempts(run.stage("generate"))[-1]["stop"] == "PREEMPT"

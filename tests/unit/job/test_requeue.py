@@ -22,12 +22,12 @@ from hpc.errors import (
     TransientError,
 )
 from hpc.job.requeue import (
-    Comeback,
-    afterword,
-    comes_back,
-    last_resort,
+    RequeuePolicy,
     main,
-    out_of_time,
+    requeue_before_deadline,
+    requeue_reason,
+    requeue_reason_after_kill,
+    time_limit_reason,
 )
 from hpc.store.attempts import begin_attempt, end_attempt
 
@@ -75,14 +75,14 @@ def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ],
 )
 def test_only_what_may_end_better_comes_back(tmp_path: Path, error: Exception, comes: bool) -> None:
-    assert (comes_back(error, tmp_path) is not None) == comes
+    assert (requeue_reason(error, tmp_path) is not None) == comes
 
 
 def test_nothing_comes_back_from_a_crash_loop(tmp_path: Path) -> None:
     for _ in range(3):
-        assert comes_back(HpcError("again"), tmp_path) is not None
+        assert requeue_reason(HpcError("again"), tmp_path) is not None
         end_attempt(tmp_path, begin_attempt(tmp_path, 0), 0, 1, "HpcError: again")
-    assert comes_back(HpcError("again"), tmp_path) is None
+    assert requeue_reason(HpcError("again"), tmp_path) is None
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def test_nothing_comes_back_from_a_crash_loop(tmp_path: Path) -> None:
 def test_only_a_job_that_may_asks_for_itself(
     slurm: Path, mode: str, job: str | None, asked: bool
 ) -> None:
-    Comeback(mode, job).ask("preempted")
+    RequeuePolicy(mode, job).request("preempted")
     assert slurm.exists() == asked
     if asked:
         assert slurm.read_text() == "requeue 12\n"
@@ -112,14 +112,14 @@ def test_a_job_told_to_end_comes_back_from_its_time_limit_only(
 ) -> None:
     (tmp_path / "state.txt").write_text(told)
     error = StopRequestedError("saved", requeue=False, reason=reason)
-    assert (out_of_time(error, Comeback(mode, "12")) is not None) == comes
+    assert (time_limit_reason(error, RequeuePolicy(mode, "12")) is not None) == comes
 
 
 def test_work_that_runs_into_its_end_is_queued_again_from_the_side(slurm: Path) -> None:
-    with last_resort(Comeback("scontrol", "12"), time.time() + 60):
+    with requeue_before_deadline(RequeuePolicy("scontrol", "12"), time.time() + 60):
         time.sleep(0.2)
     assert not slurm.exists()
-    with last_resort(Comeback("scontrol", "12"), time.time() + 0.1):
+    with requeue_before_deadline(RequeuePolicy("scontrol", "12"), time.time() + 0.1):
         until = time.monotonic() + 20
         while not slurm.exists() and time.monotonic() < until:
             time.sleep(0.05)
@@ -135,7 +135,7 @@ def test_work_that_is_about_to_give_up_for_good_is_not_queued_again_from_the_sid
         asked.set()
         return "3 attempts in a row made no progress"
 
-    with last_resort(Comeback("scontrol", "12"), time.time() - 1, loop):
+    with requeue_before_deadline(RequeuePolicy("scontrol", "12"), time.time() - 1, loop):
         assert asked.wait(20)
         time.sleep(0.5)
     assert not slurm.exists()
@@ -166,19 +166,19 @@ def test_an_attempt_of_another_job_or_start_is_not_this_ones_business(
 ) -> None:
     monkeypatch.setenv("SLURM_JOB_ID", "12")
     begin_attempt(tmp_path, 0)
-    assert afterword(tmp_path) is not None
+    assert requeue_reason_after_kill(tmp_path) is not None
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
-    assert afterword(tmp_path) is None
+    assert requeue_reason_after_kill(tmp_path) is None
     monkeypatch.setenv("SLURM_JOB_ID", "13")
-    assert afterword(tmp_path) is None
+    assert requeue_reason_after_kill(tmp_path) is None
 
 
 def test_six_kills_are_not_brought_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLURM_JOB_ID", "12")
     for _ in range(5):
         begin_attempt(tmp_path, 0)
-        assert afterword(tmp_path) is not None
+        assert requeue_reason_after_kill(tmp_path) is not None
     begin_attempt(tmp_path, 0)
-    assert afterword(tmp_path) is None
+    assert requeue_reason_after_kill(tmp_path) is None
     rows = [json.loads(line) for line in (tmp_path / "attempts.jsonl").read_text().splitlines()]
     assert [row["exit"] for row in rows if "exit" in row] == [137] * 5

@@ -19,7 +19,7 @@ from hpc.errors import (
     RunInUseError,
     VerificationError,
 )
-from hpc.job.pipeline import Stage, Work, left, run_stage
+from hpc.job.pipeline import Stage, Work, run_stage, unsealed_stages
 from hpc.observe.state import StageState, stage_state
 from hpc.publish import publish_bytes
 from hpc.store.attempts import read_attempts
@@ -131,7 +131,7 @@ def test_downstream_waits_for_the_seal(run: RunDir) -> None:
         run_stage(run, second)
     assert stage_state(run, second).state == "WAITING"
     run_stage(run, first)
-    assert [s.name for s in left(run, [first, second])] == ["caption"]
+    assert [s.name for s in unsealed_stages(run, [first, second])] == ["caption"]
     assert stage_state(run, second).state == "READY"
 
 
@@ -144,8 +144,8 @@ def test_what_was_done_is_kept_when_work_breaks(run: RunDir) -> None:
         run_stage(run, stage(work=breaks))
     state = stage_state(run, stage())
     assert (state.state, state.done) == ("FAILED", 1)
-    assert state.trouble is not None
-    assert "the roof fell in" in state.trouble
+    assert state.failure is not None
+    assert "the roof fell in" in state.failure
     assert "2 of 3" in run_stage(run, stage())
 
 

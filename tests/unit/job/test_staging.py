@@ -12,7 +12,7 @@ import pytest
 
 from hpc.errors import VerificationError
 from hpc.job import staging
-from hpc.job.staging import Room, free_room, node_local, staged
+from hpc.job.staging import Space, free_space, node_local, staged
 
 
 @pytest.fixture
@@ -77,15 +77,15 @@ def test_what_a_killed_job_left_is_removed_and_a_living_ones_is_not(
         assert not theirs.exists()
 
 
-@pytest.mark.parametrize("free", [Room(1000, 1 << 20), Room(1 << 30, 1)])
+@pytest.mark.parametrize("free", [Space(1000, 1 << 20), Space(1 << 30, 1)])
 def test_what_does_not_fit_is_read_where_it_lies(
     files: dict[Path, str],
     tmp_path: Path,
-    free: Room,
+    free: Space,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(staging, "free_room", lambda directory: free)
+    monkeypatch.setattr(staging, "free_space", lambda directory: free)
     caplog.set_level(logging.WARNING)
     with staged(files, tmp_path / "local") as paths:
         assert paths == list(files)
@@ -117,9 +117,9 @@ def test_without_a_place_nothing_is_copied(
 
 
 def test_room_is_counted_in_bytes_and_inodes(tmp_path: Path) -> None:
-    free = free_room(tmp_path)
+    free = free_space(tmp_path)
     assert free.bytes > 0
     assert free.inodes > 0
-    assert not Room(100, 100).holds(Room(95, 1))
-    assert not Room(100, 100).holds(Room(1, 95))
-    assert Room(100, 100).holds(Room(90, 90))
+    assert not Space(100, 100).fits(Space(95, 1))
+    assert not Space(100, 100).fits(Space(1, 95))
+    assert Space(100, 100).fits(Space(90, 90))

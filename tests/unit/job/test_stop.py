@@ -74,7 +74,7 @@ def test_the_operators_word_wins(tmp_path: Path) -> None:
 
 
 def test_files_are_looked_at_only_so_often(tmp_path: Path) -> None:
-    stop = StopRequest(SingleProcess(), tmp_path / "STOP", look_every_s=3600)
+    stop = StopRequest(SingleProcess(), tmp_path / "STOP", poll_s=3600)
     assert stop.agree() is None
     (tmp_path / "STOP").touch()
     assert stop.agree() is None

@@ -9,15 +9,15 @@ from pathlib import Path
 import pytest
 
 from hpc.job.agreement import SingleProcess
-from hpc.job.stragglers import PaceTable, judge
+from hpc.job.stragglers import PaceTable, rank_paces
 
 
 def test_a_rank_straggles_when_it_is_slower_by_factor_and_by_time() -> None:
     paces = [("n1", 0.20), ("n1", 0.21), ("n2", 0.30), ("n2", 0.19)]
-    assert [pace.straggles for pace in judge(paces, 1.3, 0.01)] == [False, False, True, False]
-    assert judge(paces, 1.3, 0.01)[2].ratio == pytest.approx(1.463, abs=0.001)
-    assert not any(pace.straggles for pace in judge(paces, 1.3, 0.2))
-    assert not any(pace.straggles for pace in judge([("n1", 0.0)] * 2, 1.3, 0.0))
+    assert [pace.straggles for pace in rank_paces(paces, 1.3, 0.01)] == [False, False, True, False]
+    assert rank_paces(paces, 1.3, 0.01)[2].ratio == pytest.approx(1.463, abs=0.001)
+    assert not any(pace.straggles for pace in rank_paces(paces, 1.3, 0.2))
+    assert not any(pace.straggles for pace in rank_paces([("n1", 0.0)] * 2, 1.3, 0.0))
 
 
 def test_the_table_is_published_every_so_many_steps(

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 from watched_ranks import LIMITS
 
-from hpc.job.requeue import afterword
-from hpc.job.watchdog import Limits, Place, Watchdog, WatchedStop
+from hpc.job.requeue import requeue_reason_after_kill
+from hpc.job.watchdog import HangLimits, Watchdog, WatchedProcess, WatchedStop
 from hpc.store.attempts import begin_attempt, crash_loop, end_attempt, read_attempts
 
 pytestmark = pytest.mark.slow
@@ -54,7 +54,7 @@ def test_all_ranks_say_where_they_stand_and_end(tmp_path: Path, ranks: Processes
     assert (last["stop"], last["exit"], last["to"]) == ("HANG", 75, 3)
     assert "no progress for" in last["reason"]
     assert "no answer" not in last["reason"]
-    assert afterword(tmp_path) == last["reason"], "the job's script brings it back"
+    assert requeue_reason_after_kill(tmp_path) == last["reason"], "the job's script brings it back"
 
 
 def test_a_frozen_rank_is_named_by_the_others(tmp_path: Path, ranks: Processes) -> None:
@@ -76,22 +76,24 @@ def test_a_hang_counts_towards_the_crash_loop(tmp_path: Path) -> None:
 
 
 def test_the_heartbeat_tells_the_last_progress_not_that_the_thread_lives(tmp_path: Path) -> None:
-    place = Place(tmp_path, rank=2, attempt=5)
-    with Watchdog(place, lambda: 0, LIMITS).watching() as dog:
+    process = WatchedProcess(tmp_path, rank=2, attempt=5)
+    with Watchdog(process, lambda: 0, LIMITS).watching() as dog:
         time.sleep(0.5)
-        assert not place.heartbeat.exists(), "nothing was done yet"
+        assert not process.heartbeat.exists(), "nothing was done yet"
         dog.beat()
         dog.beat()
         beaten = time.time()
         time.sleep(0.9)
-        told = json.loads(place.heartbeat.read_text())
+        told = json.loads(process.heartbeat.read_text())
         assert (told["rank"], told["attempt"], told["pid"]) == (2, 5, os.getpid())
-        assert place.heartbeat.stat().st_mtime == pytest.approx(beaten, abs=0.4)
-    assert not place.heartbeat.exists()
+        assert process.heartbeat.stat().st_mtime == pytest.approx(beaten, abs=0.4)
+    assert not process.heartbeat.exists()
 
 
 def test_the_limit_follows_the_usual_step(tmp_path: Path) -> None:
-    dog = Watchdog(Place(tmp_path), lambda: 0, Limits(first_s=7, least_s=0.001, times=10))
+    dog = Watchdog(
+        WatchedProcess(tmp_path), lambda: 0, HangLimits(startup_s=7, min_s=0.001, factor=10)
+    )
     assert dog.limit_s == 7
     for _ in range(5):
         dog.beat()
@@ -104,7 +106,7 @@ def test_asking_whether_to_stop_is_progress(tmp_path: Path) -> None:
         def agree(self) -> None:
             return None
 
-    dog = Watchdog(Place(tmp_path), lambda: 0, Limits(first_s=7, least_s=1))
+    dog = Watchdog(WatchedProcess(tmp_path), lambda: 0, HangLimits(startup_s=7, min_s=1))
     for _ in range(3):
         WatchedStop(Asked(), dog).agree()
     assert dog.limit_s == 1

@@ -6,11 +6,11 @@ import sys
 import time
 from pathlib import Path
 
-from hpc.job.watchdog import Limits, Place, Watchdog
+from hpc.job.watchdog import HangLimits, Watchdog, WatchedProcess
 from hpc.store.attempts import begin_attempt
 
-LIMITS = Limits(
-    first_s=60.0, least_s=1.0, times=5.0, write_every_s=0.2, look_every_s=0.1, answers_within_s=2.0
+LIMITS = HangLimits(
+    startup_s=60.0, min_s=1.0, factor=5.0, write_every_s=0.2, poll_s=0.1, response_s=2.0
 )
 
 
@@ -22,8 +22,8 @@ def main(directory: Path, rank: int, world: int, beats: int) -> None:
     """Make `beats` steps of 50 ms, then none."""
     if rank == 0:
         begin_attempt(directory, 0)
-    place = Place(directory, rank, world, attempt=0)
-    with Watchdog(place, lambda: 3, LIMITS).watching() as dog:
+    process = WatchedProcess(directory, rank, world, attempt=0)
+    with Watchdog(process, lambda: 3, LIMITS).watching() as dog:
         for _ in range(beats):
             dog.beat()
             time.sleep(0.05)

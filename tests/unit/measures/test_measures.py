@@ -11,7 +11,7 @@ from scipy.signal.windows import taylor
 
 from hpc.errors import DataError
 from sarhpc.evaluation.config import EvaluateConfig
-from sarhpc.evaluation.nearness import nearness, yardstick
+from sarhpc.evaluation.image_score import real_reference, score_images
 from sarhpc.evaluation.suite import Evaluation, evaluate
 from sarhpc.measures.distances import DISTANCES
 from sarhpc.measures.features import amplitude, measure, speckle_acf, step_skewness
@@ -155,22 +155,22 @@ def test_black_tiles_stay_finite() -> None:
 
 @pytest.mark.slow
 def test_nearness_orders_what_training_passes_through() -> None:
-    real = yardstick(tiles(0, 48))
-    alike = nearness(tiles(1, 24), real)
-    louder = nearness(tiles(1, 24, gain=1.5), real)
+    real = real_reference(tiles(0, 48))
+    alike = score_images(tiles(1, 24), real)
+    louder = score_images(tiles(1, 24, gain=1.5), real)
     blurred = np.stack([to_code(gaussian_filter(amplitude(t), 0.6)) for t in tiles(1, 24)])
-    smooth = nearness(blurred, real)
+    smooth = score_images(blurred, real)
     assert 0 <= alike["score"] < louder["score"] < smooth["score"]
     assert alike["score"] < 1.0, "not three times what real halves differ by"
-    assert nearness(tiles(0, 48), real)["score"] == 0.0
+    assert score_images(tiles(0, 48), real)["score"] == 0.0
     assert set(alike) == {*DISTANCES, "score"}
 
 
 def test_nearness_refuses_what_cannot_be_compared() -> None:
-    real = yardstick(tiles(0, 8))
+    real = real_reference(tiles(0, 8))
     with pytest.raises(DataError, match=r"train\.validation_prompts"):
-        nearness(tiles(1, 3), real)
+        score_images(tiles(1, 3), real)
     with pytest.raises(DataError, match=r"train\.image_px"):
-        nearness(tiles(1, 8)[:, :64, :64], real)
+        score_images(tiles(1, 8)[:, :64, :64], real)
     with pytest.raises(DataError, match=r"train\.judge\.splits"):
-        yardstick(tiles(0, 7))
+        real_reference(tiles(0, 7))

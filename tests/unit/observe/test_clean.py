@@ -9,7 +9,7 @@ import pytest
 
 from hpc.cluster.slurm import AccountedJob, QueuedJob, SlurmUnavailableError
 from hpc.job.pipeline import Stage
-from hpc.observe.clean import Litter, find_litter, litter_lines, remove_litter, size_text
+from hpc.observe.clean import Removable, find_removable, removable_lines, remove_files, size_text
 from hpc.observe.status import run_status
 from hpc.store.lease import lease
 from hpc.store.ledger import Record
@@ -64,7 +64,7 @@ def seal(run: RunDir, recorded: str = "checkpoints/step_00000200") -> None:
 
 def found(run: RunDir, queue: Queue | None = None) -> set[str]:
     status = run_status(run, STAGES, queue)
-    return {piece.path.name for piece in find_litter(status, STAGES, run.root / "data")}
+    return {piece.path.name for piece in find_removable(status, STAGES, run.root / "data")}
 
 
 def test_an_unfinished_training_keeps_every_checkpoint_and_every_log(run: RunDir) -> None:
@@ -121,10 +121,10 @@ def test_writers_litter_among_the_data_goes_when_old(run: RunDir) -> None:
 
 def test_what_is_removed_is_noted_first(run: RunDir) -> None:
     seal(run)
-    litter = find_litter(run_status(run, STAGES), STAGES, run.root / "data")
-    remove_litter(run, litter)
+    removable = find_removable(run_status(run, STAGES), STAGES, run.root / "data")
+    remove_files(run, removable)
     rows = [json.loads(line) for line in (run.root / "cleaned.jsonl").read_text().splitlines()]
-    assert {row["path"] for row in rows} == {str(piece.path) for piece in litter}
+    assert {row["path"] for row in rows} == {str(piece.path) for piece in removable}
     assert found(run) == set()
     left = {path.name for path in (run.stage("train") / "checkpoints").iterdir()}
     assert left == {"step_00000200"}
@@ -132,9 +132,9 @@ def test_what_is_removed_is_noted_first(run: RunDir) -> None:
 
 
 def test_many_small_pieces_are_one_line(tmp_path: Path) -> None:
-    pieces = [Litter(tmp_path / f"{n}_result.pkl", 20, 1, "old") for n in range(5000)]
-    pieces.append(Litter(tmp_path / "step_1", 10**9, 40, "superfluous"))
-    lines = litter_lines(pieces)
+    pieces = [Removable(tmp_path / f"{n}_result.pkl", 20, 1, "old") for n in range(5000)]
+    pieces.append(Removable(tmp_path / "step_1", 10**9, 40, "superfluous"))
+    lines = removable_lines(pieces)
     assert len(lines) == 2
     assert lines[0].startswith("    1 GB")
     assert "0_result.pkl, 1_result.pkl and 4998 more (old)" in lines[1]

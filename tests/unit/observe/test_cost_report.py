@@ -56,8 +56,8 @@ def run(tmp_path: Path) -> RunDir:
 
 
 def stage(name: str, reached: list[float] | None = None) -> Stage:
-    told = None if reached is None else lambda _: reached
-    return Stage(name, (), lambda _: make_plan(name, []), lambda _: None, reached=told)
+    times = None if reached is None else lambda _: reached
+    return Stage(name, (), lambda _: make_plan(name, []), lambda _: None, progress_times=times)
 
 
 def submitted(run: RunDir, *jobs: tuple[str, str], gpus: int = 4) -> None:
@@ -80,7 +80,7 @@ def test_every_start_of_a_requeued_training_counts_and_lost_time_is_told(run: Ru
     # Preempted 100 s after its last checkpoint; its second start ends well.
     accounts = Accounts(row("7", "PREEMPTED", 0, 3600), row("7", "COMPLETED", 4000, 1800))
     reached = [T0.timestamp() + second for second in (1000.0, 3500.0, 5700.0)]
-    report = cost_report(run, [stage("train", reached)], {}, accounts)
+    report = cost_report(run, [stage("train", reached)], {}, "generate", accounts)
     rows = report.stages["train"]
     assert rows["preempted"].gpu_h == pytest.approx(4.0)
     assert rows["preempted"].lost_gpu_h == pytest.approx(4 * 100 / 3600)
@@ -96,6 +96,7 @@ def test_a_start_that_published_nothing_is_lost(run: RunDir) -> None:
         run,
         [stage("generate")],
         {},
+        "generate",
         Accounts(row("7", "NODE_FAIL", 0, 1200), row("7", "COMPLETED", 4000, 1200)),
     )
     cost = report.of("generate")
@@ -110,7 +111,7 @@ def test_an_element_is_not_credited_with_the_shards_of_another(run: RunDir) -> N
         row("7_0", "FAILED", 0, 1800, gpus=1, nodes="n1"),
         row("7_1", "TIMEOUT", 0, 1800, gpus=1, nodes="n2"),
     )
-    rows = cost_report(run, [stage("generate")], {}, accounts).stages["generate"]
+    rows = cost_report(run, [stage("generate")], {}, "generate", accounts).stages["generate"]
     assert rows["failed"].lost_gpu_h == pytest.approx(900 / 3600)
     assert rows["timeout"].lost_gpu_h == pytest.approx(600 / 3600)
 
@@ -119,7 +120,7 @@ def test_hours_per_thousand_images_of_generation_and_of_the_line(run: RunDir) ->
     submitted(run, ("train", "7"), ("generate", "8"))
     stand(run, "generate", [(100, "n1"), (200, "n1")], samples=1000)
     accounts = Accounts(row("7", "COMPLETED", 0, 3600), row("8", "COMPLETED", 0, 1800))
-    report = cost_report(run, [stage("train", []), stage("generate")], {}, accounts)
+    report = cost_report(run, [stage("train", []), stage("generate")], {}, "generate", accounts)
     assert report.images == 2000
     assert report.per_thousand(report.of("generate")) == pytest.approx(1.0)
     assert report.per_thousand(report.total) == pytest.approx(3.0)
@@ -128,7 +129,9 @@ def test_hours_per_thousand_images_of_generation_and_of_the_line(run: RunDir) ->
 def test_gpus_that_a_site_does_not_account_for_are_those_asked_for(run: RunDir) -> None:
     submitted(run, ("train", "7"), gpus=8)
     accounts = Accounts(row("7", "COMPLETED", 0, 3600, gpus=0))
-    assert cost_report(run, [stage("train", [])], {}, accounts).total.gpu_h == pytest.approx(8.0)
+    assert cost_report(
+        run, [stage("train", [])], {}, "generate", accounts
+    ).total.gpu_h == pytest.approx(8.0)
 
 
 def attempts(run: RunDir, name: str, *rows: dict[str, object]) -> None:
@@ -155,7 +158,7 @@ def test_attempts_and_the_width_asked_for_stand_in_for_accounting(run: RunDir) -
     )  # fmt: skip
     reached = [T0.timestamp() + second for second in (900.0, 2900.0, 10_700.0)]
     asked = {"train": Resources(nodes=2, tasks_per_node=2, cpus_per_task=8, gpus_per_node=2)}
-    report = cost_report(run, [stage("train", reached)], asked, Accounts())
+    report = cost_report(run, [stage("train", reached)], asked, "generate", Accounts())
     rows = report.stages["train"]
     assert report.source == "attempts"
     assert "no accounting" in report.notes[0]
@@ -168,7 +171,7 @@ def test_attempts_and_the_width_asked_for_stand_in_for_accounting(run: RunDir) -
 
 def test_a_run_on_this_machine_costs_cpu_hours(run: RunDir) -> None:
     attempts(run, "tile", began(0, 0), ended(0, 3600, 0))
-    report = cost_report(run, [stage("tile")], {"tile": Resources(cpus_per_task=2)})
+    report = cost_report(run, [stage("tile")], {"tile": Resources(cpus_per_task=2)}, "generate")
     assert (report.unit, report.total.cpu_h, report.notes) == ("CPU-h", 2.0, ())
 
 
@@ -179,6 +182,7 @@ def big_report(run: RunDir) -> CostReport:
         run,
         [stage("caption-train", []), stage("generate")],
         {},
+        "generate",
         Accounts(
             row("7", "OUT_OF_MEMORY", 0, 90_000, gpus=512), row("8", "COMPLETED", 0, 86_400, 512)
         ),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from hpc.observe.logs import BATCH, Growth, follow, log_files, newest_logs, tail
+from hpc.observe.logs import BATCH, LogFollower, follow, log_files, newest_logs, tail
 from hpc.store.rundir import RunDir, create_run
 
 
@@ -64,13 +64,13 @@ def test_the_end_of_a_long_log_is_read_from_its_end(run: RunDir) -> None:
 
 
 def test_what_is_new_is_copied_once_under_its_name(run: RunDir) -> None:
-    path, out, growth = write(run, "a.log", "old\n"), io.StringIO(), Growth()
-    growth.skip([path])
-    assert not growth.copy([path], out)
+    path, out, follower = write(run, "a.log", "old\n"), io.StringIO(), LogFollower()
+    follower.skip_existing([path])
+    assert not follower.copy([path], out)
     with path.open("a") as file:
         file.write("new\n")
-    assert growth.copy([path], out, named=True)
-    assert not growth.copy([path], out, named=True)
+    assert follower.copy([path], out, named=True)
+    assert not follower.copy([path], out, named=True)
     assert out.getvalue() == f"==> {path}\nnew\n"
 
 

@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from hpc.cluster.slurm import AccountedJob, QueuedJob, SlurmUnavailableError
-from hpc.job.pipeline import Course, Stage
+from hpc.job.pipeline import Stage, StageProgress
+from hpc.observe.queue import elements_of, is_stuck
 from hpc.observe.state import last_row, stage_state
-from hpc.observe.status import STALLED_S, RunStatus, elements_of, is_stuck, run_status
-from hpc.observe.view import key_values, lines_of, rate_text, span
+from hpc.observe.status import STALLED_S, RunStatus, run_status
+from hpc.observe.view import duration_text, key_values, rate_text, status_lines
 from hpc.store.attempts import CRASH_LIMIT, begin_attempt, end_attempt
 from hpc.store.ledger import Record
 from hpc.store.plan import make_plan, publish_plan
@@ -147,7 +148,7 @@ def test_a_stage_whose_work_is_silent_is_stalled(run: RunDir) -> None:
     os.utime(beat, (time.time() - 2 * STALLED_S,) * 2)
     status = run_status(run, STAGES, slurm)
     assert status.stages[0].state == "STALLED", "the lease is fresh, the work is not"
-    assert "scancel 11" in str(status.stages[0].says)
+    assert "scancel 11" in str(status.stages[0].problem)
     beat.write_text(json.dumps({"seconds": STALLED_S}))
     os.utime(beat, (time.time() - 2 * STALLED_S,) * 2)
     assert states(run_status(run, STAGES, slurm))[0] == "RUNNING", "its shards take that long"
@@ -170,7 +171,7 @@ def test_how_a_job_ended_comes_from_accounting_when_the_disk_is_silent(run: RunD
     slurm = Slurm(ended=[over("11", "FAILED", "0:53"), over("12", "FAILED", "5:0")])
     status = run_status(run, STAGES, slurm)
     assert states(status) == ["FAILED", "WAITING"]
-    says = str(status.stages[0].says)
+    says = str(status.stages[0].problem)
     assert "job 11 ended FAILED with exit 0:53 (Slurm could not open its log)" in says
     assert f"sarhpc resume {run.root}" in says
     assert slurm.asked == ["squeue", "sacct"]
@@ -184,7 +185,7 @@ def test_the_newest_end_of_a_requeued_job_counts_even_if_it_never_started_again(
         over("11", "OUT_OF_MEMORY", "0:125", "2026-01-01T03:00:00"),
         over("11", "REQUEUED", "0:0", "2026-01-01T00:00:00"),
     ]
-    says = run_status(run, STAGES, Slurm(ended=ended)).stages[0].says
+    says = run_status(run, STAGES, Slurm(ended=ended)).stages[0].problem
     assert "OUT_OF_MEMORY" in str(says)
 
 
@@ -198,7 +199,7 @@ def test_a_job_gone_without_a_word_is_lost_where_nobody_accounts(run: RunDir) ->
     submitted(run, ("tile", "11"))
     status = run_status(run, STAGES, Slurm())
     assert states(status)[0] == "LOST"
-    assert "job 11 is gone" in str(status.stages[0].says)
+    assert "job 11 is gone" in str(status.stages[0].problem)
 
 
 def test_a_cancelled_or_stopped_job_leaves_the_stage_partial(run: RunDir) -> None:
@@ -219,7 +220,7 @@ def test_trouble_on_disk_needs_no_accounting(run: RunDir) -> None:
     slurm = Slurm(ended=[over("11", "FAILED", "3:0")])
     status = run_status(run, STAGES, slurm)
     assert states(status)[0] == "FAILED"
-    assert "loss is nan" in str(status.stages[0].says)
+    assert "loss is nan" in str(status.stages[0].problem)
     assert slurm.asked == ["squeue"]
 
 
@@ -228,7 +229,7 @@ def test_a_crash_loop_is_one_clear_line(run: RunDir) -> None:
         end_attempt(run.stage("tile"), begin_attempt(run.stage("tile"), 0), 0, 1, "ImportError: x")
     status = run_status(run, STAGES)
     assert states(status)[0] == "FAILED"
-    says = str(status.stages[0].says)
+    says = str(status.stages[0].problem)
     assert "3 attempts in a row made no progress" in says
     assert "ImportError: x" in says
     assert "--force" in says
@@ -238,7 +239,7 @@ def test_an_attempt_that_was_killed_is_lost_on_disk_alone(run: RunDir) -> None:
     begin_attempt(run.stage("tile"), 0)
     status = run_status(run, STAGES)
     assert states(status)[0] == "LOST"
-    assert "sarhpc resume" in str(status.stages[0].says)
+    assert "sarhpc resume" in str(status.stages[0].problem)
 
 
 def test_an_unreachable_queue_leaves_the_truth_of_the_disk(run: RunDir) -> None:
@@ -295,10 +296,12 @@ def test_the_row_being_written_is_passed_over(tmp_path: Path) -> None:
 
 def full_status(run: RunDir) -> RunStatus:
     """A run with something of everything that a line may have to tell."""
-    course = Course(123_456, 200_000, "steps", 1.25, "loss 0.1374, 32.4 samples/s")
+    progress = StageProgress(123_456, 200_000, "steps", 1.25, "loss 0.1374, 32.4 samples/s")
     stages = [
         STAGES[0],
-        Stage("caption-train", (), STAGES[0].plan, STAGES[0].work, course=lambda _: course),
+        Stage(
+            "caption-train", (), STAGES[0].plan, STAGES[0].work, live_progress=lambda _: progress
+        ),
         STAGES[1],
     ]
     stand(run, "tile", 10_000 // 100, 40)
@@ -317,7 +320,7 @@ def full_status(run: RunDir) -> RunStatus:
 def test_the_view_fits_80_columns_and_tells_what_matters(run: RunDir) -> None:
     run.stop_file.touch()
     status = full_status(run)
-    lines = [line.text for line in lines_of(status)]
+    lines = [line.text for line in status_lines(status)]
     long = [line for line in lines if len(line) > 80 and str(run.root) not in line]
     assert long == []
     text = " ".join(" ".join(lines).split())
@@ -328,7 +331,9 @@ def test_the_view_fits_80_columns_and_tells_what_matters(run: RunDir) -> None:
 
 
 def test_colour_marks_the_state_and_nothing_else_of_a_row(run: RunDir) -> None:
-    marked = {line.word for line in lines_of(full_status(run)) if not line.text.startswith("   ")}
+    marked = {
+        line.word for line in status_lines(full_status(run)) if not line.text.startswith("   ")
+    }
     assert {"RUNNING", "BLOCKED"} <= marked
 
 
@@ -351,7 +356,7 @@ def test_json_holds_what_the_view_shows(run: RunDir) -> None:
     [(5, "5 s"), (300, "5 min"), (11_100, "3 h 05"), (187_200, "2 d 04 h")],
 )
 def test_spans_read_well(seconds: float, text: str) -> None:
-    assert span(seconds) == text
+    assert duration_text(seconds) == text
 
 
 @pytest.mark.parametrize(("per_s", "text"), [(3.14, "3.14/s"), (0.05, "3/min"), (0.001, "3.6/h")])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.signal.windows import taylor
 
-from sarhpc.archive.procedural.focusing import (
+from sarhpc.archive.procedural.imaging.focusing import (
     add_points,
     circular_gaussian,
     impulse_response,

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from sarhpc.archive.procedural.config import FOREST, URBAN, ProceduralConfig
-from sarhpc.archive.procedural.geometry import Facets, View, project, spread, surface_nodes
-from sarhpc.archive.procedural.ground import Ground
-from sarhpc.archive.procedural.terrain import Grid, terrain_height, working_grid
+from sarhpc.archive.procedural.imaging.geometry import Facets, View, project, spread, surface_nodes
+from sarhpc.archive.procedural.landscape.ground import Ground
+from sarhpc.archive.procedural.landscape.terrain import Grid, terrain_height, working_grid
 
 pytestmark = pytest.mark.slow
 

@@ -11,11 +11,11 @@ from scipy.ndimage import uniform_filter
 from scipy.stats import skew
 
 from hpc.errors import ConfigError
-from sarhpc.archive.procedural.composition import dominant_class
 from sarhpc.archive.procedural.config import LABELS, SCENE_KINDS, KindWeights, ProceduralConfig
 from sarhpc.archive.procedural.flight import acquisition
 from sarhpc.archive.procedural.simulate import ProceduralScene, scene_ids, simulate_scene
 from sarhpc.archive.procedural.streams import stream
+from sarhpc.archive.procedural.truth.composition import dominant_class
 
 pytestmark = pytest.mark.slow
 
@@ -74,7 +74,7 @@ def test_streams_of_one_purpose_repeat_and_of_others_differ() -> None:
     assert not np.array_equal(draws[0], draws[2])
 
 
-def test_a_line_flown_again_sees_the_same_ground_with_other_speckle() -> None:
+def test_a_repeated_line_sees_the_same_ground_with_other_speckle() -> None:
     cfg = replace(SMALL, reflown_fraction=1.0, scenes_per_line=2)
     first, again = (simulate_scene(cfg, f"proc4-l{line:04d}-s001") for line in (0, 1))
     assert same(first, again, ("label", "height", "terrain"))

@@ -6,8 +6,7 @@ import pytest
 from hpc.errors import DataError
 from sarhpc.shards.images import encode_array, encode_gray8, encode_rgb8
 from sarhpc.shards.sample import SAMPLE_SCHEMA, Sample, encode_json
-from sarhpc.shards.schema import validate_sample, validate_shard
-from sarhpc.shards.writer import write_shard
+from sarhpc.shards.schema import validate_sample
 
 KEY = "00000300001"
 GENERATED = {
@@ -109,12 +108,3 @@ def test_keys_have_eleven_digits(tile):
 def test_a_generated_sample_may_not_invent_a_geolocation(name):
     with pytest.raises(DataError, match=f"geolocation `{name}`"):
         validate_sample(generated(**{name: None}))
-
-
-def test_a_shard_is_validated_sample_by_sample(tmp_path, tile):
-    path = tmp_path / "000003.tar"
-    write_shard(path, [tile(3, 0), tile(3, 1)])
-    assert validate_shard(path) == 2
-    write_shard(path, [tile(3, 0), Sample(KEY, {"txt": b"alone"})])
-    with pytest.raises(DataError, match=f"000003.tar: sample {KEY}"):
-        validate_shard(path)

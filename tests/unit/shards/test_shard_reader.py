@@ -3,14 +3,13 @@ from __future__ import annotations
 import gzip
 import io
 import tarfile
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import webdataset
 
-from hpc.errors import DataError, VerificationError
-from sarhpc.shards.reader import ShardIndex, read_shard, split_name, verify_shard
+from hpc.errors import DataError
+from sarhpc.shards.reader import ShardIndex, read_shard, split_name
 from sarhpc.shards.writer import write_shard
 
 
@@ -171,25 +170,3 @@ def test_repeated_keys_and_members_are_refused(tmp_path, names, words):
 )
 def test_names_split_as_in_webdataset(name, parts):
     assert split_name(name) == parts
-
-
-def test_a_shard_that_matches_its_claim_is_verified(tmp_path, tile):
-    summary = write_shard(tmp_path / "a.tar", [tile(3, 0)])
-    verify_shard(tmp_path / "a.tar", summary)
-    assert summary.samples == 1
-
-
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [({"bytes": 1}, "bytes"), ({"sha256": "0" * 64}, "SHA-256"), ({"samples": 2}, "samples")],
-)
-def test_a_shard_that_differs_from_its_claim_is_not(tmp_path, tile, change, words):
-    summary = write_shard(tmp_path / "a.tar", [tile(3, 0)])
-    with pytest.raises(VerificationError, match=words):
-        verify_shard(tmp_path / "a.tar", replace(summary, **change))
-
-
-def test_a_missing_shard_fails_verification(tmp_path, tile):
-    summary = write_shard(tmp_path / "a.tar", [tile(3, 0)])
-    with pytest.raises(VerificationError, match="missing"):
-        verify_shard(tmp_path / "b.tar", summary)

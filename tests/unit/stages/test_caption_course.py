@@ -12,10 +12,10 @@ from line_runs import tiny_run
 
 from hpc.config import loads, to_dict
 from hpc.store.rundir import RunDir
-from sarhpc.stages.caption_train import caption_training_course, lesson_config
+from sarhpc.stages.caption_train import CAPTION_TRAIN, caption_training_progress, lesson_config
 from sarhpc.stages.config import RunConfig
 from sarhpc.stages.registry import stage_named
-from sarhpc.stages.run_config import load_run_config, stage_fingerprint
+from sarhpc.stages.run_config import load_run_config
 
 STEP = {"step": 7, "loss": 1.25, "samples_per_s": 64.0, "step_s": 0.25, "time": 1007.0}
 SCORES = {"step": 0, "event": "before", "bleu_4": 0.125, "time": 1.0}
@@ -42,31 +42,36 @@ def tell(run: RunDir, *rows: dict[str, Any]) -> None:
     ],
     ids=["step", "validation", "start", "scores"],
 )  # fmt: skip
-def test_the_newest_row_tells_the_course(
+def test_the_newest_row_gives_the_progress(
     run: RunDir, row: dict[str, Any], done: int, per_s: float | None, says: str
 ) -> None:
-    assert caption_training_course(run) is None
+    assert caption_training_progress(run) is None
     tell(run, {"step": 0, "event": "start", "time": 0.0}, row)
-    course = caption_training_course(run)
-    assert course is not None
-    assert (course.done, course.goal, course.unit, course.per_s) == (done, 20, "steps", per_s)
-    assert course.says == says
+    progress = caption_training_progress(run)
+    assert progress is not None
+    assert (progress.done, progress.goal, progress.unit, progress.per_s) == (
+        done,
+        20,
+        "steps",
+        per_s,
+    )
+    assert progress.note == says
 
 
 def test_rows_of_an_earlier_version_tell_nothing_and_break_nothing(run: RunDir) -> None:
     tell(run, {"event": "start", "train_images": 9}, {"step": 4, "loss": 1.0, "images_per_s": 9.0})
-    assert caption_training_course(run) is None
+    assert caption_training_progress(run) is None
     stage = stage_named(load_run_config(run), "caption-train")
-    assert stage.reached is not None
-    assert list(stage.reached(run)) == []
+    assert stage.progress_times is not None
+    assert list(stage.progress_times(run)) == []
 
 
 def test_only_steps_that_a_checkpoint_holds_are_kept(run: RunDir) -> None:
     tell(run, *({**STEP, "step": step, "time": 1000.0 + step} for step in range(1, 7)))
     (run.stage("caption-train") / "checkpoints" / "step_00000004").mkdir(parents=True)
     stage = stage_named(load_run_config(run), "caption-train")
-    assert stage.reached is not None
-    assert list(stage.reached(run)) == [1001.0, 1002.0, 1003.0, 1004.0]
+    assert stage.progress_times is not None
+    assert list(stage.progress_times(run)) == [1001.0, 1002.0, 1003.0, 1004.0]
 
 
 def test_a_run_from_before_it_was_a_training_of_many_ranks_keeps_its_fingerprint() -> None:
@@ -77,9 +82,9 @@ def test_a_run_from_before_it_was_a_training_of_many_ranks_keeps_its_fingerprint
         del plain[name]
     text = json.dumps({"caption_train": plain}, sort_keys=True)
     before = hashlib.sha256(text.encode()).hexdigest()[:16]
-    assert stage_fingerprint(config, "caption-train") == before
+    assert CAPTION_TRAIN.fingerprint(config) == before
     other = loads(RunConfig, "{}", ["caption_train.steps=5", "caption_train.zero_stage=2"])
-    assert stage_fingerprint(other, "caption-train") != before
+    assert CAPTION_TRAIN.fingerprint(other) != before
 
 
 @pytest.mark.parametrize(("given", "world", "size"), [(None, 1, 16), (None, 4, 4), (2, 4, 2)])

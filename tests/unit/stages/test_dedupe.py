@@ -14,11 +14,11 @@ from scipy import ndimage
 
 from hpc.config import fingerprint, loads, to_yaml
 from hpc.errors import HpcError
-from hpc.job.pipeline import Stage, Work, seal, standing_plan
+from hpc.job.pipeline import Stage, Work, ensure_plan, seal
 from hpc.store.plan import Plan
 from hpc.store.rundir import RunDir, create_run
 from sarhpc.captioning.config import CaptionSetConfig
-from sarhpc.captioning.tuning.datasets import open_sets
+from sarhpc.captioning.tuning.datasets import open_set
 from sarhpc.cli import main
 from sarhpc.shards.reader import read_shard
 from sarhpc.stages.caption import make_caption_shard
@@ -82,7 +82,7 @@ def begin(root: Path, archive: Path, *words: str) -> RunDir:
 
 def make_all(run: RunDir, stage: str, make: MakeShard, *, backwards: bool = False) -> None:
     """Every shard of a stage in this process, in either order; not sealed."""
-    plan = standing_plan(run, named(run, stage))
+    plan = ensure_plan(run, named(run, stage))
     for task in reversed(plan.shards) if backwards else plan.shards:
         make_and_record(make, str(run.root), stage, plan.id, 0, task)
 
@@ -92,7 +92,7 @@ def named(run: RunDir, stage: str) -> Stage:
 
 
 def seal_it(run: RunDir, stage: str) -> Plan:
-    plan = standing_plan(run, named(run, stage))
+    plan = ensure_plan(run, named(run, stage))
     seal(run, named(run, stage), plan)
     return plan
 
@@ -115,7 +115,7 @@ def test_copies_and_second_flights_are_left_out_with_their_reason(captioned: Run
     assert sum(record.rejected.get("duplicate_of", 0) for record in records) == 8
     found = json.loads((captioned.stage("tile") / DUPLICATES_FILE).read_text())
     assert (found["tiles"], found["copies"], found["same_ground"]) == (12, 4, 4)
-    plan = standing_plan(captioned, named(captioned, "caption"))
+    plan = ensure_plan(captioned, named(captioned, "caption"))
     named_there = [task.inputs.get("duplicate_of", {}) for task in plan.shards]
     assert {key: of for shard in named_there for key, of in shard.items()} == {
         key: duplicate["of"] for key, duplicate in found["duplicates"].items()
@@ -174,9 +174,9 @@ def test_the_captioner_does_not_learn_from_duplicates_either(tmp_path: Path) -> 
     write_shard(tmp_path / "train" / "000000.tar", samples)
     file = tmp_path / DUPLICATES_FILE
     file.write_text(json.dumps({"duplicates": {keys[1]: {"of": keys[0]}}}))
-    left = open_sets([CaptionSetConfig(path=str(tmp_path), without=str(file))])
+    left = open_set(CaptionSetConfig(path=str(tmp_path), without=str(file)))
     assert [image.name for image in left] == keys[:1]
-    assert len(open_sets([CaptionSetConfig(path=str(tmp_path))])) == 2
+    assert len(open_set(CaptionSetConfig(path=str(tmp_path)))) == 2
 
 
 def test_finishing_is_the_same_before_and_after(captioned: RunDir) -> None:
@@ -184,6 +184,6 @@ def test_finishing_is_the_same_before_and_after(captioned: RunDir) -> None:
     before = file.read_bytes()
     stage = named(captioned, "tile")
     assert stage.finish is not None
-    plan = standing_plan(captioned, stage)
+    plan = ensure_plan(captioned, stage)
     stage.finish(Work(captioned, plan, captioned.ledger("tile"), attempt=-1))
     assert file.read_bytes() == before

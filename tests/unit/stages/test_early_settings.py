@@ -17,6 +17,7 @@ from sarhpc.stages.settings import require_settings
 CONFIGS = Path(__file__).resolve().parents[3] / "configs"
 PRIOR = "train.prior={}"
 OWN = "caption_train={}"
+JUDGED = "train={judge: {}, validation_prompts: [a, b], validation_seeds: [0, 1]}"
 SETS = "caption_train={train: [{path: /set}]}"
 
 
@@ -30,7 +31,7 @@ def whole_line(*words: str, text: str = TINY, ranks: int | None = 2) -> None:
     ("words", "told"),
     [
         (["simulate.scenes=0"], r"simulate\.scenes=0"),
-        (["simulate.looks=0"], r"simulate: looks=0"),
+        (["simulate.looks=0"], r"simulate: .*looks=0"),
         (["tile.tile_px=-3"], r"tile\.tile_px -3"),
         (["simulate=null", "imported={path: /data, colour: red}"], r"imported\.colour='red'"),
         (["caption.captioner=cogvlm"], r"caption\.captioner='cogvlm' is unknown"),
@@ -48,6 +49,10 @@ def whole_line(*words: str, text: str = TINY, ranks: int | None = 2) -> None:
         ([PRIOR, "prior.scheduler=dim"], r"prior\.scheduler is 'dim'.* mean ddim"),
         ([PRIOR, "prior.steer={}"], r"prior\.steer"),
         ([PRIOR, "prior.adapter=/data/lora"], r"prior\.adapter"),
+        ([JUDGED, "train.judge.choose=bst"], r"train: judge\.choose='bst'"),
+        ([JUDGED, "train.image_member=optic.png"], r"train: judge measures speckle"),
+        (["train.judge={}"], r"train: judge compares .* and there are 1 of them"),
+        ([JUDGED, "train.validation_every_steps=0"], r"train: judge compares"),
         (["train.zero_stage=9"], r"train: zero_stage=9: use one of 0, 1, 2, 3"),
         (["train.micro_batch=0"], r"train: micro_batch=0"),
         (["train.lr_unet=-1"], r"train: lr_unet=-1"),
@@ -70,11 +75,15 @@ def test_the_setting_is_named_that_cannot_be_meant(words: list[str], told: str) 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
 def test_what_is_shipped_passes(path: Path) -> None:
     whole_line(text=path.read_text(), ranks=None)
+    with pytest.raises(ConfigError, match="zero_stage=9"):
+        whole_line("train.zero_stage=9", text=path.read_text(), ranks=None)
 
 
 def test_stages_that_stand_are_not_asked_again() -> None:
     config = loads(RunConfig, TINY, ["train.zero_stage=9"])
     require_settings(config, ["generate", "evaluate"])
+    with pytest.raises(ConfigError, match="zero_stage=9"):
+        require_settings(config, ["train", "generate", "evaluate"])
 
 
 def test_all_that_cannot_be_meant_is_told_at_once(

@@ -15,17 +15,17 @@ from PIL import Image
 
 from hpc.config import fingerprint, loads, to_yaml
 from hpc.errors import ConfigError, HpcError
-from hpc.job.pipeline import Stage, seal, standing_plan
+from hpc.job.pipeline import Stage, ensure_plan, seal
 from hpc.store.rundir import RunDir, create_run
 from sarhpc.cli import main
 from sarhpc.shards.reader import read_shard
 from sarhpc.shards.samples import ShardedSamples
 from sarhpc.stages.caption import make_caption_shard
 from sarhpc.stages.config import RunConfig
-from sarhpc.stages.paths import require_places
 from sarhpc.stages.prompts import sample_shards
 from sarhpc.stages.registry import line_of_stages, stage_named
 from sarhpc.stages.run_config import load_run_config
+from sarhpc.stages.settings import require_places
 from sarhpc.stages.sharded import MakeShard, make_and_record
 from sarhpc.stages.tile import make_tile_shard
 
@@ -66,7 +66,7 @@ def named(run: RunDir, stage: str) -> Stage:
 
 def bring(run: RunDir, stage: str, make: MakeShard) -> None:
     """Whatever shards of a stage are missing, in this process, and the seal."""
-    plan = standing_plan(run, named(run, stage))
+    plan = ensure_plan(run, named(run, stage))
     for task in run.ledger(stage).missing(plan):
         make_and_record(make, str(run.root), stage, plan.id, 0, task)
     seal(run, named(run, stage), plan)
@@ -125,7 +125,7 @@ def test_copies_among_them_are_left_out_as_among_tiles(folder: Path, tmp_path: P
 
 def test_two_sources_of_tiles_are_refused(folder: Path, tmp_path: Path) -> None:
     run = begin(tmp_path / "run", folder, "archive.uri=/somewhere")
-    with pytest.raises(ConfigError, match="in the place of an archive"):
+    with pytest.raises(ConfigError, match="replaces an archive"):
         require_places(run, load_run_config(run))
 
 
@@ -133,7 +133,7 @@ def test_a_picture_that_was_taken_away_fails_its_shard_and_no_other(
     folder: Path, tmp_path: Path
 ) -> None:
     run = begin(tmp_path / "run", folder)
-    plan = standing_plan(run, named(run, "tile"))
+    plan = ensure_plan(run, named(run, "tile"))
     (folder / "5.png").unlink()
     outcomes = []
     for task in plan.shards:
@@ -148,7 +148,7 @@ def test_a_picture_that_was_taken_away_fails_its_shard_and_no_other(
 
 def test_pictures_are_found_by_any_case_of_their_names(tmp_path: Path) -> None:
     from sarhpc.tiling.config import ImportConfig
-    from sarhpc.tiling.imported import plan_import
+    from sarhpc.tiling.image_import import plan_import
 
     buffer = io.BytesIO()
     Image.fromarray(gray(1)).save(buffer, "JPEG")

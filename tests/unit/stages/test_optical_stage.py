@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 from line_runs import make_tiny_model, tiny_run
+from shard_checks import validate_shard
 
 from hpc.errors import ConfigError, DataError
+from hpc.job.elements import run_element
 from hpc.job.pipeline import run_stage
 from hpc.publish import digest_file
 from hpc.store.rundir import RunDir
 from sarhpc.shards.reader import read_shard
-from sarhpc.shards.schema import validate_shard
 from sarhpc.stages.caption import plan_caption_shards
 from sarhpc.stages.caption_train import plan_caption_training
 from sarhpc.stages.optical import make_optical_shard, plan_optical_shards, read_tiles
@@ -69,6 +71,18 @@ def test_the_image_of_a_tile_is_the_one_that_was_cut_with_it(tiled: RunDir) -> N
     paired = {sample.key: sample for sample in read_shard(made.path)}
     for tile in read_shard(Path(plan.shards[0].inputs["tiles"])):
         assert paired[tile.key].members["optic.png"] == tile.members["optic.png"]
+
+
+def test_elements_of_a_job_array_divide_its_shards(tmp_path: Path, tiled: RunDir) -> None:
+    run = RunDir(shutil.copytree(tiled.root, tmp_path / "run"))
+    shutil.rmtree(run.stage("optical"), ignore_errors=True)
+    stage = stage_named(load_run_config(run), "optical")
+    for element in (0, 1):
+        run_element(
+            run, stage, element, lambda plan, first=element: [s.id for s in plan.shards][first::2]
+        )
+    assert run.ledger("optical").sealed
+    assert len(run.ledger("optical").records()) == len(tiled.ledger("tile").records()) > 1
 
 
 def test_a_list_of_images_that_changed_is_not_used(tiled: RunDir) -> None:

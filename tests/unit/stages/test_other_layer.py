@@ -11,7 +11,7 @@ from rasterio.transform import Affine
 
 from hpc.config import fingerprint, loads, to_yaml
 from hpc.errors import DataError
-from hpc.job.pipeline import seal, standing_plan
+from hpc.job.pipeline import ensure_plan, seal
 from hpc.store.rundir import RunDir, create_run
 from sarhpc.cli import main
 from sarhpc.shards.images import decode_gray8
@@ -70,7 +70,7 @@ def tiled(root: Path, archive: Path, *words: str) -> RunDir:
     config = loads(RunConfig, CONFIG.replace("ARCHIVE", str(archive)), words)
     run = create_run(root, to_yaml(config), fingerprint(config), words)
     stage = stage_named(load_run_config(run), "tile")
-    plan = standing_plan(run, stage)
+    plan = ensure_plan(run, stage)
     for task in plan.shards:
         make_and_record(make_tile_shard, str(run.root), "tile", plan.id, 0, task)
     seal(run, stage, plan)
@@ -102,4 +102,4 @@ def test_a_scene_without_partner_is_told_with_what_to_do(archive: Path, tmp_path
     run = create_run(tmp_path / "run", to_yaml(loaded), fingerprint(loaded), ())
     wanted = r"no_partner: no scene of polarization=VV days=1.*widen tile\.other"
     with pytest.raises(DataError, match=wanted):
-        standing_plan(run, stage_named(load_run_config(run), "tile"))
+        ensure_plan(run, stage_named(load_run_config(run), "tile"))

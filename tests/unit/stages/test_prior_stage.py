@@ -11,19 +11,18 @@ import numpy as np
 import pytest
 from line_runs import make_tiny_model, seal_captions, start_stage, tiny_run
 from PIL import Image
+from shard_checks import validate_shard
 
 from hpc.config import decisive, loads
 from hpc.errors import ConfigError
 from hpc.store.plan import read_plan
 from hpc.store.rundir import RunDir
-from sarhpc.launch.estimate import expected_shards
 from sarhpc.shards.reader import read_shard
-from sarhpc.shards.schema import validate_shard
 from sarhpc.stages.config import RunConfig
-from sarhpc.stages.paths import require_places
-from sarhpc.stages.prior import make_prior_shard, plan_prior
+from sarhpc.stages.prior import PRIOR, make_prior_shard, plan_prior
 from sarhpc.stages.registry import line_of_stages, stage_named
-from sarhpc.stages.run_config import load_run_config, stage_fingerprint
+from sarhpc.stages.run_config import load_run_config
+from sarhpc.stages.settings import require_settings
 
 MADE = "prior={images: 5, steps: 2, batch: 2, shard_samples: 3}"
 ASKED = "train.prior={}"
@@ -40,7 +39,7 @@ def test_the_base_paints_in_colour_what_it_is_asked_and_the_bytes_come_again(
 ) -> None:
     run = tiny_run(tmp_path / "run", model, [MADE, ASKED])
     plan = plan_prior(run)
-    assert len(plan.shards) == expected_shards(load_run_config(run), "prior") == 2
+    assert len(plan.shards) == PRIOR.shards(load_run_config(run)) == 2
     made = [make_prior_shard(run, task) for task in plan.shards]
     assert [one.samples for one in made] == [3, 2]
     assert [validate_shard(one.path) for one in made] == [3, 2]
@@ -49,7 +48,7 @@ def test_the_base_paints_in_colour_what_it_is_asked_and_the_bytes_come_again(
         assert sample.members.keys() == {"optic.png", "txt", "meta.json"}
         assert sample.caption == sample.meta["prompt"] == "aerial photography"
         assert sample.meta["synthetic"] is True
-        assert sample.meta["config_fingerprint"] == stage_fingerprint(load_run_config(run), "prior")
+        assert sample.meta["config_fingerprint"] == PRIOR.fingerprint(load_run_config(run))
         assert {"pixel_m", "range_direction"}.isdisjoint(sample.meta), "it shows no radar"
         pixels = np.asarray(Image.open(io.BytesIO(sample.members["optic.png"])))
         assert pixels.shape == (32, 32, 3), "as large as the tiles"
@@ -100,9 +99,9 @@ def test_the_line_has_the_stage_where_images_are_to_be_made(tmp_path: Path, mode
 def test_images_that_nobody_makes_or_takes_are_told_before_anything_is_submitted(
     tmp_path: Path, model: Path, words: Sequence[str], why: str
 ) -> None:
-    run = tiny_run(tmp_path / "run", model, words)
+    config = load_run_config(tiny_run(tmp_path / "run", model, words))
     with pytest.raises(ConfigError, match=why):
-        require_places(run, load_run_config(run))
+        require_settings(config, [stage.name for stage in line_of_stages(config)])
 
 
 def test_a_run_without_the_stage_keeps_its_fingerprint() -> None:

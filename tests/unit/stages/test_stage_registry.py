@@ -12,12 +12,12 @@ from hpc.errors import ConfigError, DataError
 from hpc.store.ledger import Record
 from hpc.store.plan import make_plan
 from hpc.store.rundir import RunDir, now
-from sarhpc.stages.caption import resolved_captioner
+from sarhpc.stages.caption import CAPTION, resolved_captioner
+from sarhpc.stages.caption_train import CAPTION_TRAIN
 from sarhpc.stages.config import RunConfig
-from sarhpc.stages.paths import archive_uri, data_root, model_folder, require_places
-from sarhpc.stages.registry import line_of_stages, stage_named
-from sarhpc.stages.run_config import BRANCHES, stage_fingerprint
-from sarhpc.stages.settings import require_settings
+from sarhpc.stages.paths import archive_uri, data_root, model_folder
+from sarhpc.stages.registry import STAGES, line_of_stages, stage_named
+from sarhpc.stages.settings import require_places, require_settings
 from sarhpc.stages.train import plan_training
 
 CONFIGS = sorted((Path(__file__).resolve().parents[3] / "configs").rglob("*.yaml"))
@@ -31,7 +31,7 @@ def config(*words: str) -> RunConfig:
 
 def changed_stages(*words: str) -> set[str]:
     one, other = config(), config(*words)
-    return {s for s in BRANCHES if stage_fingerprint(one, s) != stage_fingerprint(other, s)}
+    return {s.name for s in STAGES if s.fingerprint(one) != s.fingerprint(other)}
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,7 @@ def test_settings_of_a_later_version_count_only_when_set() -> None:
     del plain["clip"], plain["dtype"]
     text = json.dumps({"caption": plain}, sort_keys=True)
     before = hashlib.sha256(text.encode()).hexdigest()[:16]
-    assert stage_fingerprint(config(), "caption") == before
+    assert CAPTION.fingerprint(config()) == before
     assert changed_stages("caption.clip.candidates=2") == {"caption"}
     assert changed_stages("caption.dtype=bfloat16") == {"caption"}
 
@@ -69,7 +69,7 @@ def test_settings_of_a_later_version_count_only_when_set() -> None:
 def test_a_list_of_sets_enters_the_fingerprint() -> None:
     one = config("caption_train.train=[{path: /a}]")
     other = config("caption_train.train=[{path: /b}]")
-    prints = {stage_fingerprint(c, "caption-train") for c in (one, other)}
+    prints = {CAPTION_TRAIN.fingerprint(c) for c in (one, other)}
     assert len(prints) == 2
 
 
@@ -84,7 +84,7 @@ def test_the_line_has_the_stages_asked_for_and_each_needs_earlier_ones() -> None
     asked = ["compare.models={m: /m}", *(f"{s}={{}}" for s in ("optical", "caption_train"))]
     full = config(*asked, "encode={}", "prior={}")
     names = [stage.name for stage in line_of_stages(full)]
-    assert names == list(BRANCHES)
+    assert names == [spec.name for spec in STAGES]
     for position, stage in enumerate(line_of_stages(full)):
         assert set(stage.needs) <= set(names[:position])
     short = [s.name for s in line_of_stages(config("simulate=null", "generate=null"))]

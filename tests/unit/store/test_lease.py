@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from hpc.errors import RunInUseError
-from hpc.store.lease import _claim_on, _look, _taken_over, lease, live_holder
+from hpc.store.lease import _claim_on, _read_lease, _take_over, lease, live_holder
 
 
 def test_another_hosts_lease_expires_with_its_heartbeat(tmp_path: Path) -> None:
@@ -46,7 +46,7 @@ def test_a_lease_can_be_waited_for(tmp_path: Path) -> None:
     path = tmp_path / ".lease.json"
     path.write_text(json.dumps({"host": "node-7", "pid": 1, "born": 0.0}))
     threading.Timer(0.5, os.utime, (path, (0, 0))).start()
-    with lease(path, patience_s=30):
+    with lease(path, timeout_s=30):
         assert not path.read_text().count("node-7")
 
 
@@ -89,7 +89,7 @@ def test_many_starting_processes_leave_one_holder_of_a_stale_lease(
         path = stale_lease(folder / ".lease.json")
         if half_taken:
             # Someone died on the way of taking it over.
-            found = _look(path)
+            found = _read_lease(path)
             assert found is not None
             stale_lease(_claim_on(path, found))
         together, inside, most = threading.Barrier(8), [], []
@@ -105,9 +105,9 @@ def test_many_starting_processes_leave_one_holder_of_a_stale_lease(
 
 def test_a_lease_that_its_holder_touched_meanwhile_is_left_alone(tmp_path: Path) -> None:
     path = stale_lease(tmp_path / ".lease.json")
-    seen = _look(path)
+    seen = _read_lease(path)
     assert seen is not None
     path.touch()
-    assert not _taken_over(path, seen, "me")
+    assert not _take_over(path, seen, "me")
     assert json.loads(path.read_text())["host"] == "node-7"
     assert [found.name for found in tmp_path.iterdir()] == [".lease.json"]

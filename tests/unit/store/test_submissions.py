@@ -100,9 +100,9 @@ def test_a_job_that_starts_early_waits_for_its_submission(tmp_path: Path) -> Non
     run = RunDir(tmp_path)
     late = threading.Timer(0.3, publish_submission, [run, record(0, job("generate", "7", 2))])
     late.start()
-    assert await_submission(run, 0, patience_s=30).of("generate")
+    assert await_submission(run, 0, timeout_s=30).of("generate")
     with pytest.raises(TransientError, match="resume"):
-        await_submission(run, 1, patience_s=0.0)
+        await_submission(run, 1, timeout_s=0.0)
 
 
 def test_an_element_knows_its_number_in_the_stage() -> None:

@@ -14,7 +14,7 @@ from sarhpc.archive.procedural.write import write_scene
 from sarhpc.archive.stac_catalog import StacArchive, write_catalogue
 from sarhpc.shards.images import decode_array, decode_gray8, decode_rgb8
 from sarhpc.shards.schema import validate_sample
-from sarhpc.tiling.config import OtherConfig, SplitConfig, TileConfig
+from sarhpc.tiling.config import CrossBandConfig, SplitConfig, TileConfig
 from sarhpc.tiling.pairs.conditions import (
     CONDITIONS,
     EDGE_REACH,
@@ -115,7 +115,7 @@ def test_a_procedural_tile_carries_every_condition_in_its_own_pixels(procedural)
         split=TRAIN,
         conditions=list(CONDITIONS),
         coarse_factor=2,
-        other=OtherConfig(band="X"),
+        other=CrossBandConfig(band="X"),
     )
     plan = plan_tiles(procedural, cfg)
     samples = list(tile_shard(0, plan.shards[0], procedural, cfg).samples)

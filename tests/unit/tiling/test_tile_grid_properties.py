@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from split_oracles import footprint_split
 
 from sarhpc.archive.geolocation import fit_affine, lattice
 from sarhpc.archive.scene import SarHeader
@@ -23,7 +24,7 @@ from sarhpc.tiling.orientation import (
     transform,
 )
 from sarhpc.tiling.resampling import intensity_taps, needed_input
-from sarhpc.tiling.splits.assignment import SPLITS, cells_near, footprint_split, split_of
+from sarhpc.tiling.splits.assignment import SPLITS, cells_near, split_of
 
 settings.register_profile("grid", deadline=None, derandomize=True, max_examples=80)
 settings.load_profile("grid")

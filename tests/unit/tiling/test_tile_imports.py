@@ -1,4 +1,4 @@
-"""Images of others as tiles: their layouts, their pixels, and nothing invented about them."""
+"""Third-party images as tiles: their layouts, their pixels, and no invented metadata."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sarhpc.shards.foreign import list_foreign, read_foreign
 from sarhpc.shards.images import decode_array, decode_gray8, decode_rgb8, encode_array
 from sarhpc.shards.schema import UNKNOWN, validate_sample
 from sarhpc.tiling.config import ImportConfig
-from sarhpc.tiling.imported import import_shard, plan_import
+from sarhpc.tiling.image_import import import_shard, plan_import
 
 
 def gray(seed=0, shape=(40, 48)):

@@ -1,19 +1,19 @@
-"""Splits by flight line, ground flown again, and the proof that stands beside a plan."""
+"""Splits by flight line, repeated acquisitions, and the proof stored with a plan."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 from array_scenes import ArrayArchive, array_reader, white_speckle
+from split_oracles import overlaps_across_splits
 
 from hpc.errors import ConfigError, VerificationError
 from sarhpc.archive.scene import Scene
 from sarhpc.tiling.config import SplitConfig, TileConfig
 from sarhpc.tiling.grid import scene_frame, tile_grid
 from sarhpc.tiling.plan import plan_tiles
-from sarhpc.tiling.splits.assignment import overlaps_across_splits
+from sarhpc.tiling.splits.flight_lines import line_groups, reflown
 from sarhpc.tiling.splits.footprint import tile_footprints
-from sarhpc.tiling.splits.lines import line_groups, reflown
 from sarhpc.tiling.splits.proof import check_proof, split_proof
 
 FIELD = np.abs(white_speckle((600, 600)))
@@ -122,7 +122,7 @@ def test_lines_that_cross_or_come_near_are_one_group_whatever_the_order():
     assert line_groups(scenes, SplitConfig(), 190.0)["s4"] == near["s1"]
 
 
-def test_ground_flown_again_is_listed_also_across_the_antimeridian():
+def test_repeated_ground_is_listed_also_across_the_antimeridian():
     scenes = [
         scene("c", 2.0),
         scene("a", 2.005),
@@ -134,7 +134,7 @@ def test_ground_flown_again_is_listed_also_across_the_antimeridian():
     assert reflown(scenes) == [("a", "c"), ("e", "w")]
 
 
-def test_a_plan_lists_the_scenes_that_were_flown_again():
+def test_a_plan_lists_scenes_of_the_same_ground():
     plan, _ = planned(flights(MANY))
     assert ("b0", "z") in plan.reflown
     assert ("a0", "b0") not in plan.reflown

@@ -12,12 +12,12 @@ import pytest
 import rasterio
 from affine import Affine
 
+from sarhpc.archive.ancillary.optical_images import OpticalImage, OpticalIndex
 from sarhpc.archive.footprint import wgs84_outline
-from sarhpc.archive.optical_images import OpticalImage, OpticalIndex
 from sarhpc.shards.images import decode_rgb8
 from sarhpc.shards.sample import Sample, encode_json
 from sarhpc.tiling.config import OpticalConfig
-from sarhpc.tiling.pairs.optical import PairedShard, pair_tiles, with_optical
+from sarhpc.tiling.pairs.optical_mosaic import PairedShard, pair_tiles, with_optical
 
 UTM = "EPSG:32631"
 ORIGIN = Affine(1, 0, 600_000, 0, -1, 5_700_000)

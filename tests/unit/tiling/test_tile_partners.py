@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 from array_scenes import white_speckle
-from other_scenes import (
+from cross_band_scenes import (
     View,
     archive_of,
     asking,
@@ -17,7 +17,7 @@ from other_scenes import (
     tiled_view,
 )
 
-from sarhpc.tiling.config import OtherConfig
+from sarhpc.tiling.config import CrossBandConfig
 from sarhpc.tiling.plan import plan_scenes
 
 
@@ -51,9 +51,9 @@ def test_the_partner_nearest_in_time_is_taken_ties_by_id_and_none_beyond_the_lim
     )
     (inputs,) = planned(archive, asking()).shards
     assert (inputs["other"]["scene_id"], inputs["other"]["days"]) == ("near", 2.0)
-    crossed = asking(other=OtherConfig(band="L", polarization="HV"))
+    crossed = asking(other=CrossBandConfig(band="L", polarization="HV"))
     assert planned(archive, crossed).rejected["a"].startswith("no_partner: ")
-    limited = asking(other=OtherConfig(band="L", max_days=1.5))
+    limited = asking(other=CrossBandConfig(band="L", max_days=1.5))
     assert "days=1.5" in planned(archive, limited).rejected["a"]
     alone = archive_of(a=own, unknown=replace(at(10), datetime=None))
     assert planned(alone, asking()).shards[0]["other"]["days"] is None

@@ -7,9 +7,9 @@ import pytest
 from array_scenes import ArrayArchive, array_reader, intensity, white_speckle
 
 from sarhpc.archive.procedural.config import URBAN, ProceduralConfig
-from sarhpc.archive.procedural.geometry import View, project
-from sarhpc.archive.procedural.ground import Ground
-from sarhpc.archive.procedural.terrain import working_grid
+from sarhpc.archive.procedural.imaging.geometry import View, project
+from sarhpc.archive.procedural.landscape.ground import Ground
+from sarhpc.archive.procedural.landscape.terrain import working_grid
 from sarhpc.shards.images import decode_array
 from sarhpc.tiling.config import SplitConfig, TileConfig
 from sarhpc.tiling.orientation import inverse, transform
@@ -50,7 +50,7 @@ def beside(power: np.ndarray, row: float, col: float, side: int) -> float:
 
 
 @pytest.mark.parametrize("from_east", [False, True])
-def test_shadow_lies_on_the_far_side_of_the_tile_whoever_looked(from_east: bool) -> None:
+def test_shadow_lies_on_the_far_side_of_the_tile_from_either_look_side(from_east: bool) -> None:
     stored = seen(from_east)
     direction = "-col" if from_east else "+col"
     reader = array_reader(stored, 0.35, range_direction=direction, incidence_deg=INCIDENCE_DEG)

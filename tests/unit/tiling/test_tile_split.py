@@ -7,15 +7,13 @@ from collections import Counter
 import numpy as np
 import pytest
 from array_scenes import array_reader
+from split_oracles import footprint_split, overlaps_across_splits, tile_splits
 
 from hpc.errors import ConfigError
 from sarhpc.tiling.config import SplitConfig, TileConfig
 from sarhpc.tiling.grid import scene_frame, tile_grid
-from sarhpc.tiling.plan import tile_splits
 from sarhpc.tiling.splits.assignment import (
     check_split,
-    footprint_split,
-    overlaps_across_splits,
     split_buffer_m,
     split_of,
 )
@@ -59,7 +57,7 @@ def flown_twice():
     ]
 
 
-def test_no_two_tiles_of_different_splits_share_ground_even_when_flown_again():
+def test_no_two_tiles_of_different_splits_share_ground_even_when_imaged_again():
     tiles = [m for name, header in flown_twice() for m in metas(name, config(), **header)]
     kept = [tile for tile in tiles if tile["split"]]
     assert {tile["split"] for tile in kept} == {"train", "val", "test"}

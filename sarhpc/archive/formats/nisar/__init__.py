@@ -1,0 +1,1 @@
+"""GSLC, GCOV and RSLC products in the HDF5 layout of NISAR; UAVSAR products use it too."""

@@ -1,0 +1,81 @@
+"""Reading values of HDF5 files, with errors that name the cause and a remedy."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pyproj.exceptions import CRSError
+
+from hpc.errors import DataError
+
+Array = NDArray[np.float64]
+
+
+@contextlib.contextmanager
+def hdf5_errors(path: Path) -> Iterator[None]:
+    """Run a block that reads `path`; errors of HDF5 or of the layout become DataError.
+
+    Raises:
+        DataError: missing, truncated or corrupt file, or one in another layout.
+    """
+    try:
+        yield
+    except (OSError, KeyError, ValueError, TypeError, IndexError, RuntimeError, CRSError) as error:
+        reason = (str(error).strip("'\"") or type(error).__name__).splitlines()[0]
+        if not path.exists():
+            reason = "there is no such file"
+        raise DataError(
+            f"cannot read {path} as HDF5 in the layout of NISAR: {reason}; restore the file, or "
+            "leave it out"
+        ) from error
+
+
+def shape_of(dataset: Any) -> tuple[int, int]:
+    """Rows and columns of an image."""
+    height, width = dataset.shape
+    return int(height), int(width)
+
+
+def step_of(values: Array) -> float:
+    """Mean step of monotonic coordinates.
+
+    Raises:
+        ValueError: there is only one.
+    """
+    if len(values) < 2:
+        raise ValueError("an image of one row or column")
+    return float((values[-1] - values[0]) / (len(values) - 1))
+
+
+def vector(group: Any, name: str) -> Array:
+    """A dataset as numbers (N,)."""
+    return np.asarray(group[name][()], np.float64).reshape(-1)
+
+
+def number(group: Any, name: str) -> float:
+    """The first number of a dataset."""
+    return float(np.asarray(group[name][()]).reshape(-1)[0])
+
+
+def optional(group: Any, name: str) -> float | None:
+    """The first number of a dataset; None without it."""
+    return number(group, name) if name in group else None
+
+
+def text(group: Any, name: str) -> str | None:
+    """The first text of a dataset; None without it."""
+    if name not in group:
+        return None
+    value = np.asarray(group[name][()]).reshape(-1)[0]
+    return (value.decode() if isinstance(value, bytes) else str(value)).strip()
+
+
+def units(group: Any, name: str) -> str:
+    """The attribute `units` of a dataset; empty without it."""
+    value = group[name].attrs.get("units", "")
+    return value.decode() if isinstance(value, bytes) else str(value)

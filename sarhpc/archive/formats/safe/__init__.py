@@ -1,0 +1,1 @@
+"""Sentinel-1 GRD and SLC measurements in a SAFE folder, calibrated by their annotation."""

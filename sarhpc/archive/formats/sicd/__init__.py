@@ -1,0 +1,1 @@
+"""SICD: complex SAR images in NITF with their acquisition geometry."""

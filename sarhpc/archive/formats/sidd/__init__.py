@@ -1,0 +1,1 @@
+"""SIDD: detected SAR products in NITF, placed by their product plane."""

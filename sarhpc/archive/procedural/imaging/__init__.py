@@ -1,0 +1,1 @@
+"""How radar and camera see a procedural ground: geometry, texture, focusing, optical rendering."""

@@ -1,0 +1,1 @@
+"""Ground truth of procedural tiles: composition, and captions of a small vocabulary."""

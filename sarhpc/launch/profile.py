@@ -1,0 +1,67 @@
+"""Which executor and profile a command means, and what a stage asks for without a profile."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from hpc.errors import ConfigError
+from hpc.job.pipeline import Stage
+from hpc.store.rundir import RunDir
+from hpc.store.submissions import read_submissions
+from sarhpc.stages.config import RunConfig
+
+if TYPE_CHECKING:
+    from hpc.cluster.profile import Profile, Resources
+
+
+def chosen_executor(
+    run: RunDir, config: RunConfig, profile_name: str | None, executor: str | None
+) -> tuple[str, Profile | None]:
+    """The executor asked for, and the profile of its cluster if that is `slurm`.
+
+    The command takes precedence, then the run's configuration, then its newest submission.
+
+    Raises:
+        ConfigError: there is no such profile, or Slurm without one.
+    """
+    from hpc.cluster.profile import load_profile
+
+    if executor in ("local", "debug"):
+        return executor, None
+    name = profile_name or config.cluster.profile or last_profile(run)
+    if name is None and executor is None and config.cluster.executor != "slurm":
+        return config.cluster.executor, None
+    profile = load_profile(name) if name is not None else _profile_of_this_cluster()
+    if executor != "slurm" and profile.executor != "slurm":
+        return profile.executor, None
+    return "slurm", profile
+
+
+def _profile_of_this_cluster() -> Profile:
+    """The profile that names the cluster this machine belongs to."""
+    from hpc.cluster import slurm
+    from hpc.cluster.profile import profiles_of_cluster
+
+    cluster = slurm.cluster_name() if slurm.is_available() else None
+    found = profiles_of_cluster(cluster) if cluster else []
+    if len(found) != 1:
+        raise ConfigError(
+            f"which profile for cluster {cluster or 'without a name'}? Give --profile NAME; "
+            "`sarhpc doctor --write-profile` drafts one from Slurm's configuration"
+        )
+    return found[0]
+
+
+def last_profile(run: RunDir) -> str | None:
+    """Profile of the newest submission by a verb, as for `--profile`; None if there is none."""
+    files = [record.profile_file for record in read_submissions(run) if record.profile_file]
+    return files[-1] if files else None
+
+
+def resources(config: RunConfig, stage: Stage) -> Resources:
+    """What a stage needs: the ranks of a collective one, the workers of a sharded one."""
+    from hpc.cluster.profile import Resources
+
+    if stage.collective:
+        return Resources(tasks_per_node=config.cluster.ranks, time_min=config.cluster.time_min)
+    return Resources(cpus_per_task=config.cluster.workers, time_min=config.cluster.time_min)

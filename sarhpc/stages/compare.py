@@ -1,0 +1,87 @@
+"""Stage `compare`: other models at the same prompts with the same seeds, for the report."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hpc.errors import ConfigError
+from hpc.job.pipeline import Stage
+from hpc.store.plan import Plan, ShardTask, make_plan
+from hpc.store.rundir import RunDir
+from sarhpc.stages.config import RunConfig
+from sarhpc.stages.generate import (
+    GENERATE,
+    check_generation,
+    generated_shard,
+    prompts_of,
+    settings,
+    shard_bytes,
+    shards_of,
+)
+from sarhpc.stages.paths import data_root, model_folder
+from sarhpc.stages.run_config import load_run_config
+from sarhpc.stages.sharded import Made, sweep, work_through
+from sarhpc.stages.spec import StageSpec
+from sarhpc.stages.tree import digest_tree
+
+
+def compare_stage(config: RunConfig, upstream: Sequence[str]) -> Stage:
+    """The stage that asks other models for the same prompts with the same seeds."""
+    return Stage(
+        name="compare",
+        needs=COMPARE.needs_in(upstream),
+        plan=plan_comparison,
+        work=lambda work: work_through(make_compare_shard, work, workers=config.cluster.workers),
+        finish=lambda work: sweep(data_root(work.run, config) / "compare"),
+    )
+
+
+def plan_comparison(run: RunDir) -> Plan:
+    """For every other model the first images of the corpus: same prompts, same seeds."""
+    from sarhpc.generation.plan import plan_generation
+
+    config = load_run_config(run)
+    few = dataclasses.replace(settings(config), images=config.compare.images, steer=None)
+    shards: list[Mapping[str, Any]] = []
+    for name, model in sorted(config.compare.models.items()):
+        folder = model_folder(model)
+        facts = {"model": folder, "model_sha": digest_tree(Path(folder)).sha256, "set": name}
+        shards += [{**shard, **facts} for shard in plan_generation(few, prompts_of(run, config))]
+    return make_plan("compare", shards, fingerprint=COMPARE.fingerprint(config))
+
+
+def make_compare_shard(run: RunDir, task: ShardTask) -> Made:
+    """Generate and publish one shard of another model."""
+    config = load_run_config(run)
+    root = data_root(run, config) / "compare" / task.inputs["set"]
+    # Neither the adapter of the corpus nor its steering applies to another model.
+    cfg = dataclasses.replace(settings(config), adapter=None, adapter_weight=1.0, steer=None)
+    # The fingerprint is that of the corpus with which the images are compared.
+    made = generated_shard(run, task, cfg, root / f"{task.id}.tar", GENERATE.fingerprint(config))
+    return dataclasses.replace(made, detail={"set": task.inputs["set"]})
+
+
+def check_settings(config: RunConfig) -> None:
+    """Raise ConfigError unless other models can be compared as configured."""
+    if config.compare.images < 1:
+        raise ConfigError(f"compare.images={config.compare.images}: give at least 1")
+    check_generation(dataclasses.replace(settings(config), steer=None))
+
+
+COMPARE = StageSpec(
+    name="compare",
+    help="generate the same prompts with other models, for the report",
+    branches=("compare", "generate"),
+    build=compare_stage,
+    needs=("export", "generate"),
+    enabled=lambda config: config.generate is not None and bool(config.compare.models),
+    check=check_settings,
+    models=lambda config: list(config.compare.models.values()),
+    sharded=True,
+    shards=lambda config: len(config.compare.models) * shards_of(config, config.compare.images),
+    shard_bytes=shard_bytes,
+    request="gpu",
+)

@@ -1,0 +1,105 @@
+"""What the program knows of a stage: one description, in the file of the stage itself."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from hpc.config import decisive
+from hpc.errors import ConfigError
+
+if TYPE_CHECKING:
+    from hpc.cluster.draft import Request
+    from hpc.job.pipeline import Stage
+    from hpc.store.plan import Plan
+    from sarhpc.stages.config import RunConfig
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a stage will leave on disk; None for what is not known yet."""
+
+    shards: int | None
+    bytes: float | None
+    inodes: int | None
+    lines: tuple[str, ...] = ()
+    """What else its dry run prints."""
+
+
+def _always(_: RunConfig) -> bool:
+    return True
+
+
+def _nothing(_: RunConfig) -> None:
+    return None
+
+
+def _no_models(_: RunConfig) -> Sequence[str]:
+    return ()
+
+
+@dataclass(frozen=True)
+class StageSpec:
+    """One stage as the command line, a submission and a job need to know it.
+
+    Everything but `name`, `help`, `branches` and `build` has a default that means "nothing
+    special". Callables import what they need when they are called: all stages are listed by
+    `sarhpc --help`.
+    """
+
+    name: str
+    help: str
+    """Its line in `sarhpc --help`."""
+    branches: tuple[str, ...]
+    """Branches of the configuration that decide what it makes, and so its fingerprint."""
+    build: Callable[[RunConfig, Sequence[str]], Stage]
+    """The stage of a run, from its configuration and the names of the stages before it, in order;
+    see `needs_in`."""
+    needs: tuple[str, ...] = ()
+    """Stages it reads from, of those that the run has."""
+    enabled: Callable[[RunConfig], bool] = _always
+    """Whether a configuration asks for it."""
+    check: Callable[[RunConfig], None] = _nothing
+    """Raises ConfigError unless it accepts its settings; asked before anything is submitted."""
+    check_ranks: Callable[[RunConfig, int], None] | None = None
+    """Of a collective stage: raises ConfigError unless it can run on so many ranks."""
+    models: Callable[[RunConfig], Sequence[str]] = _no_models
+    """Models that it starts from: `embedded:NAME`, `fetched:NAME` or folders."""
+    sharded: bool = False
+    """Whether the elements of a job array may divide its shards."""
+    shards: Callable[[RunConfig], int | None] = _nothing
+    """Shards that it will have, if the configuration alone determines them."""
+    shard_bytes: Callable[[RunConfig], float | None] = _nothing
+    """About how many bytes a shard has."""
+    shard_files: int = 1
+    """Files of a shard, its record left out."""
+    estimate: Callable[[RunConfig, Plan | None, int], Estimate] | None = None
+    """What it leaves on disk where that does not grow with its shards: from its plan, if there is
+    one, and the number of its processes."""
+    node_local: Callable[[RunConfig], str | None] = _nothing
+    """Folder on a disk of the node that it copies its inputs to, with variables unexpanded."""
+    request: Request | None = None
+    """What a drafted profile asks for; None takes the profile's default."""
+
+    def needs_in(self, upstream: Sequence[str]) -> tuple[str, ...]:
+        """The stages that it reads from, of those in `upstream`."""
+        return tuple(name for name in self.needs if name in upstream)
+
+    def fingerprint(self, config: RunConfig) -> str:
+        """Sixteen hex digits over the branches of the configuration that it depends on."""
+        plain = decisive(config)
+        text = json.dumps({b: plain[b] for b in self.branches if b in plain}, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@contextmanager
+def in_branch(branch: str) -> Iterator[None]:
+    """Put the branch of the configuration before errors that name a setting without it."""
+    try:
+        yield
+    except ConfigError as error:
+        raise ConfigError(f"{branch}: {error}") from error

@@ -1,0 +1,172 @@
+"""What training will take, before it is submitted: steps, memory of each GPU, GPU-hours.
+
+Parameters, operations and activations are counted from the models' shapes; DeepSpeed's share of
+the memory follows from its configuration; utilisation, fragmentation and what libraries reserve
+are estimates, named where they are shown.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hpc.errors import ConfigError
+from hpc.store.plan import Plan
+from sarhpc.diffusion.families.registry import family_of
+from sarhpc.stages.config import RunConfig
+from sarhpc.stages.paths import FETCHED, model_folder
+from sarhpc.training.estimate.footprint import (
+    CARDS,
+    FRAGMENTATION,
+    GIB,
+    RESERVED_BYTES,
+    Counts,
+    checkpoint_bytes,
+    footprint,
+    gpu_hours,
+)
+from sarhpc.training.schedule import check, length
+
+if TYPE_CHECKING:
+    from sarhpc.training.estimate.operations import Rehearsal
+
+EXAMPLE_TILES = 10_000
+"""Tiles that costs are given for while their number is unknown: as many as in the paper."""
+
+
+@dataclass(frozen=True)
+class TrainingCost:
+    """How long a training is, and what it takes."""
+
+    learned: int | None
+    """Parameters that learn; None where the base model cannot be counted."""
+    lines: tuple[str, ...]
+    """What a dry run prints of it."""
+    steps: int = 0
+    """Steps of the training; 0 where it cannot be."""
+
+
+def training_cost(config: RunConfig, plan: Plan | None, world: int) -> TrainingCost:
+    """The cost of the training of `config` on `world` GPUs, for the samples that its plan names."""
+    samples = EXAMPLE_TILES if plan is None else int(plan.shards[0].inputs["samples"])
+    steps, line = _steps(config, samples, world, known=plan is not None)
+    base = _base(config)
+    if base.is_dir() and not _has_shapes(base):
+        return TrainingCost(None, (line, f"memory: unknown, {base} is no diffusers folder"), steps)
+    from sarhpc.training.estimate.operations import rehearse
+
+    counted = rehearse(config.train, base, config.tile.tile_px)
+    lines = (line, *_lines(config, counted, samples, world))
+    return TrainingCost(counted.learned, lines, steps)
+
+
+def _base(config: RunConfig) -> Path:
+    """Folder of the base model; where it is not fetched yet, a path that its name ends."""
+    try:
+        return Path(model_folder(config.train.base_model))
+    except ConfigError:
+        return Path(config.train.base_model.removeprefix(FETCHED))
+
+
+def _has_shapes(base: Path) -> bool:
+    try:
+        config = base / family_of(base).backbone / "config.json"
+        return isinstance(json.loads(config.read_text()), dict)
+    except (OSError, ValueError):
+        return False
+
+
+def _steps(config: RunConfig, samples: int, world: int, *, known: bool) -> tuple[int, str]:
+    """Number of steps, and the line about them; 0 and the reason if it cannot be trained so."""
+    cfg = config.train
+    count = f"{samples:,} tiles" if known else f"each {samples:,} tiles (their number is not known)"
+    try:
+        check(cfg)
+        extent = length(cfg, samples, world)
+    except ConfigError as error:
+        return 0, f"cannot train so: {error}"
+    ends = "" if cfg.max_steps is None else f", at most {cfg.max_steps:,} steps"
+    return extent.steps, (
+        f"{extent.steps:,} steps for {count}: {cfg.epochs} epochs, {cfg.global_batch} a step = "
+        f"{cfg.micro_batch} x {world} ranks x {extent.accumulation}{ends}"
+    )
+
+
+def _lines(config: RunConfig, counted: Rehearsal, samples: int, world: int) -> Iterator[str]:
+    cfg = config.train
+    counts = Counts(
+        counted.parameters,
+        counted.learned,
+        counted.autoencoder,
+        counted.activation_bytes,
+        # Latents from the stage `encode` are only read.
+        counted.encode_bytes if config.encode is None else 0,
+    )
+    held = footprint(cfg, counts, world)
+    yield (
+        f"{counted.learned / 1e6:,.1f} M of {counted.parameters / 1e6:,.1f} M parameters learn "
+        f"(counted: {counted.origin})"
+    )
+    parts = ("weights", "gradients", "optimizer", "average", "buffers", "activations")
+    shares = ", ".join(f"{part} {_size(getattr(held, part))}" for part in parts)
+    ways = " with checkpointing" if cfg.gradient_checkpointing else ""
+    yield (
+        f"each GPU, ZeRO-{cfg.zero_stage} {cfg.precision}, {cfg.micro_batch} x "
+        f"{config.tile.tile_px} px{ways}: {held.total / GIB:.2f} GiB = {shares}"
+    )
+    if held.host or held.disk:
+        disk = f" and {_size(held.disk)} GiB on its disk" if held.disk else ""
+        yield f"each rank offloads {_size(held.host)} GiB to the memory of its node{disk}"
+    yield (
+        f"with {FRAGMENTATION:.0%} fragmentation and {RESERVED_BYTES / GIB:.1f} GiB for libraries "
+        f"(estimates): {_verdicts(held.needed())}"
+    )
+    yield f"one checkpoint: {checkpoint_bytes(cfg, counted.learned) / 1e9:.2f} GB"
+    yield from _hours(config, counted, samples, world)
+
+
+def _size(size: float) -> str:
+    return f"{size / GIB:.2f}"
+
+
+def _verdicts(needed: float) -> str:
+    said = [
+        f"{card.name} {'yes' if needed <= card.memory_bytes else 'NO'}"
+        f" ({needed / card.memory_bytes:.0%})"
+        for card in CARDS
+    ]
+    return f"fits on {', '.join(said)}"
+
+
+def _hours(config: RunConfig, counted: Rehearsal, samples: int, world: int) -> Iterator[str]:
+    cfg = config.train
+    images = _images(config, samples)
+    encoded = images
+    if config.encode is not None:
+        encoded = samples * (2 if cfg.azimuth_flip else 1)
+    elif cfg.cache_latents:
+        # Every rank keeps what it met itself.
+        encoded = min(images, samples * min(cfg.epochs, world))
+    flops = images * counted.done_flops + encoded * counted.encode_flops
+    yield (
+        f"{counted.image_flops / 1e12:.3g} TFLOP an image forward and backward, "
+        f"{counted.encode_flops / 1e12:.3g} to encode it; together {flops / 1e15:,.3g} PFLOP"
+    )
+    hours: dict[str, str] = {}
+    for card in CARDS:
+        share = f"{card.utilisation:.0%} of peak, {card.source}"
+        kind = card.name.partition("-")[0]
+        hours[kind] = f"{gpu_hours(card, cfg, flops):.3g} GPU-hours on {kind} ({share})"
+    yield f"about {'; '.join(hours.values())}"
+
+
+def _images(config: RunConfig, samples: int) -> int:
+    """Images that training goes through forward and backward, regularisation images too."""
+    cfg = config.train
+    tiles = cfg.epochs * samples
+    if cfg.max_steps is not None:
+        tiles = min(tiles, cfg.max_steps * cfg.global_batch)
+    return tiles * (1 if cfg.prior is None else 2)

@@ -1,0 +1,85 @@
+"""Checks of the tiling configuration."""
+
+from __future__ import annotations
+
+from hpc.errors import ConfigError
+from sarhpc.shards.sample import SPLITS
+from sarhpc.tiling.config import ImportConfig, TileConfig
+from sarhpc.tiling.pairs.conditions import CONDITIONS, CROSS_BAND
+from sarhpc.tiling.radiometry import MASTERS, MODES
+from sarhpc.tiling.splits.assignment import check_split
+
+
+def check_config(cfg: TileConfig) -> None:
+    """Raise ConfigError unless the configuration is valid.
+
+    Raises:
+        ConfigError: an unknown name, a size out of range, or shares that do not sum to 1.
+    """
+    check_split(cfg.split)
+    _check_cross_band(cfg)
+    _check_radiometry(cfg)
+    for name in cfg.conditions:
+        if name not in CONDITIONS:
+            raise ConfigError(f"tile.conditions {name!r}: must be one of {', '.join(CONDITIONS)}")
+    for name in ("tile_px", "shard_samples", "block_tiles", "coarse_factor"):
+        if getattr(cfg, name) < 1:
+            raise ConfigError(f"tile.{name} {getattr(cfg, name)}: must be >= 1")
+    if cfg.stride_px is not None and cfg.stride_px < 1:
+        raise ConfigError(f"tile.stride_px {cfg.stride_px}: must be >= 1, or null")
+    if cfg.pixel_m is not None and not cfg.pixel_m > 0:
+        raise ConfigError(
+            f"tile.pixel_m {cfg.pixel_m}: must be a positive spacing in metres, or null"
+        )
+    if not 0 < cfg.transition <= 1:
+        raise ConfigError(f"tile.transition {cfg.transition}: must be in (0, 1]")
+
+
+def check_import(cfg: ImportConfig) -> None:
+    """Raise ConfigError unless the settings of an import are valid.
+
+    Raises:
+        ConfigError: shares that do not sum to 1, an unknown `colour`, or a shard size out of range.
+    """
+    if len(cfg.fractions) != len(SPLITS) or abs(sum(cfg.fractions) - 1) > 1e-6:
+        raise ConfigError(f"imported.fractions={cfg.fractions}: must be three shares that sum to 1")
+    if cfg.colour not in ("reject", "luma"):
+        raise ConfigError(f"imported.colour={cfg.colour!r}: must be reject or luma")
+    if not 1 <= cfg.shard_samples <= 100_000:
+        raise ConfigError(
+            f"imported.shard_samples={cfg.shard_samples}: must be between 1 and 100000"
+        )
+
+
+def _check_radiometry(cfg: TileConfig) -> None:
+    if cfg.normalisation not in MODES:
+        raise ConfigError(
+            f"tile.normalisation {cfg.normalisation!r}: must be one of {', '.join(MODES)}"
+        )
+    if cfg.master not in MASTERS:
+        raise ConfigError(f"tile.master {cfg.master!r}: must be one of {', '.join(MASTERS)}")
+    if not cfg.log1p_gain > 0:
+        raise ConfigError(f"tile.log1p_gain {cfg.log1p_gain}: must be positive")
+    for name in ("db_window", "log_range", "log1p_range"):
+        ends = getattr(cfg, name)
+        if ends is not None and not (len(ends) == 2 and ends[0] < ends[1]):
+            raise ConfigError(f"tile.{name} {list(ends)}: must be [lower, upper]")
+    if cfg.log1p_range[0] < 0:
+        raise ConfigError(f"tile.log1p_range {cfg.log1p_range}: must be >= 0")
+
+
+def _check_cross_band(cfg: TileConfig) -> None:
+    """Raise ConfigError unless a requested cross-band layer has a band or polarisation.
+
+    Raises:
+        ConfigError: neither is set, or `min_coverage` is out of range.
+    """
+    if CROSS_BAND not in cfg.conditions:
+        return
+    if cfg.other is None or (cfg.other.band is None and cfg.other.polarization is None):
+        raise ConfigError(
+            "tile.conditions=[other] does not say which radar image to show; set tile.other.band "
+            "or tile.other.polarization"
+        )
+    if not 0 < cfg.other.min_coverage <= 1:
+        raise ConfigError(f"tile.other.min_coverage {cfg.other.min_coverage}: must be in (0, 1]")

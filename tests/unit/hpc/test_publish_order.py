@@ -1,0 +1,141 @@
+"""The order of publishing: bytes on disk, then the name, then the directory that holds it.
+
+A power cut shows whether a sync is missing, a killed process does not, so the calls are recorded.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+from disk_calls import record_disk_calls
+
+from hpc import publish
+from hpc.errors import HpcError, TransientError
+
+
+def test_a_file_is_durable_before_it_has_its_name_and_the_name_after(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = record_disk_calls(monkeypatch)
+    target = tmp_path / "a.bin"
+    publish.publish_bytes(target, bytes(100_001))
+    written, renamed, listed = calls.found
+    assert (written.name, renamed.name, listed.name) == ("fsync", "replace", "fsync")
+    assert written.path == renamed.path
+    assert written.size == 100_001, "all of it was flushed before the sync"
+    assert renamed.target == target
+    assert listed.path == tmp_path
+
+
+def test_a_directory_is_durable_to_its_last_file_before_it_has_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = record_disk_calls(monkeypatch)
+    target = tmp_path / "d"
+    with publish.publishing_directory(target) as staging:
+        (staging / "deep" / "deeper").mkdir(parents=True)
+        for name in ("a", "deep/b", "deep/deeper/c"):
+            (staging / name).write_text(name)
+    renamed = calls.at("replace", target)
+    before = {call.path for call in calls.found[:renamed]}
+    inside = ("", "a", "deep", "deep/b", "deep/deeper", "deep/deeper/c")
+    assert before == {staging / name for name in inside}
+    assert [call.path for call in calls.found[renamed + 1 :]] == [tmp_path]
+
+
+def test_an_old_directory_steps_aside_by_name_and_goes_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "d"
+    target.mkdir()
+    (target / "old").write_text("1")
+    calls = record_disk_calls(monkeypatch)
+    with publish.publishing_directory(target) as staging:
+        (staging / "new").write_text("2")
+    moved = [call for call in calls.found if call.name != "fsync"]
+    assert [call.name for call in moved] == ["replace", "replace", "rmtree"]
+    assert (moved[0].path, moved[1].target) == (target, target)
+    assert moved[2].path == moved[0].target
+    assert calls.found[-1].path == tmp_path
+    assert [path.name for path in target.iterdir()] == ["new"]
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+@pytest.mark.parametrize("kind", ["file", "directory"])
+def test_a_full_disk_or_quota_is_transient_and_publishes_nothing(
+    tmp_path: Path, number: int, kind: str
+) -> None:
+    target = tmp_path / "x"
+    block = publish.publishing if kind == "file" else publish.publishing_directory
+    with (
+        pytest.raises(TransientError, match=f"no space left while writing {target}"),
+        block(target),
+    ):
+        raise OSError(number, os.strerror(number))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", ["file", "directory"])
+def test_other_errors_of_the_disk_are_not_called_a_full_one(tmp_path: Path, kind: str) -> None:
+    block = publish.publishing if kind == "file" else publish.publishing_directory
+    with pytest.raises(OSError, match="Input/output") as error, block(tmp_path / "x"):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+    assert error.value.errno == errno.EIO
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_unfinished_names_are_hidden_beside_the_target_and_unique(tmp_path: Path) -> None:
+    target = tmp_path / "a.json"
+    names = [publish.temporary_path(target) for _ in range(3)]
+    assert len(set(names)) == 3
+    for path in names:
+        assert path.parent == tmp_path
+        assert path.name.startswith(".a.json.")
+        assert path.name.endswith(".tmp")
+        assert str(os.getpid()) in path.name
+
+
+def test_json_is_written_one_way_only(tmp_path: Path) -> None:
+    digest = publish.publish_json(tmp_path / "a.json", {"b": 1, "a": ["é"]})
+    text = '{\n "a": [\n  "\\u00e9"\n ],\n "b": 1\n}\n'
+    assert (tmp_path / "a.json").read_text() == text
+    assert digest.bytes == len(text)
+
+
+def test_a_fault_hits_its_own_passage_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SARHPC_FAULT", "test.other:1:raise,test.second_time:2:raise")
+    publish.fault("test.second_time")
+    with pytest.raises(HpcError, match=r"fault injected at test\.second_time"):
+        publish.fault("test.second_time")
+    publish.fault("test.second_time")
+    with pytest.raises(HpcError, match=r"test\.other"):
+        publish.fault("test.other")
+
+
+def test_sweeping_takes_old_files_and_directories_and_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / ".d.h.1.0.tmp").mkdir()
+    (tmp_path / ".d.h.1.0.tmp" / "part").write_text("x")
+    (tmp_path / ".f.h.1.1.tmp").write_text("x")
+    kept = {"a.tmp", ".hidden", ".fresh.h.1.2.tmp"}
+    for name in kept:
+        (tmp_path / name).write_text("x")
+    for name in (".d.h.1.0.tmp", ".f.h.1.1.tmp", "a.tmp", ".hidden"):
+        os.utime(tmp_path / name, (0, 0))
+    swept = publish.remove_stale_temporaries(tmp_path, older_than_s=3600)
+    assert [path.name for path in swept] == [".d.h.1.0.tmp", ".f.h.1.1.tmp"]
+    assert {path.name for path in tmp_path.iterdir()} == kept
+
+
+def test_a_directory_that_was_moved_aside_comes_back_unless_a_new_one_is_there(
+    tmp_path: Path,
+) -> None:
+    for name in (".old.aside", ".both.aside", "both"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "from").write_text(name)
+    publish.remove_stale_temporaries(tmp_path, older_than_s=0)
+    assert (tmp_path / "old" / "from").read_text() == ".old.aside"
+    assert (tmp_path / "both" / "from").read_text() == "both"
+    assert not (tmp_path / ".old.aside").exists()

@@ -1,0 +1,190 @@
+"""The state of a stage where several signs compete: the weightier, the newest, the numeric last."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import socket
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from hpc.job.pipeline import Stage
+from hpc.observe.state import StageState, last_row, newest_checkpoint, stage_state
+from hpc.store.attempts import begin_attempt, end_attempt
+from hpc.store.ledger import Failure, Record
+from hpc.store.plan import make_plan, publish_plan
+from hpc.store.rundir import RunDir, create_run, now
+
+CLOCK = 1_800_000_000.0
+TILE = Stage("tile", (), lambda _: make_plan("tile", []), lambda _: None)
+TRAIN = Stage("train", ("tile",), lambda _: make_plan("train", []), lambda _: None)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunDir:
+    return create_run(tmp_path / "run", "a: 1\n", "f00d")
+
+
+def look(run: RunDir, stage: Stage = TILE) -> StageState:
+    return stage_state(run, stage, CLOCK)
+
+
+def publish(run: RunDir, shards: int, done: int, seal: bool = False) -> None:
+    plan = make_plan("tile", [{"n": n} for n in range(shards)])
+    publish_plan(plan, run.plan_file("tile"))
+    for task in plan.shards[:done]:
+        run.ledger("tile").publish(
+            Record(task.id, plan.id, "/d", 3, 9, "aa", 0, "n1", now(), now(), 1.0, {"dark": 2})
+        )
+    if seal:
+        run.ledger("tile").seal(plan)
+
+
+def aged(path: Path, age_s: float, text: str = "{}") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    os.utime(path, (CLOCK - age_s, CLOCK - age_s))
+    return path
+
+
+def leased(run: RunDir, age_s: float = 0.0) -> None:
+    """A lease of this living process."""
+    holder = {"host": socket.gethostname(), "pid": os.getpid()}
+    born = psutil.Process().create_time()
+    aged(run.stage("tile") / ".lease.json", age_s, json.dumps({**holder, "born": born}))
+
+
+def test_states_follow_each_other_as_work_goes_on(run: RunDir) -> None:
+    assert look(run).state == "READY"
+    assert look(run, TRAIN).state == "WAITING"
+    publish(run, 3, 1)
+    found = look(run)
+    assert (found.state, found.done, found.planned) == ("PARTIAL", 1, 3)
+    assert (found.samples, found.rejected, found.failed) == (3, 2, 0)
+    leased(run)
+    assert look(run).state == "RUNNING"
+    (run.stage("tile") / ".lease.json").unlink()
+    publish(run, 3, 3, seal=True)
+    found = look(run)
+    assert (found.state, found.done, found.samples, found.rejected) == ("COMPLETE", 3, 9, 6)
+    assert look(run, TRAIN).state == "READY"
+
+
+def test_a_failure_outweighs_an_attempt_that_left_no_word(run: RunDir) -> None:
+    directory = run.stage("tile")
+    begin_attempt(directory, 0, element=0)
+    assert look(run).state == "LOST"
+    end_attempt(directory, begin_attempt(directory, 0, element=1), 0, 5, "DataError: torn")
+    assert look(run).state == "FAILED"
+
+
+def test_a_failed_shard_outweighs_an_attempt_that_left_no_word(run: RunDir) -> None:
+    publish(run, 3, 1)
+    begin_attempt(run.stage("tile"), 0)
+    run.ledger("tile").fail(Failure("000002", "p", 0, 1, "DataError", "torn", now()))
+    found = look(run)
+    assert (found.state, found.failed) == ("FAILED", 1)
+
+
+def test_the_newest_attempt_counts_alone(run: RunDir) -> None:
+    directory = run.stage("tile")
+    end_attempt(directory, begin_attempt(directory, 0), 0, 1, "why")
+    assert look(run).state == "FAILED"
+    assert look(run).failure == "attempt 0 exit=1: why"
+    end_attempt(directory, begin_attempt(directory, 0), 1, 0, "saved", "PREEMPT")
+    found = look(run)
+    assert (found.state, found.failure, found.attempts) == ("PARTIAL", None, 2)
+
+
+def test_of_several_array_elements_the_first_bad_one_is_told(run: RunDir) -> None:
+    directory = run.stage("tile")
+    for element in (4, 2):
+        end_attempt(directory, begin_attempt(directory, 0, element=element), 0, 1, "why")
+    told = "2 array elements failed, the first: element 4 attempt 0 exit=1: why"
+    assert look(run).failure == told
+
+
+@pytest.mark.parametrize("ages", [(300.0, 20.0), (20.0, 300.0)])
+def test_the_age_of_life_is_that_of_its_newest_sign(run: RunDir, ages: tuple[float, float]) -> None:
+    leased(run)
+    for rank, age in enumerate(ages):
+        text = json.dumps({"seconds": age / 10})
+        aged(run.stage("tile") / "heartbeat" / f"r{rank:05d}.json", age, text)
+    found = look(run)
+    assert (found.heartbeat_age_s, found.heartbeat_interval_s) == (20.0, 2.0)
+
+
+def test_before_its_first_heartbeat_the_lease_is_the_sign_of_life(run: RunDir) -> None:
+    leased(run, age_s=7.0)
+    found = look(run)
+    assert (found.heartbeat_age_s, found.heartbeat_interval_s) == (7.0, None)
+    assert found.holder == f"process {os.getpid()} on {socket.gethostname()}"
+    (run.stage("tile") / ".lease.json").unlink()
+    assert look(run).heartbeat_age_s is None
+
+
+def test_a_clock_that_runs_behind_makes_nothing_younger_than_new(run: RunDir) -> None:
+    leased(run, age_s=-50.0)
+    assert look(run).heartbeat_age_s == 0.0
+
+
+def checkpoint(run: RunDir, name: str, age_s: float = 0.0) -> None:
+    path = run.stage("tile") / "checkpoints" / name
+    path.mkdir(parents=True)
+    os.utime(path, (CLOCK - age_s, CLOCK - age_s))
+
+
+def test_the_newest_checkpoint_is_that_of_the_largest_step(run: RunDir) -> None:
+    assert newest_checkpoint(run.stage("tile")) is None
+    assert (look(run).checkpoint, look(run).checkpoint_s) == (None, None)
+    for name, age in (("step_00000020", 5.0), ("step_100000000", 60.0), ("step_99999999", 9.0)):
+        checkpoint(run, name, age)
+    checkpoint(run, "step_200000000.bad")
+    found = look(run)
+    assert (found.checkpoint, found.checkpoint_s) == ("step_100000000", 60.0)
+
+
+def stamp(age_s: float) -> str:
+    return datetime.datetime.fromtimestamp(CLOCK - age_s, datetime.UTC).isoformat()
+
+
+def test_the_rate_is_that_of_the_live_attempt(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    publish(run, 10, 6)
+    monkeypatch.setattr("hpc.store.attempts.now", lambda: stamp(400))
+    begin_attempt(run.stage("tile"), 0)
+    monkeypatch.setattr("hpc.store.attempts.now", lambda: stamp(100))
+    begin_attempt(run.stage("tile"), 2)
+    assert (look(run).per_s, look(run).left_s) == (None, None), "nobody works on it"
+    leased(run)
+    found = look(run)
+    assert found.per_s == pytest.approx(0.04)
+    assert found.left_s == pytest.approx(100)
+
+
+def test_an_attempt_without_progress_has_no_rate(run: RunDir) -> None:
+    publish(run, 10, 2)
+    begin_attempt(run.stage("tile"), 2)
+    leased(run)
+    found = look(run)
+    assert (found.state, found.per_s, found.left_s) == ("RUNNING", None, None)
+
+
+def test_the_newest_whole_row_of_a_growing_file_counts(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    assert last_row(path) is None
+    path.write_text('{"step": 1}\n{"step": 2}\n[3]\n{"step": 4')
+    assert last_row(path) == {"step": 2}
+    path.write_text("".join(f'{{"step": {n}}}\n' for n in range(5000)))
+    assert last_row(path, most_bytes=64) == {"step": 4999}
+
+
+def test_now_is_the_clock_unless_one_is_given(run: RunDir) -> None:
+    leased(run)
+    os.utime(run.stage("tile") / ".lease.json", (time.time() - 30,) * 2)
+    found = stage_state(run, TILE)
+    assert found.heartbeat_age_s is not None
+    assert 29 < found.heartbeat_age_s < 60
