@@ -4,16 +4,22 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 RUN    ?= build/demo
 JOBS   ?= 2
+# Tests on a Slurm cluster mostly wait: two processes beside those that compute.
+ALL    := $(shell expr $(JOBS) + 2)
+# A file's tests share a process; files begin in the order of tests/conftest.py, the long ones first.
+SHARE  := --dist loadgroup --no-loadscope-reorder
+MOST   ?= 40
 
 export OMP_NUM_THREADS ?= 1
 export HF_HUB_OFFLINE  ?= 1
 export DS_ACCELERATOR  ?= $(shell command -v nvidia-smi >/dev/null 2>&1 && echo cuda || echo cpu)
 
-.PHONY: help setup slurm-setup demo test test-long check format bench bench-data bench-plan bench-shards bench-step bench-train bench-checkpoint bench-loader bench-slurm embedded clean
+.PHONY: help setup slurm-setup demo test test-long test-mutants check format bench bench-data bench-plan bench-shards bench-step bench-train bench-checkpoint bench-loader bench-slurm embedded clean
 
 help:
 	@echo "make demo       archive -> tiles -> captions -> training -> corpus -> report, on this machine"
 	@echo "make test       the tests; test-long: their long versions too"
+	@echo "make test-mutants  change the code in one place at a time: do the tests see it? (an hour or two)"
 	@echo "make slurm-setup  install Slurm (root, apt-get) for the tests on a real cluster"
 	@echo "make check      format, lint, types, layers, fast tests (before each commit)"
 	@echo "make bench      side-by-side measurements, one run each"
@@ -41,17 +47,27 @@ demo: setup
 	@echo "corpus: $(abspath $(RUN))/data/synthetic"
 
 test: setup slurm-setup
-	@echo "test: every test but the long ones, on $(JOBS) processes"
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup -m "not long and not gpu" -raR --durations=15
+	@echo "test: every test but the long ones, on $(ALL) processes"
+	$(BIN)/python -m pytest -n $(ALL) $(SHARE) -m "not long and not gpu" -raR --durations=15
 
 test-long: setup slurm-setup
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup -m "not gpu" --timeout=3600 --durations=30
+	$(BIN)/python -m pytest -n $(ALL) $(SHARE) -m "not gpu" --timeout=3600 --durations=30
+
+# One module: make test-mutants MODULES=hpc/publish.py; every mutant, not 40 a module: MOST=0.
+# Cosmic Ray has a virtual environment of its own; the tests run by the project's.
+test-mutants: setup build/mutants/venv/.ready
+	build/mutants/venv/bin/python tools/mutants.py --python $(abspath $(BIN))/python --most $(MOST) $(MODULES)
+
+build/mutants/venv/.ready:
+	test -x build/mutants/venv/bin/python || $(PYTHON) -m venv build/mutants/venv
+	build/mutants/venv/bin/pip install --quiet --disable-pip-version-check cosmic-ray==8.7.0
+	touch $@
 
 check: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -q -n $(JOBS) --dist loadgroup -m "not slow and not long and not gpu and not slurm" tests/unit tests/golden
+	$(BIN)/python -m pytest -q -n $(JOBS) $(SHARE) -m "not slow and not long and not gpu and not slurm" tests/unit tests/golden
 
 format: setup
 	$(BIN)/ruff check --fix .

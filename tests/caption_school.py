@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from unittest import mock
 
 import torch
 
-from hpc.job.agreement import TorchCommunicator
+from hpc.job.agreement import RankGroup
 from hpc.job.checkpoint import CheckpointStore
 from hpc.job.stop import StopRequest
 from hpc.store.rundir import RunDir
 from sarhpc.captioning.config import CaptionTrainConfig
 from sarhpc.captioning.tuning.finetune import CaptionTrainResult, train_captioner
-from sarhpc.captioning.tuning.task import CaptionLesson
-from sarhpc.stages.caption_train import company, lesson_config
+from sarhpc.captioning.tuning.task import CaptionTask
+from sarhpc.stages.caption_train import loop_config, stop_check
 from sarhpc.stages.ranks import require_finished
-from sarhpc.training.context import Surroundings
-from sarhpc.training.lesson import teach
-from sarhpc.training.ranks import Ranks, join, leave
+from sarhpc.training.context import TrainContext
+from sarhpc.training.ranks import join, leave
+from sarhpc.training.trainer import fit
 
 STOP = "STOP"
 """Touched in the folder of a fine-tuning it asks for its end."""
@@ -40,7 +40,7 @@ def process_as_before() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def joined_alone(cfg: CaptionTrainConfig) -> Iterator[Ranks]:
+def joined_alone(cfg: CaptionTrainConfig) -> Iterator[RankGroup]:
     """This process as the only rank."""
     with process_as_before():
         try:
@@ -50,7 +50,11 @@ def joined_alone(cfg: CaptionTrainConfig) -> Iterator[Ranks]:
 
 
 def fine_tune(
-    cfg: CaptionTrainConfig, out: Path, folder: Path, ranks: Ranks | None = None, attempt: int = 0
+    cfg: CaptionTrainConfig,
+    out: Path,
+    folder: Path,
+    ranks: RankGroup | None = None,
+    attempt: int = 0,
 ) -> CaptionTrainResult:
     """Fine-tune as `cfg` says; rows, checkpoints and tables go to `folder`, which may hold STOP.
 
@@ -59,15 +63,13 @@ def fine_tune(
     if ranks is None:
         with joined_alone(cfg) as alone:
             return fine_tune(cfg, out, folder, alone, attempt)
-    communicator, run = TorchCommunicator(), RunDir(folder)
-    store = CheckpointStore(folder / "checkpoints", communicator, attempt, cfg.keep_last)
-    with StopRequest(communicator, stop_file=folder / STOP, poll_s=0.0) as stop:
-        around = Surroundings(folder, store, stop, communicator)
+    run = RunDir(folder)
+    store = CheckpointStore(folder / "checkpoints", ranks, attempt, cfg.keep_last)
+    with StopRequest(ranks, stop_file=folder / STOP, poll_s=0.0) as stop:
+        ctx = TrainContext(folder, store, stop)
 
-        def taught(lesson: CaptionLesson) -> Mapping[str, torch.Tensor]:
-            """What was learnt at the end."""
-            ended = teach(lesson_config(cfg, ranks.world), lesson, ranks, around)
-            require_finished(run, ended.result)
-            return ended.weights
+        def fitted(task: CaptionTask) -> None:
+            """Train to the end."""
+            require_finished(run, fit(loop_config(cfg, ranks.world), task, ranks, ctx))
 
-        return train_captioner(cfg, out, company(run, ranks, around), taught)
+        return train_captioner(cfg, out, folder, ranks, fitted, stop_check(run, ctx))

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from forked import fork_dask_workers
 
 from hpc.collector import relax_gc
 from hpc.memory import keep_freed_memory
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from hpc.store.rundir import RunDir
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+LONG_FIRST = ("slurm", "chaos", "e2e", "ranks")
+"""Rooms in the order in which they begin; the short files of the others end a suite together."""
+DATA_VARIABLE = "SARHPC_TEST_DATA"
 
 # Two cores run several test processes: more threads only fight each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -35,9 +39,9 @@ relax_gc()
 @pytest.fixture(scope="session")
 def test_data() -> Path:
     """Real data that no one here wrote (see its PROVENANCE.md files)."""
-    folder = Path(os.environ.get("SARHPC_TEST_DATA", REPOSITORY.parent / "shared" / "data"))
+    folder = Path(os.environ.get(DATA_VARIABLE, REPOSITORY.parent / "shared" / "data"))
     if not folder.is_dir():
-        pytest.skip(f"no real test data at {folder}: set SARHPC_TEST_DATA to its folder")
+        pytest.skip(f"no real test data at {folder}: set {DATA_VARIABLE} to its folder")
     return folder
 
 
@@ -49,15 +53,48 @@ def gains_run(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
     return make_archive(tmp_path_factory.mktemp("gains") / "run")
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A file's tests share a test process, so what they share is made once; long files begin.
+
+    First, as xdist reads the groups at the same occasion.
+    """
+    for item in items:
+        if item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+    items.sort(key=_room_of)
+
+
+def _room_of(item: pytest.Item) -> int:
+    room = item.path.relative_to(REPOSITORY / "tests").parts[0]
+    return LONG_FIRST.index(room) if room in LONG_FIRST else len(LONG_FIRST)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Dask workers of slow tests are forked from what has their imports behind it."""
+    if item.get_closest_marker("slow") or item.get_closest_marker("slurm"):
+        fork_dask_workers(item.get_closest_marker("starts_workers") is None)
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """A run without Slurm must not pass for one with it."""
+    """A run without Slurm or without real data must not pass for one with it."""
     skipped = terminalreporter.stats.get("skipped", [])
-    count = sum("tests/slurm/" in report.nodeid for report in skipped)
-    if count:
-        terminalreporter.section("Slurm", sep="!", red=True, bold=True)
-        terminalreporter.line(
-            f"{count} tests on a real Slurm cluster did NOT run. `make slurm-setup` installs it; "
-            "SARHPC_REQUIRE_SLURM=1 makes this an error.",
-            red=True,
-            bold=True,
+    on_slurm = sum("tests/slurm/" in report.nodeid for report in skipped)
+    if on_slurm:
+        _warn(
+            terminalreporter,
+            f"{on_slurm} tests on a real Slurm cluster did NOT run. `make slurm-setup` installs "
+            "it; SARHPC_REQUIRE_SLURM=1 makes this an error.",
         )
+    on_data = sum(DATA_VARIABLE in str(report.longrepr) for report in skipped)
+    if on_data:
+        _warn(
+            terminalreporter,
+            f"{on_data} tests on real data did NOT run: no ../shared/data and no {DATA_VARIABLE} "
+            "(CONTRIBUTING.md says where the files come from).",
+        )
+
+
+def _warn(reporter: pytest.TerminalReporter, line: str) -> None:
+    reporter.write_line(line, red=True, bold=True)

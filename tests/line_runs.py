@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
-from collections.abc import Sequence
+import socket
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from forked import Forked, start
 from tiny_bundle import make_bundle
 
 from hpc.config import fingerprint, loads, to_yaml
@@ -17,6 +17,7 @@ from hpc.publish import digest_file
 from hpc.store.ledger import Record
 from hpc.store.plan import make_plan, publish_plan
 from hpc.store.rundir import RunDir, create_run, now
+from sarhpc.launch.job import work
 from sarhpc.shards.images import encode_gray8
 from sarhpc.shards.sample import Sample, encode_json, sample_key
 from sarhpc.shards.writer import write_shard
@@ -103,23 +104,29 @@ def seal_captions(run: RunDir) -> None:
     run.ledger("caption").seal(plan)
 
 
-def start_stage(run: RunDir, stage: str) -> subprocess.Popen[bytes]:
+def start_stage(run: RunDir, stage: str, env: Mapping[str, str] | None = None) -> Forked:
     """The work of one stage in a process group of its own."""
-    # Tests kill more often in vain than a crash loop may.
-    call = f"work({str(run.root)!r}, {stage!r}, force=True)"
-    code = f"from sarhpc.launch.job import work; raise SystemExit({call})"
     log = run.root / f"{stage}.test.log"
-    with log.open("ab") as output:
-        return subprocess.Popen(
-            [sys.executable, "-c", code],
-            start_new_session=True,
-            stdout=output,
-            stderr=output,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-        )
+    # Tests kill more often in vain than a crash loop may.
+    return start(work, str(run.root), stage, force=True, log=log, env=env)
 
 
-def kill_group(process: subprocess.Popen[bytes]) -> None:
+def start_ranks(run: RunDir, stage: str, world: int = 2) -> list[Forked]:
+    """The work of one stage as so many ranks of this machine, as the local executor starts them."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    group = {"WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    ranks = [{"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(world)]
+    return [start_stage(run, stage, {**group, **rank}) for rank in ranks]
+
+
+def stage_log(run: RunDir, stage: str) -> str:
+    """The end of what `start_stage` has written."""
+    return (run.root / f"{stage}.test.log").read_text()[-3000:]
+
+
+def kill_group(process: Forked) -> None:
     """SIGKILL to the process, its Dask workers and everything else in its session."""
     for pid in _session(process.pid):
         try:

@@ -23,7 +23,6 @@ from typing import Any
 import numpy as np
 
 from hpc.config import loads, to_yaml
-from hpc.job.agreement import TorchCommunicator
 from hpc.job.checkpoint import CheckpointStore
 from hpc.job.stop import StopRequest
 from hpc.memory import keep_freed_memory
@@ -97,23 +96,22 @@ def configure(arguments: argparse.Namespace) -> TrainConfig:
 def measure(arguments: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
     """Rows of the measured steps; empty on other ranks than the first."""
     from sarhpc.diffusion.bundle import load_bundle
-    from sarhpc.training.context import Surroundings
+    from sarhpc.training.context import TrainContext
+    from sarhpc.training.denoising.task import train
     from sarhpc.training.ranks import join, leave
-    from sarhpc.training.trainer import train
 
     cfg = configure(arguments)
     ranks = join(cfg.threads, deterministic=cfg.deterministic, seed=0)
-    communicator = TorchCommunicator()
-    folder = Path(communicator.broadcast(str(folder)))
+    folder = Path(ranks.broadcast(str(folder)))
     bundle = arguments.bundle or folder / "bundle"
     if arguments.bundle is None and ranks.rank == 0:
         make_bundle(folder)
-    communicator.barrier()
+    ranks.barrier()
     samples = RandomTiles(arguments.samples, load_bundle(bundle).tile_px)
-    store = CheckpointStore(folder / "checkpoints", communicator, 1)
-    around = Surroundings(folder, store, StopRequest(communicator), communicator)
+    store = CheckpointStore(folder / "checkpoints", ranks, 1)
+    ctx = TrainContext(folder, store, StopRequest(ranks))
     with _attention(stores_scores=arguments.scores_stored):
-        train(cfg, bundle, samples, ranks, around)
+        train(cfg, bundle, samples, ranks, ctx)
     leave()
     return read_rows(folder / "metrics.jsonl")[arguments.warmup :] if ranks.rank == 0 else []
 

@@ -109,7 +109,7 @@ def _stage_lines(requests: Mapping[Request, str], stages: Mapping[str, Request])
         for stage, asked in stages.items()
         if asked == request
     ]
-    return ["stages:", *lines]
+    return ["stages:", *lines] if lines else []
 
 
 def _requests(cpu: Partition, gpu: Partition | None) -> dict[Request, str]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
@@ -24,8 +23,8 @@ T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
 
-class Communicator(Protocol):
-    """What a job of several processes must offer to stop, save and load together."""
+class RankGroup(Protocol):
+    """This process among the ranks of its job, and the collectives they share."""
 
     @property
     def rank(self) -> int:
@@ -34,6 +33,10 @@ class Communicator(Protocol):
     @property
     def world(self) -> int:
         """How many processes there are."""
+
+    @property
+    def device(self) -> torch.device:
+        """Device this process computes on."""
 
     def barrier(self) -> None:
         """Return when every rank has come here."""
@@ -53,10 +56,17 @@ class Communicator(Protocol):
 
 @dataclass(frozen=True)
 class SingleProcess:
-    """The agreement of one process with itself."""
+    """A group of one process, which exchanges nothing."""
 
     rank: int = 0
     world: int = 1
+
+    @property
+    def device(self) -> torch.device:
+        """The CPU."""
+        import torch
+
+        return torch.device("cpu")
 
     def barrier(self) -> None:
         """Return at once."""
@@ -78,14 +88,15 @@ class SingleProcess:
         return [value]
 
 
-class TorchCommunicator:
-    """Agreement over the torch.distributed process group that the training loop has opened.
+class TorchRankGroup:
+    """The ranks of the torch.distributed process group that is open in this process.
 
     Works with gloo and nccl. A rank that has died is reported as a TransientError by all others,
     within seconds under gloo, after the group's timeout under nccl.
     """
 
     def __init__(self) -> None:
+        import torch
         import torch.distributed as distributed
 
         if not distributed.is_available() or not distributed.is_initialized():
@@ -95,6 +106,10 @@ class TorchCommunicator:
             )
         self.rank: int = distributed.get_rank()
         self.world: int = distributed.get_world_size()
+        on_gpu = distributed.get_backend() == "nccl"
+        self.device: torch.device = (
+            torch.device("cuda", torch.cuda.current_device()) if on_gpu else torch.device("cpu")
+        )
 
     def barrier(self) -> None:
         """Return when every rank has come here."""
@@ -115,7 +130,7 @@ class TorchCommunicator:
         import torch
         import torch.distributed as distributed
 
-        number = torch.tensor([value], dtype=torch.int64, device=self._device())
+        number = torch.tensor([value], dtype=torch.int64, device=self.device)
         with self._in_touch("all-reduce"):
             distributed.all_reduce(number, op=distributed.ReduceOp.MAX)
             return int(number.item())
@@ -133,14 +148,6 @@ class TorchCommunicator:
             distributed.all_gather_object(values, value)
         return values  # type: ignore[return-value]  # all_gather_object has filled every place
 
-    def _device(self) -> torch.device:
-        import torch
-        import torch.distributed as distributed
-
-        if distributed.get_backend() == "nccl":
-            return torch.device("cuda", torch.cuda.current_device())
-        return torch.device("cpu")
-
     @contextlib.contextmanager
     def _in_touch(self, operation: str) -> Iterator[None]:
         try:
@@ -151,25 +158,6 @@ class TorchCommunicator:
                 f"{operation}: {error}. Another process of the job has ended or hangs; "
                 "see its log, then resume."
             ) from error
-
-
-def communicator_from_environment() -> Communicator:
-    """The communicator of this process, by WORLD_SIZE as the launcher exported it.
-
-    The process group itself belongs to the caller who owns DeepSpeed; it is only wrapped here.
-
-    Raises:
-        ConfigError: several ranks but no open process group, or one of another size.
-    """
-    world = int(os.environ.get("WORLD_SIZE", "1"))
-    if world == 1:
-        return SingleProcess()
-    communicator = TorchCommunicator()
-    if communicator.world != world:
-        raise ConfigError(
-            f"WORLD_SIZE is {world} but the open process group has {communicator.world} ranks"
-        )
-    return communicator
 
 
 @dataclass(frozen=True)
@@ -184,19 +172,19 @@ class Outcome(Generic[T]):
     """Class of the exception if it is one of ours."""
 
 
-def try_together(communicator: Communicator, action: Callable[[], T]) -> list[Outcome[T]]:
+def try_together(ranks: RankGroup, action: Callable[[], T]) -> list[Outcome[T]]:
     """Run `action` on every rank; every rank gets the outcomes of all, in rank order.
 
     An exception stays on its rank as a log line with its traceback; what to raise is for the
     caller to decide, on all ranks alike.
     """
-    return communicator.gather(_outcome(communicator.rank, action))
+    return ranks.gather(_outcome(ranks.rank, action))
 
 
-def on_rank_0(communicator: Communicator, action: Callable[[], T]) -> Outcome[T]:
+def on_rank_0(ranks: RankGroup, action: Callable[[], T]) -> Outcome[T]:
     """Run `action` on rank 0 alone; every rank gets its outcome."""
     mine: Outcome[T] = Outcome(0)
-    return communicator.broadcast(_outcome(0, action) if communicator.rank == 0 else mine)
+    return ranks.broadcast(_outcome(0, action) if ranks.rank == 0 else mine)
 
 
 def describe_failures(outcomes: list[Outcome[T]]) -> str | None:

@@ -28,8 +28,8 @@ from typing import Any, TypeVar
 
 from hpc.errors import ConfigError, HpcError, TransientError
 from hpc.job.agreement import (
-    Communicator,
     Outcome,
+    RankGroup,
     describe_failures,
     on_rank_0,
     try_together,
@@ -80,7 +80,7 @@ class CheckpointStore:
     def __init__(
         self,
         root: Path,
-        communicator: Communicator,
+        communicator: RankGroup,
         attempt: int,
         keep_last: int = 2,
         keep_every: int | None = None,

@@ -25,7 +25,7 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Self
 
-from hpc.job.agreement import Communicator
+from hpc.job.agreement import RankGroup
 
 _Handler = Callable[[int, FrameType | None], object] | int | None
 
@@ -82,7 +82,7 @@ class StopRequest:
 
     def __init__(
         self,
-        communicator: Communicator,
+        communicator: RankGroup,
         stop_file: Path | None = None,
         save_file: Path | None = None,
         deadline: float | None = None,

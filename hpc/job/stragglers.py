@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from hpc.cluster.allocation import current_allocation
-from hpc.job.agreement import Communicator
+from hpc.job.agreement import RankGroup
 from hpc.publish import publish_json
 
 PACE_SCHEMA = "sarhpc.pace/1"
@@ -58,7 +58,7 @@ class PaceTable:
 
     def __init__(
         self,
-        communicator: Communicator,
+        communicator: RankGroup,
         path: Path,
         every: int = 50,
         factor: float = 1.3,

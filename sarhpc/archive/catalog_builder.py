@@ -87,7 +87,7 @@ class _OpticalFile:
 
 
 @dataclass
-class _Found:
+class _Inventory:
     """Files classified so far."""
 
     sar: dict[str, _SarFile] = field(default_factory=dict)
@@ -143,7 +143,7 @@ def catalog_directory(
     """
     if not folder.is_dir():
         raise DataError(f"no folder {folder}; give the folder that holds the SAR files")
-    found = _Found()
+    found = _Inventory()
     known = read_declarations(folder, declarations)
     for path in _files(folder, out):
         try:

@@ -13,7 +13,7 @@ from sarhpc.captioning.captioners.captioner import (
     Drafter,
     OpticalDrafter,
 )
-from sarhpc.captioning.choice import check_policies
+from sarhpc.captioning.checks import check_policies
 from sarhpc.captioning.clean import degeneracy
 from sarhpc.captioning.config import CaptionConfig
 from sarhpc.captioning.template import check_template, compose, template_record

@@ -1,11 +1,29 @@
-"""Verb `catalog`: a STAC catalogue from a folder of real files."""
+"""The verb `catalog`: a STAC catalogue from a folder of real files."""
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 from typing import Any
 
 from hpc.errors import ConfigError
+from sarhpc.cli.verbs import Verbs
+
+
+def add_catalog(verbs: Verbs) -> None:
+    """Add `catalog`."""
+    catalog = verbs.add_parser("catalog", help="build a STAC catalogue from a folder of SAR files")
+    catalog.add_argument("folder", help="folder of GeoTIFF, COG or SICD files")
+    catalog.add_argument("--out", required=True, help="folder the catalogue is written to")
+    catalog.add_argument("--declare", help="YAML of facts the files do not carry (default: "
+                         "sarhpc.yaml in the folder)")  # fmt: skip
+    catalog.set_defaults(handler=catalog_verb)
+
+
+def catalog_verb(arguments: argparse.Namespace) -> int:
+    """Build a STAC catalogue from a folder of real files."""
+    declarations = Path(arguments.declare) if arguments.declare else None
+    return build_catalogue(Path(arguments.folder), Path(arguments.out), declarations)
 
 
 def build_catalogue(folder: Path, out: Path, declarations: Path | None) -> int:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from hpc.config import load, to_dict
 from hpc.errors import DataError
 from hpc.publish import publish_bytes, publish_json
+from sarhpc.cli.verbs import Verbs
 from sarhpc.diffusion.config import DecoderConfig
 from sarhpc.stages.paths import model_folder
 
@@ -28,6 +29,19 @@ _ROWS = {
     "E4 autocorrelation, range": "acf_range_difference",
     "E5 log-spectral distance, dB": "lsd_db",
 }
+
+
+def add_decoder(verbs: Verbs) -> None:
+    """Add `decoder`."""
+    decoder = verbs.add_parser("decoder", help="tune a model's decoder for speckle, with a "
+                               "report before and after")  # fmt: skip
+    decoder.add_argument("base", help="diffusers folder, or embedded:NAME; its encoder stays")
+    decoder.add_argument("--tiles", required=True, help="folder of shards with train and val or "
+                         "test, such as RUN/data/samples")  # fmt: skip
+    decoder.add_argument("--out", required=True, help="folder for model, report and state")
+    decoder.add_argument("--config", help="YAML of the tuning")
+    decoder.add_argument("overrides", nargs="*", metavar="key=value", help="overrides, a.b=c")
+    decoder.set_defaults(handler=decoder_verb)
 
 
 def decoder_verb(arguments: argparse.Namespace) -> int:

@@ -8,15 +8,31 @@ from pathlib import Path
 
 from hpc.errors import ConfigError
 from hpc.publish import publish_json, publishing
+from sarhpc.cli.verbs import Verbs
 from sarhpc.generation.config import GenerateConfig
 from sarhpc.stages.paths import model_folder
 from sarhpc.stages.tree import digest_tree
 
 
+def add_grid(verbs: Verbs) -> None:
+    """Add `grid`."""
+    grid = verbs.add_parser("grid", help="a picture of what a model makes of prompts and seeds")
+    grid.add_argument("model", help="diffusers folder, such as RUN/export/model, or embedded:NAME")
+    grid.add_argument("--prompt", action="append", required=True, help="a row; may be repeated")
+    grid.add_argument("--seed", action="append", type=int, help="a column (default 0 1 2 3)")
+    grid.add_argument("--between", type=int, default=0, metavar="N",
+                      help="N more columns on the way from each seed to the next")  # fmt: skip
+    grid.add_argument("--steps", type=int, default=25, help="denoising steps (default 25)")
+    grid.add_argument("--guidance", type=float, default=7.5, help="guidance scale (default 7.5)")
+    grid.add_argument("--out", required=True, help="PNG; a JSON of the same name records how it "
+                      "was made, and how close the prompts' embeddings are")  # fmt: skip
+    grid.set_defaults(handler=grid_verb)
+
+
 def grid_verb(arguments: argparse.Namespace) -> int:
-    """Paint the grid, and write beside it how it was made and how close its prompts are."""
+    """Sample the grid; write how it was made and how similar its prompts are to a JSON file."""
     from sarhpc.diffusion.contact_sheet import contact_sheet
-    from sarhpc.generation.grid import closeness, columns, paint
+    from sarhpc.generation.grid import columns, prompt_similarity, sample_grid
     from sarhpc.generation.model import load_pipeline
     from sarhpc.generation.plan import check_config
 
@@ -29,11 +45,11 @@ def grid_verb(arguments: argparse.Namespace) -> int:
     pipeline = load_pipeline(model, cfg)
     across = columns(arguments.seed or [0, 1, 2, 3], arguments.between)
     titles = [column.title for column in across]
-    images = paint(pipeline, cfg, arguments.prompt, across)
+    images = sample_grid(pipeline, cfg, arguments.prompt, across)
     picture = contact_sheet(images, arguments.prompt, titles)
     with publishing(out) as file:
         picture.save(file, format="PNG")
-    cosines = closeness(pipeline, arguments.prompt)
+    cosines = prompt_similarity(pipeline, arguments.prompt)
     facts = {
         "synthetic": True,
         "model": arguments.model,

@@ -1,8 +1,9 @@
-"""Verb `inspect`: a page on what shards hold, of a folder, of one shard, or of a run."""
+"""The verb `inspect`: a page on what shards hold, of a folder, of one shard, or of a run."""
 
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,23 +12,39 @@ from hpc.errors import ConfigError, DataError
 from hpc.publish import publish_text
 from hpc.store.ledger import Record
 from hpc.store.rundir import RunDir, open_run
+from sarhpc.cli.verbs import Verbs
 from sarhpc.shards.sample import SPLITS
+from sarhpc.stages.caption import CAPTION
+from sarhpc.stages.generate import GENERATE
 from sarhpc.stages.registry import line_of_stages
 from sarhpc.stages.run_config import load_run_config
+from sarhpc.stages.tile import SPLIT_FILE, TILE
 
 if TYPE_CHECKING:
     from sarhpc.evaluation.inspection import Inspection
     from sarhpc.evaluation.pixel_survey import PixelSurvey
     from sarhpc.evaluation.survey import SetSurvey, ShardRef
 
-REAL = ("caption", "tile")
-"""Stages whose shards hold real samples; the first that has any is shown."""
+REAL = {CAPTION.name: "samples", TILE.name: "tiles, without captions"}
+"""Stage whose shards hold real samples -> name of the set; the first that has any is shown."""
 
-SYNTHETIC = "generate"
+SYNTHETIC = {GENERATE.name: "synthetic"}
+
+
+def add_inspect(verbs: Verbs) -> None:
+    """Add `inspect`."""
+    inspect = verbs.add_parser("inspect", help="a page on what shards hold: tiles, captions, "
+                               "distributions, places, oddities")  # fmt: skip
+    inspect.add_argument("shards", help="folder of shards, one shard, or a run directory")
+    inspect.add_argument("--out", default="inspect.html", metavar="PAGE",
+                         help="the page (default inspect.html here)")  # fmt: skip
+    inspect.add_argument("--tiles", type=int, default=256, metavar="N",
+                         help="tiles of each set that are measured (default 256)")  # fmt: skip
+    inspect.set_defaults(handler=inspect_verb)
 
 
 def inspect_verb(arguments: argparse.Namespace) -> int:
-    """Write the page, and say how much was looked at and what is odd."""
+    """Write the page, and print how many tiles were measured and what is odd."""
     from sarhpc.evaluation.inspection import render_inspection
 
     if arguments.tiles < 1:
@@ -64,35 +81,28 @@ def _inspect_run(run: RunDir, tiles: int) -> Inspection:
     from sarhpc.stages.evaluate import stage_line
 
     names = [stage.name for stage in line_of_stages(load_run_config(run))]
-    records = {name: list(run.ledger(name).records().values()) for name in (*REAL, SYNTHETIC)}
-    real = next((name for name in REAL if records[name]), None)
-    chosen = [name for name in (real, SYNTHETIC) if name is not None and records[name]]
+    records = {name: list(run.ledger(name).records().values()) for name in (*REAL, *SYNTHETIC)}
+    real = [name for name in REAL if records[name]][:1]
+    chosen = [*real, *(name for name in SYNTHETIC if records[name])]
     if not chosen:
-        raise DataError(
-            f"{run.root} has no shards yet; bring it forward with `sarhpc run {run.root}`"
-        )
-    sets = [(_set_name(name), [_shard_ref(record) for record in records[name]]) for name in chosen]
+        raise DataError(f"{run.root} has no shards yet; make some with `sarhpc run {run.root}`")
+    set_names = REAL | SYNTHETIC
+    sets = [(set_names[name], [_shard_ref(record) for record in records[name]]) for name in chosen]
     unsealed = [name for name in chosen if not run.ledger(name).sealed]
     return Inspection(
         title=run.name,
         looks=_looks(sets, tiles),
         stages=[line for n in names if (line := stage_line(run, n, unsealed=True)) is not None],
-        notes=[f"Stage {name} is not finished: this is what stands so far." for name in unsealed],
+        notes=[
+            f"Stage {name} is not finished: this page shows its shards so far." for name in unsealed
+        ],
         warnings=list(_split_warnings(run)),
     )
 
 
-def _set_name(stage: str) -> str:
-    return {"caption": "samples", "tile": "tiles, without captions", "generate": "synthetic"}[stage]
-
-
 def _split_warnings(run: RunDir) -> Iterator[str]:
-    """What the proof of the geographic split says, where it says something is wrong."""
-    import json
-
-    from sarhpc.stages.tile import SPLIT_FILE
-
-    file = run.stage("tile") / SPLIT_FILE
+    """Violations in the proof of the geographic split."""
+    file = run.stage(TILE.name) / SPLIT_FILE
     if file.is_file():
         contested = json.loads(file.read_text()).get("proof", {}).get("contested_cells", 0)
         if contested:
@@ -135,7 +145,7 @@ def _tars(folder: Path) -> Iterator[Path]:
 
 
 def _run_around(path: Path) -> RunDir | None:
-    """The run in whose directory `path` lies."""
+    """The run whose directory contains `path`."""
     return next((RunDir(p) for p in path.parents if (p / "run.json").is_file()), None)
 
 

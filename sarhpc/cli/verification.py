@@ -1,7 +1,9 @@
-"""Verification: what the records say against what lies on disk."""
+"""The verb `verify`: artefacts on disk against their records."""
 
 from __future__ import annotations
 
+import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,8 +11,35 @@ from hpc.job.pipeline import Stage
 from hpc.publish import digest_file
 from hpc.store.ledger import Record
 from hpc.store.plan import read_plan
-from hpc.store.rundir import RunDir
+from hpc.store.rundir import RunDir, open_run
+from sarhpc.cli.verbs import Verbs
+from sarhpc.stages.registry import line_of_stages
+from sarhpc.stages.run_config import load_run_config
 from sarhpc.stages.tree import digest_tree, tree_bytes
+
+
+def add_verify(verbs: Verbs) -> None:
+    """Add `verify`."""
+    verify = verbs.add_parser("verify", help="check every published artefact against its record")
+    verify.add_argument("run")
+    verify.add_argument("--deep", action="store_true", help="read every byte, not only sizes")
+    verify.set_defaults(handler=verify_verb)
+
+
+def verify_verb(arguments: argparse.Namespace) -> int:
+    """Check every published artefact against its record; exit 4 if any disagrees."""
+    run = open_run(Path(arguments.run))
+    checked, problems = verify_run(run, line_of_stages(load_run_config(run)), arguments.deep)
+    for problem in problems:
+        print(problem)
+    print(f"{checked} artefacts checked, {len(problems)} wrong")
+    if problems:
+        print(
+            "to make them again move their records away, in a sealed stage its manifest.jsonl, "
+            f"then: sarhpc resume {arguments.run}",
+            file=sys.stderr,
+        )
+    return 4 if problems else 0
 
 
 def verify_run(run: RunDir, stages: Sequence[Stage], deep: bool) -> tuple[int, list[str]]:
@@ -39,7 +68,7 @@ def find_problem(record: Record, deep: bool) -> str | None:
             return f"{path} has the right size and the wrong content (SHA-256 differs)"
         return None
     if not path.is_file():
-        return f"{path} is gone"
+        return f"{path} is missing"
     size = path.stat().st_size
     if size != record.bytes:
         return f"{path} has {size} bytes, its record says {record.bytes}"

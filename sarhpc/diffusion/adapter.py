@@ -1,6 +1,6 @@
-"""Low-rank adapters: put into a model, folded into its weights, or taken out and saved apart.
+"""Low-rank adapters: added to a model, merged into its weights, or removed and saved separately.
 
-An adapter adds to a frozen weight W a change of few numbers: B A for LoRA (Hu et al., 2021; on
+An adapter adds to a frozen weight W an update of few parameters: B A for LoRA (Hu et al., 2021; on
 convolutions too it is called LoCon), the Hadamard product of two such products for LoHa, a
 Kronecker product for LoKr (Yeh et al., 2023).
 """
@@ -23,11 +23,11 @@ from sarhpc.diffusion.config import ADAPTER_KINDS, LORA_FILE, AdapterConfig
 from sarhpc.diffusion.families.registry import is_text_encoder
 
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2", "proj_in", "proj_out")
-"""The weights of the U-Net's transformer blocks."""
+"""Modules of the U-Net's transformer blocks."""
 CONVOLUTIONS = ("conv1", "conv2", "conv_shortcut", "conv", "time_emb_proj")
-"""The weights of its residual blocks and of the steps between resolutions."""
+"""Modules of its residual blocks and of its up- and downsamplers."""
 TEXT = ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2")
-"""The weights of a CLIP text encoder's layers."""
+"""Modules of a CLIP text encoder's layers."""
 
 ADAPTER_NAME = "default"
 
@@ -40,9 +40,9 @@ def unet_targets(cfg: AdapterConfig) -> list[str]:
 
 
 def add_adapter(model: nn.Module, cfg: AdapterConfig, targets: list[str], seed: int) -> None:
-    """Freeze `model` and put a new adapter on `targets`; it changes nothing before it is trained.
+    """Freeze `model` and add a new adapter to `targets`; untrained it has no effect.
 
-    The same seed draws the same adapter, whatever was drawn before.
+    The same seed gives the same adapter, whatever was drawn before.
 
     Raises:
         ConfigError: an unknown kind, a rank below 1, or a target that names no module.
@@ -58,14 +58,14 @@ def _require_targets(model: nn.Module, targets: list[str]) -> None:
     for target in targets:
         if not any(name == target or name.endswith(f".{target}") for name in names):
             raise ConfigError(
-                f"adapter target {target!r} is no module of {type(model).__name__}; "
-                f"name the ends of its modules, such as {', '.join(ATTENTION[:4])}"
+                f"adapter target {target!r} matches no module of {type(model).__name__}; "
+                f"give suffixes of its modules' names, such as {', '.join(ATTENTION[:4])}"
             )
 
 
 def _peft_config(cfg: AdapterConfig, targets: list[str]) -> Any:
     if cfg.rank < 1:
-        raise ConfigError(f"adapter.rank={cfg.rank}: a rank is at least 1")
+        raise ConfigError(f"adapter.rank={cfg.rank} must be >= 1")
     if cfg.block < 1 or cfg.rank % cfg.block:
         raise ConfigError(
             f"adapter.block={cfg.block} does not divide adapter.rank={cfg.rank}: ranks are drawn "
@@ -89,7 +89,7 @@ def adapted(model: nn.Module) -> Iterator[tuple[str, BaseTunerLayer]]:
 
 
 def is_low_rank(model: nn.Module) -> bool:
-    """Whether what learns in `model` are LoRA layers alone, which diffusers can load."""
+    """Whether only LoRA layers, which diffusers can load, are trainable in `model`."""
     names = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
     layers = dict(adapted(model))
     loadable = all(isinstance(layer, LoraLayer) for layer in layers.values())
@@ -99,7 +99,7 @@ def is_low_rank(model: nn.Module) -> bool:
 def low_rank_weights(model: nn.Module) -> dict[str, Tensor]:
     """A and B of every LoRA layer by module name, the scale alpha / rank multiplied into B.
 
-    So every reader applies the adapter rightly, whether it knows alpha or takes it for the rank.
+    Readers then apply the right scale whether or not they support an alpha unlike the rank.
     """
     weights = {}
     for name, layer in adapted(model):
@@ -112,7 +112,7 @@ def low_rank_weights(model: nn.Module) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def remove_adapter(model: nn.Module, *, fold: bool) -> None:
-    """Give `model` its plain modules back, with the adapter folded into the weights or without."""
+    """Restore the plain modules of `model`, with the adapter merged into the weights or dropped."""
     for name, layer in list(adapted(model)):
         if fold:
             layer.merge()
@@ -126,7 +126,7 @@ def save_low_rank(parts: dict[str, dict[str, Tensor]], folder: Path) -> Path:
     """Write the weights of each part (`unet`, `text_encoder`) as diffusers' adapter file."""
     named = {}
     for part, weights in parts.items():
-        # Published adapters name the text encoder's inner model; newer ones are read either way.
+        # Published adapters include the name of the encoder's inner model; readers accept both.
         for name, tensor in weights.items():
             nested = is_text_encoder(part) and not name.startswith("text_model.")
             named[f"{part}.text_model.{name}" if nested else f"{part}.{name}"] = tensor.contiguous()

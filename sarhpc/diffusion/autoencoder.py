@@ -1,10 +1,11 @@
 """The autoencoder stage: an f8 AutoencoderKL for optical and SAR tiles that keeps speckle.
 
-Optical crops are held to their pixels. SAR crops are held to their local mean and to the statistics
-of their speckle (histogram, spectrum, autocorrelation, a patch discriminator), because a decoder
-trained on squared error answers an unpredictable texture with its mean: blur.
+The loss of optical crops compares pixels. The loss of SAR crops compares their local mean and the
+statistics of their speckle (histogram, spectrum, autocorrelation, a patch discriminator), because a
+decoder trained on squared error reproduces an unpredictable texture as its mean: blur.
 
-Everything drawn in step n follows from (seed, n), so a resumed training is the undisturbed one.
+All random choices of step n depend on (seed, n) only, so a resumed training equals an uninterrupted
+one.
 """
 
 from __future__ import annotations
@@ -48,8 +49,8 @@ def new_autoencoder(shape: AutoencoderShape, seed: int) -> AutoencoderKL:
             sample_size=shape.sample_size,
             mid_block_add_attention=shape.mid_attention,
         )
-    # Three latent channels begin almost noiseless, for what the image shows; the fourth begins as
-    # unit noise, from which the decoder can draw its speckle.
+    # Three latent channels start almost noiseless, for the image content; the fourth starts as unit
+    # noise, which the decoder can use for its speckle.
     with torch.no_grad():
         model.quant_conv.bias[4:7] = -4.0
     return model
@@ -57,7 +58,7 @@ def new_autoencoder(shape: AutoencoderShape, seed: int) -> AutoencoderKL:
 
 @dataclass
 class TrainingState:
-    """All that an autoencoder training carries from one step to the next."""
+    """Everything that an autoencoder training carries from one step to the next."""
 
     model: AutoencoderKL
     average: AutoencoderKL
@@ -89,10 +90,10 @@ class TrainingState:
             torch.save({**parts, "step": self.step}, file)
 
     def load(self, path: Path) -> None:
-        """Take over the state in `path`.
+        """Restore the state in `path`.
 
         Raises:
-            DataError: the file is torn or belongs to another shape.
+            DataError: the file is damaged or belongs to another shape.
         """
         try:
             saved = torch.load(path, map_location="cpu", weights_only=True)
@@ -102,7 +103,7 @@ class TrainingState:
         except (OSError, RuntimeError, KeyError, EOFError, ValueError) as error:
             raise DataError(
                 f"autoencoder state {path} cannot be loaded ({error}); "
-                "remove it to begin again, or give the configuration it was trained with"
+                "remove it to start again, or give the configuration it was trained with"
             ) from error
 
 
@@ -160,7 +161,7 @@ def train_step(state: TrainingState, images: Tensor, cfg: AutoencoderConfig) -> 
         NumericalError: the loss is not finite; the state is as before the step.
     """
     _set_rate(state, cfg)
-    _hold_encoder(state, cfg)
+    _freeze_encoder(state, cfg)
     generator = torch.Generator().manual_seed(cfg.seed * 1_000_003 + state.step)
     adversarial = state.step >= cfg.discriminator_start
     with torch.autocast("cpu", torch.bfloat16, enabled=cfg.bfloat16):
@@ -182,7 +183,7 @@ def train_step(state: TrainingState, images: Tensor, cfg: AutoencoderConfig) -> 
     _descend(state.optimizer, loss, state.model)
     if adversarial:
         _train_discriminator(state, images, decoded.detach(), cfg)
-    _follow(state.average, state.model, min(cfg.ema, (1 + state.step) / (10 + state.step)))
+    _update_average(state.average, state.model, min(cfg.ema, (1 + state.step) / (10 + state.step)))
     state.step += 1
     return {name: float(term.detach()) for name, term in terms.items()}
 
@@ -195,21 +196,21 @@ def _set_rate(state: TrainingState, cfg: AutoencoderConfig) -> None:
         group["lr"] = cfg.learning_rate * factor
 
 
-def _hold_encoder(state: TrainingState, cfg: AutoencoderConfig) -> None:
-    """From `encoder_steps` on the averaged encoder stands still, and only the decoder learns.
+def _freeze_encoder(state: TrainingState, cfg: AutoencoderConfig) -> None:
+    """Freeze the averaged encoder from `encoder_steps` on, where only the decoder is trained.
 
-    Latents are then final: a noise predictor can train on them while the decoder still improves.
+    Latents are then final: a noise predictor can be trained on them while the decoder improves.
     """
-    held = cfg.encoder_steps is not None and state.step >= cfg.encoder_steps
+    frozen = cfg.encoder_steps is not None and state.step >= cfg.encoder_steps
     for name in ("encoder", "quant_conv"):
         part = getattr(state.model, name)
         if state.step == cfg.encoder_steps:
             part.load_state_dict(getattr(state.average, name).state_dict())
-        part.requires_grad_(not held)
+        part.requires_grad_(not frozen)
 
 
 def _frozen_scores(discriminator: PatchDiscriminator, images: Tensor) -> Tensor:
-    """Scores whose gradient reaches the images only; the power iteration stands still."""
+    """Scores whose gradient reaches the images only; the power iteration is not updated."""
     discriminator.eval().requires_grad_(False)
     scores: Tensor = discriminator(images)
     discriminator.train().requires_grad_(True)
@@ -233,14 +234,14 @@ def _descend(optimizer: torch.optim.Optimizer, loss: Tensor, model: nn.Module) -
 
 
 @torch.no_grad()
-def _follow(average: nn.Module, model: nn.Module, decay: float) -> None:
+def _update_average(average: nn.Module, model: nn.Module, decay: float) -> None:
     pairs = zip(average.parameters(), model.parameters(), strict=True)
     for slow, fast in pairs:
         slow.lerp_(fast, 1 - decay)
 
 
 def crop_size(cfg: AutoencoderConfig, step: int) -> int:
-    """Side of the crops of `step`: small ones first, whole tiles in the last part."""
+    """Side of the crops of `step`, px: small ones first, whole tiles at the end."""
     final = step >= cfg.steps * (1 - cfg.final_fraction)
     return cfg.final_crop_px if final else cfg.crop_px
 
@@ -254,14 +255,14 @@ def train_autoencoder(
     until: int | None = None,
     observe: Callable[[TrainingState], Mapping[str, Any]] | None = None,
 ) -> TrainingState:
-    """The trained state, going on from `folder/state.pt` if there is one.
+    """The trained state, resumed from `folder/state.pt` if it exists.
 
-    `observe` looks at the state at every checkpoint and its answer is logged; `until` stops early,
-    for a training in several sittings.
+    `observe` is called with the state at every checkpoint and its result is logged; `until` stops
+    early, for a training in several parts.
 
     Raises:
         NumericalError: the loss is not finite.
-        DataError: the checkpoint is torn, or an image is smaller than a crop.
+        DataError: the checkpoint is damaged, or an image is smaller than a crop.
     """
     state = TrainingState.new(cfg)
     checkpoint = folder / "state.pt"

@@ -1,4 +1,4 @@
-"""The autoencoder stage: train, watch the floor, publish the best model with its report."""
+"""The autoencoder stage: train, track the floor, publish the best model with its report."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from sarhpc.measures import autoencoder_fidelity as fidelity
 Tile = NDArray[np.uint8]
 
 CROPS = 32
-"""Held-out crops of each kind behind every number of the report."""
+"""Held-out crops of each kind that the report is computed on."""
 
 
 def run_autoencoder(
@@ -45,20 +45,20 @@ def run_autoencoder(
 ) -> Path:
     """Train on `pool` and return `folder/vae`, the best model by its floor on `held_out`.
 
-    Where the encoder is held from some step on, only models after that step count, so that all
-    that were published share their latents. `vae/report.json` holds the floor, and beside it the
-    distance of one half of the held-out crops from the other. `folder` keeps the checkpoint and a
-    panel of reconstructions of each. Called again, it goes on where it was.
+    If the encoder is frozen from some step on, only models after that step are considered, so that
+    all published ones share their latents. `vae/report.json` holds the floor and the distance of
+    one half of the held-out crops from the other. `folder` keeps the checkpoint and a panel of
+    reconstructions for each. Called again, it resumes.
 
     Raises:
         NumericalError: the loss is not finite.
-        DataError: the checkpoint is torn, or an image is smaller than a crop.
+        DataError: the checkpoint is damaged, or an image is smaller than a crop.
     """
     optical, sar = held_out.fixed(CROPS, cfg.final_crop_px)
     best = Best(folder)
 
     def observe(state: TrainingState) -> dict[str, Any]:
-        """The floor of the averaged weights, with a panel of what they make."""
+        """The floor of the averaged weights; publishes a panel of their reconstructions."""
         model = state.average
         originals, decoded = _round_trip(model, [*optical, *sar])
         numbers = assess(originals, decoded)
@@ -76,7 +76,7 @@ def run_autoencoder(
 
 
 class Best:
-    """The best score so far, remembered over a restart by the report that was published with it."""
+    """The best score so far, restored after a restart from the report published with it."""
 
     def __init__(self, folder: Path) -> None:
         self.score = math.inf
@@ -85,7 +85,7 @@ class Best:
             self.score = float(json.loads(report.read_text())["score"])
 
     def improved_by(self, numbers: dict[str, Any]) -> bool:
-        """Whether these numbers are the best; they are then remembered."""
+        """Whether these numbers are the best; if so, they are recorded."""
         better = bool(numbers["score"] <= self.score)
         if better:
             self.score = numbers["score"]
@@ -97,7 +97,7 @@ def _inputs(tiles: Sequence[Tile]) -> torch.Tensor:
 
 
 def _round_trip(model: AutoencoderKL, tiles: Sequence[Tile]) -> tuple[list[Tile], list[Tile]]:
-    """The tiles and their reconstructions in 8 bits, gray stays gray."""
+    """The tiles and their reconstructions in 8 bits; gray tiles stay gray."""
     decoded = [
         reconstruct(model, _inputs(tiles[at : at + 8]), at) for at in range(0, len(tiles), 8)
     ]
@@ -110,7 +110,7 @@ def _round_trip(model: AutoencoderKL, tiles: Sequence[Tile]) -> tuple[list[Tile]
 def assess(originals: Sequence[Tile], decoded: Sequence[Tile]) -> dict[str, Any]:
     """The floor on SAR tiles, `optical_l1` in codes of 255, and one `score` to rank checkpoints.
 
-    The score adds the four distances in units of what an expert eye takes for a small difference:
+    The score adds the distances, each in units of a difference that is just visible to an expert:
     2 dB of LSD, 0.5 dB of W1, 0.05 of autocorrelation, a tenth of the ENL, 10 codes of optical.
     """
     pairs = list(zip(originals, decoded, strict=True))
@@ -149,7 +149,7 @@ def _rgb(tile: Tile) -> Tile:
 
 
 def _publish(target: Path, model: AutoencoderKL, report: dict[str, Any]) -> None:
-    """Publish the model as a diffusers folder with its report beside the weights."""
+    """Publish the model as a diffusers folder that includes its report."""
     with publishing_directory(target) as staging:
         model.save_pretrained(staging, safe_serialization=True)
         publish_json(staging / "report.json", report)

@@ -22,7 +22,6 @@ from diffusers import (
     ControlNetModel,
     DDIMScheduler,
     SchedulerMixin,
-    UNet2DConditionModel,
 )
 from safetensors import SafetensorError
 from torch import nn
@@ -38,7 +37,7 @@ from sarhpc.diffusion.architecture import (
 )
 from sarhpc.diffusion.autoencoder import new_autoencoder
 from sarhpc.diffusion.config import VARIANTS, BundleConfig
-from sarhpc.diffusion.control import FOLDER
+from sarhpc.diffusion.control import CONTROLNET
 from sarhpc.diffusion.families.family import AUTOENCODER, SCHEDULER, ModelFamily, text_shapes
 from sarhpc.diffusion.families.registry import FAMILIES, family_of_pipeline, family_of_shapes
 from sarhpc.diffusion.single_file import is_single_file, read_single_file, shapes_beside
@@ -50,7 +49,7 @@ class Bundle:
     """The parts of a model of `family`, with a ControlNet if images are conditioned on a layer."""
 
     family: ModelFamily
-    backbone: UNet2DConditionModel
+    backbone: Any
     """Predicts the noise."""
     encoders: tuple[Any, ...]
     """Text encoders, in the order of the family's."""
@@ -65,7 +64,7 @@ class Bundle:
         """The modules that can be trained, by the name of their folder."""
         models = (self.backbone, *self.encoders)
         found: dict[str, Any] = dict(zip(self.family.components, models, strict=True))
-        return found if self.controlnet is None else {**found, FOLDER: self.controlnet}
+        return found if self.controlnet is None else {**found, CONTROLNET: self.controlnet}
 
     @property
     def tile_px(self) -> int:
@@ -151,8 +150,8 @@ def save_bundle(
 ) -> None:
     """Publish `bundle` as diffusers folder `path`, weights cast to `dtype` when given.
 
-    With `variants`, keys of `VARIANTS`, the folder has the weights in these types too, which
-    `from_pretrained(path, variant=...)` takes. The bundle itself keeps its precision.
+    With `variants`, keys of `VARIANTS`, the folder also has the weights in these types, for
+    `from_pretrained(path, variant=...)`. The bundle itself keeps its precision.
     """
     with publishing_directory(path) as staging:
         _as_type(bundle, dtype).pipeline().save_pretrained(staging, safe_serialization=True)
@@ -161,7 +160,7 @@ def save_bundle(
         for config in staging.rglob("config.json"):
             _forget_origin(config)
         for weights in staging.rglob("*.safetensors"):
-            # The library writes them for their owner alone; the config beside them is not.
+            # The library makes them readable by their owner only, unlike the configurations.
             weights.chmod(0o644)
 
 
@@ -177,12 +176,12 @@ def _as_type(bundle: Bundle, dtype: torch.dtype | None) -> Bundle:
 
 def _save_variant(bundle: Bundle, folder: Path, variant: str) -> None:
     """Add the weights in one more type to those in `folder`, whose configurations stay."""
-    aside = folder / f".{variant}"
+    temporary = folder / f".{variant}"
     cast = _as_type(bundle, getattr(torch, VARIANTS[variant]))
-    cast.pipeline().save_pretrained(aside, safe_serialization=True, variant=variant)
-    for weights in aside.rglob(f"*.{variant}*.safetensors"):
-        weights.rename(folder / weights.relative_to(aside))
-    shutil.rmtree(aside)
+    cast.pipeline().save_pretrained(temporary, safe_serialization=True, variant=variant)
+    for weights in temporary.rglob(f"*.{variant}*.safetensors"):
+        weights.rename(folder / weights.relative_to(temporary))
+    shutil.rmtree(temporary)
 
 
 def _cast(module: Any, dtype: torch.dtype | None) -> Any:
@@ -207,12 +206,13 @@ def load_bundle(path: Path, dtype: torch.dtype = torch.float32) -> Bundle:
     encoder, whatever their own files say.
 
     Raises:
-        DataError: a part is missing, torn, of another architecture, or not in safetensors.
+        DataError: a part is missing, damaged, of another architecture, or not in safetensors.
     """
     if is_single_file(path):
         return _load_single_file(path, dtype)
     index, family = _read_index(path)
-    backbone = _load_part(UNet2DConditionModel, path / family.backbone, torch_dtype=dtype)
+    network = getattr(diffusers, family.backbone_class)
+    backbone = _load_part(network, path / family.backbone, torch_dtype=dtype)
     vae = _load_part(AutoencoderKL, path / AUTOENCODER, torch_dtype=dtype)
     encoders = []
     for encoder in family.encoders:
@@ -253,7 +253,7 @@ def load_autoencoder(path: Path, dtype: torch.dtype = torch.float32) -> Autoenco
     """The autoencoder in folder `path`, or of single-file checkpoint `path`, in evaluation mode.
 
     Raises:
-        DataError: it is missing, torn, or not in safetensors.
+        DataError: it is missing, damaged, or not in safetensors.
     """
     if is_single_file(path):
         return _load_single_file(path, dtype).vae
@@ -267,7 +267,7 @@ def _read_index(path: Path) -> tuple[dict[str, Any], ModelFamily]:
     except FileNotFoundError as error:
         raise DataError(
             f"no model in {path}: {file.name} is missing; give a diffusers folder "
-            "(`sarhpc fetch` brings one, `sarhpc run` exports one)"
+            "(`sarhpc fetch` downloads one, `sarhpc run` exports one)"
         ) from error
     except ValueError as error:
         raise DataError(f"{file} is not JSON ({error}); copy the model again") from error
@@ -295,11 +295,11 @@ def _load_part(kind: Any, folder: Path, **options: Any) -> Any:
         )
     except _LOAD_ERRORS as error:
         raise DataError(f"model part {folder} cannot be loaded ({error}); copy it again") from error
-    # The libraries only warn about these and go on with random weights.
-    lacking = sorted(info["missing_keys"]) + [str(k) for k in info.get("mismatched_keys", ())]
-    if lacking:
+    # The libraries only warn about these and continue with random weights.
+    absent_keys = sorted(info["missing_keys"]) + [str(k) for k in info.get("mismatched_keys", ())]
+    if absent_keys:
         raise DataError(
-            f"model part {folder} lacks {len(lacking)} weights, first {lacking[0]}; "
+            f"model part {folder} lacks {len(absent_keys)} weights, first {absent_keys[0]}; "
             "its config.json and its weights belong to different models"
         )
     return part

@@ -1,4 +1,4 @@
-"""Shapes of the Stable Diffusion bundle and how its autoencoder and objective are trained."""
+"""Shapes of a model bundle, and settings of its objective, autoencoder and adapters."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ class UNetShape:
     """Shape of `UNet2DConditionModel`; the defaults are the embedded model, not SD 1.5."""
 
     sample_size: int = 16
-    """Side of the latent image, px; times eight is the side of the tile."""
+    """Side of the latent image, px; an eighth of the side of the tile."""
     block_out_channels: list[int] = field(default_factory=lambda: [64, 96, 160])
     """Channels of each resolution level, finest first."""
     cross_attention: list[bool] = field(default_factory=lambda: [True, True, True])
-    """Whether the level looks at the text, finest first."""
+    """Whether the level attends to the text, finest first."""
     layers_per_block: int = 1
     """Residual blocks per level."""
     attention_heads: int = 4
@@ -52,7 +52,7 @@ class AutoencoderShape:
     """Shape of `AutoencoderKL` with 3 image and 4 latent channels and reduction 8 a side."""
 
     block_out_channels: list[int] = field(default_factory=lambda: [16, 32, 64, 128])
-    """Channels of the four resolutions, finest first (the finest costs most of the time)."""
+    """Channels of the four resolutions, finest first (the finest takes most of the time)."""
     layers_per_block: int = 1
     """Residual blocks per level."""
     norm_groups: int = 8
@@ -60,7 +60,7 @@ class AutoencoderShape:
     sample_size: int = 128
     """Side of the tile it is made for, px."""
     mid_attention: bool = False
-    """Self-attention at the coarsest level; without it the result is the same at any tile size."""
+    """Self-attention at the coarsest level; without it the result does not depend on tile size."""
 
 
 @dataclass
@@ -94,7 +94,7 @@ class BundleConfig:
     vocab_size: int = 1024
     """Size of the tokenizer's vocabulary when one is trained for the bundle."""
     text_2: TextShape | None = None
-    """Second text encoder, with a projection; having one makes the bundle SDXL."""
+    """Second text encoder, with a projection; setting it makes an SDXL bundle."""
 
 
 @dataclass
@@ -104,7 +104,7 @@ class ObjectiveConfig:
     caption_dropout: float = 0.1
     """Fraction of (epoch, sample) pairs trained without caption, for guidance."""
     min_snr_gamma: float | None = None
-    """Gamma of the min-SNR weighting (5 is usual); none = every timestep weighs the same."""
+    """Gamma of the min-SNR weighting (5 is usual); null weights every timestep equally."""
     noise_offset: float = 0.0
     """Standard deviation of a constant added to the noise of each latent channel."""
 
@@ -152,7 +152,7 @@ class AutoencoderConfig:
     steps: int = 8000
     """Optimiser steps."""
     encoder_steps: int | None = None
-    """Step from which the encoder stands still and only the decoder learns; none = never."""
+    """Step from which the encoder is frozen and only the decoder is trained; null = never."""
     batch: int = 8
     """Crops per step, the first half optical and the second half SAR."""
     crop_px: int = 64
@@ -160,23 +160,23 @@ class AutoencoderConfig:
     final_crop_px: int = 128
     """Side of the crops in the last part of the training, px."""
     final_fraction: float = 0.25
-    """Part of the steps done on the larger crops."""
+    """Fraction of the steps done on the larger crops."""
     learning_rate: float = 5e-4
     """Peak learning rate of the autoencoder."""
     discriminator_rate: float = 2e-4
     """Learning rate of the discriminator."""
     texture_start: int = 300
-    """First step with histogram, spectrum and autocorrelation: the means come first."""
+    """First step with histogram, spectrum and autocorrelation terms."""
     texture_ramp: int = 500
-    """Steps over which these terms reach their weights."""
+    """Steps over which these terms ramp up to their weights."""
     discriminator_start: int = 1000
     """First step with the adversarial term."""
     warmup: int = 100
-    """Steps of linear warm-up; a cosine to a twentieth of the peak follows."""
+    """Steps of linear warm-up, followed by a cosine decay to 1/20 of the peak."""
     ema: float = 0.999
-    """Decay of the averaged weights, the ones that are exported."""
+    """Decay of the averaged weights, which are exported."""
     bfloat16: bool = True
-    """Convolutions in bfloat16 (faster where the CPU has the instructions)."""
+    """Convolutions in bfloat16 (faster on CPUs that support it)."""
     save_every: int = field(default=500, metadata={"transient": True})
     """Steps between checkpoints, panels and floors."""
     log_every: int = field(default=50, metadata={"transient": True})
@@ -185,10 +185,10 @@ class AutoencoderConfig:
 
 @dataclass
 class DecoderConfig:
-    """Tuning of an autoencoder's decoder on SAR tiles; the encoder, and so all latents, stay."""
+    """Fine-tuning of an autoencoder's decoder on SAR tiles; encoder and latents are unchanged."""
 
     weights: TextureWeights = field(default_factory=TextureWeights)
-    """Weights of the loss; only those of SAR images count."""
+    """Weights of the loss; only those of SAR terms are used."""
     seed: int = 0
     """Seed of crops and latent noise."""
     steps: int = 2000
@@ -198,15 +198,15 @@ class DecoderConfig:
     crop_px: int = 128
     """Side of a crop, px (a multiple of 32), in training and in the report."""
     learning_rate: float = 1e-4
-    """Peak learning rate; it falls along a cosine to a twentieth."""
+    """Peak learning rate, with a cosine decay to 1/20."""
     warmup: int = 100
-    """Steps over which the rate rises linearly."""
+    """Steps of linear warm-up."""
     tiles: int = 2000
-    """Most tiles of each split that are read, evenly from all shards."""
+    """Maximum number of tiles read from each split, evenly from all shards."""
     report_crops: int = 32
-    """Held-out crops behind every number of the report."""
+    """Held-out crops that the report is computed on."""
     threads: int = 1
-    """CPU threads; on a CPU the bits depend on it."""
+    """CPU threads; on a CPU the exact result depends on it."""
     save_every: int = field(default=200, metadata={"transient": True})
     """Steps between checkpoints."""
     log_every: int = field(default=50, metadata={"transient": True})
@@ -214,7 +214,7 @@ class DecoderConfig:
 
 
 VARIANTS = {"fp16": "float16", "bf16": "bfloat16"}
-"""Variant of a diffusers folder's weights -> their type."""
+"""Variant of the weights in a diffusers folder -> their dtype."""
 
 LORA_FILE = "pytorch_lora_weights.safetensors"
 """The name under which diffusers' `load_lora_weights` looks for an adapter in a folder."""
@@ -229,19 +229,19 @@ class AdapterConfig:
 
     kind: str = "lora"
     """`lora`, `locon` (LoRA on convolutions too), `loha` (Hadamard), `lokr` (Kronecker) or `dylora`
-    (LoRA that can be cut to any smaller rank after training)."""
+    (LoRA that can be truncated to any smaller rank after training)."""
     rank: int = 16
-    """Rank of the change; 4 to 256 are usual."""
+    """Rank of the update; 4 to 256 are usual."""
     alpha: float | None = None
-    """The change is scaled by alpha / rank; null takes the rank: not scaled."""
+    """The update is scaled by alpha / rank; null means alpha = rank."""
     block: int = field(default=1, metadata={"added": True})
-    """Of `dylora`: ranks are drawn, and can be exported, in multiples of this."""
+    """For `dylora`: ranks are drawn, and can be exported, in multiples of this."""
     unet: bool = True
-    """Adapt the U-Net; false trains it in full (at `lr_unet=0` it stands still)."""
+    """Adapt the U-Net; false trains it in full (`lr_unet=0` freezes it)."""
     text_encoder: bool = True
-    """Adapt the text encoder; false trains it in full (at `lr_text_encoder=0` it stands still)."""
+    """Adapt the text encoder; false trains it in full (`lr_text_encoder=0` freezes it)."""
     targets: list[str] | None = None
-    """Ends of the names of the U-Net's adapted modules; null takes those usual for `kind`."""
+    """Name suffixes of the U-Net's adapted modules; null takes the usual ones for `kind`."""
 
 
 LAYERS = {
@@ -251,7 +251,7 @@ LAYERS = {
     "coarse": "coarse.png",
     "other": "other.png",
 }
-"""Layer that can steer -> member of a sample that holds it."""
+"""Conditioning layer -> member of a sample that holds it."""
 
 
 @dataclass
@@ -259,21 +259,21 @@ class ControlConfig:
     """A ControlNet: a copy of the U-Net's encoder that reads a layer of the tile."""
 
     layer: str = "edges"
-    """What steers: `edges` (a sketch), `segmentation`, `optical`, `coarse` (the tile at a lower
-    resolution), or `other` (another band or polarisation); `tile.conditions` makes them."""
+    """Conditioning layer: `edges` (a sketch), `segmentation`, `optical`, `coarse` (the tile at a
+    lower resolution), or `other` (another band or polarisation); `tile.conditions` makes them."""
     lr: float = 1e-5
-    """Its learning rate; everything else stands still."""
+    """Its learning rate; everything else is frozen."""
     shuffle: bool = False
-    """Give every image the layer of another: the control that shows what the layer teaches."""
+    """Pair every image with the layer of another: the control experiment for its effect."""
 
 
 @dataclass
 class TokenConfig:
-    """A new token whose embedding is learnt, beside the models or alone."""
+    """A new token whose embedding is learned, with the models or alone."""
 
     text: str = "<SAR>"
-    """How captions and prompts write it; it must stand in them to learn anything."""
+    """Its spelling in captions and prompts; it is trained only where it occurs in them."""
     initializer: str = "radar"
-    """Word whose embedding it starts from; of several pieces, their mean."""
+    """Word whose embedding initialises it; the mean if it has several tokens."""
     lr: float = 5e-4
     """Learning rate of its embedding."""

@@ -1,4 +1,4 @@
-"""One picture of many generated images, to see with one's own eyes what a model does."""
+"""One figure of many generated images, for visual inspection of a model."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _LETTERS = 24
 def contact_sheet(
     images: NDArray[np.uint8], prompts: Sequence[str], titles: Sequence[str]
 ) -> Image.Image:
-    """Images (P, S, H, W) or (P, S, H, W, 3), rows behind their prompts, columns below titles.
+    """Images (P, S, H, W) or (P, S, H, W, 3), rows labelled by prompts, columns by titles.
 
-    It says in its first line that what it shows is synthetic.
+    Its first line states that the images are synthetic.
     """
     rows, across, height, width = images.shape[:4]
     line = max(height, 2 * _TITLE_PX)

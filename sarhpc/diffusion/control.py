@@ -1,8 +1,7 @@
-"""ControlNet (Zhang et al., 2023): the U-Net steered by a layer of the tile, such as a sketch.
+"""ControlNet (Zhang et al., 2023): the U-Net conditioned on a layer of the tile, such as a sketch.
 
-A copy of the U-Net's encoder reads the layer beside the noisy latents and adds to what the U-Net
-hands from its encoder to its decoder, through convolutions that start at zero: before any training
-it changes nothing.
+A copy of the U-Net's encoder takes the layer with the noisy latents and adds to the U-Net's skip
+connections through zero-initialised convolutions: untrained it has no effect.
 """
 
 from __future__ import annotations
@@ -13,21 +12,21 @@ import torch
 from diffusers import ControlNetModel
 from torch import Tensor
 
-FOLDER = "controlnet"
+CONTROLNET = "controlnet"
 """Its folder in a diffusers pipeline."""
 
 
 def new_controlnet(unet: Any, seed: int) -> ControlNetModel:
-    """An untrained ControlNet with the encoder of `unet`; the same seed draws the same.
+    """An untrained ControlNet with the encoder of `unet`, the same for the same seed.
 
-    It reads layers of three channels in [0, 1], eight times as large as the latents.
+    It takes layers of three channels in [0, 1], eight times as large as the latents.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return ControlNetModel.from_unet(unet).eval()
 
 
-def steered(
+def predict_with_controlnet(
     unet: Any,
     controlnet: Any,
     latents: Tensor,
@@ -36,7 +35,7 @@ def steered(
     added: dict[str, Any] | None,
     layer: Tensor,
 ) -> Tensor:
-    """Prediction (B, 4, h, w) of `unet` from noisy latents, steered by layers (B, 3, 8h, 8w)."""
+    """Prediction (B, 4, h, w) of `unet` from noisy latents and layers (B, 3, 8h, 8w)."""
     down, middle = controlnet(
         latents,
         timesteps,

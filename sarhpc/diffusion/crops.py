@@ -1,4 +1,4 @@
-"""Crops of optical and SAR tiles: what the autoencoder trains on, chosen by (seed, step)."""
+"""Crops of optical and SAR tiles to train the autoencoder on, chosen by (seed, step)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Images = Sequence[NDArray[np.uint8]]
 
 @dataclass(frozen=True)
 class TilePool:
-    """Optical images (H, W, 3) and SAR images (H, W), 8-bit; scenes or tiles of any size."""
+    """Optical images (H, W, 3) and SAR images (H, W), 8 bit; scenes or tiles of any size."""
 
     optical: Images
     sar: Images
@@ -64,7 +64,7 @@ def sar_crops(tiles: Images, count: int, size: int, *, seed: int = 7) -> Images:
 
 
 def load_pool(folder: Path) -> TilePool:
-    """The pool of `*.optical.npy` (H, W, 3) and `*.sar.npy` (H, W) files, mapped and not read.
+    """The pool of `*.optical.npy` (H, W, 3) and `*.sar.npy` (H, W) files, memory-mapped.
 
     Raises:
         DataError: a kind of image is missing.

@@ -1,10 +1,11 @@
-"""Tuning an autoencoder's decoder for speckle, with what it keeps of it before and after.
+"""Fine-tuning an autoencoder's decoder for speckle, with a report of its fidelity before and after.
 
-The published autoencoders were trained on photographs and answer speckle with blur. The encoder
-stands still, so latents stay what they were, and a noise predictor trained on them too; the decoder
-learns to draw speckle of the right statistics around the right local mean.
+The published autoencoders were trained on photographs and blur speckle. The encoder is frozen, so
+latents and any noise predictor trained on them stay valid; the decoder learns to reproduce speckle
+of the right statistics around the right local mean.
 
-Everything drawn in step n follows from (seed, n), so a resumed tuning is the undisturbed one.
+All random choices of step n depend on (seed, n) only, so a resumed tuning equals an uninterrupted
+one.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ _BATCH = 8
 
 @dataclass
 class DecoderTuning:
-    """All that a tuning carries from one step to the next."""
+    """Everything that a tuning carries from one step to the next."""
 
     model: AutoencoderKL
     optimizer: torch.optim.Optimizer
@@ -42,15 +43,15 @@ class DecoderTuning:
 
     @classmethod
     def new(cls, cfg: DecoderConfig, base: AutoencoderKL) -> DecoderTuning:
-        """The state before the first step, on a copy of `base` whose decoder alone learns."""
+        """The state before the first step, on a copy of `base` with all but its decoder frozen."""
         model = copy.deepcopy(base).requires_grad_(False)
-        for part in _learning(model):
+        for part in _trained_parts(model):
             part.requires_grad_(True)
         learn = [p for p in model.parameters() if p.requires_grad]
         return cls(model, torch.optim.AdamW(learn, cfg.learning_rate, (0.9, 0.99)))
 
     def save(self, path: Path, of: str) -> None:
-        """Publish the state as one file; `of` says what it is a tuning of."""
+        """Publish the state as one file; `of` identifies the base and the configuration."""
         parts = {name: part.state_dict() for name, part in _named(self.model).items()}
         with publishing(path) as file:
             torch.save(
@@ -59,22 +60,22 @@ class DecoderTuning:
             )
 
     def load(self, path: Path, of: str) -> None:
-        """Take over the state in `path`.
+        """Restore the state in `path`.
 
         Raises:
             ConfigError: it is of another base or another configuration.
-            DataError: the file is torn.
+            DataError: the file is damaged.
         """
         try:
             saved = torch.load(path, map_location="cpu", weights_only=True)
         except (OSError, RuntimeError, EOFError, ValueError) as error:
             raise DataError(
-                f"state {path} cannot be loaded ({error}); remove it to begin again"
+                f"state {path} cannot be loaded ({error}); remove it to start again"
             ) from error
         if saved["of"] != of:
             raise ConfigError(
-                f"{path} is of another base or another configuration; go on with "
-                "those, or give another folder"
+                f"{path} is of another base or another configuration; resume with those, or give "
+                "another folder"
             )
         for name, part in _named(self.model).items():
             part.load_state_dict(saved[name])
@@ -87,7 +88,7 @@ def _named(model: AutoencoderKL) -> dict[str, nn.Module]:
     return {name: part for name, part in parts.items() if part is not None}
 
 
-def _learning(model: AutoencoderKL) -> list[nn.Module]:
+def _trained_parts(model: AutoencoderKL) -> list[nn.Module]:
     return list(_named(model).values())
 
 
@@ -98,7 +99,7 @@ def tuning_step(state: DecoderTuning, images: Tensor, cfg: DecoderConfig) -> dic
         NumericalError: the loss is not finite; the state is as before the step.
     """
     for group in state.optimizer.param_groups:
-        group["lr"] = cfg.learning_rate * _rate(cfg, state.step)
+        group["lr"] = cfg.learning_rate * _rate_factor(cfg, state.step)
     generator = torch.Generator().manual_seed(cfg.seed * 1_000_003 + state.step)
     images = images.to(state.model.device)
     with torch.no_grad():
@@ -119,7 +120,7 @@ def tuning_step(state: DecoderTuning, images: Tensor, cfg: DecoderConfig) -> dic
     return {name: float(term.detach()) for name, term in terms.items()}
 
 
-def _rate(cfg: DecoderConfig, step: int) -> float:
+def _rate_factor(cfg: DecoderConfig, step: int) -> float:
     cosine = 0.05 + 0.95 * (1 + math.cos(math.pi * min(step / max(cfg.steps, 1), 1.0))) / 2
     return min(1.0, (step + 1) / max(cfg.warmup, 1)) * cosine
 
@@ -136,12 +137,12 @@ def tune_decoder(
 ) -> AutoencoderKL:
     """A copy of `base` with its decoder tuned on SAR `tiles` (H, W) in 8 bits.
 
-    Goes on from `checkpoint` if it is there, and leaves it there; `until` and `stop` end early.
+    Resumes from `checkpoint` if it exists, and leaves it there; `until` and `stop` end early.
 
     Raises:
         NumericalError: the loss is not finite.
         ConfigError: the checkpoint is of another base or configuration.
-        DataError: the checkpoint is torn, or a tile is smaller than a crop.
+        DataError: the checkpoint is damaged, or a tile is smaller than a crop.
     """
     state, of = DecoderTuning.new(cfg, base), _identity(cfg, base)
     if checkpoint.exists():
@@ -160,8 +161,8 @@ def tune_decoder(
 
 
 def _identity(cfg: DecoderConfig, base: AutoencoderKL) -> str:
-    rhythm = ("save_every", "log_every")
-    decisive = {name: value for name, value in asdict(cfg).items() if name not in rhythm}
+    intervals = ("save_every", "log_every")
+    decisive = {name: value for name, value in asdict(cfg).items() if name not in intervals}
     digest = hashlib.sha256(json.dumps(decisive, sort_keys=True).encode())
     for name, tensor in sorted(base.state_dict().items()):
         digest.update(name.encode())
@@ -170,7 +171,7 @@ def _identity(cfg: DecoderConfig, base: AutoencoderKL) -> str:
 
 
 def reconstructions(model: AutoencoderKL, crops: Images) -> Images:
-    """8-bit SAR crops (H, W) through the autoencoder and back, always with the same noise."""
+    """8-bit SAR crops (H, W) encoded and decoded, always with the same noise."""
     batches = [
         reconstruct(model, torch.stack([as_input(crop) for crop in crops[at : at + _BATCH]]), at)
         for at in range(0, len(crops), _BATCH)
@@ -181,10 +182,10 @@ def reconstructions(model: AutoencoderKL, crops: Images) -> Images:
 def decoder_report(
     cfg: DecoderConfig, before: AutoencoderKL, after: AutoencoderKL, held_out: Images
 ) -> tuple[dict[str, Any], tuple[Images, Images, Images]]:
-    """E1, E3, E4 and E5 of held-out tiles through either autoencoder, and the crops behind them.
+    """E1, E3, E4 and E5 of held-out tiles reconstructed by each autoencoder, and the crops used.
 
     `real_versus_real` is the distance of one half of the crops from the other. The crops are the
-    real ones, those through `before` and those through `after`.
+    real ones, their reconstructions by `before` and those by `after`.
     """
     crops = sar_crops(held_out, cfg.report_crops, cfg.crop_px)
     shown = (crops, reconstructions(before, crops), reconstructions(after, crops))

@@ -1,4 +1,4 @@
-"""Patch discriminator: tells real crops from reconstructions, patch by patch."""
+"""Patch discriminator: classifies patches as real or reconstructed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch.nn.utils import parametrizations
 class PatchDiscriminator(nn.Module):
     """Scores (B, 1, H/8, W/8) of images (B, 3, H, W): above zero for real ones.
 
-    Spectral normalisation bounds its slope, which keeps the hinge game stable at any batch size.
+    Spectral normalisation bounds its slope, which keeps training stable at any batch size.
     """
 
     def __init__(self, width: int = 32) -> None:
@@ -42,5 +42,5 @@ def discriminator_loss(real: Tensor, fake: Tensor) -> Tensor:
 
 
 def generator_loss(fake: Tensor) -> Tensor:
-    """Adversarial loss of the decoder: the lower, the more its patches pass for real."""
+    """Adversarial loss of the decoder: lower if its patches are classified as real."""
     return -torch.mean(fake)

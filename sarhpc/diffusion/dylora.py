@@ -1,9 +1,10 @@
-"""DyLoRA: one adapter whose every truncation is an adapter, after Valipour et al. (2023).
+"""DyLoRA: an adapter whose every truncation is an adapter, after Valipour et al. (2023).
 
-Its directions are learnt in an order: each sample of a batch passes through the first b of them
-alone, b drawn anew (arXiv:2210.07558, with the change scaled by alpha / b; all weights of the first
-b directions learn, their "without frozen"). b follows from the sample and its epoch alone, as
-every other choice of a training does, so neither ranks nor restarts nor checkpointing change it.
+Its directions are trained in order: each sample of a batch uses the first b of them only, b drawn
+at random (arXiv:2210.07558, with the update scaled by alpha / b; all weights of the first b
+directions are trained, the paper's "without frozen"). b depends on the sample and its epoch only,
+as every other random choice of a training, so the number of processes, restarts and gradient
+checkpointing do not change it.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from sarhpc.diffusion.objective import sample_seed
 def draw_ranks(
     cfg: AdapterConfig, sample_ids: Sequence[str], epochs: Sequence[int], seed: int
 ) -> Tensor:
-    """How many directions each sample learns with in its epoch (B,): multiples of `cfg.block`."""
+    """How many directions each sample uses in its epoch (B,): multiples of `cfg.block`."""
     found = []
     for name, epoch in zip(sample_ids, epochs, strict=True):
         generator = torch.Generator().manual_seed(sample_seed(seed, epoch, f"{name}/rank"))
@@ -34,9 +35,9 @@ def draw_ranks(
 
 
 class DynamicRanks:
-    """Lets each sample of a batch pass through the first directions of every adapter alone.
+    """Restricts each sample of a batch to the first directions of every adapter.
 
-    Put on models before they are wrapped; until the first `take` all directions are in use.
+    To be attached before models are wrapped; until the first `set_ranks` all directions are used.
     """
 
     def __init__(self, models: Mapping[str, nn.Module], cfg: AdapterConfig) -> None:
@@ -47,10 +48,10 @@ class DynamicRanks:
                 assert isinstance(layer, LoraLayer)
                 layer.lora_A[ADAPTER_NAME].register_forward_hook(self._cut)
 
-    def take(self, ranks: Tensor, device: torch.device) -> None:
-        """From now on sample i of each batch goes through its first `ranks[i]` directions."""
+    def set_ranks(self, ranks: Tensor, device: torch.device) -> None:
+        """Let sample i of each following batch use the first `ranks[i]` directions."""
         kept = torch.arange(self._cfg.rank) < ranks[:, None]
-        # The layer itself scales by alpha / rank; a truncation is scaled by alpha / b.
+        # The layer scales by alpha / rank; a truncation is to be scaled by alpha / b.
         scale = torch.ones(len(ranks)) if self._cfg.alpha is None else self._cfg.rank / ranks
         self._mask = (kept * scale[:, None]).to(device)
 
@@ -64,14 +65,16 @@ class DynamicRanks:
 
 
 def require_truncation(cfg: AdapterConfig | None, rank: int) -> AdapterConfig:
-    """The adapter that can be cut to `rank`.
+    """`cfg` if its adapter can be truncated to `rank`.
 
     Raises:
-        ConfigError: it cannot be, or there is none.
+        ConfigError: it cannot, or there is no adapter.
     """
     if cfg is None or cfg.kind != "dylora":
         kind = "no adapter" if cfg is None else f"an adapter of kind {cfg.kind}"
-        raise ConfigError(f"export.adapter_rank={rank} of {kind}: only dylora can be cut; set null")
+        raise ConfigError(
+            f"export.adapter_rank={rank} of {kind}: only dylora can be truncated; set null"
+        )
     if not 0 < rank <= cfg.rank or rank % cfg.block:
         raise ConfigError(
             f"export.adapter_rank={rank}: use a multiple of adapter.block={cfg.block} up to "
@@ -82,10 +85,10 @@ def require_truncation(cfg: AdapterConfig | None, rank: int) -> AdapterConfig:
 
 @torch.no_grad()
 def truncate(models: Mapping[str, nn.Module], cfg: AdapterConfig, rank: int) -> None:
-    """Leave the first `rank` directions of every adapter, scaled as they were learnt.
+    """Keep the first `rank` directions of every adapter, scaled as in training.
 
     Raises:
-        ConfigError: there are no such directions.
+        ConfigError: the adapter cannot be truncated to that rank.
     """
     require_truncation(cfg, rank)
     for model in models.values():

@@ -1,7 +1,7 @@
-"""The loss of the noise predictor, with every random choice bound to its sample.
+"""The loss of the noise predictor, with random choices seeded per sample.
 
-Noise, timestep, latent sample and caption dropout of a sample in an epoch follow from (seed, epoch,
-sample id) alone. So the loss depends neither on the world size nor on which samples share a batch.
+Noise, timestep, latent sample and caption dropout of a sample in an epoch depend on (seed, epoch,
+sample id) only, so the loss depends neither on the world size nor on how samples are batched.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Draw:
     noise: Tensor
     """Noise to add (B, C, h, w), float32."""
     latent_noise: Tensor
-    """Unit Gaussian (B, C, h, w) that samples the autoencoder's posterior: mean + std * this."""
+    """Unit Gaussian (B, C, h, w) for the sample of the posterior: mean + std * this."""
     dropped: tuple[bool, ...]
     """Whether the sample is trained without its caption."""
 
@@ -41,7 +41,7 @@ def draw(
     cfg: ObjectiveConfig,
     train_timesteps: int = 1000,
 ) -> Draw:
-    """The choices for samples `sample_ids` in `epoch`; `shape` is that of one latent (C, h, w)."""
+    """The random choices for `sample_ids` in `epoch`; `shape` is that of one latent (C, h, w)."""
     each = [_draw_one(name, seed, epoch, shape, cfg, train_timesteps) for name in sample_ids]
     return Draw(
         timesteps=torch.tensor([one[0] for one in each], dtype=torch.int64),
@@ -70,7 +70,7 @@ def _draw_one(
 
 
 def sample_seed(seed: int, epoch: int, name: str) -> int:
-    """Seed of a sample in an epoch: 63 bits of SHA-256, so that near inputs are far apart."""
+    """Seed of a sample in an epoch: 63 bits of SHA-256, so that similar inputs are unrelated."""
     digest = hashlib.sha256(f"{seed}/{epoch}/{name}".encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
 
@@ -96,9 +96,9 @@ def add_noise(scheduler: SchedulerMixin, latents: Tensor, draw: Draw) -> Tensor:
 
 
 def target(scheduler: SchedulerMixin, latents: Tensor, draw: Draw) -> Tensor:
-    """What the U-Net should answer, float32: the noise, or v = a*eps - s*x.
+    """The target of the prediction, float32: the noise, or v = a*eps - s*x.
 
-    v of Salimans and Ho (2022). The scheduler's `prediction_type` decides.
+    v of Salimans and Ho (2022), according to the scheduler's `prediction_type`.
     """
     noise = draw.noise.to(latents.device)
     kind = prediction_type(scheduler)
@@ -112,21 +112,19 @@ def prediction_type(scheduler: SchedulerMixin) -> str:
     """`epsilon` or `v_prediction`.
 
     Raises:
-        ConfigError: the scheduler asks for anything else.
+        ConfigError: the scheduler has another one.
     """
     kind = str(scheduler.config.get("prediction_type", "epsilon"))
     if kind not in ("epsilon", "v_prediction"):
-        raise ConfigError(
-            f"prediction_type {kind!r} is not trained here; use epsilon or v_prediction"
-        )
+        raise ConfigError(f"prediction_type {kind!r} is not supported; use epsilon or v_prediction")
     return kind
 
 
 def min_snr_weights(scheduler: SchedulerMixin, timesteps: Tensor, gamma: float) -> Tensor:
     """Weights (B,) of min-SNR-gamma, Hang et al. (2023), for the scheduler's prediction type.
 
-    min(SNR, gamma)/SNR for epsilon and min(SNR, gamma)/(SNR + 1) for v: the error of x weighs the
-    same either way. At zero SNR, where the weight of epsilon is 0/0, its limit 1 is taken.
+    min(SNR, gamma)/SNR for epsilon and min(SNR, gamma)/(SNR + 1) for v: both weight the error of x
+    equally. At zero SNR, where the weight of epsilon is 0/0, its limit 1 is used.
     """
     cumulative = scheduler.alphas_cumprod.to(timesteps.device)[timesteps].double()
     snr = cumulative / (1 - cumulative)

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import torch
 import transformers
-from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers import AutoencoderKL
 from transformers import CLIPTextConfig
 
 from hpc.errors import DataError
@@ -59,9 +60,10 @@ def _published(family: ModelFamily) -> Skeleton:
 
 def _from_folder(base: Path) -> Skeleton:
     family = family_of(base)
+    network = getattr(diffusers, family.backbone_class)
     try:
         with torch.device("meta"):
-            backbone = _built(UNet2DConditionModel, base / family.backbone)
+            backbone = _built(network, base / family.backbone)
             models: dict[str, Any] = {family.backbone: backbone}
             for encoder in family.encoders:
                 folder = base / encoder.folder

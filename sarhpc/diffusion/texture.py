@@ -1,7 +1,7 @@
 """Differentiable distances between speckle textures.
 
-A latent of 16 x 16 x 4 numbers cannot hold the realisation of the speckle of 128 x 128 pixels; only
-its statistics can survive. These terms compare statistics and leave the realisation free.
+A latent of 16 x 16 x 4 numbers cannot represent the speckle realisation of 128 x 128 pixels, only
+its statistics. These terms compare statistics and leave the realisation free.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ SMALLEST_LEVEL = 4 / 255
 def amplitude(images: Tensor) -> Tensor:
     """Amplitude (B, 1, H, W) in [0, 1] of images (B, 3, H, W) in [-1, 1], the mean of the channels.
 
-    Values outside count as clipped, as they will be in 8 bits, but keep their slope: a decoder can
+    Values outside are clipped, as they will be in 8 bits, but keep their gradient: a decoder can
     neither hide texture below zero nor get stuck there.
     """
     exact = (images.float().mean(1, keepdim=True) + 1) / 2
@@ -33,8 +33,8 @@ def local_level(amplitudes: Tensor, box: int = 15) -> Tensor:
 def log_amplitude(amplitudes: Tensor, level: Tensor) -> Tensor:
     """ln(A + level/10) (B, 1, H, W), `level` the local mean of the real image for both images.
 
-    A tenth of the level under the logarithm makes dark and bright ground weigh alike and bounds the
-    slope; with a fixed small floor the way of least resistance to contrast is a black image.
+    The offset of a tenth of the level weights dark and bright ground equally and bounds the slope;
+    with a fixed small offset the easiest way to gain contrast is a black image.
     """
     return torch.log(amplitudes + 0.1 * level)
 
@@ -62,15 +62,15 @@ def power_spectra(log_images: Tensor, size: int = 32) -> Tensor:
 def spectral_distance(real: Tensor, fake: Tensor) -> Tensor:
     """Mean |ln P - ln P'| of two sets of log images (B, 1, H, W), per image and over the batch.
 
-    The term over the batch averages enough windows to see the single bins at k/8 cycles per pixel
-    where the grid of the autoencoder shows.
+    The term over the batch averages enough windows to resolve the bins at k/8 cycles per pixel that
+    contain the grid artefacts of the autoencoder.
     """
     p, q = power_spectra(real), power_spectra(fake)
     return _log_ratio(p, q) + _log_ratio(p.mean(0), q.mean(0))
 
 
 def _log_ratio(p: Tensor, q: Tensor) -> Tensor:
-    # Without a floor, an image still blurred has a slope so steep that nothing else is learnt.
+    # Without a floor, a blurred image has a gradient so steep that no other term is learned.
     floor = 0.03 * p.mean((-2, -1), keepdim=True) + 1e-6
     return torch.mean(torch.abs(torch.log(p + floor) - torch.log(q + floor)))
 
@@ -78,8 +78,8 @@ def _log_ratio(p: Tensor, q: Tensor) -> Tensor:
 def histogram_distance(real: Tensor, fake: Tensor) -> Tensor:
     """Wasserstein-1 distance of log amplitude (nats), summed over patches of 4, 16 px and all.
 
-    Sorting makes it blind to where in the patch a value lies, so blurring speckle costs and
-    drawing it anew does not. The small patches refuse a few strong dots in place of a texture.
+    Sorting makes it independent of where in the patch a value is, so that blurred speckle is
+    penalised and another realisation is not. Small patches penalise isolated bright dots.
     """
     local = [_sorted_distance(patches(real, n, n), patches(fake, n, n)) for n in (4, 16)]
     return torch.stack(local).sum() + _sorted_distance(real, fake)
@@ -88,7 +88,7 @@ def histogram_distance(real: Tensor, fake: Tensor) -> Tensor:
 def increment_distance(real: Tensor, fake: Tensor, size: int = 16) -> Tensor:
     """Wasserstein-1 distance of the differences of neighbours in log amplitude (nats) per patch.
 
-    The distribution of what lies one pixel along range, along azimuth and across.
+    Mean over neighbours along range, along azimuth and along the diagonal.
     """
     total = torch.zeros(())
     for rows, cols in ((0, 1), (1, 0), (1, 1)):

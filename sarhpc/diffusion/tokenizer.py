@@ -1,8 +1,8 @@
 """A tokenizer of the CLIP kind, trained on the captions at hand.
 
 Byte-level byte-pair encoding with `</w>` at the end of words, lower case, and the markers
-`<|startoftext|>` and `<|endoftext|>` as the last two tokens, as in Radford et al. (2021). No
-vocabulary of a third party is needed, and the text encoder stays small.
+`<|startoftext|>` and `<|endoftext|>` as the last two tokens, as in Radford et al. (2021). It needs
+no third-party vocabulary and keeps the text encoder small.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from hpc.errors import DataError
 from hpc.publish import publishing_directory
 
 START, END, SUFFIX = "<|startoftext|>", "<|endoftext|>", "</w>"
-SMALLEST = 2 * 256 + 2
+MIN_VOCAB_SIZE = 2 * 256 + 2
 """Every byte, every byte at the end of a word, and the two markers."""
 
 Pair = tuple[str, str]
@@ -32,18 +32,20 @@ def train_clip_tokenizer(
 ) -> CLIPTokenizer:
     """The tokenizer of at most `vocab_size` tokens, published as folder `out`.
 
-    The bytes of `out` follow from the multiset of captions: order does not matter and ties go to
-    the alphabetically first pair. Merging ends early when no pair occurs twice.
+    The bytes of `out` depend on the multiset of captions only: order does not matter and ties are
+    resolved alphabetically. Merging ends early when no pair occurs twice.
 
     Raises:
         DataError: no caption was given, or `vocab_size` is below the bytes and markers.
     """
-    if vocab_size < SMALLEST:
-        raise DataError(f"vocab_size {vocab_size} is below {SMALLEST}, the bytes and the markers")
+    if vocab_size < MIN_VOCAB_SIZE:
+        raise DataError(
+            f"vocab_size {vocab_size} is below {MIN_VOCAB_SIZE}, the bytes and the markers"
+        )
     words = _count_words(captions)
     if not words:
         raise DataError("no caption to train a tokenizer on; caption the tiles first")
-    merges = _learn_merges(words, vocab_size - SMALLEST)
+    merges = _learn_merges(words, vocab_size - MIN_VOCAB_SIZE)
     alphabet = sorted(ByteLevel.alphabet())
     tokens = [*alphabet, *(letter + SUFFIX for letter in alphabet)]
     tokens += ["".join(pair) for pair in merges] + [START, END]
@@ -56,7 +58,7 @@ def load_clip_tokenizer(folder: Path) -> CLIPTokenizer:
     """The CLIP tokenizer in `folder`, either `tokenizer.json` or `vocab.json` with `merges.txt`.
 
     Raises:
-        DataError: the folder holds neither, or the files are torn.
+        DataError: the folder has neither, or the files are damaged.
     """
     whole = (folder / "tokenizer.json").is_file()
     if not whole and not all((folder / name).is_file() for name in ("vocab.json", "merges.txt")):
@@ -65,7 +67,7 @@ def load_clip_tokenizer(folder: Path) -> CLIPTokenizer:
         )
     try:
         return CLIPTokenizer.from_pretrained(folder, local_files_only=True)
-    # The Rust side of tokenizers raises a bare Exception for a torn file.
+    # The Rust part of tokenizers raises a bare Exception for a damaged file.
     except Exception as error:
         raise DataError(
             f"CLIP tokenizer in {folder} cannot be read ({error}); copy it again"
@@ -73,7 +75,7 @@ def load_clip_tokenizer(folder: Path) -> CLIPTokenizer:
 
 
 def _count_words(captions: Iterable[str]) -> Counter[Word]:
-    """How often each word occurs, split and lower-cased exactly as the tokenizer will do it."""
+    """How often each word occurs, split and lower-cased as by the tokenizer."""
     backend = CLIPTokenizer().backend_tokenizer
     counts: Counter[Word] = Counter()
     for caption in captions:
@@ -110,7 +112,7 @@ def _apply(words: Counter[Word], pair: Pair) -> Counter[Word]:
 def _merge(word: Word, pair: Pair) -> Word:
     parts: list[str] = []
     for part in word:
-        # A part just made by this merge cannot be the left of it: pair[0] is shorter.
+        # A part made by this merge cannot be its left operand: pair[0] is shorter.
         if parts and (parts[-1], part) == pair:
             parts[-1] += part
         else:

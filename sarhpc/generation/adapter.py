@@ -1,4 +1,4 @@
-"""A low-rank adapter on a model that generates: off, on, or in part."""
+"""Applying a low-rank adapter to the generating model, fully or in part."""
 
 from __future__ import annotations
 
@@ -15,36 +15,36 @@ _ERRORS = (OSError, ValueError, KeyError, RuntimeError, SafetensorError)
 
 
 def adapter_file(model: Path, cfg: GenerateConfig) -> Path | None:
-    """The adapter that `cfg` asks for, else the one beside the weights of `model`, else None.
+    """The adapter named by `cfg`, otherwise the one in folder `model`, otherwise None.
 
     Raises:
-        DataError: the adapter that `cfg` names is not there.
+        DataError: the adapter named by `cfg` does not exist.
     """
     if cfg.adapter is None:
-        beside = model / LORA_FILE
-        return beside if beside.is_file() else None
+        own = model / LORA_FILE
+        return own if own.is_file() else None
     named = Path(cfg.adapter)
     file = named / LORA_FILE if named.is_dir() else named
     if not file.is_file():
-        raise DataError(f"no adapter at {file}: give its file or its folder in generate.adapter.")
+        raise DataError(f"no adapter at {file}: set generate.adapter to its file or folder.")
     return file
 
 
 def apply_adapter(pipeline: Any, model: Path, cfg: GenerateConfig) -> None:
-    """Fold the adapter of `cfg` into the weights of `pipeline`, scaled by `adapter_weight`.
+    """Merge the adapter of `cfg` into the weights of `pipeline`, scaled by `adapter_weight`.
 
-    At weight 0 nothing is touched: the images are the base model's, to the byte.
+    At weight 0 the weights are unchanged: the images equal those of the base model byte by byte.
 
     Raises:
-        ConfigError: a weight is given and there is no adapter for it.
-        DataError: the adapter is missing, torn, or of another model.
+        ConfigError: a weight is set without an adapter.
+        DataError: the adapter is missing, damaged, or of another model.
     """
     file = adapter_file(model, cfg)
     if file is None:
         if cfg.adapter_weight != 1.0:
             raise ConfigError(
                 f"generate.adapter_weight={cfg.adapter_weight} but {model} has no adapter "
-                f"({LORA_FILE}): name one in generate.adapter, or leave the weight at 1."
+                f"({LORA_FILE}): set generate.adapter, or leave the weight at 1."
             )
         return
     if cfg.adapter_weight == 0.0:
@@ -55,5 +55,5 @@ def apply_adapter(pipeline: Any, model: Path, cfg: GenerateConfig) -> None:
         pipeline.unload_lora_weights()
     except _ERRORS as error:
         raise DataError(
-            f"the adapter {file} does not go on {model}: {error}. Take the one trained on it."
+            f"the adapter {file} does not fit {model}: {error}. Use one trained on it."
         ) from error

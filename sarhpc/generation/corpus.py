@@ -1,4 +1,4 @@
-"""Packaging a finished corpus: an index of every image, and the card that says what it is."""
+"""Packaging a finished corpus: an index of all images and a dataset card."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _COLUMNS = pa.schema(
 
 @dataclass(frozen=True)
 class CorpusFacts:
-    """What the card tells beyond what is counted: names and hashes of the run."""
+    """Contents of the card beside the counts: names and hashes of the run."""
 
     name: str
     model_sha: str
@@ -46,7 +46,7 @@ class CorpusFacts:
 
 @dataclass(frozen=True)
 class Corpus:
-    """A packaged corpus: its two files and how much they describe."""
+    """A packaged corpus: its two files and its counts."""
 
     index: Path
     card: Path
@@ -56,14 +56,14 @@ class Corpus:
 
 
 def package_corpus(root: Path, shards: Sequence[Path], facts: CorpusFacts) -> Corpus:
-    """Publish `index.parquet` and `README.md` in `root` for the finished `shards`; return both.
+    """Publish `index.parquet` and `README.md` in `root` for the finished `shards`.
 
     The index has one row per image: key, shard (relative to `root`), prompt, seed, SHA-256 of the
-    PNG, channel spread, how many tokens of its prompt the model did not read, and `synthetic`,
-    always true. Shards are read one after the other.
+    PNG, channel spread, number of truncated tokens of its prompt, and `synthetic`, always true.
+    Shards are read one at a time.
 
     Raises:
-        VerificationError: a key comes twice, or a sample is not a synthetic one of this model.
+        VerificationError: a key is repeated, or a sample is not a synthetic one of this model.
         DataError: a shard cannot be read.
     """
     keys: set[str] = set()
@@ -83,9 +83,9 @@ def package_corpus(root: Path, shards: Sequence[Path], facts: CorpusFacts) -> Co
 
 
 def render_card(facts: CorpusFacts, samples: int, shards: int, prompts: int, cut: int = 0) -> str:
-    """The dataset card, Markdown with the YAML header that dataset hubs read.
+    """The dataset card, Markdown with the YAML header of dataset hubs.
 
-    `cut` counts the images whose prompts were longer than the model reads.
+    `cut` is the number of images whose prompts were truncated.
     """
     settings = [f"| {name} | {value} |" for name, value in facts.settings.items()]
     rejected = [f"| left out: {why} | {count} |" for why, count in sorted(facts.rejected.items())]

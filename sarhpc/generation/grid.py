@@ -1,7 +1,7 @@
-"""A grid of images, prompts down and seeds across, to see with one's own eyes what a model does.
+"""A grid of images, prompts down and seeds across, for visual inspection of a model.
 
-Across may also lie steps between two seeds: along the arc between their starting noises, since
-points on the straight line are shorter than noise ever is.
+Columns may also interpolate between two seeds: spherically between their initial noises, since
+points on the straight line have a smaller norm than noise.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from sarhpc.generation.model import Pipeline, backbone_of, first_text_encoder
 
 @dataclass(frozen=True)
 class Column:
-    """The starting noise of one column: that of a seed, or a part of the way to another's."""
+    """The initial noise of one column: that of a seed, or interpolated towards another's."""
 
     seed: int
     toward: int | None = None
@@ -28,14 +28,14 @@ class Column:
 
     @property
     def title(self) -> str:
-        """What stands above it."""
+        """Its heading."""
         if self.toward is None:
             return f"seed {self.seed}"
         return f"{self.seed} to {self.toward}: {self.part:.2f}"
 
 
 def columns(seeds: Sequence[int], between: int = 0) -> list[Column]:
-    """A column for each seed, and `between` more on the way from each to the next."""
+    """A column for each seed, and `between` interpolated ones from each to the next."""
     found = []
     for index, seed in enumerate(seeds):
         found.append(Column(seed))
@@ -46,7 +46,7 @@ def columns(seeds: Sequence[int], between: int = 0) -> list[Column]:
 
 
 def starting_noise(pipeline: Pipeline, column: Column, cfg: GenerateConfig) -> Tensor:
-    """Noise (1, C, h, w) of a column, drawn on the CPU: the same on every device."""
+    """Initial noise (1, C, h, w) of a column, drawn on the CPU: the same on every device."""
     shape, reduction = backbone_of(pipeline).config, pipeline.vae_scale_factor
     side = int(shape.sample_size)
     height = cfg.height_px // reduction if cfg.height_px else side
@@ -61,7 +61,7 @@ def starting_noise(pipeline: Pipeline, column: Column, cfg: GenerateConfig) -> T
 
 
 def arc(start: Tensor, end: Tensor, part: float) -> Tensor:
-    """The point `part` of the way along the arc from `start` to `end` (Shoemake, 1985)."""
+    """Spherical interpolation by `part` from `start` to `end` (Shoemake, 1985)."""
     cosine = torch.nn.functional.cosine_similarity(start.flatten(), end.flatten(), dim=0)
     angle = torch.acos(cosine.clamp(-1, 1))
     if angle < 1e-4:
@@ -71,10 +71,10 @@ def arc(start: Tensor, end: Tensor, part: float) -> Tensor:
 
 
 @torch.no_grad()
-def paint(
+def sample_grid(
     pipeline: Pipeline, cfg: GenerateConfig, prompts: Sequence[str], across: Sequence[Column]
 ) -> NDArray[np.uint8]:
-    """Gray images (prompts, columns, H, W); each is a batch of its own."""
+    """Gray images (prompts, columns, H, W), each sampled as a batch of one."""
     rows = [
         [_gray(pipeline, cfg, prompt, starting_noise(pipeline, column, cfg)) for column in across]
         for prompt in prompts
@@ -97,10 +97,10 @@ def _gray(pipeline: Pipeline, cfg: GenerateConfig, prompt: str, noise: Tensor) -
 
 
 @torch.no_grad()
-def closeness(pipeline: Pipeline, prompts: Sequence[str]) -> NDArray[np.float64]:
-    """Cosine of the text embeddings of each two prompts (P, P): near 1 for what means the same.
+def prompt_similarity(pipeline: Pipeline, prompts: Sequence[str]) -> NDArray[np.float64]:
+    """Cosine similarity of the text embeddings of each pair of prompts (P, P).
 
-    The embedding is that of the end of the prompt, which has read all of it.
+    The embedding is that of the end marker, which attends to the whole prompt.
     """
     tokenizer, encoder = first_text_encoder(pipeline)
     tokens = tokenizer(list(prompts), padding="max_length", truncation=True, return_tensors="pt")

@@ -1,4 +1,4 @@
-"""The model that generates: a diffusers folder as a ready pipeline."""
+"""The generating model: a diffusers folder as a ready pipeline."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ _LARGEST_SHARD = 100_000
 
 @dataclass(frozen=True)
 class ImageRequest:
-    """One image to make: its index in the shard, what is asked, and the seed of its noise."""
+    """One image to generate: its index in the shard, its prompt, and the seed of its noise."""
 
     index: int
     prompt: str
@@ -30,9 +30,9 @@ class ImageRequest:
 
 
 def image_seed(run_seed: int, prompt: str, repetition: int) -> int:
-    """Seed of an image, 0 to 2^63 - 1: a hash of the run seed and of the image's own identity.
+    """Seed of an image, 0 to 2^63 - 1: a hash of the run seed, the prompt and its repetition.
 
-    Neither the other prompts, their order, nor the size of shards and batches enter it.
+    It depends neither on the other prompts and their order nor on shard and batch sizes.
     """
     identity = json.dumps([run_seed, prompt, repetition]).encode()
     return int.from_bytes(hashlib.sha256(identity).digest()[:8], "big") >> 1
@@ -44,21 +44,21 @@ def plan_generation(
     """Inputs of each shard: batch shape, threads, and the images as (prompt, seed).
 
     A shard's inputs are `{"batch", "threads", "prompts": [text], "images": [[prompt number,
-    seed]]}`, the texts of a shard written once: a plan of a million images stays tens of MB. Where
-    layers steer, `first` is the number of its first image in the corpus.
+    seed]]}`, each text written once per shard: a plan of a million images takes tens of MB. With
+    `cfg.steer`, `first` is the number of the shard's first image in the corpus.
 
     Args:
         cfg: What to generate.
-        prompts: Descriptions to use instead of those that `cfg` names.
+        prompts: Descriptions to use instead of those of `cfg`.
 
     Raises:
-        ConfigError: no prompts, or a setting that cannot be used.
+        ConfigError: no prompts, or an invalid setting.
     """
     check_config(cfg)
     requests = list(_requests(cfg, read_prompts(cfg) if prompts is None else prompts))
     if not requests:
         raise ConfigError(
-            f"nothing to generate: give {cfg.SECTION}.prompts or {cfg.SECTION}.prompts_file."
+            f"nothing to generate: set {cfg.SECTION}.prompts or {cfg.SECTION}.prompts_file."
         )
     starts = range(0, len(requests), cfg.shard_samples)
     shards = [_shard_inputs(cfg, requests[start : start + cfg.shard_samples]) for start in starts]
@@ -96,10 +96,10 @@ def read_prompts(cfg: GenerateConfig) -> list[str]:
 
 
 def check_config(cfg: GenerateConfig) -> None:
-    """Return if every setting can be used.
+    """Raise ConfigError unless every setting is valid.
 
     Raises:
-        ConfigError: one cannot; the message names it.
+        ConfigError: one is not; the message names it.
     """
     at = cfg.SECTION
     _require_choice(f"{at}.scheduler", cfg.scheduler, SCHEDULERS)
@@ -107,16 +107,16 @@ def check_config(cfg: GenerateConfig) -> None:
     if cfg.steer is not None:
         _require_choice(f"{at}.steer.layer", cfg.steer.layer, tuple(LAYERS))
     if not 0 <= cfg.guidance_rescale <= 1:
-        raise ConfigError(f"{at}.guidance_rescale is {cfg.guidance_rescale}: give 0 to 1.")
+        raise ConfigError(f"{at}.guidance_rescale is {cfg.guidance_rescale}: must be 0 to 1.")
     if cfg.guidance_rescale and cfg.steer is not None:
         raise ConfigError(
-            f"{at}.guidance_rescale with {at}.steer: the pipelines of diffusers that a "
-            "ControlNet steers have no such setting; leave it at 0."
+            f"{at}.guidance_rescale with {at}.steer: ControlNet pipelines of diffusers have no "
+            "such setting; leave it at 0."
         )
     if "{prompt}" not in cfg.prompt_template:
         raise ConfigError(
             f"{at}.prompt_template {cfg.prompt_template!r} has no {{prompt}}: every image "
-            "would be asked for the same."
+            "would have the same prompt."
         )
     for name in ("steps", "batch", "threads", "shard_samples", "images_per_prompt", "images"):
         value = getattr(cfg, name)

@@ -1,8 +1,8 @@
-"""Sampling a planned shard: the same image whatever its neighbours, worker, order or restart.
+"""Sampling a planned shard; an image does not depend on its batch, worker, order or restarts.
 
 Each image has its own generator. On one machine type its bits then depend on the batch shape and
-the thread count alone, so both come from the plan, and the last batch is filled up with repeated
-requests whose images are dropped.
+the thread count only, so the plan fixes both, and the last batch is padded with repeated requests
+whose images are dropped.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ from sarhpc.diffusion.conditioning import tokens_cut
 from sarhpc.generation.config import GenerateConfig
 from sarhpc.generation.model import Pipeline, first_text_encoder, require_match
 from sarhpc.generation.plan import ImageRequest, shard_requests
-from sarhpc.generation.steering import Steer, SteeringLayers, facts_of
+from sarhpc.generation.steering import SteeringLayer, SteeringLayers, steering_facts
 from sarhpc.shards.images import encode_gray8, encode_rgb8
 from sarhpc.shards.sample import SAMPLE_SCHEMA, Sample, encode_json, sample_key
 
 
 class GenerationStoppedError(IncompleteError):
-    """A stop was asked for between two batches; the shard was given up, nothing of it published."""
+    """A stop was requested between two batches; the shard was abandoned and not published."""
 
 
 @dataclass(frozen=True)
 class GeneratedShard:
-    """Samples of a shard, made as they are asked for, and why images were left out.
+    """Samples of a shard, generated lazily, and the number of rejected images by reason.
 
-    `rejected` counts by reason and is complete when `samples` is exhausted.
+    `rejected` is complete when `samples` is exhausted.
     """
 
     samples: Iterator[Sample]
@@ -46,7 +46,7 @@ class GeneratedShard:
 
 @dataclass(frozen=True)
 class Provenance:
-    """Hashes of what makes the images: the model folder and the run's configuration."""
+    """Hashes of the model folder and of the run's configuration."""
 
     model_sha: str
     config_fingerprint: str
@@ -64,22 +64,21 @@ def generate_shard(
 ) -> GeneratedShard:
     """The samples of planned shard `shard`, one batch in memory at a time.
 
-    An image that is not finite everywhere is left out and counted as `not_finite`; it leaves a gap
-    in the keys.
+    An image with non-finite pixels is rejected and counted as `not_finite`; its key is skipped.
 
     Args:
-        shard: Number of the shard; makes the keys.
+        shard: Number of the shard, the prefix of its keys.
         inputs: The shard's part of the plan (`plan.plan_generation`).
         cfg: Steps, guidance, size and so on.
         pipeline: The model, from `model.load_pipeline`.
         provenance: Hashes to write into each sample.
-        stop: Asked before each batch; true gives the shard up.
-        layers: What steers a model with a ControlNet.
-        image_member: `sar.png`, gray, or `optic.png`, in colour and of no radar.
+        stop: Called before each batch; true abandons the shard.
+        layers: Conditioning layers for a model with a ControlNet.
+        image_member: `sar.png`, gray, or `optic.png`, in colour and without SAR metadata.
 
     Raises:
         ConfigError: the pipeline was loaded for another configuration.
-        GenerationStoppedError: while iterating, after `stop` said so.
+        GenerationStoppedError: while iterating, after `stop` returned true.
     """
     require_match(pipeline, cfg)
     rejected: dict[str, int] = {}
@@ -99,20 +98,20 @@ def _images(
     stop: Callable[[], bool],
     layers: SteeringLayers | None,
 ) -> Iterator[tuple[ImageRequest, NDArray[np.float32], dict[str, Any]]]:
-    """Each request of a shard, its image (H, W, 3) in [0, 1], and what is told of it alone."""
+    """Each request of a shard, its image (H, W, 3) in [0, 1], and its own metadata."""
     requests = iter(shard_requests(inputs))
     while batch := list(itertools.islice(requests, inputs["batch"])):
         if stop():
             raise GenerationStoppedError(
-                f"stopped inside shard {shard:06d}, which was given up; resume makes it again."
+                f"stopped inside shard {shard:06d}, which was abandoned; resume generates it again."
             )
         steers = _steers(layers, batch, inputs)
         cut = tokens_cut(first_text_encoder(pipeline)[0], [request.prompt for request in batch])
         images = sample_images(pipeline, batch, cfg, inputs["batch"], inputs["threads"], steers)
-        told = _told(steers, cfg) or [{}] * len(batch)
-        for request, image, steered, unread in zip(batch, images, told, cut, strict=True):
-            # Said only of prompts that are too long: the others keep their bytes.
-            yield request, image, {**steered, **({"prompt_tokens_cut": unread} if unread else {})}
+        facts = _steering_facts(steers, cfg) or [{}] * len(batch)
+        for request, image, own, tokens in zip(batch, images, facts, cut, strict=True):
+            # Only for prompts that are too long: the bytes of the others do not change.
+            yield request, image, {**own, **({"prompt_tokens_cut": tokens} if tokens else {})}
 
 
 def _samples(
@@ -122,10 +121,10 @@ def _samples(
     image_member: str,
     rejected: dict[str, int],
 ) -> Iterator[Sample]:
-    for request, image, told in made:
+    for request, image, own in made:
         if np.isfinite(image).all():
             key = sample_key(shard, request.index)
-            yield _sample(key, request, image, {**shared, **told}, image_member)
+            yield _sample(key, request, image, {**shared, **own}, image_member)
         else:
             rejected["not_finite"] = rejected.get("not_finite", 0) + 1
 
@@ -136,11 +135,11 @@ def sample_images(
     cfg: GenerateConfig,
     batch: int,
     threads: int,
-    steers: Sequence[Steer] = (),
+    steers: Sequence[SteeringLayer] = (),
 ) -> NDArray[np.float32]:
     """Images (len(requests), H, W, 3) in [0, 1], sampled in a batch of exactly `batch`.
 
-    A model with a ControlNet takes one of `steers` for each request.
+    A model with a ControlNet takes one conditioning layer of `steers` for each request.
     """
     padded = requests + [requests[-1]] * (batch - len(requests))
     # Generators on the CPU: the same initial noise on every device.
@@ -164,37 +163,37 @@ def sample_images(
 
 def _steers(
     layers: SteeringLayers | None, batch: list[ImageRequest], inputs: Mapping[str, Any]
-) -> list[Steer]:
-    """The layer of each image of a batch; none where nothing steers."""
+) -> list[SteeringLayer]:
+    """The conditioning layer of each image of a batch; empty without a ControlNet."""
     if layers is None:
         return []
     return [layers.load(inputs["first"] + request.index) for request in batch]
 
 
-def _told(steers: Sequence[Steer], cfg: GenerateConfig) -> list[dict[str, Any]]:
+def _steering_facts(steers: Sequence[SteeringLayer], cfg: GenerateConfig) -> list[dict[str, Any]]:
     if cfg.steer is None:
         return []
-    return [{"steered_by": facts_of(steer, cfg.steer)} for steer in steers]
+    return [{"steered_by": steering_facts(steer, cfg.steer)} for steer in steers]
 
 
 def _rescaled(cfg: GenerateConfig) -> dict[str, float]:
-    """The setting where it is used: said otherwise, it would change the bytes of every sample."""
+    """The setting if it is used: at its default it is not recorded, which keeps older bytes."""
     return {"guidance_rescale": cfg.guidance_rescale} if cfg.guidance_rescale else {}
 
 
-def _steering(steers: Sequence[Steer], cfg: GenerateConfig, batch: int) -> dict[str, Any]:
-    """The pipeline's arguments for the layers, the last repeated as the last request is."""
+def _steering(steers: Sequence[SteeringLayer], cfg: GenerateConfig, batch: int) -> dict[str, Any]:
+    """The pipeline's arguments for the layers, padded like the requests."""
     if cfg.steer is None or not steers:
         return {}
-    shown = [steer.layer for steer in steers]
-    shown += shown[-1:] * (batch - len(shown))
-    stacked = torch.from_numpy(np.stack(shown)).permute(0, 3, 1, 2)
+    layers = [steer.layer for steer in steers]
+    layers += layers[-1:] * (batch - len(layers))
+    stacked = torch.from_numpy(np.stack(layers)).permute(0, 3, 1, 2)
     return {"image": stacked, "controlnet_conditioning_scale": cfg.steer.scale}
 
 
 @contextlib.contextmanager
 def _pinned_arithmetic(threads: int) -> Iterator[None]:
-    """Fixed thread count and deterministic convolutions inside the block."""
+    """Fix the thread count and use deterministic convolutions inside the block."""
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
@@ -258,7 +257,7 @@ def _shared_meta(
 
 
 def _generator_name(device: torch.device) -> str:
-    """Software and kind of device: what, besides model and configuration, decides the bits."""
+    """Software and device, on which the bits depend beside model and configuration."""
     kind = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     packages = " ".join(f"{name}-{version(name)}" for name in ("diffusers", "torch"))
     return f"sarhpc-{__version__} {packages} {kind}"

@@ -1,4 +1,4 @@
-"""What steers the images of a ControlNet: layers of real tiles, taken in turn."""
+"""Conditioning layers for a ControlNet: those of real tiles, used in turn."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from sarhpc.shards.samples import ShardedSamples
 
 
 @dataclass(frozen=True)
-class Steer:
-    """The layer that steers one image."""
+class SteeringLayer:
+    """The conditioning layer of one image."""
 
     layer: NDArray[np.float32]
     """(H, W, 3) in [0, 1]."""
     key: str
-    """Key of the tile it is of."""
+    """Key of its tile."""
     sha256: str
-    """Digest of its member's bytes."""
+    """Digest of the member's bytes."""
 
 
 class SteeringLayers:
@@ -36,13 +36,13 @@ class SteeringLayers:
         """Index the shards.
 
         Raises:
-            DataError: they hold no sample, or one is damaged.
+            DataError: they contain no sample, or a damaged one.
         """
         self._samples = ShardedSamples(shards)
         self._cfg = cfg
         if len(self._samples) == 0:
             raise DataError(
-                "no tiles to steer by: name shards with layers in generate.steer.shards"
+                "no tiles with conditioning layers: set generate.steer.shards to their shards"
             )
 
     def __len__(self) -> int:
@@ -52,33 +52,35 @@ class SteeringLayers:
         """Scene description of the tile, without activation words.
 
         Raises:
-            DataError: it has none.
+            DataError: it has no caption.
         """
         text = self._samples[number].meta.get("caption", {}).get("SHORT")
         if not text:
             raise DataError(
-                f"tile {self._samples.key(number)} has no caption: give generate.prompts, or steer "
-                "by captioned shards"
+                f"tile {self._samples.key(number)} has no caption: set generate.prompts, or "
+                "generate.steer.shards to captioned shards"
             )
         return str(text)
 
-    def load(self, number: int) -> Steer:
-        """The layer that steers image `number` of a corpus; the tiles are taken in turn.
+    def load(self, number: int) -> SteeringLayer:
+        """The layer for image `number` of a corpus; the tiles are used in turn.
 
         Raises:
             DataError: the tile has no such layer.
         """
         number %= len(self)
         member = LAYERS[self._cfg.layer]
-        # The layer alone: tiles that nobody captioned steer as well.
+        # Only the layer: tiles without a caption can be used as well.
         image, _ = self._samples.load(number, member, None)
         data = self._samples.member(number, member) or b""
         digest = hashlib.sha256(data).hexdigest()
-        return Steer((image + np.float32(1)) / np.float32(2), self._samples.key(number), digest)
+        return SteeringLayer(
+            (image + np.float32(1)) / np.float32(2), self._samples.key(number), digest
+        )
 
 
-def facts_of(steer: Steer, cfg: SteerConfig) -> dict[str, Any]:
-    """What the metadata of a steered image says of its layer."""
+def steering_facts(steer: SteeringLayer, cfg: SteerConfig) -> dict[str, Any]:
+    """Metadata of an image about its conditioning layer."""
     return {
         "layer": cfg.layer,
         "scale": cfg.scale,

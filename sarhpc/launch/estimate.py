@@ -1,8 +1,8 @@
 """What a run will cost before anything is submitted: GPU-hours, bytes and inodes of each stage.
 
-GPU-hours are the most the requested walltime can book in one go of every job. Bytes per pixel
-were measured on the demo (16 scenes of 768 px, 548 tiles and 96 images of 128 px), which compresses
-as real scenes do within some ten per cent.
+GPU-hours are the most that the requested walltime can book in one start of every job. The stages
+give bytes per pixel measured on the demo (16 scenes of 768 px, 548 tiles and 96 images of 128 px),
+which compresses as real scenes do within some ten per cent.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def show_plan_and_cost(run: RunDir, stages: Sequence[Stage], profile: Profile | None) -> None:
-    """Print what each stage would make and cost; submits nothing."""
+    """Print what each stage would make and cost, and submit nothing."""
     config = load_run_config(run)
     hours, size, inodes, open_ends = 0.0, 0.0, 0, False
     for stage in stages:
@@ -31,26 +31,26 @@ def show_plan_and_cost(run: RunDir, stages: Sequence[Stage], profile: Profile | 
         todo = None if plan is None else len(run.ledger(stage.name).missing(plan))
         resources = profile.resources_of(stage.name) if profile is not None else None
         print(_plan_line(run, stage, plan, todo))
-        told = estimate(spec_named(stage.name), config, plan, todo, _ranks(config, resources))
-        for line in told.lines:
+        left = estimate(spec_named(stage.name), config, plan, todo, _ranks(config, resources))
+        for line in left.lines:
             print(f"  {line}")
         for name, reason in list(plan.rejected.items())[:20] if plan is not None else ():
             print(f"  left out {name}: {reason}")
         if resources is not None:
-            elements = min(resources.elements, told.shards or resources.elements)
+            elements = min(resources.elements, left.shards or resources.elements)
             hours += gpu_hours(resources, elements)
             print(f"  {_request(resources, elements)}")
-        if told.bytes is not None and told.inodes is not None:
-            print(f"  about {told.bytes / 1e9:.2f} GB in {told.inodes} inodes")
-        size, inodes = size + (told.bytes or 0.0), inodes + (told.inodes or 0)
-        open_ends = open_ends or told.bytes is None
+        if left.bytes is not None and left.inodes is not None:
+            print(f"  about {left.bytes / 1e9:.2f} GB in {left.inodes} inodes")
+        size, inodes = size + (left.bytes or 0.0), inodes + (left.inodes or 0)
+        open_ends = open_ends or left.bytes is None
     more = ", and what is not planned yet" if open_ends else ""
     spent = f"at most {hours:.1f} GPU-hours, " if profile is not None else ""
     print(f"together: {spent}about {size / 1e9:.2f} GB in {inodes} inodes{more}")
 
 
 def gpu_hours(resources: Resources, elements: int = 1) -> float:
-    """The most one go of a job, or of an array of `elements`, can book."""
+    """The most that one start of a job, or of an array of `elements`, can book."""
     return resources.gpus * resources.time_min / 60 * elements
 
 
@@ -77,7 +77,7 @@ def estimate(
 
 
 def _plan(run: RunDir, stage: Stage) -> Plan | None:
-    """The standing plan, or what would be planned; None while an upstream stage is missing."""
+    """The published plan, or what would be planned; None while an upstream stage is not sealed."""
     if run.plan_file(stage.name).exists():
         return read_plan(run.plan_file(stage.name))
     if all(run.ledger(need).sealed for need in stage.needs):
@@ -94,9 +94,9 @@ def _plan_line(run: RunDir, stage: Stage, plan: Plan | None, todo: int | None) -
 
 def _request(resources: Resources, elements: int) -> str:
     array = f"{elements} elements of " if elements > 1 else ""
-    words = f"{array}{resources.nodes} nodes x {resources.tasks_per_node} tasks x "
-    words += f"{resources.cpus_per_task} cores, {resources.gpus} GPUs, {resources.time_min} min"
-    return f"{words}: at most {gpu_hours(resources, elements):.1f} GPU-hours"
+    request = f"{array}{resources.nodes} nodes x {resources.tasks_per_node} tasks x "
+    request += f"{resources.cpus_per_task} cores, {resources.gpus} GPUs, {resources.time_min} min"
+    return f"{request}: at most {gpu_hours(resources, elements):.1f} GPU-hours"
 
 
 def _ranks(config: RunConfig, resources: Resources | None) -> int:

@@ -1,4 +1,4 @@
-"""The entry point of a job: bring one stage as far as it goes."""
+"""The entry point of a job: run one stage as far as possible."""
 
 from __future__ import annotations
 
@@ -68,8 +68,8 @@ def configure_logging(rank: int = 0) -> None:
 def work(root: str, stage: str, *, force: bool = False, submission: int | None = None) -> int:
     """Run `stage` of the run at `root` in this process and return its exit code.
 
-    Asked to stop, it saves and ends; a job of a cluster then queues itself again if its submission
-    says so, and after a failure that may pass.
+    On a stop request it saves and ends. A cluster job is then requeued if its submission allows it,
+    as after a transient failure.
     """
     here = current_allocation()
     configure_logging(here.rank)
@@ -135,14 +135,14 @@ def _bring_forward(run: RunDir, name: str, job: _Job, force: bool) -> str:
         stop_file=run.stop_file,
         deadline=None if ends is None else ends - grace_s,
         poll_s=0.0,
-        # Ranks that work together leave together, so one of them never leaves at once.
+        # Ranks of a collective stage exit together, so none of them exits at once.
         urgent=job.here.rank == 0 and not stage.collective,
     )
     context = JobContext(
         stop,
         grace_s,
         lease_timeout_s=1.25 * STALE_S if job.here.job_id else 0.0,
-        # What the operator said about the past does not excuse what this job does from now on.
+        # `--force` excuses the attempts before this job, not its own restarts.
         force=force and job.here.restart == 0,
     )
     too_late = None if ends is None else ends - min(grace_s / 4, 30.0)
@@ -157,7 +157,7 @@ def _bring_forward(run: RunDir, name: str, job: _Job, force: bool) -> str:
 
 
 def _require_fit_node(run: RunDir, job: _Job, node_local: str | None) -> None:
-    """Return if this node of the cluster is fit for the job; one rank of each node looks.
+    """Raise BadNodeError unless this node is fit for the job; one rank of each node checks it.
 
     Args:
         run: the run.
@@ -165,15 +165,15 @@ def _require_fit_node(run: RunDir, job: _Job, node_local: str | None) -> None:
         node_local: folder of the node that the work copies to, `$VARIABLES` in it; None for none.
 
     Raises:
-        BadNodeError: it is not, and is listed as such; the job does better elsewhere.
-        TooManyBadNodesError: hardly any node is.
+        BadNodeError: it is not, and is put on the list of bad nodes.
+        TooManyBadNodesError: hardly any node is fit.
     """
     if job.record is None or job.here.job_id is None or job.here.local_rank > 0:
         return
     from hpc.cluster.bad_nodes import BadNodeList
 
     cluster = os.environ.get("SLURM_CLUSTER_NAME")
-    # What does not fit is read where it lies: a fit node needs room for a little only.
+    # Shards that do not fit are read in place, so little space is enough.
     scratch = existing_folder(node_local)
     needs = Needs(
         run=run.root,
@@ -182,14 +182,14 @@ def _require_fit_node(run: RunDir, job: _Job, node_local: str | None) -> None:
         scratch_inodes=16,
         cpus=job.here.cpus or 0,
         gpus=int(os.environ.get("SLURM_GPUS_ON_NODE") or 0),
-        # Thousands of elements do not import torch one more time each.
+        # Thousands of elements do not each import torch once more.
         compute=job.element is None,
     )
     require_fit_node(needs, BadNodeList(cluster) if cluster else None)
 
 
 def _time_left_s(job: _Job) -> float | None:
-    """Seconds until the job reaches its time limit; None while nothing can tell."""
+    """Seconds until the job reaches its time limit; None if that is unknown."""
     if job.record is None or job.here.job_id is None or job.here.rank > 0:
         return None
     if job.element is not None:
@@ -199,31 +199,31 @@ def _time_left_s(job: _Job) -> float | None:
     try:
         return slurm.time_left_s(job.here.job_id)
     except HpcError as error:
-        log.warning("the end of this job is unknown, its signal must do: %s", error)
+        log.warning("the time limit of this job is unknown, relying on its signal: %s", error)
         return None
 
 
 def _time_left_of_element(record: SubmissionRecord, here: Allocation) -> float | None:
-    """What Slurm 23.02 and later put into the environment, or the limit that was asked for.
+    """By the end time in the environment (Slurm 23.02 and later), or the requested limit.
 
-    The controller is not asked: thousands of elements that do so at once would hurt everyone.
+    The controller is not queried: thousands of elements at once would overload it.
     """
     import psutil
 
-    told = os.environ.get("SLURM_JOB_END_TIME", "")
-    if told.isdigit():
-        return float(told) - time.time()
+    end = os.environ.get("SLURM_JOB_END_TIME", "")
+    if end.isdigit():
+        return float(end) - time.time()
     limits = [job.time_min for job in record.jobs if job.job_id == here.array_id]
     if not limits or limits[0] is None:
         return None
-    began = float(psutil.Process().create_time())
-    return began + 60 * limits[0] - time.time()
+    started = float(psutil.Process().create_time())
+    return started + 60 * limits[0] - time.time()
 
 
 def _leave(run: RunDir, stage: str, job: _Job, error: Exception) -> int:
-    """Say how the work ended, queue the job again if that makes sense; the exit code."""
+    """Log how the work ended, requeue the job if that makes sense, and return the exit code."""
     code = report(stage, error)
-    # Rank 0 speaks for all, but of a bad node the others may know better.
+    # Rank 0 requeues for all; only a bad node is reported by the rank that found it.
     if job.here.rank > 0 and not isinstance(error, BadNodeError):
         return code
     why = requeue_reason(error, run.stage(stage), job.element) or time_limit_reason(

@@ -56,7 +56,9 @@ def drive(run: RunDir, stages: Sequence[Stage], executor: str, *, force: bool = 
     """Take the unsealed stages in order, a job each; the first exit code that is not 0."""
     for stage in unsealed_stages(run, stages):
         if run.stop_file.exists():
-            log.info("stopped before stage=%s; go on with `sarhpc resume %s`", stage.name, run.root)
+            log.info(
+                "stopped before stage=%s; continue with `sarhpc resume %s`", stage.name, run.root
+            )
             return 0
         clock = time.monotonic()
         submission = submit_stage(run, stage, executor, force=force)

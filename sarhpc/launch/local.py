@@ -23,7 +23,7 @@ POLL_S = 0.5
 def launch_stage(
     run: RunDir, stage: Stage, executor: str, *, wait: bool, force: bool = False
 ) -> int:
-    """Submit a stage and say where to look; its exit code if `wait`, else 0."""
+    """Submit a stage and print where to look; its exit code if `wait`, else 0."""
     submission = submit_stage(run, stage, executor, force=force)
     return _announce(run, submission, stage.name, executor, wait=wait)
 
@@ -31,7 +31,7 @@ def launch_stage(
 def launch_line(
     run: RunDir, stages: Sequence[Stage], executor: str, *, wait: bool, force: bool = False
 ) -> int:
-    """Submit a driver of `stages` and say where to look; its exit code if `wait`, else 0."""
+    """Submit a driver of `stages` and print where to look; its exit code if `wait`, else 0."""
     from hpc.cluster.submit import Resources, submit
 
     work = LineWork(str(run.root), stages[0].name, stages[-1].name, executor, force)

@@ -19,8 +19,7 @@ def chosen_executor(
 ) -> tuple[str, Profile | None]:
     """The executor asked for, and the profile of its cluster if that is `slurm`.
 
-    What the command does not say the newest submission of the run does, then the run's
-    configuration.
+    The command takes precedence, then the run's configuration, then its newest submission.
 
     Raises:
         ConfigError: there is no such profile, or Slurm without one.
@@ -48,7 +47,7 @@ def _profile_of_this_cluster() -> Profile:
     if len(found) != 1:
         raise ConfigError(
             f"which profile for cluster {cluster or 'without a name'}? Give --profile NAME; "
-            "`sarhpc doctor --write-profile` drafts one from what Slurm says"
+            "`sarhpc doctor --write-profile` drafts one from Slurm's configuration"
         )
     return found[0]
 

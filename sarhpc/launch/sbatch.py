@@ -1,7 +1,7 @@
-"""Jobs whose script a user wrote (slurm/*.sbatch): they enter the run's submissions themselves.
+"""Jobs whose script a user wrote (slurm/*.sbatch): they attach themselves to a run.
 
-Two verbs, both called inside the job: `enlist` once, in the script, and `work` in every task. What
-a job submitted by a verb carries in its pickle, such a job gets from its environment.
+Two verbs, both called inside the job: `attach-job` once, in the script, and `work` in every task.
+What a job submitted by a verb carries in its pickle, such a job gets from its environment.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from sarhpc.stages.run_config import load_run_config
 from sarhpc.stages.settings import require_places, require_settings
 
 BY_HAND = "sbatch"
-"""Stands for the profile in submissions made by a user's own script."""
+"""Profile named in submissions made by a user's own script."""
 
 SUBMISSION = "SARHPC_SUBMISSION"
-"""Variable that tells the tasks which submission they belong to."""
+"""Environment variable with the number of the submission that a task belongs to."""
 
 
-def enlist(run: RunDir, name: str, *, requeue: str, grace_s: float) -> str:
-    """Shell lines for the script of the job this process runs in: what its tasks need to find.
+def attach_job(run: RunDir, name: str, *, requeue: str, grace_s: float) -> str:
+    """Shell lines for the script of this job, which export what its tasks need.
 
     The job becomes a submission of the run, and the code as it is now becomes its snapshot; a
     requeued job finds both again.
@@ -44,7 +44,7 @@ def enlist(run: RunDir, name: str, *, requeue: str, grace_s: float) -> str:
     Args:
         run: the run.
         name: the stage.
-        requeue: how the job comes back, as in a profile.
+        requeue: how the job is requeued, as in a profile.
         grace_s: seconds between its signal and its end.
 
     Raises:
@@ -53,14 +53,16 @@ def enlist(run: RunDir, name: str, *, requeue: str, grace_s: float) -> str:
     """
     here = current_allocation()
     if here.job_id is None:
-        raise ConfigError(f"`enlist` belongs into a Slurm script; try `sarhpc {name} {run.root}`")
+        raise ConfigError(
+            f"`attach-job` must run inside a Slurm script; try `sarhpc {name} {run.root}`"
+        )
     config = load_run_config(run)
     require_upstream(run, stage_named(config, name))
     require_places(run, config)
     require_settings(config, [name], lambda _: int(os.environ.get("SLURM_NTASKS", "1")))
     run.logs(name).mkdir(parents=True, exist_ok=True)
     with lease(submissions_directory(run) / ".lease.json", timeout_s=120.0):
-        record = _standing(run, here) or _enlisted(run, name, here, requeue, grace_s)
+        record = _attached(run, here) or _attach(run, name, here, requeue, grace_s)
     code = shlex.quote(str(run.root / str(record.code)))
     return (
         f'export PYTHONPATH={code}"${{PYTHONPATH:+:$PYTHONPATH}}" PYTHONSAFEPATH=1\n'
@@ -69,7 +71,7 @@ def enlist(run: RunDir, name: str, *, requeue: str, grace_s: float) -> str:
 
 
 def work_here(run: RunDir, name: str) -> int:
-    """Do the part of this task in a stage, as a task of a submitted job would; its exit code.
+    """Do this task's part of a stage, as a task of a submitted job would; its exit code.
 
     Raises:
         ConfigError: not inside a Slurm job.
@@ -77,7 +79,7 @@ def work_here(run: RunDir, name: str) -> int:
     from hpc.cluster.submit import FAILURE_GRACE_S, RankedWork
 
     if "SLURM_JOB_ID" not in os.environ:
-        raise ConfigError(f"`work` belongs into a Slurm script; try `sarhpc {name} {run.root}`")
+        raise ConfigError(f"`work` must run inside a Slurm script; try `sarhpc {name} {run.root}`")
     os.environ["SUBMITIT_EXECUTOR"] = "slurm"
     number = os.environ.get(SUBMISSION)
     work = StageWork(str(run.root), name, submission=int(number) if number else None)
@@ -88,7 +90,7 @@ def _id(here: Allocation) -> str:
     return here.array_id or str(here.job_id)
 
 
-def _standing(run: RunDir, here: Allocation) -> SubmissionRecord | None:
+def _attached(run: RunDir, here: Allocation) -> SubmissionRecord | None:
     """The submission this job is in already: it was requeued, or another element came first."""
     for record in read_submissions(run):
         if any(job.job_id == _id(here) for job in record.jobs):
@@ -96,7 +98,7 @@ def _standing(run: RunDir, here: Allocation) -> SubmissionRecord | None:
     return None
 
 
-def _enlisted(
+def _attach(
     run: RunDir, name: str, here: Allocation, requeue: str, grace_s: float
 ) -> SubmissionRecord:
     pattern = "%j_%t.a%r.log" if here.array_id is None else "%A_%a_%t.a%r.log"

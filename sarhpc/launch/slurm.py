@@ -31,59 +31,60 @@ CODE = ("hpc", "sarhpc", "configs", "slurm", "pyproject.toml")
 
 
 @dataclass(frozen=True)
-class Course:
-    """What is to be done about the stages that are left."""
+class SubmissionPlan:
+    """What to submit, to leave alone and to cancel."""
 
     links: tuple[Link, ...]
     """Stages to submit, in order."""
-    standing: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """Stage -> ids of jobs in the queue that already bring it forward."""
-    broken: tuple[str, ...] = ()
-    """Jobs in the queue that wait for something that will never come."""
+    queued: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Stage -> ids of its jobs that are in the queue already."""
+    blocked: tuple[str, ...] = ()
+    """Jobs in the queue whose dependency is never satisfied, or is submitted anew."""
 
 
 def submit_stages(
     run: RunDir, stages: Sequence[Stage], profile: Profile, *, force: bool = False
 ) -> SubmissionRecord | None:
-    """Submit what is left of `stages` and say where to look; None when all of it is on its way.
+    """Submit the unsealed of `stages` and print where to look; None if all are in the queue.
 
-    Stages with a job in the queue are left alone, unless something they wait for has to be
-    submitted anew: a broken tail is cancelled and takes its place behind what repairs it.
+    Stages with a job in the queue are left alone, unless a stage they need has to be submitted
+    anew: then their jobs are cancelled and submitted behind it.
 
     Raises:
-        IncompleteError: a stage needs another one that is neither sealed nor on its way.
-        ConfigError: the profile asks for what cannot be.
-        SlurmUnavailableError: Slurm does not answer; the same command finishes what it began.
+        IncompleteError: a stage needs another one that is neither sealed nor in the queue.
+        ConfigError: the profile asks for an array of a stage that is not sharded.
+        SlurmUnavailableError: Slurm does not answer; the same command continues the submission.
     """
     from hpc.cluster import slurm
     from hpc.cluster.chain import submit
 
-    course = plot(run, stages, profile, queued_jobs(run))
-    if not course.links:
-        for stage, jobs in course.standing.items():
+    plan = plan_submission(run, stages, profile, queued_jobs(run))
+    if not plan.links:
+        for stage, jobs in plan.queued.items():
             print(f"{stage}: in the queue as job {', '.join(jobs)}")
         print(f"nothing to submit; look with: sarhpc status {run.root}")
         return None
-    chain = prepared(run, course, profile, force=force)
-    if course.broken:
-        slurm.cancel(list(course.broken))
-        print(f"cancelled, as what they waited for is submitted anew: {', '.join(course.broken)}")
-    record = submit(run, chain, course.standing)
-    _tell(run, record)
+    chain = prepare_chain(run, plan.links, profile, force=force)
+    if plan.blocked:
+        slurm.cancel(list(plan.blocked))
+        print(f"cancelled, as what they waited for is submitted anew: {', '.join(plan.blocked)}")
+    record = submit(run, chain, plan.queued)
+    _print_submission(run, record)
     return record
 
 
 def print_scripts(run: RunDir, stages: Sequence[Stage], profile: Profile, *, force: bool) -> None:
-    """Print, byte for byte, the scripts that `submit_stages` would submit now; each one's name and
-    what it waits for go to standard error.
+    """Print, byte for byte, the scripts that `submit_stages` would submit now.
+
+    The name of each and what it waits for go to standard error.
     """
     from hpc.cluster.batch import script_text
 
-    course = plot(run, stages, profile, queued_jobs(run))
-    if not course.links:
-        print("nothing to submit: all of it is in the queue", file=sys.stderr)
+    plan = plan_submission(run, stages, profile, queued_jobs(run))
+    if not plan.links:
+        print("nothing to submit: every stage is in the queue", file=sys.stderr)
         return
-    for part in prepared(run, course, profile, force=force).parts:
+    for part in prepare_chain(run, plan.links, profile, force=force).parts:
         needs = [need for need in part.link.needs if not run.ledger(need).sealed]
         after = f" after {', '.join(needs)}" if needs else ""
         after = f" after {part.link.stage}" if part.successor else after
@@ -103,24 +104,24 @@ def queued_jobs(run: RunDir) -> dict[str, list[QueuedJob]]:
     return found
 
 
-def plot(
+def plan_submission(
     run: RunDir,
     stages: Sequence[Stage],
     profile: Profile,
     queued: Mapping[str, Sequence[QueuedJob]],
-) -> Course:
+) -> SubmissionPlan:
     """What to submit, what to leave alone and what to cancel.
 
-    The queue must have been asked before: a job that was not there any more has written all it
-    ever will, so that the ledgers read now are its last word.
+    The queue must have been read before the ledgers: a job that had left it by then has written
+    all its records.
 
     Raises:
-        IncompleteError: a stage needs another one that is neither sealed nor on its way.
+        IncompleteError: a stage needs another one that is neither sealed nor in the queue.
     """
     config = load_run_config(run)
     links: list[Link] = []
-    standing: dict[str, tuple[str, ...]] = {}
-    broken: list[str] = []
+    waiting: dict[str, tuple[str, ...]] = {}
+    blocked: list[str] = []
     for stage in stages:
         if run.ledger(stage.name).sealed:
             continue
@@ -128,20 +129,20 @@ def plot(
         alive = [job for job in jobs if not _is_blocked(job)]
         renewed = {link.stage for link in links}
         if alive and not renewed & set(stage.needs):
-            standing[stage.name] = tuple(dict.fromkeys(j.job_id for j in alive))
+            waiting[stage.name] = tuple(dict.fromkeys(j.job_id for j in alive))
             continue
-        broken += [job.id for job in jobs]
+        blocked += [job.id for job in jobs]
         for need in stage.needs:
-            on_its_way = need in renewed or need in standing or _is_queued(queued.get(need, ()))
-            if not on_its_way and not run.ledger(need).sealed:
+            coming = need in renewed or need in waiting or _is_queued(queued.get(need, ()))
+            if not coming and not run.ledger(need).sealed:
                 raise IncompleteError(
                     f"{stage.name} needs {need}, which is neither sealed nor in the queue; "
-                    f"run `sarhpc resume {run.root}` for all that is left"
+                    f"run `sarhpc resume {run.root}` for all unsealed stages"
                 )
-            if need not in renewed and need not in standing and _is_queued(queued.get(need, ())):
-                standing[need] = tuple(j.job_id for j in queued[need])
+            if need not in renewed and need not in waiting and _is_queued(queued.get(need, ())):
+                waiting[need] = tuple(j.job_id for j in queued[need])
         links.append(link_of(run, config, stage, profile))
-    return Course(tuple(links), standing, tuple(broken))
+    return SubmissionPlan(tuple(links), waiting, tuple(blocked))
 
 
 def _is_blocked(job: QueuedJob) -> bool:
@@ -153,7 +154,7 @@ def _is_queued(jobs: Sequence[QueuedJob]) -> bool:
 
 
 def link_of(run: RunDir, config: RunConfig, stage: Stage, profile: Profile) -> Link:
-    """One stage as a link of the chain, with the shards it has left."""
+    """One stage as a link of the chain, with the shards that have no record."""
     from hpc.cluster.chain import Link
 
     resources = profile.resources_of(stage.name)
@@ -172,14 +173,13 @@ def link_of(run: RunDir, config: RunConfig, stage: Stage, profile: Profile) -> L
     return Link(stage.name, needs, resources, shards, spec.shards(config))
 
 
-def prepared(run: RunDir, course: Course, profile: Profile, *, force: bool) -> Chain:
-    """The jobs of the next submission, importing from a snapshot of the code as it is now."""
+def prepare_chain(run: RunDir, links: Sequence[Link], profile: Profile, *, force: bool) -> Chain:
+    """The jobs of the next submission, which import from a snapshot of the code as it is now."""
     from hpc.cluster.chain import prepare
 
     def work_of(stage: str, number: int) -> StageWork:
         return StageWork(str(run.root), stage, force, number)
 
-    links = course.links
     if any(link.resources.elements > 1 for link in links):
         profile = _within_limits(profile)
     exclude = _bad_nodes(max(link.resources.nodes for link in links))
@@ -187,7 +187,7 @@ def prepared(run: RunDir, course: Course, profile: Profile, *, force: bool) -> C
 
 
 def _bad_nodes(keep: int) -> Sequence[str]:
-    """Nodes to stay away from, as long as `keep` are left."""
+    """Bad nodes to exclude, as long as `keep` others are left."""
     from hpc.cluster import slurm
     from hpc.cluster.bad_nodes import nodes_to_exclude
 
@@ -195,7 +195,7 @@ def _bad_nodes(keep: int) -> Sequence[str]:
 
 
 def _within_limits(profile: Profile) -> Profile:
-    """The profile with no more array elements than Slurm itself takes."""
+    """The profile with no more array elements than Slurm itself accepts."""
     from hpc.cluster import slurm
 
     if not slurm.is_available():
@@ -210,7 +210,7 @@ def _within_limits(profile: Profile) -> Profile:
 
 
 def snapshot_code(run: RunDir) -> Path:
-    """The snapshot of the present code in the run directory; only with the models the run uses."""
+    """The snapshot of the code in the run directory, with the embedded models that the run uses."""
     from hpc.cluster.snapshot import checkout, take_snapshot
 
     config = load_run_config(run)
@@ -223,7 +223,7 @@ def snapshot_code(run: RunDir) -> Path:
     return take_snapshot(run.root / "code", checkout(), CODE, leave_out)
 
 
-def _tell(run: RunDir, record: SubmissionRecord) -> None:
+def _print_submission(run: RunDir, record: SubmissionRecord) -> None:
     print(f"submission {record.number:03d} by profile {record.profile}: {len(record.jobs)} jobs")
     for job in record.jobs:
         array = f" x {job.elements} elements" if job.elements else ""
@@ -242,7 +242,7 @@ def _log_name(run: RunDir, pattern: str, job_id: str) -> str:
 def cancel_jobs(run: RunDir, *, now: bool) -> int:
     """Ask the run to stop, sticky until `resume`, and take its jobs out of the queue.
 
-    Running jobs are told to save and end; with `now` Slurm ends them as they are.
+    Running jobs are asked to save a checkpoint and end; with `now` Slurm cancels them at once.
     """
     from hpc.cluster import slurm
 
@@ -256,8 +256,8 @@ def cancel_jobs(run: RunDir, *, now: bool) -> int:
         slurm.signal(running, "TERM")
     print(f"cancelled: {', '.join(others) or 'nothing'}")
     if running:
-        print(f"told to save and end: {', '.join(running)}; --now does not wait for that")
-    print(f"go on later with: sarhpc resume {run.root}")
+        print(f"asked to save and end: {', '.join(running)}; --now skips the final checkpoint")
+    print(f"continue later with: sarhpc resume {run.root}")
     return 0
 
 

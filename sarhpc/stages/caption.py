@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from hpc.job.pipeline import Stage
 from hpc.store.plan import Plan, ShardTask
 from hpc.store.rundir import RunDir
-from sarhpc.captioning.choice import WRITING
 from sarhpc.captioning.config import CaptionConfig
 from sarhpc.stages.config import RunConfig
 from sarhpc.stages.paths import data_root, model_folder
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
 CAPTIONED_BYTES_PER_PX = 7.2
 
 TRAINED = "run:caption-train"
-"""Model name that stands for the captioner this run fine-tunes."""
+"""Model name of the captioner that this run fine-tunes."""
 
 
 def caption_stage(config: RunConfig, upstream: Sequence[str]) -> Stage:
@@ -75,11 +74,14 @@ def make_caption_shard(run: RunDir, task: ShardTask) -> Made:
 
 def resolved_captioner(run: RunDir, config: RunConfig) -> CaptionConfig:
     """The caption configuration with the models that it takes as folders."""
+    from sarhpc.captioning.captioners.registry import captioner_of
+
     name, clip = config.caption.model, config.caption.clip
     if name == TRAINED:
         name = str(run.stage("caption-train") / "model")
-    elif config.caption.captioner in WRITING:
-        name = model_folder(name)  # only then the snapshot of a job's code holds an embedded one
+    elif captioner_of(config.caption).uses_model:
+        # The code snapshot of a job holds an embedded model only for these.
+        name = model_folder(name)
     if clip is not None:
         clip = dataclasses.replace(clip, model=model_folder(clip.model))
     return dataclasses.replace(config.caption, model=name, clip=clip)
@@ -101,7 +103,8 @@ def _captioner(settings: CaptionConfig) -> Captioner | Drafter:
 
 def check_settings(config: RunConfig) -> None:
     """Raise ConfigError unless the captioner exists and its settings fit it and each other."""
-    from sarhpc.captioning.choice import check_policies, require_consistent
+    from sarhpc.captioning.captioners.registry import require_consistent
+    from sarhpc.captioning.checks import check_policies
     from sarhpc.captioning.template import check_template
 
     require_consistent(config.caption)
@@ -112,7 +115,9 @@ def check_settings(config: RunConfig) -> None:
 
 def models_of(config: RunConfig) -> list[str]:
     """The captioner's model, if it writes, and the one that picks among its drafts."""
-    writer = [config.caption.model] if config.caption.captioner in WRITING else []
+    from sarhpc.captioning.captioners.registry import captioner_of
+
+    writer = [config.caption.model] if captioner_of(config.caption).uses_model else []
     clip = [] if config.caption.clip is None else [config.caption.clip.model]
     return writer + clip
 

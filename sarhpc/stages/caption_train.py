@@ -21,13 +21,11 @@ from sarhpc.stages.spec import StageSpec, in_branch
 from sarhpc.stages.tree import digest_tree
 
 if TYPE_CHECKING:
-    import torch
-
-    from sarhpc.captioning.tuning.ranks import Company
-    from sarhpc.captioning.tuning.task import CaptionLesson
-    from sarhpc.training.config import LessonConfig
-    from sarhpc.training.context import Surroundings
-    from sarhpc.training.ranks import Ranks
+    from hpc.job.agreement import RankGroup
+    from sarhpc.captioning.tuning.ranks import StopCheck
+    from sarhpc.captioning.tuning.task import CaptionTask
+    from sarhpc.training.config import LoopConfig
+    from sarhpc.training.context import TrainContext
 
 
 def caption_train_stage(config: RunConfig, upstream: Sequence[str]) -> Stage:
@@ -107,8 +105,8 @@ def train_ranks(work: Work) -> None:
     on_cpu = pick_device(cfg.device) == "cpu"
     joined = join(cfg.threads, deterministic=True, seed=cfg.seed, on_cpu=on_cpu)
     try:
-        with ranks.surroundings(work, keep_last=cfg.keep_last) as around:
-            _train(work.run, cfg, joined, around)
+        with ranks.train_context(work, joined, keep_last=cfg.keep_last) as ctx:
+            _train(work.run, cfg, joined, ctx)
     finally:
         leave()
     if joined.rank == 0:
@@ -137,29 +135,23 @@ def _settings(run: RunDir) -> CaptionTrainConfig:
     )
 
 
-def _train(run: RunDir, cfg: CaptionTrainConfig, joined: Ranks, around: Surroundings) -> None:
+def _train(run: RunDir, cfg: CaptionTrainConfig, joined: RankGroup, ctx: TrainContext) -> None:
     from sarhpc.captioning.tuning.finetune import train_captioner
-    from sarhpc.training.lesson import teach
+    from sarhpc.training.trainer import fit
 
-    told = lesson_config(cfg, joined.world)
-
-    def taught(lesson: CaptionLesson) -> Mapping[str, torch.Tensor]:
-        """What the lesson has learnt at its end."""
-        ended = teach(told, lesson, joined, around)
-        ranks.require_finished(run, ended.result)
-        return ended.weights
+    def _fit(task: CaptionTask) -> None:
+        ranks.require_finished(run, fit(loop_config(cfg, joined.world), task, joined, ctx))
 
     target = run.stage("caption-train") / "model"
-    train_captioner(cfg, target, company(run, joined, around), taught)
+    train_captioner(cfg, target, ctx.folder, joined, _fit, stop_check(run, ctx))
 
 
-def company(run: RunDir, joined: Ranks, around: Surroundings) -> Company:
-    """The ranks as the captioner is judged on them."""
-    from sarhpc.captioning.tuning.ranks import Company
+def stop_check(run: RunDir, ctx: TrainContext) -> StopCheck:
+    """What ends all ranks if a stop was requested while captions are judged."""
 
-    def ask() -> None:
-        """Leave together if that is asked; a save would change nothing while captions are read."""
-        reason = around.stop.agree()
+    def check() -> None:
+        """Raise StopRequestedError if it was; a save would change nothing meanwhile."""
+        reason = ctx.stop.agree()
         if reason is not None and reason.stops:
             raise StopRequestedError(
                 f"caption-train stopped while captions were judged ({reason.name}); what was "
@@ -168,31 +160,32 @@ def company(run: RunDir, joined: Ranks, around: Surroundings) -> Company:
                 reason=reason.name,
             )
 
-    gather = around.communicator.gather
-    return Company(joined.rank, joined.world, joined.device, around.folder, gather, ask)
+    return check
 
 
-def lesson_config(cfg: CaptionTrainConfig, world: int) -> LessonConfig:
-    """What the engine and its loop are told of a fine-tuning on `world` ranks."""
-    from sarhpc.training.config import LessonConfig
+def loop_config(cfg: CaptionTrainConfig, world: int) -> LoopConfig:
+    """The trainer's part of a fine-tuning on `world` ranks."""
+    from sarhpc.training.config import LoopConfig
 
-    return LessonConfig(
+    return LoopConfig(
         steps=cfg.steps,
         global_batch=cfg.batch,
         micro_batch=cfg.micro_batch or max(1, cfg.batch // world),
         grad_clip=cfg.grad_clip,
+        torch_clips=True,
         seed=cfg.seed,
         zero_stage=cfg.zero_stage,
         precision=cfg.precision,
         checkpoint_every_steps=cfg.checkpoint_every_steps,
         checkpoint_every_s=cfg.checkpoint_every_s,
         log_every_steps=cfg.log_every,
+        log_last_step=True,
     )
 
 
 def check_settings(config: RunConfig) -> None:
     """Raise ConfigError unless the captioner can be fine-tuned as configured."""
-    from sarhpc.captioning.choice import check_fine_tuning
+    from sarhpc.captioning.checks import check_fine_tuning
     from sarhpc.captioning.tuning.published import require_sets
     from sarhpc.training.schedule import check_engine
 
@@ -202,7 +195,7 @@ def check_settings(config: RunConfig) -> None:
     with in_branch("caption_train"):
         check_fine_tuning(cfg)
         require_sets((*cfg.train, *cfg.val))
-        check_engine(lesson_config(cfg, 1))
+        check_engine(loop_config(cfg, 1))
 
 
 def check_ranks(config: RunConfig, world: int) -> None:
@@ -210,9 +203,9 @@ def check_ranks(config: RunConfig, world: int) -> None:
     from sarhpc.training.schedule import accumulation
 
     assert config.caption_train is not None
-    lesson = lesson_config(config.caption_train, world)
+    loop = loop_config(config.caption_train, world)
     with in_branch("caption_train"):
-        accumulation(lesson.global_batch, lesson.micro_batch, world, "batch")
+        accumulation(loop.global_batch, loop.micro_batch, world, "batch")
 
 
 def models_of(config: RunConfig) -> list[str]:

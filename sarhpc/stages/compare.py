@@ -57,9 +57,9 @@ def make_compare_shard(run: RunDir, task: ShardTask) -> Made:
     """Generate and publish one shard of another model."""
     config = load_run_config(run)
     root = data_root(run, config) / "compare" / task.inputs["set"]
-    # The adapter of the corpus is none of another model's, nor is what steers it.
+    # Neither the adapter of the corpus nor its steering applies to another model.
     cfg = dataclasses.replace(settings(config), adapter=None, adapter_weight=1.0, steer=None)
-    # Its images carry the settings of the corpus that they stand beside.
+    # The fingerprint is that of the corpus with which the images are compared.
     made = generated_shard(run, task, cfg, root / f"{task.id}.tar", GENERATE.fingerprint(config))
     return dataclasses.replace(made, detail={"set": task.inputs["set"]})
 

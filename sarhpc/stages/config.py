@@ -15,7 +15,7 @@ from sarhpc.training.config import EncodeConfig, ExportConfig, TrainConfig
 
 @dataclass
 class ClusterConfig:
-    """How work reaches machines; changes nothing of what is made."""
+    """How work reaches machines; it does not change what is made."""
 
     executor: str = "local"
     """`slurm`, `local` (processes of this machine, through submitit) or `debug` (this process)."""
@@ -29,7 +29,7 @@ class ClusterConfig:
     """Time limit of one job, minutes."""
     node_local: str | None = None
     """Folder on a disk of the node, such as `$SLURM_TMPDIR`, to which training copies its shards
-    first if they fit; variables are filled in by the job. Null reads them where they lie."""
+    first if they fit; variables are filled in by the job. Null reads them in place."""
 
 
 @dataclass
@@ -44,19 +44,19 @@ class CompareConfig:
 
 @dataclass
 class RunConfig:
-    """Everything a run is told."""
+    """The configuration of a run."""
 
     data: str = "data"
-    """Folder of the archive and the shards; a relative path lies in the run directory. On a
+    """Folder of the archive and the shards; a relative path is below the run directory. On a
     cluster this belongs on scratch."""
     simulate: ProceduralConfig | None = None
     """The procedural archive to write first; null when `archive.uri` names a real one."""
     archive: ArchiveConfig = field(default_factory=ArchiveConfig)
-    """Scenes that take part."""
+    """The archive, and which of its scenes to use."""
     tile: TileConfig = field(default_factory=TileConfig)
     """Scenes to tiles."""
     imported: ImportConfig | None = None
-    """Images others cut: they stand in the place of tiles, and no archive is read."""
+    """Third-party images to import instead of tiles; no archive is read."""
     optical: OpticalConfig | None = None
     """Give the tiles optical images from elsewhere, as a stage; null leaves those cut with them."""
     caption_train: CaptionTrainConfig | None = None
@@ -66,8 +66,8 @@ class RunConfig:
     encode: EncodeConfig | None = None
     """Encode the tiles to train on once, as a stage; null encodes them while training."""
     prior: PriorImagesConfig | None = field(default=None, metadata={"added": True})
-    """Let the base model make regularisation images first, as a stage; `train.prior={}` takes
-    them. Null makes none."""
+    """Generate regularisation images with the base model first, as a stage; `train.prior={}`
+    trains on them. Null makes none."""
     train: TrainConfig = field(default_factory=TrainConfig)
     """Fine-tuning of the diffusion model."""
     export: ExportConfig = field(default_factory=ExportConfig)

@@ -1,4 +1,4 @@
-"""Stage `encode`: the tiles to train on as latents, once, for every epoch and every start."""
+"""Stage `encode`: the tiles to train on as latents, once for all epochs and restarts."""
 
 from __future__ import annotations
 
@@ -94,14 +94,14 @@ def make_latent_shard(run: RunDir, task: ShardTask) -> Made:
 
 
 def latent_shards(run: RunDir, config: RunConfig) -> tuple[Path, ...]:
-    """Shards of latents to train with; none where the run encodes tiles as they come."""
+    """Shards of latents to train on; none where training encodes the tiles itself."""
     if config.encode is None:
         return ()
     return tuple(Path(record.path) for record in sealed_records(run, "encode"))
 
 
 def finish_latents(work: Work, config: RunConfig) -> None:
-    """Take away what killed writers left."""
+    """Remove temporary files of killed writers."""
     sweep(data_root(work.run, config) / "latents")
 
 

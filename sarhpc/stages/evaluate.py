@@ -37,7 +37,7 @@ CLASSIFIER_TILES = 1500
 
 
 def evaluate_stage(config: RunConfig, upstream: Sequence[str]) -> Stage:
-    """The stage that judges the corpus and writes the report."""
+    """The stage that evaluates the corpus and writes the report."""
     return Stage(
         name="evaluate",
         needs=EVALUATE.needs_in(upstream),
@@ -127,8 +127,8 @@ def _stack(samples: Sequence[Sample]) -> NDArray[np.uint8]:
 
     if not samples:
         raise DataError(
-            "nothing to evaluate: a set has no images, real or synthetic; `sarhpc status` tells "
-            "how many each stage made, and how many it left out"
+            "nothing to evaluate: a set has no images, real or synthetic; `sarhpc status` shows "
+            "how many each stage made and rejected"
         )
     return np.stack([decode_gray8(sample.members["sar.png"]) for sample in samples])
 
@@ -160,7 +160,7 @@ def _pictures(samples: Sequence[Sample]) -> list[Picture]:
 def _real_pictures(
     run: RunDir, config: RunConfig, synthetic: Sequence[Sample], count: int
 ) -> list[Picture]:
-    """For each synthetic tile the real one whose caption its prompt repeats, where there is one."""
+    """For each synthetic tile a real one with the caption of its prompt, if there is one."""
     from sarhpc.evaluation.report import Picture
     from sarhpc.generation.plan import full_prompt
 
@@ -178,7 +178,7 @@ def _real_pictures(
 def _conformity(
     run: RunDir, config: RunConfig, synthetic: dict[str, list[Sample]]
 ) -> dict[str, Conformity]:
-    """How images show the class of their prompts; empty where no class is known."""
+    """How well images show the class of their prompts; empty where no class is known."""
     from sarhpc.evaluation.classes import judge, train_classifier
     from sarhpc.generation.plan import full_prompt
 
@@ -211,9 +211,9 @@ def _arrays(labelled: Sequence[tuple[Sample, str]]) -> tuple[NDArray[np.uint8], 
 
 
 def stage_line(run: RunDir, stage: str, *, unsealed: bool = False) -> StageLine | None:
-    """What a stage made and left out, by reason; None before it is sealed.
+    """What a stage made and rejected, by reason; None before it is sealed.
 
-    With `unsealed` it is what stands so far, and None before the first record.
+    With `unsealed` it covers the records so far, and is None before the first one.
     """
     from sarhpc.evaluation.report import StageLine
 

@@ -1,4 +1,4 @@
-"""Handing out shards: in turn in this process, or to the workers of all tasks of the job."""
+"""Executors of shards: in turn in this process, or on the Dask workers of all tasks of the job."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ Call = Callable[[ShardTask], Record]
 """Makes one shard and publishes its record; picklable."""
 
 
-class Patience:
-    """How long work under way is waited for after somebody asked to stop."""
+class GracefulStop:
+    """Decides after a stop request how long to wait for shards under way."""
 
     def __init__(self, stop: StopRequest, grace_s: float) -> None:
         self._stop = stop
@@ -32,15 +32,15 @@ class Patience:
 
     @property
     def reason(self) -> StopReason | None:
-        """Why to begin nothing more; None to go on."""
-        asked = self._stop.agree()
-        if asked is not None and (self._reason is None or asked > self._reason):
-            self._reason = asked
-            self._until = time.monotonic() + self._wait_s(asked)
+        """Why no further shard may start; None while there is no stop request."""
+        requested = self._stop.agree()
+        if requested is not None and (self._reason is None or requested > self._reason):
+            self._reason = requested
+            self._until = time.monotonic() + self._wait_s(requested)
         return self._reason
 
     def is_over(self) -> bool:
-        """Whether to give up what is under way."""
+        """Whether to abandon the shards under way."""
         return self.reason is not None and time.monotonic() >= self._until
 
     def _wait_s(self, reason: StopReason) -> float:
@@ -50,10 +50,10 @@ class Patience:
         return self._grace_s / 2 if reason.requeues else min(self._grace_s / 2, 15.0)
 
 
-def in_turn(work: Work, call: Call, patience: Patience) -> Outcomes:
-    """Make the shards one after the other in this process; they look for a stop themselves."""
+def in_turn(work: Work, call: Call, stopping: GracefulStop) -> Outcomes:
+    """Make the shards one after the other in this process; each polls for a stop itself."""
     for task in work.todo():
-        if patience.reason is not None:
+        if stopping.reason is not None:
             return
         try:
             yield task, call(task)
@@ -62,23 +62,23 @@ def in_turn(work: Work, call: Call, patience: Patience) -> Outcomes:
 
 
 def on_dask(
-    work: Work, call: Call, patience: Patience, workers: int, retries: int, dog: Watchdog
+    work: Work, call: Call, stopping: GracefulStop, workers: int, retries: int, dog: Watchdog
 ) -> Outcomes:
     """Make the shards on a Dask cluster over all tasks of the job, of which this is rank 0."""
     from hpc.cluster.dask import dask_cluster, worker_stacks
     from hpc.cluster.dask_shards import run_shards
 
     todo = work.todo()
-    if patience.reason is not None or not todo:
+    if stopping.reason is not None or not todo:
         return
     here = current_allocation()
     own, deadline = workers_here(here, workers), work.stop.deadline
-    tasks = itertools.takewhile(lambda _: patience.reason is None, todo)
+    tasks = itertools.takewhile(lambda _: stopping.reason is None, todo)
     with dask_cluster(
         work.run.root / "dask",
         min(own, len(todo)),
         shared=here.tasks > 1,
-        # Later than any shard is waited for; whom nobody tells to leave leaves before the kill.
+        # After the wait for shards, and before the job is killed, workers left alone exit.
         ends=None if deadline is None else deadline + 0.75 * work.context.grace_s,
     ) as client:
         dog.extra_stacks = lambda: worker_stacks(client)
@@ -88,14 +88,15 @@ def on_dask(
             tasks,
             window=own * here.tasks,
             retries=retries,
-            should_abort=patience.is_over,
+            should_abort=stopping.is_over,
         )
 
 
-def lend_to_rank_0(work: Work, workers: int) -> None:
-    """Be workers of rank 0's cluster until it ends; one that cannot leaves the work to the others.
+def join_as_workers(work: Work, workers: int) -> None:
+    """Run workers of rank 0's Dask cluster until it ends.
 
-    An error is logged and no more: with a failed task srun would end rank 0 too.
+    An error is only logged, and the other tasks do the work: after a failed task srun would end
+    rank 0 too.
     """
     from hpc.cluster.dask import join_cluster
 
@@ -106,13 +107,13 @@ def lend_to_rank_0(work: Work, workers: int) -> None:
             is_over=lambda: work.ledger.sealed or work.run.stop_file.exists() or stop_signalled(),
         )
     except Exception as error:
-        log.error("rank %d lends no workers, the job goes on without: %r", work.rank, error)
+        log.error("rank %d provides no workers, the job continues without: %r", work.rank, error)
 
 
 def workers_here(here: Allocation, configured: int) -> int:
     """Worker processes of this task: one per GPU, else one per core the job gave it.
 
-    Where the job does not say, as on this machine, as many as configured.
+    As many as configured where the allocation does not say, as outside a job.
     """
     if here.job_id is None or here.cpus is None:
         return configured

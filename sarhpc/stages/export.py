@@ -75,7 +75,7 @@ def export_model(work: Work) -> Made:
     if digest_tree(checkpoint).sha256 != task.inputs["sha256"]:
         raise VerificationError(
             f"{checkpoint} changed since training was recorded; `sarhpc verify {run.root} --deep` "
-            "tells what else did"
+            "lists what else did"
         )
     target = run.stage("export") / "model"
     facts = {
@@ -88,8 +88,8 @@ def export_model(work: Work) -> Made:
     }
     if config.train.judge is not None and config.train.judge.choose == "best":
         judged = len(best_first(run.stage("train") / "validation"))
-        told = f"of {judged} checkpoints the one whose images were nearest to held-out tiles"
-        facts["chosen_as"] = told
+        chosen = f"of {judged} checkpoints the one whose images were nearest to held-out tiles"
+        facts["chosen_as"] = chosen
     if config.export.adapter_rank is not None:
         facts["adapter_rank"] = config.export.adapter_rank
     if config.train.control is not None:

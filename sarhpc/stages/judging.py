@@ -21,20 +21,16 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from sarhpc.evaluation.image_score import RealReference
-    from sarhpc.training.context import Judge
+    from sarhpc.training.denoising.validation import Judge
 
 log = logging.getLogger(__name__)
 
 LEAST_TILES = 2 * MIN_TILES
-"""Real tiles below which their halves say nothing of each other."""
+"""Fewest real tiles whose halves can be compared with each other."""
 
 
 def require_judges(run: RunDir, cfg: TrainConfig) -> None:
-    """Return if there are tiles to judge by, or nobody asked for it.
-
-    Raises:
-        DataError: hardly any tile is in the splits; says which have some.
-    """
+    """Raise DataError if a judge is configured and its splits have too few tiles."""
     if cfg.judge is None:
         return
     counts: dict[str, int] = {}
@@ -50,7 +46,7 @@ def require_judges(run: RunDir, cfg: TrainConfig) -> None:
 
 
 def grid_judge(run: RunDir, cfg: TrainConfig) -> Judge | None:
-    """What compares a grid with real tiles; None if nobody asked. They are read when first used."""
+    """Function that compares a grid with real tiles, which it reads once; None without a judge."""
     if cfg.judge is None:
         return None
     judge = cfg.judge
@@ -81,9 +77,9 @@ def _tiles(shards: list[Path], limit: int) -> NDArray[np.uint8]:
 
 
 def best_steps(run: RunDir, cfg: TrainConfig) -> list[int]:
-    """Steps whose checkpoints are to be kept as the best; none where nobody chooses by that.
+    """Steps whose checkpoints are kept as the best; none unless the best is exported.
 
-    The best one that stands, and any better whose checkpoint is yet to come.
+    These are the best one that exists, and any better one whose checkpoint is not saved yet.
     """
     if cfg.judge is None or cfg.judge.choose != "best":
         return []
@@ -96,7 +92,7 @@ def best_steps(run: RunDir, cfg: TrainConfig) -> list[int]:
 
 
 def chosen_checkpoint(run: RunDir, cfg: TrainConfig, last: Path) -> Path:
-    """The checkpoint that training ends with: the best that stands, or the last one."""
+    """The checkpoint that training ends with: the best that exists, or the last one."""
     if cfg.judge is None or cfg.judge.choose == "last":
         return last
     for step in best_first(run.stage("train") / "validation"):

@@ -1,6 +1,6 @@
 """Models from outside: which, at which revision, under which licence, with which bytes.
 
-`fetch` brings one to the cache as a plain folder, from its hub or from a given folder; jobs read
+`fetch` copies one to the cache as a plain folder, from its hub or from a given folder; jobs read
 that folder and need no network. The weights are pinned by SHA-256, everything else by the commit.
 """
 
@@ -37,7 +37,7 @@ class Model:
     licence: str
     licence_url: str
     files: tuple[str, ...]
-    """What is brought, as patterns; each must match something."""
+    """Files to fetch, as patterns; each must match something."""
     sha256: Mapping[str, str] = field(default_factory=dict)
     """The weights."""
     pickled: str | None = None
@@ -124,9 +124,9 @@ def cache_root() -> Path:
 
 
 def fetch(model: Model, root: Path, source: Path | None = None) -> Path:
-    """The folder of `model` under `root`, brought there if it is not; whole or not at all.
+    """The folder of `model` under `root`, fetched if it is not there; complete or not at all.
 
-    An interrupted download goes on where it ended.
+    An interrupted download resumes.
 
     Args:
         model: which.
@@ -135,7 +135,7 @@ def fetch(model: Model, root: Path, source: Path | None = None) -> Path:
 
     Raises:
         DataError: `source` lacks a file.
-        VerificationError: a file is not the pinned one; it is removed from what was brought.
+        VerificationError: a file is not the pinned one; it is removed from the download.
         TransientError: the hub cannot be reached.
     """
     target = root / model.name
@@ -170,10 +170,9 @@ def fetch(model: Model, root: Path, source: Path | None = None) -> Path:
 
 
 def require_whole(model: Model, folder: Path, *, deep: bool = False) -> None:
-    """Return if `folder` holds `model` as it was fetched; every byte is read if `deep`.
+    """Raise VerificationError unless `folder` holds `model` as it was fetched.
 
-    Raises:
-        VerificationError: a file is missing or differs, or it is another revision.
+    Sizes are compared; with `deep` every byte.
     """
     repair = f"remove {folder}, then: sarhpc fetch {model.name}"
     try:
@@ -185,11 +184,11 @@ def require_whole(model: Model, folder: Path, *, deep: bool = False) -> None:
         raise VerificationError(
             f"{folder} has revision {revision}, pinned is {model.revision}; {repair}"
         )
-    for name, told in files.items():
+    for name, recorded in files.items():
         path = folder / name
-        if not path.is_file() or path.stat().st_size != told["bytes"]:
+        if not path.is_file() or path.stat().st_size != recorded["bytes"]:
             raise VerificationError(f"{path} is missing or cut short; {repair}")
-        if deep and digest_file(path).sha256 != told["sha256"]:
+        if deep and digest_file(path).sha256 != recorded["sha256"]:
             raise VerificationError(f"{path} has another SHA-256 than when fetched; {repair}")
 
 
@@ -208,7 +207,7 @@ def _download(model: Model, folder: Path) -> None:
         )
     except (HfHubHTTPError, OfflineModeIsEnabled, OSError) as error:
         raise TransientError(
-            f"{model.repository} cannot be had from its hub: {' '.join(str(error).split())[:300]}. "
+            f"cannot download {model.repository}: {' '.join(str(error).split())[:300]}. "
             "Fetch on a node with network (a login node), or give the files: "
             f"sarhpc fetch {model.name} --from FOLDER"
         ) from error
@@ -264,7 +263,7 @@ def _write_as_safetensors(folder: Path, pickled: str) -> None:
         state = torch.load(folder / pickled, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError) as error:
         raise VerificationError(
-            f"{folder / pickled} holds more than weights, or is torn; nothing in it was run: "
+            f"{folder / pickled} holds more than weights, or is truncated; nothing in it was run: "
             f"{' '.join(str(error).split())[:200]}"
         ) from error
     model = BlipForConditionalGeneration(BlipConfig.from_pretrained(folder))

@@ -1,4 +1,4 @@
-"""Stage `optical`: optical images for tiles that stand, so that they can be redone alone."""
+"""Stage `optical`: optical images for existing tiles, so that they can be redone alone."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from sarhpc.stages.spec import StageSpec
 from sarhpc.stages.tile import shard_pixels
 
 if TYPE_CHECKING:
-    from sarhpc.archive.optical_images import OpticalIndex
+    from sarhpc.archive.ancillary.optical_images import OpticalIndex
     from sarhpc.shards.sample import Sample
 
 OPTICAL_BYTES_PER_PX = 1.8
@@ -31,7 +31,7 @@ IMAGES_FILE = "images.json"
 
 
 def optical_stage(config: RunConfig, upstream: Sequence[str]) -> Stage:
-    """The stage that gives tiles their optical images."""
+    """The stage that pairs tiles with optical images."""
     return Stage(
         name="optical",
         needs=OPTICAL.needs_in(upstream),
@@ -45,10 +45,10 @@ def plan_optical_shards(run: RunDir) -> Plan:
     """One shard per tile shard; the images to choose from are listed beside the plan.
 
     Raises:
-        ConfigError: nothing is at `optical.uri`, or the tiles are asked for the same images.
+        ConfigError: nothing is at `optical.uri`, or tiles are cut with such images already.
         DataError: there are no optical images.
     """
-    from sarhpc.archive.optical_images import list_optical
+    from sarhpc.archive.ancillary.optical_images import list_optical
 
     config = load_run_config(run)
     assert config.optical is not None
@@ -76,12 +76,12 @@ def require_separate(config: RunConfig) -> None:
     if "optical" in config.tile.conditions or config.tile.require_optical:
         raise ConfigError(
             "tile.conditions=[optical] and tile.require_optical are about images cut with the "
-            "tiles, and the stage `optical` gives them theirs later: leave one of them out"
+            "tiles, and the stage `optical` adds others later: leave one of them out"
         )
 
 
 def make_optical_shard(run: RunDir, task: ShardTask) -> Made:
-    """Choose, lay and publish the optical images of one tile shard."""
+    """Choose, resample and publish the optical images of one tile shard."""
     from sarhpc.shards.reader import read_member
     from sarhpc.shards.writer import write_shard
     from sarhpc.tiling.pairs.optical_mosaic import pair_tiles
@@ -106,7 +106,7 @@ def make_optical_shard(run: RunDir, task: ShardTask) -> Made:
 @functools.lru_cache(maxsize=2)
 def _index(file: str, digest: str) -> OpticalIndex:
     """The images to choose from, read once by each process."""
-    from sarhpc.archive.optical_images import OpticalImage, OpticalIndex
+    from sarhpc.archive.ancillary.optical_images import OpticalImage, OpticalIndex
 
     if digest_file(Path(file)).sha256 != digest:
         raise DataError(
@@ -117,7 +117,7 @@ def _index(file: str, digest: str) -> OpticalIndex:
 
 
 def optical_by_shard(run: RunDir, config: RunConfig) -> dict[str, dict[str, str]]:
-    """What captioning of each tile shard is told of its optical images; nothing without them."""
+    """Shard id -> inputs of its captioning that name its optical images; empty without them."""
     if config.optical is None:
         return {}
     return {

@@ -94,5 +94,5 @@ def _in_cache(name: str) -> Path:
 
     folder = cache_root() / model_named(name).name
     if not folder.is_dir():
-        raise ConfigError(f"{folder} is not there; on a node with network: sarhpc fetch {name}")
+        raise ConfigError(f"{folder} does not exist; on a node with network: sarhpc fetch {name}")
     return folder

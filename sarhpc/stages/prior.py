@@ -1,4 +1,4 @@
-"""Stage `prior`: images of what the base model knows, made by itself, for prior preservation."""
+"""Stage `prior`: regularisation images made by the base model, for prior preservation."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def plan_prior(run: RunDir) -> Plan:
 
 
 def settings(config: RunConfig) -> PriorImagesConfig:
-    """How the images are made: unless told otherwise, as large as the tiles beside them."""
+    """How the images are made: unless configured, as large as the tiles."""
     assert config.prior is not None
     side = config.tile.tile_px
     return dataclasses.replace(
@@ -72,7 +72,7 @@ def make_prior_shard(run: RunDir, task: ShardTask) -> Made:
 
 
 def with_prior_shards(run: RunDir, config: RunConfig) -> TrainConfig:
-    """The training of a run, told where its regularisation images lie if the run made them."""
+    """The training of a run, with the folder of its regularisation images if the run made them."""
     cfg = config.train
     if config.prior is None or cfg.prior is None:
         return cfg
@@ -106,7 +106,7 @@ def check_settings(config: RunConfig) -> None:
     for name in ("adapter", "steer"):
         if getattr(config.prior, name) is not None:
             raise ConfigError(
-                f"prior.{name}: the base model makes these images as it is; leave out"
+                f"prior.{name}: these images are made by the unmodified base model; leave it out"
             )
     check_generation(settings(config))
 
@@ -121,7 +121,7 @@ PRIOR = StageSpec(
     help="let the base model make the regularisation images of a training",
     branches=("prior",),
     build=prior_stage,
-    # Nothing of it is read, but images nobody trains on are GPU-hours lost.
+    # Nothing of it is read, but without samples to train on the images would be wasted.
     needs=("caption",),
     enabled=lambda config: config.prior is not None,
     check=check_settings,

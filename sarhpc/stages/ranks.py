@@ -1,4 +1,4 @@
-"""What the ranks of a collective stage are given, and how they end."""
+"""What the ranks of a collective stage work with, and how they end."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from hpc.observe.state import newest_checkpoint
 from hpc.store.rundir import RunDir
 
 if TYPE_CHECKING:
-    from sarhpc.training.context import Surroundings
-    from sarhpc.training.state import TrainResult
+    from hpc.job.agreement import RankGroup
+    from sarhpc.training.context import TrainContext
+    from sarhpc.training.state import FitResult
 
 PACE = "pace.json"
 """The pace of every rank, in the stage's directory."""
@@ -33,8 +34,8 @@ def stragglers(run: RunDir, stage: str) -> str:
     if not path.exists():
         return ""
     slow = [rank for rank in json.loads(path.read_text())["ranks"] if rank["straggles"]]
-    told = [f"rank {rank['rank']} on {rank['host']} ({rank['ratio']} x)" for rank in slow[:3]]
-    return f", slow: {', '.join(told)}" if told else ""
+    named = [f"rank {rank['rank']} on {rank['host']} ({rank['ratio']} x)" for rank in slow[:3]]
+    return f", slow: {', '.join(named)}" if named else ""
 
 
 def kept_steps(run: RunDir, stage: str) -> list[float]:
@@ -47,50 +48,48 @@ def kept_steps(run: RunDir, stage: str) -> list[float]:
 
 
 @contextmanager
-def surroundings(
+def train_context(
     work: Work,
+    ranks: RankGroup,
     *,
     keep_last: int,
     keep_every: int | None = None,
     also_keep: Callable[[], Collection[int]] = tuple,
-) -> Iterator[Surroundings]:
-    """Store, stop request, agreement and pace of the ranks, under a watchdog. Collective.
+) -> Iterator[TrainContext]:
+    """Store, stop request and pace of the ranks, under a watchdog. Collective.
 
     Args:
-        work: of this rank, after it joined the others.
+        work: of this rank.
+        ranks: that this process joined.
         keep_last: newest checkpoints kept.
         keep_every: checkpoints kept at multiples of this many steps.
         also_keep: tells steps whose checkpoints stay.
     """
-    from hpc.job.agreement import TorchCommunicator
     from hpc.job.checkpoint import CheckpointStore
     from hpc.job.stop import StopRequest
     from hpc.job.stragglers import PaceTable
     from hpc.job.watchdog import Watchdog, WatchedProcess, WatchedStop
-    from sarhpc.training.context import Surroundings
+    from sarhpc.training.context import TrainContext
 
-    communicator = TorchCommunicator()
     run, name = work.run, work.plan.stage
     folder = run.stage(name)
     # The staging directory carries the attempt, and only rank 0 knows which one this is.
-    attempt = communicator.broadcast(work.attempt)
+    attempt = ranks.broadcast(work.attempt)
     store = CheckpointStore(
-        folder / "checkpoints", communicator, attempt, keep_last, keep_every, also_keep=also_keep
+        folder / "checkpoints", ranks, attempt, keep_last, keep_every, also_keep=also_keep
     )
-    place = WatchedProcess(folder, communicator.rank, communicator.world, attempt)
+    place = WatchedProcess(folder, ranks.rank, ranks.world, attempt)
     dog = Watchdog(place, lambda: newest_step(run, name))
-    pace = PaceTable(communicator, folder / PACE)
+    pace = PaceTable(ranks, folder / PACE)
     with (
-        StopRequest(
-            communicator, run.stop_file, run.save_file, deadline=work.stop.deadline
-        ) as stop,
+        StopRequest(ranks, run.stop_file, run.save_file, deadline=work.stop.deadline) as stop,
         dog.watching(),
     ):
-        yield Surroundings(folder, store, WatchedStop(stop, dog), communicator, pace)
+        yield TrainContext(folder, store, WatchedStop(stop, dog), pace)
 
 
-def require_finished(run: RunDir, result: TrainResult) -> Path:
-    """The last checkpoint of a training that came to its end.
+def require_finished(run: RunDir, result: FitResult) -> Path:
+    """The last checkpoint of a training that reached its last step.
 
     Raises:
         StopRequestedError: it did not; all ranks saved the same step.

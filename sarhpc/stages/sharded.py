@@ -1,4 +1,4 @@
-"""Sharded stages: whoever makes a shard publishes it and then its record."""
+"""Sharded stages: each shard is published, and then its record."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from hpc.publish import remove_stale_temporaries
 from hpc.store.ledger import STALE_FILE_AGE_S, Failure, Record
 from hpc.store.plan import ShardTask
 from hpc.store.rundir import RunDir, now
-from sarhpc.stages.executors import Outcomes, Patience, in_turn, lend_to_rank_0, on_dask
+from sarhpc.stages.executors import GracefulStop, Outcomes, in_turn, join_as_workers, on_dask
 
 log = logging.getLogger(__name__)
 
@@ -70,21 +70,21 @@ def make_and_record(
 def work_through(make: MakeShard, work: Work, *, workers: int, retries: int = 2) -> None:
     """Make every missing shard of the work's part, noting failures in the ledger.
 
-    An array element makes them one after the other in this process; anything else on a Dask
-    cluster over all tasks of the job, of which rank 0 hands the shards out. No more of them are
-    begun once somebody asks to stop; those under way are waited for while there is time.
+    An array element makes them one after the other in this process; any other job on a Dask
+    cluster over all its tasks, with rank 0 as the client. After a stop request no further shard
+    starts; those under way are waited for while there is time.
 
     Args:
         make: makes one shard.
         work: the part to do.
-        workers: Dask worker processes of this task, where the job does not say.
+        workers: Dask worker processes of this task, where the allocation does not say.
         retries: how often a shard may be tried again after its worker died.
 
     Raises:
-        StopRequestedError: somebody asked to stop.
+        StopRequestedError: a stop was requested.
     """
     if work.rank > 0:
-        lend_to_rank_0(work, workers)
+        join_as_workers(work, workers)
         return
     call = functools.partial(
         make_and_record, make, str(work.run.root), work.plan.stage, work.plan.id, work.attempt
@@ -95,39 +95,39 @@ def work_through(make: MakeShard, work: Work, *, workers: int, retries: int = 2)
         ) as stop,
         watchdog(work).watching() as dog,
     ):
-        patience = Patience(stop, work.context.grace_s)
+        stopping = GracefulStop(stop, work.context.grace_s)
         if work.element is not None:
-            outcomes = in_turn(work, call, patience)
+            outcomes = in_turn(work, call, stopping)
         else:
-            outcomes = on_dask(work, call, patience, workers, retries, dog)
-        _follow(work, outcomes, patience, dog)
+            outcomes = on_dask(work, call, stopping, workers, retries, dog)
+        _follow(work, outcomes, stopping, dog)
 
 
 def watchdog(work: Work) -> Watchdog:
-    """Watches the process that hands out shards; a shard that is done is progress."""
+    """Watchdog of the process that distributes shards; a finished shard is progress."""
     directory = work.run.stage(work.plan.stage)
     place = WatchedProcess(directory, attempt=work.attempt, element=work.element)
     # A shard is minutes of work, and the first one comes after the models are loaded.
     return Watchdog(place, work.done, HangLimits(startup_s=2 * 3600, min_s=3600))
 
 
-def _follow(work: Work, outcomes: Outcomes, patience: Patience, dog: Watchdog) -> None:
-    """Note every shard as it ends."""
-    progress = Progress(work.plan.stage, work.total, work.done())
+def _follow(work: Work, outcomes: Outcomes, stopping: GracefulStop, dog: Watchdog) -> None:
+    """Log every shard as it finishes, and record failures."""
+    progress = ProgressLog(work.plan.stage, work.total, work.done())
     for task, outcome in outcomes:
         dog.beat()
-        given_up = isinstance(outcome, IncompleteError) and patience.reason is not None
+        given_up = isinstance(outcome, IncompleteError) and stopping.reason is not None
         if isinstance(outcome, BaseException) and not given_up:
             _note_failure(work, task, outcome)
         progress.step(outcome)
-    if patience.reason is not None and work.todo():
-        raise _stopped(work, progress, patience.reason)
+    if stopping.reason is not None and work.todo():
+        raise _stopped(work, progress, stopping.reason)
 
 
-def _stopped(work: Work, progress: Progress, reason: StopReason) -> StopRequestedError:
+def _stopped(work: Work, progress: ProgressLog, reason: StopReason) -> StopRequestedError:
     return StopRequestedError(
         f"{progress.stage} stopped ({reason.name}) with {progress.done} of {progress.total} shards "
-        f"done; go on with `sarhpc resume {work.run.root}`",
+        f"done; continue with `sarhpc resume {work.run.root}`",
         requeue=reason.requeues,
         reason=reason.name,
     )
@@ -141,8 +141,8 @@ def _note_failure(work: Work, task: ShardTask, error: BaseException) -> None:
     )
 
 
-class Progress:
-    """One `key=value` line at most every 30 s, and one at the end."""
+class ProgressLog:
+    """Logs one `key=value` line at most every 30 s, and one at the end."""
 
     def __init__(self, stage: str, total: int, done: int) -> None:
         self.stage, self.total, self.done = stage, total, done
@@ -150,7 +150,7 @@ class Progress:
         self.here = self.samples = 0
 
     def step(self, outcome: Record | BaseException) -> None:
-        """Count one shard and say how it goes when it is time to."""
+        """Count one shard, and log a line if the last one is 30 s old."""
         if isinstance(outcome, Record):
             self.done += 1
             self.here += 1
@@ -167,7 +167,7 @@ class Progress:
 
 
 def sweep(directory: Path) -> None:
-    """Remove what writers killed over an hour ago left in `directory` and its splits."""
+    """Remove temporary files over an hour old, of killed writers, in `directory` and its splits."""
     if directory.is_dir():
         for folder in [directory, *(p for p in directory.iterdir() if p.is_dir())]:
             for path in remove_stale_temporaries(folder, STALE_FILE_AGE_S):
@@ -175,7 +175,7 @@ def sweep(directory: Path) -> None:
 
 
 def single_shard(work: Work, make: Callable[[], Made]) -> None:
-    """Make the one shard of a stage that is not split, in this process, and record it."""
+    """Make the only shard of a stage in this process, and record it."""
     [task] = work.plan.shards
     make_and_record(
         lambda _run, _task: make(),
@@ -200,7 +200,7 @@ def sealed_records(run: RunDir, stage: str) -> list[Record]:
 
 
 def left_out(run: RunDir, stages: Sequence[str]) -> str:
-    """What sealed stages left out, `stage reason count` by reason, for a message."""
+    """What sealed stages rejected, as `stage reason count` by reason, for a message."""
     counts: Counter[str] = Counter()
     for stage in stages:
         for record in sealed_records(run, stage):
@@ -218,5 +218,5 @@ def manifest_sha(run: RunDir, stage: str) -> str:
 
 
 def sealed_paths(work: Work) -> list[Path]:
-    """Artefacts of every record of the stage in hand, in shard order."""
+    """Artefacts of every record of the stage, in shard order."""
     return [Path(record.path) for record in work.ledger.records().values()]

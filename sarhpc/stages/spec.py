@@ -72,7 +72,7 @@ class StageSpec:
     sharded: bool = False
     """Whether the elements of a job array may divide its shards."""
     shards: Callable[[RunConfig], int | None] = _nothing
-    """Shards that it will have, as far as the configuration alone tells."""
+    """Shards that it will have, if the configuration alone determines them."""
     shard_bytes: Callable[[RunConfig], float | None] = _nothing
     """About how many bytes a shard has."""
     shard_files: int = 1

@@ -1,4 +1,4 @@
-"""Stage `tile`: scenes to tile shards, or images others cut in their place."""
+"""Stage `tile`: scenes to tile shards, or third-party images imported instead."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 TILE_BYTES_PER_PX = 7.1
 
 SPLIT_FILE = "split.json"
-"""Beside the plan: proof that its splits share no ground, scene pairs that do, and counts."""
+"""Beside the plan: the proof that splits share no ground, scene pairs that do, and counts."""
 
 DUPLICATES_FILE = "duplicates.json"
 """Beside the plan, with `tile.dedupe`: tile to leave out -> the tile that stays, and why."""
@@ -54,7 +54,7 @@ def archive_config(run: RunDir, config: RunConfig) -> ArchiveConfig:
 
 
 def plan_tile_shards(run: RunDir) -> Plan:
-    """Shards of one scene and one split each; scenes that cannot be tiled carry the reason."""
+    """Shards of one scene and one split each; rejected scenes carry the reason."""
     from sarhpc.archive.formats.readers import open_sar
     from sarhpc.archive.stac_catalog import open_archive, select_scenes
     from sarhpc.tiling.pairs.conditions import CROSS_BAND
@@ -126,9 +126,9 @@ def _tiles(run: RunDir, config: RunConfig, task: ShardTask) -> TiledShard:
 
 
 def finish_tiles(work: Work, config: RunConfig) -> None:
-    """Sweep what killed writers left; with `tile.dedupe` publish which tiles repeat others.
+    """Remove temporary files of killed writers; with `tile.dedupe` publish repeated tiles.
 
-    Derived from the shards alone, whoever made them in which order.
+    Derived from the shards alone: independent of the order in which they were made.
     """
     sweep(data_root(work.run, config) / "tiles")
     if config.tile.dedupe:

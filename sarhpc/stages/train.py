@@ -25,7 +25,7 @@ from sarhpc.stages.tree import digest_tree
 from sarhpc.training.config import TrainConfig
 
 if TYPE_CHECKING:
-    from sarhpc.training.ranks import Ranks
+    from hpc.job.agreement import RankGroup
 
 CHECKPOINT_FILES = 12
 CHECKPOINT_FILES_PER_RANK = 4
@@ -133,26 +133,32 @@ def _training_shards(run: RunDir) -> dict[Path, str]:
     return {path: digests[path] for path in sample_shards(run, TRAIN_SPLITS)}
 
 
-def _train(work: Work, cfg: TrainConfig, joined: Ranks) -> Path:
+def _train(work: Work, cfg: TrainConfig, joined: RankGroup) -> Path:
     from hpc.job.staging import node_local, staged
     from sarhpc.shards.samples import ShardedSamples
     from sarhpc.stages.encode import latent_shards
-    from sarhpc.training.trainer import train
+    from sarhpc.training.denoising.task import train
 
     run, config = work.run, load_run_config(work.run)
     with (
-        ranks.surroundings(
+        ranks.train_context(
             work,
+            joined,
             keep_last=cfg.keep_last,
             keep_every=cfg.keep_every_steps,
             also_keep=lambda: best_steps(run, cfg),
-        ) as around,
+        ) as ctx,
         staged(_training_shards(run), node_local(config.cluster.node_local)) as shards,
     ):
-        around = dataclasses.replace(
-            around, latents=latent_shards(run, config), judge=grid_judge(run, cfg)
+        result = train(
+            cfg,
+            Path(cfg.base_model),
+            ShardedSamples(shards),
+            joined,
+            ctx,
+            latents=latent_shards(run, config),
+            judge=grid_judge(run, cfg),
         )
-        result = train(cfg, Path(cfg.base_model), ShardedSamples(shards), joined, around)
     return ranks.require_finished(run, result)
 
 

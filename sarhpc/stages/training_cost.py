@@ -31,7 +31,7 @@ from sarhpc.training.estimate.footprint import (
 from sarhpc.training.schedule import check, length
 
 if TYPE_CHECKING:
-    from sarhpc.training.estimate.operations import Rehearsal
+    from sarhpc.training.estimate.operations import FlopEstimate
 
 EXAMPLE_TILES = 10_000
 """Tiles that costs are given for while their number is unknown: as many as in the paper."""
@@ -56,9 +56,9 @@ def training_cost(config: RunConfig, plan: Plan | None, world: int) -> TrainingC
     base = _base(config)
     if base.is_dir() and not _has_shapes(base):
         return TrainingCost(None, (line, f"memory: unknown, {base} is no diffusers folder"), steps)
-    from sarhpc.training.estimate.operations import rehearse
+    from sarhpc.training.estimate.operations import estimate_flops
 
-    counted = rehearse(config.train, base, config.tile.tile_px)
+    counted = estimate_flops(config.train, base, config.tile.tile_px)
     lines = (line, *_lines(config, counted, samples, world))
     return TrainingCost(counted.learned, lines, steps)
 
@@ -95,7 +95,7 @@ def _steps(config: RunConfig, samples: int, world: int, *, known: bool) -> tuple
     )
 
 
-def _lines(config: RunConfig, counted: Rehearsal, samples: int, world: int) -> Iterator[str]:
+def _lines(config: RunConfig, counted: FlopEstimate, samples: int, world: int) -> Iterator[str]:
     cfg = config.train
     counts = Counts(
         counted.parameters,
@@ -141,7 +141,7 @@ def _verdicts(needed: float) -> str:
     return f"fits on {', '.join(said)}"
 
 
-def _hours(config: RunConfig, counted: Rehearsal, samples: int, world: int) -> Iterator[str]:
+def _hours(config: RunConfig, counted: FlopEstimate, samples: int, world: int) -> Iterator[str]:
     cfg = config.train
     images = _images(config, samples)
     encoded = images

@@ -148,9 +148,9 @@ class TileConfig:
     ground under other speckle are found."""
 
     dedupe: bool = False
-    """Leave out tiles that repeat others: exact copies, and the same ground in the same band and
-    polarisation under new speckle; over the borders of splits whatever shows the same ground. The
-    tile shards keep them, captioning leaves them out as `duplicate_of`. Adds `fingerprints`."""
+    """Leave out duplicate tiles: exact copies, the same ground in the same band and polarisation
+    under new speckle, and across splits all images of the same ground. The tile shards keep them;
+    captioning leaves them out as `duplicate_of`. Implies `fingerprints`."""
 
     shard_samples: int = 256
     """Tiles planned per shard."""
@@ -179,7 +179,7 @@ class OpticalConfig:
     """Least share of a tile that optical imagery must cover; adjacent images are mosaicked."""
 
     max_cloud: float = 0.1
-    """Largest share under clouds: of what an image shows of the tile by its mask, or of the whole
+    """Largest cloud share: of the covered part of the tile by the mask of an image, or of the whole
     image by `eo:cloud_cover` where it has no mask. Images without either pass."""
 
     cloud_codes: list[int] = field(default_factory=list)

@@ -128,8 +128,8 @@ def _repeats(tiles: NDArray[np.void], near_bits: int) -> dict[int, int]:
     unplaced = np.flatnonzero(~np.isfinite(tiles["half_side"]))
     pairs = np.concatenate(
         [
-            placed[_together(tiles[placed], near_bits)],
-            unplaced[_alike(tiles["ground"][unplaced], near_bits)],
+            placed[_near_on_ground(tiles[placed], near_bits)],
+            unplaced[_near_in_hash(tiles["ground"][unplaced], near_bits)],
         ]
     )
     one, other = tiles[pairs[:, 0]], tiles[pairs[:, 1]]
@@ -142,7 +142,7 @@ def _repeats(tiles: NDArray[np.void], near_bits: int) -> dict[int, int]:
     return left_out
 
 
-def _together(tiles: NDArray[np.void], near_bits: int) -> NDArray[np.int64]:
+def _near_on_ground(tiles: NDArray[np.void], near_bits: int) -> NDArray[np.int64]:
     """Pairs (M, 2), lower index first, that cover half of each other and are near in hash."""
     if len(tiles) < 2:
         return np.zeros((0, 2), np.int64)
@@ -156,13 +156,13 @@ def _together(tiles: NDArray[np.void], near_bits: int) -> NDArray[np.int64]:
     return np.asarray(pairs[near], np.int64)
 
 
-def _alike(hashes: NDArray[np.uint64], near_bits: int) -> NDArray[np.int64]:
+def _near_in_hash(hashes: NDArray[np.uint64], near_bits: int) -> NDArray[np.int64]:
     """Pairs (M, 2), lower index first, whose hashes differ in at most `near_bits`."""
-    found = [np.zeros((0, 2), np.int64), *_alike_rows(hashes, near_bits)]
+    found = [np.zeros((0, 2), np.int64), *_near_hashes_by_row(hashes, near_bits)]
     return np.concatenate(found)
 
 
-def _alike_rows(hashes: NDArray[np.uint64], near_bits: int) -> Iterator[NDArray[np.int64]]:
+def _near_hashes_by_row(hashes: NDArray[np.uint64], near_bits: int) -> Iterator[NDArray[np.int64]]:
     # Row by row: operands stay in the cache, and memory is that of one row.
     hashes = np.ascontiguousarray(hashes)
     for index in range(len(hashes) - 1):

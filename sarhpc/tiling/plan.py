@@ -31,19 +31,19 @@ from sarhpc.tiling.pairs.partners import Paired, Partners
 from sarhpc.tiling.read_errors import DamagedError, classify_read_errors
 from sarhpc.tiling.splits.assignment import split_buffer_m, split_of
 from sarhpc.tiling.splits.earth_cells import NearCells, near_cells
-from sarhpc.tiling.splits.flight_lines import line_groups, line_of, reflown
+from sarhpc.tiling.splits.flight_lines import flight_line_of, line_groups, reflown
 from sarhpc.tiling.splits.proof import split_proof
 from sarhpc.tiling.survey import SceneConstants, survey_scene
 
 log = logging.getLogger(__name__)
 
 Opener = Callable[[Scene], SarReader]
-Scatter = Callable[[Callable[[Scene], "ScenePlan"], Iterable[Scene]], Iterable["ScenePlan"]]
+OrderedMap = Callable[[Callable[[Scene], "ScenePlan"], Iterable[Scene]], Iterable["ScenePlan"]]
 
 
 @dataclass(frozen=True)
 class ScenePlan:
-    """What planning found for one scene: tiles per split, or the reason why there are none."""
+    """The plan of one scene: tiles per split, or the reason for its rejection."""
 
     scene_id: str
     tiles: dict[str, NDArray[np.int64]] = field(default_factory=dict)
@@ -83,7 +83,7 @@ class TilePlan:
 
 
 def plan_tiles(
-    archive: Archive, cfg: TileConfig, *, opener: Opener = open_sar, scatter: Scatter = map
+    archive: Archive, cfg: TileConfig, *, opener: Opener = open_sar, scatter: OrderedMap = map
 ) -> TilePlan:
     """The plan over all scenes of `archive`, in the order of their ids.
 
@@ -104,7 +104,7 @@ def plan_scenes(
     cfg: TileConfig,
     *,
     opener: Opener = open_sar,
-    scatter: Scatter = map,
+    scatter: OrderedMap = map,
     offered: Iterable[Scene] | None = None,
 ) -> TilePlan:
     """The plan over chosen `scenes`; see `plan_tiles`. Partners for the cross-band layer are taken
@@ -196,7 +196,7 @@ def _plan_open_scene(
 
 def _with_partners(plan: ScenePlan, paired: Paired, partners: Partners, scene: Scene) -> ScenePlan:
     if not paired.inputs:
-        return ScenePlan(scene.id, rejected="no_partner", detail=partners.missed(scene))
+        return ScenePlan(scene.id, rejected="no_partner", detail=partners.missing_reason(scene))
     alone = sum(int(np.count_nonzero(of_tiles < 0)) for of_tiles in paired.of_tiles.values())
     dropped = {**plan.dropped, **({"no_partner": alone} if alone else {})}
     return replace(plan, dropped=dropped, paired=paired)
@@ -234,7 +234,7 @@ def _split_tiles(
     groups: Mapping[str, str] | None,
 ) -> ScenePlan:
     tiles = grid.indices()
-    line = line_of(scene, cfg.split)
+    line = flight_line_of(scene, cfg.split)
     cells: dict[str, str] = {}
     dropped: Counter[str] = Counter()
     if groups is not None:
@@ -293,7 +293,7 @@ def _splits(
     if near is None or 1 in cfg.split.fractions:
         return np.full(tiles, SPLITS.index(split_of(f"scene:{scene_id}", cfg.split)), np.int64)
     owners = [SPLITS.index(split_of(name, cfg.split)) for name in near.names]
-    return near.agreed(np.array(owners, np.int64))
+    return near.shared_values(np.array(owners, np.int64))
 
 
 def _shards(plan: ScenePlan, size: int, pairs: dict[int, list[int]]) -> list[dict[str, Any]]:

@@ -90,7 +90,7 @@ def survey_scene(reader: SarReader, frame: SceneFrame, cfg: TileConfig) -> Scene
     _measure(reader, frame, sampling, windows, tally)
     if share < 1 and tally.count < _LEAST_SHARE * cfg.survey_mpx * 1e6:
         # In a nearly empty scene an even sample misses the data, so windows with data are searched.
-        lit, share = lit_windows(reader, frame, cfg.survey_mpx, skip=frozenset(windows))
+        lit, share = data_windows(reader, frame, cfg.survey_mpx, skip=frozenset(windows))
         if method == "fft" and tally.count == 0:
             sampling = replace(sampling, centroid=_spectrum_centre(reader, frame, lit))
         _measure(reader, frame, sampling, lit, tally)
@@ -115,7 +115,7 @@ def _measure(
         tally.add(patch, inner, resample_patch(patch, frame, sampling, rows, cols))
 
 
-def lit_windows(
+def data_windows(
     reader: SarReader,
     frame: SceneFrame,
     budget_mpx: float,

@@ -238,12 +238,12 @@ def _pictures(
     """The members of amplitude (H, W), and the metadata that invert the master."""
     if law == "log":
         codes, lowest = encode_log_master(amplitude)
-        undo = {"master_scale": lowest, "master_law": law, "master_step_db": MASTER_STEP_DB}
+        inversion = {"master_scale": lowest, "master_law": law, "master_step_db": MASTER_STEP_DB}
     else:
         codes, scale = encode_master(amplitude)
-        undo = {"master_scale": scale}
+        inversion = {"master_scale": scale}
     picture = encode_gray8(normalisation.encode(amplitude))
-    return {"sar.png": picture, "sar16.npy": encode_array(codes)}, undo
+    return {"sar.png": picture, "sar16.npy": encode_array(codes)}, inversion
 
 
 def _part(block: Block, grid: TileGrid, tile: TileIndex) -> tuple[slice, slice]:

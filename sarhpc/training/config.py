@@ -66,9 +66,9 @@ class EngineConfig(Protocol):
         """What lies outside the GPU."""
 
 
-@dataclass(frozen=True)
-class LessonConfig:
-    """A training of another model than a denoiser (`sarhpc.training.lesson`)."""
+@dataclass(frozen=True, kw_only=True)
+class LoopConfig:
+    """What the trainer itself is told, whatever it trains; fields as in TrainConfig."""
 
     steps: int
     """Optimiser steps."""
@@ -78,8 +78,18 @@ class LessonConfig:
     """Samples per forward pass of one rank."""
     grad_clip: float
     """Largest gradient norm; 0 leaves gradients as they are."""
+    torch_clips: bool = False
+    """At stage 0 torch clips instead of DeepSpeed, whose norm is rounded otherwise."""
     seed: int
     """Root of every draw."""
+    ema_decay: float | None = None
+    """Decay of the averaged weights; 0 or None keeps no average, None reports no decay either."""
+    on_nonfinite: str = "stop"
+    """What a step does whose loss or gradient is not finite: `stop` or `skip`."""
+    skip_in_a_row: int = 5
+    """Steps that may be skipped one after the other; the next one stops."""
+    skip_in_all: int = 100
+    """Steps that may be skipped in the whole training; the next one stops."""
     zero_stage: int = 0
     """What DeepSpeed shards: 0 nothing, 1 optimiser, 2 and gradients, 3 and parameters."""
     precision: str = "fp32"
@@ -90,6 +100,12 @@ class LessonConfig:
     """Seconds between checkpoints."""
     log_every_steps: int = 1
     """Steps between rows of metrics.jsonl."""
+    log_last_step: bool = False
+    """Write a row for the last step whatever its number."""
+    tensorboard: bool = False
+    """Write the rows of metrics.jsonl as TensorBoard scalars too."""
+    wandb: bool = False
+    """Write the rows of metrics.jsonl as an offline run of W&B too, when an attempt ends."""
     offload: OffloadConfig | None = None
     """Keep a part of the training's state in the memory of the node; None keeps all on the GPU."""
 

@@ -1,4 +1,4 @@
-"""What a training is given by the run around it."""
+"""What the run around a training provides: folder, checkpoint store, stop request, pace."""
 
 from __future__ import annotations
 
@@ -7,10 +7,28 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
 
-from sarhpc.training.denoising.validation import StopRequest
+class Stop(Protocol):
+    """Why the ranks interrupt their work."""
+
+    @property
+    def name(self) -> str:
+        """The reason in a word."""
+
+    @property
+    def stops(self) -> bool:
+        """Whether the work ends after the save."""
+
+    @property
+    def requeues(self) -> bool:
+        """Whether the job asks to be queued again after the save."""
+
+
+class StopRequest(Protocol):
+    """The request to stop, agreed on by all ranks."""
+
+    def agree(self) -> Stop | None:
+        """The reason to interrupt now, the same on every rank. Collective."""
 
 
 class Store(Protocol):
@@ -19,7 +37,7 @@ class Store(Protocol):
     def begin(
         self, step: int, write: Callable[[Path], list[Path]], state: Mapping[str, Any]
     ) -> None:
-        """Write the checkpoint of `step`, which is none before it is finished."""
+        """Write the checkpoint of `step`, which does not count before it is finished."""
 
     def finish(self, patience_s: float) -> Path | None:
         """The checkpoint begun last, whole and durable; None if a rank needs longer than that."""
@@ -28,42 +46,20 @@ class Store(Protocol):
         """The state of the newest checkpoint that every rank could read; None without any."""
 
 
-class Communicator(Protocol):
-    """Agreement of the ranks."""
-
-    def barrier(self) -> None:
-        """Return when every rank has come here."""
-
-    def gather(self, value: Any) -> list[Any]:
-        """Every rank's `value` in rank order."""
-
-
 class Pace(Protocol):
     """Compares how fast the ranks work."""
 
     def note(self, step: int, own_s: float) -> object:
-        """Take in the seconds this rank spent on its own part of a step. Collective."""
-
-
-class Judge(Protocol):
-    """Compares painted images with real ones."""
-
-    def __call__(self, painted: NDArray[np.uint8]) -> dict[str, float]:
-        """Distances of images (N, H, W), and their `score`: less is better. Not collective."""
+        """Record the seconds this rank spent on its own part of a step. Collective."""
 
 
 @dataclass(frozen=True)
-class Surroundings:
-    """What a training is given by the run around it."""
+class TrainContext:
+    """What the run around a training provides."""
 
     folder: Path
-    """Takes metrics.jsonl, the validation grids and trouble reports."""
+    """Receives metrics.jsonl and reports of steps that are not finite."""
     store: Store
     stop: StopRequest
-    communicator: Communicator
     pace: Pace | None = None
     """None compares nothing."""
-    latents: tuple[Path, ...] = ()
-    """Shards of latents encoded before; none encodes tiles as they come."""
-    judge: Judge | None = None
-    """Judges each validation grid, on rank 0; None judges none."""

@@ -19,7 +19,7 @@ from sarhpc.diffusion.adapter import (
 )
 from sarhpc.diffusion.bundle import Bundle, save_bundle
 from sarhpc.diffusion.config import LORA_FILE, AdapterConfig
-from sarhpc.diffusion.control import FOLDER
+from sarhpc.diffusion.control import CONTROLNET
 from sarhpc.diffusion.dylora import truncate
 from sarhpc.diffusion.learned_token import (
     EMBEDDING_FILE,
@@ -86,7 +86,7 @@ def export_weights(
     rows, told = _take_out_token(bundle)
     adapters, told_too = _take_out_adapters(bundle)
     if bundle.controlnet is not None:
-        told["controlnet"] = f"in {FOLDER}/, for `ControlNetModel.from_pretrained`"
+        told["controlnet"] = f"in {CONTROLNET}/, for `ControlNetModel.from_pretrained`"
     card = model_card({**facts, **told, **told_too}, adapter=bool(adapters))
     with publishing_directory(out) as staging:
         save_bundle(bundle, staging, variants=variants)

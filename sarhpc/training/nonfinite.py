@@ -1,9 +1,9 @@
-"""Steps whose loss or gradient is not finite: told with their batch, then skipped or the end.
+"""Steps whose loss or gradient is not finite: reported with their batch, then skipped or the end.
 
 A skipped step takes its number and its samples, so that what follows it is the same on any number
 of ranks and after any resume; its update alone is missing. ZeRO 1 to 3 leave an update out by
 themselves where the gradient norm over all ranks is not finite, and forget the gradients; at stage
-0 the stepper drops them.
+0 the trainer drops them.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ import logging
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from torch import Tensor
 
 from hpc.errors import HpcError, NumericalError
+from hpc.job.agreement import RankGroup
 from hpc.publish import publish_json
-from sarhpc.training.config import TrainConfig
-from sarhpc.training.context import Surroundings
-from sarhpc.training.ranks import Ranks
+from sarhpc.training.config import LoopConfig
+from sarhpc.training.task import RankBatch, TrainTask
 
 _log = logging.getLogger(__name__)
 
@@ -43,96 +43,98 @@ class Skipped:
         return Skipped(self.steps) if self.in_a_row else self
 
 
-class Keyed(Protocol):
-    """What a rank had in hand."""
-
-    @property
-    def all_keys(self) -> list[str]:
-        """Names of its samples."""
-
-
 @dataclass(frozen=True)
-class Trouble:
-    """A step that cannot be learnt from, as this rank sees it."""
+class NonFiniteStep:
+    """A step without a usable update, as this rank sees it."""
 
     what: str
     """What is not finite; the same on every rank."""
     step: int
     epoch: int
-    share: Keyed
+    batch: RankBatch
     loss: float
-    """Of this rank's share."""
+    """Of this rank's part of the batch."""
     saved: int
     """Step of the newest checkpoint."""
 
 
-def name_trouble(loss: float, gradient: float) -> str | None:
+def describe_nonfinite(loss: float, gradient: float) -> str | None:
     """What is not finite of a step's loss and gradient norm over all ranks; None if both are."""
     if not math.isfinite(loss):
         return f"the loss is {loss}"
     return None if math.isfinite(gradient) else f"the gradient norm is {gradient}"
 
 
-def spoilt(loss: Tensor) -> Tensor:
-    """The loss, to the bit; where it is not finite, one whose gradients are not finite either.
+def poison_if_nonfinite(loss: Tensor) -> Tensor:
+    """The loss unchanged; where it is not finite, one whose gradients are not finite either.
 
     An error that overflows can leave finite gradients behind, and an update with them.
     """
     return loss * (1 + 0 * loss.detach())
 
 
-def skip(
-    cfg: TrainConfig, trouble: Trouble, before: Skipped, ranks: Ranks, around: Surroundings
+def skip_or_stop(
+    cfg: LoopConfig,
+    found: NonFiniteStep,
+    before: Skipped,
+    ranks: RankGroup,
+    folder: Path,
+    task: TrainTask[Any],
 ) -> Skipped:
-    """Tell of the step, and count it as skipped if `cfg` allows that. Collective.
+    """Report the step, and count it as skipped if `cfg` allows that. Collective.
+
+    Args:
+        cfg: the limits.
+        found: the step.
+        before: steps skipped so far.
+        ranks: that took the step.
+        folder: receives the report.
+        task: names the settings and the remedy in the message.
 
     Raises:
         NumericalError: it does not, or too many were skipped before.
     """
     now = before.with_another()
-    limit = _limit(cfg, now)
-    path = tell(trouble, ranks, around, then="skipped" if limit is None else "stopped")
+    limit = _limit(cfg, now, task.name)
+    path = write_report(found, ranks, folder, then="skipped" if limit is None else "stopped")
     if limit is not None:
         raise NumericalError(
-            f"{trouble.what} at step {trouble.step}{limit}; the batch is in {path}. The "
-            f"checkpoint of step {trouble.saved} is whole: look at those samples, then resume "
-            "with train.on_nonfinite=skip or other limits in the run's config.yaml, or start a new "
-            "run with a lower rate or fp32"
+            f"{found.what} at step {found.step}{limit}; the batch is in {path}. The checkpoint of "
+            f"step {found.saved} is intact: look at those samples, then "
+            f"{task.remedy}"
         )
     if ranks.rank == 0:
-        _log.warning(
-            "step=%d skipped=%d what=%r batch=%s", trouble.step, now.steps, trouble.what, path
-        )
+        _log.warning("step=%d skipped=%d what=%r batch=%s", found.step, now.steps, found.what, path)
     return now
 
 
-def _limit(cfg: TrainConfig, now: Skipped) -> str | None:
+def _limit(cfg: LoopConfig, now: Skipped, name: str) -> str | None:
     """Why a step is not skipped, for a sentence; None if it is."""
     if cfg.on_nonfinite != "skip":
         return ""
     if now.in_a_row > cfg.skip_in_a_row:
-        return f", after {cfg.skip_in_a_row} in a row that were skipped (train.skip_in_a_row)"
+        return f", after {cfg.skip_in_a_row} in a row that were skipped ({name}.skip_in_a_row)"
     if now.steps > cfg.skip_in_all:
-        return f", after {cfg.skip_in_all} that were skipped (train.skip_in_all)"
+        return f", after {cfg.skip_in_all} that were skipped ({name}.skip_in_all)"
     return None
 
 
-def tell(trouble: Trouble, ranks: Ranks, around: Surroundings, *, then: str) -> Path:
-    """The report on what every rank had in hand, published. Collective."""
-    path = around.folder / f"trouble_step_{trouble.step:08d}.json"
-    loss = trouble.loss if math.isfinite(trouble.loss) else str(trouble.loss)  # JSON knows no NaN
-    told = around.communicator.gather({"loss": loss, "keys": trouble.share.all_keys})
+def write_report(found: NonFiniteStep, ranks: RankGroup, folder: Path, *, then: str) -> Path:
+    """Publish the loss and the samples of every rank in the step; the report's path. Collective."""
+    path = folder / f"trouble_step_{found.step:08d}.json"
+    loss = found.loss if math.isfinite(found.loss) else str(found.loss)  # JSON knows no NaN
+    of_ranks = ranks.gather({"loss": loss, "keys": found.batch.all_keys})
     if ranks.rank == 0:
-        facts: dict[str, Any] = {
-            "what": trouble.what,
-            "step": trouble.step,
-            "epoch": trouble.epoch,
+        report: dict[str, Any] = {
+            "what": found.what,
+            "step": found.step,
+            "epoch": found.epoch,
             "then": then,
-            "ranks": told,
+            "ranks": of_ranks,
         }
         try:
-            publish_json(path, facts)
+            publish_json(path, report)
         except (HpcError, OSError):
             # The other ranks go on with what was agreed: this one may not leave them.
-            _log.exception("no room for the report %s: %s", path, facts)
+            _log.exception("the report %s could not be written: %s", path, report)
     return path

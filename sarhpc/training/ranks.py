@@ -5,33 +5,24 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import sys
 from collections.abc import Iterator, MutableMapping
-from dataclasses import dataclass
 
 import numpy as np
 import torch
-import transformers
 
 from hpc.errors import ConfigError, TransientError
+from hpc.job.agreement import RankGroup, TorchRankGroup
 
 _VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 
 
-@dataclass(frozen=True)
-class Ranks:
-    """This process among the ranks of the training."""
+def join(threads: int, *, deterministic: bool, seed: int, on_cpu: bool = False) -> RankGroup:
+    """This process among the ranks of the training (gloo on CPUs, nccl on GPUs).
 
-    rank: int
-    world: int
-    device: torch.device
-
-
-def join(threads: int, *, deterministic: bool, seed: int, on_cpu: bool = False) -> Ranks:
-    """This process as a member of the training's process group (gloo on CPUs, nccl on GPUs).
-
-    RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT come from the environment, as a Slurm
-    task has them; with none of them set the process trains alone. With `on_cpu` GPUs are left
-    alone.
+    Opens the process group. RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT come from
+    the environment, as a Slurm task has them; with none of them set the process trains alone. With
+    `on_cpu` no GPU is used.
 
     Raises:
         ConfigError: some of the five variables are set and others are not.
@@ -47,15 +38,14 @@ def join(threads: int, *, deterministic: bool, seed: int, on_cpu: bool = False) 
         # Its shared-memory collectives are compiled at start (30 s) and gain nothing here.
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     deepspeed.utils.logger.setLevel("ERROR")
-    # A bar per rank and model part would fill the logs.
-    transformers.utils.logging.disable_progress_bar()
+    _disable_progress_bars()
     backend = "nccl" if device.type == "cuda" else "gloo"
     if os.environ["WORLD_SIZE"] == "1" and not torch.distributed.is_initialized():
         # torch's store listens on every interface; nobody has to find a process that is alone.
         alone = torch.distributed.HashStore()  # type: ignore[attr-defined]
         torch.distributed.init_process_group(backend, store=alone, rank=0, world_size=1)
     deepspeed.init_distributed(dist_backend=backend, auto_mpi_discovery=False, verbose=False)
-    return Ranks(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), device)
+    return TorchRankGroup()
 
 
 def leave() -> None:
@@ -68,8 +58,8 @@ def leave() -> None:
 
 
 @contextlib.contextmanager
-def in_touch(ranks: Ranks) -> Iterator[None]:
-    """Say it plainly when a collective fails because another rank is gone.
+def in_touch(ranks: RankGroup) -> Iterator[None]:
+    """Report a collective that fails because another rank is gone as what it is.
 
     Raises:
         TransientError: instead of the RuntimeError of gloo or nccl.
@@ -83,6 +73,16 @@ def in_touch(ranks: Ranks) -> Iterator[None]:
             f"rank {ranks.rank} of {ranks.world} lost touch with the others: {error}. Another "
             "process of the training has ended or hangs; see its log, then resume"
         ) from error
+
+
+def _disable_progress_bars() -> None:
+    """A bar per rank and model part would fill the logs."""
+    # Read when transformers is imported, which is none of this function's business.
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    if "transformers" in sys.modules:
+        import transformers
+
+        transformers.utils.logging.disable_progress_bar()
 
 
 def _complete(environment: MutableMapping[str, str]) -> None:

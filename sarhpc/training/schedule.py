@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from hpc.errors import ConfigError
 from sarhpc.diffusion.config import ADAPTER_KINDS, LAYERS
-from sarhpc.training.config import EngineConfig, JudgeConfig, OffloadConfig, TrainConfig
+from sarhpc.training.config import EngineConfig, JudgeConfig, LoopConfig, OffloadConfig, TrainConfig
 
 LEAST_JUDGED = 4
 """Images of a grid from which its distances mean anything."""
@@ -196,6 +196,6 @@ def rate_scale(cfg: TrainConfig, step: int, steps: int) -> float:
     return 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
 
 
-def ema_decay(cfg: TrainConfig, step: int) -> float:
+def ema_decay(cfg: TrainConfig | LoopConfig, step: int) -> float:
     """Decay of the average at `step` (from 0): a young average follows quickly."""
-    return min(cfg.ema_decay, (1 + step) / (10 + step))
+    return min(cfg.ema_decay or 0.0, (1 + step) / (10 + step))

@@ -1,4 +1,4 @@
-"""Where a training stands, in its steps and on disk, and how it gets from there to its end."""
+"""The state of a training, in its steps and on disk, and the loop from there to its end."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ from typing import Any
 
 from hpc.errors import ConfigError, NumericalError
 from sarhpc.shards.loader import Cursor
-from sarhpc.training.context import Store
-from sarhpc.training.denoising.validation import Stop, StopRequest
+from sarhpc.training.context import Stop, StopRequest, Store
 
 _log = logging.getLogger(__name__)
 
@@ -22,7 +21,7 @@ AT_ONCE_S = 2.0
 
 
 @dataclass(frozen=True)
-class TrainResult:
+class FitResult:
     """How a training ended; the same on every rank."""
 
     step: int
@@ -40,25 +39,25 @@ class TrainResult:
 
 
 @dataclass(kw_only=True)
-class Standing:
-    """Where a training stands."""
+class TrainState:
+    """How far a training is, and which of its checkpoints are on disk."""
 
     step: int = 0
     cursor: Cursor = field(default_factory=Cursor)
     saved: int | None = None
-    """Step whose checkpoint is on disk."""
+    """Step whose checkpoint is committed."""
     saved_at: float = field(default_factory=time.monotonic)
     checkpoint: Path | None = None
     due: bool = False
-    """Whether the clock asks for a checkpoint."""
+    """Whether the clock or a save request asks for a checkpoint."""
     begun: int | None = None
-    """Step whose checkpoint is written, and becomes durable while steps are taken."""
+    """Step whose checkpoint is written, and becomes durable while training goes on."""
     stalled_s: float = 0.0
-    """Seconds that checkpoints kept this rank from its steps since they were last told of."""
+    """Seconds this rank waited for checkpoints since they were last reported."""
     loss: float | None = None
 
-    def take_up(self, directory: Path, state: Mapping[str, Any]) -> None:
-        """Stand where the checkpoint in `directory` was saved."""
+    def restore(self, directory: Path, state: Mapping[str, Any]) -> None:
+        """Go back to where the checkpoint in `directory` was saved."""
         self.step, self.cursor = int(state["step"]), Cursor(**state["cursor"])
         self.saved, self.checkpoint = self.step, directory
 
@@ -67,7 +66,7 @@ class Standing:
     ) -> None:
         """Write a checkpoint of this step, unless there is one or no step was taken. Collective.
 
-        `settle` makes it one; that of a step before is settled first.
+        `commit` makes it count; that of an earlier step is committed first.
 
         Args:
             store: commits it.
@@ -77,15 +76,15 @@ class Standing:
         self.due = False
         if self.step in (self.saved, self.begun, 0):
             return
-        self.settle(store)
+        self.commit(store)
         start = time.monotonic()
         cursor = {"epoch": self.cursor.epoch, "sample": self.cursor.sample}
         store.begin(self.step, write, {"cursor": cursor, **state})
         self.begun, self.saved_at = self.step, time.monotonic()
         self.stalled_s += self.saved_at - start
-        self.settle(store, AT_ONCE_S)
+        self.commit(store, AT_ONCE_S)
 
-    def settle(self, store: Store, patience_s: float = threading.TIMEOUT_MAX) -> None:
+    def commit(self, store: Store, patience_s: float = threading.TIMEOUT_MAX) -> None:
         """Commit what was written, if every rank is ready within `patience_s`. Collective."""
         if self.begun is None:
             return
@@ -99,59 +98,57 @@ class Standing:
 
     @property
     def safe_step(self) -> int:
-        """Step that a start after an error in the numbers goes on from; 0 is the base."""
+        """Step from which a restart after a numerical error resumes; 0 is the base."""
         return self.begun or self.saved or 0
 
-    def told_stall(self) -> dict[str, float]:
-        """Seconds lost to checkpoints since this was last asked, for a row of metrics."""
+    def checkpoint_row(self) -> dict[str, float]:
+        """Seconds lost to checkpoints since the last call, for a row of metrics."""
         stalled, self.stalled_s = self.stalled_s, 0.0
         return {"checkpoint_s": stalled} if stalled else {}
 
 
 @dataclass(frozen=True)
-class Moves:
+class StepHooks:
     """What a training does at a step boundary and between two; all of it is collective."""
 
-    pause: Callable[[], Stop | None]
-    """Looks at what was learnt, where that is due; a reason to stop that came up meanwhile."""
+    validate: Callable[[], Stop | None]
+    """Validates where that is due; returns a reason to stop that came up meanwhile."""
     is_checkpoint_due: Callable[[], bool]
     save: Callable[[], None]
     """Writes a checkpoint."""
-    settle: Callable[[float], None]
-    """Commits the one written last, if it is durable within seconds."""
+    commit: Callable[[float], None]
+    """Commits the one written last, if it is durable within so many seconds."""
     take_step: Callable[[], None]
 
 
-def advance(run: Standing, steps: int, stop: StopRequest, moves: Moves) -> tuple[bool, Stop | None]:
-    """Whether `run` came to its end of `steps`, and else why not; it is saved either way.
+def run_loop(
+    state: TrainState, steps: int, stop: StopRequest, hooks: StepHooks
+) -> tuple[bool, Stop | None]:
+    """Whether the training reached its `steps`, and else why not; it is saved either way.
 
     Raises:
         NumericalError: what a step raised; the checkpoint written before it is committed.
     """
     while True:
-        # First, as a pause may be minutes of painting.
-        moves.settle(0)
-        reason = moves.pause() or stop.agree()
-        finished = run.step >= steps
-        if finished or reason or moves.is_checkpoint_due():
-            moves.save()
+        # First, as a validation may take minutes.
+        hooks.commit(0)
+        reason = hooks.validate() or stop.agree()
+        finished = state.step >= steps
+        if finished or reason or hooks.is_checkpoint_due():
+            hooks.save()
         if finished or (reason and reason.stops):
-            moves.settle(threading.TIMEOUT_MAX)
+            hooks.commit(threading.TIMEOUT_MAX)
             return finished, None if finished else reason
         try:
-            moves.take_step()
+            hooks.take_step()
         except NumericalError:
             # All ranks agree on numbers, so all of them are here.
-            moves.settle(threading.TIMEOUT_MAX)
+            hooks.commit(threading.TIMEOUT_MAX)
             raise
 
 
 def require_same_facts(directory: Path, saved: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Return if a checkpoint was saved under the training that is to take it up.
-
-    Raises:
-        ConfigError: it was not; names what changed.
-    """
+    """Raise ConfigError unless a checkpoint was saved by the training that resumes from it."""
     changed = [
         f"{name} {saved.get(name)} -> {value}"
         for name, value in now.items()

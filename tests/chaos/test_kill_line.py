@@ -78,7 +78,7 @@ def kill_until_done(run: RunDir, stage: str, rounds: int, rng: random.Random) ->
             if len(run.ledger(stage).recorded_ids()) > before:
                 break
             time.sleep(0.005)
-        time.sleep(rng.uniform(0, 0.3 if aims_at_work else 4.0))
+        time.sleep(rng.uniform(0, 0.3 if aims_at_work else 2.0))
         ended = process.poll() is not None
         kill_group(process)
         assert_whole(run, stage)

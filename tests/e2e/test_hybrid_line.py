@@ -15,7 +15,7 @@ from hpc.store.rundir import RunDir, open_run
 from sarhpc.shards.reader import read_shard
 
 # Three minutes; tests/ranks/test_xl_hybrid.py trains the same in less.
-pytestmark = [pytest.mark.long, pytest.mark.xdist_group("line")]
+pytestmark = pytest.mark.long
 
 PROFILE = Path(__file__).resolve().parents[2] / "configs" / "sdxl_hybrid.yaml"
 SMALL = """

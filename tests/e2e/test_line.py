@@ -23,9 +23,6 @@ JUDGED = [
     "train.validation_seeds=[0, 1]",
 ]
 
-# One process runs them all, so that the finished run is made once.
-pytestmark = pytest.mark.xdist_group("line")
-
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-import subprocess
-import sys
 
 import pytest
-from line_runs import make_tiny_model, tiny_run
+from line_runs import make_tiny_model, stage_log, start_stage, tiny_run
 
 from hpc.store.rundir import RunDir
 from sarhpc.shards.reader import read_shard
+from sarhpc.stages.registry import line_of_stages
+from sarhpc.stages.run_config import load_run_config
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("line")]
+pytestmark = pytest.mark.slow
 
 ZERO = "controlnet_down_blocks"
 """The convolutions that are zero in an untrained ControlNet."""
@@ -24,14 +24,11 @@ def steered(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
     """A finished run whose ControlNet learnt the edges of its tiles, from latents made once."""
     words = ["encode={threads: 1}", "tile.conditions=[edges]"]
     words += ["train.control={layer: edges, lr: 0.001}", "train.validation_every_steps=0"]
-    words += ["generate.images=4", "generate.steer={layer: edges}"]
+    words += ["generate.images=4", "generate.steer={layer: edges}", "cluster.ranks=1"]
     folder = tmp_path_factory.mktemp("steered")
     run = tiny_run(folder / "run", make_tiny_model(folder), words)
-    line = [sys.executable, "-m", "sarhpc.cli", "run", str(run.root), "--wait"]
-    done = subprocess.run(
-        [*line, "--executor", "local"], capture_output=True, text=True, timeout=560
-    )
-    assert done.returncode == 0, done.stderr[-6000:]
+    for stage in line_of_stages(load_run_config(run)):
+        assert start_stage(run, stage.name).wait(200) == 0, stage_log(run, stage.name)
     return run
 
 

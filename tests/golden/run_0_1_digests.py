@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from safetensors.numpy import load_file
 
 NUMBERS = ("step", "epoch", "loss", "grad_norm", "lr_unet", "lr_text_encoder", "ema_decay")
 
@@ -33,13 +34,24 @@ def trained(run: Path) -> dict[str, Any]:
 
 
 def largest_difference(
-    now: Sequence[Mapping[str, float]], then: Sequence[Mapping[str, float]]
+    name: str, now: Sequence[Mapping[str, float]], then: Sequence[Mapping[str, float]]
 ) -> float:
-    """Largest relative difference of the numbers of two trainings, step by step."""
-    pairs = [
-        (one[name], other[name]) for one, other in zip(now, then, strict=True) for name in NUMBERS
-    ]
+    """Largest relative difference of one number of two trainings, step by step."""
+    pairs = [(one[name], other[name]) for one, other in zip(now, then, strict=True)]
     return max(abs(a - b) / max(abs(b), 1e-30) for a, b in pairs)
+
+
+def mean_difference(model: Path, other: Path) -> float:
+    """Mean absolute difference of the weights of two models, of the file that differs most."""
+    return max(
+        _mean_difference(load_file(path), load_file(other / path.relative_to(model)))
+        for path in model.rglob("*.safetensors")
+    )
+
+
+def _mean_difference(one: Mapping[str, Any], other: Mapping[str, Any]) -> float:
+    parts = [np.abs(tensor - other[name]).ravel() for name, tensor in one.items()]
+    return float(np.concatenate(parts).mean())
 
 
 def generated(run: Path) -> dict[str, Any]:

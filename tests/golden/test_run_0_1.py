@@ -24,14 +24,24 @@ from typing import Any
 import pytest
 from make_run_0_1 import CONFIG, environment, status
 from relocation import STORED_AT, relocate
-from run_0_1_digests import arithmetic, generated, largest_difference, trained
+from run_0_1_digests import (
+    arithmetic,
+    generated,
+    largest_difference,
+    mean_difference,
+    trained,
+)
 
 STORED = Path(__file__).parent / "run_0_1"
 TREES = {"training": ("common", "training"), "generation": ("common", "training", "generation")}
 REFUSALS: Mapping[str, tuple[str, ...]] = {}
 """`training` or `generation` -> words of the difference that its refusal shows."""
-TOLERANCE = 1e-6
-"""Largest relative difference of losses on another kind of CPU."""
+TOLERANCES = {"step": 0.0, "epoch": 0.0, "loss": 1e-6, "grad_norm": 1e-4}
+"""Largest relative differences on another kind of CPU; with AVX2 alone 3e-8 and 1e-6."""
+MEAN_WEIGHT = 5e-5
+"""Mean difference of weights there: AdamW turns a rounding error into a whole step of 1e-3."""
+MEAN_LEVEL = 0.02
+"""Difference of the mean of an image there, in grey levels."""
 
 pytestmark = pytest.mark.slow
 
@@ -136,12 +146,15 @@ def test_the_stored_training_ends_as_an_undisturbed_one(tmp_path: Path) -> None:
     now, then = trained(place / "run"), expected("training")
     assert status(place)["train"]["attempts"] == 2, "it was to go on from the checkpoint"
     assert fingerprint_of_export(place / "run") == fingerprint_of_export(STORED / "generation/run")
-    difference = largest_difference(now["rows"], then["reached"]["rows"])
-    assert difference <= TOLERANCE, f"the steps differ by {difference:.1e}"
+    for name, limit in TOLERANCES.items():
+        difference = largest_difference(name, now["rows"], then["reached"]["rows"])
+        assert difference <= limit, f"{name} differs by {difference:.1e}, relatively"
+    models = (place / "run/export/model", STORED / "generation/run/export/model")
+    assert mean_difference(*models) <= MEAN_WEIGHT, "the losses agree, the weights do not"
     assert now["weights"].keys() == then["reached"]["weights"].keys()
     if bits_hold(then["arithmetic"]):
         assert now["rows"] == then["reached"]["rows"], "the steps differ in their last bits"
-        assert now["weights"] == then["reached"]["weights"], "the steps agree, the weights do not"
+        assert now["weights"] == then["reached"]["weights"], "weights differ in their last bits"
 
 
 @pytest.mark.timeout(900)
@@ -156,7 +169,7 @@ def test_the_stored_corpus_ends_as_an_undisturbed_one(tmp_path: Path) -> None:
     exactly = bits_hold(then["arithmetic"])
     for ours, theirs in zip(now["shards"], then["reached"]["shards"], strict=True):
         levels = zip(ours.pop("mean_levels"), theirs.pop("mean_levels"), strict=True)
-        assert all(math.isclose(*pair, abs_tol=0.5) for pair in levels), ours["shard"]
+        assert all(math.isclose(*pair, abs_tol=MEAN_LEVEL) for pair in levels), ours["shard"]
         assert ours["meta"] == theirs["meta"]
         if exactly:
             assert ours["content"] == theirs["content"], "images differ that look the same"

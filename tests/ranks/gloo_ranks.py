@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import json
-import multiprocessing
 import os
 import traceback
 from collections.abc import Callable
@@ -12,20 +11,19 @@ from pathlib import Path
 from typing import Any
 
 import torch.distributed as distributed
+from forked import server
 
-from hpc.job.agreement import Communicator, TorchCommunicator
+from hpc.job.agreement import RankGroup, TorchRankGroup
 
-RankFunction = Callable[[Communicator, Path], Any]
+RankFunction = Callable[[RankGroup, Path], Any]
 
 
 def run_ranks(function: RankFunction, directory: Path, world: int = 2) -> list[Any]:
     """Results of `function(communicator, directory)` in rank order.
 
     A rank that raised gives {"error": class, "text": message}, one that was killed gives None.
-    The fork server imports torch once for all tests and has no threads a fork could break.
     """
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch.distributed", "pytest"])
+    context = server()
     rendezvous = directory / f"rendezvous-{os.urandom(4).hex()}"
     results = [directory / f"{rendezvous.name}-{rank}.json" for rank in range(world)]
     processes = [
@@ -35,7 +33,7 @@ def run_ranks(function: RankFunction, directory: Path, world: int = 2) -> list[A
     for process in processes:
         process.start()
     for process in processes:
-        process.join(60)
+        process.join(200)
         if process.is_alive():
             process.kill()
             raise AssertionError(f"a rank of {function} hangs")
@@ -52,7 +50,7 @@ def _rank(function: RankFunction, directory: Path, rendezvous: Path, rank: int, 
         timeout=datetime.timedelta(seconds=30),
     )
     try:
-        result = function(TorchCommunicator(), directory)
+        result = function(TorchRankGroup(), directory)
     except Exception as error:
         traceback.print_exc()
         result = {"error": type(error).__name__, "text": str(error)}

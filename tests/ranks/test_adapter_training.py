@@ -54,11 +54,13 @@ def weight_files(folder: Path) -> dict[str, bytes]:
     ("kind", "changes"),
     [
         ("lora", {"zero_stage": 1, "precision": "bf16", "gradient_checkpointing": True}),
-        ("locon", {"zero_stage": 2}),
-        ("lora", {"zero_stage": 3}),
-        ("loha", {"zero_stage": 2}),
-        ("lokr", {"zero_stage": 2}),
         ("dylora", {"zero_stage": 2, "gradient_checkpointing": True}),
+        # Three times the arithmetic; test_prior_and_token.py kills an adapter under ZeRO-3.
+        pytest.param("lora", {"zero_stage": 3}, marks=pytest.mark.long),
+        # Other layers, the same engine: tests/unit/diffusion/test_adapter.py proves the layers.
+        pytest.param("locon", {"zero_stage": 2}, marks=pytest.mark.long),
+        pytest.param("loha", {"zero_stage": 2}, marks=pytest.mark.long),
+        pytest.param("lokr", {"zero_stage": 2}, marks=pytest.mark.long),
         pytest.param("lokr", {"zero_stage": 3}, marks=pytest.mark.long),
         pytest.param("dylora", {"zero_stage": 3}, marks=pytest.mark.long),
     ],

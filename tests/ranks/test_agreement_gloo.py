@@ -13,9 +13,8 @@ from gloo_ranks import run_ranks
 
 from hpc.errors import ConfigError
 from hpc.job.agreement import (
-    Communicator,
-    SingleProcess,
-    communicator_from_environment,
+    RankGroup,
+    TorchRankGroup,
     try_together,
 )
 from hpc.job.stop import StopRequest
@@ -23,7 +22,7 @@ from hpc.job.stop import StopRequest
 STEPS = 40
 
 
-def exchange(ranks: Communicator, directory: Path) -> Any:
+def exchange(ranks: RankGroup, directory: Path) -> Any:
     ranks.barrier()
     return {
         "broadcast": ranks.broadcast({"from": ranks.rank}),
@@ -31,7 +30,7 @@ def exchange(ranks: Communicator, directory: Path) -> Any:
         "maximum": ranks.maximum(ranks.rank),
         "one": ranks.any(ranks.rank == 1),
         "none": ranks.any(False),
-        "wrapped": communicator_from_environment().world,
+        "device": str(ranks.device),
     }
 
 
@@ -42,12 +41,12 @@ def test_every_rank_gets_the_same_answer(tmp_path: Path) -> None:
         "maximum": 2,
         "one": True,
         "none": False,
-        "wrapped": 3,
+        "device": "cpu",
     }
     assert run_ranks(exchange, tmp_path, world=3) == [expected] * 3
 
 
-def fail_on_rank_1(ranks: Communicator, directory: Path) -> Any:
+def fail_on_rank_1(ranks: RankGroup, directory: Path) -> Any:
     def action() -> int:
         if ranks.rank == 1:
             raise OSError(28, "No space left on device")
@@ -63,7 +62,7 @@ def test_every_rank_learns_of_a_failure_on_one(tmp_path: Path) -> None:
     assert "No space left" in first[1][1]
 
 
-def die_on_rank_1(ranks: Communicator, directory: Path) -> Any:
+def die_on_rank_1(ranks: RankGroup, directory: Path) -> Any:
     ranks.barrier()
     if ranks.rank == 1:
         os.kill(os.getpid(), signal.SIGKILL)
@@ -77,7 +76,7 @@ def test_a_dead_rank_is_a_transient_error_for_the_others(tmp_path: Path) -> None
     assert "lost touch" in survivor["text"]
 
 
-def step_until_agreed(ranks: Communicator, stop: StopRequest, signals: dict[int, int]) -> Any:
+def step_until_agreed(ranks: RankGroup, stop: StopRequest, signals: dict[int, int]) -> Any:
     """Take steps of uneven length; send this process signal `signals[step]` during a step."""
     for step in range(STEPS):
         time.sleep(0.002 * (1 + ranks.rank))
@@ -89,7 +88,7 @@ def step_until_agreed(ranks: Communicator, stop: StopRequest, signals: dict[int,
     return [STEPS, None]
 
 
-def signal_rank_1(ranks: Communicator, directory: Path) -> Any:
+def signal_rank_1(ranks: RankGroup, directory: Path) -> Any:
     with StopRequest(ranks) as stop:
         return step_until_agreed(ranks, stop, {7: signal.SIGUSR2} if ranks.rank == 1 else {})
 
@@ -98,7 +97,7 @@ def test_a_signal_to_one_rank_stops_all_at_the_same_step(tmp_path: Path) -> None
     assert run_ranks(signal_rank_1, tmp_path, world=3) == [[7, "PREEMPT"]] * 3
 
 
-def signal_ranks_one_step_apart(ranks: Communicator, directory: Path) -> Any:
+def signal_ranks_one_step_apart(ranks: RankGroup, directory: Path) -> Any:
     with StopRequest(ranks) as stop:
         return step_until_agreed(ranks, stop, {5 + ranks.rank: signal.SIGUSR2})
 
@@ -107,7 +106,7 @@ def test_ranks_signalled_one_step_apart_stop_at_the_same_step(tmp_path: Path) ->
     assert run_ranks(signal_ranks_one_step_apart, tmp_path) == [[5, "PREEMPT"]] * 2
 
 
-def signal_ranks_differently(ranks: Communicator, directory: Path) -> Any:
+def signal_ranks_differently(ranks: RankGroup, directory: Path) -> Any:
     number = [signal.SIGUSR2, signal.SIGTERM][ranks.rank]
     with StopRequest(ranks) as stop:
         return step_until_agreed(ranks, stop, {3: number})
@@ -117,7 +116,7 @@ def test_ranks_that_saw_different_signals_agree_on_the_stronger(tmp_path: Path) 
     assert run_ranks(signal_ranks_differently, tmp_path) == [[3, "TERMINATE"]] * 2
 
 
-def touch_files(ranks: Communicator, directory: Path) -> Any:
+def touch_files(ranks: RankGroup, directory: Path) -> Any:
     save, halt = directory / "SAVE", directory / "STOP"
     stop = StopRequest(ranks, halt, save, poll_s=0.0)
     heard = []
@@ -139,12 +138,6 @@ def test_a_save_file_is_heard_once_and_a_stop_file_for_good(tmp_path: Path) -> N
     assert (tmp_path / "STOP").exists()
 
 
-def test_one_process_needs_no_group(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("WORLD_SIZE", raising=False)
-    assert communicator_from_environment() == SingleProcess()
-
-
-def test_several_ranks_without_a_group_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "2")
+def test_ranks_without_a_group_are_refused() -> None:
     with pytest.raises(ConfigError, match="init_process_group"):
-        communicator_from_environment()
+        TorchRankGroup()

@@ -6,8 +6,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 from caption_grounds import GROUNDS, SMALL, ground_training_of, write_grounds
-from line_runs import tiny_run
+from line_runs import stage_log, start_ranks, tiny_run
 from safetensors.torch import load_file
 from test_training_stop import wait_for
 from training_ranks import contents, differences, enter_rank, finish, start, step_folder
@@ -127,9 +125,15 @@ def alone(cfg: CaptionTrainConfig, tmp_path_factory: pytest.TempPathFactory) -> 
 
 @pytest.mark.parametrize(
     ("stage", "precision", "micro"),
-    [(0, "fp32", None), (1, "fp32", 2), (2, "fp32", 2), (3, "fp32", None), (1, "bf16", 4),
-     (3, "bf16", 2)],
-)  # fmt: skip
+    [
+        (0, "fp32", None),
+        (2, "fp32", 2),
+        (1, "bf16", 4),
+        (3, "bf16", 2),
+        pytest.param(1, "fp32", 2, marks=pytest.mark.long),
+        pytest.param(3, "fp32", None, marks=pytest.mark.long),
+    ],
+)
 def test_two_ranks_learn_what_one_learns_whatever_is_sharded(
     alone: CaptionJob, tmp_path: Path, stage: int, precision: str, micro: int | None
 ) -> None:
@@ -174,7 +178,7 @@ def test_all_weights_are_in_the_checkpoint_and_what_is_published_is_a_stock_blip
     assert events(alone) == ["start", "before", "after"]
 
 
-@pytest.mark.parametrize("stage", [0, 3])
+@pytest.mark.parametrize("stage", [pytest.param(0, marks=pytest.mark.long), 3])
 def test_four_steps_kill_and_two_more_equal_six_to_the_bit(
     cfg: CaptionTrainConfig, tmp_path: Path, stage: int
 ) -> None:
@@ -291,15 +295,13 @@ def test_the_stage_stops_on_all_ranks_of_its_job_and_goes_on_with_the_line(
              "caption_train.max_tokens=12", "caption_train.zero_stage=1"]  # fmt: skip
     run = tiny_run(tmp_path / "run", tmp_path / "model", words)
     sealed_tiles(run, Path(cfg.train[0].path) / "train" / "000000.tar")
-    line = [sys.executable, "-m", "sarhpc.cli", "caption-train", str(run.root), "--wait"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    at_work = subprocess.Popen(line, env=environment, stderr=subprocess.DEVNULL)
+    ranks = start_ranks(run, "caption-train")
     stage = stage_named(load_run_config(run), "caption-train")
     folder = run.stage("caption-train")
     metrics = folder / "metrics.jsonl"
     wait_for(lambda: metrics.is_file() and len(metrics.read_text().splitlines()) >= 6)
     run.stop_file.touch()
-    assert at_work.wait(120) == 0
+    assert [rank.wait(120) for rank in ranks] == [0, 0], stage_log(run, "caption-train")
     state = stage_state(run, stage)
     assert state.progress is not None
     assert (state.state, state.planned, state.progress.goal) == ("PARTIAL", 1, 120)
@@ -310,8 +312,8 @@ def test_the_stage_stops_on_all_ranks_of_its_job_and_goes_on_with_the_line(
     assert manifest["world_size"] == 2
 
     run.stop_file.unlink()
-    done = subprocess.run(line, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    ranks = start_ranks(run, "caption-train")
+    assert [rank.wait(400) for rank in ranks] == [0, 0], stage_log(run, "caption-train")
     [record] = run.ledger("caption-train").records().values()
     assert Path(record.path) == folder / "model"
     assert run.ledger("caption-train").sealed

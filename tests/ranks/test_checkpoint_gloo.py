@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from gloo_ranks import run_ranks
 
-from hpc.job.agreement import Communicator
+from hpc.job.agreement import RankGroup
 from hpc.job.checkpoint import CheckpointStore
 
 
-def open_store(ranks: Communicator, directory: Path) -> CheckpointStore:
+def open_store(ranks: RankGroup, directory: Path) -> CheckpointStore:
     return CheckpointStore(directory / "checkpoints", ranks, attempt=1)
 
 
@@ -37,12 +37,12 @@ def load(store: CheckpointStore, rank: int) -> int | None:
     return None if state is None else int(state["step"])
 
 
-def save_twice(ranks: Communicator, directory: Path) -> Any:
+def save_twice(ranks: RankGroup, directory: Path) -> Any:
     store = open_store(ranks, directory)
     return [save(store, ranks.rank, 10), save(store, ranks.rank, 20)]
 
 
-def load_newest(ranks: Communicator, directory: Path) -> Any:
+def load_newest(ranks: RankGroup, directory: Path) -> Any:
     return load(open_store(ranks, directory), ranks.rank)
 
 
@@ -57,7 +57,7 @@ class FaultyThirdSave:
     def __init__(self, rank: int, point: str, action: str) -> None:
         self.rank, self.fault = rank, f"{point}:3:{action}"
 
-    def __call__(self, ranks: Communicator, directory: Path) -> Any:
+    def __call__(self, ranks: RankGroup, directory: Path) -> Any:
         if ranks.rank == self.rank:
             os.environ["SARHPC_FAULT"] = self.fault
         store = open_store(ranks, directory)
@@ -101,7 +101,7 @@ def test_a_full_disk_on_one_rank_is_a_transient_error_on_all(
     assert run_ranks(load_newest, tmp_path) == [20, 20]
 
 
-def load_when_rank_1_cannot_read(ranks: Communicator, directory: Path) -> Any:
+def load_when_rank_1_cannot_read(ranks: RankGroup, directory: Path) -> Any:
     tried: list[int] = []
 
     def read(path: Path, state: Mapping[str, Any]) -> None:
@@ -120,7 +120,7 @@ def test_when_one_rank_cannot_read_all_take_the_one_before(tmp_path: Path) -> No
     assert (tmp_path / "checkpoints" / "step_00000020.bad").is_dir()
 
 
-def load_on_one_process(ranks: Communicator, directory: Path) -> Any:
+def load_on_one_process(ranks: RankGroup, directory: Path) -> Any:
     seen: list[int] = []
     open_store(ranks, directory).load(lambda path, state: seen.append(state["world_size"]))
     return seen
@@ -131,7 +131,7 @@ def test_another_world_size_is_told_to_the_reader(tmp_path: Path) -> None:
     assert run_ranks(load_on_one_process, tmp_path, world=1) == [[2]]
 
 
-def clash(ranks: Communicator, directory: Path) -> Any:
+def clash(ranks: RankGroup, directory: Path) -> Any:
     def write(staging: Path) -> list[Path]:
         (staging / "weights.bin").write_bytes(b"same name")
         return [staging / "weights.bin"]

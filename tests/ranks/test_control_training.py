@@ -23,7 +23,7 @@ from hpc.errors import ConfigError
 from sarhpc.diffusion.bundle import load_bundle
 from sarhpc.diffusion.conditioning import size_ids, tokenize
 from sarhpc.diffusion.config import AdapterConfig, ControlConfig, ObjectiveConfig
-from sarhpc.diffusion.control import new_controlnet, steered
+from sarhpc.diffusion.control import new_controlnet, predict_with_controlnet
 from sarhpc.diffusion.objective import draw
 from sarhpc.training.checkpoints.checkpointing import read_weights
 from sarhpc.training.config import TrainConfig
@@ -69,7 +69,9 @@ def test_an_untrained_controlnet_changes_nothing(tiny_bundle: Path, tiny_xl_bund
         plain = bundle.backbone(
             noisy, timesteps, encoder_hidden_states=context, added_cond_kwargs=added
         ).sample
-        found = steered(bundle.backbone, controlnet, noisy, timesteps, context, added, layer)
+        found = predict_with_controlnet(
+            bundle.backbone, controlnet, noisy, timesteps, context, added, layer
+        )
         assert torch.equal(found, plain)
 
 

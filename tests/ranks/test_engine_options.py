@@ -15,7 +15,7 @@ from training_ranks import Job, step_folder, tiny_config, train_ranks
 from sarhpc.diffusion.bundle import load_bundle
 from sarhpc.training.checkpoints.checkpointing import read_weights
 from sarhpc.training.config import OffloadConfig
-from sarhpc.training.engine import Denoiser, put_channels_last
+from sarhpc.training.denoising.model import Denoiser, put_channels_last
 
 pytestmark = pytest.mark.slow
 

@@ -28,8 +28,8 @@ from sarhpc.diffusion.dylora import truncate
 from sarhpc.diffusion.objective import add_noise, draw, loss_per_sample
 from sarhpc.stages.prompts import sample_shards
 from sarhpc.training.config import PriorConfig
+from sarhpc.training.denoising.model import Denoiser
 from sarhpc.training.denoising.start import load_base
-from sarhpc.training.engine import Denoiser
 
 pytestmark = [pytest.mark.long, pytest.mark.slow]
 

@@ -53,9 +53,9 @@ def cut_anew(job: Job, rank: int, world: int, port: int) -> None:
     """A rank that takes up the checkpoint `job.base.parent / "checkpoint"` and saves it again."""
     enter_rank(job, rank, world, port)
     from sarhpc.training.checkpoints import checkpointing
+    from sarhpc.training.denoising.model import Denoiser, start_engine
     from sarhpc.training.denoising.start import load_base
     from sarhpc.training.ema import Ema
-    from sarhpc.training.engine import Denoiser, start_engine
     from sarhpc.training.ranks import join, leave
 
     ranks = join(1, deterministic=True, seed=0)

@@ -64,7 +64,7 @@ CPU = OffloadConfig()
 ENGINES = [
     pytest.param({"zero_stage": 0}, id="zero0", marks=pytest.mark.long),
     pytest.param({"zero_stage": 2}, id="zero2"),
-    pytest.param({"zero_stage": 3, "precision": "bf16"}, id="zero3-bf16"),
+    pytest.param({"zero_stage": 3, "precision": "bf16"}, id="zero3-bf16", marks=pytest.mark.long),
     pytest.param({"zero_stage": 1, "precision": "bf16"}, id="zero1-bf16", marks=pytest.mark.long),
     pytest.param({"zero_stage": 2, "precision": "bf16"}, id="zero2-bf16", marks=pytest.mark.long),
     pytest.param({"zero_stage": 3}, id="zero3", marks=pytest.mark.long),

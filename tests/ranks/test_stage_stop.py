@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 import signal
 import stat
-import subprocess
-import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+from forked import Forked, start
 from line_runs import kill_group, make_tiny_model, seal_export, shard_digests, tiny_run
 
 from hpc.errors import CrashLoopError
@@ -19,6 +18,7 @@ from hpc.job.pipeline import run_stage
 from hpc.store.attempts import CRASH_LIMIT, read_attempts
 from hpc.store.rundir import RunDir, now
 from hpc.store.submissions import SubmissionRecord, SubmittedJob, publish_submission
+from sarhpc.launch.job import work
 from sarhpc.stages.registry import stage_named
 from sarhpc.stages.run_config import load_run_config
 
@@ -67,22 +67,13 @@ def slurm(tmp_path: Path) -> dict[str, str]:
     return {"PATH": f"{folder}:{os.environ['PATH']}", "SLURM_JOB_ID": "12"}
 
 
-def start(run: RunDir, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
+def start_task(run: RunDir, environment: Mapping[str, str]) -> Forked:
     """The job's only task."""
-    call = f"work({str(run.root)!r}, 'generate', submission=0)"
-    code = (
-        "from sarhpc.launch.job import work\n"
-        f"if __name__ == '__main__':\n    raise SystemExit({call})"
-    )
-    with (run.root / "job.log").open("ab") as log:
-        return subprocess.Popen(
-            [sys.executable, "-c", code],
-            start_new_session=True, stdout=log, stderr=log,
-            env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
-        )  # fmt: skip
+    log = run.root / "job.log"
+    return start(work, str(run.root), "generate", submission=0, log=log, env=environment)
 
 
-def wait_for_records(run: RunDir, count: int, process: subprocess.Popen[bytes]) -> None:
+def wait_for_records(run: RunDir, count: int, process: Forked) -> None:
     until = time.monotonic() + 200
     while len(run.ledger("generate").recorded_ids()) < count:
         assert process.poll() is None, (run.root / "job.log").read_text()[-3000:]
@@ -109,7 +100,7 @@ def test_generation_that_is_signalled_keeps_its_shards_and_goes_on_later(
     submitted(run, elements)
     if elements is not None:
         slurm |= {"SLURM_ARRAY_JOB_ID": "12", "SLURM_ARRAY_TASK_ID": "0"}
-    process = start(run, slurm)
+    process = start_task(run, slurm)
     try:
         wait_for_records(run, 1, process)
         # As Slurm does, to every process of the step.
@@ -127,7 +118,7 @@ def test_generation_that_is_signalled_keeps_its_shards_and_goes_on_later(
     assert ("scontrol requeue 12" in asked) == asks
     assert list((run.root / "dask").glob("*")) == []
 
-    again = start(run, {**slurm, "SLURM_RESTART_COUNT": "1"})
+    again = start_task(run, {**slurm, "SLURM_RESTART_COUNT": "1"})
     assert again.wait(timeout=400) == 0, (run.root / "job.log").read_text()[-3000:]
     assert shard_digests(run, "generate") == shard_digests(undisturbed, "generate")
     starts = [row for row in read_attempts(run.stage("generate")) if "from" in row]
@@ -145,7 +136,8 @@ def test_an_element_whose_limit_is_too_short_for_one_shard_gives_up_after_three_
     for restart in range(CRASH_LIMIT + 1):
         # The limit that was asked for, or from Slurm 23.02 on the end that Slurm tells.
         told = {"SLURM_JOB_END_TIME": str(int(time.time()))} if restart else {}
-        exits.append(start(run, {**slurm, **told, "SLURM_RESTART_COUNT": str(restart)}).wait(120))
+        environment = {**slurm, **told, "SLURM_RESTART_COUNT": str(restart)}
+        exits.append(start_task(run, environment).wait(120))
     assert exits == [0] * CRASH_LIMIT + [CrashLoopError.exit_code]
     ends = [row for row in read_attempts(run.stage("generate")) if "to" in row]
     assert [(row["stop"], row["to"]) for row in ends] == [("DEADLINE", 0)] * CRASH_LIMIT

@@ -36,7 +36,7 @@ def compare_ways_to_full_weights(job: Job, rank: int, world: int, port: int) -> 
 
     from sarhpc.training.checkpoints import checkpointing
     from sarhpc.training.checkpoints.partition import gather
-    from sarhpc.training.engine import Denoiser, start_engine
+    from sarhpc.training.denoising.model import Denoiser, start_engine
     from sarhpc.training.ranks import join, leave
 
     enter_rank(job, rank, world, port)

@@ -7,7 +7,6 @@ its own work only. Each has its own rank, memory and signals, and dies of a real
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import socket
 import time
@@ -19,15 +18,13 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+from forked import server
 from numpy.typing import NDArray
 from tiny_bundle import CAPTIONS
 
 from hpc.memory import keep_freed_memory
-from sarhpc.training import state as standing
+from sarhpc.training import state
 from sarhpc.training.config import TrainConfig
-
-_context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(["deepspeed", "sarhpc.training.trainer", "hpc.job.checkpoint"])
 
 
 @dataclass(frozen=True)
@@ -126,7 +123,7 @@ def enter_rank(job: Started, rank: int, world: int, port: int) -> None:
         os.environ["SARHPC_FAULT"] = job.faults[rank]
     if not any(":wait" in fault for fault in job.faults.values()):
         # What is killed after a step has the checkpoint of that step, however busy the disk is.
-        standing.AT_ONCE_S = 60.0
+        state.AT_ONCE_S = 60.0
 
 
 def rank_main(job: Job, rank: int, world: int, port: int) -> None:
@@ -147,40 +144,38 @@ class _Judge:
 
     job: Job
 
-    def __call__(self, painted: NDArray[np.uint8]) -> dict[str, float]:
+    def __call__(self, sampled: NDArray[np.uint8]) -> dict[str, float]:
         from sarhpc.training.denoising.grids import read_judged
 
-        assert painted.dtype == np.uint8
-        assert painted.shape == (4, 32, 32)
+        assert sampled.dtype == np.uint8
+        assert sampled.shape == (4, 32, 32)
         judged = {row["step"] for row in read_judged(self.job.root / "validation")}
         step = min(set(self.job.scores) - judged)
         return {"E5_lsd": 1.0, "score": self.job.scores[step]}
 
 
 def run_training(job: Job) -> Any:
-    """Train with the real store, stop request and communicator, in this process."""
-    from hpc.job.agreement import TorchCommunicator
+    """Train with the real store, stop request and ranks, in this process."""
     from hpc.job.checkpoint import CheckpointStore
     from hpc.job.stop import StopRequest
-    from sarhpc.training.context import Surroundings
+    from sarhpc.training.context import TrainContext
     from sarhpc.training.denoising.grids import best_first
+    from sarhpc.training.denoising.task import train
     from sarhpc.training.ranks import join, leave
-    from sarhpc.training.trainer import train
 
     cfg = job.cfg
     ranks = join(cfg.threads, deterministic=cfg.deterministic, seed=cfg.seed)
-    communicator = TorchCommunicator()
     store = CheckpointStore(
         job.root / "checkpoints",
-        communicator,
+        ranks,
         job.attempt,
         keep_every=job.keep_every,
         also_keep=lambda: best_first(job.root / "validation")[:1],
     )
     judge = _Judge(job) if job.scores else None
-    with StopRequest(communicator) as stop:
-        around = Surroundings(job.root, store, stop, communicator, latents=job.latents, judge=judge)
-        result = train(cfg, job.base, job.samples, ranks, around)
+    with StopRequest(ranks) as stop:
+        ctx = TrainContext(job.root, store, stop)
+        result = train(cfg, job.base, job.samples, ranks, ctx, latents=job.latents, judge=judge)
     print(f"rank {ranks.rank}: {result}", flush=True)
     leave()
     return result
@@ -194,8 +189,9 @@ def start(
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = int(probe.getsockname()[1])
+    context = server()
     processes: list[BaseProcess] = [
-        _context.Process(target=target, args=(job, rank, world, port)) for rank in range(world)
+        context.Process(target=target, args=(job, rank, world, port)) for rank in range(world)
     ]
     for process in processes:
         process.start()

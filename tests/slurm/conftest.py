@@ -1,4 +1,8 @@
-"""A real Slurm cluster for the tests of this directory, started once and healed after each test."""
+"""A real Slurm cluster for the tests of this directory, healed after each test.
+
+Most of their time is waiting: for Slurm, and for the processes it starts. Those that train share
+one test process and its cluster, and all the others another one.
+"""
 
 from __future__ import annotations
 
@@ -20,9 +24,10 @@ from hpc.store.rundir import RunDir
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    """One process runs them all, on one cluster."""
+    """Two processes run them all, each on a cluster of its own."""
+    trains = "ready_training" in getattr(item, "fixturenames", ())
     item.add_marker(pytest.mark.slurm)
-    item.add_marker(pytest.mark.xdist_group("slurm"))
+    item.add_marker(pytest.mark.xdist_group("slurm-training" if trains else "slurm"))
 
 
 @pytest.hookimpl(wrapper=True)

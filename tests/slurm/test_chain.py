@@ -13,7 +13,6 @@ import pytest
 from chain_runs import NEVER, jobs_of, sarhpc, shim, wait_for, write_profile
 from line_runs import make_tiny_model, seal_export, shard_digests, tiny_run
 from mini_slurm import MiniSlurm
-from training_runs import profile_of
 
 from hpc.job.pipeline import run_stage
 from hpc.store.rundir import RunDir
@@ -56,10 +55,9 @@ def sealed(run: RunDir, *stages: str) -> bool:
 def test_the_whole_line_runs_as_jobs_and_makes_the_bytes_of_the_local_executor(
     tmp_path: Path, cluster: MiniSlurm, model: Path
 ) -> None:
-    words = [PROMPTS, "train.micro_batch=1", "cluster.ranks=4"]
-    here = tiny_run(tmp_path / "here" / "run", model, words)
-    there = tiny_run(tmp_path / "there" / "run", model, words)
-    profile = profile_of(tmp_path, 2, "  tile: {nodes: 2, cpus_per_task: 1, mem_gb: 1}\n")
+    here = tiny_run(tmp_path / "here" / "run", model, [PROMPTS])
+    there = tiny_run(tmp_path / "there" / "run", model, [PROMPTS])
+    profile = write_profile(tmp_path, "  tile: {nodes: 2, cpus_per_task: 1, mem_gb: 1}\n")
     done = sarhpc(cluster, "run", there.root, "--profile", profile)
     assert done.returncode == 0, done.stderr
     for stage in ("simulate", "tile", "caption"):
@@ -70,7 +68,7 @@ def test_the_whole_line_runs_as_jobs_and_makes_the_bytes_of_the_local_executor(
     run_stage(here, stage_named(load_run_config(here), "generate"))
     [record] = read_submissions(there)
     assert [job.stage for job in record.jobs][:3] == ["simulate", "tile", "caption"]
-    assert [record.of(stage)[0].tasks for stage in ("tile", "train")] == [2, 4]
+    assert [record.of(stage)[0].tasks for stage in ("tile", "train")] == [2, 2]
     assert record.elements("generate") == 2
     ids = {job.stage: job.job_id for job in record.jobs}
     assert record.of("evaluate")[0].dependency == f"afterany:{ids['caption']}:{ids['generate']}"

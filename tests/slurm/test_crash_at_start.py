@@ -20,7 +20,8 @@ def test_three_crashes_at_the_start_are_enough_and_status_says_so_in_one_line(
 ) -> None:
     run = copy_of(ready_training, tmp_path / "run")
     profile = profile_of(tmp_path, 1)
-    profile.write_text(profile.read_text().replace("DS_ACCELERATOR: cpu", "DS_ACCELERATOR: abacus"))
+    text = profile.read_text().replace("DS_ACCELERATOR: cpu", "DS_ACCELERATOR: abacus")
+    profile.write_text(text.replace("train: {nodes: 2", "train: {nodes: 1"))
     job = submit(cluster, run, "train", profile).job_id
     cluster.wait_state(job, "FAILED", timeout_s=PATIENCE_S)
     cluster.wait_records(job, ["REQUEUED", "REQUEUED", "FAILED"])

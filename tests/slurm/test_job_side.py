@@ -11,6 +11,7 @@ import psutil
 import pytest
 from chain_runs import wait_for
 from mini_slurm import MiniSlurm
+from slowness import slowness
 from training_runs import (
     INTERVAL,
     PATIENCE_S,
@@ -103,21 +104,21 @@ def test_a_training_preempted_twice_and_timed_out_ends_with_the_bits_of_an_undis
     assert weights(run) == weights(calm_training)
 
 
-def test_usr2_to_one_rank_of_four_saves_one_step_and_all_are_gone_within_5_s(
+def test_usr2_to_one_rank_saves_one_step_and_all_are_gone_within_5_s(
     tmp_path: Path, cluster: MiniSlurm, ready_training: RunDir
 ) -> None:
     run = copy_of(ready_training, tmp_path / "run")
-    job = submit(cluster, run, "train", profile_of(tmp_path, 2)).job_id
+    job = submit(cluster, run, "train", profile_of(tmp_path, 1)).job_id
     metrics = run.stage("train") / "metrics.jsonl"
     wait_for(metrics.exists, PATIENCE_S, "the first step")
     ranks = ranks_of(cluster)
-    assert sorted(ranks) == [0, 1, 2, 3]
-    ranks[2].send_signal(signal.SIGUSR2)
+    assert sorted(ranks) == [0, 1]
+    ranks[1].send_signal(signal.SIGUSR2)
     latest = run.stage("train") / "checkpoints" / "latest"
     wait_for(latest.exists, 60, "the save")
     saved = latest.stat().st_mtime
     wait_for(lambda: not any(map(is_alive, ranks.values())), 60, "all ranks gone")
-    assert time.time() - saved < 5
+    assert time.time() - saved < 5 * slowness()
     cluster.wait_state(job, "COMPLETED", timeout_s=PATIENCE_S)
     assert cluster.job(job)["Restarts"] == "1"
     starts = re.findall(r"training resumes step=(\d+)", logged(run, "train"))

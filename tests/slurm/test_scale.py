@@ -9,6 +9,7 @@ import pytest
 from bench_slurm import light_run, look, submitted, tracked
 from chain_runs import wait_for
 from mini_slurm import MiniSlurm
+from slowness import slowness
 
 from hpc.cluster import slurm
 
@@ -44,7 +45,7 @@ def test_ten_thousand_shards_in_an_array_cost_a_handful_of_slurm_commands(
         assert set(each.commands) <= {"squeue", "sacct"}
         assert max(each.commands.values()) == 1
     # The least of them, as what else the machine does is not the program's.
-    assert min(each.seconds - each.queue_s for each in looks) < 1.0
+    assert min(each.seconds - each.queue_s for each in looks) < slowness()
 
     assert not list((light.run.root / "ready").iterdir()), "every shard once"
     cluster.wait_state(job, "COMPLETED")

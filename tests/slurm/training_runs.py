@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from chain_runs import sarhpc, wait_for, write_profile
-from line_runs import tiny_run
+from line_runs import stage_log, start_ranks, tiny_run
 from mini_slurm import MiniSlurm
 
 from hpc.job.pipeline import run_stage
@@ -59,12 +56,8 @@ def copy_of(run: RunDir, root: Path) -> RunDir:
 def train_undisturbed(captioned: RunDir, root: Path) -> RunDir:
     """The training as two processes of this machine make it."""
     run = copy_of(captioned, root)
-    words = [sys.executable, "-m", "sarhpc.cli", "train", str(run.root), "--executor", "local"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [*words, "--wait"], env=environment, capture_output=True, text=True, timeout=400
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    codes = [rank.wait(400) for rank in start_ranks(run, "train")]
+    assert codes == [0, 0], stage_log(run, "train")
     return run
 
 

@@ -12,7 +12,7 @@ from sarhpc.archive.scene import SarReader, Scene
 Role = Literal["sar", "optical"]
 
 Quantity = Literal["complex", "iq", "amplitude", "intensity", "db"]
-"""What the stored pixels are; `iq` is a complex image as two real bands, I and Q."""
+"""Meaning of the stored pixels; `iq` is a complex image as two real bands, I and Q."""
 
 BAND_QUANTITIES = ("iq", "amplitude", "intensity", "db")
 """Quantities that describe plain bands of a NITF, whatever its metadata say."""
@@ -33,7 +33,7 @@ class Layer:
     name: str | None = None
     """Value of `sarhpc:layer`; None for a file that is one image."""
     suffix: str = ""
-    """What is appended to the scene id, after a hyphen."""
+    """Appended to the scene id, after a hyphen."""
 
 
 def _always(path: Path, quantity: str | None) -> bool:
@@ -83,8 +83,8 @@ class Format:
     """Images of a file; each becomes a scene."""
 
     accompanies: Callable[[Path], bool] = _never
-    """Whether a file only goes with one of this format (an annotation, a header): the catalogue
-    passes over it."""
+    """Whether a file is only part of one of this format (an annotation, a header): the catalogue
+    ignores it."""
 
     media_type: str | None = None
     """Media type of the asset; None takes the one that STAC files of this suffix have."""

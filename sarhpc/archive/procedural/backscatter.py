@@ -73,7 +73,7 @@ def dihedral_rcs(height_m: float, length_m: float) -> float:
 FACADE_DB = -8.0
 """Diffuse return of a facade against a roof, dB: it mirrors the wave away or into the dihedral."""
 WALL_LOSS_DB = -45.0
-"""What is left of an ideal dihedral by rough walls, gaps and rough ground, dB."""
+"""Loss of a real against an ideal dihedral by rough walls, gaps and rough ground, dB."""
 WALL_LOBE_RAD = math.radians(11.0)
 """Angle off broadside at which the dihedral has lost a factor e."""
 WALL_FLOOR_DB = -14.0

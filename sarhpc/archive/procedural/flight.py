@@ -66,7 +66,7 @@ def check(cfg: ProceduralConfig) -> None:
         value = getattr(cfg, name)
         if not low <= value <= high:
             raise ConfigError(
-                f"procedural archive: {name}={value} must be between {low} and {high}"
+                f"{name}={value} of the procedural archive: must be between {low} and {high}"
             )
 
 

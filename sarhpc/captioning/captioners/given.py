@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from sarhpc.captioning.captioners.captioner import Draft
+from sarhpc.captioning.captioners.spec import CaptionerSpec
 from sarhpc.shards.sample import Sample
 
 NO_CAPTION = "no_caption"
@@ -22,3 +23,6 @@ class GivenCaptioner:
         """The text of each sample, `no_caption` where it has none."""
         texts = ((sample.caption or "").strip() for sample in samples)
         return [Draft(text) if text else Draft(reason=NO_CAPTION) for text in texts]
+
+
+GIVEN = CaptionerSpec("given", lambda cfg: GivenCaptioner())

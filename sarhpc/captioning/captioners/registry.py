@@ -1,87 +1,92 @@
-"""The captioners by their names in the configuration."""
+"""The captioners by their names in the configuration; plug-ins join by an entry point."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import functools
+from collections.abc import Mapping
+from importlib.metadata import EntryPoint, entry_points
 
+from hpc.errors import ConfigError
 from sarhpc.captioning.captioners.captioner import Captioner, Drafter
-from sarhpc.captioning.captioners.given import GivenCaptioner
-from sarhpc.captioning.captioners.truth import TruthCaptioner
-from sarhpc.captioning.choice import require_consistent
-from sarhpc.captioning.config import CaptionConfig, ClipConfig
+from sarhpc.captioning.captioners.generated import BLIP, GIT
+from sarhpc.captioning.captioners.given import GIVEN
+from sarhpc.captioning.captioners.phrases import CLIP
+from sarhpc.captioning.captioners.spec import CaptionerSpec
+from sarhpc.captioning.captioners.truth import TRUTH
+from sarhpc.captioning.config import CaptionConfig
 
-if TYPE_CHECKING:
-    from sarhpc.captioning.captioners.clip import ClipScorer
-    from sarhpc.captioning.captioners.writer import WritingCaptioner
+ENTRY_POINTS = "sarhpc.captioners"
+"""Group of entry points through which an installed package adds a captioner."""
+DTYPES = (None, "float32", "float16", "bfloat16")
+
+
+@functools.cache
+def captioners() -> Mapping[str, CaptionerSpec]:
+    """All captioners by name: those of this package, then installed plug-ins by name.
+
+    Raises:
+        ConfigError: a plug-in does not load, is no `CaptionerSpec`, or takes a name in use.
+    """
+    specs = {spec.name: spec for spec in (BLIP, GIT, CLIP, TRUTH, GIVEN)}
+    for point in sorted(entry_points(group=ENTRY_POINTS), key=lambda point: point.name):
+        spec = _loaded(point)
+        if spec.name in specs:
+            raise ConfigError(
+                f"captioner plug-in {point.name!r} ({point.value}) is called {spec.name!r}, as "
+                "another captioner is; remove one of the two packages"
+            )
+        specs[spec.name] = spec
+    return specs
+
+
+def _loaded(point: EntryPoint) -> CaptionerSpec:
+    try:
+        loaded = point.load()
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(
+            f"captioner plug-in {point.name!r} ({point.value}) does not load: {error}; reinstall "
+            "the package it comes from"
+        ) from error
+    if not isinstance(loaded, CaptionerSpec):
+        raise ConfigError(
+            f"captioner plug-in {point.name!r} ({point.value}) is a {type(loaded).__name__}, not "
+            "a sarhpc.captioning.captioners.spec.CaptionerSpec; correct the entry point"
+        )
+    return loaded
+
+
+def captioner_of(cfg: CaptionConfig) -> CaptionerSpec:
+    """The captioner that `cfg` names.
+
+    Raises:
+        ConfigError: there is no such captioner.
+    """
+    known = captioners()
+    if cfg.captioner not in known:
+        raise ConfigError(
+            f"caption.captioner={cfg.captioner!r} is unknown: take one of {', '.join(known)}."
+        )
+    return known[cfg.captioner]
+
+
+def require_consistent(cfg: CaptionConfig) -> None:
+    """Raise ConfigError unless the captioner of `cfg` exists and its settings are consistent.
+
+    Raises:
+        ConfigError: they are not; names the setting and the accepted values.
+    """
+    captioner = captioner_of(cfg)
+    if cfg.dtype not in DTYPES:
+        raise ConfigError(f"caption.dtype={cfg.dtype!r}: take float32, float16, bfloat16 or null.")
+    captioner.check(cfg)
 
 
 def open_captioner(cfg: CaptionConfig) -> Captioner | Drafter:
     """The captioner `cfg` names, loaded and ready; `caption_samples` takes either kind.
 
     Raises:
-        ConfigError: no such captioner, or settings that do not fit it.
+        ConfigError: no such captioner, or inconsistent settings.
         DataError: its model cannot be loaded.
     """
     require_consistent(cfg)
-    if cfg.captioner == "truth":
-        return TruthCaptioner()
-    if cfg.captioner == "given":
-        return GivenCaptioner()
-    if cfg.clip is None:
-        return open_writer(cfg)
-    # Importing it takes seconds and opens many files, which true captions do not need.
-    from sarhpc.captioning.captioners.picked import PhrasePicker, Reranker
-
-    scorer = open_scorer(cfg, cfg.clip)
-    if cfg.captioner == "clip":
-        return PhrasePicker(scorer, cfg.clip)
-    return Reranker(open_writer(cfg), scorer, cfg)
-
-
-def open_writer(cfg: CaptionConfig) -> WritingCaptioner:
-    """The BLIP or GIT `cfg` describes, from its folder.
-
-    Raises:
-        ConfigError: an unknown way of decoding.
-        DataError: the model cannot be loaded.
-    """
-    from sarhpc.captioning.captioners.blip import load_blip
-    from sarhpc.captioning.captioners.git import load_git
-    from sarhpc.captioning.captioners.pretrained import model_name, model_revision, pick_device
-    from sarhpc.captioning.captioners.writer import WritingCaptioner
-
-    load = load_git if cfg.captioner == "git" else load_blip
-    model = load(cfg.model, pick_device(cfg.device), cfg.dtype)
-    return WritingCaptioner(
-        model,
-        name=model_name(cfg.model),
-        revision=model_revision(cfg.model, model.model),
-        batch=cfg.batch,
-        max_tokens=cfg.max_tokens,
-        decoding=cfg.decoding,
-        beams=cfg.beams,
-        top_p=cfg.top_p,
-        temperature=cfg.temperature,
-        seed=cfg.seed,
-        threads=cfg.threads,
-        prompt=cfg.prompt,
-    )
-
-
-def open_scorer(cfg: CaptionConfig, clip: ClipConfig) -> ClipScorer:
-    """The CLIP that `clip` names, on the device and in the batches of `cfg`.
-
-    Raises:
-        DataError: the model cannot be loaded.
-    """
-    from sarhpc.captioning.captioners.clip import ClipScorer, load_clip
-    from sarhpc.captioning.captioners.pretrained import model_name, model_revision, pick_device
-
-    model = load_clip(clip.model, pick_device(cfg.device), cfg.dtype)
-    return ClipScorer(
-        model,
-        name=model_name(clip.model),
-        revision=model_revision(clip.model, model.model),
-        batch=cfg.batch,
-        threads=cfg.threads,
-    )
+    return captioner_of(cfg).open(cfg)

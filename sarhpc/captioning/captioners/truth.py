@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from sarhpc.captioning.captioners.captioner import Draft
+from sarhpc.captioning.captioners.spec import CaptionerSpec
 from sarhpc.shards.sample import Sample
 
 NO_TRUTH = "no_truth"
@@ -28,3 +29,6 @@ def _draft(sample: Sample) -> Draft:
     if not truth or not truth.get("caption"):
         return Draft(reason=NO_TRUTH)
     return Draft(truth["caption"], tuple(truth.get("relations") or ()))
+
+
+TRUTH = CaptionerSpec("truth", lambda cfg: TruthCaptioner())

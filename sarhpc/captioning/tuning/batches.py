@@ -43,8 +43,8 @@ class Batch:
 
 
 @dataclass(frozen=True)
-class Portion:
-    """What one rank learns from in one step."""
+class CaptionBatch:
+    """The images of one rank in one step."""
 
     passes: list[tuple[tuple[torch.Tensor, ...], float]]
     """Tensors of each forward pass, and the factor that makes its mean loss part of the batch's."""
@@ -52,7 +52,7 @@ class Portion:
     """Names of the images."""
 
 
-def portions(
+def rank_batches(
     blip: Blip,
     images: Sequence[CaptionedImage],
     cfg: CaptionTrainConfig,
@@ -60,8 +60,8 @@ def portions(
     rank: int = 0,
     world: int = 1,
     order: SampleOrder | None = None,
-) -> Generator[tuple[Cursor, Portion]]:
-    """Yield (cursor after the batch, this rank's portion) without end, images read ahead.
+) -> Generator[tuple[Cursor, CaptionBatch]]:
+    """Yield (cursor after the batch, this rank's part) without end, images read ahead.
 
     Which images and how captioned the seed alone decides.
 
@@ -93,7 +93,7 @@ def portions(
             weights = _pieces(blip, captions, cfg)
             mean = sum(weights) / world
             passes = _passes(blip, pairs, weights[own], mean, cfg)
-            yield cursor, Portion(passes, [images[row].name for row in rows[own]])
+            yield cursor, CaptionBatch(passes, [images[row].name for row in rows[own]])
 
 
 def _choose(captions: Sequence[str], draw: int) -> str:

@@ -13,18 +13,19 @@ from typing import Any
 import torch
 
 from hpc.errors import ConfigError
+from hpc.job.agreement import RankGroup
 from hpc.publish import publish_json, publish_text, publishing_directory
 from sarhpc.captioning.captioners.blip import Blip, load_blip
 from sarhpc.captioning.captioners.build import new_blip
 from sarhpc.captioning.captioners.pretrained import cpu_threads
-from sarhpc.captioning.choice import check_fine_tuning
+from sarhpc.captioning.checks import check_fine_tuning
 from sarhpc.captioning.config import CaptionTrainConfig
 from sarhpc.captioning.tuning.datasets import CaptionedImage
 from sarhpc.captioning.tuning.judging import Judged, Judges, Scores, appoint_judges, spread
 from sarhpc.captioning.tuning.mixture import ImageSet, join_sets, mixed_order, together
-from sarhpc.captioning.tuning.ranks import Company
+from sarhpc.captioning.tuning.ranks import StopCheck
 from sarhpc.captioning.tuning.table import render_table
-from sarhpc.captioning.tuning.task import CaptionLesson
+from sarhpc.captioning.tuning.task import CaptionTask
 from sarhpc.captioning.tuning.tokenizer import train_bert_tokenizer
 
 REPORT = "caption_train.json"
@@ -55,14 +56,19 @@ class CaptionTrainResult:
     """Metrics after, likewise."""
 
 
-Teach = Callable[[CaptionLesson], Mapping[str, torch.Tensor]]
-"""Teaches a lesson to its end and answers with full fp32 weights by name. Collective."""
+Fit = Callable[[CaptionTask], None]
+"""Trains the task to its end. Collective."""
 
 
 def train_captioner(
-    cfg: CaptionTrainConfig, out: Path, company: Company, teach: Teach
+    cfg: CaptionTrainConfig,
+    out: Path,
+    folder: Path,
+    ranks: RankGroup,
+    fit: Fit,
+    check_stop: StopCheck,
 ) -> CaptionTrainResult:
-    """Fine-tune as `cfg` says and publish the BLIP folder `out`; rows go to the company's folder.
+    """Fine-tune as `cfg` says and publish the BLIP folder `out`; rows of progress go to `folder`.
 
     Collective. Equal configuration, data, ranks and thread count give equal weights. An existing
     `out` stays as it is until the new one is whole. Called again after an end before its time, it
@@ -72,7 +78,7 @@ def train_captioner(
         ConfigError: no training set, or a number or format that cannot be meant.
         DataError: a set or the base model cannot be used.
         NumericalError: the loss is no longer finite; nothing was published.
-        StopRequestedError: somebody asked to stop; what was learnt is saved.
+        StopRequestedError: a stop was requested; what was learnt is saved.
     """
     if not cfg.train:
         raise ConfigError("caption_train.train names no set of captioned images: give at least one")
@@ -80,43 +86,46 @@ def train_captioner(
     learnt, held = join_sets(cfg.train, cfg.val, cfg.readers)
     train, val = together(learnt), together(held)
     judges = appoint_judges(held, cfg)
-    company.folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     with cpu_threads(cfg.threads):
-        blip = _start(cfg, train, str(company.device))
-        before = _scores_before(blip, judges, company)
+        blip = _start(cfg, train, str(ranks.device))
+        before = _scores_before(blip, judges, folder, ranks, check_stop)
         sets = {"train_sets": _rows(learnt), "val_sets": _rows(held)}
         counts = {"train_images": len(train), "val_images": len(val)}
         opening = [{"event": "start", **counts, **sets}, *_score_rows("before", before)]
         order = mixed_order(learnt, cfg.seed)
-        lesson = CaptionLesson(blip, train, val, cfg, company, order, opening)
-        lesson.show(teach(lesson))
-        result = _publish(blip, judges, cfg, out, before, sets, company)
-    if company.rank == 0:
-        _tell_after(judges, result, cfg.steps, company.folder)
+        fit(CaptionTask(blip, train, val, cfg, ranks, order, opening))
+        result = _publish(blip, judges, cfg, out, before, sets, ranks, check_stop)
+    if ranks.rank == 0:
+        _write_scores_after(judges, result, cfg.steps, folder)
     return result
 
 
-def _scores_before(blip: Blip, judges: Judges, company: Company) -> Mapping[str, Scores]:
-    """Scores of the model it starts from: told once, whatever interrupts the training."""
-    path = company.folder / BEFORE
-    is_known = company.rank == 0 and path.is_file()
-    known = company.from_first(json.loads(path.read_text()) if is_known else None)
-    if known is not None:
+def _scores_before(
+    blip: Blip, judges: Judges, folder: Path, ranks: RankGroup, check_stop: StopCheck
+) -> Mapping[str, Scores]:
+    """Scores of the model it starts from: measured once, whatever interrupts the training."""
+    path = folder / BEFORE
+    is_known = ranks.rank == 0 and path.is_file()
+    known: dict[str, Scores] | None = json.loads(path.read_text()) if is_known else None
+    if (known := ranks.broadcast(known)) is not None:
         return known
-    scores = judges.judge(blip, company).scores
-    if company.rank == 0:
+    scores = judges.judge(blip, ranks, check_stop).scores
+    if ranks.rank == 0:
         publish_text(path, json.dumps(scores))  # the first is that of all sets
     return scores
 
 
-def _tell_after(judges: Judges, result: CaptionTrainResult, steps: int, folder: Path) -> None:
+def _write_scores_after(
+    judges: Judges, result: CaptionTrainResult, steps: int, folder: Path
+) -> None:
     """Put the scores after into metrics.jsonl, once, and into the table beside it."""
     path = folder / METRICS
     lines = path.read_text().splitlines() if path.is_file() else []
-    told = [line for line in lines if not str(json.loads(line).get("event")).startswith("after")]
+    kept = [line for line in lines if not str(json.loads(line).get("event")).startswith("after")]
     rows = _score_rows("after", result.after_sets)
-    told += [json.dumps({"step": steps, **row, "time": time.time()}) for row in rows]
-    publish_text(path, "".join(f"{line}\n" for line in told))
+    kept += [json.dumps({"step": steps, **row, "time": time.time()}) for row in rows]
+    publish_text(path, "".join(f"{line}\n" for line in kept))
     if judges.parts:
         scores = (result.before_sets, result.after_sets)
         table = render_table(*scores, judges.images, judges.without_meteor)
@@ -154,7 +163,8 @@ def _publish(
     out: Path,
     before: Mapping[str, Scores],
     sets: Mapping[str, Any],
-    company: Company,
+    ranks: RankGroup,
+    check_stop: StopCheck,
 ) -> CaptionTrainResult:
     """Publish the folder, and measure what was published: weights as rounded to `save_dtype`.
 
@@ -162,13 +172,13 @@ def _publish(
     """
     with contextlib.ExitStack() as stack:
         folder = None
-        if company.rank == 0:
+        if ranks.rank == 0:
             folder = stack.enter_context(publishing_directory(out))
             blip.save(folder, getattr(torch, cfg.save_dtype))
         after = Judged({}, [])
-        shown = company.from_first(folder)
+        published = ranks.broadcast(folder or out)
         if judges.parts:
-            after = judges.judge(load_blip(shown, str(company.device)), company)
+            after = judges.judge(load_blip(published, str(ranks.device)), ranks, check_stop)
         examples = [
             {"name": image.name, "references": list(image.captions), "caption": caption}
             for image, caption in spread(after.said, _EXAMPLES)
@@ -190,8 +200,8 @@ def _publish(
 
 def _portable(cfg: CaptionTrainConfig) -> dict[str, Any]:
     """`cfg` without folders: the report travels with the model, where they mean nothing."""
-    told = asdict(cfg)
-    for entry in (*told["train"], *told["val"]):
+    fields = asdict(cfg)
+    for entry in (*fields["train"], *fields["val"]):
         del entry["path"], entry["images"], entry["without"]
-    told["base_model"] = cfg.base_model and Path(cfg.base_model).name
-    return told
+    fields["base_model"] = cfg.base_model and Path(cfg.base_model).name
+    return fields

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+from hpc.job.agreement import RankGroup
 from sarhpc.captioning.captioners.blip import Blip
 from sarhpc.captioning.captioners.writer import WritingCaptioner
 from sarhpc.captioning.config import CaptionTrainConfig
@@ -13,7 +14,7 @@ from sarhpc.captioning.meteor import meteor, missing_meteor
 from sarhpc.captioning.metrics import caption_metrics
 from sarhpc.captioning.tuning.datasets import CaptionedImage
 from sarhpc.captioning.tuning.mixture import ImageSet
-from sarhpc.captioning.tuning.ranks import Company
+from sarhpc.captioning.tuning.ranks import StopCheck, divide_work
 
 TOGETHER = "all sets"
 """Name of the scores over all held-out sets, where there are several."""
@@ -51,21 +52,25 @@ class Judges:
         counts = {name: len(part) for name, part in self.parts.items()}
         return {TOGETHER: sum(counts.values()), **counts}
 
-    def judge(self, blip: Blip, company: Company) -> Judged:
+    def judge(self, blip: Blip, ranks: RankGroup, check_stop: StopCheck) -> Judged:
         """Scores of what `blip` says, against all references of an image. Collective.
 
         Raises:
-            StopRequestedError: somebody asked to end meanwhile.
+            StopRequestedError: a stop was requested meanwhile.
         """
         whole = [image for part in self.parts.values() for image in part]
         if not whole:
             return Judged({}, [])
-        said = self._captions(blip, whole, company)
-        scores = company.from_first(self._scores(said) if company.rank == 0 else None)
+        said = self._captions(blip, whole, ranks, check_stop)
+        scores = ranks.broadcast(self._scores(said) if ranks.rank == 0 else {})
         return Judged(scores, list(zip(whole, said, strict=True)))
 
     def _captions(
-        self, blip: Blip, images: Sequence[CaptionedImage], company: Company
+        self,
+        blip: Blip,
+        images: Sequence[CaptionedImage],
+        ranks: RankGroup,
+        check_stop: StopCheck,
     ) -> list[str]:
         """What `blip` says of `images`, which the ranks divide."""
         blip.model.eval()
@@ -74,7 +79,7 @@ class Judges:
         def say(part: Sequence[CaptionedImage]) -> list[str]:
             return captioner.caption([image.read() for image in part])
 
-        said = company.share(list(chunks(images, self.cfg.batch)), say)
+        said = divide_work(ranks, list(chunks(images, self.cfg.batch)), say, check_stop)
         return [text for texts in said for text in texts]
 
     def _scores(self, everything: Sequence[str]) -> dict[str, Scores]:

@@ -1,27 +1,39 @@
-"""What BLIP learns from captioned images: the loss of a batch, and how it is looked at."""
+"""Caption fine-tuning of BLIP as a training task: its loss, and its validation."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Generator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from transformers import BlipForConditionalGeneration
 
+from hpc.job.agreement import RankGroup
 from sarhpc.captioning.captioners.blip import Blip
 from sarhpc.captioning.config import CaptionTrainConfig
-from sarhpc.captioning.tuning.batches import Batch, Portion, collate, portions
+from sarhpc.captioning.tuning.batches import Batch, CaptionBatch, collate, rank_batches
 from sarhpc.captioning.tuning.datasets import CaptionedImage
 from sarhpc.captioning.tuning.judging import chunks, open_writer, spread
-from sarhpc.captioning.tuning.ranks import Company
+from sarhpc.captioning.tuning.ranks import divide_work
 from sarhpc.captioning.tuning.schedule import adamw, warmup_cosine
 from sarhpc.shards.loader import Cursor, SampleOrder
 
 _SHOWN = 4
 _PREFIX = "model."
+
+Weights = Callable[[], Mapping[str, Tensor]]
+"""Gathers full fp32 weights by name. Collective."""
+
+
+class Clock(Protocol):
+    """Takes the time of the parts of a step."""
+
+    def part(self, name: str) -> AbstractContextManager[None]:
+        """Add the block's time to part `name`."""
 
 
 class CaptionLoss(nn.Module):
@@ -55,10 +67,14 @@ def caption_loss(blip: Blip, batch: Batch, label_smoothing: float = 0.0) -> Tens
     return loss
 
 
-class CaptionLesson:
-    """The fine-tuning of a BLIP; a copy of it learns, so that it can be looked at meanwhile."""
+class CaptionTask:
+    """The fine-tuning of a BLIP, as `sarhpc.training.task.TrainTask` describes one.
+
+    A copy of the BLIP learns, so that captions can be written meanwhile.
+    """
 
     name = "caption_train"
+    remedy = "start a new run with a lower caption_train.lr or in fp32"
 
     def __init__(
         self,
@@ -66,70 +82,109 @@ class CaptionLesson:
         train: Sequence[CaptionedImage],
         val: Sequence[CaptionedImage],
         cfg: CaptionTrainConfig,
-        company: Company,
+        ranks: RankGroup,
         order: SampleOrder | None = None,
         opening: Sequence[Mapping[str, Any]] = (),
     ) -> None:
-        """A lesson of `blip`.
+        """The fine-tuning of `blip`.
 
         Args:
-            blip: on the device of this rank; stays as it is until weights are shown.
-            train: images learnt from.
+            blip: on the device of this rank; unchanged until weights are loaded into it.
+            train: images to train on.
             val: images held out.
             cfg: the fine-tuning.
-            company: the ranks.
-            order: of the rows of `train`; none shows each once an epoch.
+            ranks: this process among the others.
+            order: of the rows of `train`; None shows each once an epoch.
             opening: rows that metrics.jsonl begins with.
         """
-        self.module = CaptionLoss(copy.deepcopy(blip.model), cfg.label_smoothing)
+        self.module: nn.Module = CaptionLoss(copy.deepcopy(blip.model), cfg.label_smoothing)
         self._blip = blip
         self._train, self._val, self._cfg = train, val, cfg
-        self._company = company
+        self._ranks = ranks
         self._order = order or SampleOrder(cfg.seed, len(train))
+        self.samples = self._order.n
         self._opening = opening
-        self._share = warmup_cosine(cfg.warmup_steps, cfg.steps)
-
-    @property
-    def samples(self) -> int:
-        """Images of an epoch."""
-        return self._order.n
+        self._scale = warmup_cosine(cfg.warmup_steps, cfg.steps)
+        self._validated = 0
+        """The last step that was validated."""
 
     def optimizer(self) -> torch.optim.Optimizer:
         """AdamW over the copy that learns."""
-        return adamw(self.module, self._cfg.lr, self._cfg.weight_decay)
+        return adamw(self.module.train(), self._cfg.lr, self._cfg.weight_decay)
 
-    def rate(self, step: int) -> float:
-        """Share of the peak rate at `step` (from 0)."""
-        return self._share(step)
+    def started(self, rank: int) -> None:
+        """Seed dropout, which a model may have; a checkpoint brings the state it had."""
+        torch.manual_seed(self._cfg.seed + rank)
 
-    def feed(self, cursor: Cursor) -> Generator[tuple[Cursor, Portion]]:
-        """Yield (cursor after the batch, what this rank is shown of it) from `cursor` on."""
-        rank, world = self._company.rank, self._company.world
-        return portions(self._blip, self._train, self._cfg, cursor, rank, world, self._order)
+    def rate_scale(self, update: int) -> float:
+        """Factor on the peak rate at `update` (from 0)."""
+        return self._scale(update)
+
+    def feed(self, cursor: Cursor, step: int) -> Generator[tuple[Cursor, CaptionBatch]]:
+        """Yield (cursor after the batch, this rank's images of it) from `cursor` on."""
+        rank, world = self._ranks.rank, self._ranks.world
+        return rank_batches(self._blip, self._train, self._cfg, cursor, rank, world, self._order)
+
+    def losses(
+        self, engine: Any, batch: CaptionBatch, clock: Clock
+    ) -> Iterator[tuple[Tensor, Mapping[str, Tensor]]]:
+        """Yield the loss of each forward pass."""
+        for inputs, factor in batch.passes:
+            with clock.part("forward"):
+                loss = engine(*inputs) * factor
+            yield loss, {"loss": loss}
+
+    def metrics(
+        self, step: int, batch: CaptionBatch, rates: Mapping[str, float], seconds: float
+    ) -> Mapping[str, Any]:
+        """The rate, which is the same for all weights."""
+        return {"lr": max(rates.values())} if rates else {}
 
     def opening_rows(self) -> Sequence[Mapping[str, Any]]:
         """Counts of the sets, and the scores before."""
         return self._opening
 
-    def is_examined(self, step: int) -> bool:
+    def is_validation_due(self, step: int) -> bool:
         """Whether the held-out images are looked at after `step` steps."""
         cfg = self._cfg
-        return bool(self._val) and (step % cfg.val_every == 0 or step == cfg.steps)
+        due = step % cfg.val_every == 0 or step == cfg.steps
+        return bool(self._val) and due and step != self._validated
 
-    def examine(self, weights: Mapping[str, Tensor]) -> dict[str, Any]:
-        """Loss on the first captions of held-out images, and what BLIP says of four. Collective."""
-        self.show(weights)
+    def validate(self, step: int, weights: Weights) -> Iterator[Mapping[str, Any]]:
+        """Yield the loss on the first captions of held-out images, and captions of four."""
+        self._load(weights())
         images = spread(self._val, self._cfg.val_images)
         parts = list(chunks(images, self._cfg.batch))
-        losses = self._company.share(parts, self._loss_of, patiently=True)
-        said: list[str] = []
-        if self._company.rank == 0:
+        losses = divide_work(self._ranks, parts, self._loss_of)
+        captions: list[str] = []
+        if self._ranks.rank == 0:
             shown = [image.read() for image in spread(self._val, _SHOWN)]
-            said = open_writer(self._blip, self._cfg).caption(shown)
-        return {"val_loss": sum(losses) / len(images), "val_captions": said}
+            captions = open_writer(self._blip, self._cfg).caption(shown)
+        self._validated = step
+        yield {"val_loss": sum(losses) / len(images), "val_captions": captions}
 
-    def show(self, weights: Mapping[str, Tensor]) -> None:
-        """Give the BLIP that is looked at what its copy has learnt, by the copy's names."""
+    def needs_checkpoint(self, step: int) -> bool:
+        """Nothing is chosen among checkpoints."""
+        return False
+
+    def facts(self) -> Mapping[str, Any]:
+        """Nothing beside what every training has to keep."""
+        return {}
+
+    def state(self) -> Mapping[str, Any]:
+        """The step that was validated last."""
+        return {"examined": self._validated}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take over what `state` returned."""
+        self._validated = int(state["examined"])
+
+    def finish(self, weights: Weights) -> None:
+        """Load what was learnt into the BLIP."""
+        self._load(weights())
+
+    def _load(self, weights: Mapping[str, Tensor]) -> None:
+        """Load `weights`, named as in the copy that learns, into the BLIP."""
         state = {name.removeprefix(_PREFIX): tensor for name, tensor in weights.items()}
         # Tied weights and buffers are not among them.
         self._blip.model.load_state_dict(state, strict=False)

@@ -1,6 +1,6 @@
 """What distinguishes one family of diffusion models from another: parts, conditioning, pipelines.
 
-Imports neither torch nor diffusers, so that cost estimates and the command line can ask too.
+Imports neither torch nor diffusers, so that cost estimates and the command line can use it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 Conditioning = tuple["Tensor", "dict[str, Tensor] | None"]
-"""Text embedding (B, L, D) and what the backbone takes beside it, None if nothing."""
+"""Text embedding (B, L, D) and further conditioning of the backbone, None if there is none."""
 
 AUTOENCODER = "vae"
 """Folder of the autoencoder."""
@@ -54,6 +54,8 @@ class ModelFamily:
     """What the name of a base model of this family contains, lower case; empty matches any."""
     backbone: str
     """Folder of the network that predicts the noise, and the prefix of its parameters."""
+    backbone_class: str
+    """Its class of diffusers."""
     encoders: tuple[TextEncoder, ...]
     """Text encoders, in order."""
     latent_channels: int
@@ -64,9 +66,9 @@ class ModelFamily:
     control_pipeline: str
     """Its counterpart with a ControlNet."""
     loading_options: Mapping[str, Any]
-    """Arguments of `from_pretrained` that disable checkers and watermarks: none knows SAR."""
+    """Arguments of `from_pretrained` that disable safety checker and watermark."""
     building_options: Mapping[str, Any]
-    """Arguments of the constructor, beside the parts."""
+    """Further arguments of the constructor."""
     published: BundleConfig
     """Shapes of the published model, those in configs/bundles."""
     condition: Callable[[Sequence[Any], Sequence[Tensor]], Conditioning]

@@ -11,6 +11,7 @@ from sarhpc.diffusion.families.sd15 import SD15
 from sarhpc.diffusion.families.sdxl import SDXL
 
 FAMILIES = (SD15, SDXL)
+"""From general to specific: the last whose `name_part` matches a name is the one meant."""
 
 
 def is_text_encoder(part: str) -> bool:
@@ -35,7 +36,7 @@ def family_of_shapes(shapes: BundleConfig) -> ModelFamily:
 def family_of(base: Path) -> ModelFamily:
     """Family of diffusers folder `base`, from its index or else from the folders inside.
 
-    A folder that is not there is recognised by its name: `xl` in it means SDXL, otherwise SD 1.5.
+    A missing folder is recognised by its name: `xl` in it means SDXL, otherwise SD 1.5.
     """
     if not base.is_dir():
         name = base.name.lower()

@@ -37,6 +37,7 @@ SD15 = ModelFamily(
     title="Stable Diffusion 1.5",
     name_part="",
     backbone="unet",
+    backbone_class="UNet2DConditionModel",
     encoders=(
         TextEncoder(
             folder="text_encoder",

@@ -32,13 +32,13 @@ def _condition(encoders: Sequence[Any], conditions: Sequence[Tensor]) -> Conditi
 
 
 def micro_conditioning(pooled: Tensor, size_ids: Tensor) -> dict[str, Tensor]:
-    """What the U-Net takes beside the text: pooled embedding (B, P) and size ids (B, 6)."""
+    """Further conditioning of the U-Net: pooled embedding (B, P) and size ids (B, 6)."""
     return {"text_embeds": pooled, "time_ids": size_ids}
 
 
 def _unused(encoders: Sequence[Any]) -> Iterator[nn.Module]:
-    """Yield the last layer of the first encoder and the norm behind it: they get no gradient."""
-    # The bare CLIP model lies one level deeper in some versions of transformers.
+    """Yield the last layer of the first encoder and its final norm: they get no gradient."""
+    # The bare CLIP model is nested one level deeper in some versions of transformers.
     text = getattr(encoders[0], "text_model", encoders[0])
     yield text.encoder.layers[-1]
     yield text.final_layer_norm
@@ -52,6 +52,7 @@ SDXL = ModelFamily(
     title="Stable Diffusion XL",
     name_part="xl",
     backbone="unet",
+    backbone_class="UNet2DConditionModel",
     encoders=(
         TextEncoder(
             folder="text_encoder",

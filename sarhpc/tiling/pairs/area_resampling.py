@@ -15,13 +15,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from sarhpc.archive.interpolation import box_means, linear_weights, nodes_over, pixel_span
+from sarhpc.archive.ancillary.interpolation import box_means, linear_weights, nodes_over, pixel_span
 from sarhpc.archive.scene import SarReader
 from sarhpc.tiling.block import read_patch
 from sarhpc.tiling.grid import SceneFrame
 from sarhpc.tiling.orientation import Affine, Interval, compose, inverse, transform
 from sarhpc.tiling.resampling import Taps
-from sarhpc.tiling.splits.footprint import between
+from sarhpc.tiling.splits.footprint import crs_transformer
 
 Array = NDArray[np.float64]
 
@@ -64,7 +64,9 @@ def locate(frame: SceneFrame, crs: str, points: Array) -> Array:
     """
     own = frame.crs or crs
     if own != crs:
-        points = np.stack(between(crs, own).transform(points[..., 0], points[..., 1]), axis=-1)
+        points = np.stack(
+            crs_transformer(crs, own).transform(points[..., 0], points[..., 1]), axis=-1
+        )
     rough = inverse(frame.affine_at(0, 0))
     found = transform(rough, points)
     if frame.placement is None:
@@ -230,7 +232,7 @@ def _gather(
     beside: tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float32]],
     sums: NDArray[np.float32],
 ) -> None:
-    """Add to `sums` (2, H, W) what lies under one cell of each tile pixel."""
+    """Add to `sums` (2, H, W) intensity and validity under one cell of each tile pixel."""
     stride = planes.shape[2]
     upper, lower, below = down
     left, right, after = beside

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sarhpc.archive.label_map import read_label
-from sarhpc.archive.optical_images import OpticalImage, OpticalIndex
-from sarhpc.archive.optical_resampling import read_optical
+from sarhpc.archive.ancillary.label_map import read_label
+from sarhpc.archive.ancillary.optical_images import OpticalImage, OpticalIndex
+from sarhpc.archive.ancillary.optical_resampling import read_optical
+from sarhpc.archive.ancillary.terrain_shift import ground_shift, read_height
 from sarhpc.archive.scene import Affine6
-from sarhpc.archive.terrain_shift import ground_shift, read_height
 from sarhpc.shards.images import encode_rgb8
 from sarhpc.shards.sample import Sample, encode_json
 from sarhpc.tiling.config import OpticalConfig

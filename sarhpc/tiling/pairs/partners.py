@@ -26,8 +26,8 @@ from sarhpc.tiling.pairs.area_resampling import Place, locate, pixel_extent
 from sarhpc.tiling.pairs.conditions import CROSS_BAND
 from sarhpc.tiling.pairs.scene_assets import gap_days
 from sarhpc.tiling.read_errors import DamagedError, classify_read_errors
-from sarhpc.tiling.splits.flight_lines import crossing
-from sarhpc.tiling.splits.footprint import between
+from sarhpc.tiling.splits.flight_lines import overlapping_scenes
+from sarhpc.tiling.splits.footprint import crs_transformer
 from sarhpc.tiling.survey import survey_scene, survey_windows
 
 log = logging.getLogger(__name__)
@@ -73,7 +73,7 @@ class Partners:
         assert cfg.other is not None
         self._cfg, self._limits, self._opener = cfg, cfg.other, opener
         wanted = [scene for scene in offered if _is_wanted(scene, cfg.other)]
-        self._near = crossing(scenes, wanted)
+        self._near = overlapping_scenes(scenes, wanted)
         # Scenes are planned by several threads, and many of them may share a partner.
         self._locks = {scene.id: threading.Lock() for scene in wanted}
         self._frames: dict[str, SceneFrame | None] = {}
@@ -104,7 +104,7 @@ class Partners:
             inputs.append({"scene_id": partner.id, "days": days, **survey})
         return Paired(tuple(inputs), of_tiles)
 
-    def missed(self, scene: Scene) -> str:
+    def missing_reason(self, scene: Scene) -> str:
         """Why a scene has no partner for any of its tiles, and the remedy."""
         other = self._limits
         limits = {"band": other.band, "polarization": other.polarization, "days": other.max_days}
@@ -144,7 +144,9 @@ class Partners:
                 header = reader.header
                 frame = scene_frame(header, None)
                 if header.crs is not None:
-                    between(header.crs, "EPSG:4326")  # raises for a CRS that PROJ does not know
+                    crs_transformer(
+                        header.crs, "EPSG:4326"
+                    )  # raises for a CRS that PROJ does not know
         except DamagedError as error:
             log.warning("partner=%s left out: %s", partner.id, error)
             return None

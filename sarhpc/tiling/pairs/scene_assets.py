@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sarhpc.archive.label_map import read_label
-from sarhpc.archive.optical_resampling import read_optical
+from sarhpc.archive.ancillary.label_map import read_label
+from sarhpc.archive.ancillary.optical_resampling import read_optical
 from sarhpc.archive.procedural.truth.captions import describe
 from sarhpc.archive.scene import Scene
 from sarhpc.tiling.config import TileConfig

@@ -52,7 +52,7 @@ class NearCells:
     """Index of the cell in `names` (M,)."""
     names: tuple[str, ...]
 
-    def agreed(self, values: Ints) -> Ints:
+    def shared_values(self, values: Ints) -> Ints:
         """The value (T,) that all cells of each tile share; -1 where they differ.
 
         Args:
@@ -114,15 +114,15 @@ class _Pairs:
 
     def add_boxes(self, boxes: Array, margin: float, buffer_m: float, cell_m: float) -> Ints:
         """Add the cells of all tiles clear of cell edges; returns the indices of the others."""
-        spans = _Spans(boxes, buffer_m, cell_m)
-        sure = spans.sure(margin)
+        spans = _CellSpans(boxes, buffer_m, cell_m)
+        stable = spans.stable(margin)
         for tile, row, col in spans.cells():
-            kept = sure[tile]
+            kept = stable[tile]
             key, back = np.unique(row[kept] * (1 << 32) + col[kept], return_inverse=True)
             numbers = [self._number(f"{k >> 32}:{k & 0xFFFFFFFF}") for k in key.tolist()]
             self._tiles.append(tile[kept])
             self._cells.append(np.array(numbers, np.int64)[back])
-        return np.flatnonzero(~sure)
+        return np.flatnonzero(~stable)
 
     def joined(self) -> NearCells:
         """All pairs, sorted by tile."""
@@ -135,7 +135,7 @@ class _Pairs:
         return self._numbers.setdefault(name, len(self._numbers))
 
 
-class _Spans:
+class _CellSpans:
     """Rows and columns of cells that buffered boxes (T, 4) of west, south, east, north touch."""
 
     def __init__(self, boxes: Array, buffer_m: float, cell_m: float) -> None:
@@ -162,7 +162,7 @@ class _Spans:
         high = np.floor((self._east[tile] + 180 + pad + shift) / width).astype(np.int64)
         return low, high
 
-    def sure(self, margin: float) -> NDArray[np.bool_]:
+    def stable(self, margin: float) -> NDArray[np.bool_]:
         """Boxes (T,) whose cells do not change when their edges shift by `margin` degrees."""
         known = np.ones(len(self._first), bool)
         for grown, shrunk in zip(self._rows(margin), self._rows(-margin), strict=True):
@@ -202,14 +202,14 @@ def _boxes(frame: SceneFrame, grid: TileGrid, tiles: Ints) -> tuple[Array, float
     """
     if frame.placement is not None:
         return None
-    places = _Places(frame, grid)
-    if not places.simple:
+    model = _PositionModel(frame, grid)
+    if not model.simple:
         return None
     probes = _probes(tiles)
     outlines = tile_footprints(frame, grid, _indices(tiles[probes]))
     assert outlines is not None
     true = np.concatenate([outlines.min(axis=1), outlines.max(axis=1)], axis=1)
-    boxes = places.boxes(tiles)
+    boxes = model.boxes(tiles)
     miss = float(np.abs(boxes[probes] - true).max())
     if not miss < _LARGEST_MISS:
         return None
@@ -224,7 +224,7 @@ def _probes(tiles: Ints) -> Ints:
     return np.unique(np.concatenate([order[evenly], corners]))
 
 
-class _Places:
+class _PositionModel:
     """Longitude and latitude over the grid of tiles as polynomials of its rows and columns."""
 
     def __init__(self, frame: SceneFrame, grid: TileGrid) -> None:

@@ -14,7 +14,7 @@ Box = tuple[float, float, float, float]
 _METRES_PER_DEGREE = 111_320.0
 
 
-def line_of(scene: Scene, cfg: SplitConfig) -> str:
+def flight_line_of(scene: Scene, cfg: SplitConfig) -> str:
     """Name of the flight line a scene was taken on; its own id where none is known."""
     line = scene.properties.get(cfg.line_property)
     return f"scene:{scene.id}" if line is None else f"line:{line}"
@@ -28,8 +28,8 @@ def line_groups(scenes: Iterable[Scene], cfg: SplitConfig, buffer_m: float) -> d
     order of the scenes; a new scene may join groups, and then moves the tiles of one of them.
     """
     listed = sorted(scenes, key=lambda scene: scene.id)
-    parent = {line_of(scene, cfg): line_of(scene, cfg) for scene in listed}
-    lines = [line_of(scene, cfg) for scene in listed]
+    parent = {flight_line_of(scene, cfg): flight_line_of(scene, cfg) for scene in listed}
+    lines = [flight_line_of(scene, cfg) for scene in listed]
     # Two scenes that each keep their buffer are a whole tile diagonal apart.
     for one, other in _near_boxes([_grown(scene.bbox, buffer_m) for scene in listed]):
         first, second = sorted((_root(parent, lines[one]), _root(parent, lines[other])))
@@ -44,7 +44,7 @@ def reflown(scenes: Iterable[Scene]) -> list[tuple[str, str]]:
     return sorted((listed[one].id, listed[other].id) for one, other in pairs)
 
 
-def crossing(scenes: Iterable[Scene], others: Iterable[Scene]) -> dict[str, list[Scene]]:
+def overlapping_scenes(scenes: Iterable[Scene], others: Iterable[Scene]) -> dict[str, list[Scene]]:
     """Id of each scene -> those of `others`, except itself, whose bounding box overlaps, by id."""
     asked, offered = ({scene.id: scene for scene in each} for each in (scenes, others))
     listed = sorted((offered | asked).values(), key=lambda scene: scene.id)

@@ -48,11 +48,11 @@ def to_wgs84(crs: str) -> pyproj.Transformer:
     Raises:
         DataError: PROJ does not know the CRS.
     """
-    return between(crs, "EPSG:4326")
+    return crs_transformer(crs, "EPSG:4326")
 
 
 @functools.lru_cache(maxsize=64)
-def between(crs: str, other: str) -> pyproj.Transformer:
+def crs_transformer(crs: str, other: str) -> pyproj.Transformer:
     """Transformer from `crs` to `other`, longitude or easting first on both sides.
 
     Raises:

@@ -1,4 +1,4 @@
-"""From samples to tensors: the share of each global batch that one rank trains on."""
+"""From samples to tensors: the part of each global batch that one rank trains on."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hpc.errors import ConfigError
+from hpc.job.agreement import RankGroup
 from sarhpc.diffusion.config import LAYERS
 from sarhpc.diffusion.objective import sample_seed
 from sarhpc.shards.loader import Cursor, SampleOrder, batches, prefetch
 from sarhpc.training.config import TrainConfig
 from sarhpc.training.denoising.mirror import mirrored
-from sarhpc.training.ranks import Ranks
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Latents(Protocol):
 
 
 @dataclass(frozen=True)
-class Share:
+class TileBatch:
     """Samples of one rank for one step or one micro-batch of it."""
 
     images: Tensor
@@ -71,7 +71,7 @@ class Share:
     """(B, 3, H, W) float32 in [0, 1]: what a ControlNet is steered by."""
     moments: Tensor | None = None
     """(B, 8, h, w) float32: stored mean and log-variance of the latents."""
-    prior: Share | None = None
+    prior: TileBatch | None = None
     """As many regularisation images, where the prior is preserved."""
 
     @property
@@ -79,12 +79,12 @@ class Share:
         """Keys of the samples, then those of the regularisation images."""
         return [*self.keys, *(self.prior.keys if self.prior is not None else ())]
 
-    def micro(self, size: int) -> Iterator[Share]:
-        """Yield the share in micro-batches of `size`, and as many regularisation images."""
+    def micro(self, size: int) -> Iterator[TileBatch]:
+        """Yield the batch in micro-batches of `size`, and as many regularisation images."""
         priors = itertools.repeat(None) if self.prior is None else self.prior.micro(size)
         for start, prior in zip(range(0, len(self.keys), size), priors, strict=False):
             cut = slice(start, start + size)
-            yield Share(
+            yield TileBatch(
                 self.images[cut],
                 self.captions[cut],
                 self.keys[cut],
@@ -95,8 +95,8 @@ class Share:
                 prior,
             )
 
-    def with_prior_beside(self) -> Share:
-        """One share of the samples and, after them, the regularisation images.
+    def with_prior_beside(self) -> TileBatch:
+        """One batch of the samples and, after them, the regularisation images.
 
         Raises:
             ConfigError: they are of another size.
@@ -105,12 +105,12 @@ class Share:
         if other is None:
             return self
         if other.images.shape[1:] != self.images.shape[1:]:
-            sizes = [" x ".join(map(str, share.images.shape[2:])) for share in (other, self)]
+            sizes = [" x ".join(map(str, batch.images.shape[2:])) for batch in (other, self)]
             raise ConfigError(
                 f"the images in train.prior.shards are {sizes[0]} px and the tiles {sizes[1]}; "
                 "give some of the same size"
             )
-        return Share(
+        return TileBatch(
             torch.cat([self.images, other.images]),
             self.captions + other.captions,
             self.keys + other.keys,
@@ -128,10 +128,10 @@ def feed(
     cfg: TrainConfig,
     samples: Samples,
     cursor: Cursor,
-    ranks: Ranks,
+    ranks: RankGroup,
     latents: Latents | None = None,
-) -> Generator[tuple[Cursor, Share]]:
-    """Yield (cursor after the global batch, this rank's share of it) from `cursor` on.
+) -> Generator[tuple[Cursor, TileBatch]]:
+    """Yield (cursor after the global batch, this rank's part of it) from `cursor` on.
 
     What is yielded does not depend on threads or read-ahead. Close the iterator to end its threads.
     """
@@ -153,7 +153,7 @@ def feed(
 
     plan = batches(sequence, cursor, cfg.global_batch, ranks.rank, ranks.world)
     for after, loaded in prefetch(load, plan, threads=cfg.loader_threads):
-        yield after, _share(cfg, loaded, _epochs(cfg, after, len(samples), ranks))
+        yield after, _batch(cfg, loaded, _epochs(cfg, after, len(samples), ranks))
 
 
 def _permuted(cfg: TrainConfig, n: int) -> NDArray[np.int64]:
@@ -177,14 +177,14 @@ def _layers(cfg: TrainConfig, samples: Samples) -> Callable[[int], NDArray[np.fl
     return layer_of
 
 
-def _epochs(cfg: TrainConfig, after: Cursor, n: int, ranks: Ranks) -> tuple[int, ...]:
+def _epochs(cfg: TrainConfig, after: Cursor, n: int, ranks: RankGroup) -> tuple[int, ...]:
     """Epoch of each of this rank's samples in the global batch that ends at `after`."""
     count = cfg.global_batch // ranks.world
     first = after.epoch * n + after.sample - cfg.global_batch + ranks.rank * count
     return tuple(position // n for position in range(first, first + count))
 
 
-def _share(cfg: TrainConfig, loaded: list[_Loaded], epochs: tuple[int, ...]) -> Share:
+def _batch(cfg: TrainConfig, loaded: list[_Loaded], epochs: tuple[int, ...]) -> TileBatch:
     keys = tuple(sample.key for sample in loaded)
     mirrors = [_mirror(cfg, epoch, sample) for epoch, sample in zip(epochs, loaded, strict=True)]
     flipped = tuple(mirror is not None for mirror in mirrors)
@@ -193,7 +193,7 @@ def _share(cfg: TrainConfig, loaded: list[_Loaded], epochs: tuple[int, ...]) -> 
         for sample, mirror in zip(loaded, mirrors, strict=True)
     )
     layers = [sample.layer for sample in loaded if sample.layer is not None]
-    return Share(
+    return TileBatch(
         _stacked([sample.image for sample in loaded], flipped),
         captions,
         keys,

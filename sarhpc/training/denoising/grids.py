@@ -1,4 +1,4 @@
-"""The validation grids of a training: which images they have, what stands, how they were judged."""
+"""The index of validation grids: their images, which are finished, how they were judged."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def planned(cfg: TrainConfig, step: int, epoch: int) -> list[GridImage]:
     ]
 
 
-def is_painted(folder: Path, step: int) -> bool:
-    """Whether the grid of `step` stands in the index."""
+def is_finished(folder: Path, step: int) -> bool:
+    """Whether the grid of `step` is in the index."""
     return any(image["step"] == step for image in read_index(folder))
 
 

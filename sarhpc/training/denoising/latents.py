@@ -21,7 +21,7 @@ from hpc.errors import VerificationError
 from sarhpc.shards.images import decode_array, encode_array
 from sarhpc.shards.sample import Sample, encode_json
 from sarhpc.shards.samples import ShardedSamples
-from sarhpc.training.denoising.data import Samples, Share
+from sarhpc.training.denoising.data import Samples, TileBatch
 
 SCHEMA = "sarhpc.latents/1"
 _MEMBERS = {False: "moments.npy", True: "moments_flipped.npy"}
@@ -42,17 +42,17 @@ class LatentEncoder:
         self._known: dict[tuple[str, bool], Tensor] | None = {} if cache else None
 
     @torch.no_grad()
-    def moments(self, share: Share) -> Tensor:
+    def moments(self, batch: TileBatch) -> Tensor:
         """Mean and log-variance stacked along the channels, (B, 8, h, w) float32 on the device."""
-        if share.moments is not None:
-            return share.moments.to(self._device)
+        if batch.moments is not None:
+            return batch.moments.to(self._device)
         if self._known is None:
-            return self.encode(share.images)
+            return self.encode(batch.images)
         found = []
-        for row, flipped in enumerate(share.flipped):
-            name = (share.keys[row], flipped)
+        for row, flipped in enumerate(batch.flipped):
+            name = (batch.keys[row], flipped)
             if name not in self._known:
-                self._known[name] = self.encode(share.images[row : row + 1]).cpu()
+                self._known[name] = self.encode(batch.images[row : row + 1]).cpu()
             found.append(self._known[name])
         return torch.cat(found).to(self._device)
 

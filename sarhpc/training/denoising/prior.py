@@ -16,11 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpc.errors import DataError
+from hpc.job.agreement import RankGroup
 from sarhpc.shards.loader import Cursor
 from sarhpc.shards.samples import ShardedSamples
 from sarhpc.training.config import PriorConfig, TrainConfig
-from sarhpc.training.denoising.data import Latents, Samples, Share, feed
-from sarhpc.training.ranks import Ranks
+from sarhpc.training.denoising.data import Latents, Samples, TileBatch, feed
 
 
 class PriorSamples:
@@ -61,10 +61,10 @@ def feed_with_prior(
     samples: Samples,
     cursor: Cursor,
     step: int,
-    ranks: Ranks,
+    ranks: RankGroup,
     latents: Latents | None = None,
-) -> Generator[tuple[Cursor, Share]]:
-    """As `feed`, each share with as many regularisation images if `cfg` has any.
+) -> Generator[tuple[Cursor, TileBatch]]:
+    """As `feed`, each batch with as many regularisation images if `cfg` has any.
 
     Their place follows from `step`, the steps done: nothing of it has to be saved. Close the
     iterator to end its threads.
@@ -77,5 +77,5 @@ def feed_with_prior(
         epoch, sample = divmod(step * cfg.global_batch, len(images))
         plain = replace(cfg, azimuth_flip=False, shuffle_captions=False)
         with closing(feed(plain, images, Cursor(epoch, sample), ranks)) as others:
-            for (after, share), (_, prior) in zip(tiles, others, strict=True):
-                yield after, replace(share, prior=prior)
+            for (after, batch), (_, prior) in zip(tiles, others, strict=True):
+                yield after, replace(batch, prior=prior)

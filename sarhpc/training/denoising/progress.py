@@ -1,4 +1,4 @@
-"""The course of a training as one picture: prompts down, steps across (the paper's figure 5)."""
+"""The progress of a training as one picture: prompts down, steps across (the paper's figure 5)."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ LEAST_PX, MOST_PX = 128, 256
 """Side of an image as it is shown: enough for its title, and few enough for a screen."""
 
 
-def draw_progress(cfg: TrainConfig, folder: Path, painted: list[GridImage]) -> Path:
-    """Publish the picture of the grids in the index and of the one just `painted`; its path.
+def draw_progress(cfg: TrainConfig, folder: Path, sampled: list[GridImage]) -> Path:
+    """Publish the picture of the grids in the index and of the one just `sampled`; its path.
 
     Of each prompt the first seed is shown. A grid whose images somebody removed is left out.
     """
-    row_images = [image for image in painted if image.seed == painted[0].seed]
+    row_images = [image for image in sampled if image.seed == sampled[0].seed]
     rows = [Path(image.path).name for image in row_images]
-    entries = [*read_index(folder), *(asdict(image) for image in painted)]
+    entries = [*read_index(folder), *(asdict(image) for image in sampled)]
     columns = _spread(_columns(folder, entries, rows))
     gray = cfg.image_member == "sar.png"
     images = [[_shown(folder / column[row]["path"], gray) for column in columns] for row in rows]

@@ -16,7 +16,7 @@ from sarhpc.diffusion.control import new_controlnet
 from sarhpc.diffusion.families.family import ModelFamily
 from sarhpc.diffusion.learned_token import add_token
 from sarhpc.training.config import TrainConfig
-from sarhpc.training.engine import base_rates
+from sarhpc.training.denoising.model import base_rates
 
 
 def load_base(cfg: TrainConfig, base: Path) -> Bundle:

@@ -21,18 +21,18 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
-from sarhpc.diffusion.control import FOLDER, new_controlnet
+from sarhpc.diffusion.control import CONTROLNET, new_controlnet
 from sarhpc.diffusion.skeleton import Skeleton, skeleton_of
 from sarhpc.training.config import TrainConfig
+from sarhpc.training.denoising.model import Denoiser, checkpoint_gradients
 from sarhpc.training.denoising.start import mark_what_learns
-from sarhpc.training.engine import Denoiser, checkpoint_gradients
 
 Inputs = tuple[list[Tensor], Tensor | None]
 """Latents, timesteps and conditions of a `Denoiser`, and the layer that conditions a ControlNet."""
 
 
 @dataclass(frozen=True)
-class Rehearsal:
+class FlopEstimate:
     """What one micro-batch of a training takes on one rank, and one image of it."""
 
     origin: str
@@ -55,7 +55,7 @@ class Rehearsal:
     """The same while its images are encoded, in float32."""
 
 
-def rehearse(cfg: TrainConfig, base: Path, image_px: int) -> Rehearsal:
+def estimate_flops(cfg: TrainConfig, base: Path, image_px: int) -> FlopEstimate:
     """The count for tiles of `image_px` x `image_px` px; needs neither weights nor a GPU.
 
     A bundle that is not there is counted in its published shapes. Of a learned token only its row
@@ -73,10 +73,10 @@ def rehearse(cfg: TrainConfig, base: Path, image_px: int) -> Rehearsal:
         inputs = _inputs(skeleton, images, image_px)
         if cfg.gradient_checkpointing:
             checkpoint_gradients(model)
-        step = account_of_step(model, inputs)
-        encoding = _account_of_encoding(skeleton.vae, images, image_px)
+        step = count_step(model, inputs)
+        encoding = _count_encoding(skeleton.vae, images, image_px)
         sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]
-        return Rehearsal(
+        return FlopEstimate(
             skeleton.origin,
             parameters=sum(numel for numel, _ in sizes),
             learned=sum(numel for numel, learns in sizes if learns),
@@ -90,7 +90,7 @@ def rehearse(cfg: TrainConfig, base: Path, image_px: int) -> Rehearsal:
 
 
 def image_flops(cfg: TrainConfig, base: Path, image_px: int) -> float:
-    """Operations of `Rehearsal.image_flops` alone, sooner than by a rehearsal.
+    """Operations of `FlopEstimate.image_flops` alone, sooner than by `estimate_flops`.
 
     Raises:
         ConfigError: an adapter that does not fit the models.
@@ -100,7 +100,7 @@ def image_flops(cfg: TrainConfig, base: Path, image_px: int) -> float:
     # Scores of attention that are stored here and not on a GPU are bytes, and no operations.
     with torch.device("meta"):
         inputs = _inputs(skeleton, _images(cfg), image_px)
-    step = account_of_step(model, inputs)
+    step = count_step(model, inputs)
     return step.flops / _images(cfg)
 
 
@@ -115,7 +115,7 @@ def _on_meta(cfg: TrainConfig, base: Path) -> tuple[Skeleton, Denoiser]:
     if cfg.control is not None:
         with torch.device("meta"):
             backbone = skeleton.models[skeleton.family.backbone]
-            skeleton.models[FOLDER] = new_controlnet(backbone, cfg.seed)
+            skeleton.models[CONTROLNET] = new_controlnet(backbone, cfg.seed)
     mark_what_learns(cfg, skeleton.family, skeleton.models)
     model = Denoiser(skeleton.family, skeleton.models).train()
     for module in model.modules():
@@ -154,12 +154,12 @@ def _inputs(skeleton: Skeleton, images: int, image_px: int) -> Inputs:
         given.append(torch.zeros(images, length, dtype=torch.int64))
     if family.size_ids:
         given.append(torch.zeros(images, family.size_ids))
-    layer = torch.zeros(images, 3, image_px, image_px) if FOLDER in models else None
+    layer = torch.zeros(images, 3, image_px, image_px) if CONTROLNET in models else None
     return given, layer
 
 
-def account_of_step(model: Denoiser, inputs: Inputs) -> Account:
-    """Account of one forward and backward pass in which gradients are dropped when whole.
+def count_step(model: Denoiser, inputs: Inputs) -> OpCounter:
+    """OpCounter of one forward and backward pass in which gradients are dropped when whole.
 
     Where the engine keeps gradients, and in what type, is counted apart.
     """
@@ -168,25 +168,25 @@ def account_of_step(model: Denoiser, inputs: Inputs) -> Account:
         for parameter in model.parameters()
         if parameter.requires_grad
     ]
-    with Account(model) as account:
+    with OpCounter(model) as counter:
         given, layer = inputs
         loss = model(*given, layer=layer).square().mean()
-        account.is_backward = True
+        counter.is_backward = True
         loss.backward()
     for hook in released:
         hook.remove()
-    return account
+    return counter
 
 
 def _release(parameter: Tensor) -> None:
     parameter.grad = None
 
 
-def _account_of_encoding(vae: Any, images: int, image_px: int) -> Account:
+def _count_encoding(vae: Any, images: int, image_px: int) -> OpCounter:
     batch = torch.zeros(images, 3, image_px, image_px)
-    with torch.no_grad(), Account(vae) as account:
+    with torch.no_grad(), OpCounter(vae) as counter:
         vae.encode(batch)
-    return account
+    return counter
 
 
 def _attention_flops(
@@ -209,7 +209,7 @@ _OPERATIONS: dict[Any, Callable[..., Any]] = {
 }
 
 
-class Account(TorchDispatchMode):
+class OpCounter(TorchDispatchMode):
     """Operations of the block, and bytes of the storages made inside it that are alive."""
 
     def __init__(self, model: nn.Module) -> None:

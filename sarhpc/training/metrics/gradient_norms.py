@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -20,9 +21,15 @@ class GroupNorms:
     private name of DeepSpeed's is read.
     """
 
-    def __init__(self, engine: Any, *, replicated: bool) -> None:
-        """Watch `engine`; `replicated` where every rank owns everything (stage 0)."""
-        self._names: tuple[str, ...] = engine.module.groups
+    def __init__(self, engine: Any, names: Sequence[str], *, replicated: bool) -> None:
+        """Watch `engine`.
+
+        Args:
+            engine: whose optimiser has groups of these `names`.
+            names: in the optimiser's order.
+            replicated: every rank owns everything (stage 0).
+        """
+        self._names = names
         self._replicated = replicated
         self._squares: dict[str, list[Tensor]] = {}
         self.watches = False

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import torch
 
+from hpc.job.agreement import RankGroup
 from sarhpc.training.config import TrainConfig
 from sarhpc.training.estimate.footprint import PEAKS
 from sarhpc.training.estimate.operations import image_flops
-from sarhpc.training.ranks import Ranks
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Utilisation:
         return {"tflops": rate / 1e12, **share}
 
 
-def utilisation(cfg: TrainConfig, base: Path, image_px: int, ranks: Ranks) -> Utilisation:
+def utilisation(cfg: TrainConfig, base: Path, image_px: int, ranks: RankGroup) -> Utilisation:
     """The arithmetic of a step on tiles of `image_px` px; takes seconds, once."""
     images = cfg.global_batch / ranks.world * (1 if cfg.prior is None else 2)
     flops = image_flops(cfg, base, image_px) * images

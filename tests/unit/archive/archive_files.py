@@ -15,7 +15,7 @@ UTM = "EPSG:32631"
 
 
 def write_tif(path: Path, bands: np.ndarray, affine: Affine | None = None, **profile: Any) -> Path:
-    """A GeoTIFF of `bands` (H, W) or (B, H, W) in UTM 31N, one-metre pixels unless told."""
+    """A GeoTIFF of `bands` (H, W) or (B, H, W) in UTM 31N, one-metre pixels by default."""
     bands = bands if bands.ndim == 3 else bands[None]
     tags = profile.pop("tags", {})
     defaults = {

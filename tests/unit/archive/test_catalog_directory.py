@@ -14,9 +14,9 @@ from pystac.validation import validate_dict
 from rasterio.warp import transform_bounds
 
 from hpc.errors import ConfigError, DataError
+from sarhpc.archive.ancillary.optical_resampling import read_optical
 from sarhpc.archive.catalog_builder import CatalogReport, catalog_directory
 from sarhpc.archive.formats.readers import open_sar
-from sarhpc.archive.optical_resampling import read_optical
 from sarhpc.archive.scene import Scene
 from sarhpc.archive.stac_catalog import StacArchive
 
@@ -158,7 +158,7 @@ def test_a_catalogue_has_the_same_bytes_every_time(test_data: Path, tmp_path: Pa
     assert written[0] == written[1]
 
 
-def test_sicd_needs_no_declaration_and_others_are_told_why(test_data: Path, tmp_path: Path) -> None:
+def test_sicd_needs_no_declaration_and_others_get_a_reason(test_data: Path, tmp_path: Path) -> None:
     report = catalog_directory(test_data / "nitf_six", tmp_path)
     scenes = scenes_of(report)
     assert set(scenes) == {"cropped_sicd_110", "sicd_50x50"}

@@ -10,10 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from archive_files import write_tif
 
 from hpc.errors import ConfigError, DataError
 from sarhpc.archive.catalog_builder import catalog_directory
 from sarhpc.archive.formats import readers
+from sarhpc.archive.formats.readers import find_format
 from sarhpc.archive.stac_catalog import StacArchive
 from sarhpc.shards.images import decode_array
 from sarhpc.tiling.config import TileConfig
@@ -30,7 +32,7 @@ Install = Callable[[str, str], None]
 
 def example() -> str:
     """The Python block of the section on formats, wherever the guide keeps it."""
-    pages = [GUIDE / "extending.md", GUIDE / "extending_format.md.part"]
+    pages = [GUIDE / "extending.md"]
     (text,) = [p.read_text() for p in pages if p.is_file() and HEADING in p.read_text()]
     section = text.partition(HEADING)[2].partition("\n## ")[0]
     (block,) = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
@@ -118,3 +120,46 @@ def test_a_plug_in_that_is_no_format_is_named(install: Install, target: str, rea
     install(example(), target)
     with pytest.raises(ConfigError, match=f"'numpy-sar'.*{reason}"):
         readers.known_formats()
+
+
+SEVERAL_IMAGES = """
+import dataclasses
+
+from sarhpc.archive.formats.format import Layer
+
+
+def of_layer(path, layer):
+    if layer == "scan-2":
+        raise DataError("scan-2 was interrupted")
+    return properties(path, layer) | {"sarhpc:layer": layer}
+
+
+FORMAT = dataclasses.replace(
+    FORMAT,
+    suffixes=(".npy", ".tif"),
+    recognises=lambda path, quantity: path.stem == "field",
+    layers=lambda path: [Layer(f"scan-{n}", f"S{n}") for n in (1, 2, 3)],
+    properties=of_layer,
+    media_type="application/x-numpy",
+)
+"""
+
+
+def test_layers_become_scenes_and_files_that_are_not_recognised_keep_their_format(
+    tmp_path: Path, install: Install
+) -> None:
+    install(example() + SEVERAL_IMAGES, "numpy_sar:FORMAT")
+    pixels = np.ones((8, 8), np.float32)
+    write_image(tmp_path / "data", pixels)
+    write_tif(tmp_path / "data" / "sar.tif", pixels)
+    declared = {"files": {"sar.tif": {"range_direction": "+row"}}}
+    report = catalog_directory(tmp_path / "data", tmp_path / "catalogue", declarations=declared)
+    assert report.scenes == ("field-S1", "field-S3", "sar")
+    assert [item.reason for item in report.skipped] == ["scan-2: scan-2 was interrupted"]
+    item = json.loads((tmp_path / "catalogue" / "field-S3" / "field-S3.json").read_text())
+    assert item["properties"]["sarhpc:layer"] == "scan-3"
+    assert item["assets"]["sar"]["type"] == "application/x-numpy"
+    # A plug-in is asked first.
+    formats = [find_format(tmp_path / name) for name in ("field.npy", "field.tif", "sar.tif")]
+    names = [form.name for form in formats if form is not None]
+    assert names == ["NumPy SAR", "NumPy SAR", "GeoTIFF"]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import map_coordinates
 
-from sarhpc.archive.interpolation import bilinear, box_means
+from sarhpc.archive.ancillary.interpolation import bilinear, box_means
 
 PLANES = np.random.default_rng(3).normal(size=(2, 30, 40)).astype(np.float32)
 

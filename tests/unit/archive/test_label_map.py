@@ -9,7 +9,7 @@ from affine import Affine
 from pyproj import Transformer
 
 from hpc.errors import DataError
-from sarhpc.archive.label_map import read_label
+from sarhpc.archive.ancillary.label_map import read_label
 
 AFFINE = (0.5, 0.0, 700_000.0, 0.0, -0.5, 6_250_000.0)
 

@@ -12,8 +12,8 @@ from rasterio.warp import Resampling, reproject
 from scipy.ndimage import gaussian_filter
 
 from hpc.errors import DataError
+from sarhpc.archive.ancillary.optical_resampling import read_optical
 from sarhpc.archive.formats.readers import open_sar
-from sarhpc.archive.optical_resampling import read_optical
 
 ORIGIN = Affine(1, 0, 600_000, 0, -1, 5_700_000)
 FRAMES = {

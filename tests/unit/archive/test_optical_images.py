@@ -12,11 +12,11 @@ from affine import Affine
 from archive_files import UTM, write_tif
 
 from hpc.errors import ConfigError, DataError
-from sarhpc.archive.optical_images import OpticalIndex, list_optical
-from sarhpc.archive.optical_resampling import read_optical
+from sarhpc.archive.ancillary.optical_images import OpticalIndex, list_optical
+from sarhpc.archive.ancillary.optical_resampling import read_optical
+from sarhpc.archive.ancillary.terrain_shift import ground_shift, read_height
 from sarhpc.archive.stac_catalog import write_catalogue
 from sarhpc.archive.stac_item import make_item
-from sarhpc.archive.terrain_shift import ground_shift, read_height
 
 ORIGIN = Affine(1, 0, 600_000, 0, -1, 5_700_000)
 

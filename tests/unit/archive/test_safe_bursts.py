@@ -47,7 +47,7 @@ def outside(pixels: np.ndarray, band: float) -> float:
 
 
 @pytest.mark.parametrize("number", [1, 2, 3])
-def test_the_spectrum_of_a_burst_stands_still_in_the_middle(
+def test_the_spectrum_of_a_burst_is_centred(
     measurement: Path, field: np.ndarray, number: int
 ) -> None:
     pixels, valid = burst_reader(measurement, number).read(*WHOLE)

@@ -14,7 +14,8 @@ from hpc.errors import ConfigError, DataError
 from sarhpc.captioning.caption import caption_samples
 from sarhpc.captioning.captioners.blip import load_blip
 from sarhpc.captioning.captioners.build import new_blip
-from sarhpc.captioning.captioners.registry import open_captioner, open_writer
+from sarhpc.captioning.captioners.generated import open_writer
+from sarhpc.captioning.captioners.registry import open_captioner
 from sarhpc.captioning.captioners.writer import WritingCaptioner
 from sarhpc.captioning.config import BlipModelConfig, CaptionConfig
 from sarhpc.captioning.tuning.tokenizer import train_bert_tokenizer

@@ -8,7 +8,7 @@ from omegaconf import OmegaConf
 
 from hpc.config import load
 from hpc.errors import ConfigError
-from sarhpc.captioning.choice import require_consistent
+from sarhpc.captioning.captioners.registry import require_consistent
 from sarhpc.captioning.config import CaptionConfig, CaptionTrainConfig
 
 

@@ -17,7 +17,7 @@ from hpc.errors import ConfigError, DataError, NumericalError, StopRequestedErro
 from sarhpc.captioning.captioners.blip import load_blip
 from sarhpc.captioning.captioners.build import new_blip
 from sarhpc.captioning.config import CaptionTrainConfig
-from sarhpc.captioning.tuning.batches import collate, portions
+from sarhpc.captioning.tuning.batches import collate, rank_batches
 from sarhpc.captioning.tuning.datasets import open_set
 from sarhpc.captioning.tuning.finetune import REPORT
 from sarhpc.captioning.tuning.judging import spread
@@ -144,7 +144,7 @@ def test_every_epoch_shows_every_image_once(ground_training: CaptionTrainConfig)
     cfg = replace(ground_training, batch=4, steps=6)
     images = open_set(cfg.train[0])
     blip = new_blip(cfg.new, train_bert_tokenizer(GROUNDS, 200))
-    shown = itertools.islice(portions(blip, images, cfg), cfg.steps)
+    shown = itertools.islice(rank_batches(blip, images, cfg), cfg.steps)
     batches = [portion.passes[0][0][0] for _, portion in shown]
     assert len(batches) == 6
     everything = blip.pixels([image.read() for image in images])
@@ -189,7 +189,7 @@ def test_one_rank_takes_the_hand_written_steps_of_adamw_to_the_bit(
     model, rate = blip.model.train(), warmup_cosine(cfg.warmup_steps, cfg.steps)
     model.text_decoder.label_smoothing = cfg.label_smoothing
     optimizer = adamw(model, cfg.lr, cfg.weight_decay)
-    for step, (_, portion) in zip(range(cfg.steps), portions(blip, images, cfg), strict=False):
+    for step, (_, portion) in zip(range(cfg.steps), rank_batches(blip, images, cfg), strict=False):
         for group in optimizer.param_groups:
             group["lr"] = cfg.lr * rate(step)
         [((pixels, ids, mask, labels), factor)] = portion.passes
@@ -213,8 +213,8 @@ def test_the_parts_of_a_batch_weigh_as_many_word_pieces_as_they_count(
     cfg = replace(ground_training, prompt=prompt, micro_batch=2, max_tokens=6)
     images = open_set(cfg.train[0])
     blip = new_blip(cfg.new, train_bert_tokenizer(GROUNDS, 200))
-    whole = next(portions(blip, images, replace(cfg, micro_batch=None)))[1]
-    parts = [next(portions(blip, images, cfg, rank=rank, world=2))[1] for rank in (0, 1)]
+    whole = next(rank_batches(blip, images, replace(cfg, micro_batch=None)))[1]
+    parts = [next(rank_batches(blip, images, cfg, rank=rank, world=2))[1] for rank in (0, 1)]
     passes = [one for part in parts for one in part.passes]
     assert len(passes) == 4
     counts = [int((inputs[3] != -100).sum()) for inputs, _ in passes]

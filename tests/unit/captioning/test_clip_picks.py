@@ -16,8 +16,9 @@ from transformers import CLIPTokenizer
 from hpc.errors import DataError
 from sarhpc.captioning.caption import caption_samples
 from sarhpc.captioning.captioners.clip import ClipScorer, load_clip
+from sarhpc.captioning.captioners.generated import open_scorer
 from sarhpc.captioning.captioners.picked import PhrasePicker, Reranker, joined
-from sarhpc.captioning.captioners.registry import open_captioner, open_scorer
+from sarhpc.captioning.captioners.registry import open_captioner
 from sarhpc.captioning.config import CaptionConfig, ClipConfig
 from sarhpc.diffusion.tokenizer import train_clip_tokenizer
 from sarhpc.shards.sample import Sample

@@ -14,9 +14,10 @@ from transformers import BertTokenizerFast, GitForCausalLM
 
 from hpc.errors import ConfigError, DataError
 from sarhpc.captioning.caption import caption_samples
+from sarhpc.captioning.captioners.generated import open_writer
 from sarhpc.captioning.captioners.git import load_git
 from sarhpc.captioning.captioners.pretrained import pick_dtype
-from sarhpc.captioning.captioners.registry import open_captioner, open_writer
+from sarhpc.captioning.captioners.registry import open_captioner
 from sarhpc.captioning.captioners.writer import WritingCaptioner
 from sarhpc.captioning.config import CaptionConfig
 from sarhpc.shards.sample import Sample

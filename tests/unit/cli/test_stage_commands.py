@@ -308,7 +308,7 @@ def test_verify_finds_changed_missing_and_strange_artefacts(
     code, out, err = say(capsys, "verify", run.root)
     assert code == 4
     assert "has 59 bytes, its record says 60" in out
-    assert f"{second} is gone" in out
+    assert f"{second} is missing" in out
     assert f"export 000000: {model} holds 16 bytes, its record says 7" in out
     assert out.endswith("3 artefacts checked, 3 wrong\n")
     assert "manifest.jsonl" in err

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hpc.errors import NumericalError
-from hpc.job.agreement import TorchCommunicator
+from hpc.job.agreement import TorchRankGroup
 from hpc.job.stop import StopRequest
 
 VARIABLES = (
@@ -47,7 +47,7 @@ class AddUpRanks:
         import torch.distributed as distributed
 
         distributed.init_process_group("gloo")
-        ranks = TorchCommunicator()
+        ranks = TorchRankGroup()
         result = {"maximum": ranks.maximum(10 + ranks.rank), "all": ranks.gather(ranks.rank)}
         (self.directory / f"sum-{ranks.rank}.json").write_text(json.dumps(result))
         distributed.destroy_process_group()

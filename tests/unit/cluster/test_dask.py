@@ -23,7 +23,7 @@ from hpc.cluster.dask import _security, connect, dask_cluster
 from hpc.cluster.dask_shards import run_shards
 from hpc.errors import DataError, TransientError
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.starts_workers]
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from hpc.cluster.dask_shards import run_shards
 from hpc.errors import TransientError
 from hpc.store.plan import ShardTask
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.starts_workers]
 
 LEND = """
 import sys

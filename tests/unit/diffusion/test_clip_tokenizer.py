@@ -9,7 +9,7 @@ import pytest
 from transformers import CLIPTokenizer
 
 from hpc.errors import DataError
-from sarhpc.diffusion.tokenizer import SMALLEST, load_clip_tokenizer, train_clip_tokenizer
+from sarhpc.diffusion.tokenizer import MIN_VOCAB_SIZE, load_clip_tokenizer, train_clip_tokenizer
 
 CAPTIONS = [
     "An aerial view of a river that crosses farmland",
@@ -68,14 +68,16 @@ def test_the_bytes_do_not_depend_on_the_order_of_captions(tmp_path: Path) -> Non
 
 
 def test_the_vocabulary_is_bounded_and_frequent_words_come_first(tmp_path: Path) -> None:
-    small = train_clip_tokenizer(["forest forest forest rare"] * 2, SMALLEST + 5, tmp_path / "t")
-    assert len(small) == SMALLEST + 5
+    small = train_clip_tokenizer(
+        ["forest forest forest rare"] * 2, MIN_VOCAB_SIZE + 5, tmp_path / "t"
+    )
+    assert len(small) == MIN_VOCAB_SIZE + 5
     assert small.tokenize("forest") == ["forest</w>"]
     assert small.tokenize("rare") == ["r", "a", "r", "e</w>"]
 
 
 def test_merging_ends_when_nothing_repeats(tmp_path: Path) -> None:
-    assert len(train_clip_tokenizer(["a lone word"], 5000, tmp_path / "t")) == SMALLEST
+    assert len(train_clip_tokenizer(["a lone word"], 5000, tmp_path / "t")) == MIN_VOCAB_SIZE
 
 
 @pytest.mark.parametrize(("captions", "size"), [([], 600), (["  "], 600), (CAPTIONS, 100)])

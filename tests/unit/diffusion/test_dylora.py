@@ -54,7 +54,7 @@ def test_each_sample_of_a_batch_sees_the_adapter_that_is_cut_to_its_rank(
         whole = answer(unet)
         dynamic = DynamicRanks({"unet": unet}, cfg)
         assert torch.equal(answer(unet), whole), "all directions before the first draw"
-        dynamic.take(torch.tensor([3, 1, 4]), CPU)
+        dynamic.set_ranks(torch.tensor([3, 1, 4]), CPU)
         found = answer(unet)
     for one, other in zip(found, wanted, strict=True):
         assert torch.allclose(one, other, atol=1e-5)
@@ -65,7 +65,7 @@ def test_each_sample_of_a_batch_sees_the_adapter_that_is_cut_to_its_rank(
 def test_directions_that_nobody_drew_get_no_gradient() -> None:
     cfg = AdapterConfig(kind="dylora", rank=4)
     unet = adapted_unet(cfg)
-    DynamicRanks({"unet": unet}, cfg).take(torch.tensor([2, 1, 2]), CPU)
+    DynamicRanks({"unet": unet}, cfg).set_ranks(torch.tensor([2, 1, 2]), CPU)
     answer(unet).square().mean().backward()
     for _, layer in adapted(unet):
         into, out = layer.lora_A["default"].weight.grad, layer.lora_B["default"].weight.grad
@@ -104,15 +104,15 @@ def test_an_adapter_learnt_so_is_worth_more_when_it_is_cut() -> None:
             inputs = torch.randn(32, 32)
             if kind == "dylora":
                 names = [f"{number}" for number in range(len(inputs))]
-                dynamic.take(draw_ranks(cfg, names, [step] * len(inputs), seed=0), CPU)
+                dynamic.set_ranks(draw_ranks(cfg, names, [step] * len(inputs), seed=0), CPU)
             loss = (model(inputs) - inputs @ goal.T).square().mean()
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-        dynamic.take(torch.full((256,), 8), CPU)
+        dynamic.set_ranks(torch.full((256,), 8), CPU)
         inputs = torch.randn(256, 32)
         whole = (model(inputs) - inputs @ goal.T).square().mean()
-        dynamic.take(torch.full((256,), 2), CPU)
+        dynamic.set_ranks(torch.full((256,), 2), CPU)
         part = (model(inputs) - inputs @ goal.T).square().mean()
         errors[kind] = (whole.item(), part.item())
     assert errors["dylora"][1] < 0.7 * errors["lora"][1]

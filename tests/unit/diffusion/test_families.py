@@ -29,6 +29,7 @@ def test_classes_exist_in_the_libraries(family: ModelFamily) -> None:
     for name in (family.pipeline, family.control_pipeline):
         assert issubclass(getattr(diffusers, name), diffusers.DiffusionPipeline)
         assert family_of_pipeline(name) is family
+    assert issubclass(getattr(diffusers, family.backbone_class), diffusers.ModelMixin)
     for encoder in family.encoders:
         assert issubclass(getattr(transformers, encoder.model), transformers.PreTrainedModel)
         assert is_text_encoder(encoder.folder)

@@ -25,7 +25,7 @@ from sarhpc.diffusion.skeleton import skeleton_of
 from sarhpc.diffusion.tokenizer import train_clip_tokenizer
 from sarhpc.training.config import TrainConfig
 from sarhpc.training.denoising.start import load_base
-from sarhpc.training.estimate.operations import rehearse
+from sarhpc.training.estimate.operations import estimate_flops
 
 TEXT = TextShape(hidden=16, layers=2, heads=2, intermediate=32, positions=16)
 VAE = AutoencoderShape([4, 4, 8, 8], norm_groups=4, sample_size=32, mid_attention=True)
@@ -233,7 +233,7 @@ def test_a_training_starts_from_it(given: Path) -> None:
     base = load_base(cfg, given)
     learning = {n for n, m in base.models.items() if any(p.requires_grad for p in m.parameters())}
     assert learning == {"unet"}
-    assert rehearse(cfg, given, 32).parameters == sum(
+    assert estimate_flops(cfg, given, 32).parameters == sum(
         model.num_parameters() for model in base.models.values()
     )
 

@@ -110,5 +110,5 @@ def test_a_torn_adapter_is_named(
 ) -> None:
     torn = tmp_path / LORA_FILE
     torn.write_bytes((tuned[0] / LORA_FILE).read_bytes()[:-100])
-    with pytest.raises(DataError, match="does not go on"):
+    with pytest.raises(DataError, match="does not fit"):
         load_pipeline(model_folder, config(adapter=str(torn)), "cpu")

@@ -10,33 +10,39 @@ from pathlib import Path
 
 import pytest
 
-MAKE = """
-import sys
-from pathlib import Path
-from sarhpc.generation.config import GenerateConfig
-from sarhpc.generation.model import load_pipeline
-from sarhpc.generation.plan import plan_generation
-from sarhpc.generation.sampler import Provenance, generate_shard
-from sarhpc.shards.writer import write_shard
 
-model, out, *shards = sys.argv[1:]
-cfg = GenerateConfig(
-    prompts=["a river", "a town"], images=10, steps=2, batch=2, threads=1, shard_samples=4
-)
-plan = plan_generation(cfg)
-pipeline = load_pipeline(Path(model), cfg, "cpu")
-for shard in map(int, shards):
-    made = generate_shard(shard, plan[shard], cfg, pipeline, Provenance("m", "c"))
-    write_shard(Path(out) / f"{shard:06d}.tar", made.samples)
-"""
+def make(model: Path, out: Path, shards: str) -> int:
+    """Make the shards named by the digits of `shards`, in that order."""
+    from sarhpc.generation.config import GenerateConfig
+    from sarhpc.generation.model import load_pipeline
+    from sarhpc.generation.plan import plan_generation
+    from sarhpc.generation.sampler import Provenance, generate_shard
+    from sarhpc.shards.writer import write_shard
 
-
-def start(model: Path, out: Path, shards: str, **environment: str) -> subprocess.Popen[bytes]:
-    """A process that makes the shards named by the digits of `shards`, in that order."""
-    return subprocess.Popen(
-        [sys.executable, "-c", MAKE, str(model), str(out), *shards],
-        env={**os.environ, "HF_HUB_OFFLINE": "1", **environment},
+    cfg = GenerateConfig(
+        prompts=["a river", "a town"], images=10, steps=2, batch=2, threads=1, shard_samples=4
     )
+    plan = plan_generation(cfg)
+    pipeline = load_pipeline(model, cfg, "cpu")
+    for shard in map(int, shards):
+        made = generate_shard(shard, plan[shard], cfg, pipeline, Provenance("m", "c"))
+        write_shard(out / f"{shard:06d}.tar", made.samples)
+    return 0
+
+
+def start_anew(model: Path, out: Path, shards: str, threads: int) -> subprocess.Popen[bytes]:
+    """`make` in an interpreter that was asked for so many threads."""
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+    return subprocess.Popen(
+        [sys.executable, __file__, str(model), str(out), shards], env=environment
+    )
+
+
+def made_by_one(model: Path, out: Path, shards: str, **environment: str) -> int:
+    """The exit code of `make` in a process of its own."""
+    from forked import start
+
+    return start(make, model, out, shards, log=out.parent / "log", env=environment).wait(200)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -46,7 +52,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 @pytest.fixture(scope="module")
 def undisturbed(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     out = tmp_path_factory.mktemp("undisturbed")
-    assert start(model_folder, out, "012").wait() == 0
+    assert made_by_one(model_folder, out, "012") == 0
     made = contents(out)
     assert sorted(made) == ["000000.tar", "000001.tar", "000002.tar"]
     return made
@@ -55,8 +61,8 @@ def undisturbed(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) ->
 @pytest.mark.slow
 def test_two_processes_in_another_order_make_the_bytes_of_one(model_folder, undisturbed, tmp_path):
     # Shard 1 is made by both, as when two tasks overlap; the environment asks for other threads.
-    first = start(model_folder, tmp_path, "21", OMP_NUM_THREADS="2")
-    second = start(model_folder, tmp_path, "10", OMP_NUM_THREADS="1")
+    first = start_anew(model_folder, tmp_path, "21", threads=2)
+    second = start_anew(model_folder, tmp_path, "10", threads=1)
     assert (first.wait(), second.wait()) == (0, 0)
     assert contents(tmp_path) == undisturbed
 
@@ -66,8 +72,12 @@ def test_two_processes_in_another_order_make_the_bytes_of_one(model_folder, undi
 def test_a_kill_leaves_nothing_visible_and_the_rerun_makes_the_same_bytes(
     model_folder, undisturbed, tmp_path, point
 ):
-    killed = start(model_folder, tmp_path, "0", SARHPC_FAULT=f"{point}:kill")
-    assert killed.wait() == -signal.SIGKILL
+    killed = made_by_one(model_folder, tmp_path, "0", SARHPC_FAULT=f"{point}:kill")
+    assert killed == -signal.SIGKILL
     assert contents(tmp_path) == {}
-    assert start(model_folder, tmp_path, "012").wait() == 0
+    assert made_by_one(model_folder, tmp_path, "012") == 0
     assert contents(tmp_path) == undisturbed
+
+
+if __name__ == "__main__":
+    raise SystemExit(make(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]))

@@ -14,7 +14,7 @@ from PIL import Image
 from sarhpc.cli import main
 from sarhpc.diffusion.contact_sheet import contact_sheet
 from sarhpc.generation.config import GenerateConfig
-from sarhpc.generation.grid import arc, closeness, columns, paint, starting_noise
+from sarhpc.generation.grid import arc, columns, prompt_similarity, sample_grid, starting_noise
 
 CFG = GenerateConfig(steps=2)
 
@@ -44,7 +44,7 @@ def test_the_arc_keeps_the_length_of_noise_and_begins_and_ends_where_it_should()
 
 def test_a_cell_is_the_image_of_its_seed(pipeline: Any) -> None:
     [column] = columns([7])
-    [[image]] = paint(pipeline, CFG, ["a river"], [column])
+    [[image]] = sample_grid(pipeline, CFG, ["a river"], [column])
     stock = pipeline(
         "a river",
         negative_prompt="",
@@ -57,7 +57,7 @@ def test_a_cell_is_the_image_of_its_seed(pipeline: Any) -> None:
 
 
 def test_equal_prompts_are_closest(pipeline: Any) -> None:
-    found = closeness(pipeline, ["a river", "a town with many houses", "a river"])
+    found = prompt_similarity(pipeline, ["a river", "a town with many houses", "a river"])
     assert np.allclose(np.diag(found), 1)
     assert found[0, 2] == pytest.approx(1)
     assert found[0, 1] < found[0, 2]

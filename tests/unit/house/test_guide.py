@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from hpc.cluster.profile import load_profile
-from sarhpc.cli import build_parser
+from sarhpc.cli.parser import build_parser
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]

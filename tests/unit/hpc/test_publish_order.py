@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -139,3 +140,73 @@ def test_a_directory_that_was_moved_aside_comes_back_unless_a_new_one_is_there(
     assert (tmp_path / "old" / "from").read_text() == ".old.aside"
     assert (tmp_path / "both" / "from").read_text() == "both"
     assert not (tmp_path / ".old.aside").exists()
+
+
+POINTS = ("after_open", "before_fsync", "before_rename", "after_rename")
+DIRECTORY_POINTS = ("before_rename", "between_renames", "after_rename")
+
+
+@pytest.mark.parametrize(
+    "point",
+    [
+        *(f"publish.{name}" for name in POINTS),
+        *(f"publish.directory_{n}" for n in DIRECTORY_POINTS),
+    ],
+)
+def test_every_point_of_publishing_can_be_made_to_fail(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, point: str
+) -> None:
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "old").write_text("1")
+    monkeypatch.setattr(publish, "_passages", {})
+    monkeypatch.setenv("SARHPC_FAULT", f"{point}:1:raise")
+    with pytest.raises(HpcError, match=f"fault injected at {point}$"):
+        if "directory" in point:
+            with publish.publishing_directory(tmp_path / "d") as staging:
+                (staging / "new").write_text("2")
+        else:
+            publish.publish_bytes(tmp_path / "a", b"1")
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+    assert [path.name for path in (tmp_path / "d").iterdir()] in (["old"], ["new"])
+
+
+def test_missing_folders_above_a_directory_are_made(tmp_path: Path) -> None:
+    target = tmp_path / "a" / "b" / "d"
+    for text in ("1", "2"):
+        with publish.publishing_directory(target) as staging:
+            (staging / "x").write_text(text)
+    assert (target / "x").read_text() == "2"
+
+
+def test_a_directory_left_aside_is_not_in_the_way(tmp_path: Path) -> None:
+    for name in ("d", ".d.aside"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "from").write_text(name)
+    with publish.publishing_directory(tmp_path / "d") as staging:
+        (staging / "from").write_text("new")
+    assert (tmp_path / "d" / "from").read_text() == "new"
+    assert [path.name for path in tmp_path.iterdir()] == ["d"]
+
+
+def test_an_error_before_anything_was_written_is_told_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for block in (publish.publishing, publish.publishing_directory):
+        with pytest.raises((FileExistsError, NotADirectoryError)), block(tmp_path / "file" / "x"):
+            pass
+
+
+def test_what_is_as_old_as_the_limit_is_swept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(time, "time", lambda: 1000.0)
+    for name, written in ((".a.h.1.0.tmp", 950), (".b.h.1.0.tmp", 951)):
+        (tmp_path / name).write_text("x")
+        os.utime(tmp_path / name, (written, written))
+    assert [p.name for p in publish.remove_stale_temporaries(tmp_path, 50)] == [".a.h.1.0.tmp"]
+
+
+def test_a_leftover_that_its_writer_renames_meanwhile_is_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / ".a.h.1.0.tmp").symlink_to(tmp_path / "gone")
+    assert publish.remove_stale_temporaries(tmp_path, older_than_s=-1) == []

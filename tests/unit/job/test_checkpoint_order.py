@@ -141,17 +141,26 @@ def test_a_milestone_every_nothing_is_refused(tmp_path: Path, keep_every: int) -
         open_store(tmp_path, keep_every=keep_every)
 
 
-class TwoRanks(SingleProcess):
+class TwoRanks:
     """Rank 0 of two: what the other one says is told beforehand."""
 
-    world = 2
+    rank, world = 0, 2
 
     def __init__(self, other_flag: bool = False, other_files: Any = None) -> None:
         self.other_flag = other_flag
         self.other_files = other_files
 
+    def barrier(self) -> None:
+        pass
+
+    def broadcast(self, value: T) -> T:
+        return value
+
     def any(self, flag: bool) -> bool:
         return flag or self.other_flag
+
+    def maximum(self, value: int) -> int:
+        return value
 
     def gather(self, value: T) -> list[T]:
         settled = isinstance(value, Outcome) and isinstance(value.value, dict)
@@ -192,12 +201,13 @@ def test_a_file_of_another_rank_that_never_shows_up_is_named(
     ranks = TwoRanks(other_files={"rank1.bin": publish.Digest(3, "ab")})
     store = CheckpointStore(tmp_path, ranks, attempt=0)
     store.begin(10, write, {})
-    clock = iter(range(0, 100_000, 40))
+    clock, slept = iter(range(0, 100_000, 60)), list[float]()
     monkeypatch.setattr(time, "monotonic", lambda: next(clock))
-    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(time, "sleep", slept.append)
     with pytest.raises(TransientError, match=r"rank1\.bin is missing on rank 0, 60 s after"):
         store.finish(threading.TIMEOUT_MAX)
     assert steps(store) == []
+    assert slept == [0.1], "it is looked for once more at the end of the minute"
 
 
 def test_two_ranks_may_not_report_one_file(tmp_path: Path) -> None:
@@ -256,3 +266,81 @@ def test_what_was_set_aside_before_keeps_its_name(tmp_path: Path) -> None:
     save(store, 10)
     found = sorted(path.name for path in tmp_path.glob("*.bad*"))
     assert found == ["step_00000010.bad", "step_00000010.bad-2", "step_00000010.bad-3"]
+
+
+def test_a_flipped_bit_costs_no_time_to_look_for_when_checkpoints_are_listed(
+    tmp_path: Path,
+) -> None:
+    store = open_store(tmp_path)
+    save(store, 10)
+    flip_bit(tmp_path / "step_00000010" / "optimizer.bin")
+    assert [found.problem for found in store.checkpoints()] == [None]
+    [found] = store.verify()
+    assert found.problem == "optimizer.bin has another SHA-256 than when it was written"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{",
+        "[]",
+        "{}",
+        '{"schema": "other/1"}',
+        '{"schema": "hpc.checkpoint/1"}',
+        '{"schema": "hpc.checkpoint/1", "files": 3}',
+        '{"schema": "hpc.checkpoint/1", "files": {"a": {"size": 3}}}',
+    ],
+)
+def test_what_is_no_manifest_makes_no_checkpoint(tmp_path: Path, text: str) -> None:
+    store = open_store(tmp_path)
+    save(store, 10, 20)
+    (tmp_path / "step_00000020" / MANIFEST).write_text(text)
+    newest, older = store.checkpoints()
+    assert (newest.step, older.problem) == (20, None)
+    assert MANIFEST in str(newest.problem)
+
+
+def test_only_directories_of_a_step_are_listed(tmp_path: Path) -> None:
+    store = open_store(tmp_path)
+    assert open_store(tmp_path / "none").checkpoints() == ()
+    save(store, 10)
+    (tmp_path / "step_00000020").write_text("a file")
+    for name in ("step_30", "step_00000040.bad", "other"):
+        (tmp_path / name).mkdir()
+    assert steps(store) == [10]
+
+
+def test_the_thread_of_a_save_does_not_keep_its_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = threading.Event()
+    monkeypatch.setattr(publish, "_passages", {})
+    monkeypatch.setattr(publish.time, "sleep", lambda _: disk.wait(60))
+    monkeypatch.setenv("SARHPC_FAULT", "checkpoint.settle:1:wait")
+    store = open_store(tmp_path)
+    store.begin(10, write, {})
+    threads = [one for one in threading.enumerate() if one.name == "checkpoint"]
+    assert [thread.daemon for thread in threads] == [True]
+    disk.set()
+    assert store.finish(threading.TIMEOUT_MAX) is not None
+
+
+@pytest.mark.parametrize(
+    "point",
+    [
+        "rank_write", "after_rank_write", "settle", "before_manifest", "before_rename",
+        "before_latest", "before_retention", "before_read",
+    ],
+)  # fmt: skip
+def test_every_point_of_a_checkpoint_can_be_made_to_fail(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, point: str
+) -> None:
+    store = open_store(tmp_path)
+    save(store, 10)
+    monkeypatch.setattr(publish, "_passages", {})
+    monkeypatch.setenv("SARHPC_FAULT", f"checkpoint.{point}:1:raise")
+    with pytest.raises(HpcError, match=f"fault injected at checkpoint.{point}"):
+        if point == "before_read":
+            store.load(lambda path, state: None)
+        else:
+            save(store, 20)

@@ -39,6 +39,7 @@ class Scheduler:
 
     def __init__(self) -> None:
         self.asked: list[str] = []
+        self.when = 0.0
         self.errors: list[Exception] = []
         self.busy = threading.Event()
         self.free = threading.Event()
@@ -46,6 +47,7 @@ class Scheduler:
 
     def requeue(self, job_id: str) -> None:
         self.asked.append(job_id)
+        self.when = time.time()
         self.busy.set()
         assert self.free.wait(20)
         if self.errors:
@@ -125,16 +127,18 @@ def watchers() -> list[threading.Thread]:
 def test_the_last_resort_is_over_with_its_block(scheduler: Scheduler) -> None:
     with requeue_before_deadline(RequeuePolicy("scontrol", "12"), time.time() + 0.2):
         [watcher] = watchers()
+        assert watcher.daemon, "it keeps no process alive"
     watcher.join(20)
     assert not watcher.is_alive()
     assert scheduler.asked == [], "the block has ended, and what comes next is its own affair"
 
 
-def test_the_last_resort_asks_when_its_time_has_come(scheduler: Scheduler) -> None:
-    with requeue_before_deadline(RequeuePolicy("scontrol", "12"), time.time() + 0.05):
-        assert not scheduler.busy.is_set()
+def test_the_last_resort_asks_when_its_time_has_come_and_not_before(scheduler: Scheduler) -> None:
+    ends = time.time() + 0.05
+    with requeue_before_deadline(RequeuePolicy("scontrol", "12"), ends):
         assert scheduler.busy.wait(20)
     assert scheduler.asked == ["12"]
+    assert ends <= scheduler.when < ends + 20
 
 
 @pytest.mark.parametrize(("mode", "ends"), [("chain", 0.0), ("scontrol", None)])
@@ -200,7 +204,13 @@ def queue_of(*reasons: str) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("reasons", "why"), [(["TimeLimit"], "its time limit"), (["None"], None), ([], None)]
+    ("reasons", "why"),
+    [
+        (["TimeLimit"], "its time limit"),
+        (["None", "TimeLimit"], "its time limit"),
+        (["None"], None),
+        ([], None),
+    ],
 )
 def test_slurm_tells_a_time_limit_from_a_cancellation(
     monkeypatch: pytest.MonkeyPatch, reasons: list[str], why: str | None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import signal
+import threading
 import time
 from pathlib import Path
 
@@ -14,13 +15,13 @@ from hpc.job.agreement import SingleProcess
 from hpc.job.stop import StopNow, StopReason, StopRequest, stop_signalled
 
 
-class OtherRank(SingleProcess):
-    """A rank that is not the first, of two; what the others say is told beforehand."""
+class OtherRank:
+    """A rank of two; what the others say is told beforehand, and what it says is written down."""
 
-    rank = 1
     world = 2
 
-    def __init__(self, others: int = 0) -> None:
+    def __init__(self, others: int = 0, rank: int = 1) -> None:
+        self.rank = rank
         self.others = others
         self.offered: list[int] = []
 
@@ -150,3 +151,35 @@ def test_a_request_is_not_stopped_by_the_deadline_alone_in_the_eyes_of_others() 
         assert stop.agree() is StopReason.DEADLINE
         assert not stop_signalled(), "nobody has signalled"
         assert stop.deadline is not None
+
+
+def test_files_are_looked_at_once_a_second_unless_told_otherwise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    stop = StopRequest(SingleProcess(), tmp_path / "STOP")
+    assert stop.agree() is None
+    (tmp_path / "STOP").touch()
+    clock[0] = 100.9
+    assert stop.agree() is None
+    clock[0] = 101.0
+    assert stop.agree() is StopReason.STOP_FILE
+
+
+def test_without_files_or_signals_or_deadline_nobody_stops() -> None:
+    for rank in (0, 1):
+        ranks = OtherRank(rank=rank)
+        assert StopRequest(ranks).agree() is None
+        assert ranks.offered == [0]
+
+
+def test_another_thread_cannot_take_the_signals_over() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    stop = StopRequest(SingleProcess())
+    thread = threading.Thread(target=stop.install)
+    thread.start()
+    thread.join()
+    assert signal.getsignal(signal.SIGTERM) is before
+    stop.uninstall()
+    assert signal.getsignal(signal.SIGTERM) is before

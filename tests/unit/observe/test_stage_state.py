@@ -74,6 +74,17 @@ def test_states_follow_each_other_as_work_goes_on(run: RunDir) -> None:
     assert look(run, TRAIN).state == "READY"
 
 
+@pytest.mark.parametrize(("shards", "read"), [(2, True), (3, False)])
+def test_so_many_records_are_read_and_no_more(
+    run: RunDir, monkeypatch: pytest.MonkeyPatch, shards: int, read: bool
+) -> None:
+    monkeypatch.setattr("hpc.observe.state.MAX_RECORDS_READ", 2)
+    publish(run, 9, shards)
+    found = look(run)
+    assert (found.samples, found.rejected) == ((3 * shards, 2 * shards) if read else (None, None))
+    assert found.done == shards
+
+
 def test_a_failure_outweighs_an_attempt_that_left_no_word(run: RunDir) -> None:
     directory = run.stage("tile")
     begin_attempt(directory, 0, element=0)

@@ -74,7 +74,7 @@ def test_streams_of_one_purpose_repeat_and_of_others_differ() -> None:
     assert not np.array_equal(draws[0], draws[2])
 
 
-def test_a_line_flown_again_sees_the_same_ground_with_other_speckle() -> None:
+def test_a_repeated_line_sees_the_same_ground_with_other_speckle() -> None:
     cfg = replace(SMALL, reflown_fraction=1.0, scenes_per_line=2)
     first, again = (simulate_scene(cfg, f"proc4-l{line:04d}-s001") for line in (0, 1))
     assert same(first, again, ("label", "height", "terrain"))

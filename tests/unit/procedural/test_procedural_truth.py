@@ -72,7 +72,7 @@ def test_caption_names_the_dominant_class_whatever_the_phrase(code: int, group: 
             assert other == group or not said & words, truth.caption
 
 
-def test_place_of_a_lake_is_told_in_range_and_azimuth() -> None:
+def test_position_of_a_lake_is_named_in_range_and_azimuth() -> None:
     for where, place in (
         (np.s_[:, :20], "near range"),
         (np.s_[:, -20:], "far range"),
@@ -143,7 +143,7 @@ def test_two_classes_in_balance_are_both_named() -> None:
 
 
 def test_unlabelled_tile_is_refused() -> None:
-    with pytest.raises(DataError, match="carries a label"):
+    with pytest.raises(DataError, match="has a label"):
         describe(tile(0))
 
 

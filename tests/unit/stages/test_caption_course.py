@@ -12,7 +12,7 @@ from line_runs import tiny_run
 
 from hpc.config import loads, to_dict
 from hpc.store.rundir import RunDir
-from sarhpc.stages.caption_train import CAPTION_TRAIN, caption_training_progress, lesson_config
+from sarhpc.stages.caption_train import CAPTION_TRAIN, caption_training_progress, loop_config
 from sarhpc.stages.config import RunConfig
 from sarhpc.stages.registry import stage_named
 from sarhpc.stages.run_config import load_run_config
@@ -97,5 +97,5 @@ def test_a_pass_takes_the_part_of_a_rank_unless_told_else(
     ]
     settings = loads(RunConfig, "{}", words).caption_train
     assert settings is not None
-    told = lesson_config(settings, world)
+    told = loop_config(settings, world)
     assert (told.global_batch, told.micro_batch, told.zero_stage) == (16, size, 0)

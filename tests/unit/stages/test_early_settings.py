@@ -31,7 +31,7 @@ def whole_line(*words: str, text: str = TINY, ranks: int | None = 2) -> None:
     ("words", "told"),
     [
         (["simulate.scenes=0"], r"simulate\.scenes=0"),
-        (["simulate.looks=0"], r"simulate: looks=0"),
+        (["simulate.looks=0"], r"simulate: .*looks=0"),
         (["tile.tile_px=-3"], r"tile\.tile_px -3"),
         (["simulate=null", "imported={path: /data, colour: red}"], r"imported\.colour='red'"),
         (["caption.captioner=cogvlm"], r"caption\.captioner='cogvlm' is unknown"),

@@ -9,14 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from line_runs import make_tiny_model, seal_captions, start_stage, tiny_run
+from line_runs import make_tiny_model, seal_captions, stage_log, start_stage, tiny_run
 from PIL import Image
 from shard_checks import validate_shard
 
 from hpc.config import decisive, loads
 from hpc.errors import ConfigError
 from hpc.store.plan import read_plan
-from hpc.store.rundir import RunDir
 from sarhpc.shards.reader import read_shard
 from sarhpc.stages.config import RunConfig
 from sarhpc.stages.prior import PRIOR, make_prior_shard, plan_prior
@@ -66,16 +65,12 @@ def test_a_training_takes_what_the_base_made_and_tells_their_loss(
     )
     seal_captions(run)
     for stage in ("prior", "train"):
-        assert start_stage(run, stage).wait(timeout=300) == 0, told(run, stage)
+        assert start_stage(run, stage).wait(timeout=300) == 0, stage_log(run, stage)
     rows = [json.loads(line) for line in (run.stage("train") / "metrics.jsonl").open()]
     assert [row["step"] for row in rows] == [1, 2, 3, 4]
     assert all(row["prior_loss"] > 0 for row in rows)
     [task] = read_plan(run.plan_file("train")).shards
     assert "prior" in task.inputs, "the plan names the images"
-
-
-def told(run: RunDir, stage: str) -> str:
-    return (run.root / f"{stage}.test.log").read_text()[-3000:]
 
 
 def test_the_line_has_the_stage_where_images_are_to_be_made(tmp_path: Path, model: Path) -> None:

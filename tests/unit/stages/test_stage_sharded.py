@@ -16,7 +16,7 @@ from hpc.publish import publish_json
 from hpc.store.attempts import read_attempts
 from hpc.store.plan import make_plan
 from hpc.store.rundir import RunDir, create_run
-from sarhpc.stages.executors import lend_to_rank_0
+from sarhpc.stages.executors import join_as_workers
 from sarhpc.stages.sharded import MakeShard, sweep, work_through
 
 pytestmark = pytest.mark.slow
@@ -68,8 +68,8 @@ def test_a_task_that_cannot_lend_its_workers_says_so_and_does_not_fail(
     told = {"address": "tls://127.0.0.1:9", "ends": None, "tls": absent}
     publish_json(run.root / "dask" / name, told)
     follower = Work(run, make_plan("tile", []), run.ledger("tile"), attempt=-1, rank=1)
-    lend_to_rank_0(follower, workers=1)
-    assert "rank 1 lends no workers, the job goes on without: FileNotFoundError" in caplog.text
+    join_as_workers(follower, workers=1)
+    assert "rank 1 provides no workers, the job continues without: FileNotFoundError" in caplog.text
 
 
 def test_a_shard_given_up_for_a_stop_is_no_failure(run: RunDir) -> None:

@@ -55,7 +55,7 @@ def test_new_speckle_on_the_same_ground_is_near_and_other_ground_is_far():
     assert np.mean(other) == pytest.approx(32, abs=2)
 
 
-def test_the_real_parking_lot_flown_again_is_known_and_its_neighbour_is_not(test_data):
+def test_the_real_parking_lot_imaged_again_is_recognised_and_its_neighbour_is_not(test_data):
     with rasterio.open(test_data / GOTCHA) as dataset:
         power = np.abs(dataset.read(1)) ** 2
     reflectivity = ndimage.gaussian_filter(power, 2.0)
@@ -94,7 +94,7 @@ def test_one_changed_pixel_changes_the_digest_and_not_the_hash():
 
 @pytest.mark.parametrize("switch", ["fingerprints", "dedupe"])
 def test_copies_among_tiles_of_shards_are_found_and_the_first_kept(switch):
-    """Scene a, its exact copy b, c flown again over the same ground, and d elsewhere."""
+    """Scene a, its exact copy b, a repeated acquisition c, and d elsewhere."""
     land = ground(3, 1024)
     flights = {"a": seen(land, 1), "b": seen(land, 1), "c": seen(land, 2), "d": seen(ground(9), 3)}
     archive = ArrayArchive(

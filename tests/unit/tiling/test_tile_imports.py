@@ -1,4 +1,4 @@
-"""Images of others as tiles: their layouts, their pixels, and nothing invented about them."""
+"""Third-party images as tiles: their layouts, their pixels, and no invented metadata."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Splits by flight line, ground flown again, and the proof that stands beside a plan."""
+"""Splits by flight line, repeated acquisitions, and the proof stored with a plan."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def test_lines_that_cross_or_come_near_are_one_group_whatever_the_order():
     assert line_groups(scenes, SplitConfig(), 190.0)["s4"] == near["s1"]
 
 
-def test_ground_flown_again_is_listed_also_across_the_antimeridian():
+def test_repeated_ground_is_listed_also_across_the_antimeridian():
     scenes = [
         scene("c", 2.0),
         scene("a", 2.005),
@@ -134,7 +134,7 @@ def test_ground_flown_again_is_listed_also_across_the_antimeridian():
     assert reflown(scenes) == [("a", "c"), ("e", "w")]
 
 
-def test_a_plan_lists_the_scenes_that_were_flown_again():
+def test_a_plan_lists_scenes_of_the_same_ground():
     plan, _ = planned(flights(MANY))
     assert ("b0", "z") in plan.reflown
     assert ("a0", "b0") not in plan.reflown

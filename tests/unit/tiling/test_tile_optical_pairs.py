@@ -12,8 +12,8 @@ import pytest
 import rasterio
 from affine import Affine
 
+from sarhpc.archive.ancillary.optical_images import OpticalImage, OpticalIndex
 from sarhpc.archive.footprint import wgs84_outline
-from sarhpc.archive.optical_images import OpticalImage, OpticalIndex
 from sarhpc.shards.images import decode_rgb8
 from sarhpc.shards.sample import Sample, encode_json
 from sarhpc.tiling.config import OpticalConfig

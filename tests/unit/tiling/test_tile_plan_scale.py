@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from array_scenes import array_reader
+from slowness import slowness
 from split_oracles import footprint_split, tile_splits
 
 from sarhpc.archive.scene import Scene
@@ -96,7 +97,7 @@ def test_order_of_tiles_is_block_by_block() -> None:
     assert list(TileGrid(0, 3, 8, 8, 2).tiles()) == []
 
 
-def test_a_scene_outside_its_crs_is_still_told() -> None:
+def test_a_scene_outside_its_crs_is_reported() -> None:
     affine = (0.35, 0.0, 9e9, 0.0, -0.35, 9e9)
     reader = array_reader(np.ones((6_000, 6_000), np.float32), 0.35, crs=UTM, affine=affine)
     plan = plan_scene(Scene("far", {}), TileConfig(tile_px=128), lambda _: reader)
@@ -115,10 +116,10 @@ def test_a_tile_costs_a_plan_microseconds_and_bytes() -> None:
         check=True, capture_output=True, text=True,
         env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
     )  # fmt: skip
-    told = re.search(
+    found = re.search(
         r"(\d+) tiles kept, .* ([\d.]+) us a tile, (\d+) bytes a tile", done.stdout.splitlines()[-1]
     )
-    assert told is not None, done.stdout
-    assert int(told[1]) > 400_000
-    assert float(told[2]) < 12
-    assert int(told[3]) < 200
+    assert found is not None, done.stdout
+    assert int(found[1]) > 400_000
+    assert float(found[2]) < 12 * slowness()
+    assert int(found[3]) < 200

@@ -50,7 +50,7 @@ def beside(power: np.ndarray, row: float, col: float, side: int) -> float:
 
 
 @pytest.mark.parametrize("from_east", [False, True])
-def test_shadow_lies_on_the_far_side_of_the_tile_whoever_looked(from_east: bool) -> None:
+def test_shadow_lies_on_the_far_side_of_the_tile_from_either_look_side(from_east: bool) -> None:
     stored = seen(from_east)
     direction = "-col" if from_east else "+col"
     reader = array_reader(stored, 0.35, range_direction=direction, incidence_deg=INCIDENCE_DEG)

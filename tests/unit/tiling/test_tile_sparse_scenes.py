@@ -17,7 +17,7 @@ from sarhpc.archive.scene import Scene
 from sarhpc.tiling.config import SplitConfig, TileConfig
 from sarhpc.tiling.grid import scene_frame
 from sarhpc.tiling.plan import plan_scenes
-from sarhpc.tiling.survey import lit_windows, survey_scene
+from sarhpc.tiling.survey import data_windows, survey_scene
 from sarhpc.tiling.tile import tile_shard
 
 EDGE = "spacenet6_solaris/pan2.tif"
@@ -78,7 +78,7 @@ def test_data_in_a_corner_of_a_large_scene_is_found_by_the_survey():
     reader = array_reader(pixels, 0.35, valid=pixels > 0)
     cfg = TileConfig(survey_mpx=0.2)
     frame = scene_frame(reader.header, cfg.pixel_m)
-    windows, _ = lit_windows(reader, frame, 1.0)
+    windows, _ = data_windows(reader, frame, 1.0)
     assert all(rows[1] > 4700 and cols[1] > 4300 for rows, cols in windows)
     found = survey_scene(reader, frame, cfg)
     lit = pixels[pixels > 0]
@@ -90,7 +90,7 @@ def test_data_in_a_corner_of_a_large_scene_is_found_by_the_survey():
 def test_the_windows_with_data_keep_their_budget():
     reader = array_reader(np.ones((3000, 3000), np.float32), 0.35)
     frame = scene_frame(reader.header, 0.35)
-    windows, _ = lit_windows(reader, frame, 1.0)
+    windows, _ = data_windows(reader, frame, 1.0)
     assert 8 <= len(windows) <= 16
     rows = np.array([window[0][0] for window in windows])
     assert rows.min() < 500

@@ -57,7 +57,7 @@ def flown_twice():
     ]
 
 
-def test_no_two_tiles_of_different_splits_share_ground_even_when_flown_again():
+def test_no_two_tiles_of_different_splits_share_ground_even_when_imaged_again():
     tiles = [m for name, header in flown_twice() for m in metas(name, config(), **header)]
     kept = [tile for tile in tiles if tile["split"]]
     assert {tile["split"] for tile in kept} == {"train", "val", "test"}

@@ -14,7 +14,7 @@ from hpc.errors import VerificationError
 from sarhpc.diffusion.autoencoder import new_autoencoder
 from sarhpc.diffusion.config import AutoencoderShape
 from sarhpc.shards.writer import write_shard
-from sarhpc.training.denoising.data import Share
+from sarhpc.training.denoising.data import TileBatch
 from sarhpc.training.denoising.latents import (
     LatentEncoder,
     StoredLatents,
@@ -59,7 +59,7 @@ def test_what_is_stored_is_what_would_be_encoded(tmp_path: Path, vae: Any) -> No
         read = stored.read(Tiles().key(number), image, flipped=True)
         for flip in (False, True):
             shown = np.ascontiguousarray((image[::-1] if flip else image).transpose(2, 0, 1))
-            share = Share(torch.from_numpy(shown)[None], ("",), (str(number),), (0,), (flip,))
+            share = TileBatch(torch.from_numpy(shown)[None], ("",), (str(number),), (0,), (flip,))
             assert np.array_equal(read[flip], encoder.moments(share)[0].numpy())
         assert not np.allclose(read[True], read[False][:, ::-1], atol=1e-4), "not the flipped one"
 

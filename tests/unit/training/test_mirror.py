@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
 from numpy.typing import NDArray
 
+from hpc.job.agreement import SingleProcess
 from sarhpc.shards.loader import Cursor
 from sarhpc.training.config import TrainConfig
 from sarhpc.training.denoising.data import feed, flips
 from sarhpc.training.denoising.mirror import mirrored
-from sarhpc.training.ranks import Ranks
 
 
 @pytest.mark.parametrize(
@@ -67,7 +66,7 @@ class Shores:
 
 def test_a_flipped_tile_has_the_mirrored_caption_and_no_other_tile_is_flipped() -> None:
     cfg = TrainConfig(global_batch=40, azimuth_flip=True)
-    batches = feed(cfg, Shores(), Cursor(), Ranks(0, 1, torch.device("cpu")))
+    batches = feed(cfg, Shores(), Cursor(), SingleProcess(0, 1))
     _, share = next(batches)
     batches.close()
 

@@ -6,13 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from hpc.job.agreement import SingleProcess
 from sarhpc.training.config import TrainConfig
 from sarhpc.training.metrics.log import MetricsLog, read_rows
 from sarhpc.training.metrics.utilisation import Utilisation, peak_of, utilisation
-from sarhpc.training.ranks import Ranks
 
 pytestmark = pytest.mark.slow
 
@@ -93,7 +92,7 @@ def test_peaks_are_those_of_the_card(device: str, peak: float | None) -> None:
 
 def test_utilisation_is_the_models_own_operations_per_second() -> None:
     cfg = TrainConfig(precision="fp32", global_batch=16, micro_batch=2)
-    on_two = utilisation(cfg, EMBEDDED, 128, Ranks(0, 2, torch.device("cpu")))
+    on_two = utilisation(cfg, EMBEDDED, 128, SingleProcess(0, 2))
     # 2.104 GFLOP an image, eight of them on each of two ranks.
     assert on_two.flops == pytest.approx(8 * 2.1038e9, rel=1e-3)
     assert on_two.row(2.0) == {"tflops": pytest.approx(8 * 2.1038e-3 / 2, rel=1e-3)}

@@ -9,14 +9,14 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from hpc.job.agreement import SingleProcess
 from sarhpc.diffusion.autoencoder import new_autoencoder
 from sarhpc.diffusion.config import AutoencoderShape, ObjectiveConfig
 from sarhpc.shards.loader import Cursor
 from sarhpc.training.config import TrainConfig
-from sarhpc.training.denoising.data import Share, feed, flips
+from sarhpc.training.denoising.data import TileBatch, feed, flips
 from sarhpc.training.denoising.latents import LatentEncoder
-from sarhpc.training.denoising.stepper import draw_share
-from sarhpc.training.ranks import Ranks
+from sarhpc.training.denoising.task import draw_batch
 
 CPU = torch.device("cpu")
 
@@ -41,8 +41,8 @@ class NumberedTiles:
         return image, f"tile {number}"
 
 
-def take(cfg: TrainConfig, rank: int, world: int, steps: int, n: int = 10) -> list[Share]:
-    batches = feed(cfg, NumberedTiles(n), Cursor(), Ranks(rank, world, CPU))
+def take(cfg: TrainConfig, rank: int, world: int, steps: int, n: int = 10) -> list[TileBatch]:
+    batches = feed(cfg, NumberedTiles(n), Cursor(), SingleProcess(rank, world))
     shares = [next(batches)[1] for _ in range(steps)]
     batches.close()
     return shares
@@ -84,10 +84,10 @@ def test_shuffled_captions_are_those_of_other_images_the_same_in_every_epoch() -
 
 def test_feed_goes_on_from_a_cursor() -> None:
     cfg = TrainConfig(global_batch=4)
-    batches = feed(cfg, NumberedTiles(), Cursor(), Ranks(0, 1, CPU))
+    batches = feed(cfg, NumberedTiles(), Cursor(), SingleProcess(0, 1))
     steps = [next(batches) for _ in range(4)]
     batches.close()
-    resumed = feed(cfg, NumberedTiles(), steps[1][0], Ranks(0, 1, CPU))
+    resumed = feed(cfg, NumberedTiles(), steps[1][0], SingleProcess(0, 1))
     for cursor, share in steps[2:]:
         again_cursor, again = next(resumed)
         assert (again_cursor, again.keys, again.epochs) == (cursor, share.keys, share.epochs)
@@ -116,9 +116,9 @@ def test_draws_follow_the_sample_wherever_it_stands() -> None:
     (share,) = take(TrainConfig(global_batch=4), 0, 1, 1, n=3)
     assert set(share.epochs) == {0, 1}
     arguments = {"seed": 1, "shape": (4, 2, 2), "cfg": ObjectiveConfig(), "timesteps": 1000}
-    together = draw_share(share, **arguments)  # type: ignore[arg-type]
+    together = draw_batch(share, **arguments)  # type: ignore[arg-type]
     for row, alone in enumerate(share.micro(1)):
-        single = draw_share(alone, **arguments)  # type: ignore[arg-type]
+        single = draw_batch(alone, **arguments)  # type: ignore[arg-type]
         assert torch.equal(single.noise[0], together.noise[row])
         assert single.timesteps[0] == together.timesteps[row]
 
@@ -131,7 +131,7 @@ def autoencoder() -> object:
 def test_cached_moments_are_the_autoencoders_whoever_filled_the_cache(autoencoder: object) -> None:
     generator = torch.Generator().manual_seed(0)
     images = torch.rand(3, 3, 32, 32, generator=generator) * 2 - 1
-    share = Share(images, ("",) * 3, ("a", "b", "c"), (0,) * 3, (False,) * 3)
+    share = TileBatch(images, ("",) * 3, ("a", "b", "c"), (0,) * 3, (False,) * 3)
     cached = LatentEncoder(autoencoder, CPU, cache=True)
     list(map(cached.moments, share.micro(1)))
     first = cached.moments(share)
@@ -146,7 +146,7 @@ def test_cached_moments_are_the_autoencoders_whoever_filled_the_cache(autoencode
 
 def test_cache_knows_a_flipped_tile_from_an_upright_one(autoencoder: object) -> None:
     image = torch.linspace(-1, 1, 32)[None, None, :, None].expand(1, 3, 32, 32).contiguous()
-    upright = Share(image, ("",), ("a",), (0,), (False,))
-    turned = Share(image.flip(2), ("",), ("a",), (1,), (True,))
+    upright = TileBatch(image, ("",), ("a",), (0,), (False,))
+    turned = TileBatch(image.flip(2), ("",), ("a",), (1,), (True,))
     encoder = LatentEncoder(autoencoder, CPU, cache=True)
     assert not torch.equal(encoder.moments(upright), encoder.moments(turned))

@@ -10,12 +10,13 @@ import pytest
 import torch
 
 from hpc.errors import ConfigError, NumericalError, TransientError, VerificationError
+from hpc.job.agreement import SingleProcess
 from sarhpc.training.checkpoints.partition import Fragment, assemble
 from sarhpc.training.export import model_card
 from sarhpc.training.metrics.gradient_norms import require_gradients
 from sarhpc.training.metrics.log import MetricsLog, read_rows
-from sarhpc.training.nonfinite import spoilt
-from sarhpc.training.ranks import Ranks, in_touch, join
+from sarhpc.training.nonfinite import poison_if_nonfinite
+from sarhpc.training.ranks import in_touch, join
 
 
 def test_resumed_log_holds_every_step_once_and_no_torn_line(tmp_path: Path) -> None:
@@ -63,11 +64,11 @@ def test_group_without_gradient_stops_the_run_by_name() -> None:
 
 def test_an_infinite_loss_takes_its_finite_gradient_with_it() -> None:
     weight = torch.tensor([3.0], requires_grad=True)
-    spoilt((weight * 2).sum()).backward()
+    poison_if_nonfinite((weight * 2).sum()).backward()
     assert weight.grad == torch.tensor([2.0])
     weight.grad = None
     lost = (weight * 2).sum() + float("inf")
-    spoilt(lost).backward()
+    poison_if_nonfinite(lost).backward()
     assert weight.grad is not None
     assert weight.grad.isnan().all()
 
@@ -89,7 +90,7 @@ def test_half_set_rank_environment_is_refused(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_lost_rank_is_a_passing_trouble_and_other_errors_stay_what_they_are() -> None:
-    ranks = Ranks(0, 2, torch.device("cpu"))
+    ranks = SingleProcess(0, 2)
     with pytest.raises(TransientError, match="rank 0 of 2 lost touch"), in_touch(ranks):
         raise RuntimeError("[gloo/transport/tcp/pair.cc:537] Connection reset by peer")
     with pytest.raises(RuntimeError, match="shape"), in_touch(ranks):

@@ -22,8 +22,8 @@ from sarhpc.diffusion.config import (
 )
 from sarhpc.diffusion.learned_token import EMBEDDING_FILE
 from sarhpc.training.config import TrainConfig
+from sarhpc.training.denoising.model import Denoiser, learning
 from sarhpc.training.denoising.start import load_base
-from sarhpc.training.engine import Denoiser, learning
 from sarhpc.training.export import export_weights
 
 pytestmark = pytest.mark.slow

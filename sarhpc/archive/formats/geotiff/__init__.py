@@ -1,1 +1,1 @@
-"""GeoTIFF and COG rasters, and what their headers and names say of their content."""
+"""GeoTIFF and COG rasters, and what their headers and names tell about their content."""

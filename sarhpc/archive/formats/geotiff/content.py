@@ -75,7 +75,7 @@ def quantity_of(dataset: Any, path: Path) -> Quantity:
 
 
 def stored_scale(dataset: Any) -> float | None:
-    """The amplitude multiplier that the file carries in its metadata, if it does.
+    """The amplitude multiplier in the metadata of the file, if there is one.
 
     Capella products (SpaceNet 6 among them) hold one per channel, as JSON in the TIFF image
     description under collect.image.scale_factor. It multiplies the *amplitude*: over the common

@@ -68,7 +68,7 @@ class Ramp:
         rate = self.rate.of(self.near_s + cols * self.sample_s)
         return np.asarray(rate * self.steering_hz_s / (rate - self.steering_hz_s))
 
-    def undo(self, rows: Range, cols: Range, samples: int) -> NDArray[np.complex64]:
+    def deramp(self, rows: Range, cols: Range, samples: int) -> NDArray[np.complex64]:
         """Phase factors (H, W) that deramp and demodulate the burst.
 
         Args:

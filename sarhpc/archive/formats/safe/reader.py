@@ -141,7 +141,7 @@ class SafeReader:
             inside = (rows[0] - burst.first_line, rows[1] - burst.first_line)
             valid = valid & burst.covers(inside, cols)
             if np.iscomplexobj(pixels):
-                pixels = pixels * burst.ramp.undo(inside, cols, burst.shape[1])
+                pixels = pixels * burst.ramp.deramp(inside, cols, burst.shape[1])
             pixels[~valid] = 0
         return pixels, valid
 

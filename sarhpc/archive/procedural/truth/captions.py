@@ -82,7 +82,7 @@ def describe(
     """
     fractions = class_fractions(label)
     if not fractions:
-        raise DataError("no pixel of the tile carries a label: reject it, or check the label asset")
+        raise DataError("no pixel of the tile has a label: reject it, or check the label asset")
     place = window or (0.0, 0.0, float(label.shape[0]), float(label.shape[1]))
     tile = _Tile(label, fractions, group_fractions(fractions), objects, place)
     rng = _phrase_stream(label, seed)

@@ -32,7 +32,7 @@ NOUNS: dict[str, tuple[str, ...]] = {
     "path": ("a path", "a narrow path"),
     "stream": ("a river", "a winding river"),
 }
-"""Phrases by what they stand for."""
+"""Phrases by the key of their meaning."""
 
 _LINKS = (
     "crosses that crossed by with and around in the middle beside next to near far range "

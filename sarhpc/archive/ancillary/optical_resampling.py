@@ -20,7 +20,7 @@ from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.windows import Window
 
 from hpc.errors import DataError
-from sarhpc.archive.interpolation import (
+from sarhpc.archive.ancillary.interpolation import (
     bilinear,
     box_means,
     node_interpolation,
@@ -62,7 +62,7 @@ def read_optical(
         shape: rows and columns of the tile.
         same_frame: the catalogue declares the image to lie in the scene's local frame.
         shift: (H, W) columns by which the ground imaged at a tile pixel lies farther in range than
-            the pixel (`sarhpc.archive.terrain_shift`); None for none.
+            the pixel (`sarhpc.archive.ancillary.terrain_shift`); None for none.
 
     Raises:
         DataError: the file is missing, corrupt, or has GCPs instead of an affine.

@@ -1,4 +1,4 @@
-"""The verbs of the machines: doctor and nodes."""
+"""The verb `doctor`: what this machine and its cluster offer and lack."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hpc.errors import ConfigError, HpcError
+from hpc.errors import ConfigError
+from sarhpc.cli.verbs import Verbs
+from sarhpc.stages.registry import profile_requests
+from sarhpc.stages.train import TRAIN
 
 if TYPE_CHECKING:
     from hpc.cluster.doctor import Finding
@@ -31,6 +34,21 @@ from sarhpc.diffusion.bundle import load_bundle
 for kind, folder in zip(sys.argv[1::2], sys.argv[2::2]):
     load_blip(folder) if kind == "blip" else load_bundle(Path(folder))
 """
+
+
+def add_doctor(verbs: Verbs) -> None:
+    """Add `doctor`."""
+    doctor = verbs.add_parser("doctor", help="what this machine and its cluster offer and lack")
+    doctor.add_argument("run", nargs="?", help="run directory, to check the file system it is on")
+    doctor.add_argument("--profile", help="ask Slurm whether it takes the jobs of this profile")
+    doctor.add_argument("--nodes", type=int, metavar="N", help="with --profile: all-reduce between "
+                        "N nodes, as a short job")  # fmt: skip
+    doctor.add_argument("--quick", action="store_true", help="leave out what takes seconds: "
+                        "imports, GPUs, all-reduce, offline proof")  # fmt: skip
+    doctor.add_argument("--json", action="store_true", help="machine-readable")
+    doctor.add_argument("--write-profile", nargs="?", const="", metavar="FILE",
+                        help="draft a profile (default slurm/profiles/CLUSTER.yaml)")  # fmt: skip
+    doctor.set_defaults(handler=doctor_verb)
 
 
 def doctor_verb(arguments: argparse.Namespace) -> int:
@@ -54,7 +72,6 @@ def doctor_verb(arguments: argparse.Namespace) -> int:
 
 def _write_profile(name: str) -> int:
     from hpc.cluster.draft import write_profile
-    from sarhpc.stages.registry import profile_requests
 
     path = write_profile(Path(name) if name else None, profile_requests())
     print(f"wrote {path}; look through it, then: sarhpc doctor --profile {path}")
@@ -79,7 +96,9 @@ def _findings(arguments: argparse.Namespace) -> Iterator[Finding]:
     if profile is not None:
         yield from site.check_profile(profile)
         if arguments.nodes:
-            yield site.check_between_nodes(profile, profile.resources_of("train"), arguments.nodes)
+            yield site.check_between_nodes(
+                profile, profile.resources_of(TRAIN.name), arguments.nodes
+            )
     if not arguments.quick:
         yield from _slow_findings()
 
@@ -117,37 +136,3 @@ def _models() -> list[str]:
     folders = sorted(path for path in embedded_root().iterdir() if path.is_dir())
     kinds = ["bundle" if (path / "model_index.json").exists() else "blip" for path in folders]
     return [word for pair in zip(kinds, map(str, folders), strict=True) for word in pair]
-
-
-def nodes_verb(arguments: argparse.Namespace) -> int:
-    """Show the nodes that jobs stay away from; mark or forgive some."""
-    from hpc.cluster.bad_nodes import BadNodeList
-
-    listed = BadNodeList(arguments.cluster or _cluster())
-    for node in arguments.forgive or ():
-        print(f"{node}: forgiven" if listed.forgive(node) else f"{node}: was not on the list")
-    for node in arguments.mark or ():
-        bad = listed.mark(node, arguments.reason, hours=arguments.hours)
-        print(f"{node}: left alone until {bad.until}")
-    current = listed.current()
-    if arguments.json:
-        print(json.dumps([vars(bad) for bad in current], indent=1))
-        return 0
-    for bad in current:
-        found_by = f"job {bad.job}" if bad.job else "a person"
-        print(f"{bad.node:<16} until {bad.until[:16]}  by {found_by}: {bad.reason}")
-    if not current:
-        print("no node is marked bad")
-    return 0
-
-
-def _cluster() -> str:
-    from hpc.cluster import slurm
-
-    try:
-        name = slurm.cluster_name()
-    except HpcError:
-        name = None
-    if name is None:
-        raise ConfigError("which cluster? Slurm does not tell here; give --cluster NAME")
-    return name

@@ -10,9 +10,9 @@ from torch.profiler import ProfilerActivity, profile
 
 from sarhpc.diffusion.config import AdapterConfig, ControlConfig, TokenConfig
 from sarhpc.training.config import TrainConfig
+from sarhpc.training.denoising.model import Denoiser, checkpoint_gradients
 from sarhpc.training.denoising.start import load_base
-from sarhpc.training.engine import Denoiser, checkpoint_gradients
-from sarhpc.training.estimate.operations import image_flops, rehearse
+from sarhpc.training.estimate.operations import estimate_flops, image_flops
 
 pytestmark = pytest.mark.slow
 
@@ -51,13 +51,13 @@ def allocated_bytes(cfg: TrainConfig, px: int) -> int:
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_activations_are_what_the_allocator_held(checkpointing: bool) -> None:
     cfg = config(gradient_checkpointing=checkpointing)
-    counted = rehearse(cfg, EMBEDDED, 128).activation_bytes
+    counted = estimate_flops(cfg, EMBEDDED, 128).activation_bytes
     assert counted == pytest.approx(allocated_bytes(cfg, 128), rel=0.1)
 
 
 def test_checkpointing_keeps_less_and_repeats_forward_passes_only() -> None:
     plain, saving = (
-        rehearse(config(gradient_checkpointing=on), EMBEDDED, 128) for on in (False, True)
+        estimate_flops(config(gradient_checkpointing=on), EMBEDDED, 128) for on in (False, True)
     )
     assert saving.activation_bytes < 0.6 * plain.activation_bytes
     assert saving.image_flops == plain.image_flops == plain.done_flops
@@ -66,7 +66,7 @@ def test_checkpointing_keeps_less_and_repeats_forward_passes_only() -> None:
 
 def test_stable_diffusion_takes_the_published_operations() -> None:
     cfg = TrainConfig(gradient_checkpointing=True)
-    counted = rehearse(cfg, Path("stable-diffusion-v1-5"), 512)
+    counted = estimate_flops(cfg, Path("stable-diffusion-v1-5"), 512)
     # 2406.8 GFLOP of the U-Net and three times 13.3 of the text encoder.
     assert counted.image_flops == pytest.approx(2446.7e9, rel=2e-3)
     assert counted.encode_flops == pytest.approx(1116.7e9, rel=1e-3)
@@ -74,8 +74,8 @@ def test_stable_diffusion_takes_the_published_operations() -> None:
 
 
 def test_an_adapter_learns_little_and_needs_less_arithmetic() -> None:
-    full = rehearse(config(), EMBEDDED, 128)
-    adapted = rehearse(config(adapter=AdapterConfig(rank=4)), EMBEDDED, 128)
+    full = estimate_flops(config(), EMBEDDED, 128)
+    adapted = estimate_flops(config(adapter=AdapterConfig(rank=4)), EMBEDDED, 128)
     assert adapted.learned < 0.05 * full.learned
     assert adapted.parameters == full.parameters + adapted.learned
     assert adapted.image_flops < 0.9 * full.image_flops
@@ -83,7 +83,7 @@ def test_an_adapter_learns_little_and_needs_less_arithmetic() -> None:
 
 @pytest.mark.parametrize("kind", ["lora", "locon", "loha", "lokr"])
 def test_every_kind_of_adapter_is_counted(kind: str) -> None:
-    counted = rehearse(config(adapter=AdapterConfig(kind=kind, rank=4)), EMBEDDED, 128)
+    counted = estimate_flops(config(adapter=AdapterConfig(kind=kind, rank=4)), EMBEDDED, 128)
     assert 0 < counted.learned < counted.parameters / 4
     assert counted.image_flops > 0
 
@@ -91,15 +91,16 @@ def test_every_kind_of_adapter_is_counted(kind: str) -> None:
 def test_a_token_alone_carries_gradients_through_models_that_stand_still() -> None:
     """No weight gets a gradient, so one of the two products of the backward pass is left."""
     token = TokenConfig(initializer="forest", lr=1e-3)
-    alone = rehearse(config(token=token, lr_unet=0.0, lr_text_encoder=0.0), EMBEDDED, 128)
-    full = rehearse(config(), EMBEDDED, 128)
+    alone = estimate_flops(config(token=token, lr_unet=0.0, lr_text_encoder=0.0), EMBEDDED, 128)
+    full = estimate_flops(config(), EMBEDDED, 128)
     assert alone.learned == 0
     assert alone.image_flops / full.image_flops == pytest.approx(2 / 3, rel=0.1)
 
 
 def test_a_controlnet_is_what_learns_beside_a_model_that_stands_still() -> None:
     plain, steered = (
-        rehearse(config(control=control), EMBEDDED, 128) for control in (None, ControlConfig())
+        estimate_flops(config(control=control), EMBEDDED, 128)
+        for control in (None, ControlConfig())
     )
     assert steered.learned == steered.parameters - plain.parameters > 0
     # Both run; the U-Net's encoder and its weights need no backward pass.
@@ -115,8 +116,8 @@ def test_a_controlnet_is_what_learns_beside_a_model_that_stands_still() -> None:
         {"control": ControlConfig()},
     ],
 )
-def test_operations_counted_alone_are_those_of_the_rehearsal(changes: dict[str, object]) -> None:
+def test_operations_counted_alone_are_those_of_the_estimate(changes: dict[str, object]) -> None:
     cfg = config(**changes)
-    whole = rehearse(cfg, EMBEDDED, 128).image_flops
+    whole = estimate_flops(cfg, EMBEDDED, 128).image_flops
     # A kernel of attention makes the gradient of queries that none is asked for; here it does not.
     assert 0.995 * whole < image_flops(cfg, EMBEDDED, 128) <= whole

@@ -1,0 +1,43 @@
+"""Checks of the settings that all captioners share, and of a fine-tuning."""
+
+from __future__ import annotations
+
+from hpc.errors import ConfigError
+from sarhpc.captioning.config import CaptionConfig, CaptionTrainConfig
+
+POLICIES = ("reject", "fallback")
+"""What is done with a tile that gets no caption, or a degenerate one."""
+SAVED = ("float32", "float16")
+"""Number formats a fine-tuned BLIP can be saved in."""
+
+
+def check_policies(cfg: CaptionConfig) -> None:
+    """Raise ConfigError unless the policies for tiles without a caption are known ones.
+
+    Raises:
+        ConfigError: an unknown policy.
+    """
+    for name in ("degenerate", "missing_optical"):
+        if getattr(cfg, name) not in POLICIES:
+            raise ConfigError(f"caption.{name}={getattr(cfg, name)!r}: take reject or fallback.")
+
+
+def check_fine_tuning(cfg: CaptionTrainConfig) -> None:
+    """Raise ConfigError unless the numbers and types of a fine-tuning are valid.
+
+    Raises:
+        ConfigError: names the field, its value and the values that work.
+    """
+    if cfg.save_dtype not in SAVED:
+        raise ConfigError(f"save_dtype={cfg.save_dtype!r}: take {' or '.join(SAVED)}")
+    counts = ("steps", "batch", "max_tokens", "threads", "keep_last", "val_every", "val_images",
+              "eval_beams", "log_every")  # fmt: skip
+    for name in counts:
+        if getattr(cfg, name) < 1:
+            raise ConfigError(f"{name}={getattr(cfg, name)}: give at least 1")
+    for name in ("micro_batch", "lr", "warmup_steps", "weight_decay", "grad_clip", "eval_images"):
+        value = getattr(cfg, name)
+        if value is not None and value < 0:
+            raise ConfigError(f"{name}={value}: must be >= 0")
+    if not 0 <= cfg.label_smoothing < 1:
+        raise ConfigError(f"label_smoothing={cfg.label_smoothing}: must be in [0, 1)")

@@ -1,0 +1,48 @@
+"""The verb `clean`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from hpc.store.rundir import open_run
+from sarhpc.cli.verbs import Verbs
+from sarhpc.stages.paths import data_root
+from sarhpc.stages.registry import line_of_stages
+from sarhpc.stages.run_config import load_run_config
+
+
+def add_clean(verbs: Verbs) -> None:
+    """Add `clean`."""
+    clean = verbs.add_parser(
+        "clean", help="list files that are no longer needed; --yes removes them"
+    )
+    clean.add_argument("run")
+    clean.add_argument("--yes", action="store_true", help="remove them")
+    clean.set_defaults(handler=clean_verb)
+
+
+def clean_verb(arguments: argparse.Namespace) -> int:
+    """List what nothing needs any more; with `--yes` remove it."""
+    from hpc.observe.clean import find_removable, removable_lines, remove_files, size_text
+    from hpc.observe.status import run_status
+
+    run = open_run(Path(arguments.run))
+    config = load_run_config(run)
+    stages = line_of_stages(config)
+    status = run_status(run, stages)
+    removable = find_removable(status, stages, data_root(run, config))
+    for line in removable_lines(removable):
+        print(line)
+    total = size_text(sum(piece.bytes for piece in removable))
+    what = f"{total} in {sum(piece.files for piece in removable)} files"
+    for note in status.notes:
+        print(note)
+    if not removable:
+        print("nothing to clean")
+    elif arguments.yes:
+        remove_files(run, removable)
+        print(f"removed {what}; noted in {run.root / 'cleaned.jsonl'}")
+    else:
+        print(f"{what}; nothing was removed. To remove it: sarhpc clean {arguments.run} --yes")
+    return 0

@@ -1,0 +1,86 @@
+"""The verb `init`, and the configuration that `init` and `run` are given."""
+
+from __future__ import annotations
+
+import argparse
+import platform
+from pathlib import Path
+
+from hpc.config import differences, fingerprint, load, loads, to_dict, to_yaml
+from hpc.errors import FingerprintMismatchError
+from hpc.publish import publish_text
+from hpc.store.rundir import RunDir, create_run, open_run
+from sarhpc import __version__
+from sarhpc.cli.verbs import Verbs
+from sarhpc.stages.config import RunConfig
+from sarhpc.stages.run_config import load_run_config
+
+
+def add_init(verbs: Verbs) -> None:
+    """Add `init`."""
+    init = verbs.add_parser("init", help="create a run directory and freeze its configuration")
+    init.add_argument("run", help="run directory, new or the same again")
+    add_config_arguments(init)
+    init.set_defaults(handler=init_verb)
+
+
+def add_config_arguments(verb: argparse.ArgumentParser) -> None:
+    """Add the arguments that configure a run."""
+    verb.add_argument("--config", help="YAML configuration (see configs/)")
+    verb.add_argument("overrides", nargs="*", metavar="key=value", help="overrides, a.b=c")
+    verb.add_argument("--cfg", action="store_true", help="print the configuration and stop")
+
+
+def init_verb(arguments: argparse.Namespace) -> int:
+    """Create the run directory and freeze its configuration."""
+    config = given_config(arguments)
+    if arguments.cfg:
+        print(to_yaml(config), end="")
+        return 0
+    run = frozen_run(arguments, config)
+    print(f"run {run.root} is frozen with configuration {run.info['fingerprint']}")
+    print(f"next: sarhpc run {arguments.run}")
+    return 0
+
+
+def given_config(arguments: argparse.Namespace) -> RunConfig:
+    """The configuration asked for: of an existing run its own unless a file is named."""
+    root = Path(arguments.run)
+    if arguments.config is None and (root / "run.json").exists():
+        run = open_run(root)
+        existing = load_run_config(run)
+        if not arguments.overrides:
+            return existing
+        text = run.config_file.read_text()
+        return loads(RunConfig, text, arguments.overrides, source=str(run.config_file))
+    yaml = Path(arguments.config) if arguments.config else None
+    return load(RunConfig, yaml, arguments.overrides)
+
+
+def frozen_run(arguments: argparse.Namespace, config: RunConfig) -> RunDir:
+    """The run directory with that configuration: the existing one, or a new one.
+
+    Raises:
+        FingerprintMismatchError: the existing one was frozen with other values.
+    """
+    root = Path(arguments.run)
+    if (root / "run.json").exists():
+        run = open_run(root)
+        existing = load_run_config(run)
+        changes = differences(existing, config)
+        if changes:
+            raise FingerprintMismatchError(
+                f"{root} is frozen with other values: {'; '.join(changes[:5])}; "
+                "name another run directory, or leave the overrides out"
+            )
+        # What else may differ does not change what is made (workers, logging).
+        for line in differences(existing, config, transient=True):
+            print(f"from now on {line}")
+            publish_text(run.config_file, to_yaml(config))
+        return run
+    facts = {
+        "version": __version__,
+        "platform": platform.platform(),
+        "config": to_dict(config, transient=False),
+    }
+    return create_run(root, to_yaml(config), fingerprint(config), arguments.overrides, facts)

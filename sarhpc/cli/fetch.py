@@ -1,0 +1,43 @@
+"""The verb `fetch`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from sarhpc.cli.verbs import Verbs
+
+
+def add_fetch(verbs: Verbs) -> None:
+    """Add `fetch`."""
+    fetch = verbs.add_parser("fetch", help="download pinned models to the shared cache, for "
+                             "jobs without network")  # fmt: skip
+    fetch.add_argument("models", nargs="*", metavar="NAME", help="sd15, sdxl, blip; none lists")
+    fetch.add_argument("--to", metavar="FOLDER", help="the cache (default $SARHPC_MODELS, else "
+                       "models in $HF_HOME)")  # fmt: skip
+    fetch.add_argument("--from", dest="source", metavar="FOLDER", help="take the files from here")
+    fetch.add_argument("--deep", action="store_true", help="compare every byte of what is there")
+    fetch.set_defaults(handler=fetch_verb)
+
+
+def fetch_verb(arguments: argparse.Namespace) -> int:
+    """Fetch models to the shared cache; without a name list them."""
+    from sarhpc.stages.models import MODELS, cache_root, fetch, model_named, require_whole
+
+    root = Path(arguments.to) if arguments.to else cache_root()
+    source = Path(arguments.source) if arguments.source else None
+    for model in map(model_named, arguments.models):
+        print(f"{model.name}: {model.repository} at {model.revision[:12]}, licence {model.licence}")
+        print(f"  {model.licence_url}", flush=True)
+        folder = fetch(model, root, source)
+        if arguments.deep:
+            require_whole(model, folder, deep=True)
+        name = str(folder) if arguments.to else f"fetched:{model.name}"
+        print(f"  {folder}; use it with {model.use}={name}")
+    if not arguments.models:
+        for model in MODELS:
+            there = (root / model.name).is_dir()
+            print(f"{model.name:<6} {model.repository}  {model.licence}"
+                  f"{f'  in {root}' if there else ''}")  # fmt: skip
+        print("fetch one with: sarhpc fetch NAME [--to FOLDER] [--from FOLDER]")
+    return 0

@@ -1,0 +1,152 @@
+"""The verbs that carry out stages: one for each stage, `run` and `resume`."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from hpc.config import to_yaml
+from hpc.errors import ConfigError
+from hpc.job.pipeline import Stage, require_upstream, unsealed_stages
+from hpc.store.rundir import RunDir, open_run
+from sarhpc.cli.configuration import add_config_arguments, frozen_run, given_config
+from sarhpc.cli.verbs import Verbs
+from sarhpc.stages.registry import STAGES, line_of_stages, stage_named
+from sarhpc.stages.run_config import load_run_config
+from sarhpc.stages.settings import require_places, require_settings
+
+
+def add_stages(verbs: Verbs) -> None:
+    """Add a verb for each stage."""
+    for spec in STAGES:
+        stage = verbs.add_parser(spec.name, help=spec.help, description=spec.help)
+        stage.add_argument("run", help="run directory")
+        _add_submission_arguments(stage)
+        stage.set_defaults(handler=stage_verb)
+
+
+def add_run_and_resume(verbs: Verbs) -> None:
+    """Add `run` and `resume`."""
+    run = verbs.add_parser("run", help="carry out every stage, in order")
+    run.add_argument("run", help="run directory, created if new")
+    add_config_arguments(run)
+    _add_submission_arguments(run)
+    run.add_argument("--from", dest="first", metavar="STAGE", help="start at this stage")
+    run.add_argument("--until", dest="last", metavar="STAGE", help="end with this stage")
+    run.set_defaults(handler=run_verb)
+    resume = verbs.add_parser("resume", help="continue a run with its unsealed stages")
+    resume.add_argument("run")
+    _add_submission_arguments(resume)
+    resume.set_defaults(handler=resume_verb)
+
+
+def _add_submission_arguments(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("--profile", help="cluster: a name in slurm/profiles, or a YAML file")
+    verb.add_argument("--executor", choices=["slurm", "local", "debug"],
+                      help="how work reaches a machine (default: that of the profile)")  # fmt: skip
+    verb.add_argument("--wait", action="store_true", help="wait for the end and show the log")
+    verb.add_argument("--dry-run", action="store_true", help="show plan and cost, and stop")
+    verb.add_argument("--print-sbatch", action="store_true", help="print the scripts, submit none")
+    verb.add_argument("--force", action="store_true", help="try again after a crash loop")
+
+
+def stage_verb(arguments: argparse.Namespace) -> int:
+    """Carry out one stage."""
+    run = open_run(Path(arguments.run))
+    stage = stage_named(load_run_config(run), arguments.verb)
+    if run.ledger(stage.name).sealed:
+        print(f"{stage.name}: sealed, nothing to do")
+        return 0
+    return _carry_out(run, [stage], arguments, alone=True)
+
+
+def run_verb(arguments: argparse.Namespace) -> int:
+    """Carry out every stage, in order."""
+    config = given_config(arguments)
+    if arguments.cfg:
+        print(to_yaml(config), end="")
+        return 0
+    run = frozen_run(arguments, config)
+    return _run_line(run, arguments, _between(run, arguments.first, arguments.last))
+
+
+def resume_verb(arguments: argparse.Namespace) -> int:
+    """Continue with the unsealed stages; an operator's STOP is removed."""
+    run = open_run(Path(arguments.run))
+    if not (arguments.dry_run or arguments.print_sbatch):
+        run.stop_file.unlink(missing_ok=True)
+    return _run_line(run, arguments, line_of_stages(load_run_config(run)))
+
+
+def _between(run: RunDir, first: str | None, last: str | None) -> list[Stage]:
+    stages = line_of_stages(load_run_config(run))
+    names = [stage.name for stage in stages]
+    for name in (first, last):
+        if name is not None and name not in names:
+            raise ConfigError(f"no stage {name!r} in this run; it has {', '.join(names)}")
+    begin = names.index(first) if first else 0
+    end = names.index(last) + 1 if last else len(names)
+    if begin >= end:
+        raise ConfigError(f"--from {first} comes after --until {last}; order: {', '.join(names)}")
+    return stages[begin:end]
+
+
+def _run_line(run: RunDir, arguments: argparse.Namespace, stages: Sequence[Stage]) -> int:
+    todo = list(unsealed_stages(run, stages))
+    if not todo:
+        print("nothing to do: every stage is sealed")
+        return 0
+    return _carry_out(run, todo, arguments, alone=False)
+
+
+def _carry_out(
+    run: RunDir, stages: Sequence[Stage], arguments: argparse.Namespace, *, alone: bool
+) -> int:
+    """Show what would be done, or submit it: as jobs on Slurm, or to a driver on this machine.
+
+    Args:
+        run: the run.
+        stages: unsealed stages, in order.
+        arguments: of the verb.
+        alone: whether they are one stage that needs no driver.
+    """
+    from sarhpc.launch.local import launch_line, launch_stage
+    from sarhpc.launch.profile import chosen_executor
+
+    config = load_run_config(run)
+    executor, profile = chosen_executor(run, config, arguments.profile, arguments.executor)
+
+    def ranks(stage: str) -> int:
+        """Processes of a training."""
+        return config.cluster.ranks if profile is None else profile.resources_of(stage).tasks
+
+    if arguments.dry_run:
+        from sarhpc.launch.estimate import show_plan_and_cost
+
+        show_plan_and_cost(run, stages, profile)
+    else:
+        require_places(run, config)
+    require_settings(config, [stage.name for stage in stages], ranks)
+    if arguments.dry_run:
+        return 0
+    if profile is not None and arguments.print_sbatch:
+        from sarhpc.launch.slurm import print_scripts
+
+        print_scripts(run, stages, profile, force=arguments.force)
+        return 0
+    if run.stop_file.exists():
+        raise ConfigError(
+            f"{run.root} was stopped by an operator; `sarhpc resume {run.root}` removes the stop"
+        )
+    if profile is not None:
+        from sarhpc.launch.slurm import submit_stages, wait_for_jobs
+
+        submit_stages(run, stages, profile, force=arguments.force)
+        return wait_for_jobs(run, stages) if arguments.wait else 0
+    if arguments.print_sbatch:
+        raise ConfigError("--print-sbatch needs a Slurm profile: --profile NAME")
+    require_upstream(run, stages[0])
+    if alone:
+        return launch_stage(run, stages[0], executor, wait=arguments.wait, force=arguments.force)
+    return launch_line(run, stages, executor, wait=arguments.wait, force=arguments.force)

@@ -1,0 +1,37 @@
+"""The verbs `stop` and `cancel`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+from hpc.store.rundir import open_run
+from sarhpc.cli.verbs import Verbs
+
+
+def add_stop_and_cancel(verbs: Verbs) -> None:
+    """Add `stop` and `cancel`."""
+    stop = verbs.add_parser("stop", help="save and stop; stays stopped until `resume`")
+    stop.add_argument("run")
+    stop.set_defaults(handler=stop_verb)
+    cancel = verbs.add_parser("cancel", help="stop, and take the jobs out of the queue")
+    cancel.add_argument("run")
+    cancel.add_argument("--now", action="store_true", help="skip the final checkpoint")
+    cancel.set_defaults(handler=cancel_verb)
+
+
+def stop_verb(arguments: argparse.Namespace) -> int:
+    """Request that the run saves and stops, until `resume`."""
+    run = open_run(Path(arguments.run))
+    descriptor = os.open(run.stop_file, os.O_CREAT | os.O_WRONLY, 0o600)
+    os.close(descriptor)
+    print(f"stop requested; work saves first. Continue later with: sarhpc resume {arguments.run}")
+    return 0
+
+
+def cancel_verb(arguments: argparse.Namespace) -> int:
+    """Stop until `resume`; waiting jobs leave the queue, running ones save first."""
+    from sarhpc.launch.slurm import cancel_jobs
+
+    return cancel_jobs(open_run(Path(arguments.run)), now=arguments.now)

@@ -1,0 +1,261 @@
+"""Denoising as a training task: encode, draw, predict, compare with the noise; sample grids."""
+
+from __future__ import annotations
+
+# Before all that imports diffusers.
+import sarhpc.training.denoising.libraries  # noqa: F401
+
+# isort: split
+import dataclasses
+import logging
+from collections.abc import Generator, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hpc.job.agreement import RankGroup
+from sarhpc.diffusion.conditioning import size_ids, tokenize, tokens_cut
+from sarhpc.diffusion.config import ObjectiveConfig
+from sarhpc.diffusion.dylora import DynamicRanks, draw_ranks
+from sarhpc.diffusion.objective import Draw, add_noise, draw, loss_per_sample, with_dropout
+from sarhpc.shards.loader import Cursor
+from sarhpc.training.checkpoints.checkpointing import undisturbed_random_state
+from sarhpc.training.config import LoopConfig, TrainConfig
+from sarhpc.training.context import TrainContext
+from sarhpc.training.denoising.data import Samples, TileBatch
+from sarhpc.training.denoising.latents import LatentEncoder, StoredLatents, autoencoder_digest
+from sarhpc.training.denoising.model import Denoiser, prepare
+from sarhpc.training.denoising.prior import feed_with_prior
+from sarhpc.training.denoising.start import load_base
+from sarhpc.training.denoising.validation import Grids, Judge
+from sarhpc.training.metrics.log import StepClock
+from sarhpc.training.metrics.utilisation import Utilisation, utilisation
+from sarhpc.training.schedule import check, length, rate_scale
+from sarhpc.training.state import FitResult
+from sarhpc.training.task import TrainTask, Weights
+from sarhpc.training.trainer import fit
+
+_log = logging.getLogger(__name__)
+
+
+def train(
+    cfg: TrainConfig,
+    base: Path,
+    samples: Samples,
+    ranks: RankGroup,
+    ctx: TrainContext,
+    *,
+    latents: tuple[Path, ...] = (),
+    judge: Judge | None = None,
+) -> FitResult:
+    """How the fine-tuning of bundle `base` on `samples` ended. Collective, raises as `fit`.
+
+    Args:
+        cfg: the training.
+        base: a bundle's folder.
+        samples: tiles with captions.
+        ranks: this process among the others.
+        ctx: what the run provides; grids go to the folder `validation` in its folder.
+        latents: shards of latents encoded before; none encodes tiles as they come.
+        judge: judges each validation grid, on rank 0; None judges none.
+    """
+    check(cfg)
+    task = DenoisingTask(cfg, base, samples, ranks, ctx.folder, latents=latents, judge=judge)
+    return fit(task.loop, task, ranks, ctx)
+
+
+class DenoisingTask(TrainTask[TileBatch]):
+    """The fine-tuning of a diffusion model; what it does with a sample depends on nothing else."""
+
+    name = "train"
+    remedy = (
+        "resume with train.on_nonfinite=skip or other limits in the run's config.yaml, or start a "
+        "new run with a lower rate or fp32"
+    )
+
+    def __init__(
+        self,
+        cfg: TrainConfig,
+        base: Path,
+        samples: Samples,
+        ranks: RankGroup,
+        folder: Path,
+        *,
+        latents: tuple[Path, ...] = (),
+        judge: Judge | None = None,
+    ) -> None:
+        """Load the base; arguments as of `train`, `folder` holds that of the grids."""
+        extent = length(cfg, len(samples), ranks.world)
+        self.loop = _loop_config(cfg, extent.steps)
+        bundle = load_base(cfg, base)
+        self.module: Denoiser = Denoiser(bundle.family, bundle.models)
+        self.samples = len(samples)
+        self._cfg, self._base, self._ranks, self._tiles = cfg, base, ranks, samples
+        self._grids = Grids(cfg, base, extent, samples, ranks, folder / "validation", judge)
+        self._objective = objective_config(cfg)
+        self._encoder = LatentEncoder(bundle.vae, ranks.device, cache=cfg.cache_latents)
+        self._stored = StoredLatents(latents, autoencoder_digest(bundle.vae)) if latents else None
+        self._vae_scale = float(bundle.vae.config.scaling_factor)
+        self._tokenizers, self._scheduler = bundle.tokenizers, bundle.scheduler
+        self._has_size_ids = bundle.family.size_ids > 0
+        self._dynamic = (
+            DynamicRanks(bundle.models, cfg.adapter)
+            if cfg.adapter is not None and cfg.adapter.kind == "dylora"
+            else None
+        )
+        prior = 1.0 if cfg.prior is None else cfg.prior.weight
+        self._weights = torch.tensor([1.0, prior], device=ranks.device)
+        self._captions_cut = 0
+        self._warned = False
+        self._utilisation: Utilisation | None = None
+
+    def optimizer(self) -> torch.optim.Optimizer:
+        """AdamW over U-Net and text encoders."""
+        return prepare(self._cfg, self.module, self._ranks.device)
+
+    def feed(self, cursor: Cursor, step: int) -> Generator[tuple[Cursor, TileBatch]]:
+        """Tiles, each batch with its regularisation images if there are any."""
+        return feed_with_prior(self._cfg, self._tiles, cursor, step, self._ranks, self._stored)
+
+    def rate_scale(self, update: int) -> float:
+        """Warm-up, then constant or cosine."""
+        return rate_scale(self._cfg, update, self.loop.steps)
+
+    def facts(self) -> Mapping[str, Any]:
+        """Whether there is an average."""
+        return {"average": self._cfg.ema_decay > 0}
+
+    # Loss
+
+    def losses(
+        self, engine: Any, batch: TileBatch, clock: StepClock
+    ) -> Iterator[tuple[Tensor, Mapping[str, Tensor]]]:
+        """Yield the loss of each micro-batch: of its tiles, and of its regularisation images."""
+        self._captions_cut = 0
+        for tiles in batch.micro(self._cfg.micro_batch):
+            micro = tiles.with_prior_beside()
+            with clock.part("encode"):
+                latents, choices = self._latents(micro)
+                conditions = self._conditions(micro, choices, count_cut=clock.exact)
+                noisy = add_noise(self._scheduler, latents, choices)
+            self._draw_ranks(micro)
+            with clock.part("forward"):
+                timesteps, steering = choices.timesteps.to(latents.device), self._steering(micro)
+                prediction = engine(noisy, timesteps, *conditions, **steering)
+                errors = loss_per_sample(
+                    self._scheduler, prediction, latents, choices, self._objective
+                )
+                losses = self._means(errors, len(tiles.keys))
+            names = ("loss",) if self._cfg.prior is None else ("loss", "prior_loss")
+            yield (losses * self._weights).sum(), dict(zip(names, losses, strict=False))
+
+    @staticmethod
+    def _means(errors: Tensor, tiles: int) -> Tensor:
+        """Mean errors (2,) of the first `tiles` samples and of the rest, 0 if there is none."""
+        prior = errors[tiles:].mean() if len(errors) > tiles else torch.zeros_like(errors[0])
+        return torch.stack([errors[:tiles].mean(), prior])
+
+    def _latents(self, batch: TileBatch) -> tuple[Tensor, Draw]:
+        """Scaled latents (B, 4, h, w) from the autoencoder's posterior, and the choices."""
+        mean, logvar = self._encoder.moments(batch).chunk(2, dim=1)
+        choices = draw_batch(
+            batch,
+            seed=self._cfg.seed,
+            shape=(mean.shape[1], mean.shape[2], mean.shape[3]),
+            cfg=self._objective,
+            timesteps=int(self._scheduler.config.num_train_timesteps),
+        )
+        deviation = torch.exp(0.5 * logvar)
+        sampled = mean + deviation * choices.latent_noise.to(mean.device)
+        return sampled * self._vae_scale, choices
+
+    def _draw_ranks(self, batch: TileBatch) -> None:
+        """Let each sample learn with as many directions as it draws, where they are drawn."""
+        if self._dynamic is not None and self._cfg.adapter is not None:
+            drawn = draw_ranks(self._cfg.adapter, batch.keys, batch.epochs, self._cfg.seed)
+            self._dynamic.set_ranks(drawn, self._ranks.device)
+
+    def _steering(self, batch: TileBatch) -> dict[str, Tensor]:
+        """The layers that a ControlNet reads, where there is one."""
+        return {} if batch.layers is None else {"layer": batch.layers.to(self._ranks.device)}
+
+    def _conditions(self, batch: TileBatch, choices: Draw, *, count_cut: bool) -> list[Tensor]:
+        """Token ids (B, L) for each text encoder and, where the family has them, size ids."""
+        captions = with_dropout(batch.captions, choices.dropped)
+        if count_cut:
+            self._captions_cut += sum(cut > 0 for cut in tokens_cut(self._tokenizers[0], captions))
+        found = [tokenize(tokenizer, captions) for tokenizer in self._tokenizers]
+        if self._has_size_ids:
+            found.append(size_ids(batch.images))
+        return [tensor.to(self._ranks.device) for tensor in found]
+
+    # Metrics
+
+    def metrics(
+        self, step: int, batch: TileBatch, rates: Mapping[str, float], seconds: float
+    ) -> Mapping[str, Any]:
+        """Rates by group, captions of rank 0 that were truncated, and arithmetic per second."""
+        cut = self._captions_cut
+        if cut and not self._warned:
+            self._warned = True
+            _log.warning(
+                "step=%d captions_cut=%d: the text encoder reads 75 tokens of a caption and no "
+                "more; metrics.jsonl counts such captions, shorten them", step, cut,
+            )  # fmt: skip
+        if self._utilisation is None:
+            with undisturbed_random_state():
+                px = batch.images.shape[-1]
+                self._utilisation = utilisation(self._cfg, self._base, px, self._ranks)
+        row = {**super().metrics(step, batch, rates, seconds)}
+        row |= {"captions_cut": cut} if cut else {}
+        return row | self._utilisation.row(seconds)
+
+    # Validation
+
+    def is_validation_due(self, step: int) -> bool:
+        """Whether a grid of images is due and not there yet."""
+        return self._grids.is_due(step)
+
+    def needs_checkpoint(self, step: int) -> bool:
+        """Whether a grid of this step is judged."""
+        return self._grids.is_judged(step)
+
+    def validate(self, step: int, weights: Weights) -> Iterator[None]:
+        """Sample the images of the grid; no rows: the grid's index has what was judged."""
+        return self._grids.sample(step, weights)
+
+
+def _loop_config(cfg: TrainConfig, steps: int) -> LoopConfig:
+    """The part of `cfg` that the trainer needs."""
+    given = {field.name for field in dataclasses.fields(TrainConfig)}
+    names = given & {field.name for field in dataclasses.fields(LoopConfig)}
+    same: dict[str, Any] = {name: getattr(cfg, name) for name in names}
+    return LoopConfig(steps=steps, **same)
+
+
+def objective_config(cfg: TrainConfig) -> ObjectiveConfig:
+    """The objective's part of a training configuration."""
+    return ObjectiveConfig(cfg.caption_dropout, cfg.min_snr_gamma, cfg.noise_offset)
+
+
+def draw_batch(
+    batch: TileBatch,
+    *,
+    seed: int,
+    shape: tuple[int, int, int],
+    cfg: ObjectiveConfig,
+    timesteps: int,
+) -> Draw:
+    """The random choices of a batch, whose samples may lie in two epochs."""
+    each = [
+        draw([key], seed=seed, epoch=epoch, shape=shape, cfg=cfg, train_timesteps=timesteps)
+        for key, epoch in zip(batch.keys, batch.epochs, strict=True)
+    ]
+    return Draw(
+        timesteps=torch.cat([one.timesteps for one in each]),
+        noise=torch.cat([one.noise for one in each]),
+        latent_noise=torch.cat([one.latent_noise for one in each]),
+        dropped=tuple(drop for one in each for drop in one.dropped),
+    )

@@ -1,0 +1,95 @@
+"""The example of a captioner in the extending guide, installed as pip installs it."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hpc.config import load
+from hpc.errors import ConfigError
+from sarhpc.captioning.caption import caption_samples
+from sarhpc.captioning.captioners import registry
+from sarhpc.captioning.config import CaptionConfig
+from sarhpc.shards.images import encode_gray8
+from sarhpc.shards.sample import Sample, encode_json
+
+GUIDE = Path(__file__).resolve().parents[3] / "docs" / "guide" / "extending.md"
+HEADING = "## A captioner"
+
+Install = Callable[[str, str], None]
+
+
+def example() -> str:
+    section = GUIDE.read_text().partition(HEADING)[2].partition("\n## ")[0]
+    (block,) = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+    return block
+
+
+@pytest.fixture
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install]:
+    """Puts a module and its entry point on the path, with the metadata of an installed package."""
+
+    def install(source: str, target: str) -> None:
+        info = tmp_path / "brightness_captions-1.0.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(
+            "Metadata-Version: 2.1\nName: brightness-captions\nVersion: 1.0\n"
+        )
+        (info / "entry_points.txt").write_text(f"[sarhpc.captioners]\nbrightness = {target}\n")
+        (tmp_path / "brightness_captions.py").write_text(source)
+        monkeypatch.syspath_prepend(tmp_path)
+        registry.captioners.cache_clear()
+
+    yield install
+    registry.captioners.cache_clear()
+    sys.modules.pop("brightness_captions", None)
+
+
+def sample(key: str, level: int) -> Sample:
+    picture = encode_gray8(np.full((8, 8), level, np.uint8))
+    return Sample(key, {"sar.png": picture, "meta.json": encode_json({"key": key})})
+
+
+def test_the_captioner_of_the_guide_captions_samples(install: Install) -> None:
+    install(example(), "brightness_captions:CAPTIONER")
+    cfg = load(CaptionConfig, None, ["captioner=brightness", "degenerate=reject", "min_words=1"])
+    levels = {"00000000000": 200, "00000000001": 10, "00000000002": 0}
+    samples = [sample(key, level) for key, level in levels.items()]
+    shard = caption_samples(samples, registry.open_captioner(cfg), cfg)
+    captions = {done.key: done.meta["caption_raw"] for done in shard.samples}
+    assert captions == {"00000000000": "bright ground", "00000000001": "dark ground"}
+    assert shard.rejected == {"tile_black": 1}
+
+
+def test_its_settings_are_checked(install: Install) -> None:
+    install(example(), "brightness_captions:CAPTIONER")
+    cfg = load(CaptionConfig, None, ["captioner=brightness", "prompt=a photo of"])
+    with pytest.raises(ConfigError, match=r"caption\.prompt is not used"):
+        registry.require_consistent(cfg)
+
+
+def test_without_the_package_the_captioner_is_unknown() -> None:
+    cfg = load(CaptionConfig, None, ["captioner=brightness"])
+    with pytest.raises(ConfigError, match="take one of blip, git, clip, truth, given"):
+        registry.require_consistent(cfg)
+
+
+@pytest.mark.parametrize(
+    ("target", "extra", "reason"),
+    [
+        ("no_such_module:CAPTIONER", "", "does not load"),
+        ("brightness_captions:BrightnessCaptioner", "", "not a .*CaptionerSpec"),
+        ("brightness_captions:BLIP", "BLIP = CaptionerSpec('blip', None)", "another captioner"),
+    ],
+)
+def test_a_plug_in_that_cannot_be_used_is_named(
+    install: Install, target: str, extra: str, reason: str
+) -> None:
+    install(f"{example()}\n{extra}\n", target)
+    with pytest.raises(ConfigError, match=f"'brightness'.*{reason}"):
+        registry.captioners()

@@ -1,0 +1,92 @@
+"""What a configuration that cannot be read is told: where, what, and the names that are known."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from hpc.config import load, loads
+from hpc.errors import ConfigError
+
+
+@dataclass
+class Inner:
+    rate: float = 0.5
+    names: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Outer:
+    name: str = "???"
+    second: str = "???"
+    steps: int | None = None
+    inner: Inner = field(default_factory=Inner)
+    maybe: Inner | None = None
+    many: list[Inner] = field(default_factory=list)
+
+
+GIVEN = "name: a\nsecond: b\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("name: a\n second: [", r"invalid configuration in text: line 2, column 8: mapping"),
+        ("- a\n- b\n", r"from text must be keys and values, not '- a\\n- b\\n'"),
+        ("3", r"must be keys and values, not '3'"),
+        ("x" * 60, rf"must be keys and values, not '{'x' * 40}'$"),
+        ("", r"from text lacks name, second; give it in the YAML or as name=VALUE"),
+        ("name: a", r"from text lacks second; give it in the YAML or as second=VALUE"),
+        (GIVEN + "steps: many", r"invalid configuration in text at 'steps': Value 'many'"),
+        (GIVEN + "inner: {rate: x}", r"invalid configuration in text at 'inner\.rate'"),
+        (GIVEN + "nmae: c", r"unknown key 'nmae' in text; did you mean name, maybe\?$"),
+        (GIVEN + "rate: 1", r"unknown key 'rate' in text; did you mean inner\.rate"),
+        (GIVEN + "inner: {rte: 1}", r"unknown key 'inner\.rte' in text; did you mean inner\.rate"),
+        (GIVEN + "maybe: {rte: 1}", r"unknown key 'maybe\.rte' in text; did you mean maybe\.rate"),
+        (
+            GIVEN + "zzzz: 1",
+            r"unknown key 'zzzz' in text; known here: inner, many, maybe, name, second, steps$",
+        ),
+        (GIVEN + "inner: 3", r"invalid configuration in text: "),
+    ],
+)
+def test_what_is_wrong_is_told_with_its_place(text: str, says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        loads(Outer, text)
+
+
+def test_words_are_told_as_those_of_the_command_line() -> None:
+    with pytest.raises(ConfigError, match=r"unknown key 'nmae' in the command line"):
+        loads(Outer, GIVEN, ["nmae=x"])
+    with pytest.raises(ConfigError, match=r"'steps' is not an override"):
+        loads(Outer, GIVEN, ["name=x", "steps"])
+    with pytest.raises(ConfigError, match=r"configuration from defaults lacks name, second"):
+        load(Outer)
+
+
+def test_a_file_is_told_by_its_path(tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    with pytest.raises(ConfigError, match=r"no configuration file .*c\.yaml"):
+        load(Outer, path)
+    path.write_bytes(b"name: \xff\xfe")
+    with pytest.raises(ConfigError, match=r"c\.yaml cannot be read"):
+        load(Outer, path)
+    path.write_text("nmae: x")
+    with pytest.raises(ConfigError, match=r"unknown key 'nmae' in .*c\.yaml"):
+        load(Outer, path)
+
+
+def test_an_empty_document_takes_every_default() -> None:
+    found = loads(Outer, "", ["name=a", "second=b"])
+    assert found == Outer("a", "b")
+    assert loads(Outer, "{}", ["name=a", "second=b"]) == found
+
+
+def test_optional_and_repeated_parts_are_read() -> None:
+    text = GIVEN + "maybe: {rate: 2}\nmany: [{rate: 3}, {names: [x]}]"
+    found = loads(Outer, text)
+    assert found.maybe == Inner(2.0)
+    assert found.many == [Inner(3.0), Inner(names=["x"])]
+    assert found.inner == Inner()

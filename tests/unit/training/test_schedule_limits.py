@@ -1,0 +1,152 @@
+"""Lengths and rates at their ends, and settings just inside and just outside what is allowed."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from hpc.errors import ConfigError
+from sarhpc.training.config import OffloadConfig, TrainConfig
+from sarhpc.training.schedule import accumulation, check, ema_decay, length, rate_scale
+
+
+def config(**changes: object) -> TrainConfig:
+    return TrainConfig(**changes)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("samples", "epochs", "batch", "steps"),
+    [(16, 1, 4, 4), (17, 1, 4, 5), (17, 4, 4, 17), (3, 2, 4, 2), (1, 1, 4, 1)],
+)
+def test_a_run_ends_with_the_batch_that_holds_its_last_sample(
+    samples: int, epochs: int, batch: int, steps: int
+) -> None:
+    cfg = config(global_batch=batch, micro_batch=1, epochs=epochs)
+    found = length(cfg, samples, 2)
+    assert (found.samples, found.global_batch, found.steps) == (samples, batch, steps)
+    assert found.accumulation == 2
+
+
+@pytest.mark.parametrize(("most", "steps"), [(None, 10), (3, 3), (10, 10), (99, 10), (0, 0)])
+def test_a_run_is_no_longer_than_its_most_steps(most: int | None, steps: int) -> None:
+    cfg = config(global_batch=4, micro_batch=4, epochs=1, max_steps=most)
+    assert length(cfg, 40, 1).steps == steps
+
+
+def test_epochs_are_counted_by_samples() -> None:
+    found = length(config(global_batch=4, micro_batch=4, epochs=3), 10, 1)
+    assert [found.epoch(step) for step in range(9)] == [0, 0, 0, 1, 1, 2, 2, 2, 3]
+    assert [found.ends_epoch(step) for step in range(9)] == [
+        False, False, False, True, False, True, False, False, True,
+    ]  # fmt: skip
+    assert length(config(global_batch=4, micro_batch=4, epochs=1), 4, 1).ends_epoch(1)
+
+
+@pytest.mark.parametrize(("micro", "world", "passes"), [(1, 1, 12), (2, 3, 2), (12, 1, 1)])
+def test_passes_make_up_the_global_batch(micro: int, world: int, passes: int) -> None:
+    assert accumulation(12, micro, world) == passes
+    with pytest.raises(ConfigError, match="batch=12 is no multiple of micro_batch x ranks = 5 x 1"):
+        accumulation(12, 5, 1, "batch")
+
+
+@pytest.mark.parametrize(
+    ("step", "scale"), [(0, 0.25), (3, 1.0), (4, 1.0), (7, 0.5), (10, 0.0), (12, 0.0)]
+)
+def test_the_cosine_is_half_way_down_in_the_middle(step: int, scale: float) -> None:
+    cfg = config(warmup_steps=4, lr_schedule="cosine")
+    assert rate_scale(cfg, step, 10) == pytest.approx(scale, abs=1e-12)
+    third = 0.5 * (1 + math.cos(math.pi / 3))
+    assert rate_scale(cfg, 6, 10) == pytest.approx(third)
+
+
+def test_a_warm_up_as_long_as_the_run_ends_at_the_full_rate() -> None:
+    cfg = config(warmup_steps=4, lr_schedule="cosine")
+    assert rate_scale(cfg, 3, 4) == rate_scale(cfg, 4, 4) == 1.0
+    assert rate_scale(cfg, 5, 4) == pytest.approx(0.0)
+
+
+@pytest.mark.parametrize(("step", "decay"), [(0, 1 / 10), (1, 2 / 11), (90, 0.9), (10**6, 0.9)])
+def test_an_average_follows_by_the_smaller_of_its_age_and_its_setting(
+    step: int, decay: float
+) -> None:
+    assert ema_decay(config(ema_decay=0.9), step) == pytest.approx(decay)
+
+
+COUNTS = ("epochs", "global_batch", "micro_batch", "keep_last", "threads", "loader_threads",
+          "log_every_steps", "validation_steps")  # fmt: skip
+RATES = ("lr_unet", "lr_text_encoder", "lr_text_encoder_2", "warmup_steps", "weight_decay",
+         "grad_clip", "noise_offset", "max_steps")  # fmt: skip
+
+
+@pytest.mark.parametrize("name", COUNTS)
+def test_counts_are_one_or_more(name: str) -> None:
+    check(config(**{name: 1}))
+    with pytest.raises(ConfigError, match=f"{name}=0"):
+        check(config(**{name: 0}))
+
+
+@pytest.mark.parametrize("name", RATES)
+def test_rates_are_not_negative(name: str) -> None:
+    check(config(**{name: 0}))
+    with pytest.raises(ConfigError, match=f"{name}=-1"):
+        check(config(**{name: -1}))
+
+
+@pytest.mark.parametrize(
+    ("name", "inside", "outside"),
+    [
+        ("ema_decay", (0.0, 0.999), (-0.1, 1.0)),
+        ("caption_dropout", (0.0, 1.0), (-0.1, 1.1)),
+        ("skip_in_a_row", (1,), (0,)),
+        ("skip_in_all", (1,), (0,)),
+        ("zero_stage", (1, 2, 3), (-1, 4)),
+        ("lr_schedule", ("constant", "cosine"), ("linear",)),
+        ("on_nonfinite", ("stop", "skip"), ("pass",)),
+        ("prediction_type", (None, "epsilon", "v_prediction"), ("sample",)),
+        ("image_member", ("sar.png", "optic.png"), ("sar.npy",)),
+        ("precision", ("fp32", "bf16"), ("fp16",)),
+    ],
+)
+def test_settings_are_taken_up_to_their_limits(
+    name: str, inside: tuple[object, ...], outside: tuple[object, ...]
+) -> None:
+    for value in inside:
+        check(config(**{name: value}))
+    for value in outside:
+        with pytest.raises(ConfigError, match=name):
+            check(config(**{name: value}))
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"zero_stage": 0, "precision": "fp32"}, None),
+        ({"zero_stage": 0, "precision": "bf16"}, "without fp32 master weights"),
+        ({"zero_stage": 1, "precision": "bf16"}, None),
+        ({"compile": True, "zero_stage": 2}, None),
+        ({"compile": True, "zero_stage": 3}, "compile with zero_stage=3"),
+        ({"offload": OffloadConfig(optimizer="cpu"), "zero_stage": 1}, None),
+        ({"offload": OffloadConfig(optimizer="none"), "zero_stage": 0, "precision": "fp32"}, None),
+        (
+            {"offload": OffloadConfig(optimizer="cpu"), "zero_stage": 0, "precision": "fp32"},
+            "shards none",
+        ),
+        ({"offload": OffloadConfig(parameters="cpu"), "zero_stage": 3}, None),
+        ({"offload": OffloadConfig(parameters="cpu"), "zero_stage": 2}, "keeps weights whole"),
+        (
+            {"offload": OffloadConfig(parameters="nvme", nvme_path="/disk"), "zero_stage": 3},
+            None,
+        ),
+        ({"offload": OffloadConfig(parameters="nvme"), "zero_stage": 3}, "goes with nvme"),
+        ({"offload": OffloadConfig(nvme_path="/disk"), "zero_stage": 3}, "goes with nvme"),
+    ],
+)
+def test_settings_of_the_engine_go_together_or_not(
+    changes: dict[str, object], says: str | None
+) -> None:
+    if says is None:
+        check(config(**changes))
+    else:
+        with pytest.raises(ConfigError, match=says):
+            check(config(**changes))
