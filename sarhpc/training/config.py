@@ -1,4 +1,4 @@
-"""What a training run is told: model, data, optimisation, parallelism, rhythm."""
+"""Settings of a training run: model, data, optimisation, parallelism, rhythm."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class OffloadConfig:
 
 
 class EngineConfig(Protocol):
-    """What the DeepSpeed engine is told, whatever it trains; fields as in TrainConfig."""
+    """Settings of the DeepSpeed engine of any training task; fields as in TrainConfig."""
 
     @property
     def micro_batch(self) -> int:
@@ -68,7 +68,7 @@ class EngineConfig(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class LoopConfig:
-    """What the trainer itself is told, whatever it trains; fields as in TrainConfig."""
+    """Settings of the trainer of any training task; fields as in TrainConfig."""
 
     steps: int
     """Optimiser steps."""

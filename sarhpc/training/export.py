@@ -83,15 +83,15 @@ def export_weights(
     bundle = with_weights(base, weights)
     if cut is not None:
         truncate(bundle.models, *cut)
-    rows, told = _take_out_token(bundle)
-    adapters, told_too = _take_out_adapters(bundle)
+    rows, token_facts = _take_out_token(bundle)
+    adapters, adapter_facts = _take_out_adapters(bundle)
     if bundle.controlnet is not None:
-        told["controlnet"] = f"in {CONTROLNET}/, for `ControlNetModel.from_pretrained`"
-    card = model_card({**facts, **told, **told_too}, adapter=bool(adapters))
+        token_facts["controlnet"] = f"in {CONTROLNET}/, for `ControlNetModel.from_pretrained`"
+    card = model_card({**facts, **token_facts, **adapter_facts}, adapter=bool(adapters))
     with publishing_directory(out) as staging:
         save_bundle(bundle, staging, variants=variants)
         if rows:
-            save_token(told["token"], bundle.family, rows, staging)
+            save_token(token_facts["token"], bundle.family, rows, staging)
         if adapters:
             save_low_rank(adapters, staging)
         publish_text(staging / "README.md", card)
@@ -103,11 +103,11 @@ def _take_out_token(bundle: Bundle) -> tuple[dict[str, Tensor], dict[str, str]]:
     table = bundle.encoders[0].get_input_embeddings()
     if not isinstance(table, TokenEmbedding):
         return {}, {}
-    told = {
+    token_facts = {
         "token": table.text,
         "token_file": f"{EMBEDDING_FILE}, for `load_textual_inversion` on the base model",
     }
-    return merge_token(bundle), told
+    return merge_token(bundle), token_facts
 
 
 def _take_out_adapters(bundle: Bundle) -> tuple[dict[str, dict[str, Tensor]], dict[str, str]]:

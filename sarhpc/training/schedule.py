@@ -111,7 +111,7 @@ def _check_numbers(cfg: TrainConfig) -> None:
     for name in rates:
         value = getattr(cfg, name)
         if value is not None and value < 0:
-            raise ConfigError(f"{name}={value}: nothing below 0")
+            raise ConfigError(f"{name}={value} must be >= 0")
 
 
 def check_engine(cfg: EngineConfig) -> None:

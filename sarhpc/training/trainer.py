@@ -148,7 +148,7 @@ def _hooks(run: _Run, batches: Iterator[tuple[Cursor, Any]]) -> StepHooks:
         validate=lambda: _validate_if_due(run),
         is_checkpoint_due=lambda: _is_checkpoint_due(run),
         save=lambda: _save(run),
-        commit=lambda patience_s: run.commit(run.ctx.store, patience_s),
+        commit=lambda timeout_s: run.commit(run.ctx.store, timeout_s),
         take_step=lambda: _take_step(run, batches),
     )
 
