@@ -1,8 +1,8 @@
-"""Agreement: how the ranks of one job come to one decision.
+"""The ranks of one job, and how they come to one decision.
 
 Every method is collective: all ranks call the same methods in the same order, each gets the same
 answer, and none returns before all have asked. torch is imported inside the methods, so that the
-rest of the machinery can speak of ranks without it.
+rest of `hpc` and light modules of the science can name ranks without it.
 """
 
 from __future__ import annotations
@@ -162,14 +162,14 @@ class TorchRankGroup:
 
 @dataclass(frozen=True)
 class Outcome(Generic[T]):
-    """What an action came to on one rank, in a form that travels between ranks."""
+    """Result or failure of an action on one rank, in a form that can be gathered."""
 
     rank: int
     value: T | None = None
     failure: str | None = None
-    """What was raised, in words; None if the action ended well."""
+    """Message of what was raised; None if the action succeeded."""
     kind: type[HpcError] | None = None
-    """Class of the exception if it is one of ours."""
+    """Class of the exception if it is an HpcError."""
 
 
 def try_together(ranks: RankGroup, action: Callable[[], T]) -> list[Outcome[T]]:
@@ -188,7 +188,7 @@ def on_rank_0(ranks: RankGroup, action: Callable[[], T]) -> Outcome[T]:
 
 
 def describe_failures(outcomes: list[Outcome[T]]) -> str | None:
-    """The failures in words, the first three in full; None if there are none."""
+    """One line on the failures, the first three in full; None if there are none."""
     failed = [outcome for outcome in outcomes if outcome.failure is not None]
     if not failed:
         return None

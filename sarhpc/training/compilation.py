@@ -1,7 +1,7 @@
-"""Compiling the U-Net of a training, and whether what comes out still learns the same.
+"""Compiling the U-Net of a training, and checking that its gradients stay the same.
 
 torch 2.13 compiles a U-Net for CPUs so that its images are right and some of its gradients are
-zero. Training would continue silently, so gradients are compared before the first step.
+zero. A training would go on silently, so gradients are compared before the first step.
 """
 
 from __future__ import annotations

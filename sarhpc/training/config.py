@@ -1,4 +1,4 @@
-"""Settings of a training run: model, data, optimisation, parallelism, rhythm."""
+"""Configuration of a training: model, data, optimisation, parallelism, checkpoints, logging."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class OffloadConfig:
 
 
 class EngineConfig(Protocol):
-    """Settings of the DeepSpeed engine of any training task; fields as in TrainConfig."""
+    """Options of the DeepSpeed engine, whatever it trains; fields as in TrainConfig."""
 
     @property
     def micro_batch(self) -> int:
@@ -68,7 +68,7 @@ class EngineConfig(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class LoopConfig:
-    """Settings of the trainer of any training task; fields as in TrainConfig."""
+    """Options of the trainer itself, whatever it trains; fields as in TrainConfig."""
 
     steps: int
     """Optimiser steps."""

@@ -14,7 +14,7 @@ from sarhpc.training.config import EngineConfig, OffloadConfig
 from sarhpc.training.estimate.footprint import LARGEST_BUCKET
 
 
-def weights_that_learn(model: nn.Module) -> dict[str, Tensor]:
+def trainable_weights(model: nn.Module) -> dict[str, Tensor]:
     """Copies of the parameters that require a gradient, by name."""
     return {
         name: parameter.detach().clone()
@@ -23,7 +23,7 @@ def weights_that_learn(model: nn.Module) -> dict[str, Tensor]:
     }
 
 
-def put_on_engine(
+def wrap_in_engine(
     cfg: EngineConfig,
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
@@ -79,7 +79,7 @@ def _register_borrowed_parameters(model: nn.Module) -> None:
     """Tell stage 3 which parameters a module reads of a child that it never calls.
 
     DeepSpeed finds these by itself, but not where the first forward pass follows a loaded
-    checkpoint: it then hands out a parameter that is still being gathered, without any numbers.
+    checkpoint: it then returns a parameter that is still being gathered, without any numbers.
     """
     from deepspeed.runtime.zero import register_external_parameter
 

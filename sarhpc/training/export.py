@@ -83,34 +83,34 @@ def export_weights(
     bundle = with_weights(base, weights)
     if cut is not None:
         truncate(bundle.models, *cut)
-    rows, token_facts = _take_out_token(bundle)
-    adapters, adapter_facts = _take_out_adapters(bundle)
+    rows, facts_of_token = _extract_token(bundle)
+    adapters, facts_of_adapters = _extract_adapters(bundle)
     if bundle.controlnet is not None:
-        token_facts["controlnet"] = f"in {CONTROLNET}/, for `ControlNetModel.from_pretrained`"
-    card = model_card({**facts, **token_facts, **adapter_facts}, adapter=bool(adapters))
+        facts_of_token["controlnet"] = f"in {CONTROLNET}/, for `ControlNetModel.from_pretrained`"
+    card = model_card({**facts, **facts_of_token, **facts_of_adapters}, adapter=bool(adapters))
     with publishing_directory(out) as staging:
         save_bundle(bundle, staging, variants=variants)
         if rows:
-            save_token(token_facts["token"], bundle.family, rows, staging)
+            save_token(facts_of_token["token"], bundle.family, rows, staging)
         if adapters:
             save_low_rank(adapters, staging)
         publish_text(staging / "README.md", card)
     return out
 
 
-def _take_out_token(bundle: Bundle) -> tuple[dict[str, Tensor], dict[str, str]]:
+def _extract_token(bundle: Bundle) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Rows of the learned token, if any, and what the card says of it; settled in the bundle."""
     table = bundle.encoders[0].get_input_embeddings()
     if not isinstance(table, TokenEmbedding):
         return {}, {}
-    token_facts = {
+    facts = {
         "token": table.text,
         "token_file": f"{EMBEDDING_FILE}, for `load_textual_inversion` on the base model",
     }
-    return merge_token(bundle), token_facts
+    return merge_token(bundle), facts
 
 
-def _take_out_adapters(bundle: Bundle) -> tuple[dict[str, dict[str, Tensor]], dict[str, str]]:
+def _extract_adapters(bundle: Bundle) -> tuple[dict[str, dict[str, Tensor]], dict[str, str]]:
     """Weights of the parts' adapters where they can stand apart, and what the card says of them.
 
     Leaves plain models: the base's where the adapters stand apart, the tuned ones otherwise.

@@ -1,4 +1,4 @@
-"""What options of the engine need of the machine, asked before the engine starts."""
+"""Checks that the machine supports the options of the engine, before the engine starts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sarhpc.training.config import TrainConfig
 
 
 def require_machine(cfg: TrainConfig, device: torch.device) -> None:
-    """Refuse options that this machine cannot carry out.
+    """Raise ConfigError unless this machine supports the options.
 
     Raises:
         ConfigError: `compile` without a compiler to be trusted, no asynchronous disk access for
@@ -42,6 +42,6 @@ def _require_asynchronous_disk() -> None:
 
     if not AsyncIOBuilder().is_compatible(verbose=False):
         raise ConfigError(
-            "offload.parameters=nvme needs DeepSpeed's async_io, which wants a GPU and libaio with "
-            "its headers; install libaio-dev, or use offload.parameters=cpu"
+            "offload.parameters=nvme needs DeepSpeed's async_io, which requires a GPU and libaio "
+            "with its headers; install libaio-dev, or use offload.parameters=cpu"
         )

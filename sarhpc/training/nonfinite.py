@@ -1,4 +1,4 @@
-"""Steps whose loss or gradient is not finite: reported with their batch, then skipped or the end.
+"""Steps whose loss or gradient is not finite: reported with their batch, then skipped or fatal.
 
 A skipped step takes its number and its samples, so that what follows it is the same on any number
 of ranks and after any resume; its update alone is missing. ZeRO 1 to 3 leave an update out by

@@ -41,7 +41,7 @@ def join(threads: int, *, deterministic: bool, seed: int, on_cpu: bool = False) 
     _disable_progress_bars()
     backend = "nccl" if device.type == "cuda" else "gloo"
     if os.environ["WORLD_SIZE"] == "1" and not torch.distributed.is_initialized():
-        # torch's store listens on every interface; nobody has to find a process that is alone.
+        # torch's TCP store would listen on every interface; a lone process needs none.
         alone = torch.distributed.HashStore()  # type: ignore[attr-defined]
         torch.distributed.init_process_group(backend, store=alone, rank=0, world_size=1)
     deepspeed.init_distributed(dist_backend=backend, auto_mpi_discovery=False, verbose=False)

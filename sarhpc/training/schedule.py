@@ -63,7 +63,7 @@ def accumulation(
 
 
 def check(cfg: TrainConfig) -> None:
-    """Refuse values no run could mean.
+    """Raise ConfigError unless every value is valid.
 
     Raises:
         ConfigError: names the field, its value and the values that work.
@@ -100,7 +100,7 @@ def check(cfg: TrainConfig) -> None:
 
 
 def _check_numbers(cfg: TrainConfig) -> None:
-    """Refuse counts of nothing and rates below it."""
+    """Raise ConfigError unless counts are positive and rates are not negative."""
     counts = ("epochs", "global_batch", "micro_batch", "keep_last", "threads", "loader_threads",
               "log_every_steps", "validation_steps")  # fmt: skip
     for name in counts:
@@ -111,11 +111,11 @@ def _check_numbers(cfg: TrainConfig) -> None:
     for name in rates:
         value = getattr(cfg, name)
         if value is not None and value < 0:
-            raise ConfigError(f"{name}={value} must be >= 0")
+            raise ConfigError(f"{name}={value}: must be >= 0")
 
 
 def check_engine(cfg: EngineConfig) -> None:
-    """Refuse what no engine could do.
+    """Raise ConfigError unless the engine supports the options.
 
     Raises:
         ConfigError: names the field, its value and the values that work.
@@ -146,7 +146,7 @@ def check_judge(cfg: TrainConfig, judge: JudgeConfig) -> None:
 
 
 def _check_offload(cfg: EngineConfig, offload: OffloadConfig) -> None:
-    """Refuse what DeepSpeed cannot offload, or could not give back for a checkpoint."""
+    """Raise ConfigError unless DeepSpeed can offload so, and restore it for a checkpoint."""
     if offload.optimizer == "nvme":
         raise ConfigError(
             "offload.optimizer=nvme: averaged weights and checkpoints are read off the fp32 "
@@ -169,15 +169,15 @@ def _check_offload(cfg: EngineConfig, offload: OffloadConfig) -> None:
 
 
 def _check_control(cfg: TrainConfig) -> None:
-    """Refuse what a ControlNet, which learns alone, cannot be combined with."""
+    """Raise ConfigError unless the ControlNet is trained alone."""
     assert cfg.control is not None
     _one_of("control.layer", cfg.control.layer, tuple(LAYERS))
     others = ("adapter", "token", "prior")
     given = [name for name in others if getattr(cfg, name) is not None]
     if given:
         raise ConfigError(
-            f"control with {' and '.join(given)}: a ControlNet learns alone on a model that stands "
-            "still; train one after the other, each from the export of the first"
+            f"control with {' and '.join(given)}: a ControlNet is trained alone on a frozen "
+            "model; train one after the other, each from the export of the first"
         )
 
 

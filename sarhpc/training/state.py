@@ -1,4 +1,4 @@
-"""The state of a training, in its steps and on disk, and the loop from there to its end."""
+"""How far a training is, in its steps and on disk, and how it ended."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hpc.errors import ConfigError, NumericalError
+from hpc.errors import ConfigError
 from sarhpc.shards.loader import Cursor
-from sarhpc.training.context import Stop, StopRequest, Store
+from sarhpc.training.context import Stop, Store
 
 _log = logging.getLogger(__name__)
 
@@ -105,46 +105,6 @@ class TrainState:
         """Seconds lost to checkpoints since the last call, for a row of metrics."""
         stalled, self.stalled_s = self.stalled_s, 0.0
         return {"checkpoint_s": stalled} if stalled else {}
-
-
-@dataclass(frozen=True)
-class StepHooks:
-    """What a training does at a step boundary and between two; all of it is collective."""
-
-    validate: Callable[[], Stop | None]
-    """Validates where that is due; returns a reason to stop that came up meanwhile."""
-    is_checkpoint_due: Callable[[], bool]
-    save: Callable[[], None]
-    """Writes a checkpoint."""
-    commit: Callable[[float], None]
-    """Commits the one written last, if it is durable within so many seconds."""
-    take_step: Callable[[], None]
-
-
-def run_loop(
-    state: TrainState, steps: int, stop: StopRequest, hooks: StepHooks
-) -> tuple[bool, Stop | None]:
-    """Whether the training reached its `steps`, and else why not; it is saved either way.
-
-    Raises:
-        NumericalError: what a step raised; the checkpoint written before it is committed.
-    """
-    while True:
-        # First, as a validation may take minutes.
-        hooks.commit(0)
-        reason = hooks.validate() or stop.agree()
-        finished = state.step >= steps
-        if finished or reason or hooks.is_checkpoint_due():
-            hooks.save()
-        if finished or (reason and reason.stops):
-            hooks.commit(threading.TIMEOUT_MAX)
-            return finished, None if finished else reason
-        try:
-            hooks.take_step()
-        except NumericalError:
-            # All ranks agree on numbers, so all of them are here.
-            hooks.commit(threading.TIMEOUT_MAX)
-            raise
 
 
 def require_same_facts(directory: Path, saved: Mapping[str, Any], now: Mapping[str, Any]) -> None:

@@ -191,7 +191,7 @@ def test_the_export_is_a_stock_controlnet_pipeline(tiny_bundle: Path, tmp_path: 
 
 
 def test_a_controlnet_with_an_adapter_or_an_unknown_layer_is_refused() -> None:
-    with pytest.raises(ConfigError, match="learns alone"):
+    with pytest.raises(ConfigError, match="trained alone"):
         check(control_config(adapter=AdapterConfig()))
     with pytest.raises(ConfigError, match=r"control\.layer='sketch'"):
         check(control_config(control=ControlConfig("sketch")))

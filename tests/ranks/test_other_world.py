@@ -1,4 +1,4 @@
-"""A training goes on with another number of ranks: the same batches, the same numbers cut anew."""
+"""A training goes on with another number of ranks: the same batches, the same numbers resharded."""
 
 from __future__ import annotations
 

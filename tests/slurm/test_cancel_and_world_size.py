@@ -58,7 +58,7 @@ def test_cancelled_it_saves_and_stays_away_and_goes_on_with_more_ranks(
     cluster.wait_records(job, ["COMPLETED"])
     assert 0 < saved < STEPS
     said = logged(run, "train")
-    assert "checkpoint of 2 ranks cut anew for 4" in said
+    assert "checkpoint of 2 ranks resharded for 4" in said
     assert f"training resumes step={saved} of={STEPS}" in said
     rows, calm = metrics(run), metrics(calm_training)
     assert [row["step"] for row in rows] == list(range(1, STEPS + 1))

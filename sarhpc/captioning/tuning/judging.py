@@ -1,4 +1,4 @@
-"""How well a captioner says what held-out images show, for each set of them and together."""
+"""Scores of the captions of held-out images, for each set of them and over all sets."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Judges:
         return {TOGETHER: sum(counts.values()), **counts}
 
     def judge(self, blip: Blip, ranks: RankGroup, check_stop: StopCheck) -> Judged:
-        """Scores of what `blip` says, against all references of an image. Collective.
+        """Scores of the captions of `blip` against all references of an image. Collective.
 
         Raises:
             StopRequestedError: a stop was requested meanwhile.
@@ -72,14 +72,14 @@ class Judges:
         ranks: RankGroup,
         check_stop: StopCheck,
     ) -> list[str]:
-        """What `blip` says of `images`, which the ranks divide."""
+        """Captions of `images`, which the ranks divide, by `blip`."""
         blip.model.eval()
         captioner = open_writer(blip, self.cfg)
 
-        def say(part: Sequence[CaptionedImage]) -> list[str]:
+        def write(part: Sequence[CaptionedImage]) -> list[str]:
             return captioner.caption([image.read() for image in part])
 
-        said = divide_work(ranks, list(chunks(images, self.cfg.batch)), say, check_stop)
+        said = divide_work(ranks, list(chunks(images, self.cfg.batch)), write, check_stop)
         return [text for texts in said for text in texts]
 
     def _scores(self, everything: Sequence[str]) -> dict[str, Scores]:
@@ -112,7 +112,7 @@ def appoint_judges(held: Sequence[ImageSet], cfg: CaptionTrainConfig) -> Judges:
 
 
 def open_writer(blip: Blip, cfg: CaptionTrainConfig) -> WritingCaptioner:
-    """A captioner that writes with `blip` as the fine-tuning wants it judged."""
+    """A captioner that writes with `blip` as the fine-tuning is evaluated."""
     return WritingCaptioner(
         blip,
         batch=cfg.batch,

@@ -9,7 +9,7 @@ At stage 0 every rank holds everything, and only rank 0 writes layout and averag
 
 The store around it (manifest, checksums, atomic rename, choice of the newest whole one) is passed
 in. DeepSpeed reads its files with torch.load, so only a checkpoint whose manifest has been verified
-is ever handed to `load`.
+is ever passed to `load`.
 """
 
 from __future__ import annotations
@@ -145,7 +145,7 @@ def _restore_random(state: Mapping[str, Any]) -> None:
 
 
 @contextlib.contextmanager
-def undisturbed_random_state() -> Iterator[None]:
+def preserved_random_state() -> Iterator[None]:
     """Whatever the block draws, this process's random states are as before when it ends."""
     before = random_state()
     try:
@@ -158,10 +158,10 @@ def load(directory: Path, engine: Any, ema: Ema | None, saved_world: int) -> Par
     """Bring engine, average and random states to those under `directory`. Collective.
 
     From the same number of ranks everything is as it was, to the bit. From another number the
-    training goes on with the same weights, moments and average, cut anew.
+    training goes on with the same weights, moments and average, resharded.
 
     Returns:
-        The engine's partition as it stands after loading.
+        The engine's partition after loading.
 
     Raises:
         VerificationError: DeepSpeed found nothing it could load, or numbers are missing.
@@ -172,7 +172,7 @@ def load(directory: Path, engine: Any, ema: Ema | None, saved_world: int) -> Par
     else:
         partition = reshard(directory, engine, ema, saved_world)
     if saved_world != engine.world_size and rank == 0:
-        _log.info("checkpoint of %d ranks cut anew for %d", saved_world, engine.world_size)
+        _log.info("checkpoint of %d ranks resharded for %d", saved_world, engine.world_size)
     # Every draw of the training has a seed of its own; these states are of the process alone.
     states = directory / "rng" / f"rank_{rank % saved_world:05d}.pt"
     _restore_random(torch.load(states, weights_only=True))
@@ -180,7 +180,7 @@ def load(directory: Path, engine: Any, ema: Ema | None, saved_world: int) -> Par
 
 
 def _load_as_saved(directory: Path, engine: Any, ema: Ema | None) -> Partition:
-    # What stands still is not in the checkpoint: it comes from the base model.
+    # Frozen weights are not in the checkpoint: they come from the base model.
     path, _ = engine.load_checkpoint(
         str(directory / "deepspeed"), tag=TAG, load_module_strict=False
     )

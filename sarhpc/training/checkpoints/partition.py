@@ -142,7 +142,7 @@ def gather(
     for fragment in partition.fragments:
         mine.setdefault(fragment.name, []).append(fragment)
     shapes = _all_shapes(partition)
-    device = meeting_place(tensors)
+    device = reduction_device(tensors)
     full = {}
     for name in names:
         whole = torch.zeros(prod(shapes[name]), dtype=torch.float32, device=device)
@@ -154,7 +154,7 @@ def gather(
     return full
 
 
-def meeting_place(tensors: Sequence[Tensor]) -> torch.device:
+def reduction_device(tensors: Sequence[Tensor]) -> torch.device:
     """Where the ranks' `tensors` can be added up: on the GPU under nccl, offloaded ones too."""
     joined = torch.distributed.is_initialized()
     if joined and "nccl" in torch.distributed.get_backend():

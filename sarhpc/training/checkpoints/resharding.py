@@ -1,4 +1,4 @@
-"""Taking up the checkpoint of another number of ranks: every number goes to whoever owns it now.
+"""Resuming the checkpoint of another number of ranks: every number goes to the rank that owns it.
 
 DeepSpeed's own files fit the number of ranks that wrote them. The layout beside them says which
 number is which of which parameter, so each rank picks what it owns out of the files of all ranks
@@ -59,7 +59,7 @@ class _Owned:
 def reshard(directory: Path, engine: Any, ema: Ema | None, saved_world: int) -> Partition:
     """Bring an engine of ZeRO stage 1 to 3 and the average to a checkpoint of `saved_world` ranks.
 
-    Collective. What stands still is left as it is.
+    Collective. Frozen weights are left as they are.
 
     Args:
         directory: a checkpoint whose manifest has been verified.
@@ -85,8 +85,8 @@ def reshard(directory: Path, engine: Any, ema: Ema | None, saved_world: int) -> 
             taken[number] += kind.take(saved.fragments, source)
         _set_steps(engine, partition, saved)
     _require_all(directory, partition, taken)
-    _show_model(engine)
-    _count_on(directory, engine)
+    _refresh_model(engine)
+    _restore_counters(directory, engine)
     return partition
 
 
@@ -160,7 +160,7 @@ def _require_all(directory: Path, partition: Partition, taken: Sequence[int]) ->
         )
 
 
-def _show_model(engine: Any) -> None:
+def _refresh_model(engine: Any) -> None:
     """Let the model compute with the weights this rank and the others now own."""
     optimizer = engine.optimizer
     if engine.zero_optimization_stage() < 3:
@@ -177,7 +177,7 @@ def _show_model(engine: Any) -> None:
         kept_whole[0].all_gather(kept_whole)
 
 
-def _count_on(directory: Path, engine: Any) -> None:
+def _restore_counters(directory: Path, engine: Any) -> None:
     """Let DeepSpeed's own counters go on; they appear in what it saves."""
     files = sorted((directory / "deepspeed").glob("*/*mp_rank_00_model_states.pt"))
     counted = _unpickle(files[0])

@@ -23,14 +23,14 @@ from sarhpc.training.denoising.mirror import mirrored
 
 @dataclass(frozen=True)
 class _Loaded:
-    """A sample as it lies in its shard."""
+    """A sample as it is stored in its shard."""
 
     key: str
     image: NDArray[np.float32]
     caption: str
     layer: NDArray[np.float32] | None
     moments: dict[bool, NDArray[np.float32]] | None
-    """Stored latent of the image and, where it may be shown so, of the flipped one."""
+    """Stored latent of the image and, where it may be flipped, of the flipped one."""
 
 
 class Samples(Protocol):
@@ -205,25 +205,25 @@ def _batch(cfg: TrainConfig, loaded: list[_Loaded], epochs: tuple[int, ...]) -> 
 
 
 def _stored(loaded: Sequence[_Loaded], flipped: Sequence[bool]) -> Tensor | None:
-    """Stored latents of the images as they are shown; None where none are stored."""
-    shown = [
+    """Stored latents of the images, flipped or not; None where none are stored."""
+    stored = [
         sample.moments[flip]
         for sample, flip in zip(loaded, flipped, strict=True)
         if sample.moments is not None
     ]
-    return torch.from_numpy(np.stack(shown)) if shown else None
+    return torch.from_numpy(np.stack(stored)) if stored else None
 
 
 def _mirror(cfg: TrainConfig, epoch: int, sample: _Loaded) -> str | None:
-    """The caption of the flipped sample, where an epoch shows it so."""
+    """The caption of the flipped sample, where an epoch flips it."""
     flipped = cfg.azimuth_flip and flips(cfg.seed, epoch, sample.key)
     return mirrored(sample.caption) if flipped else None
 
 
 def _stacked(images: Sequence[NDArray[np.float32]], flipped: Sequence[bool]) -> Tensor:
     """Images (H, W, 3) as (B, 3, H, W), those flipped upside down."""
-    shown = [image[::-1] if flip else image for image, flip in zip(images, flipped, strict=True)]
-    return torch.from_numpy(np.stack(shown)).permute(0, 3, 1, 2).contiguous()
+    oriented = [image[::-1] if flip else image for image, flip in zip(images, flipped, strict=True)]
+    return torch.from_numpy(np.stack(oriented)).permute(0, 3, 1, 2).contiguous()
 
 
 def flips(seed: int, epoch: int, key: str) -> bool:

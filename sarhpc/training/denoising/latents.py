@@ -1,6 +1,6 @@
 """Latents of tiles: the frozen autoencoder, run every time, once a tile, or once for all runs.
 
-Mean and log-variance are kept, never a sample of them, so that every epoch can sample anew. What
+Mean and log-variance are kept, never a sample of them, so that every epoch draws its own. What
 is on disk is keyed by the pixels of the image and by the autoencoder: of another image or by
 another autoencoder it is refused.
 """
@@ -29,7 +29,7 @@ _MEMBERS = {False: "moments.npy", True: "moments_flipped.npy"}
 
 
 class LatentEncoder:
-    """Mean and log-variance of each image's latent, so that every epoch can sample anew.
+    """Mean and log-variance of each image's latent, so that every epoch draws its own.
 
     With the cache a tile is encoded alone, never beside others: the numbers then do not depend on
     which tiles were still unknown, and a resumed run with an empty cache repeats the bits. Stored

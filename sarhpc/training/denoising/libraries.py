@@ -16,7 +16,7 @@ from importlib import import_module
 
 @contextmanager
 def _scipy_hidden() -> Iterator[None]:
-    """To the block SciPy is not installed, unless somebody may know already that it is."""
+    """Hide SciPy from the block, unless a library may have found it already."""
     if {"scipy", "transformers", "diffusers"} & sys.modules.keys():
         yield
         return

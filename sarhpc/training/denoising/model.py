@@ -14,7 +14,7 @@ from sarhpc.diffusion.families.family import ModelFamily
 from sarhpc.training.checkpoints.partition import Partition
 from sarhpc.training.compilation import compile_network
 from sarhpc.training.config import TrainConfig
-from sarhpc.training.engine import put_on_engine, weights_that_learn
+from sarhpc.training.engine import trainable_weights, wrap_in_engine
 from sarhpc.training.machine import require_machine
 
 
@@ -27,7 +27,7 @@ class Denoiser(nn.Module):
         for part, model in models.items():
             self.add_module(part, model)
         self.controlnet: Any = models.get(CONTROLNET)
-        self.groups = tuple(learning(self))
+        self.groups = tuple(trainable_groups(self))
         """Names of the groups that learn, in the optimiser's order."""
 
     def forward(
@@ -64,7 +64,7 @@ class Denoiser(nn.Module):
         return tuple(self.get_submodule(encoder.folder) for encoder in self.family.encoders)
 
 
-def learning(model: nn.Module) -> dict[str, list[nn.Parameter]]:
+def trainable_groups(model: nn.Module) -> dict[str, list[nn.Parameter]]:
     """The parameters that require a gradient, by group."""
     groups: dict[str, list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
@@ -83,9 +83,9 @@ def start_engine(
         ConfigError: this machine lacks what an option of `cfg` needs.
         NumericalError: the compiled U-Net has other gradients than the plain one.
     """
-    full = weights_that_learn(model)
+    full = trainable_weights(model)
     optimizer = prepare(cfg, model, ranks.device)
-    return put_on_engine(cfg, model, optimizer, full, ranks, accumulation)
+    return wrap_in_engine(cfg, model, optimizer, full, ranks, accumulation)
 
 
 def prepare(cfg: TrainConfig, model: Denoiser, device: torch.device) -> torch.optim.AdamW:
@@ -133,7 +133,7 @@ def put_channels_last(model: Denoiser) -> None:
 
 
 def _channels_last(_module: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
-    # Attention hands its images on with channels outermost whatever it read.
+    # Attention returns its images with channels outermost whatever it was given.
     return (inputs[0].contiguous(memory_format=torch.channels_last),)
 
 
@@ -142,7 +142,7 @@ def _adamw(cfg: TrainConfig, model: Denoiser, device: torch.device) -> torch.opt
     rates = base_rates(cfg, model.family)
     groups = [
         {"name": name, "params": parameters, "lr": rates[name]}
-        for name, parameters in learning(model).items()
+        for name, parameters in trainable_groups(model).items()
     ]
     beta1, beta2 = cfg.betas
     decay, epsilon = cfg.weight_decay, cfg.adam_epsilon

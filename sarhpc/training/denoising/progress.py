@@ -18,22 +18,22 @@ from sarhpc.training.denoising.grids import GridImage, read_index
 PICTURE = "progress.png"
 
 MOST_COLUMNS = 13
-"""The base and twelve epochs; of more grids, as many are shown, evenly spread."""
+"""The base and twelve epochs; of more grids, as many are drawn, evenly spread."""
 LEAST_PX, MOST_PX = 128, 256
-"""Side of an image as it is shown: enough for its title, and few enough for a screen."""
+"""Side of an image in the picture: enough for its title, and few enough for a screen."""
 
 
 def draw_progress(cfg: TrainConfig, folder: Path, sampled: list[GridImage]) -> Path:
     """Publish the picture of the grids in the index and of the one just `sampled`; its path.
 
-    Of each prompt the first seed is shown. A grid whose images somebody removed is left out.
+    Of each prompt the first seed is shown. A grid with missing images is left out.
     """
     row_images = [image for image in sampled if image.seed == sampled[0].seed]
     rows = [Path(image.path).name for image in row_images]
     entries = [*read_index(folder), *(asdict(image) for image in sampled)]
     columns = _spread(_columns(folder, entries, rows))
     gray = cfg.image_member == "sar.png"
-    images = [[_shown(folder / column[row]["path"], gray) for column in columns] for row in rows]
+    images = [[_resized(folder / column[row]["path"], gray) for column in columns] for row in rows]
     titles = [_title(column[rows[0]]) for column in columns]
     with publishing(folder / PICTURE) as file:
         sheet = contact_sheet(np.array(images), [image.prompt for image in row_images], titles)
@@ -67,8 +67,8 @@ def _title(entry: dict[str, Any]) -> str:
     return f"epoch {entry['epoch']}, step {step:,}" if step else "before training"
 
 
-def _shown(path: Path, gray: bool) -> NDArray[np.uint8]:
-    """An image (H, W) or (H, W, 3) at the size it is shown in."""
+def _resized(path: Path, gray: bool) -> NDArray[np.uint8]:
+    """An image (H, W) or (H, W, 3) at its size in the picture."""
     with Image.open(path) as file:
         image = file.convert("L" if gray else "RGB")
     side = max(image.size)

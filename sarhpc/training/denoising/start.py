@@ -38,10 +38,10 @@ def load_base(cfg: TrainConfig, base: Path) -> Bundle:
             "take it out, or start from an SDXL model"
         )
     if cfg.random_init:
-        bundle = _drawn_anew(bundle, cfg.seed)
+        bundle = _reinitialised(bundle, cfg.seed)
     if cfg.control is not None:
         bundle = replace(bundle, controlnet=new_controlnet(bundle.backbone, cfg.seed))
-    mark_what_learns(cfg, bundle.family, bundle.models)
+    mark_trainable(cfg, bundle.family, bundle.models)
     if cfg.token is not None:
         bundle = add_token(bundle, cfg.token)
     if not any(p.requires_grad for model in bundle.models.values() for p in model.parameters()):
@@ -51,7 +51,7 @@ def load_base(cfg: TrainConfig, base: Path) -> Bundle:
     return bundle
 
 
-def mark_what_learns(cfg: TrainConfig, family: ModelFamily, models: Mapping[str, Any]) -> None:
+def mark_trainable(cfg: TrainConfig, family: ModelFamily, models: Mapping[str, Any]) -> None:
     """Let exactly the parameters of `models` that `cfg` trains require a gradient.
 
     With the adapter of `cfg`, if any.
@@ -73,7 +73,7 @@ def mark_what_learns(cfg: TrainConfig, family: ModelFamily, models: Mapping[str,
         module.requires_grad_(False)
 
 
-def _drawn_anew(bundle: Bundle, seed: int) -> Bundle:
+def _reinitialised(bundle: Bundle, seed: int) -> Bundle:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         backbone = type(bundle.backbone).from_config(bundle.backbone.config)

@@ -21,7 +21,7 @@ from sarhpc.diffusion.config import ObjectiveConfig
 from sarhpc.diffusion.dylora import DynamicRanks, draw_ranks
 from sarhpc.diffusion.objective import Draw, add_noise, draw, loss_per_sample, with_dropout
 from sarhpc.shards.loader import Cursor
-from sarhpc.training.checkpoints.checkpointing import undisturbed_random_state
+from sarhpc.training.checkpoints.checkpointing import preserved_random_state
 from sarhpc.training.config import LoopConfig, TrainConfig
 from sarhpc.training.context import TrainContext
 from sarhpc.training.denoising.data import Samples, TileBatch
@@ -172,7 +172,7 @@ class DenoisingTask(TrainTask[TileBatch]):
         return sampled * self._vae_scale, choices
 
     def _draw_ranks(self, batch: TileBatch) -> None:
-        """Let each sample learn with as many directions as it draws, where they are drawn."""
+        """Draw the rank of the adapter for each sample, if it is dynamic (DyLoRA)."""
         if self._dynamic is not None and self._cfg.adapter is not None:
             drawn = draw_ranks(self._cfg.adapter, batch.keys, batch.epochs, self._cfg.seed)
             self._dynamic.set_ranks(drawn, self._ranks.device)
@@ -205,7 +205,7 @@ class DenoisingTask(TrainTask[TileBatch]):
                 "more; metrics.jsonl counts such captions, shorten them", step, cut,
             )  # fmt: skip
         if self._utilisation is None:
-            with undisturbed_random_state():
+            with preserved_random_state():
                 px = batch.images.shape[-1]
                 self._utilisation = utilisation(self._cfg, self._base, px, self._ranks)
         row = {**super().metrics(step, batch, rates, seconds)}

@@ -25,7 +25,7 @@ from sarhpc.diffusion.control import CONTROLNET, new_controlnet
 from sarhpc.diffusion.skeleton import Skeleton, skeleton_of
 from sarhpc.training.config import TrainConfig
 from sarhpc.training.denoising.model import Denoiser, checkpoint_gradients
-from sarhpc.training.denoising.start import mark_what_learns
+from sarhpc.training.denoising.start import mark_trainable
 
 Inputs = tuple[list[Tensor], Tensor | None]
 """Latents, timesteps and conditions of a `Denoiser`, and the layer that conditions a ControlNet."""
@@ -42,7 +42,7 @@ class FlopEstimate:
     learned: int
     """Those that learn."""
     autoencoder: int
-    """Parameters of the autoencoder, which stands beside them."""
+    """Parameters of the autoencoder, which is not trained."""
     image_flops: float
     """Forward and backward pass of one image, without what gradient checkpointing repeats."""
     done_flops: float
@@ -116,7 +116,7 @@ def _on_meta(cfg: TrainConfig, base: Path) -> tuple[Skeleton, Denoiser]:
         with torch.device("meta"):
             backbone = skeleton.models[skeleton.family.backbone]
             skeleton.models[CONTROLNET] = new_controlnet(backbone, cfg.seed)
-    mark_what_learns(cfg, skeleton.family, skeleton.models)
+    mark_trainable(cfg, skeleton.family, skeleton.models)
     model = Denoiser(skeleton.family, skeleton.models).train()
     for module in model.modules():
         if isinstance(module, LycorisLayer):

@@ -1,4 +1,4 @@
-"""How large the gradient of each group is, looked at where AdamW applies it."""
+"""The gradient norm of each group, measured where AdamW applies it."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from torch import Tensor
 from torch.nn.utils import get_total_norm
 
 from hpc.errors import NumericalError
-from sarhpc.training.checkpoints.partition import meeting_place
+from sarhpc.training.checkpoints.partition import reduction_device
 
 
 class GroupNorms:
     """Watches the optimiser of a DeepSpeed engine, whatever its stage, while it is asked to.
 
-    Every stage hands its (clipped) fp32 gradients to the optimiser it wraps: whole at stage 0,
+    Every stage passes its (clipped) fp32 gradients to the optimiser it wraps: whole at stage 0,
     else this rank's pieces, group by group or in smaller portions. So nothing is gathered and no
     private name of DeepSpeed's is read.
     """
@@ -33,7 +33,7 @@ class GroupNorms:
         self._replicated = replicated
         self._squares: dict[str, list[Tensor]] = {}
         self.watches = False
-        """Whether the next update is looked at: one more reading of the gradients."""
+        """Whether the next update is measured: one more reading of the gradients."""
         inner = getattr(engine.optimizer, "optimizer", engine.optimizer)
         inner.register_step_pre_hook(self._look)
 
@@ -54,7 +54,7 @@ class GroupNorms:
             [sum(map(float, seen.get(name, ()))) for name in self._names], dtype=torch.float64
         )
         if not self._replicated:
-            total = squares.to(meeting_place([squares]))
+            total = squares.to(reduction_device([squares]))
             torch.distributed.all_reduce(total)
             squares = total.cpu()
         together = max(float(squares.sum()) ** 0.5, torch.finfo(torch.float64).tiny)

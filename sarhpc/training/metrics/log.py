@@ -1,4 +1,4 @@
-"""metrics.jsonl: one row per logged step, the truth about a training's course."""
+"""metrics.jsonl: one row per logged step, the authoritative record of a training."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from hpc.publish import publish_text
 from sarhpc.training.metrics.tensorboard import ScalarEvents
 
 _log = logging.getLogger(__name__)
-_SPEAK_EVERY_S = 30.0
+_LOG_EVERY_S = 30.0
 
 OWN_PARTS = ("data", "encode", "forward")
 PARTS = ("data", "encode", "forward", "backward", "optimizer")
 
 
 class MetricsLog:
-    """Rows of a run that may be interrupted: after a resume every step stands there once."""
+    """Rows of a run that may be interrupted: after a resume it holds every step once."""
 
     def __init__(
         self, path: Path, resumed_at: int, *, tensorboard: bool = False, wandb: bool = False
@@ -43,7 +43,7 @@ class MetricsLog:
         self._path = path
         self._events = ScalarEvents(path.parent / "tensorboard", kept) if tensorboard else None
         self._wandb = path.parent / "wandb" if wandb else None
-        self._spoke = 0.0
+        self._logged_at = 0.0
 
     def write(self, row: Mapping[str, Any]) -> None:
         """Append one row."""
@@ -73,12 +73,12 @@ class MetricsLog:
             # A picture of the rows is no reason to lose the training that they are of.
             _log.warning("%s was not written (%s); the next attempt tries again", folder, error)
 
-    def speak(self, row: Mapping[str, Any], steps: int) -> None:
+    def log_progress(self, row: Mapping[str, Any], steps: int) -> None:
         """Log a line of a row that has a loss, every half minute at most."""
         now = time.monotonic()
-        if "loss" not in row or now - self._spoke < _SPEAK_EVERY_S:
+        if "loss" not in row or now - self._logged_at < _LOG_EVERY_S:
             return
-        self._spoke = now
+        self._logged_at = now
         _log.info(
             "step=%d of=%d loss=%.4f samples_per_s=%.2f",
             row["step"],
@@ -143,7 +143,7 @@ def peak_memory_gb(device: torch.device) -> float:
 def pace_of(
     clock: StepClock, seconds: float, global_batch: int, device: torch.device
 ) -> dict[str, float]:
-    """What a row tells of the time and the memory of a step that took `seconds`."""
+    """Time and memory of a step that took `seconds`, for a row."""
     return {
         "samples_per_s": global_batch / seconds,
         "step_s": seconds,

@@ -1,6 +1,6 @@
 """The rows of metrics.jsonl as an offline run of Weights & Biases (W&B).
 
-It is written in one go from the rows that count, when an attempt ends: every step stands there once
+It is written in one go from the rows that count, when an attempt ends: it holds every step once
 whatever attempts there were, and no process of W&B lives beside the training, where a signal to the
 job would end it. Nothing is sent: `wandb sync` does that, where there is a network.
 """

@@ -11,10 +11,10 @@ _GROUPS = ("lr", "grad_norm")
 
 
 class ScalarEvents:
-    """Scalars that say what the rows say: every step once, whatever attempts there were.
+    """The rows as scalars: every step once, whatever attempts there were.
 
     Event files can only grow, and a killed writer leaves steps in them that were taken again. So
-    they are written anew from the rows that count, one event a row: a second for ten thousand.
+    they are rewritten from the rows that count, one event a row: a second for ten thousand.
     """
 
     def __init__(self, folder: Path, rows: Iterable[Mapping[str, Any]]) -> None:

@@ -26,7 +26,7 @@ class Utilisation:
     flops: float
     """Operations of the model."""
     peak: float | None
-    """Operations per second that the GPU can do; None where nobody says."""
+    """Operations per second that the GPU can do; None where it is unknown."""
 
     def row(self, step_s: float) -> dict[str, float]:
         """`tflops` (per rank and second) and, where the peak is known, `mfu` of a step."""

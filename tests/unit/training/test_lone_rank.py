@@ -28,13 +28,13 @@ print(json.dumps([ranks.rank, again.world, total.item(), ports]))
 STARTED = """
 import json, sys, torch
 from sarhpc.training.config import LoopConfig
-from sarhpc.training.engine import put_on_engine, weights_that_learn
+from sarhpc.training.engine import wrap_in_engine, trainable_weights
 from sarhpc.training.ranks import join, leave
 ranks = join(1, deterministic=True, seed=0)
 model = torch.nn.Linear(2, 2)
 optimizer = torch.optim.AdamW([{"name": "all", "params": list(model.parameters())}])
 told = LoopConfig(steps=1, global_batch=1, micro_batch=1, grad_clip=1.0, seed=0, zero_stage=STAGE)
-put_on_engine(told, model, optimizer, weights_that_learn(model), ranks, 1)
+wrap_in_engine(told, model, optimizer, trainable_weights(model), ranks, 1)
 leave()
 print(json.dumps("torch._inductor.compile_fx" in sys.modules))
 """

@@ -58,6 +58,7 @@ def test_batch_that_does_not_divide_is_refused_with_the_numbers() -> None:
         ),
         ({"offload": OffloadConfig(nvme_path="/disk")}, "goes with nvme and with nothing else"),
         ({"on_nonfinite": "ignore"}, "one of stop, skip"),
+        ({"lr_unet": -1.0}, "lr_unet=-1.0: must be >= 0"),
         ({"on_nonfinite": "skip", "skip_in_a_row": 0}, "skip_in_a_row=0: allow 1 or more"),
     ],
 )

@@ -22,7 +22,7 @@ from sarhpc.diffusion.config import (
 )
 from sarhpc.diffusion.learned_token import EMBEDDING_FILE
 from sarhpc.training.config import TrainConfig
-from sarhpc.training.denoising.model import Denoiser, learning
+from sarhpc.training.denoising.model import Denoiser, trainable_groups
 from sarhpc.training.denoising.start import load_base
 from sarhpc.training.export import export_weights
 
@@ -121,7 +121,7 @@ def test_a_token_alone_is_one_row_and_loads_as_a_textual_inversion(
     base = bases(False)
     cfg = TrainConfig(token=TokenConfig(initializer="radar"), lr_unet=0.0, lr_text_encoder=0.0)
     start = load_base(cfg, base)
-    groups = learning(Denoiser(start.family, start.models))
+    groups = trainable_groups(Denoiser(start.family, start.models))
     assert {name: [tuple(p.shape) for p in found] for name, found in groups.items()} == {
         "token": [(16,)]
     }
@@ -200,7 +200,7 @@ def test_settings_that_teach_nothing_are_refused(bases: Callable[[bool], Path]) 
     base = bases(False)
     with pytest.raises(ConfigError, match="nothing would learn"):
         load_base(TrainConfig(lr_unet=0.0, lr_text_encoder=0.0), base)
-    with pytest.raises(ConfigError, match="is a word of the base model already"):
+    with pytest.raises(ConfigError, match="is already in the vocabulary"):
         load_base(TrainConfig(token=TokenConfig(text="a</w>")), base)
     with pytest.raises(ConfigError, match=r"token\.initializer is empty"):
         load_base(TrainConfig(token=TokenConfig(initializer="")), base)
