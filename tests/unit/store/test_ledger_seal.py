@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from dataclasses import replace
@@ -114,7 +115,9 @@ def test_the_manifest_holds_what_the_records_held_in_the_order_of_the_plan(ledge
     assert list(before) == ["000000", "000001", "000002"]
     assert before["000001"] == record("000001")
     lines = ledger.seal(PLAN).read_text().splitlines()
-    assert [line.partition('"shard":"')[2][:6] for line in lines] == list(before)
+    rows = [json.loads(line) for line in lines]
+    assert [row["shard"] for row in rows] == list(before)
+    assert lines == [json.dumps(r, sort_keys=True, separators=(",", ":")) for r in rows]
     assert ledger.records() == before
     assert ledger.recorded_ids() == set(before)
     assert ledger.totals() == (3, 15, 9)
