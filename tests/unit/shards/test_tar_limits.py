@@ -84,6 +84,11 @@ def pax(**fields: str) -> bytes:
         while length != len(f"{length}".encode() + body):
             length = len(f"{length}".encode() + body)
         data += f"{length}".encode() + body
+    return raw_pax(data)
+
+
+def raw_pax(data: bytes) -> bytes:
+    """A pax header of those bytes."""
     header = bytearray(member_header("pax", len(data)))
     header[156:157] = b"x"
     header[148:156] = b" " * 8
@@ -118,6 +123,11 @@ def test_a_pax_header_whose_lengths_do_not_fit_is_damaged(bad: bytes) -> None:
     data = pax(path="a").replace(b"9 path=a\n", bad)
     with pytest.raises(DataError, match="damaged pax header"):
         scanned(data + plain("b", b"1") + END_OF_ARCHIVE)
+
+
+def test_a_pax_header_of_a_length_alone_is_damaged() -> None:
+    with pytest.raises(DataError, match="damaged pax header"):
+        scanned(raw_pax(b"1") + plain("b", b"1") + END_OF_ARCHIVE)
 
 
 @pytest.mark.parametrize("size", ["-1", "1e3", "x"])

@@ -113,6 +113,7 @@ DEGREE = METRES_PER_DEGREE
 
 
 def test_rows_of_cells_are_as_high_as_asked_and_hold_a_whole_number_of_nearly_that_width() -> None:
+    assert METRES_PER_DEGREE == 111_320.0, "another length moves the cells of every plan"
     shrink, columns, width = band_of_cells(60, DEGREE)
     assert shrink == pytest.approx(math.cos(math.radians(60.5)))
     assert columns == round(360 * math.cos(math.radians(60.5)))
