@@ -10,11 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from hpc.errors import ConfigError
 from sarhpc.tiling.config import SplitConfig, TileConfig
 from sarhpc.tiling.splits.assignment import (
     METRES_PER_DEGREE,
     band_of_cells,
     cells_near,
+    check_split,
     overlaps_across_splits,
     split_buffer_m,
     split_of,
@@ -178,6 +180,37 @@ def test_a_split_without_a_share_gets_nothing(fractions: list[float], missing: s
     cfg = SplitConfig(fractions=fractions)
     drawn = {split_of(str(n), cfg) for n in range(200)}
     assert drawn == {"train", "val", "test"} - {missing}
+
+
+@pytest.mark.parametrize(
+    ("fractions", "fits"),
+    [
+        ([1.0, 0.0, 0.0], True),
+        ([0.5, 0.25, 0.25], True),
+        ([0.5, 0.25, 0.2500001], True),
+        ([0.5, 0.25, 0.251], False),
+        ([0.5, 0.25, 0.249], False),
+        ([1.1, -0.1, 0.0], False),
+        ([0.5, 0.5], False),
+        ([0.25, 0.25, 0.25, 0.25], False),
+    ],
+)
+def test_shares_are_three_and_make_a_whole(fractions: list[float], fits: bool) -> None:
+    if fits:
+        check_split(SplitConfig(fractions=fractions))
+    else:
+        with pytest.raises(ConfigError, match="summing to 1"):
+            check_split(SplitConfig(fractions=fractions))
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"), [({"by": "scene"}, "split.by"), ({"cell_m": 0.0}, "split.cell_m")]
+)
+def test_a_split_by_nothing_known_is_refused(changes: dict[str, Any], says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        check_split(SplitConfig(**changes))
+    for known in ("cell", "line", "cell+line"):
+        check_split(SplitConfig(by=known, cell_m=0.5))
 
 
 def test_a_name_falls_into_the_same_split_on_every_machine() -> None:
