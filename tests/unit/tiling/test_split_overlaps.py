@@ -122,7 +122,8 @@ def test_rows_of_cells_are_as_high_as_asked_and_hold_a_whole_number_of_nearly_th
     assert columns * width == pytest.approx(360)
     assert width * shrink == pytest.approx(1, abs=0.01)
     assert band_of_cells(-61, DEGREE) == band_of_cells(60, DEGREE), "both halves of the Earth"
-    assert band_of_cells(89, DEGREE)[1] >= 1
+    assert band_of_cells(90, DEGREE) == (1e-3, 1, 360.0), "one cell around the pole"
+    assert band_of_cells(0, DEGREE / 4)[1] == round(360 * math.cos(math.radians(0.125)) * 4)
 
 
 @pytest.mark.parametrize(
