@@ -57,7 +57,7 @@ _NOT_TESTED = re.compile(r"^\s*(_?log\.|@)|TYPE_CHECKING|_passages")
 _MEANINGLESS = {
     "core/AddNot": re.compile(r"\b(if|while) not "),  # the same as leaving the `not` out
     "core/ReplaceBinaryOperator_Div_Mul": re.compile(r"/ (f?\"|name|path|[A-Z]+\b)"),  # of a path
-    "core/ReplaceBinaryOperator_Mul_Div": re.compile(r"[\[({,] ?\*"),  # no product
+    "core/ReplaceBinaryOperator_Mul_Div": re.compile(r"[\[({,] ?\*|^ *\*,"),  # no product
     "core/ReplaceBinaryOperator_Pow_Mul": re.compile(r"[\[{(,] ?\*\*"),  # no power
 }
 """Changes that end in a TypeError, which any test sees, or that another operator makes as well."""
