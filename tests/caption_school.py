@@ -18,7 +18,7 @@ from sarhpc.captioning.config import CaptionTrainConfig
 from sarhpc.captioning.tuning.finetune import CaptionTrainResult, train_captioner
 from sarhpc.captioning.tuning.task import CaptionTask
 from sarhpc.stages.caption_train import loop_config, stop_check
-from sarhpc.stages.ranks import require_finished
+from sarhpc.stages.work.ranks import require_finished
 from sarhpc.training.context import TrainContext
 from sarhpc.training.ranks import join, leave
 from sarhpc.training.trainer import fit

@@ -15,8 +15,8 @@ from hpc.job.pipeline import run_stage
 from hpc.store.rundir import RunDir, create_run
 from sarhpc.shards.samples import ShardedSamples
 from sarhpc.stages.config import RunConfig
-from sarhpc.stages.paths import model_folder
-from sarhpc.stages.prompts import sample_shards
+from sarhpc.stages.inputs.paths import model_folder
+from sarhpc.stages.inputs.prompts import sample_shards
 from sarhpc.stages.registry import stage_named
 
 BASE = Path(model_folder("embedded:base"))

@@ -22,7 +22,7 @@ from sarhpc.shards.images import encode_gray8
 from sarhpc.shards.sample import Sample, encode_json, sample_key
 from sarhpc.shards.writer import write_shard
 from sarhpc.stages.config import RunConfig
-from sarhpc.stages.tree import digest_tree
+from sarhpc.stages.work.tree import digest_tree
 
 CAPTIONS = ["a lake", "a dense forest", "a crop field", "a town with houses", "a road", "a river"]
 

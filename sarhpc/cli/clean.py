@@ -7,7 +7,7 @@ from pathlib import Path
 
 from hpc.store.rundir import open_run
 from sarhpc.cli.verbs import Verbs
-from sarhpc.stages.paths import data_root
+from sarhpc.stages.inputs.paths import data_root
 from sarhpc.stages.registry import line_of_stages
 from sarhpc.stages.run_config import load_run_config
 

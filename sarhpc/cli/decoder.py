@@ -15,7 +15,7 @@ from hpc.errors import DataError
 from hpc.publish import publish_bytes, publish_json
 from sarhpc.cli.verbs import Verbs
 from sarhpc.diffusion.config import DecoderConfig
-from sarhpc.stages.paths import model_folder
+from sarhpc.stages.inputs.paths import model_folder
 
 if TYPE_CHECKING:
     from sarhpc.diffusion.crops import Images

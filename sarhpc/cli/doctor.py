@@ -131,7 +131,7 @@ def _run_folder(run: Path) -> Path:
 
 def _models() -> list[str]:
     """Kind and folder of every model that ships with the package, one after the other."""
-    from sarhpc.stages.paths import embedded_root
+    from sarhpc.stages.inputs.paths import embedded_root
 
     folders = sorted(path for path in embedded_root().iterdir() if path.is_dir())
     kinds = ["bundle" if (path / "model_index.json").exists() else "blip" for path in folders]

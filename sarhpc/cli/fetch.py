@@ -22,7 +22,13 @@ def add_fetch(verbs: Verbs) -> None:
 
 def fetch_verb(arguments: argparse.Namespace) -> int:
     """Fetch models to the shared cache; without a name list them."""
-    from sarhpc.stages.models import MODELS, cache_root, fetch, model_named, require_whole
+    from sarhpc.stages.inputs.base_models import (
+        MODELS,
+        cache_root,
+        fetch,
+        model_named,
+        require_whole,
+    )
 
     root = Path(arguments.to) if arguments.to else cache_root()
     source = Path(arguments.source) if arguments.source else None

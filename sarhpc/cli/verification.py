@@ -15,7 +15,7 @@ from hpc.store.rundir import RunDir, open_run
 from sarhpc.cli.verbs import Verbs
 from sarhpc.stages.registry import line_of_stages
 from sarhpc.stages.run_config import load_run_config
-from sarhpc.stages.tree import digest_tree, tree_bytes
+from sarhpc.stages.work.tree import digest_tree, tree_bytes
 
 
 def add_verify(verbs: Verbs) -> None:

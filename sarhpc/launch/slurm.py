@@ -17,7 +17,7 @@ from hpc.store.rundir import RunDir
 from hpc.store.submissions import SubmissionRecord, job_ids
 from sarhpc.launch.job import StageWork
 from sarhpc.stages.config import RunConfig
-from sarhpc.stages.paths import EMBEDDED
+from sarhpc.stages.inputs.paths import EMBEDDED
 from sarhpc.stages.registry import STAGES, spec_named, used_models
 from sarhpc.stages.run_config import load_run_config
 

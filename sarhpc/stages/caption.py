@@ -11,11 +11,11 @@ from hpc.store.plan import Plan, ShardTask
 from hpc.store.rundir import RunDir
 from sarhpc.captioning.config import CaptionConfig
 from sarhpc.stages.config import RunConfig
-from sarhpc.stages.paths import data_root, model_folder
+from sarhpc.stages.inputs.paths import data_root, model_folder
 from sarhpc.stages.run_config import load_run_config
-from sarhpc.stages.sharded import Made, sealed_records, sweep, work_through
 from sarhpc.stages.spec import StageSpec, in_branch
 from sarhpc.stages.tile import shard_pixels
+from sarhpc.stages.work.sharded import Made, sealed_records, sweep, work_through
 
 if TYPE_CHECKING:
     from sarhpc.captioning.captioners.captioner import Captioner, Drafter

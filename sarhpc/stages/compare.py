@@ -21,11 +21,11 @@ from sarhpc.stages.generate import (
     shard_bytes,
     shards_of,
 )
-from sarhpc.stages.paths import data_root, model_folder
+from sarhpc.stages.inputs.paths import data_root, model_folder
 from sarhpc.stages.run_config import load_run_config
-from sarhpc.stages.sharded import Made, sweep, work_through
 from sarhpc.stages.spec import StageSpec
-from sarhpc.stages.tree import digest_tree
+from sarhpc.stages.work.sharded import Made, sweep, work_through
+from sarhpc.stages.work.tree import digest_tree
 
 
 def compare_stage(config: RunConfig, upstream: Sequence[str]) -> Stage:

@@ -15,10 +15,10 @@ from hpc.store.plan import Plan, make_plan, read_plan
 from hpc.store.rundir import RunDir
 from sarhpc.stages.config import RunConfig
 from sarhpc.stages.generate import settings
-from sarhpc.stages.prompts import held_out_splits, known_prompts, land_cover, sample_shards
+from sarhpc.stages.inputs.prompts import held_out_splits, known_prompts, land_cover, sample_shards
 from sarhpc.stages.run_config import load_run_config
-from sarhpc.stages.sharded import Made, manifest_sha, sealed_records, single_shard
 from sarhpc.stages.spec import StageSpec
+from sarhpc.stages.work.sharded import Made, manifest_sha, sealed_records, single_shard
 from sarhpc.training.denoising.grids import read_index, read_judged
 
 if TYPE_CHECKING:

@@ -15,11 +15,11 @@ from hpc.store.rundir import RunDir
 from sarhpc.diffusion.config import VARIANTS
 from sarhpc.diffusion.families.registry import family_of
 from sarhpc.stages.config import RunConfig
-from sarhpc.stages.paths import model_folder
+from sarhpc.stages.inputs.paths import model_folder
 from sarhpc.stages.run_config import load_run_config
-from sarhpc.stages.sharded import Made, manifest_sha, sealed_records, single_shard
 from sarhpc.stages.spec import Estimate, StageSpec
-from sarhpc.stages.tree import digest_tree
+from sarhpc.stages.work.sharded import Made, manifest_sha, sealed_records, single_shard
+from sarhpc.stages.work.tree import digest_tree
 from sarhpc.training.denoising.grids import best_first
 
 if TYPE_CHECKING:

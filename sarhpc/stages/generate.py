@@ -15,15 +15,16 @@ from hpc.store.plan import Plan, ShardTask, make_plan
 from hpc.store.rundir import RunDir, open_run
 from sarhpc.generation.config import GenerateConfig
 from sarhpc.stages.config import RunConfig
-from sarhpc.stages.paths import data_root
-from sarhpc.stages.prompts import (
+from sarhpc.stages.inputs.paths import data_root
+from sarhpc.stages.inputs.prompts import (
     evenly_by_class,
     held_out_splits,
     known_prompts,
     sample_shards,
 )
 from sarhpc.stages.run_config import load_run_config
-from sarhpc.stages.sharded import (
+from sarhpc.stages.spec import StageSpec
+from sarhpc.stages.work.sharded import (
     Made,
     manifest_sha,
     sealed_paths,
@@ -31,8 +32,7 @@ from sarhpc.stages.sharded import (
     sweep,
     work_through,
 )
-from sarhpc.stages.spec import StageSpec
-from sarhpc.stages.tree import digest_tree
+from sarhpc.stages.work.tree import digest_tree
 
 if TYPE_CHECKING:
     from sarhpc.generation.steering import SteeringLayers

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from hpc.errors import DataError
 from hpc.store.rundir import RunDir
 from sarhpc.evaluation.config import MIN_TILES
-from sarhpc.stages.prompts import sample_shards
-from sarhpc.stages.sharded import sealed_records
+from sarhpc.stages.inputs.prompts import sample_shards
+from sarhpc.stages.work.sharded import sealed_records
 from sarhpc.training.config import TrainConfig
 from sarhpc.training.denoising.grids import best_first
 

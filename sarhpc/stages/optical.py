@@ -14,11 +14,11 @@ from hpc.publish import digest_file, publish_json
 from hpc.store.plan import Plan, ShardTask
 from hpc.store.rundir import RunDir
 from sarhpc.stages.config import RunConfig
-from sarhpc.stages.paths import archive_uri, data_root, optical_config
+from sarhpc.stages.inputs.paths import archive_uri, data_root, optical_config
 from sarhpc.stages.run_config import load_run_config
-from sarhpc.stages.sharded import Made, sealed_records, sweep, work_through
 from sarhpc.stages.spec import StageSpec
 from sarhpc.stages.tile import shard_pixels
+from sarhpc.stages.work.sharded import Made, sealed_records, sweep, work_through
 
 if TYPE_CHECKING:
     from sarhpc.archive.ancillary.optical_images import OpticalIndex

@@ -14,11 +14,11 @@ from hpc.store.rundir import RunDir
 from sarhpc.generation.config import PriorImagesConfig
 from sarhpc.stages.config import RunConfig
 from sarhpc.stages.generate import check_generation, generated_shard
-from sarhpc.stages.paths import data_root, expanded, model_folder
+from sarhpc.stages.inputs.paths import data_root, expanded, model_folder
 from sarhpc.stages.run_config import load_run_config
-from sarhpc.stages.sharded import Made, manifest_sha, sweep, work_through
 from sarhpc.stages.spec import StageSpec
-from sarhpc.stages.tree import digest_tree
+from sarhpc.stages.work.sharded import Made, manifest_sha, sweep, work_through
+from sarhpc.stages.work.tree import digest_tree
 from sarhpc.training.config import TrainConfig
 
 IMAGE_BYTES_PER_PX = 1.8

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from hpc.errors import ConfigError
 from hpc.store.rundir import RunDir
 from sarhpc.stages.config import RunConfig
-from sarhpc.stages.paths import archive_uri, model_folder
+from sarhpc.stages.inputs.paths import archive_uri, model_folder
 from sarhpc.stages.registry import spec_named, used_models
 
 

@@ -12,10 +12,10 @@ from hpc.store.plan import Plan, ShardTask, make_plan
 from hpc.store.rundir import RunDir
 from sarhpc.archive.procedural.config import ProceduralConfig
 from sarhpc.stages.config import RunConfig
-from sarhpc.stages.paths import archive_uri, data_root
+from sarhpc.stages.inputs.paths import archive_uri, data_root
 from sarhpc.stages.run_config import load_run_config
-from sarhpc.stages.sharded import Made, sealed_paths, work_through
 from sarhpc.stages.spec import StageSpec, in_branch
+from sarhpc.stages.work.sharded import Made, sealed_paths, work_through
 
 SCENE_BYTES_PER_PX = 13.4
 SCENE_FILES = 9

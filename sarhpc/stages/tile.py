@@ -18,11 +18,11 @@ from hpc.store.plan import Plan, ShardTask, make_plan
 from hpc.store.rundir import RunDir
 from sarhpc.archive.config import ArchiveConfig
 from sarhpc.stages.config import RunConfig
-from sarhpc.stages.executors import workers_here
-from sarhpc.stages.paths import archive_uri, data_root, import_config
+from sarhpc.stages.inputs.paths import archive_uri, data_root, import_config
 from sarhpc.stages.run_config import load_run_config
-from sarhpc.stages.sharded import Made, sweep, work_through
 from sarhpc.stages.spec import StageSpec
+from sarhpc.stages.work.executors import workers_here
+from sarhpc.stages.work.sharded import Made, sweep, work_through
 from sarhpc.tiling.config import ImportConfig
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from hpc.errors import ConfigError
 from hpc.store.plan import Plan
 from sarhpc.diffusion.families.registry import family_of
 from sarhpc.stages.config import RunConfig
-from sarhpc.stages.paths import FETCHED, model_folder
+from sarhpc.stages.inputs.paths import FETCHED, model_folder
 from sarhpc.training.estimate.footprint import (
     CARDS,
     FRAGMENTATION,

@@ -17,7 +17,7 @@ from sarhpc.shards.images import decode_array
 from sarhpc.shards.reader import read_shard
 from sarhpc.shards.sample import Sample
 from sarhpc.stages.config import RunConfig
-from sarhpc.stages.paths import embedded_root
+from sarhpc.stages.inputs.paths import embedded_root
 from sarhpc.stages.registry import line_of_stages, stage_named
 from sarhpc.stages.run_config import load_run_config
 

@@ -26,7 +26,7 @@ from sarhpc.diffusion.conditioning import tokenize
 from sarhpc.diffusion.config import LAYERS, ObjectiveConfig
 from sarhpc.diffusion.dylora import truncate
 from sarhpc.diffusion.objective import add_noise, draw, loss_per_sample
-from sarhpc.stages.prompts import sample_shards
+from sarhpc.stages.inputs.prompts import sample_shards
 from sarhpc.training.config import PriorConfig
 from sarhpc.training.denoising.model import Denoiser
 from sarhpc.training.denoising.start import load_base

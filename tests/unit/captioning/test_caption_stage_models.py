@@ -24,7 +24,7 @@ from sarhpc.shards.reader import read_shard
 from sarhpc.stages import caption
 from sarhpc.stages.registry import stage_named
 from sarhpc.stages.run_config import load_run_config
-from sarhpc.stages.sharded import make_and_record
+from sarhpc.stages.work.sharded import make_and_record
 
 pytestmark = pytest.mark.slow
 

@@ -18,7 +18,7 @@ from sarhpc.stages import registry
 from sarhpc.stages.config import RunConfig
 from sarhpc.stages.run_config import load_run_config
 from sarhpc.stages.spec import StageSpec
-from sarhpc.stages.tree import digest_tree
+from sarhpc.stages.work.tree import digest_tree
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from hpc.errors import DataError, IncompleteError, TransientError
 from hpc.publish import publish_bytes
 from hpc.store.plan import ShardTask
 from hpc.store.rundir import RunDir
-from sarhpc.stages.sharded import Made
+from sarhpc.stages.work.sharded import Made
 
 
 def make(run: RunDir, task: ShardTask) -> Made:

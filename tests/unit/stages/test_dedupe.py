@@ -25,8 +25,8 @@ from sarhpc.stages.caption import make_caption_shard
 from sarhpc.stages.config import RunConfig
 from sarhpc.stages.registry import stage_named
 from sarhpc.stages.run_config import load_run_config
-from sarhpc.stages.sharded import MakeShard, make_and_record
 from sarhpc.stages.tile import DUPLICATES_FILE, make_tile_shard
+from sarhpc.stages.work.sharded import MakeShard, make_and_record
 
 CONFIG = """
 archive: {uri: ARCHIVE}

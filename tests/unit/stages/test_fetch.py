@@ -20,9 +20,16 @@ import pytest
 from hpc.errors import ConfigError, DataError, VerificationError
 from hpc.publish import digest_file
 from sarhpc.cli import main
-from sarhpc.stages import models
-from sarhpc.stages.models import FETCHED, MODELS, Model, cache_root, fetch, require_whole
-from sarhpc.stages.paths import embedded_root, model_folder
+from sarhpc.stages.inputs import base_models as models
+from sarhpc.stages.inputs.base_models import (
+    FETCHED,
+    MODELS,
+    Model,
+    cache_root,
+    fetch,
+    require_whole,
+)
+from sarhpc.stages.inputs.paths import embedded_root, model_folder
 
 WEIGHTS = b"\x00weights" * 1000
 CONFIG = b'{"a": 1}'
@@ -231,7 +238,8 @@ def hub() -> Iterator[str]:
 def fetch_elsewhere(endpoint: str, root: Path) -> subprocess.CompletedProcess[str]:
     """Fetch in a process of its own: the hub's client reads its settings when imported."""
     code = (
-        "import test_fetch; from pathlib import Path; from sarhpc.stages.models import fetch\n"
+        "import test_fetch; from pathlib import Path\n"
+        "from sarhpc.stages.inputs.base_models import fetch\n"
         "from hpc.errors import HpcError\n"
         f"try: print(fetch(test_fetch.MODEL, Path({str(root)!r})))\n"
         "except HpcError as error: print(type(error).__name__, error)"

@@ -22,12 +22,12 @@ from sarhpc.shards.reader import read_shard
 from sarhpc.shards.samples import ShardedSamples
 from sarhpc.stages.caption import make_caption_shard
 from sarhpc.stages.config import RunConfig
-from sarhpc.stages.prompts import sample_shards
+from sarhpc.stages.inputs.prompts import sample_shards
 from sarhpc.stages.registry import line_of_stages, stage_named
 from sarhpc.stages.run_config import load_run_config
 from sarhpc.stages.settings import require_places
-from sarhpc.stages.sharded import MakeShard, make_and_record
 from sarhpc.stages.tile import make_tile_shard
+from sarhpc.stages.work.sharded import MakeShard, make_and_record
 
 CONFIG = """
 imported: {path: FOLDER, fractions: [1.0, 0.0, 0.0], shard_samples: 4, px: 32}

@@ -19,8 +19,8 @@ from sarhpc.shards.reader import read_shard
 from sarhpc.stages.config import RunConfig
 from sarhpc.stages.registry import stage_named
 from sarhpc.stages.run_config import load_run_config
-from sarhpc.stages.sharded import make_and_record
 from sarhpc.stages.tile import make_tile_shard
+from sarhpc.stages.work.sharded import make_and_record
 
 CONFIG = """
 archive: {uri: ARCHIVE, polarization: HH}

@@ -11,7 +11,7 @@ from hpc.store.plan import make_plan
 from hpc.store.rundir import RunDir, create_run, now
 from sarhpc.shards.sample import Sample, encode_json, sample_key
 from sarhpc.shards.writer import write_shard
-from sarhpc.stages.prompts import (
+from sarhpc.stages.inputs.prompts import (
     KnownPrompt,
     evenly_by_class,
     held_out_splits,

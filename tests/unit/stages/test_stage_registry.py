@@ -15,7 +15,7 @@ from hpc.store.rundir import RunDir, now
 from sarhpc.stages.caption import CAPTION, resolved_captioner
 from sarhpc.stages.caption_train import CAPTION_TRAIN
 from sarhpc.stages.config import RunConfig
-from sarhpc.stages.paths import archive_uri, data_root, model_folder
+from sarhpc.stages.inputs.paths import archive_uri, data_root, model_folder
 from sarhpc.stages.registry import STAGES, line_of_stages, stage_named
 from sarhpc.stages.settings import require_places, require_settings
 from sarhpc.stages.train import plan_training

@@ -16,8 +16,8 @@ from hpc.publish import publish_json
 from hpc.store.attempts import read_attempts
 from hpc.store.plan import make_plan
 from hpc.store.rundir import RunDir, create_run
-from sarhpc.stages.executors import join_as_workers
-from sarhpc.stages.sharded import MakeShard, sweep, work_through
+from sarhpc.stages.work.executors import join_as_workers
+from sarhpc.stages.work.sharded import MakeShard, sweep, work_through
 
 pytestmark = pytest.mark.slow
 

@@ -200,7 +200,7 @@ def test_shares_are_three_and_make_a_whole(fractions: list[float], fits: bool) -
     if fits:
         check_split(SplitConfig(fractions=fractions))
     else:
-        with pytest.raises(ConfigError, match="summing to 1"):
+        with pytest.raises(ConfigError, match="sum to 1"):
             check_split(SplitConfig(fractions=fractions))
 
 

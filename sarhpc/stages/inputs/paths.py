@@ -67,7 +67,7 @@ def expanded(name: str) -> str:
 
 def embedded_root() -> Path:
     """Folder of the models that ship with the package."""
-    return Path(__file__).resolve().parent.parent / "embedded"
+    return Path(__file__).resolve().parents[2] / "embedded"
 
 
 def model_folder(name: str) -> str:
@@ -90,7 +90,7 @@ def model_folder(name: str) -> str:
 
 
 def _in_cache(name: str) -> Path:
-    from sarhpc.stages.models import cache_root, model_named
+    from sarhpc.stages.inputs.base_models import cache_root, model_named
 
     folder = cache_root() / model_named(name).name
     if not folder.is_dir():

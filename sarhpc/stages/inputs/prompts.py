@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hpc.store.rundir import RunDir
-from sarhpc.stages.sharded import sealed_records
+from sarhpc.stages.work.sharded import sealed_records
 
 TRAIN_SPLITS = ["train"]
 """What is learnt from; the others are held out."""

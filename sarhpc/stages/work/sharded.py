@@ -21,7 +21,7 @@ from hpc.publish import remove_stale_temporaries
 from hpc.store.ledger import STALE_FILE_AGE_S, Failure, Record
 from hpc.store.plan import ShardTask
 from hpc.store.rundir import RunDir, now
-from sarhpc.stages.executors import GracefulStop, Outcomes, in_turn, join_as_workers, on_dask
+from sarhpc.stages.work.executors import GracefulStop, Outcomes, in_turn, join_as_workers, on_dask
 
 log = logging.getLogger(__name__)
 

@@ -1,0 +1,1 @@
+"""What stages start from: data folders, base models, prompts."""
