@@ -1,11 +1,11 @@
-"""Seconds that a checkpoint keeps a rank from its steps: saved in one piece, and in two halves.
+"""Seconds that a checkpoint blocks a rank's steps: saved at once, and in two halves.
 
     python tools/bench_checkpoint.py [--gb 2] [--turns 3] [--folder DIR]
 
 A rank's share of `--gb` (SD 1.5 on eight ranks: 2.2) is written by torch.save, as DeepSpeed does,
-through the checkpoint store. `whole` waits until it is durable, hashed and renamed; `halves` goes
-on with steps, here products of matrices, and asks at each boundary. Slowest and median of the
-turns; `steps` is how much longer a step took while the thread was at work.
+through the checkpoint store. `whole` waits until it is durable, hashed and renamed; `halves`
+continues with steps, here matrix products, and polls at each boundary. Slowest and median of the
+turns; `steps` is how much longer a step took while the thread was running.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from hpc.job.checkpoint import CheckpointStore
 
 
 def step(matrix: torch.Tensor) -> float:
-    """Seconds of a step of about a quarter of a second, in which no disk is touched."""
+    """Seconds of a step of about a quarter of a second, without disk access."""
     start = time.perf_counter()
     for _ in range(4):
         matrix @ matrix
@@ -32,7 +32,7 @@ def step(matrix: torch.Tensor) -> float:
 
 
 def main() -> None:
-    """Save in turns, and print what each way costs."""
+    """Save in turns, and print the cost of each way."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--gb", type=float, default=2.0)
     parser.add_argument("--turns", type=int, default=3)

@@ -1,9 +1,9 @@
-"""Seconds and memory of finding duplicates among made-up tiles, placed and without a place.
+"""Seconds and memory of finding duplicates among synthetic tiles, with and without a location.
 
     python tools/bench_duplicates.py [--unplaced 100000] [--placed 1000000]
 
 One tile in a hundred is an exact copy of another, and one in a hundred shows its ground again.
-Seconds are those of the processor, so that a busy machine does not count.
+Seconds are CPU seconds, so that a busy machine does not count.
 """
 
 from __future__ import annotations

@@ -1,14 +1,14 @@
-"""Our training loader beside webdataset, litdata and mosaicml-streaming, on the same samples.
+"""Our training loader against webdataset, litdata and mosaicml-streaming, on the same samples.
 
-    python tools/bench_loader.py                          # beside webdataset
+    python tools/bench_loader.py                          # against webdataset
     python tools/bench_loader.py --peers PYTHON           # one that has litdata and streaming
 
 Every contender reads the gray tile and the caption of each sample, shuffled, in batches of 16, and
-hands out float32 images (16, 512, 512, 3) in [-1, 1], with `--workers` threads (ours), or as many
-processes and none (theirs). Each runs in a process of its own, in turns; the first epoch warms the
-page cache and is not counted. litdata and mosaicml-streaming want torchvision, whose dependencies
-bring another torch than this project's: they live in an environment of their own, which
-`make bench-loader` makes.
+returns float32 images (16, 512, 512, 3) in [-1, 1], with `--workers` threads (ours), or as many
+processes and none (theirs). Each runs in a separate process, in turns; the first epoch warms the
+page cache and is not counted. litdata and mosaicml-streaming need torchvision, whose dependencies
+include another torch than this project's: they are in a separate environment, which
+`make bench-loader` creates.
 """
 
 from __future__ import annotations
@@ -88,13 +88,13 @@ def webdataset_epochs(folder: Path, workers: int) -> Iterator[Any]:
     """Epochs of webdataset with a shuffle buffer of 1,000 samples."""
     import webdataset
 
-    def told(sample: dict[str, Any]) -> tuple[np.ndarray, str]:
+    def decoded(sample: dict[str, Any]) -> tuple[np.ndarray, str]:
         """Picture and caption of a sample."""
         return decode(sample["sar.png"]), sample["txt"].decode()
 
     shards = [str(path) for path in sorted(folder.glob("*.tar"))]
     pipe: Any = webdataset.WebDataset(shards, shardshuffle=len(shards), seed=0)
-    pipe = pipe.shuffle(1000).map(told).batched(BATCH, partial=False)
+    pipe = pipe.shuffle(1000).map(decoded).batched(BATCH, partial=False)
     while True:
         yield (b for b, _ in webdataset.WebLoader(pipe, batch_size=None, num_workers=workers))
 
@@ -123,7 +123,7 @@ def litdata_epochs(folder: Path, workers: int) -> Iterator[Any]:
 
 
 def _png_batch(rows: list[dict[str, Any]]) -> Any:
-    """A tensor: workers hand it over in shared memory, an array they would copy through a pipe."""
+    """A batch as a tensor, passed in shared memory; an array would go through a pipe."""
     import torch
 
     return torch.from_numpy(np.stack([decode(row["png"]) for row in rows]))
@@ -212,12 +212,12 @@ def main() -> None:
         for name in pythons
         for workers in ((arguments.workers,) if name == "sarhpc" else (0, arguments.workers))
     }
-    words = [f"--{name}={getattr(arguments, name)}" for name in ("samples", "size", "epochs")]
+    options = [f"--{name}={getattr(arguments, name)}" for name in ("samples", "size", "epochs")]
     for _ in range(arguments.turns):
         for (name, workers), found in rates.items():
-            command = [pythons[name], __file__, "--only", name, f"--workers={workers}", *words]
-            told = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-            found += json.loads(told.splitlines()[-1])
+            command = [pythons[name], __file__, "--only", name, f"--workers={workers}", *options]
+            output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+            found += json.loads(output.splitlines()[-1])
     mine = statistics.median(rates["sarhpc", arguments.workers])
     for (name, workers), found in rates.items():
         rate = statistics.median(found)

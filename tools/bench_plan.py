@@ -2,11 +2,11 @@
 
     python tools/bench_plan.py [--tiles 11700000] [--scene-tiles 10000]
 
-One tile in seven lies too near to another split and is dropped: of 11.7 million 10 are kept.
-Scenes are made up: square, at the spacing of their tiles, side by side in one UTM zone with a fifth
-of each flown again by the next. Their pixels are a constant and hardly surveyed: what a survey
-costs hangs on the scenes and not on the tiles (bench_tiling.py). Each step tells the seconds of the
-processor, so that a busy machine does not count, and the peak of memory up to its end.
+One tile in seven is too close to another split and is dropped: of 11.7 million 10 are kept. Scenes
+are synthetic: square, at the spacing of their tiles, side by side in one UTM zone, each overlapping
+the next by a fifth. Their pixels are constant and hardly surveyed: the cost of a survey depends on
+the scenes and not on the tiles (bench_tiling.py). Each step reports CPU seconds, so that a busy
+machine does not count, and the peak memory until its end.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class FlatReader:
-    """A scene of one value everywhere, of any size, that takes no memory."""
+    """A constant scene of any size that takes no memory."""
 
     header: SarHeader
 
@@ -89,12 +89,12 @@ def open_flat(scene: Scene) -> FlatReader:
 
 
 def peak_mb() -> float:
-    """The most memory this process has held, MB."""
+    """Peak memory of this process, MB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 class Clock:
-    """Seconds of the processor, step by step, each printed with the peak of memory."""
+    """CPU seconds of each step, printed with the peak memory."""
 
     def __init__(self) -> None:
         self.seconds = 0.0

@@ -2,11 +2,10 @@
 
     python tools/bench_slurm.py [--shards 10000] [--elements 5000]
 
-Plans, submits and tracks one `generate` stage on a mini cluster (`tools/mini_slurm.py`). All of it
-is the program's own but the images: instead of the interpreter, each element runs a few lines of
-shell that put the prepared records of its shards in their place; with `--without-srun` the batch
-shell runs them itself, which spares this machine a job step for each. Prints seconds and the number
-of Slurm commands.
+Plans, submits and tracks one `generate` stage on a mini cluster (`tools/mini_slurm.py`). Only the
+images are simulated: instead of the interpreter, each element runs a few lines of shell that move
+the prepared records of its shards into place; with `--without-srun` the batch shell runs them
+itself, which saves a job step for each. Prints seconds and the number of Slurm commands.
 """
 
 from __future__ import annotations
@@ -73,7 +72,7 @@ class LightRun:
 
 @dataclasses.dataclass(frozen=True)
 class Look:
-    """One look at the status: what it said, and what it cost."""
+    """One query of the status, its result and its cost."""
 
     status: RunStatus
     seconds: float
@@ -83,7 +82,7 @@ class Look:
 
 
 class _TimedSlurm:
-    """Slurm, with the seconds it takes to answer."""
+    """Slurm, measuring the seconds it takes to answer."""
 
     def __init__(self) -> None:
         self.seconds = 0.0
@@ -116,9 +115,9 @@ def light_run(folder: Path, shards: int, elements: int, *, steps: bool = True) -
         elements: of the array.
         steps: whether each element is a job step, as usual.
     """
-    words = ["train.base_model=none", "generate.prompts=[a lake]", f"generate.images={shards}"]
-    config = loads(RunConfig, "", words)
-    run = create_run(folder / "scale", to_yaml(config), fingerprint(config), words)
+    overrides = ["train.base_model=none", "generate.prompts=[a lake]", f"generate.images={shards}"]
+    config = loads(RunConfig, "", overrides)
+    run = create_run(folder / "scale", to_yaml(config), fingerprint(config), overrides)
     _seal_upstream(run)
     plan = make_plan(STAGE, [{"prompts": ["a lake"], "images": [[0, n]]} for n in range(shards)])
     publish_plan(plan, run.plan_file(STAGE))
@@ -141,7 +140,7 @@ def light_run(folder: Path, shards: int, elements: int, *, steps: bool = True) -
 
 
 def _without_steps(folder: Path, element: Path) -> Path:
-    """A folder with an `srun` that makes no step and runs the element."""
+    """A folder with an `srun` that runs the element without a job step."""
     srun = folder / "bin" / "srun"
     srun.parent.mkdir()
     srun.write_text(f"#!/bin/sh\nexec '{element}'\n")
@@ -178,7 +177,7 @@ def look(light: LightRun) -> Look:
 
 
 def tracked(light: LightRun, every_s: float, within_s: float) -> list[Look]:
-    """Looks at the stage until each of its shards has a record, or the time is over."""
+    """Queries of the stage until each of its shards has a record, or the time is over."""
     looks, until = [look(light)], time.monotonic() + within_s
     while looks[-1].status.stages[0].disk.done < len(light.plan.shards):
         if time.monotonic() > until:
@@ -188,7 +187,7 @@ def tracked(light: LightRun, every_s: float, within_s: float) -> list[Look]:
     return looks
 
 
-def main(words: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Measure and print; 0 if every shard was made once."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -197,27 +196,27 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--elements", type=int, default=5_000)
     parser.add_argument("--within-s", type=float, default=1800.0, help="longest wait for the array")
     parser.add_argument("--without-srun", action="store_true", help="elements make no job step")
-    told = parser.parse_args(words)
+    arguments = parser.parse_args(argv)
     with tempfile.TemporaryDirectory(prefix="mini-slurm-") as folder:
         cluster = MiniSlurm(Path(folder) / "cluster")
         Path(folder).chmod(0o755)
         try:
             cluster.start()
             os.environ.update(cluster.env)
-            return _measure(Path(folder), told)
+            return _measure(Path(folder), arguments)
         finally:
             cluster.stop()
 
 
-def _measure(folder: Path, told: argparse.Namespace) -> int:
-    shards, elements = told.shards, told.elements
+def _measure(folder: Path, arguments: argparse.Namespace) -> int:
+    shards, elements = arguments.shards, arguments.elements
     begun = time.monotonic()
-    light = light_run(folder, shards, elements, steps=not told.without_srun)
+    light = light_run(folder, shards, elements, steps=not arguments.without_srun)
     print(f"{shards} shards planned, their records prepared   {time.monotonic() - begun:7.2f} s")
     job, seconds, commands = submitted(light)
     print(f"array of {elements} elements submitted, job {job}      {seconds:7.2f} s  {commands}")
     begun = time.monotonic()
-    looks = tracked(light, every_s=5.0, within_s=told.within_s)
+    looks = tracked(light, every_s=5.0, within_s=arguments.within_s)
     spent = time.monotonic() - begun
     done = looks[-1].status.stages[0].disk.done
     print(f"{done} shards made by Slurm                   {spent:7.2f} s")

@@ -165,13 +165,13 @@ def main() -> int:
     print(f"samples/s  {arguments.global_batch / seconds['step']:9.2f}")
     print(f"memory     {max(row['memory_gb'] for row in rows):9.2f} GB of rank 0")
     if arguments.json is not None:
-        told = {name: str(value) for name, value in vars(arguments).items()}
+        values = {name: str(value) for name, value in vars(arguments).items()}
         memory = max(row["memory_gb"] for row in rows)
         steps = [row["step_s"] for row in rows]
         # On one rank of several, the share of each.
         flops = rows[-1]["tflops"] * 1e12 * rows[-1]["step_s"]
         facts = {"seconds": seconds, "steps_s": steps, "memory_gb": memory, "flops": flops}
-        facts["arguments"] = told
+        facts["arguments"] = values
         publish_json(arguments.json, facts)
     print(json.dumps({"python": sys.version.split()[0], "steps": len(rows)}))
     return 0

@@ -1,11 +1,11 @@
-"""Tiles per second and core: this project beside the ways users cut a scene without it.
+"""Tiles per second and core: this project against other ways to cut a scene.
 
-All read the same complex 0.2 m scene from disk with one thread and leave tiles of 512 px at
-0.35 m, each with an 8-bit picture and a 16-bit master (`tiling_peers.py` says how). They are timed
-in turns within one run, in CPU seconds of the process and of the programs it calls, and the best
-of the rounds counts. Mean intensity (true: 0 dB) and looks (true: 1) say whether the outputs are
-equal; `lacks` says what a row does not write. Then the same scene several times over in this
-process, by one Dask worker and by two, in wall seconds.
+All read the same complex 0.2 m scene from disk with one thread and write tiles of 512 px at 0.35 m,
+each with an 8-bit picture and a 16-bit master (see `tiling_peers.py`). They are timed in turns
+within one run, in CPU seconds of the process and of the programs it calls, and the best of the
+rounds counts. Mean intensity (true: 0 dB) and looks (true: 1) show whether the outputs are equal;
+`lacks` names what a row does not write. Then the same scene several times in this process, by one
+Dask worker and by two, in wall seconds.
 
     python tools/bench_tiling.py [--pixels 8192] [--rounds 3] [--scenes 8]
 """
@@ -72,7 +72,7 @@ class OneScene:
         self.scene = scene
 
     def search(self, **_: object) -> Iterator[Scene]:
-        """Yield the scene, whatever is asked."""
+        """Yield the scene for any query."""
         yield self.scene
 
 
@@ -230,7 +230,7 @@ def efficiency(path: Path, inputs: dict[str, Any], folder: Path, scenes: int) ->
 
 
 def peak_mb() -> float:
-    """The most memory this process has held, MB."""
+    """Peak memory of this process, MB."""
     # Not ru_maxrss: a worker inherits that of the process it was started from.
     [line] = [
         each

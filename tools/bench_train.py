@@ -1,4 +1,4 @@
-"""Our training step beside the stock diffusers recipe: same model, tiles and precision, in one run.
+"""Our training step against the stock diffusers recipe: same model, tiles and precision.
 
     python tools/bench_train.py                                  # the embedded shape, on this CPU
     python tools/bench_train.py --shape sd15 --precision bf16 --global-batch 64 --micro-batch 32
@@ -44,7 +44,7 @@ LEVERS = {
     "scores stored": ("--scores-stored",),
     "freed memory returned": ("--memory-returned",),
 }
-"""What is changed against `ours`: words of the configuration, or options of bench_step."""
+"""Side -> changes against `ours`: overrides of the configuration, or options of bench_step."""
 TOGETHER = {
     "cpu": ("latents cached", "fused AdamW", "ZeRO 0"),
     "cuda": ("latents cached", "fused AdamW", "channels last", "compiled", "ZeRO 0"),
@@ -71,33 +71,34 @@ class Side:
         return statistics.median(self.seconds)
 
 
-def our_steps(arguments: argparse.Namespace, words: tuple[str, ...]) -> dict[str, Any]:
-    """Steps of our engine in a process of its own, changed by `words`."""
+def our_steps(arguments: argparse.Namespace, changes: tuple[str, ...]) -> dict[str, Any]:
+    """Steps of our engine in a separate process, with the `changes` of a side."""
     sizes = ("steps", "warmup", "samples", "global_batch", "precision", "threads")
-    told = [f"--{name.replace('_', '-')}={getattr(arguments, name)}" for name in sizes]
-    options = [word for word in words if word.startswith("--")]
-    changes = [word.replace("${global_batch}", str(arguments.global_batch)) for word in words]
-    changes = ["ema_decay=0", f"micro_batch={arguments.micro_batch}"] + [
-        word for word in changes if not word.startswith("--")
+    options = [f"--{name.replace('_', '-')}={getattr(arguments, name)}" for name in sizes]
+    options += [change for change in changes if change.startswith("--")]
+    overrides = ["ema_decay=0", f"micro_batch={arguments.micro_batch}"] + [
+        change.replace("${global_batch}", str(arguments.global_batch))
+        for change in changes
+        if not change.startswith("--")
     ]
     with tempfile.TemporaryDirectory() as scratch:
-        file = Path(scratch) / "told.json"
+        file = Path(scratch) / "result.json"
         command = [sys.executable, str(HERE / "bench_step.py"), "--bundle", str(arguments.bundle)]
-        _run([*command, "--json", str(file), *told, *options, "--set", *changes])
+        _run([*command, "--json", str(file), *options, "--set", *overrides])
         found: dict[str, Any] = json.loads(file.read_text())
     return found
 
 
 def stock_alone(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Steps of the stock recipe in a process of its own."""
-    words = [
+    """Steps of the stock recipe in a separate process."""
+    options = [
         f"--{name.replace('_', '-')}={value}"
         for name, value in vars(arguments).items()
         if name not in ("levers", "json", "stock_to", "shape")
     ]
     with tempfile.TemporaryDirectory() as scratch:
-        file = Path(scratch) / "told.json"
-        _run([sys.executable, __file__, *words, "--stock-to", str(file)])
+        file = Path(scratch) / "result.json"
+        _run([sys.executable, __file__, *options, "--stock-to", str(file)])
         found: dict[str, Any] = json.loads(file.read_text())
     return found
 
@@ -119,21 +120,21 @@ def measure(arguments: argparse.Namespace) -> dict[str, Side]:
         sides[f"{OURS}, {' + '.join(together)}"] = sum((LEVERS[name] for name in together), ())
     found = {side: Side() for side in sides}
     for turn in range(arguments.turns):
-        # Every other turn backwards, so that a machine that warms up favours nobody.
+        # Every other turn in reverse, so that a machine that warms up favours no side.
         for side in sides if turn % 2 == 0 else reversed(sides):
-            words = sides[side]
-            told = stock_alone(arguments) if words is None else our_steps(arguments, words)
-            _add(found[side], told)
+            changes = sides[side]
+            result = stock_alone(arguments) if changes is None else our_steps(arguments, changes)
+            _add(found[side], result)
     found[STOCK].flops = found[OURS].flops
     return found
 
 
-def _add(side: Side, told: dict[str, Any]) -> None:
-    side.seconds += told.get("steps_s", told.get("seconds"))
-    side.memory_gb = max(side.memory_gb, told["memory_gb"])
-    if "flops" in told:
-        parts = told["seconds"]
-        side.flops = told["flops"]
+def _add(side: Side, result: dict[str, Any]) -> None:
+    side.seconds += result.get("steps_s", result.get("seconds"))
+    side.memory_gb = max(side.memory_gb, result["memory_gb"])
+    if "flops" in result:
+        parts = result["seconds"]
+        side.flops = result["flops"]
         side.outside = 1 - (parts["forward"] + parts["backward"]) / parts["step"]
 
 
@@ -158,7 +159,7 @@ def _device() -> str:
 
 
 def show(arguments: argparse.Namespace, found: dict[str, Side], peak: float) -> None:
-    """Print the table and, if asked for, write it."""
+    """Print the table and, on request, write it."""
     stock, rows = found[STOCK].step, {}
     print(f"matrix peak {peak / 1e12:.3f} TFLOP/s, {arguments.precision}")
     print(f"{'':<44} {'ms':>8} {'images/s':>9} {'ratio':>6} {'MFU':>6} {'outside':>8} {'GB':>7}")

@@ -7,8 +7,8 @@
 
 One slurmctld, several slurmd, munged, slurmdbd on MariaDB (so `sacct` answers), fake GPUs, and the
 partitions main, low (preempted after a grace time), scavenge (preempted at once) and high. State,
-logs, sockets and pid files lie under ROOT; clusters with different roots live side by side. Needs
-Debian's packages (`make slurm-setup`), neither systemd nor cgroups, and no root.
+logs, sockets and pid files are under ROOT; clusters with different roots can run side by side.
+Needs Debian's packages (`make slurm-setup`), neither systemd nor cgroups, and no root.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ MYSQL_TABLES = Path("/usr/share/mysql/mysql_system_tables.sql")
 
 
 def missing_commands() -> list[str]:
-    """What must be installed before a cluster can start; empty where all is there."""
+    """Commands that must be installed before a cluster can start; empty if all are."""
     path = f"{os.environ.get('PATH', '')}:{SYSTEM_PATH}"
     absent = [name for name in COMMANDS if shutil.which(name, path=path) is None]
     return absent + ([] if MYSQL_TABLES.exists() else [str(MYSQL_TABLES)])
 
 
 class MiniSlurm(ClusterUser):
-    """A cluster under `root`: starts, is broken on purpose, heals, and stops clean."""
+    """A cluster under `root`: start it, inject faults, heal and stop it."""
 
     def __init__(self, root: Path, spec: ClusterSpec | None = None) -> None:
         self.root = root.resolve()
@@ -82,8 +82,8 @@ class MiniSlurm(ClusterUser):
     def stop(self, timeout_s: float = 15) -> list[str]:
         """Nothing of the cluster runs any more; names what had to be killed.
 
-        The order matters: a slurmd that cannot report a job's end hangs on exit, and slurmdbd
-        needs munged for its last words.
+        The order matters: a slurmd that cannot report the end of a job hangs at exit, and slurmdbd
+        needs munged for its last messages.
         """
         if self.daemon("slurmctld"):
             self.thaw_controller()
@@ -112,16 +112,21 @@ class MiniSlurm(ClusterUser):
 
     def start_node(self, node: str) -> None:
         """One slurmd, with a host name of its own where the system allows it."""
-        words = ["slurmd", "-N", node, "-f", str(self.conf)]
+        command = ["slurmd", "-N", node, "-f", str(self.conf)]
         if self.spec.isolate == "uts":
             named = f"hostname {node} && mount --bind '{self.root}/hosts' /etc/hosts"
-            words = [*_unshare("--propagation", "private"), f'{named} && exec "$@"', "sh", *words]
-        self._spawn(*words)
+            command = [
+                *_unshare("--propagation", "private"),
+                f'{named} && exec "$@"',
+                "sh",
+                *command,
+            ]
+        self._spawn(*command)
 
     def crash_node(self, node: str) -> None:
-        """SIGKILL for slurmd, its step daemons and their tasks: as if the power went.
+        """SIGKILL for slurmd, its step daemons and their tasks, as in a power failure.
 
-        Slurm says NODE_FAIL after about half a minute.
+        Slurm reports NODE_FAIL after about half a minute.
         """
         if slurmd := self.daemon(f"slurmd.{node}"):
             slurmd.kill()
@@ -143,7 +148,7 @@ class MiniSlurm(ClusterUser):
         self.wait_idle([node], timeout_s=timeout_s)
 
     def stop_controller(self, hard: bool = False) -> None:
-        """Clients get "Unable to contact slurm controller"; jobs run on.
+        """Clients get "Unable to contact slurm controller"; jobs keep running.
 
         With `hard` (SIGKILL) jobs of the last five seconds may be lost: it had not saved them yet.
         """
@@ -160,7 +165,7 @@ class MiniSlurm(ClusterUser):
         wait_until(lambda: not self.run("sinfo", "-h", check=False).returncode, timeout_s)
 
     def freeze_controller(self) -> None:
-        """The controller takes connections and never answers, as when it is overloaded."""
+        """The controller accepts connections and never answers, as when it is overloaded."""
         if process := self.daemon("slurmctld"):
             process.suspend()
 
@@ -175,7 +180,7 @@ class MiniSlurm(ClusterUser):
         return find_daemon(self.root / file, self.root)
 
     def job_processes(self, node: str | None = None) -> list[psutil.Process]:
-        """Step daemons, then tasks, of all jobs (of one node), whoever adopted them."""
+        """Step daemons, then tasks, of all jobs (of one node), also if reparented."""
         return find_job_processes(self.root, self.nodes if node is None else [node])
 
     def _settle(self) -> None:
@@ -191,7 +196,7 @@ class MiniSlurm(ClusterUser):
         write_configuration(spec, self.root)
 
     def _start_munge(self) -> None:
-        """Munge refuses root, and its key must belong to whoever runs it."""
+        """Munge refuses root, and its key must belong to the user that runs it."""
         folder = self.root / "munge"
         key = folder / "munge.key"
         if not key.exists():
@@ -231,17 +236,17 @@ class MiniSlurm(ClusterUser):
         self._spawn("slurmdbd")
         wait_until(lambda: _listens(self.spec.accounting_port), 30)
 
-    def _spawn(self, *words: str) -> None:
+    def _spawn(self, *command: str) -> None:
         """The daemon has put itself into the background."""
         out = self.root / "log" / "daemons.log"
         null = subprocess.DEVNULL
         with out.open("ab") as log:
             done = subprocess.run(
-                words, env=self.env, stdin=null, stdout=log, stderr=log, check=False
+                command, env=self.env, stdin=null, stdout=log, stderr=log, check=False
             )
         if done.returncode:
             tail = out.read_text(errors="replace")[-2000:]
-            raise ClusterError(f"{' '.join(words)} ended with {done.returncode}:\n{tail}")
+            raise ClusterError(f"{' '.join(command)} ended with {done.returncode}:\n{tail}")
 
     def _drop_jobs(self, wait_s: float) -> None:
         kill = ("--signal=KILL", "--full", "--state=RUNNING")
@@ -252,7 +257,7 @@ class MiniSlurm(ClusterUser):
             wait_until(lambda: not self.run(*busy, check=False).stdout.strip(), wait_s)
 
     def _kill_jobs(self, node: str | None = None) -> list[str]:
-        """A task may start another between two looks, so look until nothing is left."""
+        """Kill until nothing is left, as a task may start another in between."""
         killed: list[str] = []
         while found := self.job_processes(node):
             killed += kill(found)
@@ -274,7 +279,7 @@ def _one_start_at_a_time() -> Iterator[None]:
 
 
 def _unshare(*options: str) -> list[str]:
-    """The words before a shell script that runs with its own host name and mounts."""
+    """Command prefix for a shell script that runs with its own host name and mounts."""
     user = ["--user", "--map-current-user", "--keep-caps"] if os.getuid() else []
     return ["unshare", *user, "--uts", "--mount", *options, "sh", "-c"]
 
@@ -301,7 +306,7 @@ def _show(cluster: MiniSlurm) -> None:
         print(cluster.run(command, check=False).stdout, end="")
 
 
-def _parse(words: Sequence[str] | None) -> argparse.Namespace:
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -316,12 +321,12 @@ def _parse(words: Sequence[str] | None) -> argparse.Namespace:
             )
         else:
             parser.add_argument(option, type=type(field.default), default=field.default)
-    return parser.parse_args(words)
+    return parser.parse_args(argv)
 
 
-def main(words: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """The exit code of one verb."""
-    sizes = vars(_parse(words))
+    sizes = vars(_parse(argv))
     verb, root = sizes.pop("verb"), sizes.pop("root")
     cluster = MiniSlurm(root)
     if verb == "start":

@@ -1,4 +1,4 @@
-"""What a mini Slurm cluster is made of: its size, its ports and the text of its configuration.
+"""The configuration of a mini Slurm cluster: its size, its ports and its files.
 
 Each value that departs from Slurm's default is there for several slurmd on one host, for the
 missing systemd and cgroups, or to let tests wait seconds where a site waits minutes.
@@ -30,7 +30,7 @@ SlurmctldPidFile={root}/run/slurmctld.pid
 SlurmdPidFile={root}/run/slurmd.%n.pid
 SlurmctldLogFile={root}/log/slurmctld.log
 SlurmdLogFile={root}/log/slurmd.%n.log
-# Grace times of preempted jobs are told from debug on.
+# Grace times of preempted jobs are logged at level debug.
 SlurmctldDebug=debug
 SlurmdDebug=info
 MailProg=/bin/true
@@ -111,7 +111,7 @@ StorageLoc=slurm_acct_db
 
 @dataclass(frozen=True)
 class ClusterSpec:
-    """The size and the habits of a mini cluster; `port` 0 takes a free range."""
+    """Size and settings of a mini cluster; `port` 0 takes a free range."""
 
     nodes: int = 4
     cpus: int = 4
@@ -148,7 +148,7 @@ class ClusterSpec:
 
 
 def free_port_base(count: int) -> int:
-    """The first port of `count` free ones in a row, outside the ephemeral range.
+    """The first of `count` consecutive free ports, outside the ephemeral range.
 
     Raises:
         RuntimeError: Every range is taken.

@@ -1,4 +1,4 @@
-"""The processes of a mini Slurm cluster: found by what they carry, ended in order."""
+"""The processes of a mini Slurm cluster: found by command line and environment, ended in order."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def find_daemon(pid_file: Path, root: Path) -> psutil.Process | None:
 
 
 def find_job_processes(root: Path, nodes: Sequence[str]) -> list[psutil.Process]:
-    """Step daemons, then tasks, of the jobs on `nodes`, whoever adopted them."""
+    """Step daemons, then tasks, of the jobs on `nodes`, also if reparented."""
     logs = {root / f"log/slurmd.{node}.log" for node in nodes}
     spared = {os.getpid(), *(parent.pid for parent in psutil.Process().parents())}
     steps, tasks = [], []
@@ -53,15 +53,15 @@ def _open_files(process: psutil.Process) -> set[Path]:
 
 
 def is_alive(process: psutil.Process) -> bool:
-    """It runs: a zombie that nobody has reaped yet does not."""
+    """Whether the process runs; a zombie does not."""
     try:
         return bool(process.is_running()) and process.status() != psutil.STATUS_ZOMBIE
     except psutil.Error:
         return False
 
 
-def end(processes: Sequence[psutil.Process], patience_s: float) -> list[str]:
-    """SIGTERM, and SIGKILL after `patience_s`; names those that were killed.
+def end(processes: Sequence[psutil.Process], timeout_s: float) -> list[str]:
+    """SIGTERM, and SIGKILL after `timeout_s`; names those that were killed.
 
     Raises:
         TimeoutError: One outlives SIGKILL by ten seconds.
@@ -70,7 +70,7 @@ def end(processes: Sequence[psutil.Process], patience_s: float) -> list[str]:
         with contextlib.suppress(psutil.Error):
             process.terminate()
     with contextlib.suppress(TimeoutError):
-        wait_until(lambda: not any(map(is_alive, processes)), patience_s)
+        wait_until(lambda: not any(map(is_alive, processes)), timeout_s)
     return kill(processes)
 
 
@@ -96,7 +96,7 @@ def kill(processes: Sequence[psutil.Process]) -> list[str]:
 
 
 def wait_until(condition: Callable[[], object], timeout_s: float) -> None:
-    """`condition` holds.
+    """Wait until `condition` holds.
 
     Raises:
         TimeoutError: It does not in time.

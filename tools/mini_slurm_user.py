@@ -1,4 +1,4 @@
-"""A user of a mini Slurm cluster: submits, asks the queue and the accounting, waits."""
+"""A user of a mini Slurm cluster: submits jobs, queries queue and accounting, waits."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ USABLE = ("idle", "mixed", "allocated")
 
 
 class ClusterError(RuntimeError):
-    """The mini cluster cannot start, or a command in it failed; the text says which."""
+    """The mini cluster cannot start, or a command in it failed; the message has the reason."""
 
 
 class ClusterUser:
@@ -56,7 +56,7 @@ class ClusterUser:
         return kept | {"SLURM_CONF": str(self.conf), "PATH": path}
 
     def run(
-        self, *words: str, check: bool = True, timeout_s: float = 120, stdin: str = ""
+        self, *command: str, check: bool = True, timeout_s: float = 120, stdin: str = ""
     ) -> subprocess.CompletedProcess[str]:
         """The output of a command in the cluster's environment.
 
@@ -64,7 +64,7 @@ class ClusterUser:
             ClusterError: It failed and `check` is set.
         """
         done = subprocess.run(
-            words,
+            command,
             env=self.env,
             capture_output=True,
             text=True,
@@ -73,7 +73,9 @@ class ClusterUser:
             check=False,
         )
         if check and done.returncode:
-            raise ClusterError(f"{words} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
+            raise ClusterError(
+                f"{command} ended with {done.returncode}:\n{done.stdout}{done.stderr}"
+            )
         return done
 
     def submit(self, *options: str) -> str:
@@ -81,11 +83,11 @@ class ClusterUser:
         return self.run("sbatch", "--parsable", *options).stdout.strip().split(";")[0]
 
     def shorten(self, job_id: str, seconds: int = 1) -> None:
-        """The job's limit ends in `seconds`; Slurm looks every 30 s, then says TIMEOUT."""
+        """The job's limit ends in `seconds`; Slurm checks every 30 s, then sets TIMEOUT."""
         self.run("scontrol", "update", f"JobId={job_id}", f"EndTime=now+{seconds}")
 
     def job(self, job_id: str) -> dict[str, str]:
-        """What `scontrol show job` says: JobState, Restarts, Reason, NodeList, Dependency, ..."""
+        """Fields of `scontrol show job`: JobState, Restarts, Reason, NodeList, Dependency, ..."""
         text = self.run("scontrol", "show", "job", "-o", job_id).stdout
         return dict(re.findall(r"(\S+?)=(\S*)", text))
 
@@ -106,7 +108,7 @@ class ClusterUser:
         """The state that the job (or all elements of an array) reached, one of `states`.
 
         Raises:
-            TimeoutError: It did not in time; the text holds what Slurm says of the job.
+            TimeoutError: It did not in time; the message has Slurm's state of the job.
         """
         wanted = {states} if isinstance(states, str) else set(states)
         found: list[str] = []
@@ -135,9 +137,11 @@ class ClusterUser:
         They follow the queue by one to five seconds: see `wait_records`.
         """
         fields = ",".join(RECORD_FIELDS)
-        words = ("sacct", "-X", "-P", "-n", "--duplicates", "-j", job_id, "-o", fields)
+        command = ("sacct", "-X", "-P", "-n", "--duplicates", "-j", job_id, "-o", fields)
         # The comment comes last and may hold the separator.
-        rows = [line.split("|", len(RECORD_FIELDS) - 1) for line in _lines(self.run(*words).stdout)]
+        rows = [
+            line.split("|", len(RECORD_FIELDS) - 1) for line in _lines(self.run(*command).stdout)
+        ]
         return [dict(zip(RECORD_FIELDS, row, strict=True)) for row in rows]
 
     def wait_records(

@@ -57,7 +57,7 @@ _NOT_TESTED = re.compile(r"^\s*(_?log\.|@)|TYPE_CHECKING|_passages")
 _MEANINGLESS = {
     "core/AddNot": re.compile(r"\b(if|while) not "),  # the same as leaving the `not` out
     "core/ReplaceBinaryOperator_Div_Mul": re.compile(r"/ (f?\"|name|path|[A-Z]+\b)"),  # of a path
-    "core/ReplaceBinaryOperator_Mul_Div": re.compile(r"[\[({,] ?\*"),  # no product
+    "core/ReplaceBinaryOperator_Mul_Div": re.compile(r"[\[({,] ?\*|^ *\*,"),  # no product
     "core/ReplaceBinaryOperator_Pow_Mul": re.compile(r"[\[{(,] ?\*\*"),  # no power
 }
 """Changes that end in a TypeError, which any test sees, or that another operator makes as well."""
@@ -97,16 +97,17 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--most", type=int, default=40, help="mutants a module; 0 for all")
     parser.add_argument("--python", type=Path, default=REPOSITORY / ".venv" / "bin" / "python")
     parser.add_argument("--list", action="store_true", help="print the mutants, test none")
-    told = parser.parse_args(words)
+    arguments = parser.parse_args(words)
     table = tomllib.loads((TABLES / "modules.toml").read_text())
-    if unknown := sorted({*told.modules} - {*table}):
+    if unknown := sorted({*arguments.modules} - {*table}):
         parser.error(f"not in {TABLES / 'modules.toml'}: {', '.join(unknown)}")
     cosmic_ray.plugins.OPERATOR_PROVIDERS["house"] = Provider()
     with _copy_of_the_tree():
         scores = [
-            score_module(module, table[module], told) for module in told.modules or sorted(table)
+            score_module(module, table[module], arguments)
+            for module in arguments.modules or sorted(table)
         ]
-    return 0 if told.list else report(scores)
+    return 0 if arguments.list else report(scores)
 
 
 @contextlib.contextmanager
@@ -128,7 +129,7 @@ def _copy_of_the_tree() -> Iterator[None]:
         yield
 
 
-def score_module(module: str, tests: Sequence[str], told: argparse.Namespace) -> Score:
+def score_module(module: str, tests: Sequence[str], arguments: argparse.Namespace) -> Score:
     """Test a sample of the mutants of `module`."""
     start = time.monotonic()
     score = Score(module)
@@ -136,25 +137,23 @@ def score_module(module: str, tests: Sequence[str], told: argparse.Namespace) ->
     for mutant in mutants_of(module):
         if (mutant.was, mutant.becomes) in known:
             score.equivalent += 1
-        elif len(chosen) < told.most or told.most == 0:
+        elif len(chosen) < arguments.most or arguments.most == 0:
             chosen.append(mutant)
         else:
             break
     chosen.sort(key=lambda mutant: mutant.spec.start_pos)
-    if told.list:
+    if arguments.list:
         for mutant in chosen:
             print(f"{module}:{mutant.spec.start_pos[0]}: {mutant.was}  ->  {mutant.becomes}")
         return score
-    command = (
-        f"{shlex.quote(str(told.python))} -m pytest -x -q -p no:cacheprovider -p pytest_timeout"
-    )
-    command = f"{command} {shlex.join(tests)}"
+    pytest = ["-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-p", "pytest_timeout"]
+    command = shlex.join([str(arguments.python), *pytest, *tests])
     outcome, output = run_tests(command, 600)
     if outcome is not TestOutcome.SURVIVED:
         raise SystemExit(f"the tests of {module} fail without any change:\n{output}")
-    patience_s = 20 + 5 * (time.monotonic() - start)
+    timeout_s = 20 + 5 * (time.monotonic() - start)
     for mutant in chosen:
-        result = mutate_and_test([mutant.spec], command, patience_s)
+        result = mutate_and_test([mutant.spec], command, timeout_s)
         if result.test_outcome is TestOutcome.SURVIVED:
             score.survived.append(mutant)
             line = mutant.spec.start_pos[0]

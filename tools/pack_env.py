@@ -1,15 +1,15 @@
 """The Python environment as one file for compute nodes, unpacked once per node and job.
 
 An environment of this project is about 40,000 files. On a parallel file system each costs an inode
-of the quota, and hundreds of ranks that import it at once ask the metadata server for the same
-names. One file is read in one sweep instead, onto the node's own disk:
+of the quota, and hundreds of ranks that import it at once query the metadata server for the same
+names. One file is read sequentially instead, onto the node's own disk:
 
     python tools/pack_env.py pack --env .venv --out /work/env/sarhpc.tar
     # and in the profile:  python: /work/env/sarhpc.python
 
-`sarhpc.python` is a small script: it unpacks the file below `$TMPDIR`, once per node whatever the
-number of tasks, and becomes the interpreter found there. The project's own code is not packed where
-it is installed editable; jobs import it from the run's snapshot.
+`sarhpc.python` is a small script: it unpacks the file below `$TMPDIR`, once per node, and executes
+the interpreter there. The project's own code is not packed if it is installed editable; jobs import
+it from the run's snapshot.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ from typing import Any
 
 EDITABLE = "__editable__"
 SPARE = 1.05
-"""Room on the node's disk beyond what is unpacked."""
+"""Free space required on the node's disk, as a multiple of the unpacked size."""
 
 
 class PackError(Exception):
-    """What cannot be packed or unpacked, and what to do about it."""
+    """An environment cannot be packed or unpacked; the message has the remedy."""
 
 
 @dataclass(frozen=True)
 class Packed:
-    """What is known of a packed environment, kept beside it as `<name>.json`."""
+    """Metadata of a packed environment, stored beside it as `<name>.json`."""
 
     sha256: str
     """Of the packed file."""
@@ -49,16 +49,16 @@ class Packed:
     """Of all files, unpacked."""
     files: int
     base: str
-    """Interpreter that the environment stands on; it must be on the nodes too."""
+    """Base interpreter of the environment; it must be on the nodes too."""
     version: str
     prefix: str
-    """Where the environment was; scripts in `bin` name it in their first line."""
+    """Original directory of the environment, which scripts in `bin` name in their first line."""
     left_out: tuple[str, ...] = ()
     """Editable installs."""
 
 
 def pack(env: Path, out: Path) -> Packed:
-    """Write environment `env` into the file `out`, its facts and its start script beside it.
+    """Write environment `env` into the file `out`, with its metadata and start script beside it.
 
     Raises:
         PackError: `env` is no virtual environment.
@@ -92,7 +92,7 @@ def pack(env: Path, out: Path) -> Packed:
 
 
 def _durable_digest(path: Path) -> str:
-    """SHA-256 of the file, once it is safe on the disk."""
+    """SHA-256 of the file, once it is durable."""
     with path.open("rb") as file:
         os.fsync(file.fileno())
         return hashlib.file_digest(file, "sha256").hexdigest()
@@ -104,7 +104,7 @@ def _settings(env: Path) -> dict[str, str]:
     except OSError as error:
         raise PackError(f"{env} is no virtual environment: {error}; give one by --env") from error
     pairs = (line.partition("=") for line in lines if "=" in line)
-    return {name.strip(): told.strip() for name, _, told in pairs}
+    return {name.strip(): value.strip() for name, _, value in pairs}
 
 
 def _members(env: Path) -> Iterator[Path]:
@@ -119,15 +119,15 @@ def _beside(out: Path, suffix: str) -> Path:
 
 
 def _write_start_script(out: Path, packed: Packed) -> None:
-    """`<name>.python` and the copy of this file that it calls, so that both outlive a checkout."""
+    """Write `<name>.python` and a copy of this file that it calls, independent of the checkout."""
     tool = _beside(out, ".unpack.py")
     shutil.copyfile(__file__, tool)
     script = _beside(out, ".python")
-    words = [packed.base, "-I", str(tool.resolve()), "unpack", str(out.resolve())]
+    command = [packed.base, "-I", str(tool.resolve()), "unpack", str(out.resolve())]
     script.write_text(
         "#!/bin/sh\n"
         "# The interpreter of a packed environment; unpacks it on this node when it is not there.\n"
-        f'python=$({shlex.join(words)} --to "${{TMPDIR:-/tmp}}") || exit 1\n'
+        f'python=$({shlex.join(command)} --to "${{TMPDIR:-/tmp}}") || exit 1\n'
         'exec "$python" "$@"\n'
     )
     script.chmod(0o755)
@@ -153,7 +153,7 @@ def unpack(archive: Path, to: Path) -> Path:
     if done.returncode != 0:
         raise PackError(
             f"{python} does not start here ({done.stderr.strip()[:200]}): the interpreter it "
-            f"stands on, {packed.base}, must be on the nodes; load its module in the profile"
+            f"is based on, {packed.base}, must be on the nodes; load its module in the profile"
         )
     return python
 
@@ -161,10 +161,10 @@ def unpack(archive: Path, to: Path) -> Path:
 def _facts(archive: Path) -> Packed:
     path = _beside(archive, ".json")
     try:
-        told: dict[str, Any] = json.loads(path.read_text())
-        return Packed(**{**told, "left_out": tuple(told["left_out"])})
+        document: dict[str, Any] = json.loads(path.read_text())
+        return Packed(**{**document, "left_out": tuple(document["left_out"])})
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise PackError(f"{path} does not tell what {archive} is: {error!r}; pack again") from error
+        raise PackError(f"{path} does not describe {archive}: {error!r}; pack again") from error
 
 
 @contextlib.contextmanager
@@ -183,7 +183,7 @@ def _require_room(to: Path, packed: Packed) -> None:
             f"{to} has {free / 1e9:.1f} GB free, the environment needs "
             f"{packed.bytes * SPARE / 1e9:.1f}; point TMPDIR at a larger disk of the node"
         )
-    # Some file systems have no fixed number of inodes and say 0 of 0.
+    # Some file systems have no fixed number of inodes and report 0 of 0.
     if disk.f_files and disk.f_favail < packed.files * SPARE:
         raise PackError(
             f"{to} has {disk.f_favail} inodes free, the environment needs {packed.files}; point "

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What tools/mini_slurm.py needs, from Debian's packages; starts no service and configures nothing.
+# Install the Debian packages for tools/mini_slurm.py; starts no service and configures nothing.
 set -euo pipefail
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 packages=(slurmctld slurmd slurm-client slurmdbd munge mariadb-server-core)

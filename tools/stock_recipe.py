@@ -34,7 +34,7 @@ class Dataset(torch.utils.data.Dataset[dict[str, Any]]):
     def __getitem__(self, number: int) -> dict[str, Any]:
         """One tile and its caption's ids."""
         image, caption = self._tiles.load(number, "sar.png")
-        told = self._tokenizer(
+        encoded = self._tokenizer(
             caption,
             max_length=self._tokenizer.model_max_length,
             padding="max_length",
@@ -42,11 +42,11 @@ class Dataset(torch.utils.data.Dataset[dict[str, Any]]):
             return_tensors="pt",
         )
         pixels = torch.from_numpy(image).permute(2, 0, 1).contiguous()
-        return {"pixel_values": pixels, "input_ids": told.input_ids[0]}
+        return {"pixel_values": pixels, "input_ids": encoded.input_ids[0]}
 
 
-class Conditions(nn.Module):
-    """The text encoders of a bundle, and what a U-Net is told."""
+class TextConditioning(nn.Module):
+    """The text encoders of a bundle, and the conditioning of its U-Net."""
 
     def __init__(self, bundle: Any) -> None:
         super().__init__()
@@ -88,7 +88,7 @@ def stock_steps(arguments: argparse.Namespace) -> dict[str, Any]:
     vae = AutoencoderKL.from_pretrained(bundle, subfolder="vae").requires_grad_(False)
     vae.to(accelerator.device, dtype=kept)
     unet = UNet2DConditionModel.from_pretrained(bundle, subfolder="unet").train()
-    encoders = Conditions(bundle)
+    encoders = TextConditioning(bundle)
     scheduler = DDPMScheduler.from_pretrained(bundle, subfolder="scheduler")
     tokenizer = CLIPTokenizer.from_pretrained(bundle, subfolder="tokenizer")
     tokenizer.model_max_length = encoders.first.config.max_position_embeddings
@@ -115,8 +115,8 @@ def stock_steps(arguments: argparse.Namespace) -> dict[str, Any]:
                 scheduler.config.num_train_timesteps, (len(latents),), device=latents.device
             )
             noisy = scheduler.add_noise(latents, noise, steps)
-            told = encoders(batch["input_ids"], side)
-            answer = unet(noisy, steps, **told, return_dict=False)[0]
+            encoded = encoders(batch["input_ids"], side)
+            answer = unet(noisy, steps, **encoded, return_dict=False)[0]
             loss = mse_loss(answer.float(), noise.float())
             losses += accelerator.gather(loss.repeat(arguments.micro_batch)).mean().item()
             accelerator.backward(loss)

@@ -1,10 +1,10 @@
-"""What `bench_tiling.py` compares tiling with: the scene, and the ways users cut it without sarhpc.
+"""The baselines of `bench_tiling.py`: the scene, and other ways to cut it.
 
-Every peer reads the same complex 0.2 m scene and leaves tiles of 512 px at 0.35 m, each with an
+Every baseline reads the same complex 0.2 m scene and writes tiles of 512 px at 0.35 m, each with an
 8-bit picture and a 16-bit master, in the way its users would: a WarpedVRT read tile by tile, the
 whole scene read once and resized by PIL, or the command-line programs of GDAL over the detected
-amplitude, which they write once. Peers are told the top of the picture's scale, which sarhpc
-surveys.
+amplitude, which they write once. They are given the top of the picture's scale, which sarhpc
+measures in a survey.
 """
 
 from __future__ import annotations
@@ -187,7 +187,7 @@ def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
 
 
 def _sum(path: Path) -> None:
-    """Leave the SHA-256 of a tar beside it, and both on disk."""
+    """Write the SHA-256 of a tar beside it, and sync both."""
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
         os.fsync(file.fileno())

@@ -165,11 +165,11 @@ class CheckpointStore:
             digests = run_in_thread(lambda: sync_part(staging, own))
             self._pending = _PendingSave(step, staging, target, state, digests)
 
-    def finish(self, patience_s: float) -> Path | None:
+    def finish(self, timeout_s: float) -> Path | None:
         """The pending checkpoint, complete and durable; None if a rank is still syncing.
 
         Args:
-            patience_s: how long to wait for the threads of the ranks, s.
+            timeout_s: how long to wait for the threads of the ranks, s.
 
         Raises:
             HpcError: no checkpoint was begun.
@@ -178,7 +178,7 @@ class CheckpointStore:
         begun = self._pending
         if begun is not None and begun.digests is not None:
             with contextlib.suppress(TimeoutError):
-                begun.digests.exception(patience_s)
+                begun.digests.exception(timeout_s)
             if self._ranks.any(not begun.digests.done()):
                 return None
         return self._finish()

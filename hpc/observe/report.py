@@ -128,19 +128,19 @@ def cost_report(
         for job in record.jobs
     }
     notes: list[str] = []
-    told = accounted_starts(run, jobs, scheduler or cluster_scheduler()) if jobs else []
-    if jobs and not told:
+    accounted = accounted_starts(run, jobs, scheduler or cluster_scheduler()) if jobs else []
+    if jobs and not accounted:
         notes.append("no accounting here: times are those of the attempts, widths as asked for")
     costs: dict[str, dict[str, Cost]] = {}
     for stage in stages:
-        starts = [start for start in told if start.stage == stage.name]
+        starts = [start for start in accounted if start.stage == stage.name]
         starts = starts or attempted_starts(run, stage, asked.get(stage.name, Resources()))
         rows: dict[str, Cost] = {}
         for outcome, cost in _costs(run, stage, starts):
             rows[outcome] = rows.get(outcome, Cost()) + cost
         if rows:
             costs[stage.name] = rows
-    source = "accounting" if told else "attempts"
+    source = "accounting" if accounted else "attempts"
     return CostReport(run, costs, corpus, _images(run, corpus), source, tuple(notes))
 
 

@@ -27,7 +27,7 @@ def catalog_verb(arguments: argparse.Namespace) -> int:
 
 
 def build_catalogue(folder: Path, out: Path, declarations: Path | None) -> int:
-    """Write the catalogue and print what was taken and what was left out, with reasons."""
+    """Write the catalogue and print which files it includes and which not, with reasons."""
     from sarhpc.archive.catalog_builder import catalog_directory
 
     declared = _declarations(declarations) if declarations is not None else None

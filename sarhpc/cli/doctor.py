@@ -43,7 +43,7 @@ def add_doctor(verbs: Verbs) -> None:
     doctor.add_argument("--profile", help="ask Slurm whether it takes the jobs of this profile")
     doctor.add_argument("--nodes", type=int, metavar="N", help="with --profile: all-reduce between "
                         "N nodes, as a short job")  # fmt: skip
-    doctor.add_argument("--quick", action="store_true", help="leave out what takes seconds: "
+    doctor.add_argument("--quick", action="store_true", help="skip what takes seconds: "
                         "imports, GPUs, all-reduce, offline proof")  # fmt: skip
     doctor.add_argument("--json", action="store_true", help="machine-readable")
     doctor.add_argument("--write-profile", nargs="?", const="", metavar="FILE",

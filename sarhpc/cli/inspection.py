@@ -44,7 +44,7 @@ def add_inspect(verbs: Verbs) -> None:
 
 
 def inspect_verb(arguments: argparse.Namespace) -> int:
-    """Write the page, and print how many tiles were measured and what is odd."""
+    """Write the page, and print how many tiles were measured and what looks wrong."""
     from sarhpc.evaluation.inspection import render_inspection
 
     if arguments.tiles < 1:
@@ -58,7 +58,7 @@ def inspect_verb(arguments: argparse.Namespace) -> int:
               f"{look.tiles} looked at")  # fmt: skip
     lines = [line for look in inspection.looks for line in look.survey.warnings.lines()]
     for line in [*inspection.warnings, *lines]:
-        print(f"odd: {line}")
+        print(f"warning: {line}")
     print(f"page: {out.resolve()}")
     return 0
 
@@ -125,7 +125,7 @@ def _inspect_folder(path: Path, tiles: int) -> Inspection:
     stages = {records[file][0] for file in recorded}
     notes = []
     if recorded and len(recorded) < len(files):
-        notes.append(f"{len(files) - len(recorded)} shards without a record are left out.")
+        notes.append(f"{len(files) - len(recorded)} shards without a record are ignored.")
     shown = recorded or files
     sets: dict[str, list[ShardRef]] = {}
     for file in shown:
@@ -159,7 +159,7 @@ def _records_by_path(run: RunDir) -> dict[Path, tuple[str, Record]]:
 
 
 def _set_of(file: Path, root: Path) -> str:
-    """Name of the set of a shard: its folder below `root`, that of the split left out."""
+    """Name of the set of a shard: its folder below `root`, without that of the split."""
     if file == root:
         return file.name
     parts = list(file.parent.relative_to(root).parts)

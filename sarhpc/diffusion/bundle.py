@@ -94,8 +94,8 @@ def new_bundle(
 ) -> Bundle:
     """An untrained bundle of the shapes in `cfg`, the same for the same seed.
 
-    A trained autoencoder is taken as it is, in place of a new one of shape `cfg.vae`. All text
-    encoders use the one vocabulary. `family_of_shapes` says which family it is of.
+    A trained autoencoder replaces a new one of shape `cfg.vae`. All text encoders share the
+    vocabulary. The number of text encoders determines the family.
 
     Raises:
         ConfigError: the shapes do not fit together.
@@ -106,7 +106,7 @@ def new_bundle(
     try:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            # The order of drawing: another one would give other weights for the same seed.
+            # Keep the order: another one would give other weights for the same seed.
             first = new_text_encoder(*texts[0])
             backbone = new_unet(cfg)
             encoders = (first, *(new_text_encoder(*text) for text in texts[1:]))
@@ -203,7 +203,7 @@ def load_bundle(path: Path, dtype: torch.dtype = torch.float32) -> Bundle:
 
     `path` may also be a single-file checkpoint, see `single_file`. Nothing is downloaded: the
     folder must be complete. The tokenizers truncate and pad prompts to the length of their text
-    encoder, whatever their own files say.
+    encoder, whatever their own files declare.
 
     Raises:
         DataError: a part is missing, damaged, of another architecture, or not in safetensors.

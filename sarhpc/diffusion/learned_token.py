@@ -71,8 +71,8 @@ def add_token(bundle: Bundle, cfg: TokenConfig) -> Bundle:
 def _with_token(tokenizer: CLIPTokenizer, text: str) -> CLIPTokenizer:
     if text in tokenizer.get_vocab():
         raise ConfigError(
-            f"token.text={text!r} is a word of the base model already; give a new one, such as "
-            f"<{text.strip('<>')}-2>"
+            f"token.text={text!r} is already in the vocabulary of the base model; use a new one, "
+            f"such as <{text.strip('<>')}-2>"
         )
     grown = copy.deepcopy(tokenizer)
     grown.add_tokens(text)
@@ -82,7 +82,7 @@ def _with_token(tokenizer: CLIPTokenizer, text: str) -> CLIPTokenizer:
 def _initial_row(table: nn.Embedding, tokenizer: CLIPTokenizer, word: str) -> Tensor:
     ids = tokenizer(word, add_special_tokens=False).input_ids
     if not ids:
-        raise ConfigError("token.initializer is empty: give the word the token starts from")
+        raise ConfigError("token.initializer is empty: set it to the word to initialise from")
     return table.weight[torch.tensor(ids)].detach().mean(dim=0)
 
 

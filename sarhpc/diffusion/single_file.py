@@ -60,9 +60,9 @@ def shapes_beside(file: Path) -> Path:
     folder = file.with_suffix("")
     if not (folder / "model_index.json").is_file():
         raise DataError(
-            f"{file} holds weights alone: put the model_index.json, the config.json of each part, "
-            f"tokenizer and scheduler of its kind into {folder} (`sarhpc fetch` downloads a folder "
-            "that has them; its weights are not needed)"
+            f"{file} contains only weights: put the model_index.json, the config.json of each "
+            f"part, tokenizer and scheduler of its kind into {folder} (`sarhpc fetch` downloads a "
+            "folder that has them; its weights are not needed)"
         )
     return folder
 

@@ -107,20 +107,20 @@ def _svg_map(group: Sequence[Outline], metres: Sequence[NDArray[np.float64]], px
 
 def _polygon(outline: Outline, points: NDArray[np.float64], colour: str) -> str:
     path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
-    says = escape(f"{outline.key} {outline.split} {outline.scene}".strip())
+    label = escape(f"{outline.key} {outline.split} {outline.scene}".strip())
     return (
         f'<polygon points="{path}" fill="{colour}" fill-opacity=".3" stroke="{colour}" '
-        f'stroke-width=".6"><title>{says}</title></polygon>'
+        f'stroke-width=".6"><title>{label}</title></polygon>'
     )
 
 
 def _scale_bar(extent: float, factor: float, top: float) -> str:
     power = 10.0 ** np.floor(np.log10(extent / 2))
     length = max(step * power for step in (1, 2, 5) if step * power <= extent / 2)
-    says = f"{length / 1000:g} km" if length >= 1000 else f"{length:g} m"
+    label = f"{length / 1000:g} km" if length >= 1000 else f"{length:g} m"
     y = top + 10
     return (
         f'<path d="M12 {y:.0f} h{length * factor:.1f}" stroke="{INK}" stroke-width="2"/>'
         f'<text x="{length * factor + 18:.0f}" y="{y + 4:.0f}" font-size="11" '
-        f'fill="{INK}">{says}</text>'
+        f'fill="{INK}">{label}</text>'
     )

@@ -94,9 +94,9 @@ def _facts(survey: SetSurvey, look: PixelSurvey) -> Iterator[tuple[str, str]]:
         yield "acquired", " to ".join(dict.fromkeys(survey.days))
     if survey.captions.total:
         yield "distinct captions", survey.captions.distinct
-    for name, says in (("incidence_deg", "{:.1f}°"), ("enl", "{:.3g}"), ("words", "{:.1f}")):
+    for name, pattern in (("incidence_deg", "{:.1f}°"), ("enl", "{:.3g}"), ("words", "{:.1f}")):
         if spread := survey.spreads.get(name):
-            yield f"{_LABELS[name]}, mean", says.format(spread.mean)
+            yield f"{_LABELS[name]}, mean", pattern.format(spread.mean)
     yield "pixels looked at", f"{look.tiles:,} tiles"
 
 

@@ -121,17 +121,17 @@ def check_config(cfg: GenerateConfig) -> None:
     for name in ("steps", "batch", "threads", "shard_samples", "images_per_prompt", "images"):
         value = getattr(cfg, name)
         if value is not None and value < 1:
-            raise ConfigError(f"{at}.{name} is {value}: give at least 1.")
+            raise ConfigError(f"{at}.{name} is {value}: must be >= 1.")
     if cfg.shard_samples > _LARGEST_SHARD:
         raise ConfigError(f"{at}.shard_samples: at most {_LARGEST_SHARD}, keys have 5 digits.")
     for name in ("height_px", "width_px"):
         value = getattr(cfg, name)
         if value is not None and (value < 8 or value % 8):
-            raise ConfigError(f"{at}.{name} is {value}: give a multiple of 8, or null.")
+            raise ConfigError(f"{at}.{name} is {value}: must be a multiple of 8, or null.")
 
 
 def _requests(cfg: GenerateConfig, prompts: Sequence[str]) -> Iterator[tuple[str, int]]:
-    """(full prompt, seed) of every image, the prompts taken in turn."""
+    """(full prompt, seed) of every image, using the prompts in turn."""
     total = len(prompts) * cfg.images_per_prompt if cfg.images is None else cfg.images
     repetitions: Counter[str] = Counter()
     for image in range(total if prompts else 0):

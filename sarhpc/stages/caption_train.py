@@ -68,7 +68,7 @@ def require_teachable(config: RunConfig) -> None:
 
 
 def caption_training_progress(run: RunDir) -> StageProgress | None:
-    """Steps done as the newest row of metrics.jsonl tells, and the pace of that row."""
+    """Steps done and their rate, from the newest row of metrics.jsonl."""
     row = last_row(run.stage("caption-train") / "metrics.jsonl")
     cfg = load_run_config(run).caption_train
     if row is None or cfg is None or "time" not in row:  # rows of earlier versions lack it
@@ -155,7 +155,7 @@ def stop_check(run: RunDir, ctx: TrainContext) -> StopCheck:
         if reason is not None and reason.stops:
             raise StopRequestedError(
                 f"caption-train stopped while captions were judged ({reason.name}); what was "
-                f"learnt is saved, go on with `sarhpc resume {run.root}`",
+                f"learnt is saved, continue with `sarhpc resume {run.root}`",
                 requeue=reason.requeues,
                 reason=reason.name,
             )

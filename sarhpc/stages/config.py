@@ -58,7 +58,7 @@ class RunConfig:
     imported: ImportConfig | None = None
     """Third-party images to import instead of tiles; no archive is read."""
     optical: OpticalConfig | None = None
-    """Give the tiles optical images from elsewhere, as a stage; null leaves those cut with them."""
+    """Pair the tiles with other optical images, as a stage; null keeps those cut with them."""
     caption_train: CaptionTrainConfig | None = None
     """Fine-tuning of the captioner before captioning; null captions with the model as it is."""
     caption: CaptionConfig = field(default_factory=CaptionConfig)

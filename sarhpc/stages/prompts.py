@@ -31,7 +31,7 @@ def held_out_splits(run: RunDir, wanted: Sequence[str]) -> list[str]:
 
 
 def sample_shards(run: RunDir, splits: Sequence[str]) -> list[Path]:
-    """Captioned shards of these splits, in shard order; empty ones left out."""
+    """Captioned shards of these splits, in shard order, without empty ones."""
     records = sealed_records(run, "caption")
     return [Path(r.path) for r in records if r.samples and r.detail["split"] in splits]
 

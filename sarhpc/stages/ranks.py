@@ -63,7 +63,7 @@ def train_context(
         ranks: that this process joined.
         keep_last: newest checkpoints kept.
         keep_every: checkpoints kept at multiples of this many steps.
-        also_keep: tells steps whose checkpoints stay.
+        also_keep: returns further steps whose checkpoints are kept.
     """
     from hpc.job.checkpoint import CheckpointStore
     from hpc.job.stop import StopRequest
@@ -100,7 +100,7 @@ def require_finished(run: RunDir, result: FitResult) -> Path:
     raise StopRequestedError(
         f"training saved step {result.step} and stopped "
         f"({reason.name if reason else 'no reason given'}); "
-        f"go on with `sarhpc resume {run.root}`",
+        f"continue with `sarhpc resume {run.root}`",
         requeue=reason is not None and reason.requeues,
         reason=reason.name if reason else None,
     )

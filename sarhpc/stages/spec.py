@@ -76,7 +76,7 @@ class StageSpec:
     shard_bytes: Callable[[RunConfig], float | None] = _nothing
     """About how many bytes a shard has."""
     shard_files: int = 1
-    """Files of a shard, its record left out."""
+    """Files of a shard, without its record."""
     estimate: Callable[[RunConfig, Plan | None, int], Estimate] | None = None
     """What it leaves on disk where that does not grow with its shards: from its plan, if there is
     one, and the number of its processes."""

@@ -34,7 +34,7 @@ SPLIT_FILE = "split.json"
 """Beside the plan: the proof that splits share no ground, scene pairs that do, and counts."""
 
 DUPLICATES_FILE = "duplicates.json"
-"""Beside the plan, with `tile.dedupe`: tile to leave out -> the tile that stays, and why."""
+"""Beside the plan, with `tile.dedupe`: rejected tile -> the tile it repeats, and why."""
 
 
 def tile_stage(config: RunConfig, upstream: Sequence[str]) -> Stage:
@@ -161,7 +161,7 @@ def publish_duplicates(run: RunDir, records: Iterable[Record]) -> None:
 
 
 def duplicates_by_shard(run: RunDir, config: RunConfig) -> dict[str, dict[str, str]]:
-    """Shard id -> key of each tile to leave out -> the tile it repeats; empty without `dedupe`."""
+    """Shard id -> key of each rejected tile -> the tile it repeats; empty without `dedupe`."""
     if not config.tile.dedupe:
         return {}
     found = json.loads((run.stage("tile") / DUPLICATES_FILE).read_text())["duplicates"]

@@ -49,8 +49,8 @@ def plan_training(run: RunDir) -> Plan:
     """A single shard that names data, base model and sizes.
 
     Raises:
-        DataError: no captioned sample is there to train on; says why tiles were left out. Or none
-            to judge by, where that is asked.
+        DataError: there is no captioned sample to train on, with the reasons for which tiles were
+            rejected; or too few to judge by, where a judge is configured.
     """
     config = load_run_config(run)
     records = [r for r in sealed_records(run, "caption") if r.detail["split"] in TRAIN_SPLITS]
@@ -75,7 +75,7 @@ def plan_training(run: RunDir) -> Plan:
 
 
 def training_progress(run: RunDir) -> StageProgress | None:
-    """Steps done as the newest row of metrics.jsonl tells, and the pace of that row."""
+    """Steps done and their rate, from the newest row of metrics.jsonl."""
     path = run.stage("train") / "metrics.jsonl"
     row = last_row(path)
     if row is None:
@@ -95,7 +95,7 @@ def training_progress(run: RunDir) -> StageProgress | None:
 
 
 def _loss(row: Mapping[str, Any]) -> str:
-    """The loss a row tells, or why its step has none; how many steps were skipped, if any were."""
+    """The loss of a row, or why its step has none; the number of skipped steps, if any."""
     skipped = f", skipped steps: {row['skipped']}" if row.get("skipped") else ""
     return (f"loss {row['loss']:.4g}" if "loss" in row else row["trouble"]) + skipped
 

@@ -39,7 +39,7 @@ class Store(Protocol):
     ) -> None:
         """Write the checkpoint of `step`, which does not count before it is finished."""
 
-    def finish(self, patience_s: float) -> Path | None:
+    def finish(self, timeout_s: float) -> Path | None:
         """The checkpoint begun last, whole and durable; None if a rank needs longer than that."""
 
     def load(self, read: Callable[[Path, Mapping[str, Any]], None]) -> Mapping[str, Any] | None:

@@ -84,12 +84,12 @@ class TrainState:
         self.stalled_s += self.saved_at - start
         self.commit(store, AT_ONCE_S)
 
-    def commit(self, store: Store, patience_s: float = threading.TIMEOUT_MAX) -> None:
-        """Commit what was written, if every rank is ready within `patience_s`. Collective."""
+    def commit(self, store: Store, timeout_s: float = threading.TIMEOUT_MAX) -> None:
+        """Commit what was written, if every rank is ready within `timeout_s`. Collective."""
         if self.begun is None:
             return
         start = time.monotonic()
-        checkpoint = store.finish(patience_s)
+        checkpoint = store.finish(timeout_s)
         now = time.monotonic()
         self.stalled_s += now - start
         if checkpoint is not None:

@@ -90,7 +90,7 @@ def test_status_submit_and_requeue_outlast_a_controller_that_is_away(
 
     _, complained = submitting.communicate(timeout=240)
     assert submitting.returncode == 0, complained
-    assert "got no answer, again in 2 s" in complained
+    assert "got no answer, retry in 2 s" in complained
     assert "Traceback" not in complained
     [record] = read_submissions(coming)
     jobs = jobs_of(cluster, "coming")

@@ -166,7 +166,7 @@ def test_a_stage_leaves_a_node_whose_gpus_are_gone_and_ends_well_elsewhere(
     done = sarhpc(cluster, "simulate", run.root, "--profile", profile, env=path | state)
     assert done.returncode == 0, done.stderr
     wait_for(lambda: run.ledger("simulate").sealed, 240, "sealed on another node")
-    (bad,) = BadNodeList(slurm.cluster_name() or "").standing()
+    (bad,) = BadNodeList(slurm.cluster_name() or "").current()
     assert bad.node == "n1"
     assert "0 GPUs are visible, 1 were requested" in bad.reason
     hosts = {record.host for record in run.ledger("simulate").records().values()}

@@ -1,7 +1,7 @@
 """Latents of tiles: the frozen autoencoder, run every time, once a tile, or once for all runs.
 
 Mean and log-variance are kept, never a sample of them, so that every epoch draws its own. What
-lies on disk is keyed by the pixels of the image and by the autoencoder: of another image or by
+is on disk is keyed by the pixels of the image and by the autoencoder: of another image or by
 another autoencoder it is refused.
 """
 

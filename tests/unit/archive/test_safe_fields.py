@@ -122,7 +122,7 @@ def test_values_that_are_no_numbers_are_refused(
         annotation(measurement, kind),
         lambda text: re.sub(rf"(<{lut} [^>]*>)\S+", rf"\g<1>{number}", text, count=1),
     )
-    with pytest.raises(DataError, match="values that are no numbers"):
+    with pytest.raises(DataError, match="values that are not finite"):
         read_safe(measurement)
 
 

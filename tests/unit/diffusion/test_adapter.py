@@ -49,7 +49,7 @@ def shake(unet: nn.Module) -> None:
 
 
 @pytest.mark.parametrize("kind", ADAPTER_KINDS)
-def test_adapter_starts_as_nothing_folds_to_tolerance_and_comes_off_without_a_trace(
+def test_an_adapter_starts_without_effect_merges_to_tolerance_and_is_removed_exactly(
     kind: str,
 ) -> None:
     plain = tiny_unet()
@@ -75,7 +75,7 @@ def test_adapter_starts_as_nothing_folds_to_tolerance_and_comes_off_without_a_tr
 
 
 @pytest.mark.parametrize("kind", ADAPTER_KINDS)
-def test_only_the_adapter_learns_and_the_seed_alone_draws_it(kind: str) -> None:
+def test_only_the_adapter_is_trainable_and_only_the_seed_determines_it(kind: str) -> None:
     one, two = tiny_unet(), tiny_unet()
     put_on(one, kind)
     torch.rand(7)

@@ -105,7 +105,7 @@ def test_training_lowers_the_loss_and_the_distance_of_spectra(
     assert distance(trained.average) < 0.75 * before
 
 
-def test_two_sittings_are_the_same_training_as_one(pool: TilePool, tmp_path: Path) -> None:
+def test_a_resumed_training_equals_an_uninterrupted_one(pool: TilePool, tmp_path: Path) -> None:
     lines: list[str] = []
     cfg = replace(TINY, steps=12, discriminator_start=4, log_every=1)
     whole = train_autoencoder(cfg, pool, tmp_path / "one", log=lines.append)
@@ -118,7 +118,7 @@ def test_two_sittings_are_the_same_training_as_one(pool: TilePool, tmp_path: Pat
     assert any("adversarial" in line for line in lines)
 
 
-def test_a_held_encoder_is_the_averaged_one_and_the_decoder_goes_on(
+def test_the_frozen_encoder_is_the_averaged_one_and_the_decoder_still_trains(
     pool: TilePool, tmp_path: Path
 ) -> None:
     cfg = replace(TINY, steps=8, encoder_steps=4, save_every=4)
@@ -215,7 +215,7 @@ def test_a_pool_is_read_from_a_folder_and_must_hold_both_kinds(tmp_path: Path) -
         pool.batch(0, 0, 2, 128)
 
 
-def test_images_survive_the_way_to_the_model_and_back() -> None:
+def test_images_survive_the_conversion_to_tensors_and_back() -> None:
     gray = _speckle(3)
     assert np.array_equal(as_gray8(as_input(gray)), gray)
     rgb = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)

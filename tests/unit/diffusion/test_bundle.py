@@ -138,7 +138,7 @@ def test_half_precision_halves_the_file_and_leaves_the_bundle_alone(
     assert difference.max() < 0.02
 
 
-def test_a_trained_autoencoder_is_taken_over(bundle: Bundle) -> None:
+def test_a_trained_autoencoder_is_used_unchanged(bundle: Bundle) -> None:
     taken = new_bundle(TINY, bundle.tokenizers[0], vae=bundle.vae)
     assert taken.vae is bundle.vae
 
@@ -179,7 +179,7 @@ def test_zero_terminal_snr_needs_velocity(bundle: Bundle) -> None:
     assert float(scheduler.alphas_cumprod[-1]) < 1e-6
 
 
-def test_a_bundle_is_put_under_another_schedule_and_keeps_its_weights(bundle: Bundle) -> None:
+def test_another_schedule_leaves_the_weights_unchanged(bundle: Bundle) -> None:
     changed = with_schedule(bundle, "v_prediction", zero_terminal_snr=True)
     assert changed.scheduler.config.prediction_type == "v_prediction"
     assert changed.scheduler.config.timestep_spacing == "trailing"
@@ -317,9 +317,7 @@ def test_an_autoencoder_alone_is_loaded_from_its_folder(saved: Path, tmp_path: P
         load_autoencoder(tmp_path / "nowhere")
 
 
-def test_variants_lie_beside_the_weights_and_are_taken_by_their_name(
-    bundle: Bundle, tmp_path: Path
-) -> None:
+def test_variants_are_saved_and_loaded_by_name(bundle: Bundle, tmp_path: Path) -> None:
     folder = tmp_path / "variants"
     save_bundle(bundle, folder, variants=["fp16", "bf16"])
     assert not [path for path in folder.iterdir() if path.name.startswith(".")]

@@ -110,7 +110,7 @@ def test_another_schedule_keeps_both_encoders(bundle: Bundle) -> None:
 
 
 @pytest.mark.parametrize("part", ["text_encoder_2", "tokenizer_2"])
-def test_a_lost_second_encoder_is_a_data_error(saved: Path, tmp_path: Path, part: str) -> None:
+def test_a_missing_second_encoder_is_a_data_error(saved: Path, tmp_path: Path, part: str) -> None:
     damaged = Path(shutil.copytree(saved, tmp_path / "damaged"))
     shutil.rmtree(damaged / part)
     with pytest.raises(DataError, match=part):
@@ -163,7 +163,7 @@ def test_full_size_bundles_have_the_published_parameter_counts(
     assert bundle.scheduler.alphas_cumprod.device.type == "cpu"
 
 
-def test_heads_and_depths_stand_at_their_levels(bundle: Bundle) -> None:
+def test_heads_and_depths_are_those_of_their_levels(bundle: Bundle) -> None:
     attentions = [
         (blocks[0].attn1.heads, len(blocks))
         for level in bundle.backbone.down_blocks[1:]

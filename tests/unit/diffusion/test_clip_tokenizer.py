@@ -95,7 +95,7 @@ def test_a_missing_or_torn_tokenizer_is_a_data_error(tmp_path: Path) -> None:
         load_clip_tokenizer(tmp_path)
 
 
-def test_the_real_tokenizer_still_speaks_its_known_ids(test_data: Path) -> None:
+def test_the_published_tokenizer_keeps_its_ids(test_data: Path) -> None:
     real = load_clip_tokenizer(test_data / "tokenizers" / "sd1_clip_hf")
     expected = [49406, 320, 1125, 539, 320, 2368, 49407]
     assert real("a photo of a cat").input_ids == expected

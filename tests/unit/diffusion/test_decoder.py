@@ -56,13 +56,13 @@ def changed(one: AutoencoderKL, other: AutoencoderKL) -> set[str]:
     return {name.partition(".")[0] for (name, a), b in pairs if not torch.equal(a, b)}
 
 
-def test_the_decoder_alone_learns(base: AutoencoderKL, tmp_path: Path) -> None:
+def test_only_the_decoder_is_trained(base: AutoencoderKL, tmp_path: Path) -> None:
     tuned = tune_decoder(TINY, base, TILES, tmp_path / "state.pt", log=lambda _: None)
     assert changed(tuned, base) == {"decoder", "post_quant_conv"}
 
 
 @pytest.mark.slow
-def test_two_sittings_are_the_same_tuning_as_one(base: AutoencoderKL, tmp_path: Path) -> None:
+def test_a_resumed_tuning_equals_an_uninterrupted_one(base: AutoencoderKL, tmp_path: Path) -> None:
     said: list[str] = []
     whole = tune_decoder(TINY, base, TILES, tmp_path / "one.pt", log=said.append)
     tune_decoder(TINY, base, TILES, tmp_path / "two.pt", log=said.append, until=3)
@@ -83,7 +83,7 @@ def test_a_state_of_another_configuration_or_a_torn_one_is_refused(
         tune_decoder(TINY, base, TILES, state, log=lambda _: None)
 
 
-def test_a_loss_that_is_not_finite_moves_nothing(base: AutoencoderKL) -> None:
+def test_a_non_finite_loss_changes_no_weight(base: AutoencoderKL) -> None:
     state = DecoderTuning.new(TINY, base)
     images = sar_batch(TILES, 0, 0, 2, 64)
     images[0, 0, 0, 0] = torch.nan

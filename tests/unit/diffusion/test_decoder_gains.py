@@ -27,7 +27,7 @@ def acf(told: dict[str, Any]) -> float:
 
 
 @pytest.mark.timeout(3600)
-def test_a_tuned_decoder_keeps_more_of_the_speckle_of_held_out_tiles(tmp_path: Path) -> None:
+def test_a_tuned_decoder_preserves_more_speckle_of_held_out_tiles(tmp_path: Path) -> None:
     run = make_archive(tmp_path / "run", "simulate.band_fraction=0.4")
     learnt, held_out = (list(tiles(run, split).grays()) for split in ("train", "val"))
     base = load_autoencoder(BASE / "vae")

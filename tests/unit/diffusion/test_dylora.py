@@ -40,7 +40,7 @@ def answer(unet: nn.Module, count: int = 3) -> torch.Tensor:
 # Convolutions and the embedding of time too, whose activations have other shapes.
 @pytest.mark.parametrize("targets", [None, ["to_q", "conv1", "conv2", "time_emb_proj"]])
 @pytest.mark.parametrize("alpha", [None, 3.0])
-def test_each_sample_of_a_batch_sees_the_adapter_that_is_cut_to_its_rank(
+def test_each_sample_of_a_batch_uses_the_adapter_truncated_to_its_rank(
     alpha: float | None, targets: list[str] | None
 ) -> None:
     cfg = AdapterConfig(kind="dylora", rank=4, alpha=alpha, targets=targets)
@@ -62,7 +62,7 @@ def test_each_sample_of_a_batch_sees_the_adapter_that_is_cut_to_its_rank(
     assert torch.allclose(found[2], whole[2], atol=1e-6)
 
 
-def test_directions_that_nobody_drew_get_no_gradient() -> None:
+def test_unused_directions_get_no_gradient() -> None:
     cfg = AdapterConfig(kind="dylora", rank=4)
     unet = adapted_unet(cfg)
     DynamicRanks({"unet": unet}, cfg).set_ranks(torch.tensor([2, 1, 2]), CPU)
@@ -74,7 +74,7 @@ def test_directions_that_nobody_drew_get_no_gradient() -> None:
         assert out[:, 2:].abs().sum() == 0
 
 
-def test_the_rank_of_a_sample_follows_from_seed_epoch_and_sample_alone() -> None:
+def test_the_rank_of_a_sample_depends_on_seed_epoch_and_sample_only() -> None:
     cfg = AdapterConfig(kind="dylora", rank=12, block=4)
     names = [f"{number:06d}" for number in range(3000)]
     drawn = draw_ranks(cfg, names, [0] * len(names), seed=5)
@@ -87,7 +87,7 @@ def test_the_rank_of_a_sample_follows_from_seed_epoch_and_sample_alone() -> None
         assert not torch.equal(drawn, draw_ranks(cfg, names, epochs, seed))
 
 
-def test_an_adapter_learnt_so_is_worth_more_when_it_is_cut() -> None:
+def test_a_truncated_dylora_is_better_than_a_truncated_lora() -> None:
     """The change to learn has eight directions; cut to two, plain LoRA has them in no order."""
     errors = {}
     for kind in ("lora", "dylora"):
@@ -125,7 +125,7 @@ def test_an_adapter_learnt_so_is_worth_more_when_it_is_cut() -> None:
     ("kind", "rank", "says"),
     [("lora", 2, "of kind lora"), ("dylora", 3, r"adapter\.block=2"), ("dylora", 6, "up to")],
 )
-def test_what_cannot_be_cut_is_refused(kind: str, rank: int, says: str) -> None:
+def test_an_impossible_truncation_is_refused(kind: str, rank: int, says: str) -> None:
     cfg = AdapterConfig(kind=kind, rank=4, block=2)
     with pytest.raises(ConfigError, match=says):
         truncate({"unet": adapted_unet(cfg)}, cfg, rank)

@@ -56,7 +56,7 @@ def test_epochs_seeds_and_samples_draw_differently() -> None:
     assert not torch.equal(first.noise, first.latent_noise)
 
 
-def test_captions_are_dropped_at_the_asked_rate_and_only_then() -> None:
+def test_captions_are_dropped_at_the_configured_rate() -> None:
     names = [f"{number:011d}" for number in range(4000)]
     kept = objective.draw(
         names, seed=0, epoch=0, shape=(1, 1, 1), cfg=ObjectiveConfig(caption_dropout=0.1)
@@ -106,7 +106,7 @@ def test_noising_and_target_agree_with_the_scheduler(prediction_type: str) -> No
 
 
 @pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
-def test_a_perfect_answer_lets_the_sampler_recover_the_latents(prediction_type: str) -> None:
+def test_a_perfect_prediction_lets_the_sampler_recover_the_latents(prediction_type: str) -> None:
     sampler = DDIMScheduler.from_config(_scheduler(prediction_type).config)
     sampler.set_timesteps(50)
     latents = torch.randn(1, *SHAPE, generator=torch.Generator().manual_seed(0))
@@ -117,7 +117,7 @@ def test_a_perfect_answer_lets_the_sampler_recover_the_latents(prediction_type: 
     torch.testing.assert_close(step.pred_original_sample, latents, atol=2e-4, rtol=2e-3)
 
 
-def test_the_schedule_is_the_published_one_and_ends_without_signal_where_asked() -> None:
+def test_the_schedule_is_the_published_one_and_can_have_zero_terminal_snr() -> None:
     plain = new_scheduler(SchedulerShape()).alphas_cumprod.double()
     # Lin et al. (arXiv:2305.08891), table 1, Stable Diffusion: SNR 0.004682 at the last step.
     assert float(plain[-1].sqrt()) == pytest.approx(0.068265, abs=2e-5)
@@ -158,7 +158,7 @@ def test_min_snr_is_finite_at_zero_terminal_snr() -> None:
     assert objective.min_snr_weights(epsilon, last, 5.0).tolist() == [1.0]
 
 
-def test_the_loss_of_a_sample_does_not_know_its_neighbours() -> None:
+def test_the_loss_of_a_sample_does_not_depend_on_its_batch() -> None:
     scheduler = _scheduler("v_prediction")
     latents = torch.randn(12, *SHAPE, generator=torch.Generator().manual_seed(0))
     answer = torch.randn(12, *SHAPE, generator=torch.Generator().manual_seed(1))

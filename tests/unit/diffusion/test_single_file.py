@@ -238,7 +238,7 @@ def test_a_training_starts_from_it(given: Path) -> None:
     )
 
 
-def test_half_precision_files_are_read_in_the_type_asked_for(copied: Path) -> None:
+def test_half_precision_files_are_loaded_in_the_requested_dtype(copied: Path) -> None:
     save_file({name: t.half() for name, t in load_file(copied).items()}, copied)
     assert {p.dtype for p in load_bundle(copied).backbone.parameters()} == {torch.float32}
 
@@ -268,7 +268,7 @@ def test_a_weight_that_is_missing_is_named(copied: Path) -> None:
 
 def test_without_its_configuration_the_file_says_what_to_put_where(copied: Path) -> None:
     shutil.rmtree(copied.with_suffix(""))
-    with pytest.raises(DataError, match=r"weights alone.*model_index\.json.*tokenizer"):
+    with pytest.raises(DataError, match=r"only weights.*model_index\.json.*tokenizer"):
         load_bundle(copied)
 
 

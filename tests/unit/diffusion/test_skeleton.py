@@ -32,7 +32,7 @@ def test_published_shapes_are_those_of_the_shipped_configurations(family: ModelF
         ),
     ],
 )
-def test_a_base_that_is_not_there_has_the_published_counts(
+def test_a_missing_base_has_the_published_parameter_counts(
     name: str, counts: dict[str, int]
 ) -> None:
     found = skeleton_of(Path(name))

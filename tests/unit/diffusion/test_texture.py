@@ -66,7 +66,7 @@ def _value(term: Term, real: Tensor, fake: Tensor) -> float:
 
 
 @pytest.mark.parametrize("term", TERMS)
-def test_every_term_sees_blur_and_passes_a_new_draw(
+def test_every_term_penalises_blur_and_not_another_realisation(
     term: Term, draws: tuple[Tensor, Tensor]
 ) -> None:
     real, again = draws
@@ -82,7 +82,7 @@ def test_every_term_sees_blur_and_passes_a_new_draw(
         (texture.autocorrelation_distance, 5),
     ],
 )
-def test_shuffled_pixels_are_seen_by_all_terms_on_neighbours(
+def test_shuffled_pixels_are_penalised_by_all_terms_on_neighbours(
     term: Term, factor: float, draws: tuple[Tensor, Tensor]
 ) -> None:
     real, again = draws
@@ -100,7 +100,7 @@ def test_gradients_are_finite_even_below_zero_amplitude(
     assert float(fake.grad.abs().max()) > 0
 
 
-def test_amplitudes_out_of_range_count_as_clipped_but_keep_a_slope() -> None:
+def test_amplitudes_out_of_range_are_clipped_but_keep_a_gradient() -> None:
     values = torch.tensor([-1.5, -1.0, 1.0, 1.5]).reshape(4, 1, 1, 1).expand(4, 3, 1, 1).clone()
     values.requires_grad_()
     amplitudes = texture.amplitude(values)
@@ -110,7 +110,7 @@ def test_amplitudes_out_of_range_count_as_clipped_but_keep_a_slope() -> None:
     assert (values.grad > 0).all()
 
 
-def test_dark_and_bright_speckle_weigh_alike(draws: tuple[Tensor, Tensor]) -> None:
+def test_dark_and_bright_speckle_have_equal_weight(draws: tuple[Tensor, Tensor]) -> None:
     real, blurred = draws[0], _blurred(draws[0])
     dark_real, dark_blurred = ((image + 1) * 0.4 - 1 for image in (real, blurred))
     for term in TERMS:
@@ -134,7 +134,7 @@ def test_the_floor_of_a_set_with_itself_is_zero_and_its_speckle_single_look() ->
     assert same["enl_mode_real"] == pytest.approx(1.0, abs=0.2)
 
 
-def test_the_floor_knows_theory_of_the_speckle_correlation() -> None:
+def test_the_floor_agrees_with_the_theory_of_speckle_correlation() -> None:
     # |rho(d)|^2 with rho = sinc(B d), B = 0.5 cycles per pixel, the band kept above.
     measured = fidelity.speckle_autocorrelation([_speckle(seed) for seed in range(12)])
     expected = np.sinc(0.5 * np.arange(1, 6)) ** 2

@@ -136,7 +136,7 @@ def test_a_run_shows_reject_reasons_and_what_disagrees_with_its_records(tmp_path
     # A folder of a run knows its records too; a shard without one is not believed.
     write_shard(data / "train" / "000009.tar", [real(9, 0)])
     folder = inspect(data, tmp_path / "folder.html")
-    assert "1 shards without a record are left out" in folder
+    assert "1 shards without a record are ignored" in folder
     assert "saturated 6" in folder
 
 

@@ -73,7 +73,7 @@ def test_the_card_says_synthetic_counts_and_hashes(tmp_path):
     assert "{" not in card.replace("{shards}", "")
 
 
-def test_prompts_that_were_not_read_to_the_end_can_be_told_apart(tmp_path):
+def test_truncated_prompts_are_counted_in_the_index(tmp_path):
     shards = write(tmp_path, [made(0, 0), made(0, 1, prompt_tokens_cut=7)])
     corpus = package_corpus(tmp_path, shards, FACTS)
     assert [row["prompt_tokens_cut"] for row in pq.read_table(corpus.index).to_pylist()] == [0, 7]

@@ -61,7 +61,7 @@ def tuned(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple
     return folder, images(pipeline, config())
 
 
-def test_weight_zero_is_the_base_to_the_byte_and_weight_one_what_was_trained(
+def test_weight_zero_is_the_base_byte_by_byte_and_weight_one_the_trained_model(
     model_folder: Path, tuned: tuple[Path, Any]
 ) -> None:
     folder, wanted = tuned
@@ -78,7 +78,7 @@ def test_weight_zero_is_the_base_to_the_byte_and_weight_one_what_was_trained(
     assert np.abs(half - on).max() > 0.01
 
 
-def test_an_adapter_named_apart_goes_on_its_base_and_samples_say_so(
+def test_an_adapter_of_another_folder_is_applied_and_recorded(
     model_folder: Path, tuned: tuple[Path, Any]
 ) -> None:
     folder, wanted = tuned

@@ -23,7 +23,7 @@ def seeds_by_image(plan: list[dict]) -> set[tuple[str, int]]:
     return {(request.prompt, request.seed) for inputs in plan for request in shard_requests(inputs)}
 
 
-def test_the_plan_holds_every_image_in_shards_of_the_asked_size():
+def test_the_plan_holds_every_image_in_shards_of_the_configured_size():
     plan = plan_generation(config(images_per_prompt=4, shard_samples=5))
     assert [len(inputs["images"]) for inputs in plan] == [5, 5, 2]
     requests = shard_requests(plan[0])
@@ -37,7 +37,7 @@ def test_the_plan_holds_every_image_in_shards_of_the_asked_size():
     assert len(seeds_by_image(plan)) == 12
 
 
-def test_a_total_takes_the_prompts_in_turn():
+def test_a_total_uses_the_prompts_in_turn():
     requests = shard_requests(plan_generation(config(images=4))[0])
     assert [r.prompt.removeprefix("A SAR image of ") for r in requests] == [*PROMPTS, PROMPTS[0]]
 

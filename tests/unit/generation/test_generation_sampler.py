@@ -86,7 +86,7 @@ def test_gray_is_the_mean_of_the_channels_and_their_spread_is_recorded(pipeline,
     assert spread > 0
 
 
-def test_a_prompt_longer_than_the_model_reads_says_how_much_was_cut(pipeline: Any) -> None:
+def test_a_truncated_prompt_records_the_number_of_tokens_cut(pipeline: Any) -> None:
     told = {"prompt_template": "{prompt}", "images": 2}
     whole = "a " * 74 + "river"  # 75 tokens, as many as are read
     made = generate(pipeline, config(prompts=[whole, f"{whole} beside a town"], **told))
@@ -112,7 +112,7 @@ def test_an_image_is_the_same_bits_whatever_shard_order_and_neighbours(
     assert all(other[name] == mine[name] for name in mine.keys() & other.keys())
 
 
-def test_the_model_sees_one_batch_shape_and_one_thread_count(pipeline):
+def test_the_model_runs_with_one_batch_shape_and_one_thread_count(pipeline):
     seen = []
 
     def look(module: Any, arguments: tuple[Any, ...]) -> None:
@@ -149,7 +149,7 @@ def test_an_image_that_is_not_finite_is_left_out_with_a_reason(pipeline, samples
     assert set(calls) == {1}, "images are decoded one at a time, which bounds the memory"
 
 
-def test_a_stop_between_batches_gives_the_shard_up(pipeline):
+def test_a_stop_between_batches_abandons_the_shard(pipeline):
     cfg = config()
     asked = iter([False, True])
     shard = generate_shard(
@@ -211,7 +211,7 @@ def copy_folder(source: Path, target: Path) -> None:
             to.write_bytes(path.read_bytes())
 
 
-def test_rescaled_guidance_gives_other_images_that_say_so_and_unset_changes_no_byte(
+def test_rescaled_guidance_changes_and_is_recorded_in_images_and_unset_changes_no_byte(
     pipeline: Any, samples: list[Sample]
 ) -> None:
     strong = config(guidance=15.0)
@@ -225,7 +225,7 @@ def test_rescaled_guidance_gives_other_images_that_say_so_and_unset_changes_no_b
     assert all(images(rescaled)[asked] != image for asked, image in images(plain).items())
 
 
-def test_a_rescaling_that_cannot_be_is_refused() -> None:
+def test_an_invalid_rescaling_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"guidance_rescale is 1\.5"):
         plan_generation(config(guidance_rescale=1.5))
     with pytest.raises(ConfigError, match=r"guidance_rescale with generate\.steer"):

@@ -87,7 +87,7 @@ def generate(model: Path, tiles: Path, cfg: GenerateConfig, order: int = 1) -> l
     return [sample for number in sorted(made) for sample in made[number]]
 
 
-def test_every_image_names_the_layer_that_steered_it(steered: Path, tiles: Path) -> None:
+def test_every_image_records_its_conditioning_layer(steered: Path, tiles: Path) -> None:
     cfg = config()
     samples = generate(steered, tiles, cfg)
     layers = SteeringLayers([tiles], SteerConfig())
@@ -144,7 +144,7 @@ def test_a_model_and_a_configuration_that_disagree_are_refused(
         plan_generation(config(steer=SteerConfig(layer="sketch")))
 
 
-def test_captions_of_the_tiles_are_at_hand_and_missing_layers_are_told(tiles: Path) -> None:
+def test_captions_of_the_tiles_are_available_and_missing_layers_are_reported(tiles: Path) -> None:
     layers = SteeringLayers([tiles], SteerConfig(layer="coarse"))
     assert [layers.caption(number) for number in range(len(layers))] == [
         "a lake",

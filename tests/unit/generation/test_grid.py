@@ -19,7 +19,7 @@ from sarhpc.generation.grid import arc, columns, prompt_similarity, sample_grid,
 CFG = GenerateConfig(steps=2)
 
 
-def test_columns_stand_at_the_seeds_and_evenly_between() -> None:
+def test_columns_are_the_seeds_and_evenly_spaced_between() -> None:
     across = columns([3, 5, 8], between=1)
     assert [column.title for column in across] == [
         "seed 3",
@@ -31,7 +31,7 @@ def test_columns_stand_at_the_seeds_and_evenly_between() -> None:
     assert [column.part for column in columns([0, 1], between=3)] == [0.0, 0.25, 0.5, 0.75, 0.0]
 
 
-def test_the_arc_keeps_the_length_of_noise_and_begins_and_ends_where_it_should() -> None:
+def test_spherical_interpolation_keeps_the_norm_and_the_end_points() -> None:
     generator = torch.Generator().manual_seed(0)
     start, end = (torch.randn(1, 4, 16, 16, generator=generator) for _ in range(2))
     assert torch.allclose(arc(start, end, 0.0), start, atol=1e-5)
@@ -64,7 +64,7 @@ def test_equal_prompts_are_closest(pipeline: Any) -> None:
     assert np.array_equal(found, found.T)
 
 
-def test_images_stand_in_their_places() -> None:
+def test_the_contact_sheet_places_its_images() -> None:
     images = np.arange(4, dtype=np.uint8).reshape(2, 2, 1, 1).repeat(64, 2).repeat(64, 3) * 50
     picture = np.array(contact_sheet(images, ["one", "two"], ["seed 0", "seed 1"]))
     coloured = np.stack([images, images, 255 - images], axis=-1)
@@ -78,7 +78,7 @@ def test_images_stand_in_their_places() -> None:
             assert np.array_equal(cell, coloured[row, column])
 
 
-def test_the_verb_leaves_a_picture_and_says_how_it_was_made(
+def test_the_verb_writes_a_figure_and_its_settings(
     model_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "grid.png"

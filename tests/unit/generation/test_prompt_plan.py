@@ -98,7 +98,7 @@ COUNTS = ("steps", "batch", "threads", "shard_samples", "images_per_prompt", "im
 @pytest.mark.parametrize("name", COUNTS)
 def test_counts_are_one_or_more(name: str) -> None:
     check_config(config(**{name: 1}))
-    with pytest.raises(ConfigError, match=rf"generate\.{name} is 0: give at least 1"):
+    with pytest.raises(ConfigError, match=rf"generate\.{name} is 0: must be >= 1"):
         check_config(config(**{name: 0}))
 
 
@@ -106,7 +106,7 @@ def test_counts_are_one_or_more(name: str) -> None:
 def test_sides_are_multiples_of_eight(name: str) -> None:
     check_config(config(**{name: 8}))
     for value in (0, 4, 12, -8):
-        with pytest.raises(ConfigError, match=f"{name} is {value}: give a multiple of 8"):
+        with pytest.raises(ConfigError, match=f"{name} is {value}: must be a multiple of 8"):
             check_config(config(**{name: value}))
 
 
@@ -117,7 +117,7 @@ def test_the_largest_shard_and_the_ends_of_a_share_are_allowed() -> None:
     for share in (0.0, 1.0):
         check_config(config(guidance_rescale=share))
     for share in (-0.01, 1.01):
-        with pytest.raises(ConfigError, match="give 0 to 1"):
+        with pytest.raises(ConfigError, match="must be 0 to 1"):
             check_config(config(guidance_rescale=share))
 
 

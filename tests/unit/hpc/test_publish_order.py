@@ -21,14 +21,14 @@ def test_a_file_is_durable_before_it_has_its_name_and_the_name_after(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls = record_disk_calls(monkeypatch)
-    target = tmp_path / "a.bin"
-    publish.publish_bytes(target, bytes(100_001))
+    target = tmp_path / "deep" / "deeper" / "a.bin"
+    publish.publish_bytes(target, b"abc")
     written, renamed, listed = calls.found
     assert (written.name, renamed.name, listed.name) == ("fsync", "replace", "fsync")
     assert written.path == renamed.path
-    assert written.size == 100_001, "all of it was flushed before the sync"
+    assert written.size == 3, "all of it was flushed before the sync"
     assert renamed.target == target
-    assert listed.path == tmp_path
+    assert listed.path == target.parent
 
 
 def test_a_directory_is_durable_to_its_last_file_before_it_has_its_name(
@@ -140,6 +140,39 @@ def test_a_directory_that_was_moved_aside_comes_back_unless_a_new_one_is_there(
     assert (tmp_path / "old" / "from").read_text() == ".old.aside"
     assert (tmp_path / "both" / "from").read_text() == "both"
     assert not (tmp_path / ".old.aside").exists()
+
+
+def test_an_empty_new_directory_is_not_replaced_by_the_old_one(tmp_path: Path) -> None:
+    for name in (".d.aside", "d"):
+        (tmp_path / name).mkdir()
+    (tmp_path / ".d.aside" / "old").write_text("1")
+    publish.remove_stale_temporaries(tmp_path, older_than_s=0)
+    assert list((tmp_path / "d").iterdir()) == []
+
+
+def test_a_leftover_that_another_sweep_has_just_taken_is_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leftover = tmp_path / ".a.h.1.0.tmp"
+    leftover.write_text("x")
+
+    is_dir = Path.is_dir
+
+    def taken(path: Path) -> bool:
+        if path == leftover:
+            os.unlink(path)
+        return is_dir(path)
+
+    monkeypatch.setattr(Path, "is_dir", taken)
+    assert publish.remove_stale_temporaries(tmp_path, older_than_s=-1) == [leftover]
+
+
+def test_a_slow_disk_takes_ten_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    slept: list[float] = []
+    monkeypatch.setattr(time, "sleep", slept.append)
+    monkeypatch.setenv("SARHPC_FAULT", "test.slow:1:wait")
+    publish.fault("test.slow")
+    assert slept == [10.0]
 
 
 POINTS = ("after_open", "before_fsync", "before_rename", "after_rename")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import threading
 
 import pytest
 
@@ -65,3 +66,40 @@ def test_as_many_batches_are_read_ahead_as_asked_and_at_least_one(depth: int) ->
     assert next(iterator) == (Cursor(0, 0), [0])
     assert len(drawn) == max(depth, 1) + 1
     assert [loaded for _, loaded in iterator] == [[-n] for n in range(1, 9)]
+
+
+def test_two_batches_are_read_ahead_by_two_threads_unless_told_otherwise() -> None:
+    drawn: list[int] = []
+    together = threading.Barrier(2)
+
+    def plan():
+        for number in range(9):
+            drawn.append(number)
+            yield Cursor(0, number), [2 * number, 2 * number + 1]
+
+    def load(index: int) -> int:
+        together.wait(20)
+        return len([one for one in threading.enumerate() if one.name.startswith("loader")])
+
+    iterator = prefetch(load, plan())
+    assert next(iterator)[1] == [2, 2]
+    assert len(drawn) == 3
+    together.abort()
+    iterator.close()
+
+
+def test_what_was_read_ahead_and_not_begun_is_dropped_with_the_iterator() -> None:
+    begun: list[int] = []
+    go_on = threading.Event()
+
+    def load(index: int) -> int:
+        begun.append(index)
+        assert index in first or go_on.wait(20)
+        return index
+
+    first = next(batches(ORDER, Cursor(), 2))[1]
+    iterator = prefetch(load, batches(ORDER, Cursor(), 2), threads=1, depth=5)
+    assert next(iterator)[1] == first
+    threading.Timer(0.05, go_on.set).start()
+    iterator.close()
+    assert len(begun) <= 3 + len(first)

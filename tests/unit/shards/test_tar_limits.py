@@ -46,6 +46,7 @@ def test_a_header_is_what_the_standard_library_reads(size: int) -> None:
     info = tarfile.TarInfo.frombuf(member_header("x/000001.sar.npy", size), "utf-8", "strict")
     assert (info.name, info.size, info.type) == ("x/000001.sar.npy", size, tarfile.REGTYPE)
     assert (info.mode, info.uid, info.gid, info.mtime) == (0o644, 0, 0, 0)
+    assert (info.devmajor, info.devminor, info.uname, info.gname) == (0, 0, "", "")
     assert len(padding(size)) == -size % BLOCK
 
 
@@ -83,6 +84,11 @@ def pax(**fields: str) -> bytes:
         while length != len(f"{length}".encode() + body):
             length = len(f"{length}".encode() + body)
         data += f"{length}".encode() + body
+    return raw_pax(data)
+
+
+def raw_pax(data: bytes) -> bytes:
+    """A pax header of those bytes."""
     header = bytearray(member_header("pax", len(data)))
     header[156:157] = b"x"
     header[148:156] = b" " * 8
@@ -117,6 +123,11 @@ def test_a_pax_header_whose_lengths_do_not_fit_is_damaged(bad: bytes) -> None:
     data = pax(path="a").replace(b"9 path=a\n", bad)
     with pytest.raises(DataError, match="damaged pax header"):
         scanned(data + plain("b", b"1") + END_OF_ARCHIVE)
+
+
+def test_a_pax_header_of_a_length_alone_is_damaged() -> None:
+    with pytest.raises(DataError, match="damaged pax header"):
+        scanned(raw_pax(b"1") + plain("b", b"1") + END_OF_ARCHIVE)
 
 
 @pytest.mark.parametrize("size", ["-1", "1e3", "x"])
@@ -165,3 +176,17 @@ def test_a_prefix_belongs_to_the_name() -> None:
     data = written((name, b"1"), tar_format=tarfile.USTAR_FORMAT)
     assert scanned(data) == [(name, b"1")]
     assert scanned(written(("./a", b"1"))) == [("a", b"1")]
+
+
+def test_a_checksum_of_six_digits_is_read_whole() -> None:
+    name = f"{'ÿ' * 48}/{'ÿ' * 48}"
+    data = written((name, b"1"), tar_format=tarfile.USTAR_FORMAT)
+    assert int(data[148:154], 8) >= 0o100000
+    assert scanned(data) == [(name, b"1")]
+
+
+@pytest.mark.parametrize(("head", "hint"), [(b"\x1f\x8b", True), (b"\x1f\x00", False)])
+def test_only_a_compressed_tar_is_said_to_be_compressed(head: bytes, hint: bool) -> None:
+    with pytest.raises(DataError, match="no valid tar header at byte 0") as error:
+        scanned(head.ljust(2048, b"x"))
+    assert ("gzip-compressed: decompress it" in str(error.value)) is hint

@@ -80,7 +80,8 @@ def test_the_lease_of_another_living_process_is_respected_until_it_dies(path: Pa
 
 
 @pytest.mark.parametrize(
-    ("shift_s", "alive"), [(0.0, True), (0.9, True), (-0.9, True), (1.5, False), (-1.5, False)]
+    ("shift_s", "alive"),
+    [(0.0, True), (0.9, True), (-0.9, True), (1.0, False), (1.5, False), (-1.5, False)],
 )
 def test_a_number_that_another_process_has_now_is_not_the_holder(
     path: Path, shift_s: float, alive: bool
@@ -220,15 +221,30 @@ def test_a_lease_that_cannot_be_written_leaves_nothing(
     assert list(path.parent.iterdir()) == []
 
 
+def test_nobody_holds_what_is_not_there(path: Path) -> None:
+    assert live_holder(path) is None
+
+
 def test_a_block_that_fails_gives_its_lease_back(path: Path) -> None:
     with pytest.raises(KeyError), lease(path):
         raise KeyError
     assert list(path.parent.iterdir()) == []
 
 
-def test_patience_ends(path: Path) -> None:
+def test_patience_looks_every_two_seconds_to_its_end_and_says_so_once(
+    path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     hold(path, 7, 0.0, host="node-7")
-    start = time.monotonic()
-    with pytest.raises(RunInUseError), lease(path, timeout_s=0.05):
+    clock, slept = [100.0], list[float]()
+
+    def sleep(seconds: float) -> None:
+        assert len(slept) < 9
+        slept.append(seconds)
+        clock[0] += seconds
+
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(time, "sleep", sleep)
+    with caplog.at_level(logging.INFO), pytest.raises(RunInUseError), lease(path, timeout_s=4.5):
         pass
-    assert 0.05 <= time.monotonic() - start < 2
+    assert slept == [2.0, 2.0, 0.5]
+    assert caplog.text.count("waiting up to 4 s") == 1

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -113,7 +115,9 @@ def test_the_manifest_holds_what_the_records_held_in_the_order_of_the_plan(ledge
     assert list(before) == ["000000", "000001", "000002"]
     assert before["000001"] == record("000001")
     lines = ledger.seal(PLAN).read_text().splitlines()
-    assert [line.partition('"shard":"')[2][:6] for line in lines] == list(before)
+    rows = [json.loads(line) for line in lines]
+    assert [row["shard"] for row in rows] == list(before)
+    assert lines == [json.dumps(r, sort_keys=True, separators=(",", ":")) for r in rows]
     assert ledger.records() == before
     assert ledger.recorded_ids() == set(before)
     assert ledger.totals() == (3, 15, 9)
@@ -162,6 +166,7 @@ def test_tries_add_up_over_failures_and_end_with_the_record(tmp_path: Path) -> N
     assert ledger.failures()["000000"].attempt == 1
     ledger.publish(record("000000"))
     assert list(ledger.failures()) == ["000001"]
+    assert [path.name for path in (tmp_path / "failed").iterdir()] == ["000001.json"]
 
 
 def test_a_failure_beside_a_record_no_longer_counts(tmp_path: Path) -> None:
@@ -184,13 +189,21 @@ def test_what_is_no_manifest_is_said_to_be_none(ledger: Ledger) -> None:
         ledger.totals()
 
 
-def test_a_sealed_ledger_is_swept_of_what_dead_writers_left(ledger: Ledger) -> None:
+def test_a_sealed_ledger_is_swept_of_what_writers_left_an_hour_ago(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
     ledger.seal(PLAN)
-    litter = ledger.directory / ".manifest.jsonl.host.1.0.tmp"
-    fresh = ledger.directory / ".manifest.jsonl.host.1.1.tmp"
-    for path in (litter, fresh):
-        path.write_text("half")
-    os.utime(litter, (0, 0))
+    (ledger.directory / "failed").mkdir()
+    monkeypatch.setattr(time, "time", lambda: 10_000.0)
+    ages = {"failed/.a.host.1.0.tmp": 3600, ".b.host.1.0.tmp": 3600, ".c.host.1.0.tmp": 3599.5}
+    for name, age in ages.items():
+        (ledger.directory / name).write_text("half")
+        os.utime(ledger.directory / name, (10_000 - age, 10_000 - age))
     assert ledger.seal(PLAN) == ledger.manifest
-    assert not litter.exists()
-    assert fresh.exists(), "its writer may live"
+    left = {path.name for path in ledger.directory.rglob(".*.tmp")}
+    assert left == {".c.host.1.0.tmp"}, "its writer may live"
+
+
+def test_what_is_not_told_of_a_shard_is_nothing() -> None:
+    bare = Record("000000", "p", "/d", 1, 2, "ab", 0, "n1", "t0", "t1")
+    assert (bare.seconds, bare.rejected, bare.detail) == (0.0, {}, {})

@@ -11,11 +11,13 @@ import numpy as np
 import pytest
 from split_oracles import overlaps_across_splits
 
+from hpc.errors import ConfigError
 from sarhpc.tiling.config import SplitConfig, TileConfig
 from sarhpc.tiling.splits.assignment import (
     METRES_PER_DEGREE,
     band_of_cells,
     cells_near,
+    check_split,
     split_buffer_m,
     split_of,
 )
@@ -113,13 +115,15 @@ DEGREE = METRES_PER_DEGREE
 
 
 def test_rows_of_cells_are_as_high_as_asked_and_hold_a_whole_number_of_nearly_that_width() -> None:
+    assert METRES_PER_DEGREE == 111_320.0, "another length moves the cells of every plan"
     shrink, columns, width = band_of_cells(60, DEGREE)
     assert shrink == pytest.approx(math.cos(math.radians(60.5)))
     assert columns == round(360 * math.cos(math.radians(60.5)))
     assert columns * width == pytest.approx(360)
     assert width * shrink == pytest.approx(1, abs=0.01)
     assert band_of_cells(-61, DEGREE) == band_of_cells(60, DEGREE), "both halves of the Earth"
-    assert band_of_cells(89, DEGREE)[1] >= 1
+    assert band_of_cells(90, DEGREE) == (1e-3, 1, 360.0), "one cell around the pole"
+    assert band_of_cells(0, DEGREE / 4)[1] == round(360 * math.cos(math.radians(0.125)) * 4)
 
 
 @pytest.mark.parametrize(
@@ -177,6 +181,37 @@ def test_a_split_without_a_share_gets_nothing(fractions: list[float], missing: s
     cfg = SplitConfig(fractions=fractions)
     drawn = {split_of(str(n), cfg) for n in range(200)}
     assert drawn == {"train", "val", "test"} - {missing}
+
+
+@pytest.mark.parametrize(
+    ("fractions", "fits"),
+    [
+        ([1.0, 0.0, 0.0], True),
+        ([0.5, 0.25, 0.25], True),
+        ([0.5, 0.25, 0.2500001], True),
+        ([0.5, 0.25, 0.251], False),
+        ([0.5, 0.25, 0.249], False),
+        ([1.1, -0.1, 0.0], False),
+        ([0.5, 0.5], False),
+        ([0.25, 0.25, 0.25, 0.25], False),
+    ],
+)
+def test_shares_are_three_and_make_a_whole(fractions: list[float], fits: bool) -> None:
+    if fits:
+        check_split(SplitConfig(fractions=fractions))
+    else:
+        with pytest.raises(ConfigError, match="summing to 1"):
+            check_split(SplitConfig(fractions=fractions))
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"), [({"by": "scene"}, "split.by"), ({"cell_m": 0.0}, "split.cell_m")]
+)
+def test_a_split_by_nothing_known_is_refused(changes: dict[str, Any], says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        check_split(SplitConfig(**changes))
+    for known in ("cell", "line", "cell+line"):
+        check_split(SplitConfig(by=known, cell_m=0.5))
 
 
 def test_a_name_falls_into_the_same_split_on_every_machine() -> None:

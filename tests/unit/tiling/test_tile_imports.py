@@ -91,7 +91,7 @@ def test_a_diffusers_folder_is_read_by_its_table(tmp_path):
     assert (name, sample.caption) == ("train/img/a.png", "a lake")
     assert sample.meta["origin"]["meta"] == rows[0]
     assert rejected["train/img/gone.png"] == "named in metadata.jsonl and not there"
-    assert "out of the folder" in rejected["../../secret.png"]
+    assert "leaves the folder" in rejected["../../secret.png"]
 
 
 def test_an_img2dataset_output_is_read_and_its_unfinished_tar_is_not(tmp_path):

@@ -200,7 +200,7 @@ def test_settings_that_teach_nothing_are_refused(bases: Callable[[bool], Path]) 
     base = bases(False)
     with pytest.raises(ConfigError, match="nothing would learn"):
         load_base(TrainConfig(lr_unet=0.0, lr_text_encoder=0.0), base)
-    with pytest.raises(ConfigError, match="is a word of the base model already"):
+    with pytest.raises(ConfigError, match="is already in the vocabulary"):
         load_base(TrainConfig(token=TokenConfig(text="a</w>")), base)
     with pytest.raises(ConfigError, match=r"token\.initializer is empty"):
         load_base(TrainConfig(token=TokenConfig(initializer="")), base)
