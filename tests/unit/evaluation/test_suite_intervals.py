@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from hpc.errors import DataError
 from sarhpc.evaluation.config import EvaluateConfig
 from sarhpc.evaluation.suite import Evaluation, evaluate, floor_of
 from sarhpc.measures.features import Features
@@ -177,3 +178,18 @@ def test_a_set_is_told_by_its_size_looks_level_and_clipping(evaluate_known: Any)
     assert (found.real_tiles, told.tiles, told.mean_db, told.clipped) == (4, 5, 4, 0.1)
     assert told.enl_mode == pytest.approx(0.05 * 1000 ** (60.5 / 120))
     assert set(found.sets) == {"real", "other"}
+
+
+def test_sets_need_four_tiles_of_the_size_of_the_real_ones() -> None:
+    real = np.zeros((4, 16, 17), np.uint8)
+    config = EvaluateConfig(bootstrap=2)
+    assert evaluate(real, {"more": np.zeros((5, 16, 17), np.uint8)}, config).real_tiles == 4
+    for shape, says in (
+        ((3, 16, 17), "set 'odd' has 3 tiles; an evaluation needs 4"),
+        ((4, 16, 16), r"set 'odd' has tiles \(16, 16\), real \(16, 17\)"),
+        ((4, 17, 17), r"set 'odd' has tiles \(17, 17\), real \(16, 17\)"),
+    ):
+        with pytest.raises(DataError, match=says):
+            evaluate(real, {"odd": np.zeros(shape, np.uint8)}, config)
+    with pytest.raises(DataError, match="set 'real' has 3 tiles"):
+        evaluate(real[:3], {}, config)
