@@ -111,6 +111,18 @@ def test_the_floor_is_the_mean_over_twenty_splits_into_halves_that_share_no_tile
     assert again == [first for first, _ in splits], "the same splits for every distance"
 
 
+def test_the_splits_of_a_seed_are_those_of_earlier_reports() -> None:
+    first: list[list[float]] = []
+
+    def probe(a: Features, wa: Any, b: Features, wb: Any) -> float:
+        first.append(a.mean_db.tolist())
+        return 0.0
+
+    floor_of(features(9, mean_db=np.arange(9)), probe, seed=3)
+    rng = np.random.default_rng([3, 1])
+    assert first == [rng.permutation(9)[:4].tolist() for _ in range(20)]
+
+
 def test_the_real_set_stands_at_its_floor(evaluate_known: Any) -> None:
     def gap(g: Features, wg: Any, r: Features, wr: Any) -> float:
         return abs(mean_of_set(g, wg, r, wr) - mean_of_real(g, wg, r, wr))
