@@ -181,6 +181,11 @@ def test_sets_are_compared_draw_by_draw(evaluate_known: Any) -> None:
     assert found["near<level"]["d"] + found["level<near"]["d"] == pytest.approx(1, abs=1e-3)
 
 
+def test_sets_as_far_away_as_each_other_win_no_draw(evaluate_known: Any) -> None:
+    found = evaluate_known(features(4), {"d": lambda *_: 1.0}, one=features(4), two=features(4))
+    assert found.better == {"one<two": {"d": 0.0}, "two<one": {"d": 0.0}}
+
+
 def test_a_set_is_told_by_its_size_looks_level_and_clipping(evaluate_known: Any) -> None:
     looks = np.zeros((5, 120))
     looks[:, 58:63] = 0.2

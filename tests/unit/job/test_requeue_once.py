@@ -68,6 +68,12 @@ def test_a_job_that_was_taken_is_not_asked_for_again(scheduler: Scheduler) -> No
     assert scheduler.asked == ["12"]
 
 
+def test_a_comeback_is_told_and_compared_by_its_mode_and_job() -> None:
+    assert Comeback("scontrol", "12") == Comeback("scontrol", "12")
+    assert Comeback("scontrol", "12") != Comeback("scontrol", "13")
+    assert repr(Comeback("chain", None)) == "Comeback(mode='chain', job_id=None)"
+
+
 def test_an_asking_that_failed_is_made_again(scheduler: Scheduler) -> None:
     scheduler.errors = [TransientError("no answer"), TransientError("no answer")]
     comeback = Comeback("scontrol", "12")
