@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from hpc.errors import DataError
 from sarhpc.evaluation.config import EvaluateConfig
 from sarhpc.evaluation.suite import Evaluation, evaluate, floor_of
 from sarhpc.measures.features import Features
@@ -110,6 +111,18 @@ def test_the_floor_is_the_mean_over_twenty_splits_into_halves_that_share_no_tile
     assert again == [first for first, _ in splits], "the same splits for every distance"
 
 
+def test_the_splits_of_a_seed_are_those_of_earlier_reports() -> None:
+    first: list[list[float]] = []
+
+    def probe(a: Features, wa: Any, b: Features, wb: Any) -> float:
+        first.append(a.mean_db.tolist())
+        return 0.0
+
+    floor_of(features(9, mean_db=np.arange(9)), probe, seed=3)
+    rng = np.random.default_rng([3, 1])
+    assert first == [rng.permutation(9)[:4].tolist() for _ in range(20)]
+
+
 def test_the_real_set_stands_at_its_floor(evaluate_known: Any) -> None:
     def gap(g: Features, wg: Any, r: Features, wr: Any) -> float:
         return abs(mean_of_set(g, wg, r, wr) - mean_of_real(g, wg, r, wr))
@@ -168,6 +181,11 @@ def test_sets_are_compared_draw_by_draw(evaluate_known: Any) -> None:
     assert found["near<level"]["d"] + found["level<near"]["d"] == pytest.approx(1, abs=1e-3)
 
 
+def test_sets_as_far_away_as_each_other_win_no_draw(evaluate_known: Any) -> None:
+    found = evaluate_known(features(4), {"d": lambda *_: 1.0}, one=features(4), two=features(4))
+    assert found.better == {"one<two": {"d": 0.0}, "two<one": {"d": 0.0}}
+
+
 def test_a_set_is_told_by_its_size_looks_level_and_clipping(evaluate_known: Any) -> None:
     looks = np.zeros((5, 120))
     looks[:, 58:63] = 0.2
@@ -177,3 +195,18 @@ def test_a_set_is_told_by_its_size_looks_level_and_clipping(evaluate_known: Any)
     assert (found.real_tiles, told.tiles, told.mean_db, told.clipped) == (4, 5, 4, 0.1)
     assert told.enl_mode == pytest.approx(0.05 * 1000 ** (60.5 / 120))
     assert set(found.sets) == {"real", "other"}
+
+
+def test_sets_need_four_tiles_of_the_size_of_the_real_ones() -> None:
+    real = np.zeros((4, 16, 17), np.uint8)
+    config = EvaluateConfig(bootstrap=2)
+    assert evaluate(real, {"more": np.zeros((5, 16, 17), np.uint8)}, config).real_tiles == 4
+    for shape, says in (
+        ((3, 16, 17), "set 'odd' has 3 tiles; an evaluation needs 4"),
+        ((4, 16, 16), r"set 'odd' has tiles \(16, 16\), real \(16, 17\)"),
+        ((4, 17, 17), r"set 'odd' has tiles \(17, 17\), real \(16, 17\)"),
+    ):
+        with pytest.raises(DataError, match=says):
+            evaluate(real, {"odd": np.zeros(shape, np.uint8)}, config)
+    with pytest.raises(DataError, match="set 'real' has 3 tiles"):
+        evaluate(real[:3], {}, config)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import threading
 import time
@@ -66,6 +67,12 @@ def test_a_job_that_was_taken_is_not_asked_for_again(scheduler: Scheduler) -> No
     policy.request("preempted")
     policy.request("failed")
     assert scheduler.asked == ["12"]
+
+
+def test_a_comeback_is_told_and_compared_by_its_mode_and_job() -> None:
+    assert Comeback("scontrol", "12") == Comeback("scontrol", "12")
+    assert Comeback("scontrol", "12") != Comeback("scontrol", "13")
+    assert repr(Comeback("chain", None)) == "Comeback(mode='chain', job_id=None)"
 
 
 def test_an_asking_that_failed_is_made_again(scheduler: Scheduler) -> None:
@@ -200,7 +207,7 @@ def test_a_crash_loop_of_one_element_keeps_no_other_away(tmp_path: Path) -> None
 
 def queue_of(*reasons: str) -> Any:
     jobs = [QueuedJob("12", "n", "COMPLETING", why, "main", "n1", 1, 0, 0, "") for why in reasons]
-    return lambda ids, *, retries: jobs if ids == ["12"] else []
+    return lambda ids, *, retries: jobs if (ids, retries) == (["12"], 1) else []
 
 
 @pytest.mark.parametrize(
@@ -274,3 +281,28 @@ def test_the_script_asks_for_a_running_job_alone(
     begin_attempt(tmp_path, 0)
     assert main([str(tmp_path)]) == 0
     assert scheduler.asked == asked
+
+
+def test_the_script_ends_well_where_slurm_does_not_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def silent(ids: list[str]) -> list[QueuedJob]:
+        raise TransientError("no answer")
+
+    monkeypatch.setenv("SLURM_JOB_ID", "12")
+    monkeypatch.setattr(logging, "basicConfig", lambda **_: None)
+    monkeypatch.setattr("hpc.cluster.slurm.queue", silent)
+    begin_attempt(tmp_path, 0)
+    assert main([str(tmp_path)]) == 0
+    assert "not requeued: no answer" in caplog.text
+
+
+def test_an_attempt_that_says_nothing_of_restarts_was_the_first_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLURM_JOB_ID", "12")
+    row = {"attempt": 0, "job": "12", "host": "n1", "pid": 1, "from": 0, "started": "t"}
+    (tmp_path / "attempts.jsonl").write_text(json.dumps(row) + "\n")
+    assert afterword(tmp_path) == f"attempt 0 at {tmp_path} was killed"
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    assert afterword(tmp_path) is None

@@ -183,3 +183,18 @@ def test_another_thread_cannot_take_the_signals_over() -> None:
     assert signal.getsignal(signal.SIGTERM) is before
     stop.uninstall()
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_the_handler_of_before_is_given_back_whatever_it_was() -> None:
+    def own(number: int, frame: object) -> None:
+        pass
+
+    before = signal.signal(signal.SIGTERM, own)
+    try:
+        for handler in (own, signal.SIG_IGN, signal.SIG_DFL):
+            signal.signal(signal.SIGTERM, handler)
+            with StopRequest(SingleProcess()):
+                assert signal.getsignal(signal.SIGTERM) != handler
+            assert signal.getsignal(signal.SIGTERM) == handler
+    finally:
+        signal.signal(signal.SIGTERM, before)

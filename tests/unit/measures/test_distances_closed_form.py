@@ -153,9 +153,9 @@ def test_log_spectral_distance_is_quadratic_in_what_some_bins_differ_by() -> Non
     found = between(log_spectral_distance, tiles(psd=other), tiles(psd=power))
     assert found == pytest.approx(20 * math.sqrt(1 / 4), abs=1e-6)
     # An empty bin counts as 1e-12.
-    assert between(log_spectral_distance, tiles(psd=power * 0), tiles(psd=power)) == pytest.approx(
-        120
-    )
+    for one, two in ((power, power * 0), (power * 0, power)):
+        found = between(log_spectral_distance, tiles(psd=one), tiles(psd=two))
+        assert found == pytest.approx(120)
 
 
 @pytest.mark.parametrize(("g", "r", "error"), [(0.5, -0.5, 1.0), (-0.5, 0.5, 1.0), (0.2, 0.5, 0.3)])
@@ -200,6 +200,15 @@ def test_the_mode_of_the_looks_is_the_geometric_middle_of_its_bin(centre: int) -
 
 def test_a_lone_spike_is_not_the_mode_of_the_looks() -> None:
     assert look_mode(hump(40, spike=90), np.ones(1)) == look_mode(hump(40), np.ones(1))
+
+
+def test_the_mode_is_where_five_bins_together_hold_most() -> None:
+    for row in np.random.default_rng(1).dirichlet(np.full(120, 0.3), size=20):
+        padded = np.pad(row, 2)
+        held = [padded[place : place + 5].sum() for place in range(120)]
+        peak = int(np.argmax(held))
+        found = look_mode(tiles(looks=row[None]), np.ones(1))
+        assert found == pytest.approx(0.05 * 1000 ** ((peak + 0.5) / 120))
 
 
 @pytest.mark.parametrize(("g", "r"), [(50, 40), (40, 50)])

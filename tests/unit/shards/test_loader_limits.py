@@ -70,21 +70,23 @@ def test_as_many_batches_are_read_ahead_as_asked_and_at_least_one(depth: int) ->
 
 def test_two_batches_are_read_ahead_by_two_threads_unless_told_otherwise() -> None:
     drawn: list[int] = []
-    together = threading.Barrier(2)
+    threads: list[int] = []
+    gate = threading.Event()
 
     def plan():
         for number in range(9):
             drawn.append(number)
-            yield Cursor(0, number), [2 * number, 2 * number + 1]
+            yield Cursor(0, number), [number, -number]
 
-    def load(index: int) -> int:
-        together.wait(20)
-        return len([one for one in threading.enumerate() if one.name.startswith("loader")])
+    def look() -> None:
+        threads.append(sum(one.name.startswith("loader") for one in threading.enumerate()))
+        gate.set()
 
-    iterator = prefetch(load, plan())
-    assert next(iterator)[1] == [2, 2]
+    iterator = prefetch(lambda index: gate.wait(20), plan())
+    threading.Timer(0.05, look).start()
+    assert next(iterator) == (Cursor(0, 0), [True, True])
+    assert threads == [2]
     assert len(drawn) == 3
-    together.abort()
     iterator.close()
 
 

@@ -99,6 +99,7 @@ def test_the_last_line_says_how_far_and_why(tmp_path: Path) -> None:
     attempt = begin_attempt(tmp_path, 0, element=3)
     end_attempt(tmp_path, attempt, 9, 0, "saved", "PREEMPT")
     row = read_attempts(tmp_path)[-1]
+    assert list(row) == sorted(row)
     del row["ended"]
     assert row == {"attempt": 0, "to": 9, "element": 3, "exit": 0, "reason": "saved",
                    "stop": "PREEMPT"}  # fmt: skip

@@ -112,6 +112,7 @@ def test_a_grid_holds_the_tiles_that_fit_whole(
         (0.35 * 1.0004, 0.35, Fraction(1)),
         (0.35 * 1.0006, 0.35, Fraction(910, 909)),
         (1.0, 3.0, Fraction(1, 3)),
+        (1000.26, 1.0, Fraction(1000)),
         (0.123, None, Fraction(1)),
     ],
 )
