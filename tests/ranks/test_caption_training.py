@@ -67,7 +67,7 @@ def caption_rank(job: CaptionJob, rank: int, world: int, port: int) -> None:
     leave()
 
 
-def teach(job: CaptionJob, world: int = 2) -> list[int | None]:
+def fit_ranks(job: CaptionJob, world: int = 2) -> list[int | None]:
     """Exit codes of a job's ranks."""
     return finish(start(job, world, caption_rank))
 
@@ -119,7 +119,7 @@ def cfg(tmp_path_factory: pytest.TempPathFactory) -> CaptionTrainConfig:
 def alone(cfg: CaptionTrainConfig, tmp_path_factory: pytest.TempPathFactory) -> CaptionJob:
     """One rank's training of a model without dropout, whose masks hang on the ranks."""
     job = CaptionJob(tmp_path_factory.mktemp("alone"), replace(cfg, base_model=None))
-    assert teach(job, world=1) == [0]
+    assert fit_ranks(job, world=1) == [0]
     return job
 
 
@@ -139,7 +139,7 @@ def test_two_ranks_learn_what_one_learns_whatever_is_sharded(
 ) -> None:
     told = replace(alone.cfg, zero_stage=stage, precision=precision, micro_batch=micro)
     job = CaptionJob(tmp_path, told)
-    assert teach(job) == [0, 0]
+    assert fit_ranks(job) == [0, 0]
     # What differs is the order of sums, or in bf16 the arithmetic; a part of the batch that was
     # weighed wrongly, or decay on what has none, would show in the third digit.
     exact = precision == "fp32"
@@ -184,16 +184,16 @@ def test_four_steps_kill_and_two_more_equal_six_to_the_bit(
 ) -> None:
     told = replace(cfg, zero_stage=stage, checkpoint_every_steps=2)
     whole = CaptionJob(tmp_path / "whole", told)
-    assert teach(whole) == [0, 0]
+    assert fit_ranks(whole) == [0, 0]
     killed = CaptionJob(tmp_path / "killed", told, faults={1: "training.after_step:5:kill"})
-    codes = teach(killed)
+    codes = fit_ranks(killed)
     assert KILL in codes
     assert None not in codes, "the surviving rank hung instead of ending"
     assert not (killed.root / "blip").exists()
     assert step_folder(killed, 4).is_dir()
     before = (killed.root / "before.json").stat().st_mtime_ns
     resumed = replace(killed, faults={}, attempt=2)
-    assert teach(resumed) == [0, 0]
+    assert fit_ranks(resumed) == [0, 0]
 
     ends = [contents(step_folder(job, 6)) for job in (whole, resumed)]
     files = "\n".join(ends[0])
@@ -214,12 +214,12 @@ def test_one_rank_goes_on_at_the_very_sample_where_two_were_killed(
     told = replace(alone.cfg, zero_stage=2, checkpoint_every_steps=3)
     faults = dict.fromkeys((0, 1), "training.after_step:5:kill")
     killed = CaptionJob(tmp_path, told, faults=faults)
-    assert teach(killed) == [KILL, KILL]
+    assert fit_ranks(killed) == [KILL, KILL]
     assert losses(killed)[:3] == pytest.approx(losses(alone)[:3], rel=1e-5)
     place = contents(step_folder(killed, 3))["state"]["cursor"]
     assert Cursor(**place) == SampleOrder(told.seed, 12).advance(Cursor(), 3 * told.batch)
     resumed = replace(killed, faults={}, attempt=2)
-    assert teach(resumed, world=1) == [0]
+    assert fit_ranks(resumed, world=1) == [0]
     assert losses(resumed) == pytest.approx(losses(alone), rel=1e-5)
     cursors = [contents(step_folder(job, 6))["state"]["cursor"] for job in (alone, resumed)]
     assert cursors[0] == cursors[1]
@@ -232,7 +232,7 @@ def test_a_signal_to_one_rank_saves_on_all_and_the_rest_follows_to_the_bit(
 ) -> None:
     told = replace(cfg, steps=150, zero_stage=1, val_every=1000, eval_images=4)
     whole = CaptionJob(tmp_path / "whole", told)
-    assert teach(whole) == [0, 0]
+    assert fit_ranks(whole) == [0, 0]
     job = CaptionJob(tmp_path / "stopped", told)
     ranks = start(job, 2, caption_rank)
     metrics = job.root / "metrics.jsonl"
@@ -245,7 +245,7 @@ def test_a_signal_to_one_rank_saves_on_all_and_the_rest_follows_to_the_bit(
     assert step < told.steps
     assert [path.name for path in (job.root / "checkpoints").glob("step_*")] == [f"step_{step:08d}"]
     assert not (job.root / "blip").exists()
-    assert teach(replace(job, attempt=2)) == [0, 0]
+    assert fit_ranks(replace(job, attempt=2)) == [0, 0]
     ends = [contents(step_folder(each, told.steps)) for each in (whole, job)]
     assert differences(*ends) == []
     assert losses(job) == losses(whole)
@@ -255,7 +255,7 @@ def test_a_step_that_is_not_finite_ends_all_ranks_with_the_names_of_its_batch(
     cfg: CaptionTrainConfig, tmp_path: Path
 ) -> None:
     job = CaptionJob(tmp_path, replace(cfg, lr=1e30, zero_stage=2, warmup_steps=0))
-    assert teach(job) == [3, 3]
+    assert fit_ranks(job) == [3, 3]
     [path] = tmp_path.glob("trouble_step_*.json")
     told = json.loads(path.read_text())
     assert told["then"] == "stopped"
@@ -269,7 +269,7 @@ def test_a_batch_that_the_ranks_cannot_divide_is_refused(
 ) -> None:
     shutil.rmtree(tmp_path)
     job = CaptionJob(tmp_path, replace(cfg, batch=9, eval_images=0))
-    assert teach(job) == [2, 2]
+    assert fit_ranks(job) == [2, 2]
     assert "caption_train.batch=9 is no multiple" in (tmp_path / "error_0.txt").read_text()
 
 
