@@ -69,10 +69,10 @@ def test_a_job_that_was_taken_is_not_asked_for_again(scheduler: Scheduler) -> No
     assert scheduler.asked == ["12"]
 
 
-def test_a_comeback_is_told_and_compared_by_its_mode_and_job() -> None:
-    assert Comeback("scontrol", "12") == Comeback("scontrol", "12")
-    assert Comeback("scontrol", "12") != Comeback("scontrol", "13")
-    assert repr(Comeback("chain", None)) == "Comeback(mode='chain', job_id=None)"
+def test_a_policy_is_shown_and_compared_by_its_mode_and_job() -> None:
+    assert RequeuePolicy("scontrol", "12") == RequeuePolicy("scontrol", "12")
+    assert RequeuePolicy("scontrol", "12") != RequeuePolicy("scontrol", "13")
+    assert repr(RequeuePolicy("chain", None)) == "RequeuePolicy(mode='chain', job_id=None)"
 
 
 def test_an_asking_that_failed_is_made_again(scheduler: Scheduler) -> None:
@@ -303,6 +303,6 @@ def test_an_attempt_that_says_nothing_of_restarts_was_the_first_start(
     monkeypatch.setenv("SLURM_JOB_ID", "12")
     row = {"attempt": 0, "job": "12", "host": "n1", "pid": 1, "from": 0, "started": "t"}
     (tmp_path / "attempts.jsonl").write_text(json.dumps(row) + "\n")
-    assert afterword(tmp_path) == f"attempt 0 at {tmp_path} was killed"
+    assert requeue_reason_after_kill(tmp_path) == f"attempt 0 at {tmp_path} was killed"
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
-    assert afterword(tmp_path) is None
+    assert requeue_reason_after_kill(tmp_path) is None
