@@ -102,12 +102,12 @@ def test_jobs_import_the_code_as_it_was_when_they_were_submitted(
     mine = {"PYTHONPATH": str(checkout), "PYTHONSAFEPATH": "1"}
     done = sarhpc(cluster, "simulate", run.root, "--profile", profile, env=mine)
     assert done.returncode == 0, done.stderr
-    (checkout / "sarhpc" / "stages" / "entry.py").write_text("raise SystemExit('the new code')\n")
+    (checkout / "sarhpc" / "launch" / "job.py").write_text("raise SystemExit('the new code')\n")
     assert "new code" in sarhpc(cluster, "resume", run.root, "--dry-run", env=mine).stderr
     wait_for(lambda: sealed(run, "simulate"), 300, "the old code finishes")
     [record] = read_submissions(run)
     code = run.root / str(record.code)
-    assert (code / "sarhpc" / "stages" / "entry.py").stat().st_mode & 0o222 == 0
+    assert (code / "sarhpc" / "launch" / "job.py").stat().st_mode & 0o222 == 0
 
 
 def test_what_is_printed_is_what_is_submitted(
