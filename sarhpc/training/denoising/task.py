@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-# Before all that imports diffusers.
-import sarhpc.training.denoising.libraries  # noqa: F401
-
-# isort: split
 import dataclasses
 import logging
 from collections.abc import Generator, Iterator, Mapping

@@ -7,8 +7,6 @@ import os
 import subprocess
 import sys
 
-import pytest
-
 MODELS = ("transformers", "diffusers", "peft", "scipy", "deepspeed", "tensorboard")
 
 
@@ -27,18 +25,3 @@ def imported(code: str) -> set[str]:
 
 def test_the_trainer_imports_no_model_library() -> None:
     assert imported("import sarhpc.training.trainer") == set()
-
-
-@pytest.mark.slow
-def test_a_denoising_rank_starts_without_scipy_and_can_import_it_later() -> None:
-    joined = "from sarhpc.training.ranks import join; join(1, deterministic=True, seed=0)"
-    task = "from sarhpc.training.denoising.task import DenoisingTask"
-    found = imported(f"{joined}\n{task}\nimport diffusers; diffusers.StableDiffusionPipeline")
-    assert found == {"transformers", "diffusers", "peft", "deepspeed"}
-    assert "scipy" in imported(f"{task}\nimport scipy.stats")
-
-
-@pytest.mark.slow
-def test_libraries_that_know_of_scipy_keep_it() -> None:
-    known = "import transformers.utils; assert transformers.utils.is_scipy_available()"
-    assert "scipy" in imported(f"{known}\nimport sarhpc.training.denoising.task")
