@@ -173,7 +173,7 @@ def test_the_export_is_a_stock_controlnet_pipeline(tiny_bundle: Path, tmp_path: 
     for name, parameter in alone.named_parameters():
         assert torch.equal(parameter, weights[f"controlnet.{name}"])
     for part in ("unet", "text_encoder"):
-        before = dict(getattr(load_bundle(tiny_bundle), part).named_parameters())
+        before = dict(load_bundle(tiny_bundle).models[part].named_parameters())
         for name, parameter in getattr(pipeline, part).named_parameters():
             assert torch.equal(parameter, before[name]), name
     pictures = [

@@ -42,6 +42,7 @@ def measure(job: Job, rank: int, world: int, port: int) -> None:
     before = live_bytes()
     bundle = load_bundle(job.base)
     model = Denoiser(bundle.family, bundle.models)
+    del bundle  # its autoencoder is not counted here
     engine, partition = start_engine(job.cfg, model, ranks, accumulation=1)
     average = Ema(partition)
     noise, ids = torch.randn(1, 4, 16, 16), torch.zeros(1, 40, dtype=torch.int64)

@@ -33,7 +33,8 @@ def test_tile_sbatch_brings_a_stage_forward_and_enters_it(
     [record] = read_submissions(run)
     assert [submitted.job_id for submitted in record.jobs] == [job]
     log = record.jobs[0].logs.replace("%j", job).replace("%t", "0").replace("%r", "0")
-    assert "simulate: sealed" in (run.root / log).read_text()
+    # The stage is sealed before the line that says so is written.
+    wait_for(lambda: "simulate: sealed" in (run.root / log).read_text(), 60, "the log says so")
     assert (run.root / str(record.code) / "hpc" / "errors.py").exists()
 
 
