@@ -60,8 +60,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     First, as xdist reads the groups at the same occasion.
     """
     for item in items:
+        place = item.path.relative_to(REPOSITORY).as_posix()
         if item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+            item.add_marker(pytest.mark.xdist_group(place))
     items.sort(key=_room_of)
 
 
