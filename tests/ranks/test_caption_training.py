@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from caption_grounds import GROUNDS, SMALL, ground_training_of, write_grounds
+from caption_tiles import GROUNDS, SMALL, ground_training_of, write_grounds
 from line_runs import stage_log, start_ranks, tiny_run
 from safetensors.torch import load_file
 from test_training_stop import wait_for
@@ -53,7 +53,7 @@ class CaptionJob:
 def caption_rank(job: CaptionJob, rank: int, world: int, port: int) -> None:
     """One rank, from its environment to its exit code."""
     enter_rank(job, rank, world, port)
-    from caption_school import fine_tune
+    from caption_training import fine_tune
 
     from hpc.errors import HpcError
     from sarhpc.training.ranks import join, leave

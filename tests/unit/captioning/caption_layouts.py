@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from caption_grounds import Rgb
+from caption_tiles import Rgb
 from PIL import Image
 
 Entry = tuple[str, str, Sequence[str]]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from caption_grounds import GROUNDS, Rgb, draw_ground
+from caption_tiles import GROUNDS, Rgb, draw_ground
 from transformers import (
     BertTokenizerFast,
     CLIPConfig,

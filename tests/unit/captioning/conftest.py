@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from caption_grounds import ground_training_of, write_grounds
+from caption_tiles import ground_training_of, write_grounds
 
 from sarhpc.captioning.config import CaptionTrainConfig
 
@@ -39,7 +39,7 @@ def ground_blip(
     ground_training: CaptionTrainConfig, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
     """Folder of the small BLIP after that fine-tuning; metrics.jsonl beside it."""
-    from caption_school import fine_tune
+    from caption_training import fine_tune
 
     root = tmp_path_factory.mktemp("blip")
     fine_tune(ground_training, root / "blip", root)

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from caption_grounds import GROUNDS, SMALL, Rgb, draw_ground
+from caption_tiles import GROUNDS, SMALL, Rgb, draw_ground
 from safetensors.torch import load_file, save_file
 from transformers import BertTokenizerFast, BlipImageProcessorPil
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from caption_grounds import draw_ground, make_sample
+from caption_tiles import draw_ground, make_sample
 from PIL import Image
 
 from hpc.errors import ConfigError, DataError

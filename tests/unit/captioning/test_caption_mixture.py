@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from caption_grounds import GROUNDS, draw_ground
 from caption_layouts import karpathy, nwpu, real_rsicd, save
-from caption_school import fine_tune
+from caption_tiles import GROUNDS, draw_ground
+from caption_training import fine_tune
 from PIL import Image
 
 from hpc.config import decisive, fingerprint, load

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from caption_grounds import Rgb, draw_ground, make_sample
+from caption_tiles import Rgb, draw_ground, make_sample
 from numpy.typing import NDArray
 
 from hpc.errors import ConfigError

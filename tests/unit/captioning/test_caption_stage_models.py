@@ -7,10 +7,10 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
-from caption_grounds import GROUNDS, SMALL, draw_ground
 from caption_layouts import karpathy, save
 from caption_models import save_clip, save_git, teach_clip, teach_git, words
-from caption_school import process_as_before
+from caption_tiles import GROUNDS, SMALL, draw_ground
+from caption_training import process_as_before
 from line_runs import shard_digests, tiny_run
 
 from hpc.job.pipeline import ensure_plan, run_stage, seal

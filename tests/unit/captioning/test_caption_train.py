@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 import torch
-from caption_grounds import GROUNDS
-from caption_school import STOP, fine_tune
+from caption_tiles import GROUNDS
+from caption_training import STOP, fine_tune
 from safetensors.torch import load_file
 
 from hpc.errors import ConfigError, DataError, NumericalError, StopRequestedError

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from caption_grounds import GROUNDS, Rgb, draw_ground, make_sample
 from caption_models import processor, save_clip, teach_clip
+from caption_tiles import GROUNDS, Rgb, draw_ground, make_sample
 from transformers import CLIPTokenizer
 
 from hpc.errors import DataError

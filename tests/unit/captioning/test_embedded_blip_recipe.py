@@ -3,7 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from caption_grounds import GROUNDS
+from caption_tiles import GROUNDS
 from omegaconf import OmegaConf
 
 from sarhpc.captioning.captioners.build import new_blip

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from caption_grounds import GROUNDS, Rgb, draw_ground, make_sample
 from caption_models import processor, save_git, teach_git, words
+from caption_tiles import GROUNDS, Rgb, draw_ground, make_sample
 from transformers import BertTokenizerFast, GitForCausalLM
 
 from hpc.errors import ConfigError, DataError

@@ -7,52 +7,12 @@ import json
 import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
-from scipy.signal.windows import taylor
+from speckle_tiles import aperture, speckle, tiles, to_code
 
 from hpc.errors import DataError
 from sarhpc.evaluation.config import EvaluateConfig
-from sarhpc.evaluation.image_score import real_reference, score_images
 from sarhpc.evaluation.suite import Evaluation, evaluate
-from sarhpc.measures.distances import DISTANCES
 from sarhpc.measures.features import amplitude, measure, speckle_acf, step_skewness
-
-N, SIZE = 16, 96
-
-
-def aperture(size: int) -> np.ndarray:
-    line = np.zeros(size)
-    width = round(0.8 * size)
-    start = (size - width) // 2
-    line[start : start + width] = taylor(width, nbar=4, sll=30)
-    return np.fft.ifftshift(line)
-
-
-def speckle(rng: np.random.Generator, size: int) -> np.ndarray:
-    """Single-look complex speckle (size, size) of unit power through the Taylor aperture."""
-    field = rng.standard_normal((size, size)) + 1j * rng.standard_normal((size, size))
-    H = np.outer(aperture(size), aperture(size))
-    H /= np.sqrt((np.abs(H) ** 2).mean())
-    return np.fft.ifft2(np.fft.fft2(field) * H) / np.sqrt(2)
-
-
-def scene(rng: np.random.Generator, size: int = SIZE) -> np.ndarray:
-    """Amplitude with bright-then-dark structures along range, as layover and shadow make them."""
-    sigma0 = np.full((size, size), 0.05)
-    for _ in range(6):
-        row, col = rng.integers(8, size - 30, 2)
-        height = rng.integers(8, 20)
-        sigma0[row : row + height, col : col + 4] = 1.0
-        sigma0[row : row + height, col + 4 : col + 18] = 0.003
-    return np.abs(np.sqrt(sigma0) * speckle(rng, size))
-
-
-def to_code(A: np.ndarray) -> np.ndarray:
-    return np.round(255 * np.clip(A, 0, 1)).astype(np.uint8)
-
-
-def tiles(seed: int, n: int = N, gain: float = 1.0) -> np.ndarray:
-    rng = np.random.default_rng(seed)
-    return np.stack([to_code(gain * scene(rng)) for _ in range(n)])
 
 
 @pytest.fixture(scope="module")
@@ -151,26 +111,3 @@ def test_the_numbers_are_plain_json(evaluation: Evaluation) -> None:
 def test_black_tiles_stay_finite() -> None:
     features = measure(np.zeros((1, 64, 64), np.uint8))
     assert all(np.isfinite(getattr(features, n)).all() for n in features.__dataclass_fields__)
-
-
-@pytest.mark.slow
-def test_nearness_orders_what_training_passes_through() -> None:
-    real = real_reference(tiles(0, 48))
-    alike = score_images(tiles(1, 24), real)
-    louder = score_images(tiles(1, 24, gain=1.5), real)
-    blurred = np.stack([to_code(gaussian_filter(amplitude(t), 0.6)) for t in tiles(1, 24)])
-    smooth = score_images(blurred, real)
-    assert 0 <= alike["score"] < louder["score"] < smooth["score"]
-    assert alike["score"] < 1.0, "not three times what real halves differ by"
-    assert score_images(tiles(0, 48), real)["score"] == 0.0
-    assert set(alike) == {*DISTANCES, "score"}
-
-
-def test_nearness_refuses_what_cannot_be_compared() -> None:
-    real = real_reference(tiles(0, 8))
-    with pytest.raises(DataError, match=r"train\.validation_prompts"):
-        score_images(tiles(1, 3), real)
-    with pytest.raises(DataError, match=r"train\.image_px"):
-        score_images(tiles(1, 8)[:, :64, :64], real)
-    with pytest.raises(DataError, match=r"train\.judge\.splits"):
-        real_reference(tiles(0, 7))

@@ -1,4 +1,4 @@
-"""Fake Slurm commands for the tests of this folder."""
+"""Fake Slurm commands for unit tests."""
 
 from __future__ import annotations
 

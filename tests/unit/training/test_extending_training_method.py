@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from caption_school import process_as_before
+from caption_training import process_as_before
 
 from hpc.job.checkpoint import CheckpointStore
 from hpc.job.stop import StopRequest
