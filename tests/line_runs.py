@@ -17,12 +17,12 @@ from hpc.publish import digest_file
 from hpc.store.ledger import Record
 from hpc.store.plan import make_plan, publish_plan
 from hpc.store.rundir import RunDir, create_run, now
+from hpc.store.tree import digest_tree
 from sarhpc.launch.job import work
 from sarhpc.shards.images import encode_gray8
 from sarhpc.shards.sample import Sample, encode_json, sample_key
 from sarhpc.shards.writer import write_shard
 from sarhpc.stages.config import RunConfig
-from sarhpc.stages.work.tree import digest_tree
 
 CAPTIONS = ["a lake", "a dense forest", "a crop field", "a town with houses", "a road", "a river"]
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from hpc.errors import ConfigError
 from hpc.publish import publish_json, publishing
+from hpc.store.tree import digest_tree
 from sarhpc.cli.verbs import Verbs
 from sarhpc.generation.config import GenerateConfig
 from sarhpc.stages.inputs.paths import model_folder
-from sarhpc.stages.work.tree import digest_tree
 
 
 def add_grid(verbs: Verbs) -> None:

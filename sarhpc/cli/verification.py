@@ -12,10 +12,10 @@ from hpc.publish import digest_file
 from hpc.store.ledger import Record
 from hpc.store.plan import read_plan
 from hpc.store.rundir import RunDir, open_run
+from hpc.store.tree import digest_tree, tree_bytes
 from sarhpc.cli.verbs import Verbs
 from sarhpc.stages.registry import line_of_stages
 from sarhpc.stages.run_config import load_run_config
-from sarhpc.stages.work.tree import digest_tree, tree_bytes
 
 
 def add_verify(verbs: Verbs) -> None:

@@ -11,6 +11,7 @@ from hpc.job.pipeline import Stage, StageProgress, Work
 from hpc.observe.state import last_row
 from hpc.store.plan import Plan, make_plan
 from hpc.store.rundir import RunDir
+from hpc.store.tree import digest_tree
 from sarhpc.captioning.config import CaptionSetConfig, CaptionTrainConfig
 from sarhpc.stages.config import RunConfig
 from sarhpc.stages.inputs.paths import caption_sets, data_root, model_folder
@@ -18,7 +19,6 @@ from sarhpc.stages.run_config import load_run_config
 from sarhpc.stages.spec import StageSpec, in_branch
 from sarhpc.stages.work import ranks
 from sarhpc.stages.work.sharded import Made, manifest_sha, single_shard
-from sarhpc.stages.work.tree import digest_tree
 
 if TYPE_CHECKING:
     from hpc.job.agreement import RankGroup

@@ -11,6 +11,7 @@ from hpc.errors import ConfigError
 from hpc.job.pipeline import Stage
 from hpc.store.plan import Plan, ShardTask, make_plan
 from hpc.store.rundir import RunDir
+from hpc.store.tree import digest_tree
 from sarhpc.stages.config import RunConfig
 from sarhpc.stages.generate import (
     GENERATE,
@@ -25,7 +26,6 @@ from sarhpc.stages.inputs.paths import data_root, model_folder
 from sarhpc.stages.run_config import load_run_config
 from sarhpc.stages.spec import StageSpec
 from sarhpc.stages.work.sharded import Made, sweep, work_through
-from sarhpc.stages.work.tree import digest_tree
 
 
 def compare_stage(config: RunConfig, upstream: Sequence[str]) -> Stage:

@@ -9,6 +9,7 @@ from hpc.errors import ConfigError
 from hpc.job.pipeline import Stage, Work
 from hpc.store.plan import Plan, ShardTask, make_plan
 from hpc.store.rundir import RunDir
+from hpc.store.tree import digest_tree
 from sarhpc.stages.config import RunConfig
 from sarhpc.stages.inputs.paths import data_root, model_folder
 from sarhpc.stages.inputs.prompts import TRAIN_SPLITS
@@ -16,7 +17,6 @@ from sarhpc.stages.run_config import load_run_config
 from sarhpc.stages.spec import StageSpec
 from sarhpc.stages.tile import shard_pixels
 from sarhpc.stages.work.sharded import Made, sealed_records, sweep, work_through
-from sarhpc.stages.work.tree import digest_tree
 
 LATENT_BYTES_PER_PX = 0.5
 """Eight float32 numbers for each 8 x 8 px."""

@@ -12,6 +12,7 @@ from hpc.errors import ConfigError, VerificationError
 from hpc.job.pipeline import Stage, Work
 from hpc.store.plan import Plan, make_plan
 from hpc.store.rundir import RunDir
+from hpc.store.tree import digest_tree
 from sarhpc.diffusion.config import VARIANTS
 from sarhpc.diffusion.families.registry import family_of
 from sarhpc.stages.config import RunConfig
@@ -19,7 +20,6 @@ from sarhpc.stages.inputs.paths import model_folder
 from sarhpc.stages.run_config import load_run_config
 from sarhpc.stages.spec import Estimate, StageSpec
 from sarhpc.stages.work.sharded import Made, manifest_sha, sealed_records, single_shard
-from sarhpc.stages.work.tree import digest_tree
 from sarhpc.training.denoising.grids import best_first
 
 if TYPE_CHECKING:

@@ -13,6 +13,7 @@ from hpc.job.pipeline import Stage, Work
 from hpc.job.stop import stop_signalled
 from hpc.store.plan import Plan, ShardTask, make_plan
 from hpc.store.rundir import RunDir, open_run
+from hpc.store.tree import digest_tree
 from sarhpc.generation.config import GenerateConfig
 from sarhpc.stages.config import RunConfig
 from sarhpc.stages.inputs.paths import data_root
@@ -32,7 +33,6 @@ from sarhpc.stages.work.sharded import (
     sweep,
     work_through,
 )
-from sarhpc.stages.work.tree import digest_tree
 
 if TYPE_CHECKING:
     from sarhpc.generation.steering import SteeringLayers

@@ -11,6 +11,7 @@ from hpc.errors import ConfigError
 from hpc.job.pipeline import Stage
 from hpc.store.plan import Plan, ShardTask, make_plan
 from hpc.store.rundir import RunDir
+from hpc.store.tree import digest_tree
 from sarhpc.generation.config import PriorImagesConfig
 from sarhpc.stages.config import RunConfig
 from sarhpc.stages.generate import check_generation, generated_shard
@@ -18,7 +19,6 @@ from sarhpc.stages.inputs.paths import data_root, expanded, model_folder
 from sarhpc.stages.run_config import load_run_config
 from sarhpc.stages.spec import StageSpec
 from sarhpc.stages.work.sharded import Made, manifest_sha, sweep, work_through
-from sarhpc.stages.work.tree import digest_tree
 from sarhpc.training.config import TrainConfig
 
 IMAGE_BYTES_PER_PX = 1.8

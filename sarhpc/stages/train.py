@@ -12,6 +12,7 @@ from hpc.job.pipeline import Stage, StageProgress, Work
 from hpc.observe.state import last_row
 from hpc.store.plan import Plan, make_plan
 from hpc.store.rundir import RunDir
+from hpc.store.tree import digest_tree
 from sarhpc.stages.config import RunConfig
 from sarhpc.stages.inputs.paths import model_folder
 from sarhpc.stages.inputs.prompts import TRAIN_SPLITS, sample_shards
@@ -21,7 +22,6 @@ from sarhpc.stages.run_config import load_run_config
 from sarhpc.stages.spec import Estimate, StageSpec, in_branch
 from sarhpc.stages.work import ranks
 from sarhpc.stages.work.sharded import Made, left_out, manifest_sha, sealed_records, single_shard
-from sarhpc.stages.work.tree import digest_tree
 from sarhpc.training.config import TrainConfig
 
 if TYPE_CHECKING:

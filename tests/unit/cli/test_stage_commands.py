@@ -13,12 +13,12 @@ from hpc.publish import publish_bytes
 from hpc.store.ledger import Failure, Record
 from hpc.store.plan import make_plan, publish_plan
 from hpc.store.rundir import RunDir, now, open_run
+from hpc.store.tree import digest_tree
 from sarhpc.cli import main
 from sarhpc.stages import registry
 from sarhpc.stages.config import RunConfig
 from sarhpc.stages.run_config import load_run_config
 from sarhpc.stages.spec import StageSpec
-from sarhpc.stages.work.tree import digest_tree
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from hpc.publish import digest_file
-from sarhpc.stages.work.tree import digest_tree
+from hpc.store.tree import digest_tree
 
 
 def test_the_digest_of_a_folder_follows_names_and_contents(tmp_path: Path) -> None:
