@@ -187,7 +187,7 @@ def check_settings(config: RunConfig) -> None:
     """Raise ConfigError unless the captioner can be fine-tuned as configured."""
     from sarhpc.captioning.checks import check_fine_tuning
     from sarhpc.captioning.tuning.published import require_sets
-    from sarhpc.training.schedule import check_engine
+    from sarhpc.training.config_checks import check_engine
 
     require_teachable(config)
     cfg = config.caption_train

@@ -164,7 +164,7 @@ def _train(work: Work, cfg: TrainConfig, joined: RankGroup) -> Path:
 
 def check_settings(config: RunConfig) -> None:
     """Raise ConfigError unless the model can be trained as configured."""
-    from sarhpc.training.schedule import check, check_judge
+    from sarhpc.training.config_checks import check, check_judge
 
     with in_branch("train"):
         check(config.train)

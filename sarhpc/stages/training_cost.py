@@ -18,6 +18,7 @@ from hpc.store.plan import Plan
 from sarhpc.diffusion.families.registry import family_of
 from sarhpc.stages.config import RunConfig
 from sarhpc.stages.inputs.paths import FETCHED, model_folder
+from sarhpc.training.config_checks import check
 from sarhpc.training.estimate.footprint import (
     CARDS,
     FRAGMENTATION,
@@ -28,7 +29,7 @@ from sarhpc.training.estimate.footprint import (
     footprint,
     gpu_hours,
 )
-from sarhpc.training.schedule import check, length
+from sarhpc.training.schedule import length
 
 if TYPE_CHECKING:
     from sarhpc.training.estimate.operations import FlopEstimate

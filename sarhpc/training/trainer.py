@@ -18,6 +18,7 @@ from sarhpc.shards.loader import Cursor
 from sarhpc.training.checkpoints import checkpointing
 from sarhpc.training.checkpoints.partition import gather
 from sarhpc.training.config import LoopConfig
+from sarhpc.training.config_checks import check_engine
 from sarhpc.training.context import Stop, TrainContext
 from sarhpc.training.ema import Ema
 from sarhpc.training.metrics.gradient_norms import require_gradients
@@ -29,7 +30,7 @@ from sarhpc.training.nonfinite import (
     skip_or_stop,
 )
 from sarhpc.training.ranks import in_touch
-from sarhpc.training.schedule import check_engine, ema_decay
+from sarhpc.training.schedule import ema_decay
 from sarhpc.training.state import FitResult, TrainState, require_same_facts
 from sarhpc.training.stepper import Stepper, agree
 from sarhpc.training.task import B, RankBatch, TrainTask

@@ -27,10 +27,10 @@ from sarhpc.diffusion.control import new_controlnet, predict_with_controlnet
 from sarhpc.diffusion.objective import draw
 from sarhpc.training.checkpoints.checkpointing import read_weights
 from sarhpc.training.config import TrainConfig
+from sarhpc.training.config_checks import check
 from sarhpc.training.denoising.start import load_base
 from sarhpc.training.export import export
 from sarhpc.training.metrics.log import read_rows
-from sarhpc.training.schedule import check
 
 RATE = 1e-2
 

@@ -19,6 +19,7 @@ from sarhpc.diffusion.objective import Draw, add_noise, draw, loss_per_sample, w
 from sarhpc.shards.loader import Cursor
 from sarhpc.training.checkpoints.checkpointing import preserved_random_state
 from sarhpc.training.config import LoopConfig, TrainConfig
+from sarhpc.training.config_checks import check
 from sarhpc.training.context import TrainContext
 from sarhpc.training.denoising.data import Samples, TileBatch
 from sarhpc.training.denoising.latents import LatentEncoder, StoredLatents, autoencoder_digest
@@ -28,7 +29,7 @@ from sarhpc.training.denoising.start import load_base
 from sarhpc.training.denoising.validation import Grids, Judge
 from sarhpc.training.metrics.log import StepClock
 from sarhpc.training.metrics.utilisation import Utilisation, utilisation
-from sarhpc.training.schedule import check, length, rate_scale
+from sarhpc.training.schedule import length, rate_scale
 from sarhpc.training.state import FitResult
 from sarhpc.training.task import TrainTask, Weights
 from sarhpc.training.trainer import fit

@@ -8,7 +8,8 @@ import pytest
 
 from hpc.errors import ConfigError
 from sarhpc.training.config import OffloadConfig, TrainConfig
-from sarhpc.training.schedule import accumulation, check, ema_decay, length, rate_scale
+from sarhpc.training.config_checks import check
+from sarhpc.training.schedule import accumulation, ema_decay, length, rate_scale
 
 
 def config(**changes: object) -> TrainConfig:

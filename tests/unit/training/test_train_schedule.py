@@ -10,7 +10,8 @@ import pytest
 from hpc.config import decisive, fingerprint, load
 from hpc.errors import ConfigError
 from sarhpc.training.config import OffloadConfig, TrainConfig
-from sarhpc.training.schedule import check, ema_decay, length, rate_scale
+from sarhpc.training.config_checks import check
+from sarhpc.training.schedule import ema_decay, length, rate_scale
 
 
 def test_defaults_are_the_papers() -> None:
