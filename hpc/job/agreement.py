@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_BACKENDS = ("gloo", "nccl")
+
 _log = logging.getLogger(__name__)
 
 
@@ -121,7 +123,7 @@ class TorchRankGroup:
         import torch.distributed as distributed
 
         box = [value]
-        with self._in_touch("broadcast"):
+        with report_lost_ranks(self, "broadcast"):
             distributed.broadcast_object_list(box, src=0)
         return box[0]
 
@@ -131,7 +133,7 @@ class TorchRankGroup:
         import torch.distributed as distributed
 
         number = torch.tensor([value], dtype=torch.int64, device=self.device)
-        with self._in_touch("all-reduce"):
+        with report_lost_ranks(self, "all-reduce"):
             distributed.all_reduce(number, op=distributed.ReduceOp.MAX)
             return int(number.item())
 
@@ -144,20 +146,33 @@ class TorchRankGroup:
         import torch.distributed as distributed
 
         values: list[T | None] = [None] * self.world
-        with self._in_touch("gather"):
+        with report_lost_ranks(self, "gather"):
             distributed.all_gather_object(values, value)
         return values  # type: ignore[return-value]  # all_gather_object has filled every place
 
-    @contextlib.contextmanager
-    def _in_touch(self, operation: str) -> Iterator[None]:
-        try:
-            yield
-        except RuntimeError as error:
-            raise TransientError(
-                f"rank {self.rank} of {self.world} lost touch with the other ranks in a "
-                f"{operation}: {error}. Another process of the job has ended or hangs; "
-                "see its log, then resume."
-            ) from error
+
+@contextlib.contextmanager
+def report_lost_ranks(ranks: RankGroup, operation: str | None = None) -> Iterator[None]:
+    """Report a collective that fails because another rank is gone as a TransientError.
+
+    Args:
+        ranks: this process among the ranks.
+        operation: the one collective that runs within, of which every RuntimeError means this;
+            None if other work runs too, where only those of gloo and nccl do.
+
+    Raises:
+        TransientError: instead of the RuntimeError of gloo or nccl.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if operation is None and not any(name in str(error).lower() for name in _BACKENDS):
+            raise
+        during = f" in a {operation}" if operation is not None else ""
+        raise TransientError(
+            f"rank {ranks.rank} of {ranks.world} lost the connection to the other ranks{during}: "
+            f"{error}. Another process of the job has ended or hangs; see its log, then resume."
+        ) from error
 
 
 @dataclass(frozen=True)

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import random
 import sys
-from collections.abc import Iterator, MutableMapping
+from collections.abc import MutableMapping
 
 import numpy as np
 import torch
 
-from hpc.errors import ConfigError, TransientError
+from hpc.errors import ConfigError
 from hpc.job.agreement import RankGroup, TorchRankGroup
 
 _VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
@@ -55,24 +54,6 @@ def leave() -> None:
     """
     if torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1:
         torch.distributed.destroy_process_group()
-
-
-@contextlib.contextmanager
-def in_touch(ranks: RankGroup) -> Iterator[None]:
-    """Report a collective that fails because another rank is gone as what it is.
-
-    Raises:
-        TransientError: instead of the RuntimeError of gloo or nccl.
-    """
-    try:
-        yield
-    except RuntimeError as error:
-        if not any(word in str(error).lower() for word in ("gloo", "nccl")):
-            raise
-        raise TransientError(
-            f"rank {ranks.rank} of {ranks.world} lost touch with the others: {error}. Another "
-            "process of the training has ended or hangs; see its log, then resume"
-        ) from error
 
 
 def _disable_progress_bars() -> None:

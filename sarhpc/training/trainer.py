@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from hpc.errors import NumericalError
-from hpc.job.agreement import RankGroup
+from hpc.job.agreement import RankGroup, report_lost_ranks
 from hpc.publish import fault
 from sarhpc.shards.loader import Cursor
 from sarhpc.training.checkpoints import checkpointing
@@ -29,7 +29,6 @@ from sarhpc.training.nonfinite import (
     describe_nonfinite,
     skip_or_stop,
 )
-from sarhpc.training.ranks import in_touch
 from sarhpc.training.schedule import ema_decay
 from sarhpc.training.state import FitResult, TrainState, require_same_facts
 from sarhpc.training.stepper import Stepper, agree
@@ -83,7 +82,7 @@ def fit(cfg: LoopConfig, task: TrainTask[B], ranks: RankGroup, ctx: TrainContext
         TransientError: a checkpoint could not be written, or another rank is gone.
     """
     check_engine(cfg)
-    with in_touch(ranks):
+    with report_lost_ranks(ranks):
         return _fit(cfg, task, ranks, ctx)
 
 

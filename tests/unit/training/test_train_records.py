@@ -10,13 +10,13 @@ import pytest
 import torch
 
 from hpc.errors import ConfigError, NumericalError, TransientError, VerificationError
-from hpc.job.agreement import SingleProcess
+from hpc.job.agreement import SingleProcess, report_lost_ranks
 from sarhpc.training.checkpoints.partition import Fragment, assemble
 from sarhpc.training.export import model_card
 from sarhpc.training.metrics.gradient_norms import require_gradients
 from sarhpc.training.metrics.log import MetricsLog, read_rows
 from sarhpc.training.nonfinite import poison_if_nonfinite
-from sarhpc.training.ranks import in_touch, join
+from sarhpc.training.ranks import join
 
 
 def test_resumed_log_holds_every_step_once_and_no_torn_line(tmp_path: Path) -> None:
@@ -91,7 +91,8 @@ def test_half_set_rank_environment_is_refused(monkeypatch: pytest.MonkeyPatch) -
 
 def test_lost_rank_is_a_passing_trouble_and_other_errors_stay_what_they_are() -> None:
     ranks = SingleProcess(0, 2)
-    with pytest.raises(TransientError, match="rank 0 of 2 lost touch"), in_touch(ranks):
+    lost = "rank 0 of 2 lost the connection"
+    with pytest.raises(TransientError, match=lost), report_lost_ranks(ranks):
         raise RuntimeError("[gloo/transport/tcp/pair.cc:537] Connection reset by peer")
-    with pytest.raises(RuntimeError, match="shape"), in_touch(ranks):
+    with pytest.raises(RuntimeError, match="shape"), report_lost_ranks(ranks):
         raise RuntimeError("shape mismatch")
