@@ -16,6 +16,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from hpc.errors import ConfigError, DataError
+from hpc.plugins import load_plugin
 from hpc.publish import publish_json
 from sarhpc.archive.config import ArchiveConfig
 from sarhpc.archive.scene import Archive, Scene
@@ -247,14 +248,7 @@ def open_archive(uri: str | Path) -> Archive:
             f"no archive plug-in is named {scheme!r}; installed are {', '.join(sorted(plugins))} "
             f"(entry-point group {ENTRY_POINTS})"
         )
-    try:
-        factory = plugins[scheme].load()
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(
-            f"archive plug-in {scheme!r} ({plugins[scheme].value}) does not load: {error}; "
-            "reinstall the package it comes from"
-        ) from error
-    archive: Archive = factory(rest)
+    archive: Archive = load_plugin(plugins[scheme], "archive")(rest)
     return archive
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import functools
-from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
-from hpc.errors import ConfigError, DataError
+from hpc.errors import DataError
+from hpc.plugins import load_plugins
 from sarhpc.archive.formats.format import ArchiveReader, Format
 from sarhpc.archive.scene import Scene
 
@@ -32,24 +32,8 @@ def known_formats() -> tuple[Format, ...]:
 
     # Packages before the plain rasters whose suffix they share.
     own = (NISAR, SICD, SIDD, NITF, SAFE, GEOTIFF)
-    installed = sorted(entry_points(group=ENTRY_POINTS), key=lambda point: point.name)
-    return (*(_loaded(point) for point in installed), *own)
-
-
-def _loaded(point: EntryPoint) -> Format:
-    try:
-        loaded = point.load()
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(
-            f"file format plug-in {point.name!r} ({point.value}) does not load: {error}; "
-            "reinstall the package it comes from"
-        ) from error
-    if not isinstance(loaded, Format):
-        raise ConfigError(
-            f"file format plug-in {point.name!r} ({point.value}) is a {type(loaded).__name__}, "
-            "not a sarhpc.archive.formats.format.Format; correct the entry point"
-        )
-    return loaded
+    installed = load_plugins(ENTRY_POINTS, Format, "file format")
+    return (*(form for _, form in installed), *own)
 
 
 def find_format(path: Path, quantity: str | None = None) -> Format | None:

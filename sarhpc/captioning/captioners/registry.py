@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from importlib.metadata import EntryPoint, entry_points
 
 from hpc.errors import ConfigError
+from hpc.plugins import load_plugins
 from sarhpc.captioning.captioners.captioner import Captioner, Drafter
 from sarhpc.captioning.captioners.generated import BLIP, GIT
 from sarhpc.captioning.captioners.given import GIVEN
@@ -28,8 +28,7 @@ def captioners() -> Mapping[str, CaptionerSpec]:
         ConfigError: a plug-in does not load, is no `CaptionerSpec`, or takes a name in use.
     """
     specs = {spec.name: spec for spec in (BLIP, GIT, CLIP, TRUTH, GIVEN)}
-    for point in sorted(entry_points(group=ENTRY_POINTS), key=lambda point: point.name):
-        spec = _loaded(point)
+    for point, spec in load_plugins(ENTRY_POINTS, CaptionerSpec, "captioner"):
         if spec.name in specs:
             raise ConfigError(
                 f"captioner plug-in {point.name!r} ({point.value}) is called {spec.name!r}, as "
@@ -37,22 +36,6 @@ def captioners() -> Mapping[str, CaptionerSpec]:
             )
         specs[spec.name] = spec
     return specs
-
-
-def _loaded(point: EntryPoint) -> CaptionerSpec:
-    try:
-        loaded = point.load()
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(
-            f"captioner plug-in {point.name!r} ({point.value}) does not load: {error}; reinstall "
-            "the package it comes from"
-        ) from error
-    if not isinstance(loaded, CaptionerSpec):
-        raise ConfigError(
-            f"captioner plug-in {point.name!r} ({point.value}) is a {type(loaded).__name__}, not "
-            "a sarhpc.captioning.captioners.spec.CaptionerSpec; correct the entry point"
-        )
-    return loaded
 
 
 def captioner_of(cfg: CaptionConfig) -> CaptionerSpec:
