@@ -121,14 +121,13 @@ def _carry_out(
         """Processes of a training."""
         return config.cluster.ranks if profile is None else profile.resources_of(stage).tasks
 
+    if not arguments.dry_run:
+        require_places(run, config)
+    require_settings(config, [stage.name for stage in stages], ranks)
     if arguments.dry_run:
         from sarhpc.launch.estimate import show_plan_and_cost
 
         show_plan_and_cost(run, stages, profile)
-    else:
-        require_places(run, config)
-    require_settings(config, [stage.name for stage in stages], ranks)
-    if arguments.dry_run:
         return 0
     if profile is not None and arguments.print_sbatch:
         from sarhpc.launch.slurm import print_scripts

@@ -98,6 +98,25 @@ def test_all_that_cannot_be_meant_is_told_at_once(
     assert not list(run.root.glob("*/plan.json"))
 
 
+@pytest.mark.parametrize(
+    ("wrong", "named"),
+    [
+        ("tile.tile_px=0", "tile_px"),
+        ("train.micro_batch=0", "micro_batch=0"),
+        ("generate.shard_samples=0", "shard_samples"),
+        ("cluster.ranks=3", "global_batch=4"),
+    ],
+)
+def test_a_dry_run_checks_the_settings_before_it_counts_their_cost(
+    wrong: str, named: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tiny_run(tmp_path / "run", tmp_path, [wrong])
+    assert main(["run", str(run.root), "--executor", "local", "--dry-run"]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert named in err
+
+
 def test_a_run_is_refused_before_anything_is_done(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
