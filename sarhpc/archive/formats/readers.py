@@ -39,7 +39,7 @@ def known_formats() -> tuple[Format, ...]:
 def _loaded(point: EntryPoint) -> Format:
     try:
         loaded = point.load()
-    except (ImportError, AttributeError) as error:
+    except Exception as error:  # it runs the package's own code
         raise ConfigError(
             f"file format plug-in {point.name!r} ({point.value}) does not load: {error}; "
             "reinstall the package it comes from"

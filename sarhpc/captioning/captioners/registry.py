@@ -42,7 +42,7 @@ def captioners() -> Mapping[str, CaptionerSpec]:
 def _loaded(point: EntryPoint) -> CaptionerSpec:
     try:
         loaded = point.load()
-    except (ImportError, AttributeError) as error:
+    except Exception as error:  # it runs the package's own code
         raise ConfigError(
             f"captioner plug-in {point.name!r} ({point.value}) does not load: {error}; reinstall "
             "the package it comes from"
