@@ -107,8 +107,8 @@ def _lines(config: RunConfig, counted: FlopEstimate, samples: int, world: int) -
     )
     held = footprint(cfg, counts, world)
     yield (
-        f"{counted.learned / 1e6:,.1f} M of {counted.parameters / 1e6:,.1f} M parameters learn "
-        f"(counted: {counted.origin})"
+        f"trainable parameters: {counted.learned / 1e6:,.1f} M of "
+        f"{counted.parameters / 1e6:,.1f} M (counted: {counted.origin})"
     )
     parts = ("weights", "gradients", "optimizer", "average", "buffers", "activations")
     shares = ", ".join(f"{part} {_size(getattr(held, part))}" for part in parts)

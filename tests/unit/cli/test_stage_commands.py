@@ -204,6 +204,8 @@ def test_dry_run_shows_the_plan_and_what_is_left(
     assert code == 0
     assert "simulate: 4 shards, 4 to make, plan " in out
     assert "tile: planned when simulate is sealed" in out
+    assert "generate: planned when " in out
+    assert "evaluate: planned when caption, generate are sealed" in out
     assert not (run.root / "simulate").exists()
 
 
@@ -344,7 +346,7 @@ def test_a_dry_run_tells_steps_memory_and_hours_of_the_papers_training(
     code, out, _ = say(capsys, "train", root, "--dry-run")
     assert code == 0
     assert "7,500 steps for each 10,000 tiles" in out
-    assert "982.6 M of 982.6 M parameters learn" in out
+    assert "trainable parameters: 982.6 M of 982.6 M" in out
     assert "fits on A100-40 yes" in out
     assert "one checkpoint: 17.69 GB" in out
     # The two newest, the one being written, and those of steps 2,500 and 5,000.
