@@ -95,7 +95,10 @@ def _between(run: RunDir, first: str | None, last: str | None) -> list[Stage]:
 def _run_line(run: RunDir, arguments: argparse.Namespace, stages: Sequence[Stage]) -> int:
     todo = list(unsealed_stages(run, stages))
     if not todo:
-        print("nothing to do: every stage is sealed")
+        rest = unsealed_stages(run, line_of_stages(load_run_config(run)))
+        print(
+            f"nothing to do: {'the selected stages are' if any(rest) else 'every stage is'} sealed"
+        )
         return 0
     return _carry_out(run, todo, arguments, alone=False)
 

@@ -249,6 +249,24 @@ def test_a_stage_runs_in_this_process_by_the_debug_executor(
     assert (code, out) == (0, "nothing to do: every stage is sealed\n")
 
 
+def test_a_part_of_a_run_that_is_done_does_not_pass_for_all_of_it(
+    run: RunDir, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seal(run, "simulate")
+    code, out, _ = say(capsys, "run", run.root, "--until", "simulate")
+    assert (code, out) == (0, "nothing to do: the selected stages are sealed\n")
+
+
+@pytest.mark.parametrize("verb", ["attach-job", "work"])
+def test_a_verb_of_a_script_refuses_a_stage_that_does_not_exist(
+    verb: str, run: RunDir, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, _, err = say(capsys, verb, run.root, "nope")
+    assert (code, "no stage 'nope'; it has simulate, tile" in err) == (2, True)
+    code, _, err = say(capsys, verb, run.root, "tile")
+    assert (code, f"try `sarhpc tile {run.root}`" in err) == (2, True)
+
+
 def test_status_of_fresh_partly_written_and_sealed_stages(
     run: RunDir, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -376,4 +394,4 @@ def test_a_dry_run_says_that_a_batch_does_not_divide(
     assert main(["init", str(run.root), "cluster.ranks=3"]) == 0
     code, _, err = say(capsys, "train", run.root, "--dry-run")
     assert code == 2
-    assert "global_batch=4 is no multiple of micro_batch x ranks = 2 x 3" in err
+    assert "train.global_batch=4 is no multiple of micro_batch x ranks = 2 x 3" in err
