@@ -1,4 +1,4 @@
-"""The import rules of design.md section 2, read from the syntax tree."""
+"""The import rules of CONTRIBUTING.md, read from the syntax tree."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ UPSTREAM = {
 """What each package of the science may import of the others."""
 
 JOINTS = {
-    "stages": {"launch", "cli", "api"},
-    "launch": {"cli", "api"},
+    "stages": {"launch", "cli"},
+    "launch": {"cli"},
     "cli": set(),
 }
 """Packages that join `hpc` and the science -> what they must not import of each other."""
@@ -150,7 +150,7 @@ def test_only_stages_and_the_cli_join_hpc_and_the_science() -> None:
         f"{place(path)}: {name}"
         for path in SOURCES
         if place(path).startswith("sarhpc/")
-        and not place(path).startswith(tuple(f"sarhpc/{joint}" for joint in [*JOINTS, "api"]))
+        and not place(path).startswith(tuple(f"sarhpc/{joint}" for joint in JOINTS))
         for name in imports(path)
         if name.split(".")[0] == "hpc" and not name.startswith(allowed) and name != "hpc"
     ]
@@ -203,6 +203,27 @@ def test_packages_of_hpc_import_downwards_only(room: str) -> None:
         if place(path).startswith(f"hpc/{room}/")
         for name in imports(path)
         if name.startswith("hpc.") and name.split(".")[1] in later
+    ]
+    assert guilty == []
+
+
+def test_modules_directly_in_hpc_import_no_package_of_it() -> None:
+    guilty = [
+        f"{place(path)}: {name}"
+        for path in (REPOSITORY / "hpc").glob("*.py")
+        for name in imports(path)
+        if name.startswith("hpc.") and (REPOSITORY / "hpc" / name.split(".")[1]).is_dir()
+    ]
+    assert guilty == []
+
+
+def test_only_submitted_scripts_use_the_former_name_of_requeue() -> None:
+    former = "hpc.resilience"
+    guilty = [
+        f"{place(path)}: {name}"
+        for path in SOURCES
+        for name in imports(path)
+        if name.startswith(former) and not place(path).startswith("hpc/resilience/")
     ]
     assert guilty == []
 
