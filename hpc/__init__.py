@@ -1,1 +1,1 @@
-"""Cluster machinery: runs, submission and resilience. Knows nothing of SAR."""
+"""Run state on disk, Slurm and Dask, code inside jobs, observation; independent of SAR."""

@@ -1,4 +1,4 @@
-"""Fixtures every room uses."""
+"""Fixtures of all tests."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 LONG_FIRST = ("slurm", "chaos", "e2e", "ranks")
-"""Rooms in the order in which they begin; the short files of the others end a suite together."""
+"""Folders in the order in which they begin; the short files of the others end a suite together."""
 DATA_VARIABLE = "SARHPC_TEST_DATA"
 
 # Two cores run several test processes: more threads only fight each other.

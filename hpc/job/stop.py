@@ -26,6 +26,7 @@ from types import FrameType, TracebackType
 from typing import Self
 
 from hpc.job.agreement import RankGroup
+from hpc.signals import STOP_SIGNALS
 
 _Handler = Callable[[int, FrameType | None], object] | int | None
 
@@ -59,7 +60,7 @@ class StopReason(enum.IntEnum):
         return self in (StopReason.PREEMPT, StopReason.DEADLINE)
 
 
-SIGNALS = {signal.SIGUSR2: StopReason.PREEMPT, signal.SIGTERM: StopReason.TERMINATE}
+_REASONS = dict(zip(STOP_SIGNALS, (StopReason.PREEMPT, StopReason.TERMINATE), strict=True))
 
 
 class StopNow(BaseException):  # an interruption like KeyboardInterrupt, not an error
@@ -121,7 +122,7 @@ class StopRequest:
         """Handle SIGUSR2 and SIGTERM; a second call, or one from another thread, does nothing."""
         if threading.current_thread() is not threading.main_thread():
             return  # Python delivers signals to the main thread only
-        for number in SIGNALS:
+        for number in STOP_SIGNALS:
             if number not in self._previous:
                 handler = signal.signal(number, self._raise_flag)
                 self._previous[number] = handler
@@ -165,7 +166,7 @@ class StopRequest:
         return StopReason(urgency)
 
     def _raise_flag(self, number: int, frame: FrameType | None) -> None:
-        self._signalled = max(self._signalled, SIGNALS[signal.Signals(number)])
+        self._signalled = max(self._signalled, _REASONS[signal.Signals(number)])
         if self._urgent:
             # Only once: cleanup must not be interrupted again.
             self._urgent = False

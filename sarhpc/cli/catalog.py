@@ -13,7 +13,8 @@ from sarhpc.cli.verbs import Verbs
 def add_catalog(verbs: Verbs) -> None:
     """Add `catalog`."""
     catalog = verbs.add_parser("catalog", help="build a STAC catalogue from a folder of SAR files")
-    catalog.add_argument("folder", help="folder of GeoTIFF, COG or SICD files")
+    catalog.add_argument("folder", help="folder of SAR products (GeoTIFF, NITF, SAFE, HDF5, "
+                         "formats of plug-ins)")  # fmt: skip
     catalog.add_argument("--out", required=True, help="folder the catalogue is written to")
     catalog.add_argument("--declare", help="YAML of facts the files do not carry (default: "
                          "sarhpc.yaml in the folder)")  # fmt: skip

@@ -95,7 +95,10 @@ def _between(run: RunDir, first: str | None, last: str | None) -> list[Stage]:
 def _run_line(run: RunDir, arguments: argparse.Namespace, stages: Sequence[Stage]) -> int:
     todo = list(unsealed_stages(run, stages))
     if not todo:
-        print("nothing to do: every stage is sealed")
+        rest = unsealed_stages(run, line_of_stages(load_run_config(run)))
+        print(
+            f"nothing to do: {'the selected stages are' if any(rest) else 'every stage is'} sealed"
+        )
         return 0
     return _carry_out(run, todo, arguments, alone=False)
 
@@ -121,14 +124,13 @@ def _carry_out(
         """Processes of a training."""
         return config.cluster.ranks if profile is None else profile.resources_of(stage).tasks
 
+    if not arguments.dry_run:
+        require_places(run, config)
+    require_settings(config, [stage.name for stage in stages], ranks)
     if arguments.dry_run:
         from sarhpc.launch.estimate import show_plan_and_cost
 
         show_plan_and_cost(run, stages, profile)
-    else:
-        require_places(run, config)
-    require_settings(config, [stage.name for stage in stages], ranks)
-    if arguments.dry_run:
         return 0
     if profile is not None and arguments.print_sbatch:
         from sarhpc.launch.slurm import print_scripts

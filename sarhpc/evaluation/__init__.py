@@ -1,1 +1,1 @@
-"""Evaluation: speckle, texture, spectrum, look direction, and the report."""
+"""Evaluation: intervals, prompt conformity, report and inspection pages."""

@@ -88,7 +88,8 @@ def _plan(run: RunDir, stage: Stage) -> Plan | None:
 def _plan_line(run: RunDir, stage: Stage, plan: Plan | None, todo: int | None) -> str:
     if plan is None:
         missing = [need for need in stage.needs if not run.ledger(need).sealed]
-        return f"{stage.name}: planned when {', '.join(missing)} is sealed"
+        sealed = "is sealed" if len(missing) == 1 else "are sealed"
+        return f"{stage.name}: planned when {', '.join(missing)} {sealed}"
     return f"{stage.name}: {len(plan.shards)} shards, {todo} to make, plan {plan.id}"
 
 

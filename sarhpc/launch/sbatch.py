@@ -53,6 +53,7 @@ def attach_job(run: RunDir, name: str, *, requeue: str, grace_s: float) -> str:
     """
     here = current_allocation()
     if here.job_id is None:
+        stage_named(load_run_config(run), name)
         raise ConfigError(
             f"`attach-job` must run inside a Slurm script; try `sarhpc {name} {run.root}`"
         )
@@ -74,11 +75,12 @@ def work_here(run: RunDir, name: str) -> int:
     """Do this task's part of a stage, as a task of a submitted job would; its exit code.
 
     Raises:
-        ConfigError: not inside a Slurm job.
+        ConfigError: not inside a Slurm job, or the run has no such stage.
     """
     from hpc.cluster.submit import FAILURE_GRACE_S, RankedWork
 
     if "SLURM_JOB_ID" not in os.environ:
+        stage_named(load_run_config(run), name)
         raise ConfigError(f"`work` must run inside a Slurm script; try `sarhpc {name} {run.root}`")
     os.environ["SUBMITIT_EXECUTOR"] = "slurm"
     number = os.environ.get(SUBMISSION)

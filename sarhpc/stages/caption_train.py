@@ -192,9 +192,9 @@ def check_settings(config: RunConfig) -> None:
     require_teachable(config)
     cfg = config.caption_train
     assert cfg is not None
+    require_sets((*cfg.train, *cfg.val))
     with in_branch("caption_train"):
         check_fine_tuning(cfg)
-        require_sets((*cfg.train, *cfg.val))
         check_engine(loop_config(cfg, 1))
 
 

@@ -1,4 +1,4 @@
-"""The configuration of a run: one tree, one branch per room."""
+"""The configuration of a run: one tree, one branch per package."""
 
 from __future__ import annotations
 

@@ -98,8 +98,8 @@ class StageSpec:
 
 @contextmanager
 def in_branch(branch: str) -> Iterator[None]:
-    """Put the branch of the configuration before errors that name a setting without it."""
+    """Put the branch of the configuration before errors that begin with a setting of it."""
     try:
         yield
     except ConfigError as error:
-        raise ConfigError(f"{branch}: {error}") from error
+        raise ConfigError(f"{branch}.{error}") from error

@@ -47,11 +47,15 @@ class TrainingCost:
     lines: tuple[str, ...]
     """What a dry run prints of it."""
     steps: int = 0
-    """Steps of the training; 0 where it cannot be."""
+    """Steps of the training."""
 
 
 def training_cost(config: RunConfig, plan: Plan | None, world: int) -> TrainingCost:
-    """The cost of the training of `config` on `world` GPUs, for the samples that its plan names."""
+    """The cost of the training of `config` on `world` GPUs, for the samples that its plan names.
+
+    Raises:
+        ConfigError: the global batch does not divide among ranks and micro-batches.
+    """
     samples = EXAMPLE_TILES if plan is None else int(plan.shards[0].inputs["samples"])
     steps, line = _steps(config, samples, world, known=plan is not None)
     base = _base(config)
@@ -81,14 +85,10 @@ def _has_shapes(base: Path) -> bool:
 
 
 def _steps(config: RunConfig, samples: int, world: int, *, known: bool) -> tuple[int, str]:
-    """Number of steps, and the line about them; 0 and the reason if it cannot be trained so."""
+    """Number of steps, and the line about them."""
     cfg = config.train
     count = f"{samples:,} tiles" if known else f"each {samples:,} tiles (their number is not known)"
-    try:
-        check(cfg)
-        extent = length(cfg, samples, world)
-    except ConfigError as error:
-        return 0, f"cannot train so: {error}"
+    extent = length(cfg, samples, world)
     ends = "" if cfg.max_steps is None else f", at most {cfg.max_steps:,} steps"
     return extent.steps, (
         f"{extent.steps:,} steps for {count}: {cfg.epochs} epochs, {cfg.global_batch} a step = "
@@ -108,8 +108,8 @@ def _lines(config: RunConfig, counted: FlopEstimate, samples: int, world: int) -
     )
     held = footprint(cfg, counts, world)
     yield (
-        f"{counted.learned / 1e6:,.1f} M of {counted.parameters / 1e6:,.1f} M parameters learn "
-        f"(counted: {counted.origin})"
+        f"trainable parameters: {counted.learned / 1e6:,.1f} M of "
+        f"{counted.parameters / 1e6:,.1f} M (counted: {counted.origin})"
     )
     parts = ("weights", "gradients", "optimizer", "average", "buffers", "activations")
     shares = ", ".join(f"{part} {_size(getattr(held, part))}" for part in parts)

@@ -274,8 +274,8 @@ def line_buffer_m(cfg: TileConfig) -> float:
     """
     if cfg.split.buffer_m is None and cfg.pixel_m is None:
         raise ConfigError(
-            "split.by=line with tile.pixel_m=null leaves the distance between scenes undefined; "
-            "set split.buffer_m, in metres"
+            "tile.split.by=line with tile.pixel_m=null leaves the distance between scenes "
+            "undefined; set tile.split.buffer_m, in metres"
         )
     return split_buffer_m(cfg, cfg.pixel_m or 0.0)
 

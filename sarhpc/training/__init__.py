@@ -1,1 +1,1 @@
-"""Training: the DeepSpeed loop, EMA, validation grids and export."""
+"""Training: one trainer and its tasks."""

@@ -48,9 +48,9 @@ def compile_network(network: nn.Module, images: int, backend: Backend = "inducto
     wrong = [name for name, share in apart.items() if not share <= TOLERANCE[kind]]
     if wrong:
         raise NumericalError(
-            f"compile=true: {len(wrong)} of {len(apart)} gradients of the compiled "
+            f"train.compile=true: {len(wrong)} of {len(apart)} gradients of the compiled "
             f"{type(network).__name__} are not those of the plain one, first {wrong[0]}, off by "
-            f"{apart[wrong[0]]:.0%}; leave compile out"
+            f"{apart[wrong[0]]:.0%}; leave train.compile out"
         )
 
 

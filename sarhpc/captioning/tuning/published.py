@@ -43,13 +43,18 @@ def require_sets(sets: Iterable[CaptionSetConfig]) -> None:
     """
     for cfg in sets:
         if cfg.kind not in KINDS:
-            raise ConfigError(f"kind={cfg.kind!r} of {cfg.path}: take one of {', '.join(KINDS)}.")
+            raise ConfigError(
+                f"caption_train: kind={cfg.kind!r} of {cfg.path}: take one of {', '.join(KINDS)}."
+            )
         if cfg.kind in ("karpathy", "jsonl") and cfg.images is None:
             raise ConfigError(
-                f"kind={cfg.kind} of {cfg.path} needs `images`, the folder of its images."
+                f"caption_train: kind={cfg.kind} of {cfg.path} needs `images`, the folder of its "
+                "images."
             )
         if not cfg.weight > 0:
-            raise ConfigError(f"weight={cfg.weight} of {cfg.path}: give more than 0, or no set.")
+            raise ConfigError(
+                f"caption_train: weight={cfg.weight} of {cfg.path}: give more than 0, or no set."
+            )
 
 
 def find_published(kind: str, path: Path, images: Path | None = None) -> tuple[Path, Path]:

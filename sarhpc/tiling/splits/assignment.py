@@ -46,12 +46,12 @@ def check_split(cfg: SplitConfig) -> None:
     shares = cfg.fractions
     if len(shares) != len(SPLITS) or min(shares) < 0 or abs(sum(shares) - 1) > 1e-6:
         raise ConfigError(
-            f"split.fractions {shares}: must be three shares (train, val, test) that sum to 1"
+            f"tile.split.fractions={shares}: must be three shares (train, val, test) that sum to 1"
         )
     if cfg.by not in SPLIT_BY:
-        raise ConfigError(f"split.by {cfg.by!r}: must be one of {', '.join(SPLIT_BY)}")
+        raise ConfigError(f"tile.split.by={cfg.by!r}: must be one of {', '.join(SPLIT_BY)}")
     if not cfg.cell_m > 0:
-        raise ConfigError(f"split.cell_m {cfg.cell_m}: must be a positive length in metres")
+        raise ConfigError(f"tile.split.cell_m={cfg.cell_m}: must be a positive length in metres")
 
 
 def split_buffer_m(cfg: TileConfig, pixel_m: float) -> float:

@@ -34,7 +34,7 @@ def load_base(cfg: TrainConfig, base: Path) -> Bundle:
     bundle = with_schedule(load_bundle(base), cfg.prediction_type, cfg.zero_terminal_snr)
     if cfg.lr_text_encoder_2 is not None and len(bundle.encoders) == 1:
         raise ConfigError(
-            f"lr_text_encoder_2={cfg.lr_text_encoder_2} but {base} has one text encoder; "
+            f"train.lr_text_encoder_2={cfg.lr_text_encoder_2} but {base} has one text encoder; "
             "take it out, or start from an SDXL model"
         )
     if cfg.random_init:

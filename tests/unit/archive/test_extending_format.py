@@ -113,11 +113,17 @@ def test_without_the_package_the_suffix_is_unknown(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("target", "reason"),
-    [("no_such_module:FORMAT", "does not load"), ("numpy_sar:NumpyReader", "not a .*Format")],
+    ("target", "extra", "reason"),
+    [
+        ("no_such_module:FORMAT", "", "does not load"),
+        ("numpy_sar:NumpyReader", "", "not a .*Format"),
+        ("numpy_sar:FORMAT", "raise ValueError('no licence')", "does not load: no licence"),
+    ],
 )
-def test_a_plug_in_that_is_no_format_is_named(install: Install, target: str, reason: str) -> None:
-    install(example(), target)
+def test_a_plug_in_that_is_no_format_is_named(
+    install: Install, target: str, extra: str, reason: str
+) -> None:
+    install(f"{example()}\n{extra}\n", target)
     with pytest.raises(ConfigError, match=f"'numpy-sar'.*{reason}"):
         readers.known_formats()
 

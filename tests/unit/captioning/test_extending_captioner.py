@@ -84,6 +84,7 @@ def test_without_the_package_the_captioner_is_unknown() -> None:
     [
         ("no_such_module:CAPTIONER", "", "does not load"),
         ("brightness_captions:BrightnessCaptioner", "", "not a .*CaptionerSpec"),
+        ("brightness_captions:CAPTIONER", "raise ValueError('no licence')", "not load: no licence"),
         ("brightness_captions:BLIP", "BLIP = CaptionerSpec('blip', None)", "another captioner"),
     ],
 )

@@ -204,6 +204,8 @@ def test_dry_run_shows_the_plan_and_what_is_left(
     assert code == 0
     assert "simulate: 4 shards, 4 to make, plan " in out
     assert "tile: planned when simulate is sealed" in out
+    assert "generate: planned when " in out
+    assert "evaluate: planned when caption, generate are sealed" in out
     assert not (run.root / "simulate").exists()
 
 
@@ -245,6 +247,24 @@ def test_a_stage_runs_in_this_process_by_the_debug_executor(
     assert not list(run.logs("one").glob("*_submitted.pkl"))
     code, out, _ = say(capsys, "run", run.root)
     assert (code, out) == (0, "nothing to do: every stage is sealed\n")
+
+
+def test_a_part_of_a_run_that_is_done_does_not_pass_for_all_of_it(
+    run: RunDir, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seal(run, "simulate")
+    code, out, _ = say(capsys, "run", run.root, "--until", "simulate")
+    assert (code, out) == (0, "nothing to do: the selected stages are sealed\n")
+
+
+@pytest.mark.parametrize("verb", ["attach-job", "work"])
+def test_a_verb_of_a_script_refuses_a_stage_that_does_not_exist(
+    verb: str, run: RunDir, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, _, err = say(capsys, verb, run.root, "nope")
+    assert (code, "no stage 'nope'; it has simulate, tile" in err) == (2, True)
+    code, _, err = say(capsys, verb, run.root, "tile")
+    assert (code, f"try `sarhpc tile {run.root}`" in err) == (2, True)
 
 
 def test_status_of_fresh_partly_written_and_sealed_stages(
@@ -344,7 +364,7 @@ def test_a_dry_run_tells_steps_memory_and_hours_of_the_papers_training(
     code, out, _ = say(capsys, "train", root, "--dry-run")
     assert code == 0
     assert "7,500 steps for each 10,000 tiles" in out
-    assert "982.6 M of 982.6 M parameters learn" in out
+    assert "trainable parameters: 982.6 M of 982.6 M" in out
     assert "fits on A100-40 yes" in out
     assert "one checkpoint: 17.69 GB" in out
     # The two newest, the one being written, and those of steps 2,500 and 5,000.
@@ -372,7 +392,6 @@ def test_a_dry_run_says_that_a_batch_does_not_divide(
     run: RunDir, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["init", str(run.root), "cluster.ranks=3"]) == 0
-    code, out, err = say(capsys, "train", run.root, "--dry-run")
+    code, _, err = say(capsys, "train", run.root, "--dry-run")
     assert code == 2
-    assert "train: global_batch=4" in err
-    assert "cannot train so: global_batch=4 is no multiple of micro_batch x ranks = 2 x 3" in out
+    assert "train.global_batch=4 is no multiple of micro_batch x ranks = 2 x 3" in err

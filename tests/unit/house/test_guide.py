@@ -12,7 +12,14 @@ from hpc.cluster.profile import load_profile
 from sarhpc.cli.parser import build_parser
 
 REPOSITORY = Path(__file__).resolve().parents[3]
-PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
+PAGES = [
+    REPOSITORY / "README.md",
+    REPOSITORY / "CONTRIBUTING.md",
+    *sorted((REPOSITORY / "docs").rglob("*.md")),
+]
+
+ELSEWHERE = {"sarhpc/stages/preview.py", "tests/data"}
+"""A file that an example adds, and a folder of another repository."""
 
 
 def verbs() -> dict[str, argparse.ArgumentParser]:
@@ -29,6 +36,17 @@ def name(page: Path) -> str:
 def test_links_lead_somewhere(page: Path) -> None:
     links = re.findall(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)", page.read_text())
     assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.parent.name != "adr"], ids=name)
+def test_paths_in_the_text_exist(page: Path) -> None:
+    """Pages of decisions name the files of their time; the table of long tests starts in tests/."""
+    paths = re.findall(
+        r"`((?:hpc|sarhpc|tests|tools|slurm|configs|docs)/[\w./-]+)`", page.read_text()
+    )
+    roots = (REPOSITORY, REPOSITORY / "tests")
+    missing = [path for path in paths if not any((root / path).exists() for root in roots)]
+    assert [path for path in missing if path not in ELSEWHERE] == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)

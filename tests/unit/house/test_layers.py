@@ -1,4 +1,4 @@
-"""The import rules of design.md section 2, read from the syntax tree."""
+"""The import rules of CONTRIBUTING.md, read from the syntax tree."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ UPSTREAM = {
 """What each package of the science may import of the others."""
 
 JOINTS = {
-    "stages": {"launch", "cli", "api"},
-    "launch": {"cli", "api"},
+    "stages": {"launch", "cli"},
+    "launch": {"cli"},
     "cli": set(),
 }
 """Packages that join `hpc` and the science -> what they must not import of each other."""
@@ -150,22 +150,22 @@ def test_only_stages_and_the_cli_join_hpc_and_the_science() -> None:
         f"{place(path)}: {name}"
         for path in SOURCES
         if place(path).startswith("sarhpc/")
-        and not place(path).startswith(tuple(f"sarhpc/{joint}" for joint in [*JOINTS, "api"]))
+        and not place(path).startswith(tuple(f"sarhpc/{joint}" for joint in JOINTS))
         for name in imports(path)
         if name.split(".")[0] == "hpc" and not name.startswith(allowed) and name != "hpc"
     ]
     assert guilty == []
 
 
-@pytest.mark.parametrize("room", sorted(UPSTREAM))
-def test_rooms_import_only_upstream(room: str) -> None:
+@pytest.mark.parametrize("package", sorted(UPSTREAM))
+def test_packages_of_the_science_import_only_upstream(package: str) -> None:
     guilty = [
         f"{place(path)}: {name}"
         for path in SOURCES
-        if place(path).startswith(f"sarhpc/{room}/")
+        if place(path).startswith(f"sarhpc/{package}/")
         for name in imports(path)
         if name.startswith("sarhpc.")
-        and name.split(".")[1] not in {room, *UPSTREAM[room]}
+        and name.split(".")[1] not in {package, *UPSTREAM[package]}
         and name != "sarhpc.__version__"
     ]
     assert guilty == []
@@ -194,15 +194,36 @@ def test_measures_import_nothing_of_ours() -> None:
     assert guilty == []
 
 
-@pytest.mark.parametrize("room", HPC_ORDER)
-def test_packages_of_hpc_import_downwards_only(room: str) -> None:
-    later = set(HPC_ORDER[HPC_ORDER.index(room) + 1 :])
+@pytest.mark.parametrize("package", HPC_ORDER)
+def test_packages_of_hpc_import_downwards_only(package: str) -> None:
+    later = set(HPC_ORDER[HPC_ORDER.index(package) + 1 :])
     guilty = [
         f"{place(path)}: {name}"
         for path in SOURCES
-        if place(path).startswith(f"hpc/{room}/")
+        if place(path).startswith(f"hpc/{package}/")
         for name in imports(path)
         if name.startswith("hpc.") and name.split(".")[1] in later
+    ]
+    assert guilty == []
+
+
+def test_modules_directly_in_hpc_import_no_package_of_it() -> None:
+    guilty = [
+        f"{place(path)}: {name}"
+        for path in (REPOSITORY / "hpc").glob("*.py")
+        for name in imports(path)
+        if name.startswith("hpc.") and (REPOSITORY / "hpc" / name.split(".")[1]).is_dir()
+    ]
+    assert guilty == []
+
+
+def test_only_submitted_scripts_use_the_former_name_of_requeue() -> None:
+    former = "hpc.resilience"
+    guilty = [
+        f"{place(path)}: {name}"
+        for path in SOURCES
+        for name in imports(path)
+        if name.startswith(former) and not place(path).startswith("hpc/resilience/")
     ]
     assert guilty == []
 
@@ -270,7 +291,7 @@ def test_what_help_imports_imports_nothing_heavy_at_its_top() -> None:
     assert guilty == []
 
 
-def test_no_room_is_called_by_a_name_that_says_nothing() -> None:
+def test_no_package_is_called_by_a_name_that_says_nothing() -> None:
     names = {"utils", "helpers", "common", "misc", "base", "core"}
     assert [place(p) for p in SOURCES if p.stem in names or p.parent.name in names] == []
 

@@ -31,34 +31,37 @@ def whole_line(*words: str, text: str = TINY, ranks: int | None = 2) -> None:
     ("words", "told"),
     [
         (["simulate.scenes=0"], r"simulate\.scenes=0"),
-        (["simulate.looks=0"], r"simulate: .*looks=0"),
+        (["simulate.looks=0"], r"^simulate\.looks=0"),
+        (["tile.split.by=x"], r"tile\.split\.by='x': must be one of"),
+        (["tile.split.fractions=[1, 1, 1]"], r"tile\.split\.fractions="),
+        (["tile.split.cell_m=0"], r"tile\.split\.cell_m=0"),
         (["tile.tile_px=-3"], r"tile\.tile_px -3"),
         (["simulate=null", "imported={path: /data, colour: red}"], r"imported\.colour='red'"),
         (["caption.captioner=cogvlm"], r"caption\.captioner='cogvlm' is unknown"),
         (["caption.degenerate=drop"], r"caption\.degenerate='drop': take reject or fallback"),
-        (["caption.template.variant=TALL"], r"caption: template\.variant='TALL'"),
+        (["caption.template.variant=TALL"], r"caption\.template\.variant='TALL'"),
         (["tile.conditions=[optical]", "optical={}"], r"leave one of them out"),
         ([OWN, "optical={}"], r"caption-train on the run's own tiles .* set caption_train\.train"),
-        ([OWN, "caption_train.save_dtype=int8"], r"caption_train: save_dtype='int8'"),
-        ([OWN, "caption_train.lr=-1"], r"caption_train: lr=-1"),
-        ([OWN, "caption_train.precision=bf16"], r"caption_train: zero_stage=0 with precision=bf16"),
+        ([OWN, "caption_train.save_dtype=int8"], r"caption_train\.save_dtype='int8'"),
+        ([OWN, "caption_train.lr=-1"], r"caption_train\.lr=-1"),
+        ([OWN, "caption_train.precision=bf16"], r"caption_train\.zero_stage=0 with precision=bf16"),
         ([SETS, "caption_train.train.0.kind=shard"], r"caption_train: kind='shard' of /set"),
-        ([OWN, "caption_train.batch=7"], r"caption_train: batch=7 is no multiple .* 3 x 2"),
+        ([OWN, "caption_train.batch=7"], r"caption_train\.batch=7 is no multiple .* 3 x 2"),
         (["encode={}", PRIOR, "prior={}"], r"encode with train\.prior"),
         ([PRIOR, "prior.steps=0"], r"prior\.steps is 0"),
         ([PRIOR, "prior.scheduler=dim"], r"prior\.scheduler is 'dim'.* mean ddim"),
         ([PRIOR, "prior.steer={}"], r"prior\.steer"),
         ([PRIOR, "prior.adapter=/data/lora"], r"prior\.adapter"),
-        ([JUDGED, "train.judge.choose=bst"], r"train: judge\.choose='bst'"),
-        ([JUDGED, "train.image_member=optic.png"], r"train: judge measures speckle"),
-        (["train.judge={}"], r"train: judge compares .* and there are 1 of them"),
-        ([JUDGED, "train.validation_every_steps=0"], r"train: judge compares"),
-        (["train.zero_stage=9"], r"train: zero_stage=9: use one of 0, 1, 2, 3"),
-        (["train.micro_batch=0"], r"train: micro_batch=0"),
-        (["train.lr_unet=-1"], r"train: lr_unet=-1"),
-        (["train.caption_dropout=10"], r"train: caption_dropout=10"),
-        (["train.adapter={kind: lore}"], r"train: adapter\.kind='lore'"),
-        (["train.global_batch=6"], r"train: global_batch=6 is no multiple .* 2 x 2"),
+        ([JUDGED, "train.judge.choose=bst"], r"^train\.judge\.choose='bst'"),
+        ([JUDGED, "train.image_member=optic.png"], r"^train\.judge measures speckle"),
+        (["train.judge={}"], r"^train\.judge compares .* and there are 1 of them"),
+        ([JUDGED, "train.validation_every_steps=0"], r"^train\.judge compares"),
+        (["train.zero_stage=9"], r"^train\.zero_stage=9: use one of 0, 1, 2, 3"),
+        (["train.micro_batch=0"], r"^train\.micro_batch=0"),
+        (["train.lr_unet=-1"], r"^train\.lr_unet=-1"),
+        (["train.caption_dropout=10"], r"^train\.caption_dropout=10"),
+        (["train.adapter={kind: lore}"], r"^train\.adapter\.kind='lore'"),
+        (["train.global_batch=6"], r"^train\.global_batch=6 is no multiple .* 2 x 2"),
         (["export.variants=[fp8]"], r"export\.variants: 'fp8'"),
         (["generate.scheduler=foo"], r"generate\.scheduler is 'foo'"),
         (["generate.prompts_file=/none.txt"], r"cannot read generate\.prompts_file /none\.txt"),
@@ -96,6 +99,25 @@ def test_all_that_cannot_be_meant_is_told_at_once(
     for setting in ("zero_stage=9", "generate.scheduler is 'foo'", "evaluate.bootstrap=0"):
         assert setting in told
     assert not list(run.root.glob("*/plan.json"))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "named"),
+    [
+        ("tile.tile_px=0", "tile_px"),
+        ("train.micro_batch=0", "micro_batch=0"),
+        ("generate.shard_samples=0", "shard_samples"),
+        ("cluster.ranks=3", "global_batch=4"),
+    ],
+)
+def test_a_dry_run_checks_the_settings_before_it_counts_their_cost(
+    wrong: str, named: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tiny_run(tmp_path / "run", tmp_path, [wrong])
+    assert main(["run", str(run.root), "--executor", "local", "--dry-run"]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert named in err
 
 
 def test_a_run_is_refused_before_anything_is_done(

@@ -205,7 +205,8 @@ def test_shares_are_three_and_make_a_whole(fractions: list[float], fits: bool) -
 
 
 @pytest.mark.parametrize(
-    ("changes", "says"), [({"by": "scene"}, "split.by"), ({"cell_m": 0.0}, "split.cell_m")]
+    ("changes", "says"),
+    [({"by": "scene"}, r"tile\.split\.by="), ({"cell_m": 0.0}, r"tile\.split\.cell_m=")],
 )
 def test_a_split_by_nothing_known_is_refused(changes: dict[str, Any], says: str) -> None:
     with pytest.raises(ConfigError, match=says):

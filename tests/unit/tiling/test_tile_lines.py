@@ -165,7 +165,7 @@ def test_the_digest_of_a_proof_is_that_of_its_cells():
 def test_lines_without_a_known_distance_or_a_known_way_are_refused():
     archive = flights({"a": (0, 0, "A")})
     cfg = TileConfig(tile_px=64, pixel_m=None, split=SplitConfig(by="line"))
-    with pytest.raises(ConfigError, match=r"split\.buffer_m"):
+    with pytest.raises(ConfigError, match=r"set tile\.split\.buffer_m"):
         plan_tiles(archive, cfg, opener=archive.open)
     with pytest.raises(ConfigError, match="cell\\+line"):
         planned(archive, by="orbit")
