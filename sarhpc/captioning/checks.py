@@ -9,6 +9,8 @@ POLICIES = ("reject", "fallback")
 """What is done with a tile that gets no caption, or a degenerate one."""
 SAVED = ("float32", "float16")
 """Number formats a fine-tuned BLIP can be saved in."""
+ON_NONFINITE = ("stop", "skip")
+"""What a step can do whose loss or gradient is not finite."""
 
 
 def check_policies(cfg: CaptionConfig) -> None:
@@ -39,5 +41,13 @@ def check_fine_tuning(cfg: CaptionTrainConfig) -> None:
         value = getattr(cfg, name)
         if value is not None and value < 0:
             raise ConfigError(f"{name}={value}: must be >= 0")
+    if cfg.on_nonfinite not in ON_NONFINITE:
+        allowed = ", ".join(ON_NONFINITE)
+        raise ConfigError(f"on_nonfinite={cfg.on_nonfinite!r}: use one of {allowed}")
+    for name in ("skip_in_a_row", "skip_in_all"):
+        if getattr(cfg, name) < 1:
+            raise ConfigError(f"{name}={getattr(cfg, name)}: allow 1 or more, or on_nonfinite=stop")
+    if not 0 <= cfg.ema_decay < 1:
+        raise ConfigError(f"ema_decay={cfg.ema_decay} is outside [0, 1); 0 keeps no average")
     if not 0 <= cfg.label_smoothing < 1:
         raise ConfigError(f"label_smoothing={cfg.label_smoothing}: must be in [0, 1)")

@@ -201,6 +201,17 @@ class CaptionTrainConfig:
     """Largest gradient norm; 0 leaves gradients as they are."""
     label_smoothing: float = 0.0
     """Share of each target spread evenly over the vocabulary."""
+    ema_decay: float = field(default=0.0, metadata=ADDED)
+    """Decay of the averaged weights, which are validated and published, approached as
+    (1 + step) / (10 + step); 0 keeps no average."""
+    on_nonfinite: str = field(default="stop", metadata=TRANSIENT)
+    """What a step does whose loss or gradient is not finite: `stop` ends the training with exit 3,
+    `skip` leaves its update out and goes on. The names of its images are written down either
+    way."""
+    skip_in_a_row: int = field(default=5, metadata=TRANSIENT)
+    """Steps that may be skipped one after the other; the next one stops."""
+    skip_in_all: int = field(default=100, metadata=TRANSIENT)
+    """Steps that may be skipped in the whole training; the next one stops."""
     prompt: str = ""
     """Opening words before every caption; no loss is counted on them."""
     max_tokens: int = 60

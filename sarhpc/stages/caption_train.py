@@ -85,8 +85,11 @@ def caption_training_progress(run: RunDir) -> StageProgress | None:
 
 def _told(row: Mapping[str, Any]) -> str:
     """What a row says of the training, in a few words."""
+    skipped = f", skipped steps: {row['skipped']}" if row.get("skipped") else ""
     if "loss" in row:
-        return f"loss {row['loss']:.4g}, {row['samples_per_s']:.3g} images/s"
+        return f"loss {row['loss']:.4g}{skipped}, {row['samples_per_s']:.3g} images/s"
+    if "trouble" in row:
+        return f"{row['trouble']}{skipped}"
     if "val_loss" in row:
         return f"validation loss {row['val_loss']:.4g}"
     return f"BLEU-4 {row['bleu_4']:.3g} {row['event']}" if "bleu_4" in row else str(row["event"])
@@ -174,6 +177,10 @@ def loop_config(cfg: CaptionTrainConfig, world: int) -> LoopConfig:
         grad_clip=cfg.grad_clip,
         torch_clips=True,
         seed=cfg.seed,
+        ema_decay=cfg.ema_decay or None,
+        on_nonfinite=cfg.on_nonfinite,
+        skip_in_a_row=cfg.skip_in_a_row,
+        skip_in_all=cfg.skip_in_all,
         zero_stage=cfg.zero_stage,
         precision=cfg.precision,
         checkpoint_every_steps=cfg.checkpoint_every_steps,

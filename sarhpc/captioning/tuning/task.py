@@ -26,7 +26,7 @@ _SHOWN = 4
 _PREFIX = "model."
 
 Weights = Callable[[], Mapping[str, Tensor]]
-"""Gathers full fp32 weights by name. Collective."""
+"""Gathers full fp32 weights by name, averaged where an average is kept. Collective."""
 
 
 class Clock(Protocol):
@@ -74,7 +74,10 @@ class CaptionTask:
     """
 
     name = "caption_train"
-    remedy = "start a new run with a lower caption_train.lr or in fp32"
+    remedy = (
+        "resume with caption_train.on_nonfinite=skip or other limits in the run's config.yaml, or "
+        "start a new run with a lower caption_train.lr or in fp32"
+    )
 
     def __init__(
         self,
