@@ -18,7 +18,6 @@ from hpc.store.plan import Plan
 from sarhpc.diffusion.families.registry import family_of
 from sarhpc.stages.config import RunConfig
 from sarhpc.stages.inputs.paths import FETCHED, model_folder
-from sarhpc.training.config_checks import check
 from sarhpc.training.estimate.footprint import (
     CARDS,
     FRAGMENTATION,
