@@ -27,6 +27,7 @@ from hpc.errors import (
     NumericalError,
     RunInUseError,
     StopRequestedError,
+    TransientError,
     VerificationError,
 )
 from hpc.store.attempts import HANG, crash_loop, read_attempts, rows_of_element
@@ -175,7 +176,8 @@ def requeue_reason_after_kill(directory: Path) -> str | None:
     """The reason to requeue the job whose step has failed, for its own script; None for none.
 
     There is one only if its attempt at the stage in `directory` has no end row, because no rank
-    survived to decide, or if a watchdog wrote that row, which cannot requeue. Any other end row in
+    survived to decide, if a watchdog wrote that row, which cannot requeue, or if the row is of a
+    transient failure, whose request rank 0 may not have lived to make. Any other end row in
     `attempts.jsonl` was decided by rank 0.
     """
     here = current_allocation()
@@ -186,7 +188,8 @@ def requeue_reason_after_kill(directory: Path) -> str | None:
     number, element = mine[-1]["attempt"], mine[-1].get("element")
     same = [row for row in rows_of_element(rows, element) if row["attempt"] == number]
     ends = [row for row in same if "to" in row]
-    if ends and ends[-1].get("stop") != HANG:
+    transient = bool(ends) and ends[-1]["exit"] == TransientError.exit_code
+    if ends and ends[-1].get("stop") != HANG and not transient:
         return None
     if (loop := crash_loop(directory, element, killed=number)) is not None:
         log.error("not requeued: %s", loop)

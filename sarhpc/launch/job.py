@@ -26,6 +26,7 @@ from hpc.job.requeue import (
 from hpc.job.staging import existing_folder
 from hpc.job.stop import StopNow, StopRequest
 from hpc.memory import keep_freed_memory
+from hpc.signals import stop_signals_ignored
 from hpc.store.attempts import crash_loop
 from hpc.store.lease import STALE_S
 from hpc.store.plan import Plan
@@ -86,7 +87,9 @@ def work(root: str, stage: str, *, force: bool = False, submission: int | None =
     except StopNow as stop:
         return _leave(run, stage, job, interrupted(stage, stop))
     except Exception as error:
-        return _leave(run, stage, job, error)
+        # Once one rank has failed, srun ends the others by SIGTERM: the request comes first.
+        with stop_signals_ignored():
+            return _leave(run, stage, job, error)
 
 
 @dataclass(frozen=True)

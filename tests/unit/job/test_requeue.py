@@ -161,6 +161,18 @@ def test_the_script_leaves_a_decided_or_cancelled_job_alone(slurm: Path, tmp_pat
     assert not slurm.exists()
 
 
+def test_a_transient_failure_is_requeued_by_the_script_if_rank_0_did_not_live_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once a rank has failed, srun ends rank 0 too, which may be waiting for Slurm's answer."""
+    monkeypatch.setenv("SLURM_JOB_ID", "12")
+    reason = "TransientError: rank 0 of 2 lost the connection"
+    end_attempt(tmp_path, begin_attempt(tmp_path, 0), 10, TransientError.exit_code, reason)
+    assert requeue_reason_after_kill(tmp_path) == reason
+    end_attempt(tmp_path, begin_attempt(tmp_path, 10), 10, 2, "ConfigError: no")
+    assert requeue_reason_after_kill(tmp_path) is None
+
+
 def test_an_attempt_of_another_job_or_start_is_not_this_ones_business(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
