@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from hpc.errors import DataError
 from sarhpc.evaluation.page import colour_thumbnail, radar_thumbnail
 from sarhpc.evaluation.survey import SampleRef, SetSurvey
-from sarhpc.evaluation.tally import evenly
 from sarhpc.measures.features import Features, measure
 from sarhpc.shards.images import decode_array, decode_gray8, decode_rgb8
 from sarhpc.shards.sample import Sample
 from sarhpc.shards.schema import validate_sample
+from sarhpc.shards.subset import spread
 
 SIGMA0_EDGES = np.linspace(-60.0, 30.0, 181)
 """Edges of the histogram of sigma0, dB."""
@@ -58,8 +58,8 @@ class TileCard:
 def survey_pixels(survey: SetSurvey, decode_master: DecodeMaster, gallery: int = 24) -> PixelSurvey:
     """The pixels of the samples that the survey picked, read one at a time."""
     look = PixelSurvey(survey)
-    places = evenly(survey.picked.items, survey.picked.most)
-    shown = {place.key for place in evenly(places, gallery)}
+    places = spread(survey.picked.items, survey.picked.most)
+    shown = {place.key for place in spread(places, gallery)}
     tiles = _measurable(look, places, shown, decode_master)
     first = next(tiles, None)
     if first is not None:

@@ -11,12 +11,6 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 
-def evenly(items: Sequence[T], count: int) -> list[T]:
-    """At most `count` of the items, evenly."""
-    kept, wanted = len(items), min(count, len(items))
-    return [items[(2 * i + 1) * kept // (2 * wanted)] for i in range(wanted)]
-
-
 class EvenSample(Generic[T]):
     """Items spread evenly over a stream of unknown length: every first, second, fourth, ... one.
 

@@ -21,12 +21,13 @@ from sarhpc.captioning.captioners.pretrained import cpu_threads
 from sarhpc.captioning.checks import check_fine_tuning
 from sarhpc.captioning.config import CaptionTrainConfig
 from sarhpc.captioning.tuning.datasets import CaptionedImage
-from sarhpc.captioning.tuning.judging import Judged, Judges, Scores, appoint_judges, spread
+from sarhpc.captioning.tuning.judging import Judged, Judges, Scores, appoint_judges
 from sarhpc.captioning.tuning.mixture import ImageSet, join_sets, mixed_order, together
 from sarhpc.captioning.tuning.ranks import StopCheck
 from sarhpc.captioning.tuning.table import render_table
 from sarhpc.captioning.tuning.task import CaptionTask
 from sarhpc.captioning.tuning.tokenizer import train_bert_tokenizer
+from sarhpc.shards.subset import spread
 
 REPORT = "caption_train.json"
 """File beside the weights: configuration, metrics before and after, example captions."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 from hpc.job.agreement import RankGroup
 from sarhpc.captioning.captioners.blip import Blip
@@ -15,12 +14,12 @@ from sarhpc.captioning.metrics import caption_metrics
 from sarhpc.captioning.tuning.datasets import CaptionedImage
 from sarhpc.captioning.tuning.mixture import ImageSet
 from sarhpc.captioning.tuning.ranks import StopCheck, divide_work
+from sarhpc.shards.subset import spread
 
 TOGETHER = "all sets"
 """Name of the scores over all held-out sets, where there are several."""
 
 Scores = dict[str, float]
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -121,12 +120,6 @@ def open_writer(blip: Blip, cfg: CaptionTrainConfig) -> WritingCaptioner:
         threads=cfg.threads,
         prompt=cfg.prompt,
     )
-
-
-def spread(items: Sequence[T], count: int) -> list[T]:
-    """At most `count` of `items`, evenly from first to last: sets are ordered by scene or class."""
-    count = min(count, len(items))
-    return [items[(2 * number + 1) * len(items) // (2 * count)] for number in range(count)]
 
 
 def chunks(images: Sequence[CaptionedImage], size: int) -> Iterator[Sequence[CaptionedImage]]:

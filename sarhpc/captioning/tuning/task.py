@@ -17,10 +17,11 @@ from sarhpc.captioning.captioners.blip import Blip
 from sarhpc.captioning.config import CaptionTrainConfig
 from sarhpc.captioning.tuning.batches import Batch, CaptionBatch, collate, rank_batches
 from sarhpc.captioning.tuning.datasets import CaptionedImage
-from sarhpc.captioning.tuning.judging import chunks, open_writer, spread
+from sarhpc.captioning.tuning.judging import chunks, open_writer
 from sarhpc.captioning.tuning.ranks import divide_work
 from sarhpc.captioning.tuning.schedule import adamw, warmup_cosine
 from sarhpc.shards.loader import Cursor, SampleOrder
+from sarhpc.shards.subset import spread
 
 _SHOWN = 4
 _PREFIX = "model."

@@ -20,7 +20,6 @@ from sarhpc.captioning.config import CaptionTrainConfig
 from sarhpc.captioning.tuning.batches import collate, rank_batches
 from sarhpc.captioning.tuning.datasets import open_set
 from sarhpc.captioning.tuning.finetune import REPORT
-from sarhpc.captioning.tuning.judging import spread
 from sarhpc.captioning.tuning.schedule import adamw, warmup_cosine
 from sarhpc.captioning.tuning.task import caption_loss
 from sarhpc.captioning.tuning.tokenizer import train_bert_tokenizer
@@ -223,13 +222,6 @@ def test_the_parts_of_a_batch_weigh_as_many_word_pieces_as_they_count(
     mean = sum(counts) / 4
     assert [factor for _, factor in passes] == pytest.approx([count / mean for count in counts])
     assert [*parts[0].all_keys, *parts[1].all_keys] == whole.all_keys
-
-
-def test_images_that_are_judged_come_evenly_from_the_whole_set() -> None:
-    assert spread(range(100), 4) == [12, 37, 62, 87]
-    assert spread(range(3), 8) == [0, 1, 2]
-    assert spread(range(7), 7) == list(range(7))
-    assert spread(range(7), 0) == spread([], 3) == []
 
 
 def test_the_learning_rate_rises_then_falls_to_zero() -> None:
