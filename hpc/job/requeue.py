@@ -136,7 +136,7 @@ def time_limit_reason(error: BaseException, requeue_policy: RequeuePolicy) -> st
 def requeue_before_deadline(
     requeue_policy: RequeuePolicy,
     ends: float | None,
-    give_up_reason: Callable[[], str | None] = lambda: None,
+    abort_reason: Callable[[], str | None] = lambda: None,
 ) -> Iterator[None]:
     """Requeue the job shortly before `ends`, s since the epoch, if the block still runs.
 
@@ -146,7 +146,7 @@ def requeue_before_deadline(
     Args:
         requeue_policy: how the job is requeued.
         ends: when to requeue at the latest; None if unknown.
-        give_up_reason: called then; gives the reason not to requeue, such as a crash loop that the
+        abort_reason: called then; gives the reason not to requeue, such as a crash loop that the
             block is about to find as well, or None.
     """
     if ends is None or not requeue_policy.can_requeue:
@@ -157,7 +157,7 @@ def requeue_before_deadline(
     def _watch() -> None:
         if over.wait(max(ends - time.time(), 0.0)):
             return
-        if (why := give_up_reason()) is not None:
+        if (why := abort_reason()) is not None:
             log.error("not requeued: %s", why)
             return
         try:

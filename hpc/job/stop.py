@@ -106,7 +106,7 @@ class StopRequest:
         self._stop_file = stop_file
         self._save_file = save_file
         self._deadline = deadline
-        self._look_every_s = poll_s
+        self._poll_s = poll_s
         self._urgent = urgent
         self._looked = float("-inf")
         self._signalled = 0
@@ -180,7 +180,7 @@ class StopRequest:
 
     def _look_at_files(self) -> None:
         now = time.monotonic()
-        if now - self._looked < self._look_every_s:
+        if now - self._looked < self._poll_s:
             return
         self._looked = now
         self._filed = 0

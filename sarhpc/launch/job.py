@@ -150,10 +150,10 @@ def _bring_forward(run: RunDir, name: str, job: _Job, force: bool) -> str:
     )
     too_late = None if ends is None else ends - min(grace_s / 4, 30.0)
 
-    def _give_up_reason() -> str | None:
+    def _abort_reason() -> str | None:
         return None if context.force else crash_loop(run.stage(name), job.element)
 
-    with requeue_before_deadline(job.requeue_policy, too_late, _give_up_reason), stop:
+    with requeue_before_deadline(job.requeue_policy, too_late, _abort_reason), stop:
         if job.element is not None:
             return run_element(run, stage, job.element, lambda plan: job.part(name, plan), context)
         return run_stage(run, stage, job.here.rank, context=context)

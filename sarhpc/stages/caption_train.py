@@ -78,12 +78,12 @@ def caption_training_progress(run: RunDir) -> StageProgress | None:
         goal=cfg.steps,
         unit="steps",
         per_s=1.0 / row["step_s"] if row.get("step_s") else None,
-        note=_told(row) + ranks.stragglers(run, "caption-train"),
+        note=_progress_note(row) + ranks.stragglers(run, "caption-train"),
         updated=row["time"],
     )
 
 
-def _told(row: Mapping[str, Any]) -> str:
+def _progress_note(row: Mapping[str, Any]) -> str:
     """What a row says of the training, in a few words."""
     skipped = f", skipped steps: {row['skipped']}" if row.get("skipped") else ""
     if "loss" in row:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from hpc.errors import ConfigError
 from sarhpc.archive.formats.readers import open_sar
-from sarhpc.archive.scene import Archive, SarHeader, SarReader, Scene
+from sarhpc.archive.scene import SarHeader, SarReader, Scene
 from sarhpc.shards.sample import SPLITS
 from sarhpc.tiling.config import TileConfig
 from sarhpc.tiling.config_checks import check_config
@@ -82,23 +82,6 @@ class TilePlan:
     """Pairs of scenes whose bounding boxes share ground."""
 
 
-def plan_tiles(
-    archive: Archive, cfg: TileConfig, *, opener: Opener = open_sar, scatter: OrderedMap = map
-) -> TilePlan:
-    """The plan over all scenes of `archive`, in the order of their ids.
-
-    Args:
-        archive: where the scenes are.
-        cfg: tile geometry, limits, split.
-        opener: how a scene's SAR image is opened.
-        scatter: a `map` that may process scenes in parallel, but keeps their order.
-
-    Raises:
-        ConfigError: the configuration contradicts itself.
-    """
-    return plan_scenes(archive.search(), cfg, opener=opener, scatter=scatter)
-
-
 def plan_scenes(
     scenes: Iterable[Scene],
     cfg: TileConfig,
@@ -107,8 +90,15 @@ def plan_scenes(
     scatter: OrderedMap = map,
     offered: Iterable[Scene] | None = None,
 ) -> TilePlan:
-    """The plan over chosen `scenes`; see `plan_tiles`. Partners for the cross-band layer are taken
-    from the `offered` scenes; None takes them from `scenes`.
+    """The plan over chosen `scenes`, in the order of their ids.
+
+    Args:
+        scenes: to cut into tiles.
+        cfg: tile geometry, limits, split.
+        opener: how a scene's SAR image is opened.
+        scatter: a `map` that may process scenes in parallel, but keeps their order.
+        offered: the scenes that partners for the cross-band layer are taken from; None takes them
+            from `scenes`.
 
     Raises:
         ConfigError: the configuration contradicts itself.

@@ -21,9 +21,6 @@ TILE_REASONS = (
 )
 """Reasons for which a planned tile is rejected, as counted in the ledger."""
 
-PLAN_REASONS = ("split_buffer", "split_line", "no_partner")
-"""Reasons for which a tile of a good scene is not planned."""
-
 SCENE_REASONS = (
     "unreadable",
     "uncalibrated",

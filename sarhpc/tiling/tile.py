@@ -74,7 +74,7 @@ def tile_shard(
 
     Args:
         shard: number of the shard.
-        inputs: its inputs as planned by `plan_tiles`.
+        inputs: its inputs as planned by `plan_scenes`.
         archive: where the scene is.
         cfg: the configuration of the plan.
         opener: how a scene's SAR image is opened.

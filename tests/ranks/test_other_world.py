@@ -14,6 +14,7 @@ from training_ranks import (
     enter_rank,
     finish,
     start,
+    start_engine,
     step_folder,
     tiny_config,
     train_ranks,
@@ -53,7 +54,7 @@ def cut_anew(job: Job, rank: int, world: int, port: int) -> None:
     """A rank that takes up the checkpoint `job.base.parent / "checkpoint"` and saves it again."""
     enter_rank(job, rank, world, port)
     from sarhpc.training.checkpoints import checkpointing
-    from sarhpc.training.denoising.model import Denoiser, start_engine
+    from sarhpc.training.denoising.model import Denoiser
     from sarhpc.training.denoising.start import load_base
     from sarhpc.training.ema import Ema
     from sarhpc.training.ranks import join, leave

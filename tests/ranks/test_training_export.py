@@ -14,6 +14,7 @@ from training_ranks import (
     enter_rank,
     finish,
     start,
+    start_engine,
     step_folder,
     tiny_config,
     train_ranks,
@@ -36,7 +37,7 @@ def compare_ways_to_full_weights(job: Job, rank: int, world: int, port: int) -> 
 
     from sarhpc.training.checkpoints import checkpointing
     from sarhpc.training.checkpoints.partition import gather
-    from sarhpc.training.denoising.model import Denoiser, start_engine
+    from sarhpc.training.denoising.model import Denoiser
     from sarhpc.training.ranks import join, leave
 
     enter_rank(job, rank, world, port)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from training_ranks import Job, enter_rank, finish, start, tiny_config
+from training_ranks import Job, enter_rank, finish, start, start_engine, tiny_config
 
 from sarhpc.training.config import OffloadConfig, TrainConfig
 from sarhpc.training.estimate.footprint import Counts, checkpoint_bytes, footprint
@@ -33,7 +33,7 @@ def live_bytes() -> int:
 def measure(job: Job, rank: int, world: int, port: int) -> None:
     """One step of the engine on this rank; leaves how many bytes its states grew to."""
     from sarhpc.diffusion.bundle import load_bundle
-    from sarhpc.training.denoising.model import Denoiser, start_engine
+    from sarhpc.training.denoising.model import Denoiser
     from sarhpc.training.ema import Ema
     from sarhpc.training.ranks import join, leave
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
@@ -25,6 +25,11 @@ from tiny_bundle import CAPTIONS
 from hpc.memory import keep_freed_memory
 from sarhpc.training import state
 from sarhpc.training.config import TrainConfig
+
+if TYPE_CHECKING:
+    from hpc.job.agreement import RankGroup
+    from sarhpc.training.checkpoints.partition import Partition
+    from sarhpc.training.denoising.model import Denoiser
 
 
 @dataclass(frozen=True)
@@ -232,6 +237,18 @@ def contents(checkpoint: Path) -> dict[str, Any]:
     for path in sorted(checkpoint.rglob("*.safetensors")):
         held[str(path.relative_to(checkpoint))] = load_file(path)
     return held
+
+
+def start_engine(
+    cfg: TrainConfig, model: Denoiser, ranks: RankGroup, accumulation: int
+) -> tuple[Any, Partition]:
+    """A DeepSpeed engine around `model` with AdamW over its named groups, and its partition."""
+    from sarhpc.training.denoising.model import prepare
+    from sarhpc.training.engine import trainable_weights, wrap_in_engine
+
+    full = trainable_weights(model)
+    optimizer = prepare(cfg, model, ranks.device)
+    return wrap_in_engine(cfg, model, optimizer, full, ranks, accumulation)
 
 
 def differences(one: Any, other: Any, at: str = "") -> list[str]:

@@ -8,13 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hpc.job.agreement import RankGroup
 from sarhpc.diffusion.control import CONTROLNET, predict_with_controlnet
 from sarhpc.diffusion.families.family import ModelFamily
-from sarhpc.training.checkpoints.partition import Partition
 from sarhpc.training.compilation import compile_network
 from sarhpc.training.config import TrainConfig
-from sarhpc.training.engine import trainable_weights, wrap_in_engine
 from sarhpc.training.machine import require_machine
 
 
@@ -72,20 +69,6 @@ def trainable_groups(model: nn.Module) -> dict[str, list[nn.Parameter]]:
             group = "token" if name.endswith(".learned") else name.partition(".")[0]
             groups.setdefault(group, []).append(parameter)
     return groups
-
-
-def start_engine(
-    cfg: TrainConfig, model: Denoiser, ranks: RankGroup, accumulation: int
-) -> tuple[Any, Partition]:
-    """A DeepSpeed engine around `model` with AdamW over its named groups, and its partition.
-
-    Raises:
-        ConfigError: this machine lacks what an option of `cfg` needs.
-        NumericalError: the compiled U-Net has other gradients than the plain one.
-    """
-    full = trainable_weights(model)
-    optimizer = prepare(cfg, model, ranks.device)
-    return wrap_in_engine(cfg, model, optimizer, full, ranks, accumulation)
 
 
 def prepare(cfg: TrainConfig, model: Denoiser, device: torch.device) -> torch.optim.AdamW:

@@ -19,7 +19,7 @@ from sarhpc.archive.formats.readers import find_format
 from sarhpc.archive.stac_catalog import StacArchive
 from sarhpc.shards.images import decode_array
 from sarhpc.tiling.config import TileConfig
-from sarhpc.tiling.plan import plan_tiles
+from sarhpc.tiling.plan import plan_scenes
 from sarhpc.tiling.radiometry import master_amplitude
 from sarhpc.tiling.tile import tile_shard
 
@@ -86,7 +86,7 @@ def test_the_format_of_the_guide_is_catalogued_and_tiled(tmp_path: Path, install
     assert scene.properties["proj:code"] == "EPSG:32631"
     cfg = TileConfig(tile_px=TILE_PX, pixel_m=None)
     cfg.split.fractions = [1.0, 0.0, 0.0]
-    plan = plan_tiles(archive, cfg)
+    plan = plan_scenes(archive.search(), cfg)
     assert plan.counts["tiles"] == 4
     (inputs,) = plan.shards
     samples = list(tile_shard(0, inputs, archive, cfg).samples)

@@ -28,7 +28,7 @@ from sarhpc.archive.formats.readers import open_sar
 from sarhpc.archive.scene import Scene
 from sarhpc.archive.stac_catalog import StacArchive
 from sarhpc.tiling.config import SplitConfig, TileConfig
-from sarhpc.tiling.plan import plan_tiles
+from sarhpc.tiling.plan import plan_scenes
 from sarhpc.tiling.tile import tile_shard
 
 SHAPE = (96, 130)
@@ -285,7 +285,7 @@ def test_tiles_are_cut_from_a_gslc_with_their_place_and_incidence(tmp_path: Path
         tile_px=32, pixel_m=None, detect_first=True, shard_samples=1000,
         split=SplitConfig(fractions=[1.0, 0.0, 0.0]),
     )  # fmt: skip
-    plan = plan_tiles(archive, cfg).shards
+    plan = plan_scenes(archive.search(), cfg).shards
     samples = [
         s for n, inputs in enumerate(plan) for s in tile_shard(n, inputs, archive, cfg).samples
     ]

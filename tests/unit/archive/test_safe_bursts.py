@@ -18,7 +18,7 @@ from sarhpc.archive.scene import Scene
 from sarhpc.archive.stac_catalog import StacArchive
 from sarhpc.shards.images import decode_array
 from sarhpc.tiling.config import SplitConfig, TileConfig
-from sarhpc.tiling.plan import plan_tiles
+from sarhpc.tiling.plan import plan_scenes
 from sarhpc.tiling.tile import tile_shard
 
 GAIN = 400.0
@@ -149,7 +149,7 @@ def test_a_target_is_resampled_where_it_lies_and_keeps_its_energy(tmp_path: Path
         split=SplitConfig(fractions=[1.0, 0.0, 0.0]),
     )  # fmt: skip
     found = []
-    for number, inputs in enumerate(plan_tiles(archive, cfg).shards):
+    for number, inputs in enumerate(plan_scenes(archive.search(), cfg).shards):
         for sample in tile_shard(number, inputs, archive, cfg).samples:
             power = (decode_array(sample.members["sar16.npy"]) * sample.meta["master_scale"]) ** 2
             if sample.meta["burst"] == 2:

@@ -17,7 +17,7 @@ from sarhpc.archive.formats.safe.reader import SafeReader
 from sarhpc.archive.scene import Scene
 from sarhpc.archive.stac_catalog import StacArchive
 from sarhpc.tiling.config import SplitConfig, TileConfig
-from sarhpc.tiling.plan import plan_tiles
+from sarhpc.tiling.plan import plan_scenes
 from sarhpc.tiling.tile import tile_shard
 
 SHAPE = (837, 1280)
@@ -114,7 +114,7 @@ def test_a_product_is_catalogued_as_its_measurements_and_tiled(grd: Path, tmp_pa
     )
     metas = [
         sample.meta
-        for number, inputs in enumerate(plan_tiles(archive, cfg).shards)
+        for number, inputs in enumerate(plan_scenes(archive.search(), cfg).shards)
         for sample in tile_shard(number, inputs, archive, cfg).samples
     ]
     assert len(metas) > 30

@@ -42,6 +42,7 @@ NAMES = {
     "find_litter": "find_removable",
     "first_folder": "existing_folder",
     "give_up": "should_abort",
+    "give_up_reason": "abort_reason",
     "guarded": "run_check",
     "last_resort": "requeue_before_deadline",
     "last_trouble": "last_failure",
@@ -110,6 +111,9 @@ PAGES = [
     *sorted((REPOSITORY / "docs").glob("*.md")),
     *sorted((REPOSITORY / "docs" / "guide").glob("*.md")),
     *sorted((REPOSITORY / "slurm").rglob("*.*")),
+    *sorted((REPOSITORY / "configs").rglob("*.yaml")),
+    *sorted((REPOSITORY / "sarhpc").rglob("*.j2")),
+    REPOSITORY / "Makefile",
 ]
 
 
@@ -137,8 +141,8 @@ def lines_of(path: Path) -> list[str]:
 def replaced_words(path: Path) -> Iterator[tuple[str, int, str]]:
     """Entry of a table, line, and what to write instead, for each occurrence in a file."""
     for number, text, is_name in names_and_texts(path):
-        if is_name and text in NAMES:
-            yield text, number, NAMES[text]
+        if is_name and (plain := text.lstrip("_")) in NAMES:
+            yield plain, number, NAMES[plain]
         elif not is_name:
             for pattern, term in TEXTS.items():
                 if re.search(rf"(?<![\w`.-])(?:{pattern})(?![\w`])", text, re.IGNORECASE):

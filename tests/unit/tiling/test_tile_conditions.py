@@ -25,7 +25,7 @@ from sarhpc.tiling.pairs.conditions import (
     edge_ratios_db,
     edge_threshold_db,
 )
-from sarhpc.tiling.plan import plan_tiles
+from sarhpc.tiling.plan import plan_scenes
 from sarhpc.tiling.radiometry import Normalisation
 from sarhpc.tiling.tile import tile_shard
 
@@ -117,7 +117,7 @@ def test_a_procedural_tile_carries_every_condition_in_its_own_pixels(procedural)
         coarse_factor=2,
         other=CrossBandConfig(band="X"),
     )
-    plan = plan_tiles(procedural, cfg)
+    plan = plan_scenes(procedural.search(), cfg)
     samples = list(tile_shard(0, plan.shards[0], procedural, cfg).samples)
     assert samples
     for sample in samples:
@@ -141,7 +141,7 @@ def test_the_shore_of_a_lake_is_drawn_and_the_lake_is_not(procedural):
     """Of the true map: borders between water and land, and water away from them."""
     cfg = TileConfig(tile_px=256, split=TRAIN, conditions=["edges", "segmentation"])
     seen = 0
-    for number, shard in enumerate(plan_tiles(procedural, cfg).shards):
+    for number, shard in enumerate(plan_scenes(procedural.search(), cfg).shards):
         for sample in tile_shard(number, shard, procedural, cfg).samples:
             water = decode_array(sample.members["landcover.npy"])[0] == 1
             if not 0.2 < water.mean() < 0.8:
@@ -166,7 +166,7 @@ def test_a_tile_without_what_a_condition_needs_is_rejected_by_name():
     archive = one_scene()
     for condition in ("segmentation", "optical"):
         cfg = TileConfig(tile_px=128, split=TRAIN, conditions=[condition])
-        plan = plan_tiles(archive, cfg, opener=archive.open)
+        plan = plan_scenes(archive.search(), cfg, opener=archive.open)
         tiled = tile_shard(0, plan.shards[0], archive, cfg, opener=archive.open)
         assert list(tiled.samples) == []
         assert dict(tiled.rejected) == {"condition_missing": 4}
@@ -175,7 +175,7 @@ def test_a_tile_without_what_a_condition_needs_is_rejected_by_name():
 def test_no_condition_is_made_unless_asked_and_none_that_is_unknown():
     archive = one_scene()
     cfg = TileConfig(tile_px=128, split=TRAIN)
-    plan = plan_tiles(archive, cfg, opener=archive.open)
+    plan = plan_scenes(archive.search(), cfg, opener=archive.open)
     samples = list(tile_shard(0, plan.shards[0], archive, cfg, opener=archive.open).samples)
     assert {name for sample in samples for name in sample.members} == {
         "sar.png",
@@ -184,4 +184,4 @@ def test_no_condition_is_made_unless_asked_and_none_that_is_unknown():
     }
     assert not any("conditions" in sample.meta for sample in samples)
     with pytest.raises(ConfigError, match="sketch"):
-        plan_tiles(archive, TileConfig(conditions=["sketch"]), opener=archive.open)
+        plan_scenes(archive.search(), TileConfig(conditions=["sketch"]), opener=archive.open)

@@ -15,7 +15,7 @@ from sarhpc.tiling.fingerprints import (
     content_digest,
     ground_hash,
 )
-from sarhpc.tiling.plan import plan_tiles
+from sarhpc.tiling.plan import plan_scenes
 from sarhpc.tiling.tile import tile_shard
 
 GOTCHA = "gotcha_xband/derived_gotcha_az1-4_HH_slc_ground_0p2m.tif"
@@ -101,7 +101,7 @@ def test_copies_among_tiles_of_shards_are_found_and_the_first_kept(switch):
         {name: (lambda p=pixels: array_reader(p, 0.35)) for name, pixels in flights.items()}
     )
     cfg = TileConfig(**{switch: True}, split=SplitConfig(fractions=[1.0, 0.0, 0.0]))
-    plan = plan_tiles(archive, cfg, opener=archive.open)
+    plan = plan_scenes(archive.search(), cfg, opener=archive.open)
     metas = []
     for number, shard in enumerate(plan.shards):
         for sample in tile_shard(number, shard, archive, cfg, opener=archive.open).samples:
@@ -118,6 +118,6 @@ def test_copies_among_tiles_of_shards_are_found_and_the_first_kept(switch):
 def test_tiles_carry_no_fingerprints_unless_asked():
     archive = ArrayArchive({"a": lambda: array_reader(seen(ground(3), 1), 0.35)})
     cfg = TileConfig(split=SplitConfig(fractions=[1.0, 0.0, 0.0]))
-    (shard,) = plan_tiles(archive, cfg, opener=archive.open).shards
+    (shard,) = plan_scenes(archive.search(), cfg, opener=archive.open).shards
     (sample,) = tile_shard(0, shard, archive, cfg, opener=archive.open).samples
     assert not {"content_digest", "ground_hash"} & sample.meta.keys()

@@ -15,7 +15,7 @@ from sarhpc.shards.schema import validate_sample
 from sarhpc.tiling.config import SplitConfig, TileConfig
 from sarhpc.tiling.grid import scene_frame
 from sarhpc.tiling.orientation import transform
-from sarhpc.tiling.plan import plan_tiles
+from sarhpc.tiling.plan import plan_scenes
 from sarhpc.tiling.splits.footprint import to_wgs84
 from sarhpc.tiling.tile import tile_shard
 
@@ -31,7 +31,7 @@ def tiles_of(path: Path, **settings):
         tile_px=128, pixel_m=None, allow_uncalibrated=True, split=TRAIN, max_tiles=12, **settings
     )
     archive = ArrayArchive({"s": lambda: open_sar(scene)}, {"s": scene})
-    plan = plan_tiles(archive, cfg)
+    plan = plan_scenes(archive.search(), cfg)
     assert plan.rejected == {}
     tiled = tile_shard(0, plan.shards[0], archive, cfg)
     return list(tiled.samples)

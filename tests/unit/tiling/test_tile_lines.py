@@ -11,7 +11,7 @@ from hpc.errors import ConfigError, VerificationError
 from sarhpc.archive.scene import Scene
 from sarhpc.tiling.config import SplitConfig, TileConfig
 from sarhpc.tiling.grid import scene_frame, tile_grid
-from sarhpc.tiling.plan import plan_tiles
+from sarhpc.tiling.plan import plan_scenes
 from sarhpc.tiling.splits.flight_lines import line_groups, reflown
 from sarhpc.tiling.splits.footprint import tile_footprints
 from sarhpc.tiling.splits.proof import check_proof, split_proof
@@ -43,7 +43,7 @@ def flights(placed):
 
 def planned(archive, **split):
     cfg = TileConfig(tile_px=64, split=SplitConfig(**{**SPLIT, **split}))
-    return plan_tiles(archive, cfg, opener=archive.open), cfg
+    return plan_scenes(archive.search(), cfg, opener=archive.open), cfg
 
 
 def placed_tiles(plan, archive, cfg):
@@ -166,6 +166,6 @@ def test_lines_without_a_known_distance_or_a_known_way_are_refused():
     archive = flights({"a": (0, 0, "A")})
     cfg = TileConfig(tile_px=64, pixel_m=None, split=SplitConfig(by="line"))
     with pytest.raises(ConfigError, match=r"set tile\.split\.buffer_m"):
-        plan_tiles(archive, cfg, opener=archive.open)
+        plan_scenes(archive.search(), cfg, opener=archive.open)
     with pytest.raises(ConfigError, match="cell\\+line"):
         planned(archive, by="orbit")

@@ -17,7 +17,7 @@ from sarhpc.shards.images import decode_array, decode_rgb8
 from sarhpc.shards.schema import validate_sample
 from sarhpc.tiling.config import SplitConfig, TileConfig
 from sarhpc.tiling.orientation import determinant, inverse, transform
-from sarhpc.tiling.plan import plan_scenes, plan_tiles
+from sarhpc.tiling.plan import plan_scenes
 from sarhpc.tiling.radiometry import decode_master
 from sarhpc.tiling.tile import tile_shard
 
@@ -192,7 +192,7 @@ def procedural(tmp_path_factory):
 
 def test_procedural_scenes_become_tiles_with_optic_land_cover_and_truth(procedural):
     cfg = TileConfig(tile_px=128, split=TRAIN)
-    plan = plan_tiles(procedural, cfg)
+    plan = plan_scenes(procedural.search(), cfg)
     assert plan.rejected == {}
     for number, inputs in enumerate(plan.shards):
         for sample in tile_shard(number, inputs, procedural, cfg).samples:
@@ -210,7 +210,7 @@ def test_procedural_scenes_become_tiles_with_optic_land_cover_and_truth(procedur
 
 def test_a_far_optical_date_is_left_out_when_a_limit_is_set(procedural):
     cfg = TileConfig(tile_px=128, split=TRAIN, max_optical_delta_days=0.001)
-    plan = plan_tiles(procedural, cfg)
+    plan = plan_scenes(procedural.search(), cfg)
     [sample, *_] = tile_shard(0, plan.shards[0], procedural, cfg).samples
     assert "optic.png" not in sample.members
     assert sample.meta["optic_datetime"] is None

@@ -17,7 +17,7 @@ from sarhpc.archive.scene import Scene
 from sarhpc.shards.images import decode_array, decode_gray8
 from sarhpc.shards.schema import validate_sample
 from sarhpc.tiling.config import SplitConfig, TileConfig
-from sarhpc.tiling.plan import plan_tiles
+from sarhpc.tiling.plan import plan_scenes
 from sarhpc.tiling.radiometry import (
     Normalisation,
     decode_master,
@@ -41,7 +41,7 @@ def archive_of(**readers):
 
 def tiles_of(archive, cfg, plan=None):
     """All samples of an archive, and what was rejected."""
-    plan = plan or plan_tiles(archive, cfg, opener=archive.open)
+    plan = plan or plan_scenes(archive.search(), cfg, opener=archive.open)
     samples, rejected = [], {}
     for number, inputs in enumerate(plan.shards):
         tiled = tile_shard(number, inputs, archive, cfg, opener=archive.open)
@@ -108,7 +108,7 @@ def test_complex_tiles_are_written_when_asked_and_match_the_master():
 
 def test_a_tile_does_not_depend_on_its_neighbours_or_its_shard():
     archive = archive_of(one=array_reader(FIELD))
-    plan = plan_tiles(archive, SMALL, opener=archive.open)
+    plan = plan_scenes(archive.search(), SMALL, opener=archive.open)
     [inputs] = plan.shards
     everything = {s.meta["window"][0]: s for s in tiles_of(archive, SMALL)[0]}
     alone = {**inputs, "tiles": [inputs["tiles"][9]]}
@@ -124,7 +124,9 @@ def test_a_tile_does_not_depend_on_its_neighbours_or_its_shard():
 def test_the_same_plan_gives_the_same_bytes_and_so_does_planning_again():
     first = archive_of(b=array_reader(FIELD), a=array_reader(white_speckle((300, 300))))
     again = archive_of(a=array_reader(white_speckle((300, 300))), b=array_reader(FIELD))
-    plans = [plan_tiles(archive, SMALL, opener=archive.open) for archive in (first, again)]
+    plans = [
+        plan_scenes(archive.search(), SMALL, opener=archive.open) for archive in (first, again)
+    ]
     assert plans[0] == plans[1]
     assert json.loads(json.dumps(plans[0].shards)) == plans[0].shards
     assert digest(tiles_of(first, SMALL)[0]) == digest(tiles_of(again, SMALL)[0])
@@ -133,7 +135,7 @@ def test_the_same_plan_gives_the_same_bytes_and_so_does_planning_again():
 def test_each_block_of_the_scene_is_read_once():
     reader = array_reader(FIELD)
     archive = archive_of(one=reader)
-    plan = plan_tiles(archive, SMALL, opener=archive.open)
+    plan = plan_scenes(archive.search(), SMALL, opener=archive.open)
     reader.reads.clear()
     samples, _ = tiles_of(archive, SMALL, plan)
     assert len(samples) == 42
@@ -149,7 +151,7 @@ def test_shards_hold_one_scene_and_one_split_and_at_most_their_size():
     )
     far = (0.2, 0, 710_000.0, 0, -0.2, 6_250_000.0)
     archive = archive_of(b=array_reader(FIELD), a=array_reader(FIELD, affine=far))
-    plan = plan_tiles(archive, cfg, opener=archive.open)
+    plan = plan_scenes(archive.search(), cfg, opener=archive.open)
     assert [shard["scene_id"] for shard in plan.shards] == sorted(
         shard["scene_id"] for shard in plan.shards
     )
@@ -165,7 +167,9 @@ def test_shards_hold_one_scene_and_one_split_and_at_most_their_size():
 
 def test_max_tiles_ends_the_plan():
     archive = archive_of(one=array_reader(FIELD))
-    plan = plan_tiles(archive, replace(SMALL, max_tiles=13, shard_samples=5), opener=archive.open)
+    plan = plan_scenes(
+        archive.search(), replace(SMALL, max_tiles=13, shard_samples=5), opener=archive.open
+    )
     assert [len(shard["tiles"]) for shard in plan.shards] == [5, 5, 3]
     assert plan.counts["tiles_dropped_max_tiles"] == 42 - 13
 
@@ -197,7 +201,7 @@ SCENE_REJECTS = {
 @pytest.mark.parametrize("reason", sorted(SCENE_REJECTS))
 def test_a_scene_that_cannot_be_tiled_is_named_with_its_reason_and_costs_no_other(reason):
     archive = archive_of(bad=SCENE_REJECTS[reason], good=array_reader(FIELD))
-    plan = plan_tiles(archive, SMALL, opener=archive.open)
+    plan = plan_scenes(archive.search(), SMALL, opener=archive.open)
     assert plan.rejected["bad"].split(":")[0] == reason.split(":")[0]
     assert {shard["scene_id"] for shard in plan.shards} == {"good"}
     assert plan.counts["scenes_rejected"] == 1
@@ -210,7 +214,7 @@ def test_a_passing_trouble_of_the_disk_is_no_reason_against_a_scene():
 
     archive = archive_of(one=stale)
     with pytest.raises(OSError, match="Stale"):
-        plan_tiles(archive, SMALL, opener=archive.open)
+        plan_scenes(archive.search(), SMALL, opener=archive.open)
 
 
 def test_upsampling_is_done_when_asked():
@@ -270,7 +274,7 @@ def test_a_bad_tile_is_rejected_with_its_reason_and_leaves_a_gap_in_the_keys(rea
 
 def test_tiles_outside_a_scene_that_shrank_are_counted():
     full = archive_of(one=array_reader(FIELD))
-    plan = plan_tiles(full, SMALL, opener=full.open)
+    plan = plan_scenes(full.search(), SMALL, opener=full.open)
     shrunk = archive_of(one=array_reader(FIELD[:400]))
     samples, rejected = tiles_of(shrunk, SMALL, plan)
     assert rejected == {"outside": 21}
@@ -279,7 +283,7 @@ def test_tiles_outside_a_scene_that_shrank_are_counted():
 
 def test_a_scene_that_breaks_after_planning_rejects_its_tiles_not_the_job(caplog):
     archive = archive_of(one=array_reader(FIELD))
-    plan = plan_tiles(archive, SMALL, opener=archive.open)
+    plan = plan_scenes(archive.search(), SMALL, opener=archive.open)
     with caplog.at_level(logging.WARNING):
         samples, rejected = tiles_of(archive_of(one=unreadable), SMALL, plan)
     assert samples == []
@@ -300,7 +304,7 @@ def test_a_file_that_is_damaged_in_places_loses_only_those_tiles():
 
     whole = array_reader(FIELD)
     archive = archive_of(one=whole)
-    plan = plan_tiles(archive, SMALL, opener=archive.open)
+    plan = plan_scenes(archive.search(), SMALL, opener=archive.open)
     torn = Torn(whole.header, whole.pixels, whole.valid)
     samples, rejected = tiles_of(archive_of(one=torn), SMALL, plan)
     assert rejected == {"unreadable": 14}
@@ -314,7 +318,7 @@ def test_a_stale_handle_during_work_is_raised_to_be_tried_again():
 
     whole = array_reader(FIELD)
     archive = archive_of(one=whole)
-    plan = plan_tiles(archive, SMALL, opener=archive.open)
+    plan = plan_scenes(archive.search(), SMALL, opener=archive.open)
     stale = Stale(whole.header, whole.pixels, whole.valid)
     with pytest.raises(OSError, match="Stale"):
         tiles_of(archive_of(one=stale), SMALL, plan)
@@ -363,8 +367,8 @@ def test_the_plan_is_the_same_from_a_parallel_map():
     def backwards(work, scenes):
         return [work(scene) for scene in reversed(list(scenes))]
 
-    plain = plan_tiles(archive, SMALL, opener=archive.open)
-    assert plan_tiles(archive, SMALL, opener=archive.open, scatter=backwards) == plain
+    plain = plan_scenes(archive.search(), SMALL, opener=archive.open)
+    assert plan_scenes(archive.search(), SMALL, opener=archive.open, scatter=backwards) == plain
 
 
 @pytest.mark.parametrize(
@@ -382,7 +386,7 @@ def test_the_plan_is_the_same_from_a_parallel_map():
 def test_a_configuration_that_cannot_be_carried_out_is_refused(change):
     archive = archive_of(one=array_reader(FIELD))
     with pytest.raises(ConfigError, match=next(iter(change))):
-        plan_tiles(archive, replace(SMALL, **change), opener=archive.open)
+        plan_scenes(archive.search(), replace(SMALL, **change), opener=archive.open)
 
 
 def test_a_scene_of_30_000_pixels_a_side_is_read_in_pieces():
@@ -392,7 +396,7 @@ def test_a_scene_of_30_000_pixels_a_side_is_read_in_pieces():
     reader = array_reader(pixels, valid=valid)
     archive = archive_of(one=reader)
     cfg = TileConfig(split=TRAIN, survey_mpx=1.0)
-    plan = plan_tiles(archive, cfg, opener=archive.open)
+    plan = plan_scenes(archive.search(), cfg, opener=archive.open)
     assert plan.counts["tiles"] == 33 * 33
     [first, *_] = plan.shards
     assert len(first["tiles"]) == 256
@@ -414,7 +418,7 @@ def test_a_logarithmic_corpus_gives_back_sigma0_of_every_pixel():
         max_saturated=1.0,
         split=SplitConfig(fractions=[1.0, 0.0, 0.0]),
     )
-    plan = plan_tiles(archive, cfg, opener=archive.open)
+    plan = plan_scenes(archive.search(), cfg, opener=archive.open)
     (sample,) = tile_shard(0, plan.shards[0], archive, cfg, opener=archive.open).samples
     validate_sample(sample)
     meta, expected = sample.meta, pixels[:64, :64]

@@ -13,7 +13,7 @@ from sarhpc.archive.procedural.landscape.terrain import working_grid
 from sarhpc.shards.images import decode_array
 from sarhpc.tiling.config import SplitConfig, TileConfig
 from sarhpc.tiling.orientation import inverse, transform
-from sarhpc.tiling.plan import plan_tiles
+from sarhpc.tiling.plan import plan_scenes
 from sarhpc.tiling.radiometry import decode_master
 from sarhpc.tiling.tile import tile_shard
 
@@ -56,7 +56,7 @@ def test_shadow_lies_on_the_far_side_of_the_tile_from_either_look_side(from_east
     reader = array_reader(stored, 0.35, range_direction=direction, incidence_deg=INCIDENCE_DEG)
     archive = ArrayArchive({"town": lambda: reader})
     cfg = TileConfig(tile_px=256, max_saturated=1.0, split=SplitConfig(fractions=[1.0, 0.0, 0.0]))
-    [inputs] = plan_tiles(archive, cfg, opener=archive.open).shards
+    [inputs] = plan_scenes(archive.search(), cfg, opener=archive.open).shards
     [sample] = tile_shard(0, inputs, archive, cfg, opener=archive.open).samples
     codes = decode_array(sample.members["sar16.npy"])
     tile = decode_master(codes, sample.meta["master_scale"]) ** 2
