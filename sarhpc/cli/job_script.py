@@ -40,6 +40,6 @@ def attach_job_verb(arguments: argparse.Namespace) -> int:
 
 def work_verb(arguments: argparse.Namespace) -> int:
     """Do the part of one task of a Slurm job."""
-    from sarhpc.launch.sbatch import work_here
+    from sarhpc.launch.sbatch import run_task
 
-    return work_here(open_run(Path(arguments.run)), arguments.stage)
+    return run_task(open_run(Path(arguments.run)), arguments.stage)

@@ -14,7 +14,7 @@ from sarhpc.cli.configuration import add_config_arguments, frozen_run, given_con
 from sarhpc.cli.verbs import Verbs
 from sarhpc.stages.registry import STAGES, line_of_stages, stage_named
 from sarhpc.stages.run_config import load_run_config
-from sarhpc.stages.settings import require_places, require_settings
+from sarhpc.stages.settings import require_inputs, require_settings
 
 
 def add_stages(verbs: Verbs) -> None:
@@ -126,7 +126,7 @@ def _carry_out(
 
         show_plan_and_cost(run, stages, profile)
     else:
-        require_places(run, config)
+        require_inputs(run, config)
     require_settings(config, [stage.name for stage in stages], ranks)
     if arguments.dry_run:
         return 0

@@ -17,7 +17,7 @@ from sarhpc.stages.inputs.paths import caption_sets, data_root, model_folder
 from sarhpc.stages.run_config import load_run_config
 from sarhpc.stages.spec import StageSpec, in_branch
 from sarhpc.stages.work import ranks
-from sarhpc.stages.work.sharded import Made, manifest_sha, single_shard
+from sarhpc.stages.work.sharded import ShardResult, manifest_sha, single_shard
 from sarhpc.stages.work.tree import digest_tree
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def caption_train_stage(config: RunConfig, upstream: Sequence[str]) -> Stage:
         collective=True,
         progress=lambda run: ranks.newest_step(run, "caption-train"),
         live_progress=caption_training_progress,
-        progress_times=lambda run: ranks.kept_steps(run, "caption-train"),
+        progress_times=lambda run: ranks.checkpointed_step_times(run, "caption-train"),
     )
 
 
@@ -49,7 +49,7 @@ def plan_caption_training(run: RunDir) -> Plan:
         ConfigError: it would learn from the run's own tiles, which get their images later.
     """
     config = load_run_config(run)
-    require_teachable(config)
+    require_images_at_tiling(config)
     return make_plan(
         "caption-train",
         [{"tiles": manifest_sha(run, "tile")}],
@@ -57,7 +57,7 @@ def plan_caption_training(run: RunDir) -> Plan:
     )
 
 
-def require_teachable(config: RunConfig) -> None:
+def require_images_at_tiling(config: RunConfig) -> None:
     """Raise ConfigError if it would learn from tiles of the run that get their images later."""
     assert config.caption_train is not None
     if config.optical is not None and not config.caption_train.train:
@@ -78,12 +78,12 @@ def caption_training_progress(run: RunDir) -> StageProgress | None:
         goal=cfg.steps,
         unit="steps",
         per_s=1.0 / row["step_s"] if row.get("step_s") else None,
-        note=_told(row) + ranks.stragglers(run, "caption-train"),
+        note=_progress_note(row) + ranks.stragglers(run, "caption-train"),
         updated=row["time"],
     )
 
 
-def _told(row: Mapping[str, Any]) -> str:
+def _progress_note(row: Mapping[str, Any]) -> str:
     """What a row says of the training, in a few words."""
     if "loss" in row:
         return f"loss {row['loss']:.4g}, {row['samples_per_s']:.3g} images/s"
@@ -112,7 +112,7 @@ def train_ranks(work: Work) -> None:
     if joined.rank == 0:
         target = work.run.stage("caption-train") / "model"
         digest = digest_tree(target)
-        single_shard(work, lambda: Made(target, 0, digest.bytes, digest.sha256))
+        single_shard(work, lambda: ShardResult(target, 0, digest.bytes, digest.sha256))
 
 
 def _settings(run: RunDir) -> CaptionTrainConfig:
@@ -189,7 +189,7 @@ def check_settings(config: RunConfig) -> None:
     from sarhpc.captioning.tuning.published import require_sets
     from sarhpc.training.schedule import check_engine
 
-    require_teachable(config)
+    require_images_at_tiling(config)
     cfg = config.caption_train
     assert cfg is not None
     with in_branch("caption_train"):

@@ -21,7 +21,7 @@ from sarhpc.captioning.tuning.finetune import REPORT, TABLE
 from sarhpc.captioning.tuning.mixture import MixedOrder, join_sets, mixed_order, together
 from sarhpc.shards.loader import SampleOrder
 from sarhpc.stages.config import RunConfig
-from sarhpc.stages.settings import require_places, require_settings
+from sarhpc.stages.settings import require_inputs, require_settings
 
 WATER, FOREST, FIELD, TOWN = GROUNDS
 
@@ -227,7 +227,7 @@ def test_settings_of_sets_that_cannot_be_right_are_told_before_anything_is_submi
     embedded = ["caption_train.base_model=null", "caption.captioner=truth"]
     config = load(RunConfig, None, [*right, *embedded])
     require_settings(config, ["caption-train", "caption"])
-    require_places(RunDir(tmp_path), config)
+    require_inputs(RunDir(tmp_path), config)
 
 
 @pytest.mark.slow
