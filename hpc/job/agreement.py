@@ -154,7 +154,7 @@ class TorchRankGroup:
             yield
         except RuntimeError as error:
             raise TransientError(
-                f"rank {self.rank} of {self.world} lost touch with the other ranks in a "
+                f"rank {self.rank} of {self.world} lost the connection to the other ranks in a "
                 f"{operation}: {error}. Another process of the job has ended or hangs; "
                 "see its log, then resume."
             ) from error

@@ -181,7 +181,7 @@ def report_lines(report: CostReport) -> list[str]:
         lines += [_row(stage, name, rows[name]) for name in sorted(rows, key=OUTCOMES.index)]
     lines.append(_row("total", "", total))
     lines.append("  lost: after the last progress that was kept; time in the queue is not counted")
-    for what, cost in (("generation", report.of(report.corpus)), ("the whole line", total)):
+    for what, cost in (("generation", report.of(report.corpus)), ("the whole pipeline", total)):
         per = report.per_thousand(cost)
         if per is not None:
             lines.append(f"  {per:.3g} {report.unit} per thousand images for {what}")

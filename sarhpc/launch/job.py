@@ -245,5 +245,5 @@ def report(what: str, error: Exception) -> int:
         log.log(level, "stage=%s %s: %s", what, type(error).__name__, error)
     else:
         trace = "".join(traceback.format_exception(error))
-        log.error("stage=%s broke\n%s", what, trace)
+        log.error("stage=%s failed unexpectedly\n%s", what, trace)
     return exit_code_of(error)

@@ -45,8 +45,9 @@ def _profile_of_this_cluster() -> Profile:
     cluster = slurm.cluster_name() if slurm.is_available() else None
     found = profiles_of_cluster(cluster) if cluster else []
     if len(found) != 1:
+        where = f"cluster {cluster}" if cluster else "this machine, which names no cluster"
         raise ConfigError(
-            f"which profile for cluster {cluster or 'without a name'}? Give --profile NAME; "
+            f"{len(found)} profiles match {where}: give --profile NAME; "
             "`sarhpc doctor --write-profile` drafts one from Slurm's configuration"
         )
     return found[0]

@@ -67,7 +67,7 @@ def submit_stages(
     chain = prepare_chain(run, plan.links, profile, force=force)
     if plan.blocked:
         slurm.cancel(list(plan.blocked))
-        print(f"cancelled, as what they waited for is submitted anew: {', '.join(plan.blocked)}")
+        print(f"cancelled because their dependency is resubmitted: {', '.join(plan.blocked)}")
     record = submit(run, chain, plan.queued)
     _print_submission(run, record)
     return record
@@ -242,7 +242,7 @@ def _log_name(run: RunDir, pattern: str, job_id: str) -> str:
 def cancel_jobs(run: RunDir, *, now: bool) -> int:
     """Ask the run to stop, sticky until `resume`, and take its jobs out of the queue.
 
-    Running jobs are asked to save a checkpoint and end; with `now` Slurm cancels them at once.
+    Running jobs are signalled to save a checkpoint and exit; with `now` Slurm cancels them at once.
     """
     from hpc.cluster import slurm
 
@@ -256,7 +256,7 @@ def cancel_jobs(run: RunDir, *, now: bool) -> int:
         slurm.signal(running, "TERM")
     print(f"cancelled: {', '.join(others) or 'nothing'}")
     if running:
-        print(f"asked to save and end: {', '.join(running)}; --now skips the final checkpoint")
+        print(f"signalled to save and exit: {', '.join(running)}; --now skips the final checkpoint")
     print(f"continue later with: sarhpc resume {run.root}")
     return 0
 

@@ -133,7 +133,7 @@ def models_of(config: RunConfig) -> list[str]:
 
 CAPTION = StageSpec(
     name="caption",
-    help="caption the tiles into training shards",
+    help="caption the tiles and write training shards",
     branches=("caption",),
     build=caption_stage,
     needs=("tile", "optical", "caption-train"),

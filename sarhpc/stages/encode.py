@@ -119,7 +119,7 @@ def _shard_bytes(config: RunConfig) -> float:
 
 ENCODE = StageSpec(
     name="encode",
-    help="encode the tiles to train on as latents, once",
+    help="precompute the latents of the training tiles",
     branches=("encode",),
     build=encode_stage,
     needs=("caption",),

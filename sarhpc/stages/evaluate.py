@@ -308,7 +308,7 @@ def check_settings(config: RunConfig) -> None:
 
 EVALUATE = StageSpec(
     name="evaluate",
-    help="judge real against synthetic, and write the report",
+    help="compare synthetic with real images and write the report",
     branches=("evaluate",),
     build=evaluate_stage,
     needs=("caption", "generate", "compare"),

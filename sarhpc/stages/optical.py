@@ -148,7 +148,7 @@ def read_tiles(inputs: Mapping[str, Any]) -> Iterator[Sample]:
 
 OPTICAL = StageSpec(
     name="optical",
-    help="give the tiles optical images from elsewhere",
+    help="pair tiles with optical images from another source",
     branches=("optical",),
     build=optical_stage,
     needs=("tile",),

@@ -125,7 +125,7 @@ def _shards(config: RunConfig) -> int | None:
 
 PRIOR = StageSpec(
     name="prior",
-    help="let the base model make the regularisation images of a training",
+    help="generate regularisation images with the base model",
     branches=("prior",),
     build=prior_stage,
     # Nothing of it is read, but without samples to train on the images would be wasted.

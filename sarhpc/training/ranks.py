@@ -70,8 +70,8 @@ def in_touch(ranks: RankGroup) -> Iterator[None]:
         if not any(word in str(error).lower() for word in ("gloo", "nccl")):
             raise
         raise TransientError(
-            f"rank {ranks.rank} of {ranks.world} lost touch with the others: {error}. Another "
-            "process of the training has ended or hangs; see its log, then resume"
+            f"rank {ranks.rank} of {ranks.world} lost the connection to the others: {error}. "
+            "Another process of the training has ended or hangs; see its log, then resume"
         ) from error
 
 

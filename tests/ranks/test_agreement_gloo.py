@@ -73,7 +73,7 @@ def test_a_dead_rank_is_a_transient_error_for_the_others(tmp_path: Path) -> None
     survivor, dead = run_ranks(die_on_rank_1, tmp_path)
     assert dead is None
     assert survivor["error"] == "TransientError"
-    assert "lost touch" in survivor["text"]
+    assert "lost the connection" in survivor["text"]
 
 
 def step_until_agreed(ranks: RankGroup, stop: StopRequest, signals: dict[int, int]) -> Any:

@@ -91,7 +91,7 @@ def test_half_set_rank_environment_is_refused(monkeypatch: pytest.MonkeyPatch) -
 
 def test_lost_rank_is_a_passing_trouble_and_other_errors_stay_what_they_are() -> None:
     ranks = SingleProcess(0, 2)
-    with pytest.raises(TransientError, match="rank 0 of 2 lost touch"), in_touch(ranks):
+    with pytest.raises(TransientError, match="rank 0 of 2 lost the connection"), in_touch(ranks):
         raise RuntimeError("[gloo/transport/tcp/pair.cc:537] Connection reset by peer")
     with pytest.raises(RuntimeError, match="shape"), in_touch(ranks):
         raise RuntimeError("shape mismatch")
