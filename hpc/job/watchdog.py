@@ -116,7 +116,7 @@ class Watchdog:
         self.extra_stacks: Callable[[], str] | None = None
         """Gives the stacks of other processes that this one is responsible for."""
         self._limits = limits or HangLimits()
-        self._leave = exit_process
+        self._exit_process = exit_process
         self._began = self._last = time.monotonic()
         self._beats = 0
         self._pauses: collections.deque[float] = collections.deque(maxlen=50)
@@ -251,7 +251,7 @@ class Watchdog:
     def _exit(self) -> None:
         sys.stderr.flush()
         sys.stdout.flush()
-        self._leave(TransientError.exit_code)
+        self._exit_process(TransientError.exit_code)
 
 
 class _Agreement(Protocol):

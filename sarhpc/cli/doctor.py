@@ -66,7 +66,7 @@ def doctor_verb(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps([finding.to_json() for finding in found], indent=1))
     else:
-        print(f"{len(found)} looked at, {len(failed)} will fail")
+        print(f"{len(found)} checks, {len(failed)} failed")
     return 1 if failed else 0
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def chosen_executor(
     run: RunDir, config: RunConfig, profile_name: str | None, executor: str | None
 ) -> tuple[str, Profile | None]:
-    """The executor asked for, and the profile of its cluster if that is `slurm`.
+    """The requested executor, and the profile of its cluster if that is `slurm`.
 
     The command takes precedence, then the run's configuration, then its newest submission.
 

@@ -39,7 +39,7 @@ class SubmissionPlan:
     queued: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Stage -> ids of its jobs that are in the queue already."""
     blocked: tuple[str, ...] = ()
-    """Jobs in the queue whose dependency is never satisfied, or is submitted anew."""
+    """Jobs in the queue whose dependency is never satisfied, or is resubmitted."""
 
 
 def submit_stages(
@@ -62,7 +62,7 @@ def submit_stages(
     if not plan.links:
         for stage, jobs in plan.queued.items():
             print(f"{stage}: in the queue as job {', '.join(jobs)}")
-        print(f"nothing to submit; look with: sarhpc status {run.root}")
+        print(f"nothing to submit; see its progress with: sarhpc status {run.root}")
         return None
     chain = prepare_chain(run, plan.links, profile, force=force)
     if plan.blocked:

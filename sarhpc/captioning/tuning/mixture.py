@@ -36,7 +36,7 @@ class SetCounts:
 
 @dataclass(frozen=True)
 class ImageSet:
-    """One set of captioned images after the others were looked at."""
+    """One set of captioned images without the images of the others."""
 
     counts: SetCounts
     images: tuple[CaptionedImage, ...]

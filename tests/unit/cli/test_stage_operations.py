@@ -66,7 +66,7 @@ def test_the_doctor_drafts_a_profile_and_then_finds_that_slurm_takes_it(
     assert "Slurm accepts such a job" in told
     assert "22.05.8, cluster fake" in told
     assert f"folder run         {tmp_path}" in told
-    assert "0 will fail" in told
+    assert " checks, 0 failed" in told
 
 
 def test_the_doctor_ends_with_1_if_something_will_fail(

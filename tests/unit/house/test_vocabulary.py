@@ -104,6 +104,15 @@ TEXTS = {
     r"wants? to (hear|know)": "requires",
     r"who would rather": "if you prefer",
     r"without a word": "without a message",
+    r"lost touch": "lost the connection",
+    r"whole line": "whole pipeline",
+    r"(stays?|stay) away from": "is excluded from",
+    r"submitted anew": "resubmitted",
+    r"what (they|it) paints?": "the generated images",
+    r"looked at": "measured, read, checked",
+    r"way between": "interpolated",
+    r"where (it|a run|they) stands?": "progress",
+    r"(is|be) obeyed": "is followed",
 }
 """Pattern of whole words, in comments, docstrings, messages and pages -> what to write."""
 
