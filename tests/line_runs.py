@@ -1,4 +1,4 @@
-"""Small complete runs for the tests of the whole line."""
+"""Small complete runs for the tests of the whole pipeline."""
 
 from __future__ import annotations
 

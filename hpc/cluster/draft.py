@@ -106,8 +106,8 @@ def _stage_lines(requests: Mapping[Request, str], stages: Mapping[str, Request])
     lines = [
         f"  {stage}: {{{text}}}"
         for request, text in requests.items()
-        for stage, asked in stages.items()
-        if asked == request
+        for stage, requested in stages.items()
+        if requested == request
     ]
     return ["stages:", *lines] if lines else []
 

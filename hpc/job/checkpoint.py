@@ -80,7 +80,7 @@ class CheckpointStore:
     def __init__(
         self,
         root: Path,
-        communicator: RankGroup,
+        ranks: RankGroup,
         attempt: int,
         keep_last: int = 2,
         keep_every: int | None = None,
@@ -91,7 +91,7 @@ class CheckpointStore:
 
         Args:
             root: directory of the checkpoints, on storage that all ranks share.
-            communicator: the ranks that save and load together.
+            ranks: those that save and load together.
             attempt: number of this start of the job.
             keep_last: number of newest valid checkpoints to keep, at least 2.
             keep_every: also keep the checkpoints at multiples of this many steps.
@@ -110,7 +110,7 @@ class CheckpointStore:
         if keep_every is not None and keep_every < 1:
             raise ConfigError(f"keep_every={keep_every} must be a positive number of steps")
         self.root = root
-        self._ranks = communicator
+        self._ranks = ranks
         self._attempt = attempt
         self._keep_last = keep_last
         self._keep_every = keep_every

@@ -83,7 +83,7 @@ class StopRequest:
 
     def __init__(
         self,
-        communicator: RankGroup,
+        ranks: RankGroup,
         stop_file: Path | None = None,
         save_file: Path | None = None,
         deadline: float | None = None,
@@ -93,7 +93,7 @@ class StopRequest:
         """Watch for reasons to stop.
 
         Args:
-            communicator: the ranks that must agree.
+            ranks: those that must agree.
             stop_file: stop when this file exists; it is never removed here.
             save_file: save when this file exists; removed once agreed on.
             deadline: stop at this moment, in seconds since the epoch.
@@ -102,7 +102,7 @@ class StopRequest:
             urgent: raise StopNow at the first signal while this request is the innermost, for a
                 process that has nothing to save and no other ranks to agree with.
         """
-        self._communicator = communicator
+        self._ranks = ranks
         self._stop_file = stop_file
         self._save_file = save_file
         self._deadline = deadline
@@ -156,10 +156,10 @@ class StopRequest:
         Collective: every rank calls it at the same step boundary. Costs one all-reduce of eight
         bytes.
         """
-        urgency = self._communicator.maximum(self._urgency())
+        urgency = self._ranks.maximum(self._urgency())
         if urgency == 0:
             return None
-        if self._communicator.rank == 0 and self._save_file is not None:
+        if self._ranks.rank == 0 and self._save_file is not None:
             # Every reason leads to a save, so a request for one is fulfilled.
             self._save_file.unlink(missing_ok=True)
             self._looked = float("-inf")
@@ -174,7 +174,7 @@ class StopRequest:
 
     def _urgency(self) -> int:
         late = self._deadline is not None and time.time() >= self._deadline
-        if self._communicator.rank == 0:
+        if self._ranks.rank == 0:
             self._look_at_files()
         return max(self._signalled, self._filed, StopReason.DEADLINE if late else 0)
 

@@ -58,14 +58,14 @@ class PaceTable:
 
     def __init__(
         self,
-        communicator: RankGroup,
+        ranks: RankGroup,
         path: Path,
         every: int = 50,
         factor: float = 1.3,
         min_gap_s: float = 0.01,
     ) -> None:
-        """Compare the ranks of `communicator` every `every` notes, and publish at `path`."""
-        self._ranks = communicator
+        """Compare the `ranks` every `every` notes, and publish at `path`."""
+        self._ranks = ranks
         self._path = path
         self._every = every
         self._factor = factor

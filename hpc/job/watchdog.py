@@ -116,7 +116,7 @@ class Watchdog:
         self.extra_stacks: Callable[[], str] | None = None
         """Gives the stacks of other processes that this one is responsible for."""
         self._limits = limits or HangLimits()
-        self._leave = exit_process
+        self._exit_process = exit_process
         self._began = self._last = time.monotonic()
         self._beats = 0
         self._pauses: collections.deque[float] = collections.deque(maxlen=50)
@@ -161,7 +161,7 @@ class Watchdog:
                 if silent > self.limit_s and self._claim(silent):
                     self._end_all(silent)
                 elif self.process.hang_marker.exists():
-                    self._answer(over)
+                    self._dump_and_wait(over)
             except OSError as error:
                 # A short outage of the file system must not end the watchdog.
                 _log.warning("watchdog of rank %d: %s", self.process.rank, error)
@@ -231,15 +231,15 @@ class Watchdog:
         )
         code, reason = TransientError.exit_code, f"hang: {message}"
         end_attempt(self.process.directory, attempt, self._progress(), code, reason, HANG)
-        self._go()
+        self._exit()
 
-    def _answer(self, over: threading.Event) -> None:
+    def _dump_and_wait(self, over: threading.Event) -> None:
         """Write the stacks, and exit once the process that noticed has had time to record it."""
         if not self.process.stacks(self.process.rank).exists():
             _log.error("hang: %s", self.process.hang_marker.read_text().strip())
             self._dump()
         if not over.wait(2 * self._limits.response_s):
-            self._go()
+            self._exit()
 
     def _dump(self) -> None:
         with self.process.stacks(self.process.rank).open("w") as file:
@@ -248,10 +248,10 @@ class Watchdog:
             if self.extra_stacks is not None:
                 print(self.extra_stacks(), file=file)
 
-    def _go(self) -> None:
+    def _exit(self) -> None:
         sys.stderr.flush()
         sys.stdout.flush()
-        self._leave(TransientError.exit_code)
+        self._exit_process(TransientError.exit_code)
 
 
 class _Agreement(Protocol):

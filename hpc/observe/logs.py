@@ -29,7 +29,7 @@ class LogFile:
     """One log: the task that wrote it, in which attempt."""
 
     stage: str
-    """Empty for the log of the process that drives the whole line."""
+    """Empty for the log of the process that drives the whole pipeline."""
     path: Path
     job: str
     """Empty if the name has none."""

@@ -2,7 +2,7 @@
 
 Slurm's accounting is the truth: GPUs allocated times seconds, over every start of every job, those
 that were requeued too. Where there is none the attempts of the run stand in, with the GPUs that
-were asked for.
+were requested.
 
 A start that ended well is useful as a whole. Of any other the time until the last progress that
 was kept (a shard's record, a step that a checkpoint holds) is useful, and the rest is lost. Time in
@@ -108,7 +108,7 @@ class CostReport:
 def cost_report(
     run: RunDir,
     stages: Sequence[Stage],
-    asked: Mapping[str, Resources],
+    requested: Mapping[str, Resources],
     corpus: str,
     scheduler: Scheduler | None = None,
 ) -> CostReport:
@@ -117,7 +117,7 @@ def cost_report(
     Args:
         run: the run.
         stages: of the run.
-        asked: what each stage asks for; counts where accounting does not tell.
+        requested: what each stage requests; counts where accounting has no record.
         corpus: stage whose samples are the images that costs are divided by.
         scheduler: the cluster; Slurm by default.
     """
@@ -130,11 +130,11 @@ def cost_report(
     notes: list[str] = []
     accounted = accounted_starts(run, jobs, scheduler or cluster_scheduler()) if jobs else []
     if jobs and not accounted:
-        notes.append("no accounting here: times are those of the attempts, widths as asked for")
+        notes.append("no accounting here: times are those of the attempts, resources as requested")
     costs: dict[str, dict[str, Cost]] = {}
     for stage in stages:
         starts = [start for start in accounted if start.stage == stage.name]
-        starts = starts or attempted_starts(run, stage, asked.get(stage.name, Resources()))
+        starts = starts or attempted_starts(run, stage, requested.get(stage.name, Resources()))
         rows: dict[str, Cost] = {}
         for outcome, cost in _costs(run, stage, starts):
             rows[outcome] = rows.get(outcome, Cost()) + cost
@@ -181,7 +181,7 @@ def report_lines(report: CostReport) -> list[str]:
         lines += [_row(stage, name, rows[name]) for name in sorted(rows, key=OUTCOMES.index)]
     lines.append(_row("total", "", total))
     lines.append("  lost: after the last progress that was kept; time in the queue is not counted")
-    for what, cost in (("generation", report.of(report.corpus)), ("the whole line", total)):
+    for what, cost in (("generation", report.of(report.corpus)), ("the whole pipeline", total)):
         per = report.per_thousand(cost)
         if per is not None:
             lines.append(f"  {per:.3g} {report.unit} per thousand images for {what}")

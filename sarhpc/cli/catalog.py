@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from hpc.errors import ConfigError
-from sarhpc.cli.verbs import Verbs
+from sarhpc.cli.verbs import Verbs, add_verb
 
 
 def add_catalog(verbs: Verbs) -> None:
     """Add `catalog`."""
-    catalog = verbs.add_parser("catalog", help="build a STAC catalogue from a folder of SAR files")
+    catalog = add_verb(verbs, "catalog", "build a STAC catalogue from a folder of SAR files")
     catalog.add_argument("folder", help="folder of SAR products (GeoTIFF, NITF, SAFE, HDF5, "
                          "formats of plug-ins)")  # fmt: skip
     catalog.add_argument("--out", required=True, help="folder the catalogue is written to")

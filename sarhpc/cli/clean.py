@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from hpc.store.rundir import open_run
-from sarhpc.cli.verbs import Verbs
+from sarhpc.cli.verbs import Verbs, add_verb
 from sarhpc.stages.inputs.paths import data_root
 from sarhpc.stages.registry import line_of_stages
 from sarhpc.stages.run_config import load_run_config
@@ -14,10 +14,8 @@ from sarhpc.stages.run_config import load_run_config
 
 def add_clean(verbs: Verbs) -> None:
     """Add `clean`."""
-    clean = verbs.add_parser(
-        "clean", help="list files that are no longer needed; --yes removes them"
-    )
-    clean.add_argument("run")
+    clean = add_verb(verbs, "clean", "list files that are no longer needed; --yes removes them")
+    clean.add_argument("run", help="run directory")
     clean.add_argument("--yes", action="store_true", help="remove them")
     clean.set_defaults(handler=clean_verb)
 

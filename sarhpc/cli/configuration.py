@@ -11,14 +11,14 @@ from hpc.errors import FingerprintMismatchError
 from hpc.publish import publish_text
 from hpc.store.rundir import RunDir, create_run, open_run
 from sarhpc import __version__
-from sarhpc.cli.verbs import Verbs
+from sarhpc.cli.verbs import Verbs, add_verb
 from sarhpc.stages.config import RunConfig
 from sarhpc.stages.run_config import load_run_config
 
 
 def add_init(verbs: Verbs) -> None:
     """Add `init`."""
-    init = verbs.add_parser("init", help="create a run directory and freeze its configuration")
+    init = add_verb(verbs, "init", "create a run directory and freeze its configuration")
     init.add_argument("run", help="run directory, new or the same again")
     add_config_arguments(init)
     init.set_defaults(handler=init_verb)
@@ -44,7 +44,7 @@ def init_verb(arguments: argparse.Namespace) -> int:
 
 
 def given_config(arguments: argparse.Namespace) -> RunConfig:
-    """The configuration asked for: of an existing run its own unless a file is named."""
+    """The requested configuration: of an existing run its own unless a file is named."""
     root = Path(arguments.run)
     if arguments.config is None and (root / "run.json").exists():
         run = open_run(root)
@@ -75,7 +75,7 @@ def frozen_run(arguments: argparse.Namespace, config: RunConfig) -> RunDir:
             )
         # What else may differ does not change what is made (workers, logging).
         for line in differences(existing, config, transient=True):
-            print(f"from now on {line}")
+            print(f"changed for this run: {line}")
             publish_text(run.config_file, to_yaml(config))
         return run
     facts = {

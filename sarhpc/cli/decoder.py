@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from hpc.config import load, to_dict
 from hpc.errors import DataError
 from hpc.publish import publish_bytes, publish_json
-from sarhpc.cli.verbs import Verbs
+from sarhpc.cli.verbs import Verbs, add_verb
 from sarhpc.diffusion.config import DecoderConfig
 from sarhpc.stages.inputs.paths import model_folder
 
@@ -33,9 +33,12 @@ _ROWS = {
 
 def add_decoder(verbs: Verbs) -> None:
     """Add `decoder`."""
-    decoder = verbs.add_parser("decoder", help="tune a model's decoder for speckle, with a "
-                               "report before and after")  # fmt: skip
-    decoder.add_argument("base", help="diffusers folder, or embedded:NAME; its encoder stays")
+    decoder = add_verb(
+        verbs, "decoder", "tune a model's decoder for speckle, with a report before and after"
+    )
+    decoder.add_argument(
+        "base", help="diffusers folder, or embedded:NAME; the encoder is not changed"
+    )
     decoder.add_argument("--tiles", required=True, help="folder of shards with train and val or "
                          "test, such as RUN/data/samples")  # fmt: skip
     decoder.add_argument("--out", required=True, help="folder for model, report and state")

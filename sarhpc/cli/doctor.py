@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hpc.errors import ConfigError
-from sarhpc.cli.verbs import Verbs
+from sarhpc.cli.verbs import Verbs, add_verb
 from sarhpc.stages.registry import profile_requests
 from sarhpc.stages.train import TRAIN
 
@@ -38,13 +38,13 @@ for kind, folder in zip(sys.argv[1::2], sys.argv[2::2]):
 
 def add_doctor(verbs: Verbs) -> None:
     """Add `doctor`."""
-    doctor = verbs.add_parser("doctor", help="what this machine and its cluster offer and lack")
+    doctor = add_verb(verbs, "doctor", "check this machine and its cluster")
     doctor.add_argument("run", nargs="?", help="run directory, to check the file system it is on")
-    doctor.add_argument("--profile", help="ask Slurm whether it takes the jobs of this profile")
+    doctor.add_argument("--profile", help="test whether Slurm accepts the jobs of this profile")
     doctor.add_argument("--nodes", type=int, metavar="N", help="with --profile: all-reduce between "
                         "N nodes, as a short job")  # fmt: skip
     doctor.add_argument("--quick", action="store_true", help="skip what takes seconds: "
-                        "imports, GPUs, all-reduce, offline proof")  # fmt: skip
+                        "imports, GPUs, all-reduce, offline check")  # fmt: skip
     doctor.add_argument("--json", action="store_true", help="machine-readable")
     doctor.add_argument("--write-profile", nargs="?", const="", metavar="FILE",
                         help="draft a profile (default slurm/profiles/CLUSTER.yaml)")  # fmt: skip

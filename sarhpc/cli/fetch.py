@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from sarhpc.cli.verbs import Verbs
+from sarhpc.cli.verbs import Verbs, add_verb
 
 
 def add_fetch(verbs: Verbs) -> None:
     """Add `fetch`."""
-    fetch = verbs.add_parser("fetch", help="download pinned models to the shared cache, for "
-                             "jobs without network")  # fmt: skip
+    fetch = add_verb(
+        verbs, "fetch", "download pinned models to the shared cache, for jobs without network"
+    )
     fetch.add_argument("models", nargs="*", metavar="NAME", help="sd15, sdxl, blip; none lists")
     fetch.add_argument("--to", metavar="FOLDER", help="the cache (default $SARHPC_MODELS, else "
                        "models in $HF_HOME)")  # fmt: skip

@@ -9,19 +9,19 @@ from pathlib import Path
 from hpc.errors import ConfigError
 from hpc.publish import publish_json, publishing
 from hpc.store.tree import digest_tree
-from sarhpc.cli.verbs import Verbs
+from sarhpc.cli.verbs import Verbs, add_verb
 from sarhpc.generation.config import GenerateConfig
 from sarhpc.stages.inputs.paths import model_folder
 
 
 def add_grid(verbs: Verbs) -> None:
     """Add `grid`."""
-    grid = verbs.add_parser("grid", help="a picture of what a model makes of prompts and seeds")
+    grid = add_verb(verbs, "grid", "sample a grid of prompts and seeds")
     grid.add_argument("model", help="diffusers folder, such as RUN/export/model, or embedded:NAME")
     grid.add_argument("--prompt", action="append", required=True, help="a row; may be repeated")
     grid.add_argument("--seed", action="append", type=int, help="a column (default 0 1 2 3)")
     grid.add_argument("--between", type=int, default=0, metavar="N",
-                      help="N more columns on the way from each seed to the next")  # fmt: skip
+                      help="N more columns, interpolated between consecutive seeds")  # fmt: skip
     grid.add_argument("--steps", type=int, default=25, help="denoising steps (default 25)")
     grid.add_argument("--guidance", type=float, default=7.5, help="guidance scale (default 7.5)")
     grid.add_argument("--out", required=True, help="PNG; a JSON of the same name records how it "

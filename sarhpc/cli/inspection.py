@@ -12,7 +12,7 @@ from hpc.errors import ConfigError, DataError
 from hpc.publish import publish_text
 from hpc.store.ledger import Record
 from hpc.store.rundir import RunDir, open_run
-from sarhpc.cli.verbs import Verbs
+from sarhpc.cli.verbs import Verbs, add_verb
 from sarhpc.shards.sample import SPLITS
 from sarhpc.stages.caption import CAPTION
 from sarhpc.stages.generate import GENERATE
@@ -33,8 +33,11 @@ SYNTHETIC = {GENERATE.name: "synthetic"}
 
 def add_inspect(verbs: Verbs) -> None:
     """Add `inspect`."""
-    inspect = verbs.add_parser("inspect", help="a page on what shards hold: tiles, captions, "
-                               "distributions, places, oddities")  # fmt: skip
+    inspect = add_verb(
+        verbs,
+        "inspect",
+        "HTML summary of shards: tiles, captions, distributions, footprints, anomalies",
+    )
     inspect.add_argument("shards", help="folder of shards, one shard, or a run directory")
     inspect.add_argument("--out", default="inspect.html", metavar="PAGE",
                          help="the page (default inspect.html here)")  # fmt: skip
@@ -48,14 +51,14 @@ def inspect_verb(arguments: argparse.Namespace) -> int:
     from sarhpc.evaluation.inspection import render_inspection
 
     if arguments.tiles < 1:
-        raise ConfigError(f"--tiles {arguments.tiles}: at least one tile must be looked at")
+        raise ConfigError(f"--tiles {arguments.tiles}: must be >= 1")
     inspection = inspect_path(Path(arguments.shards), arguments.tiles)
     out = Path(arguments.out)
     publish_text(out, render_inspection(inspection))
     for look in inspection.looks:
         survey = look.survey
-        print(f"{survey.name}: {survey.samples} samples in {survey.shards} shards, pixels of "
-              f"{look.tiles} looked at")  # fmt: skip
+        print(f"{survey.name}: {survey.samples} samples in {survey.shards} shards, pixels "
+              f"measured on {look.tiles} tiles")  # fmt: skip
     lines = [line for look in inspection.looks for line in look.survey.warnings.lines()]
     for line in [*inspection.warnings, *lines]:
         print(f"warning: {line}")

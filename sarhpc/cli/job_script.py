@@ -17,14 +17,14 @@ def add_verbs_of_jobs(verbs: Verbs) -> None:
         description="inside a Slurm script: make the job a submission of the run, and print the "
         "shell lines to evaluate before its tasks start",
     )
-    attach.add_argument("run")
-    attach.add_argument("stage")
+    attach.add_argument("run", help="run directory")
+    attach.add_argument("stage", help="stage of the job")
     attach.add_argument("--requeue", choices=["scontrol", "none"], default="scontrol")
     attach.add_argument("--grace-s", type=float, default=300.0)
     attach.set_defaults(handler=attach_job_verb)
     work = verbs.add_parser("work", description="inside a Slurm script: the part of one task")
-    work.add_argument("run")
-    work.add_argument("stage")
+    work.add_argument("run", help="run directory")
+    work.add_argument("stage", help="stage of the job")
     work.set_defaults(handler=work_verb)
 
 
@@ -40,6 +40,6 @@ def attach_job_verb(arguments: argparse.Namespace) -> int:
 
 def work_verb(arguments: argparse.Namespace) -> int:
     """Do the part of one task of a Slurm job."""
-    from sarhpc.launch.sbatch import work_here
+    from sarhpc.launch.sbatch import run_task
 
-    return work_here(open_run(Path(arguments.run)), arguments.stage)
+    return run_task(open_run(Path(arguments.run)), arguments.stage)

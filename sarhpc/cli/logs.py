@@ -8,15 +8,15 @@ from pathlib import Path
 
 from hpc.job.pipeline import Stage
 from hpc.store.rundir import RunDir, open_run
-from sarhpc.cli.verbs import Verbs
+from sarhpc.cli.verbs import Verbs, add_verb
 from sarhpc.stages.registry import line_of_stages, stage_named
 from sarhpc.stages.run_config import load_run_config
 
 
 def add_logs(verbs: Verbs) -> None:
     """Add `logs`."""
-    logs = verbs.add_parser("logs", help="show the newest logs of a run")
-    logs.add_argument("run")
+    logs = add_verb(verbs, "logs", "show the newest logs of a run")
+    logs.add_argument("run", help="run directory")
     logs.add_argument("--stage", help="only this stage")
     logs.add_argument("--tail", type=int, default=40, help="lines of each log (default 40)")
     logs.add_argument(

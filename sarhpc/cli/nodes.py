@@ -1,4 +1,4 @@
-"""The verb `nodes`: nodes that jobs stay away from."""
+"""The verb `nodes`: nodes excluded from jobs."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import argparse
 import json
 
 from hpc.errors import ConfigError, HpcError
-from sarhpc.cli.verbs import Verbs
+from sarhpc.cli.verbs import Verbs, add_verb
 
 
 def add_nodes(verbs: Verbs) -> None:
     """Add `nodes`."""
-    nodes = verbs.add_parser("nodes", help="nodes that jobs stay away from, and why")
+    nodes = add_verb(verbs, "nodes", "list or edit the nodes excluded from jobs")
     nodes.add_argument("--forgive", action="append", metavar="NODE", help="take it off the list")
     nodes.add_argument("--mark", action="append", metavar="NODE", help="put it on the list")
     nodes.add_argument("--reason", default="marked by hand", help="with --mark: why")
@@ -22,7 +22,7 @@ def add_nodes(verbs: Verbs) -> None:
 
 
 def nodes_verb(arguments: argparse.Namespace) -> int:
-    """Show the nodes that jobs stay away from; mark or forgive some."""
+    """Show the nodes excluded from jobs; mark or forgive some."""
     from hpc.cluster.bad_nodes import BadNodeList
 
     listed = BadNodeList(arguments.cluster or _cluster())

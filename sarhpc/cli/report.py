@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from hpc.errors import ConfigError
 from hpc.job.pipeline import Stage
 from hpc.store.rundir import RunDir, open_run
-from sarhpc.cli.verbs import Verbs
+from sarhpc.cli.verbs import Verbs, add_verb
 from sarhpc.stages.generate import GENERATE
 from sarhpc.stages.registry import line_of_stages
 from sarhpc.stages.run_config import load_run_config
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 def add_report(verbs: Verbs) -> None:
     """Add `report`."""
-    report = verbs.add_parser("report", help="GPU-hours by stage and outcome, useful and lost")
-    report.add_argument("run")
+    report = add_verb(verbs, "report", "GPU-hours by stage and outcome, useful and lost")
+    report.add_argument("run", help="run directory")
     report.add_argument("--json", action="store_true", help="machine-readable")
     report.set_defaults(handler=report_verb)
 

@@ -11,16 +11,16 @@ from hpc.errors import ConfigError
 from hpc.job.pipeline import Stage, require_upstream, unsealed_stages
 from hpc.store.rundir import RunDir, open_run
 from sarhpc.cli.configuration import add_config_arguments, frozen_run, given_config
-from sarhpc.cli.verbs import Verbs
+from sarhpc.cli.verbs import Verbs, add_verb
 from sarhpc.stages.registry import STAGES, line_of_stages, stage_named
 from sarhpc.stages.run_config import load_run_config
-from sarhpc.stages.settings import require_places, require_settings
+from sarhpc.stages.settings import require_settings
 
 
 def add_stages(verbs: Verbs) -> None:
     """Add a verb for each stage."""
     for spec in STAGES:
-        stage = verbs.add_parser(spec.name, help=spec.help, description=spec.help)
+        stage = add_verb(verbs, spec.name, spec.help)
         stage.add_argument("run", help="run directory")
         _add_submission_arguments(stage)
         stage.set_defaults(handler=stage_verb)
@@ -28,15 +28,15 @@ def add_stages(verbs: Verbs) -> None:
 
 def add_run_and_resume(verbs: Verbs) -> None:
     """Add `run` and `resume`."""
-    run = verbs.add_parser("run", help="carry out every stage, in order")
+    run = add_verb(verbs, "run", "carry out every stage, in order")
     run.add_argument("run", help="run directory, created if new")
     add_config_arguments(run)
     _add_submission_arguments(run)
     run.add_argument("--from", dest="first", metavar="STAGE", help="start at this stage")
     run.add_argument("--until", dest="last", metavar="STAGE", help="end with this stage")
     run.set_defaults(handler=run_verb)
-    resume = verbs.add_parser("resume", help="continue a run with its unsealed stages")
-    resume.add_argument("run")
+    resume = add_verb(verbs, "resume", "continue a run with its unsealed stages")
+    resume.add_argument("run", help="run directory")
     _add_submission_arguments(resume)
     resume.set_defaults(handler=resume_verb)
 
@@ -125,7 +125,7 @@ def _carry_out(
         return config.cluster.ranks if profile is None else profile.resources_of(stage).tasks
 
     if not arguments.dry_run:
-        require_places(run, config)
+        require_inputs(run, config)
     require_settings(config, [stage.name for stage in stages], ranks)
     if arguments.dry_run:
         from sarhpc.launch.estimate import show_plan_and_cost

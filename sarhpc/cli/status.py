@@ -7,15 +7,15 @@ import json
 from pathlib import Path
 
 from hpc.store.rundir import open_run
-from sarhpc.cli.verbs import Verbs
+from sarhpc.cli.verbs import Verbs, add_verb
 from sarhpc.stages.registry import line_of_stages
 from sarhpc.stages.run_config import load_run_config
 
 
 def add_status(verbs: Verbs) -> None:
     """Add `status`."""
-    status = verbs.add_parser("status", help="state of a run, from disk, queue and accounting")
-    status.add_argument("run")
+    status = add_verb(verbs, "status", "state of a run, from disk, queue and accounting")
+    status.add_argument("run", help="run directory")
     status.add_argument("--json", action="store_true", help="machine-readable")
     status.add_argument("--watch", action="store_true", help="repeat until the run is complete")
     status.add_argument("--every", type=float, metavar="S", help="seconds between updates (default "

@@ -7,16 +7,16 @@ import os
 from pathlib import Path
 
 from hpc.store.rundir import open_run
-from sarhpc.cli.verbs import Verbs
+from sarhpc.cli.verbs import Verbs, add_verb
 
 
 def add_stop_and_cancel(verbs: Verbs) -> None:
     """Add `stop` and `cancel`."""
-    stop = verbs.add_parser("stop", help="save and stop; stays stopped until `resume`")
-    stop.add_argument("run")
+    stop = add_verb(verbs, "stop", "save and stop; stays stopped until `resume`")
+    stop.add_argument("run", help="run directory")
     stop.set_defaults(handler=stop_verb)
-    cancel = verbs.add_parser("cancel", help="stop, and take the jobs out of the queue")
-    cancel.add_argument("run")
+    cancel = add_verb(verbs, "cancel", "request a stop and cancel queued jobs")
+    cancel.add_argument("run", help="run directory")
     cancel.add_argument("--now", action="store_true", help="skip the final checkpoint")
     cancel.set_defaults(handler=cancel_verb)
 

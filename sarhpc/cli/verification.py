@@ -8,15 +8,15 @@ from pathlib import Path
 
 from hpc.observe.verify import verify_run
 from hpc.store.rundir import open_run
-from sarhpc.cli.verbs import Verbs
+from sarhpc.cli.verbs import Verbs, add_verb
 from sarhpc.stages.registry import line_of_stages
 from sarhpc.stages.run_config import load_run_config
 
 
 def add_verify(verbs: Verbs) -> None:
     """Add `verify`."""
-    verify = verbs.add_parser("verify", help="check every published artefact against its record")
-    verify.add_argument("run")
+    verify = add_verb(verbs, "verify", "check every published artefact against its record")
+    verify.add_argument("run", help="run directory")
     verify.add_argument("--deep", action="store_true", help="read every byte, not only sizes")
     verify.set_defaults(handler=verify_verb)
 

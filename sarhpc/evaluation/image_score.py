@@ -48,7 +48,7 @@ def real_reference(real: NDArray[np.uint8], seed: int = 0) -> RealReference:
     return RealReference(real.shape[1:], reference, floors)
 
 
-def score_images(painted: NDArray[np.uint8], to: RealReference) -> dict[str, float]:
+def score_images(images: NDArray[np.uint8], to: RealReference) -> dict[str, float]:
     """Every distance of images (N, H, W) uint8 to the real tiles, and the `score` of all.
 
     The score is the mean over `SCORED` of ln(distance / floor), where floor is the distance between
@@ -58,13 +58,13 @@ def score_images(painted: NDArray[np.uint8], to: RealReference) -> dict[str, flo
     Raises:
         DataError: too few images, or of another size than the tiles.
     """
-    if len(painted) < MIN_TILES or painted.shape[1:] != to.shape:
+    if len(images) < MIN_TILES or images.shape[1:] != to.shape:
         raise DataError(
-            f"images {painted.shape} cannot be compared with real tiles {to.shape}: generate "
+            f"images {images.shape} cannot be compared with real tiles {to.shape}: generate "
             f"{MIN_TILES} or more (train.validation_prompts times train.validation_seeds), of the "
             "size of the tiles (train.image_px)"
         )
-    found = measure(painted)
+    found = measure(images)
     weights, real = uniform(found), uniform(to.reference)
     raw = {
         name: distance(found, weights, to.reference, real)

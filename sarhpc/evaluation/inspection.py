@@ -97,7 +97,7 @@ def _facts(survey: SetSurvey, look: PixelSurvey) -> Iterator[tuple[str, str]]:
     for name, pattern in (("incidence_deg", "{:.1f}°"), ("enl", "{:.3g}"), ("words", "{:.1f}")):
         if spread := survey.spreads.get(name):
             yield f"{_LABELS[name]}, mean", pattern.format(spread.mean)
-    yield "pixels looked at", f"{look.tiles:,} tiles"
+    yield "pixels measured on", f"{look.tiles:,} tiles"
 
 
 def _of(count: int, whole: int) -> str:

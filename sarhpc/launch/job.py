@@ -82,14 +82,14 @@ def work(root: str, stage: str, *, force: bool = False, submission: int | None =
     except HpcError as error:
         return report(stage, error)
     try:
-        log.info("%s", _bring_forward(run, stage, job, force))
+        log.info("%s", _run_stage(run, stage, job, force))
         return 0
     except StopNow as stop:
-        return _leave(run, stage, job, interrupted(stage, stop))
+        return _end_job(run, stage, job, interrupted(stage, stop))
     except Exception as error:
         # Once one rank has failed, srun ends the others by SIGTERM: the request comes first.
         with stop_signals_ignored():
-            return _leave(run, stage, job, error)
+            return _end_job(run, stage, job, error)
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ def _job_of(run: RunDir, stage: str, here: Allocation, submission: int | None) -
     return _Job(here, record, element, RequeuePolicy(mode, here.job_id))
 
 
-def _bring_forward(run: RunDir, name: str, job: _Job, force: bool) -> str:
+def _run_stage(run: RunDir, name: str, job: _Job, force: bool) -> str:
     from sarhpc.stages.registry import spec_named, stage_named
     from sarhpc.stages.run_config import load_run_config
 
@@ -223,7 +223,7 @@ def _time_left_of_element(record: SubmissionRecord, here: Allocation) -> float |
     return started + 60 * limits[0] - time.time()
 
 
-def _leave(run: RunDir, stage: str, job: _Job, error: Exception) -> int:
+def _end_job(run: RunDir, stage: str, job: _Job, error: Exception) -> int:
     """Log how the work ended, requeue the job if that makes sense, and return the exit code."""
     code = report(stage, error)
     # Rank 0 requeues for all; only a bad node is reported by the rank that found it.
@@ -248,5 +248,5 @@ def report(what: str, error: Exception) -> int:
         log.log(level, "stage=%s %s: %s", what, type(error).__name__, error)
     else:
         trace = "".join(traceback.format_exception(error))
-        log.error("stage=%s broke\n%s", what, trace)
+        log.error("stage=%s failed unexpectedly\n%s", what, trace)
     return exit_code_of(error)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def chosen_executor(
     run: RunDir, config: RunConfig, profile_name: str | None, executor: str | None
 ) -> tuple[str, Profile | None]:
-    """The executor asked for, and the profile of its cluster if that is `slurm`.
+    """The requested executor, and the profile of its cluster if that is `slurm`.
 
     The command takes precedence, then the run's configuration, then its newest submission.
 
@@ -45,8 +45,9 @@ def _profile_of_this_cluster() -> Profile:
     cluster = slurm.cluster_name() if slurm.is_available() else None
     found = profiles_of_cluster(cluster) if cluster else []
     if len(found) != 1:
+        where = f"cluster {cluster}" if cluster else "this machine, which names no cluster"
         raise ConfigError(
-            f"which profile for cluster {cluster or 'without a name'}? Give --profile NAME; "
+            f"{len(found)} profiles match {where}: give --profile NAME; "
             "`sarhpc doctor --write-profile` drafts one from Slurm's configuration"
         )
     return found[0]

@@ -26,7 +26,7 @@ from sarhpc.launch.job import StageWork
 from sarhpc.launch.slurm import snapshot_code
 from sarhpc.stages.registry import stage_named
 from sarhpc.stages.run_config import load_run_config
-from sarhpc.stages.settings import require_places, require_settings
+from sarhpc.stages.settings import require_inputs, require_settings
 
 BY_HAND = "sbatch"
 """Profile named in submissions made by a user's own script."""
@@ -59,11 +59,11 @@ def attach_job(run: RunDir, name: str, *, requeue: str, grace_s: float) -> str:
         )
     config = load_run_config(run)
     require_upstream(run, stage_named(config, name))
-    require_places(run, config)
+    require_inputs(run, config)
     require_settings(config, [name], lambda _: int(os.environ.get("SLURM_NTASKS", "1")))
     run.logs(name).mkdir(parents=True, exist_ok=True)
     with lease(submissions_directory(run) / ".lease.json", timeout_s=120.0):
-        record = _attached(run, here) or _attach(run, name, here, requeue, grace_s)
+        record = _find_attachment(run, here) or _attach(run, name, here, requeue, grace_s)
     code = shlex.quote(str(run.root / str(record.code)))
     return (
         f'export PYTHONPATH={code}"${{PYTHONPATH:+:$PYTHONPATH}}" PYTHONSAFEPATH=1\n'
@@ -71,7 +71,7 @@ def attach_job(run: RunDir, name: str, *, requeue: str, grace_s: float) -> str:
     )
 
 
-def work_here(run: RunDir, name: str) -> int:
+def run_task(run: RunDir, name: str) -> int:
     """Do this task's part of a stage, as a task of a submitted job would; its exit code.
 
     Raises:
@@ -92,7 +92,7 @@ def _id(here: Allocation) -> str:
     return here.array_id or str(here.job_id)
 
 
-def _attached(run: RunDir, here: Allocation) -> SubmissionRecord | None:
+def _find_attachment(run: RunDir, here: Allocation) -> SubmissionRecord | None:
     """The submission this job is in already: it was requeued, or another element came first."""
     for record in read_submissions(run):
         if any(job.job_id == _id(here) for job in record.jobs):

@@ -39,7 +39,7 @@ class SubmissionPlan:
     queued: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Stage -> ids of its jobs that are in the queue already."""
     blocked: tuple[str, ...] = ()
-    """Jobs in the queue whose dependency is never satisfied, or is submitted anew."""
+    """Jobs in the queue whose dependency is never satisfied, or is resubmitted."""
 
 
 def submit_stages(
@@ -62,12 +62,12 @@ def submit_stages(
     if not plan.links:
         for stage, jobs in plan.queued.items():
             print(f"{stage}: in the queue as job {', '.join(jobs)}")
-        print(f"nothing to submit; look with: sarhpc status {run.root}")
+        print(f"nothing to submit; see its progress with: sarhpc status {run.root}")
         return None
     chain = prepare_chain(run, plan.links, profile, force=force)
     if plan.blocked:
         slurm.cancel(list(plan.blocked))
-        print(f"cancelled, as what they waited for is submitted anew: {', '.join(plan.blocked)}")
+        print(f"cancelled because their dependency is resubmitted: {', '.join(plan.blocked)}")
     record = submit(run, chain, plan.queued)
     _print_submission(run, record)
     return record
@@ -242,7 +242,7 @@ def _log_name(run: RunDir, pattern: str, job_id: str) -> str:
 def cancel_jobs(run: RunDir, *, now: bool) -> int:
     """Ask the run to stop, sticky until `resume`, and take its jobs out of the queue.
 
-    Running jobs are asked to save a checkpoint and end; with `now` Slurm cancels them at once.
+    Running jobs are signalled to save a checkpoint and exit; with `now` Slurm cancels them at once.
     """
     from hpc.cluster import slurm
 
@@ -256,7 +256,7 @@ def cancel_jobs(run: RunDir, *, now: bool) -> int:
         slurm.signal(running, "TERM")
     print(f"cancelled: {', '.join(others) or 'nothing'}")
     if running:
-        print(f"asked to save and end: {', '.join(running)}; --now skips the final checkpoint")
+        print(f"signalled to save and exit: {', '.join(running)}; --now skips the final checkpoint")
     print(f"continue later with: sarhpc resume {run.root}")
     return 0
 

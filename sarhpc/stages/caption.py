@@ -15,7 +15,12 @@ from sarhpc.stages.inputs.paths import data_root, model_folder
 from sarhpc.stages.run_config import load_run_config
 from sarhpc.stages.spec import StageSpec, in_branch
 from sarhpc.stages.tile import shard_pixels
-from sarhpc.stages.work.sharded import Made, sealed_records, sweep, work_through
+from sarhpc.stages.work.sharded import (
+    ShardResult,
+    make_missing_shards,
+    remove_stale_files,
+    sealed_records,
+)
 
 if TYPE_CHECKING:
     from sarhpc.captioning.captioners.captioner import Captioner, Drafter
@@ -32,8 +37,10 @@ def caption_stage(config: RunConfig, upstream: Sequence[str]) -> Stage:
         name="caption",
         needs=CAPTION.needs_in(upstream),
         plan=plan_caption_shards,
-        work=lambda work: work_through(make_caption_shard, work, workers=config.cluster.workers),
-        finish=lambda work: sweep(data_root(work.run, config) / "samples"),
+        work=lambda work: make_missing_shards(
+            make_caption_shard, work, workers=config.cluster.workers
+        ),
+        finish=lambda work: remove_stale_files(data_root(work.run, config) / "samples"),
     )
 
 
@@ -54,7 +61,7 @@ def plan_caption_shards(run: RunDir) -> Plan:
     return Plan("caption", tuple(shards), CAPTION.fingerprint(config))
 
 
-def make_caption_shard(run: RunDir, task: ShardTask) -> Made:
+def make_caption_shard(run: RunDir, task: ShardTask) -> ShardResult:
     """Caption and publish the samples of one shard."""
     from sarhpc.captioning.caption import caption_samples
     from sarhpc.shards.writer import write_shard
@@ -69,7 +76,9 @@ def make_caption_shard(run: RunDir, task: ShardTask) -> Made:
     captioned = caption_samples(tiles, _captioner(captioner_config), captioner_config)
     summary = write_shard(path, captioned.samples)
     rejected = captioned.rejected | ({"duplicate_of": len(duplicates)} if duplicates else {})
-    return Made(path, summary.samples, summary.bytes, summary.sha256, rejected, {"split": split})
+    return ShardResult(
+        path, summary.samples, summary.bytes, summary.sha256, rejected, {"split": split}
+    )
 
 
 def resolved_captioner(run: RunDir, config: RunConfig) -> CaptionConfig:
@@ -124,7 +133,7 @@ def models_of(config: RunConfig) -> list[str]:
 
 CAPTION = StageSpec(
     name="caption",
-    help="caption the tiles into training shards",
+    help="caption the tiles and write training shards",
     branches=("caption",),
     build=caption_stage,
     needs=("tile", "optical", "caption-train"),

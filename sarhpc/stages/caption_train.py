@@ -18,7 +18,7 @@ from sarhpc.stages.inputs.paths import caption_sets, data_root, model_folder
 from sarhpc.stages.run_config import load_run_config
 from sarhpc.stages.spec import StageSpec, in_branch
 from sarhpc.stages.work import ranks
-from sarhpc.stages.work.sharded import Made, manifest_sha, single_shard
+from sarhpc.stages.work.sharded import ShardResult, manifest_sha, single_shard
 
 if TYPE_CHECKING:
     from hpc.job.agreement import RankGroup
@@ -38,7 +38,7 @@ def caption_train_stage(config: RunConfig, upstream: Sequence[str]) -> Stage:
         collective=True,
         progress=lambda run: ranks.newest_step(run, "caption-train"),
         live_progress=caption_training_progress,
-        progress_times=lambda run: ranks.kept_steps(run, "caption-train"),
+        progress_times=lambda run: ranks.checkpointed_step_times(run, "caption-train"),
     )
 
 
@@ -49,7 +49,7 @@ def plan_caption_training(run: RunDir) -> Plan:
         ConfigError: it would learn from the run's own tiles, which get their images later.
     """
     config = load_run_config(run)
-    require_teachable(config)
+    require_images_at_tiling(config)
     return make_plan(
         "caption-train",
         [{"tiles": manifest_sha(run, "tile")}],
@@ -57,7 +57,7 @@ def plan_caption_training(run: RunDir) -> Plan:
     )
 
 
-def require_teachable(config: RunConfig) -> None:
+def require_images_at_tiling(config: RunConfig) -> None:
     """Raise ConfigError if it would learn from tiles of the run that get their images later."""
     assert config.caption_train is not None
     if config.optical is not None and not config.caption_train.train:
@@ -115,7 +115,7 @@ def train_ranks(work: Work) -> None:
     if joined.rank == 0:
         target = work.run.stage("caption-train") / "model"
         digest = digest_tree(target)
-        single_shard(work, lambda: Made(target, 0, digest.bytes, digest.sha256))
+        single_shard(work, lambda: ShardResult(target, 0, digest.bytes, digest.sha256))
 
 
 def _settings(run: RunDir) -> CaptionTrainConfig:
@@ -196,7 +196,7 @@ def check_settings(config: RunConfig) -> None:
     from sarhpc.captioning.tuning.published import require_sets
     from sarhpc.training.config_checks import check_engine
 
-    require_teachable(config)
+    require_images_at_tiling(config)
     cfg = config.caption_train
     assert cfg is not None
     require_sets((*cfg.train, *cfg.val))

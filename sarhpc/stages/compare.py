@@ -25,7 +25,7 @@ from sarhpc.stages.generate import (
 from sarhpc.stages.inputs.paths import data_root, model_folder
 from sarhpc.stages.run_config import load_run_config
 from sarhpc.stages.spec import StageSpec
-from sarhpc.stages.work.sharded import Made, sweep, work_through
+from sarhpc.stages.work.sharded import ShardResult, make_missing_shards, remove_stale_files
 
 
 def compare_stage(config: RunConfig, upstream: Sequence[str]) -> Stage:
@@ -34,8 +34,10 @@ def compare_stage(config: RunConfig, upstream: Sequence[str]) -> Stage:
         name="compare",
         needs=COMPARE.needs_in(upstream),
         plan=plan_comparison,
-        work=lambda work: work_through(make_compare_shard, work, workers=config.cluster.workers),
-        finish=lambda work: sweep(data_root(work.run, config) / "compare"),
+        work=lambda work: make_missing_shards(
+            make_compare_shard, work, workers=config.cluster.workers
+        ),
+        finish=lambda work: remove_stale_files(data_root(work.run, config) / "compare"),
     )
 
 
@@ -53,7 +55,7 @@ def plan_comparison(run: RunDir) -> Plan:
     return make_plan("compare", shards, fingerprint=COMPARE.fingerprint(config))
 
 
-def make_compare_shard(run: RunDir, task: ShardTask) -> Made:
+def make_compare_shard(run: RunDir, task: ShardTask) -> ShardResult:
     """Generate and publish one shard of another model."""
     config = load_run_config(run)
     root = data_root(run, config) / "compare" / task.inputs["set"]

@@ -16,7 +16,12 @@ from sarhpc.stages.inputs.prompts import TRAIN_SPLITS
 from sarhpc.stages.run_config import load_run_config
 from sarhpc.stages.spec import StageSpec
 from sarhpc.stages.tile import shard_pixels
-from sarhpc.stages.work.sharded import Made, sealed_records, sweep, work_through
+from sarhpc.stages.work.sharded import (
+    ShardResult,
+    make_missing_shards,
+    remove_stale_files,
+    sealed_records,
+)
 
 LATENT_BYTES_PER_PX = 0.5
 """Eight float32 numbers for each 8 x 8 px."""
@@ -28,7 +33,9 @@ def encode_stage(config: RunConfig, upstream: Sequence[str]) -> Stage:
         name="encode",
         needs=ENCODE.needs_in(upstream),
         plan=plan_encoding,
-        work=lambda work: work_through(make_latent_shard, work, workers=config.cluster.workers),
+        work=lambda work: make_missing_shards(
+            make_latent_shard, work, workers=config.cluster.workers
+        ),
         finish=lambda work: finish_latents(work, config),
     )
 
@@ -67,7 +74,7 @@ def require_encodable(config: RunConfig) -> None:
         raise ConfigError("encode with train.prior: only tiles are encoded; leave one of them out")
 
 
-def make_latent_shard(run: RunDir, task: ShardTask) -> Made:
+def make_latent_shard(run: RunDir, task: ShardTask) -> ShardResult:
     """Encode and publish the latents of one shard of samples."""
     import torch
 
@@ -90,7 +97,7 @@ def make_latent_shard(run: RunDir, task: ShardTask) -> Made:
     )
     path = data_root(run, config) / "latents" / f"{task.id}.tar"
     summary = write_shard(path, latents)
-    return Made(path, summary.samples, summary.bytes, summary.sha256)
+    return ShardResult(path, summary.samples, summary.bytes, summary.sha256)
 
 
 def latent_shards(run: RunDir, config: RunConfig) -> tuple[Path, ...]:
@@ -102,7 +109,7 @@ def latent_shards(run: RunDir, config: RunConfig) -> tuple[Path, ...]:
 
 def finish_latents(work: Work, config: RunConfig) -> None:
     """Remove temporary files of killed writers."""
-    sweep(data_root(work.run, config) / "latents")
+    remove_stale_files(data_root(work.run, config) / "latents")
 
 
 def _shard_bytes(config: RunConfig) -> float:
@@ -112,7 +119,7 @@ def _shard_bytes(config: RunConfig) -> float:
 
 ENCODE = StageSpec(
     name="encode",
-    help="encode the tiles to train on as latents, once",
+    help="precompute the latents of the training tiles",
     branches=("encode",),
     build=encode_stage,
     needs=("caption",),

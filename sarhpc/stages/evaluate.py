@@ -18,7 +18,7 @@ from sarhpc.stages.generate import settings
 from sarhpc.stages.inputs.prompts import held_out_splits, known_prompts, land_cover, sample_shards
 from sarhpc.stages.run_config import load_run_config
 from sarhpc.stages.spec import StageSpec
-from sarhpc.stages.work.sharded import Made, manifest_sha, sealed_records, single_shard
+from sarhpc.stages.work.sharded import ShardResult, manifest_sha, sealed_records, single_shard
 from sarhpc.training.denoising.grids import read_index, read_judged
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def plan_evaluation(run: RunDir) -> Plan:
     return make_plan("evaluate", [inputs], fingerprint=EVALUATE.fingerprint(config))
 
 
-def evaluate_run(work: Work, upstream: Sequence[str]) -> Made:
+def evaluate_run(work: Work, upstream: Sequence[str]) -> ShardResult:
     """Write `evaluate/evaluation.json`, `report.json` and `report.html`.
 
     Args:
@@ -94,7 +94,7 @@ def evaluate_run(work: Work, upstream: Sequence[str]) -> Made:
     publish_json(run.root / "report.json", to_json(report))
     publish_text(run.root / "report.html", render(report))
     digest = digest_file(path)
-    return Made(path, len(real), digest.bytes, digest.sha256)
+    return ShardResult(path, len(real), digest.bytes, digest.sha256)
 
 
 def _real_samples(run: RunDir, config: RunConfig) -> Iterator[Sample]:
@@ -308,7 +308,7 @@ def check_settings(config: RunConfig) -> None:
 
 EVALUATE = StageSpec(
     name="evaluate",
-    help="judge real against synthetic, and write the report",
+    help="compare synthetic with real images and write the report",
     branches=("evaluate",),
     build=evaluate_stage,
     needs=("caption", "generate", "compare"),

@@ -19,7 +19,7 @@ from sarhpc.stages.config import RunConfig
 from sarhpc.stages.inputs.paths import model_folder
 from sarhpc.stages.run_config import load_run_config
 from sarhpc.stages.spec import Estimate, StageSpec
-from sarhpc.stages.work.sharded import Made, manifest_sha, sealed_records, single_shard
+from sarhpc.stages.work.sharded import ShardResult, manifest_sha, sealed_records, single_shard
 from sarhpc.training.denoising.grids import best_first
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def require_exportable(config: RunConfig) -> None:
     _cut(config)
 
 
-def export_model(work: Work) -> Made:
+def export_model(work: Work) -> ShardResult:
     """Publish `export/model`.
 
     Raises:
@@ -105,7 +105,7 @@ def export_model(work: Work) -> Made:
         cut=_cut(config),
     )
     digest = digest_tree(target)
-    return Made(target, samples=0, bytes=digest.bytes, sha256=digest.sha256)
+    return ShardResult(target, samples=0, bytes=digest.bytes, sha256=digest.sha256)
 
 
 def _cut(config: RunConfig) -> Cut | None:

@@ -26,12 +26,12 @@ from sarhpc.stages.inputs.prompts import (
 from sarhpc.stages.run_config import load_run_config
 from sarhpc.stages.spec import StageSpec
 from sarhpc.stages.work.sharded import (
-    Made,
+    ShardResult,
+    make_missing_shards,
     manifest_sha,
+    remove_stale_files,
     sealed_paths,
     sealed_records,
-    sweep,
-    work_through,
 )
 
 if TYPE_CHECKING:
@@ -48,7 +48,9 @@ def generate_stage(config: RunConfig, upstream: Sequence[str]) -> Stage:
         name="generate",
         needs=GENERATE.needs_in(upstream),
         plan=plan_corpus,
-        work=lambda work: work_through(make_corpus_shard, work, workers=config.cluster.workers),
+        work=lambda work: make_missing_shards(
+            make_corpus_shard, work, workers=config.cluster.workers
+        ),
         finish=package,
     )
 
@@ -133,7 +135,7 @@ def _named_adapter(config: RunConfig, model: str) -> dict[str, str]:
         return {"adapter_sha": hashlib.file_digest(opened, "sha256").hexdigest()}
 
 
-def make_corpus_shard(run: RunDir, task: ShardTask) -> Made:
+def make_corpus_shard(run: RunDir, task: ShardTask) -> ShardResult:
     """Generate and publish one shard of the corpus."""
     config = load_run_config(run)
     root = data_root(run, config) / "synthetic"
@@ -148,7 +150,7 @@ def generated_shard(
     path: Path,
     fingerprint: str,
     image_member: str = "sar.png",
-) -> Made:
+) -> ShardResult:
     """Generate the planned shard by the model it names, and publish it at `path`.
 
     Args:
@@ -176,7 +178,7 @@ def generated_shard(
         image_member=image_member,
     )
     summary = write_shard(path, generated.samples)
-    return Made(path, summary.samples, summary.bytes, summary.sha256, generated.rejected)
+    return ShardResult(path, summary.samples, summary.bytes, summary.sha256, generated.rejected)
 
 
 # A worker process keeps the pipeline it loaded last: one load per worker and model, not per shard.
@@ -207,7 +209,7 @@ def package(work: Work) -> None:
     config = load_run_config(work.run)
     cfg = settings(config)
     root = data_root(work.run, config) / "synthetic"
-    sweep(root)
+    remove_stale_files(root)
     rejected: dict[str, int] = {}
     for record in work.ledger.records().values():
         for reason, count in record.rejected.items():

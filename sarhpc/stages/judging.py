@@ -57,10 +57,10 @@ def grid_judge(run: RunDir, cfg: TrainConfig) -> Judge | None:
 
         return real_reference(_tiles(sample_shards(run, judge.splits), judge.tiles))
 
-    def _judge(painted: NDArray[np.uint8]) -> dict[str, float]:
+    def _judge(images: NDArray[np.uint8]) -> dict[str, float]:
         from sarhpc.evaluation.image_score import score_images
 
-        return score_images(painted, _real())
+        return score_images(images, _real())
 
     return _judge
 

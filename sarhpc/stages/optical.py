@@ -18,7 +18,12 @@ from sarhpc.stages.inputs.paths import archive_uri, data_root, optical_config
 from sarhpc.stages.run_config import load_run_config
 from sarhpc.stages.spec import StageSpec
 from sarhpc.stages.tile import shard_pixels
-from sarhpc.stages.work.sharded import Made, sealed_records, sweep, work_through
+from sarhpc.stages.work.sharded import (
+    ShardResult,
+    make_missing_shards,
+    remove_stale_files,
+    sealed_records,
+)
 
 if TYPE_CHECKING:
     from sarhpc.archive.ancillary.optical_images import OpticalIndex
@@ -36,8 +41,10 @@ def optical_stage(config: RunConfig, upstream: Sequence[str]) -> Stage:
         name="optical",
         needs=OPTICAL.needs_in(upstream),
         plan=plan_optical_shards,
-        work=lambda work: work_through(make_optical_shard, work, workers=config.cluster.workers),
-        finish=lambda work: sweep(data_root(work.run, config) / "optical"),
+        work=lambda work: make_missing_shards(
+            make_optical_shard, work, workers=config.cluster.workers
+        ),
+        finish=lambda work: remove_stale_files(data_root(work.run, config) / "optical"),
     )
 
 
@@ -80,7 +87,7 @@ def require_separate(config: RunConfig) -> None:
         )
 
 
-def make_optical_shard(run: RunDir, task: ShardTask) -> Made:
+def make_optical_shard(run: RunDir, task: ShardTask) -> ShardResult:
     """Choose, resample and publish the optical images of one tile shard."""
     from sarhpc.shards.reader import read_member
     from sarhpc.shards.writer import write_shard
@@ -98,7 +105,7 @@ def make_optical_shard(run: RunDir, task: ShardTask) -> Made:
     tiles = ((key, json.loads(data), shape) for key, data in metas)
     paired = pair_tiles(tiles, index, optical_config(config.optical))
     summary = write_shard(path, paired.samples)
-    return Made(
+    return ShardResult(
         path, summary.samples, summary.bytes, summary.sha256, paired.missing, {"split": split}
     )
 
@@ -141,7 +148,7 @@ def read_tiles(inputs: Mapping[str, Any]) -> Iterator[Sample]:
 
 OPTICAL = StageSpec(
     name="optical",
-    help="give the tiles optical images from elsewhere",
+    help="pair tiles with optical images from another source",
     branches=("optical",),
     build=optical_stage,
     needs=("tile",),

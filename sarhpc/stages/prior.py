@@ -18,7 +18,12 @@ from sarhpc.stages.generate import check_generation, generated_shard
 from sarhpc.stages.inputs.paths import data_root, expanded, model_folder
 from sarhpc.stages.run_config import load_run_config
 from sarhpc.stages.spec import StageSpec
-from sarhpc.stages.work.sharded import Made, manifest_sha, sweep, work_through
+from sarhpc.stages.work.sharded import (
+    ShardResult,
+    make_missing_shards,
+    manifest_sha,
+    remove_stale_files,
+)
 from sarhpc.training.config import TrainConfig
 
 IMAGE_BYTES_PER_PX = 1.8
@@ -30,8 +35,10 @@ def prior_stage(config: RunConfig, upstream: Sequence[str]) -> Stage:
         name="prior",
         needs=PRIOR.needs_in(upstream),
         plan=plan_prior,
-        work=lambda work: work_through(make_prior_shard, work, workers=config.cluster.workers),
-        finish=lambda work: sweep(prior_root(work.run, config)),
+        work=lambda work: make_missing_shards(
+            make_prior_shard, work, workers=config.cluster.workers
+        ),
+        finish=lambda work: remove_stale_files(prior_root(work.run, config)),
     )
 
 
@@ -62,7 +69,7 @@ def settings(config: RunConfig) -> PriorImagesConfig:
     )
 
 
-def make_prior_shard(run: RunDir, task: ShardTask) -> Made:
+def make_prior_shard(run: RunDir, task: ShardTask) -> ShardResult:
     """Generate and publish one shard, in colour: `optic.png`."""
     config = load_run_config(run)
     path = prior_root(run, config) / f"{task.id}.tar"
@@ -91,8 +98,8 @@ def prior_digest(run: RunDir, config: RunConfig) -> str | None:
 
 def check_settings(config: RunConfig) -> None:
     """Raise ConfigError unless the base model can make the images, and training takes them."""
-    asked = config.train.prior
-    if asked is None or asked.shards is not None:
+    requested = config.train.prior
+    if requested is None or requested.shards is not None:
         raise ConfigError(
             "prior: these images are for a training with train.prior={} and without "
             "train.prior.shards; set it so, or leave prior out"
@@ -118,7 +125,7 @@ def _shards(config: RunConfig) -> int | None:
 
 PRIOR = StageSpec(
     name="prior",
-    help="let the base model make the regularisation images of a training",
+    help="generate regularisation images with the base model",
     branches=("prior",),
     build=prior_stage,
     # Nothing of it is read, but without samples to train on the images would be wasted.

@@ -39,7 +39,7 @@ def require_settings(
         raise ConfigError("\n".join(reasons))
 
 
-def require_places(run: RunDir, config: RunConfig) -> None:
+def require_inputs(run: RunDir, config: RunConfig) -> None:
     """Raise ConfigError unless there is one archive, and every model that the run starts from.
 
     Checked before anything is submitted, so that no job fails for it hours later.

@@ -15,7 +15,7 @@ from sarhpc.stages.config import RunConfig
 from sarhpc.stages.inputs.paths import archive_uri, data_root
 from sarhpc.stages.run_config import load_run_config
 from sarhpc.stages.spec import StageSpec, in_branch
-from sarhpc.stages.work.sharded import Made, sealed_paths, work_through
+from sarhpc.stages.work.sharded import ShardResult, make_missing_shards, sealed_paths
 
 SCENE_BYTES_PER_PX = 13.4
 SCENE_FILES = 9
@@ -27,7 +27,7 @@ def simulate_stage(config: RunConfig, upstream: Sequence[str]) -> Stage:
         name="simulate",
         needs=SIMULATE.needs_in(upstream),
         plan=plan_scenes,
-        work=lambda work: work_through(make_scene, work, workers=config.cluster.workers),
+        work=lambda work: make_missing_shards(make_scene, work, workers=config.cluster.workers),
         finish=write_archive_catalogue,
     )
 
@@ -47,7 +47,7 @@ def plan_scenes(run: RunDir) -> Plan:
     return make_plan("simulate", inputs, fingerprint=SIMULATE.fingerprint(config))
 
 
-def make_scene(run: RunDir, task: ShardTask) -> Made:
+def make_scene(run: RunDir, task: ShardTask) -> ShardResult:
     """Write one scene with all its assets; the record points to its STAC item."""
     from sarhpc.archive.procedural.write import write_scene
 
@@ -55,7 +55,7 @@ def make_scene(run: RunDir, task: ShardTask) -> Made:
     root = data_root(run, config) / "archive"
     item = write_scene(procedural(config), task.inputs["scene"], root)
     digest = digest_file(item)
-    return Made(item, samples=1, bytes=digest.bytes, sha256=digest.sha256)
+    return ShardResult(item, samples=1, bytes=digest.bytes, sha256=digest.sha256)
 
 
 def write_archive_catalogue(work: Work) -> None:

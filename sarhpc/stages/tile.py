@@ -22,7 +22,7 @@ from sarhpc.stages.inputs.paths import archive_uri, data_root, import_config
 from sarhpc.stages.run_config import load_run_config
 from sarhpc.stages.spec import StageSpec
 from sarhpc.stages.work.executors import workers_here
-from sarhpc.stages.work.sharded import Made, sweep, work_through
+from sarhpc.stages.work.sharded import ShardResult, make_missing_shards, remove_stale_files
 from sarhpc.tiling.config import ImportConfig
 
 if TYPE_CHECKING:
@@ -43,7 +43,9 @@ def tile_stage(config: RunConfig, upstream: Sequence[str]) -> Stage:
         name="tile",
         needs=TILE.needs_in(upstream),
         plan=plan_tile_shards,
-        work=lambda work: work_through(make_tile_shard, work, workers=config.cluster.workers),
+        work=lambda work: make_missing_shards(
+            make_tile_shard, work, workers=config.cluster.workers
+        ),
         finish=lambda work: finish_tiles(work, config),
     )
 
@@ -96,7 +98,7 @@ def _plan_import(config: RunConfig, imported: ImportConfig) -> Plan:
     )
 
 
-def make_tile_shard(run: RunDir, task: ShardTask) -> Made:
+def make_tile_shard(run: RunDir, task: ShardTask) -> ShardResult:
     """Cut (or convert), judge and publish the tiles of one shard."""
     from sarhpc.shards.writer import write_shard
 
@@ -105,7 +107,7 @@ def make_tile_shard(run: RunDir, task: ShardTask) -> Made:
     path = data_root(run, config) / "tiles" / split / f"{task.id}.tar"
     tiled = _tiles(run, config, task)
     summary = write_shard(path, tiled.samples)
-    return Made(
+    return ShardResult(
         path, summary.samples, summary.bytes, summary.sha256, tiled.rejected, {"split": split}
     )
 
@@ -130,7 +132,7 @@ def finish_tiles(work: Work, config: RunConfig) -> None:
 
     Derived from the shards alone: independent of the order in which they were made.
     """
-    sweep(data_root(work.run, config) / "tiles")
+    remove_stale_files(data_root(work.run, config) / "tiles")
     if config.tile.dedupe:
         publish_duplicates(work.run, work.ledger.records().values())
 

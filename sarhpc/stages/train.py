@@ -21,7 +21,13 @@ from sarhpc.stages.prior import prior_digest, with_prior_shards
 from sarhpc.stages.run_config import load_run_config
 from sarhpc.stages.spec import Estimate, StageSpec, in_branch
 from sarhpc.stages.work import ranks
-from sarhpc.stages.work.sharded import Made, left_out, manifest_sha, sealed_records, single_shard
+from sarhpc.stages.work.sharded import (
+    ShardResult,
+    manifest_sha,
+    rejected_summary,
+    sealed_records,
+    single_shard,
+)
 from sarhpc.training.config import TrainConfig
 
 if TYPE_CHECKING:
@@ -41,7 +47,7 @@ def train_stage(config: RunConfig, upstream: Sequence[str]) -> Stage:
         collective=True,
         progress=lambda run: ranks.newest_step(run, "train"),
         live_progress=training_progress,
-        progress_times=kept_steps,
+        progress_times=checkpointed_step_times,
     )
 
 
@@ -58,8 +64,8 @@ def plan_training(run: RunDir) -> Plan:
     if samples == 0:
         raise DataError(
             f"{run.root} has no sample to train on in split {', '.join(TRAIN_SPLITS)}; left out: "
-            f"{left_out(run, ['tile', 'caption']) or 'nothing'}; start a new run with other "
-            "scenes, limits (tile.*) or split fractions (tile.split.fractions)"
+            f"{rejected_summary(run, ['tile', 'caption']) or 'nothing'}; start a new run with "
+            "other scenes, limits (tile.*) or split fractions (tile.split.fractions)"
         )
     inputs = {
         "data": manifest_sha(run, "caption"),
@@ -100,9 +106,9 @@ def _loss(row: Mapping[str, Any]) -> str:
     return (f"loss {row['loss']:.4g}" if "loss" in row else row["trouble"]) + skipped
 
 
-def kept_steps(run: RunDir) -> list[float]:
+def checkpointed_step_times(run: RunDir) -> list[float]:
     """When each step that a checkpoint holds was taken, s since the epoch."""
-    return ranks.kept_steps(run, "train")
+    return ranks.checkpointed_step_times(run, "train")
 
 
 def train_ranks(work: Work) -> None:
@@ -124,7 +130,7 @@ def train_ranks(work: Work) -> None:
     if joined.rank == 0:
         checkpoint = chosen_checkpoint(work.run, cfg, checkpoint)
         digest = digest_tree(checkpoint)
-        single_shard(work, lambda: Made(checkpoint, 0, digest.bytes, digest.sha256))
+        single_shard(work, lambda: ShardResult(checkpoint, 0, digest.bytes, digest.sha256))
 
 
 def _training_shards(run: RunDir) -> dict[Path, str]:
@@ -170,8 +176,8 @@ def check_settings(config: RunConfig) -> None:
         check(config.train)
         if config.train.judge is not None:
             check_judge(config.train, config.train.judge)
-    asked = config.train.prior
-    if asked is not None and asked.shards is None and config.prior is None:
+    requested = config.train.prior
+    if requested is not None and requested.shards is None and config.prior is None:
         raise ConfigError(
             "train.prior: no regularisation images; name the folder of their shards "
             "(train.prior.shards), or let the base model make some (prior.images=1000)"

@@ -106,7 +106,9 @@ class Stepper:
         return float(norm)
 
 
-def agree(own: Mapping[str, Tensor], flag: bool, ranks: RankGroup) -> tuple[dict[str, float], bool]:
+def reduce_losses(
+    own: Mapping[str, Tensor], flag: bool, ranks: RankGroup
+) -> tuple[dict[str, float], bool]:
     """Mean losses over all ranks, not finite if one rank's is not; whether rank 0's flag is up.
 
     One all-reduce for both: it is the step's only synchronisation besides DeepSpeed's own.

@@ -31,7 +31,7 @@ from sarhpc.training.nonfinite import (
 )
 from sarhpc.training.schedule import ema_decay
 from sarhpc.training.state import FitResult, TrainState, require_same_facts
-from sarhpc.training.stepper import Stepper, agree
+from sarhpc.training.stepper import Stepper, reduce_losses
 from sarhpc.training.task import B, RankBatch, TrainTask
 
 _log = logging.getLogger(__name__)
@@ -191,13 +191,13 @@ def _take_step(run: _Run, batches: Iterator[tuple[Cursor, RankBatch]]) -> None:
     rates = stepper.set_rates(run.task.rate_scale(run.updates))
     own = stepper.forward_backward(run.task, batch)
     late = time.monotonic() - run.saved_at >= cfg.checkpoint_every_s
-    losses, run.due = agree(own, late, run.ranks)
+    losses, run.due = reduce_losses(own, late, run.ranks)
     gradient, norms = stepper.update(by_group=clock.exact or run.updates == 0)
     what = describe_nonfinite(sum(losses.values()), gradient)
     row: dict[str, Any] = {"trouble": what}
     if what is None:
         row = {**losses, "grad_norm": gradient, **_named("grad_norm", norms)}
-        row |= _follow(run, losses["loss"], norms)
+        row |= _update_average(run, losses["loss"], norms)
     else:
         rates, loss = {}, float(sum(own.values()))
         found = NonFiniteStep(what, run.step + 1, run.epochs, batch, loss, run.safe_step)
@@ -210,7 +210,7 @@ def _take_step(run: _Run, batches: Iterator[tuple[Cursor, RankBatch]]) -> None:
     fault("training.after_step")
 
 
-def _follow(run: _Run, loss: float, norms: dict[str, float]) -> dict[str, float]:
+def _update_average(run: _Run, loss: float, norms: dict[str, float]) -> dict[str, float]:
     """Let the average follow an update; its decay, for the row of the step."""
     if run.updates == 0:
         require_gradients(norms)

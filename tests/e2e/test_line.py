@@ -1,4 +1,4 @@
-"""The whole line from the command line, on real components of tiny size."""
+"""The whole pipeline from the command line, on real components of tiny size."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ RankFunction = Callable[[RankGroup, Path], Any]
 
 
 def run_ranks(function: RankFunction, directory: Path, world: int = 2) -> list[Any]:
-    """Results of `function(communicator, directory)` in rank order.
+    """Results of `function(ranks, directory)` in rank order.
 
     A rank that raised gives {"error": class, "text": message}, one that was killed gives None.
     """

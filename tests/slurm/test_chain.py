@@ -1,4 +1,4 @@
-"""Submission of the whole line to a real Slurm."""
+"""Submission of the whole pipeline to a real Slurm."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ NO_CAPTION = "no_caption"
 
 
 class GivenCaptioner:
-    """Drafts from the `txt` member of a sample; no image is looked at."""
+    """Drafts from the `txt` member of a sample; no image is read."""
 
     name: ClassVar[str] = "given"
     revision: ClassVar[str] = "1"

@@ -10,7 +10,7 @@ from sarhpc.captioning.captioners.captioner import Captioner, Drafter
 from sarhpc.captioning.config import CaptionConfig
 
 
-def without_clip(cfg: CaptionConfig) -> None:
+def refuse_clip(cfg: CaptionConfig) -> None:
     """Raise ConfigError if CLIP is to select among captions of a captioner that sees no image."""
     if cfg.clip is not None:
         raise ConfigError(
@@ -27,7 +27,7 @@ class CaptionerSpec:
     """Value of `caption.captioner`."""
     open: Callable[[CaptionConfig], Captioner | Drafter]
     """The captioner, loaded and ready; imports its model's libraries when called."""
-    check: Callable[[CaptionConfig], None] = without_clip
+    check: Callable[[CaptionConfig], None] = refuse_clip
     """Raises ConfigError unless its settings are consistent; called before submission."""
     uses_model: bool = False
     """Whether it loads `caption.model`."""

@@ -14,7 +14,7 @@ NO_TRUTH = "no_truth"
 
 
 class TruthCaptioner:
-    """Drafts from `truth` in a sample's metadata; no image is looked at."""
+    """Drafts from `truth` in a sample's metadata; no image is read."""
 
     name: ClassVar[str] = "truth"
     revision: ClassVar[str] = "1"

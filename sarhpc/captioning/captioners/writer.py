@@ -96,9 +96,9 @@ class WritingCaptioner:
         """Up to `count` different captions per image (H, W, 3), the likeliest first if by beams.
 
         Args:
-            images: what is looked at.
+            images: those to describe.
             keys: of their tiles, one each; `nucleus` draws for them.
-            count: captions asked of each image; with beams no more than there are beams.
+            count: captions requested of each image; with beams no more than there are beams.
 
         Raises:
             ConfigError: more captions than beams.

@@ -21,8 +21,13 @@ from sarhpc.captioning.captioners.pretrained import cpu_threads
 from sarhpc.captioning.checks import check_fine_tuning
 from sarhpc.captioning.config import CaptionTrainConfig
 from sarhpc.captioning.tuning.datasets import CaptionedImage
-from sarhpc.captioning.tuning.judging import Judged, Judges, Scores, appoint_judges
-from sarhpc.captioning.tuning.mixture import ImageSet, join_sets, mixed_order, together
+from sarhpc.captioning.tuning.judging import (
+    CaptionEvaluator,
+    Judged,
+    Scores,
+    make_evaluator,
+)
+from sarhpc.captioning.tuning.mixture import ImageSet, concatenate, join_sets, mixed_order
 from sarhpc.captioning.tuning.ranks import StopCheck
 from sarhpc.captioning.tuning.table import render_table
 from sarhpc.captioning.tuning.task import CaptionTask
@@ -85,25 +90,25 @@ def train_captioner(
         raise ConfigError("caption_train.train names no set of captioned images: give at least one")
     check_fine_tuning(cfg)
     learnt, held = join_sets(cfg.train, cfg.val, cfg.readers)
-    train, val = together(learnt), together(held)
-    judges = appoint_judges(held, cfg)
+    train, val = concatenate(learnt), concatenate(held)
+    evaluator = make_evaluator(held, cfg)
     folder.mkdir(parents=True, exist_ok=True)
     with cpu_threads(cfg.threads):
         blip = _start(cfg, train, str(ranks.device))
-        before = _scores_before(blip, judges, folder, ranks, check_stop)
+        before = _scores_before(blip, evaluator, folder, ranks, check_stop)
         sets = {"train_sets": _rows(learnt), "val_sets": _rows(held)}
         counts = {"train_images": len(train), "val_images": len(val)}
         opening = [{"event": "start", **counts, **sets}, *_score_rows("before", before)]
         order = mixed_order(learnt, cfg.seed)
         fit(CaptionTask(blip, train, val, cfg, ranks, order, opening))
-        result = _publish(blip, judges, cfg, out, before, sets, ranks, check_stop)
+        result = _publish(blip, evaluator, cfg, out, before, sets, ranks, check_stop)
     if ranks.rank == 0:
-        _write_scores_after(judges, result, cfg.steps, folder)
+        _write_scores_after(evaluator, result, cfg.steps, folder)
     return result
 
 
 def _scores_before(
-    blip: Blip, judges: Judges, folder: Path, ranks: RankGroup, check_stop: StopCheck
+    blip: Blip, evaluator: CaptionEvaluator, folder: Path, ranks: RankGroup, check_stop: StopCheck
 ) -> Mapping[str, Scores]:
     """Scores of the model it starts from: measured once, whatever interrupts the training."""
     path = folder / BEFORE
@@ -111,14 +116,14 @@ def _scores_before(
     known: dict[str, Scores] | None = json.loads(path.read_text()) if is_known else None
     if (known := ranks.broadcast(known)) is not None:
         return known
-    scores = judges.judge(blip, ranks, check_stop).scores
+    scores = evaluator.judge(blip, ranks, check_stop).scores
     if ranks.rank == 0:
         publish_text(path, json.dumps(scores))  # the first is that of all sets
     return scores
 
 
 def _write_scores_after(
-    judges: Judges, result: CaptionTrainResult, steps: int, folder: Path
+    evaluator: CaptionEvaluator, result: CaptionTrainResult, steps: int, folder: Path
 ) -> None:
     """Put the scores after into metrics.jsonl, once, and into the table beside it."""
     path = folder / METRICS
@@ -127,9 +132,9 @@ def _write_scores_after(
     rows = _score_rows("after", result.after_sets)
     kept += [json.dumps({"step": steps, **row, "time": time.time()}) for row in rows]
     publish_text(path, "".join(f"{line}\n" for line in kept))
-    if judges.parts:
+    if evaluator.parts:
         scores = (result.before_sets, result.after_sets)
-        table = render_table(*scores, judges.images, judges.without_meteor)
+        table = render_table(*scores, evaluator.images, evaluator.without_meteor)
         publish_text(folder / TABLE, table)
 
 
@@ -159,7 +164,7 @@ def _start(cfg: CaptionTrainConfig, train: Sequence[CaptionedImage], device: str
 
 def _publish(
     blip: Blip,
-    judges: Judges,
+    evaluator: CaptionEvaluator,
     cfg: CaptionTrainConfig,
     out: Path,
     before: Mapping[str, Scores],
@@ -178,11 +183,11 @@ def _publish(
             blip.save(folder, getattr(torch, cfg.save_dtype))
         after = Judged({}, [])
         published = ranks.broadcast(folder or out)
-        if judges.parts:
-            after = judges.judge(load_blip(published, str(ranks.device)), ranks, check_stop)
+        if evaluator.parts:
+            after = evaluator.judge(load_blip(published, str(ranks.device)), ranks, check_stop)
         examples = [
             {"name": image.name, "references": list(image.captions), "caption": caption}
-            for image, caption in spread(after.said, _EXAMPLES)
+            for image, caption in spread(after.captions, _EXAMPLES)
         ]
         result = CaptionTrainResult(
             cfg.steps,

@@ -27,7 +27,7 @@ class Judged:
     """Scores by set, those of all sets first, and every caption with its image."""
 
     scores: Mapping[str, Scores]
-    said: Sequence[tuple[CaptionedImage, str]]
+    captions: Sequence[tuple[CaptionedImage, str]]
 
     @property
     def overall(self) -> Scores:
@@ -36,7 +36,7 @@ class Judged:
 
 
 @dataclass(frozen=True)
-class Judges:
+class CaptionEvaluator:
     """The held-out images by set, and how captions of them are scored."""
 
     parts: Mapping[str, Sequence[CaptionedImage]]
@@ -47,7 +47,7 @@ class Judges:
 
     @property
     def images(self) -> dict[str, int]:
-        """How many images stand behind the scores, by their name."""
+        """Number of images of each score, by its name."""
         counts = {name: len(part) for name, part in self.parts.items()}
         return {TOGETHER: sum(counts.values()), **counts}
 
@@ -60,9 +60,9 @@ class Judges:
         whole = [image for part in self.parts.values() for image in part]
         if not whole:
             return Judged({}, [])
-        said = self._captions(blip, whole, ranks, check_stop)
-        scores = ranks.broadcast(self._scores(said) if ranks.rank == 0 else {})
-        return Judged(scores, list(zip(whole, said, strict=True)))
+        captions = self._captions(blip, whole, ranks, check_stop)
+        scores = ranks.broadcast(self._scores(captions) if ranks.rank == 0 else {})
+        return Judged(scores, list(zip(whole, captions, strict=True)))
 
     def _captions(
         self,
@@ -78,28 +78,28 @@ class Judges:
         def write(part: Sequence[CaptionedImage]) -> list[str]:
             return captioner.caption([image.read() for image in part])
 
-        said = divide_work(ranks, list(chunks(images, self.cfg.batch)), write, check_stop)
-        return [text for texts in said for text in texts]
+        captions = divide_work(ranks, list(chunks(images, self.cfg.batch)), write, check_stop)
+        return [text for texts in captions for text in texts]
 
     def _scores(self, everything: Sequence[str]) -> dict[str, Scores]:
         captions = iter(everything)
-        said = {name: [next(captions) for _ in part] for name, part in self.parts.items()}
-        scores = {name: self._score(said[name], part) for name, part in self.parts.items()}
+        by_set = {name: [next(captions) for _ in part] for name, part in self.parts.items()}
+        scores = {name: self._score(by_set[name], part) for name, part in self.parts.items()}
         if len(scores) > 1:
             whole = [image for part in self.parts.values() for image in part]
             scores = {TOGETHER: self._score(everything, whole), **scores}
         return scores
 
-    def _score(self, said: Sequence[str], images: Sequence[CaptionedImage]) -> Scores:
+    def _score(self, captions: Sequence[str], images: Sequence[CaptionedImage]) -> Scores:
         wanted = [image.captions for image in images]
-        scores = caption_metrics(said, wanted)
+        scores = caption_metrics(captions, wanted)
         if self.without_meteor is None:
-            scores["meteor"] = meteor(said, wanted)
+            scores["meteor"] = meteor(captions, wanted)
         return scores
 
 
-def appoint_judges(held: Sequence[ImageSet], cfg: CaptionTrainConfig) -> Judges:
-    """Judges over at most `cfg.eval_images` images of each set, evenly from first to last."""
+def make_evaluator(held: Sequence[ImageSet], cfg: CaptionTrainConfig) -> CaptionEvaluator:
+    """Evaluator over at most `cfg.eval_images` images of each set, evenly from first to last."""
     parts: dict[str, Sequence[CaptionedImage]] = {}
     for one in held:
         images = spread(one.images, cfg.eval_images)
@@ -107,7 +107,9 @@ def appoint_judges(held: Sequence[ImageSet], cfg: CaptionTrainConfig) -> Judges:
             name = f"{one.counts.name} {one.counts.split}"
             count = sum(known == name or known.startswith(f"{name} (") for known in parts)
             parts[name if not count else f"{name} ({count + 1})"] = images
-    return Judges(parts, cfg, missing_meteor() if cfg.meteor else "caption_train.meteor is not set")
+    return CaptionEvaluator(
+        parts, cfg, missing_meteor() if cfg.meteor else "caption_train.meteor is not set"
+    )
 
 
 def open_writer(blip: Blip, cfg: CaptionTrainConfig) -> WritingCaptioner:

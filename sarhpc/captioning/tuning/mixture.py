@@ -36,7 +36,7 @@ class SetCounts:
 
 @dataclass(frozen=True)
 class ImageSet:
-    """One set of captioned images after the others were looked at."""
+    """One set of captioned images without the images of the others."""
 
     counts: SetCounts
     images: tuple[CaptionedImage, ...]
@@ -161,7 +161,7 @@ def _names(sets: Sequence[CaptionSetConfig]) -> list[str]:
     return names
 
 
-def together(sets: Iterable[ImageSet]) -> list[CaptionedImage]:
+def concatenate(sets: Iterable[ImageSet]) -> list[CaptionedImage]:
     """The images of all sets, one set after the other."""
     return [image for one in sets for image in one.images]
 
@@ -189,7 +189,7 @@ class MixedOrder(SampleOrder):
 
 
 def mixed_order(sets: Sequence[ImageSet], seed: int) -> MixedOrder:
-    """The order in which the images of `together(sets)` are learnt from."""
+    """The order in which the images of `concatenate(sets)` are learnt from."""
     filled = [one.counts for one in sets if one.counts.images]
     sizes = tuple(counts.images for counts in filled)
     takes = tuple(max(1, round(counts.images * counts.weight)) for counts in filled)

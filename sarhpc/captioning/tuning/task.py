@@ -149,7 +149,7 @@ class CaptionTask:
         return self._opening
 
     def is_validation_due(self, step: int) -> bool:
-        """Whether the held-out images are looked at after `step` steps."""
+        """Whether the held-out images are scored after `step` steps."""
         cfg = self._cfg
         due = step % cfg.val_every == 0 or step == cfg.steps
         return bool(self._val) and due and step != self._validated

@@ -50,7 +50,7 @@ class GracefulStop:
         return self._grace_s / 2 if reason.requeues else min(self._grace_s / 2, 15.0)
 
 
-def in_turn(work: Work, call: Call, stopping: GracefulStop) -> Outcomes:
+def run_sequentially(work: Work, call: Call, stopping: GracefulStop) -> Outcomes:
     """Make the shards one after the other in this process; each polls for a stop itself."""
     for task in work.todo():
         if stopping.reason is not None:
@@ -61,7 +61,7 @@ def in_turn(work: Work, call: Call, stopping: GracefulStop) -> Outcomes:
             yield task, error
 
 
-def on_dask(
+def run_on_dask(
     work: Work, call: Call, stopping: GracefulStop, workers: int, retries: int, dog: Watchdog
 ) -> Outcomes:
     """Make the shards on a Dask cluster over all tasks of the job, of which this is rank 0."""

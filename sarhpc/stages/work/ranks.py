@@ -38,7 +38,7 @@ def stragglers(run: RunDir, stage: str) -> str:
     return f", slow: {', '.join(named)}" if named else ""
 
 
-def kept_steps(run: RunDir, stage: str) -> list[float]:
+def checkpointed_step_times(run: RunDir, stage: str) -> list[float]:
     """When each step that a checkpoint holds was taken, s since the epoch."""
     path, newest = run.stage(stage) / "metrics.jsonl", newest_step(run, stage)
     if not path.exists():

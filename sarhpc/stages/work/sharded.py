@@ -21,13 +21,19 @@ from hpc.publish import remove_stale_temporaries
 from hpc.store.ledger import STALE_FILE_AGE_S, Failure, Record
 from hpc.store.plan import ShardTask
 from hpc.store.rundir import RunDir, now
-from sarhpc.stages.work.executors import GracefulStop, Outcomes, in_turn, join_as_workers, on_dask
+from sarhpc.stages.work.executors import (
+    GracefulStop,
+    Outcomes,
+    join_as_workers,
+    run_on_dask,
+    run_sequentially,
+)
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Made:
+class ShardResult:
     """What the work on one shard published: its file, its digest, its counts."""
 
     path: Path
@@ -38,7 +44,7 @@ class Made:
     detail: Mapping[str, str] = field(default_factory=dict)
 
 
-MakeShard = Callable[[RunDir, ShardTask], Made]
+MakeShard = Callable[[RunDir, ShardTask], ShardResult]
 
 
 def make_and_record(
@@ -67,7 +73,7 @@ def make_and_record(
     return record
 
 
-def work_through(make: MakeShard, work: Work, *, workers: int, retries: int = 2) -> None:
+def make_missing_shards(make: MakeShard, work: Work, *, workers: int, retries: int = 2) -> None:
     """Make every missing shard of the work's part, noting failures in the ledger.
 
     An array element makes them one after the other in this process; any other job on a Dask
@@ -97,10 +103,10 @@ def work_through(make: MakeShard, work: Work, *, workers: int, retries: int = 2)
     ):
         stopping = GracefulStop(stop, work.context.grace_s)
         if work.element is not None:
-            outcomes = in_turn(work, call, stopping)
+            outcomes = run_sequentially(work, call, stopping)
         else:
-            outcomes = on_dask(work, call, stopping, workers, retries, dog)
-        _follow(work, outcomes, stopping, dog)
+            outcomes = run_on_dask(work, call, stopping, workers, retries, dog)
+        _log_outcomes(work, outcomes, stopping, dog)
 
 
 def watchdog(work: Work) -> Watchdog:
@@ -111,7 +117,7 @@ def watchdog(work: Work) -> Watchdog:
     return Watchdog(place, work.done, HangLimits(startup_s=2 * 3600, min_s=3600))
 
 
-def _follow(work: Work, outcomes: Outcomes, stopping: GracefulStop, dog: Watchdog) -> None:
+def _log_outcomes(work: Work, outcomes: Outcomes, stopping: GracefulStop, dog: Watchdog) -> None:
     """Log every shard as it finishes, and record failures."""
     progress = ProgressLog(work.plan.stage, work.total, work.done())
     for task, outcome in outcomes:
@@ -166,7 +172,7 @@ class ProgressLog:
             )  # fmt: skip
 
 
-def sweep(directory: Path) -> None:
+def remove_stale_files(directory: Path) -> None:
     """Remove temporary files over an hour old, of killed writers, in `directory` and its splits."""
     if directory.is_dir():
         for folder in [directory, *(p for p in directory.iterdir() if p.is_dir())]:
@@ -174,7 +180,7 @@ def sweep(directory: Path) -> None:
                 log.info("swept=%s", path)
 
 
-def single_shard(work: Work, make: Callable[[], Made]) -> None:
+def single_shard(work: Work, make: Callable[[], ShardResult]) -> None:
     """Make the only shard of a stage in this process, and record it."""
     [task] = work.plan.shards
     make_and_record(
@@ -199,7 +205,7 @@ def sealed_records(run: RunDir, stage: str) -> list[Record]:
     return list(ledger.records().values())
 
 
-def left_out(run: RunDir, stages: Sequence[str]) -> str:
+def rejected_summary(run: RunDir, stages: Sequence[str]) -> str:
     """What sealed stages rejected, as `stage reason count` by reason, for a message."""
     counts: Counter[str] = Counter()
     for stage in stages:

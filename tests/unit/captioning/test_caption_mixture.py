@@ -18,10 +18,10 @@ from sarhpc.captioning.config import CaptionSetConfig, CaptionTrainConfig
 from sarhpc.captioning.meteor import meteor, missing_meteor
 from sarhpc.captioning.tuning.datasets import open_set
 from sarhpc.captioning.tuning.finetune import REPORT, TABLE
-from sarhpc.captioning.tuning.mixture import MixedOrder, join_sets, mixed_order, together
+from sarhpc.captioning.tuning.mixture import MixedOrder, concatenate, join_sets, mixed_order
 from sarhpc.shards.loader import SampleOrder
 from sarhpc.stages.config import RunConfig
-from sarhpc.stages.settings import require_places, require_settings
+from sarhpc.stages.settings import require_inputs, require_settings
 
 WATER, FOREST, FIELD, TOWN = GROUNDS
 
@@ -137,7 +137,7 @@ def test_images_that_another_dataset_holds_out_are_not_learnt_from(
     assert "00001.jpg" not in {image.name for image in learnt[0].images}
     assert counts[1].captions == sum(len(image.distinct) for image in learnt[1].images)
     assert held[0].counts.images == 1
-    assert len(together(learnt)) == 19
+    assert len(concatenate(learnt)) == 19
 
 
 def test_an_image_in_two_training_sets_counts_once_with_the_captions_of_both(
@@ -227,7 +227,7 @@ def test_settings_of_sets_that_cannot_be_right_are_told_before_anything_is_submi
     embedded = ["caption_train.base_model=null", "caption.captioner=truth"]
     config = load(RunConfig, None, [*right, *embedded])
     require_settings(config, ["caption-train", "caption"])
-    require_places(RunDir(tmp_path), config)
+    require_inputs(RunDir(tmp_path), config)
 
 
 @pytest.mark.slow

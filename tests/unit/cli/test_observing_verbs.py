@@ -24,7 +24,7 @@ from hpc.store.submissions import SubmissionRecord, publish_submission
 from sarhpc.cli import main
 from sarhpc.stages.registry import line_of_stages
 from sarhpc.stages.run_config import load_run_config
-from sarhpc.stages.train import kept_steps, training_progress
+from sarhpc.stages.train import checkpointed_step_times, training_progress
 
 
 @pytest.fixture
@@ -83,10 +83,10 @@ def test_the_course_tells_of_steps_that_were_skipped(run: RunDir) -> None:
 
 
 def test_only_steps_that_a_checkpoint_holds_are_kept(run: RunDir) -> None:
-    assert kept_steps(run) == []
+    assert checkpointed_step_times(run) == []
     metrics(run, 4)
     (run.stage("train") / "checkpoints" / "step_00000002").mkdir(parents=True)
-    assert kept_steps(run) == [1001.0, 1002.0]
+    assert checkpointed_step_times(run) == [1001.0, 1002.0]
 
 
 def test_watching_into_a_file_ends_with_the_run(

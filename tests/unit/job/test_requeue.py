@@ -65,7 +65,7 @@ def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     [
         (StopRequestedError("saved", requeue=True, reason="PREEMPT"), True),
         (StopRequestedError("saved", requeue=False, reason="TERMINATE"), False),
-        (TransientError("lost touch with rank 3"), True),
+        (TransientError("lost the connection to rank 3"), True),
         (HpcError("a worker died"), True),
         (RuntimeError("CUDA error: uncorrectable ECC error"), True),
         (ConfigError("no such field"), False),

@@ -25,7 +25,7 @@ from sarhpc.stages.config import RunConfig
 from sarhpc.stages.inputs.prompts import sample_shards
 from sarhpc.stages.registry import line_of_stages, stage_named
 from sarhpc.stages.run_config import load_run_config
-from sarhpc.stages.settings import require_places
+from sarhpc.stages.settings import require_inputs
 from sarhpc.stages.tile import make_tile_shard
 from sarhpc.stages.work.sharded import MakeShard, make_and_record
 
@@ -74,7 +74,7 @@ def bring(run: RunDir, stage: str, make: MakeShard) -> None:
 
 def test_texts_that_came_along_become_the_training_texts(folder: Path, tmp_path: Path) -> None:
     run = begin(tmp_path / "run", folder)
-    require_places(run, load_run_config(run))
+    require_inputs(run, load_run_config(run))
     assert [stage.name for stage in line_of_stages(load_run_config(run))][:2] == ["tile", "caption"]
     for stage, make in STAGES:
         bring(run, stage, make)
@@ -126,7 +126,7 @@ def test_copies_among_them_are_left_out_as_among_tiles(folder: Path, tmp_path: P
 def test_two_sources_of_tiles_are_refused(folder: Path, tmp_path: Path) -> None:
     run = begin(tmp_path / "run", folder, "archive.uri=/somewhere")
     with pytest.raises(ConfigError, match="replaces an archive"):
-        require_places(run, load_run_config(run))
+        require_inputs(run, load_run_config(run))
 
 
 def test_a_picture_that_was_taken_away_fails_its_shard_and_no_other(

@@ -17,7 +17,7 @@ from sarhpc.stages.caption_train import CAPTION_TRAIN
 from sarhpc.stages.config import RunConfig
 from sarhpc.stages.inputs.paths import archive_uri, data_root, model_folder
 from sarhpc.stages.registry import STAGES, line_of_stages, stage_named
-from sarhpc.stages.settings import require_places, require_settings
+from sarhpc.stages.settings import require_inputs, require_settings
 from sarhpc.stages.train import plan_training
 
 CONFIGS = sorted((Path(__file__).resolve().parents[3] / "configs").rglob("*.yaml"))
@@ -104,19 +104,19 @@ def test_names_of_places_are_expanded(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_places_that_cannot_be_are_told(tmp_path: Path) -> None:
     run = RunDir(tmp_path)
-    require_places(run, config())
+    require_inputs(run, config())
     with pytest.raises(ConfigError, match="no archive"):
-        require_places(run, config("simulate=null"))
+        require_inputs(run, config("simulate=null"))
     for word in (
         "train.base_model=embedded:nosuch",
         "compare.models={m: embedded:nosuch}",
         "caption_train.base_model=embedded:nosuch",
     ):
         with pytest.raises(ConfigError, match="no embedded model 'embedded:nosuch'"):
-            require_places(run, config(word))
+            require_inputs(run, config(word))
     # Captions from the truth ask no model: none is required, taken along or looked for.
     unused = config("caption.model=embedded:nosuch")
-    require_places(run, unused)
+    require_inputs(run, unused)
     assert resolved_captioner(run, unused).model == "embedded:nosuch"
 
 
@@ -130,9 +130,9 @@ def test_captioners_models_are_known_before_anything_is_submitted(
     resolved = resolved_captioner(run, picked)
     assert resolved.clip is not None
     assert (resolved.model, resolved.clip.model) == (f"{tmp_path}/git", f"{tmp_path}/clip")
-    require_places(run, picked)
+    require_inputs(run, picked)
     with pytest.raises(ConfigError, match="no embedded model 'embedded:nosuch'"):
-        require_places(run, config(*words, "caption.clip.model=embedded:nosuch"))
+        require_inputs(run, config(*words, "caption.clip.model=embedded:nosuch"))
     with pytest.raises(ConfigError, match="raise the beams"):
         require_settings(config(*words, "caption.clip.candidates=9"), ["caption"])
 

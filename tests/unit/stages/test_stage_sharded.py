@@ -17,7 +17,7 @@ from hpc.store.attempts import read_attempts
 from hpc.store.plan import make_plan
 from hpc.store.rundir import RunDir, create_run
 from sarhpc.stages.work.executors import join_as_workers
-from sarhpc.stages.work.sharded import MakeShard, sweep, work_through
+from sarhpc.stages.work.sharded import MakeShard, make_missing_shards, remove_stale_files
 
 pytestmark = pytest.mark.slow
 
@@ -29,7 +29,9 @@ def run(tmp_path: Path) -> RunDir:
 
 def stage(make: MakeShard, shards: int = 3) -> Stage:
     plan = make_plan("tile", [{"n": n} for n in range(shards)])
-    return Stage("tile", (), lambda _: plan, functools.partial(work_through, make, workers=1))
+    return Stage(
+        "tile", (), lambda _: plan, functools.partial(make_missing_shards, make, workers=1)
+    )
 
 
 def test_one_bad_shard_is_noted_and_the_others_are_published(run: RunDir) -> None:
@@ -104,5 +106,5 @@ def test_litter_of_killed_writers_is_swept_and_that_of_live_ones_kept(tmp_path: 
     for path in (old, young):
         path.write_bytes(b"torn")
     os.utime(old, (time.time() - 7200, time.time() - 7200))
-    sweep(tmp_path)
+    remove_stale_files(tmp_path)
     assert list(old.parent.iterdir()) == [young]
