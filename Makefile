@@ -41,7 +41,7 @@ slurm-setup:
 	@tools/slurm_setup.sh
 
 demo: setup
-	@echo "demo: the whole line on this machine, about ten minutes on two cores; the run is $(RUN)"
+	@echo "demo: the whole pipeline on this machine, about ten minutes on two cores; the run is $(RUN)"
 	$(BIN)/sarhpc run $(RUN) --config configs/demo.yaml --executor local --wait
 	@echo "report: $(abspath $(RUN))/report.html"
 	@echo "corpus: $(abspath $(RUN))/data/synthetic"

@@ -14,7 +14,7 @@ from sarhpc.cli.configuration import add_config_arguments, frozen_run, given_con
 from sarhpc.cli.verbs import Verbs, add_verb
 from sarhpc.stages.registry import STAGES, line_of_stages, stage_named
 from sarhpc.stages.run_config import load_run_config
-from sarhpc.stages.settings import require_settings
+from sarhpc.stages.settings import require_inputs, require_settings
 
 
 def add_stages(verbs: Verbs) -> None:

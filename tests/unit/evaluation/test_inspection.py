@@ -84,7 +84,7 @@ def inspect(path: Path, out: Path, *words: str) -> str:
 def test_the_page_of_a_folder_shows_its_tiles_and_needs_nothing_else(tmp_path: Path) -> None:
     shelve(tmp_path / "set", 2, 5)
     page = inspect(tmp_path / "set", tmp_path / "page.html")
-    assert "Nothing odd was found" in page
+    assert "No anomalies" in page
     assert "A SAR image of &lt;b&gt;field&lt;/b&gt; 3" in page
     assert "<b>field</b>" not in page
     sources = re.findall(r'src="([^"]*)"', page)
