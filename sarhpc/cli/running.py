@@ -103,6 +103,13 @@ def _run_line(run: RunDir, arguments: argparse.Namespace, stages: Sequence[Stage
     return _carry_out(run, todo, arguments, alone=False)
 
 
+def _up_to(run: RunDir, last: str) -> list[str]:
+    """The unsealed stages up to `last`, whose settings decide what it costs."""
+    line = line_of_stages(load_run_config(run))
+    end = [stage.name for stage in line].index(last) + 1
+    return [stage.name for stage in unsealed_stages(run, line[:end])]
+
+
 def _carry_out(
     run: RunDir, stages: Sequence[Stage], arguments: argparse.Namespace, *, alone: bool
 ) -> int:
@@ -124,14 +131,14 @@ def _carry_out(
         """Processes of a training."""
         return config.cluster.ranks if profile is None else profile.resources_of(stage).tasks
 
-    if not arguments.dry_run:
-        require_inputs(run, config)
-    require_settings(config, [stage.name for stage in stages], ranks)
     if arguments.dry_run:
         from sarhpc.launch.estimate import show_plan_and_cost
 
+        require_settings(config, _up_to(run, stages[-1].name), ranks)
         show_plan_and_cost(run, stages, profile)
         return 0
+    require_inputs(run, config)
+    require_settings(config, [stage.name for stage in stages], ranks)
     if profile is not None and arguments.print_sbatch:
         from sarhpc.launch.slurm import print_scripts
 

@@ -120,6 +120,16 @@ def test_a_dry_run_checks_the_settings_before_it_counts_their_cost(
     assert named in err
 
 
+def test_a_dry_run_of_one_stage_checks_those_that_it_depends_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tiny_run(tmp_path / "run", tmp_path, ["tile.tile_px=0"])
+    for words in (["train", str(run.root)], ["run", str(run.root), "--from", "train"]):
+        assert main([*words, "--dry-run"]) == 2
+        out, err = capsys.readouterr()
+        assert (out, "tile_px" in err) == ("", True)
+
+
 def test_a_run_is_refused_before_anything_is_done(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
