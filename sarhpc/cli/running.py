@@ -122,14 +122,14 @@ def _carry_out(
         alone: whether they are one stage that needs no driver.
     """
     from sarhpc.launch.local import launch_line, launch_stage
-    from sarhpc.launch.profile import chosen_executor
+    from sarhpc.launch.profile import chosen_executor, number_of_ranks
 
     config = load_run_config(run)
     executor, profile = chosen_executor(run, config, arguments.profile, arguments.executor)
 
     def ranks(stage: str) -> int:
         """Processes of a training."""
-        return config.cluster.ranks if profile is None else profile.resources_of(stage).tasks
+        return number_of_ranks(config, profile, stage)
 
     if arguments.dry_run:
         from sarhpc.launch.estimate import show_plan_and_cost

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from hpc.job.pipeline import Stage
 from hpc.store.plan import Plan, read_plan
 from hpc.store.rundir import RunDir
+from sarhpc.launch.profile import number_of_ranks
 from sarhpc.stages.config import RunConfig
 from sarhpc.stages.registry import spec_named
 from sarhpc.stages.run_config import load_run_config
@@ -31,7 +32,8 @@ def show_plan_and_cost(run: RunDir, stages: Sequence[Stage], profile: Profile | 
         todo = None if plan is None else len(run.ledger(stage.name).missing(plan))
         resources = profile.resources_of(stage.name) if profile is not None else None
         print(_plan_line(run, stage, plan, todo))
-        left = estimate(spec_named(stage.name), config, plan, todo, _ranks(config, resources))
+        ranks = number_of_ranks(config, profile, stage.name)
+        left = estimate(spec_named(stage.name), config, plan, todo, ranks)
         for line in left.lines:
             print(f"  {line}")
         for name, reason in list(plan.rejected.items())[:20] if plan is not None else ():
@@ -98,7 +100,3 @@ def _request(resources: Resources, elements: int) -> str:
     request = f"{array}{resources.nodes} nodes x {resources.tasks_per_node} tasks x "
     request += f"{resources.cpus_per_task} cores, {resources.gpus} GPUs, {resources.time_min} min"
     return f"{request}: at most {gpu_hours(resources, elements):.1f} GPU-hours"
-
-
-def _ranks(config: RunConfig, resources: Resources | None) -> int:
-    return resources.tasks if resources is not None else config.cluster.ranks

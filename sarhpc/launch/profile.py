@@ -59,6 +59,11 @@ def last_profile(run: RunDir) -> str | None:
     return files[-1] if files else None
 
 
+def number_of_ranks(config: RunConfig, profile: Profile | None, stage: str) -> int:
+    """Processes of a collective stage: tasks of its job, or `cluster.ranks` without a profile."""
+    return config.cluster.ranks if profile is None else profile.resources_of(stage).tasks
+
+
 def resources(config: RunConfig, stage: Stage) -> Resources:
     """What a stage needs: the ranks of a collective one, the workers of a sharded one."""
     from hpc.cluster.profile import Resources
