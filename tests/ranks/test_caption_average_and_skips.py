@@ -11,7 +11,7 @@ from unittest import mock
 
 import pytest
 import torch
-from caption_grounds import GROUNDS, SMALL, ground_training_of, write_grounds
+from caption_tiles import GROUNDS, SMALL, ground_training_of, write_grounds
 from safetensors.torch import load_file
 from test_caption_training import KILL, WEIGHTS, CaptionJob, caption_rank, rows
 from test_skipped_steps import MOVED

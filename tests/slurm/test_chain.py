@@ -257,10 +257,10 @@ def test_cancel_saves_stops_and_is_not_requeued(
     wait_for(lambda: not jobs_of(cluster, "stopped", "PD,R,CG"), 300, "nothing in the queue")
     assert list((run.stage("train") / "checkpoints").glob("step_*[0-9]"))
     [train] = read_submissions(run)[0].of("train")
-    [line] = cluster.run(
-        "sacct", "-n", "-P", "-X", "-D", "-j", train.job_id, "-o", "State,ExitCode"
-    ).stdout.splitlines()
-    assert line == "COMPLETED|0:0"
+    asked = ("sacct", "-n", "-P", "-X", "-D", "-j", train.job_id, "-o", "State,ExitCode")
+    # Accounting learns of the end a moment after the queue.
+    wait_for(lambda: "RUNNING" not in cluster.run(*asked).stdout, 60, "the end in accounting")
+    assert cluster.run(*asked).stdout.splitlines() == ["COMPLETED|0:0"]
     refused = sarhpc(cluster, "run", run.root, "--profile", profile)
     assert refused.returncode == 2
     assert "resume" in refused.stderr
