@@ -50,7 +50,7 @@ def test_right_gradients_are_taken_and_names_stay(xl: bool) -> None:
 
 
 def test_wrong_gradients_are_refused_and_named() -> None:
-    with pytest.raises(NumericalError, match="off by 100%; leave train.compile out"):
+    with pytest.raises(NumericalError, match=r"off by 100%; leave train\.compile out"):
         compile_network(unet(), 2, backend=careless)
 
 
