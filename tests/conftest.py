@@ -54,14 +54,16 @@ def gains_run(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """A file's tests share a test process, so what they share is made once; long files begin.
 
     First, as xdist reads the groups at the same occasion.
     """
+    # make test-mutants runs without plug-ins.
+    distributed = config.pluginmanager.hasplugin("xdist")
     for item in items:
         place = item.path.relative_to(REPOSITORY).as_posix()
-        if item.get_closest_marker("xdist_group") is None:
+        if distributed and item.get_closest_marker("xdist_group") is None:
             item.add_marker(pytest.mark.xdist_group(place))
     items.sort(key=_room_of)
 
