@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from fractions import Fraction
 
 import numpy as np
@@ -126,3 +127,23 @@ def test_a_ratio_is_the_smallest_within_its_tolerance(
 def test_a_spacing_of_no_length_is_refused(spacing: float) -> None:
     with pytest.raises(DataError, match="is not positive"):
         resampling_ratio(spacing, 0.35)
+
+
+class Curved:
+    """Map coordinates that grow with the square of native columns and rows."""
+
+    def to_map(self, positions: np.ndarray) -> np.ndarray:
+        return positions**2 * (0.04, 0.01)
+
+
+def test_a_curved_window_gets_the_best_affine_over_itself_and_its_largest_deviation() -> None:
+    # Over five even steps t the best line to t^2 is 4 t - 2, and leaves 2, -1, -2, -1, 2.
+    frame = dataclasses.replace(frame_of(), placement=Curved())
+    rows, cols = (10, 18), (20, 36)
+    affine = frame.window_affine(rows, cols)
+    # Output column 20 + 4 t is native column 40 + 8 t, output row 10 + 2 t native row 5 + t.
+    east = 0.04 * (40**2 - 2 * 8**2), 0.04 * (2 * 40 * 8 + 4 * 8**2) / 4
+    north = 0.01 * (5**2 - 2), 0.01 * (2 * 5 + 4) / 2
+    np.testing.assert_allclose(affine, (east[1], 0, east[0], 0, north[1], north[0]), atol=1e-9)
+    deviation = np.hypot(0.04 * 2 * 8**2, 0.01 * 2)
+    assert frame.affine_error_m(rows, cols) == pytest.approx(deviation)
