@@ -7,7 +7,8 @@ import math
 import pytest
 
 from hpc.errors import ConfigError
-from sarhpc.training.config import OffloadConfig, TrainConfig
+from sarhpc.diffusion.config import ControlConfig, TokenConfig
+from sarhpc.training.config import OffloadConfig, PriorConfig, TrainConfig
 from sarhpc.training.config_checks import check
 from sarhpc.training.schedule import accumulation, ema_decay, length, rate_scale
 
@@ -151,3 +152,11 @@ def test_settings_of_the_engine_go_together_or_not(
     else:
         with pytest.raises(ConfigError, match=says):
             check(config(**changes))
+
+
+def test_a_controlnet_is_trained_alone_on_a_known_layer() -> None:
+    check(config(control=ControlConfig()))
+    with pytest.raises(ConfigError, match="control with token and prior"):
+        check(config(control=ControlConfig(), token=TokenConfig(), prior=PriorConfig()))
+    with pytest.raises(ConfigError, match=r"control\.layer='relief': use one of "):
+        check(config(control=ControlConfig(layer="relief")))
