@@ -25,3 +25,24 @@ def module_from(monkeypatch: pytest.MonkeyPatch, name: str, code: str) -> types.
     monkeypatch.setitem(sys.modules, name, module)
     exec(compile(code, f"{PAGE.name}: {name}", "exec"), module.__dict__)
     return module
+
+
+def install_plugin(
+    monkeypatch: pytest.MonkeyPatch, site: Path, module: str, source: str, entry: str
+) -> None:
+    """Put a module and its entry point on the path, with the metadata that pip would write.
+
+    Args:
+        monkeypatch: takes it off the path when the test ends.
+        site: a new folder for it.
+        module: its name.
+        source: its code.
+        entry: its section of `entry_points.txt`.
+    """
+    package = module.replace("_", "-")
+    info = site / f"{module}-1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(entry)
+    (site / f"{module}.py").write_text(source)
+    monkeypatch.syspath_prepend(site)

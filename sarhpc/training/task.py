@@ -7,6 +7,7 @@ loss. A class that inherits from `TrainTask` only writes what differs from the d
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
@@ -44,10 +45,12 @@ class TrainTask(Protocol[B]):
     remedy: str = "start a new run with a lower learning rate or in fp32"
     """What to do about a step that is not finite, for a message."""
 
+    @abstractmethod
     def optimizer(self) -> Optimizer:
         """One of torch's, each group with a name and its peak rate; `module` is on its device."""
-        raise NotImplementedError
+        ...
 
+    @abstractmethod
     def feed(self, cursor: Cursor, step: int) -> Generator[tuple[Cursor, B]]:
         """Yield (cursor after the global batch, this rank's part of it) from `cursor` on.
 
@@ -55,8 +58,9 @@ class TrainTask(Protocol[B]):
             cursor: place in the samples.
             step: steps done so far.
         """
-        raise NotImplementedError
+        ...
 
+    @abstractmethod
     def losses(
         self, engine: Any, batch: B, clock: StepClock
     ) -> Iterable[tuple[Tensor, Mapping[str, Tensor]]]:
@@ -70,7 +74,7 @@ class TrainTask(Protocol[B]):
             batch: of this rank; as many passes as micro-batches.
             clock: takes the time of the parts `encode` and `forward`.
         """
-        raise NotImplementedError
+        ...
 
     def started(self, rank: int) -> None:
         """Called when the engine is started, before a checkpoint is loaded."""

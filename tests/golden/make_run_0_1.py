@@ -104,9 +104,9 @@ def make(folder: Path) -> None:
     reached = {"training": trained(calm / "run"), "generation": generated(calm / "run")}
     assert trained(place / "run") == reached["training"]
     assert generated(place / "run") == reached["generation"]
-    for part, told in reached.items():
+    for part, end in reached.items():
         frozen = json.loads((place / "run/run.json").read_text())["fingerprint"]
-        expected[part] |= {"fingerprint": frozen, "reached": told, "arithmetic": arithmetic()}
+        expected[part] |= {"fingerprint": frozen, "reached": end, "arithmetic": arithmetic()}
     (stored / "expected.json").write_text(json.dumps(expected, indent=1) + "\n")
 
 
@@ -134,12 +134,12 @@ def environment() -> dict[str, str]:
 
 def status(place: Path) -> dict[str, dict[str, Any]]:
     """Where each stage of the run in `place` stands, without ages and times."""
-    told = json.loads(sarhpc(place, "status", "run", "--json"))
+    shown = json.loads(sarhpc(place, "status", "run", "--json"))
     names = ("state", "done", "planned", "samples", "rejected", "failed", "attempts", "checkpoint")
     return {
         stage["name"]: {name: stage[name] for name in names}
         | {"steps": stage["course"] and [stage["course"]["done"], stage["course"]["goal"]]}
-        for stage in told["stages"]
+        for stage in shown["stages"]
     }
 
 

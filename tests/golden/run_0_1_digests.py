@@ -81,12 +81,12 @@ def _shard(record: Mapping[str, Any]) -> dict[str, Any]:
                 data = pixels.tobytes()
             digest.update(f"{entry.name} {len(data)}\n".encode() + data)
     names = ("schema", "shard", "samples", "bytes", "sha256", "rejected", "detail")
-    told = ("key", "prompt", "seed", "model_sha", "config_fingerprint")
+    recorded = ("key", "prompt", "seed", "model_sha", "config_fingerprint")
     return {
         **{name: record[name] for name in names},
         "content": digest.hexdigest(),
         "generator": metas[0]["generator"],
-        "meta": [{name: meta[name] for name in told} for meta in metas],
+        "meta": [{name: meta[name] for name in recorded} for meta in metas],
         "mean_levels": levels,
     }
 
@@ -104,9 +104,9 @@ def _cpu() -> str:
     except OSError:
         return platform.processor()
     facts = dict(line.split("\t", 1) for line in text.splitlines() if "\t" in line)
-    told = [facts.get(name, "").strip(": \t") for name in ("vendor_id", "cpu family", "model")]
+    model = [facts.get(name, "").strip(": \t") for name in ("vendor_id", "cpu family", "model")]
     wide = sorted(f for f in facts.get("flags", "").split() if f.startswith(("avx", "amx", "fma")))
-    return " ".join([*told, *wide])
+    return " ".join([*model, *wide])
 
 
 def digest_of_tensors(path: Path) -> str:
@@ -116,8 +116,8 @@ def digest_of_tensors(path: Path) -> str:
     head = json.loads(data[8 : 8 + length])
     head.pop("__metadata__", None)
     digest = hashlib.sha256()
-    for name, told in sorted(head.items()):
-        begin, end = told["data_offsets"]
-        digest.update(f"{name} {told['dtype']} {told['shape']}\n".encode())
+    for name, tensor in sorted(head.items()):
+        begin, end = tensor["data_offsets"]
+        digest.update(f"{name} {tensor['dtype']} {tensor['shape']}\n".encode())
         digest.update(data[8 + length + begin : 8 + length + end])
     return digest.hexdigest()

@@ -99,13 +99,13 @@ def bits_hold(then: Mapping[str, Any]) -> bool:
     """Whether this machine computes as the one that `then` was recorded on."""
     others = {name: value for name, value in arithmetic().items() if then[name] != value}
     if others:
-        told = f"bits are not compared, only numbers: {others} here, not {then}"
-        warnings.warn(told, stacklevel=2)
+        message = f"bits are not compared, only numbers: {others} here, not {then}"
+        warnings.warn(message, stacklevel=2)
     return not others
 
 
 @pytest.mark.parametrize("part", TREES)
-def test_the_stored_run_is_told_as_it_stands_and_verifies(part: str, tmp_path: Path) -> None:
+def test_the_stored_run_has_the_recorded_status_and_verifies(part: str, tmp_path: Path) -> None:
     place = install(part, tmp_path)
     before = contents(place / "run")
     assert status(place) == expected(part)["status"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from archive_files import write_tif
+from guide_examples import code_blocks, install_plugin
 
 from hpc.errors import ConfigError, DataError
 from sarhpc.archive.catalog_builder import catalog_directory
@@ -23,34 +23,23 @@ from sarhpc.tiling.plan import plan_scenes
 from sarhpc.tiling.radiometry import master_amplitude
 from sarhpc.tiling.tile import tile_shard
 
-GUIDE = Path(__file__).resolve().parents[3] / "docs" / "guide"
-HEADING = "## A file format reader"
 TILE_PX = 64
 
 Install = Callable[[str, str], None]
 
 
 def example() -> str:
-    """The Python block of the section on formats, wherever the guide keeps it."""
-    pages = [GUIDE / "extending.md"]
-    (text,) = [p.read_text() for p in pages if p.is_file() and HEADING in p.read_text()]
-    section = text.partition(HEADING)[2].partition("\n## ")[0]
-    (block,) = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+    [block] = code_blocks("A file format reader")
     return block
 
 
 @pytest.fixture
 def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install]:
-    """Puts a module and its entry point on the path, with the metadata of an installed package."""
-    packages = tmp_path / "site-packages"
+    """Installs a module with an entry point."""
 
     def install(source: str, target: str) -> None:
-        info = packages / "numpy_sar-1.0.dist-info"
-        info.mkdir(parents=True)
-        (info / "METADATA").write_text("Metadata-Version: 2.1\nName: numpy-sar\nVersion: 1.0\n")
-        (info / "entry_points.txt").write_text(f"[sarhpc.formats]\nnumpy-sar = {target}\n")
-        (packages / "numpy_sar.py").write_text(source)
-        monkeypatch.syspath_prepend(packages)
+        entry = f"[sarhpc.formats]\nnumpy-sar = {target}\n"
+        install_plugin(monkeypatch, tmp_path / "site-packages", "numpy_sar", source, entry)
         readers.known_formats.cache_clear()
 
     yield install

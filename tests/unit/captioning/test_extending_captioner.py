@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from guide_examples import code_blocks, install_plugin
 
 from hpc.config import load
 from hpc.errors import ConfigError
@@ -18,31 +18,21 @@ from sarhpc.captioning.config import CaptionConfig
 from sarhpc.shards.images import encode_gray8
 from sarhpc.shards.sample import Sample, encode_json
 
-GUIDE = Path(__file__).resolve().parents[3] / "docs" / "guide" / "extending.md"
-HEADING = "## A captioner"
-
 Install = Callable[[str, str], None]
 
 
 def example() -> str:
-    section = GUIDE.read_text().partition(HEADING)[2].partition("\n## ")[0]
-    (block,) = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+    [block] = code_blocks("A captioner")
     return block
 
 
 @pytest.fixture
 def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install]:
-    """Puts a module and its entry point on the path, with the metadata of an installed package."""
+    """Installs a module with an entry point."""
 
     def install(source: str, target: str) -> None:
-        info = tmp_path / "brightness_captions-1.0.dist-info"
-        info.mkdir()
-        (info / "METADATA").write_text(
-            "Metadata-Version: 2.1\nName: brightness-captions\nVersion: 1.0\n"
-        )
-        (info / "entry_points.txt").write_text(f"[sarhpc.captioners]\nbrightness = {target}\n")
-        (tmp_path / "brightness_captions.py").write_text(source)
-        monkeypatch.syspath_prepend(tmp_path)
+        entry = f"[sarhpc.captioners]\nbrightness = {target}\n"
+        install_plugin(monkeypatch, tmp_path / "site", "brightness_captions", source, entry)
         registry.captioners.cache_clear()
 
     yield install
