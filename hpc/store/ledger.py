@@ -13,10 +13,12 @@ import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from hpc.errors import IncompleteError, VerificationError
 from hpc.publish import publish_json, publish_text, remove_stale_temporaries
 from hpc.store.plan import Plan, ShardTask
+from hpc.store.run_paths import located_path, stored_path
 
 RECORD_SCHEMA = "sarhpc.shard/1"
 STALE_FILE_AGE_S = 3600.0
@@ -29,6 +31,7 @@ class Record:
     shard: str
     plan: str
     path: str
+    """Absolute; on disk relative to the run directory if it is inside (`hpc.store.run_paths`)."""
     samples: int
     bytes: int
     sha256: str
@@ -62,6 +65,8 @@ class Ledger:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
+        self.root = directory.parent
+        """The run directory."""
         self.manifest = directory / "manifest.jsonl"
 
     def _record_path(self, shard: str) -> Path:
@@ -77,8 +82,7 @@ class Ledger:
 
     def publish(self, record: Record) -> None:
         """Make `record` visible; its artefact must already be published."""
-        document = {"schema": RECORD_SCHEMA, **dataclasses.asdict(record)}
-        publish_json(self._record_path(record.shard), document)
+        publish_json(self._record_path(record.shard), _document(record, self.root))
         self._failure_path(record.shard).unlink(missing_ok=True)
 
     def fail(self, failure: Failure) -> None:
@@ -94,14 +98,14 @@ class Ledger:
         if not self.sealed:
             try:
                 paths = sorted((self.directory / "records").glob("*/[0-9]*.json"))
-                found = [_parse_record(path.read_text(), path) for path in paths]
+                found = [_parse_record(path.read_text(), path, self.root) for path in paths]
             except FileNotFoundError:
                 # Sealing has removed the records meanwhile; the manifest has them.
                 if not self.sealed:
                     raise
         if self.sealed:
             lines = self.manifest.read_text().splitlines()
-            found = [_parse_record(line, self.manifest) for line in lines]
+            found = [_parse_record(line, self.manifest, self.root) for line in lines]
         return {record.shard: record for record in found}
 
     def totals(self) -> tuple[int, int, int]:
@@ -153,7 +157,8 @@ class Ledger:
                     f"{self._record_path(record.shard)} belongs to plan {record.plan}, and the "
                     f"plan here is {plan.id}; move the stale record away or start a new run"
                 )
-        publish_text(self.manifest, _manifest_text(records[s.id] for s in plan.shards))
+        text = _manifest_text((records[shard.id] for shard in plan.shards), self.root)
+        publish_text(self.manifest, text)
         # The manifest now holds every record: a crash before the next line loses nothing.
         self._clear()
         return self.manifest
@@ -173,16 +178,22 @@ def _read_failure(path: Path) -> Failure | None:
         return None
 
 
-def _manifest_text(records: Iterable[Record]) -> str:
-    documents = ({"schema": RECORD_SCHEMA, **dataclasses.asdict(r)} for r in records)
+def _document(record: Record, root: Path) -> dict[str, Any]:
+    path = stored_path(root, record.path)
+    return {"schema": RECORD_SCHEMA, **dataclasses.asdict(record), "path": path}
+
+
+def _manifest_text(records: Iterable[Record], root: Path) -> str:
+    documents = (_document(record, root) for record in records)
     return "".join(json.dumps(d, sort_keys=True, separators=(",", ":")) + "\n" for d in documents)
 
 
-def _parse_record(text: str, path: Path) -> Record:
+def _parse_record(text: str, path: Path, root: Path) -> Record:
     try:
         document = json.loads(text)
         if document.pop("schema") != RECORD_SCHEMA:
             raise VerificationError(f"{path} is not a record of schema {RECORD_SCHEMA}")
+        document["path"] = str(located_path(root, document["path"]))
         return Record(**document)
     except (ValueError, KeyError, TypeError) as error:
         raise VerificationError(f"{path} is not a record: {error!r}") from error

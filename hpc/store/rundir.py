@@ -14,6 +14,7 @@ from typing import Any
 from hpc.errors import ConfigError, FingerprintMismatchError
 from hpc.publish import publish_json, publish_text
 from hpc.store.ledger import Ledger
+from hpc.store.run_paths import located_path, stored_path
 
 RUN_SCHEMA = "sarhpc.run/1"
 
@@ -56,6 +57,14 @@ class RunDir:
     def plan_file(self, stage: str) -> Path:
         """Where the plan of a stage is published."""
         return self.stage(stage) / "plan.json"
+
+    def stored(self, path: str | Path) -> str:
+        """`path` as a plan holds it: relative to the run directory if it is inside."""
+        return stored_path(self.root, path)
+
+    def located(self, stored: str) -> Path:
+        """The path that a plan holds as `stored`, wherever the run is now."""
+        return located_path(self.root, stored)
 
     def ledger(self, stage: str) -> Ledger:
         """Ledger of a stage."""

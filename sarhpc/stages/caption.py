@@ -55,7 +55,7 @@ def plan_caption_shards(run: RunDir) -> Plan:
     paired = optical_by_shard(run, config)
     shards = []
     for r in records:
-        inputs = {"source": r.path, "sha256": r.sha256, "split": r.detail["split"]}
+        inputs = {"source": run.stored(r.path), "sha256": r.sha256, "split": r.detail["split"]}
         left_out = {"duplicate_of": duplicates[r.shard]} if r.shard in duplicates else {}
         shards.append(ShardTask(r.shard, inputs | left_out | paired.get(r.shard, {})))
     return Plan("caption", tuple(shards), CAPTION.fingerprint(config))
@@ -72,7 +72,7 @@ def make_caption_shard(run: RunDir, task: ShardTask) -> ShardResult:
     split = task.inputs["split"]
     path = data_root(run, config) / "samples" / split / f"{task.id}.tar"
     duplicates = task.inputs.get("duplicate_of", {})
-    tiles = (s for s in read_tiles(task.inputs) if s.key not in duplicates)
+    tiles = (s for s in read_tiles(run, task.inputs) if s.key not in duplicates)
     captioned = caption_samples(tiles, _captioner(captioner_config), captioner_config)
     summary = write_shard(path, captioned.samples)
     rejected = captioned.rejected | ({"duplicate_of": len(duplicates)} if duplicates else {})

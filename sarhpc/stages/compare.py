@@ -62,7 +62,8 @@ def make_compare_shard(run: RunDir, task: ShardTask) -> ShardResult:
     # Neither the adapter of the corpus nor its steering applies to another model.
     cfg = dataclasses.replace(settings(config), adapter=None, adapter_weight=1.0, steer=None)
     # The fingerprint is that of the corpus with which the images are compared.
-    made = generated_shard(run, task, cfg, root / f"{task.id}.tar", GENERATE.fingerprint(config))
+    path, fingerprint = root / f"{task.id}.tar", GENERATE.fingerprint(config)
+    made = generated_shard(run, task, Path(task.inputs["model"]), cfg, path, fingerprint)
     return dataclasses.replace(made, detail={"set": task.inputs["set"]})
 
 

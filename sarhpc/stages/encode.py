@@ -60,7 +60,7 @@ def plan_encoding(run: RunDir) -> Plan:
     return make_plan(
         "encode",
         [
-            {"samples": record.path, "sha256": record.sha256, **shared}
+            {"samples": run.stored(record.path), "sha256": record.sha256, **shared}
             for record in records
             if record.samples
         ],
@@ -87,7 +87,7 @@ def make_latent_shard(run: RunDir, task: ShardTask) -> ShardResult:
     assert config.encode is not None
     torch.set_num_threads(config.encode.threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    samples = ShardedSamples([Path(task.inputs["samples"])])
+    samples = ShardedSamples([run.located(task.inputs["samples"])])
     latents = encode_samples(
         samples,
         load_autoencoder(Path(task.inputs["vae"])),

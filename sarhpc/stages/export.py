@@ -48,7 +48,7 @@ def plan_export(run: RunDir) -> Plan:
     config = load_run_config(run)
     require_exportable(config)
     [trained] = sealed_records(run, "train")
-    inputs = {"checkpoint": trained.path, "sha256": trained.sha256}
+    inputs = {"checkpoint": run.stored(trained.path), "sha256": trained.sha256}
     return make_plan("export", [inputs], fingerprint=EXPORT.fingerprint(config))
 
 
@@ -71,7 +71,7 @@ def export_model(work: Work) -> ShardResult:
 
     run, config = work.run, load_run_config(work.run)
     [task] = work.plan.shards
-    checkpoint = Path(task.inputs["checkpoint"])
+    checkpoint = run.located(task.inputs["checkpoint"])
     if digest_tree(checkpoint).sha256 != task.inputs["sha256"]:
         raise VerificationError(
             f"{checkpoint} changed since training was recorded; `sarhpc verify {run.root} --deep` "

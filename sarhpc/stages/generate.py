@@ -111,7 +111,7 @@ def plan_corpus(run: RunDir) -> Plan:
     [export] = sealed_records(run, "export")
     shards = plan_generation(settings(config), prompts_of(run, config))
     model = {
-        "model": export.path,
+        "model": run.stored(export.path),
         "model_sha": export.sha256,
         **_named_adapter(config, export.path),
         **_steering_facts(run, config),
@@ -140,22 +140,25 @@ def make_corpus_shard(run: RunDir, task: ShardTask) -> ShardResult:
     config = load_run_config(run)
     root = data_root(run, config) / "synthetic"
     path = root / f"{task.id}.tar"
-    return generated_shard(run, task, settings(config), path, GENERATE.fingerprint(config))
+    model = run.located(task.inputs["model"])
+    return generated_shard(run, task, model, settings(config), path, GENERATE.fingerprint(config))
 
 
 def generated_shard(
     run: RunDir,
     task: ShardTask,
+    model: Path,
     cfg: GenerateConfig,
     path: Path,
     fingerprint: str,
     image_member: str = "sar.png",
 ) -> ShardResult:
-    """Generate the planned shard by the model it names, and publish it at `path`.
+    """Generate the planned shard by `model`, and publish it at `path`.
 
     Args:
         run: in which it is planned.
         task: the shard.
+        model: the diffusers folder.
         cfg: how images are made.
         path: of the tar.
         fingerprint: of the configuration, which the images carry.
@@ -165,7 +168,7 @@ def generated_shard(
     from sarhpc.shards.writer import write_shard
 
     provenance = Provenance(task.inputs["model_sha"], fingerprint)
-    pipeline = _pipeline(Path(task.inputs["model"]), cfg)
+    pipeline = _pipeline(model, cfg)
     layers = None if cfg.steer is None else _indexed_layers(run.root)
     generated = generate_shard(
         task.number,

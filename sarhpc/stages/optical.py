@@ -33,6 +33,10 @@ OPTICAL_BYTES_PER_PX = 1.8
 
 IMAGES_FILE = "images.json"
 """Beside the plan: the images to choose from, as they were when it was made."""
+FILES = ("path", "cloud")
+"""Keys of a listed image that name files or URLs."""
+INSIDE = "run:"
+"""Before the name of a file in the list that is inside the run directory."""
 
 
 def optical_stage(config: RunConfig, upstream: Sequence[str]) -> Stage:
@@ -66,11 +70,13 @@ def plan_optical_shards(run: RunDir) -> Plan:
         why = "; ".join(f"{name}: {reason}" for name, reason in list(listing.left_out.items())[:5])
         raise DataError(f"no optical images at {uri}{f' ({why})' if why else ''}; see optical.uri")
     file = run.stage("optical") / IMAGES_FILE
-    publish_json(file, {"uri": uri, "images": [image.to_json() for image in listing.images]})
+    rows = [_stored_row(run, image.to_json()) for image in listing.images]
+    publish_json(file, {"uri": _stored_name(run, uri), "images": rows})
     shared = {"images": digest_file(file).sha256}
     shards = (
         ShardTask(
-            r.shard, {"tiles": r.path, "sha256": r.sha256, "split": r.detail["split"], **shared}
+            r.shard,
+            {"tiles": run.stored(r.path), "sha256": r.sha256, "split": r.detail["split"], **shared},
         )
         for r in sealed_records(run, "tile")
     )
@@ -96,11 +102,11 @@ def make_optical_shard(run: RunDir, task: ShardTask) -> ShardResult:
     config = load_run_config(run)
     assert config.optical is not None
     file = run.stage("optical") / IMAGES_FILE
-    index = _index(str(file), task.inputs["images"])
+    index = _index(run, str(file), task.inputs["images"])
     split = task.inputs["split"]
     path = data_root(run, config) / "optical" / split / f"{task.id}.tar"
     # Place and time of each tile; its pixels, most of the shard, stay unread.
-    metas = read_member(Path(task.inputs["tiles"]), "meta.json")
+    metas = read_member(run.located(task.inputs["tiles"]), "meta.json")
     shape = (config.tile.tile_px, config.tile.tile_px)
     tiles = ((key, json.loads(data), shape) for key, data in metas)
     paired = pair_tiles(tiles, index, optical_config(config.optical))
@@ -111,7 +117,7 @@ def make_optical_shard(run: RunDir, task: ShardTask) -> ShardResult:
 
 
 @functools.lru_cache(maxsize=2)
-def _index(file: str, digest: str) -> OpticalIndex:
+def _index(run: RunDir, file: str, digest: str) -> OpticalIndex:
     """The images to choose from, read once by each process."""
     from sarhpc.archive.ancillary.optical_images import OpticalImage, OpticalIndex
 
@@ -120,7 +126,28 @@ def _index(file: str, digest: str) -> OpticalIndex:
             f"{file} is not the list this stage was planned with; put it back, or start a new run"
         )
     rows = json.loads(Path(file).read_text())["images"]
-    return OpticalIndex(tuple(OpticalImage.from_json(row) for row in rows))
+    return OpticalIndex(tuple(OpticalImage.from_json(_located_row(run, row)) for row in rows))
+
+
+def _stored_row(run: RunDir, row: Mapping[str, Any]) -> dict[str, Any]:
+    return {**row, **{name: _stored_name(run, row[name]) for name in FILES if row[name]}}
+
+
+def _located_row(run: RunDir, row: Mapping[str, Any]) -> dict[str, Any]:
+    return {**row, **{name: _located_name(run, row[name]) for name in FILES if row[name]}}
+
+
+def _stored_name(run: RunDir, name: str) -> str:
+    """A file or URL as the list of images has it; a file of the run by its place inside."""
+    stored = run.stored(name)
+    return name if stored == name else f"{INSIDE}{stored}"
+
+
+def _located_name(run: RunDir, name: str) -> str:
+    if name.startswith(INSIDE):
+        return str(run.located(name.removeprefix(INSIDE)))
+    # Lists of before 0.2 name files of the run by where it was then.
+    return str(run.located(name)) if name.startswith("/") else name
 
 
 def optical_by_shard(run: RunDir, config: RunConfig) -> dict[str, dict[str, str]]:
@@ -128,19 +155,19 @@ def optical_by_shard(run: RunDir, config: RunConfig) -> dict[str, dict[str, str]
     if config.optical is None:
         return {}
     return {
-        record.shard: {"optical": record.path, "optical_sha256": record.sha256}
+        record.shard: {"optical": run.stored(record.path), "optical_sha256": record.sha256}
         for record in sealed_records(run, "optical")
     }
 
 
-def read_tiles(inputs: Mapping[str, Any]) -> Iterator[Sample]:
+def read_tiles(run: RunDir, inputs: Mapping[str, Any]) -> Iterator[Sample]:
     """The tiles of a shard to caption, in order, with the optical images they were given."""
     from sarhpc.shards.reader import read_shard
     from sarhpc.tiling.pairs.optical_mosaic import with_optical
 
-    images = read_shard(Path(inputs["optical"])) if "optical" in inputs else iter(())
+    images = read_shard(run.located(inputs["optical"])) if "optical" in inputs else iter(())
     paired = next(images, None)
-    for tile in read_shard(Path(inputs["source"])):
+    for tile in read_shard(run.located(inputs["source"])):
         mine = paired if paired is not None and paired.key == tile.key else None
         yield with_optical(tile, mine)
         paired = paired if mine is None else next(images, None)

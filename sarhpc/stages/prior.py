@@ -73,9 +73,8 @@ def make_prior_shard(run: RunDir, task: ShardTask) -> ShardResult:
     """Generate and publish one shard, in colour: `optic.png`."""
     config = load_run_config(run)
     path = prior_root(run, config) / f"{task.id}.tar"
-    return generated_shard(
-        run, task, settings(config), path, PRIOR.fingerprint(config), "optic.png"
-    )
+    model, fingerprint = Path(task.inputs["model"]), PRIOR.fingerprint(config)
+    return generated_shard(run, task, model, settings(config), path, fingerprint, "optic.png")
 
 
 def with_prior_shards(run: RunDir, config: RunConfig) -> TrainConfig:

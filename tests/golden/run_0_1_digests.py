@@ -60,11 +60,11 @@ def generated(run: Path) -> dict[str, Any]:
     `content` is a digest of all members, without the versions of the software in `generator`.
     """
     lines = (run / "generate/manifest.jsonl").read_text().splitlines()
-    return {"shards": [_shard(json.loads(line)) for line in lines]}
+    return {"shards": [_shard(run, json.loads(line)) for line in lines]}
 
 
-def _shard(record: Mapping[str, Any]) -> dict[str, Any]:
-    path = Path(record["path"])
+def _shard(run: Path, record: Mapping[str, Any]) -> dict[str, Any]:
+    path = run / record["path"]
     assert hashlib.sha256(path.read_bytes()).hexdigest() == record["sha256"], path
     metas, levels, digest = [], [], hashlib.sha256()
     with tarfile.open(path) as tar:

@@ -55,7 +55,7 @@ def test_the_line_gives_every_tile_an_image_and_its_captions_a_place_to_look(
         assert digest_file(Path(record.path)).sha256 == record.sha256
     for task in plan_caption_shards(tiled).shards:
         assert task.inputs["optical_sha256"] == records[task.id].sha256
-        for sample in read_tiles(task.inputs):
+        for sample in read_tiles(tiled, task.inputs):
             [part] = sample.meta["optic_images"]
             assert part["id"] == sample.meta["scene_id"]
             assert part["share"] >= 0.8
@@ -69,7 +69,7 @@ def test_the_image_of_a_tile_is_the_one_that_was_cut_with_it(tiled: RunDir) -> N
     plan = plan_optical_shards(tiled)
     made = make_optical_shard(tiled, plan.shards[0])
     paired = {sample.key: sample for sample in read_shard(made.path)}
-    for tile in read_shard(Path(plan.shards[0].inputs["tiles"])):
+    for tile in read_shard(tiled.located(plan.shards[0].inputs["tiles"])):
         assert paired[tile.key].members["optic.png"] == tile.members["optic.png"]
 
 
