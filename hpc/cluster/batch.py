@@ -23,6 +23,7 @@ from hpc.cluster.profile import Profile, Resources
 from hpc.cluster.submit import FAILURE_GRACE_S, RankedWork, require_picklable
 from hpc.errors import ConfigError, HpcError
 from hpc.publish import publish_text, publishing
+from hpc.store.run_paths import require_plain_path
 
 RETRY_PAUSES_S = (2.0, 4.0, 8.0, 16.0, 30.0)
 """Seconds between attempts to submit while Slurm does not answer."""
@@ -71,8 +72,8 @@ def script_text(job: BatchJob) -> str:
     Raises:
         ConfigError: a path or name cannot be written in such a script.
     """
-    for path in (job.script, job.logs, job.code):
-        _require_writable(str(path))
+    for path in (job.script, job.logs, job.code or job.logs):
+        require_plain_path(path)
     _require_writable(job.name, job.comment)
     options = [_option(name, value) for name, value in sorted(_options(job).items())]
     lines = ["#!/bin/bash", *options, "", *_setup(job), "", _command(job), *_requeue_lines(job), ""]

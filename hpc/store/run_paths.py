@@ -1,9 +1,8 @@
 """Paths in plans and records: relative to the run directory if inside it, else absolute.
 
 So a run directory that was moved still finds its artefacts, and a copy has artefacts of its own.
-Runs of before 0.2 have absolute paths only, and no note of where they were; both are still read. The
-directory they were made in follows from an artefact that is still here: `/old/RUN/train/x` names the
-file `train/x` of this run.
+Runs of version 0.1 have absolute paths only, and no note of where they were made. That directory
+follows from an artefact that is still here: `/old/RUN/train/x` is the file `train/x` of this run.
 """
 
 from __future__ import annotations
@@ -15,7 +14,25 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from hpc.errors import ConfigError
+
 _RECORDED = re.compile(r'"path": ?"(/(?:[^"\\]|\\.)*)"')
+
+
+def require_plain_path(path: Path) -> None:
+    """Raise ConfigError if jobs cannot work in `path`, because it has a character with a meaning.
+
+    `%` and `\\` are replaced by Slurm in the names of logs; `:` separates the entries of
+    PYTHONPATH, so that jobs would import other code than the snapshot in the run.
+    """
+    text = str(path)
+    wrong = [character for character in ":%\\" if character in text]
+    if wrong or not text.isprintable():
+        what = " and ".join(map(repr, wrong)) or "a control character"
+        raise ConfigError(
+            f"{text!r} contains {what}, which Slurm and PYTHONPATH read as something else than a "
+            "name; use another run name or directory"
+        )
 
 
 def stored_path(root: Path, path: str | Path) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 from hpc.errors import ConfigError, FingerprintMismatchError
 from hpc.publish import publish_json, publish_text
 from hpc.store.ledger import Ledger
-from hpc.store.run_paths import located_path, stored_path
+from hpc.store.run_paths import located_path, require_plain_path, stored_path
 
 RUN_SCHEMA = "sarhpc.run/1"
 
@@ -92,7 +92,7 @@ def create_run(
     Private by default: mode 0700.
 
     Raises:
-        ConfigError: the directory holds something that is not a run.
+        ConfigError: the directory holds something that is not a run, or jobs cannot work in it.
         FingerprintMismatchError: it is a run with another configuration.
     """
     run = RunDir(root.resolve())
@@ -104,6 +104,7 @@ def create_run(
                 "directory"
             )
         return run
+    require_plain_path(run.root)
     if run.root.exists() and any(not _is_half_made(path) for path in run.root.iterdir()):
         raise ConfigError(f"{root} is not empty and not a run; use a new directory")
     run.root.mkdir(parents=True, exist_ok=True, mode=0o700)

@@ -13,6 +13,7 @@ from hpc.cluster.allocation import Allocation, current_allocation
 from hpc.errors import ConfigError
 from hpc.job.pipeline import require_upstream
 from hpc.store.lease import lease
+from hpc.store.run_paths import require_plain_path
 from hpc.store.rundir import RunDir, now
 from hpc.store.submissions import (
     SubmissionRecord,
@@ -48,7 +49,8 @@ def attach_job(run: RunDir, name: str, *, requeue: str, grace_s: float) -> str:
         grace_s: seconds between its signal and its end.
 
     Raises:
-        ConfigError: not inside a Slurm job, or the run has no such stage.
+        ConfigError: not inside a Slurm job, the run has no such stage, or its path has a character
+            that no job can import code from.
         IncompleteError: an upstream stage is not sealed.
     """
     here = current_allocation()
@@ -57,6 +59,7 @@ def attach_job(run: RunDir, name: str, *, requeue: str, grace_s: float) -> str:
         raise ConfigError(
             f"`attach-job` must run inside a Slurm script; try `sarhpc {name} {run.root}`"
         )
+    require_plain_path(run.root)
     config = load_run_config(run)
     require_upstream(run, stage_named(config, name))
     require_inputs(run, config)

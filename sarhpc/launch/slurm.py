@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from hpc.errors import ConfigError, IncompleteError
 from hpc.job.pipeline import Stage
 from hpc.store.plan import read_plan
+from hpc.store.run_paths import require_plain_path
 from hpc.store.rundir import RunDir
 from hpc.store.submissions import SubmissionRecord, job_ids
 from sarhpc.launch.job import StageWork
@@ -176,6 +177,8 @@ def link_of(run: RunDir, config: RunConfig, stage: Stage, profile: Profile) -> L
 def prepare_chain(run: RunDir, links: Sequence[Link], profile: Profile, *, force: bool) -> Chain:
     """The jobs of the next submission, which import from a snapshot of the code as it is now."""
     from hpc.cluster.chain import prepare
+
+    require_plain_path(run.root)
 
     def work_of(stage: str, number: int) -> StageWork:
         return StageWork(str(run.root), stage, force, number)

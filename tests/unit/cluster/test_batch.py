@@ -95,8 +95,10 @@ def test_the_work_in_the_pickle_carries_names_only(run: RunDir) -> None:
     assert job.pickle.stat().st_size < 1000
 
 
-@pytest.mark.parametrize("name", ["a%j", "a\\b", "a\nb"])
-def test_names_that_slurm_would_change_are_refused(run: RunDir, name: str) -> None:
+@pytest.mark.parametrize("name", ["a%j", "a\\b", "a\nb", "a:b"])
+def test_names_that_slurm_or_python_would_read_otherwise_are_refused(
+    run: RunDir, name: str
+) -> None:
     with pytest.raises(ConfigError, match="another run name"):
         script_text(job_in(run, logs=run.root / name))
 

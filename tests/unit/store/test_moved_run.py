@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from line_runs import seal_captions, tiny_run
 
+from hpc.errors import ConfigError
 from hpc.store.ledger import Record
 from hpc.store.plan import make_plan, publish_plan
 from hpc.store.rundir import RunDir, create_run, now, open_run
@@ -139,3 +140,13 @@ def test_records_on_disk_name_files_of_the_run_by_their_place_in_it(tmp_path: Pa
     manifest = run.ledger("tile").seal(plan)
     assert json.loads(manifest.read_text())["path"] == "data/000000.tar"
     assert os.fspath(inside) == run.ledger("tile").records()["000000"].path
+
+
+@pytest.mark.parametrize("name", ["at 12:30", "50%", "back\\slash", "two\nlines"])
+def test_a_directory_in_which_jobs_would_import_other_code_is_refused_before_it_is_made(
+    name: str, tmp_path: Path
+) -> None:
+    """`:` separates entries of PYTHONPATH; Slurm replaces `%` and `\\` in names of logs."""
+    with pytest.raises(ConfigError, match="use another run name or directory"):
+        create_run(tmp_path / name / "run", "a: 1\n", "f00d")
+    assert not (tmp_path / name).exists()
