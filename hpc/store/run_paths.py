@@ -20,9 +20,9 @@ _RECORDED = re.compile(r'"path": ?"(/(?:[^"\\]|\\.)*)"')
 
 
 def require_plain_path(path: Path) -> None:
-    """Raise ConfigError if jobs cannot work in `path`, because it has a character with a meaning.
+    r"""Raise ConfigError if jobs cannot work in `path`, because it has a character with a meaning.
 
-    `%` and `\\` are replaced by Slurm in the names of logs; `:` separates the entries of
+    `%` and `\` are replaced by Slurm in the names of logs; `:` separates the entries of
     PYTHONPATH, so that jobs would import other code than the snapshot in the run.
     """
     text = str(path)
