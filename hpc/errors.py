@@ -28,6 +28,10 @@ class FingerprintMismatchError(ConfigError):
     """The configuration differs from the one the run was frozen with."""
 
 
+class NotTrustedError(ConfigError):
+    """Others can write what the command would carry out; nothing was started."""
+
+
 class DataError(HpcError):
     """An input (scene, tile, shard, model file) cannot be used as it is."""
 

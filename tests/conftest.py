@@ -6,6 +6,7 @@ import atexit
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,6 +35,14 @@ if "SARHPC_STATE" not in os.environ:
 # As the entry of a job does.
 keep_freed_memory()
 relax_gc()
+
+
+@pytest.fixture(autouse=True)
+def _umask() -> Iterator[None]:
+    """Verbs set the umask of their process, which here is that of all tests."""
+    before = os.umask(0o022)
+    yield
+    os.umask(before)
 
 
 @pytest.fixture(scope="session")

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from hpc.errors import ConfigError
+from hpc.store.ownership import require_own_file
 
 EXECUTORS = ("slurm", "local", "debug")
 REQUEUE_MODES = ("scontrol", "chain", "none")
@@ -232,12 +233,15 @@ def load_profile(name_or_path: str | Path, folders: list[Path] | None = None) ->
 
     Raises:
         ConfigError: no such profile, an unknown key (with the nearest names) or a bad value.
+        NotTrustedError: somebody else can write it: modules, environment and options of jobs.
     """
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
     from yaml import YAMLError
 
     path = _find(name_or_path, _profile_folders() if folders is None else folders)
+    # Who installed this code can make it do anything already.
+    require_own_file(path, owners=[Path(__file__).stat().st_uid])
     schema = OmegaConf.structured(Profile)
     # Frozen dataclasses make the schema read-only; to_object gives frozen values again.
     OmegaConf.set_readonly(schema, False)

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from hpc.store.rundir import open_run
+from sarhpc.cli.own_run import own_run
 from sarhpc.cli.verbs import Verbs, add_verb
 from sarhpc.stages.inputs.paths import data_root
 from sarhpc.stages.registry import line_of_stages
@@ -25,7 +26,7 @@ def clean_verb(arguments: argparse.Namespace) -> int:
     from hpc.observe.clean import find_removable, removable_lines, remove_files, size_text
     from hpc.observe.status import run_status
 
-    run = open_run(Path(arguments.run))
+    run = own_run(arguments.run) if arguments.yes else open_run(Path(arguments.run))
     config = load_run_config(run)
     stages = line_of_stages(config)
     status = run_status(run, stages)

@@ -11,6 +11,7 @@ from hpc.errors import FingerprintMismatchError
 from hpc.publish import publish_text
 from hpc.store.rundir import RunDir, create_run, open_run
 from sarhpc import __version__
+from sarhpc.cli.own_run import own_run
 from sarhpc.cli.verbs import Verbs, add_verb
 from sarhpc.stages.config import RunConfig
 from sarhpc.stages.run_config import load_run_config
@@ -74,9 +75,12 @@ def frozen_run(arguments: argparse.Namespace, config: RunConfig) -> RunDir:
                 "name another run directory, or leave the overrides out"
             )
         # What else may differ does not change what is made (workers, logging).
-        for line in differences(existing, config, transient=True):
-            print(f"changed for this run: {line}")
+        changed = differences(existing, config, transient=True)
+        if changed:
+            own_run(root)
             publish_text(run.config_file, to_yaml(config))
+        for line in changed:
+            print(f"changed for this run: {line}")
         return run
     facts = {
         "version": __version__,

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from hpc.store.rundir import open_run
+from sarhpc.cli.own_run import own_run
 from sarhpc.cli.verbs import Verbs
 
 
@@ -32,7 +33,7 @@ def attach_job_verb(arguments: argparse.Namespace) -> int:
     """Print what the script of a Slurm job sources before its tasks start."""
     from sarhpc.launch.sbatch import attach_job
 
-    run = open_run(Path(arguments.run))
+    run = own_run(arguments.run)
     lines = attach_job(run, arguments.stage, requeue=arguments.requeue, grace_s=arguments.grace_s)
     print(lines, end="")
     return 0

@@ -9,8 +9,10 @@ from pathlib import Path
 from hpc.config import to_yaml
 from hpc.errors import ConfigError
 from hpc.job.pipeline import Stage, require_upstream, unsealed_stages
+from hpc.store.ownership import open_own_run
 from hpc.store.rundir import RunDir, open_run
 from sarhpc.cli.configuration import add_config_arguments, frozen_run, given_config
+from sarhpc.cli.own_run import own_run
 from sarhpc.cli.verbs import Verbs, add_verb
 from sarhpc.stages.registry import STAGES, line_of_stages, stage_named
 from sarhpc.stages.run_config import load_run_config
@@ -74,9 +76,13 @@ def run_verb(arguments: argparse.Namespace) -> int:
 def resume_verb(arguments: argparse.Namespace) -> int:
     """Continue with the unsealed stages; an operator's STOP is removed."""
     run = open_run(Path(arguments.run))
-    if not (arguments.dry_run or arguments.print_sbatch):
-        run.stop_file.unlink(missing_ok=True)
+    if not _only_looks(arguments):
+        open_own_run(run.root).stop_file.unlink(missing_ok=True)
     return _run_line(run, arguments, line_of_stages(load_run_config(run)))
+
+
+def _only_looks(arguments: argparse.Namespace) -> bool:
+    return bool(arguments.dry_run or arguments.print_sbatch)
 
 
 def _between(run: RunDir, first: str | None, last: str | None) -> list[Stage]:
@@ -125,6 +131,8 @@ def _carry_out(
     from sarhpc.launch.profile import chosen_executor, number_of_ranks
 
     config = load_run_config(run)
+    if not _only_looks(arguments):
+        own_run(run.root)
     executor, profile = chosen_executor(run, config, arguments.profile, arguments.executor)
 
     def ranks(stage: str) -> int:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import argparse
 import os
-from pathlib import Path
 
-from hpc.store.rundir import open_run
+from sarhpc.cli.own_run import own_run
 from sarhpc.cli.verbs import Verbs, add_verb
 
 
@@ -23,7 +22,7 @@ def add_stop_and_cancel(verbs: Verbs) -> None:
 
 def stop_verb(arguments: argparse.Namespace) -> int:
     """Request that the run saves and stops, until `resume`."""
-    run = open_run(Path(arguments.run))
+    run = own_run(arguments.run)
     descriptor = os.open(run.stop_file, os.O_CREAT | os.O_WRONLY, 0o600)
     os.close(descriptor)
     print(f"stop requested; work saves first. Continue later with: sarhpc resume {arguments.run}")
@@ -34,4 +33,4 @@ def cancel_verb(arguments: argparse.Namespace) -> int:
     """Stop until `resume`; waiting jobs leave the queue, running ones save first."""
     from sarhpc.launch.slurm import cancel_jobs
 
-    return cancel_jobs(open_run(Path(arguments.run)), now=arguments.now)
+    return cancel_jobs(own_run(arguments.run), now=arguments.now)

@@ -29,6 +29,7 @@ from hpc.memory import keep_freed_memory
 from hpc.signals import stop_signals_ignored
 from hpc.store.attempts import crash_loop
 from hpc.store.lease import STALE_S
+from hpc.store.ownership import private_umask, require_own_run
 from hpc.store.plan import Plan
 from hpc.store.rundir import RunDir, open_run
 from hpc.store.submissions import SubmissionRecord, await_submission, element_number, stripe
@@ -78,6 +79,8 @@ def work(root: str, stage: str, *, force: bool = False, submission: int | None =
     relax_gc()
     try:
         run = open_run(Path(root))
+        require_own_run(run, thorough=False)
+        private_umask(run)
         job = _job_of(run, stage, here, submission)
     except HpcError as error:
         return report(stage, error)

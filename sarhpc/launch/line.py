@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 from hpc.errors import HpcError
 from hpc.job.pipeline import Stage, unsealed_stages
-from hpc.store.rundir import RunDir, open_run
+from hpc.store.ownership import open_own_run, private_umask
+from hpc.store.rundir import RunDir
 from sarhpc.launch.job import StageWork, configure_logging, report
 from sarhpc.launch.profile import resources
 from sarhpc.stages.registry import line_of_stages
@@ -43,7 +44,8 @@ class LineWork:
         """Exit code of the first stage that does not end well, else 0."""
         configure_logging()
         try:
-            run = open_run(Path(self.root))
+            run = open_own_run(Path(self.root))
+            private_umask(run)
             stages = line_of_stages(load_run_config(run))
             names = [stage.name for stage in stages]
             chosen = stages[names.index(self.first) : names.index(self.last) + 1]

@@ -1,0 +1,30 @@
+"""The run that a verb acts on: the user's own, and new files as private as it is."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from hpc.store.ownership import open_own_run, private_umask, replaceable_parent
+from hpc.store.rundir import RunDir
+
+
+def own_run(root: str | Path) -> RunDir:
+    """The existing run at `root`, to act on it; warns if others could put another in its place.
+
+    Raises:
+        ConfigError: there is none.
+        NotTrustedError: it belongs to somebody else, or others can write it.
+    """
+    run = open_own_run(Path(root))
+    found = replaceable_parent(run)
+    if found is not None:
+        folder, writers = found
+        print(
+            f"warning: {folder} {writers} and has no sticky bit, so this run could be renamed and "
+            f"another put in its place: chmod +t {folder}, or if you trust them: "
+            f"sarhpc trust {folder}",
+            file=sys.stderr,
+        )
+    private_umask(run)
+    return run

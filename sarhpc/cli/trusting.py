@@ -1,0 +1,46 @@
+"""The verb `trust`: what is acted on although others can write it."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from hpc.errors import ConfigError
+from hpc.store.permissions import user_name
+from hpc.store.trusted import revoke_trust, trust, trusted_file, trusted_paths
+from sarhpc.cli.verbs import Verbs, add_verb
+
+
+def add_trust(verbs: Verbs) -> None:
+    """Add `trust`."""
+    verb = add_verb(
+        verbs, "trust", "declare a run or profile safe that others can write; list what is declared"
+    )
+    verb.add_argument("path", nargs="?", help="run directory, profile, or folder of runs")
+    verb.add_argument("--revoke", action="store_true", help="take the declaration back")
+    verb.set_defaults(handler=trust_verb)
+
+
+def trust_verb(arguments: argparse.Namespace) -> int:
+    """Declare a path safe, or take that back; without a path list what was declared."""
+    if arguments.path is None:
+        for path, owner in sorted(trusted_paths().items()):
+            print(f"{path}  of {user_name(owner)}")
+        print(f"declared in {trusted_file()}")
+        return 0
+    path = Path(arguments.path)
+    if arguments.revoke:
+        if not revoke_trust(path):
+            raise ConfigError(f"{path.resolve()} was not declared; `sarhpc trust` lists what was")
+        print(f"{path.resolve()} is not trusted any more")
+        return 0
+    if not path.exists():
+        raise ConfigError(f"{path} does not exist")
+    trust(path)
+    owner = user_name(path.stat().st_uid)
+    if (path / "run.json").is_file() or path.is_file():
+        print(f"{path.resolve()} of {owner} is trusted: what it says is done with your rights")
+    else:
+        print(f"no warning any more that runs below {path.resolve()} could be replaced")
+    print(f"declared in {trusted_file()}; to take it back: sarhpc trust {path} --revoke")
+    return 0
