@@ -154,6 +154,7 @@ def _record(run: RunDir, chain: Chain, jobs: Sequence[SubmittedJob]) -> Submissi
         requeue=chain.profile.requeue,
         profile_file=chain.profile.file,
         grace_s=chain.profile.grace_s,
+        root=str(run.root),
         code=None if code is None else code.relative_to(run.root).as_posix(),
         shards={
             part.link.stage: part.link.shards

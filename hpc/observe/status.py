@@ -7,7 +7,7 @@ is shown with a note.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -16,7 +16,12 @@ from hpc.job.pipeline import Stage
 from hpc.observe.queue import Queue, is_stuck, queue_summary
 from hpc.observe.state import StageState, stage_state
 from hpc.store.rundir import RunDir
-from hpc.store.submissions import SubmittedJob, read_submissions
+from hpc.store.submissions import (
+    SubmittedJob,
+    moved_submissions,
+    place_of,
+    read_submissions,
+)
 
 if TYPE_CHECKING:
     from hpc.cluster.slurm import AccountedJob, QueuedJob
@@ -100,16 +105,30 @@ def run_status(
     jobs = [
         job
         for record in submissions
-        if record.executor == "slurm"
+        if record.executor == "slurm" and place_of(run, record) == "here"
         for job in record.jobs
         if job.stage in open_names
     ]
     profile = submissions[-1].profile if submissions else None
     if not jobs:
         stages_on_disk = (StageStatus(d.state, d, problem=_disk_problem(run, d)) for d in disks)
-        return RunStatus(run, tuple(stages_on_disk), profile)
+        return RunStatus(run, tuple(stages_on_disk), profile, _notes_of_move(run, open_names))
     view = _Cluster(run, scheduler or cluster_scheduler(), jobs)
-    return RunStatus(run, tuple(view.join(disk) for disk in disks), profile, tuple(view.notes))
+    notes = (*_notes_of_move(run, open_names), *view.notes)
+    return RunStatus(run, tuple(view.join(disk) for disk in disks), profile, notes)
+
+
+def _notes_of_move(run: RunDir, open_names: Collection[str]) -> tuple[str, ...]:
+    """A line if jobs were submitted before the run was moved, and not since."""
+    if not open_names:
+        return ()
+    moved = moved_submissions(run)
+    if not moved or read_submissions(run)[-1] != moved[-1]:
+        return ()
+    return (
+        f"this run was at {moved[-1].root} when its jobs were submitted, and they work there; "
+        f"`sarhpc resume {run.root}` cancels them and submits what is left from here",
+    )
 
 
 def cluster_scheduler() -> Scheduler:

@@ -13,7 +13,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from hpc.errors import HpcError, TransientError, VerificationError
 from hpc.publish import publish_json
@@ -73,6 +73,8 @@ class SubmissionRecord:
     """Code snapshot the jobs import from, relative to the run directory."""
     shards: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """Stage of an array -> its shards without a record at submission; absent if not planned."""
+    root: str = ""
+    """The run directory then, where its jobs work; empty in submissions of before."""
 
     def of(self, stage: str) -> list[SubmittedJob]:
         """Jobs of `stage`, in order of submission."""
@@ -188,8 +190,30 @@ def stripe(
 
 
 def job_ids(run: RunDir) -> dict[str, SubmittedJob]:
-    """Every job ever submitted for a run, by id; an array counts once."""
-    return {job.job_id: job for record in read_submissions(run) for job in record.jobs}
+    """Every job ever submitted that works in this directory, by id; an array counts once."""
+    here = (record for record in read_submissions(run) if place_of(run, record) == "here")
+    return {job.job_id: job for record in here for job in record.jobs}
+
+
+def moved_submissions(run: RunDir) -> list[SubmissionRecord]:
+    """Submissions whose jobs work where the run was before it was moved, and find nothing there."""
+    return [record for record in read_submissions(run) if place_of(run, record) == "moved"]
+
+
+def place_of(run: RunDir, record: SubmissionRecord) -> Literal["here", "moved", "copied"]:
+    """Where the jobs of a submission work: here, where this run was before, or in its original."""
+    if record.root in ("", str(run.root)):
+        return "here"
+    then = Path(record.root)
+    try:
+        if then.samefile(run.root):
+            return "here"
+        same = RunDir(then).info.get("created") == run.info.get("created")
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return "moved"
+    except PermissionError:
+        return "copied"
+    return "copied" if same else "moved"
 
 
 def _parse(path: Path) -> SubmissionRecord:

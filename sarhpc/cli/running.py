@@ -157,8 +157,10 @@ def _carry_out(
             f"{run.root} was stopped by an operator; `sarhpc resume {run.root}` removes the stop"
         )
     if profile is not None:
+        from sarhpc.launch.moved_jobs import cancel_moved_jobs
         from sarhpc.launch.slurm import submit_stages, wait_for_jobs
 
+        cancel_moved_jobs(run)
         submit_stages(run, stages, profile, force=arguments.force)
         return wait_for_jobs(run, stages) if arguments.wait else 0
     if arguments.print_sbatch:

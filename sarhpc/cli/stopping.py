@@ -31,6 +31,9 @@ def stop_verb(arguments: argparse.Namespace) -> int:
 
 def cancel_verb(arguments: argparse.Namespace) -> int:
     """Stop until `resume`; waiting jobs leave the queue, running ones save first."""
+    from sarhpc.launch.moved_jobs import cancel_moved_jobs
     from sarhpc.launch.slurm import cancel_jobs
 
-    return cancel_jobs(own_run(arguments.run), now=arguments.now)
+    run = own_run(arguments.run)
+    cancel_moved_jobs(run)
+    return cancel_jobs(run, now=arguments.now)

@@ -127,6 +127,7 @@ def _attach(
         jobs=(job,),
         requeue=requeue,
         grace_s=grace_s,
+        root=str(run.root),
         code=snapshot_code(run).relative_to(run.root).as_posix(),
     )
     publish_submission(run, record)
