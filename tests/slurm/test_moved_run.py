@@ -24,14 +24,14 @@ def test_jobs_of_a_moved_run_are_submitted_anew_and_those_of_an_original_stay(
     run = tiny_run(tmp_path / "wanders", make_tiny_model(tmp_path / "model"))
     profile = write_profile(tmp_path, NEVER)
     assert sarhpc(cluster, "run", run.root, "--until", "tile", "--profile", profile).returncode == 0
-    waiting = set(jobs_of(cluster, "wanders"))
+    waiting = set(jobs_of(cluster, "wanders", "PENDING"))
     assert len(waiting) == 2
 
     copy = Path(shutil.copytree(run.root, tmp_path / "copy"))
     assert "cancelled: nothing" in sarhpc(cluster, "cancel", copy).stdout
     shown = json.loads(sarhpc(cluster, "status", copy, "--json").stdout)
     assert all(stage["queue"]["jobs"] == [] for stage in shown["stages"])
-    assert set(jobs_of(cluster, "wanders")) == waiting, "the original was left alone"
+    assert set(jobs_of(cluster, "wanders", "PENDING")) == waiting, "the original was left alone"
 
     moved = run.root.rename(tmp_path / "arrived")
     [note] = json.loads(sarhpc(cluster, "status", moved, "--json").stdout)["notes"]
@@ -41,10 +41,12 @@ def test_jobs_of_a_moved_run_are_submitted_anew_and_those_of_an_original_stay(
     assert f"this run was moved from {run.root}: cancelled the jobs that work there" in (
         resumed.stdout
     )
-    wait_for(lambda: not jobs_of(cluster, "wanders"), 30, "the jobs of before leave the queue")
-    assert len(jobs_of(cluster, "arrived")) == 2
+    wait_for(
+        lambda: not jobs_of(cluster, "wanders", "PENDING"), 30, "the jobs of before leave the queue"
+    )
+    assert len(jobs_of(cluster, "arrived", "PENDING")) == 2
     assert read_submissions(open_run(moved))[-1].root == str(moved)
     assert json.loads(sarhpc(cluster, "status", moved, "--json").stdout)["notes"] == []
     assert "cancelled: " in sarhpc(cluster, "cancel", moved).stdout
-    wait_for(lambda: not jobs_of(cluster, "arrived"), 30, "cancelled")
+    wait_for(lambda: not jobs_of(cluster, "arrived", "PENDING"), 30, "cancelled")
     assert not run.root.exists()
