@@ -48,7 +48,12 @@ def checkout() -> Path:
 
 
 def take_snapshot(
-    store: Path, source: Path, names: Sequence[str], leave_out: Callable[[str], bool] | None = None
+    store: Path,
+    source: Path,
+    names: Sequence[str],
+    leave_out: Callable[[str], bool] | None = None,
+    *,
+    write: bool = True,
 ) -> Path:
     """Directory below `store` with the current files of `source`; an existing one is reused.
 
@@ -60,6 +65,7 @@ def take_snapshot(
         source: directory of the packages.
         names: files and directories in it to include; missing ones are skipped.
         leave_out: whether to exclude a relative path.
+        write: make it if it is not there; else only its name is worked out.
 
     Raises:
         HpcError: none of the names exists.
@@ -76,7 +82,7 @@ def take_snapshot(
     content = "".join(f"{digests[name].sha256} {name}\n" for name in files)
     identity = hashlib.sha256(content.encode()).hexdigest()[:16]
     target = store / identity
-    if (target / FACTS).is_file():
+    if not write or (target / FACTS).is_file():
         return target
     commit, changed, patch = _history(source, wanted)
     size = sum(digest.bytes for digest in digests.values())

@@ -7,7 +7,7 @@ import json
 import os
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -75,9 +75,54 @@ class RunDir:
         return self.stage(stage) / "logs"
 
     @property
-    def info(self) -> dict[str, Any]:
+    def frozen(self) -> bool:
+        """Whether the directory is there and is a run."""
+        return (self.root / "run.json").is_file()
+
+    @property
+    def info(self) -> Mapping[str, Any]:
         """Content of `run.json`."""
         return json.loads((self.root / "run.json").read_text())  # type: ignore[no-any-return]
+
+    @property
+    def config_text(self) -> str:
+        """The frozen configuration as YAML."""
+        return self.config_file.read_text()
+
+
+@dataclass(frozen=True)
+class PreviewedRun(RunDir):
+    """A run as a command would make or change it, to look at before anything is written."""
+
+    text: str = field(repr=False)
+    """Its configuration as YAML."""
+    facts: Mapping[str, Any] = field(repr=False, hash=False)
+    """Content of its `run.json`."""
+    overrides: tuple[str, ...] = ()
+    planned: str = ""
+    """Stage whose directory is `scratch`, if any: plans may come with files of their own."""
+    scratch: Path | None = None
+
+    @property
+    def info(self) -> Mapping[str, Any]:
+        """What `run.json` would hold."""
+        return self.facts
+
+    @property
+    def config_text(self) -> str:
+        """The configuration that would be frozen, as YAML."""
+        return self.text
+
+    def stage(self, name: str) -> Path:
+        """Directory of one stage; of the planned one that for what its plan comes with."""
+        if self.scratch is not None and name == self.planned:
+            return self.scratch
+        return super().stage(name)
+
+
+def planning_in(run: RunDir, stage: str, scratch: Path) -> RunDir:
+    """The run with another directory for `stage`, so that planning it writes nothing into it."""
+    return PreviewedRun(run.root, run.config_text, run.info, planned=stage, scratch=scratch)
 
 
 def create_run(
@@ -89,14 +134,12 @@ def create_run(
 ) -> RunDir:
     """A run directory with its configuration frozen; the existing one if it was made before.
 
-    Private by default: mode 0700.
-
     Raises:
         ConfigError: the directory holds something that is not a run, or jobs cannot work in it.
         FingerprintMismatchError: it is a run with another configuration.
     """
     run = RunDir(root.resolve())
-    if (run.root / "run.json").exists():
+    if run.frozen:
         if run.info["fingerprint"] != fingerprint:
             raise FingerprintMismatchError(
                 f"{root} is frozen with configuration {run.info['fingerprint']}, but "
@@ -104,27 +147,55 @@ def create_run(
                 "directory"
             )
         return run
-    require_plain_path(run.root)
-    if run.root.exists() and any(not _is_half_made(path) for path in run.root.iterdir()):
+    return freeze(preview_run(root, config_yaml, fingerprint, overrides, facts))
+
+
+def preview_run(
+    root: Path,
+    config_yaml: str,
+    fingerprint: str,
+    overrides: Sequence[str] = (),
+    facts: Mapping[str, Any] | None = None,
+) -> PreviewedRun:
+    """The new run that `freeze` would make at `root`; nothing is written.
+
+    Raises:
+        ConfigError: the directory holds something that is not a run, or jobs cannot work in it.
+    """
+    place = root.resolve()
+    require_plain_path(place)
+    if place.exists() and any(not _is_half_made(path) for path in place.iterdir()):
         raise ConfigError(f"{root} is not empty and not a run; use a new directory")
-    run.root.mkdir(parents=True, exist_ok=True, mode=0o700)
-    os.chmod(run.root, 0o700)
-    publish_text(run.config_file, config_yaml)
-    publish_text(run.root / "overrides.txt", "".join(f"{word}\n" for word in overrides))
-    publish_json(
-        run.root / "run.json",
-        {
-            "schema": RUN_SCHEMA,
-            "name": run.name,
-            "created": now(),
-            "user": os.environ.get("USER", str(os.getuid())),
-            "host": platform.node(),
-            "python": platform.python_version(),
-            "fingerprint": fingerprint,
-            **(facts or {}),
-        },
-    )
-    return run
+    described = {
+        "schema": RUN_SCHEMA,
+        "name": place.name,
+        "created": now(),
+        "user": os.environ.get("USER", str(os.getuid())),
+        "host": platform.node(),
+        "python": platform.python_version(),
+        "fingerprint": fingerprint,
+        **(facts or {}),
+    }
+    return PreviewedRun(place, config_yaml, described, tuple(overrides))
+
+
+def freeze(run: RunDir) -> RunDir:
+    """The run on disk: made now if it was only previewed, private by default (mode 0700).
+
+    Of a run that is there already the configuration is replaced.
+    """
+    if not isinstance(run, PreviewedRun):
+        return run
+    made = RunDir(run.root)
+    if made.frozen:
+        publish_text(made.config_file, run.text)
+        return made
+    made.root.mkdir(parents=True, exist_ok=True, mode=0o700)
+    os.chmod(made.root, 0o700)
+    publish_text(made.config_file, run.text)
+    publish_text(made.root / "overrides.txt", "".join(f"{word}\n" for word in run.overrides))
+    publish_json(made.root / "run.json", run.facts)
+    return made
 
 
 def _is_half_made(path: Path) -> bool:
@@ -139,6 +210,6 @@ def open_run(root: Path) -> RunDir:
         ConfigError: there is none.
     """
     run = RunDir(root.resolve())
-    if not (run.root / "run.json").is_file():
+    if not run.frozen:
         raise ConfigError(f"{root} is not a run directory; make one with `sarhpc init {root}`")
     return run

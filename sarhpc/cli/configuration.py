@@ -8,10 +8,9 @@ from pathlib import Path
 
 from hpc.config import differences, fingerprint, load, loads, to_dict, to_yaml
 from hpc.errors import FingerprintMismatchError
-from hpc.publish import publish_text
-from hpc.store.rundir import RunDir, create_run, open_run
+from hpc.store.rundir import PreviewedRun, RunDir, open_run, preview_run
 from sarhpc import __version__
-from sarhpc.cli.own_run import own_run
+from sarhpc.cli.own_run import acted_on
 from sarhpc.cli.verbs import Verbs, add_verb
 from sarhpc.stages.config import RunConfig
 from sarhpc.stages.run_config import load_run_config
@@ -38,7 +37,7 @@ def init_verb(arguments: argparse.Namespace) -> int:
     if arguments.cfg:
         print(to_yaml(config), end="")
         return 0
-    run = frozen_run(arguments, config)
+    run = acted_on(previewed_run(arguments, config))
     print(f"run {run.root} is frozen with configuration {run.info['fingerprint']}")
     print(f"next: sarhpc run {arguments.run}")
     return 0
@@ -58,8 +57,8 @@ def given_config(arguments: argparse.Namespace) -> RunConfig:
     return load(RunConfig, yaml, arguments.overrides)
 
 
-def frozen_run(arguments: argparse.Namespace, config: RunConfig) -> RunDir:
-    """The run directory with that configuration: the existing one, or a new one.
+def previewed_run(arguments: argparse.Namespace, config: RunConfig) -> RunDir:
+    """The run with that configuration: the existing one, or one that `freeze` makes or changes.
 
     Raises:
         FingerprintMismatchError: the existing one was frozen with other values.
@@ -76,15 +75,12 @@ def frozen_run(arguments: argparse.Namespace, config: RunConfig) -> RunDir:
             )
         # What else may differ does not change what is made (workers, logging).
         changed = differences(existing, config, transient=True)
-        if changed:
-            own_run(root)
-            publish_text(run.config_file, to_yaml(config))
         for line in changed:
             print(f"changed for this run: {line}")
-        return run
+        return PreviewedRun(run.root, to_yaml(config), run.info) if changed else run
     facts = {
         "version": __version__,
         "platform": platform.platform(),
         "config": to_dict(config, transient=False),
     }
-    return create_run(root, to_yaml(config), fingerprint(config), arguments.overrides, facts)
+    return preview_run(root, to_yaml(config), fingerprint(config), arguments.overrides, facts)

@@ -5,8 +5,24 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from hpc.store.ownership import open_own_run, private_umask, replaceable_parent
-from hpc.store.rundir import RunDir
+from hpc.store.ownership import (
+    open_own_run,
+    private_umask,
+    replaceable_parent,
+    require_own_run,
+)
+from hpc.store.rundir import RunDir, freeze
+
+
+def acted_on(run: RunDir) -> RunDir:
+    """The run on disk, to act on it; one that was only previewed is made or changed now.
+
+    Raises:
+        NotTrustedError: it belongs to somebody else, or others can write it.
+    """
+    if run.frozen:
+        require_own_run(run)
+    return own_run(freeze(run).root)
 
 
 def own_run(root: str | Path) -> RunDir:

@@ -5,18 +5,22 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hpc.config import to_yaml
 from hpc.errors import ConfigError
 from hpc.job.pipeline import Stage, require_upstream, unsealed_stages
-from hpc.store.ownership import open_own_run
+from hpc.store.ownership import open_own_run, require_own_run
 from hpc.store.rundir import RunDir, open_run
-from sarhpc.cli.configuration import add_config_arguments, frozen_run, given_config
-from sarhpc.cli.own_run import own_run
+from sarhpc.cli.configuration import add_config_arguments, given_config, previewed_run
+from sarhpc.cli.own_run import acted_on
 from sarhpc.cli.verbs import Verbs, add_verb
 from sarhpc.stages.registry import STAGES, line_of_stages, stage_named
 from sarhpc.stages.run_config import load_run_config
 from sarhpc.stages.settings import require_inputs, require_settings
+
+if TYPE_CHECKING:
+    from hpc.cluster.profile import Profile
 
 
 def add_stages(verbs: Verbs) -> None:
@@ -69,7 +73,7 @@ def run_verb(arguments: argparse.Namespace) -> int:
     if arguments.cfg:
         print(to_yaml(config), end="")
         return 0
-    run = frozen_run(arguments, config)
+    run = previewed_run(arguments, config)
     return _run_line(run, arguments, _between(run, arguments.first, arguments.last))
 
 
@@ -131,8 +135,8 @@ def _carry_out(
     from sarhpc.launch.profile import chosen_executor, number_of_ranks
 
     config = load_run_config(run)
-    if not _only_looks(arguments):
-        own_run(run.root)
+    if run.frozen and not _only_looks(arguments):
+        require_own_run(run)
     executor, profile = chosen_executor(run, config, arguments.profile, arguments.executor)
 
     def ranks(stage: str) -> int:
@@ -147,15 +151,20 @@ def _carry_out(
         return 0
     require_inputs(run, config)
     require_settings(config, [stage.name for stage in stages], ranks)
-    if profile is not None and arguments.print_sbatch:
+    if arguments.print_sbatch:
         from sarhpc.launch.slurm import print_scripts
 
+        if profile is None:
+            raise ConfigError("--print-sbatch needs a Slurm profile: --profile NAME")
         print_scripts(run, stages, profile, force=arguments.force)
         return 0
     if run.stop_file.exists():
         raise ConfigError(
             f"{run.root} was stopped by an operator; `sarhpc resume {run.root}` removes the stop"
         )
+    if not run.frozen:
+        _require_submittable(run, stages, profile)
+    run = acted_on(run)
     if profile is not None:
         from sarhpc.launch.moved_jobs import cancel_moved_jobs
         from sarhpc.launch.slurm import submit_stages, wait_for_jobs
@@ -163,9 +172,17 @@ def _carry_out(
         cancel_moved_jobs(run)
         submit_stages(run, stages, profile, force=arguments.force)
         return wait_for_jobs(run, stages) if arguments.wait else 0
-    if arguments.print_sbatch:
-        raise ConfigError("--print-sbatch needs a Slurm profile: --profile NAME")
     require_upstream(run, stages[0])
     if alone:
         return launch_stage(run, stages[0], executor, wait=arguments.wait, force=arguments.force)
     return launch_line(run, stages, executor, wait=arguments.wait, force=arguments.force)
+
+
+def _require_submittable(run: RunDir, stages: Sequence[Stage], profile: Profile | None) -> None:
+    """Raise what would refuse a new run, before it is made."""
+    if profile is None:
+        require_upstream(run, stages[0])
+        return
+    from sarhpc.launch.slurm import plan_submission
+
+    plan_submission(run, stages, profile, {})

@@ -24,23 +24,31 @@ def add_trust(verbs: Verbs) -> None:
 def trust_verb(arguments: argparse.Namespace) -> int:
     """Declare a path safe, or take that back; without a path list what was declared."""
     if arguments.path is None:
-        for path, owner in sorted(trusted_paths().items()):
-            print(f"{path}  of {user_name(owner)}")
+        for name, owner in sorted(trusted_paths().items()):
+            print(f"{name}  of {user_name(owner)}")
         print(f"declared in {trusted_file()}")
         return 0
-    path = Path(arguments.path)
+    path = Path(arguments.path).resolve()
     if arguments.revoke:
-        if not revoke_trust(path):
-            raise ConfigError(f"{path.resolve()} was not declared; `sarhpc trust` lists what was")
-        print(f"{path.resolve()} is not trusted any more")
-        return 0
+        _revoke(path)
+    else:
+        _declare(path)
+    return 0
+
+
+def _declare(path: Path) -> None:
     if not path.exists():
         raise ConfigError(f"{path} does not exist")
     trust(path)
-    owner = user_name(path.stat().st_uid)
-    if (path / "run.json").is_file() or path.is_file():
-        print(f"{path.resolve()} of {owner} is trusted: what it says is done with your rights")
+    if path.is_file() or (path / "run.json").is_file():
+        owner = user_name(path.stat().st_uid)
+        print(f"{path} of {owner} is trusted: what it says is done with your rights")
     else:
-        print(f"no warning any more that runs below {path.resolve()} could be replaced")
+        print(f"no warning any more that runs below {path} could be replaced")
     print(f"declared in {trusted_file()}; to take it back: sarhpc trust {path} --revoke")
-    return 0
+
+
+def _revoke(path: Path) -> None:
+    if not revoke_trust(path):
+        raise ConfigError(f"{path} was not declared; `sarhpc trust` lists what was")
+    print(f"{path} is not trusted any more")

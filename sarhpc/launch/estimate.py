@@ -7,12 +7,14 @@ which compresses as real scenes do within some ten per cent.
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hpc.job.pipeline import Stage
 from hpc.store.plan import Plan, read_plan
-from hpc.store.rundir import RunDir
+from hpc.store.rundir import RunDir, planning_in
 from sarhpc.launch.profile import number_of_ranks
 from sarhpc.stages.config import RunConfig
 from sarhpc.stages.registry import spec_named
@@ -83,7 +85,8 @@ def _plan(run: RunDir, stage: Stage) -> Plan | None:
     if run.plan_file(stage.name).exists():
         return read_plan(run.plan_file(stage.name))
     if all(run.ledger(need).sealed for need in stage.needs):
-        return stage.plan(run)
+        with tempfile.TemporaryDirectory() as scratch:
+            return stage.plan(planning_in(run, stage.name, Path(scratch)))
     return None
 
 

@@ -85,7 +85,7 @@ def print_scripts(run: RunDir, stages: Sequence[Stage], profile: Profile, *, for
     if not plan.links:
         print("nothing to submit: every stage is in the queue", file=sys.stderr)
         return
-    for part in prepare_chain(run, plan.links, profile, force=force).parts:
+    for part in prepare_chain(run, plan.links, profile, force=force, write=False).parts:
         needs = [need for need in part.link.needs if not run.ledger(need).sealed]
         after = f" after {', '.join(needs)}" if needs else ""
         after = f" after {part.link.stage}" if part.successor else after
@@ -174,8 +174,13 @@ def link_of(run: RunDir, config: RunConfig, stage: Stage, profile: Profile) -> L
     return Link(stage.name, needs, resources, shards, spec.shards(config))
 
 
-def prepare_chain(run: RunDir, links: Sequence[Link], profile: Profile, *, force: bool) -> Chain:
-    """The jobs of the next submission, which import from a snapshot of the code as it is now."""
+def prepare_chain(
+    run: RunDir, links: Sequence[Link], profile: Profile, *, force: bool, write: bool = True
+) -> Chain:
+    """The jobs of the next submission, which import from a snapshot of the code as it is now.
+
+    Without `write` the snapshot is named and not made.
+    """
     from hpc.cluster.chain import prepare
 
     require_plain_path(run.root)
@@ -186,7 +191,9 @@ def prepare_chain(run: RunDir, links: Sequence[Link], profile: Profile, *, force
     if any(link.resources.elements > 1 for link in links):
         profile = _within_limits(profile)
     exclude = _bad_nodes(max(link.resources.nodes for link in links))
-    return prepare(run, links, profile, work_of, code=snapshot_code(run), exclude=exclude)
+    return prepare(
+        run, links, profile, work_of, code=snapshot_code(run, write=write), exclude=exclude
+    )
 
 
 def _bad_nodes(keep: int) -> Sequence[str]:
@@ -212,7 +219,7 @@ def _within_limits(profile: Profile) -> Profile:
     )
 
 
-def snapshot_code(run: RunDir) -> Path:
+def snapshot_code(run: RunDir, *, write: bool = True) -> Path:
     """The snapshot of the code in the run directory, with the embedded models that the run uses."""
     from hpc.cluster.snapshot import checkout, take_snapshot
 
@@ -223,7 +230,7 @@ def snapshot_code(run: RunDir) -> Path:
         parts = Path(name).parts
         return parts[:2] == ("sarhpc", "embedded") and len(parts) > 3 and parts[2] not in used
 
-    return take_snapshot(run.root / "code", checkout(), CODE, leave_out)
+    return take_snapshot(run.root / "code", checkout(), CODE, leave_out, write=write)
 
 
 def _print_submission(run: RunDir, record: SubmissionRecord) -> None:

@@ -77,7 +77,7 @@ def evaluate_run(work: Work, upstream: Sequence[str]) -> ShardResult:
     report = Report(
         name=run.name,
         facts=_facts(run, len(real), synthetic),
-        config_yaml=run.config_file.read_text(),
+        config_yaml=run.config_text,
         stages=[line for stage in upstream if (line := stage_line(run, stage))],
         real=_real_pictures(run, config, synthetic[SYNTHETIC], config.evaluate.gallery),
         synthetic={

@@ -21,7 +21,7 @@ def load_run_config(run: RunDir) -> RunConfig:
     Raises:
         FingerprintMismatchError: someone edited what decides what the run makes.
     """
-    config = _parsed(run.config_file.read_text(), str(run.config_file))
+    config = _parsed(run.config_text, str(run.config_file))
     changes = changes_since(run.info.get("config", {}), config)
     if changes:
         raise FingerprintMismatchError(
