@@ -15,6 +15,7 @@ from hpc.store.rundir import RunDir, open_run
 from sarhpc.cli.configuration import add_config_arguments, given_config, previewed_run
 from sarhpc.cli.own_run import acted_on
 from sarhpc.cli.verbs import Verbs, add_verb
+from sarhpc.stages.evaluate import EVALUATE
 from sarhpc.stages.registry import STAGES, line_of_stages, stage_named
 from sarhpc.stages.run_config import load_run_config
 from sarhpc.stages.settings import require_inputs, require_settings
@@ -29,6 +30,9 @@ def add_stages(verbs: Verbs) -> None:
         stage = add_verb(verbs, spec.name, spec.help)
         stage.add_argument("run", help="run directory")
         _add_submission_arguments(stage)
+        if spec is EVALUATE:
+            stage.add_argument("--out", metavar="FOLDER", help="evaluate here and now, into this "
+                               "folder, and only read the run; anybody's will do")  # fmt: skip
         stage.set_defaults(handler=stage_verb)
 
 
@@ -61,10 +65,21 @@ def stage_verb(arguments: argparse.Namespace) -> int:
     """Carry out one stage."""
     run = open_run(Path(arguments.run))
     stage = stage_named(load_run_config(run), arguments.verb)
+    if getattr(arguments, "out", None):
+        return _evaluate_into(run, Path(arguments.out))
     if run.ledger(stage.name).sealed:
         print(f"{stage.name}: sealed, nothing to do")
         return 0
     return _carry_out(run, [stage], arguments, alone=True)
+
+
+def _evaluate_into(run: RunDir, folder: Path) -> int:
+    from sarhpc.stages.evaluate import evaluate_elsewhere
+
+    names = [stage.name for stage in line_of_stages(load_run_config(run))]
+    page = evaluate_elsewhere(run, names[: names.index(EVALUATE.name)], folder)
+    print(f"page: {page.resolve()}")
+    return 0
 
 
 def run_verb(arguments: argparse.Namespace) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hpc.errors import DataError
+from hpc.errors import ConfigError, DataError
 from hpc.job.pipeline import Stage, Work
 from hpc.publish import digest_file, publish_json, publish_text
 from hpc.store.attempts import read_attempts
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from sarhpc.evaluation.classes import Conformity
-    from sarhpc.evaluation.report import GridRow, Picture, StageLine
+    from sarhpc.evaluation.report import GridRow, Picture, Report, StageLine
     from sarhpc.shards.sample import Sample
 
 SYNTHETIC = "this run"
@@ -60,10 +60,42 @@ def evaluate_run(work: Work, upstream: Sequence[str]) -> ShardResult:
         work: the one shard of the stage.
         upstream: names of the stages before it, for the table of the report.
     """
-    from sarhpc.evaluation.report import Report, render, to_json
+    run, report, tiles = work.run, *report_of(work.run, upstream)
+    path = run.stage("evaluate") / "evaluation.json"
+    publish_json(path, report.evaluation.to_json())
+    _publish_report(report, run.root)
+    digest = digest_file(path)
+    return ShardResult(path, tiles, digest.bytes, digest.sha256)
+
+
+def evaluate_elsewhere(run: RunDir, upstream: Sequence[str], folder: Path) -> Path:
+    """Evaluate a run and write everything into `folder`; the page. The run is only read.
+
+    Raises:
+        ConfigError: the folder is inside the run.
+        HpcError: stages that it compares are not sealed.
+    """
+    if folder.resolve().is_relative_to(run.root):
+        raise ConfigError(f"--out {folder} is inside {run.root}, which is only read; give another")
+    report, _ = report_of(run, upstream)
+    publish_json(folder / "evaluation.json", report.evaluation.to_json())
+    return _publish_report(report, folder)
+
+
+def _publish_report(report: Report, folder: Path) -> Path:
+    from sarhpc.evaluation.report import render, to_json
+
+    publish_json(folder / "report.json", to_json(report))
+    publish_text(folder / "report.html", render(report))
+    return folder / "report.html"
+
+
+def report_of(run: RunDir, upstream: Sequence[str]) -> tuple[Report, int]:
+    """The report on a run, and the number of real tiles in it; writes nothing."""
+    from sarhpc.evaluation.report import Report
     from sarhpc.evaluation.suite import evaluate
 
-    run, config = work.run, load_run_config(work.run)
+    config = load_run_config(run)
     real = list(itertools.islice(_real_samples(run, config), config.evaluate.tiles))
     synthetic = _synthetic_samples(run, config)
     tiles = {"real": _stack(real)} | {name: _stack(group) for name, group in synthetic.items()}
@@ -71,8 +103,6 @@ def evaluate_run(work: Work, upstream: Sequence[str]) -> ShardResult:
     evaluation = evaluate(
         tiles["real"], {n: t for n, t in tiles.items() if n != "real"}, config.evaluate
     )
-    path = run.stage("evaluate") / "evaluation.json"
-    publish_json(path, evaluation.to_json())
     prompts, grid = _progress(run)
     report = Report(
         name=run.name,
@@ -91,10 +121,7 @@ def evaluate_run(work: Work, upstream: Sequence[str]) -> ShardResult:
         training=_training_rows(run),
         notes=_notes(run, config),
     )
-    publish_json(run.root / "report.json", to_json(report))
-    publish_text(run.root / "report.html", render(report))
-    digest = digest_file(path)
-    return ShardResult(path, len(real), digest.bytes, digest.sha256)
+    return report, len(real)
 
 
 def _real_samples(run: RunDir, config: RunConfig) -> Iterator[Sample]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from line_runs import make_tiny_model, seal_export, shard_digests, tiny_run
+from other_user import contents
 
 from hpc.job.pipeline import run_stage
 from hpc.store.rundir import RunDir
@@ -90,6 +91,22 @@ def test_a_finished_run_has_nothing_to_do_and_verifies(finished: RunDir) -> None
     verified = sarhpc("verify", finished.root, "--deep")
     assert verified.returncode == 0, verified.stdout
     assert verified.stdout.endswith(" 0 wrong\n")
+
+
+@pytest.mark.slow
+def test_a_run_that_is_only_read_is_evaluated_into_another_folder(
+    finished: RunDir, tmp_path: Path
+) -> None:
+    before = contents(finished.root)
+    done = sarhpc("evaluate", finished.root, "--out", tmp_path / "judged")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"page: {tmp_path / 'judged' / 'report.html'}\n"
+    there, here = tmp_path / "judged" / "evaluation.json", finished.stage("evaluate")
+    assert there.read_bytes() == (here / "evaluation.json").read_bytes()
+    inside = sarhpc("evaluate", finished.root, "--out", finished.root / "judged")
+    assert inside.returncode == 2
+    assert "which is only read" in inside.stderr
+    assert contents(finished.root) == before
 
 
 @pytest.mark.slow
