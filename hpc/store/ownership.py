@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from hpc.errors import NotTrustedError
-from hpc.store.permissions import other_writers
+from hpc.permissions import other_writers
 from hpc.store.rundir import RunDir, open_run
 from hpc.store.trusted import is_trusted
 

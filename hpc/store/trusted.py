@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from hpc.errors import ConfigError
+from hpc.permissions import other_writers
 from hpc.publish import publish_json
 from hpc.state_directory import state_directory
-from hpc.store.permissions import other_writers
 
 SCHEMA = "sarhpc.trusted/1"
 

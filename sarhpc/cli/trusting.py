@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from hpc.errors import ConfigError
-from hpc.store.permissions import user_name
+from hpc.permissions import user_name
 from hpc.store.trusted import revoke_trust, trust, trusted_file, trusted_paths
 from sarhpc.cli.verbs import Verbs, add_verb
 
