@@ -255,6 +255,8 @@ def test_the_script_looks_at_its_own_newest_attempt(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SLURM_JOB_ID", "12")
+    monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "10")
+    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "2")
     begin_attempt(tmp_path, 0, element=1)
     end_attempt(tmp_path, begin_attempt(tmp_path, 0, element=2), 5, 0, "done")
     assert requeue_reason_after_kill(tmp_path) is None, "the newest of this job has ended"
