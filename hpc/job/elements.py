@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property
 
-from hpc.errors import IncompleteError, RunInUseError
+from hpc.errors import IncompleteError, RunInUseError, TransientError
 from hpc.job.attempt import RecordedAttempt
 from hpc.job.lost_shards import Siblings, lost_shards
 from hpc.job.pipeline import (
@@ -34,6 +34,7 @@ from hpc.store.rundir import RunDir
 
 log = logging.getLogger(__name__)
 
+_TRANSIENT = TransientError.__name__
 PLAN_TIMEOUT_S = 1800.0
 """Seconds an element waits for the plan that another one makes."""
 
@@ -116,9 +117,10 @@ class _Element:
         mine = len(work.todo())
         if mine:
             do_work(self.stage, work)
+        taken = self._take_over(work)
         _require_done(self.stage, work)
         done = f"{self.stage.name}: element {self.element} made {mine} of its {len(self.stripe)}"
-        done += f" shards now{self._take_over(work)}"
+        done += f" shards now{taken}"
         missing = len(self.ledger.missing(plan))
         if missing:
             return f"{done}, {missing} remain for other elements"
@@ -126,7 +128,13 @@ class _Element:
 
     def _take_over(self, work: Work) -> str:
         """Make the shards of elements that never come back; the summary of it."""
-        lost = lost_shards(work, self.siblings) if self.siblings is not None else frozenset()
+        failures = self.ledger.failures()
+        mine = [failures.get(task.id) for task in work.todo()]
+        # A shard of its own without a record was tried, and may have failed for good; but where
+        # the machine is at fault the others would fail as well.
+        if self.siblings is None or any(f is None or f.error == _TRANSIENT for f in mine):
+            return ""
+        lost = lost_shards(work, self.siblings)
         if not lost:
             return ""
         log.warning(

@@ -41,7 +41,10 @@ def lost_shards(work: Work, siblings: Siblings) -> frozenset[str]:
     Those that failed are left: they would fail here too. None where Slurm does not answer.
     """
     wanted = {task.id for task in work.ledger.missing(work.plan)} - set(work.ledger.failures())
-    owners = {shard: siblings.owners(work.plan).get(shard) for shard in wanted}
+    if not wanted:
+        return frozenset()
+    known = siblings.owners(work.plan)
+    owners = {shard: known.get(shard) for shard in wanted}
     absent = {owner for owner in owners.values() if owner is not None}
     if any(_works(work, owner) for owner in absent):
         return frozenset()

@@ -152,8 +152,7 @@ class _Cluster:
             return StageStatus(disk.state, disk, problem=_disk_problem(self.run, disk))
         live = [job for job in mine if job.job_id in self._rows]
         queue = queue_summary([row for job in live for row in self._rows[job.job_id]])
-        held_by = disk.holder_job
-        if held_by is not None and held_by not in self._rows and not queue.working:
+        if disk.holder_job is not None and not (queue.working or self._works(disk.holder_job)):
             disk = disk.without_holder()  # it is dead; its lease is only not old enough yet
         if live:
             state = _live_state(disk, queue, again=all(job.successor for job in live))
@@ -161,6 +160,11 @@ class _Cluster:
         if disk.state in ("RUNNING", "FAILED"):
             return StageStatus(disk.state, disk, problem=_disk_problem(self.run, disk))
         return self._gone(disk, mine[-1].job_id)
+
+    def _works(self, job: str) -> bool:
+        """Whether a job runs, by the queue."""
+        assert self._rows is not None
+        return bool(queue_summary(self._rows.get(job, ())).working)
 
     def _gone(self, disk: StageState, job: str) -> StageStatus:
         """State of a stage whose newest job left the queue without a recorded failure."""

@@ -133,8 +133,10 @@ class _Job:
 
 def _owners(record: SubmissionRecord, stage: str, plan: Plan) -> dict[str, int]:
     """Shard -> array element of `stage` that the submission assigned it to."""
-    planned, count = [shard.id for shard in plan.shards], record.elements(stage)
-    return {s: n for n in range(count) for s in stripe(record, stage, n, planned)}
+    # As `stripe` divides them: every n-th, from the element's own number.
+    divided = record.shards.get(stage, tuple(shard.id for shard in plan.shards))
+    count = record.elements(stage)
+    return {shard: position % count for position, shard in enumerate(divided)}
 
 
 def _queued_elements(record: SubmissionRecord, stage: str) -> dict[int, str]:
