@@ -17,6 +17,7 @@ from hpc.job.attempt import (
     recorded_attempt,
 )
 from hpc.job.stop import StopNow, StopRequest
+from hpc.publish import fault
 from hpc.store.lease import lease
 from hpc.store.ledger import Ledger
 from hpc.store.plan import Plan, ShardTask, publish_plan, read_plan
@@ -195,6 +196,7 @@ def seal(run: RunDir, stage: Stage, plan: Plan) -> None:
     """
     ledger = run.ledger(stage.name)
     _require_complete(stage, plan, ledger)
+    fault("stage.before_seal")
     if stage.finish is not None and not ledger.sealed:
         stage.finish(Work(run, plan, ledger, attempt=-1))
     ledger.seal(plan)

@@ -100,7 +100,7 @@ def stage_state(run: RunDir, stage: Stage, clock: float | None = None) -> StageS
     starts = count_starts(attempts)
     if ledger.sealed:
         return _complete(stage, ledger, starts)
-    done, planned = len(ledger.recorded_ids()), planned_shards(run.plan_file(stage.name))
+    done, planned = len(ledger.recorded_ids()), _planned(run.plan_file(stage.name))
     failed = len(ledger.failures())
     leases = _leases(directory)
     held = next((path for path in leases if _holder(path)), None)
@@ -217,6 +217,14 @@ def seconds_of(stamp: str) -> float:
 def _leases(directory: Path) -> list[Path]:
     """Lease files of a stage: its coordinator's, then those of its array elements."""
     return sorted(directory.glob(".lease*.json"), key=lambda path: (len(path.name), path.name))
+
+
+def _planned(path: Path) -> int:
+    """Planned shards; 0 for a plan that cannot be read, of which the attempts tell."""
+    try:
+        return planned_shards(path)
+    except OSError:
+        return 0
 
 
 def _holder(path: Path) -> str | None:
