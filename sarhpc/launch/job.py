@@ -177,6 +177,7 @@ def _job_of(run: RunDir, stage: str, here: Allocation, submission: int | None) -
 def _run_stage(
     run: RunDir, name: str, job: _Job, attempt: RecordedAttempt | None, force: bool
 ) -> str:
+    from sarhpc.launch.upstream import seal_upstream
     from sarhpc.stages.registry import spec_named, stage_named
     from sarhpc.stages.run_config import load_run_config
 
@@ -207,6 +208,7 @@ def _run_stage(
         return None if context.force else stopped_for_good(run.stage(name), job.element)
 
     with requeue_before_deadline(job.requeue_policy, too_late, _abort_reason), stop:
+        seal_upstream(run, cfg, stage, job.here.rank)
         if job.element is not None:
             part, siblings = functools.partial(job.part, name), job.siblings(name)
             return run_element(run, stage, job.element, part, context, siblings)

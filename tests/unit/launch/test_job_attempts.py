@@ -11,7 +11,8 @@ from line_runs import tiny_run
 
 from hpc.observe.state import stage_state
 from hpc.store.attempts import RESTART_LIMIT, read_attempts
-from hpc.store.plan import make_plan
+from hpc.store.ledger import Record
+from hpc.store.plan import make_plan, publish_plan
 from hpc.store.rundir import RunDir, now
 from hpc.store.submissions import SubmissionRecord, SubmittedJob, publish_submission, stripe
 from sarhpc.launch.job import _owners, _queued_elements, work
@@ -91,6 +92,22 @@ def test_a_start_on_a_sealed_stage_leaves_the_run_as_it_is(run: RunDir) -> None:
 def test_the_stage_behind_an_open_one_is_no_failure_of_its_own(run: RunDir) -> None:
     assert work(str(run.root), "tile", submission=0) == 5
     assert read_attempts(run.stage("tile")) == []
+
+
+def test_a_stage_that_lacks_only_its_seal_is_sealed_by_the_next_job_of_the_chain(
+    run: RunDir,
+) -> None:
+    """Its batch script was killed with its tasks, so nobody asked for it again."""
+    plan = make_plan("simulate", [{}])
+    publish_plan(plan, run.plan_file("simulate"))
+    assert work(str(run.root), "tile", submission=0) == 5
+    record = Record("000000", plan.id, "/d", 1, 1, "a", 0, "h", now(), now())
+    run.ledger("simulate").publish(record)
+    work(str(run.root), "tile", submission=0)
+    simulate = stage_named(load_run_config(run), "simulate")
+    assert stage_state(run, simulate).state == "COMPLETE"
+    [end] = [row for row in read_attempts(run.stage("simulate")) if "to" in row]
+    assert (end["exit"], end["reason"]) == (0, "done")
 
 
 def test_shards_have_the_owners_that_made_them_and_the_queue_tells_who_comes(
