@@ -105,7 +105,8 @@ def stage_state(run: RunDir, stage: Stage, clock: float | None = None) -> StageS
     leases = _leases(directory)
     held = next((path for path in leases if _holder(path)), None)
     holder = None if held is None else _holder(held)
-    idle = _idle_state(run, stage, bool(done), failed, attempts)
+    stopped = _stopped_elements(directory, attempts)
+    idle = _idle_state(run, stage, bool(done), bool(failed or stopped), attempts)
     progress = stage.live_progress(run) if stage.live_progress is not None else None
     pace = _rate(attempts, done, planned, progress, clock) if holder else (None, None)
     beats = _heartbeats(directory, attempts)
@@ -120,7 +121,7 @@ def stage_state(run: RunDir, stage: Stage, clock: float | None = None) -> StageS
         None if records is None else sum(sum(record.rejected.values()) for record in records),
         failed,
         holder,
-        _failure(directory, attempts),
+        _failure(stopped),
         starts,
         *pace,
         heartbeat_age_s=_age(beats or leases, clock) if holder else None,
@@ -142,25 +143,28 @@ def _complete(stage: Stage, ledger: Ledger, starts: int) -> StageState:
 
 
 def _idle_state(
-    run: RunDir, stage: Stage, begun: bool, failed: int, attempts: list[dict[str, Any]]
+    run: RunDir, stage: Stage, begun: bool, failed: bool, attempts: list[dict[str, Any]]
 ) -> str:
     """State of a stage without a live process."""
-    parts = by_element(attempts)
-    if failed or any(_stopped_by(run.stage(stage.name), e, rows) for e, rows in parts.items()):
+    if failed:
         return "FAILED"
-    if any(map(is_open, parts.values())):
+    if any(map(is_open, by_element(attempts).values())):
         return "LOST"
     if begun or attempts:
         return "PARTIAL"
     return "WAITING" if any(not run.ledger(need).sealed for need in stage.needs) else "READY"
 
 
-def _stopped_by(directory: Path, element: int | None, rows: list[dict[str, Any]]) -> str | None:
-    """Why an element does not go on by itself: an exhausted budget, or how it failed."""
-    if (loop := exhausted(directory, element, rows)) is not None:
-        return loop
-    which = "" if element is None else f"element {element} "
-    return None if (failure := last_failure(rows)) is None else which + failure
+def _stopped_elements(directory: Path, attempts: list[dict[str, Any]]) -> list[str]:
+    """Why elements do not go on by themselves, of each: an exhausted budget, or how it failed."""
+    found = []
+    for element, rows in by_element(attempts).items():
+        which = "" if element is None else f"element {element} "
+        if (loop := exhausted(directory, element, rows)) is not None:
+            found.append(loop)
+        elif (failure := last_failure(rows)) is not None:
+            found.append(which + failure)
+    return found
 
 
 def is_open(rows: Sequence[Mapping[str, Any]]) -> bool:
@@ -179,12 +183,10 @@ def by_element(
     return parts
 
 
-def _failure(directory: Path, attempts: list[dict[str, Any]]) -> str | None:
+def _failure(stopped: Sequence[str]) -> str | None:
     """How the last attempt failed; of an array, that of its first failed element."""
-    parts = by_element(attempts).items()
-    bad = [why for element, rows in parts if (why := _stopped_by(directory, element, rows))]
-    many = f"{len(bad)} array elements failed, the first: " if len(bad) > 1 else ""
-    return many + bad[0] if bad else None
+    many = f"{len(stopped)} array elements failed, the first: " if len(stopped) > 1 else ""
+    return many + stopped[0] if stopped else None
 
 
 def _rate(

@@ -191,9 +191,14 @@ def begin_attempt(
 
 
 def withdraw_attempt(directory: Path, attempt: Attempt) -> None:
-    """Remove the start row of `attempt`, which turned out not to be one, and what it created."""
+    """Remove the start row of `attempt`, which turned out not to be one, and what it created.
+
+    If another process took over meanwhile and wrote its end row, both rows stay.
+    """
     path = element_file(directory, attempt.element)
     rows = _read_rows(path)
+    if any("to" in row and row["attempt"] == attempt.number for row in rows):
+        return
     left = [row for row in rows if not _is_start(row, attempt) or row["pid"] != attempt.pid]
     if left:
         _publish(path, left)

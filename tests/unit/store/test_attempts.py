@@ -184,6 +184,14 @@ def test_a_start_that_was_none_leaves_nothing(tmp_path: Path) -> None:
     assert (row["attempt"], row["from"]) == (running.number, 4), "it did not touch the running one"
 
 
+def test_an_attempt_that_another_process_has_ended_stays(tmp_path: Path) -> None:
+    first = begin_attempt(tmp_path, 0)
+    begin_attempt(tmp_path, 2)
+    before = read_attempts(tmp_path)
+    withdraw_attempt(tmp_path, first)
+    assert read_attempts(tmp_path) == before
+
+
 def test_a_failure_before_the_progress_is_known_counts(tmp_path: Path) -> None:
     end_attempt(tmp_path, begin_attempt(tmp_path, 0), 7, 0, "saved", "PREEMPT")
     for _ in range(3):
