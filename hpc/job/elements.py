@@ -1,7 +1,8 @@
 """Array elements: many jobs share the shards of one stage, and the last of them seals it.
 
 An element holds its own lease and makes its stripe of shards. The element that finds no shard
-missing after its own takes the stage's lease and seals; doing that twice is harmless.
+missing after its own takes the stage's lease and seals; doing that twice is harmless. Where what is
+missing belongs to elements that never come back, the last living one makes it first.
 """
 
 from __future__ import annotations
@@ -9,15 +10,21 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import cached_property
 
-from hpc.errors import IncompleteError, RunInUseError
+from hpc.errors import IncompleteError, RunInUseError, TransientError
+from hpc.job.attempt import RecordedAttempt
+from hpc.job.lost_shards import Siblings, lost_shards
 from hpc.job.pipeline import (
     JobContext,
     Stage,
     Work,
+    already_sealed,
+    attempt_of,
+    do_work,
     ensure_plan,
     require_upstream,
-    run_attempt,
     seal,
 )
 from hpc.job.stop import StopRequest
@@ -27,6 +34,7 @@ from hpc.store.rundir import RunDir
 
 log = logging.getLogger(__name__)
 
+_TRANSIENT = TransientError.__name__
 PLAN_TIMEOUT_S = 1800.0
 """Seconds an element waits for the plan that another one makes."""
 
@@ -37,6 +45,7 @@ def run_element(
     element: int,
     part: Callable[[Plan], Sequence[str]],
     context: JobContext | None = None,
+    siblings: Siblings | None = None,
 ) -> str:
     """Make the shards of one array element, seal the stage if they were the last; a summary line.
 
@@ -46,6 +55,8 @@ def run_element(
         element: number of this element within the stage.
         part: ids of its shards, given the stage's plan.
         context: of the job.
+        siblings: the other elements, to take over the shards of those that never come back; None
+            leaves them to `sarhpc resume`.
 
     Raises:
         IncompleteError: an upstream stage is not sealed, or some of its shards failed.
@@ -54,23 +65,90 @@ def run_element(
         StopRequestedError: a stop was requested; what was finished is kept.
     """
     context = context or JobContext()
-    require_upstream(run, stage)
-    ledger = run.ledger(stage.name)
-    if ledger.sealed:
-        return f"{stage.name}: sealed, nothing to do"
-    with lease(run.stage(stage.name) / f".lease-{element}.json", context.lease_timeout_s):
-        plan = _shared_plan(run, stage, context.stop_request(run))
-        stripe = frozenset(part(plan))
-        work = Work(run, plan, ledger, -1, context=context, element=element, stripe=stripe)
+    if run.ledger(stage.name).sealed:
+        return already_sealed(run, stage)
+    with attempt_of(run, stage, context, element) as attempt:
+        require_upstream(run, stage)
+        with lease(run.stage(stage.name) / f".lease-{element}.json", context.lease_timeout_s):
+            return _Element(run, stage, element, part, context, siblings).make(attempt)
+
+
+class _Element:
+    """One element at work, under its lease."""
+
+    def __init__(
+        self,
+        run: RunDir,
+        stage: Stage,
+        element: int,
+        part: Callable[[Plan], Sequence[str]],
+        context: JobContext,
+        siblings: Siblings | None,
+    ) -> None:
+        self.run, self.stage, self.element = run, stage, element
+        self.part, self.context, self.siblings = part, context, siblings
+        self.ledger = run.ledger(stage.name)
+
+    @cached_property
+    def plan(self) -> Plan:
+        """The published plan; not kept while it cannot be read."""
+        return read_plan(self.run.plan_file(self.stage.name))
+
+    @cached_property
+    def stripe(self) -> frozenset[str]:
+        """Ids of its shards."""
+        return frozenset(self.part(self.plan))
+
+    def progress(self) -> int:
+        """Its shards with a record; once all have one, those of the stage, to count a takeover."""
+        if not self.run.plan_file(self.stage.name).exists():
+            return 0
+        recorded = self.ledger.recorded_ids()
+        mine = len(self.stripe & recorded)
+        return mine if mine < len(self.stripe) else len(recorded)
+
+    def make(self, attempt: RecordedAttempt) -> str:
+        """Make its shards, take over lost ones, seal if none is missing then; a summary line."""
+        attempt.settle(self.progress)
+        plan = _shared_plan(self.run, self.stage, self.context.stop_request(self.run))
+        work = Work(
+            self.run, plan, self.ledger, attempt.number, 0, self.context, self.element, self.stripe
+        )
         mine = len(work.todo())
         if mine:
-            run_attempt(stage, work)
-        _require_done(stage, work)
-    missing = len(ledger.missing(plan))
-    done = f"{stage.name}: element {element} made {mine} of its {len(stripe)} shards now"
-    if missing:
-        return f"{done}, {missing} remain for other elements"
-    return f"{done}, {_seal(run, stage, plan)}"
+            do_work(self.stage, work)
+        taken = self._take_over(work)
+        _require_done(self.stage, work)
+        done = f"{self.stage.name}: element {self.element} made {mine} of its {len(self.stripe)}"
+        done += f" shards now{taken}"
+        missing = len(self.ledger.missing(plan))
+        if missing:
+            return f"{done}, {missing} remain for other elements"
+        return f"{done}, {_seal(self.run, self.stage, plan)}"
+
+    def _take_over(self, work: Work) -> str:
+        """Make the shards of elements that never come back; the summary of it."""
+        failures = self.ledger.failures()
+        mine = [failures.get(task.id) for task in work.todo()]
+        # A shard of its own without a record was tried, and may have failed for good; but where
+        # the machine is at fault the others would fail as well.
+        if self.siblings is None or any(f is None or f.error == _TRANSIENT for f in mine):
+            return ""
+        lost = lost_shards(work, self.siblings)
+        if not lost:
+            return ""
+        log.warning(
+            "stage=%s element=%d makes %d shards of elements that ended for good (first %s)",
+            self.stage.name, self.element, len(lost), min(lost),
+        )  # fmt: skip
+        taken = replace(work, stripe=lost)
+        try:
+            # Two elements may both be the last; what they made twice would be harmless (P6).
+            with lease(self.run.stage(self.stage.name) / ".lease-lost.json"):
+                do_work(self.stage, taken)
+        except RunInUseError:
+            return ", another element makes lost ones"
+        return f" and {len(lost) - len(taken.todo())} lost ones"
 
 
 def _shared_plan(run: RunDir, stage: Stage, stop: StopRequest) -> Plan:

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
-from hpc.errors import (
-    DataError,
-    IncompleteError,
-    StopRequestedError,
-    TransientError,
-    exit_code_of,
-)
+from hpc.errors import DataError, IncompleteError, StopRequestedError, TransientError
 from hpc.job.agreement import SingleProcess
+from hpc.job.attempt import (
+    RecordedAttempt,
+    UpstreamOpenError,
+    compact_sealed,
+    recorded_attempt,
+)
 from hpc.job.stop import StopNow, StopRequest
-from hpc.store.attempts import begin_attempt, end_attempt
+from hpc.publish import fault
 from hpc.store.lease import lease
 from hpc.store.ledger import Ledger
 from hpc.store.plan import Plan, ShardTask, publish_plan, read_plan
@@ -37,6 +38,8 @@ class JobContext:
     """How long to wait for a lease that another process holds, s."""
     force: bool = False
     """Start despite a crash loop: the operator has fixed its cause."""
+    attempt: RecordedAttempt | None = None
+    """Begun by the job, which ends it as well; None to begin and end one with the stage's work."""
 
     def stop_request(self, run: RunDir) -> StopRequest:
         """The stop request to poll."""
@@ -145,19 +148,43 @@ def run_stage(
         DataError: there is nothing to plan.
     """
     context = context or JobContext(force=force)
-    require_upstream(run, stage)
     ledger = run.ledger(stage.name)
     if ledger.sealed:
-        return f"{stage.name}: sealed, nothing to do"
+        return already_sealed(run, stage)
     if rank > 0:
+        require_upstream(run, stage)
         return _follow(run, stage, ledger, rank, context)
-    with lease(run.stage(stage.name) / ".lease.json", context.lease_timeout_s):
-        plan = ensure_plan(run, stage)
-        missing = len(ledger.missing(plan))
-        if missing:
-            run_attempt(stage, Work(run, plan, ledger, -1, context=context))
-        seal(run, stage, plan)
+    with attempt_of(run, stage, context) as attempt:
+        require_upstream(run, stage)
+        with lease(run.stage(stage.name) / ".lease.json", context.lease_timeout_s):
+            attempt.settle(lambda: _progress(run, stage))
+            plan = ensure_plan(run, stage)
+            missing = len(ledger.missing(plan))
+            if missing:
+                do_work(stage, Work(run, plan, ledger, attempt.number, context=context))
+            seal(run, stage, plan)
     return f"{stage.name}: sealed, {missing} of {len(plan.shards)} shards made now"
+
+
+def already_sealed(run: RunDir, stage: Stage) -> str:
+    """The summary of a start on a sealed stage; completes a clean-up that a kill interrupted."""
+    compact_sealed(run.stage(stage.name))
+    return f"{stage.name}: sealed, nothing to do"
+
+
+def attempt_of(
+    run: RunDir, stage: Stage, context: JobContext, element: int | None = None
+) -> contextlib.AbstractContextManager[RecordedAttempt]:
+    """The attempt that the job has begun, or one that is recorded around the block."""
+    if context.attempt is not None:
+        return contextlib.nullcontext(context.attempt)
+    return recorded_attempt(run.stage(stage.name), element, force=context.force)
+
+
+def _progress(run: RunDir, stage: Stage) -> int:
+    if stage.progress is not None:
+        return stage.progress(run)
+    return len(run.ledger(stage.name).recorded_ids())
 
 
 def seal(run: RunDir, stage: Stage, plan: Plan) -> None:
@@ -169,16 +196,17 @@ def seal(run: RunDir, stage: Stage, plan: Plan) -> None:
     """
     ledger = run.ledger(stage.name)
     _require_complete(stage, plan, ledger)
+    fault("stage.before_seal")
     if stage.finish is not None and not ledger.sealed:
         stage.finish(Work(run, plan, ledger, attempt=-1))
     ledger.seal(plan)
 
 
 def require_upstream(run: RunDir, stage: Stage) -> None:
-    """Raise IncompleteError unless every stage that `stage` needs is sealed."""
+    """Raise UpstreamOpenError unless every stage that `stage` needs is sealed."""
     for need in stage.needs:
         if not run.ledger(need).sealed:
-            raise IncompleteError(
+            raise UpstreamOpenError(
                 f"{stage.name} needs {need}, which is not sealed; "
                 f"run `sarhpc {need} {run.root}` or `sarhpc resume {run.root}` first"
             )
@@ -221,32 +249,12 @@ def _follow(run: RunDir, stage: Stage, ledger: Ledger, rank: int, context: JobCo
     return f"{stage.name}: rank {rank} done"
 
 
-def run_attempt(stage: Stage, work: Work) -> None:
-    """Run one attempt, and record how it began and how it ended.
+def do_work(stage: Stage, work: Work) -> None:
+    """Do `work`.
 
     Raises:
-        CrashLoopError: the last attempts made no progress.
-        StopRequestedError: the work was interrupted (a StopNow raised inside it is converted).
+        StopRequestedError: it was interrupted (a StopNow raised inside it is converted).
     """
-    directory = work.run.stage(stage.name)
-    begun = begin_attempt(
-        directory, _progress(stage, work), force=work.context.force, element=work.element
-    )
-    code, reason, stopped = 1, "unknown", None
-    try:
-        _do(stage, replace(work, attempt=begun.number))
-        left = len(work.todo())
-        code, reason = (IncompleteError.exit_code, f"{left} shards left") if left else (0, "done")
-    except BaseException as error:
-        code = exit_code_of(error)
-        reason = f"{type(error).__name__}: {error}"
-        stopped = error.reason if isinstance(error, StopRequestedError) else None
-        raise
-    finally:
-        end_attempt(directory, begun, _progress(stage, work), code, reason, stopped)
-
-
-def _do(stage: Stage, work: Work) -> None:
     try:
         stage.work(work)
     except StopNow as stop:
@@ -260,10 +268,6 @@ def interrupted(stage: str, stop: StopNow) -> StopRequestedError:
         requeue=stop.reason.requeues,
         reason=stop.reason.name,
     )
-
-
-def _progress(stage: Stage, work: Work) -> int:
-    return work.done() if stage.progress is None else stage.progress(work.run)
 
 
 def _require_complete(stage: Stage, plan: Plan, ledger: Ledger) -> None:

@@ -13,11 +13,12 @@ import logging
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from hpc.cluster.allocation import current_allocation
+from hpc.cluster.allocation import Allocation, current_allocation
 from hpc.errors import (
     ConfigError,
     CrashLoopError,
@@ -30,7 +31,9 @@ from hpc.errors import (
     TransientError,
     VerificationError,
 )
-from hpc.store.attempts import HANG, crash_loop, read_attempts, rows_of_element
+from hpc.store.attempts import HANG, RESTART_LIMIT, crash_loop, element_attempts, exhausted
+from hpc.store.rundir import RunDir
+from hpc.store.submissions import job_ids
 
 log = logging.getLogger(__name__)
 
@@ -105,11 +108,45 @@ def requeue_reason(error: BaseException, directory: Path, element: int | None = 
         return str(error) if error.requeue else None
     if not is_transient(error):
         return None
-    loop = crash_loop(directory, element)
-    if loop is not None:
-        log.error("not requeued: %s", loop)
+    if (stopped := stopped_for_good(directory, element)) is not None:
+        log.error("not requeued: %s", stopped)
         return None
     return f"{type(error).__name__}: {error}"
+
+
+def stopped_for_good(directory: Path, element: int | None) -> str | None:
+    """Why no further start is allowed; by Slurm's own count if this one could not be recorded."""
+    try:
+        if (loop := crash_loop(directory, element)) is not None:
+            return loop
+        if _is_recorded(directory, element):
+            return None
+    except OSError as error:
+        log.warning("the attempts in %s cannot be read: %s", directory, error)
+    return _too_many_restarts(directory)
+
+
+def _is_recorded(directory: Path, element: int | None) -> bool:
+    here = current_allocation()
+    rows = element_attempts(directory, element)
+    return here.job_id is None or any(_is_of(row, here) for row in rows)
+
+
+def _is_of(row: Mapping[str, Any], here: Allocation) -> bool:
+    """Whether `row` is the start of this job, not one of its earlier starts."""
+    this_start = (here.job_id, here.restart)
+    return "from" in row and (row.get("job"), row.get("restart", 0)) == this_start
+
+
+def _too_many_restarts(directory: Path) -> str | None:
+    here = current_allocation()
+    if here.restart < RESTART_LIMIT:
+        return None
+    return (
+        f"job {here.job_id} has restarted {here.restart} times and its attempt cannot be recorded "
+        f"in {directory}; make the folder readable and writable, then "
+        f"`sarhpc resume {directory.parent}`"
+    )
 
 
 def time_limit_reason(error: BaseException, requeue_policy: RequeuePolicy) -> str | None:
@@ -177,24 +214,46 @@ def requeue_reason_after_kill(directory: Path) -> str | None:
 
     There is one only if its attempt at the stage in `directory` has no end row, because no rank
     survived to decide, if a watchdog wrote that row, which cannot requeue, or if the row is of a
-    transient failure, whose request rank 0 may not have lived to make. Any other end row in
-    `attempts.jsonl` was decided by rank 0.
+    transient failure, whose request rank 0 may not have lived to make. Any other end row was
+    decided by rank 0. Where the attempts cannot be read, Slurm's count of restarts decides.
     """
     here = current_allocation()
-    rows = read_attempts(directory)
-    mine = [row for row in rows if row.get("job") == here.job_id and "from" in row]
-    if here.job_id is None or not mine or mine[-1].get("restart", 0) != here.restart:
+    if here.job_id is None:
         return None
-    number, element = mine[-1]["attempt"], mine[-1].get("element")
-    same = [row for row in rows_of_element(rows, element) if row["attempt"] == number]
-    ends = [row for row in same if "to" in row]
+    try:
+        element = _element_of(directory, here)
+        rows = element_attempts(directory, element)
+        if not directory.parent.is_dir():
+            raise FileNotFoundError(f"{directory.parent} does not exist on this node")
+    except (OSError, VerificationError) as error:
+        return _reason_unread(directory, error)
+    mine = [row for row in rows if row.get("job") == here.job_id and "from" in row]
+    if not mine or not _is_of(mine[-1], here):
+        return None
+    number = mine[-1]["attempt"]
+    ends = [row for row in rows if row["attempt"] == number and "to" in row]
     transient = bool(ends) and ends[-1]["exit"] == TransientError.exit_code
     if ends and ends[-1].get("stop") != HANG and not transient:
         return None
-    if (loop := crash_loop(directory, element, killed=number)) is not None:
+    if (loop := exhausted(directory, element, rows, killed=number)) is not None:
         log.error("not requeued: %s", loop)
         return None
     return ends[-1]["reason"] if ends else f"attempt {number} at {directory} was killed"
+
+
+def _element_of(directory: Path, here: Allocation) -> int | None:
+    """Number within its stage of the array element that this job is; None for any other job."""
+    if here.array_id is None or here.array_index is None:
+        return None
+    job = job_ids(RunDir(directory.parent)).get(here.array_id)
+    return here.array_index + (0 if job is None else job.first)
+
+
+def _reason_unread(directory: Path, error: Exception) -> str | None:
+    if (stopped := _too_many_restarts(directory)) is not None:
+        log.error("not requeued: %s", stopped)
+        return None
+    return f"the attempts in {directory} cannot be read: {error}"
 
 
 def main(argv: Sequence[str] | None = None) -> int:

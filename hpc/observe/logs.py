@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
-from hpc.job.pipeline import Stage
+from hpc.job.pipeline import Stage, unsealed_stages
 from hpc.observe.state import stage_state
 from hpc.store.rundir import RunDir
 
@@ -101,6 +101,14 @@ def failure_lines(run: RunDir, stage: Stage) -> list[str]:
     ]
     failure = stage_state(run, stage).failure
     return [*lines, f"{stage.name} {failure}"] if failure else lines
+
+
+def failure_cause(run: RunDir, stages: Sequence[Stage]) -> str | None:
+    """Why the first unsealed of `stages` failed, in one line; None if it did not."""
+    for stage in unsealed_stages(run, stages):
+        found = failure_lines(run, stage)
+        return found[-1] if found else None
+    return None
 
 
 def log_tails(run: RunDir, stage: str, lines: int) -> Iterator[str]:

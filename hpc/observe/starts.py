@@ -94,7 +94,7 @@ def _ending(
 ) -> tuple[str, float]:
     """Outcome of an attempt and when it ended; for a killed one, the time of its last progress."""
     began = seconds_of(row["started"])
-    if end is None and row["host"] == socket.gethostname() and _lives(int(row["pid"])):
+    if end is None and row["host"] == socket.gethostname() and _lives(int(row["pid"]), began):
         return "running", time.time()
     if end is None or end["exit"] == KILLED:
         limit = seconds_of(end["ended"]) if end else time.time()
@@ -104,10 +104,17 @@ def _ending(
     return outcome, seconds_of(end["ended"])
 
 
-def _lives(pid: int) -> bool:
+def _lives(pid: int, began: float) -> bool:
+    """Whether a process of this host lives that has begun an attempt then, s since the epoch."""
     import psutil
 
-    return bool(psutil.pid_exists(pid))
+    try:
+        process = psutil.Process(pid)
+        # A later process may have been given the same id; stamps are whole seconds.
+        is_zombie = process.status() == psutil.STATUS_ZOMBIE
+        return not is_zombie and float(process.create_time()) < began + 1
+    except psutil.NoSuchProcess:
+        return False
 
 
 def kept_times(run: RunDir, stage: Stage) -> dict[str, list[float]]:

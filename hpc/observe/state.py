@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import json
 import time
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from hpc.job.pipeline import Stage, StageProgress
-from hpc.store.attempts import crash_loop, last_failure, read_attempts
+from hpc.store.attempts import count_starts, exhausted, last_failure, read_attempts
 from hpc.store.lease import live_holder
 from hpc.store.ledger import Ledger
 from hpc.store.plan import planned_shards
@@ -57,10 +58,28 @@ class StageState:
     """Its age, s."""
     progress: StageProgress | None = None
     """Progress of the work inside a shard."""
+    holder_job: str | None = None
+    """Slurm job of the holder; None outside Slurm."""
+    state_unheld: str = ""
+    """State if the holder turns out to be dead: its job is no longer in the queue."""
+
+    def without_holder(self) -> StageState:
+        """This state once the queue has shown that the holder is dead."""
+        return dataclasses.replace(
+            self,
+            state=self.state_unheld,
+            holder=None,
+            holder_job=None,
+            per_s=None,
+            left_s=None,
+            heartbeat_age_s=None,
+            heartbeat_interval_s=None,
+        )
 
     def to_json(self) -> dict[str, Any]:
         """The state as `status --json` shows it."""
         values = {**vars(self), "progress": self.progress and self.progress.to_json()}
+        del values["state_unheld"]
         return {_JSON_KEYS.get(name, name): value for name, value in values.items()}
 
 
@@ -78,13 +97,16 @@ def stage_state(run: RunDir, stage: Stage, clock: float | None = None) -> StageS
     clock = time.time() if clock is None else clock
     ledger, directory = run.ledger(stage.name), run.stage(stage.name)
     attempts = read_attempts(directory)
-    starts = sum("from" in row for row in attempts)
+    starts = count_starts(attempts)
     if ledger.sealed:
         return _complete(stage, ledger, starts)
-    done, planned = len(ledger.recorded_ids()), planned_shards(run.plan_file(stage.name))
+    done, planned = len(ledger.recorded_ids()), _planned(run.plan_file(stage.name))
     failed = len(ledger.failures())
     leases = _leases(directory)
-    holder = _live_holder(leases)
+    held = next((path for path in leases if _holder(path)), None)
+    holder = None if held is None else _holder(held)
+    stopped = _stopped_elements(directory, attempts)
+    idle = _idle_state(run, stage, bool(done), bool(failed or stopped), attempts)
     progress = stage.live_progress(run) if stage.live_progress is not None else None
     pace = _rate(attempts, done, planned, progress, clock) if holder else (None, None)
     beats = _heartbeats(directory, attempts)
@@ -92,14 +114,14 @@ def stage_state(run: RunDir, stage: Stage, clock: float | None = None) -> StageS
     found = newest_checkpoint(directory)
     return StageState(
         stage.name,
-        "RUNNING" if holder else _idle_state(run, stage, bool(done), failed, attempts),
+        "RUNNING" if holder else idle,
         done,
         planned,
         None if records is None else sum(record.samples for record in records),
         None if records is None else sum(sum(record.rejected.values()) for record in records),
         failed,
         holder,
-        _failure(directory, attempts),
+        _failure(stopped),
         starts,
         *pace,
         heartbeat_age_s=_age(beats or leases, clock) if holder else None,
@@ -107,6 +129,8 @@ def stage_state(run: RunDir, stage: Stage, clock: float | None = None) -> StageS
         checkpoint=found.name if found else None,
         checkpoint_s=_age([found] if found else [], clock),
         progress=progress,
+        holder_job=_job_of(held) if holder and held else None,
+        state_unheld=idle,
     )
 
 
@@ -119,17 +143,28 @@ def _complete(stage: Stage, ledger: Ledger, starts: int) -> StageState:
 
 
 def _idle_state(
-    run: RunDir, stage: Stage, begun: bool, failed: int, attempts: list[dict[str, Any]]
+    run: RunDir, stage: Stage, begun: bool, failed: bool, attempts: list[dict[str, Any]]
 ) -> str:
     """State of a stage without a live process."""
-    parts = by_element(attempts).values()
-    if failed or any(map(last_failure, parts)):
+    if failed:
         return "FAILED"
-    if any(map(is_open, parts)):
+    if any(map(is_open, by_element(attempts).values())):
         return "LOST"
     if begun or attempts:
         return "PARTIAL"
     return "WAITING" if any(not run.ledger(need).sealed for need in stage.needs) else "READY"
+
+
+def _stopped_elements(directory: Path, attempts: list[dict[str, Any]]) -> list[str]:
+    """Why elements do not go on by themselves, of each: an exhausted budget, or how it failed."""
+    found = []
+    for element, rows in by_element(attempts).items():
+        which = "" if element is None else f"element {element} "
+        if (loop := exhausted(directory, element, rows)) is not None:
+            found.append(loop)
+        elif (failure := last_failure(rows)) is not None:
+            found.append(which + failure)
+    return found
 
 
 def is_open(rows: Sequence[Mapping[str, Any]]) -> bool:
@@ -148,15 +183,10 @@ def by_element(
     return parts
 
 
-def _failure(directory: Path, attempts: list[dict[str, Any]]) -> str | None:
+def _failure(stopped: Sequence[str]) -> str | None:
     """How the last attempt failed; of an array, that of its first failed element."""
-    bad = {e: found for e, rows in by_element(attempts).items() if (found := last_failure(rows))}
-    if not bad:
-        return None
-    element, found = next(iter(bad.items()))
-    many = f"{len(bad)} array elements failed, the first: " if len(bad) > 1 else ""
-    which = "" if element is None else f"element {element} "
-    return many + (crash_loop(directory, element) or which + found)
+    many = f"{len(stopped)} array elements failed, the first: " if len(stopped) > 1 else ""
+    return many + stopped[0] if stopped else None
 
 
 def _rate(
@@ -173,7 +203,7 @@ def _rate(
             None if progress.goal is None else progress.goal - progress.done,
         )
     else:
-        begun = [row for row in attempts if "from" in row]
+        begun = sorted((r for r in attempts if "from" in r), key=lambda row: str(row["started"]))
         if not begun or done <= begun[-1]["from"]:
             return None, None
         since = clock - seconds_of(begun[-1]["started"])
@@ -191,8 +221,29 @@ def _leases(directory: Path) -> list[Path]:
     return sorted(directory.glob(".lease*.json"), key=lambda path: (len(path.name), path.name))
 
 
-def _live_holder(leases: Sequence[Path]) -> str | None:
-    return next((holder for path in leases if (holder := live_holder(path))), None)
+def _planned(path: Path) -> int:
+    """Planned shards; 0 for a plan that cannot be read, of which the attempts tell."""
+    try:
+        return planned_shards(path)
+    except OSError:
+        return 0
+
+
+def _holder(path: Path) -> str | None:
+    """The live holder of a lease; none of one that cannot be read, of which the attempts tell."""
+    try:
+        return live_holder(path)
+    except OSError:
+        return None
+
+
+def _job_of(held: Path) -> str | None:
+    """Slurm job of the process that holds a lease."""
+    try:
+        job = json.loads(held.read_text()).get("job")
+    except (OSError, ValueError, AttributeError):
+        return None
+    return None if job is None else str(job)
 
 
 def _heartbeats(directory: Path, attempts: Sequence[Mapping[str, Any]]) -> list[Path]:

@@ -113,7 +113,8 @@ def run_status(
     if not jobs:
         stages_on_disk = (StageStatus(d.state, d, problem=_disk_problem(run, d)) for d in disks)
         return RunStatus(run, tuple(stages_on_disk), profile, _notes_of_move(run, open_names))
-    view = _Cluster(run, scheduler or cluster_scheduler(), jobs)
+    holders = [disk.holder_job for disk in disks if disk.holder_job is not None]
+    view = _Cluster(run, scheduler or cluster_scheduler(), jobs, holders)
     notes = (*_notes_of_move(run, open_names), *view.notes)
     return RunStatus(run, tuple(view.join(disk) for disk in disks), profile, notes)
 
@@ -141,13 +142,21 @@ def cluster_scheduler() -> Scheduler:
 class _Cluster:
     """The answers of the queue and, if needed, of accounting; each queried once."""
 
-    def __init__(self, run: RunDir, scheduler: Scheduler, jobs: Sequence[SubmittedJob]) -> None:
+    def __init__(
+        self,
+        run: RunDir,
+        scheduler: Scheduler,
+        jobs: Sequence[SubmittedJob],
+        holders: Sequence[str] = (),
+    ) -> None:
         self.run, self.jobs, self.notes = run, jobs, list[str]()
         self._scheduler = scheduler
         self._rows: dict[str, list[QueuedJob]] | None = None
         self._ended: dict[str, AccountedJob] | None = None
         try:
-            rows = scheduler.queue(sorted({job.job_id for job in jobs}, key=_number), retries=1)
+            # A lease may be held by a job that was not submitted here, such as an interactive one.
+            ids = {*(job.job_id for job in jobs), *holders}
+            rows = scheduler.queue(sorted(ids, key=_number), retries=1)
             self._rows = {}
             for row in rows:
                 if not row.ended:
@@ -161,13 +170,20 @@ class _Cluster:
         if disk.state == "COMPLETE" or not mine or self._rows is None:
             return StageStatus(disk.state, disk, problem=_disk_problem(self.run, disk))
         live = [job for job in mine if job.job_id in self._rows]
+        queue = queue_summary([row for job in live for row in self._rows[job.job_id]])
+        if disk.holder_job is not None and not (queue.working or self._works(disk.holder_job)):
+            disk = disk.without_holder()  # it is dead; its lease is only not old enough yet
         if live:
-            queue = queue_summary([row for job in live for row in self._rows[job.job_id]])
             state = _live_state(disk, queue, again=all(job.successor for job in live))
             return StageStatus(state, disk, queue, _job_problem(self.run, state, disk, queue))
         if disk.state in ("RUNNING", "FAILED"):
             return StageStatus(disk.state, disk, problem=_disk_problem(self.run, disk))
         return self._gone(disk, mine[-1].job_id)
+
+    def _works(self, job: str) -> bool:
+        """Whether a job runs, by the queue."""
+        assert self._rows is not None
+        return bool(queue_summary(self._rows.get(job, ())).working)
 
     def _gone(self, disk: StageState, job: str) -> StageStatus:
         """State of a stage whose newest job left the queue without a recorded failure."""

@@ -1,25 +1,45 @@
-"""Attempts: one row when a stage starts working and one when it stops, with the reason (P5)."""
+"""Attempts: one row when a stage starts working and one when it stops, with the reason (P5).
+
+Layout: `attempts/stage.jsonl`, or `attempts/e00007.jsonl` for array element 7, each published whole
+and only by the processes of that element, so that nothing is appended from several nodes. Sealing
+compacts them into one `attempts.jsonl`, the file that versions before 0.2 appended to
+(docs/adr/0016).
+"""
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from hpc.errors import CrashLoopError, TransientError, is_disk_full
+from hpc.errors import CrashLoopError
+from hpc.publish import publish_text
+from hpc.store.restarts import BAD_NODE, CRASH_LIMIT, HANG, KILLED, RESTART_LIMIT, SIGNALLED
+from hpc.store.restarts import exhausted as restarts_exhausted
 from hpc.store.rundir import now
 
-CRASH_LIMIT = 3
-SIGNALLED = 128
-"""Exit codes from here on encode the signal that ended the attempt."""
-KILLED = SIGNALLED + 9
-"""Exit code of an attempt that wrote no end row."""
-HANG = "HANG"
-"""Value of `stop` in the end row of an attempt that a watchdog ended."""
+__all__ = [
+    "BAD_NODE", "CRASH_LIMIT", "HANG", "KILLED", "RESTART_LIMIT", "SIGNALLED", "Attempt",
+    "attempts_file", "begin_attempt", "compact_attempts", "count_starts", "crash_loop",
+    "element_attempts", "end_attempt", "last_failure", "open_attempt", "read_attempts",
+    "settle_attempt", "withdraw_attempt",
+]  # fmt: skip
+
+KEPT = 256
+"""Newest attempts kept of one element; more than the budget looks back on."""
+KEPT_SEALED = 10_000
+"""Attempts kept of a sealed stage, over all its elements; each keeps at least its newest."""
+_LONGEST_REASON = 2000
+_READERS = 16
+"""Files read at once: thousands of round trips on a shared disk would delay `status`."""
+
+Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -32,33 +52,72 @@ class Attempt:
     pid: int
     element: int | None = None
     """Array element it belongs to; each element counts its own attempts."""
+    start: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
+    """Its start row; empty if another process began it."""
 
 
 def attempts_file(directory: Path) -> Path:
-    """The append-only list of attempts of a stage directory."""
+    """The compacted attempts of a stage directory; before 0.2 those of a stage under way too."""
     return directory / "attempts.jsonl"
 
 
-def read_attempts(directory: Path) -> list[dict[str, Any]]:
-    """Rows of the attempts file, oldest first; a line truncated by a crash is skipped."""
-    path = attempts_file(directory)
-    if not path.exists():
+def element_file(directory: Path, element: int | None) -> Path:
+    """The attempts of one array element, or of the stage as a whole, before sealing."""
+    name = "stage" if element is None else f"e{element:05d}"
+    return directory / "attempts" / f"{name}.jsonl"
+
+
+def read_attempts(directory: Path) -> list[Row]:
+    """Rows of all attempts of a stage, each element's oldest first; torn lines are skipped."""
+    paths = sorted((directory / "attempts").glob("*.jsonl"))
+    with ThreadPoolExecutor(_READERS) as readers:
+        read = list((readers.map if len(paths) > _READERS else map)(_read_rows, paths))
+    return _joined(_read_rows(attempts_file(directory)), [row for rows in read for row in rows])
+
+
+def element_attempts(directory: Path, element: int | None = None) -> list[Row]:
+    """Rows of one array element, oldest first; those of the stage as a whole for None."""
+    compacted = [
+        row for row in _read_rows(attempts_file(directory)) if row.get("element") == element
+    ]
+    return _joined(compacted, _read_rows(element_file(directory, element)))
+
+
+def _joined(compacted: list[Row], newer: list[Row]) -> list[Row]:
+    """All rows; an element that was under way when the stage was compacted is in both."""
+    rewritten = set(map(_key, newer))
+    return [row for row in compacted if _key(row) not in rewritten] + newer
+
+
+def _key(row: Row) -> tuple[Any, ...]:
+    return row.get("element"), row["attempt"], "to" in row
+
+
+def _read_rows(path: Path) -> list[Row]:
+    try:
+        lines = path.read_text(errors="replace").splitlines()
+    except FileNotFoundError:
         return []
     rows = []
-    for line in path.read_text(errors="replace").splitlines():
+    for line in lines:
         try:
-            rows.append(json.loads(line))
+            row = json.loads(line)
         except ValueError:
             continue
+        if isinstance(row, dict) and "attempt" in row:
+            rows.append(row)
     return rows
 
 
-def rows_of_element(rows: Sequence[dict[str, Any]], element: int | None) -> list[dict[str, Any]]:
-    """Rows of one array element; those of the stage as a whole for None."""
-    return [row for row in rows if row.get("element") == element]
+def count_starts(rows: Iterable[Row]) -> int:
+    """Starts of a stage, those whose rows are no longer kept too."""
+    newest: dict[int | None, int] = {}
+    for row in rows:
+        newest[row.get("element")] = max(row["attempt"], newest.get(row.get("element"), -1))
+    return sum(number + 1 for number in newest.values())
 
 
-def last_failure(rows: Sequence[dict[str, Any]]) -> str | None:
+def last_failure(rows: Sequence[Row]) -> str | None:
     """How the newest attempt failed; None if it is running or succeeded."""
     newest = max((row["attempt"] for row in rows), default=-1)
     ends = [row for row in rows if row["attempt"] == newest and "to" in row]
@@ -67,43 +126,89 @@ def last_failure(rows: Sequence[dict[str, Any]]) -> str | None:
     return f"attempt {newest} exit={ends[-1]['exit']}: {ends[-1]['reason']}"
 
 
-def begin_attempt(
-    directory: Path, progress: int, *, force: bool = False, element: int | None = None
-) -> Attempt:
-    """Record a new attempt that starts from `progress` (shards done or step), and return it.
+def open_attempt(directory: Path, *, force: bool = False, element: int | None = None) -> Attempt:
+    """Record a new attempt before anything else is read, from the last known progress.
 
-    Earlier attempts that were killed get their end row here, with the progress they made. With
-    `force` the attempt starts despite a crash loop whose cause the operator has fixed.
-
-    Raises:
-        CrashLoopError: the last attempts all made no progress; the message has the last reason.
+    Another process may hold the stage: nothing but the row of this attempt changes before
+    `settle_attempt`. With `force` the attempt starts despite an exhausted budget whose cause the
+    operator has fixed.
     """
-    rows = rows_of_element(read_attempts(directory), element)
+    rows = element_attempts(directory, element)
     number = 1 + max((row["attempt"] for row in rows), default=-1)
     job = os.environ.get("SLURM_JOB_ID") or os.environ.get("SUBMITIT_LOCAL_JOB_ID") or "local"
-    attempt = Attempt(number, job, socket.gethostname(), os.getpid(), element)
-    for killed in _unfinished(rows):
-        end_attempt(directory, killed, progress, KILLED, "killed: no end row was written")
-    if not force and (loop := crash_loop(directory, element)):
-        raise CrashLoopError(loop)
-    row: dict[str, Any] = {"attempt": number, "job": job, "host": attempt.host}
-    row |= {"pid": attempt.pid, "restart": int(os.environ.get("SLURM_RESTART_COUNT") or 0)}
-    row |= {"started": now(), "from": progress} | _element(element)
-    _append(directory, {**row, "forced": True} if force else row)
+    reached = [row.get("to", row.get("from", 0)) for row in rows]
+    row: Row = {"attempt": number, "job": job, "host": socket.gethostname(), "pid": os.getpid()}
+    row |= {"restart": int(os.environ.get("SLURM_RESTART_COUNT") or 0), "started": now()}
+    row |= {"from": reached[-1] if reached else 0}
+    row |= ({} if element is None else {"element": element}) | ({"forced": True} if force else {})
+    attempt = Attempt(number, job, row["host"], row["pid"], element, row)
+    _publish_start(directory, attempt)
     return attempt
 
 
-def _unfinished(rows: Sequence[dict[str, Any]]) -> list[Attempt]:
+def settle_attempt(directory: Path, attempt: Attempt, progress: int) -> Attempt:
+    """`attempt` as of now the only one of its element: it holds the lease and is allowed to work.
+
+    Earlier attempts that were killed get their end row here, with the progress they made.
+
+    Args:
+        directory: of the stage.
+        attempt: from `open_attempt`.
+        progress: shards done or step from which it starts.
+
+    Raises:
+        CrashLoopError: the budget of attempts without progress is exhausted; nothing was settled
+            for this attempt, which its caller withdraws.
+    """
+    rows = element_attempts(directory, attempt.element)
     ended = {row["attempt"] for row in rows if "to" in row}
-    return [
-        Attempt(row["attempt"], row["job"], row["host"], row["pid"], row.get("element"))
-        for row in rows
-        if "from" in row and row["attempt"] not in ended
-    ]
+    for row in rows:
+        if "from" in row and row["attempt"] not in ended and row["attempt"] != attempt.number:
+            killed = Attempt(row["attempt"], row["job"], row["host"], row["pid"], attempt.element)
+            end_attempt(directory, killed, progress, KILLED, "killed: no end row was written")
+    if not attempt.start.get("forced") and (loop := crash_loop(directory, attempt.element)):
+        raise CrashLoopError(loop)
+    settled = replace(attempt, start={**attempt.start, "from": progress})
+    _publish_start(directory, settled)
+    return settled
 
 
-def _element(element: int | None) -> dict[str, int]:
-    return {} if element is None else {"element": element}
+def begin_attempt(
+    directory: Path, progress: int, *, force: bool = False, element: int | None = None
+) -> Attempt:
+    """Record a new attempt that starts from `progress`; `open_attempt` and `settle_attempt`.
+
+    Raises:
+        CrashLoopError: the budget of attempts without progress is exhausted; the message has the
+            last reason, and no row is left.
+    """
+    attempt = open_attempt(directory, force=force, element=element)
+    try:
+        return settle_attempt(directory, attempt, progress)
+    except CrashLoopError:
+        withdraw_attempt(directory, attempt)
+        raise
+
+
+def withdraw_attempt(directory: Path, attempt: Attempt) -> None:
+    """Remove the start row of `attempt`, which turned out not to be one, and what it created.
+
+    If another process took over meanwhile and wrote its end row, both rows stay.
+    """
+    path = element_file(directory, attempt.element)
+    rows = _read_rows(path)
+    if any("to" in row and row["attempt"] == attempt.number for row in rows):
+        return
+    left = [row for row in rows if not _is_start(row, attempt) or row["pid"] != attempt.pid]
+    if left:
+        _publish(path, left)
+        return
+    path.unlink(missing_ok=True)
+    for folder in (path.parent, directory):
+        try:
+            folder.rmdir()
+        except OSError:  # not empty, which is the usual case
+            return
 
 
 def end_attempt(
@@ -114,75 +219,80 @@ def end_attempt(
     reason: str,
     stop: str | None = None,
 ) -> None:
-    """Record how `attempt` ended and at which progress; `stop` names the stop request, if any."""
-    row = {"attempt": attempt.number, "ended": now(), "to": progress, **_element(attempt.element)}
-    stopped = {} if stop is None else {"stop": stop}
-    _append(directory, {**row, "exit": exit_code, "reason": reason, **stopped})
+    """Record how `attempt` ended and at which progress; `stop` names the stop request, if any.
+
+    A second end row of the same attempt replaces the first.
+    """
+    row: Row = {"attempt": attempt.number, "ended": now(), "to": progress}
+    row |= {} if attempt.element is None else {"element": attempt.element}
+    row |= {"exit": exit_code, "reason": " ".join(reason.split())[:_LONGEST_REASON]}
+    row |= {} if stop is None else {"stop": stop}
+    path = element_file(directory, attempt.element)
+    rows = [r for r in _read_rows(path) if not ("to" in r and r["attempt"] == attempt.number)]
+    if attempt.start and not any(_is_start(r, attempt) for r in rows):
+        rows.append(dict(attempt.start))  # compacted meanwhile, or lost to a concurrent start
+    _publish(path, [*rows, row])
 
 
-def _append(directory: Path, row: Mapping[str, Any]) -> None:
-    path = attempts_file(directory)
-    line = (json.dumps(row, sort_keys=True) + "\n").encode()
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        # One write per line to an O_APPEND file: lines of concurrent attempts never interleave.
-        with path.open("ab", buffering=0) as file:
-            file.write(b"\n" + line if _is_torn(path) else line)
-    except OSError as error:
-        if is_disk_full(error):
-            raise TransientError(f"no space left for {path}; free space, then resume") from error
-        raise
+def _publish_start(directory: Path, attempt: Attempt) -> None:
+    path = element_file(directory, attempt.element)
+    rows = [row for row in _read_rows(path) if not _is_start(row, attempt)]
+    _publish(path, [*rows, dict(attempt.start)])
 
 
-def _is_torn(path: Path) -> bool:
-    """Whether the last line lacks its newline; the next one would be appended to it and lost."""
-    with path.open("rb") as file:
-        size = file.seek(0, os.SEEK_END)
-        file.seek(max(size - 1, 0))
-        return file.read(1) not in (b"", b"\n")
+def _is_start(row: Row, attempt: Attempt) -> bool:
+    return "from" in row and row["attempt"] == attempt.number
+
+
+def _publish(path: Path, rows: Sequence[Row]) -> None:
+    publish_text(path, _text(_newest(rows, KEPT)))
+
+
+def _newest(rows: Sequence[Row], kept: int) -> list[Row]:
+    """The rows of the newest `kept` attempts of each element."""
+    newest: dict[int | None, int] = {}
+    for row in rows:
+        newest[row.get("element")] = max(row["attempt"], newest.get(row.get("element"), -1))
+    return [row for row in rows if row["attempt"] > newest[row.get("element")] - kept]
+
+
+def _text(rows: Iterable[Row]) -> str:
+    return "".join(json.dumps(row, sort_keys=True) + "\n" for row in rows)
+
+
+def compact_attempts(directory: Path) -> None:
+    """Compact the attempts of a sealed stage into one file; idempotent, one process at a time.
+
+    The newest `KEPT_SEALED` are kept, as equally many of each element as possible.
+    """
+    if not (directory / "attempts").is_dir():
+        return
+    rows = read_attempts(directory)
+    elements = len({row.get("element") for row in rows})
+    kept = _newest(rows, max(KEPT_SEALED // max(elements, 1), 1))
+    publish_text(attempts_file(directory), _text(kept))
+    shutil.rmtree(directory / "attempts", ignore_errors=True)
 
 
 def crash_loop(
     directory: Path, element: int | None = None, *, killed: int | None = None
 ) -> str | None:
-    """A message if the last attempts are a crash loop; None while another attempt is allowed.
-
-    Counts attempts without progress, not requeues. A failure counts 1, and so does a walltime used
-    up without progress. An attempt that was killed (lost node, out of memory) counts 0.5: the cause
-    may be external, but not six times in a row. Preemptions and stops by a person do not count.
+    """A message if no further attempt may begin; None while one is allowed (hpc.store.restarts).
 
     Args:
         directory: of the stage.
         element: array element.
         killed: attempt known to have been killed, which has no end row yet.
     """
-    rows = rows_of_element(read_attempts(directory), element)
-    starts = {row["attempt"]: row for row in rows if "from" in row}
-    ends = {row["attempt"]: row for row in rows if "to" in row}
-    if killed is not None and killed not in ends:
-        lost = {"to": starts[killed]["from"], "exit": KILLED, "reason": "killed"}
-        ends[killed] = lost
-    counted: list[dict[str, Any]] = []
-    for number in sorted(starts, reverse=True):
-        end = ends.get(number)
-        if end is not None and end["to"] != starts[number]["from"]:
-            break
-        if end is not None and _weight(end) > 0:
-            counted.append(end)
-        if starts[number].get("forced"):
-            break
-    if sum(map(_weight, counted)) < CRASH_LIMIT:
+    return exhausted(directory, element, element_attempts(directory, element), killed=killed)
+
+
+def exhausted(
+    directory: Path, element: int | None, rows: Sequence[Row], *, killed: int | None = None
+) -> str | None:
+    """As `crash_loop`, of rows that were read already."""
+    why = restarts_exhausted(rows, killed)
+    if why is None:
         return None
     where = str(directory) if element is None else f"{directory} element {element}"
-    return (
-        f"{where}: {len(counted)} attempts in a row made no progress, the last ended with "
-        f"{counted[0]['reason']!r}; fix the cause, then `sarhpc resume {directory.parent} --force`"
-    )
-
-
-def _weight(end: Mapping[str, Any]) -> float:
-    if end["exit"] == 0:
-        return 1.0 if end.get("stop") == "DEADLINE" else 0.0
-    if end["exit"] == KILLED:
-        return 0.5
-    return 1.0 if end["exit"] < SIGNALLED else 0.0
+    return f"{where}: {why}; fix the cause, then `sarhpc resume {directory.parent} --force`"

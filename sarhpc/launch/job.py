@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import logging
 import os
 import sys
@@ -15,19 +17,21 @@ from hpc.cluster.health import BadNodeError, Needs, require_fit_node
 from hpc.collector import relax_gc
 from hpc.errors import HpcError, exit_code_of
 from hpc.job.agreement import SingleProcess
+from hpc.job.attempt import RecordedAttempt, recorded_attempt
 from hpc.job.elements import run_element
+from hpc.job.lost_shards import Siblings
 from hpc.job.pipeline import JobContext, interrupted, run_stage
 from hpc.job.requeue import (
     RequeuePolicy,
     requeue_before_deadline,
     requeue_reason,
+    stopped_for_good,
     time_limit_reason,
 )
 from hpc.job.staging import existing_folder
 from hpc.job.stop import StopNow, StopRequest
 from hpc.memory import keep_freed_memory
 from hpc.signals import stop_signals_ignored
-from hpc.store.attempts import crash_loop
 from hpc.store.lease import STALE_S
 from hpc.store.ownership import private_umask, require_own_run
 from hpc.store.plan import Plan
@@ -82,10 +86,14 @@ def work(root: str, stage: str, *, force: bool = False, submission: int | None =
         require_own_run(run, thorough=False)
         private_umask(run)
         job = _job_of(run, stage, here, submission)
-    except HpcError as error:
+    except Exception as error:
+        # How the job is requeued is unknown; its script, which knows, requeues it.
         return report(stage, error)
+    # `--force` excuses the attempts before this job, not its own restarts.
+    force = force and here.restart == 0
     try:
-        log.info("%s", _run_stage(run, stage, job, force))
+        with _attempt(run, stage, job, force) as attempt:
+            log.info("%s", _run_stage(run, stage, job, attempt, force))
         return 0
     except StopNow as stop:
         return _end_job(run, stage, job, interrupted(stage, stop))
@@ -116,6 +124,49 @@ class _Job:
             return planned[self.element :: self.here.array_size]
         return stripe(self.record, stage, self.element, planned)
 
+    def siblings(self, stage: str) -> Siblings | None:
+        """The elements of its submission; None outside one."""
+        if self.record is None:
+            return None
+        return Siblings(
+            functools.partial(_owners, self.record, stage),
+            functools.partial(_queued_elements, self.record, stage),
+        )
+
+
+def _owners(record: SubmissionRecord, stage: str, plan: Plan) -> dict[str, int]:
+    """Shard -> array element of `stage` that the submission assigned it to."""
+    # As `stripe` divides them: every n-th, from the element's own number.
+    divided = record.shards.get(stage, tuple(shard.id for shard in plan.shards))
+    count = record.elements(stage)
+    return {shard: position % count for position, shard in enumerate(divided)}
+
+
+def _queued_elements(record: SubmissionRecord, stage: str) -> dict[int, str]:
+    """Array element of `stage` -> its state, of those in the queue."""
+    from hpc.cluster import slurm
+
+    rows = slurm.queue([job.job_id for job in record.of(stage)], elements=True)
+    return {
+        element_number(record, row.job_id, int(row.id.partition("_")[2])): row.state
+        for row in rows
+        if row.id.partition("_")[2].isdigit() and not _is_held_by_slurm(row.reason)
+    }
+
+
+def _is_held_by_slurm(reason: str) -> bool:
+    """Whether a job waits for a person, because Slurm could not start it."""
+    return "requeue" in reason.lower() and "held" in reason.lower()
+
+
+def _attempt(
+    run: RunDir, stage: str, job: _Job, force: bool
+) -> contextlib.AbstractContextManager[RecordedAttempt | None]:
+    """The attempt of this start, recorded by rank 0; none at a stage that is sealed."""
+    if job.here.rank > 0 or run.ledger(stage).sealed:
+        return contextlib.nullcontext()
+    return recorded_attempt(run.stage(stage), job.element, force=force)
+
 
 def _job_of(run: RunDir, stage: str, here: Allocation, submission: int | None) -> _Job:
     record = None if submission is None else await_submission(run, submission)
@@ -126,7 +177,10 @@ def _job_of(run: RunDir, stage: str, here: Allocation, submission: int | None) -
     return _Job(here, record, element, RequeuePolicy(mode, here.job_id))
 
 
-def _run_stage(run: RunDir, name: str, job: _Job, force: bool) -> str:
+def _run_stage(
+    run: RunDir, name: str, job: _Job, attempt: RecordedAttempt | None, force: bool
+) -> str:
+    from sarhpc.launch.upstream import seal_upstream
     from sarhpc.stages.registry import spec_named, stage_named
     from sarhpc.stages.run_config import load_run_config
 
@@ -148,17 +202,19 @@ def _run_stage(run: RunDir, name: str, job: _Job, force: bool) -> str:
         stop,
         grace_s,
         lease_timeout_s=1.25 * STALE_S if job.here.job_id else 0.0,
-        # `--force` excuses the attempts before this job, not its own restarts.
-        force=force and job.here.restart == 0,
+        force=force,
+        attempt=attempt,
     )
     too_late = None if ends is None else ends - min(grace_s / 4, 30.0)
 
     def _abort_reason() -> str | None:
-        return None if context.force else crash_loop(run.stage(name), job.element)
+        return None if context.force else stopped_for_good(run.stage(name), job.element)
 
     with requeue_before_deadline(job.requeue_policy, too_late, _abort_reason), stop:
+        seal_upstream(run, cfg, stage, job.here.rank)
         if job.element is not None:
-            return run_element(run, stage, job.element, lambda plan: job.part(name, plan), context)
+            part, siblings = functools.partial(job.part, name), job.siblings(name)
+            return run_element(run, stage, job.element, part, context, siblings)
         return run_stage(run, stage, job.here.rank, context=context)
 
 

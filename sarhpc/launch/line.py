@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from hpc.errors import HpcError
 from hpc.job.pipeline import Stage, unsealed_stages
+from hpc.observe.logs import failure_cause
 from hpc.store.ownership import open_own_run, private_umask
 from hpc.store.rundir import RunDir
 from sarhpc.launch.job import StageWork, configure_logging, report
@@ -70,7 +71,7 @@ def drive(run: RunDir, stages: Sequence[Stage], executor: str, *, force: bool = 
         if code == 0 and run.stop_file.exists():
             continue
         if code != 0 or not run.ledger(stage.name).sealed:
-            _explain(submission, stage.name)
+            _explain(run, submission, stage)
             return code
     return 0
 
@@ -88,10 +89,13 @@ def submit_stage(run: RunDir, stage: Stage, executor: str, *, force: bool) -> Su
     )
 
 
-def _explain(submission: Submission, stage: str) -> None:
+def _explain(run: RunDir, submission: Submission, stage: Stage) -> None:
+    """Log the ends of the logs, then how the job ended, and the cause in one line at the end."""
     for path in submission.stderr:
         if path.exists():
             tail = path.read_text(errors="replace").splitlines()[-12:]
-            log.error("stage=%s ended early; end of %s:\n%s", stage, path, "\n".join(tail))
+            log.error("stage=%s ended early; end of %s:\n%s", stage.name, path, "\n".join(tail))
     if submission.failure:
-        log.error("stage=%s %s", stage, submission.failure)
+        log.error("stage=%s %s", stage.name, submission.failure)
+    if (cause := failure_cause(run, [stage])) is not None:
+        log.error("failed: %s", cause)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hpc.job.pipeline import Stage
-from hpc.observe.logs import LogFollower
+from hpc.observe.logs import LogFollower, failure_cause
 from hpc.store.rundir import RunDir
 from sarhpc.launch.line import LineWork, submit_stage
 
@@ -25,7 +25,7 @@ def launch_stage(
 ) -> int:
     """Submit a stage and print where to look; its exit code if `wait`, else 0."""
     submission = submit_stage(run, stage, executor, force=force)
-    return _announce(run, submission, stage.name, executor, wait=wait)
+    return _announce(run, submission, stage.name, executor, [stage], wait=wait)
 
 
 def launch_line(
@@ -43,17 +43,30 @@ def launch_line(
         # One task that mostly waits.
         resources=Resources(time_min=24 * 60),
     )
-    return _announce(run, submission, work.name, executor, wait=wait)
+    return _announce(run, submission, work.name, executor, stages, wait=wait)
 
 
-def _announce(run: RunDir, submission: Submission, what: str, executor: str, *, wait: bool) -> int:
+def _announce(
+    run: RunDir,
+    submission: Submission,
+    what: str,
+    executor: str,
+    stages: Sequence[Stage],
+    *,
+    wait: bool,
+) -> int:
     print(f"job {submission.job_id} ({what}) by the {executor} executor")
     for path in submission.stderr:
         print(f"  log     {path}")
     print(f"  status  sarhpc status {run.root}")
     print(f"  stop    sarhpc stop {run.root}", flush=True)
     # A debug job runs inside `wait`, in this process.
-    return _follow(submission) if wait or executor == "debug" else 0
+    if not wait and executor != "debug":
+        return 0
+    code = _follow(submission)
+    if code != 0 and (cause := failure_cause(run, stages)) is not None:
+        print(f"failed: {cause}", file=sys.stderr)
+    return code
 
 
 def _follow(submission: Submission) -> int:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from hpc.errors import ConfigError, DataError
 from hpc.job.pipeline import Stage, Work
 from hpc.publish import digest_file, publish_json, publish_text
-from hpc.store.attempts import read_attempts
+from hpc.store.attempts import count_starts, read_attempts
 from hpc.store.plan import Plan, make_plan, read_plan
 from hpc.store.rundir import RunDir
 from sarhpc.stages.config import RunConfig
@@ -255,14 +255,13 @@ def stage_line(run: RunDir, stage: str, *, unsealed: bool = False) -> StageLine 
     for reason in read_plan(run.plan_file(stage)).rejected.values():
         scene = f"scene: {reason.split(':')[0]}"
         rejected[scene] = rejected.get(scene, 0) + 1
-    starts = [row for row in read_attempts(run.stage(stage)) if "started" in row]
     return StageLine(
         name=stage,
         shards=len(records),
         samples=sum(record.samples for record in records),
         rejected=rejected,
         seconds=sum(record.seconds for record in records),
-        attempts=len(starts),
+        attempts=count_starts(read_attempts(run.stage(stage))),
     )
 
 

@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 from line_runs import TINY, seal_export, tiny_run
 
+from hpc.errors import DataError
 from hpc.job.pipeline import Stage, Work, run_stage
 from hpc.publish import publish_bytes
 from hpc.store.ledger import Failure, Record
-from hpc.store.plan import make_plan, publish_plan
+from hpc.store.plan import Plan, make_plan, publish_plan
 from hpc.store.rundir import RunDir, now, open_run
 from hpc.store.tree import digest_tree
 from sarhpc.cli import main
@@ -247,6 +248,32 @@ def test_a_stage_runs_in_this_process_by_the_debug_executor(
     assert not list(run.logs("one").glob("*_submitted.pkl"))
     code, out, _ = say(capsys, "run", run.root)
     assert (code, out) == (0, "nothing to do: every stage is sealed\n")
+
+
+@pytest.mark.usefixtures("restored_process")
+@pytest.mark.parametrize("words", [["simulate"], ["run"]])
+def test_a_stage_that_breaks_while_planning_ends_with_its_cause_everywhere(
+    run: RunDir,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    words: list[str],
+) -> None:
+    def plan(_: RunDir) -> Plan:
+        raise DataError("scene 7 has\nno bands; fix the archive")
+
+    def build(config: RunConfig, upstream: Sequence[str]) -> Stage:
+        return Stage("simulate", (), plan, lambda _: None)
+
+    monkeypatch.setattr(registry, "STAGES", (StageSpec("simulate", "", (), build),))
+    code, _, err = say(capsys, *words, run.root, "--executor", "debug")
+    cause = "simulate attempt 0 exit=1: DataError: scene 7 has no bands; fix the archive"
+    assert code != 0
+    assert err.splitlines()[-1] == f"failed: {cause}"
+    _, out, _ = say(capsys, "logs", run.root, "--failed")
+    assert cause in out
+    _, out, _ = say(capsys, "status", run.root, "--json")
+    [found] = json.loads(out)["stages"]
+    assert (found["state"], found["says"]) == ("FAILED", cause.removeprefix("simulate "))
 
 
 def test_a_part_of_a_run_that_is_done_does_not_pass_for_all_of_it(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import stat
 import sys
@@ -29,7 +28,7 @@ from hpc.job.requeue import (
     requeue_reason_after_kill,
     time_limit_reason,
 )
-from hpc.store.attempts import begin_attempt, end_attempt
+from hpc.store.attempts import begin_attempt, end_attempt, read_attempts
 
 
 @pytest.fixture
@@ -192,5 +191,5 @@ def test_six_kills_are_not_brought_back(tmp_path: Path, monkeypatch: pytest.Monk
         assert requeue_reason_after_kill(tmp_path) is not None
     begin_attempt(tmp_path, 0)
     assert requeue_reason_after_kill(tmp_path) is None
-    rows = [json.loads(line) for line in (tmp_path / "attempts.jsonl").read_text().splitlines()]
+    rows = read_attempts(tmp_path)
     assert [row["exit"] for row in rows if "exit" in row] == [137] * 5

@@ -32,7 +32,16 @@ from hpc.job.requeue import (
     requeue_reason_after_kill,
     time_limit_reason,
 )
-from hpc.store.attempts import HANG, begin_attempt, end_attempt
+from hpc.store.attempts import (
+    HANG,
+    begin_attempt,
+    element_file,
+    end_attempt,
+    open_attempt,
+    withdraw_attempt,
+)
+from hpc.store.rundir import create_run, now
+from hpc.store.submissions import SubmissionRecord, SubmittedJob, publish_submission
 
 
 class Scheduler:
@@ -255,6 +264,8 @@ def test_the_script_looks_at_its_own_newest_attempt(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SLURM_JOB_ID", "12")
+    monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "10")
+    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "2")
     begin_attempt(tmp_path, 0, element=1)
     end_attempt(tmp_path, begin_attempt(tmp_path, 0, element=2), 5, 0, "done")
     assert requeue_reason_after_kill(tmp_path) is None, "the newest of this job has ended"
@@ -306,3 +317,44 @@ def test_an_attempt_that_says_nothing_of_restarts_was_the_first_start(
     assert requeue_reason_after_kill(tmp_path) == f"attempt 0 at {tmp_path} was killed"
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
     assert requeue_reason_after_kill(tmp_path) is None
+
+
+@pytest.mark.parametrize(("restart", "asked"), [("", True), ("49", True), ("50", False)])
+def test_the_script_goes_by_slurms_count_where_the_attempts_cannot_be_read(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    restart: str,
+    asked: bool,
+) -> None:
+    monkeypatch.setenv("SLURM_JOB_ID", "12")
+    monkeypatch.setenv("SLURM_RESTART_COUNT", restart)
+    element_file(tmp_path, None).mkdir(parents=True)
+    assert (requeue_reason_after_kill(tmp_path) is not None) is asked
+    gone = tmp_path / "unmounted" / "run" / "tile"
+    assert (requeue_reason_after_kill(gone) is not None) is asked
+    assert ("12 has restarted 50 times" in caplog.text) is not asked
+
+
+def test_the_script_of_a_second_array_finds_its_own_element(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = create_run(tmp_path / "run", "a: 1\n", "f00d")
+    array = SubmittedJob("tile", "10", 50, None, "submit/0", "tile/logs", 1, 0, first=1000)
+    publish_submission(
+        run, SubmissionRecord(0, now(), "slurm", "mini", "f00d", (array,), "scontrol")
+    )
+    monkeypatch.setenv("SLURM_JOB_ID", "12")
+    monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "10")
+    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "7")
+    begin_attempt(run.stage("tile"), 0, element=1007)
+    why = requeue_reason_after_kill(run.stage("tile"))
+    assert why == f"attempt 0 at {run.stage('tile')} was killed"
+
+
+def test_an_attempt_that_was_refused_is_not_asked_for_by_the_script(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLURM_JOB_ID", "12")
+    withdraw_attempt(tmp_path / "tile", open_attempt(tmp_path / "tile"))
+    assert requeue_reason_after_kill(tmp_path / "tile") is None

@@ -362,3 +362,39 @@ def test_spans_read_well(seconds: float, text: str) -> None:
 @pytest.mark.parametrize(("per_s", "text"), [(3.14, "3.14/s"), (0.05, "3/min"), (0.001, "3.6/h")])
 def test_rates_read_well(per_s: float, text: str) -> None:
     assert rate_text(per_s) == text
+
+
+def held_by(run: RunDir, job: str) -> None:
+    """An attempt of a job on a node that has just died: its lease is a few seconds old."""
+    begin_attempt(run.stage("tile"), 0)
+    holder = {"host": "gone", "pid": 1, "born": 0.0, "job": job, "restart": 0}
+    (run.stage("tile") / ".lease.json").write_text(json.dumps(holder))
+
+
+@pytest.mark.parametrize(
+    ("rows", "state"),
+    [
+        ([], "LOST"),
+        ([queued("11", "PENDING", "BeginTime", restarts=1)], "REQUEUED"),
+        ([queued("11")], "RUNNING"),
+        ([queued("10_3")], "LOST"),
+    ],
+)
+def test_a_lease_of_a_job_that_has_left_its_node_is_not_running(
+    run: RunDir, rows: list[QueuedJob], state: str
+) -> None:
+    submitted(run, ("tile", "11"))
+    held_by(run, "11")
+    assert stage_state(run, STAGES[0]).state == "RUNNING", "the disk alone cannot tell"
+    status = run_status(run, STAGES, Slurm(rows))
+    assert states(status)[0] == state
+    if state == "LOST":
+        assert "sarhpc resume" in str(status.stages[0].problem)
+        assert status.to_json()["stages"][0]["holder"] is None
+
+
+def test_a_stage_that_is_run_by_hand_inside_another_job_is_running(run: RunDir) -> None:
+    submitted(run, ("tile", "11"))
+    held_by(run, "99")
+    assert states(run_status(run, STAGES, Slurm([queued("99")])))[0] == "RUNNING"
+    assert states(run_status(run, STAGES, Slurm()))[0] == "LOST"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +10,9 @@ import pytest
 from hpc.errors import CrashLoopError, TransientError
 from hpc.store.attempts import (
     KILLED,
-    attempts_file,
     begin_attempt,
     crash_loop,
+    element_attempts,
     end_attempt,
     last_failure,
     read_attempts,
@@ -86,12 +85,12 @@ def test_a_start_says_where_and_by_which_job(
     monkeypatch.setenv("SLURM_JOB_ID", "12")
     monkeypatch.setenv("SLURM_RESTART_COUNT", "3")
     attempt = begin_attempt(tmp_path, 7, element=4)
-    row = read_attempts(tmp_path)[-1]
+    [row] = element_attempts(tmp_path, 4)
     assert (attempt.number, row["attempt"], row["element"]) == (0, 0, 4)
     assert (row["job"], row["restart"], row["from"]) == ("12", 3, 7)
     assert (row["host"], row["pid"]) == (attempt.host, attempt.pid)
     assert "forced" not in row
-    first = read_attempts(tmp_path)[0]
+    [first] = element_attempts(tmp_path)
     assert (first["restart"], "element" in first) == (0, False)
 
 
@@ -149,18 +148,14 @@ def test_trouble_is_how_the_newest_attempt_ended(
     assert last_failure([]) is None
 
 
-def test_a_line_after_a_torn_one_starts_its_own(tmp_path: Path) -> None:
+def test_a_second_end_of_an_attempt_replaces_the_first(tmp_path: Path) -> None:
     attempt = begin_attempt(tmp_path, 0)
-    path = attempts_file(tmp_path)
-    whole = path.read_bytes()
-    assert whole.endswith(b"}\n")
-    path.write_bytes(whole + b'{"attempt": 0, "to"')
-    end_attempt(tmp_path, attempt, 1, 0, "done")
-    lines = path.read_text().splitlines()
-    assert len(lines) == 3
-    assert json.loads(lines[-1])["reason"] == "done"
-    end_attempt(tmp_path, attempt, 1, 0, "done")
-    assert len(path.read_text().splitlines()) == 4, "no blank line where nothing was torn"
+    end_attempt(tmp_path, attempt, 1, 75, "hang", "HANG")
+    end_attempt(tmp_path, attempt, 1, 1, "late\n  and   long " + 3000 * "x")
+    [row] = [row for row in read_attempts(tmp_path) if "to" in row]
+    assert row["reason"].startswith("late and long xxx"), "one line"
+    assert len(row["reason"]) == 2000
+    assert "stop" not in row
 
 
 def test_other_errors_of_the_disk_are_told_as_they_are(tmp_path: Path) -> None:
