@@ -20,7 +20,7 @@ from hpc.job.pipeline import (
     run_attempt,
     seal,
 )
-from hpc.job.stop import StopRequest
+from hpc.job.stop import StopRequest, interrupt_work
 from hpc.store.lease import lease
 from hpc.store.plan import Plan, read_plan
 from hpc.store.rundir import RunDir
@@ -58,10 +58,14 @@ def run_element(
     ledger = run.ledger(stage.name)
     if ledger.sealed:
         return f"{stage.name}: sealed, nothing to do"
-    with lease(run.stage(stage.name) / f".lease-{element}.json", context.lease_timeout_s):
+    path = run.stage(stage.name) / f".lease-{element}.json"
+    with lease(path, context.lease_timeout_s, interrupt_work) as held:
         plan = _shared_plan(run, stage, context.stop_request(run))
         stripe = frozenset(part(plan))
-        work = Work(run, plan, ledger, -1, context=context, element=element, stripe=stripe)
+        ledger = run.ledger(stage.name, held)
+        work = Work(
+            run, plan, ledger, -1, context=context, element=element, stripe=stripe, lease=held
+        )
         mine = len(work.todo())
         if mine:
             run_attempt(stage, work)
@@ -79,8 +83,8 @@ def _shared_plan(run: RunDir, stage: Stage, stop: StopRequest) -> Plan:
     until = time.monotonic() + PLAN_TIMEOUT_S
     while not path.exists():
         try:
-            with lease(run.stage(stage.name) / ".lease-plan.json"):
-                return ensure_plan(run, stage)
+            with lease(run.stage(stage.name) / ".lease-plan.json") as held:
+                return ensure_plan(run, stage, held)
         except RunInUseError:
             if time.monotonic() >= until or stop.agree() is not None:
                 raise
@@ -104,9 +108,9 @@ def _require_done(stage: Stage, work: Work) -> None:
 
 def _seal(run: RunDir, stage: Stage, plan: Plan) -> str:
     try:
-        with lease(run.stage(stage.name) / ".lease.json"):
+        with lease(run.stage(stage.name) / ".lease.json") as held:
             if not run.ledger(stage.name).sealed:
-                seal(run, stage, plan)
+                seal(run, stage, plan, held)
     except RunInUseError:
         # If that element dies first, Slurm starts it again and it seals then.
         return "another element seals"

@@ -15,9 +15,9 @@ from hpc.errors import (
     exit_code_of,
 )
 from hpc.job.agreement import SingleProcess
-from hpc.job.stop import StopNow, StopRequest
+from hpc.job.stop import StopNow, StopRequest, interrupt_work
 from hpc.store.attempts import begin_attempt, end_attempt
-from hpc.store.lease import lease
+from hpc.store.lease import Lease, lease
 from hpc.store.ledger import Ledger
 from hpc.store.plan import Plan, ShardTask, publish_plan, read_plan
 from hpc.store.rundir import RunDir
@@ -59,6 +59,8 @@ class Work:
     """Array element this work belongs to; None for the stage as a whole."""
     stripe: frozenset[str] | None = None
     """Ids of the shards to make; None for all."""
+    lease: Lease | None = None
+    """Lease under which this process publishes; ranks other than 0 hold none."""
 
     @property
     def stop(self) -> StopRequest:
@@ -151,26 +153,30 @@ def run_stage(
         return f"{stage.name}: sealed, nothing to do"
     if rank > 0:
         return _follow(run, stage, ledger, rank, context)
-    with lease(run.stage(stage.name) / ".lease.json", context.lease_timeout_s):
-        plan = ensure_plan(run, stage)
+    path = run.stage(stage.name) / ".lease.json"
+    with lease(path, context.lease_timeout_s, interrupt_work) as held:
+        ledger = run.ledger(stage.name, held)
+        plan = ensure_plan(run, stage, held)
         missing = len(ledger.missing(plan))
         if missing:
-            run_attempt(stage, Work(run, plan, ledger, -1, context=context))
-        seal(run, stage, plan)
+            run_attempt(stage, Work(run, plan, ledger, -1, context=context, lease=held))
+        seal(run, stage, plan, held)
     return f"{stage.name}: sealed, {missing} of {len(plan.shards)} shards made now"
 
 
-def seal(run: RunDir, stage: Stage, plan: Plan) -> None:
+def seal(run: RunDir, stage: Stage, plan: Plan, held: Lease | None = None) -> None:
     """Run `stage.finish` and seal the stage; idempotent, to be called under the stage's lease.
 
     Raises:
         IncompleteError: shards are missing; the message has the reasons.
         TransientError: every failed shard failed for a transient reason.
     """
-    ledger = run.ledger(stage.name)
+    ledger = run.ledger(stage.name, held)
     _require_complete(stage, plan, ledger)
     if stage.finish is not None and not ledger.sealed:
-        stage.finish(Work(run, plan, ledger, attempt=-1))
+        if held is not None:
+            held.require_held()
+        stage.finish(Work(run, plan, ledger, attempt=-1, lease=held))
     ledger.seal(plan)
 
 
@@ -184,7 +190,7 @@ def require_upstream(run: RunDir, stage: Stage) -> None:
             )
 
 
-def ensure_plan(run: RunDir, stage: Stage) -> Plan:
+def ensure_plan(run: RunDir, stage: Stage, held: Lease | None = None) -> Plan:
     """The published plan of `stage`; planned and published now if there is none.
 
     A published plan is final: planning again could read inputs that have changed since. An empty
@@ -198,7 +204,7 @@ def ensure_plan(run: RunDir, stage: Stage) -> Plan:
         plan = stage.plan(run)
         if not plan.shards:
             raise DataError(_nothing_planned(plan))
-        publish_plan(plan, path)
+        publish_plan(plan, path, held)
     return read_plan(path)
 
 
@@ -243,7 +249,9 @@ def run_attempt(stage: Stage, work: Work) -> None:
         stopped = error.reason if isinstance(error, StopRequestedError) else None
         raise
     finally:
-        end_attempt(directory, begun, _progress(stage, work), code, reason, stopped)
+        # The holder that took over has ended this attempt.
+        if work.lease is None or work.lease.is_held():
+            end_attempt(directory, begun, _progress(stage, work), code, reason, stopped)
 
 
 def _do(stage: Stage, work: Work) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from hpc.errors import IncompleteError, VerificationError
 from hpc.publish import publish_json, publish_text, remove_stale_temporaries
+from hpc.store.lease import Lease
 from hpc.store.plan import Plan, ShardTask
 
 RECORD_SCHEMA = "sarhpc.shard/1"
@@ -60,8 +61,13 @@ class Failure:
 class Ledger:
     """Records of one stage directory; all state is on disk."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, lease: Lease | None = None) -> None:
+        """The ledger in `directory`; whoever publishes there under a `lease` must still hold it.
+
+        With one, `publish`, `fail` and `seal` raise LeaseLostError once it is lost.
+        """
         self.directory = directory
+        self._guard = None if lease is None else lease.require_held
         self.manifest = directory / "manifest.jsonl"
 
     def _record_path(self, shard: str) -> Path:
@@ -78,7 +84,7 @@ class Ledger:
     def publish(self, record: Record) -> None:
         """Make `record` visible; its artefact must already be published."""
         document = {"schema": RECORD_SCHEMA, **dataclasses.asdict(record)}
-        publish_json(self._record_path(record.shard), document)
+        publish_json(self._record_path(record.shard), document, self._guard)
         self._failure_path(record.shard).unlink(missing_ok=True)
 
     def fail(self, failure: Failure) -> None:
@@ -86,7 +92,7 @@ class Ledger:
         before = _read_failure(self._failure_path(failure.shard))
         tries = failure.tries + (before.tries if before else 0)
         document = dataclasses.asdict(dataclasses.replace(failure, tries=tries))
-        publish_json(self._failure_path(failure.shard), document)
+        publish_json(self._failure_path(failure.shard), document, self._guard)
 
     def records(self) -> dict[str, Record]:
         """Every record by shard id, in order."""
@@ -153,7 +159,8 @@ class Ledger:
                     f"{self._record_path(record.shard)} belongs to plan {record.plan}, and the "
                     f"plan here is {plan.id}; move the stale record away or start a new run"
                 )
-        publish_text(self.manifest, _manifest_text(records[s.id] for s in plan.shards))
+        text = _manifest_text(records[s.id] for s in plan.shards)
+        publish_text(self.manifest, text, self._guard)
         # The manifest now holds every record: a crash before the next line loses nothing.
         self._clear()
         return self.manifest

@@ -13,6 +13,7 @@ from typing import Any
 
 from hpc.errors import ConfigError, FingerprintMismatchError
 from hpc.publish import publish_json, publish_text
+from hpc.store.lease import Lease
 from hpc.store.ledger import Ledger
 
 RUN_SCHEMA = "sarhpc.run/1"
@@ -57,9 +58,9 @@ class RunDir:
         """Where the plan of a stage is published."""
         return self.stage(stage) / "plan.json"
 
-    def ledger(self, stage: str) -> Ledger:
-        """Ledger of a stage."""
-        return Ledger(self.stage(stage))
+    def ledger(self, stage: str, lease: Lease | None = None) -> Ledger:
+        """Ledger of a stage; one to publish in takes the `lease` that allows it."""
+        return Ledger(self.stage(stage), lease)
 
     def logs(self, stage: str) -> Path:
         """Directory of the logs of a stage, one file per job and task."""
