@@ -40,6 +40,10 @@ class RunInUseError(HpcError):
     """Another live process holds the run directory."""
 
 
+class LeaseLostError(RunInUseError):
+    """Another process took over the lease of this one, which publishes nothing more."""
+
+
 class NumericalError(HpcError):
     """A numerical failure: NaN, infinite loss, loss-scale floor."""
 

@@ -17,17 +17,21 @@ import shutil
 import signal
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from hpc.clock import file_system_time
 from hpc.errors import HpcError, TransientError, is_disk_full
 
 _ASIDE = ".aside"
 _SLOW_DISK_S = 10.0
 _sequence = itertools.count()
 _passages: dict[str, int] = {}
+
+Guard = Callable[[], None]
+"""Raises if the caller may not publish any more."""
 
 
 @dataclass(frozen=True)
@@ -82,14 +86,21 @@ def fsync_directory(directory: Path) -> None:
 
 
 @contextlib.contextmanager
-def publishing(target: Path) -> Iterator[IO[bytes]]:
+def publishing(target: Path, guard: Guard | None = None) -> Iterator[IO[bytes]]:
     """Yield a binary file that becomes `target`, whole and durable, when the block ends well.
 
     On an exception the temporary file is removed and an existing `target` is untouched.
 
+    Args:
+        target: file to publish.
+        guard: called before anything is written, and again directly before the rename, when a
+            slow disk can no longer come between; what it raises keeps `target` as it is.
+
     Raises:
         TransientError: the disk or a quota is full; nothing was published.
     """
+    if guard is not None:
+        guard()
     temporary = temporary_path(target)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -100,6 +111,8 @@ def publishing(target: Path) -> Iterator[IO[bytes]]:
             fault("publish.before_fsync")
             os.fsync(file.fileno())
         fault("publish.before_rename")
+        if guard is not None:
+            guard()
         os.replace(temporary, target)
         fault("publish.after_rename")
         fsync_directory(target.parent)
@@ -117,21 +130,21 @@ def _no_space(target: Path) -> TransientError:
     )
 
 
-def publish_bytes(target: Path, data: bytes) -> Digest:
-    """Publish `data` as `target` and return its digest."""
-    with publishing(target) as file:
+def publish_bytes(target: Path, data: bytes, guard: Guard | None = None) -> Digest:
+    """Publish `data` as `target` and return its digest; `guard` as for `publishing`."""
+    with publishing(target, guard) as file:
         file.write(data)
     return Digest(len(data), hashlib.sha256(data).hexdigest())
 
 
-def publish_text(target: Path, text: str) -> Digest:
-    """Publish `text` in UTF-8 as `target` and return its digest."""
-    return publish_bytes(target, text.encode())
+def publish_text(target: Path, text: str, guard: Guard | None = None) -> Digest:
+    """Publish `text` in UTF-8 as `target` and return its digest; `guard` as for `publishing`."""
+    return publish_bytes(target, text.encode(), guard)
 
 
-def publish_json(target: Path, value: Any) -> Digest:
-    """Publish `value` as JSON with sorted keys, one newline at the end."""
-    return publish_text(target, json.dumps(value, sort_keys=True, indent=1) + "\n")
+def publish_json(target: Path, value: Any, guard: Guard | None = None) -> Digest:
+    """Publish `value` as JSON with sorted keys, one newline at the end; `guard` likewise."""
+    return publish_text(target, json.dumps(value, sort_keys=True, indent=1) + "\n", guard)
 
 
 @contextlib.contextmanager
@@ -158,14 +171,16 @@ def publishing_directory(target: Path) -> Iterator[Path]:
         raise
 
 
-def commit_directory(staging: Path, target: Path) -> None:
-    """Make everything under `staging` durable and rename it to `target`."""
+def commit_directory(staging: Path, target: Path, guard: Guard | None = None) -> None:
+    """Make all under `staging` durable and rename it to `target`; `guard` as for `publishing`."""
     for directory, _, names in os.walk(staging):
         for name in names:
             with (Path(directory) / name).open("rb") as file:
                 os.fsync(file.fileno())
         fsync_directory(Path(directory))
     fault("publish.directory_before_rename")
+    if guard is not None:
+        guard()
     aside = _previous_path(target)
     if target.exists():
         shutil.rmtree(aside, ignore_errors=True)
@@ -204,9 +219,10 @@ def remove_stale_temporaries(directory: Path, older_than_s: float) -> list[Path]
     """
     for aside in directory.glob(f".*{_ASIDE}"):
         _restore(aside, aside.with_name(aside.name[1 : -len(_ASIDE)]))
-    limit = time.time() - older_than_s
+    found = sorted(directory.glob(".*.tmp"))
+    limit = _now_at(directory) - older_than_s if found else 0.0
     removed = []
-    for path in sorted(directory.glob(".*.tmp")):
+    for path in found:
         if (written := _modified(path)) is not None and written <= limit:
             if path.is_dir():
                 shutil.rmtree(path, ignore_errors=True)
@@ -214,6 +230,15 @@ def remove_stale_temporaries(directory: Path, older_than_s: float) -> list[Path]
                 path.unlink(missing_ok=True)
             removed.append(path)
     return removed
+
+
+def _now_at(directory: Path) -> float:
+    """Time by the file system: on a node whose clock is ahead, live writers' files look old."""
+    try:
+        return file_system_time(directory)
+    except OSError:
+        # A full disk takes no file, and cleaning up is what it needs.
+        return time.time()
 
 
 def _modified(path: Path) -> float | None:

@@ -11,7 +11,7 @@ import datetime
 import json
 import logging
 import signal
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -50,7 +50,9 @@ class BadNodeList:
     def __init__(self, cluster: str, state: Path | None = None) -> None:
         if not cluster or cluster.startswith(".") or "/" in cluster:
             raise ConfigError(f"cluster name {cluster!r} cannot name a folder")
-        self.directory = (state or state_directory()) / "bad_nodes" / cluster
+        self.cluster = cluster
+        self.state = state or state_directory()
+        self.directory = self.state / "bad_nodes" / cluster
 
     def mark(
         self, node: str, reason: str, *, job: str | None = None, hours: float = EXPIRY_H
@@ -93,13 +95,17 @@ class BadNodeList:
                 path.unlink(missing_ok=True)
         return sorted(found, key=lambda bad: bad.since, reverse=True)
 
-    def excluded(self, existing: Collection[str], keep: int = 1) -> list[str]:
+    def excluded(
+        self, existing: Collection[str], keep: int = 1, also: Collection[str] = ()
+    ) -> list[str]:
         """Names for `--exclude`, sorted, leaving at least half the cluster and `keep` nodes.
 
         Slurm refuses a submission that names an unknown node, so only `existing` ones are named.
-        If too many are marked the cause is elsewhere, and the oldest marks are ignored.
+        If too many are marked the cause is elsewhere, and the oldest marks are ignored; nodes
+        that are not marked but `also` to be excluded come first.
         """
-        names = self._known(existing)
+        known = self._known(existing)
+        names = [node for node in also if node in existing and node not in known] + known
         spare = _excludable(existing, keep)
         if len(names) > spare:
             _log.warning(
@@ -124,28 +130,32 @@ class BadNodeList:
             raise ConfigError(f"{node!r} is not a node name; `sinfo -N` lists them")
 
 
-def nodes_to_exclude(cluster: str | None = None, keep: int = 1) -> tuple[str, ...]:
+def nodes_to_exclude(
+    cluster: str | None = None, keep: int = 1, also: Callable[[str], Collection[str]] = lambda _: ()
+) -> tuple[str, ...]:
     """Names for `--exclude` of a job on `cluster`; Slurm is queried only if any node is marked.
 
     Args:
         cluster: Slurm's ClusterName; None for that of this machine.
         keep: nodes that must be left.
+        also: gives further nodes to exclude, by the name of the cluster.
 
     Raises:
         SlurmUnavailableError: Slurm does not answer.
     """
     from hpc.cluster import slurm
 
-    if not (state_directory() / "bad_nodes").is_dir():
+    if not any((state_directory() / kind).is_dir() for kind in ("bad_nodes", "shared_folders")):
         return ()
     name = cluster or slurm.cluster_name()
-    if name is None or not BadNodeList(name).current():
+    more = () if name is None else also(name)
+    if name is None or not (BadNodeList(name).current() or more):
         return ()
-    return tuple(BadNodeList(name).excluded({node.name for node in slurm.nodes()}, keep))
+    return tuple(BadNodeList(name).excluded({node.name for node in slurm.nodes()}, keep, more))
 
 
 def requeue_elsewhere(job_id: str) -> None:
-    """Requeue a job, excluding the nodes that are marked bad.
+    """Requeue a job, excluding the nodes that are marked bad, or failed at a shared folder.
 
     Raises:
         SlurmMissingError: no `scontrol` on this node.
@@ -153,10 +163,11 @@ def requeue_elsewhere(job_id: str) -> None:
         SlurmRefusedError: the job may not be requeued, or is unknown.
     """
     from hpc.cluster import slurm
+    from hpc.cluster.shared_folders import suspected_nodes
 
     try:
-        excluded = nodes_to_exclude()
-    except HpcError as error:
+        excluded = nodes_to_exclude(also=suspected_nodes)
+    except (HpcError, OSError) as error:
         _log.warning("requeued without excluding bad nodes: %s", error)
         excluded = ()
     with _blocked(signal.SIGTERM) if excluded else contextlib.nullcontext():

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hpc.clock import file_system_time
 from hpc.cluster.allocation import Allocation, current_allocation
 from hpc.cluster.certificate import Credentials, issue_credentials, write_private
 from hpc.errors import TransientError
@@ -54,7 +55,7 @@ def dask_cluster(
         workers: number of worker processes; each sees one of the GPUs this process sees.
         threads: shards that one worker runs concurrently.
         shared: let the other tasks of this job join by `join_cluster`, also from other nodes.
-        ends: time at which workers exit by themselves, s since the epoch.
+        ends: time at which workers exit by themselves, s since the epoch by this node's clock.
     """
     import dask
     from distributed import Client, Nanny, Scheduler, SpecCluster
@@ -277,6 +278,7 @@ def _remove_earlier_starts(directory: Path, here: Allocation) -> None:
 def _await_scheduler_file(
     path: Path, is_over: Callable[[], bool], timeout_s: float
 ) -> dict[str, Any] | None:
+    """The scheduler file, with `ends` by this node's clock; None if it is over before."""
     until = time.monotonic() + timeout_s
     while not path.exists():
         if is_over():
@@ -288,8 +290,13 @@ def _await_scheduler_file(
         # Listing the directory makes a network file system refresh its cache.
         os.listdir(path.parent.parent)
         time.sleep(0.5)
-    document: dict[str, Any] = json.loads(path.read_text())
-    return document
+    with path.open() as file:
+        document: dict[str, Any] = json.load(file)
+        written = os.fstat(file.fileno()).st_mtime
+    left_s = document["left_s"]
+    # The clock of this node may differ from that of rank 0, which wrote how long workers may stay.
+    age_s = file_system_time(path.parent) - written
+    return document | {"ends": None if left_s is None else time.time() + left_s - age_s}
 
 
 def _credentials_in(document: Mapping[str, Any]) -> Credentials:
@@ -302,7 +309,7 @@ def _write_scheduler_file(
     document = {
         "type": "Scheduler",
         "address": address,
-        "ends": ends,
+        "left_s": None if ends is None else ends - time.time(),
         "tls": {
             "ca": str(credentials.ca.absolute()),
             "cert": str(credentials.certificate.absolute()),

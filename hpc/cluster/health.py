@@ -2,11 +2,13 @@
 
 Checks for known causes of failed jobs: lost or faulty GPUs, a full or read-only scratch, a wrong
 clock, a shared file system that does not respond, fewer cores than requested. A verdict of `bad`
-ends the job on this node, so that it is requeued to another; `doubtful` is only logged.
+ends the job on this node, so that it is requeued to another; `doubtful` is only logged. The node
+is put on the list of bad nodes for what it shares with no other; `shared_folders` has the rest.
 """
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import dataclasses
 import io
@@ -18,11 +20,12 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from hpc.cluster.bad_nodes import EXPIRY_H, BadNodeList
+from hpc.cluster.shared_folders import Blame, SharedFolder
 from hpc.errors import HpcError, IncompleteError, TransientError
 from hpc.publish import publish_text
 
@@ -36,6 +39,8 @@ CHECK_TIMEOUT_S = 60.0
 """Time after which a check counts as hanging, s."""
 SCRATCH_EXPIRY_H = 2.0
 """Hours to exclude a node whose scratch is full: its other jobs end and free it."""
+SHARED_EXPIRY_H = 12.0
+"""Hours to exclude a node that cannot write to a folder where others can: a mount comes back."""
 _GPU_FIELDS = (
     "index", "name", "memory.total", "memory.used", "ecc.errors.uncorrected.volatile.total",
     "temperature.gpu",
@@ -52,6 +57,10 @@ class BadNodeError(TransientError):
 
 class TooManyBadNodesError(IncompleteError):
     """Most nodes fail the preflight: the cause is elsewhere."""
+
+
+class SharedFolderError(IncompleteError):
+    """A shared folder fails on several nodes: no node is at fault, and no requeue helps."""
 
 
 @dataclass(frozen=True)
@@ -113,6 +122,7 @@ def require_fit_node(needs: Needs, listed: BadNodeList | None = None) -> list[Ve
     Raises:
         BadNodeError: a verdict is `bad`; the message names it, and the command to forgive the node.
         TooManyBadNodesError: so many nodes are bad that a requeue does not help.
+        SharedFolderError: a folder that the nodes share is at fault.
     """
     verdicts = preflight(needs)
     node = node_name()
@@ -122,24 +132,103 @@ def require_fit_node(needs: Needs, listed: BadNodeList | None = None) -> list[Ve
             level, "preflight node=%s check=%s verdict=%s seconds=%.1f: %s",
             node, verdict.check, verdict.verdict, verdict.seconds, verdict.message,
         )  # fmt: skip
+    _judge_shared_folders(needs, verdicts, node, listed)
     bad = [verdict for verdict in verdicts if verdict.verdict == BAD]
     if not bad:
         return verdicts
-    reason = "; ".join(f"{verdict.check}: {verdict.message}" for verdict in bad)
+    reason = _reason(bad)
     if listed is not None:
         transient = all(verdict.check == "scratch" for verdict in bad)
         _mark_bad(listed, node, reason, SCRATCH_EXPIRY_H if transient else EXPIRY_H)
-    raise BadNodeError(
+    raise _unfit(node, reason)
+
+
+def _reason(bad: Sequence[Verdict]) -> str:
+    return "; ".join(f"{verdict.check}: {verdict.message}" for verdict in bad)
+
+
+def _unfit(node: str, reason: str) -> BadNodeError:
+    return BadNodeError(
         f"node {node} is not fit: {reason}. `sarhpc nodes` lists it; "
         f"`sarhpc nodes --forgive {node}` allows jobs there again."
     )
+
+
+def _judge_shared_folders(
+    needs: Needs, verdicts: Sequence[Verdict], node: str, listed: BadNodeList | None
+) -> None:
+    """Raise if only folders that other nodes share are bad; record those that are good."""
+    folders = {"files": needs.run}
+    if needs.scratch is not None and _same_file_system(needs.scratch, needs.run):
+        folders["scratch"] = needs.scratch
+    bad = [verdict for verdict in verdicts if verdict.verdict == BAD]
+    if bad and any(verdict.check not in folders for verdict in bad):
+        return
+    for verdict in verdicts:
+        if listed is None or verdict.check not in folders:
+            continue
+        shared = SharedFolder(listed.cluster, folders[verdict.check], listed.state)
+        if verdict.verdict == BAD:
+            raise _blamed(shared, node, _reason(bad), listed)
+        if verdict.verdict == GOOD:
+            with _state_optional():
+                shared.record_success(node)
+    if bad:
+        raise BadNodeError(f"node {node} is not fit: {_reason(bad)}")
+
+
+def _blamed(shared: SharedFolder, node: str, reason: str, listed: BadNodeList) -> HpcError:
+    """The error by which a job ends whose node cannot use a folder that other nodes share."""
+    blame = Blame.UNKNOWN
+    with _state_optional():
+        blame = shared.record_failure(node, reason)
+    if blame is Blame.NODE:
+        others = ", ".join(name for name in shared.succeeded_nodes() if name != node)
+        reason = f"{reason}; meanwhile {others} could"
+        _mark_bad(listed, node, reason, SHARED_EXPIRY_H)
+        return _unfit(node, reason)
+    advice = (
+        f"Check owner, mode, quota and mount of {shared.folder}, for example with "
+        f"`touch {shared.folder}/x` on a node, then `sarhpc resume RUN`"
+    )
+    if blame is Blame.FOLDER:
+        nodes = ", ".join(shared.failed_nodes())
+        return SharedFolderError(
+            f"{shared.folder} cannot be used on {nodes} ({reason}), and no other node could use "
+            f"it meanwhile: the folder is at fault, no node is excluded. {advice}."
+        )
+    return BadNodeError(
+        f"{shared.folder} cannot be used on node {node} ({reason}). The node is not put on the "
+        f"list, since the folder may be at fault; the job tries another node. {advice}."
+    )
+
+
+@contextlib.contextmanager
+def _state_optional() -> Iterator[None]:
+    """A home directory that cannot be written is no reason to end a job."""
+    try:
+        yield
+    except (OSError, HpcError) as error:
+        _log.warning("not recorded for other nodes: %s", error)
+
+
+def _same_file_system(folder: Path, run: Path) -> bool:
+    """Whether a folder is on the run's file system, which other nodes share."""
+    try:
+        return folder.stat().st_dev == run.stat().st_dev
+    except OSError:
+        return False
 
 
 def _mark_bad(listed: BadNodeList, node: str, reason: str, hours: float) -> None:
     from hpc.cluster import slurm
 
     job = os.environ.get("SLURM_JOB_ID")
-    listed.mark(node, reason, job=job, hours=hours)
+    try:
+        listed.mark(node, reason, job=job, hours=hours)
+    except OSError as error:
+        _log.warning("node=%s cannot be put on the list of bad nodes: %s", node, error)
+        return
     try:
         existing = {known.name for known in slurm.nodes()} if job else set()
     except HpcError as error:

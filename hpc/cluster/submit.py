@@ -6,8 +6,8 @@ handler for SIGUSR2 acts on rank 0 only, and a stop request installed inside the
 The pickled work holds the parameters of a job, never its progress, which is on disk.
 
 A local job outlives the process that submitted it, as a Slurm job does. It is guaranteed that its
-tasks end when its controller dies, some time after another task has failed, and at `time_min`;
-Ctrl-C in `wait` ends it too.
+tasks end when its controller dies, seconds after another task has failed or was killed, and at
+`time_min`; Ctrl-C in `wait` ends it too.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ import secrets
 import signal
 import socket
 import sys
-import threading
 import time
 import traceback
 from collections.abc import Callable
@@ -30,9 +29,9 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from hpc.cluster.local_tasks import publish_outcome, watch_tasks
 from hpc.cluster.profile import Resources
 from hpc.errors import ConfigError, HpcError
-from hpc.publish import publish_json
 
 __all__ = [
     "RankedWork",
@@ -46,7 +45,7 @@ __all__ = [
 LOCAL_EXECUTORS = ("local", "debug")
 """Executors of this machine."""
 
-FAILURE_GRACE_S = 60
+FAILURE_GRACE_S = 5.0
 """Seconds that local tasks continue after another one has failed; srun ends them at once."""
 
 _log = logging.getLogger(__name__)
@@ -96,16 +95,12 @@ class RankedWork:
             # submitit makes tasks ignore SIGTERM; ours exit, unless the work handles it.
             signal.signal(signal.SIGTERM, _exit_on_signal)
         if self.executor == "local" and self.outcomes is not None:
-            others = [_outcome_path(self.outcomes, k) for k in range(tasks) if k != rank]
-            guard = threading.Thread(
-                target=_watch_controller,
-                args=(os.getppid(), others, self.failure_grace_s),
-                daemon=True,
-            )
-            guard.start()
+            others = {k: _outcome_path(self.outcomes, k) for k in range(tasks) if k != rank}
+            watch_tasks(os.getppid(), others, _outcome_path(self.outcomes, rank),
+                        self.failure_grace_s)  # fmt: skip
         code, failure = _run(self.work)
         if mine is not None:
-            publish_json(mine, {"exit_code": code, "failure": failure, "finished": time.time()})
+            publish_outcome(mine, code, failure)
         if self.executor != "debug":
             # The work is done. A handler that runs during interpreter shutdown could hang it, and
             # Slurm waits for every rank before a requeued job can start again.
@@ -213,12 +208,13 @@ class Submission:
             if silent
             else ""
         )
-        if failed:
-            # The first to fail is the cause; the others lose their connection to it.
-            _, rank, ended = min(failed, key=lambda item: item[:2])
-            failure = f"rank {rank}: {ended['failure']}, see {self.stderr[rank]}"
-            return int(ended["exit_code"]), f"{failure}; {lost}" if lost else failure
-        return (1, lost) if silent else (0, None)
+        if not failed:
+            return (1, lost) if silent else (0, None)
+        # The first to fail is the cause; the others lose their connection to it.
+        _, rank, ended = min(failed, key=lambda item: item[:2])
+        failure = f"rank {rank}: {ended['failure']}, see {self.stderr[rank]}"
+        # Tasks that the watch ends have an outcome: one without was killed before.
+        return (1, f"{lost}; {failure}") if silent else (int(ended["exit_code"]), failure)
 
     def _read_outcomes(self) -> dict[int, dict[str, Any]]:
         """Results that the tasks published, by rank."""
@@ -320,23 +316,6 @@ def _run(work: Callable[[], int]) -> tuple[int, str | None]:
 
 def _exit_on_signal(number: int, frame: FrameType | None) -> None:
     sys.exit(128 + number)
-
-
-def _watch_controller(parent: int, others: list[Path], failure_grace_s: float) -> None:
-    """End this task when its controller has died, or some time after another task has failed."""
-    failed_since = float("inf")
-    while os.getppid() == parent and time.monotonic() - failed_since < failure_grace_s:
-        time.sleep(0.5)
-        if failed_since == float("inf") and any(map(_has_failed, others)):
-            failed_since = time.monotonic()
-    os.kill(os.getpid(), signal.SIGTERM)
-    # A task that hangs in a collective never runs its handler.
-    time.sleep(30.0)
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def _has_failed(outcome: Path) -> bool:
-    return outcome.exists() and json.loads(outcome.read_text())["exit_code"] != 0
 
 
 def _outcome_path(outcomes: Path, rank: int) -> Path:

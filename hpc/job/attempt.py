@@ -11,6 +11,7 @@ from hpc.cluster.health import BadNodeError
 from hpc.errors import (
     CrashLoopError,
     IncompleteError,
+    LeaseLostError,
     RunInUseError,
     StopRequestedError,
     exit_code_of,
@@ -72,7 +73,12 @@ class RecordedAttempt:
         return int(self._attempt.start["from"])
 
     def end(self, error: BaseException | None) -> None:
-        """Write the end row, or withdraw the attempt if `error` says that it never was one."""
+        """Write the end row, or withdraw the attempt if `error` says that it never was one.
+
+        After the loss of the lease its new holder has written the row.
+        """
+        if isinstance(error, LeaseLostError):
+            return
         if isinstance(error, _NOT_COUNTED):
             withdraw_attempt(self._directory, self._attempt)
             return

@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from hpc.errors import ConfigError, HpcError, TransientError
+from hpc.errors import ConfigError, HpcError, LeaseLostError, TransientError
 from hpc.job.agreement import (
     Outcome,
     RankGroup,
@@ -45,7 +45,7 @@ from hpc.job.manifest import (
     step_directory,
 )
 from hpc.job.part import Write, await_files, run_in_thread, sync_part, write_part
-from hpc.publish import Digest, commit_directory, fault, publish_json, publish_text
+from hpc.publish import Digest, Guard, commit_directory, fault, publish_json, publish_text
 
 T = TypeVar("T")
 Read = Callable[[Path, Mapping[str, Any]], None]
@@ -86,6 +86,7 @@ class CheckpointStore:
         keep_every: int | None = None,
         check_sha256: bool = True,
         also_keep: Callable[[], Collection[int]] = tuple,
+        guard: Guard | None = None,
     ) -> None:
         """Open the store; nothing is read or written before the first save or load.
 
@@ -98,6 +99,8 @@ class CheckpointStore:
             check_sha256: compare SHA-256 before loading, not only the sizes.
             also_keep: gives further steps whose checkpoints to keep, for example the best one so
                 far; called on rank 0 before older ones are deleted.
+            guard: called on rank 0 before it renames or removes anything; raises if this start of
+                the job may not do so any more.
 
         Raises:
             ConfigError: `keep_last` below 2 or `keep_every` below 1.
@@ -116,6 +119,7 @@ class CheckpointStore:
         self._keep_every = keep_every
         self._check_sha256 = check_sha256
         self._also_keep = also_keep
+        self._guard = guard or (lambda: None)
         self._pending: _PendingSave | None = None
 
     def checkpoints(self) -> tuple[Checkpoint, ...]:
@@ -246,6 +250,8 @@ class CheckpointStore:
 
     def _end_save(self, outcomes: list[Outcome[T]], target: Path) -> None:
         failures = describe_failures(outcomes)
+        if any(outcome.kind is LeaseLostError for outcome in outcomes):
+            raise LeaseLostError(f"checkpoint {target} was not saved: {failures}")
         if failures is not None:
             raise TransientError(
                 f"checkpoint {target} was not saved: {failures}. Older checkpoints are untouched; "
@@ -254,6 +260,7 @@ class CheckpointStore:
 
     def _prepare(self, target: Path, staging: Path) -> bool:
         """Create an empty staging directory; True if the checkpoint exists already."""
+        self._guard()
         self.root.mkdir(parents=True, exist_ok=True)
         self._remove_leftovers()
         for found in self.checkpoints():
@@ -289,7 +296,7 @@ class CheckpointStore:
     def _commit(self, staging: Path, target: Path) -> None:
         """Sync everything, rename, and only then delete older checkpoints."""
         fault("checkpoint.before_rename")
-        commit_directory(staging, target)
+        commit_directory(staging, target, self._guard)
         fault("checkpoint.before_latest")
         publish_text(self.root / "latest", target.name + "\n")
         fault("checkpoint.before_retention")
@@ -323,6 +330,7 @@ class CheckpointStore:
 
     def _newest_valid(self, unreadable: Mapping[str, str]) -> tuple[str, dict[str, Any]] | None:
         """Name and state of the newest valid checkpoint; damaged ones are quarantined."""
+        self._guard()
         if not unreadable:
             self._remove_leftovers()
         for found in self.checkpoints():

@@ -27,8 +27,8 @@ from hpc.job.pipeline import (
     require_upstream,
     seal,
 )
-from hpc.job.stop import StopRequest
-from hpc.store.lease import lease
+from hpc.job.stop import StopRequest, interrupt_work
+from hpc.store.lease import Lease, lease
 from hpc.store.plan import Plan, read_plan
 from hpc.store.rundir import RunDir
 
@@ -69,8 +69,9 @@ def run_element(
         return already_sealed(run, stage)
     with attempt_of(run, stage, context, element) as attempt:
         require_upstream(run, stage)
-        with lease(run.stage(stage.name) / f".lease-{element}.json", context.lease_timeout_s):
-            return _Element(run, stage, element, part, context, siblings).make(attempt)
+        path = run.stage(stage.name) / f".lease-{element}.json"
+        with lease(path, context.lease_timeout_s, interrupt_work) as held:
+            return _Element(run, stage, element, part, context, siblings, held).make(attempt)
 
 
 class _Element:
@@ -84,10 +85,12 @@ class _Element:
         part: Callable[[Plan], Sequence[str]],
         context: JobContext,
         siblings: Siblings | None,
+        held: Lease,
     ) -> None:
         self.run, self.stage, self.element = run, stage, element
         self.part, self.context, self.siblings = part, context, siblings
-        self.ledger = run.ledger(stage.name)
+        self.lease = held
+        self.ledger = run.ledger(stage.name, held)
 
     @cached_property
     def plan(self) -> Plan:
@@ -112,7 +115,15 @@ class _Element:
         attempt.settle(self.progress)
         plan = _shared_plan(self.run, self.stage, self.context.stop_request(self.run))
         work = Work(
-            self.run, plan, self.ledger, attempt.number, 0, self.context, self.element, self.stripe
+            self.run,
+            plan,
+            self.ledger,
+            attempt.number,
+            0,
+            self.context,
+            self.element,
+            self.stripe,
+            self.lease,
         )
         mine = len(work.todo())
         if mine:
@@ -157,8 +168,8 @@ def _shared_plan(run: RunDir, stage: Stage, stop: StopRequest) -> Plan:
     until = time.monotonic() + PLAN_TIMEOUT_S
     while not path.exists():
         try:
-            with lease(run.stage(stage.name) / ".lease-plan.json"):
-                return ensure_plan(run, stage)
+            with lease(run.stage(stage.name) / ".lease-plan.json") as held:
+                return ensure_plan(run, stage, held)
         except RunInUseError:
             if time.monotonic() >= until or stop.agree() is not None:
                 raise
@@ -182,9 +193,9 @@ def _require_done(stage: Stage, work: Work) -> None:
 
 def _seal(run: RunDir, stage: Stage, plan: Plan) -> str:
     try:
-        with lease(run.stage(stage.name) / ".lease.json"):
+        with lease(run.stage(stage.name) / ".lease.json") as held:
             if not run.ledger(stage.name).sealed:
-                seal(run, stage, plan)
+                seal(run, stage, plan, held)
     except RunInUseError:
         # If that element dies first, Slurm starts it again and it seals then.
         return "another element seals"

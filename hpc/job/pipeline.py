@@ -16,9 +16,9 @@ from hpc.job.attempt import (
     compact_sealed,
     recorded_attempt,
 )
-from hpc.job.stop import StopNow, StopRequest
+from hpc.job.stop import StopNow, StopRequest, interrupt_work
 from hpc.publish import fault
-from hpc.store.lease import lease
+from hpc.store.lease import Lease, lease
 from hpc.store.ledger import Ledger
 from hpc.store.plan import Plan, ShardTask, publish_plan, read_plan
 from hpc.store.rundir import RunDir
@@ -62,6 +62,8 @@ class Work:
     """Array element this work belongs to; None for the stage as a whole."""
     stripe: frozenset[str] | None = None
     """Ids of the shards to make; None for all."""
+    lease: Lease | None = None
+    """Lease under which this process publishes; ranks other than 0 hold none."""
 
     @property
     def stop(self) -> StopRequest:
@@ -156,13 +158,15 @@ def run_stage(
         return _follow(run, stage, ledger, rank, context)
     with attempt_of(run, stage, context) as attempt:
         require_upstream(run, stage)
-        with lease(run.stage(stage.name) / ".lease.json", context.lease_timeout_s):
+        path = run.stage(stage.name) / ".lease.json"
+        with lease(path, context.lease_timeout_s, interrupt_work) as held:
             attempt.settle(lambda: _progress(run, stage))
-            plan = ensure_plan(run, stage)
+            ledger = run.ledger(stage.name, held)
+            plan = ensure_plan(run, stage, held)
             missing = len(ledger.missing(plan))
             if missing:
-                do_work(stage, Work(run, plan, ledger, attempt.number, context=context))
-            seal(run, stage, plan)
+                do_work(stage, Work(run, plan, ledger, attempt.number, context=context, lease=held))
+            seal(run, stage, plan, held)
     return f"{stage.name}: sealed, {missing} of {len(plan.shards)} shards made now"
 
 
@@ -187,18 +191,20 @@ def _progress(run: RunDir, stage: Stage) -> int:
     return len(run.ledger(stage.name).recorded_ids())
 
 
-def seal(run: RunDir, stage: Stage, plan: Plan) -> None:
+def seal(run: RunDir, stage: Stage, plan: Plan, held: Lease | None = None) -> None:
     """Run `stage.finish` and seal the stage; idempotent, to be called under the stage's lease.
 
     Raises:
         IncompleteError: shards are missing; the message has the reasons.
         TransientError: every failed shard failed for a transient reason.
     """
-    ledger = run.ledger(stage.name)
+    ledger = run.ledger(stage.name, held)
     _require_complete(stage, plan, ledger)
     fault("stage.before_seal")
     if stage.finish is not None and not ledger.sealed:
-        stage.finish(Work(run, plan, ledger, attempt=-1))
+        if held is not None:
+            held.require_held()
+        stage.finish(Work(run, plan, ledger, attempt=-1, lease=held))
     ledger.seal(plan)
 
 
@@ -212,7 +218,7 @@ def require_upstream(run: RunDir, stage: Stage) -> None:
             )
 
 
-def ensure_plan(run: RunDir, stage: Stage) -> Plan:
+def ensure_plan(run: RunDir, stage: Stage, held: Lease | None = None) -> Plan:
     """The published plan of `stage`; planned and published now if there is none.
 
     A published plan is final: planning again could read inputs that have changed since. An empty
@@ -226,7 +232,7 @@ def ensure_plan(run: RunDir, stage: Stage) -> Plan:
         plan = stage.plan(run)
         if not plan.shards:
             raise DataError(_nothing_planned(plan))
-        publish_plan(plan, path)
+        publish_plan(plan, path, held)
     return read_plan(path)
 
 

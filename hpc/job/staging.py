@@ -75,15 +75,21 @@ def staged(files: Mapping[Path, str], local: Path | None) -> Iterator[list[Path]
 
 def _own_directory(local: Path) -> Path | None:
     """The private directory of this job under `local`; None if it cannot be created."""
+    own = local / f"{_PREFIX}{current_allocation().name}"
     try:
         local.mkdir(parents=True, exist_ok=True)
-        own = local / f"{_PREFIX}{current_allocation().name}"
         for other in local.glob(f"{_PREFIX}*"):
             if other != own:
                 _remove_if_unused(other)
         own.mkdir(mode=0o700, exist_ok=True)
+        # On a disk without inodes not even the locks can be made.
+        for name in (".lock", ".copying"):
+            own.joinpath(name).touch()
     except OSError as error:
         _log.warning("nothing is staged to %s: %s", local, error)
+        _remove_if_unused(own)
+        with contextlib.suppress(OSError):
+            own.rmdir()
         return None
     return own
 

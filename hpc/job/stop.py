@@ -17,6 +17,7 @@ save.
 from __future__ import annotations
 
 import enum
+import os
 import signal
 import threading
 import time
@@ -105,7 +106,8 @@ class StopRequest:
         self._ranks = ranks
         self._stop_file = stop_file
         self._save_file = save_file
-        self._deadline = deadline
+        # The clock of a node may be set while it works; the time left does not change by that.
+        self._ends = None if deadline is None else time.monotonic() + deadline - time.time()
         self._poll_s = poll_s
         self._urgent = urgent
         self._looked = float("-inf")
@@ -115,8 +117,8 @@ class StopRequest:
 
     @property
     def deadline(self) -> float | None:
-        """Time to stop at, seconds since the epoch."""
-        return self._deadline
+        """Time to stop at, seconds since the epoch by the present clock of this node."""
+        return None if self._ends is None else time.time() + self._ends - time.monotonic()
 
     def install(self) -> None:
         """Handle SIGUSR2 and SIGTERM; a second call, or one from another thread, does nothing."""
@@ -173,7 +175,7 @@ class StopRequest:
             raise StopNow(StopReason(self._signalled))
 
     def _urgency(self) -> int:
-        late = self._deadline is not None and time.time() >= self._deadline
+        late = self._ends is not None and time.monotonic() >= self._ends
         if self._ranks.rank == 0:
             self._look_at_files()
         return max(self._signalled, self._filed, StopReason.DEADLINE if late else 0)
@@ -188,6 +190,12 @@ class StopRequest:
             self._filed = StopReason.SAVE_FILE
         if self._stop_file is not None and self._stop_file.exists():
             self._filed = StopReason.STOP_FILE
+
+
+def interrupt_work() -> None:
+    """Stop the work of this process as SIGTERM does, if it has a stop request; from any thread."""
+    if _request_behind(signal.getsignal(signal.SIGTERM)) is not None:
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def stop_signalled() -> bool:

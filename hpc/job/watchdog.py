@@ -32,6 +32,7 @@ from hpc.errors import TransientError
 from hpc.job.stop import StopReason
 from hpc.publish import temporary_path
 from hpc.store.attempts import HANG, Attempt, end_attempt
+from hpc.store.lease import Lease
 
 _log = logging.getLogger(__name__)
 
@@ -64,6 +65,8 @@ class WatchedProcess:
     world: int = 1
     attempt: int = 0
     element: int | None = None
+    lease: Lease | None = None
+    """Lease under which it records how it ended; None on ranks that hold none."""
 
     @property
     def label(self) -> str:
@@ -171,7 +174,10 @@ class Watchdog:
             return
         if time.monotonic() - self._written < self._limits.write_every_s:
             return
-        here, seen = current_allocation(), time.time() - (time.monotonic() - self._last)
+        here, temporary = current_allocation(), temporary_path(self.process.heartbeat)
+        temporary.touch()
+        # By the clock of the file system, as a reader compares it with other files there.
+        seen = temporary.stat().st_mtime - (time.monotonic() - self._last)
         document = {
             "schema": "sarhpc.heartbeat/1",
             "rank": self.process.rank,
@@ -186,7 +192,6 @@ class Watchdog:
             "at": datetime.datetime.fromtimestamp(seen, datetime.UTC).strftime("%FT%TZ"),
         }
         # Not fsynced on purpose: worthless after a crash, and rewritten within seconds.
-        temporary = temporary_path(self.process.heartbeat)
         temporary.write_text(json.dumps(document, sort_keys=True) + "\n")
         os.utime(temporary, (seen, seen))
         os.replace(temporary, self.process.heartbeat)
@@ -230,7 +235,9 @@ class Watchdog:
             self.process.element,
         )
         code, reason = TransientError.exit_code, f"hang: {message}"
-        end_attempt(self.process.directory, attempt, self._progress(), code, reason, HANG)
+        # A process that was stopped for minutes looks hanging when it continues.
+        if self.process.lease is None or self.process.lease.is_held():
+            end_attempt(self.process.directory, attempt, self._progress(), code, reason, HANG)
         self._exit()
 
     def _dump_and_wait(self, over: threading.Event) -> None:

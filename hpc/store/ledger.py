@@ -17,6 +17,7 @@ from typing import Any
 
 from hpc.errors import IncompleteError, VerificationError
 from hpc.publish import publish_json, publish_text, remove_stale_temporaries
+from hpc.store.lease import Lease
 from hpc.store.plan import Plan, ShardTask
 from hpc.store.run_paths import located_path, stored_path
 
@@ -63,10 +64,15 @@ class Failure:
 class Ledger:
     """Records of one stage directory; all state is on disk."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, lease: Lease | None = None) -> None:
+        """The ledger in `directory`; whoever publishes there under a `lease` must still hold it.
+
+        With one, `publish`, `fail` and `seal` raise LeaseLostError once it is lost.
+        """
         self.directory = directory
         self.root = directory.parent
         """The run directory."""
+        self._guard = None if lease is None else lease.require_held
         self.manifest = directory / "manifest.jsonl"
 
     def _record_path(self, shard: str) -> Path:
@@ -82,7 +88,7 @@ class Ledger:
 
     def publish(self, record: Record) -> None:
         """Make `record` visible; its artefact must already be published."""
-        publish_json(self._record_path(record.shard), _document(record, self.root))
+        publish_json(self._record_path(record.shard), _document(record, self.root), self._guard)
         self._failure_path(record.shard).unlink(missing_ok=True)
 
     def fail(self, failure: Failure) -> None:
@@ -90,7 +96,7 @@ class Ledger:
         before = _read_failure(self._failure_path(failure.shard))
         tries = failure.tries + (before.tries if before else 0)
         document = dataclasses.asdict(dataclasses.replace(failure, tries=tries))
-        publish_json(self._failure_path(failure.shard), document)
+        publish_json(self._failure_path(failure.shard), document, self._guard)
 
     def records(self) -> dict[str, Record]:
         """Every record by shard id, in order."""
@@ -158,7 +164,7 @@ class Ledger:
                     f"plan here is {plan.id}; move the stale record away or start a new run"
                 )
         text = _manifest_text((records[shard.id] for shard in plan.shards), self.root)
-        publish_text(self.manifest, text)
+        publish_text(self.manifest, text, self._guard)
         # The manifest now holds every record: a crash before the next line loses nothing.
         self._clear()
         return self.manifest

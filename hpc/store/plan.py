@@ -12,6 +12,7 @@ from typing import Any
 
 from hpc.errors import FingerprintMismatchError, VerificationError
 from hpc.publish import publish_text
+from hpc.store.lease import Lease
 
 PLAN_SCHEMA = "sarhpc.plan/1"
 
@@ -74,10 +75,11 @@ def make_plan(
     return Plan(stage, shards, fingerprint, dict(rejected or {}))
 
 
-def publish_plan(plan: Plan, path: Path) -> None:
-    """Publish `plan` at `path`, or find the same plan there.
+def publish_plan(plan: Plan, path: Path, lease: Lease | None = None) -> None:
+    """Publish `plan` at `path`, or find the same plan there; a `lease` must still be held.
 
     Raises:
+        LeaseLostError: it is not.
         FingerprintMismatchError: another plan is published at `path`; it is not replaced.
     """
     if path.exists():
@@ -90,7 +92,8 @@ def publish_plan(plan: Plan, path: Path) -> None:
             )
         return
     # One shard per line: readable, and `planned_shards` need not parse it.
-    publish_text(path, plan._text(between="\n") + "\n")
+    guard = None if lease is None else lease.require_held
+    publish_text(path, plan._text(between="\n") + "\n", guard)
 
 
 def planned_shards(path: Path) -> int:

@@ -13,6 +13,7 @@ from typing import Any
 
 from hpc.errors import ConfigError, FingerprintMismatchError
 from hpc.publish import publish_json, publish_text
+from hpc.store.lease import Lease
 from hpc.store.ledger import Ledger
 from hpc.store.run_paths import located_path, require_plain_path, stored_path
 
@@ -66,9 +67,9 @@ class RunDir:
         """The path that a plan holds as `stored`, wherever the run is now."""
         return located_path(self.root, stored)
 
-    def ledger(self, stage: str) -> Ledger:
-        """Ledger of a stage."""
-        return Ledger(self.stage(stage))
+    def ledger(self, stage: str, lease: Lease | None = None) -> Ledger:
+        """Ledger of a stage; one to publish in takes the `lease` that allows it."""
+        return Ledger(self.stage(stage), lease)
 
     def logs(self, stage: str) -> Path:
         """Directory of the logs of a stage, one file per job and task."""

@@ -76,9 +76,15 @@ def train_context(
     # The staging directory carries the attempt, and only rank 0 knows which one this is.
     attempt = ranks.broadcast(work.attempt)
     store = CheckpointStore(
-        folder / "checkpoints", ranks, attempt, keep_last, keep_every, also_keep=also_keep
+        folder / "checkpoints",
+        ranks,
+        attempt,
+        keep_last,
+        keep_every,
+        also_keep=also_keep,
+        guard=None if work.lease is None else work.lease.require_held,
     )
-    place = WatchedProcess(folder, ranks.rank, ranks.world, attempt)
+    place = WatchedProcess(folder, ranks.rank, ranks.world, attempt, lease=work.lease)
     dog = Watchdog(place, lambda: newest_step(run, name))
     pace = PaceTable(ranks, folder / PACE)
     with (

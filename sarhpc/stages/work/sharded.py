@@ -18,6 +18,7 @@ from hpc.job.pipeline import Work
 from hpc.job.stop import StopReason, StopRequest
 from hpc.job.watchdog import HangLimits, Watchdog, WatchedProcess
 from hpc.publish import remove_stale_temporaries
+from hpc.store.lease import Lease
 from hpc.store.ledger import STALE_FILE_AGE_S, Failure, Record
 from hpc.store.plan import ShardTask
 from hpc.store.rundir import RunDir, now
@@ -48,9 +49,19 @@ MakeShard = Callable[[RunDir, ShardTask], ShardResult]
 
 
 def make_and_record(
-    make: MakeShard, root: str, stage: str, plan_id: str, attempt: int, task: ShardTask
+    make: MakeShard,
+    root: str,
+    stage: str,
+    plan_id: str,
+    attempt: int,
+    task: ShardTask,
+    lease: Lease | None = None,
 ) -> Record:
-    """Run `make` on one shard and publish its record; the unit of work of a Dask worker."""
+    """Run `make` on one shard and publish its record; the unit of work of a Dask worker.
+
+    Raises:
+        LeaseLostError: the job holds the `lease` of the stage no more; the record is not published.
+    """
     run = RunDir(Path(root))
     started, clock = now(), time.monotonic()
     made = make(run, task)
@@ -69,7 +80,7 @@ def make_and_record(
         rejected=dict(made.rejected),
         detail=dict(made.detail),
     )
-    run.ledger(stage).publish(record)
+    run.ledger(stage, lease).publish(record)
     return record
 
 
@@ -93,7 +104,13 @@ def make_missing_shards(make: MakeShard, work: Work, *, workers: int, retries: i
         join_as_workers(work, workers)
         return
     call = functools.partial(
-        make_and_record, make, str(work.run.root), work.plan.stage, work.plan.id, work.attempt
+        make_and_record,
+        make,
+        str(work.run.root),
+        work.plan.stage,
+        work.plan.id,
+        work.attempt,
+        lease=work.lease,
     )
     with (
         StopRequest(
@@ -112,7 +129,7 @@ def make_missing_shards(make: MakeShard, work: Work, *, workers: int, retries: i
 def watchdog(work: Work) -> Watchdog:
     """Watchdog of the process that distributes shards; a finished shard is progress."""
     directory = work.run.stage(work.plan.stage)
-    place = WatchedProcess(directory, attempt=work.attempt, element=work.element)
+    place = WatchedProcess(directory, attempt=work.attempt, element=work.element, lease=work.lease)
     # A shard is minutes of work, and the first one comes after the models are loaded.
     return Watchdog(place, work.done, HangLimits(startup_s=2 * 3600, min_s=3600))
 
@@ -190,6 +207,7 @@ def single_shard(work: Work, make: Callable[[], ShardResult]) -> None:
         work.plan.id,
         work.attempt,
         task,
+        work.lease,
     )
 
 

@@ -125,3 +125,17 @@ class FailWhileOthersWait:
 
     def __call__(self) -> int:
         return 3 if os.environ["RANK"] == "1" else Sleep(self.directory)()
+
+
+@dataclass(frozen=True)
+class MeetAfterRank1IsKilled:
+    """Wait for all ranks in a rendezvous, which rank 1 never reaches."""
+
+    directory: Path
+
+    def __call__(self) -> int:
+        pid = self.directory / f"pid-{os.environ['RANK']}"
+        pid.write_text(str(os.getpid()))
+        if os.environ["RANK"] == "1":
+            time.sleep(120)
+        return AddUpRanks(self.directory)()

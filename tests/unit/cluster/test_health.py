@@ -5,8 +5,9 @@ from __future__ import annotations
 import datetime
 import json
 import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -51,9 +52,18 @@ def test_a_healthy_node_is_good_in_every_check(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_node_whose_scratch_is_too_small_is_left_and_listed_for_hours(tmp_path: Path) -> None:
+@pytest.fixture
+def own_disk() -> Iterator[Path]:
+    """A folder on another file system than the run's."""
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+        yield Path(folder)
+
+
+def test_a_node_whose_scratch_is_too_small_is_left_and_listed_for_hours(
+    tmp_path: Path, own_disk: Path
+) -> None:
     listed = BadNodeList("lab", tmp_path / "state")
-    needs = Needs(run=tmp_path, scratch=tmp_path, scratch_bytes=10**18)
+    needs = Needs(run=tmp_path, scratch=own_disk, scratch_bytes=10**18)
     with pytest.raises(BadNodeError, match=r"scratch: .* are needed.*--forgive") as caught:
         health.require_fit_node(needs, listed)
     assert caught.value.exit_code == 75

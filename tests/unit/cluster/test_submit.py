@@ -17,6 +17,7 @@ from ranked_works import (
     EndWith,
     FailWhileOthersWait,
     KillYourself,
+    MeetAfterRank1IsKilled,
     RaiseNumericalError,
     Sleep,
     TellEnvironment,
@@ -124,6 +125,21 @@ def test_ranks_do_not_wait_for_ever_for_one_that_failed(
     assert submission.wait() == 3
     assert submission.failure is not None
     assert submission.failure.startswith("rank 1")
+
+
+def test_a_rank_that_is_killed_before_the_ranks_meet_ends_the_job_in_seconds(
+    tmp_path: Path,
+) -> None:
+    submission = run(MeetAfterRank1IsKilled(tmp_path), tmp_path, tasks=2)
+    pids = [int(await_file(tmp_path / f"pid-{rank}")) for rank in range(2)]
+    # Rank 0 imports torch and is on its way to, or in, the rendezvous, which waits ten minutes.
+    os.kill(pids[1], signal.SIGKILL)
+    begin = time.monotonic()
+    assert submission.wait() == 1
+    assert time.monotonic() - begin < 30
+    assert submission.failure is not None
+    assert submission.failure.startswith("rank 1 ended without a result")
+    assert all(map(dies, pids)), "processes were orphaned"
 
 
 @pytest.mark.parametrize("executor", ["local", "debug"])

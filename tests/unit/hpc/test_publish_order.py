@@ -231,11 +231,22 @@ def test_an_error_before_anything_was_written_is_told_as_it_is(tmp_path: Path) -
 def test_what_is_as_old_as_the_limit_is_swept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(time, "time", lambda: 1000.0)
+    monkeypatch.setattr("hpc.publish.file_system_time", lambda _: 1000.0)
     for name, written in ((".a.h.1.0.tmp", 950), (".b.h.1.0.tmp", 951)):
         (tmp_path / name).write_text("x")
         os.utime(tmp_path / name, (written, written))
     assert [p.name for p in publish.remove_stale_temporaries(tmp_path, 50)] == [".a.h.1.0.tmp"]
+
+
+def test_a_node_whose_clock_is_ahead_removes_no_file_of_a_live_writer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + 7200)
+    with publish.publishing(tmp_path / "target") as file:
+        file.write(b"x")
+        assert publish.remove_stale_temporaries(tmp_path, 3600) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["target"]
 
 
 def test_a_leftover_that_its_writer_renames_meanwhile_is_no_error(

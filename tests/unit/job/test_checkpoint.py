@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from hpc import publish
-from hpc.errors import ConfigError, HpcError, TransientError
+from hpc.errors import ConfigError, HpcError, LeaseLostError, TransientError
 from hpc.job.agreement import SingleProcess
 from hpc.job.checkpoint import CheckpointError, CheckpointStore
 from hpc.job.manifest import MANIFEST
@@ -272,3 +272,24 @@ def test_a_foreign_manifest_is_not_believed(store: CheckpointStore) -> None:
     (store.root / "step_00000010").rename(store.root / "step_00000099")
     with pytest.raises(HpcError, match="step_00000099"):
         load_step(store)
+
+
+def test_who_lost_the_lease_commits_loads_and_removes_nothing(tmp_path: Path) -> None:
+    def guard() -> None:
+        if lost:
+            raise LeaseLostError("process 7 on node-7 has it")
+
+    lost = list[int]()
+    store = open_store(tmp_path, guard=guard)
+    save(store, 1)
+    store.begin(2, write, {})
+    lost.append(1)
+    other = tmp_path / ".staging-00000002-1"
+    other.mkdir()
+    with pytest.raises(LeaseLostError, match=r"was not saved.*process 7"):
+        store._finish()
+    with pytest.raises(LeaseLostError, match="process 7"):
+        save(store, 3)
+    with pytest.raises(LeaseLostError, match="process 7"):
+        load_step(store)
+    assert names(tmp_path) == {"step_00000001", "latest", other.name}

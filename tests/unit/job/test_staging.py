@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from small_disk import fill, small_disk
 
 from hpc.errors import VerificationError
 from hpc.job import staging
@@ -123,3 +124,14 @@ def test_room_is_counted_in_bytes_and_inodes(tmp_path: Path) -> None:
     assert not Space(100, 100).fits(Space(95, 1))
     assert not Space(100, 100).fits(Space(1, 95))
     assert Space(100, 100).fits(Space(90, 90))
+
+
+@pytest.mark.parametrize("inodes", [2, 3, 4, 5])
+def test_on_a_node_whose_disk_is_full_files_are_read_in_place(
+    files: dict[Path, str], tmp_path: Path, inodes: int
+) -> None:
+    with small_disk(tmp_path / "local", f"size=64k,nr_inodes={inodes}") as local:
+        fill(local)
+        with staged(files, local) as paths:
+            assert paths == list(files)
+        assert [path.name for path in local.iterdir()] == ["filling"]

@@ -78,6 +78,23 @@ def test_the_moment_of_the_deadline_is_too_late(monkeypatch: pytest.MonkeyPatch)
     assert StopRequest(SingleProcess(), deadline=1000.5).agree() is None
 
 
+@pytest.mark.parametrize("jump_s", [3600.0, -3600.0])
+def test_a_clock_that_is_set_moves_no_deadline(
+    monkeypatch: pytest.MonkeyPatch, jump_s: float
+) -> None:
+    now = [1000.0]
+    monkeypatch.setattr(time, "time", lambda: now[0])
+    near = StopRequest(SingleProcess(), deadline=1000.05)
+    far = StopRequest(SingleProcess(), deadline=1060.0)
+    now[0] += jump_s
+    assert far.agree() is None
+    # A loop that is entered now installs a request of its own with what is left.
+    assert StopRequest(SingleProcess(), deadline=far.deadline).agree() is None
+    time.sleep(0.06)
+    assert near.agree() is StopReason.DEADLINE
+    assert StopRequest(SingleProcess(), deadline=near.deadline).agree() is StopReason.DEADLINE
+
+
 def test_a_preemption_outweighs_the_deadline_it_comes_with() -> None:
     with StopRequest(SingleProcess(), deadline=time.time() - 1) as stop:
         os.kill(os.getpid(), signal.SIGUSR2)

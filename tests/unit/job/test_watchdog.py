@@ -75,6 +75,22 @@ def test_a_hang_counts_towards_the_crash_loop(tmp_path: Path) -> None:
     assert crash_loop(tmp_path) is not None
 
 
+@pytest.mark.parametrize("jump_s", [130.0, -130.0])
+def test_a_clock_that_is_set_neither_ends_the_work_nor_ages_its_heartbeat(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, jump_s: float
+) -> None:
+    real, ended = time.time, list[int]()
+    process = WatchedProcess(tmp_path, rank=2, attempt=5)
+    with Watchdog(process, lambda: 0, LIMITS, exit_process=ended.append).watching() as dog:
+        dog.beat()
+        monkeypatch.setattr(time, "time", lambda: real() + jump_s)
+        for _ in range(10):
+            dog.beat()
+            time.sleep(0.05)
+        assert abs(process.heartbeat.stat().st_mtime - real()) < 5
+    assert ended == []
+
+
 def test_the_heartbeat_tells_the_last_progress_not_that_the_thread_lives(tmp_path: Path) -> None:
     process = WatchedProcess(tmp_path, rank=2, attempt=5)
     with Watchdog(process, lambda: 0, LIMITS).watching() as dog:

@@ -13,7 +13,14 @@ from pathlib import Path
 import pytest
 
 from hpc.errors import RunInUseError
+from hpc.store import lease as lease_module
 from hpc.store.lease import _claim_on, _read_lease, _take_over, lease, live_holder
+
+
+@pytest.fixture(autouse=True)
+def _short_watch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stale lease is watched for a moment only before it is taken over."""
+    monkeypatch.setattr(lease_module, "WATCHED_BEATS", 0.01)
 
 
 def test_another_hosts_lease_expires_with_its_heartbeat(tmp_path: Path) -> None:

@@ -143,10 +143,14 @@ def test_a_lease_says_who_holds_it(path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.delenv("SLURM_RESTART_COUNT", raising=False)
     with lease(path):
         told = json.loads(path.read_text())
-    assert told == {"host": HERE, "pid": os.getpid(), "born": BORN, "job": "12", "restart": 0}
+    expected = {"host": HERE, "pid": os.getpid(), "born": BORN, "job": "12", "restart": 0}
+    assert {name: told[name] for name in expected} == expected
     monkeypatch.delenv("SLURM_JOB_ID")
     with lease(path):
-        assert set(json.loads(path.read_text())) == {"host", "pid", "born"}
+        again = json.loads(path.read_text())
+    assert set(told) - set(again) == {"job", "restart"}
+    assert again["token"] != told["token"]
+    assert again["boot_id"] == Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
 @pytest.mark.usefixtures("_fast_heartbeat")
@@ -185,11 +189,11 @@ def test_a_foreign_lease_found_in_the_block_is_neither_touched_nor_removed(
         foreign = hold(path.with_name("foreign"), 7, 0.0, host="node-7")
         os.utime(foreign, (0, 0))
         os.replace(foreign, path)
-        assert soon(lambda: "was taken by another process" in caplog.text)
+        assert soon(lambda: "was taken over by process 7" in caplog.text)
         time.sleep(0.05)
         assert path.stat().st_mtime == 0
     assert json.loads(path.read_text())["host"] == "node-7"
-    assert caplog.text.count("was taken by") == 1
+    assert caplog.text.count("was taken over by") == 1
 
 
 def test_a_lease_taken_between_creating_and_writing_it_is_not_ours(

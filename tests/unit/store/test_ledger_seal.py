@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -194,7 +193,7 @@ def test_a_sealed_ledger_is_swept_of_what_writers_left_an_hour_ago(
 ) -> None:
     ledger.seal(PLAN)
     (ledger.directory / "failed").mkdir()
-    monkeypatch.setattr(time, "time", lambda: 10_000.0)
+    monkeypatch.setattr("hpc.publish.file_system_time", lambda _: 10_000.0)
     ages = {"failed/.a.host.1.0.tmp": 3600, ".b.host.1.0.tmp": 3600, ".c.host.1.0.tmp": 3599.5}
     for name, age in ages.items():
         (ledger.directory / name).write_text("half")
