@@ -15,7 +15,7 @@ from pathlib import Path
 from hpc.cluster import slurm
 from hpc.cluster.batch import BatchJob, find_job, script_text, submit_script, write_script
 from hpc.cluster.profile import Profile, Resources
-from hpc.errors import RunInUseError
+from hpc.errors import IncompleteError, RunInUseError
 from hpc.store.lease import lease
 from hpc.store.rundir import RunDir, now
 from hpc.store.submissions import (
@@ -23,7 +23,7 @@ from hpc.store.submissions import (
     SubmittedJob,
     next_number,
     publish_submission,
-    submissions_directory,
+    submission_lease,
 )
 
 WorkOf = Callable[[str, int], Callable[[], int]]
@@ -42,6 +42,8 @@ class Link:
     """Shards without a record, if the stage is sharded and planned."""
     expected: int | None = None
     """Expected number of shards, if known before the plan."""
+    behind: tuple[str, ...] = ()
+    """Ids of earlier jobs of the same stage that still end."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +113,8 @@ def submit(run: RunDir, chain: Chain, waits: Mapping[str, Sequence[str]]) -> Sub
     """Submit the prepared jobs and publish the record of the submission.
 
     A command that died between its first job and its record left scripts with the same submission
-    number: its jobs that are still in the queue become part of this submission.
+    number: its jobs that are still in the queue become part of this submission. If Slurm refuses a
+    job, those before it are published, so that they work.
 
     Args:
         run: the run.
@@ -120,9 +123,11 @@ def submit(run: RunDir, chain: Chain, waits: Mapping[str, Sequence[str]]) -> Sub
 
     Raises:
         RunInUseError: another command is submitting for this run.
+        IncompleteError: an operator stopped the run meanwhile; what was submitted is cancelled.
+        SlurmRefusedError: Slurm refused a job; the message says which were submitted.
         SlurmUnavailableError: Slurm does not answer; jobs submitted so far are found next time.
     """
-    with lease(submissions_directory(run) / ".lease.json"):
+    with lease(submission_lease(run)):
         if chain.number != next_number(run):
             raise RunInUseError(
                 f"another command has just submitted for {run.root}; check with `sarhpc status`"
@@ -131,15 +136,45 @@ def submit(run: RunDir, chain: Chain, waits: Mapping[str, Sequence[str]]) -> Sub
         before: dict[tuple[str, int], str] = {}
         jobs: list[SubmittedJob] = []
         for part in chain.parts:
+            _require_not_stopped(run, jobs)
             stage = part.link.stage
             dependency = _dependency(part, ids, before)
-            job_id = _submit_once(part.batch, dependency)
+            try:
+                job_id = _submit_once(part.batch, dependency)
+            except slurm.SlurmRefusedError as error:
+                raise _refused(run, chain, jobs, error) from error
             before[stage, part.first] = job_id
             ids.setdefault(stage, []).append(job_id)
             jobs.append(_submitted(run, part, job_id, dependency))
+        _require_not_stopped(run, jobs)
         record = _record(run, chain, jobs)
         publish_submission(run, record)
         return record
+
+
+def _require_not_stopped(run: RunDir, jobs: Sequence[SubmittedJob]) -> None:
+    """Cancel `jobs` and raise IncompleteError if an operator has stopped the run."""
+    if not run.stop_file.exists():
+        return
+    slurm.cancel([job.job_id for job in jobs])
+    raise IncompleteError(
+        f"{run.root} was stopped by an operator during the submission; its {len(jobs)} jobs so far "
+        f"are cancelled. Continue with `sarhpc resume {run.root}`"
+    )
+
+
+def _refused(
+    run: RunDir, chain: Chain, jobs: Sequence[SubmittedJob], error: slurm.SlurmRefusedError
+) -> slurm.SlurmRefusedError:
+    """The error of a submission that Slurm refused in part; the accepted part is published."""
+    if not jobs:
+        return error
+    publish_submission(run, _record(run, chain, jobs))
+    named = ", ".join(f"{job.stage} {job.job_id}" for job in jobs)
+    return slurm.SlurmRefusedError(
+        f"{error}; {len(jobs)} of {len(chain.parts)} jobs were submitted and stay ({named}). "
+        f"Once the cause is gone, `sarhpc resume {run.root}` submits the others"
+    )
 
 
 def _record(run: RunDir, chain: Chain, jobs: Sequence[SubmittedJob]) -> SubmissionRecord:
@@ -214,6 +249,7 @@ def _dependency(
     if part.successor:
         return f"afterany:{before[part.link.stage, part.first]}"
     upstream = [job for need in part.link.needs for job in ids.get(need, ())]
+    upstream += part.link.behind
     return f"afterany:{':'.join(upstream)}" if upstream else None
 
 

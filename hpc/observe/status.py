@@ -7,16 +7,20 @@ is shown with a note.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from hpc.errors import HpcError, IncompleteError
 from hpc.job.pipeline import Stage
 from hpc.observe.queue import Queue, is_stuck, queue_summary
 from hpc.observe.state import StageState, stage_state
+from hpc.store.lease import live_holder
+from hpc.store.local_jobs import live_local_jobs
 from hpc.store.rundir import RunDir
-from hpc.store.submissions import SubmittedJob, read_submissions
+from hpc.store.submissions import SubmittedJob, read_submissions, submitting_command
 
 if TYPE_CHECKING:
     from hpc.cluster.slurm import AccountedJob, QueuedJob
@@ -26,6 +30,8 @@ STALLED_S = 600.0
 STALLED_INTERVALS = 5.0
 """If progress is rarer than that, the limit as a multiple of its median interval."""
 ENDED_WELL = ("COMPLETED", "REQUEUED")
+COMING = ("RUNNING", "STALLED", "PENDING", "REQUEUED")
+"""States of a stage that a job works on or will."""
 
 
 class Scheduler(Protocol):
@@ -68,6 +74,8 @@ class RunStatus:
     profile: str | None = None
     """Cluster of the newest submission; None if there was none."""
     notes: tuple[str, ...] = ()
+    on_its_way: bool | None = None
+    """Whether a job is queued or running for any unsealed stage; None if Slurm does not answer."""
 
     @property
     def complete(self) -> bool:
@@ -79,12 +87,22 @@ class RunStatus:
         """Whether an operator requested a stop."""
         return self.run.stop_file.exists()
 
+    @property
+    def idle(self) -> str | None:
+        """One line if stages are left and nothing works on them or will, else None."""
+        left = [stage.disk.name for stage in self.stages if stage.state != "COMPLETE"]
+        if not left or self.on_its_way is not False:
+            return None
+        note = f"nothing is on its way: no job is queued or running for {', '.join(left)}"
+        return note if self.stopped else f"{note}; continue with: sarhpc resume {self.run.root}"
+
     def to_json(self) -> dict[str, Any]:
         """The status as `status --json` shows it."""
         return {
             "run": str(self.run.root),
             "profile": self.profile,
             "stopped": self.stopped,
+            "on_its_way": self.on_its_way,
             "notes": list(self.notes),
             "stages": [stage.to_json() for stage in self.stages],
         }
@@ -106,10 +124,18 @@ def run_status(
     ]
     profile = submissions[-1].profile if submissions else None
     if not jobs:
-        stages_on_disk = (StageStatus(d.state, d, problem=_disk_problem(run, d)) for d in disks)
-        return RunStatus(run, tuple(stages_on_disk), profile)
+        found = tuple(StageStatus(d.state, d, problem=_disk_problem(run, d)) for d in disks)
+        return RunStatus(run, found, profile, on_its_way=_is_coming(run, found))
     view = _Cluster(run, scheduler or cluster_scheduler(), jobs)
-    return RunStatus(run, tuple(view.join(disk) for disk in disks), profile, tuple(view.notes))
+    found = tuple(view.join(disk) for disk in disks)
+    coming = _is_coming(run, found) or (None if view.silent else False)
+    return RunStatus(run, found, profile, tuple(view.notes), coming)
+
+
+def _is_coming(run: RunDir, stages: Sequence[StageStatus]) -> bool:
+    """Whether something works on the run, or waits to, as far as disk and queue show."""
+    states = {stage.state for stage in stages}
+    return bool(states & set(COMING) or live_local_jobs(run) or submitting_command(run) is not None)
 
 
 def cluster_scheduler() -> Scheduler:
@@ -127,6 +153,8 @@ class _Cluster:
         self._scheduler = scheduler
         self._rows: dict[str, list[QueuedJob]] | None = None
         self._ended: dict[str, AccountedJob] | None = None
+        self.silent = False
+        """Whether the queue did not answer."""
         try:
             rows = scheduler.queue(sorted({job.job_id for job in jobs}, key=_number), retries=1)
             self._rows = {}
@@ -134,6 +162,7 @@ class _Cluster:
                 if not row.ended:
                     self._rows.setdefault(row.job_id, []).append(row)
         except HpcError as error:
+            self.silent = True
             self.notes.append(f"no answer from the queue, showing the state on disk: {error}")
 
     def join(self, disk: StageState) -> StageStatus:
@@ -146,9 +175,16 @@ class _Cluster:
             queue = queue_summary([row for job in live for row in self._rows[job.job_id]])
             state = _live_state(disk, queue, again=all(job.successor for job in live))
             return StageStatus(state, disk, queue, _job_problem(self.run, state, disk, queue))
-        if disk.state in ("RUNNING", "FAILED"):
+        gone = {job.job_id for job in mine}
+        if disk.state == "FAILED" or (disk.state == "RUNNING" and not self._is_dead(disk, gone)):
             return StageStatus(disk.state, disk, problem=_disk_problem(self.run, disk))
         return self._gone(disk, mine[-1].job_id)
+
+    def _is_dead(self, disk: StageState, gone: Collection[str]) -> bool:
+        """Whether only jobs that Slurm has ended hold the stage: their node is lost."""
+        leases = self.run.stage(disk.name).glob(".lease*.json")
+        holders = [_job_of_lease(path) for path in leases if live_holder(path)]
+        return bool(holders) and all(job in gone for job in holders)
 
     def _gone(self, disk: StageState, job: str) -> StageStatus:
         """State of a stage whose newest job left the queue without a recorded failure."""
@@ -181,6 +217,15 @@ class _Cluster:
                 self.notes.append(f"no answer from accounting: {error}")
             self._ended = _worst(found)
         return self._ended
+
+
+def _job_of_lease(path: Path) -> str | None:
+    """Slurm's id of the job that holds the lease, None outside Slurm; elements have their own."""
+    try:
+        job = json.loads(path.read_text()).get("job")
+    except (OSError, ValueError):
+        return None
+    return None if job is None else str(job)
 
 
 def _number(job: str) -> int:

@@ -9,17 +9,21 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from hpc.errors import HpcError, TransientError, VerificationError
 from hpc.publish import publish_json
+from hpc.store.lease import live_holder
 from hpc.store.rundir import RunDir
 
 SUBMISSION_SCHEMA = "sarhpc.submission/1"
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -115,18 +119,60 @@ def read_submission(run: RunDir, number: int) -> SubmissionRecord:
 def await_submission(run: RunDir, number: int, timeout_s: float = 120.0) -> SubmissionRecord:
     """Submission `number`, waiting for it: a job may start before the login node published it.
 
+    It waits as long as the submitting command lives, which holds the lease of submissions: a
+    controller may answer each of many `sbatch` only after half a minute.
+
+    Args:
+        run: the run.
+        number: of the submission.
+        timeout_s: how long to wait while no command holds that lease, s.
+
     Raises:
         TransientError: it did not appear; the submitting command died or the file system lags.
     """
-    until = time.monotonic() + timeout_s
+    until, logged = time.monotonic() + timeout_s, False
     while not submission_path(run, number).exists():
-        if time.monotonic() >= until:
+        submitter = submitting_command(run)
+        if submitter is not None:
+            until = time.monotonic() + timeout_s
+            if not logged:
+                _log.info("waiting for submission %d by %s", number, submitter)
+                logged = True
+        elif time.monotonic() >= until:
             raise TransientError(
-                f"{submission_path(run, number)} did not appear in {timeout_s:.0f} s; the "
-                f"submitting command may have died: `sarhpc resume {run.root}` completes it"
+                f"{submission_path(run, number)} did not appear in {timeout_s:.0f} s and no "
+                f"command submits for this run; the one that did has died: `sarhpc resume "
+                f"{run.root}` completes it"
             )
         time.sleep(0.5)
     return read_submission(run, number)
+
+
+def submission_lease(run: RunDir) -> Path:
+    """The lease of the command that submits for a run."""
+    return submissions_directory(run) / ".lease.json"
+
+
+def submitting_command(run: RunDir) -> str | None:
+    """`process PID on HOST` while a command submits for the run, else None."""
+    return live_holder(submission_lease(run))
+
+
+def stopped_jobs(run: RunDir) -> frozenset[str]:
+    """Ids of the jobs and array elements that were told to stop while they ran."""
+    path = _stopped_file(run)
+    return frozenset(json.loads(path.read_text())["jobs"]) if path.exists() else frozenset()
+
+
+def record_stopped_jobs(run: RunDir, ids: Iterable[str]) -> None:
+    """Record that those jobs were told to stop: they end soon, whatever the queue shows now."""
+    known = stopped_jobs(run)
+    if not known.issuperset(ids := frozenset(ids)):
+        publish_json(_stopped_file(run), {"jobs": sorted(known | ids)})
+
+
+def _stopped_file(run: RunDir) -> Path:
+    return submissions_directory(run) / "stopped.json"
 
 
 def element_number(record: SubmissionRecord, array_id: str, index: int) -> int:

@@ -73,9 +73,11 @@ def run_verb(arguments: argparse.Namespace) -> int:
 
 def resume_verb(arguments: argparse.Namespace) -> int:
     """Continue with the unsealed stages; an operator's STOP is removed."""
+    from sarhpc.launch.stopping import lift_stop
+
     run = open_run(Path(arguments.run))
     if not (arguments.dry_run or arguments.print_sbatch):
-        run.stop_file.unlink(missing_ok=True)
+        lift_stop(run)
     return _run_line(run, arguments, line_of_stages(load_run_config(run)))
 
 

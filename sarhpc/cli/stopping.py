@@ -32,6 +32,6 @@ def stop_verb(arguments: argparse.Namespace) -> int:
 
 def cancel_verb(arguments: argparse.Namespace) -> int:
     """Stop until `resume`; waiting jobs leave the queue, running ones save first."""
-    from sarhpc.launch.slurm import cancel_jobs
+    from sarhpc.launch.stopping import cancel_jobs
 
     return cancel_jobs(open_run(Path(arguments.run)), now=arguments.now)

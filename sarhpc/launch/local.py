@@ -9,8 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hpc.errors import RunInUseError
 from hpc.job.pipeline import Stage
 from hpc.observe.logs import LogFollower
+from hpc.store.local_jobs import live_local_jobs, record_local_job
 from hpc.store.rundir import RunDir
 from sarhpc.launch.line import LineWork, submit_stage
 
@@ -31,10 +33,25 @@ def launch_stage(
 def launch_line(
     run: RunDir, stages: Sequence[Stage], executor: str, *, wait: bool, force: bool = False
 ) -> int:
-    """Submit a driver of `stages` and print where to look; its exit code if `wait`, else 0."""
+    """Submit a driver of `stages` and print where to look; its exit code if `wait`, else 0.
+
+    A driver that works already is left alone; one that was told to stop is waited for by the new
+    one.
+
+    Raises:
+        RunInUseError: with `wait`, another driver works on the run.
+    """
     from hpc.cluster.submit import Resources, submit
 
-    work = LineWork(str(run.root), stages[0].name, stages[-1].name, executor, force)
+    drivers = [job for job in live_local_jobs(run) if job.what.startswith("line:")]
+    if working := [job for job in drivers if not job.stopped]:
+        text = f"{run.root} is worked on by process {working[0].pid} on {working[0].host}"
+        if wait:
+            raise RunInUseError(f"{text}; see `sarhpc status {run.root}`")
+        print(f"nothing to start: {text}; see its progress with: sarhpc status {run.root}")
+        return 0
+    behind = tuple(job.pid for job in drivers)
+    work = LineWork(str(run.root), stages[0].name, stages[-1].name, executor, force, behind)
     submission = submit(
         work,
         name=f"{run.name}-line",
@@ -47,6 +64,8 @@ def launch_line(
 
 
 def _announce(run: RunDir, submission: Submission, what: str, executor: str, *, wait: bool) -> int:
+    if executor == "local":
+        record_local_job(run, int(submission.job_id), what)
     print(f"job {submission.job_id} ({what}) by the {executor} executor")
     for path in submission.stderr:
         print(f"  log     {path}")
