@@ -29,6 +29,9 @@ from hpc.store.submissions import (
 WorkOf = Callable[[str, int], Callable[[], int]]
 """Stage and number of the submission -> the picklable work of each of its tasks."""
 
+RepairOf = Callable[[str], tuple[str, ...]]
+"""Stage -> arguments of the interpreter, as in `BatchJob.repair`."""
+
 
 @dataclass(frozen=True)
 class Link:
@@ -74,6 +77,7 @@ def prepare(
     *,
     code: Path | None = None,
     exclude: Sequence[str] = (),
+    repair_of: RepairOf | None = None,
 ) -> Chain:
     """The jobs of the next submission, exactly as `submit` submits them.
 
@@ -84,6 +88,7 @@ def prepare(
         work_of: makes the work of a stage.
         code: the code snapshot.
         exclude: nodes to exclude.
+        repair_of: makes the command that submits again what a job needs and finds unsealed.
     """
     number = next_number(run)
     token = submission_token(run, number)
@@ -104,6 +109,7 @@ def prepare(
                     code=code,
                     elements=elements,
                     exclude=tuple(exclude),
+                    repair=repair_of(link.stage) if repair_of and link.needs else (),
                 )
                 parts.append(Part(link, batch, first, successor))
     return Chain(number, token, profile, tuple(parts))

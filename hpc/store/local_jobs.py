@@ -56,7 +56,7 @@ def live_local_jobs(run: RunDir) -> list[LocalJob]:
 
 
 def mark_local_jobs_stopped(run: RunDir) -> None:
-    """Record that the live jobs were told to stop, before the stop is removed."""
+    """Record that the live jobs received a stop, before the stop is removed."""
     for job in live_local_jobs(run):
         _publish(run, LocalJob(**{**asdict(job), "stopped": True}))
 

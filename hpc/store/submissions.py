@@ -159,13 +159,13 @@ def submitting_command(run: RunDir) -> str | None:
 
 
 def stopped_jobs(run: RunDir) -> frozenset[str]:
-    """Ids of the jobs and array elements that were told to stop while they ran."""
+    """Ids of the jobs and array elements that received a stop while they ran."""
     path = _stopped_file(run)
     return frozenset(json.loads(path.read_text())["jobs"]) if path.exists() else frozenset()
 
 
 def record_stopped_jobs(run: RunDir, ids: Iterable[str]) -> None:
-    """Record that those jobs were told to stop: they end soon, whatever the queue shows now."""
+    """Record that those jobs received a stop: they end soon, whatever the queue shows now."""
     known = stopped_jobs(run)
     if not known.issuperset(ids := frozenset(ids)):
         publish_json(_stopped_file(run), {"jobs": sorted(known | ids)})

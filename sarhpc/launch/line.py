@@ -38,7 +38,7 @@ class LineWork:
     """How its stages reach a machine."""
     force: bool = False
     behind: tuple[int, ...] = ()
-    """Drivers on this host that were told to stop and are waited for."""
+    """Drivers on this host that received a stop and are waited for."""
 
     @property
     def name(self) -> str:
@@ -82,7 +82,7 @@ def drive(run: RunDir, stages: Sequence[Stage], executor: str, *, force: bool = 
 
 
 def _wait_for_drivers(run: RunDir, pids: Sequence[int]) -> None:
-    """Return when the drivers that were told to stop have ended."""
+    """Return when the drivers that received a stop have ended."""
     if pids:
         log.info("waiting for process %s to stop", ", ".join(map(str, pids)))
     while any(job.pid in pids for job in live_local_jobs(run)):

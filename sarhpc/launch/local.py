@@ -27,6 +27,7 @@ def launch_stage(
 ) -> int:
     """Submit a stage and print where to look; its exit code if `wait`, else 0."""
     submission = submit_stage(run, stage, executor, force=force)
+    _record(run, submission, stage.name)
     return _announce(run, submission, stage.name, executor, wait=wait)
 
 
@@ -35,14 +36,12 @@ def launch_line(
 ) -> int:
     """Submit a driver of `stages` and print where to look; its exit code if `wait`, else 0.
 
-    A driver that works already is left alone; one that was told to stop is waited for by the new
+    A driver that works already is left alone; one that received a stop is waited for by the new
     one.
 
     Raises:
         RunInUseError: with `wait`, another driver works on the run.
     """
-    from hpc.cluster.submit import Resources, submit
-
     drivers = [job for job in live_local_jobs(run) if job.what.startswith("line:")]
     if working := [job for job in drivers if not job.stopped]:
         text = f"{run.root} is worked on by process {working[0].pid} on {working[0].host}"
@@ -51,6 +50,21 @@ def launch_line(
         print(f"nothing to start: {text}; see its progress with: sarhpc status {run.root}")
         return 0
     behind = tuple(job.pid for job in drivers)
+    submission, name = start_driver(run, stages, executor, force=force, behind=behind)
+    return _announce(run, submission, name, executor, wait=wait)
+
+
+def start_driver(
+    run: RunDir,
+    stages: Sequence[Stage],
+    executor: str,
+    *,
+    force: bool = False,
+    behind: tuple[int, ...] = (),
+) -> tuple[Submission, str]:
+    """The job of a driver of `stages` and its name, after the drivers of `behind` have ended."""
+    from hpc.cluster.submit import Resources, submit
+
     work = LineWork(str(run.root), stages[0].name, stages[-1].name, executor, force, behind)
     submission = submit(
         work,
@@ -60,12 +74,16 @@ def launch_line(
         # One task that mostly waits.
         resources=Resources(time_min=24 * 60),
     )
-    return _announce(run, submission, work.name, executor, wait=wait)
+    _record(run, submission, work.name)
+    return submission, work.name
+
+
+def _record(run: RunDir, submission: Submission, what: str) -> None:
+    if submission.executor == "local":
+        record_local_job(run, int(submission.job_id), what)
 
 
 def _announce(run: RunDir, submission: Submission, what: str, executor: str, *, wait: bool) -> int:
-    if executor == "local":
-        record_local_job(run, int(submission.job_id), what)
     print(f"job {submission.job_id} ({what}) by the {executor} executor")
     for path in submission.stderr:
         print(f"  log     {path}")

@@ -60,11 +60,10 @@ def submit_stages(
     profile: Profile,
     *,
     force: bool = False,
-    ending: Collection[str] = (),
 ) -> SubmissionRecord | None:
     """Submit the unsealed of `stages` and print where to look; None if all are in the queue.
 
-    Stages with a job in the queue are left alone, unless that job was told to stop, or a stage they
+    Stages with a job in the queue are left alone, unless that job received a stop, or a stage they
     need has to be submitted anew: then their jobs are cancelled and submitted behind it.
 
     Args:
@@ -72,7 +71,6 @@ def submit_stages(
         stages: in order.
         profile: the cluster.
         force: start despite a crash loop.
-        ending: ids of jobs and array elements that end soon, besides those told to stop.
 
     Raises:
         IncompleteError: a stage needs another one that is neither sealed nor in the queue.
@@ -83,36 +81,58 @@ def submit_stages(
     until = time.monotonic() + CONTESTED_S
     while True:
         try:
-            return _submit_stages(run, stages, profile, force, {*ending, *stopped_jobs(run)})
+            plan, record = submit_missing(run, stages, profile, force=force)
+            break
         except RunInUseError:
             # Then there may be nothing left to submit.
             if time.monotonic() >= until:
                 raise
             time.sleep(1.0)
+    if record is None:
+        for stage, jobs in plan.queued.items():
+            print(f"{stage}: in the queue as job {', '.join(jobs)}")
+        print(f"nothing to submit; see its progress with: sarhpc status {run.root}")
+        return None
+    if plan.blocked:
+        print(f"cancelled because their dependency is resubmitted: {', '.join(plan.blocked)}")
+    _print_submission(run, record)
+    _print_ended(run, record)
+    return record
 
 
-def _submit_stages(
-    run: RunDir, stages: Sequence[Stage], profile: Profile, force: bool, ending: Collection[str]
-) -> SubmissionRecord | None:
+def submit_missing(
+    run: RunDir,
+    stages: Sequence[Stage],
+    profile: Profile,
+    *,
+    force: bool = False,
+    ending: Collection[str] = (),
+) -> tuple[SubmissionPlan, SubmissionRecord | None]:
+    """What was found in the queue and submitted, as `submit_stages` does; None for nothing.
+
+    Args:
+        run: the run.
+        stages: in order.
+        profile: the cluster.
+        force: start despite a crash loop.
+        ending: ids of jobs and array elements that end soon, besides those that received a stop.
+
+    Raises:
+        RunInUseError: another command is submitting for this run.
+    """
     from hpc.cluster import slurm
     from hpc.cluster.chain import submit
 
     if (other := submitting_command(run)) is not None:
         raise RunInUseError(f"{other} is submitting for {run.root}; see `sarhpc status {run.root}`")
-    plan = plan_submission(run, stages, profile, queued_jobs(run), ending)
+    ended = {*ending, *stopped_jobs(run)}
+    plan = plan_submission(run, stages, profile, queued_jobs(run), ended)
     if not plan.links:
-        for stage, jobs in plan.queued.items():
-            print(f"{stage}: in the queue as job {', '.join(jobs)}")
-        print(f"nothing to submit; see its progress with: sarhpc status {run.root}")
-        return None
+        return plan, None
     chain = prepare_chain(run, plan.links, profile, force=force)
     if plan.blocked:
         slurm.cancel(list(plan.blocked))
-        print(f"cancelled because their dependency is resubmitted: {', '.join(plan.blocked)}")
-    record = submit(run, chain, plan.queued)
-    _print_submission(run, record)
-    _print_ended(run, record)
-    return record
+    return plan, submit(run, chain, plan.queued)
 
 
 def _print_ended(run: RunDir, record: SubmissionRecord) -> None:
@@ -179,7 +199,7 @@ def plan_submission(
     """What to submit, what to leave alone and what to cancel.
 
     The queue must have been read before the ledgers: a job that had left it by then has written
-    all its records. A job that was told to stop, or completes, is no standing job: its stage is
+    all its records. A job that received a stop, or completes, is no standing job: its stage is
     submitted anew behind it, and so is everything that waits for it.
 
     Args:
@@ -200,7 +220,7 @@ def plan_submission(
         if run.ledger(stage.name).sealed:
             continue
         jobs = list(queued.get(stage.name, ()))
-        standing = _standing(jobs, ending)
+        standing = standing_jobs(jobs, ending)
         renewed = {link.stage for link in links}
         if standing and not renewed & set(stage.needs):
             waiting[stage.name] = standing
@@ -215,7 +235,7 @@ def plan_submission(
         for need in stage.needs:
             if need in renewed or need in waiting or run.ledger(need).sealed:
                 continue
-            coming = _standing(queued.get(need, ()), ending)
+            coming = standing_jobs(queued.get(need, ()), ending)
             if not coming:
                 raise IncompleteError(
                     f"{stage.name} needs {need}, which is neither sealed nor in the queue; "
@@ -227,7 +247,7 @@ def plan_submission(
     return SubmissionPlan(tuple(links), waiting, tuple(blocked))
 
 
-def _standing(jobs: Sequence[QueuedJob], ending: Collection[str]) -> tuple[str, ...]:
+def standing_jobs(jobs: Sequence[QueuedJob], ending: Collection[str]) -> tuple[str, ...]:
     """Ids of the jobs that can do their stage: none of their elements is blocked or ending."""
     lost = {job.job_id for job in jobs if _is_blocked(job) or _is_ending(job, ending)}
     return tuple(dict.fromkeys(job.job_id for job in jobs if job.job_id not in lost))
@@ -240,8 +260,8 @@ def _is_blocked(job: QueuedJob) -> bool:
 
 def _is_ending(job: QueuedJob, ending: Collection[str]) -> bool:
     # One that waits was requeued since, and will start again.
-    told = {job.id, job.job_id} & set(ending)
-    return job.state == "COMPLETING" or (bool(told) and job.state != "PENDING")
+    ends = bool({job.id, job.job_id} & set(ending))
+    return job.state == "COMPLETING" or (ends and job.state != "PENDING")
 
 
 def link_of(run: RunDir, config: RunConfig, stage: Stage, profile: Profile) -> Link:
@@ -271,10 +291,14 @@ def prepare_chain(run: RunDir, links: Sequence[Link], profile: Profile, *, force
     def work_of(stage: str, number: int) -> StageWork:
         return StageWork(str(run.root), stage, force, number)
 
+    def repair_of(stage: str) -> tuple[str, ...]:
+        return ("-m", "sarhpc.cli", "supervise", str(run.root), "--in-job", stage)
+
     if any(link.resources.elements > 1 for link in links):
         profile = _within_limits(profile)
     exclude = _bad_nodes(max(link.resources.nodes for link in links))
-    return prepare(run, links, profile, work_of, code=snapshot_code(run), exclude=exclude)
+    code = snapshot_code(run)
+    return prepare(run, links, profile, work_of, code=code, exclude=exclude, repair_of=repair_of)
 
 
 def _bad_nodes(keep: int) -> Sequence[str]:
