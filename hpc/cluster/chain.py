@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hpc.cluster import slurm
@@ -175,7 +175,9 @@ def _refused(
     """The error of a submission that Slurm refused in part; the accepted part is published."""
     if not jobs:
         return error
-    publish_submission(run, _record(run, chain, jobs))
+    done = {job.stage for job in jobs}
+    refused = dict.fromkeys(p.link.stage for p in chain.parts if p.link.stage not in done)
+    publish_submission(run, replace(_record(run, chain, jobs), refused=tuple(refused)))
     named = ", ".join(f"{job.stage} {job.job_id}" for job in jobs)
     return slurm.SlurmRefusedError(
         f"{error}; {len(jobs)} of {len(chain.parts)} jobs were submitted and stay ({named}). "

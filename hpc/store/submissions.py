@@ -77,6 +77,8 @@ class SubmissionRecord:
     """Code snapshot the jobs import from, relative to the run directory."""
     shards: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """Stage of an array -> its shards without a record at submission; absent if not planned."""
+    refused: tuple[str, ...] = ()
+    """Stages that the command meant to submit and Slurm refused; absent from most files."""
 
     def of(self, stage: str) -> list[SubmittedJob]:
         """Jobs of `stage`, in order of submission."""
@@ -206,7 +208,9 @@ def publish_submission(run: RunDir, record: SubmissionRecord) -> Path:
             f"{path} exists and is never rewritten; another command is submitting for {run.root}: "
             f"check with `sarhpc status {run.root}`"
         )
-    publish_json(path, {"schema": SUBMISSION_SCHEMA, **dataclasses.asdict(record)})
+    document = {"schema": SUBMISSION_SCHEMA, **dataclasses.asdict(record)}
+    # Code of before does not know this field.
+    publish_json(path, {k: v for k, v in document.items() if k != "refused" or v})
     return path
 
 
@@ -233,6 +237,16 @@ def stripe(
     return list(record.shards.get(stage, tuple(planned))[element::elements])
 
 
+def submitted_stages(run: RunDir) -> frozenset[str]:
+    """Stages that some command submitted, or meant to when Slurm refused."""
+    records = read_submissions(run)
+    return frozenset(
+        stage
+        for record in records
+        for stage in (*record.refused, *(job.stage for job in record.jobs))
+    )
+
+
 def job_ids(run: RunDir) -> dict[str, SubmittedJob]:
     """Every job ever submitted for a run, by id; an array counts once."""
     return {job.job_id: job for record in read_submissions(run) for job in record.jobs}
@@ -246,6 +260,7 @@ def _parse(path: Path) -> SubmissionRecord:
             raise VerificationError(f"{path} has schema {schema}, not {SUBMISSION_SCHEMA}")
         document["jobs"] = tuple(SubmittedJob(**job) for job in document["jobs"])
         document["shards"] = {stage: tuple(ids) for stage, ids in document["shards"].items()}
+        document["refused"] = tuple(document.get("refused", ()))
         return SubmissionRecord(**document)
     except FileNotFoundError as error:
         raise VerificationError(f"no submission {path}; see {path.parent}") from error

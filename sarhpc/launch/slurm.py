@@ -64,7 +64,7 @@ def submit_stages(
     """Submit the unsealed of `stages` and print where to look; None if all are in the queue.
 
     Stages with a job in the queue are left alone, unless that job received a stop, or a stage they
-    need has to be submitted anew: then their jobs are cancelled and submitted behind it.
+    need has to be submitted again: then their jobs are cancelled and submitted behind it.
 
     Args:
         run: the run.
@@ -200,7 +200,7 @@ def plan_submission(
 
     The queue must have been read before the ledgers: a job that had left it by then has written
     all its records. A job that received a stop, or completes, is no standing job: its stage is
-    submitted anew behind it, and so is everything that waits for it.
+    submitted again behind it, and so is everything that waits for it.
 
     Args:
         run: the run.

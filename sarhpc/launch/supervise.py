@@ -18,7 +18,12 @@ from hpc.observe.status import run_status
 from hpc.store.lease import lease, live_holder
 from hpc.store.local_jobs import live_local_jobs
 from hpc.store.rundir import RunDir, now
-from hpc.store.submissions import stopped_jobs, submissions_directory, submitting_command
+from hpc.store.submissions import (
+    stopped_jobs,
+    submissions_directory,
+    submitted_stages,
+    submitting_command,
+)
 from hpc.store.supervision import record_resubmission
 from sarhpc.launch.obstacles import obstacle, progress_of
 from sarhpc.launch.profile import chosen_executor
@@ -89,7 +94,7 @@ def supervise(
             for line in found.obstacles:
                 _say_once(line)
             if found.complete:
-                say(f"{now()} every stage is sealed")
+                say(f"{now()} every submitted stage is sealed")
                 return 0
             if not found.on_its_way:
                 why = "; ".join(found.obstacles)
@@ -127,7 +132,7 @@ def supervise_once(run: RunDir, target: Target) -> Pass:
         SlurmUnavailableError: Slurm does not answer.
     """
     config = load_run_config(run)
-    todo = list(unsealed_stages(run, line_of_stages(config)))
+    todo = list(unsealed_stages(run, _supervised(run, line_of_stages(config))))
     if not todo:
         return Pass(complete=True)
     if run.stop_file.exists():
@@ -140,6 +145,12 @@ def supervise_once(run: RunDir, target: Target) -> Pass:
     if executor != "local":
         raise ConfigError(f"executor {executor} has no jobs to supervise; use local or slurm")
     return _pass_on_this_machine(run, todo, target)
+
+
+def _supervised(run: RunDir, stages: Sequence[Stage]) -> list[Stage]:
+    """The stages that were submitted by a command; all of them if none was."""
+    submitted = submitted_stages(run)
+    return [stage for stage in stages if not submitted or stage.name in submitted]
 
 
 def _pass_on_slurm(run: RunDir, todo: Sequence[Stage], target: Target) -> Pass:
