@@ -20,6 +20,7 @@ def add_supervise(verbs: Verbs) -> None:
     verb.add_argument("--profile", help="cluster, as for `run` (default: that of the last job)")
     verb.add_argument("--executor", choices=["slurm", "local"],
                       help="how work reaches a machine (default: that of the profile)")  # fmt: skip
+    verb.add_argument("--until", metavar="STAGE", help="end once this stage is sealed")
     verb.add_argument("--once", action="store_true", help="one pass, for cron or scrontab")
     verb.add_argument("--every", type=float, metavar="S",
                       help="seconds between passes (default 120; on this machine 10)")  # fmt: skip
@@ -46,7 +47,7 @@ def supervise_verb(arguments: argparse.Namespace) -> int:
 
         print(scrontab_entry(run, profile, arguments.profile), end="")
         return 0
-    target = Target(arguments.profile, arguments.executor)
+    target = Target(arguments.profile, arguments.executor, until=arguments.until)
     every_s = arguments.every or EVERY_S.get(executor, 10.0)
     try:
         return supervise(run, target, None if arguments.once else every_s, _print)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import sys
 import time
 from collections.abc import Collection, Mapping, Sequence
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from hpc.cluster.chain import Chain, Link
     from hpc.cluster.profile import Profile
     from hpc.cluster.slurm import QueuedJob
+
+log = logging.getLogger(__name__)
 
 _NEVER_STARTS = (
     "DependencyNeverSatisfied",
@@ -360,10 +363,20 @@ def wait_for_jobs(run: RunDir, stages: Sequence[Stage], poll_s: float = 15.0) ->
     Raises:
         IncompleteError: they are not.
     """
-    while jobs := [job for found in queued_jobs(run).values() for job in found]:
-        if all(run.ledger(stage.name).sealed for stage in stages):
+    from hpc.cluster import slurm
+
+    while True:
+        try:
+            jobs = [job for found in queued_jobs(run).values() for job in found]
+        except slurm.SlurmMissingError:
+            raise
+        except slurm.SlurmUnavailableError as error:
+            log.warning("%s; waiting on", error)
+            time.sleep(poll_s)
+            continue
+        if all(_is_blocked(job) for job in jobs) and submitting_command(run) is None:
             break
-        if all(_is_blocked(job) for job in jobs):
+        if all(run.ledger(stage.name).sealed for stage in stages):
             break
         time.sleep(poll_s)
     open_stages = [stage.name for stage in stages if not run.ledger(stage.name).sealed]

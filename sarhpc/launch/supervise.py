@@ -41,6 +41,8 @@ class Target:
     """As for `--executor`."""
     leaving: tuple[str, ...] = ()
     """Ids of the job or array element this process belongs to, which ends soon."""
+    until: str | None = None
+    """The last stage to supervise; None for all that were submitted."""
     only_lost: bool = False
     """Submit only what was lost without anybody's decision, not what failed."""
 
@@ -132,7 +134,7 @@ def supervise_once(run: RunDir, target: Target) -> Pass:
         SlurmUnavailableError: Slurm does not answer.
     """
     config = load_run_config(run)
-    todo = list(unsealed_stages(run, _supervised(run, line_of_stages(config))))
+    todo = list(unsealed_stages(run, _supervised(run, line_of_stages(config), target.until)))
     if not todo:
         return Pass(complete=True)
     if run.stop_file.exists():
@@ -147,10 +149,14 @@ def supervise_once(run: RunDir, target: Target) -> Pass:
     return _pass_on_this_machine(run, todo, target)
 
 
-def _supervised(run: RunDir, stages: Sequence[Stage]) -> list[Stage]:
-    """The stages that were submitted by a command; all of them if none was."""
+def _supervised(run: RunDir, stages: Sequence[Stage], until: str | None) -> list[Stage]:
+    """The stages that were submitted by a command, all of them if none was; none after `until`."""
     submitted = submitted_stages(run)
-    return [stage for stage in stages if not submitted or stage.name in submitted]
+    names = [stage.name for stage in stages]
+    if until is not None and until not in names:
+        raise ConfigError(f"no stage {until!r} in this run; it has {', '.join(names)}")
+    end = len(names) if until is None else names.index(until) + 1
+    return [stage for stage in stages[:end] if not submitted or stage.name in submitted]
 
 
 def _pass_on_slurm(run: RunDir, todo: Sequence[Stage], target: Target) -> Pass:
