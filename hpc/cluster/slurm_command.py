@@ -118,7 +118,14 @@ def _environment(command: str) -> dict[str, str]:
     Those of sbatch are kept: users set them on purpose for their jobs. A job that submits another
     one must not hand it its own variables, which srun would obey there.
     """
-    dropped = ("SQUEUE_", "SACCT_", "SINFO_", "SCANCEL_", "SCONTROL_", "SLURM_TIME_FORMAT")
+    dropped: tuple[str, ...] = (
+        "SQUEUE_",
+        "SACCT_",
+        "SINFO_",
+        "SCANCEL_",
+        "SCONTROL_",
+        "SLURM_TIME_FORMAT",
+    )
     if command == "sbatch" and "SLURM_JOB_ID" in os.environ:
         dropped = (*dropped, "SLURM_", "SRUN_")
     kept = {

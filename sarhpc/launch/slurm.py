@@ -81,16 +81,7 @@ def submit_stages(
         RunInUseError: another command is submitting for this run, and takes longer than a minute.
         SlurmUnavailableError: Slurm does not answer; the same command continues the submission.
     """
-    until = time.monotonic() + CONTESTED_S
-    while True:
-        try:
-            plan, record = submit_missing(run, stages, profile, force=force)
-            break
-        except RunInUseError:
-            # Then there may be nothing left to submit.
-            if time.monotonic() >= until:
-                raise
-            time.sleep(1.0)
+    plan, record = _submit_uncontested(run, stages, profile, force)
     if record is None:
         for stage, jobs in plan.queued.items():
             print(f"{stage}: in the queue as job {', '.join(jobs)}")
@@ -101,6 +92,20 @@ def submit_stages(
     _print_submission(run, record)
     _print_ended(run, record)
     return record
+
+
+def _submit_uncontested(
+    run: RunDir, stages: Sequence[Stage], profile: Profile, force: bool
+) -> tuple[SubmissionPlan, SubmissionRecord | None]:
+    """As `submit_missing`, after another command that submits: it may leave nothing to do."""
+    until = time.monotonic() + CONTESTED_S
+    while True:
+        try:
+            return submit_missing(run, stages, profile, force=force)
+        except RunInUseError:
+            if time.monotonic() >= until:
+                raise
+            time.sleep(1.0)
 
 
 def submit_missing(

@@ -13,9 +13,12 @@ from chain_runs import NEVER, jobs_of, sarhpc, shim, wait_for, write_profile
 from line_runs import tiny_run
 from mini_slurm import MiniSlurm
 
+from hpc.job.pipeline import run_stage
 from hpc.store.rundir import RunDir
 from hpc.store.submissions import read_submissions
 from hpc.store.supervision import read_resubmissions
+from sarhpc.stages.registry import stage_named
+from sarhpc.stages.run_config import load_run_config
 
 SCENES = ["simulate.scenes=12", "simulate.scenes_per_line=4", "simulate.size_px=192",
           "cluster.workers=1"]  # fmt: skip
@@ -58,6 +61,23 @@ def test_the_next_job_submits_again_what_a_killed_batch_script_lost(
     [row] = read_resubmissions(run)
     assert (row.stage, row.submission) == ("simulate", 1)
     assert "FAILED" in row.why
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_what_a_killed_element_of_an_array_lost_is_made_without_a_command(
+    tmp_path: Path, cluster: MiniSlurm
+) -> None:
+    run = tiny_run(tmp_path / "element", tmp_path / "model", SCENES)
+    run_stage(run, stage_named(load_run_config(run), "simulate"))
+    profile = write_profile(tmp_path, "  tile: {elements: 4, mem_gb: 1}\n")
+    words = ("--from", "tile", "--until", "caption", "--profile", profile)
+    assert sarhpc(cluster, "run", run.root, *words).returncode == 0
+    wait_for(lambda: len(tasks(cluster)) == 4, 240, "every element works")
+    script = batch_scripts(cluster)[0]
+    script.kill()
+    wait_for(lambda: run.ledger("caption").sealed, 300, "the chain goes on by itself")
+    assert run.ledger("tile").sealed
 
 
 @pytest.mark.slow
