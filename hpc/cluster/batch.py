@@ -21,11 +21,11 @@ from pathlib import Path
 from hpc.cluster import slurm
 from hpc.cluster.profile import Profile, Resources
 from hpc.cluster.submit import FAILURE_GRACE_S, RankedWork, require_picklable
-from hpc.errors import ConfigError, HpcError
+from hpc.errors import ConfigError, HpcError, IncompleteError
 from hpc.publish import publish_text, publishing
 from hpc.store.run_paths import require_plain_path
 
-RETRY_PAUSES_S = (2.0, 4.0, 8.0, 16.0, 30.0)
+RETRY_PAUSES_S = (2.0, 4.0, 8.0, 16.0, 30.0, 30.0, 60.0, 60.0, 60.0)
 """Seconds between attempts to submit while Slurm does not answer."""
 
 _log = logging.getLogger(__name__)
@@ -53,6 +53,9 @@ class BatchJob:
     """Elements if this is an array."""
     exclude: tuple[str, ...] = ()
     """Nodes to exclude."""
+    repair: tuple[str, ...] = ()
+    """Arguments of the interpreter for a command that submits upstream stages again, run if the
+    work found one unsealed; empty for none."""
 
     @property
     def pickle(self) -> Path:
@@ -112,7 +115,7 @@ def submit_script(job: BatchJob, dependency: str | None = None) -> str:
         dependency: such as `afterany:122`.
 
     Raises:
-        SlurmUnavailableError: Slurm did not answer for a minute; nothing was submitted.
+        SlurmUnavailableError: Slurm did not answer for some minutes; the same command continues.
         HpcError: Slurm refused the request; the message has its answer.
     """
     command = ["sbatch", "--parsable"]
@@ -121,13 +124,34 @@ def submit_script(job: BatchJob, dependency: str | None = None) -> str:
         try:
             answer = slurm.run_command([*command, str(job.script)], retries=0)
             return _job_id(answer)
+        except slurm.SlurmMissingError:
+            raise
         except slurm.SlurmUnavailableError as error:
             if pause is None:
                 raise
             _log.warning("sbatch of %s got no answer, retry in %.0f s: %s", job.name, pause, error)
             time.sleep(pause)
-        if (submitted := find_job(job, ended=True)) is not None:
+        if (submitted := _find_job_later(job)) is not None:
             return submitted
+    raise AssertionError("unreachable")
+
+
+def _find_job_later(job: BatchJob) -> str | None:
+    """Id of `job` if Slurm has it; never None while Slurm does not answer.
+
+    Raises:
+        SlurmUnavailableError: Slurm did not answer for some minutes.
+    """
+    for pause in (*RETRY_PAUSES_S, None):
+        try:
+            return find_job(job, ended=True)
+        except slurm.SlurmMissingError:
+            raise
+        except slurm.SlurmUnavailableError as error:
+            if pause is None:
+                raise
+            _log.warning("cannot tell whether %s was submitted, retry: %s", job.name, error)
+            time.sleep(pause)
     raise AssertionError("unreachable")
 
 
@@ -229,12 +253,19 @@ def _command(job: BatchJob) -> str:
 
 
 def _requeue_lines(job: BatchJob) -> list[str]:
-    """Lines that requeue the job if its tasks were killed before one of them could."""
-    if job.profile.requeue != "scontrol":
-        return []
+    """Lines that requeue the job if its tasks were killed before one of them could.
+
+    If the work found an upstream stage unsealed, they submit that stage again.
+    """
     program = job.profile.interpreter_command(job.resources, sys.executable)
-    requeue = shlex.join([*program, "-m", "hpc.resilience.requeue", str(job.logs.parent)])
-    return ["code=$?", f"[ $code = 0 ] || {requeue}", "exit $code"]
+    lines = []
+    if job.profile.requeue == "scontrol":
+        requeue = shlex.join([*program, "-m", "hpc.resilience.requeue", str(job.logs.parent)])
+        lines.append(f"[ $code = 0 ] || {requeue}")
+    if job.profile.requeue != "none" and job.repair:
+        repair = shlex.join([*program, *job.repair])
+        lines.append(f"[ $code != {IncompleteError.exit_code} ] || {repair}")
+    return ["code=$?", *lines, "exit $code"] if lines else []
 
 
 def _job_id(answer: str) -> str:

@@ -9,13 +9,13 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hpc.cluster import slurm
 from hpc.cluster.batch import BatchJob, find_job, script_text, submit_script, write_script
 from hpc.cluster.profile import Profile, Resources
-from hpc.errors import RunInUseError
+from hpc.errors import IncompleteError, RunInUseError
 from hpc.store.lease import lease
 from hpc.store.rundir import RunDir, now
 from hpc.store.submissions import (
@@ -23,11 +23,14 @@ from hpc.store.submissions import (
     SubmittedJob,
     next_number,
     publish_submission,
-    submissions_directory,
+    submission_lease,
 )
 
 WorkOf = Callable[[str, int], Callable[[], int]]
 """Stage and number of the submission -> the picklable work of each of its tasks."""
+
+RepairOf = Callable[[str], tuple[str, ...]]
+"""Stage -> arguments of the interpreter, as in `BatchJob.repair`."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,8 @@ class Link:
     """Shards without a record, if the stage is sharded and planned."""
     expected: int | None = None
     """Expected number of shards, if known before the plan."""
+    behind: tuple[str, ...] = ()
+    """Ids of earlier jobs of the same stage that still end."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +77,7 @@ def prepare(
     *,
     code: Path | None = None,
     exclude: Sequence[str] = (),
+    repair_of: RepairOf | None = None,
 ) -> Chain:
     """The jobs of the next submission, exactly as `submit` submits them.
 
@@ -82,6 +88,7 @@ def prepare(
         work_of: makes the work of a stage.
         code: the code snapshot.
         exclude: nodes to exclude.
+        repair_of: makes the command that submits again what a job needs and finds unsealed.
     """
     number = next_number(run)
     token = submission_token(run, number)
@@ -102,6 +109,7 @@ def prepare(
                     code=code,
                     elements=elements,
                     exclude=tuple(exclude),
+                    repair=repair_of(link.stage) if repair_of and link.needs else (),
                 )
                 parts.append(Part(link, batch, first, successor))
     return Chain(number, token, profile, tuple(parts))
@@ -111,7 +119,8 @@ def submit(run: RunDir, chain: Chain, waits: Mapping[str, Sequence[str]]) -> Sub
     """Submit the prepared jobs and publish the record of the submission.
 
     A command that died between its first job and its record left scripts with the same submission
-    number: its jobs that are still in the queue become part of this submission.
+    number: its jobs that are still in the queue become part of this submission. If Slurm refuses a
+    job, those before it are published, so that they work.
 
     Args:
         run: the run.
@@ -120,9 +129,11 @@ def submit(run: RunDir, chain: Chain, waits: Mapping[str, Sequence[str]]) -> Sub
 
     Raises:
         RunInUseError: another command is submitting for this run.
+        IncompleteError: an operator stopped the run meanwhile; what was submitted is cancelled.
+        SlurmRefusedError: Slurm refused a job; the message says which were submitted.
         SlurmUnavailableError: Slurm does not answer; jobs submitted so far are found next time.
     """
-    with lease(submissions_directory(run) / ".lease.json"):
+    with lease(submission_lease(run)):
         if chain.number != next_number(run):
             raise RunInUseError(
                 f"another command has just submitted for {run.root}; check with `sarhpc status`"
@@ -131,15 +142,47 @@ def submit(run: RunDir, chain: Chain, waits: Mapping[str, Sequence[str]]) -> Sub
         before: dict[tuple[str, int], str] = {}
         jobs: list[SubmittedJob] = []
         for part in chain.parts:
+            _require_not_stopped(run, jobs)
             stage = part.link.stage
             dependency = _dependency(part, ids, before)
-            job_id = _submit_once(part.batch, dependency)
+            try:
+                job_id = _submit_once(part.batch, dependency)
+            except slurm.SlurmRefusedError as error:
+                raise _refused(run, chain, jobs, error) from error
             before[stage, part.first] = job_id
             ids.setdefault(stage, []).append(job_id)
             jobs.append(_submitted(run, part, job_id, dependency))
+        _require_not_stopped(run, jobs)
         record = _record(run, chain, jobs)
         publish_submission(run, record)
         return record
+
+
+def _require_not_stopped(run: RunDir, jobs: Sequence[SubmittedJob]) -> None:
+    """Cancel `jobs` and raise IncompleteError if an operator has stopped the run."""
+    if not run.stop_file.exists():
+        return
+    slurm.cancel([job.job_id for job in jobs])
+    raise IncompleteError(
+        f"{run.root} was stopped by an operator during the submission; its {len(jobs)} jobs so far "
+        f"are cancelled. Continue with `sarhpc resume {run.root}`"
+    )
+
+
+def _refused(
+    run: RunDir, chain: Chain, jobs: Sequence[SubmittedJob], error: slurm.SlurmRefusedError
+) -> slurm.SlurmRefusedError:
+    """The error of a submission that Slurm refused in part; the accepted part is published."""
+    if not jobs:
+        return error
+    done = {job.stage for job in jobs}
+    refused = dict.fromkeys(p.link.stage for p in chain.parts if p.link.stage not in done)
+    publish_submission(run, replace(_record(run, chain, jobs), refused=tuple(refused)))
+    named = ", ".join(f"{job.stage} {job.job_id}" for job in jobs)
+    return slurm.SlurmRefusedError(
+        f"{error}; {len(jobs)} of {len(chain.parts)} jobs were submitted and stay ({named}). "
+        f"Once the cause is gone, `sarhpc resume {run.root}` submits the others"
+    )
 
 
 def _record(run: RunDir, chain: Chain, jobs: Sequence[SubmittedJob]) -> SubmissionRecord:
@@ -215,6 +258,7 @@ def _dependency(
     if part.successor:
         return f"afterany:{before[part.link.stage, part.first]}"
     upstream = [job for need in part.link.needs for job in ids.get(need, ())]
+    upstream += part.link.behind
     return f"afterany:{':'.join(upstream)}" if upstream else None
 
 

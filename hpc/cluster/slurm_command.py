@@ -98,7 +98,7 @@ def _try(
             errors="replace",
             check=False,
             timeout=timeout_s,
-            env={**_environment(), **env},
+            env={**_environment(command[0]), **env},
             input=input_text,
             stdin=subprocess.DEVNULL if input_text is None else None,
         )
@@ -112,12 +112,26 @@ def _try(
     return done.returncode, done.stdout, " ".join((done.stderr or done.stdout).split())[-500:]
 
 
-def _environment() -> dict[str, str]:
+def _environment(command: str) -> dict[str, str]:
     """This environment without the user's defaults for the commands, which change their output.
 
-    Those of sbatch are kept: users set them on purpose for their jobs.
+    Those of sbatch are kept: users set them on purpose for their jobs. A job that submits another
+    one must not hand it its own variables, which srun would obey there.
     """
-    dropped = ("SQUEUE_", "SACCT_", "SINFO_", "SCANCEL_", "SCONTROL_", "SLURM_TIME_FORMAT")
-    kept = {name: text for name, text in os.environ.items() if not name.startswith(dropped)}
+    dropped: tuple[str, ...] = (
+        "SQUEUE_",
+        "SACCT_",
+        "SINFO_",
+        "SCANCEL_",
+        "SCONTROL_",
+        "SLURM_TIME_FORMAT",
+    )
+    if command == "sbatch" and "SLURM_JOB_ID" in os.environ:
+        dropped = (*dropped, "SLURM_", "SRUN_")
+    kept = {
+        name: text
+        for name, text in os.environ.items()
+        if not name.startswith(dropped) or name in ("SLURM_CONF", "SLURM_CLUSTERS")
+    }
     # Otherwise the pending indices of an array are truncated after 64 characters.
     return kept | {"LC_ALL": "C", "SLURM_BITSTR_LEN": "0"}

@@ -15,12 +15,14 @@ from hpc.errors import HpcError, IncompleteError
 from hpc.job.pipeline import Stage
 from hpc.observe.queue import Queue, is_stuck, queue_summary
 from hpc.observe.state import StageState, stage_state
+from hpc.store.local_jobs import live_local_jobs
 from hpc.store.rundir import RunDir
 from hpc.store.submissions import (
     SubmittedJob,
     moved_submissions,
     place_of,
     read_submissions,
+    submitting_command,
 )
 
 if TYPE_CHECKING:
@@ -31,6 +33,8 @@ STALLED_S = 600.0
 STALLED_INTERVALS = 5.0
 """If progress is rarer than that, the limit as a multiple of its median interval."""
 ENDED_WELL = ("COMPLETED", "REQUEUED")
+COMING = ("RUNNING", "STALLED", "PENDING", "REQUEUED")
+"""States of a stage that a job works on or will."""
 
 
 class Scheduler(Protocol):
@@ -73,6 +77,8 @@ class RunStatus:
     profile: str | None = None
     """Cluster of the newest submission; None if there was none."""
     notes: tuple[str, ...] = ()
+    on_its_way: bool | None = None
+    """Whether a job is queued or running for any unsealed stage; None if Slurm does not answer."""
 
     @property
     def complete(self) -> bool:
@@ -84,12 +90,22 @@ class RunStatus:
         """Whether an operator requested a stop."""
         return self.run.stop_file.exists()
 
+    @property
+    def idle(self) -> str | None:
+        """One line if stages are left and nothing works on them or will, else None."""
+        left = [stage.disk.name for stage in self.stages if stage.state != "COMPLETE"]
+        if not left or self.on_its_way is not False:
+            return None
+        note = f"nothing is on its way: no job is queued or running for {', '.join(left)}"
+        return note if self.stopped else f"{note}; continue with: sarhpc resume {self.run.root}"
+
     def to_json(self) -> dict[str, Any]:
         """The status as `status --json` shows it."""
         return {
             "run": str(self.run.root),
             "profile": self.profile,
             "stopped": self.stopped,
+            "on_its_way": self.on_its_way,
             "notes": list(self.notes),
             "stages": [stage.to_json() for stage in self.stages],
         }
@@ -111,12 +127,21 @@ def run_status(
     ]
     profile = submissions[-1].profile if submissions else None
     if not jobs:
-        stages_on_disk = (StageStatus(d.state, d, problem=_disk_problem(run, d)) for d in disks)
-        return RunStatus(run, tuple(stages_on_disk), profile, _notes_of_move(run, open_names))
+        found = tuple(StageStatus(d.state, d, problem=_disk_problem(run, d)) for d in disks)
+        notes = _notes_of_move(run, open_names)
+        return RunStatus(run, found, profile, notes, on_its_way=_is_coming(run, found))
     holders = [disk.holder_job for disk in disks if disk.holder_job is not None]
     view = _Cluster(run, scheduler or cluster_scheduler(), jobs, holders)
+    found = tuple(view.join(disk) for disk in disks)
+    coming = _is_coming(run, found) or (None if view.silent else False)
     notes = (*_notes_of_move(run, open_names), *view.notes)
-    return RunStatus(run, tuple(view.join(disk) for disk in disks), profile, notes)
+    return RunStatus(run, found, profile, notes, coming)
+
+
+def _is_coming(run: RunDir, stages: Sequence[StageStatus]) -> bool:
+    """Whether something works on the run, or waits to, as far as disk and queue show."""
+    states = {stage.state for stage in stages}
+    return bool(states & set(COMING) or live_local_jobs(run) or submitting_command(run) is not None)
 
 
 def _notes_of_move(run: RunDir, open_names: Collection[str]) -> tuple[str, ...]:
@@ -153,6 +178,8 @@ class _Cluster:
         self._scheduler = scheduler
         self._rows: dict[str, list[QueuedJob]] | None = None
         self._ended: dict[str, AccountedJob] | None = None
+        self.silent = False
+        """Whether the queue did not answer."""
         try:
             # A lease may be held by a job that was not submitted here, such as an interactive one.
             ids = {*(job.job_id for job in jobs), *holders}
@@ -162,6 +189,7 @@ class _Cluster:
                 if not row.ended:
                     self._rows.setdefault(row.job_id, []).append(row)
         except HpcError as error:
+            self.silent = True
             self.notes.append(f"no answer from the queue, showing the state on disk: {error}")
 
     def join(self, disk: StageState) -> StageStatus:

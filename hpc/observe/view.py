@@ -51,6 +51,8 @@ def status_lines(status: RunStatus, width: int = WIDTH) -> list[Line]:
             lines += [Line(text, text, "red") for text in _wrapped(f"! {stage.problem}", width)]
     for note in status.notes:
         lines += [Line(text, text, "red") for text in _wrapped(note, width, "  ")]
+    if status.idle:
+        lines += [Line(text, text, "red") for text in _wrapped(f"! {status.idle}", width, "", "  ")]
     if status.stopped:
         note = f"stopped by an operator; continue with: sarhpc resume {status.run.root}"
         lines += [Line(text, text, "yellow") for text in _wrapped(note, width, "", "  ")]

@@ -9,17 +9,21 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from hpc.errors import HpcError, TransientError, VerificationError
 from hpc.publish import publish_json
+from hpc.store.lease import live_holder
 from hpc.store.rundir import RunDir
 
 SUBMISSION_SCHEMA = "sarhpc.submission/1"
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,8 @@ class SubmissionRecord:
     """Code snapshot the jobs import from, relative to the run directory."""
     shards: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """Stage of an array -> its shards without a record at submission; absent if not planned."""
+    refused: tuple[str, ...] = ()
+    """Stages that the command meant to submit and Slurm refused; absent from most files."""
     root: str = ""
     """The run directory then, where its jobs work; empty in submissions of before."""
 
@@ -117,18 +123,60 @@ def read_submission(run: RunDir, number: int) -> SubmissionRecord:
 def await_submission(run: RunDir, number: int, timeout_s: float = 120.0) -> SubmissionRecord:
     """Submission `number`, waiting for it: a job may start before the login node published it.
 
+    It waits as long as the submitting command lives, which holds the lease of submissions: a
+    controller may answer each of many `sbatch` only after half a minute.
+
+    Args:
+        run: the run.
+        number: of the submission.
+        timeout_s: how long to wait while no command holds that lease, s.
+
     Raises:
         TransientError: it did not appear; the submitting command died or the file system lags.
     """
-    until = time.monotonic() + timeout_s
+    until, logged = time.monotonic() + timeout_s, False
     while not submission_path(run, number).exists():
-        if time.monotonic() >= until:
+        submitter = submitting_command(run)
+        if submitter is not None:
+            until = time.monotonic() + timeout_s
+            if not logged:
+                _log.info("waiting for submission %d by %s", number, submitter)
+                logged = True
+        elif time.monotonic() >= until:
             raise TransientError(
-                f"{submission_path(run, number)} did not appear in {timeout_s:.0f} s; the "
-                f"submitting command may have died: `sarhpc resume {run.root}` completes it"
+                f"{submission_path(run, number)} did not appear in {timeout_s:.0f} s and no "
+                f"command submits for this run; the one that did has died: `sarhpc resume "
+                f"{run.root}` completes it"
             )
         time.sleep(0.5)
     return read_submission(run, number)
+
+
+def submission_lease(run: RunDir) -> Path:
+    """The lease of the command that submits for a run."""
+    return submissions_directory(run) / ".lease.json"
+
+
+def submitting_command(run: RunDir) -> str | None:
+    """`process PID on HOST` while a command submits for the run, else None."""
+    return live_holder(submission_lease(run))
+
+
+def stopped_jobs(run: RunDir) -> frozenset[str]:
+    """Ids of the jobs and array elements that received a stop while they ran."""
+    path = _stopped_file(run)
+    return frozenset(json.loads(path.read_text())["jobs"]) if path.exists() else frozenset()
+
+
+def record_stopped_jobs(run: RunDir, ids: Iterable[str]) -> None:
+    """Record that those jobs received a stop: they end soon, whatever the queue shows now."""
+    known = stopped_jobs(run)
+    if not known.issuperset(ids := frozenset(ids)):
+        publish_json(_stopped_file(run), {"jobs": sorted(known | ids)})
+
+
+def _stopped_file(run: RunDir) -> Path:
+    return submissions_directory(run) / "stopped.json"
 
 
 def element_number(record: SubmissionRecord, array_id: str, index: int) -> int:
@@ -162,7 +210,9 @@ def publish_submission(run: RunDir, record: SubmissionRecord) -> Path:
             f"{path} exists and is never rewritten; another command is submitting for {run.root}: "
             f"check with `sarhpc status {run.root}`"
         )
-    publish_json(path, {"schema": SUBMISSION_SCHEMA, **dataclasses.asdict(record)})
+    document = {"schema": SUBMISSION_SCHEMA, **dataclasses.asdict(record)}
+    # Code of before does not know this field.
+    publish_json(path, {k: v for k, v in document.items() if k != "refused" or v})
     return path
 
 
@@ -187,6 +237,16 @@ def stripe(
             f"submission {record.number} has no element {element} of {stage}, it has {elements}"
         )
     return list(record.shards.get(stage, tuple(planned))[element::elements])
+
+
+def submitted_stages(run: RunDir) -> frozenset[str]:
+    """Stages that some command submitted, or meant to when Slurm refused."""
+    records = read_submissions(run)
+    return frozenset(
+        stage
+        for record in records
+        for stage in (*record.refused, *(job.stage for job in record.jobs))
+    )
 
 
 def job_ids(run: RunDir) -> dict[str, SubmittedJob]:
@@ -224,6 +284,7 @@ def _parse(path: Path) -> SubmissionRecord:
             raise VerificationError(f"{path} has schema {schema}, not {SUBMISSION_SCHEMA}")
         document["jobs"] = tuple(SubmittedJob(**job) for job in document["jobs"])
         document["shards"] = {stage: tuple(ids) for stage, ids in document["shards"].items()}
+        document["refused"] = tuple(document.get("refused", ()))
         return SubmissionRecord(**document)
     except FileNotFoundError as error:
         raise VerificationError(f"no submission {path}; see {path.parent}") from error

@@ -23,6 +23,7 @@ from sarhpc.cli.report import add_report
 from sarhpc.cli.running import add_run_and_resume, add_stages
 from sarhpc.cli.status import add_status
 from sarhpc.cli.stopping import add_stop_and_cancel
+from sarhpc.cli.supervise import add_supervise
 from sarhpc.cli.trusting import add_trust
 from sarhpc.cli.verification import add_verify
 
@@ -38,6 +39,7 @@ PARTS = (
     add_fetch,
     add_inspect,
     add_stop_and_cancel,
+    add_supervise,
     add_verify,
     add_trust,
     add_grid,

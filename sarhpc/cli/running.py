@@ -94,9 +94,11 @@ def run_verb(arguments: argparse.Namespace) -> int:
 
 def resume_verb(arguments: argparse.Namespace) -> int:
     """Continue with the unsealed stages; an operator's STOP is removed."""
+    from sarhpc.launch.stopping import lift_stop
+
     run = open_run(Path(arguments.run))
     if not _only_looks(arguments):
-        open_own_run(run.root).stop_file.unlink(missing_ok=True)
+        lift_stop(open_own_run(run.root))
     return _run_line(run, arguments, line_of_stages(load_run_config(run)))
 
 

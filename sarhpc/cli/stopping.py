@@ -32,7 +32,7 @@ def stop_verb(arguments: argparse.Namespace) -> int:
 def cancel_verb(arguments: argparse.Namespace) -> int:
     """Stop until `resume`; waiting jobs leave the queue, running ones save first."""
     from sarhpc.launch.moved_jobs import cancel_moved_jobs
-    from sarhpc.launch.slurm import cancel_jobs
+    from sarhpc.launch.stopping import cancel_jobs
 
     run = own_run(arguments.run)
     cancel_moved_jobs(run)

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 from hpc.errors import HpcError
 from hpc.job.pipeline import Stage, unsealed_stages
 from hpc.observe.logs import failure_cause
+from hpc.store.lease import live_holder
+from hpc.store.local_jobs import live_local_jobs
 from hpc.store.ownership import open_own_run, private_umask
 from hpc.store.rundir import RunDir
 from sarhpc.launch.job import StageWork, configure_logging, report
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+POLL_S = 1.0
+
 
 @dataclass(frozen=True)
 class LineWork:
@@ -35,6 +39,8 @@ class LineWork:
     executor: str
     """How its stages reach a machine."""
     force: bool = False
+    behind: tuple[int, ...] = ()
+    """Drivers on this host that received a stop and are waited for."""
 
     @property
     def name(self) -> str:
@@ -50,6 +56,7 @@ class LineWork:
             stages = line_of_stages(load_run_config(run))
             names = [stage.name for stage in stages]
             chosen = stages[names.index(self.first) : names.index(self.last) + 1]
+            _wait_for_drivers(run, self.behind)
             return drive(run, chosen, self.executor, force=self.force)
         except HpcError as error:
             return report(self.name, error)
@@ -58,6 +65,7 @@ class LineWork:
 def drive(run: RunDir, stages: Sequence[Stage], executor: str, *, force: bool = False) -> int:
     """Take the unsealed stages in order, a job each; the first exit code that is not 0."""
     for stage in unsealed_stages(run, stages):
+        _wait_for_holder(run, stage.name)
         if run.stop_file.exists():
             log.info(
                 "stopped before stage=%s; continue with `sarhpc resume %s`", stage.name, run.root
@@ -74,6 +82,24 @@ def drive(run: RunDir, stages: Sequence[Stage], executor: str, *, force: bool = 
             _explain(run, submission, stage)
             return code
     return 0
+
+
+def _wait_for_drivers(run: RunDir, pids: Sequence[int]) -> None:
+    """Return when the drivers that received a stop have ended."""
+    if pids:
+        log.info("waiting for process %s to stop", ", ".join(map(str, pids)))
+    while any(job.pid in pids for job in live_local_jobs(run)):
+        time.sleep(POLL_S)
+
+
+def _wait_for_holder(run: RunDir, stage: str) -> None:
+    """Return when nobody works on the stage: the job of a driver that died goes on without it."""
+    holder = None
+    while (found := live_holder(run.stage(stage) / ".lease.json")) and not run.stop_file.exists():
+        if found != holder:
+            log.info("stage=%s waits for %s, which works on it", stage, found)
+        holder = found
+        time.sleep(POLL_S)
 
 
 def submit_stage(run: RunDir, stage: Stage, executor: str, *, force: bool) -> Submission:

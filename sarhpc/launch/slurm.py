@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hpc.errors import ConfigError, IncompleteError
+from hpc.errors import ConfigError, HpcError, IncompleteError, RunInUseError
 from hpc.job.pipeline import Stage
 from hpc.store.plan import read_plan
 from hpc.store.run_paths import require_plain_path
 from hpc.store.rundir import RunDir
-from hpc.store.submissions import SubmissionRecord, job_ids
+from hpc.store.submissions import SubmissionRecord, job_ids, stopped_jobs, submitting_command
 from sarhpc.launch.job import StageWork
 from sarhpc.stages.config import RunConfig
 from sarhpc.stages.inputs.paths import EMBEDDED
@@ -27,8 +28,22 @@ if TYPE_CHECKING:
     from hpc.cluster.profile import Profile
     from hpc.cluster.slurm import QueuedJob
 
+log = logging.getLogger(__name__)
+
+_NEVER_STARTS = (
+    "DependencyNeverSatisfied",
+    "launch failed requeued held",
+    "launch_failed_requeued_held",
+    "JobHoldMaxRequeue",
+)
+"""Reasons of a waiting job that nobody but Slurm gave and that never pass."""
+
 CODE = ("hpc", "sarhpc", "configs", "slurm", "pyproject.toml")
 """What the code snapshot of a run holds."""
+
+
+CONTESTED_S = 60.0
+"""Seconds to wait for another command that submits for the same run."""
 
 
 @dataclass(frozen=True)
@@ -44,34 +59,112 @@ class SubmissionPlan:
 
 
 def submit_stages(
-    run: RunDir, stages: Sequence[Stage], profile: Profile, *, force: bool = False
+    run: RunDir,
+    stages: Sequence[Stage],
+    profile: Profile,
+    *,
+    force: bool = False,
 ) -> SubmissionRecord | None:
     """Submit the unsealed of `stages` and print where to look; None if all are in the queue.
 
-    Stages with a job in the queue are left alone, unless a stage they need has to be submitted
-    anew: then their jobs are cancelled and submitted behind it.
+    Stages with a job in the queue are left alone, unless that job received a stop, or a stage they
+    need has to be submitted again: then their jobs are cancelled and submitted behind it.
+
+    Args:
+        run: the run.
+        stages: in order.
+        profile: the cluster.
+        force: start despite a crash loop.
 
     Raises:
         IncompleteError: a stage needs another one that is neither sealed nor in the queue.
         ConfigError: the profile asks for an array of a stage that is not sharded.
+        RunInUseError: another command is submitting for this run, and takes longer than a minute.
         SlurmUnavailableError: Slurm does not answer; the same command continues the submission.
     """
-    from hpc.cluster import slurm
-    from hpc.cluster.chain import submit
-
-    plan = plan_submission(run, stages, profile, queued_jobs(run))
-    if not plan.links:
+    plan, record = _submit_uncontested(run, stages, profile, force)
+    if record is None:
         for stage, jobs in plan.queued.items():
             print(f"{stage}: in the queue as job {', '.join(jobs)}")
         print(f"nothing to submit; see its progress with: sarhpc status {run.root}")
         return None
+    if plan.blocked:
+        print(f"cancelled because their dependency is resubmitted: {', '.join(plan.blocked)}")
+    _print_submission(run, record)
+    _print_ended(run, record)
+    return record
+
+
+def _submit_uncontested(
+    run: RunDir, stages: Sequence[Stage], profile: Profile, force: bool
+) -> tuple[SubmissionPlan, SubmissionRecord | None]:
+    """As `submit_missing`, after another command that submits: it may leave nothing to do."""
+    until = time.monotonic() + CONTESTED_S
+    while True:
+        try:
+            return submit_missing(run, stages, profile, force=force)
+        except RunInUseError:
+            if time.monotonic() >= until:
+                raise
+            time.sleep(1.0)
+
+
+def submit_missing(
+    run: RunDir,
+    stages: Sequence[Stage],
+    profile: Profile,
+    *,
+    force: bool = False,
+    ending: Collection[str] = (),
+) -> tuple[SubmissionPlan, SubmissionRecord | None]:
+    """What was found in the queue and submitted, as `submit_stages` does; None for nothing.
+
+    Args:
+        run: the run.
+        stages: in order.
+        profile: the cluster.
+        force: start despite a crash loop.
+        ending: ids of jobs and array elements that end soon, besides those that received a stop.
+
+    Raises:
+        RunInUseError: another command is submitting for this run.
+    """
+    from hpc.cluster import slurm
+    from hpc.cluster.chain import submit
+
+    if (other := submitting_command(run)) is not None:
+        raise RunInUseError(f"{other} is submitting for {run.root}; see `sarhpc status {run.root}`")
+    ended = {*ending, *stopped_jobs(run)}
+    plan = plan_submission(run, stages, profile, queued_jobs(run), ended)
+    if not plan.links:
+        return plan, None
     chain = prepare_chain(run, plan.links, profile, force=force)
     if plan.blocked:
         slurm.cancel(list(plan.blocked))
-        print(f"cancelled because their dependency is resubmitted: {', '.join(plan.blocked)}")
-    record = submit(run, chain, plan.queued)
-    _print_submission(run, record)
-    return record
+    return plan, submit(run, chain, plan.queued)
+
+
+def _print_ended(run: RunDir, record: SubmissionRecord) -> None:
+    """Print which of the jobs just submitted have ended without sealing their stage, or are lost.
+
+    A controller that answers slowly, or restarts meanwhile, may have run or lost some already.
+    """
+    from hpc.cluster import slurm
+
+    try:
+        known = {
+            job.job_id: job for job in slurm.queue([job.job_id for job in record.jobs], ended=True)
+        }
+    except HpcError:
+        return
+    for job in record.jobs:
+        found = known.get(job.job_id)
+        if found is not None and not found.ended:
+            continue
+        if not run.ledger(job.stage).sealed:
+            state = "unknown to Slurm" if found is None else f"has ended already: {found.state}"
+            print(f"  ! {job.stage} job {job.job_id} {state}; see `sarhpc status {run.root}`, "
+                  f"then `sarhpc resume {run.root}`", flush=True)  # fmt: skip
 
 
 def print_scripts(run: RunDir, stages: Sequence[Stage], profile: Profile, *, force: bool) -> None:
@@ -81,7 +174,7 @@ def print_scripts(run: RunDir, stages: Sequence[Stage], profile: Profile, *, for
     """
     from hpc.cluster.batch import script_text
 
-    plan = plan_submission(run, stages, profile, queued_jobs(run))
+    plan = plan_submission(run, stages, profile, queued_jobs(run), stopped_jobs(run))
     if not plan.links:
         print("nothing to submit: every stage is in the queue", file=sys.stderr)
         return
@@ -110,11 +203,20 @@ def plan_submission(
     stages: Sequence[Stage],
     profile: Profile,
     queued: Mapping[str, Sequence[QueuedJob]],
+    ending: Collection[str] = (),
 ) -> SubmissionPlan:
     """What to submit, what to leave alone and what to cancel.
 
     The queue must have been read before the ledgers: a job that had left it by then has written
-    all its records.
+    all its records. A job that received a stop, or completes, is no standing job: its stage is
+    submitted again behind it, and so is everything that waits for it.
+
+    Args:
+        run: the run.
+        stages: those to submit, in order.
+        profile: the cluster.
+        queued: stage -> its jobs in the queue.
+        ending: ids of jobs and array elements that end soon, whatever the queue shows.
 
     Raises:
         IncompleteError: a stage needs another one that is neither sealed nor in the queue.
@@ -127,31 +229,48 @@ def plan_submission(
         if run.ledger(stage.name).sealed:
             continue
         jobs = list(queued.get(stage.name, ()))
-        alive = [job for job in jobs if not _is_blocked(job)]
+        standing = standing_jobs(jobs, ending)
         renewed = {link.stage for link in links}
-        if alive and not renewed & set(stage.needs):
-            waiting[stage.name] = tuple(dict.fromkeys(j.job_id for j in alive))
+        if standing and not renewed & set(stage.needs):
+            waiting[stage.name] = standing
             continue
-        blocked += [job.id for job in jobs]
+        useless = [
+            job
+            for job in jobs
+            if not _is_ending(job, ending) and (renewed & set(stage.needs) or _is_blocked(job))
+        ]
+        blocked += [job.id for job in useless]
+        behind = tuple(dict.fromkeys(job.job_id for job in jobs if job not in useless))
         for need in stage.needs:
-            coming = need in renewed or need in waiting or _is_queued(queued.get(need, ()))
-            if not coming and not run.ledger(need).sealed:
+            if need in renewed or need in waiting or run.ledger(need).sealed:
+                continue
+            coming = standing_jobs(queued.get(need, ()), ending)
+            if not coming:
                 raise IncompleteError(
                     f"{stage.name} needs {need}, which is neither sealed nor in the queue; "
                     f"run `sarhpc resume {run.root}` for all unsealed stages"
                 )
-            if need not in renewed and need not in waiting and _is_queued(queued.get(need, ())):
-                waiting[need] = tuple(j.job_id for j in queued[need])
-        links.append(link_of(run, config, stage, profile))
+            waiting[need] = coming
+        link = link_of(run, config, stage, profile)
+        links.append(dataclasses.replace(link, behind=behind))
     return SubmissionPlan(tuple(links), waiting, tuple(blocked))
 
 
+def standing_jobs(jobs: Sequence[QueuedJob], ending: Collection[str]) -> tuple[str, ...]:
+    """Ids of the jobs that can do their stage: none of their elements is blocked or ending."""
+    lost = {job.job_id for job in jobs if _is_blocked(job) or _is_ending(job, ending)}
+    return tuple(dict.fromkeys(job.job_id for job in jobs if job.job_id not in lost))
+
+
 def _is_blocked(job: QueuedJob) -> bool:
-    return job.reason == "DependencyNeverSatisfied"
+    """Whether Slurm will never start the job, however long one waits."""
+    return any(reason in job.reason for reason in _NEVER_STARTS)
 
 
-def _is_queued(jobs: Sequence[QueuedJob]) -> bool:
-    return any(not _is_blocked(job) for job in jobs)
+def _is_ending(job: QueuedJob, ending: Collection[str]) -> bool:
+    # One that waits was requeued since, and will start again.
+    ends = bool({job.id, job.job_id} & set(ending))
+    return job.state == "COMPLETING" or (ends and job.state != "PENDING")
 
 
 def link_of(run: RunDir, config: RunConfig, stage: Stage, profile: Profile) -> Link:
@@ -188,12 +307,14 @@ def prepare_chain(
     def work_of(stage: str, number: int) -> StageWork:
         return StageWork(str(run.root), stage, force, number)
 
+    def repair_of(stage: str) -> tuple[str, ...]:
+        return ("-m", "sarhpc.cli", "supervise", str(run.root), "--in-job", stage)
+
     if any(link.resources.elements > 1 for link in links):
         profile = _within_limits(profile)
     exclude = _bad_nodes(max(link.resources.nodes for link in links))
-    return prepare(
-        run, links, profile, work_of, code=snapshot_code(run, write=write), exclude=exclude
-    )
+    code = snapshot_code(run, write=write)
+    return prepare(run, links, profile, work_of, code=code, exclude=exclude, repair_of=repair_of)
 
 
 def _bad_nodes(keep: int) -> Sequence[str]:
@@ -249,38 +370,26 @@ def _log_name(run: RunDir, pattern: str, job_id: str) -> str:
     return str(run.root / name.replace("%t", "0").replace("%r", "0"))
 
 
-def cancel_jobs(run: RunDir, *, now: bool) -> int:
-    """Ask the run to stop, sticky until `resume`, and take its jobs out of the queue.
-
-    Running jobs are signalled to save a checkpoint and exit; with `now` Slurm cancels them at once.
-    """
-    from hpc.cluster import slurm
-
-    run.stop_file.touch(mode=0o600)
-    jobs = [job for stage in queued_jobs(run).values() for job in stage]
-    running = [job.id for job in jobs if job.state == "RUNNING" and not now]
-    others = [job.id for job in jobs if job.id not in running]
-    if others:
-        slurm.cancel(others)
-    if running:
-        slurm.signal(running, "TERM")
-    print(f"cancelled: {', '.join(others) or 'nothing'}")
-    if running:
-        print(f"signalled to save and exit: {', '.join(running)}; --now skips the final checkpoint")
-    print(f"continue later with: sarhpc resume {run.root}")
-    return 0
-
-
 def wait_for_jobs(run: RunDir, stages: Sequence[Stage], poll_s: float = 15.0) -> int:
     """Wait until none of the run's jobs is in the queue; 0 if all `stages` are sealed then.
 
     Raises:
         IncompleteError: they are not.
     """
-    while jobs := [job for found in queued_jobs(run).values() for job in found]:
-        if all(run.ledger(stage.name).sealed for stage in stages):
+    from hpc.cluster import slurm
+
+    while True:
+        try:
+            jobs = [job for found in queued_jobs(run).values() for job in found]
+        except slurm.SlurmMissingError:
+            raise
+        except slurm.SlurmUnavailableError as error:
+            log.warning("%s; waiting on", error)
+            time.sleep(poll_s)
+            continue
+        if all(_is_blocked(job) for job in jobs) and submitting_command(run) is None:
             break
-        if all(_is_blocked(job) for job in jobs):
+        if all(run.ledger(stage.name).sealed for stage in stages):
             break
         time.sleep(poll_s)
     open_stages = [stage.name for stage in stages if not run.ledger(stage.name).sealed]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 FOLDER = Path(__file__).resolve().parents[3] / "slurm"
-SCRIPTS = ("pipeline", "tile", "caption", "train", "generate", "evaluate")
+SCRIPTS = ("pipeline", "tile", "caption", "train", "generate", "evaluate", "supervise")
 
 
 @pytest.mark.parametrize("name", SCRIPTS)

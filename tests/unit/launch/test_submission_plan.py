@@ -31,12 +31,18 @@ def seal(run: RunDir, *stages: str) -> None:
         run.ledger(stage).seal(make_plan(stage, []))
 
 
-def job(number: str, reason: str = "Priority") -> QueuedJob:
-    return QueuedJob(number, "", "PENDING", reason, "", "", None, None, None, "")
+def job(number: str, reason: str = "Priority", state: str = "PENDING") -> QueuedJob:
+    return QueuedJob(number, "", state, reason, "", "", None, None, None, "")
 
 
-def planned(run: RunDir, queued: Mapping[str, list[QueuedJob]], first: int = 0) -> SubmissionPlan:
-    return plan_submission(run, line_of_stages(load_run_config(run))[first:], PROFILE, queued)
+def planned(
+    run: RunDir,
+    queued: Mapping[str, list[QueuedJob]],
+    first: int = 0,
+    ending: tuple[str, ...] = (),
+) -> SubmissionPlan:
+    stages = line_of_stages(load_run_config(run))[first:]
+    return plan_submission(run, stages, PROFILE, queued, ending)
 
 
 def submitted(plan: SubmissionPlan) -> dict[str, tuple[str, ...]]:
@@ -88,3 +94,39 @@ def test_a_stage_without_what_it_needs_is_refused(
     seal(run, "simulate", "tile")
     with pytest.raises(IncompleteError, match="train needs caption, which is neither sealed nor"):
         planned(run, queued, first=3)
+
+
+@pytest.mark.parametrize(("state", "ending"), [("RUNNING", ("7",)), ("COMPLETING", ())])
+def test_a_stage_is_submitted_again_behind_its_job_that_ends(
+    run: RunDir, state: str, ending: tuple[str, ...]
+) -> None:
+    seal(run, "simulate", "tile")
+    queue = {"caption": [job("7", "None", state)], "train": [job("8", "Dependency")]}
+    plan = planned(run, queue, ending=ending)
+    assert [(link.stage, link.behind) for link in plan.links] == [
+        ("caption", ("7",)), ("train", ()), ("export", ()),
+    ]  # fmt: skip
+    assert plan.blocked == ("8",)
+
+
+def test_a_job_that_stopped_and_was_requeued_since_stands(run: RunDir) -> None:
+    seal(run, "simulate", "tile", "caption")
+    plan = planned(run, {"train": [job("8")]}, ending=("8",))
+    assert plan.queued == {"train": ("8",)}
+
+
+def test_the_job_behind_one_that_ends_stands(run: RunDir) -> None:
+    seal(run, "simulate", "tile", "caption")
+    jobs = [job("8", "None", "RUNNING"), job("9", "Dependency")]
+    plan = planned(run, {"train": jobs, "export": [job("10", "Dependency")]}, ending=("8",))
+    assert plan.links == ()
+    assert plan.queued == {"train": ("9",), "export": ("10",)}
+
+
+def test_elements_that_still_work_are_kept_beside_one_that_ends_or_is_held(run: RunDir) -> None:
+    seal(run, "simulate", "tile")
+    held = job("7_2", "launch failed requeued held")
+    jobs = [job("7_0", "None", "RUNNING"), job("7_1", "None", "RUNNING"), held]
+    plan = planned(run, {"caption": jobs}, ending=("7_0",))
+    assert (plan.links[0].stage, plan.links[0].behind) == ("caption", ("7",))
+    assert plan.blocked == ("7_2",)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -20,7 +23,11 @@ from hpc.store.submissions import (
     publish_submission,
     read_submission,
     read_submissions,
+    record_stopped_jobs,
+    stopped_jobs,
     stripe,
+    submission_lease,
+    submitted_stages,
 )
 
 
@@ -110,3 +117,43 @@ def test_an_element_knows_its_number_in_the_stage() -> None:
     assert element_number(submission, "9", 2) == 6
     with pytest.raises(HpcError, match="no array 8"):
         element_number(submission, "8", 0)
+
+
+def test_a_job_waits_for_its_submission_as_long_as_the_submitting_command_lives(
+    tmp_path: Path,
+) -> None:
+    run = RunDir(tmp_path)
+    code = (
+        "import sys, time; from pathlib import Path; from hpc.store.lease import lease\n"
+        "with lease(Path(sys.argv[1])): print('held', flush=True); input()"
+    )
+    command = [sys.executable, "-c", code, str(submission_lease(run))]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as submitter:
+        assert submitter.stdout is not None
+        assert submitter.stdout.readline() == "held\n"
+        later = threading.Timer(2.0, publish_submission, (run, record(0, job("tile", "7"))))
+        later.start()
+        assert await_submission(run, 0, timeout_s=0.2).jobs[0].job_id == "7"
+        submitter.kill()
+    with pytest.raises(TransientError, match="no command submits for this run; the one that did"):
+        await_submission(run, 1, timeout_s=0.2)
+
+
+def test_a_file_without_refused_stages_is_written_as_before(tmp_path: Path) -> None:
+    run = RunDir(tmp_path)
+    whole, partial = record(0, job("tile", "7")), record(1, job("tile", "8"), refused=("train",))
+    paths = [publish_submission(run, one) for one in (whole, partial)]
+    assert ["refused" in json.loads(path.read_text()) for path in paths] == [False, True]
+    assert read_submissions(run) == [whole, partial]
+    assert submitted_stages(run) == {"tile", "train"}
+
+
+def test_stopped_jobs_are_added_up(tmp_path: Path) -> None:
+    run = RunDir(tmp_path)
+    assert stopped_jobs(run) == frozenset()
+    record_stopped_jobs(run, ["7", "8_1"])
+    record_stopped_jobs(run, ["9"])
+    assert stopped_jobs(run) == {"7", "8_1", "9"}
+    assert read_submissions(run) == []

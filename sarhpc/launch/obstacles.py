@@ -1,0 +1,76 @@
+"""Why a lost stage is not submitted again without a person: it would end the same way."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from hpc.errors import ConfigError, NumericalError, TransientError, VerificationError
+from hpc.job.pipeline import Stage
+from hpc.observe.state import by_element, is_open
+from hpc.store.attempts import SIGNALLED, crash_loop, last_failure, read_attempts
+from hpc.store.rundir import RunDir
+from hpc.store.submissions import read_submissions
+from hpc.store.supervision import RESUBMISSION_LIMIT, resubmissions_without_progress
+
+_PERMANENT = (ConfigError.exit_code, NumericalError.exit_code, VerificationError.exit_code)
+"""Exit codes of failures that another start does not change."""
+
+
+def obstacle(run: RunDir, stage: Stage, *, only_lost: bool = False) -> str | None:
+    """Why `stage` must not be submitted again by a supervisor; None if it may be.
+
+    Args:
+        run: the run.
+        stage: an unsealed stage without a job.
+        only_lost: every failure that the job itself decided on counts, not just permanent ones.
+    """
+    if any(not run.ledger(need).sealed for need in stage.needs):
+        return None  # it could not run, so its past starts prove nothing
+    directory = run.stage(stage.name)
+    count = resubmissions_without_progress(run, stage.name, progress_of(run, stage))
+    if count >= RESUBMISSION_LIMIT:
+        return (
+            f"submitted again {count} times without progress; find the cause, then "
+            f"`sarhpc resume {run.root}`"
+        )
+    for element, rows in by_element(read_attempts(directory)).items():
+        if not (last_failure(rows) or is_open(rows)):
+            continue
+        if (loop := crash_loop(directory, element)) is not None:
+            return loop
+        if (failure := _permanent_failure(run, stage, rows, only_lost)) is not None:
+            return f"{failure}; fix the cause, then `sarhpc resume {run.root}`"
+    return None
+
+
+def progress_of(run: RunDir, stage: Stage) -> int:
+    """Shards with a record, or what else the stage counts as progress."""
+    if stage.progress is not None:
+        return stage.progress(run)
+    return len(run.ledger(stage.name).recorded_ids())
+
+
+def _permanent_failure(
+    run: RunDir, stage: Stage, rows: Sequence[Mapping[str, Any]], only_lost: bool
+) -> str | None:
+    """How the newest attempt failed, if another one would fail as well."""
+    newest = max(row["attempt"] for row in rows)
+    ends = [row for row in rows if row["attempt"] == newest and "to" in row]
+    starts = [row for row in rows if row["attempt"] == newest and "from" in row]
+    if not ends or ends[-1]["exit"] == 0 or ends[-1]["exit"] >= SIGNALLED:
+        return None
+    # Elements of an earlier array have other shards than those of the next one.
+    if starts and starts[-1]["started"] < _last_submission(run, stage.name):
+        return None
+    code, reason = ends[-1]["exit"], str(ends[-1]["reason"])
+    permanent = code in _PERMANENT or reason.startswith("DataError")
+    if permanent or (only_lost and code != TransientError.exit_code):
+        return f"attempt {newest} exit={code}: {reason}"
+    return None
+
+
+def _last_submission(run: RunDir, stage: str) -> str:
+    """Time of the newest submission of the stage, RFC 3339; empty if there was none."""
+    times = [record.submitted for record in read_submissions(run) if record.of(stage)]
+    return max(times, default="")

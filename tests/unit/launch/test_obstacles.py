@@ -1,0 +1,109 @@
+"""Which lost stages a supervisor leaves to a person."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from line_runs import tiny_run
+
+from hpc.store.attempts import begin_attempt, end_attempt
+from hpc.store.plan import make_plan
+from hpc.store.rundir import RunDir
+from hpc.store.submissions import SubmissionRecord, SubmittedJob, publish_submission
+from hpc.store.supervision import (
+    RESUBMISSION_LIMIT,
+    read_resubmissions,
+    record_resubmission,
+    supervision_file,
+)
+from sarhpc.launch.obstacles import obstacle
+from sarhpc.stages.registry import stage_named
+from sarhpc.stages.run_config import load_run_config
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunDir:
+    return tiny_run(tmp_path / "run", tmp_path / "model")
+
+
+def why(run: RunDir, stage: str = "simulate", *, only_lost: bool = False) -> str | None:
+    return obstacle(run, stage_named(load_run_config(run), stage), only_lost=only_lost)
+
+
+def attempt(run: RunDir, stage: str, code: int | None, reason: str = "", to: int = 0) -> None:
+    begun = begin_attempt(run.stage(stage), 0)
+    if code is not None:
+        end_attempt(run.stage(stage), begun, to, code, reason)
+
+
+def submitted(run: RunDir, number: int, stage: str, time: str) -> None:
+    job = SubmittedJob(stage, f"{number}", None, None, "x", "y", 1, 0)
+    publish_submission(run, SubmissionRecord(number, time, "slurm", "mini", "ab", (job,)))
+
+
+@pytest.mark.parametrize("code", [None, 137])
+def test_a_killed_attempt_is_submitted_again(run: RunDir, code: int | None) -> None:
+    attempt(run, "simulate", code, "killed")
+    assert why(run) is None
+    assert why(run, only_lost=True) is None
+
+
+@pytest.mark.parametrize(
+    ("code", "name"),
+    [(2, "ConfigError"), (3, "NumericalError"), (4, "VerificationError"), (1, "DataError")],
+)
+def test_a_failure_that_would_repeat_is_left_to_a_person(run: RunDir, code: int, name: str) -> None:
+    attempt(run, "simulate", code, f"{name}: no such file")
+    found = why(run)
+    assert found is not None
+    assert f"{name}: no such file; fix the cause, then `sarhpc resume {run.root}`" in found
+
+
+def test_a_failure_of_the_machine_is_tried_again_unless_only_lost_work_counts(run: RunDir) -> None:
+    attempt(run, "simulate", 1, "RuntimeError: device lost")
+    assert why(run) is None
+    assert "device lost" in str(why(run, only_lost=True))
+
+
+def test_a_crash_loop_is_left_to_a_person(run: RunDir) -> None:
+    for _ in range(3):
+        attempt(run, "simulate", 1, "RuntimeError: device lost")
+    assert "made no progress" in str(why(run))
+
+
+def test_a_failure_before_the_last_submission_does_not_count(run: RunDir) -> None:
+    attempt(run, "simulate", 2, "ConfigError: bad")
+    submitted(run, 0, "simulate", "2999-01-01T00:00:00Z")
+    assert why(run) is None
+
+
+def test_a_stage_whose_input_is_missing_is_not_judged_by_its_past(run: RunDir) -> None:
+    attempt(run, "tile", 5, "IncompleteError: tile needs simulate, which is not sealed")
+    assert why(run, "tile", only_lost=True) is None
+    run.ledger("simulate").seal(make_plan("simulate", []))
+    assert why(run, "tile", only_lost=True) is not None
+
+
+def test_resubmissions_without_progress_are_limited_until_a_person_submits(run: RunDir) -> None:
+    for number in range(RESUBMISSION_LIMIT):
+        assert why(run) is None
+        submitted(run, number, "simulate", "2026-01-01T00:00:00Z")
+        record_resubmission(run, "simulate", 0, "killed", (str(number),), number)
+    assert f"submitted again {RESUBMISSION_LIMIT} times without progress" in str(why(run))
+    submitted(run, RESUBMISSION_LIMIT, "simulate", "2026-01-01T00:00:00Z")
+    assert why(run) is None
+
+
+def test_progress_between_resubmissions_starts_the_count_anew(run: RunDir) -> None:
+    for number in range(RESUBMISSION_LIMIT):
+        record_resubmission(run, "simulate", number % 2, "killed", (str(number),), None)
+    assert why(run) is None
+
+
+def test_a_truncated_line_of_the_journal_is_skipped(run: RunDir) -> None:
+    record_resubmission(run, "simulate", 0, "killed", ("1",), 0)
+    with supervision_file(run).open("a") as file:
+        file.write('\n{"stage": "sim')
+    record_resubmission(run, "simulate", 1, "killed", ("2",), 1)
+    assert [row.jobs for row in read_resubmissions(run)] == [("1",), ("2",)]
