@@ -7,6 +7,7 @@ who reads the network sees the messages, and can neither write one nor replay on
 
 from __future__ import annotations
 
+import contextlib
 import hmac
 import secrets
 import socket
@@ -64,10 +65,8 @@ class Connection:
 
     def close(self) -> None:
         """End the connection; a thread that waits for a message gets a ConnectionError."""
-        try:
+        with contextlib.suppress(OSError):
             self.socket.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            pass  # it had ended
         self.socket.close()
 
     def _code(self, role: bytes, number: int, message: bytes) -> bytes:

@@ -46,6 +46,18 @@ def read_run_key(root: Path) -> bytes | None:
     return _read(root / KEY_FILE)
 
 
+def replace_run_key(root: Path) -> bytes:
+    """A new key of the run at `root`, in place of one that others may know."""
+    path = root / KEY_FILE
+    path.unlink(missing_ok=True)
+    return run_key(root)
+
+
+def key_time(root: Path) -> float:
+    """When the key of the run at `root` was made, by the clock of its file system, s."""
+    return (root / KEY_FILE).lstat().st_mtime
+
+
 def user_key() -> bytes:
     """The key of this user, for ranks that belong to no run; made if there is none.
 
@@ -95,14 +107,15 @@ def _read(path: Path) -> bytes | None:
         if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid() or mode & 0o077:
             raise ConfigError(
                 f"the key {path} is of user {found.st_uid} with mode {mode:04o}, not a file that "
-                f"only you (user {os.geteuid()}) can read. Others may know it: remove it, and "
-                "resume with --trust-checkpoint if the checkpoints are your own"
+                f"only you (user {os.geteuid()}) can read, so others may know it. If the run and "
+                "its checkpoints are your own, `sarhpc resume RUN --trust-checkpoint` makes a new "
+                "one"
             )
         key = file.read()
     if len(key) != _BYTES:
         raise ConfigError(
-            f"the key {path} has {len(key)} bytes, not {_BYTES}: remove it, and resume with "
-            "--trust-checkpoint if the checkpoints are your own"
+            f"the key {path} has {len(key)} bytes, not {_BYTES}. If the run and its checkpoints "
+            "are your own, `sarhpc resume RUN --trust-checkpoint` makes a new one"
         )
     return key
 

@@ -23,7 +23,9 @@ from hpc.errors import TransientError
 
 _CODE = 32
 _OPEN_S = 20.0
-"""Seconds to connect all pairs of a group, and again for their proofs, once all have arrived."""
+"""Seconds to connect all pairs of a group, once all ranks have arrived."""
+_PROVE_S = 10.0
+"""Seconds for the proofs of all pairs."""
 _TRIES = 3
 _TIMEOUT = datetime.timedelta(minutes=30)
 """Of a collective, as torch has it for gloo."""
@@ -135,7 +137,7 @@ class RankSession:
         """What went wrong on any rank, the same on every rank."""
         self._client.set(f"{name}/end/{self._meeting.rank}", mine.encode())
         keys = [f"{name}/end/{rank}" for rank in range(self._meeting.world)]
-        ends = self._client.get(keys, 4 * _OPEN_S)
+        ends = self._client.get(keys, 3 * (_OPEN_S + _PROVE_S))
         return [end.decode() for end in ends if end]
 
     def _prove(self, group: Any, members: Sequence[int], name: str) -> None:
@@ -147,20 +149,22 @@ class RankSession:
         import torch
         import torch.distributed as distributed
 
-        me, others = self._meeting.rank, [rank for rank in members if rank != self._meeting.rank]
-        sent = [torch.frombuffer(bytearray(self._code(name, me, to)), dtype=torch.uint8)
-                for to in others]  # fmt: skip
-        heard = [torch.zeros(_CODE, dtype=torch.uint8) for _ in others]
-        works = [distributed.isend(code, to, group) for code, to in zip(sent, others, strict=True)]
-        works += [distributed.irecv(code, of, group) for code, of in zip(heard, others, strict=True)]
-        until = time.monotonic() + _OPEN_S
+        me = self._meeting.rank
+        others = [rank for rank in members if rank != me]
+        heard = {other: torch.zeros(_CODE, dtype=torch.uint8) for other in others}
+        works = []
+        for other in others:
+            code = torch.frombuffer(bytearray(self._code(name, me, other)), dtype=torch.uint8)
+            works.append(distributed.isend(code, other, group))
+            works.append(distributed.irecv(heard[other], other, group))
+        until = time.monotonic() + _PROVE_S
         for work in works:
             left = max(until - time.monotonic(), 0.001)
             if work is not None:
                 work.wait(datetime.timedelta(seconds=left))
-        for code, of in zip(heard, others, strict=True):
-            if not hmac.compare_digest(bytes(code.tolist()), self._code(name, of, me)):
-                raise TransientError(f"who connected as rank {of} does not hold the secret")
+        for other, received in heard.items():
+            if not hmac.compare_digest(bytes(received.tolist()), self._code(name, other, me)):
+                raise TransientError(f"who connected as rank {other} does not hold the secret")
 
     def _code(self, name: str, sender: int, receiver: int) -> bytes:
         return derive_key(self._meeting.secret, f"{name} from {sender} to {receiver}")

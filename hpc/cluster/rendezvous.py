@@ -66,7 +66,7 @@ class Meeting:
 
 
 def meeting_of(key: bytes, environment: Mapping[str, str]) -> Meeting:
-    """The meeting of the ranks that a launcher described, by RANK, WORLD_SIZE, MASTER_ADDR and _PORT.
+    """The meeting of the ranks that a launcher described by RANK, WORLD_SIZE, MASTER_ADDR.
 
     Its secret holds for this start of this job alone: a process left over from another is no rank.
     """
@@ -141,11 +141,13 @@ class Server:
         self._strangers: OrderedDict[int, socket.socket] = OrderedDict()
         self._known: list[authenticated.Connection] = []
         self._lock = threading.Lock()
+        self._closed = False
         self._listener = _listen(meeting)
         threading.Thread(target=self._accept, daemon=True, name="rendezvous").start()
 
     def close(self) -> None:
         """End all connections."""
+        self._closed = True
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
@@ -158,7 +160,7 @@ class Server:
             try:
                 peer, _ = self._listener.accept()
             except OSError as error:
-                if self._listener.fileno() < 0:
+                if self._closed:
                     return
                 _log.warning("rendezvous: %s", error)  # such as too many open files
                 time.sleep(0.05)
@@ -193,7 +195,7 @@ class Server:
 
 
 def _listen(meeting: Meeting) -> socket.socket:
-    """A listening socket on the interface of the meeting's address, where it is one of this node."""
+    """A listening socket on the interface of the meeting's address, if that is of this node."""
     hosts = [meeting.address] if meeting.is_on_loopback else [meeting.address, ""]
     refused: OSError | None = None
     for host in hosts:
@@ -296,8 +298,8 @@ def _waiting(meeting: Meeting, client: Client, timeout_s: float) -> Iterator[Non
         absent = [str(rank) for rank in range(meeting.world)
                   if not client.ask("check", [f"arrived/{rank}"])]  # fmt: skip
         raise TransientError(
-            f"rank {', '.join(absent[:8])} of {meeting.world} has not arrived in {timeout_s:.0f} s; "
-            "see its log, then resume"
+            f"rank {', '.join(absent[:8])} of {meeting.world} has not arrived in {timeout_s:.0f} "
+            "s; see its log, then resume"
         ) from error
 
 
@@ -328,6 +330,7 @@ def _store_class() -> type[Any]:
             super().__init__()
             self._client = client
             self._timeout = datetime.timedelta(seconds=ARRIVAL_S)
+            self._awaited: dict[str, bytes] = {}
 
         def clone(self) -> Any:
             return self
@@ -339,10 +342,14 @@ def _store_class() -> type[Any]:
             self._client.set(key, value.encode() if isinstance(value, str) else value)
 
         def get(self, key: str) -> bytes:
+            if (value := self._awaited.pop(key, None)) is not None:
+                return value
             return self._client.get([key], self._timeout.total_seconds())[0]
 
         def wait(self, keys: list[str], timeout: datetime.timedelta | None = None) -> None:
-            self._client.get(keys, (timeout or self._timeout).total_seconds())
+            values = self._client.get(keys, (timeout or self._timeout).total_seconds())
+            # gloo waits for an address and then gets it: one request for both.
+            self._awaited = dict(zip(keys, values, strict=True))
 
         def check(self, keys: list[str]) -> bool:
             return bool(self._client.ask("check", keys))
@@ -355,10 +362,10 @@ def _store_class() -> type[Any]:
             values = [base64.b64encode(word).decode() for word in words]
             return base64.b64decode(self._client.ask("compare_set", [key], values=values))
 
-        def num_keys(self) -> int:
+        def getNumKeys(self) -> int:  # noqa: N802  # the name that torch asks for
             return int(self._client.ask("count"))
 
-        def delete_key(self, key: str) -> bool:
+        def deleteKey(self, key: str) -> bool:  # noqa: N802  # the name that torch asks for
             return bool(self._client.ask("delete", [key]))
 
     return RankStore

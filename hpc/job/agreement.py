@@ -2,8 +2,8 @@
 
 Every method is collective: all ranks call the same methods in the same order, each gets the same
 answer, and none returns before all have asked. Values travel as JSON, on one rank as on many: a
-tuple arrives as a list, and nothing that a rank receives can run. torch is imported inside the methods, so that the
-rest of `hpc` and light modules of the science can name ranks without it.
+tuple arrives as a list, and nothing that a rank receives can run. torch is imported inside the
+methods, so that the rest of `hpc` and light modules of the science can name ranks without it.
 """
 
 from __future__ import annotations
@@ -189,7 +189,6 @@ class TorchRankGroup:
 
     def broadcast(self, value: T) -> T:
         """Rank 0's `value`, on every rank, as JSON."""
-        import torch
         import torch.distributed as distributed
 
         text = encode(value) if self.rank == 0 else b""

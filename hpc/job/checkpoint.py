@@ -22,7 +22,7 @@ import shutil
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -45,6 +45,7 @@ from hpc.job.manifest import (
     step_directory,
 )
 from hpc.job.part import Write, await_files, run_in_thread, sync_part, write_part
+from hpc.job.signatures import RunSignature
 from hpc.publish import Digest, commit_directory, fault, publish_json, publish_text
 
 T = TypeVar("T")
@@ -86,6 +87,7 @@ class CheckpointStore:
         keep_every: int | None = None,
         check_sha256: bool = True,
         also_keep: Callable[[], Collection[int]] = tuple,
+        signature: RunSignature | None = None,
     ) -> None:
         """Open the store; nothing is read or written before the first save or load.
 
@@ -98,6 +100,8 @@ class CheckpointStore:
             check_sha256: compare SHA-256 before loading, not only the sizes.
             also_keep: gives further steps whose checkpoints to keep, for example the best one so
                 far; called on rank 0 before older ones are deleted.
+            signature: signs what is saved; what it does not know is not loaded. None takes every
+                checkpoint that is whole.
 
         Raises:
             ConfigError: `keep_last` below 2 or `keep_every` below 1.
@@ -116,15 +120,23 @@ class CheckpointStore:
         self._keep_every = keep_every
         self._check_sha256 = check_sha256
         self._also_keep = also_keep
+        self._signature = signature
+        self._foreign: dict[str, str] = {}
+        """Whole checkpoints that are not of this run, each with the reason; on rank 0."""
         self._pending: _PendingSave | None = None
 
     def checkpoints(self) -> tuple[Checkpoint, ...]:
-        """Every checkpoint, newest first, checked by file sizes; not collective."""
-        return list_checkpoints(self.root)
+        """Every checkpoint, newest first, checked by file sizes and signature; not collective."""
+        return tuple(map(self._with_origin, list_checkpoints(self.root)))
 
     def verify(self, deep: bool = True) -> tuple[Checkpoint, ...]:
         """Every checkpoint, newest first, checked by SHA-256 if `deep`; not collective."""
-        return list_checkpoints(self.root, deep)
+        return tuple(map(self._with_origin, list_checkpoints(self.root, deep)))
+
+    def _with_origin(self, found: Checkpoint) -> Checkpoint:
+        if found.problem is not None or self._signature is None:
+            return found
+        return replace(found, problem=self._signature.find_problem(found.path))
 
     def save(self, step: int, write: Write, state: Mapping[str, Any]) -> Path:
         """The directory of the checkpoint of `step`, complete and durable, the same on every rank.
@@ -289,6 +301,9 @@ class CheckpointStore:
     def _commit(self, staging: Path, target: Path) -> None:
         """Sync everything, rename, and only then delete older checkpoints."""
         fault("checkpoint.before_rename")
+        if self._signature is not None:
+            # Before the rename: a checkpoint without its signature would be taken for foreign.
+            self._signature.sign(target, staging / MANIFEST)
         commit_directory(staging, target)
         fault("checkpoint.before_latest")
         publish_text(self.root / "latest", target.name + "\n")
@@ -325,16 +340,22 @@ class CheckpointStore:
         """Name and state of the newest valid checkpoint; damaged ones are quarantined."""
         if not unreadable:
             self._remove_leftovers()
-        for found in self.checkpoints():
+        for found in list_checkpoints(self.root):
             if found.path.name in unreadable:
                 continue
             problem = found.problem
             if problem is None and found.manifest is not None:
                 problem = find_problem(found.path, found.manifest.files, self._check_sha256)
+            if problem is not None or found.manifest is None:
+                self._quarantine(found.path, str(problem))
+            elif foreign := self._with_origin(found).problem:
+                _log.warning("checkpoint passed over path=%s problem=%s", found.path, foreign)
+                self._foreign[found.path.name] = foreign
+            else:
+                if self._signature is not None:
+                    self._signature.adopt(found.path)
                 own = {"step": found.step, "world_size": found.manifest.world_size}
-                if problem is None:
-                    return found.path.name, {**found.manifest.state, **own}
-            self._quarantine(found.path, str(problem))
+                return found.path.name, {**found.manifest.state, **own}
         return None
 
     def _try_reading(self, read: Read, path: Path, state: Mapping[str, Any]) -> str | None:
@@ -352,8 +373,8 @@ class CheckpointStore:
         return failures
 
     def _accept(self, name: str, unreadable: Mapping[str, str]) -> None:
-        """Quarantine checkpoints that could not be read, now that an older one could."""
-        for bad, problem in unreadable.items():
+        """Quarantine checkpoints that could not be read or are foreign, as an older one is not."""
+        for bad, problem in {**self._foreign, **unreadable}.items():
             self._quarantine(self.root / bad, problem)
         latest = self.root / "latest"
         if not latest.exists() or latest.read_text().strip() != name:
@@ -372,6 +393,14 @@ class CheckpointStore:
 
     def _raise_if_unreadable(self, unreadable: Mapping[str, str]) -> None:
         """Raise if checkpoints exist but none loaded: starting over would discard their work."""
+        if self._foreign:
+            listed = ", ".join(f"{name} ({why})" for name, why in self._foreign.items())
+            raise CheckpointError(
+                f"the checkpoints in {self.root} are not known to be of this run, and reading "
+                f"them means trusting whoever wrote them: {listed}. If you do: `sarhpc resume "
+                f"{self.root.parent.parent} --trust-checkpoint`. To start at step 0, move them "
+                "away."
+            )
         found = [f"{name} ({problem})" for name, problem in unreadable.items()]
         found += sorted(f"{path.name} (damaged)" for path in self.root.glob("step_*.bad*"))
         if found:

@@ -9,6 +9,7 @@ from pathlib import Path
 from hpc.config import to_yaml
 from hpc.errors import ConfigError
 from hpc.job.pipeline import Stage, require_upstream, unsealed_stages
+from hpc.job.signatures import require_own_checkpoints
 from hpc.store.rundir import RunDir, open_run
 from sarhpc.cli.configuration import add_config_arguments, frozen_run, given_config
 from sarhpc.cli.verbs import Verbs, add_verb
@@ -49,6 +50,8 @@ def _add_submission_arguments(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--dry-run", action="store_true", help="show plan and cost, and stop")
     verb.add_argument("--print-sbatch", action="store_true", help="print the scripts, submit none")
     verb.add_argument("--force", action="store_true", help="try again after a crash loop")
+    verb.add_argument("--trust-checkpoint", action="store_true",
+                      help="take checkpoints that no job of the run signed")  # fmt: skip
 
 
 def stage_verb(arguments: argparse.Namespace) -> int:
@@ -148,6 +151,7 @@ def _carry_out(
         raise ConfigError(
             f"{run.root} was stopped by an operator; `sarhpc resume {run.root}` removes the stop"
         )
+    require_own_checkpoints(run.root, trust=arguments.trust_checkpoint)
     if profile is not None:
         from sarhpc.launch.slurm import submit_stages, wait_for_jobs
 

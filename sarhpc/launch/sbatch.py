@@ -12,6 +12,7 @@ import shlex
 from hpc.cluster.allocation import Allocation, current_allocation
 from hpc.errors import ConfigError
 from hpc.job.pipeline import require_upstream
+from hpc.job.signatures import require_own_checkpoints
 from hpc.store.lease import lease
 from hpc.store.rundir import RunDir, now
 from hpc.store.submissions import (
@@ -50,6 +51,7 @@ def attach_job(run: RunDir, name: str, *, requeue: str, grace_s: float) -> str:
     Raises:
         ConfigError: not inside a Slurm job, or the run has no such stage.
         IncompleteError: an upstream stage is not sealed.
+        VerificationError: the run and its checkpoints came from elsewhere.
     """
     here = current_allocation()
     if here.job_id is None:
@@ -61,6 +63,7 @@ def attach_job(run: RunDir, name: str, *, requeue: str, grace_s: float) -> str:
     require_upstream(run, stage_named(config, name))
     require_inputs(run, config)
     require_settings(config, [name], lambda _: int(os.environ.get("SLURM_NTASKS", "1")))
+    require_own_checkpoints(run.root, trust=False)
     run.logs(name).mkdir(parents=True, exist_ok=True)
     with lease(submissions_directory(run) / ".lease.json", timeout_s=120.0):
         record = _find_attachment(run, here) or _attach(run, name, here, requeue, grace_s)

@@ -101,8 +101,8 @@ def train_ranks(work: Work) -> None:
     Raises:
         StopRequestedError: someone asked to stop; all ranks saved the same step.
     """
-    from sarhpc.captioning.captioners.pretrained import pick_device
     from hpc.cluster.keys import run_key
+    from sarhpc.captioning.captioners.pretrained import pick_device
     from sarhpc.training.ranks import join, leave
 
     cfg = _settings(work.run)

@@ -66,6 +66,7 @@ def train_context(
         also_keep: returns further steps whose checkpoints are kept.
     """
     from hpc.job.checkpoint import CheckpointStore
+    from hpc.job.signatures import RunSignature
     from hpc.job.stop import StopRequest
     from hpc.job.stragglers import PaceTable
     from hpc.job.watchdog import Watchdog, WatchedProcess, WatchedStop
@@ -76,7 +77,13 @@ def train_context(
     # The staging directory carries the attempt, and only rank 0 knows which one this is.
     attempt = ranks.broadcast(work.attempt)
     store = CheckpointStore(
-        folder / "checkpoints", ranks, attempt, keep_last, keep_every, also_keep=also_keep
+        folder / "checkpoints",
+        ranks,
+        attempt,
+        keep_last,
+        keep_every,
+        also_keep=also_keep,
+        signature=RunSignature(run.root),
     )
     place = WatchedProcess(folder, ranks.rank, ranks.world, attempt)
     dog = Watchdog(place, lambda: newest_step(run, name))
