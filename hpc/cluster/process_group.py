@@ -18,7 +18,7 @@ from collections.abc import Callable, MutableMapping, Sequence
 from typing import Any
 
 from hpc.cluster.keys import derive_key
-from hpc.cluster.rendezvous import Client, Meeting, Server, arrive, torch_store
+from hpc.cluster.rendezvous import ARRIVAL_S, Client, Meeting, Server, arrive, torch_store
 from hpc.errors import TransientError
 
 _CODE = 32
@@ -38,8 +38,8 @@ _log = logging.getLogger(__name__)
 class RankSession:
     """The rendezvous of this rank, and the groups it opened through it; until `close`."""
 
-    def __init__(self, meeting: Meeting) -> None:
-        """Return when every rank has arrived.
+    def __init__(self, meeting: Meeting, arrival_s: float = ARRIVAL_S) -> None:
+        """Return when every rank has arrived, within `arrival_s`.
 
         Raises:
             ConfigError: rank 0 cannot listen.
@@ -48,8 +48,8 @@ class RankSession:
         self._meeting = meeting
         self._server = Server(meeting) if meeting.rank == 0 else None
         try:
-            self._client = Client(meeting)
-            arrive(meeting, self._client)
+            self._client = Client(meeting, arrival_s)
+            arrive(meeting, self._client, arrival_s)
         except BaseException:
             if self._server is not None:
                 self._server.close()
@@ -68,11 +68,12 @@ class RankSession:
         import torch.distributed as distributed
 
         meeting, store = self._meeting, self._store
+        prefixed = distributed.PrefixStore  # type: ignore[attr-defined]
 
         def open_group(name: str) -> Any:
             distributed.init_process_group(
                 backend,
-                store=distributed.PrefixStore(name, store),
+                store=prefixed(name, store),
                 rank=meeting.rank,
                 world_size=meeting.world,
                 timeout=datetime.timedelta(seconds=_OPEN_S) if backend == "gloo" else _TIMEOUT,

@@ -69,7 +69,7 @@ class RunSignature:
             return None
         if checkpoint.name in _signatures(checkpoint.parent):
             return "its manifest is not the one that this run signed"
-        if (checkpoint / MANIFEST).lstat().st_ctime > key_time(self.root):
+        if (checkpoint / MANIFEST).lstat().st_ctime >= key_time(self.root):
             return "no job of this run signed it"
         return self._find_stranger(checkpoint)
 
