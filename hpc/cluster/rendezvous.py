@@ -323,7 +323,7 @@ def torch_store(client: Client) -> Any:
 def _store_class() -> type[Any]:
     import torch.distributed as distributed
 
-    class RankStore(distributed.Store):  # type: ignore[name-defined, misc]
+    class RankStore(distributed.Store):  # type: ignore[name-defined]
         """Reaches rank 0's table by a client; torch calls it from C++."""
 
         def __init__(self, client: Client) -> None:

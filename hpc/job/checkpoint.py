@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import itertools
 import logging
 import os
 import shutil
@@ -42,6 +41,7 @@ from hpc.job.manifest import (
     files_under,
     find_problem,
     list_checkpoints,
+    set_aside,
     step_directory,
 )
 from hpc.job.part import Write, await_files, run_in_thread, sync_part, write_part
@@ -273,7 +273,7 @@ class CheckpointStore:
                 _log.info("checkpoint present step=%d path=%s", found.step, target)
                 return True
             if found.path == target:
-                self._quarantine(target, str(found.problem))
+                set_aside(target, str(found.problem))
         staging.mkdir()
         return False
 
@@ -347,7 +347,7 @@ class CheckpointStore:
             if problem is None and found.manifest is not None:
                 problem = find_problem(found.path, found.manifest.files, self._check_sha256)
             if problem is not None or found.manifest is None:
-                self._quarantine(found.path, str(problem))
+                set_aside(found.path, str(problem))
             elif foreign := self._with_origin(found).problem:
                 _log.warning("checkpoint passed over path=%s problem=%s", found.path, foreign)
                 self._foreign[found.path.name] = foreign
@@ -375,21 +375,11 @@ class CheckpointStore:
     def _accept(self, name: str, unreadable: Mapping[str, str]) -> None:
         """Quarantine checkpoints that could not be read or are foreign, as an older one is not."""
         for bad, problem in {**self._foreign, **unreadable}.items():
-            self._quarantine(self.root / bad, problem)
+            set_aside(self.root / bad, problem)
         latest = self.root / "latest"
         if not latest.exists() or latest.read_text().strip() != name:
             publish_text(latest, name + "\n")
         _log.info("checkpoint loaded path=%s", self.root / name)
-
-    def _quarantine(self, path: Path, problem: str) -> None:
-        names = itertools.chain([".bad"], (f".bad-{n}" for n in itertools.count(2)))
-        aside = next(
-            candidate
-            for candidate in (path.with_name(path.name + suffix) for suffix in names)
-            if not candidate.exists()
-        )
-        os.replace(path, aside)
-        _log.warning("checkpoint set aside path=%s problem=%s", aside, problem)
 
     def _raise_if_unreadable(self, unreadable: Mapping[str, str]) -> None:
         """Raise if checkpoints exist but none loaded: starting over would discard their work."""
