@@ -386,10 +386,9 @@ class CheckpointStore:
         if self._foreign:
             listed = ", ".join(f"{name} ({why})" for name, why in self._foreign.items())
             raise CheckpointError(
-                f"the checkpoints in {self.root} are not known to be of this run, and reading "
-                f"them means trusting whoever wrote them: {listed}. If you do: `sarhpc resume "
-                f"{self.root.parent.parent} --trust-checkpoint`. To start at step 0, move them "
-                "away."
+                f"no checkpoint in {self.root} is known to be of this run: {listed}. If you trust "
+                f"who wrote them: `sarhpc resume {self.root.parent.parent} --trust-checkpoint`. To "
+                "start at step 0, move them away."
             )
         found = [f"{name} ({problem})" for name, problem in unreadable.items()]
         found += sorted(f"{path.name} (damaged)" for path in self.root.glob("step_*.bad*"))
