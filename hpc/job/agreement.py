@@ -197,7 +197,7 @@ class TorchRankGroup:
         with report_lost_ranks(self, "broadcast"):
             distributed.broadcast(message, src=0)
             received: torch.Tensor = message.cpu()
-        return decode(bytes(received.tolist()))  # type: ignore[no-any-return]
+        return decode(received.numpy().tobytes())  # type: ignore[no-any-return]
 
     def maximum(self, value: int) -> int:
         """The largest `value` of all ranks: one all-reduce of eight bytes."""
@@ -224,7 +224,7 @@ class TorchRankGroup:
         messages = [torch.empty_like(message) for _ in range(self.world)]
         with report_lost_ranks(self, "gather"):
             distributed.all_gather(messages, message)
-            return [decode(bytes(each.cpu().tolist())) for each in messages]
+            return [decode(each.cpu().numpy().tobytes()) for each in messages]
 
     def _padded(self, text: bytes, length: int) -> torch.Tensor:
         """JSON as a tensor; blanks behind it change nothing."""

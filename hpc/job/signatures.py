@@ -8,6 +8,7 @@ signature: in a run that is its owner's alone they are taken once, with a warnin
 
 from __future__ import annotations
 
+import functools
 import hmac
 import json
 import logging
@@ -44,6 +45,16 @@ class RunSignature:
     root: Path
     """The run directory."""
 
+    @functools.cached_property
+    def _key(self) -> bytes:
+        """Read once: what happens to its file meanwhile does not keep a job from saving."""
+        return derive_key(run_key(self.root), "checkpoints")
+
+    @functools.cached_property
+    def _key_time(self) -> float:
+        run_key(self.root)
+        return key_time(self.root)
+
     def sign(self, checkpoint: Path, manifest: Path | None = None) -> None:
         """Note the signature of `checkpoint`, of whose manifest another path may be given."""
         folder = checkpoint.parent
@@ -64,12 +75,11 @@ class RunSignature:
 
     def find_problem(self, checkpoint: Path) -> str | None:
         """Why `checkpoint` is not of this run, as far as known; None if it may be loaded."""
-        run_key(self.root)
         if self.is_signed(checkpoint):
             return None
         if checkpoint.name in _signatures(checkpoint.parent):
             return "its manifest is not the one that this run signed"
-        if (checkpoint / MANIFEST).lstat().st_ctime >= key_time(self.root):
+        if (checkpoint / MANIFEST).lstat().st_ctime >= self._key_time:
             return "no job of this run signed it"
         return self._find_stranger(checkpoint)
 
@@ -84,8 +94,9 @@ class RunSignature:
 
     def _code(self, checkpoint: Path, manifest: bytes) -> str:
         stage = checkpoint.parent.parent.name
-        key = derive_key(run_key(self.root), "checkpoints")
-        return hmac.digest(key, f"{stage}/{checkpoint.name}\n".encode() + manifest, "sha256").hex()
+        return hmac.digest(
+            self._key, f"{stage}/{checkpoint.name}\n".encode() + manifest, "sha256"
+        ).hex()
 
     def _find_stranger(self, checkpoint: Path) -> str | None:
         """Who else than this user could have written `checkpoint`; None without any."""

@@ -10,6 +10,7 @@ import os
 import shlex
 
 from hpc.cluster.allocation import Allocation, current_allocation
+from hpc.cluster.bad_nodes import state_directory
 from hpc.errors import ConfigError
 from hpc.job.pipeline import require_upstream
 from hpc.job.signatures import require_own_checkpoints
@@ -63,7 +64,8 @@ def attach_job(run: RunDir, name: str, *, requeue: str, grace_s: float) -> str:
     require_upstream(run, stage_named(config, name))
     require_inputs(run, config)
     require_settings(config, [name], lambda _: int(os.environ.get("SLURM_NTASKS", "1")))
-    require_own_checkpoints(run.root, trust=False)
+    if state_directory().is_dir():  # a node may have no home directory
+        require_own_checkpoints(run.root, trust=False)
     run.logs(name).mkdir(parents=True, exist_ok=True)
     with lease(submissions_directory(run) / ".lease.json", timeout_s=120.0):
         record = _find_attachment(run, here) or _attach(run, name, here, requeue, grace_s)

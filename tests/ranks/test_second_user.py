@@ -20,7 +20,17 @@ from typing import Any
 import psutil
 import pytest
 from forked import server
-from training_ranks import Job, contents, differences, finish, start, step_folder, tiny_config
+from training_ranks import (
+    Job,
+    contents,
+    differences,
+    enter_rank,
+    finish,
+    start,
+    start_engine,
+    step_folder,
+    tiny_config,
+)
 
 INTRUDER = """\
 import json, os, select, socket, struct, sys
@@ -153,6 +163,34 @@ def opened(folder: Path, rank: int, port: int) -> None:
     said = ranks.gather(f"rank {rank}")
     close_ranks()
     (folder / f"{rank}.json").write_text(json.dumps(said))
+
+
+def engines(job: Job, rank: int, world: int, port: int) -> None:
+    """Start an engine of each stage, and count the groups that were not proved."""
+    from torch.distributed.distributed_c10d import _world
+
+    from hpc.job import agreement
+    from sarhpc.diffusion.bundle import load_bundle
+    from sarhpc.training.denoising.model import Denoiser
+    from sarhpc.training.ranks import join, leave
+
+    enter_rank(job, rank, world, port)
+    ranks = join(1, deterministic=True, seed=0)
+    for stage in (0, 1, 2, 3):
+        bundle = load_bundle(job.base)
+        cfg = tiny_config(zero_stage=stage)
+        engine, _ = start_engine(cfg, Denoiser(bundle.family, bundle.models), ranks, 1)
+        engine.destroy()
+    session = agreement._session
+    assert session is not None
+    assert len(_world.pg_map) == session._opened >= 2
+    leave()
+
+
+@pytest.mark.slow
+def test_no_group_of_deepspeed_is_opened_without_proof(tiny_bundle: Path, tmp_path: Path) -> None:
+    job = Job(tiny_bundle, tmp_path, tiny_config())
+    assert finish(start(job, 2, engines)) == [0, 0]
 
 
 def join_in_place_of_rank_1(rank_0: BaseProcess) -> list[socket.socket]:
