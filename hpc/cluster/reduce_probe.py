@@ -1,7 +1,8 @@
 """An all-reduce between processes, checked and timed.
 
 Run in every rank as `python -m hpc.cluster.reduce_probe BACKEND [RENDEZVOUS]`, with RANK and
-WORLD_SIZE in the environment, or under `srun`; rank 0 prints one JSON line.
+WORLD_SIZE in the environment, or under `srun`; rank 0 prints one JSON line. The ranks prove
+themselves by the secret in SARHPC_PROBE_KEY, or by the user's key without one.
 """
 
 from __future__ import annotations
@@ -13,6 +14,13 @@ import sys
 import time
 from collections.abc import Mapping
 from typing import Any
+
+from hpc.cluster.keys import derive_key, user_key
+from hpc.cluster.process_group import RankSession
+from hpc.cluster.rendezvous import Meeting
+
+KEY = "SARHPC_PROBE_KEY"
+"""Environment variable of the secret, which only this user's processes can read."""
 
 _FLOATS = 2**22
 _ROUNDS = 5
@@ -34,20 +42,22 @@ def measure(backend: str, rank: int, world: int, rendezvous: str) -> dict[str, A
     Returns:
         backend, ranks, seconds to connect, seconds for one all-reduce and its rate in GB/s.
 
+    Args:
+        backend: gloo or nccl.
+        rank: of this process.
+        world: number of ranks.
+        rendezvous: `tcp://ADDRESS:PORT`, or `file://PATH` in a directory that only this user can
+            write to.
+
     Raises:
-        RuntimeError: the sum is wrong, or the ranks do not connect within a minute.
+        RuntimeError: the sum is wrong.
+        HpcError: the ranks do not connect within a minute.
     """
     import torch
     import torch.distributed as distributed
 
     begin = time.monotonic()
-    distributed.init_process_group(
-        backend,
-        init_method=rendezvous,
-        rank=rank,
-        world_size=world,
-        timeout=datetime.timedelta(seconds=60),
-    )
+    session = _open(backend, rank, world, rendezvous)
     device = torch.device("cpu")
     if backend == "nccl":
         device = torch.device("cuda", rank % torch.cuda.device_count())
@@ -65,8 +75,28 @@ def measure(backend: str, rank: int, world: int, rendezvous: str) -> dict[str, A
         torch.cuda.synchronize()
     took = (time.monotonic() - begin) / _ROUNDS
     distributed.destroy_process_group()
+    if session is not None:
+        session.close()
     rate = numbers.numel() * numbers.element_size() / took / 1e9
     return {"backend": backend, "ranks": world, "meet_s": met, "seconds": took, "gb_s": rate}
+
+
+def _open(backend: str, rank: int, world: int, rendezvous: str) -> RankSession | None:
+    """Open the process group; the session through which its ranks met over the network."""
+    import torch.distributed as distributed
+
+    if not rendezvous.startswith("tcp://"):
+        limit = datetime.timedelta(seconds=60)
+        distributed.init_process_group(
+            backend, init_method=rendezvous, rank=rank, world_size=world, timeout=limit
+        )
+        return None
+    address = rendezvous.removeprefix("tcp://").rpartition(":")[0]
+    given = os.environ.get(KEY)
+    key = derive_key(bytes.fromhex(given) if given else user_key(), f"probe {rendezvous}")
+    session = RankSession(Meeting(key, address, rank, world), arrival_s=60.0)
+    session.open_world(backend)
+    return session
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import sys
 import time
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from collections.abc import Iterator
 from hpc.cluster import slurm
 from hpc.cluster.doctor import FAIL, OK, WARN, Finding, all_reduce_finding
 from hpc.cluster.profile import Profile, Resources
+from hpc.cluster.reduce_probe import KEY
 from hpc.cluster.slurm import Limits, Partition
 from hpc.errors import HpcError
 
@@ -137,7 +139,9 @@ def check_between_nodes(profile: Profile, resources: Resources, nodes: int) -> F
     python = profile.interpreter_command(resources, sys.executable)
     probe = [*python, "-m", "hpc.cluster.reduce_probe", backend]
     try:
-        text = slurm.run_step([*options, *probe], env={**profile.env, "PYTHONPATH": _code()})
+        secret = {KEY: secrets.token_hex(32)}
+        env = {**profile.env, "PYTHONPATH": _code(), **secret}
+        text = slurm.run_step([*options, *probe], env=env)
     except HpcError as error:
         advice = "check NCCL_SOCKET_IFNAME and GLOO_SOCKET_IFNAME in the profile"
         return Finding(f"all-reduce {backend}", FAIL, str(error)[-300:], advice)

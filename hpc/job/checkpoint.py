@@ -15,14 +15,13 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import itertools
 import logging
 import os
 import shutil
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -42,9 +41,11 @@ from hpc.job.manifest import (
     files_under,
     find_problem,
     list_checkpoints,
+    set_aside,
     step_directory,
 )
 from hpc.job.part import Write, await_files, run_in_thread, sync_part, write_part
+from hpc.job.signatures import RunSignature
 from hpc.publish import Digest, Guard, commit_directory, fault, publish_json, publish_text
 
 T = TypeVar("T")
@@ -87,6 +88,7 @@ class CheckpointStore:
         check_sha256: bool = True,
         also_keep: Callable[[], Collection[int]] = tuple,
         guard: Guard | None = None,
+        signature: RunSignature | None = None,
     ) -> None:
         """Open the store; nothing is read or written before the first save or load.
 
@@ -101,6 +103,8 @@ class CheckpointStore:
                 far; called on rank 0 before older ones are deleted.
             guard: called on rank 0 before it renames or removes anything; raises if this start of
                 the job may not do so any more.
+            signature: signs what is saved; what it does not know is not loaded. None takes every
+                checkpoint that is whole.
 
         Raises:
             ConfigError: `keep_last` below 2 or `keep_every` below 1.
@@ -120,15 +124,23 @@ class CheckpointStore:
         self._check_sha256 = check_sha256
         self._also_keep = also_keep
         self._guard = guard or (lambda: None)
+        self._signature = signature
+        self._foreign: dict[str, str] = {}
+        """Whole checkpoints that are not of this run, each with the reason; on rank 0."""
         self._pending: _PendingSave | None = None
 
     def checkpoints(self) -> tuple[Checkpoint, ...]:
-        """Every checkpoint, newest first, checked by file sizes; not collective."""
-        return list_checkpoints(self.root)
+        """Every checkpoint, newest first, checked by file sizes and signature; not collective."""
+        return tuple(map(self._with_origin, list_checkpoints(self.root)))
 
     def verify(self, deep: bool = True) -> tuple[Checkpoint, ...]:
         """Every checkpoint, newest first, checked by SHA-256 if `deep`; not collective."""
-        return list_checkpoints(self.root, deep)
+        return tuple(map(self._with_origin, list_checkpoints(self.root, deep)))
+
+    def _with_origin(self, found: Checkpoint) -> Checkpoint:
+        if found.problem is not None or self._signature is None:
+            return found
+        return replace(found, problem=self._signature.find_problem(found.path))
 
     def save(self, step: int, write: Write, state: Mapping[str, Any]) -> Path:
         """The directory of the checkpoint of `step`, complete and durable, the same on every rank.
@@ -268,7 +280,7 @@ class CheckpointStore:
                 _log.info("checkpoint present step=%d path=%s", found.step, target)
                 return True
             if found.path == target:
-                self._quarantine(target, str(found.problem))
+                set_aside(target, str(found.problem))
         staging.mkdir()
         return False
 
@@ -296,6 +308,9 @@ class CheckpointStore:
     def _commit(self, staging: Path, target: Path) -> None:
         """Sync everything, rename, and only then delete older checkpoints."""
         fault("checkpoint.before_rename")
+        if self._signature is not None:
+            # Before the rename: a checkpoint without its signature would be taken for foreign.
+            self._signature.sign(target, staging / MANIFEST)
         commit_directory(staging, target, self._guard)
         fault("checkpoint.before_latest")
         publish_text(self.root / "latest", target.name + "\n")
@@ -333,16 +348,22 @@ class CheckpointStore:
         self._guard()
         if not unreadable:
             self._remove_leftovers()
-        for found in self.checkpoints():
+        for found in list_checkpoints(self.root):
             if found.path.name in unreadable:
                 continue
             problem = found.problem
             if problem is None and found.manifest is not None:
                 problem = find_problem(found.path, found.manifest.files, self._check_sha256)
+            if problem is not None or found.manifest is None:
+                set_aside(found.path, str(problem))
+            elif foreign := self._with_origin(found).problem:
+                _log.warning("checkpoint passed over path=%s problem=%s", found.path, foreign)
+                self._foreign[found.path.name] = foreign
+            else:
+                if self._signature is not None:
+                    self._signature.adopt(found.path)
                 own = {"step": found.step, "world_size": found.manifest.world_size}
-                if problem is None:
-                    return found.path.name, {**found.manifest.state, **own}
-            self._quarantine(found.path, str(problem))
+                return found.path.name, {**found.manifest.state, **own}
         return None
 
     def _try_reading(self, read: Read, path: Path, state: Mapping[str, Any]) -> str | None:
@@ -360,26 +381,23 @@ class CheckpointStore:
         return failures
 
     def _accept(self, name: str, unreadable: Mapping[str, str]) -> None:
-        """Quarantine checkpoints that could not be read, now that an older one could."""
-        for bad, problem in unreadable.items():
-            self._quarantine(self.root / bad, problem)
+        """Quarantine checkpoints that could not be read or are foreign, as an older one is not."""
+        for bad, problem in {**self._foreign, **unreadable}.items():
+            set_aside(self.root / bad, problem)
         latest = self.root / "latest"
         if not latest.exists() or latest.read_text().strip() != name:
             publish_text(latest, name + "\n")
         _log.info("checkpoint loaded path=%s", self.root / name)
 
-    def _quarantine(self, path: Path, problem: str) -> None:
-        names = itertools.chain([".bad"], (f".bad-{n}" for n in itertools.count(2)))
-        aside = next(
-            candidate
-            for candidate in (path.with_name(path.name + suffix) for suffix in names)
-            if not candidate.exists()
-        )
-        os.replace(path, aside)
-        _log.warning("checkpoint set aside path=%s problem=%s", aside, problem)
-
     def _raise_if_unreadable(self, unreadable: Mapping[str, str]) -> None:
         """Raise if checkpoints exist but none loaded: starting over would discard their work."""
+        if self._foreign:
+            listed = ", ".join(f"{name} ({why})" for name, why in self._foreign.items())
+            raise CheckpointError(
+                f"no checkpoint in {self.root} is known to be of this run: {listed}. If you trust "
+                f"who wrote them: `sarhpc resume {self.root.parent.parent} --trust-checkpoint`. To "
+                "start at step 0, move them away."
+            )
         found = [f"{name} ({problem})" for name, problem in unreadable.items()]
         found += sorted(f"{path.name} (damaged)" for path in self.root.glob("step_*.bad*"))
         if found:

@@ -6,7 +6,10 @@ Nothing else counts, neither the directory's name nor the `latest` file.
 
 from __future__ import annotations
 
+import itertools
 import json
+import logging
+import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -18,6 +21,7 @@ from hpc.publish import Digest, digest_file
 
 MANIFEST = "MANIFEST.json"
 SCHEMA = "hpc.checkpoint/1"
+_log = logging.getLogger(__name__)
 _STEP_NAME = re.compile(r"step_(\d{8,})")
 
 
@@ -142,6 +146,18 @@ def _inspect(step: int, path: Path, deep: bool) -> Checkpoint:
     if manifest.step != step:
         return Checkpoint(step, path, manifest, f"its manifest is of step {manifest.step}")
     return Checkpoint(step, path, manifest, find_problem(path, manifest.files, deep))
+
+
+def set_aside(path: Path, problem: str) -> None:
+    """Rename a step directory that must not be loaded to `step_<step>.bad`, or `.bad-2` and on."""
+    names = itertools.chain([".bad"], (f".bad-{n}" for n in itertools.count(2)))
+    aside = next(
+        candidate
+        for candidate in (path.with_name(path.name + suffix) for suffix in names)
+        if not candidate.exists()
+    )
+    os.replace(path, aside)
+    _log.warning("checkpoint set aside path=%s problem=%s", aside, problem)
 
 
 def digest_files(directory: Path, paths: Iterable[Path]) -> dict[str, Digest]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from hpc.config import to_yaml
 from hpc.errors import ConfigError
 from hpc.job.pipeline import Stage, require_upstream, unsealed_stages
+from hpc.job.signatures import require_own_checkpoints
 from hpc.store.ownership import open_own_run, require_own_run
 from hpc.store.rundir import RunDir, open_run
 from sarhpc.cli.configuration import add_config_arguments, given_config, previewed_run
@@ -59,6 +60,8 @@ def _add_submission_arguments(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--dry-run", action="store_true", help="show plan and cost, and stop")
     verb.add_argument("--print-sbatch", action="store_true", help="print the scripts, submit none")
     verb.add_argument("--force", action="store_true", help="try again after a crash loop")
+    verb.add_argument("--trust-checkpoint", action="store_true",
+                      help="take checkpoints that no job of the run signed")  # fmt: skip
 
 
 def stage_verb(arguments: argparse.Namespace) -> int:
@@ -182,6 +185,7 @@ def _carry_out(
     if not run.frozen:
         _require_submittable(run, stages, profile)
     run = acted_on(run)
+    require_own_checkpoints(run.root, trust=arguments.trust_checkpoint)
     if profile is not None:
         from sarhpc.launch.moved_jobs import cancel_moved_jobs
         from sarhpc.launch.slurm import submit_stages, wait_for_jobs

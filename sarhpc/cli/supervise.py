@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from hpc.errors import HpcError, RunInUseError
-from hpc.store.rundir import RunDir, open_run
+from hpc.store.rundir import RunDir
+from sarhpc.cli.own_run import own_run
 from sarhpc.cli.verbs import Verbs, add_verb
 
 EVERY_S = {"slurm": 120.0, "local": 10.0}
@@ -36,7 +36,7 @@ def supervise_verb(arguments: argparse.Namespace) -> int:
     from sarhpc.launch.supervise import Target, supervise
     from sarhpc.stages.run_config import load_run_config
 
-    run = open_run(Path(arguments.run))
+    run = own_run(arguments.run)
     if arguments.in_job is not None:
         return _repair(run, arguments.in_job)
     executor, profile = chosen_executor(

@@ -10,8 +10,10 @@ import os
 import shlex
 
 from hpc.cluster.allocation import Allocation, current_allocation
+from hpc.cluster.bad_nodes import state_directory
 from hpc.errors import ConfigError
 from hpc.job.pipeline import require_upstream
+from hpc.job.signatures import require_own_checkpoints
 from hpc.store.lease import lease
 from hpc.store.run_paths import require_plain_path
 from hpc.store.rundir import RunDir, now
@@ -52,6 +54,7 @@ def attach_job(run: RunDir, name: str, *, requeue: str, grace_s: float) -> str:
         ConfigError: not inside a Slurm job, the run has no such stage, or its path has a character
             that no job can import code from.
         IncompleteError: an upstream stage is not sealed.
+        VerificationError: the run and its checkpoints came from elsewhere.
     """
     here = current_allocation()
     if here.job_id is None:
@@ -64,6 +67,8 @@ def attach_job(run: RunDir, name: str, *, requeue: str, grace_s: float) -> str:
     require_upstream(run, stage_named(config, name))
     require_inputs(run, config)
     require_settings(config, [name], lambda _: int(os.environ.get("SLURM_NTASKS", "1")))
+    if state_directory().is_dir():  # a node may have no home directory
+        require_own_checkpoints(run.root, trust=False)
     run.logs(name).mkdir(parents=True, exist_ok=True)
     with lease(submissions_directory(run) / ".lease.json", timeout_s=120.0):
         record = _find_attachment(run, here) or _attach(run, name, here, requeue, grace_s)

@@ -101,12 +101,14 @@ def train_ranks(work: Work) -> None:
     Raises:
         StopRequestedError: someone asked to stop; all ranks saved the same step.
     """
+    from hpc.cluster.keys import run_key
     from sarhpc.captioning.captioners.pretrained import pick_device
     from sarhpc.training.ranks import join, leave
 
     cfg = _settings(work.run)
     on_cpu = pick_device(cfg.device) == "cpu"
-    joined = join(cfg.threads, deterministic=True, seed=cfg.seed, on_cpu=on_cpu)
+    key = run_key(work.run.root)
+    joined = join(cfg.threads, deterministic=True, seed=cfg.seed, on_cpu=on_cpu, key=key)
     try:
         with ranks.train_context(work, joined, keep_last=cfg.keep_last) as ctx:
             _train(work.run, cfg, joined, ctx)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from hpc.errors import ConfigError, VerificationError
 from hpc.job.pipeline import Stage, Work
+from hpc.job.signatures import RunSignature
 from hpc.store.plan import Plan, make_plan
 from hpc.store.rundir import RunDir
 from hpc.store.tree import digest_tree
@@ -64,7 +65,7 @@ def export_model(work: Work) -> ShardResult:
     """Publish `export/model`.
 
     Raises:
-        VerificationError: the checkpoint changed since training was recorded.
+        VerificationError: the checkpoint changed since training was recorded, or is not signed.
     """
     from sarhpc.training.denoising.start import load_base
     from sarhpc.training.export import export
@@ -77,6 +78,13 @@ def export_model(work: Work) -> ShardResult:
             f"{checkpoint} changed since training was recorded; `sarhpc verify {run.root} --deep` "
             "lists what else did"
         )
+    signature = RunSignature(run.root)
+    if problem := signature.find_problem(checkpoint):
+        raise VerificationError(
+            f"{checkpoint} is not exported: {problem}. If you trust whoever wrote it: "
+            f"`sarhpc export {run.root} --trust-checkpoint`"
+        )
+    signature.adopt(checkpoint)
     target = run.stage("export") / "model"
     facts = {
         "base_model": config.train.base_model,

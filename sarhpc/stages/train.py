@@ -117,12 +117,14 @@ def train_ranks(work: Work) -> None:
     Raises:
         StopRequestedError: someone asked to stop; all ranks saved the same step.
     """
+    from hpc.cluster.keys import run_key
     from sarhpc.training.ranks import join, leave
 
     config = load_run_config(work.run)
     cfg = with_prior_shards(work.run, config)
     cfg = dataclasses.replace(cfg, base_model=model_folder(cfg.base_model))
-    joined = join(cfg.threads, deterministic=cfg.deterministic, seed=cfg.seed)
+    key = run_key(work.run.root)
+    joined = join(cfg.threads, deterministic=cfg.deterministic, seed=cfg.seed, key=key)
     try:
         checkpoint = _train(work, cfg, joined)
     finally:

@@ -11,20 +11,35 @@ import numpy as np
 import torch
 
 from hpc.errors import ConfigError
-from hpc.job.agreement import RankGroup, TorchRankGroup
+from hpc.job.agreement import RankGroup, TorchRankGroup, close_ranks, open_group, open_ranks
 
 _VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 
 
-def join(threads: int, *, deterministic: bool, seed: int, on_cpu: bool = False) -> RankGroup:
+def join(
+    threads: int,
+    *,
+    deterministic: bool,
+    seed: int,
+    on_cpu: bool = False,
+    key: bytes | None = None,
+) -> RankGroup:
     """This process among the ranks of the training (gloo on CPUs, nccl on GPUs).
 
     Opens the process group. RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT come from
-    the environment, as a Slurm task has them; with none of them set the process trains alone. With
-    `on_cpu` no GPU is used.
+    the environment, as a Slurm task has them; with none of them set the process trains alone.
+
+    Args:
+        threads: of this process.
+        deterministic: use deterministic algorithms only.
+        seed: of the process's random states.
+        on_cpu: use no GPU.
+        key: by which the ranks prove themselves to each other, that of their run; None for that of
+            the user.
 
     Raises:
         ConfigError: some of the five variables are set and others are not.
+        TransientError: another rank did not arrive.
     """
     _complete(os.environ)
     device = torch.device("cpu") if on_cpu else _device(os.environ)
@@ -39,11 +54,12 @@ def join(threads: int, *, deterministic: bool, seed: int, on_cpu: bool = False) 
     deepspeed.utils.logger.setLevel("ERROR")
     _disable_progress_bars()
     backend = "nccl" if device.type == "cuda" else "gloo"
-    if os.environ["WORLD_SIZE"] == "1" and not torch.distributed.is_initialized():
-        # torch's TCP store would listen on every interface; a lone process needs none.
-        alone = torch.distributed.HashStore()  # type: ignore[attr-defined]
-        torch.distributed.init_process_group(backend, store=alone, rank=0, world_size=1)
+    if not torch.distributed.is_initialized():
+        open_ranks(backend, key)
+    # It takes the group that is open.
     deepspeed.init_distributed(dist_backend=backend, auto_mpi_discovery=False, verbose=False)
+    # Its own groups too admit only ranks that prove themselves.
+    deepspeed.comm.comm.cdb.new_group = open_group
     return TorchRankGroup()
 
 
@@ -52,8 +68,7 @@ def leave() -> None:
 
     That of a process alone stays for its next training: DeepSpeed keeps groups it made inside it.
     """
-    if torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1:
-        torch.distributed.destroy_process_group()
+    close_ranks()
 
 
 def _disable_progress_bars() -> None:

@@ -182,7 +182,7 @@ def _publish(
             folder = stack.enter_context(publishing_directory(out))
             blip.save(folder, getattr(torch, cfg.save_dtype))
         after = Judged({}, [])
-        published = ranks.broadcast(folder or out)
+        published = Path(ranks.broadcast(str(folder or out)))
         if evaluator.parts:
             after = evaluator.judge(load_blip(published, str(ranks.device)), ranks, check_stop)
         examples = [

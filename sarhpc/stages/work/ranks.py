@@ -66,6 +66,7 @@ def train_context(
         also_keep: returns further steps whose checkpoints are kept.
     """
     from hpc.job.checkpoint import CheckpointStore
+    from hpc.job.signatures import RunSignature
     from hpc.job.stop import StopRequest
     from hpc.job.stragglers import PaceTable
     from hpc.job.watchdog import Watchdog, WatchedProcess, WatchedStop
@@ -83,6 +84,7 @@ def train_context(
         keep_every,
         also_keep=also_keep,
         guard=None if work.lease is None else work.lease.require_held,
+        signature=RunSignature(run.root),
     )
     place = WatchedProcess(folder, ranks.rank, ranks.world, attempt, lease=work.lease)
     dog = Watchdog(place, lambda: newest_step(run, name))

@@ -8,8 +8,8 @@
 At stage 0 every rank holds everything, and only rank 0 writes layout and average.
 
 The store around it (manifest, checksums, atomic rename, choice of the newest whole one) is passed
-in. DeepSpeed reads its files with torch.load, so only a checkpoint whose manifest has been verified
-is ever passed to `load`.
+in. Only a checkpoint whose manifest has been verified and is signed by the run is passed to `load`;
+its pickles are read without running anything all the same.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from torch import Tensor
 from hpc.errors import VerificationError
 from hpc.publish import fault
 from sarhpc.training.checkpoints.partition import Fragment, Partition, assemble, partition_of
+from sarhpc.training.checkpoints.pickles import read_pickle
 from sarhpc.training.checkpoints.resharding import reshard
 from sarhpc.training.ema import Ema
 
@@ -56,6 +57,20 @@ class _DeferringWriter:
             self._inner.save(state_dict, path)
         except (OSError, RuntimeError) as error:
             self.failure = error
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+
+class _RestrictedReader:
+    """DeepSpeed's file reader, except that nothing in a file is run."""
+
+    def __init__(self, inner: Any) -> None:
+        self._inner = inner
+
+    def load(self, path: str, map_location: Any = None) -> Any:
+        """The content of one file."""
+        return read_pickle(Path(path), map_location)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)
@@ -181,9 +196,14 @@ def load(directory: Path, engine: Any, ema: Ema | None, saved_world: int) -> Par
 
 def _load_as_saved(directory: Path, engine: Any, ema: Ema | None) -> Partition:
     # Frozen weights are not in the checkpoint: they come from the base model.
-    path, _ = engine.load_checkpoint(
-        str(directory / "deepspeed"), tag=TAG, load_module_strict=False
-    )
+    plain = engine.checkpoint_engine
+    engine.checkpoint_engine = _RestrictedReader(plain)
+    try:
+        path, _ = engine.load_checkpoint(
+            str(directory / "deepspeed"), tag=TAG, load_module_strict=False
+        )
+    finally:
+        engine.checkpoint_engine = plain
     if path is None:
         raise VerificationError(f"{directory} holds no DeepSpeed state that could be loaded")
     partition = partition_of(engine)
@@ -236,16 +256,10 @@ def _raw_shard(directory: Path, rank: int, fragments: Sequence[Fragment]) -> lis
     """A rank's fp32 tensors out of DeepSpeed's files, whichever stage wrote them."""
     found = sorted(directory.glob(f"*zero_pp_rank_{rank}_mp_rank_00_optim_states.pt"))
     if not found:  # stage 0: the weights themselves, in the order of the layout
-        states = _unpickle(directory / "mp_rank_00_model_states.pt")
+        states = read_pickle(directory / "mp_rank_00_model_states.pt")
         return [states["module"][fragment.name] for fragment in fragments]
-    optimizer = _unpickle(found[0])["optimizer_state_dict"]
+    optimizer = read_pickle(found[0])["optimizer_state_dict"]
     for key in ("fp32_flat_groups", "single_partition_of_fp32_groups"):
         if key in optimizer:
             return list(optimizer[key])
     raise VerificationError(f"{found[0]} holds no fp32 weights; it is of another DeepSpeed version")
-
-
-def _unpickle(path: Path) -> dict[str, Any]:
-    # DeepSpeed pickles classes of its own; the caller vouches for the file by its manifest.
-    states: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=False)
-    return states

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from hpc.errors import VerificationError
+from hpc.job.agreement import TorchRankGroup
 
 
 @dataclass(frozen=True)
@@ -166,9 +167,8 @@ def _all_shapes(partition: Partition) -> dict[str, tuple[int, ...]]:
     mine = {fragment.name: fragment.shape for fragment in partition.fragments}
     if partition.replicated:
         return mine
-    everyone: list[Any] = [None] * torch.distributed.get_world_size()
-    torch.distributed.all_gather_object(everyone, mine)
-    return {name: shape for shapes in everyone for name, shape in shapes.items()}
+    everyone = TorchRankGroup().gather(mine)
+    return {name: tuple(shape) for shapes in everyone for name, shape in shapes.items()}
 
 
 def assemble(parts: Iterable[tuple[Sequence[Fragment], Sequence[Tensor]]]) -> dict[str, Tensor]:

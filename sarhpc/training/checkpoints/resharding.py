@@ -19,6 +19,7 @@ from torch import Tensor
 
 from hpc.errors import VerificationError
 from sarhpc.training.checkpoints.partition import Fragment, Partition, partition_of
+from sarhpc.training.checkpoints.pickles import read_pickle
 from sarhpc.training.ema import Ema
 
 _MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -133,7 +134,7 @@ def _read_ranks(directory: Path, saved_world: int, *, average: bool) -> Iterator
         layout = directory / "layout" / f"rank_{rank:05d}.json"
         pattern = f"*zero_pp_rank_{rank}_mp_rank_00_optim_states.pt"
         [path] = (directory / "deepspeed").glob(f"*/{pattern}")
-        held = _unpickle(path)["optimizer_state_dict"]
+        held = read_pickle(path, mmap=True)["optimizer_state_dict"]
         [key] = [key for key in _MASTERS if key in held]
         inner = held.get("base_optimizer_state", held.get("optimizer_state_dict"))
         shadow = load_file(directory / "ema" / f"rank_{rank:05d}.safetensors") if average else {}
@@ -143,12 +144,6 @@ def _read_ranks(directory: Path, saved_world: int, *, average: bool) -> Iterator
             inner["state"],
             [shadow[name] for name in sorted(shadow)],
         )
-
-
-def _unpickle(path: Path) -> dict[str, Any]:
-    # DeepSpeed pickles classes of its own; the caller vouches for the file by its manifest.
-    states: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=False, mmap=True)
-    return states
 
 
 def _require_all(directory: Path, partition: Partition, taken: Sequence[int]) -> None:
@@ -180,6 +175,6 @@ def _refresh_model(engine: Any) -> None:
 def _restore_counters(directory: Path, engine: Any) -> None:
     """Let DeepSpeed's own counters go on; they appear in what it saves."""
     files = sorted((directory / "deepspeed").glob("*/*mp_rank_00_model_states.pt"))
-    counted = _unpickle(files[0])
+    counted = read_pickle(files[0], mmap=True)
     engine.global_steps, engine.skipped_steps = counted["global_steps"], counted["skipped_steps"]
     engine.global_samples = counted["global_samples"]
