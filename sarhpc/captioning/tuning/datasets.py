@@ -11,12 +11,12 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from hpc.errors import ConfigError, DataError
 from sarhpc.captioning.config import CaptionSetConfig
 from sarhpc.captioning.tuning.published import LAYOUTS, find_published, require_sets
 from sarhpc.shards.images import decode_rgb8
+from sarhpc.shards.pictures import opened_picture
 from sarhpc.shards.reader import ShardIndex
 from sarhpc.shards.samples import ShardedSamples, find_shards
 
@@ -239,7 +239,7 @@ def read_image(path: Path) -> NDArray[np.uint8]:
         DataError: the file cannot be decoded.
     """
     try:
-        with Image.open(path, formats=("JPEG", "PNG", "TIFF")) as image:
+        with opened_picture(path, ("JPEG", "PNG", "TIFF")) as image:
             return np.asarray(image.convert("RGB"))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except DataError as error:
         raise DataError(f"cannot read the image {path}: {error}.") from error
