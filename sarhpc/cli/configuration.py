@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import itertools
+import json
 import platform
 from pathlib import Path
 
-from hpc.config import differences, fingerprint, load, loads, to_dict, to_yaml
+from hpc.config import differences, fingerprint, load, loads, resolved, to_dict, to_yaml
 from hpc.errors import FingerprintMismatchError
 from hpc.publish import publish_text
 from hpc.store.rundir import RunDir, create_run, open_run
@@ -52,7 +54,9 @@ def given_config(arguments: argparse.Namespace) -> RunConfig:
         if not arguments.overrides:
             return existing
         text = run.config_file.read_text()
-        return loads(RunConfig, text, arguments.overrides, source=str(run.config_file))
+        return loads(
+            RunConfig, text, arguments.overrides, source=str(run.config_file), origin="frozen"
+        )
     yaml = Path(arguments.config) if arguments.config else None
     return load(RunConfig, yaml, arguments.overrides)
 
@@ -76,11 +80,25 @@ def frozen_run(arguments: argparse.Namespace, config: RunConfig) -> RunDir:
         # What else may differ does not change what is made (workers, logging).
         for line in differences(existing, config, transient=True):
             print(f"changed for this run: {line}")
-            publish_text(run.config_file, to_yaml(config))
+            header = _header(run.config_file.read_text())
+            publish_text(run.config_file, header + _resolved_lines(arguments) + to_yaml(config))
         return run
     facts = {
         "version": __version__,
         "platform": platform.platform(),
         "config": to_dict(config, transient=False),
     }
-    return create_run(root, to_yaml(config), fingerprint(config), arguments.overrides, facts)
+    text = _resolved_lines(arguments) + to_yaml(config)
+    return create_run(root, text, fingerprint(config), arguments.overrides, facts)
+
+
+def _resolved_lines(arguments: argparse.Namespace) -> str:
+    """Comments of the frozen configuration: what its values were before they were resolved."""
+    yaml = Path(arguments.config) if arguments.config else None
+    found = resolved(yaml, arguments.overrides)
+    return "".join(f"# {key} was {json.dumps(text)}\n" for key, text in sorted(found.items()))
+
+
+def _header(text: str) -> str:
+    lines = text.splitlines(keepends=True)
+    return "".join(itertools.takewhile(lambda line: line.startswith("#"), lines))

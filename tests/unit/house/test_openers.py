@@ -18,7 +18,7 @@ OPENERS = {
     "PIL.Image.open": "sarhpc/shards/pictures.py",
     "tarfile.open": None,
     "yaml.load": "hpc/frozen_config.py",
-    "OmegaConf.load": "hpc/cluster/profile.py",
+    "OmegaConf.load": None,
     "pickle.load": None,
     "pickle.loads": None,
 }
