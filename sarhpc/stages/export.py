@@ -78,9 +78,9 @@ def export_model(work: Work) -> ShardResult:
             "lists what else did"
         )
     target = run.stage("export") / "model"
+    # The card is part of the model's digest, which runs of any name share: it does not name its run.
     facts = {
         "base_model": config.train.base_model,
-        "run": run.name,
         "configuration": run.info["fingerprint"],
         "training_data": manifest_sha(run, "caption")[:16],
         "steps": int(checkpoint.name.removeprefix("step_")),
