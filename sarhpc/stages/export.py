@@ -78,7 +78,7 @@ def export_model(work: Work) -> ShardResult:
             "lists what else did"
         )
     target = run.stage("export") / "model"
-    # The card is part of the model's digest, which runs of any name share: it does not name its run.
+    # The card is part of the model's digest, which does not depend on the name of the run.
     facts = {
         "base_model": config.train.base_model,
         "configuration": run.info["fingerprint"],

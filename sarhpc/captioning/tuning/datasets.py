@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 from numpy.typing import NDArray
@@ -218,7 +218,7 @@ def _with_files(
     """Rows whose image exists, by its listed path or by its bare name under `images`."""
     found, missing = [], []
     for filename, captions in rows:
-        candidates = (images / filename, images / Path(filename).name)
+        candidates = [images / name for name in _names(filename)]
         file = next((candidate for candidate in candidates if candidate.is_file()), None)
         if file is None:
             missing.append(filename)
@@ -230,6 +230,13 @@ def _with_files(
             f"{missing[0]}). Complete the folder, or set skip_missing=true."
         )
     return found
+
+
+def _names(filename: str) -> list[str]:
+    """Where an image may lie below its folder: as listed, unless that leaves it, or by its name."""
+    listed = PurePosixPath(filename)
+    leaves = listed.is_absolute() or ".." in listed.parts
+    return [listed.name] if leaves else [filename, listed.name]
 
 
 def read_image(path: Path) -> NDArray[np.uint8]:
