@@ -179,6 +179,8 @@ def test_the_stored_corpus_ends_as_an_undisturbed_one(tmp_path: Path) -> None:
 
 def renamed(place: Path, name: str) -> Path:
     """The stored run under another name, trained, with nothing exported yet."""
+    from relocation import relocate
+
     install("generation", place)
     for made in ("export", "generate", "data/synthetic"):
         shutil.rmtree(place / "run" / made)

@@ -141,6 +141,18 @@ def test_side_cars_are_not_opened(tmp_path: Path, secret: Path) -> None:
     handles.close()
 
 
+def test_reduced_resolutions_beside_a_nitf_are_not_opened(
+    test_data: Path, tmp_path: Path, secret: Path
+) -> None:
+    path = tmp_path / "a.ntf"
+    path.write_bytes((test_data / "nitf_six" / "i_3128b.ntf").read_bytes())
+    path.with_name("a.ntf.r1").write_text(raw_vrt(secret, 240))
+    with rasterio.open(path) as dataset:
+        assert dataset.overviews(1), "GDAL itself takes them"
+    with opened_raster(path) as dataset:
+        assert dataset.overviews(1) == []
+
+
 def test_a_side_car_that_says_what_the_file_does_not_is_named(tmp_path: Path) -> None:
     path = write_tif(tmp_path / "a.tif", GRAY)
     path.with_name("a.tif.aux.xml").write_text(
