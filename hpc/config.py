@@ -4,6 +4,8 @@ A schema is a tree of plain dataclasses. A field with `metadata={"transient": Tr
 logging) changes how a run executes and not what it produces, so the fingerprint leaves it out. One
 with `metadata={"added": True}` came with a later version and enters the fingerprint only when it is
 set, so that runs frozen before keep theirs.
+
+`${oc.env:NAME}` is resolved as `hpc.resolvers` allows it.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from typing import Any, TypeVar, cast
 
 from hpc.errors import ConfigError
 from hpc.frozen_config import DECLINED, fields_of, read_frozen, typed
+from hpc.resolvers import Origin, interpolations, literal, origin_of
 
 T = TypeVar("T")
 
@@ -28,46 +31,77 @@ def load(schema: type[T], yaml: Path | None = None, overrides: Sequence[str] = (
     """A configuration of type `schema` from defaults, then YAML, then `a.b=c` overrides.
 
     Raises:
-        ConfigError: unknown key (with the nearest names), wrong type, missing value, bad file.
+        ConfigError: unknown key (with the nearest names), wrong type, missing value, bad file, a
+            resolver that is not allowed there.
     """
     text = _read(yaml) if yaml is not None else ""
-    return loads(schema, text, overrides, source=str(yaml or "defaults"))
+    origin = "own" if yaml is None else origin_of(yaml)
+    return loads(schema, text, overrides, source=str(yaml or "defaults"), origin=origin)
 
 
 def loads(
-    schema: type[T], yaml_text: str, overrides: Sequence[str] = (), *, source: str = "text"
+    schema: type[T],
+    yaml_text: str,
+    overrides: Sequence[str] = (),
+    *,
+    source: str = "text",
+    origin: Origin = "own",
 ) -> T:
-    """As `load`, from the text of a YAML document."""
+    """As `load`, from the text of a YAML document; `origin` decides what is resolved in it."""
+    words = tuple(overrides)
+    # What the environment decides is not remembered.
+    parse = _read_layers if "${" in f"{yaml_text}{words}" else _parsed
     # mypy does not count a class as Hashable.
-    parsed = _parsed(schema, yaml_text, tuple(overrides), source)  # type: ignore[arg-type]
-    return cast("T", copy.deepcopy(parsed))
+    return cast("T", copy.deepcopy(parse(schema, yaml_text, words, source, origin)))  # type: ignore[arg-type]
 
 
-@functools.lru_cache(maxsize=8)
-def _parsed(schema: type[Any], yaml_text: str, overrides: tuple[str, ...], source: str) -> Any:
-    """The configuration itself; callers get copies, as they may change theirs."""
-    frozen = DECLINED if overrides else read_frozen(schema, yaml_text)
-    if frozen is not DECLINED:
-        return frozen
+def resolved(yaml: Path | None, overrides: Sequence[str] = ()) -> dict[str, str]:
+    """The values of a configuration that were references or resolvers, as written, by key."""
+    from omegaconf import OmegaConf
+
+    words = OmegaConf.to_container(OmegaConf.from_dotlist(_checked_overrides(overrides)))
+    found = interpolations(words, "the command line", "own")
+    if yaml is not None:
+        document = OmegaConf.to_container(OmegaConf.create(_mapping(_read(yaml), str(yaml))))
+        found = interpolations(document, str(yaml), origin_of(yaml)) | found
+    return found
+
+
+def _read_layers(
+    schema: type[Any], yaml_text: str, overrides: tuple[str, ...], source: str, origin: Origin
+) -> Any:
+    if not overrides and (origin == "frozen" or "${" not in yaml_text):
+        frozen = read_frozen(schema, yaml_text)
+        if frozen is not DECLINED:
+            return frozen
+    import yaml
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
-    from yaml import YAMLError
 
     try:
-        document = OmegaConf.create(_mapping(yaml_text, source))
+        document: Any = _mapping(yaml_text, source)
+        if origin == "frozen" and "${" in yaml_text:
+            document = literal(yaml.safe_load(document))
+        document = OmegaConf.create(document)
         dotlist = OmegaConf.from_dotlist(_checked_overrides(overrides))
-        for layer, where in ((document, source), (dotlist, "the command line")):
-            _refuse_unknown(schema, cast("dict[str, Any]", OmegaConf.to_container(layer)), where)
+        for layer, where, of in ((document, source, origin), (dotlist, "the command line", "own")):
+            values = cast("dict[str, Any]", OmegaConf.to_container(layer))
+            _refuse_unknown(schema, values, where)
+            interpolations(values, where, of)
         # merge copies its first argument, so the defaults stay as they are.
         defaults = _defaults(schema)  # type: ignore[arg-type]
         merged = OmegaConf.merge(defaults, document, dotlist)
         _refuse_missing(merged, source)
         return OmegaConf.to_object(merged)
-    except (OmegaConfBaseException, YAMLError, ValueError, TypeError) as error:
+    except (OmegaConfBaseException, yaml.YAMLError, ValueError, TypeError) as error:
         first = _first_line(error)
         key = getattr(error, "full_key", None)
         at = f" at {key!r}" if key else ""
         raise ConfigError(f"invalid configuration in {source}{at}: {first}") from error
+
+
+_parsed = functools.lru_cache(maxsize=8)(_read_layers)
+"""As `_read_layers`; callers take copies, as they may change theirs."""
 
 
 @functools.lru_cache(maxsize=8)

@@ -27,7 +27,10 @@ def _fields(schema: type[Any]) -> dict[str, Any]:
 
 
 def read_frozen(schema: type[Any], text: str) -> Any:
-    """The configuration of type `schema` in the YAML document `text`, or `DECLINED`."""
+    """The configuration of type `schema` in the YAML document `text`, or `DECLINED`.
+
+    Interpolations are texts like others; a caller who has them resolved does not ask.
+    """
     import yaml
 
     if not yaml.__with_libyaml__:
@@ -66,8 +69,8 @@ def typed(hint: Any, value: Any) -> Any:
         flat = [typed(str, text) for pair in value.items() for text in pair]
         return DECLINED if any(text is DECLINED for text in flat) else value
     if hint is str and type(value) is str:
-        # An interpolation, or a value that is still missing.
-        return DECLINED if "${" in value or value == "???" else value
+        # A value that is still missing.
+        return DECLINED if value == "???" else value
     return value if hint in (bool, int, float) and type(value) is hint else DECLINED
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from hpc.errors import ConfigError
+from hpc.resolvers import interpolations
 from hpc.store.ownership import require_own_file
 
 EXECUTORS = ("slurm", "local", "debug")
@@ -142,7 +143,8 @@ class Profile:
     modules: list[str] = field(default_factory=list)
     """Environment modules to load before the job starts."""
     env: dict[str, str] = field(default_factory=dict)
-    """Environment variables of the job, literal; `${oc.env:X}` is expanded at submission."""
+    """Environment variables of the job, literal; `${oc.env:X}` is expanded at submission, as
+    `hpc.resolvers` allows it."""
     python: str | None = None
     """Interpreter of the jobs; None for the submitting one. A container has its own."""
     container: Container | None = None
@@ -246,12 +248,13 @@ def load_profile(name_or_path: str | Path, folders: list[Path] | None = None) ->
     # Frozen dataclasses make the schema read-only; to_object gives frozen values again.
     OmegaConf.set_readonly(schema, False)
     try:
-        loaded = OmegaConf.load(path)
+        loaded = OmegaConf.create(path.read_text(encoding="utf-8"))
         _check_keys(path, loaded)
+        interpolations(OmegaConf.to_container(loaded), str(path), "own")
         own = {"name": path.stem, "file": str(path.resolve())}
         merged = OmegaConf.merge(schema, own, loaded)
         profile = OmegaConf.to_object(merged)
-    except (OmegaConfBaseException, YAMLError) as error:
+    except (OmegaConfBaseException, YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"profile {path}: {' '.join(str(error).split())}") from error
     assert isinstance(profile, Profile)
     return profile

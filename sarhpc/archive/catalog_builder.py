@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import rasterio
 from numpy.typing import NDArray
 from pyproj import Transformer
 
@@ -28,7 +27,7 @@ from sarhpc.archive.footprint import (
 )
 from sarhpc.archive.formats.format import ArchiveReader, Format, Layer
 from sarhpc.archive.formats.readers import find_format, known_formats, raster_suffixes
-from sarhpc.archive.raster_files import crs_text, has_affine, readable
+from sarhpc.archive.raster_files import crs_text, has_affine, opened_raster
 from sarhpc.archive.scene import SarHeader, SarReader, Scene
 from sarhpc.archive.stac_catalog import write_catalogue
 from sarhpc.archive.stac_item import make_item
@@ -239,7 +238,7 @@ def _any_valid(reader: SarReader, row: int, count: int) -> bool:
 
 
 def _optical_file(path: Path, name: str, declared: Declaration) -> _OpticalFile:
-    with readable(path), rasterio.open(path) as dataset:
+    with opened_raster(path) as dataset:
         affine = tuple(dataset.transform)[:6]
         a, b, c, d, e, f = affine
         placed = has_affine(dataset)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import warnings
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from affine import Affine
 from rasterio.errors import NotGeoreferencedWarning, RasterioError, RasterioIOError
 
 from hpc.errors import DataError
+from sarhpc.archive.opening import DRIVERS, GDAL_OPTIONS, open_raster
 
 # A file without geotransform is refused or gets a local frame; the warning is redundant.
 warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)
@@ -30,17 +32,31 @@ def readable(path: Path) -> Iterator[None]:
         DataError: missing, empty, truncated or corrupt file.
     """
     try:
-        with rasterio.Env(GDAL_CACHEMAX=CACHE_MB, GDAL_NUM_THREADS=1):
+        with rasterio.Env(GDAL_CACHEMAX=CACHE_MB, GDAL_NUM_THREADS=1, **GDAL_OPTIONS):
             yield
     except (RasterioError, RasterioIOError, OSError) as error:
         reason = str(error.__cause__ or error).splitlines()[0]
-        if not path.exists():
+        if "not recognized" in reason:
+            reason = f"it is in none of the formats that are opened ({', '.join(DRIVERS)})"
+        if not os.path.exists(path):
             reason = "there is no such file"
         elif path.stat().st_size == 0:
             reason = "the file is empty"
         raise DataError(
-            f"cannot read {path}: {reason}; restore the file, or take the scene out of the archive"
+            f"cannot read {path}: {reason}; restore or convert the file, or take the scene out of "
+            "the archive"
         ) from error
+
+
+@contextmanager
+def opened_raster(path: Path, drivers: tuple[str, ...] = DRIVERS) -> Iterator[Any]:
+    """The raster at `path` for a block that reads it; see `open_raster`.
+
+    Raises:
+        DataError: missing, empty, truncated or corrupt file, or one that is not opened.
+    """
+    with readable(path), open_raster(path, drivers) as dataset:
+        yield dataset
 
 
 class RasterHandles:
@@ -69,7 +85,7 @@ class RasterHandles:
         dataset = getattr(self._local, "dataset", None)
         if dataset is None or dataset.closed:
             with readable(self.path):
-                dataset = rasterio.open(self.path)
+                dataset = open_raster(self.path)
             self._local.dataset = dataset
             self._opened.append(dataset)
         return dataset

@@ -6,20 +6,19 @@ relative, so that a catalogue can be moved with its data. Core STAC 1.1.0; 1.0 i
 
 from __future__ import annotations
 
-import json
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
 from hpc.errors import ConfigError, DataError
 from hpc.plugins import load_plugin
 from hpc.publish import publish_json
 from sarhpc.archive.config import ArchiveConfig
 from sarhpc.archive.scene import Archive, Scene
+from sarhpc.archive.stac_files import item_paths, local_path, read_json
 from sarhpc.archive.stac_item import (
     CATALOG_FILE,
     STAC_VERSION,
@@ -119,8 +118,8 @@ class StacArchive:
         """
         wanted = None if datetime is None else parse_interval(datetime)
         found = {}
-        for path in self._item_paths(self.path, set()):
-            item = _read_json(path)
+        for path in item_paths(self.path):
+            item = read_json(path)
             if item.get("id") in found:
                 raise DataError(f"scene id {item['id']} occurs twice in {self.path}; rename one")
             if (
@@ -133,42 +132,12 @@ class StacArchive:
                 found[scene.id] = scene
         yield from (found[name] for name in sorted(found))
 
-    def _item_paths(self, catalogue: Path, seen: set[Path]) -> Iterator[Path]:
-        if catalogue in seen:
-            return
-        seen.add(catalogue)
-        for link in _read_json(catalogue).get("links", []):
-            if link.get("rel") == "item":
-                yield _local_path(link["href"], catalogue)
-            elif link.get("rel") == "child":
-                yield from self._item_paths(_local_path(link["href"], catalogue), seen)
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise DataError(
-            f"cannot read {path} of the STAC catalogue ({error}); restore it, or catalogue again"
-        ) from error
-    if not isinstance(value, dict):
-        raise DataError(f"{path} is not a STAC object; restore it, or catalogue again")
-    return value
-
-
-def _local_path(href: str, where: Path) -> Path:
-    if urlsplit(href).scheme:
-        raise DataError(
-            f"{href} in {where} is not a local file; download it and use relative references"
-        )
-    return Path(os.path.normpath(where.parent / unquote(href)))
-
 
 def _scene(item: Mapping[str, Any], path: Path) -> Scene:
     try:
         bbox = item.get("bbox")
         entries = item["assets"]
-        assets = {role: _local_path(asset["href"], path) for role, asset in entries.items()}
+        assets = {role: local_path(asset["href"], path) for role, asset in entries.items()}
         data = [role for role in sorted(entries) if "data" in entries[role].get("roles", ())]
         if "sar" not in assets and len(data) == 1:
             assets["sar"] = assets[data[0]]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import itertools
+import json
 import platform
 from pathlib import Path
 
-from hpc.config import differences, fingerprint, load, loads, to_dict, to_yaml
+from hpc.config import differences, fingerprint, load, loads, resolved, to_dict, to_yaml
 from hpc.errors import FingerprintMismatchError
 from hpc.store.rundir import PreviewedRun, RunDir, open_run, preview_run
 from sarhpc import __version__
@@ -52,7 +54,9 @@ def given_config(arguments: argparse.Namespace) -> RunConfig:
         if not arguments.overrides:
             return existing
         text = run.config_file.read_text()
-        return loads(RunConfig, text, arguments.overrides, source=str(run.config_file))
+        return loads(
+            RunConfig, text, arguments.overrides, source=str(run.config_file), origin="frozen"
+        )
     yaml = Path(arguments.config) if arguments.config else None
     return load(RunConfig, yaml, arguments.overrides)
 
@@ -77,10 +81,27 @@ def previewed_run(arguments: argparse.Namespace, config: RunConfig) -> RunDir:
         changed = differences(existing, config, transient=True)
         for line in changed:
             print(f"changed for this run: {line}")
-        return PreviewedRun(run.root, to_yaml(config), run.info) if changed else run
+        if not changed:
+            return run
+        header = _header(run.config_file.read_text())
+        text = header + _resolved_lines(arguments) + to_yaml(config)
+        return PreviewedRun(run.root, text, run.info)
     facts = {
         "version": __version__,
         "platform": platform.platform(),
         "config": to_dict(config, transient=False),
     }
-    return preview_run(root, to_yaml(config), fingerprint(config), arguments.overrides, facts)
+    text = _resolved_lines(arguments) + to_yaml(config)
+    return preview_run(root, text, fingerprint(config), arguments.overrides, facts)
+
+
+def _resolved_lines(arguments: argparse.Namespace) -> str:
+    """Comments of the frozen configuration: what its values were before they were resolved."""
+    yaml = Path(arguments.config) if arguments.config else None
+    found = resolved(yaml, arguments.overrides)
+    return "".join(f"# {key} was {json.dumps(text)}\n" for key, text in sorted(found.items()))
+
+
+def _header(text: str) -> str:
+    lines = text.splitlines(keepends=True)
+    return "".join(itertools.takewhile(lambda line: line.startswith("#"), lines))

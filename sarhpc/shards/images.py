@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
 
 from hpc.errors import DataError
+from sarhpc.shards.pictures import opened_picture
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _NO_FILTER, _SUB_FILTER = 0, 1
@@ -125,12 +125,11 @@ def _chunk(kind: bytes, body: bytes) -> bytes:
 
 def _decode_png(data: bytes, mode: str) -> NDArray[np.uint8]:
     try:
-        with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
+        with opened_picture(data, ("PNG",)) as image:
             found = image.mode
             pixels = np.asarray(image) if found == mode else None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        reason = "not a PNG" if isinstance(error, UnidentifiedImageError) else str(error)
-        raise DataError(f"cannot read a PNG member of {len(data)} bytes: {reason}.") from error
+    except DataError as error:
+        raise DataError(f"cannot read a PNG member of {len(data)} bytes: {error}.") from error
     if pixels is None:
         raise DataError(f"PNG member has mode {found}: expected {mode} (8 bits per channel).")
     return pixels

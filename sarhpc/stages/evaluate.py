@@ -274,10 +274,8 @@ def _training_rows(run: RunDir) -> list[dict[str, Any]]:
 
 def _progress(run: RunDir) -> tuple[list[str], list[GridRow]]:
     """Validation grids as rows: one per step, the first seed of each prompt."""
-    import numpy as np
-    from PIL import Image
-
     from sarhpc.evaluation.report import GridRow
+    from sarhpc.shards.pictures import read_picture
 
     folder = run.stage("train") / "validation"
     images = read_index(folder)
@@ -295,7 +293,7 @@ def _progress(run: RunDir) -> tuple[list[str], list[GridRow]]:
             f"step {step}, epoch {row[0]['epoch']}"
             + (f", score {scores[step]:.2f}" if step in scores else "")
             + (", exported" if step == exported and scores else ""),
-            [np.asarray(Image.open(folder / image["path"]).convert("RGB")) for image in row],
+            [read_picture(folder / image["path"], "RGB") for image in row],
         )
         for step, row in sorted(rows.items())
     ]

@@ -86,9 +86,9 @@ def export_model(work: Work) -> ShardResult:
         )
     signature.adopt(checkpoint)
     target = run.stage("export") / "model"
+    # The card is part of the model's digest, which does not depend on the name of the run.
     facts = {
         "base_model": config.train.base_model,
-        "run": run.name,
         "configuration": run.info["fingerprint"],
         "training_data": manifest_sha(run, "caption")[:16],
         "steps": int(checkpoint.name.removeprefix("step_")),

@@ -219,7 +219,7 @@ def package(work: Work) -> None:
             rejected[reason] = rejected.get(reason, 0) + count
     [export] = sealed_records(work.run, "export")
     facts = CorpusFacts(
-        name=f"Synthetic SAR corpus of run {work.run.name}",
+        name=f"Synthetic SAR corpus of model {export.sha256[:12]}",
         model_sha=export.sha256,
         config_fingerprint=GENERATE.fingerprint(config),
         settings={name: getattr(cfg, name) for name in CARD_SETTINGS},

@@ -12,7 +12,7 @@ from sarhpc.stages.config import RunConfig
 
 @functools.lru_cache(maxsize=8)
 def _parsed(text: str, source: str) -> RunConfig:
-    return loads(RunConfig, text, source=source)
+    return loads(RunConfig, text, source=source, origin="frozen")
 
 
 def load_run_config(run: RunDir) -> RunConfig:

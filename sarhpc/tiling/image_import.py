@@ -7,7 +7,6 @@ look direction. What it does state is kept unchanged under `origin`.
 from __future__ import annotations
 
 import hashlib
-import io
 import itertools
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,6 +27,7 @@ from sarhpc.shards.foreign import (
     read_foreign,
 )
 from sarhpc.shards.images import decode_array, decode_rgb8, encode_array, encode_gray8, encode_rgb8
+from sarhpc.shards.pictures import opened_picture
 from sarhpc.shards.sample import SAMPLE_SCHEMA, SPLITS, Sample, encode_json, sample_key
 from sarhpc.shards.schema import GEOLOCATION, UNKNOWN
 from sarhpc.tiling.config import ImportConfig
@@ -37,7 +37,6 @@ from sarhpc.tiling.radiometry import Normalisation, encode_master
 from sarhpc.tiling.tile import TiledShard
 
 _FOLDERS = {**{name: name for name in SPLITS}, "validation": "val", "valid": "val"}
-_FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP")
 _GRAY_SPREAD = 16
 """Largest difference between channels, in codes, that JPEG makes of a gray image."""
 
@@ -155,12 +154,12 @@ def _decoded(foreign: ForeignSample) -> NDArray[Any]:
     if foreign.kind == "sar.npy":
         return _complex(foreign.image)
     try:
-        with Image.open(io.BytesIO(foreign.image), formats=_FORMATS) as image:
+        with opened_picture(foreign.image) as image:
             if image.mode.startswith("I"):
                 return _sixteen_bits(np.asarray(image))
             gray = image.mode in ("1", "L", "LA")
             return np.asarray(image.convert("L" if gray else "RGB"))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except DataError as error:
         raise DataError(f"not a picture that can be read ({error})") from error
 
 

@@ -178,6 +178,36 @@ def test_the_stored_corpus_ends_as_an_undisturbed_one(tmp_path: Path) -> None:
                 assert ours == theirs
 
 
+def renamed(place: Path, name: str) -> Path:
+    """The stored run under another name, trained, with nothing exported yet."""
+    from relocation import relocate
+
+    install("generation", place)
+    for made in ("export", "generate", "data/synthetic"):
+        shutil.rmtree(place / "run" / made)
+    relocate(place / "run", f"{place}/run", f"{place}/{name}")
+    return (place / "run").rename(place / name)
+
+
+def test_runs_of_other_names_make_the_same_model_and_corpus(tmp_path: Path) -> None:
+    runs = [renamed(tmp_path / "a", "campaign"), renamed(tmp_path / "b", "another-name")]
+    for run in runs:
+        for stage in ("export", "generate"):
+            done = sarhpc(run.parent, stage, run.name, "--executor", "debug")
+            assert done.returncode == 0, f"{done.stdout}{done.stderr[-6000:]}"
+    folders = [run / part for run in runs for part in ("export/model", "data/synthetic")]
+    ours, corpus_of_ours, theirs, corpus_of_theirs = (contents_below(folder) for folder in folders)
+    assert ours == theirs
+    assert len(ours) > 5
+    assert corpus_of_ours == corpus_of_theirs
+    assert {"000000.tar", "index.parquet", "README.md"} <= corpus_of_ours.keys()
+
+
+def contents_below(folder: Path) -> dict[str, bytes]:
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+
+
 def fingerprint_of_export(run: Path) -> str:
     return str(json.loads((run / "export/plan.json").read_text())["fingerprint"])
 

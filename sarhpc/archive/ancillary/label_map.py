@@ -5,14 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import rasterio
 from affine import Affine
 from numpy.typing import NDArray
 from pyproj import Transformer
 from rasterio.windows import Window
 
 from hpc.errors import DataError
-from sarhpc.archive.raster_files import crs_text, readable
+from sarhpc.archive.raster_files import crs_text, opened_raster
 
 Affine6 = tuple[float, float, float, float, float, float]
 
@@ -33,7 +32,7 @@ def read_label(
     Raises:
         DataError: the file is missing, corrupt, not 8-bit, or only one of tile and map has a CRS.
     """
-    with readable(path), rasterio.open(path) as dataset:
+    with opened_raster(path) as dataset:
         own = crs_text(dataset)
         if (own is None) != (crs is None) or dataset.dtypes[0] != "uint8":
             raise DataError(

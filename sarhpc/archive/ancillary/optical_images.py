@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import rasterio
 from numpy.typing import NDArray
 
 from hpc.errors import DataError
 from sarhpc.archive.footprint import wgs84_outline
-from sarhpc.archive.raster_files import crs_text, has_affine, readable
+from sarhpc.archive.raster_files import crs_text, has_affine, opened_raster
 from sarhpc.archive.scene import Scene
 from sarhpc.archive.stac_catalog import open_archive
 from sarhpc.archive.stac_item import CATALOG_FILE, BoundingBox
@@ -107,7 +106,7 @@ def _of_item(scene: Scene) -> OpticalImage | str:
 def _of_raster(folder: Path, name: str) -> OpticalImage | str:
     path = folder / name
     try:
-        with readable(path), rasterio.open(path) as dataset:
+        with opened_raster(path) as dataset:
             crs = crs_text(dataset)
             if crs is None or not has_affine(dataset):
                 return "no CRS and affine: its extent is unknown"

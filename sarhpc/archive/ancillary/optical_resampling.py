@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import rasterio
 from affine import Affine
 from numpy.typing import NDArray
 from pyproj import CRS, Transformer
@@ -28,7 +27,7 @@ from sarhpc.archive.ancillary.interpolation import (
     pixel_step,
 )
 from sarhpc.archive.pixel_window import Range
-from sarhpc.archive.raster_files import has_affine, readable
+from sarhpc.archive.raster_files import has_affine, opened_raster
 from sarhpc.archive.zero_collar import ZeroCollar, find_collar
 
 FRAME_TAG = "SARHPC_FRAME"
@@ -67,7 +66,7 @@ def read_optical(
     Raises:
         DataError: the file is missing, corrupt, or has GCPs instead of an affine.
     """
-    with readable(path), rasterio.open(path) as dataset:
+    with opened_raster(path) as dataset:
         if not _is_placed(dataset, path, crs, same_frame):
             return np.zeros((*shape, 3), np.uint8), np.zeros(shape, bool)
         if shift is None:
@@ -244,7 +243,7 @@ def _eight_bit(raw: NDArray[Any], path: Path) -> NDArray[np.float32]:
 @lru_cache(maxsize=64)
 def _stretch(path: str, _mtime_ns: int, _size: int) -> tuple[float, float]:
     """2nd and 98th percentile of the whole image, so that all its tiles are stretched equally."""
-    with readable(Path(path)), rasterio.open(path) as dataset:
+    with opened_raster(Path(path)) as dataset:
         bands = _rgb_bands(dataset)
         small = (len(bands), min(dataset.height, 1024), min(dataset.width, 1024))
         raw = dataset.read(bands, out_shape=small)
@@ -259,7 +258,7 @@ def _stretch(path: str, _mtime_ns: int, _size: int) -> tuple[float, float]:
 @lru_cache(maxsize=16)
 def _collar(path: str, _mtime_ns: int, _size: int) -> ZeroCollar:
     """Zeros connected to the image edge: the nodata of a file that declares none."""
-    with readable(Path(path)), rasterio.open(path) as dataset:
+    with opened_raster(Path(path)) as dataset:
         bands = _rgb_bands(dataset)
 
         def filled(rows: Range, cols: Range) -> NDArray[np.bool_]:

@@ -13,7 +13,7 @@ from rasterio.enums import Resampling
 from rasterio.warp import reproject
 
 from hpc.errors import DataError
-from sarhpc.archive.raster_files import crs_text, readable
+from sarhpc.archive.raster_files import crs_text, opened_raster
 from sarhpc.archive.scene import Affine6
 
 
@@ -32,7 +32,7 @@ def read_height(
         DataError: the file is missing, corrupt, or has no CRS.
     """
     height = np.full(shape, np.nan)
-    with readable(path), rasterio.open(path) as dataset:
+    with opened_raster(path) as dataset:
         if crs_text(dataset) is None:
             raise DataError(f"{path} has no CRS; write the height model with one")
         reproject(

@@ -5,13 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-import rasterio
-
 from hpc.errors import DataError
 from sarhpc.archive.formats.format import Format, Role
 from sarhpc.archive.formats.geotiff.content import raster_properties
 from sarhpc.archive.formats.geotiff.reader import GeoTiffReader
-from sarhpc.archive.raster_files import readable
+from sarhpc.archive.raster_files import opened_raster
 
 NITF_SUFFIXES = (".nitf", ".ntf")
 
@@ -24,7 +22,7 @@ def nitf_kind(path: Path) -> NitfKind:
     Raises:
         DataError: the file cannot be read.
     """
-    with readable(path), rasterio.open(path) as dataset:
+    with opened_raster(path) as dataset:
         kind = dataset.tags().get("NITF_IID1", "")[:4]
     if kind == "SICD":
         return "sicd"

@@ -7,16 +7,16 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from hpc.errors import ConfigError, DataError
 from sarhpc.captioning.config import CaptionSetConfig
 from sarhpc.captioning.tuning.published import LAYOUTS, find_published, require_sets
 from sarhpc.shards.images import decode_rgb8
+from sarhpc.shards.pictures import opened_picture
 from sarhpc.shards.reader import ShardIndex
 from sarhpc.shards.samples import ShardedSamples, find_shards
 
@@ -218,7 +218,7 @@ def _with_files(
     """Rows whose image exists, by its listed path or by its bare name under `images`."""
     found, missing = [], []
     for filename, captions in rows:
-        candidates = (images / filename, images / Path(filename).name)
+        candidates = [images / name for name in _names(filename)]
         file = next((candidate for candidate in candidates if candidate.is_file()), None)
         if file is None:
             missing.append(filename)
@@ -232,6 +232,13 @@ def _with_files(
     return found
 
 
+def _names(filename: str) -> list[str]:
+    """Where an image may lie below its folder: as listed, unless that leaves it, or by its name."""
+    listed = PurePosixPath(filename)
+    leaves = listed.is_absolute() or ".." in listed.parts
+    return [listed.name] if leaves else [filename, listed.name]
+
+
 def read_image(path: Path) -> NDArray[np.uint8]:
     """Pixels (H, W, 3) of a JPEG, PNG or TIFF file; gray and alpha become RGB.
 
@@ -239,7 +246,7 @@ def read_image(path: Path) -> NDArray[np.uint8]:
         DataError: the file cannot be decoded.
     """
     try:
-        with Image.open(path, formats=("JPEG", "PNG", "TIFF")) as image:
+        with opened_picture(path, ("JPEG", "PNG", "TIFF")) as image:
             return np.asarray(image.convert("RGB"))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except DataError as error:
         raise DataError(f"cannot read the image {path}: {error}.") from error

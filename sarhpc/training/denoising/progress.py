@@ -12,6 +12,7 @@ from PIL import Image
 
 from hpc.publish import publishing
 from sarhpc.diffusion.contact_sheet import contact_sheet
+from sarhpc.shards.pictures import opened_picture
 from sarhpc.training.config import TrainConfig
 from sarhpc.training.denoising.grids import GridImage, read_index
 
@@ -69,7 +70,7 @@ def _title(entry: dict[str, Any]) -> str:
 
 def _resized(path: Path, gray: bool) -> NDArray[np.uint8]:
     """An image (H, W) or (H, W, 3) at its size in the picture."""
-    with Image.open(path) as file:
+    with opened_picture(path) as file:
         image = file.convert("L" if gray else "RGB")
     side = max(image.size)
     if side < LEAST_PX:

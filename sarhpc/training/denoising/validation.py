@@ -12,13 +12,13 @@ import numpy as np
 import torch
 from diffusers import DDIMScheduler
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
 from hpc.job.agreement import RankGroup
 from hpc.publish import publishing
 from sarhpc.diffusion.bundle import Bundle
 from sarhpc.diffusion.config import LAYERS
+from sarhpc.shards.pictures import read_picture
 from sarhpc.training.config import TrainConfig
 from sarhpc.training.denoising import grids
 from sarhpc.training.denoising.data import Samples
@@ -115,7 +115,7 @@ def sample_images(
 
 def read_images(folder: Path, images: list[GridImage]) -> NDArray[np.uint8]:
     """The images of a finished grid in gray (N, H, W)."""
-    return np.stack([np.asarray(Image.open(folder / image.path).convert("L")) for image in images])
+    return np.stack([read_picture(folder / image.path, "L") for image in images])
 
 
 def _pipeline(cfg: TrainConfig, bundle: Bundle, device: torch.device) -> Any:

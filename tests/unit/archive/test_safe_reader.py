@@ -156,6 +156,17 @@ def test_a_broken_annotation_names_itself(
     assert annotation.name in str(error.value)
 
 
+def test_entities_of_an_annotation_in_another_encoding_are_refused_too(
+    grd: Path, tmp_path: Path
+) -> None:
+    path = write_safe(tmp_path, grd, SHAPE)
+    annotation = path.parent.parent / "annotation" / f"{path.stem}.xml"
+    text = annotation.read_text().replace("<missionId>S1A", "<missionId>&x;")
+    annotation.write_text(f'<!DOCTYPE product [<!ENTITY x "S1A">]>{text}', encoding="utf-16")
+    with pytest.raises(DataError, match="entities"):
+        read_safe(path)
+
+
 def test_tables_are_linear_between_their_vectors_and_constant_beyond() -> None:
     pixels = (np.array([0.0, 10.0]), np.array([0.0, 5.0, 10.0]), np.array([0.0, 10.0]))
     values = (np.array([1.0, 1.0]), np.array([3.0, 4.0, 5.0]), np.array([9.0, 9.0]))

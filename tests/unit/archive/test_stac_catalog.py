@@ -242,3 +242,79 @@ def test_a_plugin_that_does_not_load_is_named(
 def test_a_place_without_archive_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no archive at"):
         open_archive(tmp_path / "nothing")
+
+
+def nested(root: Path, depth: int) -> Path:
+    """A chain of catalogues, each in the folder of the one above, with a scene in the last."""
+    folder = root
+    for number in range(depth):
+        folder.mkdir(exist_ok=True)
+        links = [{"rel": "child", "href": "./c/catalog.json"}] if number < depth - 1 else []
+        (folder / "catalog.json").write_text(json.dumps({"type": "Catalog", "links": links}))
+        last, folder = folder, folder / "c"
+    return last
+
+
+def test_many_nested_catalogues_end_in_a_message(tmp_path: Path) -> None:
+    links = [{"rel": "child", "href": f"./{n + 1}.json"} for n in range(1500)]
+    for number, link in enumerate(links):
+        (tmp_path / f"{number}.json").write_text(json.dumps({"type": "Catalog", "links": [link]}))
+    with pytest.raises(DataError, match="more than 64 catalogues below each other"):
+        ids(StacArchive(tmp_path / "0.json"))
+    write_catalogue([item("a", tmp_path)], nested(tmp_path / "n", 60))
+    assert ids(StacArchive(tmp_path / "n")) == ["a"]
+
+
+def test_a_cycle_of_catalogues_ends(tmp_path: Path) -> None:
+    write_catalogue([item("a", tmp_path)], tmp_path / "x")
+    document = json.loads((tmp_path / "x" / "catalog.json").read_text())
+    document["links"].append({"rel": "child", "href": "./again/catalog.json"})
+    (tmp_path / "x" / "catalog.json").write_text(json.dumps(document))
+    (tmp_path / "x" / "again").symlink_to(".")
+    assert ids(StacArchive(tmp_path / "x")) == ["a"]
+
+
+@pytest.mark.parametrize(
+    "href",
+    [
+        "/vsicurl/http%3A//127.0.0.1/a.tif",
+        "/vsicurl/http%253A%252F%252F127.0.0.1/a.tif",
+        "%2Fvsicurl/http%253A//127.0.0.1/a.tif",
+        "../../../../../../../../../../../../vsicurl/http%253A//127.0.0.1/a.tif",
+        "//127.0.0.1/a.tif",
+        "file:///etc/passwd",
+        "http://[bad/a.tif",
+        "a%00.tif",
+    ],
+)
+def test_no_reference_reaches_a_network_however_it_is_quoted(tmp_path: Path, href: str) -> None:
+    path = write_catalogue([item("a", tmp_path)], tmp_path).parent / "a" / "a.json"
+    path.write_text(path.read_text().replace('"sar.tif"', json.dumps(href)))
+    with pytest.raises(DataError, match="not a local file"):
+        ids(StacArchive(tmp_path))
+
+
+def test_a_catalogue_links_no_items_outside_its_folder(tmp_path: Path) -> None:
+    write_catalogue([item("a", tmp_path)], tmp_path / "other")
+    links = [{"rel": "item", "href": "../other/a/a.json"}]
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "catalog.json").write_text(json.dumps({"links": links}))
+    with pytest.raises(DataError, match="leaves the folder of the catalogue"):
+        ids(StacArchive(tmp_path / "mine"))
+
+
+def test_a_file_whose_name_holds_a_colon_is_found_again(tmp_path: Path) -> None:
+    entry = item("a", tmp_path)
+    entry["assets"]["sar"]["href"] = str(tmp_path / "a" / "s1:vv.tif")
+    write_catalogue([entry], tmp_path)
+    (scene,) = StacArchive(tmp_path).search()
+    assert scene.assets["sar"] == tmp_path / "a" / "s1:vv.tif"
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"links": 3}', '{"links": [3]}',
+                                  '{"links": [{"rel": "item"}]}',
+                                  '{"links": [{"rel": "item", "href": 3}]}'])  # fmt: skip
+def test_a_catalogue_that_is_none_is_named(tmp_path: Path, text: str) -> None:
+    (tmp_path / "catalog.json").write_text(text)
+    with pytest.raises(DataError, match=r"catalog\.json"):
+        ids(StacArchive(tmp_path))

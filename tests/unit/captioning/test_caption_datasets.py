@@ -126,3 +126,20 @@ def test_a_set_that_says_too_little_is_a_configuration_error(tmp_path: Path) -> 
     ):
         with pytest.raises(ConfigError):
             open_set(cfg)
+
+
+@pytest.mark.parametrize(
+    "listed", ["../private.png", "{folder}/private.png", "a/../../private.png"]
+)
+def test_a_list_of_captions_names_no_image_outside_its_folder(tmp_path: Path, listed: str) -> None:
+    """Published lists hold paths of their authors: the name alone is looked for then."""
+    Image.new("L", (8, 8), 7).save(tmp_path / "private.png")
+    images = tmp_path / "images"
+    images.mkdir()
+    lines = tmp_path / "captions.jsonl"
+    lines.write_text(json.dumps({"filename": listed.format(folder=tmp_path), "captions": ["a"]}))
+    with pytest.raises(DataError, match="not in"):
+        read_jsonl(lines, images)
+    Image.new("L", (8, 8), 9).save(images / "private.png")
+    (image,) = read_jsonl(lines, images)
+    assert image.read().max() == 9

@@ -54,7 +54,6 @@ def test_a_printed_configuration_reads_back_as_omegaconf_reads_it(config: Outer)
     ("old", "new"),
     [
         ("name: a", "name: ???"),
-        ("name: a", "name: ${steps}"),
         ("name: a", "name: 1"),
         ("steps: null", "steps: 1.0"),
         ("rate: 1.0e-05", "rate: 1"),

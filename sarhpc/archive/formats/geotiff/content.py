@@ -7,12 +7,11 @@ import re
 from pathlib import Path
 from typing import Any
 
-import rasterio
 from rasterio.enums import ColorInterp
 
 from hpc.errors import DataError
 from sarhpc.archive.formats.format import Quantity, Role
-from sarhpc.archive.raster_files import readable
+from sarhpc.archive.raster_files import opened_raster
 
 _SAR_WORDS = {"sar", "slc", "amp", "grd", "mli", "sigma0", "gamma0", "beta0", "db"}
 _OPTICAL_WORDS = {"rgb", "optical", "optic", "ortho", "pan", "ms", "vis"}
@@ -30,7 +29,7 @@ def role_of(path: Path) -> Role:
     Raises:
         DataError: the file is damaged, or could be either.
     """
-    with readable(path), rasterio.open(path) as dataset:
+    with opened_raster(path) as dataset:
         description = dataset.tags().get("TIFFTAG_IMAGEDESCRIPTION", "")
         words = _words_of(path.stem) | _words_of(description)
         if "complex" in dataset.dtypes[0]:
@@ -49,7 +48,7 @@ def raster_properties(path: Path, layer: str | None = None) -> dict[str, Any]:
     Raises:
         DataError: the file cannot be read.
     """
-    with readable(path), rasterio.open(path) as dataset:
+    with opened_raster(path) as dataset:
         scale = stored_scale(dataset)
         quantity = quantity_of(dataset, path)
     polarization = _name_polarization(path)

@@ -11,7 +11,7 @@ from pyproj import CRS
 from rasterio.control import GroundControlPoint
 
 from sarhpc.archive.formats.lookup_table import LookupTable
-from sarhpc.archive.formats.nisar.hdf5 import Array, number, vector
+from sarhpc.archive.formats.nisar.hdf5 import Array, number, values, vector
 from sarhpc.archive.geolocation import Geolocation, fit_gcps
 
 _MOST_POINTS = 15
@@ -23,7 +23,7 @@ def terrain_height(file: h5py.File, root: str) -> float:
     parameters = file.get(f"{root}/metadata/processingInformation/parameters", {})
     if "referenceTerrainHeight" not in parameters:
         return 0.0
-    heights = np.asarray(parameters["referenceTerrainHeight"][()], np.float64)
+    heights = np.asarray(values(parameters["referenceTerrainHeight"]), np.float64)
     heights = heights[np.isfinite(heights)]
     return float(np.median(heights)) if heights.size else 0.0
 

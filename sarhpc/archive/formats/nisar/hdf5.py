@@ -15,6 +15,9 @@ from hpc.errors import DataError
 
 Array = NDArray[np.float64]
 
+_MOST_BYTES = 256 << 20
+"""Of coordinates, tables and texts, which are read whole."""
+
 
 @contextlib.contextmanager
 def hdf5_errors(path: Path) -> Iterator[None]:
@@ -52,14 +55,25 @@ def step_of(values: Array) -> float:
     return float((values[-1] - values[0]) / (len(values) - 1))
 
 
+def values(dataset: Any) -> NDArray[Any]:
+    """All values of a dataset.
+
+    Raises:
+        ValueError: it declares more than 256 MiB.
+    """
+    if dataset.nbytes > _MOST_BYTES:
+        raise ValueError(f"{dataset.name} declares {dataset.nbytes} bytes of metadata")
+    return np.asarray(dataset[()])
+
+
 def vector(group: Any, name: str) -> Array:
     """A dataset as numbers (N,)."""
-    return np.asarray(group[name][()], np.float64).reshape(-1)
+    return np.asarray(values(group[name]), np.float64).reshape(-1)
 
 
 def number(group: Any, name: str) -> float:
     """The first number of a dataset."""
-    return float(np.asarray(group[name][()]).reshape(-1)[0])
+    return float(values(group[name]).reshape(-1)[0])
 
 
 def optional(group: Any, name: str) -> float | None:
@@ -71,7 +85,7 @@ def text(group: Any, name: str) -> str | None:
     """The first text of a dataset; None without it."""
     if name not in group:
         return None
-    value = np.asarray(group[name][()]).reshape(-1)[0]
+    value = values(group[name]).reshape(-1)[0]
     return (value.decode() if isinstance(value, bytes) else str(value)).strip()
 
 

@@ -29,9 +29,11 @@ from sarhpc.archive.formats.nisar.hdf5 import (
     step_of,
     text,
     units,
+    values,
     vector,
 )
 from sarhpc.archive.geolocation import Geolocation, central_spacing
+from sarhpc.archive.opening import open_hdf5
 from sarhpc.archive.scene import Affine6, RangeDirection
 
 Radiometry = Literal["beta0", "gamma0", "sigma0", "unknown"]
@@ -98,7 +100,7 @@ def layers_of(path: Path) -> list[str]:
     Raises:
         DataError: the file cannot be read, or holds no such image.
     """
-    with hdf5_errors(path), h5py.File(path, "r") as file:
+    with hdf5_errors(path), open_hdf5(path) as file:
         found = [
             f"{band}/{frequency}/{term[:2]}"
             for band in _BANDS
@@ -151,7 +153,7 @@ def read_nisar(path: Path, layer: str | None = None) -> NisarMetadata:
     if layer is not None and layer not in names:
         raise DataError(f"{path} has no image {layer}; it has {', '.join(names)}")
     band, frequency, polarization = (layer or names[0]).split("/")
-    with hdf5_errors(path), h5py.File(path, "r") as file:
+    with hdf5_errors(path), open_hdf5(path) as file:
         product, inside = _product(file, band)
         root = f"science/{band}/{product}"
         group = file[f"{root}/{inside}/{frequency}"]
@@ -271,7 +273,7 @@ def _rfc3339(text: str | None) -> str | None:
 def _complex_of(file: h5py.File, root: str) -> Radiometry:
     """`beta0` where the look-up table to it is one everywhere, so that |DN|^2 is beta0."""
     table = file.get(f"{root}/metadata/calibrationInformation/geometry/beta0")
-    plain = table is not None and bool(np.allclose(table[()], 1.0, rtol=1e-6))
+    plain = table is not None and bool(np.allclose(values(table), 1.0, rtol=1e-6))
     return "beta0" if plain else "unknown"
 
 

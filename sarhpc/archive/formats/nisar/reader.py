@@ -9,7 +9,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
@@ -18,6 +17,7 @@ from sarhpc.archive.formats.declared import looks_of, range_direction
 from sarhpc.archive.formats.format import Format, Layer
 from sarhpc.archive.formats.nisar.hdf5 import hdf5_errors
 from sarhpc.archive.formats.nisar.metadata import NisarMetadata, layers_of, read_nisar
+from sarhpc.archive.opening import open_hdf5
 from sarhpc.archive.pixel_window import Range, check_window
 from sarhpc.archive.scene import SarHeader, Scene
 from sarhpc.archive.zero_collar import LazyCollar, ZeroCollar, find_collar
@@ -76,7 +76,7 @@ class NisarReader:
         self._own = known and scale is None and is_calibrated(self.metadata)
         self._header = self._placed_header(properties, known or assume_calibrated)
         with hdf5_errors(self._path):
-            self._file = h5py.File(self._path, "r", rdcc_nbytes=_CACHE_BYTES)
+            self._file = open_hdf5(self._path, _CACHE_BYTES)
             layers = self._file[self.metadata.group]
             self._swaths = [name for name in layers if name.startswith("validSamplesSubSwath")]
             self._bounded = "mask" in layers or bool(self._swaths)

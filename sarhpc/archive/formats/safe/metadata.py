@@ -17,6 +17,8 @@ import numpy as np
 from hpc.errors import DataError
 from sarhpc.archive.formats.lookup_table import LookupTable, Vector
 
+_MOST_BYTES = 256 << 20
+"""Of an annotation, which is read whole; those of whole products have a few megabytes."""
 _MISSION = {f"S1{letter}": f"sentinel-1{letter.lower()}" for letter in "ABCD"}
 
 
@@ -116,11 +118,14 @@ def root_of(path: Path) -> ElementTree.Element:
     """The root of an annotation.
 
     Raises:
-        DataError: it declares entities.
+        DataError: it declares entities, or is too large for an annotation.
         ParseError: it is not XML.
     """
+    if path.stat().st_size > _MOST_BYTES:
+        raise DataError(f"{path} is larger than {_MOST_BYTES} bytes: no annotation; leave it out")
     data = path.read_bytes()
-    if b"<!DOCTYPE" in data or b"<!ENTITY" in data:
+    # In UTF-16, which has zero bytes, the words would be missed.
+    if b"<!DOCTYPE" in data or b"<!ENTITY" in data or b"\0" in data:
         raise DataError(
             f"{path} declares XML entities, which are not read; restore the original annotation"
         )

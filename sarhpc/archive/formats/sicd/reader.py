@@ -7,6 +7,7 @@ metres with ground spacing; the corner coordinates are used for search and split
 
 from __future__ import annotations
 
+import math
 import threading
 from pathlib import Path
 from typing import IO, Any
@@ -18,6 +19,7 @@ from hpc.errors import DataError
 from sarhpc.archive.formats.format import BAND_QUANTITIES, Format
 from sarhpc.archive.formats.nitf import NITF_SUFFIXES, nitf_kind
 from sarhpc.archive.formats.sicd.metadata import open_sicd, read_sicd_metadata, sicd_errors
+from sarhpc.archive.opening import require_bounded
 from sarhpc.archive.pixel_window import Range, check_window
 from sarhpc.archive.scene import SarHeader, Scene
 from sarhpc.archive.zero_collar import LazyCollar, ZeroCollar, find_collar
@@ -37,6 +39,7 @@ class SicdReader:
         self._files: list[IO[bytes]] = []
         self._collar = LazyCollar(self._measured_collar)
         self.metadata = read_sicd_metadata(self._path)
+        require_bounded(self._path, 8 * math.prod(self.metadata.shape))
         row, col = self.metadata.spacing_m
         scale = scene.properties.get("sarhpc:scale")
         calibration = scene.properties.get("sarhpc:calibration")

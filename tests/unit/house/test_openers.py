@@ -1,0 +1,46 @@
+"""Files that someone else wrote are opened in one place each, where they are bounded."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[3]
+
+OPENERS = {
+    "rasterio.open": None,
+    "DatasetReader": "sarhpc/archive/opening.py",
+    "h5py.File": "sarhpc/archive/opening.py",
+    "Image.open": "sarhpc/shards/pictures.py",
+    "PIL.Image.open": "sarhpc/shards/pictures.py",
+    "tarfile.open": None,
+    "yaml.load": "hpc/frozen_config.py",
+    "OmegaConf.load": None,
+    "pickle.load": None,
+    "pickle.loads": None,
+}
+"""Call -> the only module that may contain it; None for no module at all."""
+
+
+def calls(source: str) -> Iterator[str]:
+    """Calls of a module by the name they are written with, and names imported from a module."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Call):
+            yield ast.unparse(node.func)
+        elif isinstance(node, ast.ImportFrom):
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+@pytest.mark.parametrize(("call", "owner"), OPENERS.items())
+def test_a_file_is_opened_by_the_module_that_bounds_it(call: str, owner: str | None) -> None:
+    modules = [p for part in ("hpc", "sarhpc") for p in (REPOSITORY / part).rglob("*.py")]
+    found = {p.relative_to(REPOSITORY).as_posix() for p in modules if call in calls(p.read_text())}
+    assert found == ({owner} if owner is not None and owner in found else set())
+
+
+def test_a_further_call_would_be_seen() -> None:
+    assert "rasterio.open" in calls("import rasterio\nrasterio.open('a')")
+    assert "rasterio.open" in calls("from rasterio import open")
