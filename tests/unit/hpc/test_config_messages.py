@@ -57,6 +57,19 @@ def test_what_is_wrong_is_told_with_its_place(text: str, says: str) -> None:
         loads(Outer, text)
 
 
+@dataclass
+class Similar:
+    rate_a: int = 0
+    rate_b: int = 0
+    rate_c: int = 0
+    rate_d: int = 0
+
+
+def test_no_more_than_three_similar_names_are_told() -> None:
+    with pytest.raises(ConfigError, match=r"did you mean rate_\w, rate_\w, rate_\w\?$"):
+        loads(Similar, "rate_x: 1")
+
+
 def test_words_are_told_as_those_of_the_command_line() -> None:
     with pytest.raises(ConfigError, match=r"unknown key 'nmae' in the command line"):
         loads(Outer, GIVEN, ["nmae=x"])

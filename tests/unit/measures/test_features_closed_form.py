@@ -69,15 +69,19 @@ def test_looks_beyond_the_scale_count_at_its_ends() -> None:
     assert (ENL_EDGES[0], ENL_EDGES[-1]) == pytest.approx((0.05, 50))
 
 
-def test_the_autocorrelation_of_a_wave_along_azimuth_is_a_cosine_there_and_1_along_range() -> None:
+@pytest.mark.parametrize("contrast", [0.3, 0.003])
+def test_the_autocorrelation_of_a_wave_along_azimuth_is_a_cosine_there_and_1_along_range(
+    contrast: float,
+) -> None:
     # Of half a period the mirror at the edge continues the wave, and 15 rows hold it whole.
     phase = 2 * np.pi * (np.arange(60) + 0.5) / 15
-    I = np.repeat(1 + 0.3 * np.cos(phase)[:, None], 50, axis=1)  # noqa: E741
+    I = np.repeat(1 + contrast * np.cos(phase)[:, None], 50, axis=1)  # noqa: E741
     along_range, along_azimuth = speckle_acf(I)
     np.testing.assert_allclose(along_azimuth, np.cos(2 * np.pi * np.arange(1, 6) / 15), atol=1e-12)
     np.testing.assert_allclose(along_range, 1, atol=1e-12)
     along_range, along_azimuth = speckle_acf(I.T)
     np.testing.assert_allclose(along_range, np.cos(2 * np.pi * np.arange(1, 6) / 15), atol=1e-12)
+    np.testing.assert_allclose(along_azimuth, 1, atol=1e-12)
 
 
 def test_an_even_tile_has_no_autocorrelation() -> None:
