@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import fcntl
 import hashlib
 import os
 import re
@@ -112,7 +113,13 @@ def main(words: Sequence[str] | None = None) -> int:
 
 @contextlib.contextmanager
 def _copy_of_the_tree() -> Iterator[None]:
-    """Work in a fresh copy of the tracked and new files."""
+    """Work in a fresh copy of the tracked and new files, alone."""
+    BUILD.mkdir(parents=True, exist_ok=True)
+    lock = (BUILD / "lock").open("w")  # held until this process ends
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise SystemExit(f"another run works in {BUILD}; wait for its end") from None
     tree = BUILD / "tree"
     shutil.rmtree(tree, ignore_errors=True)
     listing = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
@@ -187,9 +194,8 @@ def _running(python: Path, tests: Sequence[str]) -> Iterator[Callable[[float], b
             raise SystemExit(f"tools/mutant_tests.py ended, exit code {server.wait()}")
         return answer == "passed"
 
-    with server:
+    with server:  # whose end closes the standard input of the process, which ends it
         yield passed
-        server.stdin.close()
 
 
 def equivalents_of(module: str) -> set[tuple[str, str]]:
