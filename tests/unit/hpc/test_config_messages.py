@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hpc.config import load, loads
+from hpc.config import load, loads, to_yaml
 from hpc.errors import ConfigError
 
 
@@ -103,3 +103,14 @@ def test_optional_and_repeated_parts_are_read() -> None:
     assert found.maybe == Inner(2.0)
     assert found.many == [Inner(3.0), Inner(names=["x"])]
     assert found.inner == Inner()
+
+
+def test_an_override_holds_over_a_document_that_has_every_key() -> None:
+    whole = Outer("a", "b", 3, Inner(2.0))
+    assert loads(Outer, to_yaml(whole)) == whole
+    assert loads(Outer, to_yaml(whole), ["steps=4"]) == Outer("a", "b", 4, Inner(2.0))
+
+
+def test_a_value_is_written_in_its_declared_type() -> None:
+    assert to_yaml(Inner(rate=2)) == "rate: 2.0\nnames: []\n"
+    assert to_yaml(Inner(rate=2.0)) == "rate: 2.0\nnames: []\n"

@@ -71,6 +71,7 @@ def test_states_follow_each_other_as_work_goes_on(run: RunDir) -> None:
     publish(run, 3, 3, seal=True)
     found = look(run)
     assert (found.state, found.done, found.samples, found.rejected) == ("COMPLETE", 3, 9, 6)
+    assert (found.planned, found.failed, found.attempts) == (3, 0, 0)
     assert look(run, TRAIN).state == "READY"
 
 
@@ -138,6 +139,16 @@ def test_before_its_first_heartbeat_the_lease_is_the_sign_of_life(run: RunDir) -
     assert look(run).heartbeat_age_s is None
 
 
+def test_of_several_holders_the_coordinator_is_told_and_then_the_first_element(run: RunDir) -> None:
+    for name in (".lease-10", ".lease-2", ".lease"):
+        holder = {"host": f"node{name}", "pid": 7, "born": 0.0}
+        aged(run.stage("tile") / f"{name}.json", 0.0, json.dumps(holder))
+    for name in (".lease", ".lease-2", ".lease-10"):
+        assert look(run).holder == f"process 7 on node{name}"
+        (run.stage("tile") / f"{name}.json").unlink()
+    assert look(run).holder is None
+
+
 def test_a_clock_that_runs_behind_makes_nothing_younger_than_new(run: RunDir) -> None:
     leased(run, age_s=-50.0)
     assert look(run).heartbeat_age_s == 0.0
@@ -159,6 +170,15 @@ def test_the_newest_checkpoint_is_that_of_the_largest_step(run: RunDir) -> None:
     assert (found.checkpoint, found.checkpoint_s) == ("step_100000000", 60.0)
 
 
+def test_a_checkpoint_that_is_removed_while_it_is_looked_at_has_no_age(run: RunDir) -> None:
+    directory = run.stage("tile") / "checkpoints"
+    directory.mkdir(parents=True)
+    # Listed, and gone when its time is asked for: as a link to nothing.
+    (directory / "step_00000010").symlink_to("gone")
+    found = look(run)
+    assert (found.checkpoint, found.checkpoint_s) == ("step_00000010", None)
+
+
 def stamp(age_s: float) -> str:
     return datetime.datetime.fromtimestamp(CLOCK - age_s, datetime.UTC).isoformat()
 
@@ -176,6 +196,17 @@ def test_the_rate_is_that_of_the_live_attempt(run: RunDir, monkeypatch: pytest.M
     assert found.left_s == pytest.approx(100)
 
 
+def test_an_attempt_of_less_than_a_second_counts_as_one_of_a_second(
+    run: RunDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hpc.store.attempts.now", lambda: stamp(0))
+    begin_attempt(run.stage("tile"), 0)
+    publish(run, 10, 6)
+    leased(run)
+    found = look(run)
+    assert (found.per_s, found.left_s) == (6.0, pytest.approx(4 / 6))
+
+
 def test_an_attempt_without_progress_has_no_rate(run: RunDir) -> None:
     publish(run, 10, 2)
     begin_attempt(run.stage("tile"), 2)
@@ -191,6 +222,8 @@ def test_the_newest_whole_row_of_a_growing_file_counts(tmp_path: Path) -> None:
     assert last_row(path) == {"step": 2}
     path.write_text("".join(f'{{"step": {n}}}\n' for n in range(5000)))
     assert last_row(path, most_bytes=64) == {"step": 4999}
+    path.write_text('{"step": 1}\n' + json.dumps({"layers": "x" * 60_000}))
+    assert last_row(path) == {"layers": "x" * 60_000}, "64 KiB are read"
 
 
 def test_now_is_the_clock_unless_one_is_given(run: RunDir) -> None:
