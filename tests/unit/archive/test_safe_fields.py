@@ -100,6 +100,16 @@ def test_rows_and_columns_keep_their_places_in_every_table(measurement: Path) ->
         assert told["noise_floor_db"] == pytest.approx(10 * np.log10(noise), abs=1e-3)
 
 
+def test_noise_keeps_its_places_along_both_axes(tmp_path: Path) -> None:
+    def noise(row: float, col: float) -> float:
+        return 1000.0 + 7.0 * row + 3.0 * col
+
+    found = read_safe(write_safe(tmp_path, tmp_path / "none.tiff", SHAPE, noise=noise)).noise
+    assert found is not None
+    for row, col in PLACES:
+        assert found.at(row, col) == pytest.approx(noise(row, col) * (2 if col >= 60 else 1))
+
+
 def test_angles_are_kept_to_four_digits_and_noise_to_three(tmp_path: Path) -> None:
     found = read_safe(
         write_safe(tmp_path, tmp_path / "none.tiff", SHAPE, incidence=lambda row, col: 31.234567)
@@ -193,6 +203,14 @@ def test_a_gain_that_is_not_positive_is_refused(measurement: Path, number: str) 
         read_safe(measurement)
 
 
+def test_a_gain_below_one_is_a_gain(tmp_path: Path) -> None:
+    found = read_safe(
+        write_safe(tmp_path, tmp_path / "none.tiff", SHAPE, gain=lambda row, col: 0.5)
+    ).amplitude_gain
+    assert found is not None
+    assert found.at(np.array([0.0]), np.array([0.0])).tolist() == [[0.5]]
+
+
 def test_a_table_without_vectors_is_refused(measurement: Path) -> None:
     annotation(measurement, "calibration").write_text("<calibration/>")
     with pytest.raises(DataError, match="without vectors"):
@@ -256,7 +274,8 @@ def test_the_first_block_that_holds_a_pixel_counts() -> None:
 
 def test_scalloping_without_bounds_holds_for_the_whole_image(measurement: Path) -> None:
     def edit(text: str) -> str:
-        text = text.replace(">1.0 1.0<", ">3.0 3.0<")
+        text = text.replace(">1.0 1.0<", ">3.0 3.0 3.0<").replace(">2.0 2.0<", ">2.0 2.0 2.0<")
+        text = text.replace('<line count="2">0 79<', '<line count="3">0 40 79<')
         return re.sub(r"<(first|last)(AzimuthLine|RangeSample)>\d+</\1\2>", "", text)
 
     change(annotation(measurement, "noise"), edit)
