@@ -269,6 +269,7 @@ def test_the_newest_whole_row_of_a_growing_file_counts(tmp_path: Path) -> None:
     assert last_row(path) == {"step": 2}
     path.write_text("".join(f'{{"step": {n}}}\n' for n in range(5000)))
     assert last_row(path, most_bytes=64) == {"step": 4999}
+    assert last_row(path, most_bytes=8) is None, "no more than that is read of a long file"
     path.write_text('{"step": 1}\n' + json.dumps({"layers": "x" * 60_000}))
     assert last_row(path) == {"layers": "x" * 60_000}, "64 KiB are read"
 
