@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hpc.config import load, loads, to_yaml
+from hpc.config import changes_since, differences, load, loads, to_dict, to_yaml
 from hpc.errors import ConfigError
 
 
@@ -114,3 +114,12 @@ def test_an_override_holds_over_a_document_that_has_every_key() -> None:
 def test_a_value_is_written_in_its_declared_type() -> None:
     assert to_yaml(Inner(rate=2)) == "rate: 2.0\nnames: []\n"
     assert to_yaml(Inner(rate=2.0)) == "rate: 2.0\nnames: []\n"
+
+
+def test_a_part_that_one_side_leaves_out_is_one_difference() -> None:
+    without, given = Outer("a", "b"), Outer("a", "b", maybe=Inner(2.0))
+    values = "{'rate': 2.0, 'names': []}"
+    assert differences(without, given) == [f"maybe: None -> {values}"]
+    assert differences(given, without) == [f"maybe: {values} -> None"]
+    assert changes_since(to_dict(without), given) == [f"maybe: None -> {values}"]
+    assert changes_since(to_dict(given), without) == [f"maybe: {values} -> None"]
