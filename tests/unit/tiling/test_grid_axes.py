@@ -11,7 +11,14 @@ from array_scenes import array_reader
 
 from hpc.errors import DataError
 from sarhpc.tiling.config import TileConfig
-from sarhpc.tiling.grid import SceneFrame, TileGrid, resampling_ratio, scene_frame, tile_grid
+from sarhpc.tiling.grid import (
+    MAX_UPSAMPLING,
+    SceneFrame,
+    TileGrid,
+    resampling_ratio,
+    scene_frame,
+    tile_grid,
+)
 
 SPACING = (0.7, 0.175)
 """Rows twice, columns half as far apart as output pixels."""
@@ -35,6 +42,10 @@ def test_each_axis_has_its_own_ratio_and_extent() -> None:
     assert turned.ratio == (Fraction(1, 2), Fraction(2))
     assert turned.shape == (100, 60)
     assert turned.spacing_m == SPACING[::-1]
+
+
+def test_the_ratio_that_needs_leave_is_the_one_that_the_configuration_names() -> None:
+    assert MAX_UPSAMPLING == 1.5, "as tile.allow_upsampling says"
 
 
 def test_the_affine_of_a_window_starts_at_its_first_pixel() -> None:
