@@ -157,7 +157,9 @@ def score_module(module: str, tests: Sequence[str], arguments: argparse.Namespac
         if not passed(600):
             output = (BUILD / "output").read_text()
             raise SystemExit(f"the tests of {module} fail without any change:\n{output}")
-        limit_s = 20 + 5 * (time.monotonic() - start)
+        imported = time.monotonic()
+        passed(600)
+        limit_s = 8 + 6 * (time.monotonic() - imported)
         for mutant in chosen:
             with restore_contents(mutant.spec.module_path):
                 apply_mutation(
