@@ -6,7 +6,8 @@
 
 Each mutant is one change (a comparison, a number, a dropped call, a swapped pair ...) in a copy of
 the working tree under build/mutants, against the tests that the table names for its module: those
-of the module and of its neighbours. `tests/mutants/equivalent.toml` lists changes that no test can
+of the module and of its neighbours. Each run of the tests is a fork of `mutant_tests.py`, so that
+packages are imported once a module. `tests/mutants/equivalent.toml` lists changes that no test can
 see because the program does the same, each with the reason; they do not count. Run by the Python
 of build/mutants/venv, which has Cosmic Ray; the tests run by the project's own.
 """
@@ -15,25 +16,25 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import fcntl
 import hashlib
 import os
 import re
-import shlex
 import shutil
 import subprocess
 import sys
 import time
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import cosmic_ray.plugins
 from cosmic_ray.commands import init
-from cosmic_ray.mutating import apply_mutation, mutate_and_test, restore_contents
-from cosmic_ray.testing import run_tests
+from cosmic_ray.mutating import apply_mutation, restore_contents
+from cosmic_ray.operators.operator import Operator
 from cosmic_ray.work_db import use_db
-from cosmic_ray.work_item import MutationSpec, TestOutcome
+from cosmic_ray.work_item import MutationSpec
 from mutant_operators import Provider
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -112,7 +113,13 @@ def main(words: Sequence[str] | None = None) -> int:
 
 @contextlib.contextmanager
 def _copy_of_the_tree() -> Iterator[None]:
-    """Work in a fresh copy of the tracked and new files."""
+    """Work in a fresh copy of the tracked and new files, alone."""
+    BUILD.mkdir(parents=True, exist_ok=True)
+    lock = (BUILD / "lock").open("w")  # held until this process ends
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise SystemExit(f"another run works in {BUILD}; wait for its end") from None
     tree = BUILD / "tree"
     shutil.rmtree(tree, ignore_errors=True)
     listing = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
@@ -146,25 +153,51 @@ def score_module(module: str, tests: Sequence[str], arguments: argparse.Namespac
         for mutant in chosen:
             print(f"{module}:{mutant.spec.start_pos[0]}: {mutant.was}  ->  {mutant.becomes}")
         return score
-    pytest = ["-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-p", "pytest_timeout"]
-    command = shlex.join([str(arguments.python), *pytest, *tests])
-    outcome, output = run_tests(command, 600)
-    if outcome is not TestOutcome.SURVIVED:
-        raise SystemExit(f"the tests of {module} fail without any change:\n{output}")
-    timeout_s = 20 + 5 * (time.monotonic() - start)
-    for mutant in chosen:
-        result = mutate_and_test([mutant.spec], command, timeout_s)
-        if result.test_outcome is TestOutcome.SURVIVED:
-            score.survived.append(mutant)
-            line = mutant.spec.start_pos[0]
-            print(f"survived {module}:{line}: {mutant.was}  ->  {mutant.becomes}", flush=True)
-        elif result.test_outcome is TestOutcome.KILLED:
-            score.killed += 1
-        else:
-            raise SystemExit(f"cannot test {mutant}: {result.output}")
+    with _running(arguments.python, tests) as passed:
+        if not passed(600):
+            output = (BUILD / "output").read_text()
+            raise SystemExit(f"the tests of {module} fail without any change:\n{output}")
+        imported = time.monotonic()
+        passed(600)
+        limit_s = 8 + 6 * (time.monotonic() - imported)
+        for mutant in chosen:
+            with restore_contents(mutant.spec.module_path):
+                apply_mutation(
+                    mutant.spec.module_path, _operator(mutant.spec), mutant.spec.occurrence
+                )
+                survived = passed(limit_s)
+            if survived:
+                score.survived.append(mutant)
+                line = mutant.spec.start_pos[0]
+                print(f"survived {module}:{line}: {mutant.was}  ->  {mutant.becomes}", flush=True)
+            else:
+                score.killed += 1
     score.seconds = time.monotonic() - start
     print(_line(score), flush=True)
     return score
+
+
+@contextlib.contextmanager
+def _running(python: Path, tests: Sequence[str]) -> Iterator[Callable[[float], bool]]:
+    """A function that runs the tests, for some seconds at most, and says whether they passed."""
+    server = subprocess.Popen(
+        [python, "tools/mutant_tests.py", BUILD / "output", *tests],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert server.stdin is not None
+    assert server.stdout is not None
+
+    def passed(limit_s: float) -> bool:
+        print(limit_s, file=server.stdin, flush=True)
+        answer = server.stdout.readline().strip()
+        if answer not in ("passed", "failed", "timeout"):
+            raise SystemExit(f"tools/mutant_tests.py ended, exit code {server.wait()}")
+        return answer == "passed"
+
+    with server:  # whose end closes the standard input of the process, which ends it
+        yield passed
 
 
 def equivalents_of(module: str) -> set[tuple[str, str]]:
@@ -202,9 +235,13 @@ def _is_tested(operator: str, line: str) -> bool:
     return operator not in _MEANINGLESS or not _MEANINGLESS[operator].search(line)
 
 
+def _operator(spec: MutationSpec) -> Operator:
+    return cosmic_ray.plugins.get_operator(spec.operator_name)(**spec.operator_args)
+
+
 def _change(spec: MutationSpec) -> tuple[str, str]:
     """The line that a mutant changes, before and after, without indentation."""
-    operator = cosmic_ray.plugins.get_operator(spec.operator_name)(**spec.operator_args)
+    operator = _operator(spec)
     with restore_contents(spec.module_path):
         try:
             before, after = apply_mutation(spec.module_path, operator, spec.occurrence)

@@ -62,11 +62,14 @@ def test_fields_are_those_of_the_annotation(measurement: Path) -> None:
     assert found.mid_incidence_deg == 39.2
 
 
-def test_a_frequency_is_in_hertz_and_kept_to_the_kilohertz(measurement: Path) -> None:
-    change(
-        annotation(measurement), lambda text: text.replace("5.405000454334350e+09", "5.3331234e9")
-    )
-    assert read_safe(measurement).centre_ghz == 5.333123
+@pytest.mark.parametrize(
+    ("hertz", "ghz"), [("5.333123499e9", 5.333123), ("5.333123501e9", 5.333124)]
+)
+def test_a_frequency_is_in_hertz_and_kept_to_the_kilohertz(
+    measurement: Path, hertz: str, ghz: float
+) -> None:
+    change(annotation(measurement), lambda text: text.replace("5.405000454334350e+09", hertz))
+    assert read_safe(measurement).centre_ghz == ghz
 
 
 @pytest.mark.parametrize(
@@ -95,6 +98,46 @@ def test_rows_and_columns_keep_their_places_in_every_table(measurement: Path) ->
         assert told["incidence_deg"] == pytest.approx(incidence(row, col), abs=1e-4)
         noise = 1600.0 * (2 if col >= 60 else 1) / gain(row, col) ** 2
         assert told["noise_floor_db"] == pytest.approx(10 * np.log10(noise), abs=1e-3)
+
+
+def test_noise_keeps_its_places_along_both_axes(tmp_path: Path) -> None:
+    def noise(row: float, col: float) -> float:
+        return 1000.0 + 7.0 * row + 3.0 * col
+
+    found = read_safe(write_safe(tmp_path, tmp_path / "none.tiff", SHAPE, noise=noise)).noise
+    assert found is not None
+    for row, col in PLACES:
+        assert found.at(row, col) == pytest.approx(noise(row, col) * (2 if col >= 60 else 1))
+
+
+def test_angles_are_kept_to_four_digits_and_noise_to_three(tmp_path: Path) -> None:
+    found = read_safe(
+        write_safe(tmp_path, tmp_path / "none.tiff", SHAPE, incidence=lambda row, col: 31.234567)
+    )
+    assert found.at(0, 0) == {"incidence_deg": 31.2346, "noise_floor_db": -20.0}
+    assert found.at(0, 119) == {"incidence_deg": 31.2346, "noise_floor_db": -16.990}
+
+
+def test_noise_of_zero_has_no_level_in_decibels(tmp_path: Path) -> None:
+    found = read_safe(
+        write_safe(tmp_path, tmp_path / "none.tiff", SHAPE, noise=lambda row, col: 0.0)
+    )
+    assert set(found.at(0, 0)) == {"incidence_deg"}
+
+
+def test_a_table_may_have_a_value_for_every_pixel(measurement: Path) -> None:
+    def edit(text: str) -> str:
+        return re.sub(
+            r'(<pixel count="\d+">)([^<]*)',
+            lambda found: found[1] + " ".join(map(str, range(len(found[2].split())))),
+            text,
+        )
+
+    change(annotation(measurement, "calibration"), edit)
+    table = read_safe(measurement).amplitude_gain
+    assert table is not None
+    # The vectors are of columns 0, 5 (and a half, rounded down), 11, ...
+    assert table.at(np.array([0.0]), np.array([0.0, 1.0])).tolist() == [[400.0, gain(0, 5)]]
 
 
 @pytest.mark.parametrize(
@@ -160,6 +203,14 @@ def test_a_gain_that_is_not_positive_is_refused(measurement: Path, number: str) 
         read_safe(measurement)
 
 
+def test_a_gain_below_one_is_a_gain(tmp_path: Path) -> None:
+    found = read_safe(
+        write_safe(tmp_path, tmp_path / "none.tiff", SHAPE, gain=lambda row, col: 0.5)
+    ).amplitude_gain
+    assert found is not None
+    assert found.at(np.array([0.0]), np.array([0.0])).tolist() == [[0.5]]
+
+
 def test_a_table_without_vectors_is_refused(measurement: Path) -> None:
     annotation(measurement, "calibration").write_text("<calibration/>")
     with pytest.raises(DataError, match="without vectors"):
@@ -174,6 +225,19 @@ def test_without_gain_or_noise_there_is_no_floor(measurement: Path) -> None:
     assert read_safe(measurement).noise is None
     annotation(measurement).unlink()
     with pytest.raises(DataError, match="no annotation beside it"):
+        read_safe(measurement)
+
+
+@pytest.mark.parametrize(
+    "declaration", ['<!DOCTYPE product SYSTEM "product.dtd">', '<!ENTITY x "y">']
+)
+def test_declarations_that_could_bring_entities_are_refused(
+    measurement: Path, declaration: str
+) -> None:
+    change(
+        annotation(measurement), lambda text: text.replace("<product>", f"{declaration}<product>")
+    )
+    with pytest.raises(DataError, match="declares XML entities"):
         read_safe(measurement)
 
 
@@ -210,13 +274,15 @@ def test_the_first_block_that_holds_a_pixel_counts() -> None:
 
 def test_scalloping_without_bounds_holds_for_the_whole_image(measurement: Path) -> None:
     def edit(text: str) -> str:
+        text = text.replace(">1.0 1.0<", ">3.0 3.0 3.0<").replace(">2.0 2.0<", ">2.0 2.0 2.0<")
+        text = text.replace('<line count="2">0 79<', '<line count="3">0 40 79<')
         return re.sub(r"<(first|last)(AzimuthLine|RangeSample)>\d+</\1\2>", "", text)
 
     change(annotation(measurement, "noise"), edit)
     found = read_safe(measurement)
     assert found.noise is not None
     assert [block.rows for block in found.noise.blocks] == [(0, 79), (0, 79)]
-    assert found.noise.at(3, 119) == found.noise.at(3, 0) == pytest.approx(1600)
+    assert found.noise.at(3, 119) == found.noise.at(3, 0) == pytest.approx(4800)
 
 
 def test_windows_of_one_row_between_and_beyond_vectors() -> None:

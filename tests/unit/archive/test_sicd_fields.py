@@ -125,6 +125,13 @@ def test_the_calibration_is_a_polynomial_of_metres_from_the_scene_centre(path: P
     )
 
 
+def test_a_coefficient_without_exponents_is_the_constant_one(path: Path) -> None:
+    constant = '<Coef exponent1="0" exponent2="0">'
+    assert constant in POLYNOMIAL
+    write_sicd(path, sigma_zero=POLYNOMIAL.replace(constant, "<Coef>"))
+    assert np.array_equal(read_sicd_metadata(path).sigma_zero, [[9, 0, 0.5], [0.25, 0, 0]])
+
+
 def test_without_a_polynomial_pixels_are_as_stored(path: Path) -> None:
     reader = open_sar(Scene("x", {"sar": write_sicd(path)}))
     assert reader.header.calibration == "none"
@@ -137,3 +144,10 @@ def test_a_file_with_a_word_for_a_number_is_refused(path: Path) -> None:
     path.write_bytes(path.read_bytes().replace(b"<SS>2.0</SS>", b"<SS>two</SS>"))
     with pytest.raises(DataError, match="restore the file"):
         read_sicd_metadata(path)
+
+
+def test_a_file_that_is_no_sicd_is_told_once(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path.write_text("no header of a NITF\n" * 50)  # jbpy logs each field of it
+    with pytest.raises(DataError, match=r"image\.nitf is not a SICD of version 1\.0 or later"):
+        read_sicd_metadata(path)
+    assert not caplog.records

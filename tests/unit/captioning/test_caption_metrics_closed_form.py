@@ -6,6 +6,7 @@ import math
 
 import pytest
 
+from hpc.errors import DataError
 from sarhpc.captioning.metrics import bleu, caption_metrics, cider, rouge_l, tokenize
 
 
@@ -110,3 +111,12 @@ def test_cider_damps_a_caption_of_another_length_and_clips_its_repetitions() -> 
 def test_cider_is_the_mean_over_references() -> None:
     wanted = [words("b", "d"), words("c", "e")]
     assert cider(words("b", "c"), wanted) == pytest.approx(10 / 4 / 2)
+
+
+@pytest.mark.parametrize(
+    ("said", "wanted"),
+    [([], []), (["a"], [["a"], ["b"]]), (["a", "b"], [["a"]]), (["a", "b"], [["a"], []])],
+)
+def test_a_caption_without_a_reference_is_refused(said: list[str], wanted: list[list[str]]) -> None:
+    with pytest.raises(DataError, match=rf"{len(said)} captions against {len(wanted)} reference"):
+        caption_metrics(said, wanted)

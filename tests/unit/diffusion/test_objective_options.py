@@ -122,6 +122,12 @@ def test_captions_are_dropped_by_their_share(share: float) -> None:
     assert sum(dropped) / len(dropped) == pytest.approx(share, abs=0.06)
 
 
+def test_a_caption_without_a_choice_is_an_error() -> None:
+    for captions, dropped in ((["a", "b"], (True,)), (["a"], (True, False))):
+        with pytest.raises(ValueError, match="argument 2"):
+            objective.with_dropout(captions, dropped)
+
+
 def test_seeds_are_the_same_on_every_machine_and_63_bits() -> None:
     assert objective.sample_seed(3, 0, NAMES[0]) == 4_581_559_388_804_902_594
     seeds = [objective.sample_seed(3, 0, name) for name in NAMES]

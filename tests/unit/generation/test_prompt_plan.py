@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from hpc.errors import ConfigError
-from sarhpc.generation.config import GenerateConfig
+from sarhpc.generation.config import GenerateConfig, SteerConfig
 from sarhpc.generation.plan import (
     check_config,
     image_seed,
@@ -84,12 +84,15 @@ def test_a_seed_is_63_bits_of_the_hash_of_the_image() -> None:
 
 
 def test_only_a_steered_plan_numbers_its_images() -> None:
-    from sarhpc.generation.config import SteerConfig
-
     plain = plan_generation(config(images=5, shard_samples=2))
     assert all("first" not in inputs for inputs in plain)
     steered = plan_generation(config(images=5, shard_samples=2, steer=SteerConfig()))
     assert [inputs["first"] for inputs in steered] == [0, 2, 4]
+
+
+def test_a_plan_is_steered_by_a_known_layer() -> None:
+    with pytest.raises(ConfigError, match=r"generate\.steer\.layer is 'relief': one of "):
+        check_config(config(steer=SteerConfig(layer="relief")))
 
 
 COUNTS = ("steps", "batch", "threads", "shard_samples", "images_per_prompt", "images")

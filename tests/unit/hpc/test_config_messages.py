@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hpc.config import load, loads
+from hpc.config import changes_since, differences, load, loads, to_dict, to_yaml
 from hpc.errors import ConfigError
 
 
@@ -57,6 +57,19 @@ def test_what_is_wrong_is_told_with_its_place(text: str, says: str) -> None:
         loads(Outer, text)
 
 
+@dataclass
+class Similar:
+    rate_a: int = 0
+    rate_b: int = 0
+    rate_c: int = 0
+    rate_d: int = 0
+
+
+def test_no_more_than_three_similar_names_are_told() -> None:
+    with pytest.raises(ConfigError, match=r"did you mean rate_\w, rate_\w, rate_\w\?$"):
+        loads(Similar, "rate_x: 1")
+
+
 def test_words_are_told_as_those_of_the_command_line() -> None:
     with pytest.raises(ConfigError, match=r"unknown key 'nmae' in the command line"):
         loads(Outer, GIVEN, ["nmae=x"])
@@ -90,3 +103,23 @@ def test_optional_and_repeated_parts_are_read() -> None:
     assert found.maybe == Inner(2.0)
     assert found.many == [Inner(3.0), Inner(names=["x"])]
     assert found.inner == Inner()
+
+
+def test_an_override_holds_over_a_document_that_has_every_key() -> None:
+    whole = Outer("a", "b", 3, Inner(2.0))
+    assert loads(Outer, to_yaml(whole)) == whole
+    assert loads(Outer, to_yaml(whole), ["steps=4"]) == Outer("a", "b", 4, Inner(2.0))
+
+
+def test_a_value_is_written_in_its_declared_type() -> None:
+    assert to_yaml(Inner(rate=2)) == "rate: 2.0\nnames: []\n"
+    assert to_yaml(Inner(rate=2.0)) == "rate: 2.0\nnames: []\n"
+
+
+def test_a_part_that_one_side_leaves_out_is_one_difference() -> None:
+    without, given = Outer("a", "b"), Outer("a", "b", maybe=Inner(2.0))
+    values = "{'rate': 2.0, 'names': []}"
+    assert differences(without, given) == [f"maybe: None -> {values}"]
+    assert differences(given, without) == [f"maybe: {values} -> None"]
+    assert changes_since(to_dict(without), given) == [f"maybe: None -> {values}"]
+    assert changes_since(to_dict(given), without) == [f"maybe: {values} -> None"]

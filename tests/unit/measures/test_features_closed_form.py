@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 from numpy.lib.stride_tricks import sliding_window_view
+from scipy.ndimage import uniform_filter
 
 from sarhpc.measures.features import (
     DB_EDGES,
@@ -66,18 +67,41 @@ def test_looks_beyond_the_scale_count_at_its_ends() -> None:
     spike[4, 4] = 1.0
     # In the middle window one pixel of 81: mean^2 / variance = 1/81, below the first edge.
     assert look_histogram(spike)[0] > 0
-    assert (ENL_EDGES[0], ENL_EDGES[-1]) == pytest.approx((0.05, 50))
+    assert (ENL_EDGES[0], ENL_EDGES[-1], ENL_EDGES.size) == pytest.approx((0.05, 50, 121))
 
 
-def test_the_autocorrelation_of_a_wave_along_azimuth_is_a_cosine_there_and_1_along_range() -> None:
+@pytest.mark.parametrize("level", [0.003, 0.1, 0.3, 0.7, 0.9, 1.0])
+def test_even_ground_has_the_most_looks_whatever_rounding_makes_of_its_variance(
+    level: float,
+) -> None:
+    assert look_histogram(np.full((30, 30), level))[-1] == 1
+
+
+@pytest.mark.parametrize("contrast", [0.3, 0.003])
+def test_the_autocorrelation_of_a_wave_along_azimuth_is_a_cosine_there_and_1_along_range(
+    contrast: float,
+) -> None:
     # Of half a period the mirror at the edge continues the wave, and 15 rows hold it whole.
     phase = 2 * np.pi * (np.arange(60) + 0.5) / 15
-    I = np.repeat(1 + 0.3 * np.cos(phase)[:, None], 50, axis=1)  # noqa: E741
+    I = np.repeat(1 + contrast * np.cos(phase)[:, None], 50, axis=1)  # noqa: E741
     along_range, along_azimuth = speckle_acf(I)
     np.testing.assert_allclose(along_azimuth, np.cos(2 * np.pi * np.arange(1, 6) / 15), atol=1e-12)
     np.testing.assert_allclose(along_range, 1, atol=1e-12)
     along_range, along_azimuth = speckle_acf(I.T)
     np.testing.assert_allclose(along_range, np.cos(2 * np.pi * np.arange(1, 6) / 15), atol=1e-12)
+    np.testing.assert_allclose(along_azimuth, 1, atol=1e-12)
+
+
+def test_the_autocorrelation_is_that_of_speckle_over_its_local_mean() -> None:
+    rng = np.random.default_rng(4)
+    ground = np.linspace(1, 30, 37)[:, None] * np.linspace(1, 5, 44)
+    I = ground * uniform_filter(rng.exponential(size=(37, 44)), (2, 3))  # noqa: E741
+    ratio = I / windows(I, 15).mean((2, 3))
+    ratio = ratio - ratio.mean()
+    for axis, found in ((1, speckle_acf(I)[0]), (0, speckle_acf(I)[1])):
+        shifted = [np.roll(ratio, -lag, axis) for lag in range(1, 6)]
+        expected = [(ratio * moved).sum() / (ratio**2).sum() for moved in shifted]
+        np.testing.assert_allclose(found, expected, atol=1e-12)
 
 
 def test_an_even_tile_has_no_autocorrelation() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import json
 import os
@@ -12,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from hpc.job.pipeline import Stage
+from hpc.job.pipeline import Stage, StageProgress
 from hpc.observe.state import StageState, last_row, newest_checkpoint, stage_state
 from hpc.store.attempts import begin_attempt, end_attempt
 from hpc.store.ledger import Failure, Record
@@ -71,7 +72,19 @@ def test_states_follow_each_other_as_work_goes_on(run: RunDir) -> None:
     publish(run, 3, 3, seal=True)
     found = look(run)
     assert (found.state, found.done, found.samples, found.rejected) == ("COMPLETE", 3, 9, 6)
+    assert (found.planned, found.failed, found.attempts) == (3, 0, 0)
     assert look(run, TRAIN).state == "READY"
+
+
+def test_only_the_newest_attempt_can_be_lost(run: RunDir) -> None:
+    directory = run.stage("tile")
+    begin_attempt(directory, 0)
+    number = begin_attempt(directory, 0)
+    assert look(run).state == "LOST"
+    end_attempt(directory, number, 1, 0, "saved", "PREEMPT")
+    assert look(run).state == "PARTIAL", "the first never ended, and another came after it"
+    begin_attempt(directory, 1)
+    assert look(run).state == "LOST"
 
 
 @pytest.mark.parametrize(("shards", "read"), [(2, True), (3, False)])
@@ -138,6 +151,31 @@ def test_before_its_first_heartbeat_the_lease_is_the_sign_of_life(run: RunDir) -
     assert look(run).heartbeat_age_s is None
 
 
+def test_heartbeats_of_an_earlier_attempt_are_no_sign_of_this_one(
+    run: RunDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for age in (400, 100):
+        monkeypatch.setattr("hpc.store.attempts.now", lambda age=age: stamp(age))
+        begin_attempt(run.stage("tile"), 0)
+    leased(run, age_s=7.0)
+    beat = run.stage("tile") / "heartbeat" / "r00000.json"
+    aged(beat, 200.0, '{"seconds": 3.0}')
+    assert (look(run).heartbeat_age_s, look(run).heartbeat_interval_s) == (7.0, None)
+    for age in (100.0, 50.0):  # from the moment it began
+        aged(beat, age, '{"seconds": 3.0}')
+        assert (look(run).heartbeat_age_s, look(run).heartbeat_interval_s) == (age, 3.0)
+
+
+def test_of_several_holders_the_coordinator_is_told_and_then_the_first_element(run: RunDir) -> None:
+    for name in (".lease-10", ".lease-2", ".lease"):
+        holder = {"host": f"node{name}", "pid": 7, "born": 0.0}
+        aged(run.stage("tile") / f"{name}.json", 0.0, json.dumps(holder))
+    for name in (".lease", ".lease-2", ".lease-10"):
+        assert look(run).holder == f"process 7 on node{name}"
+        (run.stage("tile") / f"{name}.json").unlink()
+    assert look(run).holder is None
+
+
 def test_a_clock_that_runs_behind_makes_nothing_younger_than_new(run: RunDir) -> None:
     leased(run, age_s=-50.0)
     assert look(run).heartbeat_age_s == 0.0
@@ -159,6 +197,15 @@ def test_the_newest_checkpoint_is_that_of_the_largest_step(run: RunDir) -> None:
     assert (found.checkpoint, found.checkpoint_s) == ("step_100000000", 60.0)
 
 
+def test_a_checkpoint_that_is_removed_while_it_is_looked_at_has_no_age(run: RunDir) -> None:
+    directory = run.stage("tile") / "checkpoints"
+    directory.mkdir(parents=True)
+    # Listed, and gone when its time is asked for: as a link to nothing.
+    (directory / "step_00000010").symlink_to("gone")
+    found = look(run)
+    assert (found.checkpoint, found.checkpoint_s) == ("step_00000010", None)
+
+
 def stamp(age_s: float) -> str:
     return datetime.datetime.fromtimestamp(CLOCK - age_s, datetime.UTC).isoformat()
 
@@ -176,9 +223,40 @@ def test_the_rate_is_that_of_the_live_attempt(run: RunDir, monkeypatch: pytest.M
     assert found.left_s == pytest.approx(100)
 
 
+@pytest.mark.parametrize(
+    ("progress", "per_s", "left_s"),
+    [
+        (StageProgress(30, 100, "steps", per_s=0.5), 0.5, 140.0),
+        (StageProgress(30, None, "steps", per_s=0.5), 0.5, None),
+        (StageProgress(30, 100, "steps"), None, None),
+    ],
+)
+def test_the_progress_inside_a_shard_has_the_rate_and_the_time_it_tells(
+    run: RunDir, progress: StageProgress, per_s: float | None, left_s: float | None
+) -> None:
+    stage = dataclasses.replace(TILE, live_progress=lambda _: progress)
+    leased(run)
+    found = look(run, stage)
+    assert (found.per_s, found.left_s, found.progress) == (per_s, left_s, progress)
+    (run.stage("tile") / ".lease.json").unlink()
+    assert (look(run, stage).per_s, look(run, stage).left_s) == (None, None)
+
+
+def test_an_attempt_of_less_than_a_second_counts_as_one_of_a_second(
+    run: RunDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hpc.store.attempts.now", lambda: stamp(0))
+    begin_attempt(run.stage("tile"), 0)
+    publish(run, 10, 6)
+    leased(run)
+    found = look(run)
+    assert (found.per_s, found.left_s) == (6.0, pytest.approx(4 / 6))
+
+
 def test_an_attempt_without_progress_has_no_rate(run: RunDir) -> None:
     publish(run, 10, 2)
-    begin_attempt(run.stage("tile"), 2)
+    for done in (0, 2):
+        begin_attempt(run.stage("tile"), done)
     leased(run)
     found = look(run)
     assert (found.state, found.per_s, found.left_s) == ("RUNNING", None, None)
@@ -191,6 +269,9 @@ def test_the_newest_whole_row_of_a_growing_file_counts(tmp_path: Path) -> None:
     assert last_row(path) == {"step": 2}
     path.write_text("".join(f'{{"step": {n}}}\n' for n in range(5000)))
     assert last_row(path, most_bytes=64) == {"step": 4999}
+    assert last_row(path, most_bytes=8) is None, "no more than that is read of a long file"
+    path.write_text('{"step": 1}\n' + json.dumps({"layers": "x" * 60_000}))
+    assert last_row(path) == {"layers": "x" * 60_000}, "64 KiB are read"
 
 
 def test_now_is_the_clock_unless_one_is_given(run: RunDir) -> None:

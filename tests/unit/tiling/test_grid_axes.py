@@ -11,7 +11,14 @@ from array_scenes import array_reader
 
 from hpc.errors import DataError
 from sarhpc.tiling.config import TileConfig
-from sarhpc.tiling.grid import SceneFrame, TileGrid, resampling_ratio, scene_frame, tile_grid
+from sarhpc.tiling.grid import (
+    MAX_UPSAMPLING,
+    SceneFrame,
+    TileGrid,
+    resampling_ratio,
+    scene_frame,
+    tile_grid,
+)
 
 SPACING = (0.7, 0.175)
 """Rows twice, columns half as far apart as output pixels."""
@@ -37,6 +44,10 @@ def test_each_axis_has_its_own_ratio_and_extent() -> None:
     assert turned.spacing_m == SPACING[::-1]
 
 
+def test_the_ratio_that_needs_leave_is_the_one_that_the_configuration_names() -> None:
+    assert MAX_UPSAMPLING == 1.5, "as tile.allow_upsampling says"
+
+
 def test_the_affine_of_a_window_starts_at_its_first_pixel() -> None:
     # Output pixel (row 10, col 6) starts at native (row 5, col 12).
     a, b, c, d, e, f = frame_of().affine_at(10, 6)
@@ -50,6 +61,7 @@ def test_positions_of_a_window_are_columns_and_rows() -> None:
     found = frame.to_map(np.array([[0.0, 0.0], [2.0, 0.0], [0.0, 4.0]]), (10, 6))
     x, y = 1000 + 12 * 0.175, 2000 - 5 * 0.7
     assert found == pytest.approx(np.array([[x, y], [x + 0.7, y], [x, y - 1.4]]))
+    assert frame.to_map(np.array([[6.0, 10.0]])) == pytest.approx(np.array([[x, y]]))
     assert frame.affine_error_m((10, 14), (6, 12)) == pytest.approx(0, abs=1e-9)
 
 
@@ -147,3 +159,23 @@ def test_a_curved_window_gets_the_best_affine_over_itself_and_its_largest_deviat
     np.testing.assert_allclose(affine, (east[1], 0, east[0], 0, north[1], north[0]), atol=1e-9)
     deviation = np.hypot(0.04 * 2 * 8**2, 0.01 * 2)
     assert frame.affine_error_m(rows, cols) == pytest.approx(deviation)
+
+
+class Bent:
+    """Map coordinates that grow with the cube: the far end of a window bends more than the near."""
+
+    def to_map(self, positions: np.ndarray) -> np.ndarray:
+        return positions**3 * (0.04, 0.01)
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_the_deviation_is_the_largest_anywhere_in_the_window(turned: bool) -> None:
+    frame = dataclasses.replace(frame_of(), placement=Bent())
+    rows, cols = ((10, 42), (20, 36)) if not turned else ((10, 18), (20, 84))
+    missed = []
+    for (first, last), scale, native in ((cols, 0.04, 2.0), (rows, 0.01, 0.5)):
+        t = np.linspace(first, last, 5)
+        truth = scale * (t * native) ** 3
+        missed.append(np.abs(truth - np.polyval(np.polyfit(t, truth, 1), t)).max())
+    found = frame.affine_error_m(rows, cols)
+    assert found == pytest.approx(np.hypot(*missed), rel=1e-6)

@@ -19,7 +19,13 @@ from sarhpc.tiling.block import Sampling, read_block
 from sarhpc.tiling.config import TileConfig
 from sarhpc.tiling.grid import scene_frame
 from sarhpc.tiling.orientation import inverse, transform
-from sarhpc.tiling.resampling import halo_px, intensity_taps, looks_factor
+from sarhpc.tiling.resampling import (
+    band_limited,
+    band_plan,
+    halo_px,
+    intensity_taps,
+    looks_factor,
+)
 from sarhpc.tiling.survey import survey_scene
 
 SLC_RATIOS = [(0.2, 0.35), (0.25, 0.35), (0.35, 0.25), (0.31, 0.35), (0.1, 0.35)]
@@ -128,6 +134,16 @@ def test_blocks_with_a_halo_equal_the_whole_scene(native, target):
     rms = np.sqrt(np.median(intensity(reference)))
     assert 20 * np.log10(error.max() / np.abs(reference).max()) < -60
     assert np.sqrt(np.mean(error**2)) / rms < 1e-2
+
+
+@pytest.mark.parametrize("ratio", [Fraction(4, 7), Fraction(5, 7), Fraction(9, 7), Fraction(13, 7)])
+def test_a_field_without_imaginary_part_stays_so(ratio):
+    # Both sides of the band are kept alike; at some of these lengths the band holds an odd number.
+    field = np.random.default_rng(0).normal(size=(2, 300)).astype(np.complex64)
+    for count in range(60, 67):
+        plan = band_plan((0, count), ratio, 0, 0.1, 0.0)
+        found = band_limited(field[:, : plan.size], 1, plan, count)
+        assert np.abs(found.imag).max() < 1e-5 * np.abs(found.real).max()
 
 
 def test_the_halo_holds_the_kernel():

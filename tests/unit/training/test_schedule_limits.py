@@ -7,9 +7,15 @@ import math
 import pytest
 
 from hpc.errors import ConfigError
-from sarhpc.diffusion.config import ControlConfig, TokenConfig
-from sarhpc.training.config import OffloadConfig, PriorConfig, TrainConfig
-from sarhpc.training.config_checks import check
+from sarhpc.diffusion.config import AdapterConfig, ControlConfig, TokenConfig
+from sarhpc.training.config import (
+    JudgeConfig,
+    LoopConfig,
+    OffloadConfig,
+    PriorConfig,
+    TrainConfig,
+)
+from sarhpc.training.config_checks import check, check_judge
 from sarhpc.training.schedule import accumulation, ema_decay, length, rate_scale
 
 
@@ -75,6 +81,16 @@ def test_an_average_follows_by_the_smaller_of_its_age_and_its_setting(
     assert ema_decay(config(ema_decay=0.9), step) == pytest.approx(decay)
 
 
+LOOP = LoopConfig(steps=10, global_batch=4, micro_batch=4, grad_clip=1.0, seed=0)
+
+
+@pytest.mark.parametrize("off", [TrainConfig(ema_decay=0.0), LOOP])
+def test_without_a_decay_the_average_is_the_weights_themselves(
+    off: TrainConfig | LoopConfig,
+) -> None:
+    assert [ema_decay(off, step) for step in (0, 1, 10**6)] == [0.0, 0.0, 0.0]
+
+
 COUNTS = ("epochs", "global_batch", "micro_batch", "keep_last", "threads", "loader_threads",
           "log_every_steps", "validation_steps")  # fmt: skip
 RATES = ("lr_unet", "lr_text_encoder", "lr_text_encoder_2", "warmup_steps", "weight_decay",
@@ -128,7 +144,18 @@ def test_settings_are_taken_up_to_their_limits(
         ({"zero_stage": 1, "precision": "bf16"}, None),
         ({"compile": True, "zero_stage": 2}, None),
         ({"compile": True, "zero_stage": 3}, "compile with zero_stage=3"),
+        ({"compile": True, "adapter": AdapterConfig(kind="lora")}, None),
+        ({"compile": True, "adapter": AdapterConfig(kind="dylora")}, "changes with each batch"),
+        ({"compile": True, "control": ControlConfig()}, "only a U-Net is compiled"),
+        ({"adapter": AdapterConfig(kind="dylora")}, None),
+        ({"adapter": AdapterConfig(kind="lorra")}, r"adapter\.kind='lorra': use one of lora"),
         ({"offload": OffloadConfig(optimizer="cpu"), "zero_stage": 1}, None),
+        ({"offload": OffloadConfig(optimizer="nvme"), "zero_stage": 3}, "fp32 masters"),
+        ({"offload": OffloadConfig(optimizer="gpu"), "zero_stage": 3}, r"offload\.optimizer='gpu'"),
+        (
+            {"offload": OffloadConfig(parameters="gpu"), "zero_stage": 3},
+            r"offload\.parameters='gpu'",
+        ),
         ({"offload": OffloadConfig(optimizer="none"), "zero_stage": 0, "precision": "fp32"}, None),
         (
             {"offload": OffloadConfig(optimizer="cpu"), "zero_stage": 0, "precision": "fp32"},
@@ -160,3 +187,30 @@ def test_a_controlnet_is_trained_alone_on_a_known_layer() -> None:
         check(config(control=ControlConfig(), token=TokenConfig(), prior=PriorConfig()))
     with pytest.raises(ConfigError, match=r"control\.layer='relief': use one of "):
         check(config(control=ControlConfig(layer="relief")))
+
+
+def grid(prompts: int, seeds: int, **changes: object) -> TrainConfig:
+    """A training whose validation grids have that many images."""
+    texts = [f"field {n}" for n in range(prompts)]
+    return config(validation_prompts=texts, validation_seeds=[*range(seeds)], **changes)
+
+
+def test_a_grid_of_four_radar_images_or_more_is_judged() -> None:
+    for prompts, seeds in ((1, 4), (2, 2), (4, 1), (3, 3)):
+        for choose in ("best", "last"):
+            check_judge(grid(prompts, seeds), JudgeConfig(choose=choose))
+
+
+@pytest.mark.parametrize(
+    ("cfg", "judge", "says"),
+    [
+        (grid(3, 1), JudgeConfig(), "there are 3 of them; give 4 or more"),
+        (grid(0, 4), JudgeConfig(), "there are 0 of them"),
+        (grid(2, 2, validation_every_steps=0), JudgeConfig(), "do not set validation_every_steps"),
+        (grid(2, 2, image_member="optic.png"), JudgeConfig(), r"image_member=optic\.png has none"),
+        (grid(2, 2), JudgeConfig(choose="bst"), r"judge\.choose='bst': use one of best, last"),
+    ],
+)
+def test_what_cannot_be_judged_is_refused(cfg: TrainConfig, judge: JudgeConfig, says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        check_judge(cfg, judge)

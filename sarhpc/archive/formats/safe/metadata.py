@@ -244,7 +244,7 @@ def _table(
     if not lines:
         raise ValueError("a table without vectors")
     for row, value in zip(pixels, values, strict=True):
-        if row.shape != value.shape or row.size == 0 or (np.diff(row) <= 0).any():
+        if row.shape != value.shape or (np.diff(row) <= 0).any():
             raise ValueError("a vector whose pixels and values do not match")
         if not np.isfinite(value).all():
             raise ValueError("a vector with values that are not finite")
