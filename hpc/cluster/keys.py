@@ -16,8 +16,8 @@ import secrets
 import stat
 from pathlib import Path
 
-from hpc.cluster.bad_nodes import state_directory
 from hpc.errors import ConfigError
+from hpc.state_directory import state_directory
 
 KEY_FILE = ".key"
 _BYTES = 32

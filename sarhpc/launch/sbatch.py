@@ -10,10 +10,10 @@ import os
 import shlex
 
 from hpc.cluster.allocation import Allocation, current_allocation
-from hpc.cluster.bad_nodes import state_directory
 from hpc.errors import ConfigError
 from hpc.job.pipeline import require_upstream
 from hpc.job.signatures import require_own_checkpoints
+from hpc.state_directory import state_directory
 from hpc.store.lease import lease
 from hpc.store.run_paths import require_plain_path
 from hpc.store.rundir import RunDir, now
