@@ -139,13 +139,14 @@ def test_a_job_in_a_run_of_somebody_else_does_nothing(place: Path, run: RunDir) 
 @only_root
 @pytest.mark.parametrize("words", READING)
 def test_everybody_reads_a_run_that_is_readable(words: str, place: Path, run: RunDir) -> None:
-    """Nothing of it is run, and nothing is written into it, even where that could be."""
-    opened(run)
+    """Nothing of it is run, nothing is written into it where that could be, or needs to be."""
     main([words.split()[0], str(run.root), *words.split()[1:], *_page(place, words)])
     before = contents(run.root)
-    ended = verb(place, run, words)
-    assert ended.code == 0, ended.out
-    assert contents(run.root) == before
+    for more in (lambda _: None, opened):
+        more(run)
+        ended = verb(place, run, words)
+        assert ended.code == 0, ended.out
+        assert contents(run.root) == before
     assert not any((place / "mark").iterdir())
 
 
