@@ -25,13 +25,24 @@ from sarhpc.cli.parser import build_parser
 from sarhpc.launch.job import work
 
 ACTING = ("resume", "run", "simulate", "stop", "cancel", "clean --yes", "attach-job", "init")
-READING = ("status", "status --json", "logs", "logs --failed", "report", "verify --deep", "inspect")
+READING = (
+    "status",
+    "status --json",
+    "logs",
+    "logs --failed",
+    "report",
+    "verify --deep",
+    "inspect",
+    "clean",
+    "simulate --dry-run",
+)
 
 
 for _name in (
     "omegaconf",
     "hpc.observe.clean",
     "hpc.observe.status",
+    "sarhpc.launch.estimate",
     "sarhpc.launch.local",
     "sarhpc.launch.sbatch",
     "sarhpc.launch.slurm",
