@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from sarhpc.evaluation.classes import Conformity
     from sarhpc.evaluation.report import GridRow, Picture, Report, StageLine
+    from sarhpc.evaluation.suite import Evaluation
     from sarhpc.shards.sample import Sample
 
 SYNTHETIC = "this run"
@@ -60,9 +61,10 @@ def evaluate_run(work: Work, upstream: Sequence[str]) -> ShardResult:
         work: the one shard of the stage.
         upstream: names of the stages before it, for the table of the report.
     """
-    run, report, tiles = work.run, *report_of(work.run, upstream)
+    run = work.run
+    report, evaluation, tiles = report_of(run, upstream)
     path = run.stage("evaluate") / "evaluation.json"
-    publish_json(path, report.evaluation.to_json())
+    publish_json(path, evaluation.to_json())
     _publish_report(report, run.root)
     digest = digest_file(path)
     return ShardResult(path, tiles, digest.bytes, digest.sha256)
@@ -77,8 +79,8 @@ def evaluate_elsewhere(run: RunDir, upstream: Sequence[str], folder: Path) -> Pa
     """
     if folder.resolve().is_relative_to(run.root):
         raise ConfigError(f"--out {folder} is inside {run.root}, which is only read; give another")
-    report, _ = report_of(run, upstream)
-    publish_json(folder / "evaluation.json", report.evaluation.to_json())
+    report, evaluation, _ = report_of(run, upstream)
+    publish_json(folder / "evaluation.json", evaluation.to_json())
     return _publish_report(report, folder)
 
 
@@ -90,8 +92,8 @@ def _publish_report(report: Report, folder: Path) -> Path:
     return folder / "report.html"
 
 
-def report_of(run: RunDir, upstream: Sequence[str]) -> tuple[Report, int]:
-    """The report on a run, and the number of real tiles in it; writes nothing."""
+def report_of(run: RunDir, upstream: Sequence[str]) -> tuple[Report, Evaluation, int]:
+    """The report on a run, its measures, and the number of real tiles; writes nothing."""
     from sarhpc.evaluation.report import Report
     from sarhpc.evaluation.suite import evaluate
 
@@ -121,7 +123,7 @@ def report_of(run: RunDir, upstream: Sequence[str]) -> tuple[Report, int]:
         training=_training_rows(run),
         notes=_notes(run, config),
     )
-    return report, len(real)
+    return report, evaluation, len(real)
 
 
 def _real_samples(run: RunDir, config: RunConfig) -> Iterator[Sample]:

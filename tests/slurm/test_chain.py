@@ -147,14 +147,21 @@ def test_shell_metacharacters_arrive_as_text(
     assert not (Path.cwd() / "pwned").exists()
 
 
-def test_a_run_whose_path_slurm_would_change_is_refused(
-    tmp_path: Path, cluster: MiniSlurm, model: Path
+@pytest.mark.parametrize("name", ["run%j", "run:2"])
+def test_a_run_that_was_moved_to_where_jobs_cannot_work_is_refused(
+    name: str, tmp_path: Path, cluster: MiniSlurm, model: Path
 ) -> None:
-    run = tiny_run(tmp_path / "run%j", model)
-    done = sarhpc(cluster, "run", run.root, "--profile", write_profile(tmp_path))
+    """Slurm would change `%j`, and a job would import other code than `run:2/code/...`."""
+    moved = tiny_run(tmp_path / "run", model).root.rename(tmp_path / name)
+    done = sarhpc(cluster, "run", moved, "--profile", write_profile(tmp_path))
     assert done.returncode == 2
     assert "another run name" in done.stderr
-    assert jobs_of(cluster, "run%j") == {}
+    assert jobs_of(cluster, name) == {}
+    assert sorted(path.name for path in moved.iterdir()) == [
+        "config.yaml",
+        "overrides.txt",
+        "run.json",
+    ]
 
 
 def test_the_same_command_again_submits_nothing(

@@ -25,13 +25,24 @@ from sarhpc.cli.parser import build_parser
 from sarhpc.launch.job import work
 
 ACTING = ("resume", "run", "simulate", "stop", "cancel", "clean --yes", "attach-job", "init")
-READING = ("status", "status --json", "logs", "logs --failed", "report", "verify --deep", "inspect")
+READING = (
+    "status",
+    "status --json",
+    "logs",
+    "logs --failed",
+    "report",
+    "verify --deep",
+    "inspect",
+    "clean",
+    "simulate --dry-run",
+)
 
 
 for _name in (
     "omegaconf",
     "hpc.observe.clean",
     "hpc.observe.status",
+    "sarhpc.launch.estimate",
     "sarhpc.launch.local",
     "sarhpc.launch.sbatch",
     "sarhpc.launch.slurm",
@@ -139,13 +150,14 @@ def test_a_job_in_a_run_of_somebody_else_does_nothing(place: Path, run: RunDir) 
 @only_root
 @pytest.mark.parametrize("words", READING)
 def test_everybody_reads_a_run_that_is_readable(words: str, place: Path, run: RunDir) -> None:
-    """Nothing of it is run, and nothing is written into it, even where that could be."""
-    opened(run)
+    """Nothing of it is run, nothing is written into it where that could be, or needs to be."""
     main([words.split()[0], str(run.root), *words.split()[1:], *_page(place, words)])
     before = contents(run.root)
-    ended = verb(place, run, words)
-    assert ended.code == 0, ended.out
-    assert contents(run.root) == before
+    for more in (lambda _: None, opened):
+        more(run)
+        ended = verb(place, run, words)
+        assert ended.code == 0, ended.out
+        assert contents(run.root) == before
     assert not any((place / "mark").iterdir())
 
 
