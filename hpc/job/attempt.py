@@ -13,6 +13,7 @@ from hpc.errors import (
     IncompleteError,
     RunInUseError,
     StopRequestedError,
+    TransientError,
     exit_code_of,
 )
 from hpc.job.stop import StopNow
@@ -123,5 +124,11 @@ def compact_sealed(directory: Path) -> None:
     """Compact the attempts of a stage once it is sealed; another process may do it instead."""
     if not Ledger(directory).sealed or not (directory / "attempts").is_dir():
         return
-    with contextlib.suppress(RunInUseError), lease(directory / ".lease-attempts.json"):
-        compact_attempts(directory)
+    try:
+        with lease(directory / ".lease-attempts.json"):
+            compact_attempts(directory)
+    except RunInUseError:
+        return
+    except (OSError, TransientError) as error:
+        # The stage is sealed all the same; the next start on it tries again.
+        log.warning("the attempts of %s were not compacted: %s", directory, error)

@@ -11,7 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from hpc.errors import CrashLoopError, DataError, HpcError, RunInUseError, VerificationError
+from hpc.errors import (
+    CrashLoopError,
+    DataError,
+    HpcError,
+    RunInUseError,
+    TransientError,
+    VerificationError,
+)
 from hpc.job.attempt import UpstreamOpenError, recorded_attempt
 from hpc.job.pipeline import Stage, Work, run_stage
 from hpc.job.requeue import requeue_reason, requeue_reason_after_kill
@@ -224,3 +231,18 @@ def test_in_use_is_told_by_the_first_process(run: RunDir) -> None:
     with lease(run.stage("tile") / ".lease.json"), pytest.raises(RunInUseError):
         run_stage(run, stage())
     assert read_attempts(run.stage("tile")) == []
+
+
+def test_a_compaction_that_fails_fails_no_sealed_stage(
+    run: RunDir, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(directory: Path) -> None:
+        raise TransientError("no space left")
+
+    monkeypatch.setattr("hpc.job.attempt.compact_attempts", full)
+    assert "sealed" in run_stage(run, stage())
+    assert "nothing to do" in run_stage(run, stage())
+    assert "were not compacted: no space left" in caplog.text
+    monkeypatch.undo()
+    run_stage(run, stage())
+    assert not (run.stage("tile") / "attempts").exists()
