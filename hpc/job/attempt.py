@@ -23,6 +23,7 @@ from hpc.store.attempts import (
     Attempt,
     compact_attempts,
     end_attempt,
+    is_ended,
     open_attempt,
     settle_attempt,
     withdraw_attempt,
@@ -73,9 +74,14 @@ class RecordedAttempt:
         return int(self._attempt.start["from"])
 
     def end(self, error: BaseException | None) -> None:
-        """Write the end row, or withdraw the attempt if `error` says that it never was one."""
+        """Write the end row, or withdraw the attempt if `error` says that it never was one.
+
+        An end row that a watchdog or the process that took over has written stays: it is the cause.
+        """
         if isinstance(error, _NOT_COUNTED):
             withdraw_attempt(self._directory, self._attempt)
+            return
+        if is_ended(self._directory, self._attempt):
             return
         code, reason, stop = _ending(error)
         end_attempt(self._directory, self._attempt, self._reached(), code, reason, stop)

@@ -27,7 +27,7 @@ from hpc.store.rundir import now
 __all__ = [
     "BAD_NODE", "CRASH_LIMIT", "HANG", "KILLED", "RESTART_LIMIT", "SIGNALLED", "Attempt",
     "attempts_file", "begin_attempt", "compact_attempts", "count_starts", "crash_loop",
-    "element_attempts", "end_attempt", "last_failure", "open_attempt", "read_attempts",
+    "element_attempts", "end_attempt", "is_ended", "last_failure", "open_attempt", "read_attempts",
     "settle_attempt", "withdraw_attempt",
 ]  # fmt: skip
 
@@ -197,10 +197,10 @@ def withdraw_attempt(directory: Path, attempt: Attempt) -> None:
 
     If another process took over meanwhile and wrote its end row, both rows stay.
     """
+    if is_ended(directory, attempt):
+        return
     path = element_file(directory, attempt.element)
     rows = _read_rows(path)
-    if any("to" in row and row["attempt"] == attempt.number for row in rows):
-        return
     left = [row for row in rows if not _is_start(row, attempt) or row["pid"] != attempt.pid]
     if left:
         _publish(path, left)
@@ -211,6 +211,12 @@ def withdraw_attempt(directory: Path, attempt: Attempt) -> None:
             folder.rmdir()
         except OSError:  # not empty, which is the usual case
             return
+
+
+def is_ended(directory: Path, attempt: Attempt) -> bool:
+    """Whether `attempt` has an end row: of a watchdog, or of the process that took over."""
+    rows = element_attempts(directory, attempt.element)
+    return any("to" in row and row["attempt"] == attempt.number for row in rows)
 
 
 def end_attempt(
