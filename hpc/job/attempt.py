@@ -14,6 +14,7 @@ from hpc.errors import (
     LeaseLostError,
     RunInUseError,
     StopRequestedError,
+    TransientError,
     exit_code_of,
 )
 from hpc.job.stop import StopNow
@@ -23,6 +24,7 @@ from hpc.store.attempts import (
     Attempt,
     compact_attempts,
     end_attempt,
+    is_ended,
     open_attempt,
     settle_attempt,
     withdraw_attempt,
@@ -75,12 +77,15 @@ class RecordedAttempt:
     def end(self, error: BaseException | None) -> None:
         """Write the end row, or withdraw the attempt if `error` says that it never was one.
 
-        After the loss of the lease its new holder has written the row.
+        An end row that a watchdog or the process that took over has written stays: it is the cause.
+        Without its lease this process writes nothing; who took it over has written the row.
         """
         if isinstance(error, LeaseLostError):
             return
         if isinstance(error, _NOT_COUNTED):
             withdraw_attempt(self._directory, self._attempt)
+            return
+        if is_ended(self._directory, self._attempt):
             return
         code, reason, stop = _ending(error)
         end_attempt(self._directory, self._attempt, self._reached(), code, reason, stop)
@@ -129,5 +134,11 @@ def compact_sealed(directory: Path) -> None:
     """Compact the attempts of a stage once it is sealed; another process may do it instead."""
     if not Ledger(directory).sealed or not (directory / "attempts").is_dir():
         return
-    with contextlib.suppress(RunInUseError), lease(directory / ".lease-attempts.json"):
-        compact_attempts(directory)
+    try:
+        with lease(directory / ".lease-attempts.json"):
+            compact_attempts(directory)
+    except RunInUseError:
+        return
+    except (OSError, TransientError) as error:
+        # The stage is sealed all the same; the next start on it tries again.
+        log.warning("the attempts of %s were not compacted: %s", directory, error)

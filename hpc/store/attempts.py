@@ -8,9 +8,9 @@ compacts them into one `attempts.jsonl`, the file that versions before 0.2 appen
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-import shutil
 import socket
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from hpc.errors import CrashLoopError
-from hpc.publish import publish_text
+from hpc.publish import publish_text, remove_stale_temporaries
 from hpc.store.restarts import BAD_NODE, CRASH_LIMIT, HANG, KILLED, RESTART_LIMIT, SIGNALLED
 from hpc.store.restarts import exhausted as restarts_exhausted
 from hpc.store.rundir import now
@@ -27,7 +27,7 @@ from hpc.store.rundir import now
 __all__ = [
     "BAD_NODE", "CRASH_LIMIT", "HANG", "KILLED", "RESTART_LIMIT", "SIGNALLED", "Attempt",
     "attempts_file", "begin_attempt", "compact_attempts", "count_starts", "crash_loop",
-    "element_attempts", "end_attempt", "last_failure", "open_attempt", "read_attempts",
+    "element_attempts", "end_attempt", "is_ended", "last_failure", "open_attempt", "read_attempts",
     "settle_attempt", "withdraw_attempt",
 ]  # fmt: skip
 
@@ -35,6 +35,8 @@ KEPT = 256
 """Newest attempts kept of one element; more than the budget looks back on."""
 KEPT_SEALED = 10_000
 """Attempts kept of a sealed stage, over all its elements; each keeps at least its newest."""
+STALE_TEMPORARY_S = 60.0
+"""Age from which the file of a killed writer among the attempts is removed."""
 _LONGEST_REASON = 2000
 _READERS = 16
 """Files read at once: thousands of round trips on a shared disk would delay `status`."""
@@ -195,10 +197,10 @@ def withdraw_attempt(directory: Path, attempt: Attempt) -> None:
 
     If another process took over meanwhile and wrote its end row, both rows stay.
     """
+    if is_ended(directory, attempt):
+        return
     path = element_file(directory, attempt.element)
     rows = _read_rows(path)
-    if any("to" in row and row["attempt"] == attempt.number for row in rows):
-        return
     left = [row for row in rows if not _is_start(row, attempt) or row["pid"] != attempt.pid]
     if left:
         _publish(path, left)
@@ -209,6 +211,12 @@ def withdraw_attempt(directory: Path, attempt: Attempt) -> None:
             folder.rmdir()
         except OSError:  # not empty, which is the usual case
             return
+
+
+def is_ended(directory: Path, attempt: Attempt) -> bool:
+    """Whether `attempt` has an end row: of a watchdog, or of the process that took over."""
+    rows = element_attempts(directory, attempt.element)
+    return any("to" in row and row["attempt"] == attempt.number for row in rows)
 
 
 def end_attempt(
@@ -265,13 +273,19 @@ def compact_attempts(directory: Path) -> None:
 
     The newest `KEPT_SEALED` are kept, as equally many of each element as possible.
     """
-    if not (directory / "attempts").is_dir():
-        return
+    folder = directory / "attempts"
+    before = {path: path.stat().st_mtime_ns for path in folder.glob("*.jsonl")}
     rows = read_attempts(directory)
     elements = len({row.get("element") for row in rows})
     kept = _newest(rows, max(KEPT_SEALED // max(elements, 1), 1))
     publish_text(attempts_file(directory), _text(kept))
-    shutil.rmtree(directory / "attempts", ignore_errors=True)
+    for path, modified in before.items():
+        # An element that ends at this moment has rewritten its file: that one stays.
+        if path.stat().st_mtime_ns == modified:
+            path.unlink()
+    remove_stale_temporaries(folder, STALE_TEMPORARY_S)
+    with contextlib.suppress(OSError):  # not empty
+        folder.rmdir()
 
 
 def crash_loop(

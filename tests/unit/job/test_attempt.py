@@ -11,14 +11,28 @@ from pathlib import Path
 
 import pytest
 
-from hpc.errors import CrashLoopError, DataError, HpcError, RunInUseError, VerificationError
+from hpc.errors import (
+    CrashLoopError,
+    DataError,
+    HpcError,
+    RunInUseError,
+    TransientError,
+    VerificationError,
+)
 from hpc.job.attempt import UpstreamOpenError, recorded_attempt
 from hpc.job.pipeline import Stage, Work, run_stage
 from hpc.job.requeue import requeue_reason, requeue_reason_after_kill
 from hpc.job.stop import StopNow, StopReason
 from hpc.observe.logs import failure_lines
 from hpc.observe.state import stage_state
-from hpc.store.attempts import begin_attempt, end_attempt, read_attempts
+from hpc.store.attempts import (
+    HANG,
+    KILLED,
+    Attempt,
+    begin_attempt,
+    end_attempt,
+    read_attempts,
+)
 from hpc.store.lease import lease
 from hpc.store.ledger import Record
 from hpc.store.plan import Plan, make_plan
@@ -224,3 +238,36 @@ def test_in_use_is_told_by_the_first_process(run: RunDir) -> None:
     with lease(run.stage("tile") / ".lease.json"), pytest.raises(RunInUseError):
         run_stage(run, stage())
     assert read_attempts(run.stage("tile")) == []
+
+
+def test_a_compaction_that_fails_fails_no_sealed_stage(
+    run: RunDir, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(directory: Path) -> None:
+        raise TransientError("no space left")
+
+    monkeypatch.setattr("hpc.job.attempt.compact_attempts", full)
+    assert "sealed" in run_stage(run, stage())
+    assert "nothing to do" in run_stage(run, stage())
+    assert "were not compacted: no space left" in caplog.text
+    monkeypatch.undo()
+    run_stage(run, stage())
+    assert not (run.stage("tile") / "attempts").exists()
+
+
+def test_a_hang_stays_the_end_of_an_attempt_whose_ranks_are_then_terminated(run: RunDir) -> None:
+    directory = run.stage("tile")
+    with pytest.raises(SystemExit), recorded_attempt(directory) as attempt:
+        rank_1 = Attempt(attempt.number, "12", "n2", 1)
+        end_attempt(directory, rank_1, 0, 75, "hang: no progress for 600 s", HANG)
+        raise SystemExit(143)
+    [end] = [row for row in read_attempts(directory) if "to" in row]
+    assert (end["exit"], end["stop"]) == (75, HANG)
+
+
+def test_a_process_that_was_taken_over_leaves_the_end_that_was_written_for_it(run: RunDir) -> None:
+    directory = run.stage("tile")
+    with recorded_attempt(directory):
+        begin_attempt(directory, 2)
+    ends = [(row["attempt"], row["exit"]) for row in read_attempts(directory) if "to" in row]
+    assert ends == [(0, KILLED)]

@@ -245,3 +245,23 @@ def test_bad_nodes_count_as_much_as_kills(tmp_path: Path) -> None:
     assert crash_loop(tmp_path) is None
     stand_attempts(tmp_path, *[ended(3, 3, BAD_NODE, 75)] * 6)
     assert crash_loop(tmp_path) is not None
+
+
+def test_an_end_during_the_compaction_is_not_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = (begin_attempt(tmp_path, 0, element=n) for n in (0, 1))
+    end_attempt(tmp_path, first, 1, 0, "done")
+
+    def publish_late(path: Path, text: str) -> None:
+        monkeypatch.undo()
+        end_attempt(tmp_path, second, 1, 0, "done")
+        path.write_text(text)
+
+    monkeypatch.setattr("hpc.store.attempts.publish_text", publish_late)
+    compact_attempts(tmp_path)
+    assert [path.name for path in (tmp_path / "attempts").iterdir()] == ["e00001.jsonl"]
+    assert sum("to" in row for row in read_attempts(tmp_path)) == 2
+    compact_attempts(tmp_path)
+    assert not (tmp_path / "attempts").exists()
+    assert sum("to" in row for row in read_attempts(tmp_path)) == 2
