@@ -27,6 +27,7 @@ from hpc.store.submissions import (
 from hpc.store.supervision import record_resubmission
 from sarhpc.launch.obstacles import obstacle, progress_of
 from sarhpc.launch.profile import chosen_executor
+from sarhpc.launch.submission_plan import standing_jobs
 from sarhpc.stages.registry import line_of_stages
 from sarhpc.stages.run_config import load_run_config
 
@@ -144,6 +145,11 @@ def supervise_once(run: RunDir, target: Target) -> Pass:
     executor, profile = chosen_executor(run, config, target.profile, target.executor)
     if profile is not None:
         return _pass_on_slurm(run, todo, replace(target, profile=profile.file or profile.name))
+    if submitted_stages(run) and target.executor is None:
+        raise ConfigError(
+            f"the jobs of {run.root} were submitted by scripts, without a profile; give "
+            "`--profile NAME` of the cluster, or `--executor local`"
+        )
     if executor != "local":
         raise ConfigError(f"executor {executor} has no jobs to supervise; use local or slurm")
     return _pass_on_this_machine(run, todo, target)
@@ -161,8 +167,9 @@ def _supervised(run: RunDir, stages: Sequence[Stage], until: str | None) -> list
 
 def _pass_on_slurm(run: RunDir, todo: Sequence[Stage], target: Target) -> Pass:
     from hpc.cluster.profile import load_profile
-    from sarhpc.launch.slurm import queued_jobs, standing_jobs, submit_missing
+    from sarhpc.launch.slurm import queued_jobs, record_ending_jobs, submit_missing
 
+    record_ending_jobs(run)
     ending = {*stopped_jobs(run), *target.leaving}
     queued = queued_jobs(run)
     # A job that completes seals its stage, is requeued or is gone: the next pass shows which.
