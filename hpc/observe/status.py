@@ -7,17 +7,14 @@ is shown with a note.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from hpc.errors import HpcError, IncompleteError
 from hpc.job.pipeline import Stage
 from hpc.observe.queue import Queue, is_stuck, queue_summary
 from hpc.observe.state import StageState, stage_state
-from hpc.store.lease import live_holder
 from hpc.store.local_jobs import live_local_jobs
 from hpc.store.rundir import RunDir
 from hpc.store.submissions import SubmittedJob, read_submissions, submitting_command
@@ -175,16 +172,9 @@ class _Cluster:
             queue = queue_summary([row for job in live for row in self._rows[job.job_id]])
             state = _live_state(disk, queue, again=all(job.successor for job in live))
             return StageStatus(state, disk, queue, _job_problem(self.run, state, disk, queue))
-        gone = {job.job_id for job in mine}
-        if disk.state == "FAILED" or (disk.state == "RUNNING" and not self._is_dead(disk, gone)):
+        if disk.state in ("RUNNING", "FAILED"):
             return StageStatus(disk.state, disk, problem=_disk_problem(self.run, disk))
         return self._gone(disk, mine[-1].job_id)
-
-    def _is_dead(self, disk: StageState, gone: Collection[str]) -> bool:
-        """Whether only jobs that Slurm has ended hold the stage: their node is lost."""
-        leases = self.run.stage(disk.name).glob(".lease*.json")
-        holders = [_job_of_lease(path) for path in leases if live_holder(path)]
-        return bool(holders) and all(job in gone for job in holders)
 
     def _gone(self, disk: StageState, job: str) -> StageStatus:
         """State of a stage whose newest job left the queue without a recorded failure."""
@@ -217,15 +207,6 @@ class _Cluster:
                 self.notes.append(f"no answer from accounting: {error}")
             self._ended = _worst(found)
         return self._ended
-
-
-def _job_of_lease(path: Path) -> str | None:
-    """Slurm's id of the job that holds the lease, None outside Slurm; elements have their own."""
-    try:
-        job = json.loads(path.read_text()).get("job")
-    except (OSError, ValueError):
-        return None
-    return None if job is None else str(job)
 
 
 def _number(job: str) -> int:
