@@ -175,6 +175,11 @@ def record_stopped_jobs(run: RunDir, ids: Iterable[str]) -> None:
         publish_json(_stopped_file(run), {"jobs": sorted(known | ids)})
 
 
+def lifted_stop(run: RunDir) -> Path:
+    """An operator's stop that was removed, until the jobs that saw it are recorded."""
+    return submissions_directory(run) / "stop-lifted"
+
+
 def _stopped_file(run: RunDir) -> Path:
     return submissions_directory(run) / "stopped.json"
 

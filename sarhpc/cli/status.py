@@ -27,13 +27,13 @@ def status_verb(arguments: argparse.Namespace) -> int:
     """Show the state of the run, once or until it is complete."""
     from hpc.observe.status import run_status
     from hpc.observe.view import show, watch
-    from hpc.store.submissions import submissions_directory
+    from hpc.store.submissions import read_submissions
 
     run = open_run(Path(arguments.run))
     stages = line_of_stages(load_run_config(run))
     if arguments.watch:
         try:
-            every = arguments.every or (30 if submissions_directory(run).exists() else 5)
+            every = arguments.every or (30 if read_submissions(run) else 5)
             watch(lambda: run_status(run, stages), every)
         except KeyboardInterrupt:
             return 0

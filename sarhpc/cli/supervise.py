@@ -57,8 +57,6 @@ def supervise_verb(arguments: argparse.Namespace) -> int:
         # The next entry of cron came before this one had ended.
         _print(str(error))
         return 0
-    except KeyboardInterrupt:
-        return 0
 
 
 def _repair(run: RunDir, stage: str) -> int:

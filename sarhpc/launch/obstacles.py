@@ -7,8 +7,8 @@ from typing import Any
 
 from hpc.errors import ConfigError, NumericalError, TransientError, VerificationError
 from hpc.job.pipeline import Stage
-from hpc.observe.state import by_element, is_open
-from hpc.store.attempts import SIGNALLED, crash_loop, last_failure, read_attempts
+from hpc.observe.state import by_element
+from hpc.store.attempts import SIGNALLED, crash_loop, read_attempts
 from hpc.store.rundir import RunDir
 from hpc.store.submissions import read_submissions
 from hpc.store.supervision import RESUBMISSION_LIMIT, resubmissions_without_progress
@@ -35,13 +35,20 @@ def obstacle(run: RunDir, stage: Stage, *, only_lost: bool = False) -> str | Non
             f"`sarhpc resume {run.root}`"
         )
     for element, rows in by_element(read_attempts(directory)).items():
-        if not (last_failure(rows) or is_open(rows)):
+        if _is_done(rows):
             continue
         if (loop := crash_loop(directory, element)) is not None:
             return loop
         if (failure := _permanent_failure(run, stage, rows, only_lost)) is not None:
             return f"{failure}; fix the cause, then `sarhpc resume {run.root}`"
     return None
+
+
+def _is_done(rows: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether the newest attempt ended well, and not because it had to stop."""
+    newest = max(row["attempt"] for row in rows)
+    ends = [row for row in rows if row["attempt"] == newest and "to" in row]
+    return bool(ends) and ends[-1]["exit"] == 0 and "stop" not in ends[-1]
 
 
 def progress_of(run: RunDir, stage: Stage) -> int:

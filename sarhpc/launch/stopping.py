@@ -8,11 +8,11 @@ from hpc.store.local_jobs import mark_local_jobs_stopped
 from hpc.store.rundir import RunDir
 from hpc.store.submissions import (
     job_ids,
+    lifted_stop,
     next_number,
     record_stopped_jobs,
-    submissions_directory,
 )
-from sarhpc.launch.slurm import queued_jobs
+from sarhpc.launch.slurm import queued_jobs, record_ending_jobs
 
 
 def cancel_jobs(run: RunDir, *, now: bool) -> int:
@@ -59,20 +59,10 @@ def lift_stop(run: RunDir) -> None:
     Raises:
         SlurmUnavailableError: Slurm does not answer, so nobody knows which jobs run; repeat it.
     """
-    from hpc.cluster.slurm import SlurmMissingError
-
-    lifted = submissions_directory(run) / "stop-lifted"
     if run.stop_file.exists():
         mark_local_jobs_stopped(run)
-        if not job_ids(run):
+        if job_ids(run):
+            os.replace(run.stop_file, lifted_stop(run))
+        else:
             run.stop_file.unlink(missing_ok=True)
-            return
-        os.replace(run.stop_file, lifted)
-    if not lifted.exists():
-        return
-    try:
-        jobs = [job for stage in queued_jobs(run).values() for job in stage]
-    except SlurmMissingError:
-        jobs = []  # no command here can submit to that cluster either
-    record_stopped_jobs(run, [job.id for job in jobs if job.state != "PENDING"])
-    lifted.unlink(missing_ok=True)
+    record_ending_jobs(run)

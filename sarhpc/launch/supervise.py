@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hpc.errors import ConfigError, HpcError, IncompleteError, RunInUseError
 from hpc.job.pipeline import Stage, unsealed_stages
@@ -27,8 +28,12 @@ from hpc.store.submissions import (
 from hpc.store.supervision import record_resubmission
 from sarhpc.launch.obstacles import obstacle, progress_of
 from sarhpc.launch.profile import chosen_executor
+from sarhpc.launch.submission_plan import standing_jobs
 from sarhpc.stages.registry import line_of_stages
 from sarhpc.stages.run_config import load_run_config
+
+if TYPE_CHECKING:
+    from hpc.cluster.profile import Profile
 
 
 @dataclass(frozen=True)
@@ -143,7 +148,12 @@ def supervise_once(run: RunDir, target: Target) -> Pass:
         return Pass(on_its_way=True)
     executor, profile = chosen_executor(run, config, target.profile, target.executor)
     if profile is not None:
-        return _pass_on_slurm(run, todo, replace(target, profile=profile.file or profile.name))
+        return _pass_on_slurm(run, todo, profile, target)
+    if submitted_stages(run) and target.executor is None:
+        raise ConfigError(
+            f"the jobs of {run.root} were submitted by scripts, without a profile; give "
+            "`--profile NAME` of the cluster, or `--executor local`"
+        )
     if executor != "local":
         raise ConfigError(f"executor {executor} has no jobs to supervise; use local or slurm")
     return _pass_on_this_machine(run, todo, target)
@@ -159,10 +169,10 @@ def _supervised(run: RunDir, stages: Sequence[Stage], until: str | None) -> list
     return [stage for stage in stages[:end] if not submitted or stage.name in submitted]
 
 
-def _pass_on_slurm(run: RunDir, todo: Sequence[Stage], target: Target) -> Pass:
-    from hpc.cluster.profile import load_profile
-    from sarhpc.launch.slurm import queued_jobs, standing_jobs, submit_missing
+def _pass_on_slurm(run: RunDir, todo: Sequence[Stage], profile: Profile, target: Target) -> Pass:
+    from sarhpc.launch.slurm import queued_jobs, record_ending_jobs, submit_missing
 
+    record_ending_jobs(run)
     ending = {*stopped_jobs(run), *target.leaving}
     queued = queued_jobs(run)
     # A job that completes seals its stage, is requeued or is gone: the next pass shows which.
@@ -170,7 +180,7 @@ def _pass_on_slurm(run: RunDir, todo: Sequence[Stage], target: Target) -> Pass:
         name
         for name, jobs in queued.items()
         if standing_jobs(jobs, ending)
-        or any(job.state == "COMPLETING" and not _is_mine(job.id, target) for job in jobs)
+        or any(job.state == "COMPLETING" and job.id not in target.leaving for job in jobs)
     }
     lost = [stage for stage in unsealed_stages(run, todo) if stage.name not in going]
     if not lost:
@@ -181,8 +191,7 @@ def _pass_on_slurm(run: RunDir, todo: Sequence[Stage], target: Target) -> Pass:
     if all(stage.name in excluded for stage in lost):
         return Pass(obstacles=tuple(obstacles.values()), on_its_way=bool(going - excluded))
     causes = _causes(run, lost)
-    assert target.profile is not None
-    _, record = submit_missing(run, wanted, load_profile(target.profile), ending=target.leaving)
+    _, record = submit_missing(run, wanted, profile, ending=target.leaving)
     if record is None:
         return Pass(obstacles=tuple(obstacles.values()), on_its_way=True)
     actions, first = [], [job for job in record.jobs if _could_run(run, todo, job.stage)]
@@ -214,10 +223,6 @@ def _pass_on_this_machine(run: RunDir, todo: Sequence[Stage], target: Target) ->
     _record(run, todo, first.name, why, (submission.job_id,), None)
     action = f"{first.name}: {why}; started again as process {submission.job_id}"
     return Pass((action,), on_its_way=True)
-
-
-def _is_mine(job: str, target: Target) -> bool:
-    return job in target.leaving
 
 
 def _obstacles(run: RunDir, lost: Sequence[Stage], target: Target) -> dict[str, str]:

@@ -9,6 +9,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from fake_slurm import FakeSlurm
 from ranked_works import EndWith
 
 import hpc.cluster.batch
@@ -179,3 +180,60 @@ def test_arrays_fit_the_shards_and_the_limits(
     assert len(set(comments)) == len(comments)
     again = prepare(run, links(elements, shards), profile, lambda stage, number: EndWith(0))
     assert again == chain
+
+
+@pytest.mark.parametrize(
+    ("code", "requeue", "repaired"),
+    [(5, "scontrol", True), (5, "chain", True), (5, "none", False), (1, "chain", False),
+     (0, "scontrol", False)],
+)  # fmt: skip
+def test_a_job_that_finds_its_upstream_unsealed_runs_the_repair(
+    tmp_path: Path, run: RunDir, code: int, requeue: str, repaired: bool
+) -> None:
+    profile = Profile(executor="slurm", requeue=requeue)
+    job = job_in(run, profile=profile, repair=("-c", "print('repaired')"))
+    write_script(job)
+    ended, printed = carried_out(job, tmp_path / "bin", f"exit {code}", PYTHONPATH=os.getcwd())
+    assert ended == code
+    assert ("repaired" in printed) == repaired
+
+
+def test_a_submission_outlasts_a_controller_that_answers_nothing_for_minutes(
+    run: RunDir, fake_slurm: FakeSlurm
+) -> None:
+    job = job_in(run)
+    write_script(job)
+    # The first request was heard, then neither sbatch nor squeue gets an answer.
+    fake_slurm.change(lose_answer=1)
+    submitted = []
+    real = hpc.cluster.slurm.run_command
+
+    def fail_after_the_first(command: list[str], **options: object) -> str:
+        if command[0] == "sbatch" and not submitted:
+            submitted.append(command)
+            try:
+                return real(command, **options)  # type: ignore[arg-type]
+            finally:
+                fake_slurm.change(down=20)
+        return real(command, **options)  # type: ignore[arg-type]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(hpc.cluster.slurm, "run_command", fail_after_the_first)
+        assert submit_script(job) == "100"
+    assert len(fake_slurm.calls("sbatch")) == 1
+    assert len(fake_slurm.calls("squeue")) == 21
+
+
+def test_a_job_that_submits_another_hands_on_none_of_its_own_variables(
+    tmp_path: Path, run: RunDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    executable(tmp_path / "bin", "sbatch", f"env > {tmp_path}/env; echo 7")
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    for name, text in {"SLURM_JOB_ID": "6", "SLURM_MEM_PER_NODE": "9", "SLURM_CONF": "c"}.items():
+        monkeypatch.setenv(name, text)
+    job = job_in(run)
+    write_script(job)
+    assert submit_script(job) == "7"
+    passed = (tmp_path / "env").read_text().splitlines()
+    kept = [line for line in passed if line.startswith("SLURM_")]
+    assert sorted(kept) == ["SLURM_BITSTR_LEN=0", "SLURM_CONF=c"]

@@ -8,7 +8,7 @@ from line_runs import tiny_run
 from hpc.cluster.profile import Profile, Resources
 from hpc.errors import ConfigError
 from hpc.store.rundir import RunDir
-from sarhpc.launch.slurm import link_of
+from sarhpc.launch.submission_plan import link_of
 from sarhpc.stages.registry import STAGES, stage_named
 from sarhpc.stages.run_config import load_run_config
 

@@ -72,6 +72,13 @@ def test_a_crash_loop_is_left_to_a_person(run: RunDir) -> None:
     assert "made no progress" in str(why(run))
 
 
+def test_time_limits_without_progress_are_a_crash_loop(run: RunDir) -> None:
+    for _ in range(3):
+        begun = begin_attempt(run.stage("simulate"), 0)
+        end_attempt(run.stage("simulate"), begun, 0, 0, "stopped", "DEADLINE")
+    assert why(run) is not None
+
+
 def test_a_failure_before_the_last_submission_does_not_count(run: RunDir) -> None:
     attempt(run, "simulate", 2, "ConfigError: bad")
     submitted(run, 0, "simulate", "2999-01-01T00:00:00Z")

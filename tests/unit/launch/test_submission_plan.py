@@ -13,7 +13,7 @@ from hpc.cluster.slurm import QueuedJob
 from hpc.errors import IncompleteError
 from hpc.store.plan import make_plan
 from hpc.store.rundir import RunDir
-from sarhpc.launch.slurm import SubmissionPlan, plan_submission
+from sarhpc.launch.submission_plan import SubmissionPlan, plan_submission
 from sarhpc.stages.registry import line_of_stages
 from sarhpc.stages.run_config import load_run_config
 
