@@ -146,6 +146,10 @@ def test_the_stored_training_ends_as_an_undisturbed_one(tmp_path: Path) -> None:
         return
     now, then = trained(place / "run"), expected("training")
     assert status(place)["train"]["attempts"] == 2, "it was to go on from the checkpoint"
+    logs = [path.read_text() for path in (place / "run/train/logs").rglob("*.err")]
+    assert "".join(logs).count("written before checkpoints were signed") == 1
+    signed = json.loads((place / "run/train/checkpoints/signatures.json").read_text())
+    assert f"step_{trained(place / 'run')['rows'][-1]['step']:08d}" in signed["signatures"]
     assert fingerprint_of_export(place / "run") == fingerprint_of_export(STORED / "generation/run")
     for name, limit in TOLERANCES.items():
         difference = largest_difference(name, now["rows"], then["reached"]["rows"])
