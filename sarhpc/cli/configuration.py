@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import itertools
-import json
 import platform
 from pathlib import Path
 
-from hpc.config import differences, fingerprint, load, loads, resolved, to_dict, to_yaml
+from hpc.config import differences, fingerprint, load, loads, to_dict, to_yaml
 from hpc.errors import FingerprintMismatchError
 from hpc.publish import publish_text
 from hpc.store.rundir import RunDir, create_run, open_run
 from sarhpc import __version__
+from sarhpc.cli.frozen_text import frozen_text
 from sarhpc.cli.verbs import Verbs, add_verb
 from sarhpc.stages.config import RunConfig
 from sarhpc.stages.run_config import load_run_config
@@ -80,25 +79,13 @@ def frozen_run(arguments: argparse.Namespace, config: RunConfig) -> RunDir:
         # What else may differ does not change what is made (workers, logging).
         for line in differences(existing, config, transient=True):
             print(f"changed for this run: {line}")
-            header = _header(run.config_file.read_text())
-            publish_text(run.config_file, header + _resolved_lines(arguments) + to_yaml(config))
+            before = run.config_file.read_text()
+            publish_text(run.config_file, frozen_text(config, arguments, before))
         return run
     facts = {
         "version": __version__,
         "platform": platform.platform(),
         "config": to_dict(config, transient=False),
     }
-    text = _resolved_lines(arguments) + to_yaml(config)
+    text = frozen_text(config, arguments)
     return create_run(root, text, fingerprint(config), arguments.overrides, facts)
-
-
-def _resolved_lines(arguments: argparse.Namespace) -> str:
-    """Comments of the frozen configuration: what its values were before they were resolved."""
-    yaml = Path(arguments.config) if arguments.config else None
-    found = resolved(yaml, arguments.overrides)
-    return "".join(f"# {key} was {json.dumps(text)}\n" for key, text in sorted(found.items()))
-
-
-def _header(text: str) -> str:
-    lines = text.splitlines(keepends=True)
-    return "".join(itertools.takewhile(lambda line: line.startswith("#"), lines))
