@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import itertools
-import json
 import platform
 from pathlib import Path
 
-from hpc.config import differences, fingerprint, load, loads, resolved, to_dict, to_yaml
+from hpc.config import differences, fingerprint, load, loads, to_dict, to_yaml
 from hpc.errors import FingerprintMismatchError
 from hpc.store.rundir import PreviewedRun, RunDir, open_run, preview_run
 from sarhpc import __version__
+from sarhpc.cli.frozen_text import frozen_text
 from sarhpc.cli.own_run import acted_on
 from sarhpc.cli.verbs import Verbs, add_verb
 from sarhpc.stages.config import RunConfig
@@ -83,25 +82,12 @@ def previewed_run(arguments: argparse.Namespace, config: RunConfig) -> RunDir:
             print(f"changed for this run: {line}")
         if not changed:
             return run
-        header = _header(run.config_file.read_text())
-        text = header + _resolved_lines(arguments) + to_yaml(config)
+        text = frozen_text(config, arguments, run.config_text)
         return PreviewedRun(run.root, text, run.info)
     facts = {
         "version": __version__,
         "platform": platform.platform(),
         "config": to_dict(config, transient=False),
     }
-    text = _resolved_lines(arguments) + to_yaml(config)
+    text = frozen_text(config, arguments)
     return preview_run(root, text, fingerprint(config), arguments.overrides, facts)
-
-
-def _resolved_lines(arguments: argparse.Namespace) -> str:
-    """Comments of the frozen configuration: what its values were before they were resolved."""
-    yaml = Path(arguments.config) if arguments.config else None
-    found = resolved(yaml, arguments.overrides)
-    return "".join(f"# {key} was {json.dumps(text)}\n" for key, text in sorted(found.items()))
-
-
-def _header(text: str) -> str:
-    lines = text.splitlines(keepends=True)
-    return "".join(itertools.takewhile(lambda line: line.startswith("#"), lines))

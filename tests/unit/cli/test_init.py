@@ -34,7 +34,10 @@ def test_the_frozen_configuration_says_what_was_resolved(
     assert load_run_config(run).archive.uri == f"{tmp_path}/scenes"
     # A change that decides nothing keeps what is known of the other values.
     assert main(["init", str(place), "cluster.workers=3"]) == 0
-    assert run.config_file.read_text().startswith("# archive.uri was ")
+    again = ["--config", str(given), "tile.tile_px=256", "cluster.workers=3", "cluster.ranks=2"]
+    monkeypatch.setenv("SCRATCH", str(tmp_path))
+    assert main(["init", str(place), *again]) == 0
+    assert run.config_file.read_text().count("# archive.uri was ") == 1
     assert load_run_config(run).cluster.workers == 3
 
 

@@ -1,0 +1,31 @@
+"""The text of a frozen configuration: its values, and what they were before they were resolved."""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+from pathlib import Path
+
+from hpc.config import resolved, to_yaml
+from sarhpc.stages.config import RunConfig
+
+
+def frozen_text(config: RunConfig, arguments: argparse.Namespace, before: str = "") -> str:
+    """The configuration as YAML, under a comment for each value that was resolved.
+
+    Args:
+        config: the values.
+        arguments: the file and the overrides that they came from.
+        before: the text that this one replaces, of which the comments are kept.
+    """
+    yaml = Path(arguments.config) if arguments.config else None
+    found = sorted(resolved(yaml, arguments.overrides).items())
+    # A key of a mapping may be any text, and must not begin a line of its own.
+    lines = [f"# {json.dumps(key)[1:-1]} was {json.dumps(text)}\n" for key, text in found]
+    kept = itertools.takewhile(_is_comment, before.splitlines(keepends=True))
+    return "".join(dict.fromkeys([*kept, *lines])) + to_yaml(config)
+
+
+def _is_comment(line: str) -> bool:
+    return line.startswith("#")
