@@ -8,6 +8,7 @@ import logging
 import os
 import signal
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -160,6 +161,12 @@ def test_the_heartbeat_moves_the_time_of_the_lease(path: Path) -> None:
             os.utime(path, (0, 0))
             assert soon(lambda: path.stat().st_mtime > time.time() - 60)
     assert not path.exists()
+
+
+def test_the_heartbeat_keeps_no_process_alive(path: Path) -> None:
+    before = {*threading.enumerate()}
+    with lease(path):
+        assert [thread.daemon for thread in {*threading.enumerate()} - before] == [True]
 
 
 @pytest.mark.usefixtures("_fast_heartbeat")

@@ -78,6 +78,9 @@ def test_a_part_of_the_input_gives_the_same_pixels_as_the_whole(ratio: Fraction)
     assert np.array_equal(whole, part)
     assert 0 <= start <= centres(output, ratio)[0]
     assert centres(output, ratio)[-1] <= stop - 1 < 400
+    # No more is read than a footprint and two pixels on either side.
+    span = centres(output, ratio)[-1] - centres(output, ratio)[0]
+    assert stop - start <= span + 2 * max(1 / float(ratio), 1) + 5
 
 
 @pytest.mark.parametrize(
