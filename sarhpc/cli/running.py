@@ -204,6 +204,6 @@ def _require_submittable(run: RunDir, stages: Sequence[Stage], profile: Profile 
     if profile is None:
         require_upstream(run, stages[0])
         return
-    from sarhpc.launch.slurm import plan_submission
+    from sarhpc.launch.submission_plan import plan_submission
 
     plan_submission(run, stages, profile, {})
