@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hpc.documents import parse_json
 from hpc.errors import CrashLoopError, TransientError, is_disk_full
 from hpc.store.rundir import now
 
@@ -40,17 +41,35 @@ def attempts_file(directory: Path) -> Path:
 
 
 def read_attempts(directory: Path) -> list[dict[str, Any]]:
-    """Rows of the attempts file, oldest first; a line truncated by a crash is skipped."""
+    """Rows of the attempts file, oldest first; lines truncated or damaged are skipped."""
     path = attempts_file(directory)
     if not path.exists():
         return []
     rows = []
     for line in path.read_text(errors="replace").splitlines():
         try:
-            rows.append(json.loads(line))
+            row = parse_json(line)
         except ValueError:
             continue
+        if _is_row(row):
+            rows.append(row)
     return rows
+
+
+_START = {"job": str, "host": str, "pid": int, "from": int}
+_END = {"to": int, "exit": int, "reason": str}
+
+
+def _is_row(row: Any) -> bool:
+    """Whether a JSON value is the start or the end row of an attempt."""
+    if not isinstance(row, dict) or type(row.get("attempt")) is not int:
+        return False
+    if not isinstance(row.get("element"), int | None):
+        return False
+    return any(
+        all(type(row.get(name)) is kind for name, kind in fields.items())
+        for fields in (_START, _END)
+    )
 
 
 def rows_of_element(rows: Sequence[dict[str, Any]], element: int | None) -> list[dict[str, Any]]:

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from hpc.documents import built, parse_json, read_json
 from hpc.errors import IncompleteError, VerificationError
 from hpc.publish import publish_json, publish_text, remove_stale_temporaries
 from hpc.store.plan import Plan, ShardTask
@@ -83,7 +84,10 @@ class Ledger:
 
     def fail(self, failure: Failure) -> None:
         """Record a failure; the shard stays missing and the next attempt retries it."""
-        before = _read_failure(self._failure_path(failure.shard))
+        try:
+            before = _read_failure(self._failure_path(failure.shard))
+        except VerificationError:  # damaged: the failure of now replaces it
+            before = None
         tries = failure.tries + (before.tries if before else 0)
         document = dataclasses.asdict(dataclasses.replace(failure, tries=tries))
         publish_json(self._failure_path(failure.shard), document)
@@ -94,23 +98,23 @@ class Ledger:
         if not self.sealed:
             try:
                 paths = sorted((self.directory / "records").glob("*/[0-9]*.json"))
-                found = [_parse_record(path.read_text(), path) for path in paths]
+                found = [_parse_record(path.read_text(errors="surrogateescape"), path) for path in paths]
             except FileNotFoundError:
                 # Sealing has removed the records meanwhile; the manifest has them.
                 if not self.sealed:
                     raise
         if self.sealed:
-            lines = self.manifest.read_text().splitlines()
+            lines = self.manifest.read_text(errors="surrogateescape").splitlines()
             found = [_parse_record(line, self.manifest) for line in lines]
         return {record.shard: record for record in found}
 
     def totals(self) -> tuple[int, int, int]:
         """Shards, samples and rejected samples of a sealed stage; fast on 10,000 shards."""
         try:
-            rows = [json.loads(line) for line in self.manifest.read_text().splitlines()]
+            rows = [parse_json(line) for line in self.manifest.read_bytes().splitlines()]
             rejected = sum(sum(row["rejected"].values()) for row in rows)
             return len(rows), sum(row["samples"] for row in rows), rejected
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise VerificationError(f"{self.manifest} is not a manifest: {error!r}") from error
 
     def failures(self) -> dict[str, Failure]:
@@ -168,9 +172,11 @@ class Ledger:
 def _read_failure(path: Path) -> Failure | None:
     """The failure recorded at `path`; None if there is none (any more)."""
     try:
-        return Failure(**json.loads(path.read_text()))
+        return built(Failure, read_json(path))
     except FileNotFoundError:
         return None
+    except ValueError as error:
+        raise VerificationError(f"{path} does not describe a failure: {error}") from error
 
 
 def _manifest_text(records: Iterable[Record]) -> str:
@@ -180,9 +186,9 @@ def _manifest_text(records: Iterable[Record]) -> str:
 
 def _parse_record(text: str, path: Path) -> Record:
     try:
-        document = json.loads(text)
+        document = parse_json(text)
         if document.pop("schema") != RECORD_SCHEMA:
             raise VerificationError(f"{path} is not a record of schema {RECORD_SCHEMA}")
-        return Record(**document)
-    except (ValueError, KeyError, TypeError) as error:
+        return built(Record, document)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise VerificationError(f"{path} is not a record: {error!r}") from error

@@ -8,13 +8,13 @@ shards to two elements and others to none.
 from __future__ import annotations
 
 import dataclasses
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from hpc.documents import built, read_json
 from hpc.errors import HpcError, TransientError, VerificationError
 from hpc.publish import publish_json
 from hpc.store.rundir import RunDir
@@ -194,14 +194,12 @@ def job_ids(run: RunDir) -> dict[str, SubmittedJob]:
 
 def _parse(path: Path) -> SubmissionRecord:
     try:
-        document: dict[str, Any] = json.loads(path.read_text())
+        document: dict[str, Any] = read_json(path)
         schema = document.pop("schema")
         if schema != SUBMISSION_SCHEMA:
             raise VerificationError(f"{path} has schema {schema}, not {SUBMISSION_SCHEMA}")
-        document["jobs"] = tuple(SubmittedJob(**job) for job in document["jobs"])
-        document["shards"] = {stage: tuple(ids) for stage, ids in document["shards"].items()}
-        return SubmissionRecord(**document)
+        return built(SubmissionRecord, document)
     except FileNotFoundError as error:
         raise VerificationError(f"no submission {path}; see {path.parent}") from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise VerificationError(f"{path} is not a submission: {error!r}") from error
