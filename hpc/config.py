@@ -18,7 +18,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from hpc.errors import ConfigError
+from hpc.documents import check_yaml
+from hpc.errors import ConfigError, HpcError
 from hpc.frozen_config import DECLINED, fields_of, read_frozen, typed
 
 T = TypeVar("T")
@@ -46,28 +47,36 @@ def loads(
 @functools.lru_cache(maxsize=8)
 def _parsed(schema: type[Any], yaml_text: str, overrides: tuple[str, ...], source: str) -> Any:
     """The configuration itself; callers get copies, as they may change theirs."""
-    frozen = DECLINED if overrides else read_frozen(schema, yaml_text)
-    if frozen is not DECLINED:
-        return frozen
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-    from yaml import YAMLError
-
     try:
-        document = OmegaConf.create(_mapping(yaml_text, source))
-        dotlist = OmegaConf.from_dotlist(_checked_overrides(overrides))
-        for layer, where in ((document, source), (dotlist, "the command line")):
-            _refuse_unknown(schema, cast("dict[str, Any]", OmegaConf.to_container(layer)), where)
-        # merge copies its first argument, so the defaults stay as they are.
-        defaults = _defaults(schema)  # type: ignore[arg-type]
-        merged = OmegaConf.merge(defaults, document, dotlist)
-        _refuse_missing(merged, source)
-        return OmegaConf.to_object(merged)
-    except (OmegaConfBaseException, YAMLError, ValueError, TypeError) as error:
+        for text in (yaml_text, *(override.partition("=")[2] for override in overrides)):
+            check_yaml(text)
+        frozen = DECLINED if overrides else read_frozen(schema, yaml_text)
+        if frozen is not DECLINED:
+            return frozen
+        return _merged(schema, yaml_text, overrides, source)
+    except HpcError:
+        raise
+    except Exception as error:  # OmegaConf and its grammar assert and miss keys, among others
         first = _first_line(error)
         key = getattr(error, "full_key", None)
         at = f" at {key!r}" if key else ""
         raise ConfigError(f"invalid configuration in {source}{at}: {first}") from error
+
+
+def _merged(schema: type[Any], yaml_text: str, overrides: tuple[str, ...], source: str) -> Any:
+    from omegaconf import OmegaConf
+
+    document = OmegaConf.create(_mapping(yaml_text, source))
+    dotlist = OmegaConf.from_dotlist(_checked_overrides(overrides))
+    for layer, where in ((document, source), (dotlist, "the command line")):
+        _refuse_unknown(schema, cast("dict[str, Any]", OmegaConf.to_container(layer)), where)
+    # merge copies its first argument, so the defaults stay as they are.
+    defaults = _defaults(schema)  # type: ignore[arg-type]
+    merged = OmegaConf.merge(defaults, document, dotlist)
+    _refuse_missing(merged, source)
+    config = OmegaConf.to_object(merged)
+    refuse_mistyped(config, source)
+    return config
 
 
 @functools.lru_cache(maxsize=8)
@@ -124,6 +133,38 @@ def _refuse_missing(merged: Any, source: str) -> None:
             f"configuration from {source} lacks {', '.join(missing)}; "
             f"give it in the YAML or as {missing[0]}=VALUE"
         )
+
+
+def refuse_mistyped(config: Any, source: str) -> None:
+    """Raise ConfigError for items of lists and mappings that are not of the declared type.
+
+    OmegaConf converts plain items, but takes a list or a mapping in place of a text.
+
+    Raises:
+        ConfigError: the message names the key.
+    """
+    for key, hint in fields_of(type(config)).items():
+        value = getattr(config, key)
+        if dataclasses.is_dataclass(value):
+            refuse_mistyped(value, source)
+            continue
+        kinds = [each for each in (hint, *getattr(hint, "__args__", ())) if _items_of(each)]
+        items = value.values() if isinstance(value, dict) else value
+        for item in items if kinds and isinstance(value, list | dict) else ():
+            if dataclasses.is_dataclass(item):
+                refuse_mistyped(item, source)
+            elif not isinstance(item, str | int | float | None):
+                raise ConfigError(
+                    f"configuration in {source}: an item of {key} is {item!r:.60}: write one value"
+                )
+
+
+def _items_of(hint: Any) -> bool:
+    """Whether a hint is a list or a mapping of plain values or dataclasses."""
+    if getattr(hint, "__origin__", None) not in (list, dict):
+        return False
+    kind = hint.__args__[-1]
+    return isinstance(kind, type) or dataclasses.is_dataclass(kind)
 
 
 def _nested(hint: Any) -> type[Any] | None:

@@ -14,7 +14,9 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from hpc.errors import ConfigError
+from hpc.config import refuse_mistyped
+from hpc.documents import check_yaml
+from hpc.errors import ConfigError, HpcError
 
 EXECUTORS = ("slurm", "local", "debug")
 REQUEUE_MODES = ("scontrol", "chain", "none")
@@ -234,20 +236,22 @@ def load_profile(name_or_path: str | Path, folders: list[Path] | None = None) ->
         ConfigError: no such profile, an unknown key (with the nearest names) or a bad value.
     """
     from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-    from yaml import YAMLError
 
     path = _find(name_or_path, _profile_folders() if folders is None else folders)
     schema = OmegaConf.structured(Profile)
     # Frozen dataclasses make the schema read-only; to_object gives frozen values again.
     OmegaConf.set_readonly(schema, False)
     try:
-        loaded = OmegaConf.load(path)
+        loaded = OmegaConf.create(check_yaml(path.read_text(encoding="utf-8-sig")))
         _check_keys(path, loaded)
         own = {"name": path.stem, "file": str(path.resolve())}
         merged = OmegaConf.merge(schema, own, loaded)
         profile = OmegaConf.to_object(merged)
-    except (OmegaConfBaseException, YAMLError) as error:
+        refuse_mistyped(profile, f"profile {path}")
+    except HpcError as error:
+        known = str(path) in str(error)
+        raise error if known else ConfigError(f"profile {path}: {error}") from error
+    except Exception as error:  # OmegaConf and its grammar assert and miss keys, among others
         raise ConfigError(f"profile {path}: {' '.join(str(error).split())}") from error
     assert isinstance(profile, Profile)
     return profile
@@ -256,7 +260,7 @@ def load_profile(name_or_path: str | Path, folders: list[Path] | None = None) ->
 def profiles_of_cluster(cluster: str) -> list[Profile]:
     """The profiles whose `cluster` is this one."""
     paths = {p.stem: p for folder in _profile_folders()[::-1] for p in folder.glob("*.yaml")}
-    named = (p for p in paths.values() if f"cluster: {cluster}\n" in p.read_text())
+    named = (p for p in paths.values() if f"cluster: {cluster}\n" in p.read_text(errors="replace"))
     return [profile for path in named if (profile := load_profile(path)).cluster == cluster]
 
 
