@@ -6,7 +6,6 @@ relative, so that a catalogue can be moved with its data. Core STAC 1.1.0; 1.0 i
 
 from __future__ import annotations
 
-import json
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -15,11 +14,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from hpc.documents import read_json
 from hpc.errors import ConfigError, DataError
 from hpc.plugins import load_plugin
 from hpc.publish import publish_json
 from sarhpc.archive.config import ArchiveConfig
 from sarhpc.archive.scene import Archive, Scene
+from sarhpc.archive.stac_checks import check_item
 from sarhpc.archive.stac_item import (
     CATALOG_FILE,
     STAC_VERSION,
@@ -121,13 +122,14 @@ class StacArchive:
         found = {}
         for path in self._item_paths(self.path, set()):
             item = _read_json(path)
-            if item.get("id") in found:
+            check_item(item, path)
+            if item["id"] in found:
                 raise DataError(f"scene id {item['id']} occurs twice in {self.path}; rename one")
             if (
-                (ids is None or item.get("id") in ids)
+                (ids is None or item["id"] in ids)
                 and _matches_sensor(item, band, polarization)
                 and (bbox is None or _touches(item.get("bbox"), bbox))
-                and (wanted is None or _is_within(item, wanted))
+                and (wanted is None or _is_within(item, wanted, path))
             ):
                 scene = _scene(item, path)
                 found[scene.id] = scene
@@ -137,16 +139,28 @@ class StacArchive:
         if catalogue in seen:
             return
         seen.add(catalogue)
-        for link in _read_json(catalogue).get("links", []):
-            if link.get("rel") == "item":
-                yield _local_path(link["href"], catalogue)
-            elif link.get("rel") == "child":
-                yield from self._item_paths(_local_path(link["href"], catalogue), seen)
+        for relation, href in _links(catalogue):
+            if relation == "item":
+                yield _local_path(href, catalogue)
+            elif relation == "child":
+                yield from self._item_paths(_local_path(href, catalogue), seen)
+
+
+def _links(path: Path) -> Iterator[tuple[str, str]]:
+    try:
+        for link in _read_json(path).get("links", []):
+            if link.get("rel") in ("item", "child"):
+                yield link["rel"], link["href"]
+    except (AttributeError, KeyError, TypeError) as error:
+        raise DataError(
+            f"{path} is not a valid STAC catalogue: {error!r} in its links; restore it, or "
+            "catalogue again"
+        ) from error
 
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        value = json.loads(path.read_text())
+        value = read_json(path)
     except (OSError, ValueError) as error:
         raise DataError(
             f"cannot read {path} of the STAC catalogue ({error}); restore it, or catalogue again"
@@ -157,11 +171,19 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _local_path(href: str, where: Path) -> Path:
-    if urlsplit(href).scheme:
+    if not isinstance(href, str) or "\0" in unquote(href) or _is_remote(href):
         raise DataError(
             f"{href} in {where} is not a local file; download it and use relative references"
         )
     return Path(os.path.normpath(where.parent / unquote(href)))
+
+
+def _is_remote(href: str) -> bool:
+    """Whether a reference has a scheme, or is malformed."""
+    try:
+        return bool(urlsplit(href).scheme)
+    except ValueError:
+        return True
 
 
 def _scene(item: Mapping[str, Any], path: Path) -> Scene:
@@ -178,7 +200,7 @@ def _scene(item: Mapping[str, Any], path: Path) -> Scene:
             properties=item["properties"],
             bbox=None if bbox is None else _flat(bbox),
         )
-    except (KeyError, TypeError) as error:
+    except (AttributeError, KeyError, TypeError) as error:
         raise DataError(
             f"{path} is not a valid STAC item: {error!r} is missing or wrong"
         ) from error
@@ -191,9 +213,9 @@ def _flat(bbox: list[float]) -> BoundingBox:
 
 
 def _matches_sensor(item: Mapping[str, Any], band: str | None, polarization: str | None) -> bool:
-    properties = item.get("properties", {})
+    properties = item["properties"]
     return (band is None or properties.get("sar:frequency_band") == band) and (
-        polarization is None or polarization in properties.get("sar:polarizations", ())
+        polarization is None or polarization in (properties.get("sar:polarizations") or ())
     )
 
 
@@ -215,12 +237,12 @@ def _longitudes(west: float, east: float) -> list[tuple[float, float]]:
     return [(west, east)] if west <= east else [(west, 180.0), (-180.0, east)]
 
 
-def _is_within(item: Mapping[str, Any], wanted: Interval) -> bool:
+def _is_within(item: Mapping[str, Any], wanted: Interval, path: Path) -> bool:
     try:
-        interval = item_interval(item.get("properties", {}))
-    except (ValueError, TypeError) as error:
+        interval = item_interval(item["properties"])
+    except (ValueError, TypeError, OverflowError) as error:
         raise DataError(
-            f"the time of scene {item.get('id')} is not RFC 3339 ({error}); correct its STAC item"
+            f"the time of scene {item['id']} in {path} is not RFC 3339 ({error}); correct it"
         ) from error
     return interval is not None and interval[0] <= wanted[1] and wanted[0] <= interval[1]
 

@@ -69,8 +69,9 @@ def open_sar(scene: Scene, assume_calibrated: bool = False) -> ArchiveReader:
     """
     path = scene.assets.get("sar")
     if path is None:
+        others = ", ".join(sorted(scene.assets)) or "none"
         raise DataError(
-            f"scene {scene.id} has no asset 'sar' (only {', '.join(sorted(scene.assets))}); "
+            f"scene {scene.id} has no asset 'sar' (only {others}); "
             "name its image so in the STAC item"
         )
     form = find_format(path, scene.properties.get("sarhpc:quantity"))
