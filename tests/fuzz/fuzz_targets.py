@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gzip
-import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -12,16 +12,20 @@ from pathlib import Path
 from PIL import Image
 
 from hpc.errors import HpcError
+from sarhpc.archive.ancillary.label_map import read_label
 from sarhpc.archive.ancillary.optical_images import list_optical
+from sarhpc.archive.ancillary.optical_resampling import read_optical as read_optical_image
 from sarhpc.archive.catalog_builder import catalog_directory
-from sarhpc.archive.formats.readers import open_sar
+from sarhpc.archive.formats.readers import find_format, open_sar
+from sarhpc.archive.scene import Scene
 from sarhpc.archive.stac_catalog import StacArchive
 from sarhpc.captioning.config import CaptionSetConfig
 from sarhpc.captioning.tuning.datasets import open_set, read_image
 from sarhpc.shards.reader import read_shard
 from sarhpc.shards.schema import validate_sample
-from sarhpc.tiling.config import ImportConfig
+from sarhpc.tiling.config import ImportConfig, TileConfig
 from sarhpc.tiling.image_import import import_shard, plan_import
+from sarhpc.tiling.plan import plan_scene
 
 _SIDECAR = """
 defaults: {role: sar, range_direction: "+col", spacing_m: [1.0, 1.0], incidence_deg: 40}
@@ -42,6 +46,12 @@ class Target:
     beside: Path | None = None
     """Folder whose content lies around the file."""
 
+    @property
+    def product(self) -> str | None:
+        """Name of the SAFE folder that the file is part of."""
+        named = self.place.partition("/")[0]
+        return named if named.upper().endswith(".SAFE") else None
+
     def data(self) -> bytes:
         """Bytes to mutate: of a long tar its first members only."""
         data = self.file.read_bytes()
@@ -49,10 +59,13 @@ class Target:
 
     def lay_out(self, folder: Path) -> Path:
         """The content around the file, copied into an empty `folder`; where the file belongs."""
-        if self.beside is not None:
-            shutil.copytree(self.beside, folder, dirs_exist_ok=True)
-            for path in (folder, *folder.rglob("*")):
-                os.chmod(path, 0o700)
+        for file in self.beside.rglob("*") if self.beside is not None else ():
+            # Of a SAFE folder one measurement, with its annotation: others only take time.
+            if file.is_file() and (self.product is None or _belongs(file, self.file)):
+                start = self.beside.parent if self.product else self.beside
+                copy = folder / file.relative_to(start)
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(file, copy)
         path = folder / self.place
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.suffix.lower() == ".txt":
@@ -62,6 +75,12 @@ class Target:
     def names(self, folder: Path) -> list[str]:
         """What an error about the content of `folder` may name."""
         return [str(folder), *(path.name for path in folder.rglob("*") if path.is_file())]
+
+
+def _belongs(file: Path, other: Path) -> bool:
+    """Whether two files of a SAFE folder are of one measurement, or one is of them all."""
+    stems = [re.sub("^(calibration|noise|rfi)-", "", path.stem) for path in (file, other)]
+    return stems[0] == stems[1] or "manifest" in stems
 
 
 def _first_members(data: bytes, size: int) -> bytes:
@@ -79,7 +98,7 @@ def targets_under(root: Path) -> Iterator[Target]:
         safe = next((p for p in file.parents if p.suffix.upper() == ".SAFE"), None)
         if safe is not None:
             place = f"{safe.name}/{file.relative_to(safe).as_posix()}"
-            yield Target(f"scene:{name}", file, place, read_safe_folder, safe.parent / safe.name)
+            yield Target(f"safe:{name}", file, place, read_safe_folder, safe)
             continue
         for kind, suffixes, read in _READERS:
             if file.name.lower().endswith(suffixes):
@@ -89,37 +108,47 @@ def targets_under(root: Path) -> Iterator[Target]:
 
 
 def read_safe_folder(folder: Path, path: Path) -> None:
-    """Catalogue a SAFE folder and read its scenes; some of the real ones lack control points."""
-    (folder / "sarhpc.yaml").write_text("defaults: {spacing_m: [10.0, 10.0]}\n")
-    _read_scenes(folder)
+    """Read the first and the last image of each measurement; some real ones have no position."""
+    for path in sorted(folder.rglob("measurement/*")):
+        form = find_format(path)
+        assert form is not None
+        for layer in {form.layers(path)[0], form.layers(path)[-1]}:
+            properties = {"sarhpc:spacing_m": [10.0, 10.0], "sarhpc:range_direction": "+col"}
+            properties |= {k: v for k, v in form.properties(path, layer.name).items() if v}
+            _read_scene(Scene("scene", {"sar": path}, properties))
 
 
 def read_scene(folder: Path, path: Path) -> None:
     """Catalogue the folder as SAR images and read part of each scene, as tiling does."""
     (folder / "sarhpc.yaml").write_text(_SIDECAR)
-    _read_scenes(folder)
-
-
-def _read_scenes(folder: Path) -> None:
     out = folder.parent / "catalogue"
     shutil.rmtree(out, ignore_errors=True)
     catalog_directory(folder, out)
     for scene in StacArchive(out).search():
-        reader = open_sar(scene, True)
-        try:
-            height, width = reader.header.shape
-            rows, cols = min(height, _MOST_PIXELS), min(width, _MOST_PIXELS)
-            reader.read((0, rows), (0, cols))
-            reader.read((height - rows, height), (width - cols, width))
-            if reader.header.local is not None:
-                reader.header.local.at(height / 2, width / 2)
-        finally:
-            reader.close()
+        _read_scene(scene)
+
+
+def _read_scene(scene: Scene) -> None:
+    reader = open_sar(scene, True)
+    try:
+        height, width = reader.header.shape
+        rows, cols = min(height, _MOST_PIXELS), min(width, _MOST_PIXELS)
+        reader.read((0, rows), (0, cols))
+        reader.read((height - rows, height), (width - cols, width))
+        if reader.header.local is not None:
+            reader.header.local.at(height / 2, width / 2)
+    finally:
+        reader.close()
+    plan_scene(scene, TileConfig(tile_px=64))
 
 
 def read_optical(folder: Path, path: Path) -> None:
-    """List the folder as optical images, which leaves out what cannot be read."""
-    list_optical(str(folder))
+    """List the folder as optical images, and resample each to a tile, also as a label map."""
+    for image in list_optical(str(folder)).images:
+        west, south, east, north = image.bbox
+        affine = ((east - west) / 32, 0.0, west, 0.0, (south - north) / 32, north)
+        read_optical_image(Path(image.path), affine, "EPSG:4326", (32, 32))
+        read_label(Path(image.path), affine, "EPSG:4326", (32, 32))
 
 
 def read_import(folder: Path, path: Path) -> None:
@@ -176,3 +205,6 @@ _READERS: tuple[tuple[str, tuple[str, ...], Callable[[Path, Path], None]], ...] 
     ("tar", (".tar",), read_tar),
     ("captions", (".json", ".jsonl", ".json.gz", ".jsonl.gz", "caps.txt"), read_captions),
 )
+
+KINDS = ("safe", *(kind for kind, _, _ in _READERS))
+"""Ways of reading; the first part of a target's name."""

@@ -7,6 +7,7 @@ it go on in another process.
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import json
 import os
 import resource
@@ -124,6 +125,7 @@ def _work(
         silent = os.open(os.devnull, os.O_WRONLY)
         os.dup2(silent, 1)
         os.dup2(silent, 2)
+        faulthandler.disable()
         used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         limit = used + limits.address_bytes
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))

@@ -105,7 +105,7 @@ def read_safe(measurement: Path) -> SafeMetadata:
             _gain(root_of(calibration)) if calibration.is_file() else None,
             _noise(root_of(noise)) if noise.is_file() else None,
         )
-    except (ElementTree.ParseError, ValueError, KeyError, IndexError) as error:
+    except (ElementTree.ParseError, ValueError, LookupError, ArithmeticError) as error:
         raise DataError(
             f"the annotation {path} or its calibration does not follow the specification "
             f"({error}); restore the whole .SAFE folder, or leave it out"
@@ -124,7 +124,10 @@ def root_of(path: Path) -> ElementTree.Element:
         raise DataError(
             f"{path} declares XML entities, which are not read; restore the original annotation"
         )
-    return ElementTree.fromstring(data)  # noqa: S314 - entities are refused above
+    try:
+        return ElementTree.fromstring(data)  # noqa: S314 - entities are refused above
+    except LookupError as error:  # an encoding that Python does not know
+        raise ElementTree.ParseError(str(error)) from error
 
 
 def text_of(node: ElementTree.Element, path: str) -> str:
@@ -236,8 +239,8 @@ def _vectors(nodes: Sequence[ElementTree.Element], name: str) -> LookupTable:
 def _table(
     lines: Sequence[float], pixels: Sequence[Vector], values: Sequence[Vector]
 ) -> LookupTable:
-    if not lines:
-        raise ValueError("a table without vectors")
+    if not lines or not np.isfinite(lines).all():
+        raise ValueError("a table without vectors, or of vectors on no line")
     for row, value in zip(pixels, values, strict=True):
         if row.shape != value.shape or row.size == 0 or (np.diff(row) <= 0).any():
             raise ValueError("a vector whose pixels and values do not match")
