@@ -98,7 +98,9 @@ class Ledger:
         if not self.sealed:
             try:
                 paths = sorted((self.directory / "records").glob("*/[0-9]*.json"))
-                found = [_parse_record(path.read_text(errors="surrogateescape"), path) for path in paths]
+                found = [
+                    _parse_record(path.read_text(errors="surrogateescape"), path) for path in paths
+                ]
             except FileNotFoundError:
                 # Sealing has removed the records meanwhile; the manifest has them.
                 if not self.sealed:

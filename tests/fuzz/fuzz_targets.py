@@ -167,8 +167,7 @@ def read_picture(folder: Path, path: Path) -> None:
 def read_tar(folder: Path, path: Path) -> None:
     """Read the file as a shard, then import it."""
     try:
-        for sample in read_shard(path):
-            sample.meta  # noqa: B018
+        assert all(sample.key for sample in read_shard(path))
     finally:
         read_import(folder, path)
 

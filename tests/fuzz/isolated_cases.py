@@ -125,6 +125,7 @@ def _work(
         silent = os.open(os.devnull, os.O_WRONLY)
         os.dup2(silent, 1)
         os.dup2(silent, 2)
+        sys.stdout = sys.stderr = os.fdopen(silent, "w")
         faulthandler.disable()
         used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         limit = used + limits.address_bytes

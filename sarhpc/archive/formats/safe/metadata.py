@@ -215,7 +215,9 @@ def _is_whole(block: ElementTree.Element) -> bool:
 
 
 def _block(node: ElementTree.Element) -> NoiseBlock:
-    lines = numbers_of(node, "line")
+    lines, factors = numbers_of(node, "line"), numbers_of(node, "noiseAzimuthLut")
+    if lines.shape != factors.shape or not np.isfinite([lines, factors]).all():
+        raise ValueError("a noiseAzimuthLut that does not match its lines")
     # Scalloping of SLC is annotated without bounds where it applies to the whole image.
     first, last = node.findtext("firstAzimuthLine"), node.findtext("lastAzimuthLine")
     left, right = node.findtext("firstRangeSample"), node.findtext("lastRangeSample")
@@ -223,7 +225,7 @@ def _block(node: ElementTree.Element) -> NoiseBlock:
         (int(first or lines[0]), int(last or lines[-1])),
         (int(left or 0), int(right or 1 << 30)),
         lines,
-        numbers_of(node, "noiseAzimuthLut"),
+        factors,
     )
 
 
