@@ -31,7 +31,7 @@ def load(schema: type[T], yaml: Path | None = None, overrides: Sequence[str] = (
     Raises:
         ConfigError: unknown key (with the nearest names), wrong type, missing value, bad file.
     """
-    text = _read(yaml) if yaml is not None else ""
+    text = read_yaml(yaml) if yaml is not None else ""
     return loads(schema, text, overrides, source=str(yaml or "defaults"))
 
 
@@ -87,7 +87,12 @@ def _defaults(schema: type[Any]) -> Any:
     return OmegaConf.structured(schema)
 
 
-def _read(path: Path) -> str:
+def read_yaml(path: Path) -> str:
+    """The text of a configuration file.
+
+    Raises:
+        ConfigError: it is missing, or no UTF-8 text.
+    """
     if not path.is_file():
         raise ConfigError(f"no configuration file {path}; see configs/ for the ones that ship")
     try:

@@ -56,6 +56,23 @@ def read_json(path: Path) -> Any:
     return parse_json(path.read_bytes())
 
 
+def json_rows(path: Path) -> list[dict[str, Any]]:
+    """The JSON objects in a file with one a line; lines that are torn or damaged are left out.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    rows = []
+    for line in path.read_bytes().splitlines():
+        try:
+            row = parse_json(line)
+        except ValueError:
+            continue
+        if isinstance(row, dict):
+            rows.append(row)
+    return rows
+
+
 def _refuse_nesting(text: str) -> None:
     """Raise ValueError for deep nesting; brackets inside strings only make it look closer."""
     signs = text.encode().translate(_SIGNS, _OTHERS)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hpc.documents import parse_json
+from hpc.documents import json_rows
 from hpc.errors import CrashLoopError, TransientError, is_disk_full
 from hpc.store.rundir import now
 
@@ -45,26 +45,16 @@ def read_attempts(directory: Path) -> list[dict[str, Any]]:
     path = attempts_file(directory)
     if not path.exists():
         return []
-    rows = []
-    for line in path.read_text(errors="replace").splitlines():
-        try:
-            row = parse_json(line)
-        except ValueError:
-            continue
-        if _is_row(row):
-            rows.append(row)
-    return rows
+    return [row for row in json_rows(path) if _is_row(row)]
 
 
 _START = {"job": str, "host": str, "pid": int, "from": int}
 _END = {"to": int, "exit": int, "reason": str}
 
 
-def _is_row(row: Any) -> bool:
-    """Whether a JSON value is the start or the end row of an attempt."""
-    if not isinstance(row, dict) or type(row.get("attempt")) is not int:
-        return False
-    if not isinstance(row.get("element"), int | None):
+def _is_row(row: Mapping[str, Any]) -> bool:
+    """Whether a JSON object is the start or the end row of an attempt."""
+    if type(row.get("attempt")) is not int or not isinstance(row.get("element"), int | None):
         return False
     return any(
         all(type(row.get(name)) is kind for name, kind in fields.items())

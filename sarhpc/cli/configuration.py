@@ -6,7 +6,7 @@ import argparse
 import platform
 from pathlib import Path
 
-from hpc.config import differences, fingerprint, load, loads, to_dict, to_yaml
+from hpc.config import differences, fingerprint, load, loads, read_yaml, to_dict, to_yaml
 from hpc.errors import FingerprintMismatchError
 from hpc.publish import publish_text
 from hpc.store.rundir import RunDir, create_run, open_run
@@ -51,7 +51,7 @@ def given_config(arguments: argparse.Namespace) -> RunConfig:
         existing = load_run_config(run)
         if not arguments.overrides:
             return existing
-        text = run.config_file.read_text()
+        text = read_yaml(run.config_file)
         return loads(RunConfig, text, arguments.overrides, source=str(run.config_file))
     yaml = Path(arguments.config) if arguments.config else None
     return load(RunConfig, yaml, arguments.overrides)
