@@ -11,7 +11,7 @@ import functools
 import itertools
 import json
 import types
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -116,7 +116,8 @@ def check_yaml(text: str) -> str:
     sizes: dict[str, int] = {}
     open_anchors: list[str | None] = []
     counts = [0]
-    for event in yaml.parse(text, Loader=loader):
+    events: Iterable[Any] = yaml.parse(text, Loader=loader)
+    for event in events:
         if isinstance(event, yaml.AliasEvent):
             counts[-1] += _size_of(event, sizes)
         elif isinstance(event, yaml.ScalarEvent):

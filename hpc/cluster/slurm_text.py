@@ -338,9 +338,15 @@ def slurm_time(moment: str) -> str:
     """Local time in the form of Slurm's `--starttime`, from RFC 3339 or from that form.
 
     Slurm has no time zones; a time with one is converted to this machine's.
+
+    Raises:
+        HpcError: it is none.
     """
-    time = datetime.datetime.fromisoformat(moment)
-    local = time.astimezone() if time.tzinfo else time
+    try:
+        time = datetime.datetime.fromisoformat(moment)
+        local = time.astimezone() if time.tzinfo else time
+    except (ValueError, OverflowError) as error:
+        raise HpcError(f"{moment!r} is no RFC 3339 time; restore the submissions") from error
     return local.strftime("%Y-%m-%dT%H:%M:%S")
 
 

@@ -37,7 +37,7 @@ def read_shard(path: Path) -> Iterator[Sample]:
             (member.name, read_exactly(file, member, path)) for member in scan_members(file, path)
         )
         for key, members in _group(contents, path):
-            yield Sample(key, members)
+            yield Sample(key, members, path)
 
 
 def read_member(path: Path, extension: str) -> Iterator[tuple[str, bytes]]:

@@ -14,9 +14,8 @@ import numpy as np
 import pytest
 import rasterio
 from affine import Affine
+from case_counts import each
 from document_mutations import as_json, damaged
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from isolated_cases import problem_of
 
 from hpc.job.manifest import Manifest, read_manifest
@@ -41,7 +40,7 @@ from sarhpc.generation.config import GenerateConfig
 from sarhpc.generation.plan import plan_generation
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-SHORT, LONG = 25, 400
+SHORT, LONG = 25, 160
 
 
 @dataclasses.dataclass(frozen=True)
@@ -209,25 +208,10 @@ def check_text(reader: Reader, text: bytes) -> None:
 
 @pytest.mark.parametrize("name", READERS)
 def test_a_damaged_document_is_refused_by_name(name: str) -> None:
-    each(SHORT)(lambda random: check(READERS[name], random))
+    each(SHORT, lambda random: check(READERS[name], random))
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("name", READERS)
 def test_many_damaged_documents(name: str) -> None:
-    each(LONG)(lambda random: check(READERS[name], random))
-
-
-def each(count: int) -> Callable[[Callable[[Random], None]], None]:
-    def run(body: Callable[[Random], None]) -> None:
-        @settings(
-            max_examples=count, deadline=None, derandomize=True, database=None,
-            suppress_health_check=list(HealthCheck),
-        )  # fmt: skip
-        @given(st.randoms(use_true_random=False, note_method_calls=False))
-        def cases(random: Random) -> None:
-            body(random)
-
-        cases()
-
-    return run
+    each(LONG, lambda random: check(READERS[name], random))

@@ -12,7 +12,7 @@ from file_mutations import mutated
 from isolated_cases import Limits, problem_of, run_isolated
 
 EMBEDDED = Path(__file__).resolve().parents[2] / "sarhpc" / "embedded"
-LONG_CASES = 25
+LONG_CASES = 10
 """Mutations of each file of a model."""
 LIMITS = Limits(seconds=60.0, resident_bytes=2 << 30, address_bytes=16 << 30)
 

@@ -18,7 +18,7 @@ from sarhpc.cli import main
 STORED = Path(__file__).resolve().parents[1] / "golden" / "run_0_1"
 SUFFIXES = (".json", ".jsonl", ".yaml", ".txt", "")
 VERBS = (["status"], ["verify"], ["logs", "--failed"], ["clean"], ["report"])
-LONG_CASES = 20
+LONG_CASES = 25
 """Damaged copies of each file."""
 
 

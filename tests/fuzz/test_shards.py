@@ -181,7 +181,7 @@ def test_odd_shards_are_read_or_refused_by_name(check: Callable[[Random], None])
 @pytest.mark.long
 @pytest.mark.parametrize("check", CHECKS)
 def test_many_odd_shards(check: Callable[[Random], None]) -> None:
-    each(600, check)
+    each(260, check)
 
 
 def test_a_tar_with_an_extension_for_each_member_claims_no_memory(tmp_path: Path) -> None:

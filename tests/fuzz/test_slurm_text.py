@@ -75,4 +75,4 @@ def test_damaged_output_of_slurm_is_read_or_passed_over(check) -> None:  # type:
 @pytest.mark.long
 @pytest.mark.parametrize("check", [check_rows, check_words])
 def test_much_damaged_output_of_slurm(check) -> None:  # type: ignore[no-untyped-def]
-    each(500, check)
+    each(260, check)

@@ -117,4 +117,4 @@ def test_damaged_yaml_is_refused_by_name(check: Callable[[Random], None]) -> Non
 @pytest.mark.long
 @pytest.mark.parametrize("check", CHECKS)
 def test_much_damaged_yaml(check: Callable[[Random], None]) -> None:
-    each(400, check)
+    each(260, check)
