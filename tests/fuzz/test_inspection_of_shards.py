@@ -55,9 +55,9 @@ def check_inspection(random: Random) -> None:
 
 
 def test_shards_with_damaged_metadata_are_inspected() -> None:
-    each(10, check_inspection)
+    each(4, check_inspection)
 
 
 @pytest.mark.long
 def test_many_shards_with_damaged_metadata_are_inspected() -> None:
-    each(260, check_inspection)
+    each(60, check_inspection)
