@@ -9,8 +9,11 @@ import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+import rasterio
 import yaml
+from affine import Affine
 from PIL import Image
 
 from hpc.cluster.profile import load_profile
@@ -23,11 +26,16 @@ from hpc.cluster.slurm_text import (
 )
 from hpc.config import loads
 from hpc.errors import ConfigError, DataError, HpcError, VerificationError
+from hpc.observe.state import seconds_of
 from hpc.store.attempts import read_attempts
 from hpc.store.ledger import Failure, Ledger
 from hpc.store.plan import read_plan
 from hpc.store.rundir import RunDir
+from sarhpc.archive.ancillary.optical_resampling import read_optical
+from sarhpc.archive.catalog_builder import catalog_directory
 from sarhpc.archive.declaration import read_declarations
+from sarhpc.archive.formats.safe.bursts import burst_layers
+from sarhpc.archive.formats.safe.metadata import read_safe
 from sarhpc.archive.stac_catalog import StacArchive
 from sarhpc.captioning.config import CaptionSetConfig
 from sarhpc.captioning.tuning.datasets import open_set
@@ -36,6 +44,7 @@ from sarhpc.shards.images import decode_array
 from sarhpc.shards.reader import read_shard
 from sarhpc.shards.sample import Sample
 from sarhpc.stages.config import RunConfig
+from sarhpc.training.metrics.log import read_rows
 
 DEEP = "[" * 100_000
 
@@ -302,3 +311,66 @@ def test_numbers_that_slurm_did_not_print_count_as_unknown() -> None:
     assert parse_queue("\x1f".join(queue) + "\x1e\n")[0].restarts is None
     account = ["7", " ", "²", "", "²", "", "", "", "", "", ""]
     assert parse_accounting("\x1f".join(account) + "\n")[0].state == "UNKNOWN"
+
+
+def write_tif(path: Path, transform: Affine, dtype: str = "float32") -> Path:
+    with rasterio.open(
+        path, "w", driver="GTiff", width=8, height=8, count=1, dtype=dtype, crs="EPSG:32631",
+        transform=transform,
+    ) as file:  # fmt: skip
+        file.write(np.ones((1, 8, 8), dtype))
+    return path
+
+
+@pytest.mark.parametrize(
+    "transform",
+    [
+        Affine(8e-67, 0, 0, 0, -2e-245, 4e94),
+        Affine(1, 0, 1e300, 0, -1, 0),
+        Affine(1, 1, 0, 1, 1, 0),
+    ],
+)
+def test_a_grid_that_no_image_has_is_refused_before_it_is_planned(
+    tmp_path: Path, transform: Affine
+) -> None:
+    """A plan of tiles over pixels of 1e-60 m never ended."""
+    write_tif(tmp_path / "amp.tif", transform)
+    declared = {"defaults": {"role": "sar", "range_direction": "+col"}}
+    with pytest.raises(DataError, match=r"amp\.tif has"):
+        catalog_directory(tmp_path, tmp_path / "out", declarations=declared)
+
+
+def test_a_complex_image_is_no_optical_one(tmp_path: Path) -> None:
+    affine = Affine(1, 0, 6e5, 0, -1, 5.7e6)
+    path = write_tif(tmp_path / "slc.tif", affine, "complex64")
+    with pytest.raises(DataError, match=r"slc\.tif has complex pixels"):
+        read_optical(path, tuple(affine)[:6], "EPSG:32631", (4, 4))
+
+
+@pytest.mark.parametrize(
+    "text", ["<?xml version='1.0' encoding='UTF0'?><a/>", "<a>" * 5000, "<!DOCTYPE a><a/>"]
+)
+def test_a_damaged_annotation_is_a_data_error(tmp_path: Path, text: str) -> None:
+    measurement = tmp_path / "x.SAFE" / "measurement" / "s1.tiff"
+    annotation = tmp_path / "x.SAFE" / "annotation" / "s1.xml"
+    for path in (measurement, annotation):
+        path.parent.mkdir(parents=True)
+    measurement.write_bytes(b"")
+    annotation.write_text(text)
+    with pytest.raises(DataError, match=r"s1\.xml"):
+        read_safe(measurement)
+    with pytest.raises(DataError, match=r"s1\.xml"):
+        burst_layers(measurement)
+
+
+def test_a_log_with_damaged_lines_keeps_the_others(tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").write_text(
+        '{"step": 1}\n[]\n{"step": "2"}\n{"st\n{"step": 3}\n\xff'
+    )
+    assert [row["step"] for row in read_rows(tmp_path / "metrics.jsonl")] == [1, 3]
+
+
+@pytest.mark.parametrize("stamp", ["", "stored-host", "2026-11-29T99:00:00Z", "0001-01-01"])
+def test_a_time_that_is_none_is_a_verification_error(stamp: str) -> None:
+    with pytest.raises(VerificationError, match="RFC 3339"):
+        seconds_of(stamp)
