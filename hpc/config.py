@@ -20,7 +20,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from hpc.errors import ConfigError
+from hpc.documents import check_yaml
+from hpc.errors import ConfigError, HpcError
 from hpc.frozen_config import DECLINED, fields_of, read_frozen, typed
 from hpc.resolvers import Origin, interpolations, literal, origin_of
 
@@ -34,7 +35,7 @@ def load(schema: type[T], yaml: Path | None = None, overrides: Sequence[str] = (
         ConfigError: unknown key (with the nearest names), wrong type, missing value, bad file, a
             resolver that is not allowed there.
     """
-    text = _read(yaml) if yaml is not None else ""
+    text = read_yaml(yaml) if yaml is not None else ""
     origin = "own" if yaml is None else origin_of(yaml)
     return loads(schema, text, overrides, source=str(yaml or "defaults"), origin=origin)
 
@@ -62,7 +63,8 @@ def resolved(yaml: Path | None, overrides: Sequence[str] = ()) -> dict[str, str]
     words = OmegaConf.to_container(OmegaConf.from_dotlist(_checked_overrides(overrides)))
     found = interpolations(words, "the command line", "own")
     if yaml is not None:
-        document = OmegaConf.to_container(OmegaConf.create(_mapping(_read(yaml), str(yaml))))
+        text = check_yaml(read_yaml(yaml))
+        document = OmegaConf.to_container(OmegaConf.create(_mapping(text, str(yaml))))
         found = interpolations(document, str(yaml), origin_of(yaml)) | found
     return found
 
@@ -70,30 +72,17 @@ def resolved(yaml: Path | None, overrides: Sequence[str] = ()) -> dict[str, str]
 def _read_layers(
     schema: type[Any], yaml_text: str, overrides: tuple[str, ...], source: str, origin: Origin
 ) -> Any:
-    if not overrides and (origin == "frozen" or "${" not in yaml_text):
-        frozen = read_frozen(schema, yaml_text)
-        if frozen is not DECLINED:
-            return frozen
-    import yaml
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-
     try:
-        document: Any = _mapping(yaml_text, source)
-        if origin == "frozen" and "${" in yaml_text:
-            document = literal(yaml.safe_load(document))
-        document = OmegaConf.create(document)
-        dotlist = OmegaConf.from_dotlist(_checked_overrides(overrides))
-        for layer, where, of in ((document, source, origin), (dotlist, "the command line", "own")):
-            values = cast("dict[str, Any]", OmegaConf.to_container(layer))
-            _refuse_unknown(schema, values, where)
-            interpolations(values, where, of)
-        # merge copies its first argument, so the defaults stay as they are.
-        defaults = _defaults(schema)  # type: ignore[arg-type]
-        merged = OmegaConf.merge(defaults, document, dotlist)
-        _refuse_missing(merged, source)
-        return OmegaConf.to_object(merged)
-    except (OmegaConfBaseException, yaml.YAMLError, ValueError, TypeError) as error:
+        for text in (yaml_text, *(override.partition("=")[2] for override in overrides)):
+            check_yaml(text)
+        if not overrides and (origin == "frozen" or "${" not in yaml_text):
+            frozen = read_frozen(schema, yaml_text)
+            if frozen is not DECLINED:
+                return frozen
+        return _merged(schema, yaml_text, overrides, source, origin)
+    except HpcError:
+        raise
+    except Exception as error:  # OmegaConf and its grammar assert and miss keys, among others
         first = _first_line(error)
         key = getattr(error, "full_key", None)
         at = f" at {key!r}" if key else ""
@@ -104,6 +93,30 @@ _parsed = functools.lru_cache(maxsize=8)(_read_layers)
 """As `_read_layers`; callers take copies, as they may change theirs."""
 
 
+def _merged(
+    schema: type[Any], yaml_text: str, overrides: tuple[str, ...], source: str, origin: Origin
+) -> Any:
+    import yaml
+    from omegaconf import OmegaConf
+
+    document: Any = _mapping(yaml_text, source)
+    if origin == "frozen" and "${" in yaml_text:
+        document = literal(yaml.safe_load(document))
+    document = OmegaConf.create(document)
+    dotlist = OmegaConf.from_dotlist(_checked_overrides(overrides))
+    for layer, where, of in ((document, source, origin), (dotlist, "the command line", "own")):
+        values = cast("dict[str, Any]", OmegaConf.to_container(layer))
+        _refuse_unknown(schema, values, where)
+        interpolations(values, where, of)
+    # merge copies its first argument, so the defaults stay as they are.
+    defaults = _defaults(schema)  # type: ignore[arg-type]
+    merged = OmegaConf.merge(defaults, document, dotlist)
+    _refuse_missing(merged, source)
+    config = OmegaConf.to_object(merged)
+    refuse_mistyped(config, source)
+    return config
+
+
 @functools.lru_cache(maxsize=8)
 def _defaults(schema: type[Any]) -> Any:
     """The defaults of `schema` as an OmegaConf tree; building it takes longer than a merge."""
@@ -112,7 +125,12 @@ def _defaults(schema: type[Any]) -> Any:
     return OmegaConf.structured(schema)
 
 
-def _read(path: Path) -> str:
+def read_yaml(path: Path) -> str:
+    """The text of a configuration file.
+
+    Raises:
+        ConfigError: it is missing, or no UTF-8 text.
+    """
     if not path.is_file():
         raise ConfigError(f"no configuration file {path}; see configs/ for the ones that ship")
     try:
@@ -158,6 +176,38 @@ def _refuse_missing(merged: Any, source: str) -> None:
             f"configuration from {source} lacks {', '.join(missing)}; "
             f"give it in the YAML or as {missing[0]}=VALUE"
         )
+
+
+def refuse_mistyped(config: Any, source: str) -> None:
+    """Raise ConfigError for items of lists and mappings that are not of the declared type.
+
+    OmegaConf converts plain items, but takes a list or a mapping in place of a text.
+
+    Raises:
+        ConfigError: the message names the key.
+    """
+    for key, hint in fields_of(type(config)).items():
+        value = getattr(config, key)
+        if dataclasses.is_dataclass(value):
+            refuse_mistyped(value, source)
+            continue
+        kinds = [each for each in (hint, *getattr(hint, "__args__", ())) if _items_of(each)]
+        items = value.values() if isinstance(value, dict) else value
+        for item in items if kinds and isinstance(value, list | dict) else ():
+            if dataclasses.is_dataclass(item):
+                refuse_mistyped(item, source)
+            elif not isinstance(item, str | int | float | None):
+                raise ConfigError(
+                    f"configuration in {source}: an item of {key} is {item!r:.60}: write one value"
+                )
+
+
+def _items_of(hint: Any) -> bool:
+    """Whether a hint is a list or a mapping of plain values or dataclasses."""
+    if getattr(hint, "__origin__", None) not in (list, dict):
+        return False
+    kind = hint.__args__[-1]
+    return isinstance(kind, type) or dataclasses.is_dataclass(kind)
 
 
 def _nested(hint: Any) -> type[Any] | None:

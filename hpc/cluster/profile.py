@@ -14,7 +14,9 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from hpc.errors import ConfigError
+from hpc.config import refuse_mistyped
+from hpc.documents import check_yaml
+from hpc.errors import ConfigError, HpcError
 from hpc.resolvers import interpolations
 from hpc.store.ownership import require_own_file
 
@@ -238,8 +240,6 @@ def load_profile(name_or_path: str | Path, folders: list[Path] | None = None) ->
         NotTrustedError: somebody else can write it: modules, environment and options of jobs.
     """
     from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-    from yaml import YAMLError
 
     path = _find(name_or_path, _profile_folders() if folders is None else folders)
     # Who installed this code can make it do anything already.
@@ -248,13 +248,17 @@ def load_profile(name_or_path: str | Path, folders: list[Path] | None = None) ->
     # Frozen dataclasses make the schema read-only; to_object gives frozen values again.
     OmegaConf.set_readonly(schema, False)
     try:
-        loaded = OmegaConf.create(path.read_text(encoding="utf-8"))
+        loaded = OmegaConf.create(check_yaml(path.read_text(encoding="utf-8-sig")))
         _check_keys(path, loaded)
         interpolations(OmegaConf.to_container(loaded), str(path), "own")
         own = {"name": path.stem, "file": str(path.resolve())}
         merged = OmegaConf.merge(schema, own, loaded)
         profile = OmegaConf.to_object(merged)
-    except (OmegaConfBaseException, YAMLError, UnicodeDecodeError) as error:
+        refuse_mistyped(profile, f"profile {path}")
+    except HpcError as error:
+        known = str(path) in str(error)
+        raise error if known else ConfigError(f"profile {path}: {error}") from error
+    except Exception as error:  # OmegaConf and its grammar assert and miss keys, among others
         raise ConfigError(f"profile {path}: {' '.join(str(error).split())}") from error
     assert isinstance(profile, Profile)
     return profile
@@ -263,7 +267,7 @@ def load_profile(name_or_path: str | Path, folders: list[Path] | None = None) ->
 def profiles_of_cluster(cluster: str) -> list[Profile]:
     """The profiles whose `cluster` is this one."""
     paths = {p.stem: p for folder in _profile_folders()[::-1] for p in folder.glob("*.yaml")}
-    named = (p for p in paths.values() if f"cluster: {cluster}\n" in p.read_text())
+    named = (p for p in paths.values() if f"cluster: {cluster}\n" in p.read_text(errors="replace"))
     return [profile for path in named if (profile := load_profile(path)).cluster == cluster]
 
 

@@ -11,6 +11,8 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from hpc.errors import HpcError
+
 FIELD_END = "\x1f"
 ROW_END = "\x1e"
 
@@ -38,6 +40,9 @@ ACCOUNT_FIELDS = (
     "JobID", "State", "ElapsedRaw", "AllocTRES", "NCPUS", "NodeList", "ExitCode", "Start", "End",
     "JobName", "Comment",
 )  # fmt: skip
+_MOST_LISTED = 100_000
+"""Nodes or array elements that one list may stand for."""
+
 PARTITION_FIELDS = ("%P", "%a", "%l", "%D", "%c", "%m", "%G", "%f", "%p")
 
 
@@ -172,7 +177,7 @@ def parse_queue(text: str) -> list[QueuedJob]:
             nodes=_known(nodes),
             elapsed_s=seconds(used),
             left_s=seconds(left),
-            restarts=int(restarts) if restarts.isdigit() else None,
+            restarts=_whole(restarts),
             comment=_known(comment),
         )
         for job, state, reason, partition, nodes, used, left, restarts, name, comment in rows(
@@ -189,10 +194,10 @@ def parse_accounting(text: str) -> list[AccountedJob]:
         AccountedJob(
             id=job,
             name=name,
-            state=state.split()[0] if state else "UNKNOWN",
-            elapsed_s=int(elapsed) if elapsed.isdigit() else 0,
+            state=(state.split() or ["UNKNOWN"])[0],
+            elapsed_s=_whole(elapsed) or 0,
             gpus=gpu_count(tres),
-            cpus=int(cpus) if cpus.isdigit() else 0,
+            cpus=_whole(cpus) or 0,
             nodes=_known(nodes),
             exit_code=code,
             started=_known(start),
@@ -215,7 +220,8 @@ def parse_partitions(text: str, details: str = "") -> list[Partition]:
     found: dict[str, list[list[str]]] = {}
     for row in rows(text, len(PARTITION_FIELDS)):
         found.setdefault(row[0], []).append(row)
-    settings = {line["PartitionName"]: line for line in map(pairs, details.splitlines()) if line}
+    lines = map(pairs, details.splitlines())
+    settings = {line["PartitionName"]: line for line in lines if "PartitionName" in line}
     return [
         _partition(name, kinds, settings.get(name.rstrip("*"), {})) for name, kinds in found.items()
     ]
@@ -230,7 +236,7 @@ def _partition(name: str, kinds: list[list[str]], settings: dict[str, str]) -> P
         max_time_s=seconds(limit),
         kinds=tuple(
             NodeKind(
-                count=int(count),
+                count=_leading_int(count),
                 cpus=_leading_int(cpus),
                 mem_mb=_leading_int(mem),
                 gpus=gpu_count(gres),
@@ -239,7 +245,7 @@ def _partition(name: str, kinds: list[list[str]], settings: dict[str, str]) -> P
             )
             for _, _, _, count, cpus, mem, gres, features, _ in kinds
         ),
-        priority_tier=int(settings.get("PriorityTier", tier)),
+        priority_tier=_whole(settings.get("PriorityTier", tier)),
         preempt_mode=settings.get("PreemptMode"),
         grace_s=_leading_int(settings.get("GraceTime", "0")),
     )
@@ -267,7 +273,7 @@ def pairs(line: str) -> dict[str, str]:
 
 def seconds(text: str) -> int | None:
     """Seconds of `[days-][hours:]minutes:seconds`; None for `UNLIMITED`, `infinite`, `INVALID`."""
-    found = re.fullmatch(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+)", text.strip())
+    found = re.fullmatch(r"(?:(\d{1,9})-)?(?:(\d{1,9}):)?(\d{1,9}):(\d{1,9})", text.strip())
     if found is None:
         return None
     days, hours, minutes, rest = (int(part or 0) for part in found.groups())
@@ -276,11 +282,11 @@ def seconds(text: str) -> int | None:
 
 def gpu_count(tres: str) -> int:
     """GPUs in `cpu=4,gres/gpu=2` or `gpu:a100:4(S:0-1),nvme:1`; a total takes precedence."""
-    total = re.search(r"gres/gpu=(\d+)", tres)
+    total = re.search(r"gres/gpu=(\d{1,9})", tres)
     if total:
         return int(total[1])
-    typed = re.findall(r"gres/gpu:[^=,]+=(\d+)", tres)
-    plain = re.findall(r"(?:^|,)gpu(?::[A-Za-z_][^:,(]*)?:(\d+)", tres)
+    typed = re.findall(r"gres/gpu:[^=,]+=(\d{1,9})", tres)
+    plain = re.findall(r"(?:^|,)gpu(?::[A-Za-z_][^:,(]*)?:(\d{1,9})", tres)
     return sum(int(number) for number in typed or plain)
 
 
@@ -294,6 +300,9 @@ def expand_hosts(text: str) -> list[str]:
     """The names in a host list such as `n[1-3,07],login`, in order.
 
     One bracket per name, as Slurm prints it for numbered nodes; leading zeros are kept.
+
+    Raises:
+        HpcError: a bracket holds no numbers, or the list stands for too many names.
     """
     names: list[str] = []
     for prefix, numbers, suffix in re.findall(r"([^,\[\]]+)(?:\[([^\]]*)\])?([^,\[\]]*)", text):
@@ -301,22 +310,27 @@ def expand_hosts(text: str) -> list[str]:
             names.append(prefix + suffix)
             continue
         for part in numbers.split(","):
-            first, _, last = part.partition("-")
-            span = range(int(first), int(last or first) + 1)
+            first, _, _ = part.partition("-")
+            span = _span(part, 1, text)
+            if len(names) + len(span) > _MOST_LISTED:
+                raise HpcError(f"the host list {text[:80]!r} stands for too many nodes")
             names += [f"{prefix}{number:0{len(first)}d}{suffix}" for number in span]
     return names
 
 
 def plain_id(job: str) -> str:
-    """The id in the form `scancel` accepts: `17_[3-9:2%1]` of `squeue` becomes `17_[3,5,7,9]`."""
+    """The id in the form `scancel` accepts: `17_[3-9:2%1]` of `squeue` becomes `17_[3,5,7,9]`.
+
+    Raises:
+        HpcError: the bracket holds no numbers, or too many.
+    """
     array, bracket, rest = job.partition("_[")
     if not bracket or not set(rest) & set(":%"):
         return job
     indices: list[int] = []
     for part in rest.rstrip("]").partition("%")[0].split(","):
         span, _, step = part.partition(":")
-        first, _, last = span.partition("-")
-        indices += range(int(first), int(last or first) + 1, int(step or 1))
+        indices += _span(span, _whole(step or "1") or 1, job)
     return f"{array}_[{','.join(map(str, indices))}]"
 
 
@@ -324,10 +338,32 @@ def slurm_time(moment: str) -> str:
     """Local time in the form of Slurm's `--starttime`, from RFC 3339 or from that form.
 
     Slurm has no time zones; a time with one is converted to this machine's.
+
+    Raises:
+        HpcError: it is none.
     """
-    time = datetime.datetime.fromisoformat(moment)
-    local = time.astimezone() if time.tzinfo else time
+    try:
+        time = datetime.datetime.fromisoformat(moment)
+        local = time.astimezone() if time.tzinfo else time
+    except (ValueError, OverflowError) as error:
+        raise HpcError(f"{moment!r} is no RFC 3339 time; restore the submissions") from error
     return local.strftime("%Y-%m-%dT%H:%M:%S")
+
+
+def _span(part: str, step: int, text: str) -> range:
+    """The numbers of `3-7`, or of `3`, in the list `text`."""
+    first, _, last = part.partition("-")
+    start, end = _whole(first), _whole(last or first)
+    if start is None or end is None:
+        raise HpcError(f"{text[:80]!r} is neither a host list nor a job id of Slurm: {part[:40]!r}")
+    if end - start >= _MOST_LISTED:
+        raise HpcError(f"the host list or job id {text[:80]!r} stands for too many")
+    return range(start, end + 1, step)
+
+
+def _whole(text: str) -> int | None:
+    """The number in a text of digits; None for any other text."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= 18 else None
 
 
 def _known(text: str) -> str:
@@ -335,5 +371,5 @@ def _known(text: str) -> str:
 
 
 def _leading_int(text: str) -> int:
-    found = re.match(r"\d+", text)
+    found = re.match(r"\d{1,18}", text)
     return int(found[0]) if found else 0

@@ -7,7 +7,6 @@ Nothing else counts, neither the directory's name nor the `latest` file.
 from __future__ import annotations
 
 import itertools
-import json
 import logging
 import os
 import re
@@ -16,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hpc.documents import built, read_json
 from hpc.errors import VerificationError
 from hpc.publish import Digest, digest_file
 
@@ -90,21 +90,21 @@ def read_manifest(directory: Path) -> Manifest:
     """
     path = directory / MANIFEST
     try:
-        text = json.loads(path.read_text())
+        text = read_json(path)
         if text["schema"] != SCHEMA:
             raise VerificationError(f"{path} has schema {text['schema']!r}, not {SCHEMA!r}")
-        files = {name: Digest(**digest) for name, digest in text["files"].items()}
+        files = {name: built(Digest, digest) for name, digest in text["files"].items()}
         return Manifest(
             step=int(text["step"]),
             world_size=int(text["world_size"]),
             attempt=int(text["attempt"]),
             created=float(text["created"]),
-            state=text["state"],
+            state=dict(text["state"]),
             files=files,
         )
     except FileNotFoundError as error:
         raise VerificationError(f"{directory} has no {MANIFEST}") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise VerificationError(f"{path} cannot be read: {error!r}") from error
 
 

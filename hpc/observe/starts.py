@@ -80,7 +80,7 @@ def attempted_starts(run: RunDir, stage: Stage, requested: Resources) -> list[St
     for row in rows:
         if "from" not in row:
             continue
-        began = seconds_of(row["started"])
+        began = seconds_of(row.get("started"))
         outcome, until = _ending(row, ends.get((row["attempt"], row.get("element"))), kept)
         took = max(until - began, 0.0)
         starts.append(
@@ -93,15 +93,15 @@ def _ending(
     row: Mapping[str, Any], end: Mapping[str, Any] | None, kept: Sequence[float]
 ) -> tuple[str, float]:
     """Outcome of an attempt and when it ended; for a killed one, the time of its last progress."""
-    began = seconds_of(row["started"])
+    began = seconds_of(row.get("started"))
     if end is None and row["host"] == socket.gethostname() and _lives(int(row["pid"]), began):
         return "running", time.time()
     if end is None or end["exit"] == KILLED:
-        limit = seconds_of(end["ended"]) if end else time.time()
+        limit = seconds_of(end.get("ended")) if end else time.time()
         return "killed", last_between(kept, began, limit) or began
     code = int(end["exit"])
     outcome = "completed" if code == 0 else "cancelled" if code >= SIGNALLED else "failed"
-    return outcome, seconds_of(end["ended"])
+    return outcome, seconds_of(end.get("ended"))
 
 
 def _lives(pid: int, began: float) -> bool:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hpc.errors import VerificationError
 from hpc.job.pipeline import Stage, StageProgress
 from hpc.store.attempts import count_starts, exhausted, last_failure, read_attempts
 from hpc.store.lease import live_holder
@@ -206,14 +207,24 @@ def _rate(
         begun = sorted((r for r in attempts if "from" in r), key=lambda row: str(row["started"]))
         if not begun or done <= begun[-1]["from"]:
             return None, None
-        since = clock - seconds_of(begun[-1]["started"])
+        since = clock - seconds_of(begun[-1].get("started"))
         rate, todo = (done - begun[-1]["from"]) / max(since, 1.0), planned - done
     return rate, todo / rate if rate and todo is not None else None
 
 
-def seconds_of(stamp: str) -> float:
-    """Seconds since the epoch of an RFC 3339 time in UTC."""
-    return datetime.datetime.fromisoformat(stamp.replace("Z", "+00:00")).timestamp()
+def seconds_of(stamp: str | None) -> float:
+    """Seconds since the epoch of an RFC 3339 time in UTC.
+
+    Raises:
+        VerificationError: it is none.
+    """
+    try:
+        return datetime.datetime.fromisoformat(str(stamp).replace("Z", "+00:00")).timestamp()
+    except (ValueError, OverflowError) as error:
+        raise VerificationError(
+            f"{stamp!r} of a record or an attempt of this run is no RFC 3339 time; restore the "
+            "records or attempts.jsonl of its stage"
+        ) from error
 
 
 def _leases(directory: Path) -> list[Path]:
@@ -251,7 +262,7 @@ def _heartbeats(directory: Path, attempts: Sequence[Mapping[str, Any]]) -> list[
 
     Before its first progress there are none; the lease, which a thread touches, is used instead.
     """
-    begun = [seconds_of(row["started"]) for row in attempts if "from" in row]
+    begun = [seconds_of(row.get("started")) for row in attempts if "from" in row]
     since = max(begun, default=0.0)
     return [path for path in (directory / "heartbeat").glob("[er]*.json") if _time(path) >= since]
 

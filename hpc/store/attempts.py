@@ -18,6 +18,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from hpc.documents import json_rows
 from hpc.errors import CrashLoopError
 from hpc.publish import publish_text, remove_stale_temporaries
 from hpc.store.restarts import BAD_NODE, CRASH_LIMIT, HANG, KILLED, RESTART_LIMIT, SIGNALLED
@@ -97,18 +98,23 @@ def _key(row: Row) -> tuple[Any, ...]:
 
 def _read_rows(path: Path) -> list[Row]:
     try:
-        lines = path.read_text(errors="replace").splitlines()
+        return [row for row in json_rows(path) if _is_row(row)]
     except FileNotFoundError:
         return []
-    rows = []
-    for line in lines:
-        try:
-            row = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(row, dict) and "attempt" in row:
-            rows.append(row)
-    return rows
+
+
+_START = {"job": str, "host": str, "pid": int, "from": int}
+_END = {"to": int, "exit": int, "reason": str}
+
+
+def _is_row(row: Mapping[str, Any]) -> bool:
+    """Whether a JSON object is the start or the end row of an attempt."""
+    if type(row.get("attempt")) is not int or not isinstance(row.get("element"), int | None):
+        return False
+    return any(
+        all(type(row.get(name)) is kind for name, kind in fields.items())
+        for fields in (_START, _END)
+    )
 
 
 def count_starts(rows: Iterable[Row]) -> int:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from hpc.documents import built, parse_json, read_json
 from hpc.errors import IncompleteError, VerificationError
 from hpc.publish import publish_json, publish_text, remove_stale_temporaries
 from hpc.store.lease import Lease
@@ -93,7 +94,10 @@ class Ledger:
 
     def fail(self, failure: Failure) -> None:
         """Record a failure; the shard stays missing and the next attempt retries it."""
-        before = _read_failure(self._failure_path(failure.shard))
+        try:
+            before = _read_failure(self._failure_path(failure.shard))
+        except VerificationError:  # damaged: the failure of now replaces it
+            before = None
         tries = failure.tries + (before.tries if before else 0)
         document = dataclasses.asdict(dataclasses.replace(failure, tries=tries))
         publish_json(self._failure_path(failure.shard), document, self._guard)
@@ -104,23 +108,26 @@ class Ledger:
         if not self.sealed:
             try:
                 paths = sorted((self.directory / "records").glob("*/[0-9]*.json"))
-                found = [_parse_record(path.read_text(), path, self.root) for path in paths]
+                found = [
+                    _parse_record(path.read_text(errors="surrogateescape"), path, self.root)
+                    for path in paths
+                ]
             except FileNotFoundError:
                 # Sealing has removed the records meanwhile; the manifest has them.
                 if not self.sealed:
                     raise
         if self.sealed:
-            lines = self.manifest.read_text().splitlines()
+            lines = self.manifest.read_text(errors="surrogateescape").splitlines()
             found = [_parse_record(line, self.manifest, self.root) for line in lines]
         return {record.shard: record for record in found}
 
     def totals(self) -> tuple[int, int, int]:
         """Shards, samples and rejected samples of a sealed stage; fast on 10,000 shards."""
         try:
-            rows = [json.loads(line) for line in self.manifest.read_text().splitlines()]
+            rows = [parse_json(line) for line in self.manifest.read_bytes().splitlines()]
             rejected = sum(sum(row["rejected"].values()) for row in rows)
             return len(rows), sum(row["samples"] for row in rows), rejected
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise VerificationError(f"{self.manifest} is not a manifest: {error!r}") from error
 
     def failures(self) -> dict[str, Failure]:
@@ -179,9 +186,11 @@ class Ledger:
 def _read_failure(path: Path) -> Failure | None:
     """The failure recorded at `path`; None if there is none (any more)."""
     try:
-        return Failure(**json.loads(path.read_text()))
+        return built(Failure, read_json(path))
     except FileNotFoundError:
         return None
+    except ValueError as error:
+        raise VerificationError(f"{path} does not describe a failure: {error}") from error
 
 
 def _document(record: Record, root: Path) -> dict[str, Any]:
@@ -196,10 +205,10 @@ def _manifest_text(records: Iterable[Record], root: Path) -> str:
 
 def _parse_record(text: str, path: Path, root: Path) -> Record:
     try:
-        document = json.loads(text)
+        document = parse_json(text)
         if document.pop("schema") != RECORD_SCHEMA:
             raise VerificationError(f"{path} is not a record of schema {RECORD_SCHEMA}")
-        document["path"] = str(located_path(root, document["path"]))
-        return Record(**document)
-    except (ValueError, KeyError, TypeError) as error:
+        record = built(Record, document)
+        return dataclasses.replace(record, path=str(located_path(root, record.path)))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise VerificationError(f"{path} is not a record: {error!r}") from error

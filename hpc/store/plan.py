@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from hpc.documents import read_json
 from hpc.errors import FingerprintMismatchError, VerificationError
 from hpc.publish import publish_text
 from hpc.store.lease import Lease
@@ -126,10 +127,24 @@ def read_plan(path: Path) -> Plan:
         VerificationError: the file is not a plan of this schema.
     """
     try:
-        document = json.loads(path.read_text())
+        document = read_json(path)
         if document["schema"] != PLAN_SCHEMA:
             raise VerificationError(f"{path} has schema {document['schema']}, not {PLAN_SCHEMA}")
-        shards = tuple(ShardTask(id, inputs) for id, inputs in document["shards"])
-        return Plan(document["stage"], shards, document["fingerprint"], document["rejected"])
-    except (ValueError, KeyError, TypeError) as error:
+        shards = tuple(_shard(id, inputs) for id, inputs in document["shards"])
+        stage, fingerprint = _text(document["stage"]), _text(document["fingerprint"])
+        rejected = {_text(name): _text(why) for name, why in document["rejected"].items()}
+        return Plan(stage, shards, fingerprint, rejected)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise VerificationError(f"{path} is not a plan: {error!r}") from error
+
+
+def _shard(id: Any, inputs: Any) -> ShardTask:
+    if not (isinstance(id, str) and id.isascii() and id.isdigit() and isinstance(inputs, dict)):
+        raise TypeError(f"shard {id!r:.20} is not a number with inputs")
+    return ShardTask(id, inputs)
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r:.40} is no text")
+    return value

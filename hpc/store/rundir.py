@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import json
 import os
 import platform
 from collections.abc import Mapping, Sequence
@@ -11,7 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hpc.errors import ConfigError, FingerprintMismatchError
+from hpc.config import read_yaml
+from hpc.documents import read_json
+from hpc.errors import ConfigError, FingerprintMismatchError, VerificationError
 from hpc.publish import publish_json, publish_text
 from hpc.store.lease import Lease
 from hpc.store.ledger import Ledger
@@ -82,13 +83,28 @@ class RunDir:
 
     @property
     def info(self) -> Mapping[str, Any]:
-        """Content of `run.json`."""
-        return json.loads((self.root / "run.json").read_text())  # type: ignore[no-any-return]
+        """Content of `run.json`.
+
+        Raises:
+            VerificationError: it is damaged.
+        """
+        path = self.root / "run.json"
+        try:
+            found = read_json(path)
+        except ValueError as error:
+            raise VerificationError(f"{path} is not JSON ({error}); restore it") from error
+        if not isinstance(found, dict) or not isinstance(found.get("fingerprint"), str):
+            raise VerificationError(f"{path} does not describe a run; restore it")
+        return found
 
     @property
     def config_text(self) -> str:
-        """The frozen configuration as YAML."""
-        return self.config_file.read_text()
+        """The frozen configuration as YAML.
+
+        Raises:
+            ConfigError: the file is missing, or no UTF-8 text.
+        """
+        return read_yaml(self.config_file)
 
 
 @dataclass(frozen=True)

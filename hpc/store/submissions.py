@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from hpc.documents import built, read_json
 from hpc.errors import HpcError, TransientError, VerificationError
 from hpc.publish import publish_json
 from hpc.store.lease import live_holder
@@ -283,15 +284,12 @@ def place_of(run: RunDir, record: SubmissionRecord) -> Literal["here", "moved", 
 
 def _parse(path: Path) -> SubmissionRecord:
     try:
-        document: dict[str, Any] = json.loads(path.read_text())
+        document: dict[str, Any] = read_json(path)
         schema = document.pop("schema")
         if schema != SUBMISSION_SCHEMA:
             raise VerificationError(f"{path} has schema {schema}, not {SUBMISSION_SCHEMA}")
-        document["jobs"] = tuple(SubmittedJob(**job) for job in document["jobs"])
-        document["shards"] = {stage: tuple(ids) for stage, ids in document["shards"].items()}
-        document["refused"] = tuple(document.get("refused", ()))
-        return SubmissionRecord(**document)
+        return built(SubmissionRecord, document)
     except FileNotFoundError as error:
         raise VerificationError(f"no submission {path}; see {path.parent}") from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise VerificationError(f"{path} is not a submission: {error!r}") from error

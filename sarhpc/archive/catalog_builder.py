@@ -26,7 +26,12 @@ from sarhpc.archive.footprint import (
     wgs84_outline,
 )
 from sarhpc.archive.formats.format import ArchiveReader, Format, Layer
-from sarhpc.archive.formats.readers import find_format, known_formats, raster_suffixes
+from sarhpc.archive.formats.readers import (
+    find_format,
+    known_formats,
+    open_checked,
+    raster_suffixes,
+)
 from sarhpc.archive.raster_files import crs_text, has_affine, opened_raster
 from sarhpc.archive.scene import SarHeader, SarReader, Scene
 from sarhpc.archive.stac_catalog import write_catalogue
@@ -205,7 +210,7 @@ def _sar_file(path: Path, declared: Declaration, form: Format, layer: Layer) -> 
     scene_id = declared.id or _safe_id(path.stem)
     if layer.suffix:
         scene_id = _safe_id(f"{scene_id}-{layer.suffix}")
-    reader = form.open(Scene(scene_id, {"sar": path}, properties), False)
+    reader = open_checked(form, Scene(scene_id, {"sar": path}, properties), path)
     try:
         _probe(reader, path)
         header = reader.header

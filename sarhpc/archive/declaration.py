@@ -22,8 +22,10 @@ from typing import Any, get_args
 
 import yaml
 
+from hpc.documents import load_yaml
 from hpc.errors import ConfigError
 from sarhpc.archive.scene import RangeDirection
+from sarhpc.archive.stac_checks import is_number
 
 SIDECAR = "sarhpc.yaml"
 
@@ -117,8 +119,8 @@ def read_declarations(folder: Path, extra: Mapping[str, Any] | None = None) -> D
     layers: list[tuple[Any, str]] = []
     if path.is_file():
         try:
-            layers.append((yaml.safe_load(path.read_text()) or {}, str(path)))
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            layers.append((load_yaml(path.read_text(encoding="utf-8-sig")) or {}, str(path)))
+        except (yaml.YAMLError, ValueError) as error:
             raise ConfigError(f"{path} is not YAML: {error}; correct it") from error
     if extra is not None:
         layers.append((extra, "the declarations given"))
@@ -127,7 +129,10 @@ def read_declarations(folder: Path, extra: Mapping[str, Any] | None = None) -> D
     for document, where in layers:
         _refuse_unknown(document, {"defaults", "files"}, where)
         defaults |= _checked(document.get("defaults") or {}, f"{where}, defaults")
-        for pattern, values in (document.get("files") or {}).items():
+        patterns = document.get("files") or {}
+        if not isinstance(patterns, Mapping):
+            raise ConfigError(f"{where}: files must map names to values, see docs/scenes.md")
+        for pattern, values in patterns.items():
             files.append((str(pattern), _checked(values or {}, f"{where}, {pattern}")))
     return Declarations(defaults, tuple(files))
 
@@ -161,13 +166,15 @@ def _value(key: str, value: Any, kind: str, where: str) -> Any:
         raise ConfigError(f"{where}: {key} is {value!r}; choose {', '.join(_CHOICES[key])}")
     if key == "datetime":
         return _rfc3339(value, where)
-    numeric = isinstance(value, int | float) and not isinstance(value, bool)
+    numeric = is_number(value)
     fits = {
         "str": isinstance(value, str),
         "bool": isinstance(value, bool),
         "float": numeric,
         "int": numeric and value == int(value),
-        "list[float]": isinstance(value, list | tuple) and len(value) == 2,
+        "list[float]": isinstance(value, list | tuple)
+        and len(value) == 2
+        and all(is_number(item) and item > 0 for item in value),
     }[kind]
     if not fits:
         raise ConfigError(f"{where}: {key} is {value!r}, which is not of type {kind}; correct it")
@@ -183,7 +190,7 @@ def _rfc3339(value: Any, where: str) -> str:
             moment = datetime(value.year, value.month, value.day, tzinfo=UTC)
         else:
             moment = datetime.fromisoformat(str(value))
-    except ValueError as error:
+        moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+        return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
+    except (ValueError, OverflowError) as error:
         raise ConfigError(f"{where}: datetime {value!r} is not RFC 3339; correct it") from error
-    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")

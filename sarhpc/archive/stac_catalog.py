@@ -18,6 +18,7 @@ from hpc.plugins import load_plugin
 from hpc.publish import publish_json
 from sarhpc.archive.config import ArchiveConfig
 from sarhpc.archive.scene import Archive, Scene
+from sarhpc.archive.stac_checks import check_item
 from sarhpc.archive.stac_files import item_paths, local_path, read_json
 from sarhpc.archive.stac_item import (
     CATALOG_FILE,
@@ -120,13 +121,14 @@ class StacArchive:
         found = {}
         for path in item_paths(self.path):
             item = read_json(path)
-            if item.get("id") in found:
+            check_item(item, path)
+            if item["id"] in found:
                 raise DataError(f"scene id {item['id']} occurs twice in {self.path}; rename one")
             if (
-                (ids is None or item.get("id") in ids)
+                (ids is None or item["id"] in ids)
                 and _matches_sensor(item, band, polarization)
                 and (bbox is None or _touches(item.get("bbox"), bbox))
-                and (wanted is None or _is_within(item, wanted))
+                and (wanted is None or _is_within(item, wanted, path))
             ):
                 scene = _scene(item, path)
                 found[scene.id] = scene
@@ -147,7 +149,7 @@ def _scene(item: Mapping[str, Any], path: Path) -> Scene:
             properties=item["properties"],
             bbox=None if bbox is None else _flat(bbox),
         )
-    except (KeyError, TypeError) as error:
+    except (AttributeError, KeyError, TypeError) as error:
         raise DataError(
             f"{path} is not a valid STAC item: {error!r} is missing or wrong"
         ) from error
@@ -160,9 +162,9 @@ def _flat(bbox: list[float]) -> BoundingBox:
 
 
 def _matches_sensor(item: Mapping[str, Any], band: str | None, polarization: str | None) -> bool:
-    properties = item.get("properties", {})
+    properties = item["properties"]
     return (band is None or properties.get("sar:frequency_band") == band) and (
-        polarization is None or polarization in properties.get("sar:polarizations", ())
+        polarization is None or polarization in (properties.get("sar:polarizations") or ())
     )
 
 
@@ -184,12 +186,12 @@ def _longitudes(west: float, east: float) -> list[tuple[float, float]]:
     return [(west, east)] if west <= east else [(west, 180.0), (-180.0, east)]
 
 
-def _is_within(item: Mapping[str, Any], wanted: Interval) -> bool:
+def _is_within(item: Mapping[str, Any], wanted: Interval, path: Path) -> bool:
     try:
-        interval = item_interval(item.get("properties", {}))
-    except (ValueError, TypeError) as error:
+        interval = item_interval(item["properties"])
+    except (ValueError, TypeError, OverflowError) as error:
         raise DataError(
-            f"the time of scene {item.get('id')} is not RFC 3339 ({error}); correct its STAC item"
+            f"the time of scene {item['id']} in {path} is not RFC 3339 ({error}); correct it"
         ) from error
     return interval is not None and interval[0] <= wanted[1] and wanted[0] <= interval[1]
 

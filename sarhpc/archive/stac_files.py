@@ -6,13 +6,13 @@ folder of the catalogue that was opened; assets may lie elsewhere, as `sarhpc ca
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from hpc.documents import parse_json
 from hpc.errors import DataError
 from sarhpc.archive.opening import require_local_file
 
@@ -82,8 +82,8 @@ def read_json(path: Path) -> dict[str, Any]:
         require_local_file(path)
         if path.stat().st_size > MOST_BYTES:
             raise DataError(f"{path} is larger than {MOST_BYTES} bytes: no object of a catalogue")
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        value = parse_json(path.read_bytes())
+    except (OSError, ValueError) as error:
         raise DataError(
             f"cannot read {path} of the STAC catalogue ({error}); restore it, or catalogue again"
         ) from error

@@ -52,7 +52,7 @@ def given_config(arguments: argparse.Namespace) -> RunConfig:
         existing = load_run_config(run)
         if not arguments.overrides:
             return existing
-        text = run.config_file.read_text()
+        text = run.config_text
         return loads(
             RunConfig, text, arguments.overrides, source=str(run.config_file), origin="frozen"
         )

@@ -23,10 +23,10 @@ from diffusers import (
     DDIMScheduler,
     SchedulerMixin,
 )
-from safetensors import SafetensorError
 from torch import nn
 from transformers import CLIPTokenizer
 
+from hpc.documents import read_json
 from hpc.errors import ConfigError, DataError
 from hpc.publish import publishing_directory
 from sarhpc.diffusion.architecture import (
@@ -263,7 +263,7 @@ def load_autoencoder(path: Path, dtype: torch.dtype = torch.float32) -> Autoenco
 def _read_index(path: Path) -> tuple[dict[str, Any], ModelFamily]:
     file = path / "model_index.json"
     try:
-        index: dict[str, Any] = json.loads(file.read_text())
+        index = read_json(file)
     except FileNotFoundError as error:
         raise DataError(
             f"no model in {path}: {file.name} is missing; give a diffusers folder "
@@ -271,6 +271,8 @@ def _read_index(path: Path) -> tuple[dict[str, Any], ModelFamily]:
         ) from error
     except ValueError as error:
         raise DataError(f"{file} is not JSON ({error}); copy the model again") from error
+    if not isinstance(index, dict):
+        raise DataError(f"{file} is no JSON object; copy the model again")
     family = family_of_pipeline(str(index.get("_class_name")))
     if family is None or index["_class_name"] != family.pipeline:
         raise DataError(
@@ -279,9 +281,6 @@ def _read_index(path: Path) -> tuple[dict[str, Any], ModelFamily]:
             f"{' and '.join(family.name for family in FAMILIES)} kinds are supported"
         )
     return index, family
-
-
-_LOAD_ERRORS = (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError)
 
 
 def _load_part(kind: Any, folder: Path, **options: Any) -> Any:
@@ -293,7 +292,7 @@ def _load_part(kind: Any, folder: Path, **options: Any) -> Any:
         part, info = load(
             folder, local_files_only=True, use_safetensors=True, output_loading_info=True, **options
         )
-    except _LOAD_ERRORS as error:
+    except Exception as error:  # damaged files end the libraries in any exception
         raise DataError(f"model part {folder} cannot be loaded ({error}); copy it again") from error
     # The libraries only warn about these and continue with random weights.
     absent_keys = sorted(info["missing_keys"]) + [str(k) for k in info.get("mismatched_keys", ())]
@@ -314,14 +313,15 @@ def _require_safetensors(folder: Path) -> None:
 
 
 def _load_scheduler(path: Path, index: dict[str, Any]) -> SchedulerMixin:
-    name = str((index.get("scheduler") or [None, None])[1])
+    named = index.get("scheduler")
+    name = str(named[1]) if isinstance(named, list) and len(named) == 2 else ""
     kind = getattr(diffusers, name, None)
     if not (isinstance(kind, type) and issubclass(kind, SchedulerMixin)):
         raise DataError(f"{path / 'model_index.json'} names no scheduler of diffusers: {name}")
     load: Callable[..., SchedulerMixin] = getattr(kind, "from_pretrained")  # noqa: B009
     try:
         return load(path / SCHEDULER, local_files_only=True)
-    except _LOAD_ERRORS as error:
+    except Exception as error:  # as above
         raise DataError(f"scheduler in {path} cannot be loaded ({error}); copy it again") from error
 
 

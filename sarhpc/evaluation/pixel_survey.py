@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,11 +22,14 @@ from sarhpc.shards.subset import spread
 SIGMA0_EDGES = np.linspace(-60.0, 30.0, 181)
 """Edges of the histogram of sigma0, dB."""
 
+_LARGEST = 1e300
 LEAST_PX = 32
 """Smaller tiles are shown, but too few pixels to measure speckle in."""
 
 MIDDLE_PX = 256
 """Side of the middle of a tile in which speckle is measured: enough, and soon done."""
+
+T = TypeVar("T")
 
 DecodeMaster = Callable[[NDArray[np.uint16], Mapping[str, Any]], NDArray[np.floating[Any]]]
 """Amplitude of the 16-bit master, by the metadata of its sample."""
@@ -80,14 +83,14 @@ def _measurable(
             why = "no sar.png" if isinstance(error, KeyError) else str(error)
             warnings.add("sample without a readable picture", f"{place.key} ({why})")
             continue
-        try:
-            validate_sample(sample)
-        except DataError as error:
-            warnings.add("sample breaks the schema", str(error))
         look.tiles += 1
         if int(tile.min()) == int(tile.max()):
             warnings.add("tile of one value", place.key)
-        _count_sigma0(look, sample, decode_master)
+        try:
+            validate_sample(sample)
+            _count_sigma0(look, sample, decode_master)
+        except DataError as error:
+            warnings.add("sample breaks the schema", str(error))
         if place.key in shown:
             look.gallery.append(_card(sample, tile))
         if min(tile.shape) >= LEAST_PX:
@@ -110,15 +113,22 @@ def _count_sigma0(look: PixelSurvey, sample: Sample, decode_master: DecodeMaster
 
 
 def _card(sample: Sample, tile: NDArray[np.uint8]) -> TileCard:
-    meta = sample.meta if "meta.json" in sample.members else {}
-    optical = sample.members.get("optic.png")
+    optical = _readable(lambda: decode_rgb8(sample.members["optic.png"]))
     return TileCard(
         radar=radar_thumbnail(tile),
-        optical=None if optical is None else colour_thumbnail(decode_rgb8(optical)),
-        caption=sample.caption or "",
+        optical=None if optical is None else colour_thumbnail(optical),
+        caption=_readable(lambda: sample.caption) or "",
         key=sample.key,
-        facts=list(_card_facts(meta, tile)),
+        facts=list(_card_facts(_readable(lambda: sample.meta) or {}, tile)),
     )
+
+
+def _readable(read: Callable[[], T]) -> T | None:
+    """What `read` returns; None where the sample lacks it, or it is damaged."""
+    try:
+        return read()
+    except (DataError, KeyError):
+        return None
 
 
 def _card_facts(meta: Mapping[str, Any], tile: NDArray[np.uint8]) -> Iterator[str]:
@@ -137,4 +147,5 @@ def _card_facts(meta: Mapping[str, Any], tile: NDArray[np.uint8]) -> Iterator[st
 
 def _with_unit(meta: Mapping[str, Any], name: str, pattern: str) -> str:
     value = meta.get(name)
-    return pattern.format(value) if isinstance(value, int | float) else ""
+    known = isinstance(value, int | float) and abs(value) < _LARGEST
+    return pattern.format(value) if known else ""

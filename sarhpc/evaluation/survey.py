@@ -7,7 +7,6 @@ not grow with the number of samples.
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from hpc.documents import parse_json
 from hpc.errors import DataError
 from sarhpc.evaluation.tally import EvenSample, Histogram, Tally, Warnings
 from sarhpc.shards.reader import ShardIndex
@@ -40,6 +40,7 @@ QUANTITIES: Mapping[str, Sequence[float]] = {
 }
 """Quantity -> edges of its histogram; `words` are those of the caption."""
 
+_LARGEST = 1e300
 PLACES_KEPT = 1500
 CAPTIONS_KEPT = 20_000
 SCENES_KEPT = 10_000
@@ -66,7 +67,7 @@ class SampleRef:
         """The sample with all its members."""
         with self.path.open("rb") as file:
             members = {n: read_exactly(file, at, self.path) for n, at in self.members.items()}
-        return Sample(self.key, members)
+        return Sample(self.key, members, self.path)
 
 
 @dataclass(frozen=True)
@@ -173,7 +174,7 @@ def _survey_sample(survey: SetSurvey, place: SampleRef, file: BinaryIO, class_of
         survey.captions.add(caption)
         values["words"] = len(caption.split())
     for name, value in values.items():
-        if isinstance(value, int | float):
+        if isinstance(value, int | float) and abs(value) < _LARGEST:
             survey.spreads.setdefault(name, Histogram(QUANTITIES[name])).add(float(value))
     if meta:
         _survey_meta(survey, place, meta, class_of)
@@ -184,7 +185,7 @@ def _meta(texts: Mapping[str, bytes], place: SampleRef, warnings: Warnings) -> d
         warnings.add("sample without meta.json", place.key)
         return {}
     try:
-        meta: Any = json.loads(texts["meta.json"])
+        meta: Any = parse_json(texts["meta.json"])
     except ValueError:
         meta = None
     if not isinstance(meta, dict):
@@ -204,7 +205,7 @@ def _survey_meta(
         survey.scenes.add(str(meta["scene_id"]))
     if "truth" in meta:
         survey.classes.add(class_of(meta) or "mixed")
-    if template := meta.get("caption_template"):
+    if isinstance(template := meta.get("caption_template"), dict):
         survey.tokens.add(str(template.get("token", "")))
     if day := str(meta.get("datetime") or "")[:10]:
         first, last = survey.days or (day, day)
@@ -212,7 +213,7 @@ def _survey_meta(
     if footprint := meta.get("footprint"):
         try:
             outline = _outline(place.key, meta, footprint)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             survey.warnings.add("footprint is no list of positions", place.key)
         else:
             survey.outlines.offer(outline)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -15,6 +14,7 @@ from diffusers import (
     PNDMScheduler,
 )
 
+from hpc.documents import read_json
 from hpc.errors import ConfigError, DataError
 from sarhpc.diffusion.families.family import ModelFamily
 from sarhpc.diffusion.families.registry import FAMILIES, family_of_pipeline
@@ -60,7 +60,7 @@ def load_pipeline(model: Path, cfg: GenerateConfig, device: str | None = None) -
             local_files_only=True,
             **family.loading_options,
         )
-    except (OSError, ValueError, RuntimeError) as error:
+    except Exception as error:  # damaged files end the libraries in any exception
         raise DataError(
             f"cannot load the model in {model}: {error}. Export it again; weights must be "
             "safetensors."
@@ -102,7 +102,7 @@ def _pipeline_class(model: Path) -> tuple[str, ModelFamily]:
     if not index.is_file():
         raise DataError(f"{model} is no diffusers folder (no {index.name}): export one first.")
     try:
-        name = json.loads(index.read_text()).get("_class_name")
+        name = read_json(index).get("_class_name")
     except (ValueError, AttributeError) as error:
         raise DataError(f"{index} cannot be read ({error}): export the model again.") from error
     family = family_of_pipeline(str(name))

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hpc.documents import parse_json
 from hpc.errors import ConfigError
 from sarhpc.diffusion.config import LAYERS
 from sarhpc.generation.config import GenerateConfig
@@ -57,8 +58,9 @@ def plan_generation(
     check_config(cfg)
     requests = list(_requests(cfg, read_prompts(cfg) if prompts is None else prompts))
     if not requests:
+        read = "" if cfg.prompts_file is None else f" ({cfg.prompts_file} holds none)"
         raise ConfigError(
-            f"nothing to generate: set {cfg.SECTION}.prompts or {cfg.SECTION}.prompts_file."
+            f"nothing to generate: set {cfg.SECTION}.prompts or {cfg.SECTION}.prompts_file{read}."
         )
     starts = range(0, len(requests), cfg.shard_samples)
     shards = [_shard_inputs(cfg, requests[start : start + cfg.shard_samples]) for start in starts]
@@ -154,7 +156,7 @@ def _file_prompts(path: Path, section: str) -> list[str]:
     if path.suffix not in (".txt", ".jsonl"):
         raise ConfigError(f"{section}.prompts_file {path}: a .txt or .jsonl file is expected.")
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot read {section}.prompts_file {path}: {error}.") from error
     numbered = [(number, line) for number, line in enumerate(lines, 1) if line.strip()]
@@ -165,7 +167,7 @@ def _file_prompts(path: Path, section: str) -> list[str]:
 
 def _json_prompt(line: str, where: str) -> str:
     try:
-        prompt = json.loads(line)["prompt"]
+        prompt = parse_json(line)["prompt"]
     except (ValueError, KeyError, TypeError) as error:
         raise ConfigError(f'{where} is no object like {{"prompt": "a river"}}.') from error
     if not isinstance(prompt, str) or not prompt.strip():

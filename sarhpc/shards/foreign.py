@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from hpc.documents import parse_json
 from hpc.errors import DataError
 from sarhpc.shards.reader import ShardIndex, read_member
 from sarhpc.shards.tar import read_exactly
@@ -140,28 +141,44 @@ def _list_pictures(root: Path) -> Listing:
 
 def _list_table(root: Path, table: Path, left_out: dict[str, str]) -> list[Item]:
     items = []
-    for number, line in enumerate(table.read_text().splitlines(), 1):
+    # Lines end at a line feed only: captions may hold any other separator.
+    for number, line in enumerate(_read_table(table).split("\n"), 1):
         if not line.strip():
             continue
         row = _parsed(line)
         file_name = row.get("file_name")
         if not isinstance(file_name, str):
             raise DataError(f"{table} line {number} is no JSON object with a `file_name`")
-        path = table.parent / file_name
-        name = path.relative_to(root).as_posix()
         if PurePosixPath(file_name).is_absolute() or ".." in PurePosixPath(file_name).parts:
             left_out[file_name] = "its path leaves the folder"
-        elif not path.is_file():
-            left_out[name] = "named in metadata.jsonl and not there"
-        else:
+            continue
+        path = table.parent / file_name
+        name = path.relative_to(root).as_posix()
+        if _is_file(path):
             items.append(Item("", name, row))
+        else:
+            left_out[name] = "named in metadata.jsonl and not there"
     return sorted(items, key=lambda item: item.name)
+
+
+def _read_table(table: Path) -> str:
+    try:
+        return table.read_text(encoding="utf-8-sig")
+    except (OSError, ValueError) as error:
+        raise DataError(f"{table} cannot be read as UTF-8 text ({error})") from error
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name that no file can have
+        return False
 
 
 def _parsed(data: str | bytes) -> Mapping[str, Any]:
     """The JSON object in `data`; empty where it is none."""
     try:
-        value = json.loads(data)
+        value = parse_json(data)
     except ValueError:
         return {}
     return value if isinstance(value, dict) else {}
@@ -221,7 +238,7 @@ def _caption(texts: Mapping[str, bytes], meta: Mapping[str, Any]) -> str | None:
         lengths = value if isinstance(value, dict) else {"LONG": value}
         said += [lengths.get(length) for length in ("LONG", "MID", "SHORT")]
     said += [meta.get(length) for length in ("LONG", "MID", "SHORT")]
-    words = (" ".join(text.split()) for text in said if isinstance(text, str))
+    words = (" ".join(text.replace("\0", " ").split()) for text in said if isinstance(text, str))
     return next((text for text in words if text), None)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+import tokenize
 import zlib
 from typing import Any
 
@@ -16,6 +17,11 @@ from sarhpc.shards.pictures import opened_picture
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _NO_FILTER, _SUB_FILTER = 0, 1
 _COLOR_TYPE = {1: 0, 3: 2}
+_HEADER_ERRORS = (
+    ValueError, TypeError, SyntaxError, MemoryError, RecursionError, OverflowError,
+    tokenize.TokenError,
+)  # fmt: skip
+"""An npy header is a Python literal; these are what parsing one ends in."""
 
 
 def encode_gray8(image: NDArray[np.uint8]) -> bytes:
@@ -86,7 +92,8 @@ def decode_array(data: bytes) -> NDArray[Any]:
         raise DataError(f"refused an npy member of dtype {dtype}: objects need pickle.")
     # The header is not trusted with an allocation: a false shape must not claim memory.
     count = int(np.prod(shape, dtype=object))
-    if count * dtype.itemsize != len(data) - offset:
+    sound = dtype.itemsize > 0 and all(0 <= extent < 1 << 48 for extent in shape) and len(shape) < 9
+    if not sound or count * dtype.itemsize != len(data) - offset:
         raise DataError(
             f"npy member says shape {shape} of {dtype} but holds {len(data) - offset} bytes of "
             "data: it is cut short or damaged; make its shard again."
@@ -143,6 +150,6 @@ def _npy_header(data: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]
             shape, fortran, dtype = np.lib.format.read_array_header_1_0(buffer)
         else:
             shape, fortran, dtype = np.lib.format.read_array_header_2_0(buffer)
-    except ValueError as error:
+    except _HEADER_ERRORS as error:
         raise DataError(f"cannot read an npy member of {len(data)} bytes: {error}.") from error
     return shape, fortran, dtype, buffer.tell()

@@ -20,6 +20,7 @@ from sarhpc.shards.sample import Sample
 from sarhpc.shards.tar import Member, read_exactly, scan_members
 
 _READ_AHEAD = 1 << 20
+_MOST_EXTENSIONS = 256
 
 T = TypeVar("T")
 
@@ -36,7 +37,7 @@ def read_shard(path: Path) -> Iterator[Sample]:
             (member.name, read_exactly(file, member, path)) for member in scan_members(file, path)
         )
         for key, members in _group(contents, path):
-            yield Sample(key, members)
+            yield Sample(key, members, path)
 
 
 def read_member(path: Path, extension: str) -> Iterator[tuple[str, bytes]]:
@@ -76,6 +77,12 @@ class ShardIndex:
             contents = ((member.name, member) for member in scan_members(file, path))
             samples = list(_group(contents, path))
         extensions = tuple(sorted({extension for _, members in samples for extension in members}))
+        if len(extensions) > _MOST_EXTENSIONS:
+            # The table below has a column for each.
+            raise DataError(
+                f"{path}: {len(extensions)} extensions ({', '.join(extensions[:3])}, ...): not a "
+                "valid shard."
+            )
         offsets = np.zeros((len(samples), len(extensions)), np.int64)
         sizes = np.full_like(offsets, -1)
         for row, (_, members) in enumerate(samples):

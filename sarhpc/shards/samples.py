@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from hpc.errors import DataError
 from sarhpc.shards.images import decode_gray8, decode_rgb8
 from sarhpc.shards.reader import ShardIndex
-from sarhpc.shards.sample import Sample
+from sarhpc.shards.sample import Sample, decode_meta
 from sarhpc.shards.tar import Member
 
 _CAPTION_LENGTHS = ("SHORT", "MID", "LONG")
@@ -60,7 +60,9 @@ class ShardedSamples:
         index, row = self._locate(number)
         members = index.members(row)
         return Sample(
-            index.key(row), {name: self._read(index.path, at) for name, at in members.items()}
+            index.key(row),
+            {name: self._read(index.path, at) for name, at in members.items()},
+            index.path,
         )
 
     def key(self, number: int) -> str:
@@ -93,10 +95,13 @@ class ShardedSamples:
         return pixels, "" if caption is None else self._caption(number, caption)
 
     def _caption(self, number: int, source: str) -> str:
+        index, _ = self._locate(number)
         if source not in _CAPTION_LENGTHS:
-            return self._require(number, source).decode()
-        meta = Sample(self.key(number), {"meta.json": self._require(number, "meta.json")}).meta
-        text = meta.get("caption", {}).get(source)
+            text = self._require(number, source)
+            return Sample(self.key(number), {"txt": text}, index.path).caption or ""
+        meta = decode_meta(self._require(number, "meta.json"), self.key(number), index.path)
+        captions = meta.get("caption")
+        text = captions.get(source) if isinstance(captions, dict) else None
         if not text:
             raise DataError(f"sample {self.key(number)} has no {source} caption in meta.json.")
         return str(text)

@@ -7,13 +7,13 @@ not carry a geolocation.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hpc.documents import parse_json
 from hpc.errors import DataError
 from sarhpc.shards.images import decode_array, decode_gray8, decode_rgb8
 from sarhpc.shards.sample import SAMPLE_SCHEMA, SPLITS, Sample
@@ -201,7 +201,7 @@ def _image_shape(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
 
 def _read_meta(data: bytes, problems: list[str]) -> dict[str, Any]:
     try:
-        meta = json.loads(data)
+        meta = parse_json(data)
     except ValueError as error:
         problems.append(f"meta.json is no JSON ({error})")
         return {}

@@ -18,6 +18,7 @@ BLOCK = 512
 END_OF_ARCHIVE = bytes(2 * BLOCK)
 _MAX_SIZE = 0o77777777777
 _EXTENSION_LIMIT = 1 << 20
+_MOST_NAME_BYTES = 4096
 _REGULAR_KINDS = frozenset((b"0", b"\0", b"7"))
 _KINDS = {b"1": "hard link", b"2": "symbolic link", b"3": "device", b"4": "device", b"6": "fifo"}
 
@@ -123,12 +124,8 @@ def _cut_short(path: Path, position: int, end: int) -> DataError:
 
 
 def _check_header(header: bytes, path: Path, position: int) -> tuple[bytes, int]:
-    try:
-        stored = int(header[148:156].strip(b" \0") or b"0", 8)
-        size = _parse_size(header[124:136])
-    except ValueError:
-        stored = size = -1
-    if stored != sum(header[:148]) + 256 + sum(header[156:]):
+    stored, size = _parse_octal(header[148:156]), _parse_size(header[124:136])
+    if size is None or stored != sum(header[:148]) + 256 + sum(header[156:]):
         hint = " (it looks gzip-compressed: decompress it)" if header[:2] == b"\x1f\x8b" else ""
         raise DataError(
             f"{path} has no valid tar header at byte {position}{hint}: it is damaged or no tar; "
@@ -137,10 +134,14 @@ def _check_header(header: bytes, path: Path, position: int) -> tuple[bytes, int]
     return header[156:157], size
 
 
-def _parse_size(field: bytes) -> int:
-    if field[0] & 0x80:
-        return int.from_bytes(field[1:], "big")
-    return int(field.strip(b" \0") or b"0", 8)
+def _parse_size(field: bytes) -> int | None:
+    return int.from_bytes(field[1:], "big") if field[0] & 0x80 else _parse_octal(field)
+
+
+def _parse_octal(field: bytes) -> int | None:
+    """The number in a header field; None for anything but octal digits, signs included."""
+    digits = field.strip(b" \0")
+    return None if digits.strip(b"01234567") else int(digits or b"0", 8)
 
 
 def _extension(file: BinaryIO, kind: bytes, size: int, path: Path, offset: int) -> dict[str, str]:
@@ -149,18 +150,27 @@ def _extension(file: BinaryIO, kind: bytes, size: int, path: Path, offset: int) 
         raise DataError(f"{path} has a header extension of {size} bytes at byte {offset}.")
     data = read_exactly(file, Member("", offset, size), path)
     if kind == b"L":
-        return {"path": data.rstrip(b"\0").decode()}
-    fields = {}
+        return {"path": data.rstrip(b"\0").decode(errors="replace")}
+    fields: dict[str, str] = {}
     while data.strip(b"\0"):
         length, _, _ = data.partition(b" ")
-        if not length.isdigit() or not len(length) < int(length) <= len(data):
+        if not _is_number(length) or not len(length) < int(length) <= len(data):
             raise DataError(f"{path} has a damaged pax header at byte {offset}.")
         key, _, value = data[len(length) + 1 : int(length) - 1].partition(b"=")
-        fields[key.decode()] = value.decode()
+        if key.startswith(b"GNU.sparse."):
+            raise DataError(f"{path} holds a sparse file at byte {offset}: whole files only.")
+        if key in (b"path", b"size"):
+            # Of other fields (extended attributes) the value may be no text at all.
+            fields[key.decode()] = value.decode(errors="replace")
         data = data[int(length) :]
-    if not fields.get("size", "0").isdigit():
+    if not _is_number(fields.get("size", "0").encode()):
         raise DataError(f"{path} has a damaged pax header at byte {offset}.")
-    return {key: fields[key] for key in ("path", "size") if key in fields}
+    return fields
+
+
+def _is_number(digits: bytes) -> bool:
+    """Whether these are digits of a number that a size may have."""
+    return digits.isdigit() and len(digits) <= 20
 
 
 def _safe_name(header: bytes, extended: dict[str, str], path: Path, position: int) -> str:
@@ -170,6 +180,8 @@ def _safe_name(header: bytes, extended: dict[str, str], path: Path, position: in
         prefix = header[345:500].rstrip(b"\0").decode(errors="replace")
         if prefix and header[257:263] == b"ustar\0":
             name = f"{prefix}/{name}"
+    if len(name.encode()) > _MOST_NAME_BYTES:
+        raise DataError(f"{path} holds a member with a name of {len(name)} letters: refused.")
     parts = name.split("/")
     if posixpath.isabs(name) or ".." in parts or "\0" in name or "\\" in name:
         raise DataError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 
 from hpc.config import changes_since, loads
-from hpc.errors import FingerprintMismatchError
+from hpc.errors import FingerprintMismatchError, VerificationError
 from hpc.store.rundir import RunDir
 from sarhpc.stages.config import RunConfig
 
@@ -22,7 +22,10 @@ def load_run_config(run: RunDir) -> RunConfig:
         FingerprintMismatchError: someone edited what decides what the run makes.
     """
     config = _parsed(run.config_text, str(run.config_file))
-    changes = changes_since(run.info.get("config", {}), config)
+    frozen = run.info.get("config", {})
+    if not isinstance(frozen, dict):
+        raise VerificationError(f"{run.root / 'run.json'} does not describe a run; restore it")
+    changes = changes_since(frozen, config)
     if changes:
         raise FingerprintMismatchError(
             f"{run.config_file} was edited since the run was frozen: {'; '.join(changes[:5])}; "

@@ -142,10 +142,11 @@ def publish_duplicates(run: RunDir, records: Iterable[Record]) -> None:
     import numpy as np
 
     from sarhpc.shards.reader import read_member
+    from sarhpc.shards.sample import decode_meta
     from sarhpc.tiling.duplicates import COPY, find_duplicates, fingerprints
 
     metas = (
-        [json.loads(data) for _, data in read_member(Path(record.path), "meta.json")]
+        [decode_meta(data, key) for key, data in read_member(Path(record.path), "meta.json")]
         for record in records
     )
     tiles = np.concatenate([fingerprints(shard) for shard in metas])

@@ -199,6 +199,8 @@ def _read(
 
     A validity of None means that every pixel is valid.
     """
+    if "complex" in dataset.dtypes[0]:
+        raise DataError(f"{path} has complex pixels: no optical image; take the asset out")
     window = Window.from_slices(rows, cols)
     raw = dataset.read(_rgb_bands(dataset), window=window)
     declared = MaskFlags.all_valid not in dataset.mask_flag_enums[0]

@@ -8,6 +8,7 @@ from pathlib import Path
 from hpc.errors import DataError
 from hpc.plugins import load_plugins
 from sarhpc.archive.formats.format import ArchiveReader, Format
+from sarhpc.archive.header_checks import check_header
 from sarhpc.archive.scene import Scene
 
 ENTRY_POINTS = "sarhpc.formats"
@@ -69,8 +70,9 @@ def open_sar(scene: Scene, assume_calibrated: bool = False) -> ArchiveReader:
     """
     path = scene.assets.get("sar")
     if path is None:
+        others = ", ".join(sorted(scene.assets)) or "none"
         raise DataError(
-            f"scene {scene.id} has no asset 'sar' (only {', '.join(sorted(scene.assets))}); "
+            f"scene {scene.id} has no asset 'sar' (only {others}); "
             "name its image so in the STAC item"
         )
     form = find_format(path, scene.properties.get("sarhpc:quantity"))
@@ -79,4 +81,21 @@ def open_sar(scene: Scene, assume_calibrated: bool = False) -> ArchiveReader:
             f"{path} of scene {scene.id} is in none of the known formats "
             f"({', '.join(known.name for known in known_formats())}); convert it, or leave it out"
         )
-    return form.open(scene, assume_calibrated)
+    return open_checked(form, scene, path, assume_calibrated)
+
+
+def open_checked(
+    form: Format, scene: Scene, path: Path, assume_calibrated: bool = False
+) -> ArchiveReader:
+    """The reader of `form` of the image at `path`, with a header that can be right.
+
+    Raises:
+        DataError: the file cannot be read, or its header states what no SAR image has.
+    """
+    reader = form.open(scene, assume_calibrated)
+    try:
+        check_header(reader.header, path)
+    except BaseException:
+        reader.close()
+        raise
+    return reader

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 
 from hpc.errors import ConfigError, DataError
 from hpc.publish import digest_file
@@ -38,7 +37,7 @@ def load_parts(
         )
         processor = processor_class.from_pretrained(name, local_files_only=True)
         tokenizer = tokenizer_class.from_pretrained(name, local_files_only=True)
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+    except Exception as error:  # damaged files end the libraries in any exception
         raise DataError(
             f"cannot load {family} from {name}: {error}. It must be a folder with config.json, "
             "model.safetensors, preprocessor_config.json and tokenizer files, or a model that "

@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import gzip
-import json
+import io
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hpc.documents import parse_json
 from hpc.errors import ConfigError, DataError
 from sarhpc.captioning.config import CaptionSetConfig
 from sarhpc.captioning.tuning.published import LAYOUTS, find_published, require_sets
 from sarhpc.shards.images import decode_rgb8
 from sarhpc.shards.pictures import opened_picture
 from sarhpc.shards.reader import ShardIndex
+from sarhpc.shards.sample import decode_meta
 from sarhpc.shards.samples import ShardedSamples, find_shards
 
 _OPTICAL = "optic.png"
+_MOST_TEXT = 1 << 30
+"""Bytes of a file of captions, unpacked; the largest published one has 10 MB."""
 
 
 @dataclass(frozen=True)
@@ -87,8 +93,12 @@ def read_karpathy(
     """
     try:
         rows = [
-            (image["split"], image["filename"], [text["raw"] for text in image["sentences"]])
-            for image in json.loads(_read_text(path))["images"]
+            (
+                _text(image["split"]),
+                _text(image["filename"]),
+                [_text(sentence["raw"]) for sentence in image["sentences"]],
+            )
+            for image in parse_json(_read_text(path))["images"]
         ]
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(
@@ -110,8 +120,8 @@ def read_nwpu(
     """
     try:
         rows = [
-            (row["split"], f"{category}/{row['filename']}", _nwpu_sentences(row))
-            for category, listed in json.loads(_read_text(path)).items()
+            (_text(row["split"]), f"{category}/{_text(row['filename'])}", _nwpu_sentences(row))
+            for category, listed in parse_json(_read_text(path)).items()
             for row in listed
         ]
     except (AttributeError, KeyError, TypeError, ValueError) as error:
@@ -124,7 +134,14 @@ def read_nwpu(
 
 def _nwpu_sentences(row: Mapping[str, str]) -> list[str]:
     sentences = [row["raw"], *(row.get(f"raw_{number}", "") for number in range(1, 5))]
-    return [text for text in sentences if text.strip()]
+    return [text for text in sentences if _text(text).strip()]
+
+
+def _text(value: Any) -> str:
+    """`value`, or TypeError where it is no text."""
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r:.40} is no text")
+    return value
 
 
 def _of_split(
@@ -150,15 +167,22 @@ def read_jsonl(path: Path, images: Path, skip_missing: bool = False) -> list[Cap
         DataError: a line is not of that layout, or an image is missing.
     """
     rows = []
-    for number, line in enumerate(_read_text(path).splitlines(), 1):
+    # Lines end at a line feed only: captions may hold any other separator.
+    for number, line in enumerate(_read_text(path).removesuffix("\n").split("\n"), 1):
         try:
-            row = json.loads(line)
-            rows.append((row["filename"], list(row["captions"])))
+            row = parse_json(line)
+            rows.append((_text(row["filename"]), _texts(row["captions"])))
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(
                 f"{path}, line {number}: expected filename and captions: {error!r}."
             ) from error
     return _with_files(rows, images, path, skip_missing)
+
+
+def _texts(values: Any) -> list[str]:
+    if not isinstance(values, list):
+        raise TypeError(f"{values!r:.40} is no list of texts")
+    return [_text(value) for value in values]
 
 
 def read_shard_images(root: Path, split: str, source: str = "truth") -> Iterator[CaptionedImage]:
@@ -177,17 +201,18 @@ def read_shard_images(root: Path, split: str, source: str = "truth") -> Iterator
     for number, members in enumerate(_member_names(shards)):
         if not {_OPTICAL, "meta.json"} <= members:
             continue
-        meta = json.loads(samples.member(number, "meta.json") or b"{}")
-        truth = (meta.get("truth") or {}).get("caption")
-        caption = truth if source == "truth" else meta.get("caption_raw")
-        if caption:
+        meta = decode_meta(samples.member(number, "meta.json"), samples.key(number))
+        truth = meta.get("truth")
+        said = truth.get("caption") if isinstance(truth, dict) else None
+        caption = said if source == "truth" else meta.get("caption_raw")
+        if caption and isinstance(caption, str):
             read = partial(_read_optical, samples, number)
             yield CaptionedImage(samples.key(number), (caption,), read)
 
 
 def _left_out(path: Path) -> frozenset[str]:
     try:
-        return frozenset(json.loads(path.read_text())["duplicates"])
+        return frozenset(parse_json(path.read_bytes())["duplicates"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(
             f"{path} names no `duplicates` ({error!r}): finish tiling first."
@@ -207,8 +232,13 @@ def _read_optical(samples: ShardedSamples, number: int) -> NDArray[np.uint8]:
 def _read_text(path: Path) -> str:
     try:
         data = path.read_bytes()
-        return (gzip.decompress(data) if path.suffix == ".gz" else data).decode()
-    except (OSError, EOFError, ValueError) as error:
+        if path.suffix == ".gz":
+            with gzip.GzipFile(fileobj=io.BytesIO(data)) as file:
+                data = file.read(_MOST_TEXT + 1)
+        if len(data) > _MOST_TEXT:
+            raise DataError(f"{path} holds more than {_MOST_TEXT >> 20} MiB: no file of captions.")
+        return data.decode()
+    except (OSError, EOFError, ValueError, zlib.error) as error:
         raise DataError(f"cannot read captions from {path}: {error}.") from error
 
 
@@ -219,7 +249,7 @@ def _with_files(
     found, missing = [], []
     for filename, captions in rows:
         candidates = [images / name for name in _names(filename)]
-        file = next((candidate for candidate in candidates if candidate.is_file()), None)
+        file = next(filter(_is_file, candidates), None)
         if file is None:
             missing.append(filename)
         elif captions:
@@ -237,6 +267,13 @@ def _names(filename: str) -> list[str]:
     listed = PurePosixPath(filename)
     leaves = listed.is_absolute() or ".." in listed.parts
     return [listed.name] if leaves else [filename, listed.name]
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name that no file can have
+        return False
 
 
 def read_image(path: Path) -> NDArray[np.uint8]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
+from hpc.documents import read_json
 from sarhpc.diffusion.config import BundleConfig
 from sarhpc.diffusion.families.family import ModelFamily, text_shapes
 from sarhpc.diffusion.families.sd15 import SD15
@@ -47,7 +47,7 @@ def family_of(base: Path) -> ModelFamily:
 
 def _class_name(index: Path) -> str:
     try:
-        return str(json.loads(index.read_text())["_class_name"])
+        return str(read_json(index)["_class_name"])
     except (OSError, ValueError, KeyError, TypeError):
         return ""
 

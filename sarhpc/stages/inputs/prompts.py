@@ -50,7 +50,10 @@ def land_cover(meta: dict[str, Any]) -> str | None:
     from sarhpc.archive.procedural.truth.captions import dominant_class
 
     truth = meta.get("truth")
-    return dominant_class(truth["class_fractions"]) if truth else None
+    fractions = truth.get("class_fractions") if isinstance(truth, dict) else None
+    if not isinstance(fractions, dict):
+        return None
+    return dominant_class({k: v for k, v in fractions.items() if isinstance(v, int | float)})
 
 
 def evenly_by_class(prompts: Sequence[KnownPrompt]) -> list[KnownPrompt]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hpc.documents import json_rows, read_json
 from hpc.errors import StopRequestedError
 from hpc.job.pipeline import Work
 from hpc.observe.state import newest_checkpoint
@@ -33,8 +33,11 @@ def stragglers(run: RunDir, stage: str) -> str:
     path = run.stage(stage) / PACE
     if not path.exists():
         return ""
-    slow = [rank for rank in json.loads(path.read_text())["ranks"] if rank["straggles"]]
-    named = [f"rank {rank['rank']} on {rank['host']} ({rank['ratio']} x)" for rank in slow[:3]]
+    try:
+        slow = [rank for rank in read_json(path)["ranks"] if rank["straggles"]]
+        named = [f"rank {rank['rank']} on {rank['host']} ({rank['ratio']} x)" for rank in slow[:3]]
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""  # damaged: the next pace replaces it
     return f", slow: {', '.join(named)}" if named else ""
 
 
@@ -43,8 +46,10 @@ def checkpointed_step_times(run: RunDir, stage: str) -> list[float]:
     path, newest = run.stage(stage) / "metrics.jsonl", newest_step(run, stage)
     if not path.exists():
         return []
-    rows = (json.loads(line) for line in path.read_text().splitlines() if line.endswith("}"))
-    return [row["time"] for row in rows if "time" in row and row["step"] <= newest]
+    timed = (row for row in json_rows(path) if isinstance(row.get("time"), int | float))
+    return [
+        row["time"] for row in timed if isinstance(row.get("step"), int) and row["step"] <= newest
+    ]
 
 
 @contextmanager

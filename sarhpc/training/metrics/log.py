@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from hpc.documents import json_rows
 from hpc.errors import HpcError
 from hpc.publish import publish_text
 from sarhpc.training.metrics.tensorboard import ScalarEvents
@@ -90,13 +91,8 @@ class MetricsLog:
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
     """Rows of a log, without the torn line a killed writer may have left at its end."""
-    rows = []
-    for line in path.read_text().splitlines():
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
-    return rows
+    rows = json_rows(path)
+    return [row for row in rows if isinstance(row.get("step", 0), int)]
 
 
 class StepClock:

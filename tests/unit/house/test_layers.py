@@ -145,7 +145,7 @@ def test_hpc_names_no_stage() -> None:
 
 
 def test_only_stages_and_the_cli_join_hpc_and_the_science() -> None:
-    allowed = ("hpc.errors", "hpc.publish", "hpc.plugins", "hpc.job.agreement")
+    allowed = ("hpc.errors", "hpc.publish", "hpc.plugins", "hpc.documents", "hpc.job.agreement")
     guilty = [
         f"{place(path)}: {name}"
         for path in SOURCES

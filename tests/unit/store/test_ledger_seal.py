@@ -101,7 +101,7 @@ def test_a_reader_whom_a_seal_overtakes_finds_every_record(
 def test_a_record_that_vanishes_without_a_manifest_is_no_ledger_without_it(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def gone(path: Path) -> str:
+    def gone(path: Path, **options: object) -> str:
         raise FileNotFoundError(path)
 
     monkeypatch.setattr(Path, "read_text", gone)

@@ -30,6 +30,7 @@ def role_of(path: Path) -> Role:
         DataError: the file is damaged, or could be either.
     """
     with opened_raster(path) as dataset:
+        require_bands(dataset, path)
         description = dataset.tags().get("TIFFTAG_IMAGEDESCRIPTION", "")
         words = _words_of(path.stem) | _words_of(description)
         if "complex" in dataset.dtypes[0]:
@@ -49,6 +50,7 @@ def raster_properties(path: Path, layer: str | None = None) -> dict[str, Any]:
         DataError: the file cannot be read.
     """
     with opened_raster(path) as dataset:
+        require_bands(dataset, path)
         scale = stored_scale(dataset)
         quantity = quantity_of(dataset, path)
     polarization = _name_polarization(path)
@@ -58,6 +60,12 @@ def raster_properties(path: Path, layer: str | None = None) -> dict[str, Any]:
         "sarhpc:calibration": "none" if scale is None else "sigma0",
         "sar:polarizations": None if polarization is None else [polarization],
     }
+
+
+def require_bands(dataset: Any, path: Path) -> None:
+    """Raise DataError for a file without bands, such as a NITF that lost its image segment."""
+    if dataset.count == 0:
+        raise DataError(f"{path} holds no image; restore the file, or leave it out")
 
 
 def quantity_of(dataset: Any, path: Path) -> Quantity:

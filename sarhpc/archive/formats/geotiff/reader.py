@@ -253,10 +253,10 @@ def ground_affine(
     Raises:
         DataError: the incidence is unknown, or a slant image claims a map projection.
     """
-    if incidence_deg is None or crs is not None:
+    if incidence_deg is None or not 0 < incidence_deg < 90 or crs is not None:
         raise DataError(
-            f"{path} is declared in slant range, which needs incidence_deg and allows no CRS; "
-            "correct sarhpc.yaml"
+            f"{path} is declared in slant range, which needs an incidence_deg between 0 and 90 and "
+            "allows no CRS; correct sarhpc.yaml"
         )
     stretch = 1.0 / sin(radians(incidence_deg))
     a, b, c, d, e, f = affine

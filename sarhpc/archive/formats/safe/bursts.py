@@ -143,7 +143,7 @@ def read_burst(path: Path, layer: str) -> Burst:
         raise DataError(f"{path} has no {layer}; catalogue the folder again")
     try:
         return _burst(root_of(annotation), int(layer.removeprefix(_LAYER)))
-    except (ValueError, KeyError, ZeroDivisionError) as error:
+    except (ElementTree.ParseError, ValueError, LookupError, ArithmeticError) as error:
         raise _damaged(annotation, error) from error
 
 

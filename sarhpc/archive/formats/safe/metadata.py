@@ -107,7 +107,7 @@ def read_safe(measurement: Path) -> SafeMetadata:
             _gain(root_of(calibration)) if calibration.is_file() else None,
             _noise(root_of(noise)) if noise.is_file() else None,
         )
-    except (ElementTree.ParseError, ValueError, KeyError, IndexError) as error:
+    except (ElementTree.ParseError, ValueError, LookupError, ArithmeticError) as error:
         raise DataError(
             f"the annotation {path} or its calibration does not follow the specification "
             f"({error}); restore the whole .SAFE folder, or leave it out"
@@ -129,7 +129,10 @@ def root_of(path: Path) -> ElementTree.Element:
         raise DataError(
             f"{path} declares XML entities, which are not read; restore the original annotation"
         )
-    return ElementTree.fromstring(data)  # noqa: S314 - entities are refused above
+    try:
+        return ElementTree.fromstring(data)  # noqa: S314 - entities are refused above
+    except LookupError as error:  # an encoding that Python does not know
+        raise ElementTree.ParseError(str(error)) from error
 
 
 def text_of(node: ElementTree.Element, path: str) -> str:
@@ -217,7 +220,9 @@ def _is_whole(block: ElementTree.Element) -> bool:
 
 
 def _block(node: ElementTree.Element) -> NoiseBlock:
-    lines = numbers_of(node, "line")
+    lines, factors = numbers_of(node, "line"), numbers_of(node, "noiseAzimuthLut")
+    if lines.shape != factors.shape or not np.isfinite([lines, factors]).all():
+        raise ValueError("a noiseAzimuthLut that does not match its lines")
     # Scalloping of SLC is annotated without bounds where it applies to the whole image.
     first, last = node.findtext("firstAzimuthLine"), node.findtext("lastAzimuthLine")
     left, right = node.findtext("firstRangeSample"), node.findtext("lastRangeSample")
@@ -225,7 +230,7 @@ def _block(node: ElementTree.Element) -> NoiseBlock:
         (int(first or lines[0]), int(last or lines[-1])),
         (int(left or 0), int(right or 1 << 30)),
         lines,
-        numbers_of(node, "noiseAzimuthLut"),
+        factors,
     )
 
 
@@ -241,8 +246,8 @@ def _vectors(nodes: Sequence[ElementTree.Element], name: str) -> LookupTable:
 def _table(
     lines: Sequence[float], pixels: Sequence[Vector], values: Sequence[Vector]
 ) -> LookupTable:
-    if not lines:
-        raise ValueError("a table without vectors")
+    if not lines or not np.isfinite(lines).all():
+        raise ValueError("a table without vectors, or of vectors on no line")
     for row, value in zip(pixels, values, strict=True):
         if row.shape != value.shape or (np.diff(row) <= 0).any():
             raise ValueError("a vector whose pixels and values do not match")
