@@ -276,6 +276,23 @@ def test_a_stage_that_breaks_while_planning_ends_with_its_cause_everywhere(
     assert (found["state"], found["says"]) == ("FAILED", cause.removeprefix("simulate "))
 
 
+def test_a_run_with_the_key_and_checkpoints_of_somebody_else_is_not_resumed(
+    run: RunDir, capsys: pytest.CaptureFixture[str]
+) -> None:
+    key = run.root / ".key"
+    key.write_bytes(b"theirs, as a tar brings it here.")
+    key.chmod(0o600)
+    (run.stage("train") / "checkpoints" / "step_00000001").mkdir(parents=True)
+    for words in (("resume", run.root), ("simulate", run.root)):
+        code, _, err = say(capsys, *words, "--executor", "local")
+        assert code == 4
+        assert f"sarhpc resume {run.root} --trust-checkpoint" in err
+    assert not (run.root / "logs").exists(), "no job was started"
+    code, _, _ = say(capsys, "resume", run.root, "--dry-run", "--trust-checkpoint")
+    assert code == 0
+    assert key.read_bytes().startswith(b"theirs"), "a dry run changes nothing"
+
+
 def test_a_part_of_a_run_that_is_done_does_not_pass_for_all_of_it(
     run: RunDir, capsys: pytest.CaptureFixture[str]
 ) -> None:
