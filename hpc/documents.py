@@ -11,7 +11,7 @@ import functools
 import itertools
 import json
 import types
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -116,8 +116,7 @@ def check_yaml(text: str) -> str:
     sizes: dict[str, int] = {}
     open_anchors: list[str | None] = []
     counts = [0]
-    events: Iterable[Any] = yaml.parse(text, Loader=loader)
-    for event in events:
+    for event in yaml.parse(text, Loader=loader):
         if isinstance(event, yaml.AliasEvent):
             counts[-1] += _size_of(event, sizes)
         elif isinstance(event, yaml.ScalarEvent):
@@ -129,7 +128,7 @@ def check_yaml(text: str) -> str:
             counts.append(1)
             if len(counts) > MOST_NESTED:
                 raise ValueError(
-                    f"line {event.start_mark.line + 1}: lists and mappings are nested more than "
+                    f"line {_line_of(event)}: lists and mappings are nested more than "
                     f"{MOST_NESTED} levels"
                 )
         elif isinstance(event, yaml.CollectionEndEvent):
@@ -142,11 +141,14 @@ def check_yaml(text: str) -> str:
     return text
 
 
+def _line_of(event: Any) -> int:
+    return int(event.start_mark.line) + 1
+
+
 def _size_of(alias: Any, sizes: Mapping[str, int]) -> int:
     if alias.anchor not in sizes:
         raise ValueError(
-            f"line {alias.start_mark.line + 1}: the alias *{alias.anchor} names no anchor that "
-            "ends before it"
+            f"line {_line_of(alias)}: the alias *{alias.anchor} names no anchor that ends before it"
         )
     return sizes[alias.anchor]
 

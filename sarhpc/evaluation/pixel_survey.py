@@ -123,7 +123,7 @@ def _card(sample: Sample, tile: NDArray[np.uint8]) -> TileCard:
     )
 
 
-def _readable(read: Callable[[], T]) -> T | None:
+def _readable(read: Callable[[], T | None]) -> T | None:
     """What `read` returns; None where the sample lacks it, or it is damaged."""
     try:
         return read()

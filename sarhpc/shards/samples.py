@@ -97,8 +97,8 @@ class ShardedSamples:
     def _caption(self, number: int, source: str) -> str:
         index, _ = self._locate(number)
         if source not in _CAPTION_LENGTHS:
-            text = self._require(number, source)
-            return Sample(self.key(number), {"txt": text}, index.path).caption or ""
+            data = self._require(number, source)
+            return Sample(self.key(number), {"txt": data}, index.path).caption or ""
         meta = decode_meta(self._require(number, "meta.json"), self.key(number), index.path)
         captions = meta.get("caption")
         text = captions.get(source) if isinstance(captions, dict) else None
