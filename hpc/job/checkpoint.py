@@ -37,14 +37,12 @@ from hpc.job.manifest import (
     MANIFEST,
     Checkpoint,
     Manifest,
-    digest_files,
-    files_under,
     find_problem,
     list_checkpoints,
     set_aside,
     step_directory,
 )
-from hpc.job.part import Write, await_files, run_in_thread, sync_part, write_part
+from hpc.job.part import Write, joined_parts, run_in_thread, sync_part, write_part
 from hpc.job.signatures import RunSignature
 from hpc.publish import Digest, Guard, commit_directory, fault, publish_json, publish_text
 
@@ -287,19 +285,7 @@ class CheckpointStore:
     def _complete(self, begun: _PendingSave, parts: list[dict[str, Digest]]) -> None:
         """Verify the set of files and publish the manifest."""
         staging = begun.staging
-        files = {name: digest for part in parts for name, digest in part.items()}
-        if len(files) != sum(map(len, parts)):
-            raise HpcError("two ranks report the same file; file names must differ between ranks")
-        await_files(staging, files)
-        others = [
-            path
-            for path in files_under(staging)
-            if path.relative_to(staging).as_posix() not in files
-        ]
-        files.update(digest_files(staging, others))
-        empty = sorted(name for name, digest in files.items() if digest.bytes == 0)
-        if empty or not files:
-            raise HpcError(f"empty files: {', '.join(empty[:5])}" if empty else "no file written")
+        files = joined_parts(staging, parts)
         fault("checkpoint.before_manifest")
         world, now = self._ranks.world, time.time()
         manifest = Manifest(begun.step, world, self._attempt, now, begun.state, files)

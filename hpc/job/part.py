@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import TypeVar
 
 from hpc.errors import HpcError
-from hpc.job.manifest import digest_files, find_problem
+from hpc.job.manifest import digest_files, files_under, find_problem
 from hpc.publish import Digest, fault
 
 T = TypeVar("T")
@@ -66,3 +66,24 @@ def await_files(staging: Path, files: Mapping[str, Digest]) -> None:
         if time.monotonic() > until:
             raise HpcError(f"{problem} on rank 0, {_VISIBLE_WITHIN_S:.0f} s after it was written")
         time.sleep(0.1)
+
+
+def joined_parts(staging: Path, parts: Sequence[Mapping[str, Digest]]) -> dict[str, Digest]:
+    """Digests of all files in `staging`: those that the ranks report, and whatever else is there.
+
+    Raises:
+        HpcError: two ranks report the same file, one is missing after a minute or empty, or there
+            is none at all.
+    """
+    files = {name: digest for part in parts for name, digest in part.items()}
+    if len(files) != sum(map(len, parts)):
+        raise HpcError("two ranks report the same file; file names must differ between ranks")
+    await_files(staging, files)
+    others = [
+        path for path in files_under(staging) if path.relative_to(staging).as_posix() not in files
+    ]
+    files.update(digest_files(staging, others))
+    empty = sorted(name for name, digest in files.items() if digest.bytes == 0)
+    if empty or not files:
+        raise HpcError(f"empty files: {', '.join(empty[:5])}" if empty else "no file written")
+    return files

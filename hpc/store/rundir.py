@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hpc.config import read_yaml
 from hpc.documents import read_json
 from hpc.errors import ConfigError, FingerprintMismatchError, VerificationError
 from hpc.publish import publish_json, publish_text
@@ -102,9 +101,13 @@ class RunDir:
         """The frozen configuration as YAML.
 
         Raises:
-            ConfigError: the file is missing, or no UTF-8 text.
+            ConfigError: the file is no UTF-8 text.
+            OSError: it cannot be read.
         """
-        return read_yaml(self.config_file)
+        try:
+            return self.config_file.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise ConfigError(f"{self.config_file} is no UTF-8 text: {error}") from error
 
 
 @dataclass(frozen=True)

@@ -148,7 +148,7 @@ def test_an_old_run_of_its_owner_resumes_once_with_a_warning_and_is_signed(
     assert "written before checkpoints were signed" in caplog.text
     caplog.clear()
     assert read(root) == b"own"
-    assert caplog.messages == [], "the second time it is signed"
+    assert "before checkpoints were signed" not in caplog.text, "the second time it is signed"
 
 
 def test_an_old_run_that_others_can_write_to_needs_a_word(root: Path) -> None:

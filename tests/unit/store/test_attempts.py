@@ -26,6 +26,9 @@ from hpc.store.attempts import (
 )
 from hpc.store.rundir import now
 
+STARTED = {"job": "1", "host": "h", "pid": 1, "from": 0}
+"""Fields of a start row that these tests do not look at."""
+
 
 def test_a_torn_line_of_an_old_run_costs_no_other_line(tmp_path: Path) -> None:
     row = {"attempt": 0, "job": "1", "host": "h", "pid": 1, "from": 0, "started": now()}
@@ -150,7 +153,7 @@ def test_thousands_of_elements_leave_one_file_of_bounded_length(
         path.parent.mkdir(exist_ok=True)
         rows: list[dict[str, object]] = []
         for n in range(6):
-            rows += [{"attempt": n, "element": element, "from": 0, "started": now()}]
+            rows += [{**STARTED, "attempt": n, "element": element, "started": now()}]
             rows += [{"attempt": n, "element": element, "to": 0, "exit": 0, "reason": ""}]
         path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     before = read_attempts(tmp_path)
@@ -202,7 +205,7 @@ def test_a_failure_before_the_progress_is_known_counts(tmp_path: Path) -> None:
 
 
 def ended(start: int, end: int, stop: str = "PREEMPT", code: int = 0) -> list[dict[str, object]]:
-    first = {"from": start, "started": now()}
+    first = {**STARTED, "from": start, "started": now()}
     return [first, {"to": end, "exit": code, "reason": "saved", "stop": stop}]
 
 
