@@ -10,12 +10,12 @@ import contextlib
 import datetime
 import json
 import logging
-import os
 import signal
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from hpc.cluster.user_state import state_directory
 from hpc.errors import ConfigError, HpcError
 from hpc.publish import publish_json
 
@@ -128,15 +128,6 @@ class BadNodeList:
     def _require_name(node: str) -> None:
         if not node or not node.replace("-", "").replace(".", "").replace("_", "").isalnum():
             raise ConfigError(f"{node!r} is not a node name; `sinfo -N` lists them")
-
-
-def state_directory() -> Path:
-    """Directory for state that outlives a run: $SARHPC_STATE, or the XDG state directory."""
-    configured = os.environ.get("SARHPC_STATE")
-    if configured:
-        return Path(configured)
-    base = os.environ.get("XDG_STATE_HOME")
-    return (Path(base) if base else Path.home() / ".local" / "state") / "sarhpc"
 
 
 def nodes_to_exclude(

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from hpc.clock import file_system_time
-from hpc.cluster.bad_nodes import state_directory
+from hpc.cluster.user_state import state_directory
 from hpc.publish import publish_json
 
 SCHEMA = "sarhpc.shared_folder/1"
