@@ -87,7 +87,8 @@ def _certify(
         .issuer_name(subject if issuer is None else issuer.subject)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(hours=1))  # clocks of nodes differ
+        # Clocks of nodes differ, and one set back must not end the connections of a job.
+        .not_valid_before(now - datetime.timedelta(days=_VALID_DAYS))
         .not_valid_after(now + datetime.timedelta(days=_VALID_DAYS))
         .add_extension(x509.BasicConstraints(ca=issuer is None, path_length=None), critical=True)
         .add_extension(_key_usage(sign_certificates=issuer is None), critical=True)

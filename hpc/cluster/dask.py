@@ -60,6 +60,7 @@ def dask_cluster(
     import dask
     from distributed import Client, Nanny, Scheduler, SpecCluster
 
+    _send_by_monotonic_clock()
     directory.mkdir(parents=True, exist_ok=True)
     directory.chmod(0o700)
     here = current_allocation()
@@ -122,6 +123,7 @@ def join_cluster(
     if document is None:
         return False
     security = _security(_credentials_in(document))
+    _send_by_monotonic_clock()
     with dask.config.set(_settings()):
         options = _worker_options(workers, 1, document["ends"])
         asyncio.run(_run_nannies(document["address"], security, options, file.exists))
@@ -183,6 +185,18 @@ def connect(scheduler_file: Path, timeout_s: float = 10.0) -> Client:
 def dask_setup(worker: Any) -> None:
     """Prepare a new worker process; Dask calls this because the module is preloaded there."""
     ignore_stop_signals()
+    _send_by_monotonic_clock()
+
+
+def _send_by_monotonic_clock() -> None:
+    """Let Dask time its messages by a clock that nobody sets.
+
+    It holds messages back until a moment of the wall clock, some milliseconds later: after a clock
+    was set back, for hours, in which no shard starts.
+    """
+    import distributed.batched
+
+    distributed.batched.time = time.monotonic
 
 
 def _settings() -> dict[str, Any]:

@@ -9,7 +9,7 @@ import pytest
 from chain_runs import jobs_of, sarhpc, wait_for, write_profile
 from line_runs import make_tiny_model, tiny_run
 from mini_slurm import MiniSlurm
-from small_disk import fill, small_disk
+from small_disk import fill, shared_disk
 from training_runs import logged
 
 from hpc.store.attempts import read_attempts
@@ -60,7 +60,8 @@ def test_a_run_folder_that_became_unwritable_ends_the_job_and_blames_no_node(
 def test_a_job_on_a_full_disk_comes_back_and_ends_well_once_there_is_space(
     tmp_path: Path, cluster: MiniSlurm
 ) -> None:
-    with small_disk(tmp_path / "disk", "size=64m") as disk:
+    slurmds = [found.pid for node in cluster.nodes if (found := cluster.daemon(f"slurmd.{node}"))]
+    with shared_disk(tmp_path / "disk", 64, slurmds) as disk:
         run = tiny_run(disk / "full", make_tiny_model(tmp_path / "model"))
         profile = write_profile(tmp_path, "  simulate: {cpus_per_task: 1, mem_gb: 1}\n", SOON)
         state = {"SARHPC_STATE": str(tmp_path / "state")}
