@@ -19,7 +19,7 @@ export DS_ACCELERATOR  ?= $(shell command -v nvidia-smi >/dev/null 2>&1 && echo 
 help:
 	@echo "make demo       archive -> tiles -> captions -> training -> corpus -> report, on this machine"
 	@echo "make test       the tests; test-long: their long versions too"
-	@echo "make test-mutants  change the code in one place at a time: do the tests see it? (an hour or two)"
+	@echo "make test-mutants  change the code in one place at a time: do the tests see it? (half an hour)"
 	@echo "make slurm-setup  install Slurm (root, apt-get) for the tests on a real cluster"
 	@echo "make check      format, lint, types, layers, fast tests (before each commit)"
 	@echo "make bench      side-by-side measurements, one run each"

@@ -97,10 +97,18 @@ class SwapPair(Operator):
 
 def _is_unordered(node: NodeOrLeaf) -> bool:
     """Whether the order of the two means nothing: members of a set, types, operands of max."""
+    bracket, word = _opening(node)
+    if word in ("in", "except", *_UNORDERED) or bracket == "{":
+        return True
+    arguments = node.parent.parent  # of a tuple of types: isinstance(value, (A, B))
+    return arguments.type == "arglist" and _opening(arguments)[1] in ("isinstance", "issubclass")
+
+
+def _opening(node: NodeOrLeaf) -> tuple[str, str]:
+    """The bracket before a node, and the word before that."""
     bracket = node.get_first_leaf().get_previous_leaf()
     before = None if bracket is None else bracket.get_previous_leaf()
-    word = getattr(before, "value", "")
-    return word in ("in", "except", *_UNORDERED) or getattr(bracket, "value", "") == "{"
+    return getattr(bracket, "value", ""), getattr(before, "value", "")
 
 
 class Provider:
