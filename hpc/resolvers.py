@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from hpc.errors import ConfigError
+from hpc.permissions import other_writers
 
 Origin = Literal["own", "frozen"] | str
 """`own` resolves what is allowed, `frozen` nothing; any other text says why nothing is resolved."""
@@ -60,12 +61,11 @@ def is_allowed(variable: str) -> bool:
 
 def origin_of(path: Path) -> Origin:
     """`own` for a file that only the user (or root) can have written, else why it is not."""
-    facts = path.stat()
-    if facts.st_uid not in (os.getuid(), 0):
-        return f"it belongs to another user (uid {facts.st_uid}): copy it, read it, use the copy"
-    if facts.st_mode & 0o022:
-        return f"other users may write it: `chmod go-w {path}`"
-    return "own"
+    writers = other_writers(path.stat(), (os.getuid(), 0))
+    if writers is None:
+        return "own"
+    remedy = "copy it, read it, use the copy" if "belongs" in writers else f"`chmod go-w {path}`"
+    return f"it {writers}: {remedy}"
 
 
 def interpolations(values: Any, where: str, origin: Origin) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""The faults of a soak test: each breaks one thing of a cluster with jobs, and mends it again.
+"""The faults of a soak test: each breaks one thing of a cluster with jobs, and restores it.
 
 A fault acts on the machine, never on the files of the run.
 """

@@ -170,8 +170,10 @@ def _supervised(run: RunDir, stages: Sequence[Stage], until: str | None) -> list
 
 
 def _pass_on_slurm(run: RunDir, todo: Sequence[Stage], profile: Profile, target: Target) -> Pass:
+    from sarhpc.launch.moved_jobs import cancel_moved_jobs
     from sarhpc.launch.slurm import queued_jobs, record_ending_jobs, submit_missing
 
+    cancel_moved_jobs(run)
     record_ending_jobs(run)
     ending = {*stopped_jobs(run), *target.leaving}
     queued = queued_jobs(run)
