@@ -9,17 +9,19 @@ ALL    := $(shell expr $(JOBS) + 2)
 # A file's tests share a process; files begin in the order of tests/conftest.py, the long ones first.
 SHARE  := --dist loadgroup --no-loadscope-reorder
 MOST   ?= 40
+MINUTES ?= 60
 
 export OMP_NUM_THREADS ?= 1
 export HF_HUB_OFFLINE  ?= 1
 export DS_ACCELERATOR  ?= $(shell command -v nvidia-smi >/dev/null 2>&1 && echo cuda || echo cpu)
 
-.PHONY: help setup slurm-setup demo test test-long test-mutants check format bench bench-data bench-plan bench-shards bench-step bench-train bench-checkpoint bench-loader bench-slurm embedded clean
+.PHONY: help setup slurm-setup demo test test-long test-mutants soak check format bench bench-data bench-plan bench-shards bench-step bench-train bench-checkpoint bench-loader bench-slurm embedded clean
 
 help:
 	@echo "make demo       archive -> tiles -> captions -> training -> corpus -> report, on this machine"
 	@echo "make test       the tests; test-long: their long versions too"
 	@echo "make test-mutants  change the code in one place at a time: do the tests see it? (half an hour)"
+	@echo "make soak       an hour of whole pipelines on a real Slurm under random faults (root: a full disk too)"
 	@echo "make slurm-setup  install Slurm (root, apt-get) for the tests on a real cluster"
 	@echo "make check      format, lint, types, layers, fast tests (before each commit)"
 	@echo "make bench      side-by-side measurements, one run each"
@@ -52,6 +54,10 @@ test: setup slurm-setup
 
 test-long: setup slurm-setup
 	$(BIN)/python -m pytest -n $(ALL) $(SHARE) -m "not gpu" --timeout=3600 --durations=30
+
+# Nobody types a command after the submission: every pipeline has to come back and end byte-identical.
+soak: setup slurm-setup
+	$(BIN)/python tools/soak.py --minutes $(MINUTES)
 
 # One module: make test-mutants MODULES=hpc/publish.py; every mutant, not 40 a module: MOST=0.
 # Cosmic Ray has a virtual environment of its own; the tests run by the project's.
