@@ -139,4 +139,5 @@ def toeplitz(values: Array, side: int) -> Array:
     padded = np.zeros(max(side, values.size))
     padded[: values.size] = values
     index = np.arange(side)
-    return padded[np.abs(index[:, None] - index)]
+    matrix: Array = padded[np.abs(index[:, None] - index)]
+    return matrix
