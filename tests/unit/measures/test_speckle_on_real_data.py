@@ -89,6 +89,18 @@ def test_log_cumulants_of_gotcha(gotcha: np.ndarray, gotcha_complex: np.ndarray)
     assert log_cumulants(gotcha[gotcha > 0] ** 2).k3 == pytest.approx(-0.556, abs=0.001)
 
 
+def test_log_cumulants_of_gotcha_scatter_over_its_blocks(gotcha_complex: np.ndarray) -> None:
+    """Bootstrap over 100 blocks of 64 px: what another scene of this kind may differ by."""
+    I = np.abs(gotcha_complex) ** 2  # noqa: E741
+    blocks = I.reshape(10, 64, 10, 64).swapaxes(1, 2).reshape(100, -1)
+    rng = np.random.default_rng(0)
+    draws = [log_cumulants(blocks[rng.integers(0, 100, 100)]) for _ in range(50)]
+    k2, k3 = (np.std([getattr(draw, name) for draw in draws]) for name in ("k2", "k3"))
+    print(f"\nGOTCHA, standard error over blocks: k2 {k2:.2f}, k3 {k3:.2f}")
+    assert 0.05 < k2 < 0.15
+    assert 0.15 < k3 < 0.35
+
+
 def test_8_bits_hide_the_log_cumulants_of_gotcha(gotcha: np.ndarray) -> None:
     full = gotcha.mean() + 3 * gotcha.std()
     codes = np.maximum(np.round(255 * np.minimum(gotcha / full, 1)), 0.5)
