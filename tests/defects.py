@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
-from scipy.ndimage import gaussian_filter, maximum_filter, uniform_filter
+from scipy.ndimage import gaussian_filter, maximum_filter
 
 
 def gained(A: np.ndarray, db: float) -> np.ndarray:
@@ -26,8 +26,8 @@ def shuffled(A: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def respeckled(A: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """White single-look speckle on the local mean of intensity (7 x 7)."""
-    mean = uniform_filter(A.astype(float) ** 2, 7)
+    """White single-look speckle on the local mean of intensity (Gaussian of 2 px)."""
+    mean = gaussian_filter(A.astype(float) ** 2, 2)
     return np.sqrt(mean * rng.exponential(size=A.shape))
 
 

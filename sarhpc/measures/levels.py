@@ -197,5 +197,5 @@ def paired_difference(generated_db: Array, real_db: Array) -> PairedDifference:
     difference = np.asarray(generated_db, float) - np.asarray(real_db, float)
     mean = float(difference.mean())
     error = float(difference.std(ddof=1)) / np.sqrt(difference.size)
-    half = float(student.ppf(0.975, difference.size - 1)) * error
+    half = float(student.ppf(0.975, difference.size - 1) * error)
     return PairedDifference(mean, mean - half, mean + half)

@@ -55,8 +55,8 @@ def test_averaged_overlaps_fail_by_their_looks(feather: bool) -> None:
     assert not report.passed
     looks = named(report, "looks")
     assert looks.p_value < 1e-6
-    # The mean of two Rayleigh amplitudes has E[I] = 1/2 + pi/8 and E[I^2] = (10 + 3 pi) / 16: ENL is
-    # 1.91; in a feather at the middle of the overlap.
+    # The mean of two Rayleigh amplitudes has E[I] = 1/2 + pi/8 and E[I^2] = (10 + 3 pi) / 16: its
+    # ENL is 1.91; in a feather at the middle of the overlap.
     assert math.exp(looks.joins - looks.controls) == pytest.approx(1.91, abs=0.25)
 
 
