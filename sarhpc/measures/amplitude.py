@@ -40,7 +40,7 @@ def checked_amplitude(amplitude: NDArray[Any], least_px: int) -> NDArray[np.floa
         raise ValueError(f"{count} pixels are NaN or infinite; cut the tile inside the valid area")
     if low < 0:
         raise ValueError(f"an amplitude is {low:g}; pass linear amplitude, not dB")
-    if low == high:
+    if high - low <= 1e-9 * high:
         raise ValueError(f"all pixels are {low:g}; leave out tiles of one value")
     return A
 

@@ -59,11 +59,23 @@ def test_mu_plus_3_sigma_clips_half_the_power_of_gotcha(gotcha: np.ndarray) -> N
     assert pixels == pytest.approx(0.013, abs=0.001)
 
 
-def test_percentiles_of_gotcha(gotcha: np.ndarray) -> None:
-    found = measure_levels(gotcha / np.sqrt(np.square(gotcha, dtype=float).mean()))
-    level = dict(zip(PERCENTILES, found.percentiles_db.round(1).tolist(), strict=True))
-    print(f"GOTCHA, dB over mean intensity: {level}; bright excess {found.bright_excess_db:.3f} dB")
-    assert level[99.9] - level[50.0] == pytest.approx(27.5, abs=0.2)
+def report_levels(name: str, image: np.ndarray) -> dict[float, float]:
+    """Percentiles, dB over the mean intensity."""
+    found = measure_levels(image / np.sqrt(np.square(image, dtype=float).mean()))
+    levels = dict(zip(PERCENTILES, found.percentiles_db.round(1).tolist(), strict=True))
+    print(f"{name}, dB over mean intensity: {levels}, bright excess {found.bright_excess_db:.4f}")
+    return levels
+
+
+def test_percentiles_of_real_scenes(
+    gotcha: np.ndarray, spacenet6: dict[str, np.ndarray], mstar: list[np.ndarray]
+) -> None:
+    levels = report_levels("GOTCHA", gotcha)
+    assert levels[99.9] - levels[50.0] == pytest.approx(27.5, abs=0.2)
+    assert measure_levels(gotcha / gotcha.max()).bright_excess_db > 0.01
+    for polarisation, image in spacenet6.items():
+        report_levels(f"SpaceNet-6 {polarisation.upper()}", image)
+    report_levels("MSTAR", np.concatenate([A[:128, :128] for A in mstar]))
 
 
 def report_lines(name: str, tiles: list[np.ndarray]) -> tuple[float, float]:
