@@ -25,6 +25,14 @@ def shuffled(A: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return blocks.transpose(0, 2, 1, 3).reshape(A.shape)
 
 
+def block_shuffled(A: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Whole blocks of 8 x 8 pixels in random order."""
+    rows, columns = (side // 8 for side in A.shape)
+    blocks = A.reshape(rows, 8, columns, 8).transpose(0, 2, 1, 3).reshape(-1, 8, 8)
+    blocks = rng.permutation(blocks).reshape(rows, columns, 8, 8)
+    return blocks.transpose(0, 2, 1, 3).reshape(A.shape)
+
+
 def respeckled(A: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """White single-look speckle on the local mean of intensity (Gaussian of 2 px)."""
     mean = gaussian_filter(A.astype(float) ** 2, 2)

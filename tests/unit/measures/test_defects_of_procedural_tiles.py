@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from defects import (
     against_null,
+    block_shuffled,
     blurred,
     dimmed_targets,
     gained,
@@ -56,6 +57,7 @@ def sets(tiles: list[np.ndarray]) -> dict[str, list[np.ndarray]]:
         "gain 1 dB": [gained(A, 1) for A in tiles],
         "blur 0.6 px": [blurred(A) for A in tiles],
         "shuffle 8 x 8": [shuffled(A, rng) for A in tiles],
+        "blocks shuffled": [block_shuffled(A, rng) for A in tiles],
         "re-speckle": [respeckled(A, rng) for A in tiles],
         "targets -10 dB": [dimmed_targets(A) for A in tiles],
         "grid 0.5 dB": [gridded(A, 0.5) for A in tiles],
@@ -77,7 +79,12 @@ def check(
 
 
 Sets = dict[str, list[np.ndarray]]
-SPECKLE_DEFECTS = {"blur 0.6 px": 2.0, "shuffle 8 x 8": 2.0, "re-speckle": 2.0}
+SPECKLE_DEFECTS = {
+    "blur 0.6 px": 2.0,
+    "shuffle 8 x 8": 2.0,
+    "blocks shuffled": 2.0,
+    "re-speckle": 2.0,
+}
 
 
 def test_texture_sees_blur_shuffle_and_speckle_and_no_gain(sets: Sets) -> None:
@@ -95,8 +102,13 @@ def test_spectrum_sees_blur_shuffle_and_speckle_and_its_lines_a_grid(sets: Sets)
     # Per tile 0.9 dB, 80 tiles: 0.1 dB.
     assert read["same"] == pytest.approx(0, abs=0.2)
     assert read["grid 0.5 dB"] > 0.4
-    # Less power at the lines than around them is no grid.
-    check(lines, lambda g, r: max(0.0, grid_lines_db(g) - grid_lines_db(r)), {"grid 0.5 dB": 1.5})
+    # Blocks that do not fit together have less power at the lines than around them: no grid.
+    assert read["blocks shuffled"] < -1
+    check(
+        lines,
+        lambda g, r: max(0.0, grid_lines_db(g) - grid_lines_db(r)),
+        {"grid 0.5 dB": 1.5},
+    )
 
 
 def test_dimmed_targets_are_seen_by_their_bright_excess(sets: Sets) -> None:
