@@ -12,6 +12,7 @@ from hpc.errors import ConfigError
 from hpc.job.pipeline import Stage, require_upstream, unsealed_stages
 from hpc.job.signatures import require_own_checkpoints
 from hpc.store.ownership import open_own_run, require_own_run
+from hpc.store.run_paths import require_plain_path
 from hpc.store.rundir import RunDir, open_run
 from sarhpc.cli.configuration import add_config_arguments, given_config, previewed_run
 from sarhpc.cli.own_run import acted_on
@@ -182,6 +183,8 @@ def _carry_out(
         raise ConfigError(
             f"{run.root} was stopped by an operator; `sarhpc resume {run.root}` removes the stop"
         )
+    if profile is not None:
+        require_plain_path(run.root)
     if not run.frozen:
         _require_submittable(run, stages, profile)
     run = acted_on(run)
