@@ -15,6 +15,7 @@ from line_runs import make_tiny_model, seal_export, shard_digests, tiny_run
 from mini_slurm import MiniSlurm
 
 from hpc.job.pipeline import run_stage
+from hpc.store.plan import read_plan
 from hpc.store.rundir import RunDir
 from hpc.store.submissions import read_submissions
 from sarhpc.stages.registry import stage_named
@@ -42,8 +43,10 @@ def take_over(run: RunDir, captioned: RunDir) -> None:
     """Let `run` begin where `captioned` stands; its records name the other's shards."""
     for stage in ("simulate", "tile", "caption"):
         run.stage(stage).mkdir()
-        for name in ("plan.json", "manifest.jsonl"):
-            shutil.copy(captioned.stage(stage) / name, run.stage(stage) / name)
+        shutil.copy(captioned.plan_file(stage), run.plan_file(stage))
+        for record in captioned.ledger(stage).records().values():
+            run.ledger(stage).publish(record)
+        run.ledger(stage).seal(read_plan(run.plan_file(stage)))
 
 
 def sealed(run: RunDir, *stages: str) -> bool:
