@@ -18,6 +18,7 @@ from hpc.store.submissions import (
     SubmissionRecord,
     job_ids,
     lifted_stop,
+    next_number,
     record_stopped_jobs,
     stopped_jobs,
     submitting_command,
@@ -119,12 +120,16 @@ def submit_missing(
 
     if (other := submitting_command(run)) is not None:
         raise RunInUseError(f"{other} is submitting for {run.root}; see `sarhpc status {run.root}`")
+    number = next_number(run)
     record_ending_jobs(run)
     ended = {*ending, *stopped_jobs(run)}
     plan = plan_submission(run, stages, profile, queued_jobs(run), ended)
     if not plan.links:
         return plan, None
     chain = prepare_chain(run, plan.links, profile, force=force)
+    if chain.number != number:
+        # The jobs of that submission were not in the queue that was read above.
+        raise RunInUseError(f"another command has just submitted for {run.root}")
     if plan.blocked:
         slurm.cancel(list(plan.blocked))
     return plan, submit(run, chain, plan.queued)

@@ -10,9 +10,11 @@ from line_runs import tiny_run
 
 from hpc.cluster.profile import Profile
 from hpc.cluster.slurm import QueuedJob
-from hpc.errors import IncompleteError
+from hpc.errors import IncompleteError, RunInUseError
 from hpc.store.plan import make_plan
-from hpc.store.rundir import RunDir
+from hpc.store.rundir import RunDir, now
+from hpc.store.submissions import SubmissionRecord, next_number, publish_submission
+from sarhpc.launch.slurm import submit_missing
 from sarhpc.launch.submission_plan import SubmissionPlan, plan_submission
 from sarhpc.stages.registry import line_of_stages
 from sarhpc.stages.run_config import load_run_config
@@ -130,3 +132,20 @@ def test_elements_that_still_work_are_kept_beside_one_that_ends_or_is_held(run: 
     plan = planned(run, {"caption": jobs}, ending=("7_0",))
     assert (plan.links[0].stage, plan.links[0].behind) == ("caption", ("7",))
     assert plan.blocked == ("7_2",)
+
+
+def test_a_submission_published_after_the_queue_was_read_is_not_repeated(
+    run: RunDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def queue_of_before(run: RunDir) -> dict[str, list[QueuedJob]]:
+        """Another command submits everything as soon as this one has read the queue."""
+        number = next_number(run)
+        publish_submission(
+            run, SubmissionRecord(number, now(), "slurm", "mini", "0" * 8, (), requeue="none")
+        )
+        return {}
+
+    monkeypatch.setattr("sarhpc.launch.slurm.queued_jobs", queue_of_before)
+    with pytest.raises(RunInUseError, match="another command has just submitted"):
+        submit_missing(run, line_of_stages(load_run_config(run)), Profile("mini"))
+    assert not list((run.root / "submit").glob("*.sbatch"))
