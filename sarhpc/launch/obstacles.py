@@ -8,7 +8,7 @@ from typing import Any
 from hpc.errors import ConfigError, NumericalError, TransientError, VerificationError
 from hpc.job.pipeline import Stage
 from hpc.observe.state import by_element
-from hpc.store.attempts import SIGNALLED, crash_loop, read_attempts
+from hpc.store.attempts import SIGNALLED, crash_loop, read_attempts, recording_obstacle
 from hpc.store.rundir import RunDir
 from hpc.store.submissions import read_submissions
 from hpc.store.supervision import RESUBMISSION_LIMIT, resubmissions_without_progress
@@ -28,6 +28,8 @@ def obstacle(run: RunDir, stage: Stage, *, only_lost: bool = False) -> str | Non
     if any(not run.ledger(need).sealed for need in stage.needs):
         return None  # it could not run, so its past starts prove nothing
     directory = run.stage(stage.name)
+    if (unwritable := recording_obstacle(directory)) is not None:
+        return unwritable
     count = resubmissions_without_progress(run, stage.name, progress_of(run, stage))
     if count >= RESUBMISSION_LIMIT:
         return (

@@ -114,3 +114,15 @@ def test_a_truncated_line_of_the_journal_is_skipped(run: RunDir) -> None:
         file.write('\n{"stage": "sim')
     record_resubmission(run, "simulate", 1, "killed", ("2",), 1)
     assert [row.jobs for row in read_resubmissions(run)] == [("1",), ("2",)]
+
+
+def test_a_stage_whose_attempts_cannot_be_recorded_is_left_to_a_person(run: RunDir) -> None:
+    run.stage("simulate").mkdir()
+    assert why(run) is None
+    (
+        run.stage("simulate") / "attempts"
+    ).touch()  # the superuser may write anywhere, but not in this
+    found = why(run, only_lost=True)
+    assert found is not None
+    assert f"{run.stage('simulate') / 'attempts'} is no writable folder" in found
+    assert f"`sarhpc resume {run.root}`" in found
