@@ -31,7 +31,14 @@ from hpc.errors import (
     TransientError,
     VerificationError,
 )
-from hpc.store.attempts import HANG, RESTART_LIMIT, crash_loop, element_attempts, exhausted
+from hpc.store.attempts import (
+    CRASH_LIMIT,
+    HANG,
+    RESTART_LIMIT,
+    crash_loop,
+    element_attempts,
+    exhausted,
+)
 from hpc.store.rundir import RunDir
 from hpc.store.submissions import job_ids
 
@@ -115,21 +122,31 @@ def requeue_reason(error: BaseException, directory: Path, element: int | None = 
 
 
 def stopped_for_good(directory: Path, element: int | None) -> str | None:
-    """Why no further start is allowed; by Slurm's own count if this one could not be recorded."""
+    """Why no further start is allowed; by Slurm's own count where the attempts do not tell."""
     try:
         if (loop := crash_loop(directory, element)) is not None:
             return loop
-        if _is_recorded(directory, element):
-            return None
+        return _too_many_unrecorded(directory, element_attempts(directory, element))
     except OSError as error:
         log.warning("the attempts in %s cannot be read: %s", directory, error)
     return _too_many_restarts(directory)
 
 
-def _is_recorded(directory: Path, element: int | None) -> bool:
+def _too_many_unrecorded(directory: Path, rows: Sequence[Mapping[str, Any]]) -> str | None:
+    """Why no further start is allowed after starts of this job that could not be recorded."""
     here = current_allocation()
-    rows = element_attempts(directory, element)
-    return here.job_id is None or any(_is_of(row, here) for row in rows)
+    if here.job_id is None:
+        return None
+    mine = [
+        row.get("restart", 0) for row in rows if "from" in row and row.get("job") == here.job_id
+    ]
+    unrecorded = here.restart - max(mine, default=-1)
+    if unrecorded < CRASH_LIMIT:
+        return None
+    return (
+        f"the last {unrecorded} starts of job {here.job_id} could not be recorded in {directory}; "
+        f"make the folder writable, then `sarhpc resume {directory.parent}`"
+    )
 
 
 def _is_of(row: Mapping[str, Any], here: Allocation) -> bool:
@@ -143,8 +160,8 @@ def _too_many_restarts(directory: Path) -> str | None:
     if here.restart < RESTART_LIMIT:
         return None
     return (
-        f"job {here.job_id} has restarted {here.restart} times and its attempt cannot be recorded "
-        f"in {directory}; make the folder readable and writable, then "
+        f"job {here.job_id} has restarted {here.restart} times and its attempts in {directory} "
+        "cannot be read; make the folder readable and writable, then "
         f"`sarhpc resume {directory.parent}`"
     )
 

@@ -29,6 +29,9 @@ from typing import Self
 from hpc.job.agreement import RankGroup
 from hpc.signals import STOP_SIGNALS
 
+SIGNAL_EARLY_S = 60.0
+"""Slurm may send the signal before a time limit so much earlier than requested, s."""
+
 _Handler = Callable[[int, FrameType | None], object] | int | None
 
 
@@ -42,9 +45,9 @@ class StopReason(enum.IntEnum):
     SAVE_FILE = 1
     """RUN/SAVE exists: save and continue."""
     DEADLINE = 2
-    """The walltime is almost used up: save and requeue."""
+    """The walltime is almost used up, with or without Slurm's SIGUSR2: save and requeue."""
     PREEMPT = 3
-    """SIGUSR2, from preemption or before the time limit: save and requeue."""
+    """SIGUSR2 long before the time limit, so from preemption: save and requeue."""
     TERMINATE = 4
     """SIGTERM: save and exit; Slurm decides whether the job runs again."""
     STOP_FILE = 5
@@ -165,6 +168,9 @@ class StopRequest:
             # Every reason leads to a save, so a request for one is fulfilled.
             self._save_file.unlink(missing_ok=True)
             self._looked = float("-inf")
+        # Rank 0 alone may know when the job ends.
+        if urgency == StopReason.PREEMPT and self._ranks.any(self._announced()):
+            return StopReason.DEADLINE
         return StopReason(urgency)
 
     def _raise_flag(self, number: int, frame: FrameType | None) -> None:
@@ -172,7 +178,13 @@ class StopRequest:
         if self._urgent:
             # Only once: cleanup must not be interrupted again.
             self._urgent = False
-            raise StopNow(StopReason(self._signalled))
+            preempted = self._signalled == StopReason.PREEMPT
+            limit = preempted and self._announced()
+            raise StopNow(StopReason.DEADLINE if limit else StopReason(self._signalled))
+
+    def _announced(self) -> bool:
+        """Whether a SIGUSR2 now is the one before the time limit: a walltime used up counts."""
+        return self._ends is not None and time.monotonic() >= self._ends - SIGNAL_EARLY_S
 
     def _urgency(self) -> int:
         late = self._ends is not None and time.monotonic() >= self._ends

@@ -99,7 +99,11 @@ def failure_lines(run: RunDir, stage: Stage) -> list[str]:
         f"{stage.name} {failure.shard} tries={failure.tries} {failure.error}: {failure.message}"
         for failure in run.ledger(stage.name).failures().values()
     ]
-    failure = stage_state(run, stage).failure
+    state = stage_state(run, stage)
+    failure = state.failure
+    if failure is None and state.state == "LOST":
+        where = f"sarhpc logs {run.root} --stage {stage.name}"
+        failure = f"its last attempt was killed, as no end row was written; see: {where}"
     return [*lines, f"{stage.name} {failure}"] if failure else lines
 
 

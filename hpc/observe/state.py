@@ -13,7 +13,13 @@ from typing import Any
 
 from hpc.errors import VerificationError
 from hpc.job.pipeline import Stage, StageProgress
-from hpc.store.attempts import count_starts, exhausted, last_failure, read_attempts
+from hpc.store.attempts import (
+    count_starts,
+    exhausted,
+    last_failure,
+    read_attempts,
+    recording_obstacle,
+)
 from hpc.store.lease import live_holder
 from hpc.store.ledger import Ledger
 from hpc.store.plan import planned_shards
@@ -42,7 +48,7 @@ class StageState:
     failed: int
     holder: str | None = None
     failure: str | None = None
-    """How the last attempt failed, or the message of a crash loop."""
+    """How the last attempt failed, the message of a crash loop, or why none can be recorded."""
     attempts: int = 0
     """Starts of this stage so far."""
     per_s: float | None = None
@@ -122,7 +128,7 @@ def stage_state(run: RunDir, stage: Stage, clock: float | None = None) -> StageS
         None if records is None else sum(sum(record.rejected.values()) for record in records),
         failed,
         holder,
-        _failure(stopped),
+        recording_obstacle(directory) or _failure(stopped),
         starts,
         *pace,
         heartbeat_age_s=_age(beats or leases, clock) if holder else None,

@@ -223,7 +223,8 @@ class _Cluster:
                 return StageStatus("WAITING", disk, queue)  # it ended because its upstream was open
             state = "PARTIAL" if ended.state == "CANCELLED" else "FAILED"
             hint = " (Slurm could not open its log)" if ended.exit_code == "0:53" else ""
-            problem = f"job {job} ended {ended.state} with exit {ended.exit_code}{hint}; {resume}"
+            ending = f"job {job} ended {ended.state} with exit {ended.exit_code}{hint}"
+            problem = f"{ending}; {disk.failure or resume}"
             return StageStatus(state, disk, queue, problem)
         # A job that succeeded without sealing was stopped; one without an attempt is lost.
         if disk.attempts == 0 or disk.state == "LOST":

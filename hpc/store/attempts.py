@@ -29,7 +29,7 @@ __all__ = [
     "BAD_NODE", "CRASH_LIMIT", "HANG", "KILLED", "RESTART_LIMIT", "SIGNALLED", "Attempt",
     "attempts_file", "begin_attempt", "compact_attempts", "count_starts", "crash_loop",
     "element_attempts", "end_attempt", "is_ended", "last_failure", "open_attempt", "read_attempts",
-    "settle_attempt", "withdraw_attempt",
+    "recording_obstacle", "settle_attempt", "withdraw_attempt",
 ]  # fmt: skip
 
 KEPT = 256
@@ -132,6 +132,24 @@ def last_failure(rows: Sequence[Row]) -> str | None:
     if not ends or ends[-1]["exit"] == 0:
         return None
     return f"attempt {newest} exit={ends[-1]['exit']}: {ends[-1]['reason']}"
+
+
+def recording_obstacle(directory: Path) -> str | None:
+    """Why no attempt can be recorded in a stage directory; None if one can, as far as one sees.
+
+    Nothing is written. Folders of somebody else are not judged: their owner may write there.
+    """
+    for folder in (directory, directory / "attempts"):
+        try:
+            mine = folder.stat().st_uid == os.geteuid()
+        except OSError:
+            continue
+        if mine and not (folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)):
+            return (
+                f"{folder} is no writable folder, so no attempt can be recorded; fix it, then "
+                f"`sarhpc resume {directory.parent}`"
+            )
+    return None
 
 
 def open_attempt(directory: Path, *, force: bool = False, element: int | None = None) -> Attempt:

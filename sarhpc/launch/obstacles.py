@@ -8,13 +8,16 @@ from typing import Any
 from hpc.errors import ConfigError, NumericalError, TransientError, VerificationError
 from hpc.job.pipeline import Stage
 from hpc.observe.state import by_element
-from hpc.store.attempts import SIGNALLED, crash_loop, read_attempts
+from hpc.store.attempts import SIGNALLED, crash_loop, read_attempts, recording_obstacle
+from hpc.store.plan import read_plan
 from hpc.store.rundir import RunDir
 from hpc.store.submissions import read_submissions
 from hpc.store.supervision import RESUBMISSION_LIMIT, resubmissions_without_progress
 
 _PERMANENT = (ConfigError.exit_code, NumericalError.exit_code, VerificationError.exit_code)
 """Exit codes of failures that another start does not change."""
+_PERMANENT_NAMES = ("ConfigError", "DataError", "NumericalError", "VerificationError")
+"""Failures of a shard that another start does not change."""
 
 
 def obstacle(run: RunDir, stage: Stage, *, only_lost: bool = False) -> str | None:
@@ -28,6 +31,8 @@ def obstacle(run: RunDir, stage: Stage, *, only_lost: bool = False) -> str | Non
     if any(not run.ledger(need).sealed for need in stage.needs):
         return None  # it could not run, so its past starts prove nothing
     directory = run.stage(stage.name)
+    if (unwritable := recording_obstacle(directory)) is not None:
+        return unwritable
     count = resubmissions_without_progress(run, stage.name, progress_of(run, stage))
     if count >= RESUBMISSION_LIMIT:
         return (
@@ -41,7 +46,26 @@ def obstacle(run: RunDir, stage: Stage, *, only_lost: bool = False) -> str | Non
             return loop
         if (failure := _permanent_failure(run, stage, rows, only_lost)) is not None:
             return f"{failure}; fix the cause, then `sarhpc resume {run.root}`"
+    if (failure := _failed_shards(run, stage)) is not None:
+        return f"{failure}; fix the cause, then `sarhpc resume {run.root}`"
     return None
+
+
+def _failed_shards(run: RunDir, stage: Stage) -> str | None:
+    """How all that is missing failed in the newest job, if every shard of it would fail again."""
+    if not run.plan_file(stage.name).exists():
+        return None
+    ledger = run.ledger(stage.name)
+    missing, known = ledger.missing(read_plan(run.plan_file(stage.name))), ledger.failures()
+    failures = [known[task.id] for task in missing if task.id in known]
+    since = _last_submission(run, stage.name)
+    if not failures or len(failures) < len(missing):
+        return None
+    if any(each.error not in _PERMANENT_NAMES or each.when < since for each in failures):
+        return None
+    first = failures[0]
+    many = f"all {len(failures)} shards that are missing failed, the first"
+    return f"{many} {first.shard}: {first.error}: {first.message}"
 
 
 def _is_done(rows: Sequence[Mapping[str, Any]]) -> bool:

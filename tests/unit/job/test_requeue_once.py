@@ -336,6 +336,30 @@ def test_the_script_goes_by_slurms_count_where_the_attempts_cannot_be_read(
     assert ("12 has restarted 50 times" in caplog.text) is not asked
 
 
+@pytest.mark.parametrize(
+    ("recorded", "restart", "asked"),
+    [(None, "", True), (None, "1", True), (None, "2", False), ("200", "202", True),
+     ("200", "203", False)],
+)  # fmt: skip
+def test_three_starts_that_could_not_be_recorded_stop_the_job(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    recorded: str | None,
+    restart: str,
+    asked: bool,
+) -> None:
+    monkeypatch.setenv("SLURM_JOB_ID", "12")
+    if recorded is not None:
+        monkeypatch.setenv("SLURM_RESTART_COUNT", recorded)
+        end_attempt(tmp_path, begin_attempt(tmp_path, 0), 1, 0, "preempted", "PREEMPTED")
+    monkeypatch.setenv("SLURM_RESTART_COUNT", restart)
+    refused = PermissionError(1, "Operation not permitted", str(tmp_path / "attempts"))
+    assert (requeue_reason(refused, tmp_path) is not None) is asked
+    told = f"the last 3 starts of job 12 could not be recorded in {tmp_path}"
+    assert (told in caplog.text) is not asked
+
+
 def test_the_script_of_a_second_array_finds_its_own_element(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

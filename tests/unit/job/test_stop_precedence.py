@@ -29,6 +29,9 @@ class OtherRank:
         self.offered.append(value)
         return max(value, self.others)
 
+    def any(self, flag: bool) -> bool:
+        return flag
+
 
 @pytest.mark.parametrize(
     "order", [(signal.SIGTERM, signal.SIGUSR2), (signal.SIGUSR2, signal.SIGTERM)]
@@ -95,10 +98,30 @@ def test_a_clock_that_is_set_moves_no_deadline(
     assert StopRequest(SingleProcess(), deadline=near.deadline).agree() is StopReason.DEADLINE
 
 
-def test_a_preemption_outweighs_the_deadline_it_comes_with() -> None:
+@pytest.mark.parametrize("urgent", [False, True])
+@pytest.mark.parametrize(
+    ("left_s", "reason"),
+    [(None, StopReason.PREEMPT), (70, StopReason.PREEMPT), (50, StopReason.DEADLINE),
+     (-1, StopReason.DEADLINE)],
+)  # fmt: skip
+def test_slurms_signal_before_the_time_limit_is_no_preemption(
+    left_s: float | None, reason: StopReason, urgent: bool
+) -> None:
+    ends = None if left_s is None else time.time() + left_s
+    with StopRequest(SingleProcess(), deadline=ends, urgent=urgent) as stop:
+        if not urgent:
+            os.kill(os.getpid(), signal.SIGUSR2)
+            assert stop.agree() is reason
+            return
+        with pytest.raises(StopNow) as stopped:
+            os.kill(os.getpid(), signal.SIGUSR2)
+        assert stopped.value.reason is reason
+
+
+def test_a_termination_outweighs_the_deadline_it_comes_with() -> None:
     with StopRequest(SingleProcess(), deadline=time.time() - 1) as stop:
-        os.kill(os.getpid(), signal.SIGUSR2)
-        assert stop.agree() is StopReason.PREEMPT
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.agree() is StopReason.TERMINATE
 
 
 def test_rank_0_alone_looks_at_the_files(tmp_path: Path) -> None:

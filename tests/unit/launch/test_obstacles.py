@@ -8,8 +8,9 @@ import pytest
 from line_runs import tiny_run
 
 from hpc.store.attempts import begin_attempt, end_attempt
-from hpc.store.plan import make_plan
-from hpc.store.rundir import RunDir
+from hpc.store.ledger import Failure, Record
+from hpc.store.plan import make_plan, publish_plan
+from hpc.store.rundir import RunDir, now
 from hpc.store.submissions import SubmissionRecord, SubmittedJob, publish_submission
 from hpc.store.supervision import (
     RESUBMISSION_LIMIT,
@@ -114,3 +115,42 @@ def test_a_truncated_line_of_the_journal_is_skipped(run: RunDir) -> None:
         file.write('\n{"stage": "sim')
     record_resubmission(run, "simulate", 1, "killed", ("2",), 1)
     assert [row.jobs for row in read_resubmissions(run)] == [("1",), ("2",)]
+
+
+@pytest.mark.parametrize(
+    ("errors", "left"),
+    [(["DataError", "NumericalError"], True), (["DataError", "TransientError"], False),
+     (["DataError", None], False)],
+)  # fmt: skip
+def test_shards_that_would_all_fail_again_are_left_to_a_person(
+    run: RunDir, errors: list[str | None], left: bool
+) -> None:
+    plan = make_plan("simulate", [{"n": n} for n in range(3)])
+    publish_plan(plan, run.plan_file("simulate"))
+    first, *others = plan.shards
+    ledger = run.ledger("simulate")
+    ledger.publish(Record(first.id, plan.id, "/d", 1, 9, "aa", 0, "n1", now(), now()))
+    attempt(run, "simulate", 5, "IncompleteError: 2 of 3 shards are not done", to=1)
+    for task, error in zip(others, errors, strict=True):
+        if error is not None:
+            ledger.fail(Failure(task.id, plan.id, 0, 1, error, "no model", now()))
+    found = why(run)
+    assert (found is not None) is left
+    if found is not None:
+        assert (
+            "all 2 shards that are missing failed, the first 000001: DataError: no model" in found
+        )
+    # A person submitted it since: whatever ended that job is no verdict on the shards.
+    submitted(run, 0, "simulate", "2999-01-01T00:00:00Z")
+    assert why(run) is None
+
+
+def test_a_stage_whose_attempts_cannot_be_recorded_is_left_to_a_person(run: RunDir) -> None:
+    run.stage("simulate").mkdir()
+    assert why(run) is None
+    # The superuser may write to any folder, but this is none.
+    (run.stage("simulate") / "attempts").touch()
+    found = why(run, only_lost=True)
+    assert found is not None
+    assert f"{run.stage('simulate') / 'attempts'} is no writable folder" in found
+    assert f"`sarhpc resume {run.root}`" in found

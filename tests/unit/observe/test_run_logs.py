@@ -8,7 +8,18 @@ from pathlib import Path
 
 import pytest
 
-from hpc.observe.logs import BATCH, LogFollower, follow, log_files, newest_logs, tail
+from hpc.job.pipeline import Stage
+from hpc.observe.logs import (
+    BATCH,
+    LogFollower,
+    failure_cause,
+    follow,
+    log_files,
+    newest_logs,
+    tail,
+)
+from hpc.store.attempts import begin_attempt, end_attempt
+from hpc.store.plan import make_plan
 from hpc.store.rundir import RunDir, create_run
 
 
@@ -92,3 +103,14 @@ def test_following_sees_new_files_until_the_end(
     out = capsys.readouterr().out
     assert "came back" in out
     assert "before" not in out
+
+
+def test_the_cause_of_a_stage_whose_attempt_was_killed_is_one_line(run: RunDir) -> None:
+    stages = [Stage("train", (), lambda _: make_plan("train", [{}]), lambda _: None)]
+    assert failure_cause(run, stages) is None
+    attempt = begin_attempt(run.stage("train"), 0)
+    cause = str(failure_cause(run, stages))
+    assert cause.startswith("train its last attempt was killed, as no end row was written")
+    assert f"sarhpc logs {run.root} --stage train" in cause
+    end_attempt(run.stage("train"), attempt, 1, 0, "saved", "PREEMPT")
+    assert failure_cause(run, stages) is None

@@ -177,6 +177,19 @@ def test_how_a_job_ended_comes_from_accounting_when_the_disk_is_silent(run: RunD
     assert slurm.asked == ["squeue", "sacct"]
 
 
+@pytest.mark.parametrize("state", ["PENDING", "FAILED"])
+def test_a_folder_in_which_no_attempt_can_be_recorded_is_the_problem(
+    run: RunDir, state: str
+) -> None:
+    submitted(run, ("tile", "11"))
+    run.stage("tile").mkdir(exist_ok=True)
+    (run.stage("tile") / "attempts").touch()
+    waits = [queued("11", "PENDING", "BeginTime", restarts=2)] if state == "PENDING" else []
+    found = run_status(run, STAGES, Slurm(waits, [over("11", "FAILED")])).stages[0]
+    assert found.state == ("REQUEUED" if waits else "FAILED")
+    assert "attempts is no writable folder, so no attempt can be recorded" in str(found.problem)
+
+
 def test_the_newest_end_of_a_requeued_job_counts_even_if_it_never_started_again(
     run: RunDir,
 ) -> None:
