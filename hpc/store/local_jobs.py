@@ -32,6 +32,9 @@ class LocalJob:
     """Start time of the process, s since the epoch."""
     stopped: bool = False
     """Whether an operator's stop was in force while it ran: it ends, or has ended."""
+    root: str = ""
+    """Directory of its run: a copy of the run has the record too, and not the process. Empty in
+    records of earlier versions."""
 
     @property
     def alive(self) -> bool:
@@ -47,7 +50,8 @@ def record_local_job(run: RunDir, pid: int, what: str) -> None:
             path.unlink(missing_ok=True)
     born = _start_time(pid)
     if born is not None:
-        _publish(run, LocalJob(what, socket.gethostname(), pid, born))
+        job = LocalJob(what, socket.gethostname(), pid, born, root=str(run.root))
+        _publish(run, job)
 
 
 def live_local_jobs(run: RunDir) -> list[LocalJob]:
@@ -76,9 +80,11 @@ def _read(run: RunDir) -> Mapping[Path, LocalJob]:
     for path in sorted((run.root / "logs").glob("job-*.json")):
         try:
             document: dict[str, Any] = json.loads(path.read_text())
-            found[path] = LocalJob(**document)
+            job = LocalJob(**document)
         except (OSError, ValueError, TypeError):
             continue
+        if job.root in ("", str(run.root)):
+            found[path] = job
     return found
 
 

@@ -42,7 +42,7 @@ def require_own_run(run: RunDir, *, thorough: bool = True) -> None:
         thorough: look at every file of its code and submissions too. A job need not: the command
             that submitted it did, and nobody else could write there since.
     """
-    found = _first_doubt([run.root, *_entries(run, thorough)])
+    found = _first_doubt(run.root, _entries(run, thorough))
     if found is None or is_trusted(run.root):
         return
     path, writers = found
@@ -87,28 +87,40 @@ def private_umask(run: RunDir) -> int:
 
 
 def _remedy(root: Path, writers: str) -> str:
-    if writers.startswith("belongs"):
+    if not writers.startswith("can"):
         return ""
     return f"Take the right away: chmod -R go-w {root}; or "
 
 
-def _first_doubt(paths: Iterable[Path]) -> tuple[Path, str] | None:
-    mine = (os.geteuid(),)
-    for path in paths:
+def _first_doubt(root: Path, paths: Iterable[Path]) -> tuple[Path, str] | None:
+    for path in (root, *paths):
         try:
-            writers = other_writers(path.lstat(), mine)
-        except FileNotFoundError:  # a temporary file
+            writers = _writers(path, root)
+        except FileNotFoundError:  # a temporary file, or a link to nothing
             continue
         if writers is not None:
             return path, writers
     return None
 
 
+def _writers(path: Path, root: Path) -> str | None:
+    """Who else can change `path`, or what it links to: `cp -r` keeps links of another user."""
+    mine = os.geteuid()
+    writers = other_writers(path.lstat(), (mine,))
+    if writers is not None or not path.is_symlink():
+        return writers
+    target = Path(os.path.realpath(path))
+    if path.relative_to(root).parts[0] in EXECUTED:
+        return f"is a link to {target}"
+    writers = other_writers(target.stat(), (mine, 0))
+    return None if writers is None else f"links to {target}, which {writers}"
+
+
 def _entries(run: RunDir, thorough: bool) -> Iterator[Path]:
     """Files and folders of the run that decide what is done."""
     for path in sorted(run.root.iterdir()):
         yield path
-        if path.is_dir() and not path.is_symlink():
+        if path.is_dir():
             if path.name in EXECUTED:
                 yield from _tree(path) if thorough else path.iterdir()
             elif (path / "plan.json").exists():
