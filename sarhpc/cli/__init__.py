@@ -11,10 +11,13 @@ from collections.abc import Sequence
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb and return its exit code."""
+    from hpc.observe.terminal import display_stream
+
     # Jobs, which inherit this, load pickles and code from the run: only its owner may write there.
     os.umask(os.umask(0o077) | 0o022)
     if argv is None:
         _guard_import_path()
+        sys.stdout, sys.stderr = display_stream(sys.stdout), display_stream(sys.stderr)
     from sarhpc.cli.parser import build_parser
 
     parser = build_parser()
