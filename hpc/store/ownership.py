@@ -54,14 +54,23 @@ def require_own_run(run: RunDir, *, thorough: bool = True) -> None:
     )
 
 
-def require_own_file(path: Path, owners: Iterable[int] = ()) -> None:
-    """Raise NotTrustedError unless only the user, root and `owners` can write the file `path`."""
-    writers = other_writers(path.stat(), {os.geteuid(), 0, *owners})
-    if writers is not None and not is_trusted(path):
-        raise NotTrustedError(
-            f"{path} {writers}: what it says is done with your rights; copy it, or if you trust "
-            f"all who can write it: sarhpc trust {path.resolve()}"
-        )
+def read_own_file(path: Path, owners: Iterable[int] = ()) -> str:
+    """The text of a file that only the user, root and `owners` can write.
+
+    Raises:
+        NotTrustedError: others can, and the user has not declared it safe.
+        OSError: it cannot be read.
+        UnicodeDecodeError: it is no UTF-8 text.
+    """
+    with path.open(encoding="utf-8-sig") as file:
+        # Of the file that is open: another one may take its name meanwhile.
+        writers = other_writers(os.fstat(file.fileno()), {os.geteuid(), 0, *owners})
+        if writers is not None and not is_trusted(path):
+            raise NotTrustedError(
+                f"{path} {writers}: what it says is done with your rights; copy it, or if you "
+                f"trust all who can write it: sarhpc trust {path.resolve()}"
+            )
+        return file.read()
 
 
 def replaceable_parent(run: RunDir) -> tuple[Path, str] | None:
