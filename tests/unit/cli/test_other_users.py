@@ -206,6 +206,15 @@ def test_a_file_of_somebody_else_in_an_own_run_is_found(
 
 
 @only_root
+def test_no_run_is_made_in_a_directory_of_somebody_else(place: Path) -> None:
+    theirs = place / "new"
+    theirs.mkdir()
+    os.chown(theirs, NOBODY, NOBODY)
+    assert main(["init", str(theirs)]) == 2
+    assert not any(theirs.iterdir())
+
+
+@only_root
 @pytest.mark.parametrize("where", ["config.yaml", "logs", "caption", "caption/plan.json"])
 def test_a_link_to_what_somebody_else_can_write_is_found(
     where: str, place: Path, run: RunDir, capsys: pytest.CaptureFixture[str]
