@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import functools
 import hmac
-import json
 import logging
 import os
 import stat
@@ -28,6 +27,7 @@ from hpc.cluster.keys import (
     replace_run_key,
     run_key,
 )
+from hpc.documents import parse_json
 from hpc.errors import ConfigError, VerificationError
 from hpc.job.manifest import MANIFEST, list_checkpoints
 from hpc.publish import publish_json
@@ -171,7 +171,7 @@ def _manifest(checkpoint: Path) -> bytes:
 def _signatures(folder: Path) -> Mapping[str, str]:
     """Signatures by the name of the checkpoint; none where the file is absent or unreadable."""
     try:
-        document: Any = json.loads((folder / SIGNATURES).read_text())
+        document: Any = parse_json((folder / SIGNATURES).read_text())
         found = document["signatures"]
         return {str(name): str(code) for name, code in found.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):

@@ -6,7 +6,6 @@ that `status` and `resume` see it; a process on another host counts as ended.
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 from collections.abc import Mapping
@@ -14,6 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from hpc.documents import parse_json
 from hpc.publish import publish_json
 from hpc.store.rundir import RunDir
 
@@ -79,7 +79,7 @@ def _read(run: RunDir) -> Mapping[Path, LocalJob]:
     found: dict[Path, LocalJob] = {}
     for path in sorted((run.root / "logs").glob("job-*.json")):
         try:
-            document: dict[str, Any] = json.loads(path.read_text())
+            document: dict[str, Any] = parse_json(path.read_text())
             job = LocalJob(**document)
         except (OSError, ValueError, TypeError):
             continue

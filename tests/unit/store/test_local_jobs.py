@@ -32,3 +32,11 @@ def _forget_root(run: RunDir) -> None:
         record = json.loads(path.read_text())
         del record["root"]
         path.write_text(json.dumps(record))
+
+
+def test_a_record_nested_too_deep_is_none(tmp_path: Path) -> None:
+    """In the run of somebody else, which `status` only reads."""
+    run = RunDir(tmp_path)
+    (run.root / "logs").mkdir()
+    (run.root / "logs" / "job-1.json").write_text("[" * 100_000)
+    assert live_local_jobs(run) == []
