@@ -16,6 +16,7 @@ import difflib
 import functools
 import hashlib
 import json
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -35,8 +36,7 @@ def load(schema: type[T], yaml: Path | None = None, overrides: Sequence[str] = (
         ConfigError: unknown key (with the nearest names), wrong type, missing value, bad file, a
             resolver that is not allowed there.
     """
-    text = read_yaml(yaml) if yaml is not None else ""
-    origin = "own" if yaml is None else origin_of(yaml)
+    text, origin = ("", "own") if yaml is None else read_yaml(yaml)
     return loads(schema, text, overrides, source=str(yaml or "defaults"), origin=origin)
 
 
@@ -63,9 +63,10 @@ def resolved(yaml: Path | None, overrides: Sequence[str] = ()) -> dict[str, str]
     words = OmegaConf.to_container(OmegaConf.from_dotlist(_checked_overrides(overrides)))
     found = interpolations(words, "the command line", "own")
     if yaml is not None:
-        text = check_yaml(read_yaml(yaml))
-        document = OmegaConf.to_container(OmegaConf.create(_mapping(text, str(yaml))))
-        found = interpolations(document, str(yaml), origin_of(yaml)) | found
+        text, origin = read_yaml(yaml)
+        text = _mapping(check_yaml(text), str(yaml))
+        document = OmegaConf.to_container(OmegaConf.create(text))
+        found = interpolations(document, str(yaml), origin) | found
     return found
 
 
@@ -125,8 +126,8 @@ def _defaults(schema: type[Any]) -> Any:
     return OmegaConf.structured(schema)
 
 
-def read_yaml(path: Path) -> str:
-    """The text of a configuration file.
+def read_yaml(path: Path) -> tuple[str, Origin]:
+    """The text of a configuration file, and who wrote it.
 
     Raises:
         ConfigError: it is missing, or no UTF-8 text.
@@ -134,7 +135,9 @@ def read_yaml(path: Path) -> str:
     if not path.is_file():
         raise ConfigError(f"no configuration file {path}; see configs/ for the ones that ship")
     try:
-        return path.read_text(encoding="utf-8")
+        with path.open(encoding="utf-8") as file:
+            # Of the file that is open: another one may take its name meanwhile.
+            return file.read(), origin_of(path, os.fstat(file.fileno()))
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"configuration file {path} cannot be read: {error}") from error
 

@@ -59,9 +59,9 @@ def is_allowed(variable: str) -> bool:
     return variable in VARIABLES or FOLDERS.fullmatch(variable) is not None
 
 
-def origin_of(path: Path) -> Origin:
+def origin_of(path: Path, status: os.stat_result) -> Origin:
     """`own` for a file that only the user (or root) can have written, else why it is not."""
-    writers = other_writers(path.stat(), (os.getuid(), 0))
+    writers = other_writers(status, (os.getuid(), 0))
     if writers is None:
         return "own"
     remedy = "copy it, read it, use the copy" if "belongs" in writers else f"`chmod go-w {path}`"
@@ -91,7 +91,7 @@ def literal(values: Any) -> Any:
     """`values` such that OmegaConf takes every text for what it is."""
     if isinstance(values, Mapping):
         return {key: literal(value) for key, value in values.items()}
-    if isinstance(values, list):
+    if isinstance(values, list | tuple):
         return [literal(value) for value in values]
     if isinstance(values, str):
         return re.sub(r"(\\*)\$\{", lambda found: found[1] * 2 + r"\${", values)
@@ -124,7 +124,7 @@ def _texts(values: Any, prefix: str) -> Iterator[tuple[str, str]]:
     elif isinstance(values, Mapping):
         for key, value in values.items():
             yield from _texts(value, f"{prefix}.{key}" if prefix else str(key))
-    elif isinstance(values, list):
+    elif isinstance(values, list | tuple):  # YAML's !!pairs and !!omap make tuples
         for number, value in enumerate(values):
             yield from _texts(value, f"{prefix}[{number}]")
 

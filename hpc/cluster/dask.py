@@ -14,6 +14,7 @@ import json
 import logging
 import os
 import socket
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -73,7 +74,8 @@ def dask_cluster(
     quiet = {"dashboard": False, "dashboard_address": f"{_LOOPBACK}:0", "protocol": "tls"}
     try:
         with (
-            dask.config.set(_settings()),
+            _private_scratch() as scratch,
+            dask.config.set(_settings() | scratch),
             SpecCluster(
                 scheduler={"cls": Scheduler, "options": {**options, **quiet}},
                 workers={
@@ -124,7 +126,7 @@ def join_cluster(
         return False
     security = _security(_credentials_in(document))
     _send_by_monotonic_clock()
-    with dask.config.set(_settings()):
+    with _private_scratch() as scratch, dask.config.set(_settings() | scratch):
         options = _worker_options(workers, 1, document["ends"])
         asyncio.run(_run_nannies(document["address"], security, options, file.exists))
     return True
@@ -218,6 +220,13 @@ def _settings() -> dict[str, Any]:
         "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": KEPT_BYTES // 4,
         "distributed.nanny.pre-spawn-environ.MALLOC_MMAP_THRESHOLD_": OWN_MAPPING_BYTES,
     }
+
+
+@contextlib.contextmanager
+def _private_scratch() -> Iterator[dict[str, Any]]:
+    """The setting of a directory for workers; Dask's own name for it others could take first."""
+    with tempfile.TemporaryDirectory(prefix="sarhpc-dask-", ignore_cleanup_errors=True) as folder:
+        yield {"temporary-directory": folder}
 
 
 def _security(credentials: Credentials) -> Security:

@@ -18,7 +18,7 @@ from hpc.config import refuse_mistyped
 from hpc.documents import check_yaml
 from hpc.errors import ConfigError, HpcError
 from hpc.resolvers import interpolations
-from hpc.store.ownership import require_own_file
+from hpc.store.ownership import read_own_file
 
 EXECUTORS = ("slurm", "local", "debug")
 REQUEUE_MODES = ("scontrol", "chain", "none")
@@ -242,13 +242,13 @@ def load_profile(name_or_path: str | Path, folders: list[Path] | None = None) ->
     from omegaconf import OmegaConf
 
     path = _find(name_or_path, _profile_folders() if folders is None else folders)
-    # Who installed this code can make it do anything already.
-    require_own_file(path, owners=[Path(__file__).stat().st_uid])
     schema = OmegaConf.structured(Profile)
     # Frozen dataclasses make the schema read-only; to_object gives frozen values again.
     OmegaConf.set_readonly(schema, False)
     try:
-        loaded = OmegaConf.create(check_yaml(path.read_text(encoding="utf-8-sig")))
+        # Who installed this code can make it do anything already.
+        text = read_own_file(path, owners=[Path(__file__).stat().st_uid])
+        loaded = OmegaConf.create(check_yaml(text))
         _check_keys(path, loaded)
         interpolations(OmegaConf.to_container(loaded), str(path), "own")
         own = {"name": path.stem, "file": str(path.resolve())}

@@ -7,7 +7,6 @@ import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from hpc.cluster.health import BadNodeError
 from hpc.errors import (
     CrashLoopError,
     IncompleteError,
@@ -99,6 +98,8 @@ def _ending(error: BaseException | None) -> tuple[int, str, str | None]:
     if isinstance(error, StopNow):
         return 0, text, error.reason.name
     stop = error.reason if isinstance(error, StopRequestedError) else None
+    from hpc.cluster.health import BadNodeError  # with what asks drivers: not for login verbs
+
     return exit_code_of(error), text, BAD_NODE if isinstance(error, BadNodeError) else stop
 
 

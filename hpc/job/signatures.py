@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import functools
 import hmac
-import json
 import logging
 import os
 import stat
@@ -28,6 +27,7 @@ from hpc.cluster.keys import (
     replace_run_key,
     run_key,
 )
+from hpc.documents import parse_json
 from hpc.errors import ConfigError, VerificationError
 from hpc.job.manifest import MANIFEST, list_checkpoints
 from hpc.publish import publish_json
@@ -123,16 +123,20 @@ def require_own_checkpoints(root: Path, *, trust: bool) -> None:
         _trust(root)
         return
     key = read_run_key(root)
+    if key is not None and is_own_key(key):
+        return
+    # A key is not copied with the run of another user, who alone can read it.
+    signed = key is not None or any(root.glob(f"*/checkpoints/{SIGNATURES}"))
+    if signed and (found := next(_step_directories(root), None)):
+        raise VerificationError(
+            f"the key of {root} is {'absent' if key is None else 'none of yours'}: the run and its "
+            f"checkpoints, such as {found}, were made by somebody else or under another home "
+            "directory, and reading them means trusting whoever made them. If you do: "
+            f"`sarhpc resume {root} --trust-checkpoint`"
+        )
     if key is None:
         run_key(root)
-    elif not is_own_key(key):
-        if found := next(_step_directories(root), None):
-            raise VerificationError(
-                f"the key of {root} is none of yours: the run and its checkpoints, such as "
-                f"{found}, were made by somebody else or under another home directory, and reading "
-                "them means trusting whoever made them. If you do: "
-                f"`sarhpc resume {root} --trust-checkpoint`"
-            )
+    else:
         replace_run_key(root)
 
 
@@ -167,7 +171,7 @@ def _manifest(checkpoint: Path) -> bytes:
 def _signatures(folder: Path) -> Mapping[str, str]:
     """Signatures by the name of the checkpoint; none where the file is absent or unreadable."""
     try:
-        document: Any = json.loads((folder / SIGNATURES).read_text())
+        document: Any = parse_json((folder / SIGNATURES).read_text())
         found = document["signatures"]
         return {str(name): str(code) for name, code in found.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):

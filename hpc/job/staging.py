@@ -14,6 +14,7 @@ import hashlib
 import logging
 import os
 import shutil
+import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,9 +80,13 @@ def _own_directory(local: Path) -> Path | None:
     try:
         local.mkdir(parents=True, exist_ok=True)
         for other in local.glob(f"{_PREFIX}*"):
-            if other != own:
+            if other != own and _is_private(other):
                 _remove_if_unused(other)
         own.mkdir(mode=0o700, exist_ok=True)
+        if not _is_private(own):
+            # Under that name, which can be guessed, links would lead our writes elsewhere.
+            _log.warning("nothing is staged to %s: others can write there; remove it", own)
+            return None
         # On a disk without inodes not even the locks can be made.
         for name in (".lock", ".copying"):
             own.joinpath(name).touch()
@@ -92,6 +97,16 @@ def _own_directory(local: Path) -> Path | None:
             own.rmdir()
         return None
     return own
+
+
+def _is_private(directory: Path) -> bool:
+    """Whether it is a directory, no link, that only this user can enter."""
+    try:
+        found = directory.lstat()
+    except OSError:  # removed meanwhile
+        return False
+    is_closed = stat.S_ISDIR(found.st_mode) and not found.st_mode & 0o077
+    return is_closed and found.st_uid == os.geteuid()
 
 
 def _remove_if_unused(directory: Path) -> None:

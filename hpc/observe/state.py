@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-import json
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hpc.documents import parse_json
 from hpc.errors import VerificationError
 from hpc.job.pipeline import Stage, StageProgress
 from hpc.store.attempts import (
@@ -257,7 +257,7 @@ def _holder(path: Path) -> str | None:
 def _job_of(held: Path) -> str | None:
     """Slurm job of the process that holds a lease."""
     try:
-        job = json.loads(held.read_text()).get("job")
+        job = parse_json(held.read_text()).get("job")
     except (OSError, ValueError, AttributeError):
         return None
     return None if job is None else str(job)
@@ -308,7 +308,7 @@ def last_row(path: Path, most_bytes: int = 1 << 16) -> dict[str, Any] | None:
         lines = file.read().decode(errors="replace").splitlines()
     for line in reversed(lines):
         try:
-            row = json.loads(line)
+            row = parse_json(line)
         except ValueError:
             continue
         if isinstance(row, dict):

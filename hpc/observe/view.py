@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from hpc.observe.queue import Queue
 from hpc.observe.state import StageState
 from hpc.observe.status import RunStatus, StageStatus
+from hpc.observe.terminal import displayable
 
 WIDTH = 80
 BAR = 8
@@ -165,9 +166,9 @@ def show(status: RunStatus) -> None:
 def _rich(line: Line) -> object:
     from rich.text import Text
 
-    text = Text(line.text)
+    text = Text(displayable(line.text))
     if line.word:
-        at = line.text.index(line.word)
+        at = text.plain.index(displayable(line.word))
         text.stylize(line.style, at, at + len(line.word))
     return text
 
@@ -190,10 +191,13 @@ def watch(read_status: Callable[[], RunStatus], every_s: float) -> RunStatus:
 
 
 def _watch_in_place(read_status: Callable[[], RunStatus], every_s: float) -> RunStatus:
+    import sys
+
     from rich.console import Console, Group
     from rich.live import Live
 
-    console = Console(highlight=False)
+    # The view moves the cursor; the texts in it do not.
+    console = Console(highlight=False, file=sys.__stdout__)
     with Live(console=console, auto_refresh=False, vertical_overflow="visible") as live:
         while True:
             status = read_status()

@@ -15,7 +15,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
-import json
 import logging
 import os
 import threading
@@ -26,6 +25,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from hpc.clock import file_system_time
+from hpc.documents import parse_json
 from hpc.errors import HpcError, LeaseLostError, RunInUseError
 from hpc.store.identity import is_alive, own_identity
 
@@ -214,7 +214,7 @@ def _is_alive(found: _LeaseState, now: float, unchanged_s: float) -> bool | None
 def _parse(text: str) -> dict[str, Any] | None:
     """The identity in a lease; None if it is not (wholly) written."""
     try:
-        holder = json.loads(text)
+        holder = parse_json(text)
     except ValueError:
         return None
     return holder if isinstance(holder, dict) else None

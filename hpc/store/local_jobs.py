@@ -6,7 +6,6 @@ that `status` and `resume` see it; a process on another host counts as ended.
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 from collections.abc import Mapping
@@ -14,6 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from hpc.documents import parse_json
 from hpc.publish import publish_json
 from hpc.store.rundir import RunDir
 
@@ -32,6 +32,9 @@ class LocalJob:
     """Start time of the process, s since the epoch."""
     stopped: bool = False
     """Whether an operator's stop was in force while it ran: it ends, or has ended."""
+    root: str = ""
+    """Directory of its run: a copy of the run has the record too, and not the process. Empty in
+    records of earlier versions."""
 
     @property
     def alive(self) -> bool:
@@ -47,7 +50,8 @@ def record_local_job(run: RunDir, pid: int, what: str) -> None:
             path.unlink(missing_ok=True)
     born = _start_time(pid)
     if born is not None:
-        _publish(run, LocalJob(what, socket.gethostname(), pid, born))
+        job = LocalJob(what, socket.gethostname(), pid, born, root=str(run.root))
+        _publish(run, job)
 
 
 def live_local_jobs(run: RunDir) -> list[LocalJob]:
@@ -75,10 +79,12 @@ def _read(run: RunDir) -> Mapping[Path, LocalJob]:
     found: dict[Path, LocalJob] = {}
     for path in sorted((run.root / "logs").glob("job-*.json")):
         try:
-            document: dict[str, Any] = json.loads(path.read_text())
-            found[path] = LocalJob(**document)
+            document: dict[str, Any] = parse_json(path.read_text())
+            job = LocalJob(**document)
         except (OSError, ValueError, TypeError):
             continue
+        if job.root in ("", str(run.root)):
+            found[path] = job
     return found
 
 

@@ -42,7 +42,7 @@ def require_own_run(run: RunDir, *, thorough: bool = True) -> None:
         thorough: look at every file of its code and submissions too. A job need not: the command
             that submitted it did, and nobody else could write there since.
     """
-    found = _first_doubt([run.root, *_entries(run, thorough)])
+    found = _first_doubt(run.root, _entries(run, thorough))
     if found is None or is_trusted(run.root):
         return
     path, writers = found
@@ -54,14 +54,23 @@ def require_own_run(run: RunDir, *, thorough: bool = True) -> None:
     )
 
 
-def require_own_file(path: Path, owners: Iterable[int] = ()) -> None:
-    """Raise NotTrustedError unless only the user, root and `owners` can write the file `path`."""
-    writers = other_writers(path.stat(), {os.geteuid(), 0, *owners})
-    if writers is not None and not is_trusted(path):
-        raise NotTrustedError(
-            f"{path} {writers}: what it says is done with your rights; copy it, or if you trust "
-            f"all who can write it: sarhpc trust {path.resolve()}"
-        )
+def read_own_file(path: Path, owners: Iterable[int] = ()) -> str:
+    """The text of a file that only the user, root and `owners` can write.
+
+    Raises:
+        NotTrustedError: others can, and the user has not declared it safe.
+        OSError: it cannot be read.
+        UnicodeDecodeError: it is no UTF-8 text.
+    """
+    with path.open(encoding="utf-8-sig") as file:
+        # Of the file that is open: another one may take its name meanwhile.
+        writers = other_writers(os.fstat(file.fileno()), {os.geteuid(), 0, *owners})
+        if writers is not None and not is_trusted(path):
+            raise NotTrustedError(
+                f"{path} {writers}: what it says is done with your rights; copy it, or if you "
+                f"trust all who can write it: sarhpc trust {path.resolve()}"
+            )
+        return file.read()
 
 
 def replaceable_parent(run: RunDir) -> tuple[Path, str] | None:
@@ -87,28 +96,40 @@ def private_umask(run: RunDir) -> int:
 
 
 def _remedy(root: Path, writers: str) -> str:
-    if writers.startswith("belongs"):
+    if not writers.startswith("can"):
         return ""
     return f"Take the right away: chmod -R go-w {root}; or "
 
 
-def _first_doubt(paths: Iterable[Path]) -> tuple[Path, str] | None:
-    mine = (os.geteuid(),)
-    for path in paths:
+def _first_doubt(root: Path, paths: Iterable[Path]) -> tuple[Path, str] | None:
+    for path in (root, *paths):
         try:
-            writers = other_writers(path.lstat(), mine)
-        except FileNotFoundError:  # a temporary file
+            writers = _writers(path, root)
+        except FileNotFoundError:  # a temporary file, or a link to nothing
             continue
         if writers is not None:
             return path, writers
     return None
 
 
+def _writers(path: Path, root: Path) -> str | None:
+    """Who else can change `path`, or what it links to: `cp -r` keeps links of another user."""
+    mine = os.geteuid()
+    writers = other_writers(path.lstat(), (mine,))
+    if writers is not None or not path.is_symlink():
+        return writers
+    target = Path(os.path.realpath(path))
+    if path.relative_to(root).parts[0] in EXECUTED:
+        return f"is a link to {target}"
+    writers = other_writers(target.stat(), (mine, 0))
+    return None if writers is None else f"links to {target}, which {writers}"
+
+
 def _entries(run: RunDir, thorough: bool) -> Iterator[Path]:
     """Files and folders of the run that decide what is done."""
     for path in sorted(run.root.iterdir()):
         yield path
-        if path.is_dir() and not path.is_symlink():
+        if path.is_dir():
             if path.name in EXECUTED:
                 yield from _tree(path) if thorough else path.iterdir()
             elif (path / "plan.json").exists():

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from hpc.documents import parse_json
 from hpc.store.rundir import RunDir, now
 
 RESUBMISSION_LIMIT = 6
@@ -41,7 +42,7 @@ def read_resubmissions(run: RunDir) -> list[Resubmission]:
     rows = []
     for line in path.read_text(errors="replace").splitlines():
         try:
-            row: dict[str, Any] = json.loads(line)
+            row: dict[str, Any] = parse_json(line)
             rows.append(Resubmission(**{**row, "jobs": tuple(row["jobs"])}))
         except (ValueError, KeyError, TypeError):
             continue

@@ -19,6 +19,7 @@ from affine import Affine
 from rasterio.io import DatasetReader
 
 from hpc.errors import DataError
+from sarhpc.archive.tiff_directory import GDAL_METADATA, bytes_of_tag
 
 DRIVERS = ("GTiff", "NITF", "JP2OpenJPEG", "JP2KAK", "PNG", "JPEG")
 """Drivers of GDAL that may open a file. None of them reads a list of other files, as VRT does."""
@@ -36,8 +37,12 @@ MOST_EXPANSION = 1000
 """Decoded bytes per byte of the file: beyond what deflate reaches on constant pixels."""
 FREE_BLOCK_BYTES = 256 << 20
 """Decoded size that a block or chunk, which is decoded whole, may declare in any file."""
+MOST_METADATA_BYTES = 512 << 10
+"""GDAL's own metadata in a TIFF; the time to read them grows with their square."""
 MOST_OBJECTS = 100_000
 """Links of an HDF5 file that are checked; more are refused."""
+MOST_LEVELS = 64
+"""Groups of an HDF5 file below each other; each object is found by going through all above it."""
 
 _SIZES = {"complex_int16": 4}
 _REFERENCES = {"OVERVIEWS": "OVERVIEW_FILE", "GEOLOCATION": "X_DATASET"}
@@ -90,6 +95,11 @@ def open_raster(path: Path, drivers: tuple[str, ...] = DRIVERS) -> DatasetReader
             one that declares more pixels than it can hold.
     """
     require_local_file(path)
+    if bytes_of_tag(path, GDAL_METADATA) > MOST_METADATA_BYTES:
+        raise DataError(
+            f"{path} has more than {MOST_METADATA_BYTES} bytes of GDAL metadata; write it anew "
+            "without them (`gdal_translate -nomd`), or leave it out"
+        )
     with rasterio.Env(**GDAL_OPTIONS):
         dataset = DatasetReader(Path(os.path.abspath(path)), driver=list(drivers))
     try:
@@ -183,6 +193,8 @@ def _check_links(file: h5py.File, path: Path) -> None:
         count += 1
         if count > MOST_OBJECTS:
             return f"holds more than {MOST_OBJECTS} objects"
+        if name.count(b"/") > MOST_LEVELS:
+            return f"has more than {MOST_LEVELS} groups below each other"
         if info.type not in followed:
             return f"links {name.decode(errors='replace')} to another file"
         if info.type == h5py.h5l.TYPE_HARD:

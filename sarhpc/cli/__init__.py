@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
 from collections.abc import Sequence
@@ -10,8 +11,13 @@ from collections.abc import Sequence
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb and return its exit code."""
+    from hpc.observe.terminal import display_stream
+
     # Jobs, which inherit this, load pickles and code from the run: only its owner may write there.
     os.umask(os.umask(0o077) | 0o022)
+    if argv is None:
+        _guard_import_path()
+        sys.stdout, sys.stderr = display_stream(sys.stdout), display_stream(sys.stderr)
     from sarhpc.cli.parser import build_parser
 
     parser = build_parser()
@@ -33,6 +39,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.print_help()
         return 2
     return _carry_out(arguments)
+
+
+def _guard_import_path() -> None:
+    """Keep the working directory off the import path of every process that this one starts.
+
+    Python puts it first for `-m` and `-c`, by which jobs on this machine and checks are started;
+    there it may be a folder that anybody can write. Who imports from it here keeps it there.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        if {"", os.getcwd()} & {*sys.path}:
+            return
+    os.environ["PYTHONSAFEPATH"] = "1"
 
 
 def _carry_out(arguments: argparse.Namespace) -> int:

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from hpc.documents import load_yaml
 from hpc.errors import ConfigError
 from sarhpc.cli.verbs import Verbs, add_verb
 
@@ -47,8 +48,8 @@ def _declarations(path: Path) -> dict[str, Any]:
     import yaml
 
     try:
-        declared = yaml.safe_load(path.read_text())
-    except (OSError, yaml.YAMLError) as error:
+        declared = load_yaml(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
         raise ConfigError(f"declarations {path} cannot be read: {error}") from error
     if not isinstance(declared, dict):
         raise ConfigError(

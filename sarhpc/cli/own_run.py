@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -20,9 +21,14 @@ def acted_on(run: RunDir) -> RunDir:
     Raises:
         NotTrustedError: it belongs to somebody else, or others can write it.
     """
-    if run.frozen:
+    if run.frozen or _is_of_somebody_else(run.root):
         require_own_run(run)
     return own_run(freeze(run).root)
+
+
+def _is_of_somebody_else(folder: Path) -> bool:
+    """Whether somebody has made the directory of a new run beforehand."""
+    return folder.exists() and folder.stat().st_uid != os.geteuid()
 
 
 def own_run(root: str | Path) -> RunDir:

@@ -26,7 +26,7 @@ from diffusers import (
 from torch import nn
 from transformers import CLIPTokenizer
 
-from hpc.documents import read_json
+from hpc.documents import parse_json, read_json
 from hpc.errors import ConfigError, DataError
 from hpc.publish import publishing_directory
 from sarhpc.diffusion.architecture import (
@@ -193,7 +193,7 @@ def _cast(module: Any, dtype: torch.dtype | None) -> Any:
 
 def _forget_origin(config: Path) -> None:
     """Remove the path the part was loaded from, so that equal models are equal bytes."""
-    values = json.loads(config.read_text())
+    values = parse_json(config.read_text())
     values.pop("_name_or_path", None)
     config.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n")
 

@@ -39,6 +39,7 @@ READING = (
 
 
 for _name in (
+    "encodings.utf_8_sig",
     "omegaconf",
     "hpc.observe.clean",
     "hpc.observe.status",
@@ -202,6 +203,42 @@ def test_a_file_of_somebody_else_in_an_own_run_is_found(
     os.chown(run.root / where, NOBODY, NOBODY)
     assert main(["stop", str(run.root)]) == 2
     assert f"{where} in {run.root} belongs to nobody" in capsys.readouterr().err
+
+
+@only_root
+def test_no_run_is_made_in_a_directory_of_somebody_else(place: Path) -> None:
+    theirs = place / "new"
+    theirs.mkdir()
+    os.chown(theirs, NOBODY, NOBODY)
+    assert main(["init", str(theirs)]) == 2
+    assert not any(theirs.iterdir())
+
+
+@only_root
+@pytest.mark.parametrize("where", ["config.yaml", "logs", "caption", "caption/plan.json"])
+def test_a_link_to_what_somebody_else_can_write_is_found(
+    where: str, place: Path, run: RunDir, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As `cp -r` makes it of a run with links: the copy is one's own, what it says is not."""
+    theirs = place / "theirs"
+    (run.root / where).rename(theirs)
+    (run.root / where).symlink_to(theirs)
+    assert main(["stop", str(run.root)]) == 0
+    os.chown(theirs, NOBODY, NOBODY)
+    assert main(["stop", str(run.root)]) == 2
+    assert f"links to {theirs}, which belongs to nobody" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("where", ["code", "code/0123456789abcdef", "submit"])
+def test_code_behind_a_link_is_not_run(
+    where: str, place: Path, run: RunDir, capsys: pytest.CaptureFixture[str]
+) -> None:
+    theirs = place / "theirs"
+    theirs.mkdir()
+    shutil.rmtree(run.root / where, ignore_errors=True)
+    (run.root / where).symlink_to(theirs)
+    assert main(["stop", str(run.root)]) == 2
+    assert f"is a link to {theirs}" in capsys.readouterr().err
 
 
 @only_root

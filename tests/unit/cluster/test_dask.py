@@ -180,6 +180,14 @@ def test_the_clusters_files_are_private(client: Client, home: Path) -> None:
     assert stat.S_IMODE(home.stat().st_mode) == 0o700
 
 
+def test_workers_keep_their_files_where_nobody_else_writes(client: Client) -> None:
+    """Dask's own folder, of a fixed name in /tmp, may have been made by another user."""
+    for used in client.run(lambda dask_worker: dask_worker.local_directory).values():
+        private = next(path for path in Path(used).parents if path.name.startswith("sarhpc-dask-"))
+        assert private.stat().st_uid == os.geteuid()
+        assert stat.S_IMODE(private.stat().st_mode) == 0o700
+
+
 def test_nothing_listens_beyond_loopback(client: Client) -> None:
     here = psutil.Process()
     processes = [here, *here.children(recursive=True)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -71,13 +72,14 @@ def test_the_users_own_file_reads_folders_and_other_keys(tmp_path: Path) -> None
         "x ${folder} ${oc.env:SECRET}",
     ],
 )
-@pytest.mark.parametrize("key", ["folder", "inner.words[0]", "inner.named.k"])
+@pytest.mark.parametrize("key", ["folder", "inner.words[0]", "inner.words[0][1]", "inner.named.k"])
 def test_another_variable_or_resolver_is_refused_however_it_is_written(
     tmp_path: Path, value: str, key: str
 ) -> None:
     quoted = "'" + value.replace("'", "''") + "'"
     text = {
         "folder": f"folder: {quoted}",
+        "inner.words[0][1]": f"inner: {{words: !!pairs [a: {quoted}]}}",
         "inner.words[0]": f"inner: {{words: [{quoted}]}}",
         "inner.named.k": f"inner: {{named: {{k: {quoted}}}}}",
     }[key]
@@ -112,6 +114,24 @@ def test_a_file_of_somebody_else_reads_no_variable_at_all(
     assert load(Outer, path).inner.text == "there/b"
     # What the user adds to it on the command line is the user's own.
     assert load(Outer, path, ["folder=${oc.env:SCRATCH}"]).inner.text == "/scratch/me/b"
+
+
+def test_who_wrote_a_file_is_asked_of_the_one_that_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its folder may be somebody else's, who puts a file of the user in its place at once."""
+    path = written(tmp_path, "folder: ${oc.env:SCRATCH}", uid=4321)
+    (own := tmp_path / "own.yaml").write_text("folder: here")
+    opened = Path.open
+
+    def swapped(self: Path, *args: Any, **options: Any) -> Any:
+        file = opened(self, *args, **options)
+        own.rename(path)
+        return file
+
+    monkeypatch.setattr(Path, "open", swapped)
+    with pytest.raises(ConfigError, match="user 4321"):
+        load(Outer, path)
 
 
 def test_a_frozen_configuration_is_read_as_it_stands() -> None:

@@ -188,6 +188,22 @@ def test_a_run_of_somebody_else_needs_a_word_before_anything_is_submitted(
     require_own_checkpoints(root, trust=False)
 
 
+def test_a_copy_without_the_key_needs_a_word_before_anything_is_submitted(root: Path) -> None:
+    """As `cp -r` makes it of a colleague's run: the key can be read by the colleague alone."""
+    save(root, 1)
+    (root / ".key").unlink()
+    with pytest.raises(VerificationError, match=r"is absent: .* --trust-checkpoint"):
+        require_own_checkpoints(root, trust=False)
+    require_own_checkpoints(root, trust=True)
+    assert read(root) == b"own"
+
+
+def test_a_pipe_is_no_key(root: Path) -> None:
+    os.mkfifo(root / ".key", 0o600)
+    with pytest.raises(ConfigError, match="not a file"):
+        require_own_checkpoints(root, trust=False)
+
+
 def test_a_foreign_run_without_checkpoints_gets_a_key_of_its_own(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -52,6 +52,28 @@ def test_the_processes_of_a_node_share_one_copy_until_the_last_has_left(
     assert list(local.iterdir()) == []
 
 
+@pytest.mark.parametrize("job", ["12", "13"])
+def test_a_folder_that_others_can_write_is_neither_used_nor_cleaned(
+    job: str, files: dict[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its name can be guessed: a link of another user in it would have a file emptied."""
+    monkeypatch.setenv("SLURM_JOB_ID", "12")
+    with staged(files, tmp_path / "local") as paths:
+        name = paths[0].parent.name
+    planted = tmp_path / "local" / name.replace("12", job)
+    planted.mkdir()
+    planted.chmod(0o777)
+    document = tmp_path / "thesis.tex"
+    document.write_text("years of work")
+    for lock in (".lock", ".copying"):
+        (planted / lock).symlink_to(document)
+    with staged(files, tmp_path / "local") as paths:
+        assert [path.read_bytes() for path in paths] == [path.read_bytes() for path in files]
+        assert planted not in paths[0].parents
+    assert document.read_text() == "years of work"
+    assert sorted(planted.iterdir()) == [planted / ".copying", planted / ".lock"]
+
+
 def test_what_a_killed_job_left_is_removed_and_a_living_ones_is_not(
     files: dict[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

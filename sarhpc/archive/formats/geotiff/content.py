@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import Any
 
 from rasterio.enums import ColorInterp
 
+from hpc.documents import parse_json
 from hpc.errors import DataError
 from sarhpc.archive.formats.format import Quantity, Role
 from sarhpc.archive.raster_files import opened_raster
@@ -92,7 +92,7 @@ def stored_scale(dataset: Any) -> float | None:
     """
     text = dataset.tags().get("TIFFTAG_IMAGEDESCRIPTION", "")
     try:
-        return float(json.loads(text)["collect"]["image"]["scale_factor"])
+        return float(parse_json(text)["collect"]["image"]["scale_factor"])
     except (ValueError, KeyError, TypeError):
         return None
 

@@ -1,0 +1,42 @@
+"""Records of the jobs of this machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from hpc.store.local_jobs import live_local_jobs, record_local_job
+from hpc.store.rundir import RunDir
+
+
+def test_a_copy_of_a_run_has_none_of_its_processes(tmp_path: Path) -> None:
+    run = RunDir(tmp_path / "run")
+    (run.root / "logs").mkdir(parents=True)
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        record_local_job(run, process.pid, "line:simulate:evaluate")
+        copy = RunDir(shutil.copytree(run.root, tmp_path / "copy"))
+        assert [job.pid for job in live_local_jobs(run)] == [process.pid]
+        assert live_local_jobs(copy) == []
+        _forget_root(run)
+        assert [job.pid for job in live_local_jobs(run)] == [process.pid], "of an earlier version"
+        process.kill()
+    assert os.listdir(run.root / "logs")
+
+
+def _forget_root(run: RunDir) -> None:
+    for path in (run.root / "logs").glob("job-*.json"):
+        record = json.loads(path.read_text())
+        del record["root"]
+        path.write_text(json.dumps(record))
+
+
+def test_a_record_nested_too_deep_is_none(tmp_path: Path) -> None:
+    """In the run of somebody else, which `status` only reads."""
+    run = RunDir(tmp_path)
+    (run.root / "logs").mkdir()
+    (run.root / "logs" / "job-1.json").write_text("[" * 100_000)
+    assert live_local_jobs(run) == []
