@@ -1,0 +1,330 @@
+"""E8: whether the tiles of an archive show their look direction, and whether other tiles share it.
+
+No sign is assumed. A small network learns, on the archive's own real tiles, to tell a tile from its
+range flip, and is asked on groups of tiles (flight lines, scenes) that it has not seen. The same
+procedure on the transposed tiles is the control: nothing in a SAR image tells azimuth from its
+flip, so that there it must stay at chance. Only an archive that passes can judge synthetic tiles.
+
+Tiles are amplitudes (H, W) of any scale, range along columns, azimuth along rows. Every tile is its
+own comparison: the score of a tile minus the score of its flip, so that chance is exactly 0.5.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+if TYPE_CHECKING:
+    import torch
+
+Array = NDArray[np.float64]
+Tiles = Sequence[NDArray[Any]]
+
+CROP_PX = 80
+MARGIN_PX = 8
+"""Crops leave at least this much of a tile, so that no grid of 8 px (JPEG, a decoder) tells the
+orientation by its phase."""
+MIN_SIDE_PX = 40
+MIN_GROUPS = 6
+"""With fewer groups, chance puts all of them on one side of 0.5 in more than 5 % of cases."""
+FLOOR = 1e-3
+"""Smallest amplitude relative to the root mean square of the tile, -60 dB."""
+STEPS = 400
+BATCH = 24
+FOLDS = 5
+
+
+@dataclass(frozen=True)
+class Share:
+    """A fraction of tiles with its 95 % interval over groups."""
+
+    value: float
+    low: float
+    high: float
+    tiles: int
+    groups: int
+
+
+@dataclass(frozen=True)
+class LookDirection:
+    """What an archive's real tiles show of their look direction."""
+
+    verdict: Literal["shown", "undecided"]
+    reason: str
+    range: Share
+    """Held-out accuracy of telling a tile from its range flip."""
+    azimuth: Share
+    """The same for the azimuth flip: the control, 0.5 where nothing but chance decides."""
+    correct: Array
+    """(N,) 1 for each real tile that was told from its range flip when held out, else 0."""
+    models: tuple[torch.nn.Module, ...]
+    """Networks of the folds, by which other tiles are judged."""
+
+
+@dataclass(frozen=True)
+class Orientation:
+    """How the look direction of other tiles compares with that of the real ones."""
+
+    verdict: Literal["as real", "weaker than real", "reversed", "undecided"]
+    reason: str
+    unflipped: Share | None
+    """Fraction of tiles judged unflipped, mean over the folds' networks; None if nothing was asked.
+    A perfect generator reaches the held-out accuracy of the real tiles."""
+
+
+def look_direction(
+    tiles: Tiles,
+    groups: Sequence[Hashable],
+    *,
+    seed: int = 0,
+    steps: int = STEPS,
+    folds: int = FOLDS,
+) -> LookDirection:
+    """Whether real tiles show their look direction: held-out accuracies, a verdict and its reason.
+
+    The verdict is "shown" if the 95 % interval of the range accuracy lies above 0.5 and that of the
+    azimuth accuracy contains 0.5, else "undecided".
+
+    Args:
+        tiles: N amplitude tiles (H, W), non-negative, range along columns; sizes may differ.
+        groups: flight line or scene of each tile; no group is in both training and test.
+        seed: of weights, folds and crops; the result repeats on one machine.
+        steps: training steps of each fold, whatever the number of tiles; they bound the cost.
+        folds: parts of the cross-validation.
+
+    Raises:
+        ValueError: tiles that are not finite, negative, constant or below 40 px; a number of groups
+            that is not that of the tiles; fewer than six groups.
+    """
+    inputs = [_prepared(tile, f"tile {index}") for index, tile in enumerate(tiles)]
+    if len(groups) != len(inputs):
+        raise ValueError(f"{len(groups)} groups for {len(inputs)} tiles: give each tile its own")
+    names = list(dict.fromkeys(groups))
+    if len(names) < MIN_GROUPS:
+        raise ValueError(
+            f"{len(names)} groups of tiles (flight lines or scenes) cannot show a look direction: "
+            f"{MIN_GROUPS} are needed, so that those held out differ from those learned from"
+        )
+    index = np.array([names.index(group) for group in groups])
+    parts = _folds(index, folds, seed)
+    correct, models = _cross_validated(inputs, parts, seed, steps)
+    control, _ = _cross_validated([tile.T.copy() for tile in inputs], parts, seed, steps)
+    # Folds that learn from common groups err together.
+    overlap = len(parts) / (len(parts) - 1)
+    along, across = share(correct, index, overlap), share(control, index, overlap)
+    verdict, reason = _verdict(along, across)
+    return LookDirection(verdict, reason, along, across, correct, models)
+
+
+def orientation(
+    real: LookDirection, tiles: Tiles, groups: Sequence[Hashable] | None = None
+) -> Orientation:
+    """Whether other tiles share the look direction of the real ones; a verdict and its reason.
+
+    "reversed" if the 95 % interval of the fraction judged unflipped lies below 0.5, "weaker than
+    real" if it lies above 0.5 and below the interval of the real accuracy, "as real" if above 0.5
+    and not below that; "undecided" otherwise, and wherever the real tiles do not show theirs.
+
+    Args:
+        real: what `look_direction` says of the real tiles.
+        tiles: amplitude tiles (H, W) as there, of the same spacing.
+        groups: what tiles have in common (prompt, scene); each tile on its own if omitted.
+
+    Raises:
+        ValueError: tiles as in `look_direction`; a number of groups that is not that of the tiles.
+    """
+    inputs = [_prepared(tile, f"tile {index}") for index, tile in enumerate(tiles)]
+    if groups is not None and len(groups) != len(inputs):
+        raise ValueError(f"{len(groups)} groups for {len(inputs)} tiles: give each tile its own")
+    if real.verdict != "shown":
+        return Orientation(
+            "undecided", f"not asked, as the real tiles are undecided: {real.reason}", None
+        )
+    if groups is None:
+        groups = range(len(inputs))
+    names = list(dict.fromkeys(groups))
+    if len(names) < MIN_GROUPS:
+        raise ValueError(
+            f"{len(names)} independent tiles or groups cannot be judged: {MIN_GROUPS} are needed"
+        )
+    judged = np.mean([_judged(model, inputs) for model in real.models], axis=0)
+    found = share(judged, np.array([names.index(group) for group in groups]))
+    told = f"{_percent(found)} judged unflipped, {_percent(real.range)} of real tiles"
+    return Orientation(_compared(found, real.range), told, found)
+
+
+def share(correct: Array, groups: NDArray[np.int64], overlap: float = 0.0) -> Share:
+    """Mean of values (N,) in 0 to 1 with the 95 % interval of Korn and Graubard over groups.
+
+    The interval is Clopper and Pearson's for the effective number of tiles: N over the design
+    effect, which is the variance between groups over that of independent tiles, at least 1, and
+    where all tiles agree, that as if one did not (Korn & Graubard, Survey Methodology 24(2) 1998).
+
+    Args:
+        correct: (N,) values of the tiles.
+        groups: (N,) group of each tile; at least two different ones.
+        overlap: by how much the variance grows because folds learn from common tiles: K/(K - 1) for
+            K folds (Nadeau & Bengio, Machine Learning 52, 2003, corrected resampled t-test).
+    """
+    n, names = correct.size, np.unique(groups)
+    count = names.size
+    probe = correct.copy()
+    if np.ptp(probe) == 0:
+        probe[0] = 1 - probe[0] if probe[0] in (0, 1) else 0
+    error = probe - probe.mean()
+    sums = np.array([error[groups == name].sum() for name in names])
+    between = count / (count - 1) * float((sums**2).sum())
+    effective = n / max(1.0, between / (n / (n - 1) * float((error**2).sum())))
+    effective *= float(stats.t.ppf(0.975, n - 1) / stats.t.ppf(0.975, count - 1)) ** 2
+    effective /= 1 + overlap
+    p = float(correct.mean())
+    hits = p * effective
+    low = stats.beta.ppf(0.025, hits, effective - hits + 1) if p > 0 else 0.0
+    high = stats.beta.ppf(0.975, hits + 1, effective - hits) if p < 1 else 1.0
+    return Share(p, float(low), float(high), n, count)
+
+
+def _verdict(along: Share, across: Share) -> tuple[Literal["shown", "undecided"], str]:
+    told = f"range flips told in {_percent(along)}, azimuth flips in {_percent(across)}"
+    if not across.low <= 0.5 <= across.high:
+        return "undecided", f"{told}: azimuth is not at chance, so more than shadows is learned"
+    if along.low <= 0.5:
+        return "undecided", f"{told}: range flips are not told beyond chance"
+    return "shown", told
+
+
+def _compared(
+    found: Share, real: Share
+) -> Literal["as real", "weaker than real", "reversed", "undecided"]:
+    if found.high < 0.5:
+        return "reversed"
+    if found.low <= 0.5:
+        return "undecided"
+    return "as real" if found.high >= real.low else "weaker than real"
+
+
+def _percent(found: Share) -> str:
+    return f"{found.value:.1%} ({found.low:.1%} to {found.high:.1%}, {found.groups} groups)"
+
+
+def _prepared(tile: NDArray[Any], name: str) -> NDArray[np.float32]:
+    """Log amplitude of zero mean and unit variance, single precision."""
+    A = np.asarray(tile, dtype=np.float64)
+    if A.ndim != 2 or min(A.shape) < MIN_SIDE_PX:
+        raise ValueError(
+            f"{name} has shape {A.shape}: give (H, W) with at least {MIN_SIDE_PX} px each"
+        )
+    if not np.isfinite(A).all() or (A < 0).any():
+        raise ValueError(
+            f"{name} has NaN, infinite or negative amplitudes: leave it out or mask it"
+        )
+    rms = float(np.sqrt((A * A).mean()))
+    field = np.log(np.maximum(A, FLOOR * rms)) if rms > 0 else A
+    deviation = float(field.std())
+    if deviation < 1e-6:
+        raise ValueError(f"{name} is constant and shows no direction: leave it out")
+    return ((field - field.mean()) / deviation).astype(np.float32)
+
+
+def _folds(groups: NDArray[np.int64], folds: int, seed: int) -> list[NDArray[np.int64]]:
+    """Indices of the tiles of each fold: whole groups, the largest first to the smallest fold."""
+    rng = np.random.default_rng(seed)
+    sizes = np.bincount(groups)
+    order = rng.permutation(sizes.size)
+    parts: list[list[int]] = [[] for _ in range(min(folds, sizes.size))]
+    for group in order[np.argsort(-sizes[order], kind="stable")]:
+        min(parts, key=lambda part: int(sizes[part].sum())).append(int(group))
+    return [np.flatnonzero(np.isin(groups, part)) for part in parts]
+
+
+def _cross_validated(
+    inputs: list[NDArray[np.float32]], parts: list[NDArray[np.int64]], seed: int, steps: int
+) -> tuple[Array, tuple[torch.nn.Module, ...]]:
+    """Whether each tile was told from its flip by the network that never saw its group."""
+    correct, models = np.empty(len(inputs)), []
+    for number, held_out in enumerate(parts):
+        learned = np.delete(np.arange(len(inputs)), held_out)
+        model = _trained([inputs[i] for i in learned], seed * len(parts) + number, steps)
+        correct[held_out] = _judged(model, [inputs[i] for i in held_out])
+        models.append(model)
+    return correct, tuple(models)
+
+
+def _network() -> torch.nn.Module:
+    from torch import nn
+
+    def stage(i: int, o: int, kernel: int = 3, stride: int = 2) -> list[nn.Module]:
+        convolution = nn.Conv2d(i, o, kernel, stride=stride, padding=kernel // 2)
+        return [convolution, nn.GroupNorm(4, o), nn.SiLU()]
+
+    return nn.Sequential(
+        *stage(1, 16, kernel=5, stride=4), *stage(16, 24), *stage(24, 32), *stage(32, 48, stride=1),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(48, 1, bias=False),
+    )  # fmt: skip
+
+
+def _preference(model: torch.nn.Module, batch: torch.Tensor) -> torch.Tensor:
+    """Score (B,) of each crop minus that of its flip: positive where it is judged unflipped."""
+    import torch
+
+    both = model(torch.cat([batch, batch.flip(-1)]))[:, 0]
+    return both[: len(batch)] - both[len(batch) :]
+
+
+def _trained(tiles: list[NDArray[np.float32]], seed: int, steps: int) -> torch.nn.Module:
+    import torch
+
+    rng = np.random.default_rng(seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = _network()
+    side = _crop_side(tiles)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=1e-2)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, total_steps=steps)
+    for _ in range(steps):
+        crops = [_random_crop(tiles[i], side, rng) for i in rng.integers(len(tiles), size=BATCH)]
+        wanted = _preference(model, torch.from_numpy(np.stack(crops)[:, None]))
+        loss = torch.nn.functional.softplus(-wanted).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+    return model.eval()
+
+
+def _crop_side(tiles: list[NDArray[np.float32]]) -> int:
+    return min(CROP_PX, min(min(tile.shape) for tile in tiles) - MARGIN_PX)
+
+
+def _random_crop(
+    tile: NDArray[np.float32], side: int, rng: np.random.Generator
+) -> NDArray[np.float32]:
+    top, left = (int(rng.integers(extent - side + 1)) for extent in tile.shape)
+    return tile[top : top + side, left : left + side]
+
+
+def _judged(model: torch.nn.Module, tiles: list[NDArray[np.float32]]) -> Array:
+    """(N,) 1 where a tile is judged unflipped, 0 where flipped, 0.5 where neither."""
+    import torch
+
+    side = _crop_side(tiles)
+    preferred = []
+    with torch.inference_mode():
+        for tile in tiles:
+            crops = torch.from_numpy(np.stack(_even_crops(tile, side))[:, None])
+            preferred.append(float(_preference(model, crops).mean()))
+    return (np.sign(preferred) + 1) / 2
+
+
+def _even_crops(tile: NDArray[np.float32], side: int) -> list[NDArray[np.float32]]:
+    """One to nine crops spread evenly over the tile, mirrored by its flips."""
+    starts = []
+    for extent in tile.shape:
+        count = min(3, -(-extent // side))
+        starts.append(np.round(np.linspace(0, extent - side, count)).astype(int))
+    return [tile[top : top + side, left : left + side] for top in starts[0] for left in starts[1]]
