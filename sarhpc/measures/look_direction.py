@@ -1,9 +1,10 @@
 """E8: whether the tiles of an archive show their look direction, and whether other tiles share it.
 
-No sign is assumed. A small network learns, on the archive's own real tiles, to tell a tile from its
-range flip, and is asked on groups of tiles (flight lines, scenes) that it has not seen. The same
-procedure on the transposed tiles is the control: nothing in a SAR image tells azimuth from its
-flip, so that there it must stay at chance. Only an archive that passes can judge synthetic tiles.
+No sign is assumed. A small network learns, on the archive's own real tiles, to distinguish a tile
+from its range flip, and is asked on groups of tiles (flight lines, scenes) that it has not seen.
+The same procedure on the transposed tiles is the control: nothing in a SAR image distinguishes
+azimuth from its flip, so that there it must stay at chance. Only an archive that passes can judge
+synthetic tiles.
 
 Tiles are amplitudes (H, W) of any scale, range along columns, azimuth along rows. Every tile is its
 own comparison: the score of a tile minus the score of its flip, so that chance is exactly 0.5.
@@ -27,7 +28,7 @@ Tiles = Sequence[NDArray[Any]]
 
 CROP_PX = 80
 MARGIN_PX = 8
-"""Crops leave at least this much of a tile, so that no grid of 8 px (JPEG, a decoder) tells the
+"""Crops leave at least this much of a tile, so that no grid of 8 px (JPEG, a decoder) shows the
 orientation by its phase."""
 MIN_SIDE_PX = 40
 MIN_GROUPS = 6
@@ -57,11 +58,11 @@ class LookDirection:
     verdict: Literal["shown", "undecided"]
     reason: str
     range: Share
-    """Held-out accuracy of telling a tile from its range flip."""
+    """Held-out accuracy of distinguishing a tile from its range flip."""
     azimuth: Share
     """The same for the azimuth flip: the control, 0.5 where nothing but chance decides."""
     correct: Array
-    """(N,) 1 for each real tile that was told from its range flip when held out, else 0."""
+    """(N,) 1 for each real tile distinguished from its range flip when held out, else 0."""
     models: tuple[torch.nn.Module, ...]
     """Networks of the folds, by which other tiles are judged."""
 
@@ -154,8 +155,8 @@ def orientation(
         )
     judged = np.mean([_judged(model, inputs) for model in real.models], axis=0)
     found = share(judged, np.array([names.index(group) for group in groups]))
-    told = f"{_percent(found)} judged unflipped, {_percent(real.range)} of real tiles"
-    return Orientation(_compared(found, real.range), told, found)
+    reason = f"{_percent(found)} judged unflipped, {_percent(real.range)} of real tiles"
+    return Orientation(_compared(found, real.range), reason, found)
 
 
 def share(correct: Array, groups: NDArray[np.int64], overlap: float = 0.0) -> Share:
@@ -190,12 +191,12 @@ def share(correct: Array, groups: NDArray[np.int64], overlap: float = 0.0) -> Sh
 
 
 def _verdict(along: Share, across: Share) -> tuple[Literal["shown", "undecided"], str]:
-    told = f"range flips told in {_percent(along)}, azimuth flips in {_percent(across)}"
+    reason = f"range flips recognised in {_percent(along)}, azimuth flips in {_percent(across)}"
     if not across.low <= 0.5 <= across.high:
-        return "undecided", f"{told}: azimuth is not at chance, so more than shadows is learned"
+        return "undecided", f"{reason}: azimuth is not at chance, so more than shadows is learned"
     if along.low <= 0.5:
-        return "undecided", f"{told}: range flips are not told beyond chance"
-    return "shown", told
+        return "undecided", f"{reason}: range flips are not recognised beyond chance"
+    return "shown", reason
 
 
 def _compared(
@@ -245,7 +246,7 @@ def _folds(groups: NDArray[np.int64], folds: int, seed: int) -> list[NDArray[np.
 def _cross_validated(
     inputs: list[NDArray[np.float32]], parts: list[NDArray[np.int64]], seed: int, steps: int
 ) -> tuple[Array, tuple[torch.nn.Module, ...]]:
-    """Whether each tile was told from its flip by the network that never saw its group."""
+    """Whether each tile was distinguished from its flip by the network that never saw its group."""
     correct, models = np.empty(len(inputs)), []
     for number, held_out in enumerate(parts):
         learned = np.delete(np.arange(len(inputs)), held_out)

@@ -124,11 +124,13 @@ def test_speckle_alone_is_undecided_and_judges_nothing(textured: LookDirection) 
     tiles, groups = speckle(1, groups=8, each=8)
     found = look_direction(tiles, groups, steps=20, folds=2)
     assert found.verdict == "undecided"
-    assert "range flips are not told beyond chance" in found.reason
+    assert "range flips are not recognised beyond chance" in found.reason
     assert found.range.low < 0.5 < found.range.high
     judged = orientation(found, texture(2, groups=8, each=1)[0])
     assert (judged.verdict, judged.unflipped) == ("undecided", None)
-    assert judged.reason.startswith("not asked, as the real tiles are undecided: range flips told")
+    assert judged.reason.startswith(
+        "not asked, as the real tiles are undecided: range flips recognised"
+    )
     assert orientation(textured, tiles).verdict == "undecided"
 
 
