@@ -20,23 +20,16 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from sarhpc.measures.flip_classifier import Array, cross_validated, group_folds, judged, prepared
+
 if TYPE_CHECKING:
     import torch
 
-Array = NDArray[np.float64]
 Tiles = Sequence[NDArray[Any]]
 
-CROP_PX = 80
-MARGIN_PX = 8
-"""Crops leave at least this much of a tile, so that no grid of 8 px (JPEG, a decoder) shows the
-orientation by its phase."""
-MIN_SIDE_PX = 40
 MIN_GROUPS = 6
 """With fewer groups, chance puts all of them on one side of 0.5 in more than 5 % of cases."""
-FLOOR = 1e-3
-"""Smallest amplitude relative to the root mean square of the tile, -60 dB."""
 STEPS = 400
-BATCH = 24
 FOLDS = 5
 
 
@@ -100,9 +93,11 @@ def look_direction(
 
     Raises:
         ValueError: tiles that are not finite, negative, constant or below 40 px; a number of groups
-            that is not that of the tiles; fewer than six groups.
+            that is not that of the tiles; fewer than six groups, two folds or two steps.
     """
-    inputs = [_prepared(tile, f"tile {index}") for index, tile in enumerate(tiles)]
+    if folds < 2 or steps < 2:
+        raise ValueError(f"folds={folds}, steps={steps}: give at least 2 of each")
+    inputs = [prepared(tile, f"tile {index}") for index, tile in enumerate(tiles)]
     if len(groups) != len(inputs):
         raise ValueError(f"{len(groups)} groups for {len(inputs)} tiles: give each tile its own")
     names = list(dict.fromkeys(groups))
@@ -112,9 +107,9 @@ def look_direction(
             f"{MIN_GROUPS} are needed, so that those held out differ from those learned from"
         )
     index = np.array([names.index(group) for group in groups])
-    parts = _folds(index, folds, seed)
-    correct, models = _cross_validated(inputs, parts, seed, steps)
-    control, _ = _cross_validated([tile.T.copy() for tile in inputs], parts, seed, steps)
+    parts = group_folds(index, folds, seed)
+    correct, models = cross_validated(inputs, parts, seed, steps)
+    control, _ = cross_validated([tile.T.copy() for tile in inputs], parts, seed, steps)
     # Folds that learn from common groups err together.
     overlap = len(parts) / (len(parts) - 1)
     along, across = share(correct, index, overlap), share(control, index, overlap)
@@ -139,7 +134,7 @@ def orientation(
     Raises:
         ValueError: tiles as in `look_direction`; a number of groups that is not that of the tiles.
     """
-    inputs = [_prepared(tile, f"tile {index}") for index, tile in enumerate(tiles)]
+    inputs = [prepared(tile, f"tile {index}") for index, tile in enumerate(tiles)]
     if groups is not None and len(groups) != len(inputs):
         raise ValueError(f"{len(groups)} groups for {len(inputs)} tiles: give each tile its own")
     if real.verdict != "shown":
@@ -153,8 +148,8 @@ def orientation(
         raise ValueError(
             f"{len(names)} independent tiles or groups cannot be judged: {MIN_GROUPS} are needed"
         )
-    judged = np.mean([_judged(model, inputs) for model in real.models], axis=0)
-    found = share(judged, np.array([names.index(group) for group in groups]))
+    unflipped = np.mean([judged(model, inputs) for model in real.models], axis=0)
+    found = share(unflipped, np.array([names.index(group) for group in groups]))
     reason = f"{_percent(found)} judged unflipped, {_percent(real.range)} of real tiles"
     return Orientation(_compared(found, real.range), reason, found)
 
@@ -211,121 +206,3 @@ def _compared(
 
 def _percent(found: Share) -> str:
     return f"{found.value:.1%} ({found.low:.1%} to {found.high:.1%}, {found.groups} groups)"
-
-
-def _prepared(tile: NDArray[Any], name: str) -> NDArray[np.float32]:
-    """Log amplitude of zero mean and unit variance, single precision."""
-    A = np.asarray(tile, dtype=np.float64)
-    if A.ndim != 2 or min(A.shape) < MIN_SIDE_PX:
-        raise ValueError(
-            f"{name} has shape {A.shape}: give (H, W) with at least {MIN_SIDE_PX} px each"
-        )
-    if not np.isfinite(A).all() or (A < 0).any():
-        raise ValueError(
-            f"{name} has NaN, infinite or negative amplitudes: leave it out or mask it"
-        )
-    rms = float(np.sqrt((A * A).mean()))
-    field = np.log(np.maximum(A, FLOOR * rms)) if rms > 0 else A
-    deviation = float(field.std())
-    if deviation < 1e-6:
-        raise ValueError(f"{name} is constant and shows no direction: leave it out")
-    return ((field - field.mean()) / deviation).astype(np.float32)
-
-
-def _folds(groups: NDArray[np.int64], folds: int, seed: int) -> list[NDArray[np.int64]]:
-    """Indices of the tiles of each fold: whole groups, the largest first to the smallest fold."""
-    rng = np.random.default_rng(seed)
-    sizes = np.bincount(groups)
-    order = rng.permutation(sizes.size)
-    parts: list[list[int]] = [[] for _ in range(min(folds, sizes.size))]
-    for group in order[np.argsort(-sizes[order], kind="stable")]:
-        min(parts, key=lambda part: int(sizes[part].sum())).append(int(group))
-    return [np.flatnonzero(np.isin(groups, part)) for part in parts]
-
-
-def _cross_validated(
-    inputs: list[NDArray[np.float32]], parts: list[NDArray[np.int64]], seed: int, steps: int
-) -> tuple[Array, tuple[torch.nn.Module, ...]]:
-    """Whether each tile was distinguished from its flip by the network that never saw its group."""
-    correct, models = np.empty(len(inputs)), []
-    for number, held_out in enumerate(parts):
-        learned = np.delete(np.arange(len(inputs)), held_out)
-        model = _trained([inputs[i] for i in learned], seed * len(parts) + number, steps)
-        correct[held_out] = _judged(model, [inputs[i] for i in held_out])
-        models.append(model)
-    return correct, tuple(models)
-
-
-def _network() -> torch.nn.Module:
-    from torch import nn
-
-    def stage(i: int, o: int, kernel: int = 3, stride: int = 2) -> list[nn.Module]:
-        convolution = nn.Conv2d(i, o, kernel, stride=stride, padding=kernel // 2)
-        return [convolution, nn.GroupNorm(4, o), nn.SiLU()]
-
-    return nn.Sequential(
-        *stage(1, 16, kernel=5, stride=4), *stage(16, 24), *stage(24, 32), *stage(32, 48, stride=1),
-        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(48, 1, bias=False),
-    )  # fmt: skip
-
-
-def _preference(model: torch.nn.Module, batch: torch.Tensor) -> torch.Tensor:
-    """Score (B,) of each crop minus that of its flip: positive where it is judged unflipped."""
-    import torch
-
-    both = model(torch.cat([batch, batch.flip(-1)]))[:, 0]
-    return both[: len(batch)] - both[len(batch) :]
-
-
-def _trained(tiles: list[NDArray[np.float32]], seed: int, steps: int) -> torch.nn.Module:
-    import torch
-
-    rng = np.random.default_rng(seed)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = _network()
-    side = _crop_side(tiles)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=1e-2)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, total_steps=steps)
-    for _ in range(steps):
-        crops = [_random_crop(tiles[i], side, rng) for i in rng.integers(len(tiles), size=BATCH)]
-        wanted = _preference(model, torch.from_numpy(np.stack(crops)[:, None]))
-        loss = torch.nn.functional.softplus(-wanted).mean()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        schedule.step()
-    return model.eval()
-
-
-def _crop_side(tiles: list[NDArray[np.float32]]) -> int:
-    return min(CROP_PX, min(min(tile.shape) for tile in tiles) - MARGIN_PX)
-
-
-def _random_crop(
-    tile: NDArray[np.float32], side: int, rng: np.random.Generator
-) -> NDArray[np.float32]:
-    top, left = (int(rng.integers(extent - side + 1)) for extent in tile.shape)
-    return tile[top : top + side, left : left + side]
-
-
-def _judged(model: torch.nn.Module, tiles: list[NDArray[np.float32]]) -> Array:
-    """(N,) 1 where a tile is judged unflipped, 0 where flipped, 0.5 where neither."""
-    import torch
-
-    side = _crop_side(tiles)
-    preferred = []
-    with torch.inference_mode():
-        for tile in tiles:
-            crops = torch.from_numpy(np.stack(_even_crops(tile, side))[:, None])
-            preferred.append(float(_preference(model, crops).mean()))
-    return (np.sign(preferred) + 1) / 2
-
-
-def _even_crops(tile: NDArray[np.float32], side: int) -> list[NDArray[np.float32]]:
-    """One to nine crops spread evenly over the tile, mirrored by its flips."""
-    starts = []
-    for extent in tile.shape:
-        count = min(3, -(-extent // side))
-        starts.append(np.round(np.linspace(0, extent - side, count)).astype(int))
-    return [tile[top : top + side, left : left + side] for top in starts[0] for left in starts[1]]

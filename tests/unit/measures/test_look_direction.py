@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from speckle_tiles import scene
 
-from sarhpc.measures import look_direction as e8
+from sarhpc.measures.flip_classifier import group_folds
 from sarhpc.measures.look_direction import LookDirection, Share, look_direction, orientation, share
 
 pytestmark = pytest.mark.slow
@@ -154,7 +154,7 @@ def test_the_result_repeats_whatever_the_scale_of_amplitude() -> None:
 
 def test_no_group_is_learned_from_and_asked() -> None:
     groups = np.repeat(np.arange(11), [30, 1, 1, 1, 8, 8, 8, 8, 9, 2, 2])
-    parts = e8._folds(groups, 5, seed=0)
+    parts = group_folds(groups, 5, seed=0)
     assert np.array_equal(np.sort(np.concatenate(parts)), np.arange(groups.size))
     asked = [set(groups[part]) for part in parts]
     assert sum(len(names) for names in asked) == 11
@@ -210,7 +210,7 @@ def test_tiles_that_show_nothing_are_refused(textured: LookDirection, spoil, say
     tiles, groups = speckle(2, groups=8, each=1)
     tiles[5] = spoil(tiles[5])
     with pytest.raises(ValueError, match=says):
-        look_direction(tiles, groups, steps=1)
+        look_direction(tiles, groups)
     with pytest.raises(ValueError, match=says):
         orientation(textured, tiles)
 
@@ -218,11 +218,13 @@ def test_tiles_that_show_nothing_are_refused(textured: LookDirection, spoil, say
 def test_too_few_groups_are_refused(textured: LookDirection) -> None:
     tiles, groups = speckle(2, groups=5, each=2)
     with pytest.raises(ValueError, match=r"5 groups of tiles .* cannot show .*: 6 are needed"):
-        look_direction(tiles, groups, steps=1)
+        look_direction(tiles, groups)
     with pytest.raises(ValueError, match="9 groups for 10 tiles"):
-        look_direction(tiles, groups[1:], steps=1)
+        look_direction(tiles, groups[1:])
     with pytest.raises(ValueError, match="9 groups for 10 tiles"):
         orientation(textured, tiles, groups[1:])
+    with pytest.raises(ValueError, match="folds=1, steps=400: give at least 2"):
+        look_direction(tiles, groups, folds=1)
     with pytest.raises(ValueError, match="5 independent tiles or groups cannot be judged"):
         orientation(textured, tiles, groups)
 
