@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
+from scipy.ndimage import gaussian_filter
 from speckle_tiles import scene
 
 from sarhpc.measures.flip_classifier import group_folds
@@ -186,6 +187,33 @@ def test_the_interval_covers_where_groups_differ() -> None:
         found = share((rng.random(120) < rate[groups]).astype(float), groups)
         inside += found.low <= 0.6 <= found.high
     assert inside / 400 >= 0.95 - 0.033
+
+
+@pytest.mark.long
+def test_scenes_without_a_direction_are_seldom_shown_or_refused() -> None:
+    """Scenes of their own slope and texture, whose tiles are alike: what cross-validation may
+    mistake for a direction of all scenes."""
+    below = above = 0
+    for draw in range(40):
+        rng = np.random.default_rng(1000 + draw)
+        tiles, groups = [], []
+        for group in range(8):
+            row, column = np.mgrid[:160, :160] / 160 - 0.5
+            angle = rng.uniform(0, 2 * np.pi)
+            ground = gaussian_filter(rng.standard_normal((160, 160)), 6)
+            ground = ground / ground.std() + 3 * (np.cos(angle) * column + np.sin(angle) * row)
+            for top, left in rng.integers(0, 96, (8, 2)):
+                level = np.exp(0.7 * ground[top : top + 64, left : left + 64])
+                tiles.append(level * np.sqrt(rng.exponential(size=(64, 64))))
+                groups.append(group)
+        found = look_direction(tiles, groups, seed=draw, steps=50)
+        for flip in (found.range, found.azimuth):
+            above += flip.low > 0.5
+            below += flip.high < 0.5
+    print(f"of 80 intervals {above} lie above 0.5 and {below} below")
+    # 2.5 % of 80 on each side is 2; three standard errors more are 6.2.
+    assert above <= 6
+    assert below <= 6
 
 
 def test_few_folds_widen_the_interval() -> None:

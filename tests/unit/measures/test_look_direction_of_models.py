@@ -23,14 +23,18 @@ from sarhpc.stages.inputs.prompts import sample_shards
 pytestmark = pytest.mark.long
 
 ARCHIVE = (
-    "simulate.seed=815",
-    "simulate.scenes=24",
+    "simulate.seed=816",
+    "simulate.scenes=48",
     "simulate.scenes_per_line=2",
-    "tile.stride_px=128",
+    "simulate.optical=false",
+    "tile.require_optical=false",
+    "tile.tile_px=256",
+    "tile.stride_px=256",
     "tile.conditions=[]",
     "tile.split.fractions=[0.9,0.1,0.0]",
 )
-"""Twelve flight lines, 355 tiles of 128 px."""
+"""24 flight lines, 173 tiles of 256 px."""
+CLEAR_OF_SHADOW = "water"
 
 
 def tiles_of(run: RunDir) -> list[Sample]:
@@ -65,9 +69,10 @@ def test_simulated_scenes_show_it_and_the_optical_base_does_not(tmp_path: Path) 
     for cover in sorted(set(covers)):
         held = covers == cover
         print(f"{cover}: {found.correct[held].mean():.3f} of {held.sum()}")
-    # Water has nothing that casts a shadow.
-    assert abs(found.correct[covers == "water"].mean() - 0.5) < 3 * 0.5 / 46**0.5
-    assert found.correct[covers == "town"].mean() > 0.75
+    raised = found.correct[covers != CLEAR_OF_SHADOW]
+    print(f"all but {CLEAR_OF_SHADOW}: {raised.mean():.3f} of {raised.size}")
+    # Some 150 tiles: three standard errors, 3 sqrt(0.95 * 0.05 / 150), below 0.95.
+    assert raised.mean() >= 0.95 - 0.054
 
     for what, those, verdict in (
         ("range flip", [tile[:, ::-1] for tile in tiles], "reversed"),
