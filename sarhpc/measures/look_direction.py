@@ -122,8 +122,8 @@ def orientation(
 ) -> Orientation:
     """Whether other tiles share the look direction of the real ones; a verdict and its reason.
 
-    "reversed" if the 95 % interval of the fraction judged unflipped lies below 0.5, "weaker than
-    real" if it lies above 0.5 and below the interval of the real accuracy, "as real" if above 0.5
+    "reversed" if the 95 % interval of the fraction judged unflipped lies below 0.5; "weaker than
+    real" if it reaches 0.5 and lies below that of the real accuracy; "as real" if it lies above 0.5
     and not below that; "undecided" otherwise, and wherever the real tiles do not show theirs.
 
     Args:
@@ -199,9 +199,9 @@ def _compared(
 ) -> Literal["as real", "weaker than real", "reversed", "undecided"]:
     if found.high < 0.5:
         return "reversed"
-    if found.low <= 0.5:
-        return "undecided"
-    return "as real" if found.high >= real.low else "weaker than real"
+    if found.high < real.low:
+        return "weaker than real"
+    return "as real" if found.low > 0.5 else "undecided"
 
 
 def _percent(found: Share) -> str:
