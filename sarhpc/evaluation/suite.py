@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from hpc.errors import DataError
 from sarhpc.evaluation.config import MIN_TILES, EvaluateConfig
-from sarhpc.measures.distances import DISTANCES, Distance, Weights, look_mode, uniform
+from sarhpc.measures.distances import DISTANCES, Distance, look_mode, uniform
 from sarhpc.measures.features import Features, measure
 
 FLOOR_SPLITS = 20
@@ -33,23 +33,11 @@ class Measure:
 
 
 @dataclass(frozen=True)
-class LookDirection:
-    """E8: whether shadows lie on the far-range side."""
-
-    skew_range: float
-    skew_azimuth: float
-    sign_agreement: float
-    """Fraction of structured tiles whose range skewness has the sign of the real mean."""
-    conforms: bool
-
-
-@dataclass(frozen=True)
 class SetEvaluation:
     """All measures of one set of tiles."""
 
     tiles: int
     measures: Mapping[str, Measure]
-    look: LookDirection
     enl_mode: float
     mean_db: float
     clipped: float
@@ -147,23 +135,10 @@ def _evaluate_set(name: str, draws: _BootstrapDraws, floors: Mapping[str, float]
     return SetEvaluation(
         tiles=len(features),
         measures=measures,
-        look=_look_direction(features, weights, reference),
         enl_mode=look_mode(features, weights),
         mean_db=float(features.mean_db.mean()),
         clipped=float(features.clipped.mean()),
     )
-
-
-def _look_direction(features: Features, weights: Weights, reference: Features) -> LookDirection:
-    expected = np.sign(float(reference.skew_range.mean()))
-    along_range = float(weights @ features.skew_range)
-    along_azimuth = float(weights @ features.skew_azimuth)
-    # Flat water and fields carry no orientation: only the more asymmetric half of the tiles votes.
-    strength = np.abs(features.skew_range)
-    structured = strength >= np.median(strength)
-    agreement = float((np.sign(features.skew_range[structured]) == expected).mean())
-    conforms = bool(np.sign(along_range) == expected and abs(along_azimuth) < abs(along_range))
-    return LookDirection(along_range, along_azimuth, agreement, conforms)
 
 
 def _comparisons(draws: _BootstrapDraws, names: list[str]) -> dict[str, dict[str, float]]:

@@ -69,11 +69,6 @@ def log_spectral_distance(g: Features, wg: Weights, r: Features, wr: Weights) ->
     return float(10.0 * np.sqrt((difference**2).mean()))
 
 
-def look_direction_error(g: Features, wg: Weights, r: Features, wr: Weights) -> float:
-    """E8: difference of the mean range skewness; twice its size for range-flipped images."""
-    return abs(float(wg @ g.skew_range - wr @ r.skew_range))
-
-
 def level_spread_error(g: Features, wg: Weights, r: Features, wr: Weights) -> float:
     """E3: |ln| of the ratio of the tiles' mean-level spread; catches collapse to mean gray."""
     return abs(float(np.log(_spread(g, wg) / _spread(r, wr))))
@@ -98,6 +93,5 @@ DISTANCES: Mapping[str, tuple[Distance, str, str]] = {
     "E3_level_spread": (level_spread_error, "|ln ratio|", "spread of tile mean levels"),
     "E4_acf": (acf_error, "", "speckle autocorrelation, largest difference"),
     "E5_lsd": (log_spectral_distance, "dB", "log-spectral distance"),
-    "E8_look": (look_direction_error, "", "range skewness (look direction)"),
 }
 """Name -> (distance, unit, what it says)."""

@@ -23,8 +23,6 @@ ENL_EDGES = np.geomspace(0.05, 50.0, 121)
 """Histogram of the local number of looks."""
 LAGS = 5
 PSD_BINS = 16
-SKEW_LAG_PX = 6
-SKEW_BOX_PX = 9
 LOOK_WINDOW_PX = 9
 
 
@@ -42,10 +40,6 @@ class Features:
     """(N, 5) the same along azimuth."""
     psd: Array
     """(N, 256) power spectrum of ln A in 16x16 bins of the frequency plane."""
-    skew_range: Array
-    """(N,) skewness of smoothed log-amplitude steps along range."""
-    skew_azimuth: Array
-    """(N,) the same along azimuth."""
     mean_db: Array
     """(N,) mean level, dB."""
     clipped: Array
@@ -77,8 +71,6 @@ def _measure_tile(tile: NDArray[np.uint8]) -> Iterator[Array | float]:
     yield look_histogram(I)
     yield from speckle_acf(I)
     yield spectrum(A)
-    yield step_skewness(A, axis=1)
-    yield step_skewness(A, axis=0)
     yield 10.0 * float(np.log10(I.mean()))
     yield float((tile == 255).mean())
 
@@ -118,18 +110,3 @@ def spectrum(A: Array) -> Array:
     columns = np.array_split(np.arange(A.shape[1]), PSD_BINS)
     pooled = [[power[np.ix_(r, c)].mean() for c in columns] for r in rows]
     return np.array(pooled).ravel()
-
-
-def step_skewness(A: Array, axis: int) -> float:
-    """Skewness of l(x + 6) - l(x) with l = 9x9 mean of ln A, along `axis`.
-
-    Layover comes before and shadow after a raised object, so steps along range are asymmetric;
-    steps along azimuth are not.
-    """
-    smooth = uniform_filter(np.log(A), SKEW_BOX_PX)
-    ahead = np.take(smooth, np.arange(SKEW_LAG_PX, A.shape[axis]), axis)
-    here = np.take(smooth, np.arange(A.shape[axis] - SKEW_LAG_PX), axis)
-    step = ahead - here
-    step = step - step.mean()
-    deviation = float(np.sqrt((step**2).mean()))
-    return float((step**3).mean()) / deviation**3 if deviation > 1e-9 else 0.0

@@ -259,7 +259,7 @@ class TrainConfig:
     image_px: int | None = None
     """Side of grid images, pixels; None takes the model's own."""
     judge: JudgeConfig | None = field(default=None, metadata=ADDED)
-    """Compare every grid with held-out real tiles (E1, E3-E5, E8) and export the checkpoint whose
+    """Compare every grid with held-out real tiles (E1, E3-E5) and export the checkpoint whose
     grid is nearest; some thirty images a grid tell more than four. Null judges none."""
 
     threads: int = 1

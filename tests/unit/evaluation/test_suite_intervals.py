@@ -20,7 +20,7 @@ def features(count: int, **known: Any) -> Features:
     """A set of `count` tiles with the measures `known`; the others are zero."""
     widths = {"histogram": 256, "looks": 120, "acf_range": 5, "acf_azimuth": 5, "psd": 256}
     plain = {name: np.zeros((count, width)) for name, width in widths.items()}
-    plain |= {n: np.zeros(count) for n in ("skew_range", "skew_azimuth", "mean_db", "clipped")}
+    plain |= {n: np.zeros(count) for n in ("mean_db", "clipped")}
     return Features(**{**plain, **{name: np.asarray(x, float) for name, x in known.items()}})
 
 
@@ -139,34 +139,6 @@ def test_the_real_set_stands_at_its_floor(evaluate_known: Any) -> None:
     assert other["gap"].raw == pytest.approx(2 - real.mean_db.mean())
     assert other["gap"].ratio == pytest.approx(other["gap"].raw / other["gap"].floor)
     assert (other["none"].floor, other["none"].ratio) == (0, None)
-
-
-@pytest.mark.parametrize(
-    ("skew_range", "skew_azimuth", "agreement", "conforms"),
-    [
-        ([1, 1, -0.1, -0.1], [0, 0, 0, 0], 1.0, True),  # the flat ones have no vote
-        ([1, -1, 0.1, 0.1], [0, 0, 0, 0], 0.5, True),
-        ([-1, -1, 0.1, 0.1], [0, 0, 0, 0], 0.0, False),
-        ([1, 1, 1, 1], [2, 2, 2, 2], 1.0, False),  # azimuth is the more lopsided
-        ([1, 1, 1, 1], [-2, -2, -2, -2], 1.0, False),
-        ([1, 1, 1, 1], [-2, 2, -2, 2], 1.0, True),
-    ],
-)
-@pytest.mark.parametrize("sign", [1, -1])
-def test_the_structured_tiles_vote_on_the_look_direction(
-    evaluate_known: Any,
-    skew_range: list[float],
-    skew_azimuth: list[float],
-    agreement: float,
-    conforms: bool,
-    sign: int,
-) -> None:
-    real = features(4, skew_range=[sign * 0.5] * 4)
-    other = features(4, skew_range=sign * np.array(skew_range), skew_azimuth=skew_azimuth)
-    look = evaluate_known(real, {"d": mean_of_set}, other=other).sets["other"].look
-    assert (look.sign_agreement, look.conforms) == (agreement, conforms)
-    assert look.skew_range == pytest.approx(sign * np.mean(skew_range))
-    assert look.skew_azimuth == pytest.approx(np.mean(skew_azimuth))
 
 
 def test_sets_are_compared_draw_by_draw(evaluate_known: Any) -> None:

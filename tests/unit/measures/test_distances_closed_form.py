@@ -17,7 +17,6 @@ from sarhpc.measures.distances import (
     kullback_leibler,
     level_spread_error,
     log_spectral_distance,
-    look_direction_error,
     look_mode,
     uniform,
     wasserstein_db,
@@ -31,7 +30,7 @@ SIZES = {"histogram": 256, "looks": 120, "acf_range": 5, "acf_azimuth": 5, "psd"
 def tiles(count: int = 1, **known: Any) -> Features:
     """A set of tiles whose measures are those `known`; the others are flat."""
     plain = {name: np.full((count, size), 1 / size) for name, size in SIZES.items()}
-    plain |= {n: np.zeros(count) for n in ("skew_range", "skew_azimuth", "mean_db", "clipped")}
+    plain |= {n: np.zeros(count) for n in ("mean_db", "clipped")}
     return Features(**{**plain, **{name: np.asarray(x, float) for name, x in known.items()}})
 
 
@@ -158,13 +157,6 @@ def test_log_spectral_distance_is_quadratic_in_what_some_bins_differ_by() -> Non
         assert found == pytest.approx(120)
 
 
-@pytest.mark.parametrize(("g", "r", "error"), [(0.5, -0.5, 1.0), (-0.5, 0.5, 1.0), (0.2, 0.5, 0.3)])
-def test_a_flip_along_range_costs_twice_the_skewness(g: float, r: float, error: float) -> None:
-    # Azimuth, which has no near and far side, has no say.
-    one, other = (tiles(skew_range=[x], skew_azimuth=[9 * x]) for x in (g, r))
-    assert between(look_direction_error, one, other) == pytest.approx(error)
-
-
 def test_spreads_of_levels_are_compared_as_a_ratio() -> None:
     one, two = tiles(2, mean_db=[0, 2]), tiles(2, mean_db=[1, 5])
     still = tiles(3, mean_db=[7, 7, 7])
@@ -223,7 +215,7 @@ RANDOM = np.random.default_rng(5)
 
 def spread_tiles(count: int) -> Features:
     known: dict[str, Any] = {n: RANDOM.dirichlet(np.ones(s), count) for n, s in SIZES.items()}
-    known |= {n: RANDOM.normal(size=count) for n in ("skew_range", "skew_azimuth", "mean_db")}
+    known["mean_db"] = RANDOM.normal(size=count)
     return tiles(count, **known)
 
 
@@ -252,5 +244,4 @@ def test_each_name_stands_for_its_distance_and_unit() -> None:
         "E3_level_spread": (level_spread_error, "|ln ratio|"),
         "E4_acf": (acf_error, ""),
         "E5_lsd": (log_spectral_distance, "dB"),
-        "E8_look": (look_direction_error, ""),
     }

@@ -18,7 +18,6 @@ from sarhpc.measures.features import (
     measure,
     speckle_acf,
     spectrum,
-    step_skewness,
 )
 
 
@@ -128,21 +127,6 @@ def test_the_spectrum_holds_the_power_of_the_windowed_log_amplitude() -> None:
     assert np.allclose(spectrum(A * 7.0), spectrum(A)), "a gain is no texture"
 
 
-@pytest.mark.parametrize("axis", [0, 1])
-def test_the_skewness_is_that_of_smoothed_steps_six_pixels_apart(axis: int) -> None:
-    A = np.exp(np.random.default_rng(2).normal(size=(30, 41)) ** 3)
-    smooth = windows(np.log(A), 9).mean((2, 3))
-    step = (smooth[6:] - smooth[:-6]) if axis == 0 else (smooth[:, 6:] - smooth[:, :-6])
-    step = step - step.mean()
-    expected = (step**3).mean() / (step**2).mean() ** 1.5
-    assert step_skewness(A, axis) == pytest.approx(expected)
-    assert abs(expected) > 1e-3
-
-
-def test_an_even_ground_has_no_skewness() -> None:
-    assert step_skewness(np.full((32, 32), 0.3), 1) == 0.0
-
-
 def lopsided(seed: int) -> np.ndarray:
     """A tile (40, 56) with bright-then-dark stripes along range and some clipped pixels."""
     rng = np.random.default_rng(seed)
@@ -165,8 +149,6 @@ def test_measures_of_a_set_are_those_of_its_tiles_under_their_names() -> None:
         assert np.array_equal(found.acf_azimuth[row], along_azimuth)
         assert not np.allclose(along_range, along_azimuth)
         assert np.array_equal(found.psd[row], spectrum(A))
-        assert found.skew_range[row] == step_skewness(A, axis=1)
-        assert found.skew_azimuth[row] == step_skewness(A, axis=0)
         assert found.mean_db[row] == pytest.approx(10 * math.log10((A**2).mean()))
         assert found.clipped[row] == 7 / (40 * 56)
     part = found.subset(np.array([2, 0]))

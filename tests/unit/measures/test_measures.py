@@ -12,7 +12,7 @@ from speckle_tiles import aperture, speckle, tiles, to_code
 from hpc.errors import DataError
 from sarhpc.evaluation.config import EvaluateConfig
 from sarhpc.evaluation.suite import Evaluation, evaluate
-from sarhpc.measures.features import amplitude, measure, speckle_acf, step_skewness
+from sarhpc.measures.features import amplitude, measure, speckle_acf
 
 
 @pytest.fixture(scope="module")
@@ -76,23 +76,21 @@ def test_blur_is_seen_by_spectrum_and_autocorrelation(evaluation: Evaluation) ->
     assert blur["E1_enl"].raw > same["E1_enl"].raw
 
 
-def test_only_look_direction_sees_a_range_flip(evaluation: Evaluation) -> None:
+def test_flips_are_the_same_to_levels_and_looks(evaluation: Evaluation) -> None:
     flipped, azimuth = evaluation.sets["range_flip"], evaluation.sets["azimuth_flip"]
-    assert flipped.measures["E3_jsd"].raw == azimuth.measures["E3_jsd"].raw
-    assert not flipped.look.conforms
-    assert azimuth.look.conforms
-    assert evaluation.sets["real"].look.conforms
-    assert flipped.look.sign_agreement < 0.2 < 0.8 < azimuth.look.sign_agreement
+    for name in ("E1_enl", "E3_jsd", "E3_level_spread"):
+        assert flipped.measures[name].raw == pytest.approx(azimuth.measures[name].raw), name
+
+
+def test_no_look_direction_is_told(evaluation: Evaluation) -> None:
+    # Real data contradict the sign that was expected; measures/look_direction.py expects none.
+    assert not [name for name in evaluation.sets["real"].measures if name.startswith("E8")]
+    assert "look" not in evaluation.to_json()["sets"]["range_flip"]
 
 
 def test_closer_sets_win_the_comparison(evaluation: Evaluation) -> None:
     assert evaluation.better["same<blur"]["E5_lsd"] == 1.0
     assert evaluation.better["blur<same"]["E5_lsd"] == 0.0
-
-
-def test_flipping_range_flips_the_sign_of_the_skewness() -> None:
-    A = amplitude(tiles(5, 1)[0])
-    assert step_skewness(A, 1) == pytest.approx(-step_skewness(A[:, ::-1], 1), abs=1e-9)
 
 
 def test_too_few_or_ill_sized_tiles_are_refused() -> None:

@@ -145,7 +145,7 @@ def test_open_water_lies_on_the_noise_floor() -> None:
 
 
 def step_skewness(scene: ProceduralScene, axis: int, *, flip: bool = False) -> float:
-    """E8: skewness of steps over 6 px of the smoothed log amplitude."""
+    """Skewness of steps over 6 px of the smoothed log amplitude."""
     amplitude = np.abs(scene.sar)
     smooth = uniform_filter(np.log(amplitude[:, ::-1] if flip else amplitude), 9)
     steps = smooth[6:] - smooth[:-6] if axis == 0 else smooth[:, 6:] - smooth[:, :-6]
@@ -154,7 +154,7 @@ def step_skewness(scene: ProceduralScene, axis: int, *, flip: bool = False) -> f
 
 @pytest.mark.parametrize("kind", ["town", "forest", "mixed"])
 def test_look_direction_shows_in_range_and_not_in_azimuth(kind: str) -> None:
-    """E8: layover then shadow makes falls along range steeper than rises."""
+    """Layover then shadow makes falls along range steeper than rises; no claim on real scenes."""
     along_range = [step_skewness(scene, 1) for scene in scenes_of(kind)]
     along_azimuth = [step_skewness(scene, 0) for scene in scenes_of(kind)]
     flipped = [step_skewness(scene, 1, flip=True) for scene in scenes_of(kind)]

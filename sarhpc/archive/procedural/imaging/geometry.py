@@ -32,7 +32,7 @@ THINNINGS = (0.29, 1.39)
 quantiles 1/4 and 3/4 of the exponential law."""
 CANOPY_FUZZ_M = 1.0
 """Distance over which twigs before a crown's front fade out, metres along the ray. Together with
-the extinction it sets how gradually woods appear in range: their look-direction skewness then has
+the extinction it sets how gradually woods appear in range: the skewness of their range steps has
 the sign that layover and shadow give to buildings. An engineering value."""
 TREE_M = 2.5
 """Vegetation below this height is opaque."""
