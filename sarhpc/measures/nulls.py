@@ -127,14 +127,14 @@ def draw_null(
         )
     if tiles < 1 or draws < 1 or (reference_tiles is not None and reference_tiles < 1):
         raise ValueError("tiles, reference_tiles and draws: give at least 1")
-    members = _members(groups)
-    count = _groups_to_draw(members, tiles)
-    sizes = sorted((len(each) for each in members), reverse=True)
-    left = sum(sizes[count:])
+    labels = _numbered(groups)
+    sizes = np.bincount(labels)
+    count = _groups_to_draw(sizes, tiles)
+    left = int(np.sort(sizes)[: sizes.size - count].sum())
     wanted = left if reference_tiles is None else reference_tiles
     if wanted > left:
         raise TooFewGroupsError(
-            f"{tiles} tiles of {count} of {len(members)} groups leave {left} tiles of the "
+            f"{tiles} tiles of {count} of {sizes.size} groups leave {left} tiles of the "
             f"others in some draws, and not the {wanted} of the reference: give more real tiles, "
             "or compare with fewer"
         )
@@ -142,69 +142,70 @@ def draw_null(
     total = len(features)
     drawn, others = np.zeros((draws, total)), np.zeros((draws, total))
     for draw in range(draws):
-        ours, theirs = _part(members, count, tiles, wanted, rng)
+        ours, theirs = _part(labels, count, tiles, wanted, rng)
         drawn[draw, ours], others[draw, theirs] = 1.0 / tiles, 1.0 / wanted
-    _, reference = _part(members, count, tiles, wanted, rng)
-    labels = np.empty(total, np.int64)
-    for number, each in enumerate(members):
-        labels[each] = number
+    _, reference = _part(labels, count, tiles, wanted, rng)
     return Null(
-        features, tiles, wanted, count, len(members), drawn, others, np.sort(reference), labels
+        features, tiles, wanted, count, sizes.size, drawn, others, np.sort(reference), labels
     )
 
 
-def _members(groups: Labels) -> list[Indices]:
-    of: dict[Hashable, list[int]] = {}
-    for tile, group in enumerate(groups):
-        of.setdefault(group, []).append(tile)
-    return [np.array(each, np.int64) for each in of.values()]
+def _numbered(groups: Labels) -> NDArray[np.int64]:
+    """(T,) number of the group of each tile, in the order in which groups appear."""
+    numbers: dict[Hashable, int] = {}
+    return np.array([numbers.setdefault(group, len(numbers)) for group in groups], np.int64)
 
 
-def _groups_to_draw(members: list[Indices], tiles: int) -> int:
+def _groups_to_draw(sizes: Indices, tiles: int) -> int:
     """Groups of the N tiles: N, or half of all where those are fewer."""
-    if len(members) < LEAST_GROUPS:
+    if sizes.size < LEAST_GROUPS:
         raise TooFewGroupsError(
-            f"the real tiles are of {len(members)} scenes or flight lines; a null needs "
+            f"the real tiles are of {sizes.size} scenes or flight lines; a null needs "
             f"{LEAST_GROUPS}: give tiles of more scenes"
         )
-    count = min(tiles, len(members) // 2)
-    least = sum(sorted(len(each) for each in members)[:count])
+    count = min(tiles, sizes.size // 2)
+    least = int(np.sort(sizes)[:count].sum())
     if least < tiles:
         raise TooFewGroupsError(
-            f"half of the {len(members)} groups of the real tiles may hold {least} tiles, "
+            f"half of the {sizes.size} groups of the real tiles may hold {least} tiles, "
             f"fewer than the {tiles} that are compared: give more real tiles, or compare fewer"
         )
     return count
 
 
 def _part(
-    members: list[Indices], count: int, tiles: int, others: int, rng: np.random.Generator
+    labels: Indices, count: int, tiles: int, others: int, rng: np.random.Generator
 ) -> tuple[Indices, Indices]:
     """`tiles` of `count` random groups, and `others` of the other groups."""
-    order = rng.permutation(len(members))
+    ours = rng.permutation(int(labels.max()) + 1)[labels] < count
     return (
-        _evenly([members[i] for i in order[:count]], tiles, rng),
-        _evenly([members[i] for i in order[count:]], others, rng),
+        _evenly(labels, np.flatnonzero(ours), tiles, rng),
+        _evenly(labels, np.flatnonzero(~ours), others, rng),
     )
 
 
 def evenly_over_groups(groups: Labels, tiles: int, seed: int = 0) -> Indices:
-    """Numbers of `tiles` tiles, or of all if they are fewer, in order, as evenly over groups as
-    possible: every group gives as many as every other, or all that it has.
+    """Numbers of `tiles` tiles, in order, as evenly over groups as possible.
+
+    Every group gives as many tiles as every other, or all that it has; all tiles are taken where
+    there are no more.
+
+    Raises:
+        ValueError: `tiles` below 1.
     """
     if tiles < 1:
         raise ValueError(f"tiles={tiles}: give at least 1")
     rng = np.random.default_rng(seed)
-    return np.sort(_evenly(_members(groups), min(tiles, len(groups)), rng))
+    return np.sort(_evenly(_numbered(groups), np.arange(len(groups)), tiles, rng))
 
 
-def _evenly(members: list[Indices], tiles: int, rng: np.random.Generator) -> Indices:
+def _evenly(labels: Indices, among: Indices, tiles: int, rng: np.random.Generator) -> Indices:
     """Tiles of every group in turn, random within it, until there are enough."""
-    shuffled = [rng.permutation(each) for each in members]
-    turn = np.concatenate([np.arange(each.size) for each in shuffled])
-    # Groups of the last, incomplete turn are random.
-    order = np.lexsort((rng.random(turn.size), turn))
-    return np.concatenate(shuffled)[order[:tiles]]
+    order = among[np.lexsort((rng.random(among.size), labels[among]))]
+    _, start, size = np.unique(labels[order], return_index=True, return_counts=True)
+    turn = np.arange(order.size) - np.repeat(start, size)
+    # Which groups give to the last, incomplete turn is random.
+    return order[np.lexsort((rng.random(order.size), turn))[:tiles]]
 
 
 def judge(
