@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -46,6 +47,7 @@ class Pool:
         return np.array([rng.choice(self.of(scene)) for scene in scenes])
 
 
+@functools.cache
 def make_pool(scenes: int, seed: int = 0) -> Pool:
     """Scenes of their own level and texture, of one to three tiles each, in Taylor speckle."""
     rng = np.random.default_rng(seed)
