@@ -117,6 +117,7 @@ def test_the_mean_of_many_reflectors_reads_as_its_weighting_in_clutter_of_minus_
     found = isolated_reflectors(image, 64)
     assert len(found) == 16 * 16
     measured = point_response([each.chip(image, 64) for each in found], (0.35, 0.35))
+    print(f"\n256 reflectors in clutter, expected {expected('taylor', 0.8)}: {measured}")
     assert measured.reflectors == 256
     assert measured.clutter_db == pytest.approx(-40 - 10 * math.log10(256), abs=0.5)
     assert_within(measured.range, "taylor", 0.8)
@@ -239,7 +240,9 @@ def test_gotchas_reflectors_are_as_wide_as_the_processed_band_and_its_hann_weigh
         found = gotcha_response(dataset.read(1))
     assert len(found) == 2
     hann = 1.4406
+    print(f"\nband: {hann / range_band:.3f} m of range, {hann / azimuth_band:.3f} m of azimuth")
     for each in found:
+        print(each)
         # The ground holds no point to better than a few percent; Hamming is 10 % narrower.
         assert each.range.irw_m == pytest.approx(hann / range_band, rel=0.02)
         assert each.azimuth.irw_m == pytest.approx(hann / azimuth_band, rel=0.02)
