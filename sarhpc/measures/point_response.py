@@ -203,7 +203,9 @@ def _clutter_power(power: Array, row: int, col: int) -> float:
 def _kernel(size: int, at: float | Array) -> Field:
     """Rows that turn a spectrum of `size` bins into the field at positions `at`, px."""
     bins = np.fft.fftfreq(size)
-    return np.exp(2j * np.pi * np.multiply.outer(np.atleast_1d(at), bins)) / size
+    turns: Array = np.multiply.outer(np.atleast_1d(np.asarray(at, np.float64)), bins)
+    kernel: Field = np.exp(2j * np.pi * turns) / size
+    return kernel
 
 
 def _sub_pixel_peak(spectrum: Field, row: int, col: int) -> tuple[float, float]:

@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from sarhpc.shards.images import encode_gray8
+from sarhpc.shards.reader import read_shard
 from sarhpc.shards.sample import Sample
 from sarhpc.shards.writer import write_shard
-from sarhpc.stages.inputs.real_tiles import even_tiles
+from sarhpc.stages.inputs.real_tiles import even_samples, even_tiles
 
 
 def shard(path: Path, scenes: str) -> Path:
@@ -38,3 +39,13 @@ def test_tiles_are_drawn_evenly_over_the_scenes_of_all_shards(tmp_path: Path) ->
 def test_tiles_that_name_no_scene_count_as_of_one(tmp_path: Path) -> None:
     _, scenes = even_tiles([shard(tmp_path / "a.tar", "-----pp")], 4)
     assert (scenes.count(""), scenes.count("p")) == (2, 2)
+
+
+def test_samples_come_whole_and_in_the_order_of_the_shards(tmp_path: Path) -> None:
+    shards = [shard(tmp_path / "a.tar", "pppq"), shard(tmp_path / "b.tar", "qr")]
+    whole = [sample for path in shards for sample in read_shard(path)]
+    assert even_samples(shards, 6) == whole
+    assert even_samples(shards, 100) == whole
+    keys = [sample.key for sample in even_samples(shards, 3)]
+    assert keys == sorted(keys)
+    assert even_samples([], 3) == []
