@@ -87,6 +87,8 @@ class Verdict:
     """ln(raw) less the mean of ln over the null; its mean is 0 for a perfect generator."""
     p_value: float
     """(1 + draws of `raw` or more) / (1 + draws)."""
+    tiles: int
+    reference_tiles: int
     groups: int
     groups_drawn: int
 
@@ -148,6 +150,19 @@ def draw_null(
     return Null(
         features, tiles, wanted, count, sizes.size, drawn, others, np.sort(reference), labels
     )
+
+
+def most_tiles(groups: Labels) -> int:
+    """Most tiles that can be compared with as many real tiles of these groups; 0 if too few groups.
+
+    Of more synthetic tiles compare so many.
+    """
+    sizes = np.sort(np.bincount(_numbered(groups))) if len(groups) else np.zeros(0, np.int64)
+    if sizes.size < LEAST_GROUPS:
+        return 0
+    half = sizes.size // 2
+    # The half that is drawn may be the smallest groups, and may leave all but the largest.
+    return int(min(sizes[:half].sum(), sizes[: sizes.size - half].sum()))
 
 
 def _numbered(groups: Labels) -> NDArray[np.int64]:
@@ -240,6 +255,8 @@ def judge(
         null_95=float(np.percentile(values, 95)),
         log_ratio=log_ratio(raw, values),
         p_value=float((1 + (values >= raw).sum()) / (1 + values.size)),
+        tiles=null.tiles,
+        reference_tiles=null.reference_tiles,
         groups=null.groups,
         groups_drawn=null.groups_drawn,
     )

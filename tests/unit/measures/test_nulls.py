@@ -24,6 +24,7 @@ from sarhpc.measures.nulls import (
     evenly_over_groups,
     judge,
     log_ratio,
+    most_tiles,
     verdicts,
 )
 
@@ -268,6 +269,8 @@ def test_too_few_groups_give_the_distance_and_the_reason_and_no_verdict() -> Non
     values, labels = scene_levels(np.random.default_rng(0), [10] * 8)
     told = verdicts(fake, levels(values), labels, {"level": mean_difference})
     assert isinstance(told["level"], Verdict)
+    assert (told["level"].tiles, told["level"].reference_tiles) == (4, 40)
+    assert (told["level"].groups, told["level"].groups_drawn) == (8, 4)
 
 
 @pytest.mark.parametrize(
@@ -280,6 +283,21 @@ def test_sizes_that_the_groups_do_not_hold_are_refused(
     values, labels = scene_levels(np.random.default_rng(0), [6] * 10)
     with pytest.raises(TooFewGroupsError, match=message):
         draw_null(levels(values), labels, tiles, others)
+
+
+@pytest.mark.parametrize("sizes", [[6] * 10, [1, 2, 3, 40, 50, 60, 7, 8, 9], [3] * 8])
+def test_the_most_tiles_have_a_null_and_one_more_has_not(sizes: list[int]) -> None:
+    values, labels = scene_levels(np.random.default_rng(0), sizes)
+    most = most_tiles(labels)
+    null = draw_null(levels(values), labels, most, most, draws=20)
+    assert (null.tiles, null.reference_tiles) == (most, most)
+    with pytest.raises(TooFewGroupsError):
+        draw_null(levels(values), labels, most + 1, most + 1)
+
+
+def test_few_groups_have_no_null_of_any_number_of_tiles() -> None:
+    assert most_tiles(np.repeat(np.arange(7), 50)) == 0
+    assert most_tiles([]) == 0
 
 
 def test_what_is_not_comparable_is_refused() -> None:
