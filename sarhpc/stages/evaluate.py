@@ -16,7 +16,7 @@ from hpc.store.rundir import RunDir
 from sarhpc.stages.config import RunConfig
 from sarhpc.stages.generate import settings
 from sarhpc.stages.inputs.prompts import held_out_splits, known_prompts, land_cover, sample_shards
-from sarhpc.stages.inputs.real_tiles import even_samples
+from sarhpc.stages.inputs.real_tiles import even_samples, scenes_of
 from sarhpc.stages.run_config import load_run_config
 from sarhpc.stages.spec import StageSpec
 from sarhpc.stages.work.sharded import ShardResult, manifest_sha, sealed_records, single_shard
@@ -71,7 +71,11 @@ def evaluate_run(work: Work, upstream: Sequence[str]) -> ShardResult:
     tiles = {"real": _stack(real)} | {name: _stack(group) for name, group in synthetic.items()}
     tiles[AUTOENCODER] = _reconstructed(run, tiles["real"])
     evaluation = evaluate(
-        tiles["real"], {n: t for n, t in tiles.items() if n != "real"}, config.evaluate
+        tiles["real"],
+        {n: t for n, t in tiles.items() if n != "real"},
+        config.evaluate,
+        scenes=scenes_of(real),
+        copies=[AUTOENCODER],
     )
     path = run.stage("evaluate") / "evaluation.json"
     publish_json(path, evaluation.to_json())

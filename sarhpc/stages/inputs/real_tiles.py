@@ -58,7 +58,12 @@ def even_tiles(shards: Sequence[Path], limit: int) -> tuple[NDArray[np.uint8], l
 
     samples = even_samples(shards, limit)
     tiles = np.stack([decode_gray8(sample.members["sar.png"]) for sample in samples])
-    return tiles, [_scene_of(sample.members) for sample in samples]
+    return tiles, scenes_of(samples)
+
+
+def scenes_of(samples: Sequence[Sample]) -> list[str]:
+    """Scene of each sample; empty where it names none."""
+    return [_scene_of(sample.members) for sample in samples]
 
 
 def _members(index: ShardIndex, row: int, extensions: Iterable[str]) -> dict[str, bytes]:
