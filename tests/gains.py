@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from hpc.config import fingerprint, loads, to_yaml
 from hpc.job.pipeline import run_stage
 from hpc.store.rundir import RunDir, create_run
+from sarhpc.shards.reader import read_member
 from sarhpc.shards.samples import ShardedSamples
 from sarhpc.stages.config import RunConfig
 from sarhpc.stages.inputs.paths import model_folder
@@ -60,6 +62,11 @@ class Tiles:
         """A gray member of all tiles (N, H, W)."""
         images = [self.load(number, member)[0][..., 0] for number in range(len(self))]
         return np.rint((np.stack(images) + 1) * 127.5).astype(np.uint8)
+
+    def scenes(self) -> list[str]:
+        """Scene of each tile."""
+        metas = (meta for path in self.shards for _, meta in read_member(path, "meta.json"))
+        return [json.loads(meta)["scene_id"] for meta in metas]
 
 
 def make_archive(root: Path, *words: str) -> RunDir:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
+import functools
+import logging
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,49 +12,61 @@ from numpy.typing import NDArray
 
 from hpc.errors import DataError
 from sarhpc.evaluation.config import MIN_TILES
-from sarhpc.evaluation.suite import floor_of
 from sarhpc.measures.distances import DISTANCES, uniform
 from sarhpc.measures.features import Features, measure
+from sarhpc.measures.nulls import Null, TooFewGroupsError, draw_null
+from sarhpc.measures.score import LEAST, SCORED, mean_log
 
-SCORED = ("E3_jsd", "E4_acf", "E5_lsd")
-"""One distance each of levels, speckle and spectrum."""
 SCORE = "score"
 
+log = logging.getLogger(__name__)
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, eq=False)
 class RealReference:
-    """Features of the real tiles, and the distances between random halves of them."""
+    """Features of the real tiles, and their scenes, by which nulls are drawn."""
 
     shape: tuple[int, ...]
     """(H, W) of the tiles."""
     reference: Features
-    floors: Mapping[str, float]
+    scenes: tuple[Hashable, ...]
+    seed: int
 
 
-def real_reference(real: NDArray[np.uint8], seed: int = 0) -> RealReference:
-    """The reference of real tiles (N, H, W) uint8, to score generated images against.
+@dataclass(frozen=True)
+class _Zero:
+    """What a perfect generator's images score on average, before it is subtracted."""
+
+    null: Null | None
+    """None where the tiles are of too few scenes."""
+    mean_log: float
+
+
+def real_reference(
+    real: NDArray[np.uint8], scenes: Sequence[Hashable], seed: int = 0
+) -> RealReference:
+    """The reference of real tiles (N, H, W) uint8 of these scenes, to score images against.
 
     Raises:
-        DataError: too few tiles.
+        DataError: too few tiles, or scenes that are not one a tile.
     """
     if len(real) < 2 * MIN_TILES:
         raise DataError(
             f"{len(real)} real tiles are too few to judge images; at least {2 * MIN_TILES}, some "
             "hundred are better: set other train.judge.splits, or train without train.judge"
         )
-    reference = measure(real)
-    floors = {
-        name: floor_of(reference, distance, seed) for name, (distance, *_) in DISTANCES.items()
-    }
-    return RealReference(real.shape[1:], reference, floors)
+    if len(scenes) != len(real):
+        raise DataError(f"{len(scenes)} scenes named for {len(real)} real tiles: name one each")
+    return RealReference(real.shape[1:], measure(real), tuple(scenes), seed)
 
 
 def score_images(images: NDArray[np.uint8], to: RealReference) -> dict[str, float]:
     """Every distance of images (N, H, W) uint8 to the real tiles, and the `score` of all.
 
-    The score is the mean over `SCORED` of ln(distance / floor), where floor is the distance between
-    random halves of the real tiles and ratios below 1 count as 1: 0 is as good as real, and lower
-    is better.
+    The score is the mean over `SCORED` of ln(distance), less the mean of the same over draws of N
+    real tiles against others of other scenes: a perfect generator's averages 0, and lower is
+    better. Real tiles of too few scenes, or too few, have no such draws: nothing is subtracted
+    then, and scores only order images that are equally many.
 
     Raises:
         DataError: too few images, or of another size than the tiles.
@@ -64,11 +77,27 @@ def score_images(images: NDArray[np.uint8], to: RealReference) -> dict[str, floa
             f"{MIN_TILES} or more (train.validation_prompts times train.validation_seeds), of the "
             "size of the tiles (train.image_px)"
         )
-    found = measure(images)
-    weights, real = uniform(found), uniform(to.reference)
+    found, zero = measure(images), _zero(to, len(images))
+    real = to.reference if zero.null is None else to.reference.subset(zero.null.reference)
+    weights = uniform(found), uniform(real)
     raw = {
-        name: distance(found, weights, to.reference, real)
+        name: distance(found, weights[0], real, weights[1])
         for name, (distance, *_) in DISTANCES.items()
     }
-    over = [math.log(max(raw[name] / to.floors[name], 1.0)) for name in SCORED if to.floors[name]]
-    return {**raw, SCORE: sum(over) / len(over) if over else 0.0}
+    return {**raw, SCORE: mean_log(raw) - zero.mean_log}
+
+
+@functools.lru_cache(maxsize=4)
+def _zero(to: RealReference, images: int) -> _Zero:
+    try:
+        null = draw_null(to.reference, to.scenes, images, seed=to.seed)
+    except TooFewGroupsError as error:
+        log.warning("scores have no zero and only order checkpoints: %s", error)
+        return _Zero(None, 0.0)
+    if null.groups_drawn < images:
+        log.warning(
+            "scores read low: %d images are held against tiles of %d scenes a draw, of %d in all",
+            images, null.groups_drawn, null.groups,
+        )  # fmt: skip
+    values = np.stack([null.distances(DISTANCES[name][0]) for name in SCORED])
+    return _Zero(null, float(np.log(np.maximum(values, LEAST)).mean()))

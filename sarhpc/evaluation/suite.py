@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Hashable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from hpc.errors import DataError
 from sarhpc.evaluation.config import MIN_TILES, EvaluateConfig
 from sarhpc.measures.distances import DISTANCES, Distance, look_mode, uniform
 from sarhpc.measures.features import Features, measure
+from sarhpc.measures.nulls import NoVerdict, Verdict, most_tiles, verdicts
 
 FLOOR_SPLITS = 20
 
@@ -30,6 +31,9 @@ class Measure:
     ratio: float | None
     """raw / floor: about 1 when the set is as close to real as real halves are to each other. None
     where the floor is zero."""
+    null: Verdict | NoVerdict | None = None
+    """The same distance against real tiles of other scenes, of as many tiles as there are real ones
+    for; None where scenes are not known, or for the real tiles themselves and their copies."""
 
 
 @dataclass(frozen=True)
@@ -58,11 +62,22 @@ class Evaluation:
 
 
 def evaluate(
-    real: NDArray[np.uint8], sets: Mapping[str, NDArray[np.uint8]], config: EvaluateConfig
+    real: NDArray[np.uint8],
+    sets: Mapping[str, NDArray[np.uint8]],
+    config: EvaluateConfig,
+    scenes: Sequence[Hashable] | None = None,
+    copies: Collection[str] = (),
 ) -> Evaluation:
     """Evaluation of each set of tiles (N, H, W) uint8 against the real tiles (M, H, W).
 
     The real tiles are measured against themselves as the set `real`.
+
+    Args:
+        real: the real tiles.
+        sets: tiles by name of the set.
+        config: sizes and seeds.
+        scenes: scene of each real tile, for nulls; without it there are none.
+        copies: sets whose tiles are made of the real ones, and so of the same scenes: no null.
 
     Raises:
         DataError: fewer than four tiles in a set, or tiles of different sizes.
@@ -76,9 +91,13 @@ def evaluate(
     measured = {"real": reference} | {name: measure(tiles) for name, tiles in sets.items()}
     draws = _BootstrapDraws(reference, measured, config)
     floors = {name: floor_of(reference, d[0], config.seed) for name, d in DISTANCES.items()}
+    found = {name: _evaluate_set(name, draws, floors) for name in measured}
+    if scenes is not None:
+        for name in measured.keys() - {"real", *copies}:
+            found[name] = _with_nulls(found[name], measured[name], reference, scenes, config)
     return Evaluation(
         real_tiles=len(reference),
-        sets={name: _evaluate_set(name, draws, floors) for name in measured},
+        sets=found,
         better=_comparisons(draws, [name for name in measured if name != "real"]),
     )
 
@@ -139,6 +158,23 @@ def _evaluate_set(name: str, draws: _BootstrapDraws, floors: Mapping[str, float]
         mean_db=float(features.mean_db.mean()),
         clipped=float(features.clipped.mean()),
     )
+
+
+def _with_nulls(
+    of: SetEvaluation,
+    features: Features,
+    real: Features,
+    scenes: Sequence[Hashable],
+    config: EvaluateConfig,
+) -> SetEvaluation:
+    count = min(len(features), most_tiles(scenes) or len(features))
+    compared = features.subset(np.linspace(0, len(features) - 1, count).round().astype(np.int64))
+    distances = {metric: entry[0] for metric, entry in DISTANCES.items()}
+    found = verdicts(
+        compared, real, scenes, distances, bootstrap=config.bootstrap, seed=config.seed
+    )
+    measures = {metric: replace(one, null=found[metric]) for metric, one in of.measures.items()}
+    return replace(of, measures=measures)
 
 
 def _comparisons(draws: _BootstrapDraws, names: list[str]) -> dict[str, dict[str, float]]:

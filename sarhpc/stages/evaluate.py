@@ -16,6 +16,7 @@ from hpc.store.rundir import RunDir
 from sarhpc.stages.config import RunConfig
 from sarhpc.stages.generate import settings
 from sarhpc.stages.inputs.prompts import held_out_splits, known_prompts, land_cover, sample_shards
+from sarhpc.stages.inputs.real_tiles import even_samples, scenes_of
 from sarhpc.stages.run_config import load_run_config
 from sarhpc.stages.spec import StageSpec
 from sarhpc.stages.work.sharded import ShardResult, manifest_sha, sealed_records, single_shard
@@ -98,12 +99,17 @@ def report_of(run: RunDir, upstream: Sequence[str]) -> tuple[Report, Evaluation,
     from sarhpc.evaluation.suite import evaluate
 
     config = load_run_config(run)
-    real = list(itertools.islice(_real_samples(run, config), config.evaluate.tiles))
+    splits = held_out_splits(run, config.evaluate.real_splits)
+    real = even_samples(sample_shards(run, splits), config.evaluate.tiles)
     synthetic = _synthetic_samples(run, config)
     tiles = {"real": _stack(real)} | {name: _stack(group) for name, group in synthetic.items()}
     tiles[AUTOENCODER] = _reconstructed(run, tiles["real"])
     evaluation = evaluate(
-        tiles["real"], {n: t for n, t in tiles.items() if n != "real"}, config.evaluate
+        tiles["real"],
+        {n: t for n, t in tiles.items() if n != "real"},
+        config.evaluate,
+        scenes=scenes_of(real),
+        copies=[AUTOENCODER],
     )
     prompts, grid = _progress(run)
     report = Report(

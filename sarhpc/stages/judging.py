@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import itertools
 import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +11,7 @@ from hpc.errors import DataError
 from hpc.store.rundir import RunDir
 from sarhpc.evaluation.config import MIN_TILES
 from sarhpc.stages.inputs.prompts import sample_shards
+from sarhpc.stages.inputs.real_tiles import even_tiles
 from sarhpc.stages.work.sharded import sealed_records
 from sarhpc.training.config import TrainConfig
 from sarhpc.training.denoising.grids import best_first
@@ -55,7 +55,8 @@ def grid_judge(run: RunDir, cfg: TrainConfig) -> Judge | None:
     def _real() -> RealReference:
         from sarhpc.evaluation.image_score import real_reference
 
-        return real_reference(_tiles(sample_shards(run, judge.splits), judge.tiles))
+        tiles, scenes = even_tiles(sample_shards(run, judge.splits), judge.tiles)
+        return real_reference(tiles, scenes)
 
     def _judge(images: NDArray[np.uint8]) -> dict[str, float]:
         from sarhpc.evaluation.image_score import score_images
@@ -63,17 +64,6 @@ def grid_judge(run: RunDir, cfg: TrainConfig) -> Judge | None:
         return score_images(images, _real())
 
     return _judge
-
-
-def _tiles(shards: list[Path], limit: int) -> NDArray[np.uint8]:
-    import numpy as np
-
-    from sarhpc.shards.images import decode_gray8
-    from sarhpc.shards.reader import read_shard
-
-    samples = (sample for path in shards for sample in read_shard(path))
-    taken = itertools.islice(samples, limit)
-    return np.stack([decode_gray8(sample.members["sar.png"]) for sample in taken])
 
 
 def best_steps(run: RunDir, cfg: TrainConfig) -> list[int]:

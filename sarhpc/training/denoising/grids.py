@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hpc.publish import publish_json
+from sarhpc.measures.score import SCORED, mean_log
 from sarhpc.training.config import TrainConfig
 
 INDEX = "index.json"
@@ -71,4 +72,10 @@ def read_judged(folder: Path) -> list[dict[str, Any]]:
 def best_first(folder: Path) -> list[int]:
     """Steps that were judged and trained at all, the one nearest to the real tiles first."""
     rows = [row for row in read_judged(folder) if row["step"] > 0]
-    return [row["step"] for row in sorted(rows, key=lambda row: (row["score"], row["step"]))]
+    return [row["step"] for row in sorted(rows, key=lambda row: (_nearness(row), row["step"]))]
+
+
+def _nearness(row: Mapping[str, Any]) -> float:
+    # Versions differ in the zero of the score, and a training may have been judged by two: the
+    # distances behind it are comparable, as all grids have equally many images.
+    return mean_log(row) if set(SCORED) <= set(row) else float(row["score"])

@@ -10,11 +10,12 @@ from sarhpc.evaluation.classes import Conformity
 from sarhpc.evaluation.config import EvaluateConfig
 from sarhpc.evaluation.report import GridRow, Picture, Report, StageLine, render, to_json
 from sarhpc.evaluation.suite import evaluate
+from sarhpc.measures.distances import DISTANCES
 
 pytestmark = pytest.mark.slow
 
 
-def example() -> Report:
+def example(scenes: int | None = None) -> Report:
     rng = np.random.default_rng(0)
     sets = {
         name: np.clip(rng.rayleigh(scale, (8, 64, 64)), 0, 255).astype(np.uint8)
@@ -32,7 +33,10 @@ def example() -> Report:
         real=pictures.pop("real"),
         synthetic=pictures,
         evaluation=evaluate(
-            sets["real"], {k: sets[k] for k in ("base", "demo")}, EvaluateConfig(bootstrap=10)
+            sets["real"],
+            {k: sets[k] for k in ("base", "demo")},
+            EvaluateConfig(bootstrap=10),
+            scenes=[number % scenes for number in range(8)] if scenes else None,
         ),
         tiles=sets,
         conformity={"real": Conformity(0.9, {"water": 0.9, "town": 0.9}, [[9, 1], [1, 9]], 20)},
@@ -53,6 +57,15 @@ def test_page_is_self_contained_and_escapes_what_prompts_say() -> None:
     assert not re.findall(r'(?:href|url)\s*[=(]\s*"?https?://', page)
     assert "nodata 4" in page
     assert "It shows no real place" in page
+
+
+def test_the_page_gives_the_null_of_each_distance_or_says_that_there_is_no_verdict() -> None:
+    page = render(example(scenes=8))
+    assert "p 0.0" in page
+    assert ">no verdict<" not in page
+    page = render(example(scenes=2))
+    assert page.count(">no verdict<") == 2 * len(DISTANCES)
+    assert "the real tiles are of 2 scenes" in page
 
 
 def test_same_report_is_the_same_page() -> None:

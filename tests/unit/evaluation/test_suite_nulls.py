@@ -1,0 +1,63 @@
+"""Nulls in the evaluation: beside raw distances, for sets that are made anew."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from scipy.ndimage import gaussian_filter
+from speckle_tiles import tiles, to_code
+
+from sarhpc.evaluation.config import EvaluateConfig
+from sarhpc.evaluation.suite import Evaluation, evaluate
+from sarhpc.measures.features import amplitude
+from sarhpc.measures.nulls import NoVerdict, Verdict
+
+CONFIG = EvaluateConfig(bootstrap=20)
+
+
+@pytest.fixture(scope="module")
+def evaluation() -> Evaluation:
+    real = tiles(0, 40)
+    other = tiles(1, 30)
+    blurred = np.stack([to_code(gaussian_filter(amplitude(t), 0.6)) for t in other[:12]])
+    sets = {"same": other, "blur": blurred, "copy": real}
+    scenes = [number // 2 for number in range(40)]
+    return evaluate(real, sets, CONFIG, scenes=scenes, copies=["copy"])
+
+
+def test_a_defect_is_beyond_the_null_and_real_tiles_of_other_scenes_are_not(
+    evaluation: Evaluation,
+) -> None:
+    blur, same = (evaluation.sets[name].measures["E5_lsd"].null for name in ("blur", "same"))
+    assert isinstance(blur, Verdict)
+    assert isinstance(same, Verdict)
+    assert blur.p_value == 1 / 200
+    assert same.p_value > 0.01
+    assert (blur.tiles, blur.groups, blur.groups_drawn) == (12, 20, 10)
+
+
+def test_of_more_tiles_than_the_real_ones_can_be_held_against_as_many_as_can(
+    evaluation: Evaluation,
+) -> None:
+    for measure in evaluation.sets["same"].measures.values():
+        assert isinstance(measure.null, Verdict)
+        assert (measure.null.tiles, measure.null.reference_tiles) == (20, 20)
+
+
+def test_copies_of_real_tiles_and_real_tiles_themselves_have_no_null(
+    evaluation: Evaluation,
+) -> None:
+    for name in ("real", "copy"):
+        assert all(one.null is None for one in evaluation.sets[name].measures.values())
+
+
+def test_too_few_scenes_are_said_in_the_place_of_a_verdict() -> None:
+    few = evaluate(tiles(0, 8), {"same": tiles(1, 4)}, CONFIG, scenes=[0, 1] * 4)
+    null = few.sets["same"].measures["E3_w1"].null
+    assert isinstance(null, NoVerdict)
+    assert "2 scenes" in null.reason
+    told = few.to_json()["sets"]["same"]["measures"]["E3_w1"]
+    assert json.loads(json.dumps(told, allow_nan=False))["null"]["reason"] == null.reason
+    assert "p_value" not in told["null"]
