@@ -48,9 +48,3 @@ def _sealed_or_failed(run: RunDir, stage: Stage) -> bool:
 def _lacks_only_its_seal(run: RunDir, need: str) -> bool:
     ledger, plan = run.ledger(need), run.plan_file(need)
     return not ledger.sealed and plan.is_file() and not ledger.missing(read_plan(plan))
-
-
-def _await_seal(run: RunDir, need: str) -> None:
-    until = time.monotonic() + WAIT_S
-    while not run.ledger(need).sealed and time.monotonic() < until:
-        time.sleep(2.0)
