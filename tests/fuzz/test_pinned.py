@@ -145,7 +145,7 @@ def captions(folder: Path, name: str, data: bytes, kind: str) -> CaptionSetConfi
         ("jsonl", "c.jsonl", b'{"filename": "a.png", "captions": "river"}'),
         ("jsonl", "c.jsonl", b'{"filename": "a.png", "captions": [1]}'),
         ("jsonl", "c.jsonl", b'{"filename": "' + b"a" * 5000 + b'", "captions": ["x"]}'),
-        ("jsonl", "c.jsonl.gz", gzip.compress(b"{}")[:10] + b"\xff" * 20),
+        ("jsonl", "c.jsonl.gz", gzip.compress(b"{}", mtime=0)[:10] + b"\xff" * 20),
         ("karpathy", "k.json", b'{"images": [{"filename": 1, "split": "train", "sentences": []}]}'),
         ("nwpu", "n.json", b'{"a": [{"filename": "a.png", "split": [], "raw": "x"}]}'),
     ],
