@@ -298,6 +298,7 @@ def test_a_plan_of_an_own_run_is_no_doubt(run: RunDir) -> None:
     assert main(["stop", str(run.root)]) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.starts_workers  # those of the fork server keep its umask
 @pytest.mark.parametrize(
     ("mode", "folder", "file"),
