@@ -20,6 +20,7 @@ from hpc.store.attempts import (
     read_attempts,
     recording_obstacle,
 )
+from hpc.store.identity import parse_identity
 from hpc.store.lease import live_holder
 from hpc.store.ledger import Ledger
 from hpc.store.plan import planned_shards
@@ -257,10 +258,10 @@ def _holder(path: Path) -> str | None:
 def _job_of(held: Path) -> str | None:
     """Slurm job of the process that holds a lease."""
     try:
-        job = parse_json(held.read_text()).get("job")
-    except (OSError, ValueError, AttributeError):
+        holder = parse_identity(held.read_text(errors="surrogateescape"))
+    except OSError:
         return None
-    return None if job is None else str(job)
+    return None if holder is None else holder.job
 
 
 def _heartbeats(directory: Path, attempts: Sequence[Mapping[str, Any]]) -> list[Path]:

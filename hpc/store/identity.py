@@ -7,77 +7,111 @@ time in clock ticks since boot says whose number it is, whatever the clock of th
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import secrets
 import socket
-from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+
+from hpc.documents import built, parse_json
 
 
-def own_identity() -> str:
-    """Identity of this process as JSON, another one at each call."""
-    return json.dumps(
-        {
-            "host": socket.gethostname(),
-            "pid": os.getpid(),
-            "born": _create_time(os.getpid()),
-            "start_ticks": _start_ticks(os.getpid()),
-            "token": secrets.token_hex(8),
-            **_kernel(),
-            **_job(),
-        }
+@dataclass(frozen=True)
+class Identity:
+    """A process, and the Slurm job it belongs to."""
+
+    host: str
+    pid: int
+    born: float | None = None
+    """Start of the process, s since the epoch; used only where the kernel gives no boot id."""
+    start_ticks: int | None = None
+    """Start of the process in clock ticks since boot."""
+    boot_id: str | None = None
+    """Absent where the kernel does not give it, and in leases of version 0.1."""
+    pid_namespace: int | None = None
+    token: str | None = None
+    """Another one for each `own_identity`; None for the identity of another process."""
+    job: str | None = None
+    """Slurm's id of the job; None outside Slurm."""
+    restart: int | None = None
+    """Restarts of that job before; None outside Slurm."""
+    cluster: str | None = None
+    """Slurm's name of the cluster; two that share a file system number their jobs alike."""
+
+    def __str__(self) -> str:
+        return f"process {self.pid} on {self.host}"
+
+    def to_json(self) -> str:
+        """The identity as JSON, without what is absent."""
+        fields = dataclasses.asdict(self).items()
+        return json.dumps({name: value for name, value in fields if value is not None})
+
+
+def own_identity() -> Identity:
+    """Identity of this process, another one at each call."""
+    found = process_identity(os.getpid())
+    assert found is not None
+    job = os.environ.get("SLURM_JOB_ID") or None
+    return dataclasses.replace(
+        found,
+        token=secrets.token_hex(8),
+        job=job,
+        restart=int(os.environ.get("SLURM_RESTART_COUNT") or 0) if job else None,
+        cluster=os.environ.get("SLURM_CLUSTER_NAME") if job else None,
     )
 
 
-def is_alive(holder: Mapping[str, Any]) -> bool | None:
-    """Whether the process that wrote the identity `holder` lives; None if it cannot be known here.
+def process_identity(pid: int) -> Identity | None:
+    """Identity of a process here, without its job; None if there is none (zombies are dead)."""
+    born = _create_time(pid)
+    if born is None:
+        return None
+    return Identity(socket.gethostname(), pid, born, _start_ticks(pid), *_kernel())
+
+
+def parse_identity(text: str) -> Identity | None:
+    """The identity in a JSON text; None if the text is torn or damaged."""
+    try:
+        return built(Identity, parse_json(text))
+    except ValueError:
+        return None
+
+
+def is_alive(holder: Identity) -> bool | None:
+    """Whether the process with the identity `holder` lives; None if it cannot be known here.
 
     It is known of processes of this kernel and PID namespace, and of earlier starts of this job.
     """
     if _is_earlier_start(holder):
         # Slurm restarts a job only when all processes of its last start are gone, or their node.
         return False
-    if "boot_id" in holder:
-        here = _kernel()
-        if any(holder[name] != here.get(name) for name in ("boot_id", "pid_namespace")):
+    if holder.boot_id is not None:
+        if (holder.boot_id, holder.pid_namespace) != _kernel():
             return None
-        ticks: int | None = holder["start_ticks"]
-        return ticks is not None and _start_ticks(holder["pid"]) == ticks
-    # Written by version 0.1, or where the kernel gives no boot id.
-    if holder["host"] != socket.gethostname():
+        return holder.start_ticks is not None and _start_ticks(holder.pid) == holder.start_ticks
+    if holder.host != socket.gethostname() or holder.born is None:
         return None
-    born = _create_time(holder["pid"])
-    return born is not None and abs(born - holder["born"]) < 1.0
+    born = _create_time(holder.pid)
+    return born is not None and abs(born - holder.born) < 1.0
 
 
-def _kernel() -> dict[str, Any]:
-    """Boot id and PID namespace of this process; empty where the kernel does not give them."""
+def _kernel() -> tuple[str | None, int | None]:
+    """Boot id and PID namespace of this process; None where the kernel does not give them."""
     try:
         boot_id = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        return {"boot_id": boot_id, "pid_namespace": os.stat("/proc/self/ns/pid").st_ino}
+        return boot_id, os.stat("/proc/self/ns/pid").st_ino
     except OSError:
-        return {}
+        return None, None
 
 
-def _job() -> dict[str, Any]:
-    """The Slurm job this process belongs to; empty outside Slurm."""
+def _is_earlier_start(holder: Identity) -> bool:
     job = os.environ.get("SLURM_JOB_ID")
-    if not job:
-        return {}
     cluster = os.environ.get("SLURM_CLUSTER_NAME")
+    same = holder.cluster is None or cluster is None or holder.cluster == cluster
     restart = int(os.environ.get("SLURM_RESTART_COUNT") or 0)
-    return {"job": job, "restart": restart} | ({"cluster": cluster} if cluster else {})
-
-
-def _is_earlier_start(holder: Mapping[str, Any]) -> bool:
-    mine = _job()
-    if not mine or holder.get("job") != mine["job"]:
-        return False
-    # Two clusters that share a file system number their jobs alike.
-    same = holder.get("cluster", mine.get("cluster")) == mine.get("cluster")
-    return same and bool(holder["restart"] < mine["restart"])
+    return bool(job) and holder.job == job and same and (holder.restart or 0) < restart
 
 
 def _start_ticks(pid: int) -> int | None:

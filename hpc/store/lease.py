@@ -22,12 +22,11 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from hpc.clock import file_system_time
-from hpc.documents import parse_json
 from hpc.errors import HpcError, LeaseLostError, RunInUseError
-from hpc.store.identity import is_alive, own_identity
+from hpc.store.identity import is_alive, own_identity, parse_identity
 
 TOUCH_S = 10.0
 STALE_S = 120.0
@@ -85,7 +84,7 @@ def lease(
         RunInUseError: another live process holds it; the message has host and process id.
         LeaseLostError: the block failed after another process had taken the lease over.
     """
-    held = Lease(path, own_identity())
+    held = Lease(path, own_identity().to_json())
     with _unwritable_folder_named(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
         _acquire_within(path, held.identity, timeout_s)
@@ -197,11 +196,12 @@ def _is_alive(found: _LeaseState, now: float, unchanged_s: float) -> bool | None
         now: time by the clock of its file system, s since the epoch.
         unchanged_s: how long this process has seen it unchanged.
     """
-    holder = _parse(found.text)
+    holder = parse_identity(found.text)
     known = is_alive(holder) if holder is not None else None
     if known is not None:
         return known
-    # The holder of an empty lease is between creating and writing it, or died there.
+    # The holder of an empty lease is between creating and writing it, or died there; one that was
+    # damaged is given no more time.
     limit_s = STALE_S if holder is not None else TOUCH_S
     if unchanged_s >= limit_s:
         # Where nodes date files themselves, a clock ahead leaves a lease of the future.
@@ -211,19 +211,9 @@ def _is_alive(found: _LeaseState, now: float, unchanged_s: float) -> bool | None
     return False if unchanged_s >= WATCHED_BEATS * TOUCH_S else None
 
 
-def _parse(text: str) -> dict[str, Any] | None:
-    """The identity in a lease; None if it is not (wholly) written."""
-    try:
-        holder = parse_json(text)
-    except ValueError:
-        return None
-    return holder if isinstance(holder, dict) else None
-
-
 def _name_of(text: str) -> str:
     """`process PID on HOST` of the identity in a lease."""
-    holder = _parse(text)
-    return f"process {holder['pid']} on {holder['host']}" if holder else "a starting process"
+    return str(parse_identity(text) or "a starting process")
 
 
 def _create(path: Path, identity: str) -> bool:
@@ -263,7 +253,8 @@ def _take_over(path: Path, stale: _LeaseState, identity: str) -> bool:
 
 
 def _claim_on(path: Path, stale: _LeaseState) -> Path:
-    mark = hashlib.sha256(f"{stale.text} {stale.inode}".encode()).hexdigest()[:8]
+    seen = f"{stale.text} {stale.inode}".encode(errors="surrogateescape")
+    mark = hashlib.sha256(seen).hexdigest()[:8]
     return path.with_name(f"{path.stem}.{mark}.json")
 
 
@@ -277,7 +268,7 @@ class _LeaseState(NamedTuple):
 
 def _read_lease(path: Path) -> _LeaseState | None:
     try:
-        with path.open() as file:
+        with path.open(errors="surrogateescape") as file:
             status = os.fstat(file.fileno())
             return _LeaseState(file.read(), status.st_ino, status.st_mtime_ns)
     except FileNotFoundError:

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,8 +19,8 @@ from other_node import REPOSITORY, start_on_other_node
 from hpc.errors import LeaseLostError, RunInUseError
 from hpc.job.requeue import is_transient
 from hpc.store import lease as lease_module
-from hpc.store.identity import is_alive, own_identity
-from hpc.store.lease import Lease, lease
+from hpc.store.identity import Identity, is_alive, own_identity, parse_identity
+from hpc.store.lease import Lease, lease, live_holder
 from hpc.store.ledger import Failure, Ledger, Record
 from hpc.store.plan import make_plan, publish_plan
 
@@ -100,21 +101,42 @@ def test_the_lease_of_a_dead_node_that_dated_it_in_the_future_is_not_kept_for_ev
 
 
 def test_a_clock_that_is_set_does_not_make_a_living_holder_dead() -> None:
-    holder = json.loads(own_identity())
-    # What psutil tells once the clock was set: it adds the ticks to the present boot time.
-    assert is_alive(holder | {"born": holder["born"] + 130}) is True
-    assert is_alive(holder | {"start_ticks": holder["start_ticks"] - 1}) is False
-    assert is_alive(holder | {"boot_id": "another"}) is None
-    assert is_alive(holder | {"pid_namespace": 1}) is None
+    holder = own_identity()
+    assert holder.born is not None
+    assert holder.start_ticks is not None
+    # What psutil returns once the clock was set: it adds the ticks to the present boot time.
+    assert is_alive(replace(holder, born=holder.born + 130)) is True
+    assert is_alive(replace(holder, start_ticks=holder.start_ticks - 1)) is False
+    assert is_alive(replace(holder, boot_id="another")) is None
+    assert is_alive(replace(holder, pid_namespace=1)) is None
+
+
+def test_an_identity_is_read_as_it_was_written() -> None:
+    holder = own_identity()
+    assert parse_identity(holder.to_json()) == holder
+    assert own_identity() != holder, "each taking of a lease has its own"
+
+
+@pytest.mark.parametrize(
+    "damaged", [b"", b"[]", b"null", b'{"pid": 1}', b"\xff\xfe", b'{"host": 3, "pid": "x"}']
+)
+def test_a_damaged_lease_is_held_as_long_as_an_empty_one(tmp_path: Path, damaged: bytes) -> None:
+    path = tmp_path / "lease.json"
+    path.write_bytes(damaged)
+    assert live_holder(path) == "a starting process"
+    with pytest.raises(RunInUseError, match="a starting process"), lease(path):
+        pass
+    os.utime(path, (time.time() - 2 * lease_module.TOUCH_S,) * 2)
+    assert live_holder(path) is None
 
 
 def test_a_job_number_of_another_cluster_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLURM_JOB_ID", "12")
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
     monkeypatch.setenv("SLURM_CLUSTER_NAME", "here")
-    lost = {"host": "node-7", "pid": 1, "born": 0.0, "job": "12", "restart": 0}
-    assert is_alive(lost | {"cluster": "here"}) is False
-    assert is_alive(lost | {"cluster": "there"}) is None
+    lost = Identity("node-7", 1, born=0.0, job="12", restart=0)
+    assert is_alive(replace(lost, cluster="here")) is False
+    assert is_alive(replace(lost, cluster="there")) is None
     assert is_alive(lost) is False
 
 
