@@ -190,6 +190,7 @@ def _running(python: Path, tests: Sequence[str]) -> Iterator[Callable[[float], b
     assert server.stdout is not None
 
     def passed(limit_s: float) -> bool:
+        """Whether the tests pass on the tree as it is now."""
         print(limit_s, file=server.stdin, flush=True)
         answer = server.stdout.readline().strip()
         if answer not in ("passed", "failed", "timeout"):

@@ -13,6 +13,7 @@ the same as one document.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import random
@@ -23,7 +24,6 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -130,7 +130,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0 if outcomes and all(each.passed for each in outcomes) else 1
 
 
-@contextmanager
+@contextlib.contextmanager
 def _own_file_system(folder: Path) -> Iterator[None]:
     """A file system in memory for the runs, where that is allowed: one whose disk can be full."""
     mounted = subprocess.run(
@@ -212,7 +212,8 @@ def _one(
             recovery = watch.recovery_s(when, within_s=every_s)
             outcome.injections.append(Injection(fault.__name__, what, when - begun, lost, recovery))
     finally:
-        supervisor.kill()
+        with contextlib.suppress(psutil.NoSuchProcess):
+            supervisor.kill()
     outcome.seconds = time.monotonic() - begun
     if outcome.complete:
         made = outputs(run)

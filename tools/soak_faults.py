@@ -130,8 +130,10 @@ def kill_supervisor(scene: Scene) -> str | None:
     """SIGKILL to `sarhpc supervise`; the soak starts it again, as cron would."""
     if scene.supervisor is None or not is_alive(scene.supervisor):
         return None
-    scene.supervisor.kill()
-    return "SIGKILL to the supervisor"
+    with contextlib.suppress(psutil.NoSuchProcess):
+        scene.supervisor.kill()
+        return "SIGKILL to the supervisor"
+    return None
 
 
 def fill_disk(scene: Scene) -> str | None:

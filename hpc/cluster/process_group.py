@@ -71,6 +71,7 @@ class RankSession:
         prefixed = distributed.PrefixStore  # type: ignore[attr-defined]
 
         def open_group(name: str) -> Any:
+            """The default group, opened under a prefix of the store that no earlier try used."""
             distributed.init_process_group(
                 backend,
                 store=prefixed(name, store),

@@ -342,11 +342,13 @@ def _store_class() -> type[Any]:
             self._client.set(key, value.encode() if isinstance(value, str) else value)
 
         def get(self, key: str) -> bytes:
+            """The value of a key, once some rank has set it."""
             if (value := self._awaited.pop(key, None)) is not None:
                 return value
             return self._client.get([key], self._timeout.total_seconds())[0]
 
         def wait(self, keys: list[str], timeout: datetime.timedelta | None = None) -> None:
+            """Return once every key is set; the values are kept for the `get` that follows."""
             values = self._client.get(keys, (timeout or self._timeout).total_seconds())
             # gloo waits for an address and then gets it: one request for both.
             self._awaited = dict(zip(keys, values, strict=True))
@@ -358,6 +360,7 @@ def _store_class() -> type[Any]:
             return int(self._client.ask("add", [key], amount=amount))
 
         def compare_set(self, key: str, expected: bytes | str, desired: bytes | str) -> bytes:
+            """The value of a key after it was set to `desired` if it was `expected`."""
             words = [v.encode() if isinstance(v, str) else v for v in (expected, desired)]
             values = [base64.b64encode(word).decode() for word in words]
             return base64.b64decode(self._client.ask("compare_set", [key], values=values))

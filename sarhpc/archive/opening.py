@@ -189,6 +189,7 @@ def _check_links(file: h5py.File, path: Path) -> None:
 
     # A callback that returns a value ends the visit with it; an exception would be lost.
     def visit(name: bytes, info: Any) -> str | None:
+        """What is wrong with a link; None to go on."""
         nonlocal count
         count += 1
         if count > MOST_OBJECTS:

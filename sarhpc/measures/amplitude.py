@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sarhpc.measures.linear_values import require_linear
+
 Array = NDArray[np.float64]
 
 FLOOR_DB = -40.0
@@ -34,14 +36,7 @@ def checked_amplitude(amplitude: NDArray[Any], least_px: int) -> NDArray[np.floa
             f"at least {least_px} x {least_px}"
         )
     A = amplitude if amplitude.dtype.kind == "f" else amplitude.astype(np.float64)
-    low, high = float(A.min()), float(A.max())
-    if not np.isfinite([low, high]).all():
-        count = int((~np.isfinite(A)).sum())
-        raise ValueError(f"{count} pixels are NaN or infinite; cut the tile inside the valid area")
-    if low < 0:
-        raise ValueError(f"an amplitude is {low:g}; pass linear amplitude, not dB")
-    if high - low <= 1e-9 * high:
-        raise ValueError(f"all pixels are {low:g}; leave out tiles of one value")
+    require_linear(A, "amplitude")
     return A
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from sarhpc.measures.linear_values import require_linear
+
 Array = NDArray[np.float64]
 
 MIN_PIXELS = 64
@@ -25,17 +27,12 @@ def require_intensity(intensity: ArrayLike, *, positive: bool = False) -> Array:
     where = f"intensity of shape {I.shape}"
     if I.size < MIN_PIXELS:
         raise ValueError(f"{where}: {I.size} values, at least {MIN_PIXELS} are needed")
-    if bad := int(I.size - np.isfinite(I).sum()):
-        raise ValueError(f"{where}: {bad} values are NaN or infinite; leave out what has no data")
-    if bad := int((I < 0).sum()):
-        raise ValueError(f"{where}: {bad} values are negative; give power, not dB or phase")
+    require_linear(I, "intensity")
     if positive and (bad := int((I == 0).sum())):
         raise ValueError(
             f"{where}: {bad} values are 0 and have no logarithm; leave out what has no data, and "
             "give codes the centre of their interval"
         )
-    if float(np.ptp(I)) <= 1e-9 * float(I.max()):
-        raise ValueError(f"{where}: constant, {I.flat[0]:g} everywhere; it holds no speckle")
     return I
 
 

@@ -122,8 +122,8 @@ def validation_loss(folder: Path, cfg: CaptionTrainConfig) -> float:
 def test_the_average_over_all_steps_is_validated_and_published_whatever_ends_the_ranks(
     cfg: CaptionTrainConfig, tmp_path: Path, world: int, stage: int
 ) -> None:
-    told = replace(cfg, ema_decay=0.9, zero_stage=stage)
-    whole = PoisonedJob(tmp_path / "whole", told)
+    changed = replace(cfg, ema_decay=0.9, zero_stage=stage)
+    whole = PoisonedJob(tmp_path / "whole", changed)
     assert fit_poisoned(whole, world) == [0] * world
     decays = [min(0.9, (1 + step) / (10 + step)) for step in range(STEPS)]
     assert [row["ema_decay"] for row in rows(whole).values()] == decays
@@ -140,10 +140,10 @@ def test_the_average_over_all_steps_is_validated_and_published_whatever_ends_the
     # A key's bias moves no softmax: its gradient is rounding alone.
     assert all(name.endswith("key.bias") for name in alike)
     [row] = rows(whole, "val_loss").values()
-    assert row["val_loss"] == pytest.approx(validation_loss(whole.root / "blip", told), rel=1e-5)
+    assert row["val_loss"] == pytest.approx(validation_loss(whole.root / "blip", changed), rel=1e-5)
 
     faults = {world - 1: "training.after_step:4:kill"}
-    killed = PoisonedJob(tmp_path / "killed", told, faults=faults)
+    killed = PoisonedJob(tmp_path / "killed", changed, faults=faults)
     assert KILL in fit_poisoned(killed, world)
     assert not (killed.root / "blip").exists()
     resumed = replace(killed, faults={}, attempt=2)
@@ -156,8 +156,8 @@ def test_the_average_over_all_steps_is_validated_and_published_whatever_ends_the
 def test_a_skipped_step_moves_no_weight_no_moment_and_no_average(
     cfg: CaptionTrainConfig, tmp_path: Path, world: int, stage: int
 ) -> None:
-    told = replace(cfg, ema_decay=0.9, zero_stage=stage, on_nonfinite="skip", steps=4)
-    job = PoisonedJob(tmp_path, told, poisoned=(3,))
+    changed = replace(cfg, ema_decay=0.9, zero_stage=stage, on_nonfinite="skip", steps=4)
+    job = PoisonedJob(tmp_path, changed, poisoned=(3,))
     assert fit_poisoned(job, world) == [0] * world
     before, after = contents(step_folder(job, 2)), contents(step_folder(job, 3))
     states: list[dict[str, Any]] = [before.pop("state"), after.pop("state")]
@@ -177,14 +177,14 @@ def test_a_skipped_step_moves_no_weight_no_moment_and_no_average(
 def test_too_many_skipped_steps_end_all_ranks_and_other_limits_let_them_go_on(
     cfg: CaptionTrainConfig, tmp_path: Path
 ) -> None:
-    told = replace(cfg, zero_stage=2, on_nonfinite="skip", skip_in_a_row=1)
-    job = PoisonedJob(tmp_path, told, poisoned=(2, 3))
+    changed = replace(cfg, zero_stage=2, on_nonfinite="skip", skip_in_a_row=1)
+    job = PoisonedJob(tmp_path, changed, poisoned=(2, 3))
     assert fit_poisoned(job) == [3, 3]
     for rank in range(2):
         text = (tmp_path / f"error_{rank}.txt").read_text()
         assert text.startswith("NumericalError: the loss is nan at step 3, after 1 in a row")
         assert "caption_train.skip_in_a_row" in text
     assert not (tmp_path / "blip").exists()
-    resumed = replace(job, cfg=replace(told, skip_in_a_row=2), attempt=2)
+    resumed = replace(job, cfg=replace(changed, skip_in_a_row=2), attempt=2)
     assert fit_poisoned(resumed) == [0, 0]
     assert list(rows(resumed)) == [1, 4, 5]

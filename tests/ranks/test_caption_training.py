@@ -42,7 +42,7 @@ MANIFEST = "MANIFEST.json"
 
 @dataclass(frozen=True)
 class CaptionJob:
-    """What every rank of a fine-tuning is told."""
+    """The arguments of every rank of a fine-tuning."""
 
     root: Path
     cfg: CaptionTrainConfig
@@ -137,16 +137,16 @@ def alone(cfg: CaptionTrainConfig, tmp_path_factory: pytest.TempPathFactory) -> 
 def test_two_ranks_learn_what_one_learns_whatever_is_sharded(
     alone: CaptionJob, tmp_path: Path, stage: int, precision: str, micro: int | None
 ) -> None:
-    told = replace(alone.cfg, zero_stage=stage, precision=precision, micro_batch=micro)
-    job = CaptionJob(tmp_path, told)
+    changed = replace(alone.cfg, zero_stage=stage, precision=precision, micro_batch=micro)
+    job = CaptionJob(tmp_path, changed)
     assert fit_ranks(job) == [0, 0]
     # What differs is the order of sums, or in bf16 the arithmetic; a part of the batch that was
     # weighed wrongly, or decay on what has none, would show in the third digit.
     exact = precision == "fp32"
     assert losses(job) == pytest.approx(losses(alone), rel=1e-5 if exact else 2e-2)
-    scale = warmup_cosine(told.warmup_steps, told.steps)
+    scale = warmup_cosine(changed.warmup_steps, changed.steps)
     rates = [row["lr"] for row in rows(job).values()]
-    assert rates == pytest.approx([told.lr * scale(step) for step in range(told.steps)])
+    assert rates == pytest.approx([changed.lr * scale(step) for step in range(changed.steps)])
     one, other = (load_file(each.root / "blip" / WEIGHTS) for each in (alone, job))
     assert one.keys() == other.keys()
     # A key's bias moves no softmax: its gradient is rounding alone, which AdamW makes a step of.
@@ -182,10 +182,10 @@ def test_all_weights_are_in_the_checkpoint_and_what_is_published_is_a_stock_blip
 def test_four_steps_kill_and_two_more_equal_six_to_the_bit(
     cfg: CaptionTrainConfig, tmp_path: Path, stage: int
 ) -> None:
-    told = replace(cfg, zero_stage=stage, checkpoint_every_steps=2)
-    whole = CaptionJob(tmp_path / "whole", told)
+    changed = replace(cfg, zero_stage=stage, checkpoint_every_steps=2)
+    whole = CaptionJob(tmp_path / "whole", changed)
     assert fit_ranks(whole) == [0, 0]
-    killed = CaptionJob(tmp_path / "killed", told, faults={1: "training.after_step:5:kill"})
+    killed = CaptionJob(tmp_path / "killed", changed, faults={1: "training.after_step:5:kill"})
     codes = fit_ranks(killed)
     assert KILL in codes
     assert None not in codes, "the surviving rank hung instead of ending"
@@ -211,13 +211,13 @@ def test_four_steps_kill_and_two_more_equal_six_to_the_bit(
 def test_one_rank_goes_on_at_the_very_sample_where_two_were_killed(
     alone: CaptionJob, tmp_path: Path
 ) -> None:
-    told = replace(alone.cfg, zero_stage=2, checkpoint_every_steps=3)
+    changed = replace(alone.cfg, zero_stage=2, checkpoint_every_steps=3)
     faults = dict.fromkeys((0, 1), "training.after_step:5:kill")
-    killed = CaptionJob(tmp_path, told, faults=faults)
+    killed = CaptionJob(tmp_path, changed, faults=faults)
     assert fit_ranks(killed) == [KILL, KILL]
     assert losses(killed)[:3] == pytest.approx(losses(alone)[:3], rel=1e-5)
     place = contents(step_folder(killed, 3))["state"]["cursor"]
-    assert Cursor(**place) == SampleOrder(told.seed, 12).advance(Cursor(), 3 * told.batch)
+    assert Cursor(**place) == SampleOrder(changed.seed, 12).advance(Cursor(), 3 * changed.batch)
     resumed = replace(killed, faults={}, attempt=2)
     assert fit_ranks(resumed, world=1) == [0]
     assert losses(resumed) == pytest.approx(losses(alone), rel=1e-5)
@@ -230,10 +230,10 @@ def test_one_rank_goes_on_at_the_very_sample_where_two_were_killed(
 def test_a_signal_to_one_rank_saves_on_all_and_the_rest_follows_to_the_bit(
     cfg: CaptionTrainConfig, tmp_path: Path
 ) -> None:
-    told = replace(cfg, steps=150, zero_stage=1, val_every=1000, eval_images=4)
-    whole = CaptionJob(tmp_path / "whole", told)
+    changed = replace(cfg, steps=150, zero_stage=1, val_every=1000, eval_images=4)
+    whole = CaptionJob(tmp_path / "whole", changed)
     assert fit_ranks(whole) == [0, 0]
-    job = CaptionJob(tmp_path / "stopped", told)
+    job = CaptionJob(tmp_path / "stopped", changed)
     ranks = start(job, 2, caption_rank)
     metrics = job.root / "metrics.jsonl"
     wait_for(lambda: metrics.is_file() and len(metrics.read_text().splitlines()) >= 5)
@@ -242,11 +242,11 @@ def test_a_signal_to_one_rank_saves_on_all_and_the_rest_follows_to_the_bit(
     told_by = (job.root / "error_0.txt").read_text()
     assert told_by.startswith("StopRequestedError: training saved step ")
     step = max(rows(job))
-    assert step < told.steps
+    assert step < changed.steps
     assert [path.name for path in (job.root / "checkpoints").glob("step_*")] == [f"step_{step:08d}"]
     assert not (job.root / "blip").exists()
     assert fit_ranks(replace(job, attempt=2)) == [0, 0]
-    ends = [contents(step_folder(each, told.steps)) for each in (whole, job)]
+    ends = [contents(step_folder(each, changed.steps)) for each in (whole, job)]
     assert differences(*ends) == []
     assert losses(job) == losses(whole)
 
@@ -257,9 +257,9 @@ def test_a_step_that_is_not_finite_ends_all_ranks_with_the_names_of_its_batch(
     job = CaptionJob(tmp_path, replace(cfg, lr=1e30, zero_stage=2, warmup_steps=0))
     assert fit_ranks(job) == [3, 3]
     [path] = tmp_path.glob("trouble_step_*.json")
-    told = json.loads(path.read_text())
-    assert told["then"] == "stopped"
-    assert [len(rank["keys"]) for rank in told["ranks"]] == [4, 4]
+    document = json.loads(path.read_text())
+    assert document["then"] == "stopped"
+    assert [len(rank["keys"]) for rank in document["ranks"]] == [4, 4]
     assert "caption_train.lr" in (tmp_path / "error_1.txt").read_text()
     assert not (tmp_path / "blip").exists()
 

@@ -71,9 +71,9 @@ def test_edges_of_painted_images_lie_where_the_layer_has_them(gains_run: RunDir)
     found: dict[bool, list[float]] = {False: [], True: []}
     for seed in SEEDS:
         for shuffle in (False, True):
-            told = replace(METHODS["controlnet"]["control"], shuffle=shuffle)
+            changed = replace(METHODS["controlnet"]["control"], shuffle=shuffle)
             name = "controlnet-shuffled" if shuffle else "controlnet"
-            bundle = trained(gains_run, name, seed, {"control": told}, STEPS)
+            bundle = trained(gains_run, name, seed, {"control": changed}, STEPS)
             found[shuffle].append(infidelity(paint(gains_run, bundle), layers))
     what = "controlnet (edges): 1 - AUC of images,"
     assert sure_gain(f"{what} base and steered", [base] * len(SEEDS), found[False]) > 0

@@ -115,9 +115,9 @@ def test_a_controlnet_follows_its_layer_more_than_one_that_learnt_from_those_of_
     steered, control = [], []
     for seed in SEEDS:
         for shuffle, found in ((False, steered), (True, control)):
-            told = replace(METHODS["controlnet"]["control"], shuffle=shuffle)
+            changed = replace(METHODS["controlnet"]["control"], shuffle=shuffle)
             name = "controlnet-shuffled" if shuffle else "controlnet"
-            bundle = trained(gains_run, name, seed, {"control": told})
+            bundle = trained(gains_run, name, seed, {"control": changed})
             found.append(errors(bundle, tiles(gains_run, "val"), layer="edges").mean())
     what = "controlnet (edges): held-out error, base and steered"
     assert sure_gain(what, [base_error] * 3, steered) > 0

@@ -115,10 +115,10 @@ def test_rates_and_averages_go_on_where_the_last_update_left_them(
     assert [row["skipped"] for row in rows(resumed)] == [1] * STEPS
     assert [row.get("loss") for row in rows(resumed)] == [row.get("loss") for row in rows(whole)]
 
-    told = json.loads((whole.root / "trouble_step_00000001.json").read_text())
-    assert told["then"] == "skipped"
-    assert [rank["loss"] == "nan" for rank in told["ranks"]] == [True, False]
-    assert samples.key(samples.poisoned or 0) in told["ranks"][0]["keys"]
+    document = json.loads((whole.root / "trouble_step_00000001.json").read_text())
+    assert document["then"] == "skipped"
+    assert [rank["loss"] == "nan" for rank in document["ranks"]] == [True, False]
+    assert samples.key(samples.poisoned or 0) in document["ranks"][0]["keys"]
 
 
 def test_one_rank_skips_what_two_skip(tiny_bundle: Path, tmp_path: Path) -> None:
@@ -184,9 +184,11 @@ def test_too_many_skipped_steps_stop_all_ranks(
 
     plan = batches(SampleOrder(cfg.seed, tiles), Cursor(), cfg.global_batch)
     troubled = [step for step, (_, numbers) in zip(range(1, 9), plan, strict=False) if 5 in numbers]
-    told = [json.loads(path.read_text()) for path in sorted(tmp_path.glob("trouble_step_*.json"))]
-    assert [report["step"] for report in told] == troubled[:3]
-    assert [report["then"] for report in told] == ["skipped", "skipped", "stopped"]
+    document = [
+        json.loads(path.read_text()) for path in sorted(tmp_path.glob("trouble_step_*.json"))
+    ]
+    assert [report["step"] for report in document] == troubled[:3]
+    assert [report["then"] for report in document] == ["skipped", "skipped", "stopped"]
     for rank in range(2):
         text = (tmp_path / f"error_{rank}.txt").read_text()
         assert text.startswith(f"NumericalError: the loss is nan at step {troubled[2]}, {why}")

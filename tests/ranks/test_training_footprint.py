@@ -50,8 +50,8 @@ def measure(job: Job, rank: int, world: int, port: int) -> None:
     engine.step()
     assert average.tensors
     learned = sum(getattr(p, "ds_numel", p.numel()) for p in model.parameters())
-    told = {"bytes": live_bytes() - before, "parameters": learned}
-    (job.root / f"held_{rank}.json").write_text(json.dumps(told))
+    measured = {"bytes": live_bytes() - before, "parameters": learned}
+    (job.root / f"held_{rank}.json").write_text(json.dumps(measured))
     leave()
 
 
@@ -70,9 +70,9 @@ def test_states_after_a_step_are_as_estimated(tmp_path: Path, stage: int, precis
     cfg = tiny_config(zero_stage=stage, precision=precision, micro_batch=1, ema_decay=0.9)
     job = Job(EMBEDDED, tmp_path, cfg)
     assert finish(start(job, 2, measure)) == [0, 0]
-    told = json.loads((tmp_path / "held_0.json").read_text())
-    expected = states(cfg, told["parameters"])
-    assert told["bytes"] == pytest.approx(expected, rel=0.08)
+    measured = json.loads((tmp_path / "held_0.json").read_text())
+    expected = states(cfg, measured["parameters"])
+    assert measured["bytes"] == pytest.approx(expected, rel=0.08)
 
 
 @pytest.mark.parametrize(
@@ -91,12 +91,12 @@ def test_what_is_offloaded_is_as_estimated(
     )
     job = Job(EMBEDDED, tmp_path, cfg)
     assert finish(start(job, 2, measure)) == [0, 0]
-    told = json.loads((tmp_path / "held_0.json").read_text())
-    learned = told["parameters"]
+    measured = json.loads((tmp_path / "held_0.json").read_text())
+    learned = measured["parameters"]
     held = footprint(cfg, Counts(learned, learned, 0, 0, 0), world=2)
     # On CPUs both memories are one.
     lasting = held.host + held.weights + (2 * learned if stage == 3 else 0)  # and one bucket
-    assert told["bytes"] == pytest.approx(lasting, rel=0.08)
+    assert measured["bytes"] == pytest.approx(lasting, rel=0.08)
 
 
 def states(cfg: TrainConfig, parameters: int) -> float:

@@ -150,10 +150,10 @@ def test_nan_ends_all_ranks_with_the_batch_reported_and_the_checkpoint_whole(
     assert train_ranks(job) == [3, 3]
 
     (report,) = tmp_path.glob("trouble_step_*.json")
-    told = json.loads(report.read_text())
-    keys = [key for rank in told["ranks"] for key in rank["keys"]]
+    document = json.loads(report.read_text())
+    keys = [key for rank in document["ranks"] for key in rank["keys"]]
     assert len(keys) == cfg.global_batch
     assert tiles.key(5) in keys
-    assert [rank["loss"] for rank in told["ranks"]].count("nan") == 1
+    assert [rank["loss"] for rank in document["ranks"]].count("nan") == 1
     saved = [int(path.name[5:]) for path in (tmp_path / "checkpoints").glob("step_*")]
-    assert max(saved, default=0) == told["step"] - 1
+    assert max(saved, default=0) == document["step"] - 1

@@ -51,9 +51,9 @@ def sarhpc(
 
 def jobs_of(cluster: MiniSlurm, run: str, state: str = "all") -> dict[str, str]:
     """Job id -> comment of the jobs of a run that Slurm knows in those states."""
-    told = cluster.run("squeue", "-h", "-a", "-t", state, "-o", "%A|%k").stdout
+    output = cluster.run("squeue", "-h", "-a", "-t", state, "-o", "%A|%k").stdout
     # A comment of another test may have several lines.
-    rows = [line.split("|", 1) for line in told.splitlines() if "|" in line]
+    rows = [line.split("|", 1) for line in output.splitlines() if "|" in line]
     return {job: comment for job, comment in rows if comment.startswith(f"sarhpc:{run}:")}
 
 

@@ -63,8 +63,8 @@ def test_a_job_killed_while_it_seals_and_one_without_a_readable_plan(
     assert found["state"] == "FAILED"
     assert "3 attempts in a row made no progress" in found["says"]
     assert "IsADirectoryError" in found["says"]
-    told = sarhpc(cluster, "logs", planless.root, "--failed").stdout
-    assert "IsADirectoryError" in told
+    output = sarhpc(cluster, "logs", planless.root, "--failed").stdout
+    assert "IsADirectoryError" in output
 
 
 def test_shards_of_a_cancelled_element_are_made_by_the_other_one(

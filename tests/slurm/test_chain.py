@@ -143,8 +143,8 @@ def test_shell_metacharacters_arrive_as_text(
     assert done.returncode == 0, done.stderr
     [record] = read_submissions(run)
     [job] = record.jobs
-    told = cluster.run("squeue", "-h", "-t", "all", "-j", job.job_id, "-o", "%j").stdout
-    assert told == f"{nasty}-simulate\n"
+    output = cluster.run("squeue", "-h", "-t", "all", "-j", job.job_id, "-o", "%j").stdout
+    assert output == f"{nasty}-simulate\n"
     wait_for(lambda: sealed(run, "simulate"), 300, "the job of the oddly named run")
     assert not list(tmp_path.rglob("pwned"))
     assert not (Path.cwd() / "pwned").exists()
@@ -280,11 +280,11 @@ def test_cost_is_told_before_anything_is_submitted(
     tmp_path: Path, cluster: MiniSlurm, model: Path
 ) -> None:
     run = tiny_run(tmp_path / "dry", model, ["train.global_batch=16"])
-    told = sarhpc(cluster, "run", run.root, "--profile", "a100", "--dry-run")
-    assert told.returncode == 0, told.stderr
+    output = sarhpc(cluster, "run", run.root, "--profile", "a100", "--dry-run")
+    assert output.returncode == 0, output.stderr
     # 2 nodes x 4 GPUs x 24 h, the profile's training.
-    assert "at most 192.0 GPU-hours" in told.stdout
-    assert "inodes" in told.stdout
+    assert "at most 192.0 GPU-hours" in output.stdout
+    assert "inodes" in output.stdout
     assert jobs_of(cluster, "dry") == {}
 
 
@@ -299,8 +299,8 @@ def test_an_array_is_split_by_what_slurm_takes(
     arrays = [(job.first, job.elements) for job in record.of("generate")]
     # 48 images make 24 shards: no element without one.
     assert arrays == [(0, 10), (10, 10), (20, 4)]
-    told = cluster.run("squeue", "-h", "-r", "-j", record.of("generate")[2].job_id).stdout
-    assert len(told.splitlines()) == 4
+    output = cluster.run("squeue", "-h", "-r", "-j", record.of("generate")[2].job_id).stdout
+    assert len(output.splitlines()) == 4
 
 
 def test_a_site_without_requeue_gets_waiting_successors(

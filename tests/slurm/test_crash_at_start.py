@@ -27,9 +27,9 @@ def test_three_crashes_at_the_start_are_enough_and_status_says_so_in_one_line(
     cluster.wait_records(job, ["REQUEUED", "REQUEUED", "FAILED"])
     ends = [row for row in read_attempts(run.stage("train")) if "to" in row]
     assert [(row["to"], row["exit"]) for row in ends] == [(0, 1)] * 3
-    told = sarhpc(cluster, "status", run.root)
-    assert told.returncode == 0, told.stderr
-    [line] = [line for line in told.stdout.split("!") if "no progress" in line]
+    shown = sarhpc(cluster, "status", run.root)
+    assert shown.returncode == 0, shown.stderr
+    [line] = [line for line in shown.stdout.split("!") if "no progress" in line]
     said = "".join(line.split())  # it is folded to 80 columns
     assert f"{run.stage('train')}:3attemptsinarow" in said
     assert "abacus" in said

@@ -47,9 +47,9 @@ def test_a_run_folder_that_became_unwritable_ends_the_job_and_blames_no_node(
         set_immutable(run.root, False)
     # One start to see it, one on another node to know that it is the folder.
     cluster.wait_records(job, ["REQUEUED", "FAILED"])
-    told = logged(run, "simulate")
-    assert "the folder is at fault, no node is excluded" in told
-    assert f"Check owner, mode, quota and mount of {run.root}" in told
+    log = logged(run, "simulate")
+    assert "the folder is at fault, no node is excluded" in log
+    assert f"Check owner, mode, quota and mount of {run.root}" in log
     assert not (tmp_path / "state" / "bad_nodes").exists()
 
     again = sarhpc(cluster, "simulate", run.root, "--profile", profile, env=state)

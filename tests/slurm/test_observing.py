@@ -32,8 +32,8 @@ def run(tmp_path: Path) -> RunDir:
 @pytest.fixture(autouse=True)
 def _user(cluster: MiniSlurm, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """This process is a user of the cluster; it counts its commands."""
-    for name, told in cluster.env.items():
-        monkeypatch.setenv(name, told)
+    for name, gpu_seconds in cluster.env.items():
+        monkeypatch.setenv(name, gpu_seconds)
     slurm.COUNTS.clear()
     yield
     slurm.COUNTS.clear()
@@ -126,8 +126,8 @@ def test_gpu_hours_agree_with_accounting_over_every_start(cluster: MiniSlurm, ru
     slurm.COUNTS.clear()
     report = cost_report(run, STAGES, {}, "generate")
     assert slurm.COUNTS == {"sacct": 1}
-    told = sum(4 * int(row["ElapsedRaw"]) for row in rows)
-    assert report.of("train").gpu_h == pytest.approx(told / 3600, rel=0.01)
+    gpu_seconds = sum(4 * int(row["ElapsedRaw"]) for row in rows)
+    assert report.of("train").gpu_h == pytest.approx(gpu_seconds / 3600, rel=0.01)
     assert report.stages["train"]["requeued"].lost_gpu_h > 0, "it left nothing on disk"
     assert report.stages["train"]["completed"].lost_gpu_h == 0
     elements = sum(int(row["ElapsedRaw"]) for row in cluster.records(other))

@@ -94,10 +94,10 @@ PLACES = ((0, 0), (3, 100), (41, 7), (79, 119))
 def test_rows_and_columns_keep_their_places_in_every_table(measurement: Path) -> None:
     found = read_safe(measurement)
     for row, col in PLACES:
-        told = found.at(row, col)
-        assert told["incidence_deg"] == pytest.approx(incidence(row, col), abs=1e-4)
+        read = found.at(row, col)
+        assert read["incidence_deg"] == pytest.approx(incidence(row, col), abs=1e-4)
         noise = 1600.0 * (2 if col >= 60 else 1) / gain(row, col) ** 2
-        assert told["noise_floor_db"] == pytest.approx(10 * np.log10(noise), abs=1e-3)
+        assert read["noise_floor_db"] == pytest.approx(10 * np.log10(noise), abs=1e-3)
 
 
 def test_noise_keeps_its_places_along_both_axes(tmp_path: Path) -> None:

@@ -39,9 +39,9 @@ def test_the_trainer_gets_them_and_reports_no_decay_by_default() -> None:
     assert usual.ema_decay is None
     assert (usual.on_nonfinite, usual.skip_in_a_row, usual.skip_in_all) == ("stop", 5, 100)
     given = CaptionTrainConfig(ema_decay=0.99, on_nonfinite="skip", skip_in_a_row=2, skip_in_all=7)
-    told = loop_config(given, 1)
-    assert (told.ema_decay, told.on_nonfinite) == (0.99, "skip")
-    assert (told.skip_in_a_row, told.skip_in_all) == (2, 7)
+    options = loop_config(given, 1)
+    assert (options.ema_decay, options.on_nonfinite) == (0.99, "skip")
+    assert (options.skip_in_a_row, options.skip_in_all) == (2, 7)
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,7 @@ def test_the_trainer_gets_them_and_reports_no_decay_by_default() -> None:
         ({"skip_in_all": 0}, "skip_in_all=0: allow 1 or more, or on_nonfinite=stop"),
     ],
 )
-def test_values_without_meaning_are_refused(changes: dict[str, Any], told: str) -> None:
+def test_values_without_meaning_are_refused(changes: dict[str, Any], options: str) -> None:
     with pytest.raises(ConfigError) as caught:
         check_fine_tuning(CaptionTrainConfig(**changes))
-    assert told in str(caught.value)
+    assert options in str(caught.value)

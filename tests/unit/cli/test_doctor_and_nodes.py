@@ -39,9 +39,9 @@ def test_nodes_are_marked_listed_and_forgiven(
     assert main(["nodes", "--cluster", "other"]) == 0
     assert "no node is marked bad" in capsys.readouterr().out
     assert main(["nodes", "--forgive", "n3", "--forgive", "n4"]) == 0
-    told = capsys.readouterr().out
-    assert "n3: forgiven" in told
-    assert "n4: was not on the list" in told
+    output = capsys.readouterr().out
+    assert "n3: forgiven" in output
+    assert "n4: was not on the list" in output
 
 
 def test_without_slurm_the_cluster_has_to_be_named(
@@ -62,11 +62,11 @@ def test_the_doctor_drafts_a_profile_and_then_finds_that_slurm_takes_it(
     assert f"sarhpc doctor --profile {file}" in capsys.readouterr().out
     assert load_profile(file).cluster == "fake"
     assert main(["doctor", str(tmp_path / "run"), "--quick", "--profile", str(file)]) == 0
-    told = capsys.readouterr().out
-    assert "Slurm accepts such a job" in told
-    assert "22.05.8, cluster fake" in told
-    assert f"folder run         {tmp_path}" in told
-    assert " checks, 0 failed" in told
+    output = capsys.readouterr().out
+    assert "Slurm accepts such a job" in output
+    assert "22.05.8, cluster fake" in output
+    assert f"folder run         {tmp_path}" in output
+    assert " checks, 0 failed" in output
 
 
 def test_the_doctor_ends_with_1_if_something_will_fail(

@@ -422,14 +422,14 @@ def test_a_dry_run_tells_steps_memory_and_hours_of_the_papers_training(
 def test_latents_encoded_once_save_the_arithmetic_of_eleven_epochs(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    told = []
+    costs = []
     for name, words in (("plain", []), ("once", ["encode.threads=1"])):
         root, paper = tmp_path / name, Path(__file__).parents[3] / "configs" / "paper_sd15.yaml"
         main(["init", str(root), "--config", str(paper), "archive.uri=/archive", *words])
         _, out, _ = say(capsys, "train", root, "--dry-run")
-        told.append(float(out.partition("together ")[2].partition(" PFLOP")[0].replace(",", "")))
+        costs.append(float(out.partition("together ")[2].partition(" PFLOP")[0].replace(",", "")))
     # 11 times 10,000 images less at 1.117 TFLOP.
-    assert told[0] - told[1] == pytest.approx(110_000 * 1.117e-3, abs=1.5)
+    assert costs[0] - costs[1] == pytest.approx(110_000 * 1.117e-3, abs=1.5)
 
 
 def test_a_dry_run_says_that_a_batch_does_not_divide(

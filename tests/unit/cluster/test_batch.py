@@ -64,9 +64,9 @@ def test_the_script_puts_the_work_where_the_worker_looks_and_clears_it(
     write_script(job)
     srun = 'echo "$NOTE|$PYTHONPATH|$PYTHONSAFEPATH"; echo "$2"; '
     srun += f"ls {str(job.logs)!r}; exit 5"
-    code, told = carried_out(job, tmp_path / "bin", srun, PYTHONPATH="/site")
+    code, environment = carried_out(job, tmp_path / "bin", srun, PYTHONPATH="/site")
     assert code == 5
-    first, log, *listed = told.splitlines()
+    first, log, *listed = environment.splitlines()
     assert first == f"it's $HOME; $(touch pwned)|{run.root}/code/x:/site|1"
     assert log == f"--output={job.logs}/7_%t.a0.log"
     assert listed == ["7_submitted.pkl"]
@@ -80,11 +80,11 @@ def test_each_element_of_an_array_finds_the_same_work_and_its_own_log(
     job = job_in(run, elements=3)
     write_script(job)
     srun = 'echo "$2"; readlink ' + f"{str(job.logs)!r}/*"
-    told = carried_out(
+    environment = carried_out(
         job, tmp_path / "bin", srun,
         SLURM_ARRAY_JOB_ID="9", SLURM_ARRAY_TASK_ID="2", SLURM_RESTART_COUNT="1",
     )[1]  # fmt: skip
-    assert told.splitlines() == [f"--output={job.logs}/9_2_%t.a1.log", str(job.pickle)]
+    assert environment.splitlines() == [f"--output={job.logs}/9_2_%t.a1.log", str(job.pickle)]
     assert "#SBATCH --array=0-2\n" in script_text(job)
 
 

@@ -75,12 +75,12 @@ def test_every_local_task_is_told_its_rank(tmp_path: Path) -> None:
     submission = run(TellEnvironment(tmp_path), tmp_path, tasks=2)
     assert submission.wait() == 0
     assert submission.failure is None
-    told = [read(tmp_path / f"told-{rank}.json") for rank in range(2)]
-    assert [t["RANK"] for t in told] == ["0", "1"]
-    assert [t["LOCAL_RANK"] for t in told] == ["0", "1"]
-    assert {t["WORLD_SIZE"] for t in told} == {"2"}
-    assert {t["MASTER_ADDR"] for t in told} == {"127.0.0.1"}
-    assert len({t["MASTER_PORT"] for t in told}) == 1
+    document = [read(tmp_path / f"told-{rank}.json") for rank in range(2)]
+    assert [t["RANK"] for t in document] == ["0", "1"]
+    assert [t["LOCAL_RANK"] for t in document] == ["0", "1"]
+    assert {t["WORLD_SIZE"] for t in document} == {"2"}
+    assert {t["MASTER_ADDR"] for t in document} == {"127.0.0.1"}
+    assert len({t["MASTER_PORT"] for t in document}) == 1
     assert all(path.exists() for path in submission.stdout + submission.stderr)
     assert submission.job_id in submission.description
     assert str(submission.stderr[1]) in submission.description
@@ -91,8 +91,8 @@ def test_local_tasks_keep_the_devices_of_the_submitter(
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,6,7")
     assert run(TellEnvironment(tmp_path), tmp_path, tasks=2, gpus=2).wait() == 0
-    told = [read(tmp_path / f"told-{rank}.json") for rank in range(2)]
-    assert [t["CUDA_VISIBLE_DEVICES"] for t in told] == ["5,6", "5,6"]
+    document = [read(tmp_path / f"told-{rank}.json") for rank in range(2)]
+    assert [t["CUDA_VISIBLE_DEVICES"] for t in document] == ["5,6", "5,6"]
 
 
 def test_two_local_tasks_form_a_gloo_group(tmp_path: Path) -> None:

@@ -163,9 +163,9 @@ def test_a_set_is_told_by_its_size_looks_level_and_clipping(evaluate_known: Any)
     looks[:, 58:63] = 0.2
     other = features(5, looks=looks, mean_db=[1, 2, 3, 4, 10], clipped=[0, 0, 0, 0, 0.5])
     found = evaluate_known(features(4), {"d": mean_of_set}, other=other)
-    told = found.sets["other"]
-    assert (found.real_tiles, told.tiles, told.mean_db, told.clipped) == (4, 5, 4, 0.1)
-    assert told.enl_mode == pytest.approx(0.05 * 1000 ** (60.5 / 120))
+    of_other = found.sets["other"]
+    assert (found.real_tiles, of_other.tiles, of_other.mean_db, of_other.clipped) == (4, 5, 4, 0.1)
+    assert of_other.enl_mode == pytest.approx(0.05 * 1000 ** (60.5 / 120))
     assert set(found.sets) == {"real", "other"}
 
 

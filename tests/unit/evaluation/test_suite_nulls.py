@@ -58,6 +58,6 @@ def test_too_few_scenes_are_said_in_the_place_of_a_verdict() -> None:
     null = few.sets["same"].measures["E3_w1"].null
     assert isinstance(null, NoVerdict)
     assert "2 scenes" in null.reason
-    told = few.to_json()["sets"]["same"]["measures"]["E3_w1"]
-    assert json.loads(json.dumps(told, allow_nan=False))["null"]["reason"] == null.reason
-    assert "p_value" not in told["null"]
+    document = few.to_json()["sets"]["same"]["measures"]["E3_w1"]
+    assert json.loads(json.dumps(document, allow_nan=False))["null"]["reason"] == null.reason
+    assert "p_value" not in document["null"]

@@ -91,9 +91,9 @@ def test_nested_values_become_plain_ones() -> None:
 
 def test_differences_are_told_key_by_key_and_side_by_side() -> None:
     old, new = Train(workers=1), Train(steps=4, rates=Rates(text=0.5), workers=9)
-    told = ["rates.text: 1e-05 -> 0.5", "steps: 3 -> 4"]
-    assert differences(old, new) == told
-    assert differences(old, new, transient=True) == [*told, "workers: 1 -> 9"]
+    output = ["rates.text: 1e-05 -> 0.5", "steps: 3 -> 4"]
+    assert differences(old, new) == output
+    assert differences(old, new, transient=True) == [*output, "workers: 1 -> 9"]
     assert differences(old, old) == []
     frozen = {**to_dict(old), "gone": 1, "rates": {"text": 0.1, "gone": 2}}
     assert changes_since(frozen, new) == ["rates.text: 0.1 -> 0.5", "steps: 3 -> 4"]

@@ -127,10 +127,10 @@ def test_a_failure_around_the_work_counts_and_stops_the_run(
 def test_a_stage_that_breaks_while_planning_says_so_in_one_line(run: RunDir) -> None:
     with pytest.raises(DataError):
         run_stage(run, stage(no_input))
-    told = "attempt 0 exit=1: DataError: scene 7 has no bands; fix the archive"
+    reason = "attempt 0 exit=1: DataError: scene 7 has no bands; fix the archive"
     found = stage_state(run, stage())
-    assert (found.state, found.failure) == ("FAILED", told)
-    assert failure_lines(run, stage()) == [f"tile {told}"]
+    assert (found.state, found.failure) == ("FAILED", reason)
+    assert failure_lines(run, stage()) == [f"tile {reason}"]
 
 
 def test_a_kill_while_sealing_is_asked_for_again_and_never_running(

@@ -61,26 +61,26 @@ def siblings(queued: Callable[[], Mapping[int, str]], timeout_s: float = 5.0) ->
 
 def run_all_but(run: RunDir, gone: int, queued: Callable[[], Mapping[int, str]]) -> str:
     """Summary of the last of the elements but `gone`, one after the other."""
-    told = ""
+    summary = ""
     for element in range(ELEMENTS):
         if element != gone:
-            told = run_element(
+            summary = run_element(
                 run, stage(), element, part(element), siblings=siblings(queued, timeout_s=0.1)
             )
-    return told
+    return summary
 
 
 def test_the_last_living_element_makes_the_shards_of_the_lost_one_and_seals(run: RunDir) -> None:
     queue = Queue({1: "PENDING", 2: "PENDING"}, {})
-    told = run_all_but(run, 1, queue)
-    assert told == "generate: element 2 made 3 of its 3 shards now and 3 lost ones, sealed"
+    summary = run_all_but(run, 1, queue)
+    assert summary == "generate: element 2 made 3 of its 3 shards now and 3 lost ones, sealed"
     assert run.ledger("generate").totals() == (SHARDS, SHARDS, 0)
     assert queue.asked == 2, "each element that found no living owner asked once"
 
 
 def test_an_element_that_is_in_the_queue_makes_its_own(run: RunDir) -> None:
-    told = run_all_but(run, 1, Queue({1: "PENDING", 2: "PENDING"}, {1: "PENDING"}))
-    assert told == "generate: element 2 made 3 of its 3 shards now, 3 remain for other elements"
+    summary = run_all_but(run, 1, Queue({1: "PENDING", 2: "PENDING"}, {1: "PENDING"}))
+    assert summary == "generate: element 2 made 3 of its 3 shards now, 3 remain for other elements"
     assert "sealed" in run_element(run, stage(), 1, part(1), siblings=siblings(Queue({})))
 
 
@@ -88,16 +88,16 @@ def test_while_an_owner_lives_nobody_asks_slurm(run: RunDir) -> None:
     queue = Queue({})
     with lease(run.stage("generate") / ".lease-1.json"):
         run_element(run, stage(), 0, part(0), siblings=siblings(queue))
-        told = run_element(run, stage(), 2, part(2), siblings=siblings(queue))
-    assert "3 remain for other elements" in told
+        summary = run_element(run, stage(), 2, part(2), siblings=siblings(queue))
+    assert "3 remain for other elements" in summary
     assert queue.asked == 0
 
 
 def test_a_job_that_is_ending_is_waited_for(run: RunDir) -> None:
     run_element(run, stage(), 0, part(0))
     queue = Queue({1: "RUNNING"}, {1: "COMPLETING"}, {})
-    told = run_element(run, stage(), 2, part(2), siblings=siblings(queue))
-    assert "3 lost ones, sealed" in told
+    summary = run_element(run, stage(), 2, part(2), siblings=siblings(queue))
+    assert "3 lost ones, sealed" in summary
     assert queue.asked == 3
 
 
@@ -118,10 +118,10 @@ def test_a_job_that_is_starting_keeps_its_shards(run: RunDir) -> None:
         return {1: "RUNNING"}
 
     run_element(run, stage(), 0, part(0))
-    told = run_element(run, stage(), 2, part(2), siblings=siblings(queued))
+    summary = run_element(run, stage(), 2, part(2), siblings=siblings(queued))
     taken.set()
     starting.join()
-    assert "3 remain for other elements" in told
+    assert "3 remain for other elements" in summary
 
 
 def test_where_slurm_does_not_answer_nothing_is_taken_over(run: RunDir) -> None:
@@ -162,10 +162,10 @@ def test_two_elements_that_are_both_the_last_lose_and_double_nothing(run: RunDir
         time.sleep(0.2)
         make_all(work)
 
-    told: list[str] = []
+    summary: list[str] = []
 
     def last(element: int) -> None:
-        told.append(
+        summary.append(
             run_element(run, stage(slowly), element, part(element), siblings=siblings(Queue({})))
         )
 
@@ -174,7 +174,7 @@ def test_two_elements_that_are_both_the_last_lose_and_double_nothing(run: RunDir
         thread.start()
     for thread in threads:
         thread.join()
-    assert run.ledger("generate").sealed, told
+    assert run.ledger("generate").sealed, summary
     assert run.ledger("generate").totals() == (SHARDS, SHARDS, 0)
 
 

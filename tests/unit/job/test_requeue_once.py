@@ -232,10 +232,10 @@ def test_slurm_tells_a_time_limit_from_a_cancellation(
     monkeypatch: pytest.MonkeyPatch, reasons: list[str], why: str | None
 ) -> None:
     monkeypatch.setattr("hpc.cluster.slurm.queue", queue_of(*reasons))
-    told = StopRequestedError("saved", reason="TERMINATE")
-    assert time_limit_reason(told, RequeuePolicy("scontrol", "12")) == why
+    ending = StopRequestedError("saved", reason="TERMINATE")
+    assert time_limit_reason(ending, RequeuePolicy("scontrol", "12")) == why
     assert time_limit_reason(TransientError("x"), RequeuePolicy("scontrol", "12")) is None
-    assert time_limit_reason(told, RequeuePolicy("none", "12")) is None
+    assert time_limit_reason(ending, RequeuePolicy("none", "12")) is None
 
 
 def test_where_slurm_does_not_answer_a_told_job_stays_away(
@@ -245,8 +245,8 @@ def test_where_slurm_does_not_answer_a_told_job_stays_away(
         raise TransientError("no answer")
 
     monkeypatch.setattr("hpc.cluster.slurm.queue", silent)
-    told = StopRequestedError("saved", reason="TERMINATE")
-    assert time_limit_reason(told, RequeuePolicy("scontrol", "12")) is None
+    ending = StopRequestedError("saved", reason="TERMINATE")
+    assert time_limit_reason(ending, RequeuePolicy("scontrol", "12")) is None
     assert "no answer" in caplog.text
 
 
@@ -356,8 +356,8 @@ def test_three_starts_that_could_not_be_recorded_stop_the_job(
     monkeypatch.setenv("SLURM_RESTART_COUNT", restart)
     refused = PermissionError(1, "Operation not permitted", str(tmp_path / "attempts"))
     assert (requeue_reason(refused, tmp_path) is not None) is asked
-    told = f"the last 3 starts of job 12 could not be recorded in {tmp_path}"
-    assert (told in caplog.text) is not asked
+    ending = f"the last 3 starts of job 12 could not be recorded in {tmp_path}"
+    assert (ending in caplog.text) is not asked
 
 
 def test_the_script_of_a_second_array_finds_its_own_element(

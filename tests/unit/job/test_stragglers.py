@@ -34,7 +34,7 @@ def test_the_table_is_published_every_so_many_steps(
         assert table.note(step, 0.1) == []
     assert not path.exists()
     assert [pace.rank for pace in table.note(3, 0.1) if pace.straggles] == [2]
-    told = json.loads(path.read_text())
-    assert told["step"] == 3
-    assert [row["host"] for row in told["ranks"]][1:] == ["n1", "n2", "n2"]
+    document = json.loads(path.read_text())
+    assert document["step"] == 3
+    assert [row["host"] for row in document["ranks"]][1:] == ["n1", "n2", "n2"]
     assert "straggler rank=2 host=n2" in caplog.text

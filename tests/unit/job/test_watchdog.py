@@ -45,11 +45,11 @@ def stacks(directory: Path) -> dict[str, str]:
 
 def test_all_ranks_say_where_they_stand_and_end(tmp_path: Path, ranks: Processes) -> None:
     assert [process.wait(timeout=60) for process in ranks] == [75, 75, 75]
-    told = stacks(tmp_path)
-    assert sorted(told) == ["0", "1", "2"]
-    assert all('watched_ranks.py", line' in text for text in told.values())
+    found = stacks(tmp_path)
+    assert sorted(found) == ["0", "1", "2"]
+    assert all('watched_ranks.py", line' in text for text in found.values())
     # Whoever came last to the standstill may have been asked while it still moved.
-    assert any("stand_still_here" in text for text in told.values())
+    assert any("stand_still_here" in text for text in found.values())
     [last] = [row for row in read_attempts(tmp_path) if "to" in row]
     assert (last["stop"], last["exit"], last["to"]) == ("HANG", 75, 3)
     assert "no progress for" in last["reason"]
@@ -100,8 +100,8 @@ def test_the_heartbeat_tells_the_last_progress_not_that_the_thread_lives(tmp_pat
         dog.beat()
         beaten = time.time()
         time.sleep(0.9)
-        told = json.loads(process.heartbeat.read_text())
-        assert (told["rank"], told["attempt"], told["pid"]) == (2, 5, os.getpid())
+        heartbeat = json.loads(process.heartbeat.read_text())
+        assert (heartbeat["rank"], heartbeat["attempt"], heartbeat["pid"]) == (2, 5, os.getpid())
         assert process.heartbeat.stat().st_mtime == pytest.approx(beaten, abs=0.4)
     assert not process.heartbeat.exists()
 

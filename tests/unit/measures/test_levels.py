@@ -149,7 +149,7 @@ def speckle_ratio(A: np.ndarray, seed: int) -> np.ndarray:
     ("tile", "message"),
     [
         (np.ones((64, 64)), "one value"),
-        (np.full((64, 64), np.nan), "4096 pixels are NaN"),
+        (np.full((64, 64), np.nan), "4096 values are NaN"),
         (rayleigh(16), "16 x 16 px; this measure needs at least 32 x 32"),
         (-rayleigh(64), "not dB"),
         (rayleigh(64)[0], "pass one tile"),

@@ -102,8 +102,8 @@ def test_too_few_or_ill_sized_tiles_are_refused() -> None:
 
 
 def test_the_numbers_are_plain_json(evaluation: Evaluation) -> None:
-    told = evaluation.to_json()
-    assert json.loads(json.dumps(told, allow_nan=False)) == told
+    document = evaluation.to_json()
+    assert json.loads(json.dumps(document, allow_nan=False)) == document
 
 
 def test_black_tiles_stay_finite() -> None:

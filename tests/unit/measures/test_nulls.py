@@ -226,13 +226,13 @@ def test_a_defect_stands_beyond_every_draw(pool: Pool) -> None:
     real, fake = pool.of(order[:80]), pool.of(order[80:])[:16]
     null = draw_null(pool.features.subset(real), pool.scenes[real], 16)
     blurred = measure([to_code(gaussian_filter(amplitude(t), 0.6)) for t in pool.codes[fake]])
-    told = {name: judge(blurred, DISTANCES[name][0], null) for name in ("E4_acf", "E5_lsd")}
-    for verdict in told.values():
+    judged = {name: judge(blurred, DISTANCES[name][0], null) for name in ("E4_acf", "E5_lsd")}
+    for verdict in judged.values():
         assert verdict.p_value == 1 / 200
         assert verdict.null_median < verdict.null_95 < verdict.low < verdict.high
         assert verdict.log_ratio > math.log(2)
-    told = {name: judge(pool.features.subset(fake), DISTANCES[name][0], null) for name in told}
-    assert all(verdict.p_value > 0.01 for verdict in told.values())
+    judged = {name: judge(pool.features.subset(fake), DISTANCES[name][0], null) for name in judged}
+    assert all(verdict.p_value > 0.01 for verdict in judged.values())
 
 
 def test_the_interval_holds_the_distance_of_the_populations() -> None:
@@ -261,16 +261,16 @@ def test_the_log_ratio_of_a_half_normal_distance_averages_0() -> None:
 def test_too_few_groups_give_the_distance_and_the_reason_and_no_verdict() -> None:
     values, labels = scene_levels(np.random.default_rng(0), [10] * 7)
     fake = levels(np.zeros(4))
-    told = verdicts(fake, levels(values), labels, {"level": mean_difference})
-    assert isinstance(told["level"], NoVerdict)
-    assert "7 scenes" in told["level"].reason
-    assert told["level"].raw == pytest.approx(abs(values.mean()))
-    assert not hasattr(told["level"], "p_value")
+    judged = verdicts(fake, levels(values), labels, {"level": mean_difference})
+    assert isinstance(judged["level"], NoVerdict)
+    assert "7 scenes" in judged["level"].reason
+    assert judged["level"].raw == pytest.approx(abs(values.mean()))
+    assert not hasattr(judged["level"], "p_value")
     values, labels = scene_levels(np.random.default_rng(0), [10] * 8)
-    told = verdicts(fake, levels(values), labels, {"level": mean_difference})
-    assert isinstance(told["level"], Verdict)
-    assert (told["level"].tiles, told["level"].reference_tiles) == (4, 40)
-    assert (told["level"].groups, told["level"].groups_drawn) == (8, 4)
+    judged = verdicts(fake, levels(values), labels, {"level": mean_difference})
+    assert isinstance(judged["level"], Verdict)
+    assert (judged["level"].tiles, judged["level"].reference_tiles) == (4, 40)
+    assert (judged["level"].groups, judged["level"].groups_drawn) == (8, 4)
 
 
 @pytest.mark.parametrize(
@@ -327,8 +327,8 @@ def test_every_distance_has_a_verdict(pool: Pool) -> None:
     real = pool.of(np.arange(40))
     distances: dict[str, Distance] = {name: entry[0] for name, entry in DISTANCES.items()}
     fake = pool.features.subset(pool.of(np.arange(40, 48)))
-    told = verdicts(
+    judged = verdicts(
         fake, pool.features.subset(real), pool.scenes[real], distances, draws=19, bootstrap=5
     )
-    assert set(told) == set(DISTANCES)
-    assert all(isinstance(verdict, Verdict) for verdict in told.values())
+    assert set(judged) == set(DISTANCES)
+    assert all(isinstance(verdict, Verdict) for verdict in judged.values())

@@ -128,8 +128,8 @@ def test_of_several_array_elements_the_first_bad_one_is_told(run: RunDir) -> Non
     directory = run.stage("tile")
     for element in (4, 2):
         end_attempt(directory, begin_attempt(directory, 0, element=element), 0, 1, "why")
-    told = "2 array elements failed, the first: element 2 attempt 0 exit=1: why"
-    assert look(run).failure == told
+    reason = "2 array elements failed, the first: element 2 attempt 0 exit=1: why"
+    assert look(run).failure == reason
 
 
 @pytest.mark.parametrize("ages", [(300.0, 20.0), (20.0, 300.0)])

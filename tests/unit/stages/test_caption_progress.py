@@ -100,5 +100,5 @@ def test_a_pass_takes_the_part_of_a_rank_unless_told_else(
     ]
     settings = loads(RunConfig, "{}", words).caption_train
     assert settings is not None
-    told = loop_config(settings, world)
-    assert (told.global_batch, told.micro_batch, told.zero_stage) == (16, size, 0)
+    options = loop_config(settings, world)
+    assert (options.global_batch, options.micro_batch, options.zero_stage) == (16, size, 0)

@@ -90,9 +90,9 @@ def test_a_list_of_images_that_changed_is_not_used(tiled: RunDir) -> None:
     file = tiled.stage("optical") / "images.json"
     whole = file.read_text()
     try:
-        told = json.loads(whole)
-        told["images"].pop()
-        file.write_text(json.dumps(told))
+        document = json.loads(whole)
+        document["images"].pop()
+        file.write_text(json.dumps(document))
         os.utime(file)
         from sarhpc.stages.optical import _index
 

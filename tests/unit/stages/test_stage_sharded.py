@@ -67,8 +67,8 @@ def test_a_task_that_cannot_lend_its_workers_says_so_and_does_not_fail(
 ) -> None:
     name = f"scheduler-{current_allocation().name}.json"
     absent = {part: str(run.root / "gone.pem") for part in ("ca", "cert", "key")}
-    told = {"address": "tls://127.0.0.1:9", "left_s": None, "tls": absent}
-    publish_json(run.root / "dask" / name, told)
+    document = {"address": "tls://127.0.0.1:9", "left_s": None, "tls": absent}
+    publish_json(run.root / "dask" / name, document)
     follower = Work(run, make_plan("tile", []), run.ledger("tile"), attempt=-1, rank=1)
     join_as_workers(follower, workers=1)
     assert "rank 1 provides no workers, the job continues without: FileNotFoundError" in caplog.text

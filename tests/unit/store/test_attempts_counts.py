@@ -51,8 +51,8 @@ def test_a_failure_counts_one_a_kill_a_half_and_the_rest_nothing(
 def test_the_loop_is_told_by_its_length_and_its_last_end(tmp_path: Path) -> None:
     stage = tmp_path / "run" / "tile"
     tried(stage, 1, 2, 3)
-    told = f"{stage}: 3 attempts in a row made no progress, the last ended with 'why 3'"
-    assert str(crash_loop(stage)).startswith(told)
+    message = f"{stage}: 3 attempts in a row made no progress, the last ended with 'why 3'"
+    assert str(crash_loop(stage)).startswith(message)
     assert f"sarhpc resume {tmp_path / 'run'} --force" in str(crash_loop(stage))
 
 

@@ -55,8 +55,8 @@ def test_a_node_with_a_wrong_clock_or_our_name_leaves_a_held_lease_alone(
 ) -> None:
     with lease(path) as held:
         other = start_on_other_node(TAKE.format(path=str(path), patience=0.0), host, clock_s)
-        told, _ = other.communicate(timeout=60)
-        assert f"in use by process {os.getpid()} on" in told
+        printed, _ = other.communicate(timeout=60)
+        assert f"in use by process {os.getpid()} on" in printed
         assert held.is_held()
 
 
@@ -200,15 +200,15 @@ def test_the_loser_says_so_whatever_failed_and_is_not_requeued(path: Path) -> No
 
 @pytest.mark.usefixtures("_fast")
 def test_the_loser_is_told_once_within_a_heartbeat(path: Path) -> None:
-    told, seen = threading.Event(), list[int]()
+    printed, seen = threading.Event(), list[int]()
 
     def on_loss() -> None:
         seen.append(1)
-        told.set()
+        printed.set()
 
     with lease(path, on_loss=on_loss):
         take_away(path)
-        assert told.wait(5)
+        assert printed.wait(5)
         time.sleep(0.3)
     assert seen == [1]
 
@@ -261,8 +261,8 @@ def test_a_process_that_stood_still_while_another_took_over_publishes_nothing(
         assert stopped.stdout.readline() == "making 000000\n"
         assert stopped.stdout.readline() == "making 000001\n"
         stopped.send_signal(signal.SIGSTOP)
-        told, _ = start_on_other_node(FAST + second, "other-node").communicate(timeout=60)
-        assert "tile: sealed, 2 of 3 shards made now" in told
+        printed, _ = start_on_other_node(FAST + second, "other-node").communicate(timeout=60)
+        assert "tile: sealed, 2 of 3 shards made now" in printed
         sealed = run.ledger("tile").manifest.read_bytes()
         attempts = (run.stage("tile") / "attempts.jsonl").read_bytes()
         stopped.send_signal(signal.SIGCONT)

@@ -143,14 +143,14 @@ def test_a_lease_says_who_holds_it(path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("SLURM_JOB_ID", "12")
     monkeypatch.delenv("SLURM_RESTART_COUNT", raising=False)
     with lease(path):
-        told = json.loads(path.read_text())
+        document = json.loads(path.read_text())
     expected = {"host": HERE, "pid": os.getpid(), "born": BORN, "job": "12", "restart": 0}
-    assert {name: told[name] for name in expected} == expected
+    assert {name: document[name] for name in expected} == expected
     monkeypatch.delenv("SLURM_JOB_ID")
     with lease(path):
         again = json.loads(path.read_text())
-    assert set(told) - set(again) == {"job", "restart"}
-    assert again["token"] != told["token"]
+    assert set(document) - set(again) == {"job", "restart"}
+    assert again["token"] != document["token"]
     assert again["boot_id"] == Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
