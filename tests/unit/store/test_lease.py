@@ -77,8 +77,11 @@ def _switching_often() -> Iterator[None]:
 @pytest.mark.usefixtures("_switching_often")
 @pytest.mark.parametrize("half_taken", [False, True])
 def test_many_starting_processes_leave_one_holder_of_a_stale_lease(
-    tmp_path: Path, half_taken: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, half_taken: bool
 ) -> None:
+    # Contenders look again after a tenth of a heartbeat; each round would wait for a second.
+    monkeypatch.setattr(lease_module, "TOUCH_S", 1.0)
+
     def start() -> None:
         together.wait()
         try:
