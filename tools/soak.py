@@ -17,6 +17,7 @@ import contextlib
 import json
 import os
 import random
+import shutil
 import statistics
 import subprocess
 import sys
@@ -134,7 +135,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _own_file_system(folder: Path) -> Iterator[None]:
     """A file system in memory for the runs, where that is allowed: one whose disk can be full."""
     mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=1500m", "soak", str(folder)],
+        ["mount", "-t", "tmpfs", "-o", "size=3g", "soak", str(folder)],
         capture_output=True,
         check=False,
     )
@@ -179,6 +180,7 @@ def _soak(
         yield outcome
         if not outcome.passed:
             return
+        shutil.rmtree(folder / f"run{seed}")
         cluster.heal()
         seed += 1
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hpc.errors import ConfigError, HpcError, IncompleteError, RunInUseError
+from hpc.errors import ConfigError, HpcError, IncompleteError, RunInUseError, is_disk_full
 from hpc.job.pipeline import Stage, unsealed_stages
 from hpc.observe.status import run_status
 from hpc.store.lease import lease, live_holder
@@ -127,6 +127,10 @@ def _attempt_pass(
         if last:
             raise
         say_once(f"{error}; trying again")
+    except OSError as error:
+        if last or not is_disk_full(error):
+            raise
+        say_once(f"no space left for {run.root}; trying again")
     return Pass(on_its_way=True)
 
 
