@@ -16,6 +16,7 @@ from diffusers import AutoencoderKL
 from numpy.typing import NDArray
 from PIL import Image
 
+from hpc.errors import DataError
 from hpc.publish import publish_bytes, publish_json, publishing_directory
 from sarhpc.diffusion.autoencoder import (
     Log,
@@ -52,7 +53,8 @@ def run_autoencoder(
 
     Raises:
         NumericalError: the loss is not finite.
-        DataError: the checkpoint is damaged, or an image is smaller than a crop.
+        DataError: the checkpoint is damaged, an image is smaller than a crop, or no checkpoint
+            reconstructs the crops.
     """
     optical, sar = held_out.fixed(CROPS, cfg.final_crop_px)
     best = Best(folder)
@@ -66,12 +68,18 @@ def run_autoencoder(
         publish_bytes(folder / f"panel_{state.step:06d}.png", panel(originals, decoded))
         final = cfg.encoder_steps is None or state.step > cfg.encoder_steps
         if final and best.improved_by(numbers):
-            real = fidelity.compare(sar[::2], sar[1::2])
+            held = [tile for tile in sar if tile.min() < tile.max()]
+            real = fidelity.compare(held[::2], held[1::2])
             report = {**numbers, "real_versus_real": real, "step": state.step, "crops": CROPS}
             _publish(folder / "vae", model, {**report, "config": asdict(cfg)})
         return {key: value for key, value in numbers.items() if isinstance(value, float)}
 
     train_autoencoder(cfg, pool, folder, log=log, until=until, observe=observe)
+    if until is None and not (folder / "vae").is_dir():
+        raise DataError(
+            f"no checkpoint in {folder} can be published: each has a constant reconstruction of a "
+            "SAR crop, or still trains the encoder; train for more steps, and see the panels there"
+        )
     return folder / "vae"
 
 
@@ -86,7 +94,7 @@ class Best:
 
     def improved_by(self, numbers: dict[str, Any]) -> bool:
         """Whether these numbers are the best; if so, they are recorded."""
-        better = bool(numbers["score"] <= self.score)
+        better = math.isfinite(numbers["score"]) and bool(numbers["score"] <= self.score)
         if better:
             self.score = numbers["score"]
         return better
@@ -111,17 +119,21 @@ def assess(originals: Sequence[Tile], decoded: Sequence[Tile]) -> dict[str, Any]
     """The floor on SAR tiles, `optical_l1` in codes of 255, and one `score` to rank checkpoints.
 
     The score adds the distances, each in units of a difference that is just visible to an expert:
-    2 dB of LSD, 0.5 dB of W1, 0.05 of autocorrelation, a tenth of the ENL, 10 codes of optical.
+    2 dB of LSD, 0.5 dB of W1, 0.05 of autocorrelation, a tenth of the ENL, 10 codes of optical. It
+    is infinite, and the floor is missing, where a reconstruction is constant.
     """
     pairs = list(zip(originals, decoded, strict=True))
-    sar = [pair for pair in pairs if pair[0].ndim == 2]
+    # Constant crops, as of calm water, have no speckle to compare.
+    sar = [pair for pair in pairs if pair[0].ndim == 2 and pair[0].min() < pair[0].max()]
     optical = [pair for pair in pairs if pair[0].ndim == 3]
-    numbers: dict[str, Any] = fidelity.compare([a for a, _ in sar], [b for _, b in sar])
-    numbers["optical_l1"] = float(
-        np.mean([np.abs(a.astype(np.int16) - b).mean() for a, b in optical])
-    )
+    optical_l1 = float(np.mean([np.abs(a.astype(np.int16) - b).mean() for a, b in optical]))
+    real, fake = [a for a, _ in sar], [b for _, b in sar]
+    if any(tile.min() == tile.max() for tile in fake):
+        # Early in a training a reconstruction may have one code only.
+        return {"optical_l1": optical_l1, "score": math.inf}
+    numbers: dict[str, Any] = {**fidelity.compare(real, fake), "optical_l1": optical_l1}
     acf = max(numbers["acf_azimuth_difference"], numbers["acf_range_difference"])
-    enl = abs(math.log(max(numbers["enl_mode"], 0.05) / numbers["enl_mode_real"]))
+    enl = abs(math.log(numbers["enl_mode"] / numbers["enl_mode_real"]))
     numbers["score"] = (
         numbers["lsd_db"] / 2
         + numbers["histogram_w1_db"] / 0.5

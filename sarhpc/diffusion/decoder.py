@@ -186,14 +186,18 @@ def decoder_report(
 
     `real_versus_real` is the distance of one half of the crops from the other. The crops are the
     real ones, their reconstructions by `before` and those by `after`.
+
+    Raises:
+        DataError: a crop or a reconstruction is constant, or smaller than 32 px.
     """
     crops = sar_crops(held_out, cfg.report_crops, cfg.crop_px)
     shown = (crops, reconstructions(before, crops), reconstructions(after, crops))
-    report = {
-        "before": fidelity.compare(crops, shown[1]),
-        "after": fidelity.compare(crops, shown[2]),
-        "real_versus_real": fidelity.compare(crops[::2], crops[1::2]),
-        "crops": len(crops),
-        "crop_px": cfg.crop_px,
-    }
-    return report, shown
+    try:
+        compared = {
+            "before": fidelity.compare(crops, shown[1]),
+            "after": fidelity.compare(crops, shown[2]),
+            "real_versus_real": fidelity.compare(crops[::2], crops[1::2]),
+        }
+    except ValueError as error:
+        raise DataError(f"held-out crops or reconstructions cannot be measured: {error}") from error
+    return {**compared, "crops": len(crops), "crop_px": cfg.crop_px}, shown

@@ -22,7 +22,7 @@ class EvaluateConfig:
     bootstrap: int = 200
     """Resamplings over tiles behind each 95 % interval."""
     seed: int = 0
-    """Seed of the resampling and of the real-versus-real halves."""
+    """Seed of the resampling and of the draws of real tiles against real tiles."""
     gallery: int = 8
     """Real and synthetic tiles shown side by side in the report."""
 

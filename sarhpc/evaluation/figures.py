@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import base64
 import io
-import itertools
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from sarhpc.measures.features import DB_EDGES, LAGS, PSD_BINS, Features
+from sarhpc.measures.distances import autocorrelation, uniform
+from sarhpc.measures.features import Features
+from sarhpc.measures.levels import LEVEL_EDGES_DB
+from sarhpc.measures.speckle_correlation import LAGS
+from sarhpc.measures.spectrum import RADII
 
 INK, GRID = "#334155", "#e2e8f0"
 COLOURS = ("#0f766e", "#c2410c", "#6d28d9", "#0369a1", "#a16207", "#be123c")
@@ -40,29 +43,20 @@ def distribution_figure(sets: Mapping[str, Features]) -> str:
     figure, axes = new_figure(3)
     for (name, features), colour in zip(sets.items(), COLOURS, strict=False):
         style = {"color": colour, "label": name, "lw": 2.0 if name == "real" else 1.4}
-        centres = (DB_EDGES[1:] + DB_EDGES[:-1]) / 2
+        centres = (LEVEL_EDGES_DB[1:] + LEVEL_EDGES_DB[:-1]) / 2
         axes[0].plot(centres, features.histogram.mean(0), **style)
         lags = np.arange(LAGS + 1)
-        axes[1].plot(lags, [1.0, *features.acf_range.mean(0)], **style)
-        axes[1].plot(lags, [1.0, *features.acf_azimuth.mean(0)], color=colour, lw=1, ls=":")
-        axes[2].plot(*radial_profile(features.psd.mean(0)), **style)
+        azimuth, range_ = autocorrelation(features, uniform(features))
+        axes[1].plot(lags, [1.0, *range_], **style)
+        axes[1].plot(lags, [1.0, *azimuth], color=colour, lw=1, ls=":")
+        frequency = np.arange(1, RADII + 1) / (2 * RADII)
+        axes[2].plot(frequency, 10 * np.log10(features.radial.mean(0)), **style)
     label_axis(axes[0], "dB histogram (E3)", "20 log10 A, dB", "fraction of pixels")
     axes[0].set_xlim(-45, 2)
     label_axis(axes[1], "speckle autocorrelation (E4)", "lag, px (dotted: azimuth)", "")
     label_axis(axes[2], "spectrum of ln A (E5)", "cycles / px", "dB")
     axes[0].legend(frameon=False, fontsize=8)
     return svg_text(figure)
-
-
-def radial_profile(psd: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Frequencies (cycles per pixel) and radially averaged power (dB) of a (256,) spectrum."""
-    plane = psd.reshape(PSD_BINS, PSD_BINS)
-    axis = (np.arange(PSD_BINS) + 0.5) / PSD_BINS - 0.5
-    radius = np.hypot(*np.meshgrid(axis, axis))
-    edges = np.linspace(0, 0.5, PSD_BINS // 2 + 1)
-    rings = [plane[(radius >= a) & (radius < b)] for a, b in itertools.pairwise(edges)]
-    power = np.array([10 * np.log10(ring.mean()) if ring.size else np.nan for ring in rings])
-    return (edges[1:] + edges[:-1]) / 2, power
 
 
 def training_figure(rows: Sequence[Mapping[str, float]]) -> str:

@@ -48,7 +48,7 @@ def real_reference(
     """The reference of real tiles (N, H, W) uint8 of these scenes, to score images against.
 
     Raises:
-        DataError: too few tiles, or scenes that are not one a tile.
+        DataError: too few tiles, one that cannot be measured, or scenes that are not one a tile.
     """
     if len(real) < 2 * MIN_TILES:
         raise DataError(
@@ -57,7 +57,7 @@ def real_reference(
         )
     if len(scenes) != len(real):
         raise DataError(f"{len(scenes)} scenes named for {len(real)} real tiles: name one each")
-    return RealReference(real.shape[1:], measure(real), tuple(scenes), seed)
+    return RealReference(real.shape[1:], _measured("real tiles", real), tuple(scenes), seed)
 
 
 def score_images(images: NDArray[np.uint8], to: RealReference) -> dict[str, float]:
@@ -69,7 +69,8 @@ def score_images(images: NDArray[np.uint8], to: RealReference) -> dict[str, floa
     then, and scores only order images that are equally many.
 
     Raises:
-        DataError: too few images, or of another size than the tiles.
+        DataError: too few images, one that cannot be measured, as it is constant, or of another
+            size than the tiles.
     """
     if len(images) < MIN_TILES or images.shape[1:] != to.shape:
         raise DataError(
@@ -77,14 +78,24 @@ def score_images(images: NDArray[np.uint8], to: RealReference) -> dict[str, floa
             f"{MIN_TILES} or more (train.validation_prompts times train.validation_seeds), of the "
             "size of the tiles (train.image_px)"
         )
-    found, zero = measure(images), _zero(to, len(images))
+    found, zero = _measured("images", images), _zero(to, len(images))
     real = to.reference if zero.null is None else to.reference.subset(zero.null.reference)
     weights = uniform(found), uniform(real)
-    raw = {
-        name: distance(found, weights[0], real, weights[1])
-        for name, (distance, *_) in DISTANCES.items()
-    }
+    try:
+        raw = {
+            name: distance(found, weights[0], real, weights[1])
+            for name, (distance, *_) in DISTANCES.items()
+        }
+    except ValueError as error:
+        raise DataError(f"images cannot be compared with real tiles: {error}") from error
     return {**raw, SCORE: mean_log(raw) - zero.mean_log}
+
+
+def _measured(what: str, tiles: NDArray[np.uint8]) -> Features:
+    try:
+        return measure(tiles)
+    except ValueError as error:
+        raise DataError(f"{what} cannot be measured: {error}") from error
 
 
 @functools.lru_cache(maxsize=4)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sarhpc.evaluation.figures import COLOURS, label_axis, new_figure, svg_text
-from sarhpc.measures.features import ENL_EDGES
+from sarhpc.measures.looks import LN_EDGES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -69,8 +69,11 @@ def _local_looks(looks: Sequence[PixelSurvey]) -> Draw:
     def _draw(axis: Axes) -> None:
         for look, colour in zip(looks, COLOURS, strict=False):
             if look.features is not None:
-                axis.stairs(look.features.looks.mean(0), ENL_EDGES, color=colour, lw=1.4,
-                            label=look.survey.name)  # fmt: skip
+                share = look.features.local_enl.mean(0)
+                shown = np.flatnonzero(share)
+                ends = slice(shown[0], shown[-1] + 1)
+                edges = np.exp(LN_EDGES[shown[0] : shown[-1] + 2])
+                axis.stairs(share[ends], edges, color=colour, lw=1.4, label=look.survey.name)
             if expected := look.survey.spreads.get("enl"):
                 axis.axvline(expected.mean, color=colour, lw=1, ls=":")
         axis.set_xscale("log")

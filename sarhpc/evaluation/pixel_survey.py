@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from hpc.errors import DataError
 from sarhpc.evaluation.page import colour_thumbnail, radar_thumbnail
 from sarhpc.evaluation.survey import SampleRef, SetSurvey
-from sarhpc.measures.features import Features, measure
+from sarhpc.measures.features import LEAST_PX, Features, measure
 from sarhpc.shards.images import decode_array, decode_gray8, decode_rgb8
 from sarhpc.shards.sample import Sample
 from sarhpc.shards.schema import validate_sample
@@ -23,9 +23,6 @@ SIGMA0_EDGES = np.linspace(-60.0, 30.0, 181)
 """Edges of the histogram of sigma0, dB."""
 
 _LARGEST = 1e300
-LEAST_PX = 32
-"""Smaller tiles are shown, but too few pixels to measure speckle in."""
-
 MIDDLE_PX = 256
 """Side of the middle of a tile in which speckle is measured: enough, and soon done."""
 
@@ -84,7 +81,8 @@ def _measurable(
             warnings.add("sample without a readable picture", f"{place.key} ({why})")
             continue
         look.tiles += 1
-        if int(tile.min()) == int(tile.max()):
+        middle = _middle(tile)
+        if int(middle.min()) == int(middle.max()):
             warnings.add("tile of one value", place.key)
         try:
             validate_sample(sample)
@@ -93,8 +91,9 @@ def _measurable(
             warnings.add("sample breaks the schema", str(error))
         if place.key in shown:
             look.gallery.append(_card(sample, tile))
-        if min(tile.shape) >= LEAST_PX:
-            yield _middle(tile)
+        # Smaller tiles are shown, but have too few pixels to measure speckle in.
+        if min(tile.shape) >= LEAST_PX and middle.min() < middle.max():
+            yield middle
 
 
 def _middle(tile: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -15,8 +15,10 @@ from sarhpc.evaluation.page import page_environment
 from sarhpc.evaluation.suite import Evaluation
 from sarhpc.measures.distances import DISTANCES
 from sarhpc.measures.features import measure
+from sarhpc.measures.nulls import NoVerdict
 
-REPORT_SCHEMA = "sarhpc.report/1"
+REPORT_SCHEMA = "sarhpc.report/2"
+"""Version 1 had floors of half sets in `evaluation`, and their ratios."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,21 @@ def render(report: Report) -> str:
         .render(
             report=report,
             metrics=DISTANCES,
+            remarks=list(_remarks(report.evaluation)) if report.evaluation else [],
             distribution=distribution_figure(measured) if measured else "",
             curves=training_figure(report.training) if report.training else "",
         )
     )
+
+
+def _remarks(evaluation: Evaluation) -> Iterator[str]:
+    """Sizes behind the verdicts of each set, or why it has none."""
+    for name, of in evaluation.sets.items():
+        found = next(iter(of.measures.values()), None)
+        if isinstance(found, NoVerdict):
+            yield f"No verdict for {name}: {found.reason}."
+        elif found is not None:
+            yield (
+                f"{name}: {found.tiles} tiles against {found.reference_tiles} of other scenes; "
+                f"the null draws {found.groups_drawn} of {found.groups} scenes."
+            )

@@ -1,9 +1,9 @@
-"""The evaluation: each distance raw, its real-versus-real floor, their ratio, and an interval."""
+"""The evaluation: each distance of each set to the real tiles, and how it stands in its null."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Hashable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -11,40 +11,37 @@ from numpy.typing import NDArray
 
 from hpc.errors import DataError
 from sarhpc.evaluation.config import MIN_TILES, EvaluateConfig
-from sarhpc.measures.distances import DISTANCES, Distance, look_mode, uniform
+from sarhpc.measures.distances import DISTANCES, looks, uniform
 from sarhpc.measures.features import Features, measure
-from sarhpc.measures.nulls import NoVerdict, Verdict, most_tiles, verdicts
+from sarhpc.measures.levels import PERCENTILES
+from sarhpc.measures.nulls import NoVerdict, Verdict, verdicts, without_verdict
+from sarhpc.measures.spectrum import grid_lines_db
 
-FLOOR_SPLITS = 20
-
-
-@dataclass(frozen=True)
-class Measure:
-    """One distance of one set against the real tiles."""
-
-    raw: float
-    low: float
-    """Lower end of the 95 % bootstrap interval of `raw`."""
-    high: float
-    floor: float
-    """The same distance between two random halves of the real tiles, mean over 20 splits."""
-    ratio: float | None
-    """raw / floor: about 1 when the set is as close to real as real halves are to each other. None
-    where the floor is zero."""
-    null: Verdict | NoVerdict | None = None
-    """The same distance against real tiles of other scenes, of as many tiles as there are real ones
-    for; None where scenes are not known, or for the real tiles themselves and their copies."""
+EVALUATION_SCHEMA = "sarhpc.evaluation/2"
+"""Version 1, which did not name itself, had floors of half sets and their ratios."""
+UNKNOWN_SCENES = "the scenes of the real tiles are not known, so that there is no null"
 
 
 @dataclass(frozen=True)
 class SetEvaluation:
-    """All measures of one set of tiles."""
+    """What is measured of one set of tiles, and its distances to the real ones."""
 
     tiles: int
-    measures: Mapping[str, Measure]
+    measures: Mapping[str, Verdict | NoVerdict]
+    """By name of the distance; empty for the real tiles themselves."""
     enl_mode: float
+    """E1."""
+    log_cumulants: Mapping[str, float]
+    """E2: k1, k2 and k3 of ln I, mean over the tiles."""
     mean_db: float
+    percentiles_db: Mapping[str, float]
+    """E3: mean over the tiles of their percentiles, dB."""
+    bright_excess_db: float
+    """E3: mean of what exceeds the median by more than 18 dB, dB; targets."""
     clipped: float
+    """E3: share of pixels at the highest code."""
+    grid_lines_db: float
+    """E5: level of lines of a grid of 8 px over the continuum, dB; 0 without a grid."""
 
 
 @dataclass(frozen=True)
@@ -58,132 +55,148 @@ class Evaluation:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for `evaluation.json`."""
-        return asdict(self)
+        return {"schema": EVALUATION_SCHEMA, **asdict(self)}
 
 
 def evaluate(
-    real: NDArray[np.uint8],
-    sets: Mapping[str, NDArray[np.uint8]],
+    real: NDArray[Any],
+    sets: Mapping[str, NDArray[Any]],
     config: EvaluateConfig,
     scenes: Sequence[Hashable] | None = None,
     copies: Collection[str] = (),
 ) -> Evaluation:
-    """Evaluation of each set of tiles (N, H, W) uint8 against the real tiles (M, H, W).
+    """Evaluation of each set of tiles (N, H, W) against the real tiles (M, H, W).
 
-    The real tiles are measured against themselves as the set `real`.
+    The set `real` of the result has the measures of the real tiles, and no distances.
 
     Args:
-        real: the real tiles.
+        real: the real tiles, linear amplitude or its 8-bit view.
         sets: tiles by name of the set.
         config: sizes and seeds.
-        scenes: scene of each real tile, for nulls; without it there are none.
-        copies: sets whose tiles are made of the real ones, and so of the same scenes: no null.
+        scenes: scene of each real tile, for nulls; without it there are no verdicts.
+        copies: sets whose tiles are made of the real ones, one of each in their order.
 
     Raises:
-        DataError: fewer than four tiles in a set, or tiles of different sizes.
+        DataError: fewer than four tiles in a set, tiles of different sizes, or one that cannot be
+            measured (see `sarhpc.measures.features.measure`).
     """
     for name, tiles in {"real": real, **sets}.items():
         if len(tiles) < MIN_TILES:
             raise DataError(f"set {name!r} has {len(tiles)} tiles; an evaluation needs {MIN_TILES}")
         if tiles.shape[1:] != real.shape[1:]:
             raise DataError(f"set {name!r} has tiles {tiles.shape[1:]}, real {real.shape[1:]}")
-    reference = measure(real)
-    measured = {"real": reference} | {name: measure(tiles) for name, tiles in sets.items()}
-    draws = _BootstrapDraws(reference, measured, config)
-    floors = {name: floor_of(reference, d[0], config.seed) for name, d in DISTANCES.items()}
-    found = {name: _evaluate_set(name, draws, floors) for name in measured}
-    if scenes is not None:
-        for name in measured.keys() - {"real", *copies}:
-            found[name] = _with_nulls(found[name], measured[name], reference, scenes, config)
-    return Evaluation(
-        real_tiles=len(reference),
-        sets=found,
-        better=_comparisons(draws, [name for name in measured if name != "real"]),
-    )
+    measured = {name: _measured(name, tiles) for name, tiles in {"real": real, **sets}.items()}
+    return evaluate_features(measured, config, scenes, copies)
 
 
-class _BootstrapDraws:
-    """Bootstrap draws shared by all sets, so that sets are compared on the same real tiles."""
+def evaluate_features(
+    measured: Mapping[str, Features],
+    config: EvaluateConfig,
+    scenes: Sequence[Hashable] | None = None,
+    copies: Collection[str] = (),
+) -> Evaluation:
+    """The same of sets that are measured already; `real` is one of them.
 
-    def __init__(
-        self, reference: Features, measured: Mapping[str, Features], config: EvaluateConfig
-    ) -> None:
-        self.reference, self.measured = reference, measured
-        rng = np.random.default_rng(config.seed)
-        self.real_weights = _resamplings(len(reference), config.bootstrap, rng)
-        self.values: dict[tuple[str, str], NDArray[np.float64]] = {}
-        for name, features in measured.items():
-            weights = _resamplings(len(features), config.bootstrap, rng)
-            for metric, (distance, _, _) in DISTANCES.items():
-                self.values[name, metric] = np.array(
-                    [
-                        distance(features, wg, reference, wr)
-                        for wg, wr in zip(weights, self.real_weights, strict=True)
-                    ]
-                )
-
-
-def _resamplings(n: int, count: int, rng: np.random.Generator) -> NDArray[np.float64]:
-    return rng.multinomial(n, np.full(n, 1.0 / n), size=count) / n
+    Raises:
+        DataError: a set has no distance to the real tiles.
+    """
+    real = measured["real"]
+    sets = {"real": describe(real, {})}
+    for name, features in measured.items():
+        if name != "real":
+            found = _verdicts(name, features, real, config, scenes, name in copies)
+            sets[name] = describe(features, found)
+    return Evaluation(len(real), sets, _comparisons(measured, config))
 
 
-def floor_of(reference: Features, distance: Distance, seed: int) -> float:
-    """Distance between random halves of a set, mean over 20 splits."""
-    rng = np.random.default_rng([seed, 1])
-    values = []
-    for _ in range(FLOOR_SPLITS):
-        order = rng.permutation(len(reference))
-        half = len(order) // 2
-        a, b = reference.subset(order[:half]), reference.subset(order[half:])
-        values.append(distance(a, uniform(a), b, uniform(b)))
-    return float(np.mean(values))
-
-
-def _evaluate_set(name: str, draws: _BootstrapDraws, floors: Mapping[str, float]) -> SetEvaluation:
-    features, reference = draws.measured[name], draws.reference
+def describe(features: Features, measures: Mapping[str, Verdict | NoVerdict]) -> SetEvaluation:
+    """What is measured of a set, beside its distances."""
     weights = uniform(features)
-    measures = {}
-    for metric, (distance, _, _) in DISTANCES.items():
-        raw = distance(features, weights, reference, uniform(reference))
-        if name == "real":
-            raw = floors[metric]
-        low, high = np.percentile(draws.values[name, metric], [2.5, 97.5])
-        floor = floors[metric]
-        ratio = raw / floor if floor > 0 else None
-        measures[metric] = Measure(raw, float(low), float(high), floor, ratio)
+    cumulants, percentiles = (
+        values.mean(0).tolist() for values in (features.log_cumulants, features.percentiles_db)
+    )
     return SetEvaluation(
         tiles=len(features),
         measures=measures,
-        enl_mode=look_mode(features, weights),
+        enl_mode=looks(features, weights),
+        log_cumulants=dict(zip(("k1", "k2", "k3"), cumulants, strict=True)),
         mean_db=float(features.mean_db.mean()),
+        percentiles_db={f"P{p:g}": v for p, v in zip(PERCENTILES, percentiles, strict=True)},
+        bright_excess_db=float(features.bright_excess_db.mean()),
         clipped=float(features.clipped.mean()),
+        grid_lines_db=grid_lines_db(features.lines_db),
     )
 
 
-def _with_nulls(
-    of: SetEvaluation,
+def _measured(name: str, tiles: NDArray[Any]) -> Features:
+    try:
+        return measure(tiles)
+    except ValueError as error:
+        raise DataError(f"set {name!r}: {error}") from error
+
+
+def _verdicts(
+    name: str,
     features: Features,
     real: Features,
-    scenes: Sequence[Hashable],
     config: EvaluateConfig,
-) -> SetEvaluation:
-    count = min(len(features), most_tiles(scenes) or len(features))
-    compared = features.subset(np.linspace(0, len(features) - 1, count).round().astype(np.int64))
+    scenes: Sequence[Hashable] | None,
+    copies: bool,
+) -> dict[str, Verdict | NoVerdict]:
     distances = {metric: entry[0] for metric, entry in DISTANCES.items()}
-    found = verdicts(
-        compared, real, scenes, distances, bootstrap=config.bootstrap, seed=config.seed
-    )
-    measures = {metric: replace(one, null=found[metric]) for metric, one in of.measures.items()}
-    return replace(of, measures=measures)
+    try:
+        if scenes is None:
+            return without_verdict(features, real, distances, UNKNOWN_SCENES)
+        return verdicts(
+            features,
+            real,
+            scenes,
+            distances,
+            bootstrap=config.bootstrap,
+            seed=config.seed,
+            copies=copies,
+        )
+    except ValueError as error:
+        raise DataError(f"set {name!r} cannot be compared with the real tiles: {error}") from error
 
 
-def _comparisons(draws: _BootstrapDraws, names: list[str]) -> dict[str, dict[str, float]]:
+def _comparisons(
+    measured: Mapping[str, Features], config: EvaluateConfig
+) -> dict[str, dict[str, float]]:
+    names = [name for name in measured if name != "real"]
+    if len(names) < 2:
+        return {}
+    values = _draws(measured, config)
     return {
         f"{a}<{b}": {
-            metric: float((draws.values[a, metric] < draws.values[b, metric]).mean())
-            for metric in DISTANCES
+            metric: float((values[a, metric] < values[b, metric]).mean()) for metric in DISTANCES
         }
         for a in names
         for b in names
         if a != b
     }
+
+
+def _draws(
+    measured: Mapping[str, Features], config: EvaluateConfig
+) -> dict[tuple[str, str], NDArray[np.float64]]:
+    """Distances of resamplings; all sets are compared with the same ones of the real tiles."""
+    real, rng = measured["real"], np.random.default_rng(config.seed)
+    real_weights = _resamplings(len(real), config.bootstrap, rng)
+    values = {}
+    for name, features in measured.items():
+        if name == "real":
+            continue
+        weights = _resamplings(len(features), config.bootstrap, rng)
+        for metric, (distance, _, _) in DISTANCES.items():
+            values[name, metric] = np.array(
+                [
+                    distance(features, wg, real, wr)
+                    for wg, wr in zip(weights, real_weights, strict=True)
+                ]
+            )
+    return values
+
+
+def _resamplings(n: int, count: int, rng: np.random.Generator) -> NDArray[np.float64]:
+    return rng.multinomial(n, np.full(n, 1.0 / n), size=count) / n

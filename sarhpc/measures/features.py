@@ -1,49 +1,60 @@
-"""Features of each tile; those of a set are the means over its tiles.
+"""What is measured of each tile, once, by the functions that define each measure.
 
-Tiles are the 8-bit amplitude view of both sides, (N, H, W) uint8 with range along columns: a
-generator makes 8-bit images, and a fair comparison gives the real tiles the same quantisation.
-Definitions follow the log-cumulant, autocorrelation and spectral measures of the SAR literature
-(Vachon & Raney, TGRS 27(6) 1989, for the speckle autocorrelation).
+Distances between sets (`distances`), nulls, the score of checkpoints and the reports of
+autoencoders are all functions of these values. Range is along columns.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import uniform_filter
 
-Array = NDArray[np.float64]
+from sarhpc.measures.amplitude import Array, checked_amplitude
+from sarhpc.measures.levels import measure_levels
+from sarhpc.measures.log_cumulants import log_cumulants
+from sarhpc.measures.looks import local_enl_histogram
+from sarhpc.measures.speckle_correlation import lag_products
+from sarhpc.measures.spectrum import SEGMENT_PX, measure_spectrum
+from sarhpc.measures.texture import measure_texture
 
-DB_EDGES = np.linspace(-45.0, 25.0, 257)
-"""Fixed dB histogram: 256 bins whatever the data, so that distances are comparable."""
-ENL_EDGES = np.geomspace(0.05, 50.0, 121)
-"""Histogram of the local number of looks."""
-LAGS = 5
-PSD_BINS = 16
-LOOK_WINDOW_PX = 9
+LEAST_PX = 32
+"""Fewest rows and columns of a tile; from 64 px on, E5 is measured without mirrored edges."""
+TOP_CODE = 255
 
 
 @dataclass(frozen=True)
 class Features:
     """Measures of N tiles, tile by tile along the first axis."""
 
+    local_enl: Array
+    """E1: (N, 600) fractions of 9 x 9 px windows per bin of ln ENL (`looks.LN_EDGES`)."""
+    log_cumulants: Array
+    """E2: (N, 3) k1, k2 and k3 of ln I."""
     histogram: Array
-    """(N, 256) fractions of pixels per dB bin."""
-    looks: Array
-    """(N, 120) fractions of 9x9 windows per bin of local ENL."""
-    acf_range: Array
-    """(N, 5) autocorrelation of intensity speckle at range lags 1 to 5."""
-    acf_azimuth: Array
-    """(N, 5) the same along azimuth."""
-    psd: Array
-    """(N, 256) power spectrum of ln A in 16x16 bins of the frequency plane."""
+    """E3: (N, 256) fractions of pixels per bin of `levels.LEVEL_EDGES_DB`."""
+    percentiles_db: Array
+    """E3: (N, 8) levels, dB, at `levels.PERCENTILES`."""
     mean_db: Array
-    """(N,) mean level, dB."""
+    """E3: (N,) mean level, dB."""
+    bright_excess_db: Array
+    """E3: (N,) mean of what exceeds the median by more than 18 dB, dB."""
     clipped: Array
-    """(N,) fraction of pixels at 255."""
+    """E3: (N,) fraction of pixels at code 255; 0 where the tile is no 8-bit view."""
+    lag_products: Array
+    """E4: (N, 2, 7) mean products of pixels, azimuth and range, from which speckle's
+    autocorrelation is."""
+    spectrum: Array
+    """E5: (N, 256) power density of ln A in 16 x 16 bins of the frequency plane."""
+    radial: Array
+    """E5: (N, 32) the same per annulus of 1/64 cycles per pixel."""
+    lines_db: Array
+    """E5: (N, 2, 4) level of the lines at multiples of 1/8 cycles per pixel, dB."""
+    texture: Array
+    """E6: (N, 4, 3, 5) co-occurrence features by direction and distance."""
 
     def __len__(self) -> int:
         return int(self.mean_db.size)
@@ -53,60 +64,89 @@ class Features:
         return Features(*(getattr(self, name)[index] for name in self.__dataclass_fields__))
 
 
-def measure(tiles: Iterable[NDArray[np.uint8]]) -> Features:
-    """Measures of a stack of tiles (N, H, W), or of any tiles one after the other."""
-    rows = [_measure_tile(tile) for tile in tiles]
-    return Features(*(np.array(column, dtype=np.float64) for column in zip(*rows, strict=True)))
+def measure(tiles: Iterable[NDArray[Any]]) -> Features:
+    """Measures of a stack of tiles (N, H, W), or of any tiles one after the other.
+
+    Args:
+        tiles: linear amplitude relative to sqrt(sigma0) = 1 or to the top of the picture, floating
+            point; or its 8-bit view, unsigned (see `amplitude`). At least 32 x 32 px.
+
+    Raises:
+        ValueError: no tiles, or one that is too small, constant, has NaN, negative values, or a gap
+            of zeros; the message has its number.
+    """
+    rows = [_numbered(number, tile) for number, tile in enumerate(tiles)]
+    if not rows:
+        raise ValueError("there are no tiles to measure: give at least one")
+    return join(rows)
 
 
-def amplitude(tile: NDArray[np.uint8]) -> Array:
-    """Amplitude in (0, 1]; code 0 stands for half a quantisation step, so that dB stays finite."""
-    return np.maximum(tile.astype(np.float64), 0.5) / 255.0
+def join(parts: Sequence[Features]) -> Features:
+    """The tiles of several sets as those of one, in order.
+
+    Raises:
+        ValueError: no parts.
+    """
+    names = Features.__dataclass_fields__
+    return Features(*(np.concatenate([getattr(one, name) for one in parts]) for name in names))
 
 
-def _measure_tile(tile: NDArray[np.uint8]) -> Iterator[Array | float]:
-    A = amplitude(tile)
-    I = A * A  # noqa: E741 - intensity is I in every SAR text
-    yield db_histogram(A)
-    yield look_histogram(I)
-    yield from speckle_acf(I)
-    yield spectrum(A)
-    yield 10.0 * float(np.log10(I.mean()))
-    yield float((tile == 255).mean())
+def amplitude(tile: NDArray[Any]) -> NDArray[np.floating[Any]]:
+    """Amplitude of a tile: itself where it is floating point; of 8-bit codes, code / 255.
+
+    Code 0 stands for half a quantisation step, so that it has a level.
+
+    Raises:
+        ValueError: integers that are no 8-bit codes.
+    """
+    if tile.dtype == np.uint8:
+        return np.asarray(np.maximum(tile, 0.5, dtype=np.float64) / TOP_CODE)
+    if tile.dtype.kind in "iu":
+        raise ValueError(
+            f"the tile has integers of type {tile.dtype}; decode them to linear amplitude first"
+        )
+    return tile
 
 
-def db_histogram(A: Array) -> Array:
-    """Fractions (256,) of pixels per bin of 20 log10 A; what lies outside counts at the ends."""
-    db = np.clip(20.0 * np.log10(A), DB_EDGES[0], DB_EDGES[-1] - 1e-9)
-    return np.histogram(db, DB_EDGES)[0] / db.size
+def _numbered(number: int, tile: NDArray[Any]) -> Features:
+    try:
+        return _measure_tile(tile)
+    except ValueError as error:
+        raise ValueError(f"tile {number}: {error}") from error
 
 
-def look_histogram(I: Array) -> Array:  # noqa: E741
-    """Fractions (120,) of 9x9 windows per bin of local ENL = mean^2 / variance."""
-    mean = uniform_filter(I, LOOK_WINDOW_PX)
-    n = LOOK_WINDOW_PX**2
-    variance = np.maximum(uniform_filter(I * I, LOOK_WINDOW_PX) - mean**2, 1e-12) * n / (n - 1)
-    enl = np.clip(mean**2 / variance, ENL_EDGES[0], ENL_EDGES[-1] * 0.999)
-    return np.histogram(enl, ENL_EDGES)[0] / enl.size
+def _measure_tile(tile: NDArray[Any]) -> Features:
+    A = checked_amplitude(amplitude(tile), LEAST_PX)
+    I = np.square(A, dtype=np.float64)  # noqa: E741 - intensity is I in every SAR text
+    levels = measure_levels(A)
+    cumulants = log_cumulants(_positive(I))
+    spectrum = measure_spectrum(_extended(A))
+    clipped = float((tile == TOP_CODE).mean()) if tile.dtype == np.uint8 else 0.0
+    found = (
+        local_enl_histogram(I),
+        (cumulants.k1, cumulants.k2, cumulants.k3),
+        levels.histogram,
+        levels.percentiles_db,
+        levels.mean_db,
+        levels.bright_excess_db,
+        clipped,
+        lag_products(I),
+        spectrum.pooled,
+        spectrum.radial,
+        spectrum.lines_db,
+        measure_texture(A),
+    )
+    return Features(*(np.asarray(value, np.float64)[None] for value in found))
 
 
-def speckle_acf(I: Array) -> tuple[Array, Array]:  # noqa: E741
-    """Autocorrelation of I / localmean(I) - 1 at lags 1 to 5, along range and along azimuth."""
-    ratio = I / uniform_filter(I, 15) - 1.0
-    ratio = ratio - ratio.mean()
-    power = np.abs(np.fft.rfft2(ratio)) ** 2
-    acf = np.fft.irfft2(power, s=ratio.shape)
-    acf = acf / max(float(acf[0, 0]), 1e-12)
-    return acf[0, 1 : LAGS + 1], acf[1 : LAGS + 1, 0]
+def _positive(I: Array) -> Array:  # noqa: E741
+    """Intensity whose zeros count as a quarter of the least other value, as code 0 does."""
+    if I.min() > 0:
+        return I
+    return np.asarray(np.maximum(I, I[I > 0].min() / 4.0))
 
 
-def spectrum(A: Array) -> Array:
-    """Hann-windowed power spectrum (256,) of ln A, averaged in 16x16 bins of the full plane."""
-    field = np.log(A)
-    window = np.outer(np.hanning(A.shape[0]), np.hanning(A.shape[1]))
-    windowed = (field - field.mean()) * window
-    power = np.abs(np.fft.fftshift(np.fft.fft2(windowed))) ** 2 / (window**2).sum()
-    rows = np.array_split(np.arange(A.shape[0]), PSD_BINS)
-    columns = np.array_split(np.arange(A.shape[1]), PSD_BINS)
-    pooled = [[power[np.ix_(r, c)].mean() for c in columns] for r in rows]
-    return np.array(pooled).ravel()
+def _extended(A: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
+    """The tile; a side shorter than a segment of the spectrum continues as its mirror image."""
+    missing = [(0, max(0, SEGMENT_PX - side)) for side in A.shape]
+    return np.pad(A, missing, mode="symmetric") if any(map(sum, missing)) else A

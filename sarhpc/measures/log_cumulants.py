@@ -51,7 +51,9 @@ def log_cumulants(intensity: ArrayLike, independent: float | None = None) -> Log
     square = c * c
     cube = square * c
     m2, m3 = float(square.mean()), float(cube.mean())
-    m4, m5, m6 = (float(np.mean(v)) for v in (square * square, square * cube, cube * cube))
+    m4, m5, m6 = (
+        float(a @ b) / c.size for a, b in ((square, square), (square, cube), (cube, cube))
+    )
     covariance = (
         (m4 - m2**2) / n,
         (m5 - 4 * m2 * m3) / n,

@@ -26,7 +26,7 @@ import math
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.ndimage import convolve1d, gaussian_filter1d
+from scipy.ndimage import gaussian_filter1d
 
 from sarhpc.measures.intensity import Array, require_image, require_intensity
 from sarhpc.measures.log_cumulants import inverse_trigamma
@@ -86,8 +86,9 @@ def local_enl_histogram(intensity: ArrayLike, window: int = WINDOW_PX) -> Array:
         )
     variance = np.maximum(_window_mean(I * I, window) - mean**2, 1e-12 * mean**2)
     ln_enl = np.log(mean**2 / variance)
-    clipped = np.clip(ln_enl, LN_EDGES[0], LN_EDGES[-1] - 1e-9)
-    return np.histogram(clipped, LN_EDGES)[0] / clipped.size
+    bins = LN_EDGES.size - 1
+    place = np.clip((ln_enl - LN_EDGES[0]) / BIN, 0, bins - 1).astype(np.intp)
+    return np.asarray(np.bincount(place.ravel(), minlength=bins) / place.size)
 
 
 def enl_mode(histogram: Array, acf: Array, window: int = WINDOW_PX) -> float:
@@ -145,7 +146,18 @@ def _mode(histogram: Array) -> float:
 
 def _window_mean(image: Array, window: int) -> Array:
     # Sums of each window alone: with running sums, a bright target leaves its rounding behind.
-    kernel, half = np.full(window, 1.0 / window), window // 2
-    along_rows = convolve1d(image, kernel, axis=0)[half:-half]
-    mean: Array = convolve1d(along_rows, kernel, axis=1)[:, half:-half]
-    return mean
+    return _window_sum(_window_sum(image, window).T, window).T / window**2
+
+
+def _window_sum(image: Array, window: int) -> Array:
+    """Sums of `window` rows, from sums of 1, 2, 4, ... rows."""
+    rows = len(image) - window + 1
+    power, size, total, taken = image, 1, None, 0
+    while size <= window:
+        if window & size:
+            part = power[taken : taken + rows]
+            total = part if total is None else total + part
+            taken += size
+        power, size = power[:-size] + power[size:], 2 * size
+    assert total is not None
+    return total

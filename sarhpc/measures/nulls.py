@@ -53,7 +53,9 @@ class Null:
     others: NDArray[np.float64]
     """(draws, T) weights of the M tiles."""
     reference: Indices
-    """The M tiles that others are compared with: one more draw."""
+    """The M tiles that others are compared with: those of one more draw."""
+    counterpart: Indices
+    """The N tiles of the same draw: copies of these are held against the reference."""
     labels: NDArray[np.int64]
     """(T,) number of the group of each tile."""
 
@@ -146,9 +148,9 @@ def draw_null(
     for draw in range(draws):
         ours, theirs = _part(labels, count, tiles, wanted, rng)
         drawn[draw, ours], others[draw, theirs] = 1.0 / tiles, 1.0 / wanted
-    _, reference = _part(labels, count, tiles, wanted, rng)
+    counterpart, reference = (np.sort(side) for side in _part(labels, count, tiles, wanted, rng))
     return Null(
-        features, tiles, wanted, count, sizes.size, drawn, others, np.sort(reference), labels
+        features, tiles, wanted, count, sizes.size, drawn, others, reference, counterpart, labels
     )
 
 
@@ -270,22 +272,48 @@ def verdicts(
     draws: int = DRAWS,
     bootstrap: int = 200,
     seed: int = 0,
+    copies: bool = False,
 ) -> dict[str, Verdict | NoVerdict]:
     """Each distance of tiles to real ones, with its verdict, or with the reason why there is none.
 
+    Of more tiles than there is a null for (`most_tiles`), that many are compared, evenly spread.
+
+    Args:
+        features: of the tiles that are judged.
+        real: of the real tiles.
+        groups: flight line or else scene of each real tile.
+        distances: by name.
+        draws: of the null.
+        bootstrap: resamplings behind each interval.
+        seed: of draws and resamplings.
+        copies: the tiles are copies of the real ones, in their order. Copies of tiles of some
+            groups are then compared with real tiles of the others, as the draws are.
+
     Raises:
-        ValueError: no tiles, labels that are not one a real tile, or a distance that is not finite.
+        ValueError: no tiles, labels that are not one a real tile, copies of another number than
+            the real tiles, or a distance that is not finite.
     """
+    if copies and len(features) != len(real):
+        raise ValueError(f"{len(features)} copies of {len(real)} real tiles: give one of each")
+    count = min(len(features), most_tiles(groups) or len(features))
     try:
-        null = draw_null(real, groups, len(features), draws=draws, seed=seed)
+        null = draw_null(real, groups, count, draws=draws, seed=seed)
     except TooFewGroupsError as error:
-        weights = uniform(features), uniform(real)
-        return {
-            name: NoVerdict(distance(features, weights[0], real, weights[1]), str(error))
-            for name, distance in distances.items()
-        }
+        return without_verdict(features, real, distances, str(error))
+    places = np.linspace(0, len(features) - 1, count).round().astype(np.int64)
+    judged = features.subset(null.counterpart if copies else places)
     return {
-        name: judge(features, distance, null, bootstrap, seed)
+        name: judge(judged, distance, null, bootstrap, seed) for name, distance in distances.items()
+    }
+
+
+def without_verdict(
+    features: Features, real: Features, distances: Mapping[str, Distance], reason: str
+) -> dict[str, Verdict | NoVerdict]:
+    """Each distance of all tiles to all real ones, and why it has no verdict."""
+    weights = uniform(features), uniform(real)
+    return {
+        name: NoVerdict(distance(features, weights[0], real, weights[1]), reason)
         for name, distance in distances.items()
     }
 

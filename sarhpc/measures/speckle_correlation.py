@@ -56,17 +56,32 @@ def lag_products(intensity: ArrayLike) -> Array:
             f"{empty} of {len(blocks)} blocks of {BLOCK_PX} px are 0 everywhere: leave out tiles "
             "with gaps"
         )
-    size = 2 * BLOCK_PX
-    power = np.abs(np.fft.rfft2(blocks / mean, (size, size))) ** 2
-    sums = np.fft.irfft2(power.mean(0), (size, size))
-    lag = np.abs(np.fft.fftfreq(size) * size)
-    pairs = np.outer(BLOCK_PX - lag, BLOCK_PX - lag)
-    distance = np.maximum.outer(lag, lag)
-    is_far = (distance >= FAR_LAGS_PX[0]) & (distance <= FAR_LAGS_PX[1])
-    far = sums[is_far].sum() / pairs[is_far].sum()
-    near = slice(0, LAGS + 1)
-    azimuth, range_ = sums[near, 0] / pairs[near, 0], sums[0, near] / pairs[0, near]
-    return np.array([[far, *azimuth], [far, *range_]])
+    # Rows of the blocks first, so that all products are of two matrices.
+    ratios = np.ascontiguousarray((blocks / mean).swapaxes(0, 1))
+    by_row, by_column = ratios.reshape(BLOCK_PX, -1), ratios.reshape(-1, BLOCK_PX)
+    pairs = BLOCK_PX * np.arange(BLOCK_PX, BLOCK_PX - LAGS - 1, -1) * len(blocks)
+    near = [
+        [np.trace(gram, lag) / pairs[lag] for lag in range(LAGS + 1)]
+        for gram in (by_row @ by_row.T, by_column.T @ by_column)
+    ]
+    within = [_pairs_within(ratios, lag) for lag in (FAR_LAGS_PX[0] - 1, FAR_LAGS_PX[1])]
+    sums, numbers = np.diff(within, axis=0)[0]
+    return np.array([[sums / numbers, *axis] for axis in near])
+
+
+def _pairs_within(ratios: Array, lag: int) -> tuple[float, float]:
+    """Sum of the products of pixels no more than `lag` rows and columns apart, and their number.
+
+    Args:
+        ratios: (16, B, 16): rows, blocks, columns.
+        lag: px.
+    """
+    index = np.arange(BLOCK_PX)
+    near = (np.abs(index[:, None] - index) <= lag).astype(np.float64)
+    along_azimuth = near @ ratios.reshape(BLOCK_PX, -1)
+    along_range = ratios.reshape(-1, BLOCK_PX) @ near
+    sums = float(along_azimuth.ravel() @ along_range.ravel())
+    return sums, float(near.sum() ** 2 * ratios.shape[1])
 
 
 def speckle_autocorrelation(products: Array, looks: float = 1.0) -> Array:

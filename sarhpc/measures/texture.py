@@ -113,6 +113,9 @@ def texture_distance(
     centre = np.average(real, axis=0, weights=real_weights)
     spread = np.sqrt(np.average(np.square(real - centre), axis=0, weights=real_weights))
     if not (spread > 0).all():
+        # A resampling of one tile alone has no spread of its own.
+        spread = real.std(axis=0)
+    if not (spread > 0).all():
         raise ValueError("the real tiles are all alike in a texture; pass different tiles")
     shift = (np.average(generated, axis=0, weights=generated_weights) - centre) / spread
     return np.asarray(np.sqrt(np.square(shift).mean((1, 2))))

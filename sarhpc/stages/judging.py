@@ -58,9 +58,13 @@ def grid_judge(run: RunDir, cfg: TrainConfig) -> Judge | None:
         tiles, scenes = even_tiles(sample_shards(run, judge.splits), judge.tiles)
         return real_reference(tiles, scenes)
 
-    def _judge(images: NDArray[np.uint8]) -> dict[str, float]:
+    def _judge(images: NDArray[np.uint8]) -> dict[str, float] | None:
         from sarhpc.evaluation.image_score import score_images
 
+        constant = [number for number, image in enumerate(images) if image.min() == image.max()]
+        if constant:
+            log.warning("grid is not judged: images %s are constant", constant)
+            return None
         return score_images(images, _real())
 
     return _judge

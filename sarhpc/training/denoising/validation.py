@@ -35,8 +35,11 @@ _log = logging.getLogger(__name__)
 class Judge(Protocol):
     """Compares sampled images with real ones."""
 
-    def __call__(self, sampled: NDArray[np.uint8], /) -> dict[str, float]:
-        """Distances of images (N, H, W), and their `score`: less is better. Not collective."""
+    def __call__(self, sampled: NDArray[np.uint8], /) -> dict[str, float] | None:
+        """Distances of images (N, H, W), and their `score`: less is better. Not collective.
+
+        None where they cannot be compared, as one is constant.
+        """
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,8 @@ class Grids:
         if self.judge is None:
             return None
         found = self.judge(read_images(self.folder, images))
-        _log.info("grid step=%d %s", step, " ".join(f"{k}={v:.4g}" for k, v in found.items()))
+        if found is not None:
+            _log.info("grid step=%d %s", step, " ".join(f"{k}={v:.4g}" for k, v in found.items()))
         return found
 
     def _has_grid(self, step: int) -> bool:

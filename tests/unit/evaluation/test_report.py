@@ -61,11 +61,12 @@ def test_page_is_self_contained_and_escapes_what_prompts_say() -> None:
 
 def test_the_page_gives_the_null_of_each_distance_or_says_that_there_is_no_verdict() -> None:
     page = render(example(scenes=8))
-    assert "p 0.0" in page
+    assert "demo: 4 tiles against 4 of other scenes; the null draws 4 of 8 scenes" in page
     assert ">no verdict<" not in page
+    assert "0.005<br>" in page
     page = render(example(scenes=2))
     assert page.count(">no verdict<") == 2 * len(DISTANCES)
-    assert "the real tiles are of 2 scenes" in page
+    assert "No verdict for base: the real tiles are of 2 scenes" in page
 
 
 def test_same_report_is_the_same_page() -> None:

@@ -1,4 +1,4 @@
-"""Nulls in the evaluation: beside raw distances, for sets that are made anew."""
+"""Nulls in the evaluation: of sets that are made anew, and of copies of the real tiles."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pytest
 from scipy.ndimage import gaussian_filter
 from speckle_tiles import tiles, to_code
 
+from hpc.errors import DataError
 from sarhpc.evaluation.config import EvaluateConfig
 from sarhpc.evaluation.suite import Evaluation, evaluate
 from sarhpc.measures.features import amplitude
@@ -22,15 +23,16 @@ def evaluation() -> Evaluation:
     real = tiles(0, 40)
     other = tiles(1, 30)
     blurred = np.stack([to_code(gaussian_filter(amplitude(t), 0.6)) for t in other[:12]])
-    sets = {"same": other, "blur": blurred, "copy": real}
+    copies = np.stack([to_code(gaussian_filter(amplitude(t), 0.6)) for t in real])
+    sets = {"same": other, "blur": blurred, "copy": real, "blurred copy": copies}
     scenes = [number // 2 for number in range(40)]
-    return evaluate(real, sets, CONFIG, scenes=scenes, copies=["copy"])
+    return evaluate(real, sets, CONFIG, scenes=scenes, copies=["copy", "blurred copy"])
 
 
 def test_a_defect_is_beyond_the_null_and_real_tiles_of_other_scenes_are_not(
     evaluation: Evaluation,
 ) -> None:
-    blur, same = (evaluation.sets[name].measures["E5_lsd"].null for name in ("blur", "same"))
+    blur, same = (evaluation.sets[name].measures["E5_lsd"] for name in ("blur", "same"))
     assert isinstance(blur, Verdict)
     assert isinstance(same, Verdict)
     assert blur.p_value == 1 / 200
@@ -42,22 +44,33 @@ def test_of_more_tiles_than_the_real_ones_can_be_held_against_as_many_as_can(
     evaluation: Evaluation,
 ) -> None:
     for measure in evaluation.sets["same"].measures.values():
-        assert isinstance(measure.null, Verdict)
-        assert (measure.null.tiles, measure.null.reference_tiles) == (20, 20)
+        assert isinstance(measure, Verdict)
+        assert (measure.tiles, measure.reference_tiles) == (20, 20)
 
 
-def test_copies_of_real_tiles_and_real_tiles_themselves_have_no_null(
-    evaluation: Evaluation,
-) -> None:
-    for name in ("real", "copy"):
-        assert all(one.null is None for one in evaluation.sets[name].measures.values())
+def test_copies_are_held_against_real_tiles_of_other_scenes(evaluation: Evaluation) -> None:
+    """Copies without a loss are as far from tiles of other scenes as the tiles themselves."""
+    assert evaluation.sets["real"].measures == {}
+    for name, copy in evaluation.sets["copy"].measures.items():
+        assert isinstance(copy, Verdict), name
+        assert copy.p_value > 0.01, name
+        assert copy.raw > 0 or name == "E3_bright", "no tile is compared with its own copy"
+    blurred = evaluation.sets["blurred copy"].measures["E5_lsd"]
+    assert isinstance(blurred, Verdict)
+    assert blurred.p_value == 1 / 200
+
+
+def test_copies_must_be_of_all_real_tiles_in_order() -> None:
+    real = tiles(0, 16)
+    with pytest.raises(DataError, match="12 copies of 16 real tiles"):
+        evaluate(real, {"copy": real[:12]}, CONFIG, scenes=range(16), copies=["copy"])
 
 
 def test_too_few_scenes_are_said_in_the_place_of_a_verdict() -> None:
     few = evaluate(tiles(0, 8), {"same": tiles(1, 4)}, CONFIG, scenes=[0, 1] * 4)
-    null = few.sets["same"].measures["E3_w1"].null
+    null = few.sets["same"].measures["E3_w1"]
     assert isinstance(null, NoVerdict)
     assert "2 scenes" in null.reason
     document = few.to_json()["sets"]["same"]["measures"]["E3_w1"]
-    assert json.loads(json.dumps(document, allow_nan=False))["null"]["reason"] == null.reason
-    assert "p_value" not in document["null"]
+    assert json.loads(json.dumps(document, allow_nan=False))["reason"] == null.reason
+    assert "p_value" not in document
