@@ -238,6 +238,9 @@ class ImportConfig:
     pixel_m: Optional[float] = None  # noqa: UP045
     """Spacing of pixels, metres, where known."""
 
+    plane: Optional[str] = field(default=None, metadata={"added": True})  # noqa: UP045
+    """Plane of the spacing along range, `ground` or `slant`, where known."""
+
     incidence_deg: Optional[float] = None  # noqa: UP045
     """Angle of incidence of all images, degrees, where known."""
 

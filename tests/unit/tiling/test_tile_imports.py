@@ -251,3 +251,16 @@ def test_a_tar_that_changed_since_it_was_planned_is_an_error(tmp_path):
     write_tar(tmp_path / "a.tar", sarlo("b"))
     with pytest.raises(DataError, match="lost its sample a"):
         list(read_foreign(tmp_path, listing.items))
+
+
+def test_the_plane_of_the_spacing_is_declared_or_unknown(tmp_path):
+    write(tmp_path / "0.png", picture(gray(0)))
+    found = []
+    for plane in ("slant", None):
+        cfg = ImportConfig(path=str(tmp_path), fractions=[1.0, 0.0, 0.0], plane=plane)
+        [inputs] = plan_import(cfg).shards
+        [sample] = import_shard(0, inputs, cfg).samples
+        found.append(sample.meta.get("plane"))
+    assert found == ["slant", None]
+    with pytest.raises(ConfigError, match=r"imported\.plane='flat'"):
+        plan_import(ImportConfig(path=str(tmp_path), plane="flat"))
