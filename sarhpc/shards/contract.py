@@ -305,6 +305,8 @@ def _read_law(value: Any) -> LawSpan:
     }
     if "top" not in spans:
         raise ValueError("normalisation has no `top`")
+    if spans.get("low", (-1.0,))[0] >= spans["top"][1]:
+        raise ValueError("normalisation.low is not below normalisation.top")
     return LawSpan(value["mode"], **spans)
 
 

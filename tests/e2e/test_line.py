@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from line_runs import make_tiny_model, seal_export, shard_digests, tiny_run
+from line_runs import KNOWN_PIXELS, make_tiny_model, seal_export, shard_digests, tiny_run
 from other_user import contents
 
 from hpc.job.pipeline import run_stage
@@ -30,10 +30,6 @@ JUDGED = [
     "train.validation_seeds=[0, 1]",
 ]
 
-CONTRACT = {
-    "schema": "sarhpc.contract/1", "calibration": "sigma0", "tiles": 1,
-    "normalisation": {"mode": "db", "low": [0.01, 0.01], "top": [9.0, 9.0]},
-}  # fmt: skip
 DB = ["tile.normalisation=db", "tile.db_scope=archive"]
 
 
@@ -201,7 +197,7 @@ def test_one_and_two_workers_make_the_same_bytes(tmp_path: Path, model: Path, st
             run_stage(run, stage_named(load_run_config(run), "simulate"))
         else:
             known = shutil.copytree(model, tmp_path / f"known{workers}")
-            publish_json(known / CONTRACT_FILE, CONTRACT)
+            publish_json(known / CONTRACT_FILE, KNOWN_PIXELS)
             seal_export(run, known)
         run_stage(run, stage_named(load_run_config(run), stage))
         digests.append(shard_digests(run, stage))

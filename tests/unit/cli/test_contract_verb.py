@@ -187,3 +187,30 @@ def test_the_report_names_sets_whose_pixels_mean_something_else(
     found = other_pixels(run, config)
     assert len(found) == (words is not None)
     assert words is None or words in found[0]
+
+
+def test_inspection_names_the_outliers_of_the_window(tmp_path: Path, model: Path) -> None:
+    from sarhpc.cli.inspection import _window_warnings
+
+    run = tiny_run(tmp_path / "run", model)
+    assert list(_window_warnings(run)) == []
+    file = run.stage("tile") / "db_window.json"
+    publish_json(file, {"outliers": {"hot": 0.97}})
+    [line] = _window_warnings(run)
+    assert "scene hot" in line
+    assert "97% of its power" in line
+    publish_text(file, "{")
+    [line] = _window_warnings(run)
+    assert "cannot be read" in line
+
+
+def test_a_dry_run_of_tiling_tells_the_window_of_the_archive(
+    tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["tile.normalisation=db", "tile.db_scope=archive", "tile.db_window=[-30, 12.5]"]
+    run = tiny_run(tmp_path / "run", model, [*words, "simulate.scenes=1"])
+    assert main(["simulate", str(run.root), "--executor", "debug"]) == 0
+    code, out, _ = say(capsys, "tile", run.root, "--dry-run")
+    assert code == 0
+    assert "one dB window for all scenes: -30.0 to 12.5 dB" in out
+    assert not run.stage("tile").exists()

@@ -168,6 +168,7 @@ GOOD = contract_of_tiles([tile()]).to_json()
         ({**GOOD, "tiles": None}, "tiles is None"),
         ({**GOOD, "normalisation": {"mode": "gamma", "top": [1, 1]}}, "normalisation is"),
         ({**GOOD, "normalisation": {"mode": "db"}}, "no `top`"),
+        ({**GOOD, "normalisation": {"mode": "db", "low": [2, 2], "top": [1, 1]}}, "not below"),
     ],
 )
 def test_a_damaged_contract_is_an_error_that_names_file_and_entry(tmp_path, value, words):
