@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -105,6 +106,10 @@ def test_what_a_pixel_means_goes_from_the_tiles_to_the_corpus_and_the_report(
         for sample in read_shard(shard):
             assert sample.meta["pixel_m"] is None, "that model has no contract"
             assert "sar16.npy" not in sample.members
+    page = (Path(__file__).resolve().parents[2] / "docs/guide/pixels.md").read_text()
+    [example] = re.findall(r"^```python\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
+    exec(example.replace('"RUN/', f'"{finished.root}/'), names := {})
+    assert names["level_db"].shape == (32, 32)
     report = json.loads((finished.root / "report.json").read_text())
     assert report["facts"]["normalisation"].startswith("db, low ")
     assert not [note for note in report["notes"] if "mean something else" in note]
