@@ -28,12 +28,12 @@ from sarhpc.shards.foreign import (
 )
 from sarhpc.shards.images import decode_array, decode_rgb8, encode_array, encode_gray8, encode_rgb8
 from sarhpc.shards.pictures import opened_picture
+from sarhpc.shards.radiometry import Normalisation, encode_master
 from sarhpc.shards.sample import SAMPLE_SCHEMA, SPLITS, Sample, encode_json, sample_key
 from sarhpc.shards.schema import GEOLOCATION, UNKNOWN
 from sarhpc.tiling.config import ImportConfig
 from sarhpc.tiling.config_checks import check_import
 from sarhpc.tiling.fingerprints import content_digest, ground_hash
-from sarhpc.tiling.radiometry import Normalisation, encode_master
 from sarhpc.tiling.tile import TiledShard
 
 _FOLDERS = {**{name: name for name in SPLITS}, "validation": "val", "valid": "val"}
@@ -239,9 +239,10 @@ def _meta(meta: Mapping[str, Any], cfg: ImportConfig, cropped: bool) -> dict[str
     known: dict[str, Any] = dict(UNKNOWN)
     if meta.get("schema") == SAMPLE_SCHEMA:
         lost = ("window", "affine", "footprint") if cropped else ()
-        ours = (*UNKNOWN, "truth", "caption", "geolocation")
+        ours = (*UNKNOWN, "truth", "caption", "geolocation", "plane", "licence")
         known |= {name: meta[name] for name in ours if name in meta and name not in lost}
-    declared = ("band", "polarization", "platform", "pixel_m", "incidence_deg", "range_direction")
+    declared = ("band", "polarization", "platform", "pixel_m", "plane", "incidence_deg",
+                "range_direction", "licence")  # fmt: skip
     known |= {name: getattr(cfg, name) for name in declared if getattr(cfg, name) is not None}
     if cfg.synthetic or meta.get("synthetic") is True:
         known |= dict.fromkeys(GEOLOCATION)

@@ -15,14 +15,14 @@ from split_oracles import overlaps_across_splits
 from hpc.errors import ConfigError, DataError
 from sarhpc.archive.scene import Scene
 from sarhpc.shards.images import decode_array, decode_gray8
-from sarhpc.shards.schema import validate_sample
-from sarhpc.tiling.config import SplitConfig, TileConfig
-from sarhpc.tiling.plan import plan_scenes
-from sarhpc.tiling.radiometry import (
+from sarhpc.shards.radiometry import (
     Normalisation,
     decode_master,
     master_amplitude,
 )
+from sarhpc.shards.schema import validate_sample
+from sarhpc.tiling.config import SplitConfig, TileConfig
+from sarhpc.tiling.plan import plan_scenes
 from sarhpc.tiling.tile import tile_shard
 
 TRAIN = SplitConfig(fractions=[1.0, 0.0, 0.0])
@@ -339,6 +339,7 @@ def test_scene_metadata_reaches_the_tile():
         "sar:frequency_band": "X",
         "sar:polarizations": ["HH"],
         "platform": "falcon-20",
+        "license": "CC-BY-4.0",
     }
     archive.scenes = {"one": Scene("one", {}, properties)}
     [sample, *_], _ = tiles_of(archive, SMALL)
@@ -348,6 +349,7 @@ def test_scene_metadata_reaches_the_tile():
         "band": "X",
         "polarization": "HH",
         "platform": "falcon-20",
+        "licence": "CC-BY-4.0",
         "incidence_deg": 44.0,
         "look_side": "right",
         "range_direction": "+col",
