@@ -24,6 +24,7 @@ from typing import IO, Any
 
 from hpc.clock import file_system_time
 from hpc.errors import HpcError, TransientError, is_disk_full
+from hpc.regular_files import open_regular
 
 _ASIDE = ".aside"
 _SLOW_DISK_S = 10.0
@@ -207,7 +208,7 @@ def _restore(aside: Path, target: Path) -> None:
 
 def digest_file(path: Path) -> Digest:
     """Size and SHA-256 of a file on disk."""
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     return Digest(path.stat().st_size, sha256)
 

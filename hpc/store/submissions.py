@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from hpc.documents import built, parse_json, read_json
+from hpc.documents import built, read_json
 from hpc.errors import HpcError, TransientError, VerificationError
 from hpc.publish import publish_json
 from hpc.store.lease import live_holder
@@ -165,7 +165,7 @@ def submitting_command(run: RunDir) -> str | None:
 def stopped_jobs(run: RunDir) -> frozenset[str]:
     """Ids of the jobs and array elements that received a stop while they ran."""
     path = _stopped_file(run)
-    return frozenset(parse_json(path.read_text())["jobs"]) if path.exists() else frozenset()
+    return frozenset(read_json(path)["jobs"]) if path.exists() else frozenset()
 
 
 def record_stopped_jobs(run: RunDir, ids: Iterable[str]) -> None:

@@ -202,3 +202,27 @@ def test_jobs_before_one_that_slurm_refuses_are_kept_and_the_others_are_named(
     passed = sarhpc(cluster, "supervise", run.root, "--once")
     assert passed.returncode == 0, passed.stderr
     assert [job.stage for job in read_submissions(run)[1].jobs] == list(record.refused)
+
+
+def test_a_refused_resubmission_leaves_the_jobs_that_it_would_replace(
+    tmp_path: Path, cluster: MiniSlurm
+) -> None:
+    run = tiny_run(tmp_path / "kept", tmp_path / "model", SCENES)
+    words = ("--until", "tile", "--profile", write_profile(tmp_path, NEVER))
+    assert sarhpc(cluster, "run", run.root, *words).returncode == 0
+    [lost], [waiting] = (read_submissions(run)[0].of(name) for name in ("simulate", "tile"))
+    cluster.run("scancel", lost.job_id)
+    wait_for(lambda: list(jobs_of(cluster, "kept", "PD")) == [waiting.job_id], 60, "one is left")
+    broken = shim(tmp_path / "bin", "sbatch", ["echo 'sbatch: error: try later' >&2", "exit 1"])
+    refused = sarhpc(cluster, "resume", run.root, env=broken)
+    assert refused.returncode == 1
+    assert "try later" in refused.stderr
+    assert list(jobs_of(cluster, "kept", "PD")) == [waiting.job_id]
+    # A limit on jobs in the queue that only leaves room once the useless one is gone.
+    lines = [f"if squeue -h -t PD -o %A | grep -qx {waiting.job_id}; then",
+             "echo 'sbatch: error: QOSMaxSubmitJobPerUserLimit' >&2; exit 1; fi",
+             'exec "$REAL" "$@"']  # fmt: skip
+    resumed = sarhpc(cluster, "resume", run.root, env=shim(tmp_path / "bin", "sbatch", lines))
+    assert resumed.returncode == 0, resumed.stderr
+    again = read_submissions(run)[-1]
+    assert sorted(jobs_of(cluster, "kept", "PD")) == sorted(job.job_id for job in again.jobs)
