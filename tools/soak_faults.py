@@ -30,7 +30,7 @@ class Scene:
     supervisor: psutil.Popen | None = None
 
 
-PATIENCE_S = 600.0
+RESTORE_TIMEOUT_S = 600.0
 """For what a fault restores: the machine may be slow."""
 
 Fault = Callable[[Scene], str | None]
@@ -108,7 +108,7 @@ def lose_node(scene: Scene) -> str | None:
     scene.cluster.crash_node(node)
     time.sleep(40)
     with contextlib.suppress(ClusterError):
-        scene.cluster.restart_node(node, timeout_s=PATIENCE_S)
+        scene.cluster.restart_node(node, timeout_s=RESTORE_TIMEOUT_S)
     return f"node {node} without power for 40 s"
 
 
@@ -117,7 +117,7 @@ def stop_controller(scene: Scene) -> str | None:
     hard = scene.draw.random() < 0.5
     scene.cluster.stop_controller(hard)
     time.sleep(20)
-    scene.cluster.start_controller(PATIENCE_S)
+    scene.cluster.start_controller(RESTORE_TIMEOUT_S)
     return f"controller {'killed' if hard else 'stopped'} for 20 s"
 
 

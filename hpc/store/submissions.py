@@ -79,6 +79,8 @@ class SubmissionRecord:
     """Stage of an array -> its shards without a record at submission; absent if not planned."""
     refused: tuple[str, ...] = ()
     """Stages that the command meant to submit and Slurm refused; absent from most files."""
+    adopted: tuple[str, ...] = ()
+    """Jobs among them that a command which died had submitted; absent from most files."""
     root: str = ""
     """The run directory then, where its jobs work; empty in submissions of before."""
 
@@ -216,8 +218,9 @@ def publish_submission(run: RunDir, record: SubmissionRecord) -> Path:
             f"check with `sarhpc status {run.root}`"
         )
     document = {"schema": SUBMISSION_SCHEMA, **dataclasses.asdict(record)}
-    # Code of before does not know this field.
-    publish_json(path, {k: v for k, v in document.items() if k != "refused" or v})
+    # Code of before does not know these fields.
+    rare = ("refused", "adopted")
+    publish_json(path, {k: v for k, v in document.items() if k not in rare or v})
     return path
 
 

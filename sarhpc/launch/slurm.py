@@ -293,6 +293,7 @@ def _print_submission(run: RunDir, record: SubmissionRecord) -> None:
     for job in record.jobs:
         array = f" x {job.elements} elements" if job.elements else ""
         after = f"  {job.dependency}" if job.dependency else ""
+        after += "  submitted before by a command that died" * (job.job_id in record.adopted)
         print(f"  {job.stage:<14} job {job.job_id}{array}{after}")
         print(f"  {'':<14} log {_log_name(run, job.logs, job.job_id)}")
     print(f"  status  sarhpc status {run.root}")

@@ -217,10 +217,14 @@ def _pass_on_slurm(run: RunDir, todo: Sequence[Stage], profile: Profile, target:
     actions, first = [], [job for job in record.jobs if _could_run(run, todo, job.stage)]
     for name in dict.fromkeys(job.stage for job in first):
         ids = tuple(job.job_id for job in record.of(name))
+        if set(ids) <= set(record.adopted):
+            actions.append(f"{name}: job {', '.join(ids)} of a command that died is recorded now")
+            continue
         why = causes.get(name, "what it needs is submitted again")
         _record(run, todo, name, why, ids, record.number)
         actions.append(f"{name}: {why}; submitted again as job {', '.join(ids)}")
-    behind = [f"{job.stage} {job.job_id}" for job in record.jobs if job not in first]
+    known = {*record.adopted, *(job.job_id for job in first)}
+    behind = [f"{job.stage} {job.job_id}" for job in record.jobs if job.job_id not in known]
     if behind:
         actions.append(f"submitted behind: {', '.join(behind)}")
     return Pass(tuple(actions), tuple(obstacles.values()), on_its_way=True)
