@@ -66,6 +66,8 @@ SMALL = (
     "evaluate.bootstrap=10",
 )
 """The demo in about two minutes of two cores."""
+RECOVERY_S = 180.0
+"""How long a fault waits for the pipeline to recover from the one before."""
 STALLED_S = 1200
 """Without progress for so long, a pipeline has not come back by itself; a slow machine is none."""
 
@@ -187,8 +189,12 @@ def _disturbed(
     supervisor = _supervise(cluster, run.root)
     try:
         while time.time() - progress.moved < STALLED_S:
-            until = time.time() + draw.expovariate(1 / every_s)
-            while time.time() < until and not progress.sealed:
+            until, last = time.time() + draw.expovariate(1 / every_s), time.time()
+            # Three of four wait until it has gone on: kills alone would exhaust its budget.
+            patient = last + RECOVERY_S if draw.random() < 0.75 else 0.0
+            while not progress.sealed and (
+                time.time() < until or (progress.moved < last and time.time() < patient)
+            ):
                 time.sleep(0.5)
                 if supervisor.poll() is not None and not progress.sealed:
                     time.sleep(5)
@@ -199,11 +205,15 @@ def _disturbed(
                 # It may have been killed, and then another one has nothing to do.
                 outcome.complete = _sarhpc(cluster.env, "supervise", run.root).returncode == 0
                 break
-            scene = Scene(cluster, run.root, draw, supervisor)
-            fault, live, at = draw.choice(FAULTS), live_attempts(run, stages), time.time()
-            if (what := fault(scene)) is not None:
-                print(f"  {at - begun:6.0f} s {fault.__name__}: {what}", flush=True)
-                outcome.injections.append(Injection(fault.__name__, what, at, live))
+            scene, begins = Scene(cluster, run.root, draw, supervisor), time.time()
+            live = live_attempts(run, stages)
+            # The first that finds something to break.
+            for fault in draw.sample(FAULTS, len(FAULTS)):
+                at = time.time()
+                if (what := fault(scene)) is not None:
+                    print(f"  {begins - begun:6.0f} s {fault.__name__}: {what}", flush=True)
+                    outcome.injections.append(Injection(fault.__name__, what, at, live))
+                    break
     finally:
         with contextlib.suppress(psutil.NoSuchProcess):
             supervisor.kill()
