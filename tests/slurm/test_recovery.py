@@ -14,6 +14,7 @@ from line_runs import tiny_run
 from mini_slurm import MiniSlurm
 
 from hpc.job.pipeline import run_stage
+from hpc.store.attempts import read_attempts
 from hpc.store.rundir import RunDir
 from hpc.store.submissions import read_submissions
 from hpc.store.supervision import read_resubmissions
@@ -61,6 +62,25 @@ def test_the_next_job_submits_again_what_a_killed_batch_script_lost(
     [row] = read_resubmissions(run)
     assert (row.stage, row.submission) == ("simulate", 1)
     assert "FAILED" in row.why
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_job_that_is_killed_before_its_attempt_begins_is_requeued_by_its_script(
+    tmp_path: Path, cluster: MiniSlurm
+) -> None:
+    few = [*SCENES[1:], "simulate.scenes=4"]
+    run = tiny_run(tmp_path / "early", tmp_path / "model", few)
+    words = ("--profile", write_profile(tmp_path))
+    assert sarhpc(cluster, "simulate", run.root, *words).returncode == 0
+    wait_for(lambda: tasks(cluster), 240, "a task")
+    for task in tasks(cluster):
+        task.kill()
+    assert read_attempts(run.stage("simulate")) == [], "it was still importing"
+    wait_for(lambda: run.ledger("simulate").sealed, 240, "it starts again")
+    assert len(read_submissions(run)) == 1
+    [start, _] = read_attempts(run.stage("simulate"))
+    assert start["restart"] == 1
 
 
 @pytest.mark.slow
