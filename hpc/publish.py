@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import io
 import itertools
 import json
 import os
@@ -20,7 +21,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 from hpc.clock import file_system_time
 from hpc.errors import HpcError, TransientError, is_disk_full
@@ -209,7 +210,7 @@ def _restore(aside: Path, target: Path) -> None:
 def digest_file(path: Path) -> Digest:
     """Size and SHA-256 of a file on disk."""
     with open_regular(path) as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        sha256 = hashlib.file_digest(cast(io.BufferedReader, file), "sha256").hexdigest()
     return Digest(path.stat().st_size, sha256)
 
 

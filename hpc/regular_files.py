@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import stat
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import BinaryIO
 
 MOST_BYTES = 4 << 30
 """Size of a document that is read whole; a plan of ten million tiles has 1 GB."""
@@ -26,7 +26,7 @@ def open_regular(path: Path, buffering: int = -1) -> BinaryIO:
         NotRegularFileError: it is no regular file.
         OSError: it cannot be opened.
     """
-    file = cast(BinaryIO, open(path, "rb", buffering=buffering, opener=_open_at_once))  # noqa: SIM115
+    file: BinaryIO = open(path, "rb", buffering=buffering, opener=_open_at_once)  # noqa: SIM115
     if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         return file
     file.close()
