@@ -19,17 +19,20 @@ class NotRegularFileError(OSError, ValueError):
     """The path is a pipe, a device, a socket or a directory, or the file is too large."""
 
 
-def open_regular(path: Path, buffering: int = -1) -> BinaryIO:
+def open_regular(path: Path, buffering: int = -1, most: int | None = None) -> BinaryIO:
     """The file at `path`, opened for reading without waiting; links are followed.
 
     Raises:
-        NotRegularFileError: it is no regular file.
+        NotRegularFileError: it is no regular file, or has more than `most` bytes.
         OSError: it cannot be opened.
     """
     file: BinaryIO = open(path, "rb", buffering=buffering, opener=_open_at_once)  # noqa: SIM115
-    if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+    status = os.fstat(file.fileno())
+    if stat.S_ISREG(status.st_mode) and (most is None or status.st_size <= most):
         return file
     file.close()
+    if stat.S_ISREG(status.st_mode):
+        raise NotRegularFileError(f"{path} has {status.st_size:,} bytes, more than {most:,}")
     raise NotRegularFileError(f"{path} is not a regular file; remove it")
 
 
@@ -44,10 +47,7 @@ def read_regular(path: Path, most: int = MOST_BYTES) -> bytes:
         NotRegularFileError: it is no regular file, or has more than `most` bytes.
         OSError: it cannot be read.
     """
-    with open_regular(path) as file:
-        size = os.fstat(file.fileno()).st_size
-        if size > most:
-            raise NotRegularFileError(f"{path} has {size:,} bytes, more than {most:,}; remove it")
+    with open_regular(path, most=most) as file:
         return file.read()
 
 
