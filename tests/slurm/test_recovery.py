@@ -69,18 +69,20 @@ def test_the_next_job_submits_again_what_a_killed_batch_script_lost(
 def test_a_job_that_is_killed_before_its_attempt_begins_is_requeued_by_its_script(
     tmp_path: Path, cluster: MiniSlurm
 ) -> None:
-    few = [*SCENES[1:], "simulate.scenes=4"]
-    run = tiny_run(tmp_path / "early", tmp_path / "model", few)
-    words = ("--profile", write_profile(tmp_path))
-    assert sarhpc(cluster, "simulate", run.root, *words).returncode == 0
-    wait_for(lambda: tasks(cluster), 240, "a task")
-    for task in tasks(cluster):
-        task.kill()
-    assert read_attempts(run.stage("simulate")) == [], "it was still importing"
+    run = tiny_run(tmp_path / "early", tmp_path / "model", [*SCENES[1:], "simulate.scenes=4"])
+    python = tmp_path / "python"
+    killed_once = f"if mkdir '{tmp_path}/killed' 2> /dev/null; then kill -9 $$; fi"
+    python.write_text(
+        f'#!/bin/sh\ncase "$*" in *submitit*) {killed_once} ;; esac\n'
+        f"exec '{sys.executable}' \"$@\"\n"
+    )
+    python.chmod(0o755)
+    profile = write_profile(tmp_path, f"python: '{python}'\n")
+    assert sarhpc(cluster, "simulate", run.root, "--profile", profile).returncode == 0
     wait_for(lambda: run.ledger("simulate").sealed, 240, "it starts again")
     assert len(read_submissions(run)) == 1
     [start, _] = read_attempts(run.stage("simulate"))
-    assert start["restart"] == 1
+    assert start["restart"] == 1, "the first start recorded none"
 
 
 @pytest.mark.slow
