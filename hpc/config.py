@@ -15,6 +15,7 @@ import dataclasses
 import difflib
 import functools
 import hashlib
+import io
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,6 +25,7 @@ from typing import Any, TypeVar, cast
 from hpc.documents import check_yaml
 from hpc.errors import ConfigError, HpcError
 from hpc.frozen_config import DECLINED, fields_of, read_frozen, typed
+from hpc.regular_files import open_regular
 from hpc.resolvers import Origin, interpolations, literal, origin_of
 
 T = TypeVar("T")
@@ -135,7 +137,7 @@ def read_yaml(path: Path) -> tuple[str, Origin]:
     if not path.is_file():
         raise ConfigError(f"no configuration file {path}; see configs/ for the ones that ship")
     try:
-        with path.open(encoding="utf-8") as file:
+        with io.TextIOWrapper(open_regular(path), encoding="utf-8") as file:
             # Of the file that is open: another one may take its name meanwhile.
             return file.read(), origin_of(path, os.fstat(file.fileno()))
     except (OSError, UnicodeDecodeError) as error:

@@ -15,6 +15,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from hpc.regular_files import read_regular
+
 T = TypeVar("T")
 
 MOST_NESTED = 100
@@ -53,7 +55,7 @@ def read_json(path: Path) -> Any:
         OSError: the file cannot be read.
         ValueError: as `parse_json`.
     """
-    return parse_json(path.read_bytes())
+    return parse_json(read_regular(path))
 
 
 def json_rows(path: Path) -> list[dict[str, Any]]:
@@ -63,7 +65,7 @@ def json_rows(path: Path) -> list[dict[str, Any]]:
         OSError: the file cannot be read.
     """
     rows = []
-    for line in path.read_bytes().splitlines():
+    for line in read_regular(path).splitlines():
         try:
             row = parse_json(line)
         except ValueError:

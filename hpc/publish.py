@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import io
 import itertools
 import json
 import os
@@ -20,10 +21,11 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 from hpc.clock import file_system_time
 from hpc.errors import HpcError, TransientError, is_disk_full
+from hpc.regular_files import open_regular
 
 _ASIDE = ".aside"
 _SLOW_DISK_S = 10.0
@@ -207,8 +209,8 @@ def _restore(aside: Path, target: Path) -> None:
 
 def digest_file(path: Path) -> Digest:
     """Size and SHA-256 of a file on disk."""
-    with path.open("rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    with open_regular(path) as file:
+        sha256 = hashlib.file_digest(cast(io.BufferedReader, file), "sha256").hexdigest()
     return Digest(path.stat().st_size, sha256)
 
 

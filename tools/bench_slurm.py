@@ -33,7 +33,7 @@ from hpc.store.plan import Plan, make_plan, publish_plan
 from hpc.store.rundir import RunDir, create_run, now
 from sarhpc.launch.slurm import submit_stages
 from sarhpc.stages.config import RunConfig
-from sarhpc.stages.registry import stage_named
+from sarhpc.stages.registry import line_of_stages, stage_named
 from sarhpc.stages.run_config import load_run_config
 
 STAGE = "generate"
@@ -115,10 +115,11 @@ def light_run(folder: Path, shards: int, elements: int, *, steps: bool = True) -
         elements: of the array.
         steps: whether each element is a job step, as usual.
     """
-    overrides = ["train.base_model=none", "generate.prompts=[a lake]", f"generate.images={shards}"]
+    # Settings that `resume` accepts as well.
+    overrides = ["simulate.scenes=4", "generate.prompts=[a lake]", f"generate.images={shards}"]
     config = loads(RunConfig, "", overrides)
     run = create_run(folder / "scale", to_yaml(config), fingerprint(config), overrides)
-    _seal_upstream(run)
+    _seal_others(run)
     plan = make_plan(STAGE, [{"prompts": ["a lake"], "images": [[0, n]]} for n in range(shards)])
     publish_plan(plan, run.plan_file(STAGE))
     ready = run.root / "ready"
@@ -148,12 +149,16 @@ def _without_steps(folder: Path, element: Path) -> Path:
     return srun.parent
 
 
-def _seal_upstream(run: RunDir) -> None:
-    for name in stage_named(load_run_config(run), STAGE).needs:
-        plan = make_plan(name, [{}])
-        publish_plan(plan, run.plan_file(name))
-        run.ledger(name).publish(Record("000000", plan.id, "-", 0, 0, "", 0, "-", now(), now()))
-        run.ledger(name).seal(plan)
+def _seal_others(run: RunDir) -> None:
+    """Seal every stage but the generation, with one record each."""
+    for stage in line_of_stages(load_run_config(run)):
+        if stage.name == STAGE:
+            continue
+        plan = make_plan(stage.name, [{}])
+        publish_plan(plan, run.plan_file(stage.name))
+        ledger = run.ledger(stage.name)
+        ledger.publish(Record("000000", plan.id, "-", 0, 0, "", 0, "-", now(), now()))
+        ledger.seal(plan)
 
 
 def submitted(light: LightRun) -> tuple[str, float, dict[str, int]]:

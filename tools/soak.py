@@ -1,13 +1,13 @@
 """A soak test: whole pipelines on a real Slurm under random faults, with nobody at the console.
 
-    python tools/soak.py [--minutes 60] [--every-s 30] [--seed N] [--folder F]
+    python tools/soak.py [--minutes 60] [--every-s 30] [--seed N] [--keep F]
 
 One pipeline first runs undisturbed by the local executor. Then, until the time is up, others run as
 jobs of a mini cluster (`tools/mini_slurm.py`) while a fault is drawn every so many seconds from
 `tools/soak_faults.py`. Nobody types a command after `sarhpc run`: `sarhpc supervise` alone submits
 what was lost, and is itself killed now and then. Each pipeline has to end complete, with the bytes
-of the undisturbed one. Prints every fault, what it cost and how long recovery took; with `--json`
-the same as one document.
+of the undisturbed one; one that does not is kept, with the logs of the cluster. Prints every fault,
+and at the end what they cost as a table (`tools/soak_measures.py`); with `--json` as a document.
 """
 
 from __future__ import annotations
@@ -18,12 +18,9 @@ import json
 import os
 import random
 import shutil
-import statistics
 import subprocess
 import sys
-import tempfile
 import time
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -31,7 +28,10 @@ from pathlib import Path
 import psutil
 from mini_slurm import MiniSlurm
 from soak_faults import FAULTS, Scene
+from soak_folder import soak_folder
+from soak_measures import Injection, Progress, live_attempts, table, with_costs
 
+from hpc.job.pipeline import Stage
 from hpc.publish import digest_file
 from hpc.store.rundir import RunDir, open_run
 
@@ -66,22 +66,10 @@ SMALL = (
     "evaluate.bootstrap=10",
 )
 """The demo in about two minutes of two cores."""
-STALLED_S = 900
-"""Without progress for so long, a pipeline has not come back by itself."""
-
-
-@dataclass(frozen=True)
-class Injection:
-    """One fault that was injected, and what came after it."""
-
-    fault: str
-    what: str
-    at_s: float
-    """Since the pipeline was submitted, s."""
-    lost_steps: int
-    """Steps logged since the newest checkpoint when it was injected."""
-    recovery_s: float | None = None
-    """From the fault to the next new record or checkpoint; None if the next fault came first."""
+RECOVERY_S = 180.0
+"""How long a fault waits for the pipeline to recover from the one before."""
+STALLED_S = 1200
+"""Without progress for so long, a pipeline has not come back by itself; a slow machine is none."""
 
 
 @dataclass
@@ -110,43 +98,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--every-s", type=float, default=30.0, help="mean time between faults")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--requeue", default="scontrol", choices=("scontrol", "chain"))
-    parser.add_argument("--folder", type=Path, help="keeps the runs; default: a temporary one")
+    parser.add_argument(
+        "--keep", type=Path, default=REPOSITORY / "build" / "soak", help="keeps runs that failed"
+    )
     parser.add_argument("--json", type=Path, help="also write the figures here")
     words = parser.parse_args(argv)
-    with tempfile.TemporaryDirectory(prefix="mini-slurm-") as short:
-        folder = words.folder or Path(short) / "runs"
-        folder.mkdir(parents=True, exist_ok=True)
-        Path(short).chmod(0o755)
-        cluster = MiniSlurm(Path(short) / "cluster")
-        with _own_file_system(folder):
-            try:
-                calm = _undisturbed(folder)
-                cluster.start()
-                outcomes = list(_soak(cluster, folder, calm, words))
-            finally:
-                cluster.stop()
+    with soak_folder() as folder:
+        calm = _undisturbed(folder / "runs")
+        cluster = MiniSlurm(folder / "cluster").start()
+        outcomes = list(_soak(cluster, folder / "runs", calm, words))
     _print(outcomes)
     if words.json is not None:
         words.json.write_text(json.dumps([asdict(each) for each in outcomes], indent=1))
     return 0 if outcomes and all(each.passed for each in outcomes) else 1
-
-
-@contextlib.contextmanager
-def _own_file_system(folder: Path) -> Iterator[None]:
-    """A file system in memory for the runs, where that is allowed: one whose disk can be full."""
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=3g", "soak", str(folder)],
-        capture_output=True,
-        check=False,
-    )
-    if mounted.returncode:
-        print("no file system of its own (that takes root): no fault `fill_disk`")
-        yield
-        return
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", "--lazy", str(folder)], check=False)
 
 
 def _undisturbed(folder: Path) -> dict[str, str]:
@@ -179,54 +143,87 @@ def _soak(
         )
         yield outcome
         if not outcome.passed:
+            _keep(cluster, folder / f"run{seed}", words.keep)
             return
-        shutil.rmtree(folder / f"run{seed}")
         cluster.heal()
+        shutil.rmtree(folder / f"run{seed}")
         seed += 1
+
+
+def _keep(cluster: MiniSlurm, run: Path, folder: Path) -> None:
+    """A copy of a run that failed, its status, the queue, and the logs of the cluster."""
+    kept = folder / run.name
+    shutil.rmtree(kept, ignore_errors=True)
+    shutil.copytree(run, kept / "run", symlinks=True)
+    shutil.copytree(cluster.root / "log", kept / "log")
+    queue = cluster.run("squeue", "-a", "-t", "all", check=False).stdout
+    nodes = cluster.run("sinfo", "-N", "-l", check=False).stdout
+    status = _sarhpc(cluster.env, "status", run).stdout
+    (kept / "state.txt").write_text(f"{status}\n{queue}\n{nodes}")
+    print(f"kept in {kept}", flush=True)
 
 
 def _one(
     cluster: MiniSlurm, root: Path, profile: Path, seed: int, every_s: float, calm: dict[str, str]
 ) -> Outcome:
-    outcome, draw = Outcome(seed), random.Random(seed)
     begun = time.monotonic()
     done = _sarhpc(cluster.env, "run", root, *_configuration(), "--profile", profile)
     if done.returncode:
         raise SystemExit(f"not submitted:\n{done.stdout}{done.stderr}")
     run = open_run(root)
-    supervisor = _supervise(cluster, root)
-    watch = _Watch(run)
-    try:
-        while (time.monotonic() - watch.moved) < STALLED_S:
-            if supervisor.poll() == 0 and _is_sealed(run):
-                outcome.complete = True
-                break
-            if supervisor.poll() is not None:
-                supervisor = _supervise(cluster, root)
-            if watch.wait(draw.expovariate(1 / every_s)):
-                continue
-            scene, fault = Scene(cluster, root, draw, supervisor), draw.choice(FAULTS)
-            lost, when = watch.unsaved_steps(), time.monotonic()
-            what = fault(scene)
-            if what is None:
-                continue
-            print(f"  {when - begun:6.0f} s {fault.__name__}: {what}", flush=True)
-            recovery = watch.recovery_s(when, within_s=every_s)
-            outcome.injections.append(Injection(fault.__name__, what, when - begun, lost, recovery))
-    finally:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            supervisor.kill()
+    with Progress(run, _stages(run)) as progress:
+        outcome = _disturbed(cluster, run, progress, Outcome(seed), every_s)
     outcome.seconds = time.monotonic() - begun
     if outcome.complete:
         made = outputs(run)
         outcome.differs = sorted(key for key in calm | made if calm.get(key) != made.get(key))
+        outcome.injections = with_costs(run, outcome.injections, progress.checkpoints)
+    return outcome
+
+
+def _disturbed(
+    cluster: MiniSlurm, run: RunDir, progress: Progress, outcome: Outcome, every_s: float
+) -> Outcome:
+    """A fault every `every_s` s or so until the pipeline is complete or stands still."""
+    draw, stages, begun = random.Random(outcome.seed), _stages(run), time.time()
+    supervisor = _supervise(cluster, run.root)
+    try:
+        while time.time() - progress.moved < STALLED_S:
+            until, last = time.time() + draw.expovariate(1 / every_s), time.time()
+            # Three of four wait until it has gone on: kills alone would exhaust its budget.
+            patient = last + RECOVERY_S if draw.random() < 0.75 else 0.0
+            while not progress.sealed and (
+                time.time() < until or (progress.moved < last and time.time() < patient)
+            ):
+                time.sleep(0.5)
+                if supervisor.poll() is not None and not progress.sealed:
+                    time.sleep(5)
+                    supervisor = _supervise(cluster, run.root)
+            if progress.sealed:
+                with contextlib.suppress(psutil.TimeoutExpired):
+                    supervisor.wait(timeout=300)
+                # It may have been killed, and then another one has nothing to do.
+                outcome.complete = _sarhpc(cluster.env, "supervise", run.root).returncode == 0
+                break
+            scene, begins = Scene(cluster, run.root, draw, supervisor), time.time()
+            live = live_attempts(run, stages)
+            # The first that finds something to break.
+            for fault in draw.sample(FAULTS, len(FAULTS)):
+                at = time.time()
+                if (what := fault(scene)) is not None:
+                    print(f"  {begins - begun:6.0f} s {fault.__name__}: {what}", flush=True)
+                    outcome.injections.append(Injection(fault.__name__, what, at, live))
+                    break
+    finally:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            supervisor.kill()
     return outcome
 
 
 def _supervise(cluster: MiniSlurm, root: Path) -> psutil.Popen:
-    log = (root / "supervise.log").open("ab")
     command = [sys.executable, "-m", "sarhpc.cli", "supervise", str(root), "--every", "10"]
-    return psutil.Popen(command, env=cluster.env, stdout=log, stderr=log)
+    with (root.parent / f"supervise-{root.name}.log").open("ab") as log:
+        return psutil.Popen(command, env=cluster.env, stdout=log, stderr=log)
 
 
 def _sarhpc(env: dict[str, str], *words: str | Path) -> subprocess.CompletedProcess[str]:
@@ -234,15 +231,11 @@ def _sarhpc(env: dict[str, str], *words: str | Path) -> subprocess.CompletedProc
     return subprocess.run(command, env=env, capture_output=True, text=True, check=False)
 
 
-def _stages(run: RunDir) -> list[str]:
+def _stages(run: RunDir) -> list[Stage]:
     from sarhpc.stages.registry import line_of_stages
     from sarhpc.stages.run_config import load_run_config
 
-    return [stage.name for stage in line_of_stages(load_run_config(run))]
-
-
-def _is_sealed(run: RunDir) -> bool:
-    return all(run.ledger(stage).sealed for stage in _stages(run))
+    return list(line_of_stages(load_run_config(run)))
 
 
 def outputs(run: RunDir) -> dict[str, str]:
@@ -260,78 +253,17 @@ def outputs(run: RunDir) -> dict[str, str]:
     return found
 
 
-class _Watch:
-    """Durable progress of a run: records and checkpoints."""
-
-    def __init__(self, run: RunDir) -> None:
-        self._run = run
-        self._stages = _stages(run)
-        self._seen = self._progress()
-        self.moved = time.monotonic()
-        """When it last grew."""
-
-    def wait(self, seconds: float) -> bool:
-        """Watch for so long; whether the run is complete before that."""
-        until = time.monotonic() + seconds
-        while time.monotonic() < until:
-            self._look()
-            if _is_sealed(self._run):
-                time.sleep(2)
-                return True
-            time.sleep(0.5)
-        return False
-
-    def recovery_s(self, since: float, within_s: float) -> float | None:
-        """Seconds from `since` to the next progress; None if there is none in time."""
-        until = time.monotonic() + within_s
-        while time.monotonic() < until:
-            if self._look() or self.moved > since:
-                return self.moved - since
-            time.sleep(0.5)
-        return None
-
-    def unsaved_steps(self) -> int:
-        """Steps of a running training after its newest checkpoint."""
-        metrics = self._run.stage("train") / "metrics.jsonl"
-        if not metrics.exists() or self._run.ledger("train").sealed:
-            return 0
-        lines = [line for line in metrics.read_text().splitlines() if line.endswith("}")]
-        last = max((json.loads(line).get("step", 0) for line in lines), default=0)
-        return max(last - self._step(), 0)
-
-    def _look(self) -> bool:
-        now = self._progress()
-        moved = any(now[key] > self._seen.get(key, 0) for key in now)
-        self._seen = now
-        if moved:
-            self.moved = time.monotonic()
-        return moved
-
-    def _progress(self) -> Counter[str]:
-        found = Counter({name: len(self._run.ledger(name).recorded_ids()) for name in self._stages})
-        found["step"] = self._step()
-        found["sealed"] = sum(self._run.ledger(name).sealed for name in self._stages)
-        return found
-
-    def _step(self) -> int:
-        steps = (self._run.stage("train") / "checkpoints").glob("step_*[0-9]")
-        return max((int(path.name[5:]) for path in steps), default=0)
-
-
 def _print(outcomes: Sequence[Outcome]) -> None:
     injections = [each for outcome in outcomes for each in outcome.injections]
-    print(
-        f"\n{'fault':20} {'times':>6} {'median recovery':>17} {'worst':>8} {'lost steps, most':>18}"
-    )
-    for name in sorted({each.fault for each in injections}):
-        mine = [each for each in injections if each.fault == name]
-        times = sorted(each.recovery_s for each in mine if each.recovery_s is not None)
-        middle = f"{statistics.median(times):.0f} s" if times else "-"
-        worst = f"{times[-1]:.0f} s" if times else "-"
-        lost = max(each.lost_steps for each in mine)
-        print(f"{name:20} {len(mine):6} {middle:>17} {worst:>8} {lost:18}")
     passed = sum(each.passed for each in outcomes)
-    print(f"{len(injections)} faults; {passed} of {len(outcomes)} pipelines complete and identical")
+    seconds = sorted(each.seconds for each in outcomes)
+    print(f"\n{table(injections)}\n")
+    print(
+        f"{len(injections)} faults in {sum(seconds) / 60:.0f} min; {passed} of {len(outcomes)} "
+        f"pipelines complete and identical, in {seconds[0]:.0f} to {seconds[-1]:.0f} s each; "
+        f"{sum(each.lost_steps for each in injections)} steps and "
+        f"{sum(each.lost_s for each in injections):.0f} s of shards made again"
+    )
 
 
 if __name__ == "__main__":

@@ -30,6 +30,9 @@ class Scene:
     supervisor: psutil.Popen | None = None
 
 
+RESTORE_TIMEOUT_S = 600.0
+"""For what a fault restores: the machine may be slow."""
+
 Fault = Callable[[Scene], str | None]
 """Injects one fault and returns what it did; None where there was nothing to break."""
 
@@ -105,7 +108,7 @@ def lose_node(scene: Scene) -> str | None:
     scene.cluster.crash_node(node)
     time.sleep(40)
     with contextlib.suppress(ClusterError):
-        scene.cluster.restart_node(node, timeout_s=120)
+        scene.cluster.restart_node(node, timeout_s=RESTORE_TIMEOUT_S)
     return f"node {node} without power for 40 s"
 
 
@@ -114,7 +117,7 @@ def stop_controller(scene: Scene) -> str | None:
     hard = scene.draw.random() < 0.5
     scene.cluster.stop_controller(hard)
     time.sleep(20)
-    scene.cluster.start_controller()
+    scene.cluster.start_controller(RESTORE_TIMEOUT_S)
     return f"controller {'killed' if hard else 'stopped'} for 20 s"
 
 

@@ -261,7 +261,7 @@ def _requeue_lines(job: BatchJob) -> list[str]:
     lines = []
     if job.profile.requeue == "scontrol":
         requeue = shlex.join([*program, "-m", "hpc.resilience.requeue", str(job.logs.parent)])
-        lines.append(f"[ $code = 0 ] || {requeue}")
+        lines.append(f"[ $code = 0 ] || {requeue} $code")
     if job.profile.requeue != "none" and job.repair:
         repair = shlex.join([*program, *job.repair])
         lines.append(f"[ $code != {IncompleteError.exit_code} ] || {repair}")

@@ -141,19 +141,25 @@ def submit(run: RunDir, chain: Chain, waits: Mapping[str, Sequence[str]]) -> Sub
         ids: dict[str, list[str]] = {stage: list(jobs) for stage, jobs in waits.items()}
         before: dict[tuple[str, int], str] = {}
         jobs: list[SubmittedJob] = []
+        adopted: list[str] = []
         for part in chain.parts:
             _require_not_stopped(run, jobs)
             stage = part.link.stage
             dependency = _dependency(part, ids, before)
             try:
-                job_id = _submit_once(part.batch, dependency)
+                job_id = _adopt(part.batch)
+                if job_id is not None:
+                    adopted.append(job_id)
+                else:
+                    write_script(part.batch)
+                    job_id = submit_script(part.batch, dependency)
             except slurm.SlurmRefusedError as error:
                 raise _refused(run, chain, jobs, error) from error
             before[stage, part.first] = job_id
             ids.setdefault(stage, []).append(job_id)
             jobs.append(_submitted(run, part, job_id, dependency))
         _require_not_stopped(run, jobs)
-        record = _record(run, chain, jobs)
+        record = replace(_record(run, chain, jobs), adopted=tuple(adopted))
         publish_submission(run, record)
         return record
 
@@ -262,14 +268,14 @@ def _dependency(
     return f"afterany:{':'.join(upstream)}" if upstream else None
 
 
-def _submit_once(batch: BatchJob, dependency: str | None) -> str:
-    """Submit the job, or adopt it if a command that died had submitted it."""
-    if batch.script.exists() and (submitted := find_job(batch)) is not None:
-        if batch.script.read_text() == script_text(batch):
-            return submitted
-        slurm.cancel([submitted])
-    write_script(batch)
-    return submit_script(batch, dependency)
+def _adopt(batch: BatchJob) -> str | None:
+    """Id of the job if a command that died had submitted it; one that differs is cancelled."""
+    if not batch.script.exists() or (submitted := find_job(batch)) is None:
+        return None
+    if batch.script.read_text() == script_text(batch):
+        return submitted
+    slurm.cancel([submitted])
+    return None
 
 
 def _submitted(run: RunDir, part: Part, job_id: str, dependency: str | None) -> SubmittedJob:

@@ -180,5 +180,6 @@ def bind_to_loopback(environment: MutableMapping[str, str]) -> None:
     world, local = environment.get("WORLD_SIZE"), environment.get("LOCAL_WORLD_SIZE")
     if environment["MASTER_ADDR"].startswith("127.") or (local is not None and local == world):
         environment["MASTER_ADDR"] = "127.0.0.1"
-        for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
-            environment.setdefault(name, "lo")
+        environment.setdefault("GLOO_SOCKET_IFNAME", "lo")
+        # nccl takes every interface that begins like this, unless told that it is the whole name.
+        environment.setdefault("NCCL_SOCKET_IFNAME", "=lo")

@@ -23,7 +23,7 @@ import socket
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -261,19 +261,53 @@ def submit(
         mem_gb=resources.mem_gb,
         timeout_min=resources.time_min,
     )
-    job = launcher.submit(
-        RankedWork(
-            work=work,
-            executor=executor,
-            outcomes=outcomes.absolute(),
-            failure_grace_s=FAILURE_GRACE_S,
-            port=_free_port(),
-            cuda_devices=_cuda_devices(resources) if executor == "local" else None,
-        )
+    ranked = RankedWork(
+        work=work,
+        executor=executor,
+        outcomes=outcomes.absolute(),
+        failure_grace_s=FAILURE_GRACE_S,
+        port=_free_port(),
+        cuda_devices=_cuda_devices(resources) if executor == "local" else None,
     )
+    # A debug job runs later, inside `wait`.
+    with _detached_streams() if executor == "local" else contextlib.nullcontext():
+        job = launcher.submit(ranked)
     submission = Submission(job, name, logs, executor, outcomes)
     _log.info("submitted job=%s name=%s executor=%s", submission.job_id, name, executor)
     return submission
+
+
+@contextlib.contextmanager
+def _detached_streams() -> Iterator[None]:
+    """What starts in the block outlives this process, so it must not keep its pipes open.
+
+    `sarhpc run ... | tee log` would end only with the last stage. The job has logs of its own.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    kept = {number: _duplicate(number) for number in range(3)}
+    null = os.open(os.devnull, os.O_RDWR)
+    try:
+        for number in kept:
+            os.dup2(null, number)
+        yield
+    finally:
+        for number, descriptor in kept.items():
+            if descriptor is None:
+                os.close(number)
+            else:
+                os.dup2(descriptor, number)
+                os.close(descriptor)
+        if null not in kept:
+            os.close(null)
+
+
+def _duplicate(descriptor: int) -> int | None:
+    """A second descriptor; None of one that is closed, as cron and daemons may leave it."""
+    try:
+        return os.dup(descriptor)
+    except OSError:
+        return None
 
 
 def _check(work: Callable[[], int], executor: str, resources: Resources) -> None:

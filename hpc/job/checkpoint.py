@@ -45,6 +45,7 @@ from hpc.job.manifest import (
 from hpc.job.part import Write, joined_parts, run_in_thread, sync_part, write_part
 from hpc.job.signatures import RunSignature
 from hpc.publish import Digest, Guard, commit_directory, fault, publish_json, publish_text
+from hpc.regular_files import read_regular_text
 
 T = TypeVar("T")
 Read = Callable[[Path, Mapping[str, Any]], None]
@@ -371,7 +372,7 @@ class CheckpointStore:
         for bad, problem in {**self._foreign, **unreadable}.items():
             set_aside(self.root / bad, problem)
         latest = self.root / "latest"
-        if not latest.exists() or latest.read_text().strip() != name:
+        if not latest.is_file() or read_regular_text(latest, "replace").strip() != name:
             publish_text(latest, name + "\n")
         _log.info("checkpoint loaded path=%s", self.root / name)
 

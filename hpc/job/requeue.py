@@ -34,6 +34,7 @@ from hpc.errors import (
 from hpc.store.attempts import (
     CRASH_LIMIT,
     HANG,
+    KILLED,
     RESTART_LIMIT,
     crash_loop,
     element_attempts,
@@ -226,13 +227,17 @@ def requeue_before_deadline(
         over.set()
 
 
-def requeue_reason_after_kill(directory: Path) -> str | None:
+def requeue_reason_after_kill(directory: Path, code: int | None = None) -> str | None:
     """The reason to requeue the job whose step has failed, for its own script; None for none.
 
     There is one only if its attempt at the stage in `directory` has no end row, because no rank
     survived to decide, if a watchdog wrote that row, which cannot requeue, or if the row is of a
     transient failure, whose request rank 0 may not have lived to make. Any other end row was
     decided by rank 0. Where the attempts cannot be read, Slurm's count of restarts decides.
+
+    Args:
+        directory: of the stage.
+        code: exit code of the step; if that says killed, so was a start that has no attempt yet.
     """
     here = current_allocation()
     if here.job_id is None:
@@ -246,7 +251,7 @@ def requeue_reason_after_kill(directory: Path) -> str | None:
         return _reason_unread(directory, error)
     mine = [row for row in rows if row.get("job") == here.job_id and "from" in row]
     if not mine or not _is_of(mine[-1], here):
-        return None
+        return _killed_before_attempt(here, mine) if code == KILLED else None
     number = mine[-1]["attempt"]
     ends = [row for row in rows if row["attempt"] == number and "to" in row]
     transient = bool(ends) and ends[-1]["exit"] == TransientError.exit_code
@@ -256,6 +261,16 @@ def requeue_reason_after_kill(directory: Path) -> str | None:
         log.error("not requeued: %s", loop)
         return None
     return ends[-1]["reason"] if ends else f"attempt {number} at {directory} was killed"
+
+
+def _killed_before_attempt(here: Allocation, mine: Sequence[Mapping[str, Any]]) -> str | None:
+    """The reason to requeue a job that was killed before it recorded an attempt; not for ever."""
+    count = here.restart - max((row.get("restart", 0) for row in mine), default=-1)
+    what = f"job {here.job_id} was killed before its attempt began"
+    if count >= CRASH_LIMIT:
+        log.error("not requeued: %s, %d times in a row; is its memory enough?", what, count)
+        return None
+    return what
 
 
 def _element_of(directory: Path, here: Allocation) -> int | None:
@@ -279,9 +294,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     parser = argparse.ArgumentParser(prog="hpc.resilience.requeue", description=main.__doc__)
     parser.add_argument("directory", type=Path, help="directory of the stage in its run")
+    parser.add_argument("code", type=int, nargs="?", help="exit code of its step")
     arguments = parser.parse_args(argv)
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(message)s")
-    why = requeue_reason_after_kill(arguments.directory)
+    why = requeue_reason_after_kill(arguments.directory, arguments.code)
     job_id = current_allocation().job_id
     if why is None or job_id is None:
         return 0

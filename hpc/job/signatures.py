@@ -27,10 +27,11 @@ from hpc.cluster.keys import (
     replace_run_key,
     run_key,
 )
-from hpc.documents import parse_json
+from hpc.documents import read_json
 from hpc.errors import ConfigError, VerificationError
 from hpc.job.manifest import MANIFEST, list_checkpoints
 from hpc.publish import publish_json
+from hpc.regular_files import read_regular
 
 SIGNATURES = "signatures.json"
 SCHEMA = "hpc.checkpoint-signatures/1"
@@ -163,7 +164,7 @@ def _step_directories(root: Path) -> Iterator[Path]:
 
 def _manifest(checkpoint: Path) -> bytes:
     try:
-        return (checkpoint / MANIFEST).read_bytes()
+        return read_regular(checkpoint / MANIFEST)
     except OSError:
         return b""  # which no signature fits
 
@@ -171,7 +172,7 @@ def _manifest(checkpoint: Path) -> bytes:
 def _signatures(folder: Path) -> Mapping[str, str]:
     """Signatures by the name of the checkpoint; none where the file is absent or unreadable."""
     try:
-        document: Any = parse_json((folder / SIGNATURES).read_text())
+        document: Any = read_json(folder / SIGNATURES)
         found = document["signatures"]
         return {str(name): str(code) for name, code in found.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import re
+import stat
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -12,6 +14,7 @@ from typing import TextIO
 
 from hpc.job.pipeline import Stage, unsealed_stages
 from hpc.observe.state import stage_state
+from hpc.regular_files import open_regular
 from hpc.store.rundir import RunDir
 
 SUFFIXES = (".out", ".err", ".log")
@@ -48,7 +51,7 @@ def log_files(run: RunDir, stage: str) -> list[LogFile]:
         if path.suffix not in SUFFIXES:
             continue
         facts = path.stat()
-        if facts.st_size == 0:
+        if facts.st_size == 0 or not stat.S_ISREG(facts.st_mode):
             continue
         found.append(_log_file(stage, path, facts.st_mtime))
     return sorted(found, key=lambda file: (file.modified, file.path.name))
@@ -84,7 +87,7 @@ def tail(path: Path, lines: int) -> list[str]:
     if lines <= 0:
         return []
     block, position, text = 1 << 16, path.stat().st_size, b""
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         while position > 0 and text.count(b"\n") <= lines:
             step = min(block, position)
             position -= step
@@ -137,9 +140,9 @@ class LogFollower:
         """Write the new text of `paths` to `out`, each after its path if `named`; False if none."""
         any_new = False
         for path in paths:
-            if not path.exists():
+            if not path.is_file():
                 continue
-            with path.open(errors="replace") as file:
+            with io.TextIOWrapper(open_regular(path), errors="replace") as file:
                 file.seek(self._seen.get(path, 0))
                 text = file.read()
                 self._seen[path] = file.tell()

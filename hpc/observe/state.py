@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from typing import Any
 from hpc.documents import parse_json
 from hpc.errors import VerificationError
 from hpc.job.pipeline import Stage, StageProgress
+from hpc.regular_files import open_regular, read_regular_text
 from hpc.store.attempts import (
     count_starts,
     exhausted,
@@ -258,7 +260,7 @@ def _holder(path: Path) -> str | None:
 def _job_of(held: Path) -> str | None:
     """Slurm job of the process that holds a lease."""
     try:
-        holder = parse_identity(held.read_text(errors="surrogateescape"))
+        holder = parse_identity(read_regular_text(held, "surrogateescape"))
     except OSError:
         return None
     return None if holder is None else holder.job
@@ -302,11 +304,11 @@ def newest_checkpoint(directory: Path) -> Path | None:
 
 def last_row(path: Path, most_bytes: int = 1 << 16) -> dict[str, Any] | None:
     """The last complete JSON line of a growing file; reads only its end."""
-    if not path.exists():
+    if not path.is_file():
         return None
-    with path.open("rb") as file:
-        file.seek(max(path.stat().st_size - most_bytes, 0))
-        lines = file.read().decode(errors="replace").splitlines()
+    with open_regular(path) as file:
+        file.seek(max(os.fstat(file.fileno()).st_size - most_bytes, 0))
+        lines = file.read(most_bytes).decode(errors="replace").splitlines()
     for line in reversed(lines):
         try:
             row = parse_json(line)

@@ -20,6 +20,7 @@ from hpc.store.rundir import RunDir
 from hpc.store.submissions import (
     SubmittedJob,
     moved_submissions,
+    next_number,
     place_of,
     read_submissions,
     submitting_command,
@@ -126,22 +127,57 @@ def run_status(
         if job.stage in open_names
     ]
     profile = submissions[-1].profile if submissions else None
+    notes = list(_notes_of_move(run, open_names))
+    unrecorded = _unrecorded_jobs(run, scheduler, notes) if open_names else []
+    jobs += [job for job in unrecorded if job.stage in open_names]
     if not jobs:
         found = tuple(StageStatus(d.state, d, problem=_disk_problem(run, d)) for d in disks)
-        notes = _notes_of_move(run, open_names)
-        return RunStatus(run, found, profile, notes, on_its_way=_is_coming(run, found))
+        return RunStatus(run, found, profile, tuple(notes), on_its_way=_is_coming(run, found))
     holders = [disk.holder_job for disk in disks if disk.holder_job is not None]
     view = _Cluster(run, scheduler or cluster_scheduler(), jobs, holders)
     found = tuple(view.join(disk) for disk in disks)
     coming = _is_coming(run, found) or (None if view.silent else False)
-    notes = (*_notes_of_move(run, open_names), *view.notes)
-    return RunStatus(run, found, profile, notes, coming)
+    return RunStatus(run, found, profile, (*notes, *view.notes), coming)
 
 
 def _is_coming(run: RunDir, stages: Sequence[StageStatus]) -> bool:
     """Whether something works on the run, or waits to, as far as disk and queue show."""
     states = {stage.state for stage in stages}
     return bool(states & set(COMING) or live_local_jobs(run) or submitting_command(run) is not None)
+
+
+def _unrecorded_jobs(
+    run: RunDir, scheduler: Scheduler | None, notes: list[str]
+) -> list[SubmittedJob]:
+    """Jobs in the queue of a command that died before it recorded them; the queue is read if so.
+
+    It left scripts of the next submission. `resume` finds its jobs by their comment, as here.
+    """
+    number = next_number(run)
+    left = (run.root / "submit").glob(f"{number:03d}-*.sbatch")
+    if submitting_command(run) is not None or not any(left):
+        return []
+    from hpc.cluster.chain import submission_token
+
+    prefix = f"{submission_token(run, number)}-"
+    try:
+        rows = (scheduler or cluster_scheduler()).queue(None, retries=1)
+    except HpcError as error:
+        notes.append(f"a submission was not recorded and the queue does not answer: {error}")
+        return []
+    found = {}
+    for row in rows:
+        kind, _, rest = row.comment.partition(":")
+        head, _, token = rest.rpartition(":")
+        if kind == "sarhpc" and token.startswith(prefix) and not row.ended:
+            stage = head.rpartition(":")[2]
+            found[row.job_id] = SubmittedJob(stage, row.job_id, None, None, "", "", 1, 0)
+    if found:
+        notes.append(
+            f"jobs {', '.join(found)} were submitted by a command that died before it recorded "
+            f"them; `sarhpc resume {run.root}` adopts them"
+        )
+    return list(found.values())
 
 
 def _notes_of_move(run: RunDir, open_names: Collection[str]) -> tuple[str, ...]:

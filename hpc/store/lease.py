@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import io
 import logging
 import os
 import threading
@@ -26,6 +27,7 @@ from typing import NamedTuple
 
 from hpc.clock import file_system_time
 from hpc.errors import HpcError, LeaseLostError, RunInUseError
+from hpc.regular_files import open_regular
 from hpc.store.identity import is_alive, own_identity, parse_identity
 
 TOUCH_S = 10.0
@@ -268,7 +270,7 @@ class _LeaseState(NamedTuple):
 
 def _read_lease(path: Path) -> _LeaseState | None:
     try:
-        with path.open(errors="surrogateescape") as file:
+        with io.TextIOWrapper(open_regular(path), errors="surrogateescape") as file:
             status = os.fstat(file.fileno())
             return _LeaseState(file.read(), status.st_ino, status.st_mtime_ns)
     except FileNotFoundError:

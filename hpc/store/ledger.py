@@ -18,6 +18,7 @@ from typing import Any
 from hpc.documents import built, parse_json, read_json
 from hpc.errors import IncompleteError, VerificationError
 from hpc.publish import publish_json, publish_text, remove_stale_temporaries
+from hpc.regular_files import read_regular, read_regular_text
 from hpc.store.lease import Lease
 from hpc.store.plan import Plan, ShardTask
 from hpc.store.run_paths import located_path, stored_path
@@ -109,7 +110,7 @@ class Ledger:
             try:
                 paths = sorted((self.directory / "records").glob("*/[0-9]*.json"))
                 found = [
-                    _parse_record(path.read_text(errors="surrogateescape"), path, self.root)
+                    _parse_record(read_regular_text(path, "surrogateescape"), path, self.root)
                     for path in paths
                 ]
             except FileNotFoundError:
@@ -117,14 +118,14 @@ class Ledger:
                 if not self.sealed:
                     raise
         if self.sealed:
-            lines = self.manifest.read_text(errors="surrogateescape").splitlines()
+            lines = read_regular_text(self.manifest, "surrogateescape").splitlines()
             found = [_parse_record(line, self.manifest, self.root) for line in lines]
         return {record.shard: record for record in found}
 
     def totals(self) -> tuple[int, int, int]:
         """Shards, samples and rejected samples of a sealed stage; fast on 10,000 shards."""
         try:
-            rows = [parse_json(line) for line in self.manifest.read_bytes().splitlines()]
+            rows = [parse_json(line) for line in read_regular(self.manifest).splitlines()]
             rejected = sum(sum(row["rejected"].values()) for row in rows)
             return len(rows), sum(row["samples"] for row in rows), rejected
         except (ValueError, KeyError, TypeError, AttributeError) as error:

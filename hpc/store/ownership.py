@@ -8,6 +8,7 @@ nothing that it says, and is not checked.
 
 from __future__ import annotations
 
+import io
 import os
 import stat
 from collections.abc import Iterable, Iterator
@@ -15,6 +16,7 @@ from pathlib import Path
 
 from hpc.errors import NotTrustedError
 from hpc.permissions import other_writers
+from hpc.regular_files import open_regular
 from hpc.store.rundir import RunDir, open_run
 from hpc.store.trusted import is_trusted
 
@@ -62,7 +64,7 @@ def read_own_file(path: Path, owners: Iterable[int] = ()) -> str:
         OSError: it cannot be read.
         UnicodeDecodeError: it is no UTF-8 text.
     """
-    with path.open(encoding="utf-8-sig") as file:
+    with io.TextIOWrapper(open_regular(path), encoding="utf-8-sig") as file:
         # Of the file that is open: another one may take its name meanwhile.
         writers = other_writers(os.fstat(file.fileno()), {os.geteuid(), 0, *owners})
         if writers is not None and not is_trusted(path):

@@ -13,6 +13,7 @@ from typing import Any
 from hpc.documents import read_json
 from hpc.errors import FingerprintMismatchError, VerificationError
 from hpc.publish import publish_text
+from hpc.regular_files import MOST_BYTES, open_regular
 from hpc.store.lease import Lease
 
 PLAN_SCHEMA = "sarhpc.plan/1"
@@ -99,9 +100,9 @@ def publish_plan(plan: Plan, path: Path, lease: Lease | None = None) -> None:
 
 def planned_shards(path: Path) -> int:
     """Number of shards of the plan at `path`, 0 without one; fast on a plan of 100 MB."""
-    if not path.exists():
+    if not path.is_file():
         return 0
-    with path.open("rb") as file:
+    with open_regular(path, most=MOST_BYTES) as file:
         return sum(line.startswith(b'["') for line in file)
 
 

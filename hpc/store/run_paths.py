@@ -14,7 +14,9 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from hpc.documents import read_json
 from hpc.errors import ConfigError
+from hpc.regular_files import read_regular_text
 
 _RECORDED = re.compile(r'"path": ?"(/(?:[^"\\]|\\.)*)"')
 
@@ -58,7 +60,7 @@ def located_path(root: Path, stored: str) -> Path:
 def _former_roots(root: Path) -> tuple[Path, ...]:
     """Directories in which artefacts of this run were made, by the name that it began with."""
     try:
-        name = str(json.loads((root / "run.json").read_text())["name"])
+        name = str(read_json(root / "run.json")["name"])
     except (OSError, ValueError, KeyError):
         return ()
     found: dict[Path, None] = {}
@@ -78,7 +80,7 @@ def _absolute_paths(root: Path) -> Iterator[Path]:
     for pattern in ("*/manifest.jsonl", "*/records/*/[0-9]*.json"):
         for file in sorted(root.glob(pattern)):
             try:
-                texts = _RECORDED.findall(file.read_text())
+                texts = _RECORDED.findall(read_regular_text(file))
             except OSError:  # sealed meanwhile
                 continue
             yield from (Path(os.path.normpath(json.loads(f'"{text}"'))) for text in texts)

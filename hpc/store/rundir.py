@@ -13,6 +13,7 @@ from typing import Any
 from hpc.documents import read_json
 from hpc.errors import ConfigError, FingerprintMismatchError, VerificationError
 from hpc.publish import publish_json, publish_text
+from hpc.regular_files import read_regular_text
 from hpc.store.lease import Lease
 from hpc.store.ledger import Ledger
 from hpc.store.run_paths import located_path, require_plain_path, stored_path
@@ -105,7 +106,7 @@ class RunDir:
             OSError: it cannot be read.
         """
         try:
-            return self.config_file.read_text(encoding="utf-8")
+            return read_regular_text(self.config_file)
         except UnicodeDecodeError as error:
             raise ConfigError(f"{self.config_file} is no UTF-8 text: {error}") from error
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from hpc.documents import built, parse_json, read_json
+from hpc.documents import built, read_json
 from hpc.errors import HpcError, TransientError, VerificationError
 from hpc.publish import publish_json
 from hpc.store.lease import live_holder
@@ -79,6 +79,8 @@ class SubmissionRecord:
     """Stage of an array -> its shards without a record at submission; absent if not planned."""
     refused: tuple[str, ...] = ()
     """Stages that the command meant to submit and Slurm refused; absent from most files."""
+    adopted: tuple[str, ...] = ()
+    """Jobs among them that a command which died had submitted; absent from most files."""
     root: str = ""
     """The run directory then, where its jobs work; empty in submissions of before."""
 
@@ -165,7 +167,7 @@ def submitting_command(run: RunDir) -> str | None:
 def stopped_jobs(run: RunDir) -> frozenset[str]:
     """Ids of the jobs and array elements that received a stop while they ran."""
     path = _stopped_file(run)
-    return frozenset(parse_json(path.read_text())["jobs"]) if path.exists() else frozenset()
+    return frozenset(read_json(path)["jobs"]) if path.exists() else frozenset()
 
 
 def record_stopped_jobs(run: RunDir, ids: Iterable[str]) -> None:
@@ -216,8 +218,9 @@ def publish_submission(run: RunDir, record: SubmissionRecord) -> Path:
             f"check with `sarhpc status {run.root}`"
         )
     document = {"schema": SUBMISSION_SCHEMA, **dataclasses.asdict(record)}
-    # Code of before does not know this field.
-    publish_json(path, {k: v for k, v in document.items() if k != "refused" or v})
+    # Code of before does not know these fields.
+    rare = ("refused", "adopted")
+    publish_json(path, {k: v for k, v in document.items() if k not in rare or v})
     return path
 
 

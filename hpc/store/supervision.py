@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hpc.documents import parse_json
+from hpc.regular_files import read_regular_text
 from hpc.store.rundir import RunDir, now
 
 RESUBMISSION_LIMIT = 6
@@ -37,10 +38,10 @@ def supervision_file(run: RunDir) -> Path:
 def read_resubmissions(run: RunDir) -> list[Resubmission]:
     """Every resubmission by a supervisor, oldest first; a line truncated by a crash is skipped."""
     path = supervision_file(run)
-    if not path.exists():
+    if not path.is_file():
         return []
     rows = []
-    for line in path.read_text(errors="replace").splitlines():
+    for line in read_regular_text(path, "replace").splitlines():
         try:
             row: dict[str, Any] = parse_json(line)
             rows.append(Resubmission(**{**row, "jobs": tuple(row["jobs"])}))

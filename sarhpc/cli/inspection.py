@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -108,7 +107,7 @@ def _split_warnings(run: RunDir) -> Iterator[str]:
     """Violations in the proof of the geographic split."""
     file = run.stage(TILE.name) / SPLIT_FILE
     if file.is_file():
-        contested = json.loads(file.read_text()).get("proof", {}).get("contested_cells", 0)
+        contested = read_json(file).get("proof", {}).get("contested_cells", 0)
         if contested:
             yield f"{contested} cells of the Earth are in more than one split ({file})"
 

@@ -73,6 +73,7 @@ def stage_verb(arguments: argparse.Namespace) -> int:
     stage = stage_named(load_run_config(run), arguments.verb)
     if getattr(arguments, "out", None):
         return _evaluate_into(run, Path(arguments.out))
+    _require_own(run, arguments)
     if run.ledger(stage.name).sealed:
         print(f"{stage.name}: sealed, nothing to do")
         return 0
@@ -112,6 +113,12 @@ def _only_looks(arguments: argparse.Namespace) -> bool:
     return bool(arguments.dry_run or arguments.print_sbatch)
 
 
+def _require_own(run: RunDir, arguments: argparse.Namespace) -> None:
+    """Raise NotTrustedError if a verb that acts was given somebody else's run."""
+    if run.frozen and not _only_looks(arguments):
+        require_own_run(run)
+
+
 def _between(run: RunDir, first: str | None, last: str | None) -> list[Stage]:
     stages = line_of_stages(load_run_config(run))
     names = [stage.name for stage in stages]
@@ -126,6 +133,7 @@ def _between(run: RunDir, first: str | None, last: str | None) -> list[Stage]:
 
 
 def _run_line(run: RunDir, arguments: argparse.Namespace, stages: Sequence[Stage]) -> int:
+    _require_own(run, arguments)
     todo = list(unsealed_stages(run, stages))
     if not todo:
         rest = unsealed_stages(run, line_of_stages(load_run_config(run)))
@@ -158,8 +166,6 @@ def _carry_out(
     from sarhpc.launch.profile import chosen_executor, number_of_ranks
 
     config = load_run_config(run)
-    if run.frozen and not _only_looks(arguments):
-        require_own_run(run)
     executor, profile = chosen_executor(run, config, arguments.profile, arguments.executor)
 
     def ranks(stage: str) -> int:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from hpc.errors import HpcError
 from hpc.job.pipeline import Stage, unsealed_stages
 from hpc.observe.logs import failure_cause
+from hpc.regular_files import read_regular_text
 from hpc.store.lease import live_holder
 from hpc.store.local_jobs import live_local_jobs
 from hpc.store.ownership import open_own_run, private_umask
@@ -119,7 +120,7 @@ def _explain(run: RunDir, submission: Submission, stage: Stage) -> None:
     """Log the ends of the logs, then how the job ended, and the cause in one line at the end."""
     for path in submission.stderr:
         if path.exists():
-            tail = path.read_text(errors="replace").splitlines()[-12:]
+            tail = read_regular_text(path, "replace").splitlines()[-12:]
             log.error("stage=%s ended early; end of %s:\n%s", stage.name, path, "\n".join(tail))
     if submission.failure:
         log.error("stage=%s %s", stage.name, submission.failure)

@@ -115,9 +115,6 @@ def submit_missing(
     Raises:
         RunInUseError: another command is submitting for this run.
     """
-    from hpc.cluster import slurm
-    from hpc.cluster.chain import submit
-
     if (other := submitting_command(run)) is not None:
         raise RunInUseError(f"{other} is submitting for {run.root}; see `sarhpc status {run.root}`")
     number = next_number(run)
@@ -130,9 +127,32 @@ def submit_missing(
     if chain.number != number:
         # The jobs of that submission were not in the queue that was read above.
         raise RunInUseError(f"another command has just submitted for {run.root}")
-    if plan.blocked:
-        slurm.cancel(list(plan.blocked))
-    return plan, submit(run, chain, plan.queued)
+    return plan, _replace_blocked(run, chain, plan)
+
+
+def _replace_blocked(run: RunDir, chain: Chain, plan: SubmissionPlan) -> SubmissionRecord:
+    """Submit the chain, then cancel the jobs that it replaces.
+
+    A submission that fails must not leave the queue empty. Where Slurm refuses it because of the
+    jobs that the user has in the queue, the useless ones make room first.
+    """
+    from hpc.cluster import slurm
+    from hpc.cluster.chain import submit
+
+    blocked = list(plan.blocked)
+    try:
+        record = submit(run, chain, plan.queued)
+    except slurm.SlurmRefusedError as error:
+        if not blocked or next_number(run) != chain.number or "limit" not in str(error).lower():
+            raise
+        slurm.cancel(blocked)
+        return submit(run, chain, plan.queued)
+    try:
+        slurm.cancel(blocked)
+    except HpcError as error:
+        # Whichever of two jobs of a stage starts first does it, the other one finds it sealed.
+        log.warning("jobs %s are replaced and were not cancelled: %s", ", ".join(blocked), error)
+    return record
 
 
 def _print_ended(run: RunDir, record: SubmissionRecord) -> None:
@@ -273,6 +293,7 @@ def _print_submission(run: RunDir, record: SubmissionRecord) -> None:
     for job in record.jobs:
         array = f" x {job.elements} elements" if job.elements else ""
         after = f"  {job.dependency}" if job.dependency else ""
+        after += "  submitted before by a command that died" * (job.job_id in record.adopted)
         print(f"  {job.stage:<14} job {job.job_id}{array}{after}")
         print(f"  {'':<14} log {_log_name(run, job.logs, job.job_id)}")
     print(f"  status  sarhpc status {run.root}")

@@ -34,6 +34,7 @@ from sarhpc.stages.run_config import load_run_config
 
 if TYPE_CHECKING:
     from hpc.cluster.profile import Profile
+    from sarhpc.stages.config import RunConfig
 
 
 @dataclass(frozen=True)
@@ -158,9 +159,22 @@ def supervise_once(run: RunDir, target: Target) -> Pass:
             f"the jobs of {run.root} were submitted by scripts, without a profile; give "
             "`--profile NAME` of the cluster, or `--executor local`"
         )
+    _require_said_where(run, config, target)
     if executor != "local":
         raise ConfigError(f"executor {executor} has no jobs to supervise; use local or slurm")
     return _pass_on_this_machine(run, todo, target)
+
+
+def _require_said_where(run: RunDir, config: RunConfig, target: Target) -> None:
+    """Raise ConfigError where jobs of this machine are a mere default and it has Slurm."""
+    from hpc.cluster import slurm
+
+    if target.executor or target.profile or config.cluster.profile or not slurm.is_available():
+        return
+    raise ConfigError(
+        f"nothing says where the jobs of {run.root} belong, and this machine has Slurm: give "
+        "`--profile NAME` of the cluster, or `--executor local` to start them on this machine"
+    )
 
 
 def _supervised(run: RunDir, stages: Sequence[Stage], until: str | None) -> list[Stage]:
@@ -203,10 +217,14 @@ def _pass_on_slurm(run: RunDir, todo: Sequence[Stage], profile: Profile, target:
     actions, first = [], [job for job in record.jobs if _could_run(run, todo, job.stage)]
     for name in dict.fromkeys(job.stage for job in first):
         ids = tuple(job.job_id for job in record.of(name))
+        if set(ids) <= set(record.adopted):
+            actions.append(f"{name}: job {', '.join(ids)} of a command that died is recorded now")
+            continue
         why = causes.get(name, "what it needs is submitted again")
         _record(run, todo, name, why, ids, record.number)
         actions.append(f"{name}: {why}; submitted again as job {', '.join(ids)}")
-    behind = [f"{job.stage} {job.job_id}" for job in record.jobs if job not in first]
+    known = {*record.adopted, *(job.job_id for job in first)}
+    behind = [f"{job.stage} {job.job_id}" for job in record.jobs if job.job_id not in known]
     if behind:
         actions.append(f"submitted behind: {', '.join(behind)}")
     return Pass(tuple(actions), tuple(obstacles.values()), on_its_way=True)

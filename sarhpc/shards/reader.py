@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpc.errors import DataError
+from hpc.regular_files import open_regular
 from sarhpc.shards.sample import Sample
 from sarhpc.shards.tar import Member, read_exactly, scan_members
 
@@ -122,9 +123,9 @@ def split_name(name: str) -> tuple[str, str] | None:
 
 def _open(path: Path, buffering: int) -> BinaryIO:
     try:
-        return path.open("rb", buffering=buffering)
+        return open_regular(path, buffering)
     except OSError as error:
-        raise DataError(f"cannot open shard {path}: {error.strerror}.") from error
+        raise DataError(f"cannot open shard {path}: {error.strerror or error}.") from error
 
 
 def _group(contents: Iterable[tuple[str, T]], path: Path) -> Iterator[tuple[str, dict[str, T]]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
 import math
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hpc.cluster.allocation import current_allocation
+from hpc.documents import read_json
 from hpc.job.pipeline import Stage, Work
 from hpc.publish import publish_json
 from hpc.store.ledger import Record
@@ -173,7 +173,7 @@ def duplicates_by_shard(run: RunDir, config: RunConfig) -> dict[str, dict[str, s
     """Shard id -> key of each rejected tile -> the tile it repeats; empty without `dedupe`."""
     if not config.tile.dedupe:
         return {}
-    found = json.loads((run.stage("tile") / DUPLICATES_FILE).read_text())["duplicates"]
+    found = read_json(run.stage("tile") / DUPLICATES_FILE)["duplicates"]
     shards: dict[str, dict[str, str]] = {}
     for key, duplicate in found.items():
         shards.setdefault(key[:6], {})[key] = duplicate["of"]

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -25,13 +24,9 @@ SCENES = ["simulate.scenes=12", "simulate.scenes_per_line=4", "simulate.size_px=
 
 
 def sarhpc(*words: str | Path) -> subprocess.CompletedProcess[str]:
-    """One command; its output goes to files, as the jobs that it starts keep a pipe open."""
+    """One command; its pipes end with it, although the jobs that it starts go on."""
     command = [sys.executable, "-m", "sarhpc.cli", *map(str, words)]
-    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
-        code = subprocess.run(command, stdout=out, stderr=err, timeout=240).returncode
-        for file in (out, err):
-            file.seek(0)
-        return subprocess.CompletedProcess(command, code, out.read(), err.read())
+    return subprocess.run(command, capture_output=True, text=True, timeout=240)
 
 
 def wait_for(condition: Callable[[], object], what: str, seconds: float = 180) -> None:

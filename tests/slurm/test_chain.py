@@ -195,8 +195,17 @@ def test_a_submission_that_died_half_way_is_finished_not_repeated(
     assert read_submissions(run) == []
     first = jobs_of(cluster, "half")
     assert len(first) == 3
-    assert sarhpc(cluster, "run", run.root, "--profile", profile).returncode == 0
+    status = json.loads(sarhpc(cluster, "status", run.root, "--json").stdout)
+    assert status["on_its_way"] is True
+    assert [stage["state"] for stage in status["stages"]][:4] == [*["PENDING"] * 3, "WAITING"]
+    assert "submitted by a command that died before it recorded them" in status["notes"][0]
+    passed = sarhpc(cluster, "supervise", run.root, "--once", "--profile", profile)
+    assert passed.returncode == 0, passed.stderr
+    simulated = next(job for job, comment in first.items() if ":simulate:" in comment)
+    assert f"simulate: job {simulated} of a command that died is recorded now" in passed.stdout
+    assert "submitted again" not in passed.stdout
     [record] = read_submissions(run)
+    assert set(record.adopted) == set(first)
     jobs = jobs_of(cluster, "half")
     assert sorted(job.job_id for job in record.jobs) == sorted(jobs)
     assert len(jobs) == 7

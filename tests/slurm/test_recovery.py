@@ -14,6 +14,7 @@ from line_runs import tiny_run
 from mini_slurm import MiniSlurm
 
 from hpc.job.pipeline import run_stage
+from hpc.store.attempts import read_attempts
 from hpc.store.rundir import RunDir
 from hpc.store.submissions import read_submissions
 from hpc.store.supervision import read_resubmissions
@@ -61,6 +62,27 @@ def test_the_next_job_submits_again_what_a_killed_batch_script_lost(
     [row] = read_resubmissions(run)
     assert (row.stage, row.submission) == ("simulate", 1)
     assert "FAILED" in row.why
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_job_that_is_killed_before_its_attempt_begins_is_requeued_by_its_script(
+    tmp_path: Path, cluster: MiniSlurm
+) -> None:
+    run = tiny_run(tmp_path / "early", tmp_path / "model", [*SCENES[1:], "simulate.scenes=4"])
+    python = tmp_path / "python"
+    killed_once = f"if mkdir '{tmp_path}/killed' 2> /dev/null; then kill -9 $$; fi"
+    python.write_text(
+        f'#!/bin/sh\ncase "$*" in *submitit*) {killed_once} ;; esac\n'
+        f"exec '{sys.executable}' \"$@\"\n"
+    )
+    python.chmod(0o755)
+    profile = write_profile(tmp_path, f"python: '{python}'\n")
+    assert sarhpc(cluster, "simulate", run.root, "--profile", profile).returncode == 0
+    wait_for(lambda: run.ledger("simulate").sealed, 240, "it starts again")
+    assert len(read_submissions(run)) == 1
+    [start, _] = read_attempts(run.stage("simulate"))
+    assert start["restart"] == 1, "the first start recorded none"
 
 
 @pytest.mark.slow
@@ -202,3 +224,27 @@ def test_jobs_before_one_that_slurm_refuses_are_kept_and_the_others_are_named(
     passed = sarhpc(cluster, "supervise", run.root, "--once")
     assert passed.returncode == 0, passed.stderr
     assert [job.stage for job in read_submissions(run)[1].jobs] == list(record.refused)
+
+
+def test_a_refused_resubmission_leaves_the_jobs_that_it_would_replace(
+    tmp_path: Path, cluster: MiniSlurm
+) -> None:
+    run = tiny_run(tmp_path / "kept", tmp_path / "model", SCENES)
+    words = ("--until", "tile", "--profile", write_profile(tmp_path, NEVER))
+    assert sarhpc(cluster, "run", run.root, *words).returncode == 0
+    [lost], [waiting] = (read_submissions(run)[0].of(name) for name in ("simulate", "tile"))
+    cluster.run("scancel", lost.job_id)
+    wait_for(lambda: list(jobs_of(cluster, "kept", "PD")) == [waiting.job_id], 60, "one is left")
+    broken = shim(tmp_path / "bin", "sbatch", ["echo 'sbatch: error: try later' >&2", "exit 1"])
+    refused = sarhpc(cluster, "resume", run.root, env=broken)
+    assert refused.returncode == 1
+    assert "try later" in refused.stderr
+    assert list(jobs_of(cluster, "kept", "PD")) == [waiting.job_id]
+    # A limit on jobs in the queue that only leaves room once the useless one is gone.
+    lines = [f"if squeue -h -t PD -o %A | grep -qx {waiting.job_id}; then",
+             "echo 'sbatch: error: QOSMaxSubmitJobPerUserLimit' >&2; exit 1; fi",
+             'exec "$REAL" "$@"']  # fmt: skip
+    resumed = sarhpc(cluster, "resume", run.root, env=shim(tmp_path / "bin", "sbatch", lines))
+    assert resumed.returncode == 0, resumed.stderr
+    again = read_submissions(run)[-1]
+    assert sorted(jobs_of(cluster, "kept", "PD")) == sorted(job.job_id for job in again.jobs)

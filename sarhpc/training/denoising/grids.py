@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from hpc.documents import read_json
 from hpc.publish import publish_json
 from sarhpc.measures.score import SCORED, mean_log
 from sarhpc.training.config import TrainConfig
@@ -44,7 +44,7 @@ def is_finished(folder: Path, step: int) -> bool:
 def read_index(folder: Path) -> list[dict[str, Any]]:
     """Images of all finished grids, by step."""
     index = folder / INDEX
-    return list(json.loads(index.read_text())["images"]) if index.is_file() else []
+    return list(read_json(index)["images"]) if index.is_file() else []
 
 
 def enter_in_index(
@@ -66,7 +66,7 @@ def enter_in_index(
 def read_judged(folder: Path) -> list[dict[str, Any]]:
     """Step, epoch, distances and `score` of all grids that were judged, by step."""
     index = folder / INDEX
-    return list(json.loads(index.read_text()).get("judged", [])) if index.is_file() else []
+    return list(read_json(index).get("judged", [])) if index.is_file() else []
 
 
 def best_first(folder: Path) -> list[int]:

@@ -24,7 +24,18 @@ from sarhpc.cli import main
 from sarhpc.cli.parser import build_parser
 from sarhpc.launch.job import work
 
-ACTING = ("resume", "run", "simulate", "stop", "cancel", "clean --yes", "attach-job", "init")
+ACTING = (
+    "resume",
+    "run",
+    "run --until caption",
+    "simulate",
+    "caption",  # sealed, so there is nothing to do
+    "stop",
+    "cancel",
+    "clean --yes",
+    "attach-job",
+    "init",
+)
 READING = (
     "status",
     "status --json",

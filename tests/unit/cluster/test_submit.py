@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import time
 from collections.abc import Callable
@@ -202,6 +203,26 @@ def test_tasks_end_when_their_controller_is_killed(tmp_path: Path) -> None:
     pids = [int(await_file(tmp_path / f"pid-{rank}")) for rank in range(2)]
     os.kill(int(submission.job_id), signal.SIGKILL)
     assert all(map(dies, pids)), "processes were orphaned"
+
+
+def test_a_local_job_keeps_no_pipe_of_the_command_that_started_it(tmp_path: Path) -> None:
+    read_end, write_end = os.pipe()
+    kept = os.dup(1)
+    os.dup2(write_end, 1)
+    try:
+        submission = run(Sleep(tmp_path), tmp_path)
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
+        os.close(write_end)
+    try:
+        await_file(tmp_path / "pid-0")
+        ready, _, _ = select.select([read_end], [], [], 20)
+        assert ready
+        assert os.read(read_end, 100) == b"", "nobody writes there any more"
+    finally:
+        os.close(read_end)
+        submission.cancel(grace_s=0.2)
 
 
 def test_an_interrupted_wait_ends_the_local_job(

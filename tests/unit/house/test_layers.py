@@ -145,7 +145,14 @@ def test_hpc_names_no_stage() -> None:
 
 
 def test_only_stages_and_the_cli_join_hpc_and_the_science() -> None:
-    allowed = ("hpc.errors", "hpc.publish", "hpc.plugins", "hpc.documents", "hpc.job.agreement")
+    allowed = (
+        "hpc.errors",
+        "hpc.publish",
+        "hpc.plugins",
+        "hpc.documents",
+        "hpc.job.agreement",
+        "hpc.regular_files",
+    )
     guilty = [
         f"{place(path)}: {name}"
         for path in SOURCES

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import BinaryIO
 
 import pytest
 
+import hpc.config
 from hpc.cluster.profile import load_profile
 from hpc.config import load, loads, resolved, to_yaml
 from hpc.errors import ConfigError
@@ -122,14 +123,14 @@ def test_who_wrote_a_file_is_asked_of_the_one_that_is_read(
     """Its folder may be somebody else's, who puts a file of the user in its place at once."""
     path = written(tmp_path, "folder: ${oc.env:SCRATCH}", uid=4321)
     (own := tmp_path / "own.yaml").write_text("folder: here")
-    opened = Path.open
+    opened = hpc.config.open_regular
 
-    def swapped(self: Path, *args: Any, **options: Any) -> Any:
-        file = opened(self, *args, **options)
+    def swapped(read: Path) -> BinaryIO:
+        file = opened(read)
         own.rename(path)
         return file
 
-    monkeypatch.setattr(Path, "open", swapped)
+    monkeypatch.setattr(hpc.config, "open_regular", swapped)
     with pytest.raises(ConfigError, match="user 4321"):
         load(Outer, path)
 

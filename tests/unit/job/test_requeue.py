@@ -149,6 +149,25 @@ def test_the_script_brings_back_a_job_whose_ranks_left_no_word(slurm: Path, tmp_
     assert slurm.read_text() == "requeue 12\n"
 
 
+def test_the_script_brings_back_a_job_that_was_killed_before_its_attempt_but_not_for_ever(
+    slurm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    stage = tmp_path / "train"
+    assert main([str(stage), "1"]) == 0
+    assert not slurm.exists(), "it was not killed, so another start would end the same way"
+    assert main([str(stage), "137"]) == 0
+    assert slurm.read_text() == "requeue 12\n"
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    assert requeue_reason_after_kill(stage, 137) == "job 12 was killed before its attempt began"
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "2")
+    assert requeue_reason_after_kill(stage, 137) is None
+    assert "killed before its attempt began, 3 times in a row" in caplog.text
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "7")
+    begin_attempt(stage, 0)
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "8")
+    assert requeue_reason_after_kill(stage, 137) is not None, "it had begun to work in between"
+
+
 def test_the_script_leaves_a_decided_or_cancelled_job_alone(slurm: Path, tmp_path: Path) -> None:
     decided = tmp_path / "decided"
     end_attempt(decided, begin_attempt(decided, 0), 0, 2, "ConfigError: no")

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import errno
+import os
 from pathlib import Path
 
 import pytest
+from fake_slurm import FakeSlurm
 from line_runs import tiny_run
 
+from hpc.errors import ConfigError
+from hpc.store.local_jobs import live_local_jobs
 from hpc.store.rundir import RunDir
 from sarhpc.launch import supervise as supervise_module
 from sarhpc.launch.supervise import Pass, Target, supervise
@@ -49,3 +53,13 @@ def test_a_single_pass_and_other_errors_of_the_system_end_it(
     fail_once(monkeypatch, number)
     with pytest.raises(OSError, match="as the disk says"):
         supervise(run, Target(), every_s)
+
+
+def test_a_supervisor_starts_nothing_on_a_machine_with_slurm_unless_told_so(
+    run: RunDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slurm = FakeSlurm(tmp_path / "slurm")
+    monkeypatch.setenv("PATH", f"{slurm.bin}:{os.environ['PATH']}")
+    with pytest.raises(ConfigError, match=r"--profile NAME.*--executor local"):
+        supervise(run, Target(), None)
+    assert not live_local_jobs(run)

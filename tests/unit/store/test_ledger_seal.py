@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from hpc.errors import IncompleteError, VerificationError
+from hpc.store import ledger as ledger_module
 from hpc.store.ledger import Failure, Ledger, Record
 from hpc.store.plan import Plan, make_plan
 
@@ -83,17 +84,17 @@ def test_a_reader_whom_a_seal_overtakes_finds_every_record(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = ledger.records()
-    read = Path.read_text
+    read = ledger_module.read_regular_text
 
-    def overtaken(path: Path, *words: object, **options: object) -> str:
+    def overtaken(path: Path, errors: str) -> str:
         if not ledger.sealed:
             ledger_of_another.seal(PLAN)
-        return read(path, *words, **options)  # type: ignore[arg-type]
+        return read(path, errors)
 
     ledger_of_another = Ledger(ledger.directory)
     # The other one reads its records with the plain method.
     monkeypatch.setattr(ledger_of_another, "records", lambda: expected)
-    monkeypatch.setattr(Path, "read_text", overtaken)
+    monkeypatch.setattr(ledger_module, "read_regular_text", overtaken)
     assert ledger.records() == expected
     assert ledger.sealed
 
@@ -101,10 +102,10 @@ def test_a_reader_whom_a_seal_overtakes_finds_every_record(
 def test_a_record_that_vanishes_without_a_manifest_is_no_ledger_without_it(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def gone(path: Path, **options: object) -> str:
+    def gone(path: Path, errors: str) -> str:
         raise FileNotFoundError(path)
 
-    monkeypatch.setattr(Path, "read_text", gone)
+    monkeypatch.setattr(ledger_module, "read_regular_text", gone)
     with pytest.raises(FileNotFoundError):
         ledger.records()
 
