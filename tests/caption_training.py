@@ -17,9 +17,11 @@ from hpc.store.rundir import RunDir
 from sarhpc.captioning.config import CaptionTrainConfig
 from sarhpc.captioning.tuning.finetune import CaptionTrainResult, train_captioner
 from sarhpc.captioning.tuning.task import CaptionTask
+from sarhpc.stages.caption_judging import judged_record, load_chosen
 from sarhpc.stages.caption_train import loop_config, stop_check
 from sarhpc.stages.work.ranks import require_finished
 from sarhpc.training.context import TrainContext
+from sarhpc.training.judged import best_steps
 from sarhpc.training.ranks import join, leave
 from sarhpc.training.trainer import fit
 
@@ -64,12 +66,20 @@ def fine_tune(
         with joined_alone(cfg) as alone:
             return fine_tune(cfg, out, folder, alone, attempt)
     run = RunDir(folder)
-    store = CheckpointStore(folder / "checkpoints", ranks, attempt, cfg.keep_last)
+    store = CheckpointStore(
+        folder / "checkpoints",
+        ranks,
+        attempt,
+        cfg.keep_last,
+        also_keep=lambda: best_steps(folder, cfg.judge),
+    )
     with StopRequest(ranks, stop_file=folder / STOP, poll_s=0.0) as stop:
         ctx = TrainContext(folder, store, stop)
 
-        def fitted(task: CaptionTask) -> None:
-            """Train to the end."""
-            require_finished(run, fit(loop_config(cfg, ranks.world), task, ranks, ctx))
+        def fitted(task: CaptionTask) -> int:
+            """Train to the end; the step whose weights are published."""
+            last = require_finished(run, fit(loop_config(cfg, ranks.world), task, ranks, ctx))
+            return load_chosen(task, cfg, ranks, folder, last, None)
 
-        return train_captioner(cfg, out, folder, ranks, fitted, stop_check(run, ctx))
+        record, check = judged_record(folder), stop_check(run, ctx)
+        return train_captioner(cfg, out, folder, ranks, fitted, check, record)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hpc.errors import ConfigError
-from sarhpc.captioning.config import CaptionConfig, CaptionTrainConfig
+from sarhpc.captioning.config import CaptionConfig, CaptionJudgeConfig, CaptionTrainConfig
 
 POLICIES = ("reject", "fallback")
 """What is done with a tile that gets no caption, or a degenerate one."""
@@ -11,6 +11,9 @@ SAVED = ("float32", "float16")
 """Number formats a fine-tuned BLIP can be saved in."""
 ON_NONFINITE = ("stop", "skip")
 """What a step can do whose loss or gradient is not finite."""
+
+JUDGED_BY = ("loss", "bleu_1", "bleu_2", "bleu_3", "bleu_4", "rouge_l", "cider")
+"""What can judge a checkpoint on held-out captions."""
 
 
 def check_policies(cfg: CaptionConfig) -> None:
@@ -32,7 +35,7 @@ def check_fine_tuning(cfg: CaptionTrainConfig) -> None:
     """
     if cfg.save_dtype not in SAVED:
         raise ConfigError(f"save_dtype={cfg.save_dtype!r}: take {' or '.join(SAVED)}")
-    counts = ("steps", "batch", "max_tokens", "threads", "keep_last", "val_every", "val_images",
+    counts = ("steps", "batch", "max_tokens", "threads", "val_every", "val_images",
               "eval_beams", "log_every")  # fmt: skip
     for name in counts:
         if getattr(cfg, name) < 1:
@@ -51,3 +54,20 @@ def check_fine_tuning(cfg: CaptionTrainConfig) -> None:
         raise ConfigError(f"ema_decay={cfg.ema_decay} is outside [0, 1); 0 keeps no average")
     if not 0 <= cfg.label_smoothing < 1:
         raise ConfigError(f"label_smoothing={cfg.label_smoothing}: must be in [0, 1)")
+    if cfg.judge is not None:
+        _check_judge(cfg, cfg.judge)
+
+
+def _check_judge(cfg: CaptionTrainConfig, judge: CaptionJudgeConfig) -> None:
+    """Raise ConfigError unless the judge is a known one and has captions to judge by."""
+    for name, allowed in (("choose", ("best", "last")), ("by", JUDGED_BY)):
+        value = getattr(judge, name)
+        if value not in allowed:
+            raise ConfigError(f"judge.{name}={value!r}: use one of {', '.join(allowed)}")
+    if judge.images < 1:
+        raise ConfigError(f"judge.images={judge.images}: give at least 1")
+    if cfg.train and not cfg.val:
+        raise ConfigError(
+            "judge needs held-out captions: name their sets in val, as those in train, or leave "
+            "judge out"
+        )

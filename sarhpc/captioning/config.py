@@ -171,6 +171,20 @@ class CaptionSetConfig:
 
 
 @dataclass
+class CaptionJudgeConfig:
+    """Each validation judged on held-out captions, and a checkpoint saved with it."""
+
+    by: str = "loss"
+    """What judges: the validation `loss`, or a metric of captions against their references
+    (`bleu_1` to `bleu_4`, `rouge_l`, `cider`)."""
+    images: int = 256
+    """Most images captioned for a metric, evenly from all held-out sets together; a loss takes
+    `val_images`."""
+    choose: str = "best"
+    """What is published: the `best` checkpoint, or the `last`."""
+
+
+@dataclass
 class CaptionTrainConfig:
     """The fine-tuning of BLIP on remote-sensing captions (paper, section 3.2)."""
 
@@ -240,6 +254,9 @@ class CaptionTrainConfig:
     """Steps between validation losses."""
     val_images: int = 256
     """Images of a validation loss."""
+    judge: Optional[CaptionJudgeConfig] = field(default=None, metadata=ADDED)  # noqa: UP045
+    """Judge each validation and publish the best checkpoint. What chooses a checkpoint cannot prove
+    it: test the captioner on images that are not in `val`. Null publishes the last."""
     eval_images: int = 1000
     """Images of each held-out set captioned for the metrics before and after; 0 measures none."""
     eval_beams: int = 3

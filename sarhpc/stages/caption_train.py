@@ -13,12 +13,19 @@ from hpc.store.plan import Plan, make_plan
 from hpc.store.rundir import RunDir
 from hpc.store.tree import digest_tree
 from sarhpc.captioning.config import CaptionSetConfig, CaptionTrainConfig
+from sarhpc.stages.caption_judging import (
+    HELD_OUT,
+    judged_record,
+    load_chosen,
+    require_held_out_tiles,
+)
 from sarhpc.stages.config import RunConfig
 from sarhpc.stages.inputs.paths import caption_sets, data_root, model_folder
 from sarhpc.stages.run_config import load_run_config
 from sarhpc.stages.spec import StageSpec, in_branch
 from sarhpc.stages.work import ranks
 from sarhpc.stages.work.sharded import ShardResult, manifest_sha, single_shard
+from sarhpc.training.judged import best_steps
 
 if TYPE_CHECKING:
     from hpc.job.agreement import RankGroup
@@ -47,9 +54,11 @@ def plan_caption_training(run: RunDir) -> Plan:
 
     Raises:
         ConfigError: it would learn from the run's own tiles, which get their images later.
+        DataError: it would be judged on tiles of which there are none.
     """
     config = load_run_config(run)
     require_images_at_tiling(config)
+    require_held_out_tiles(run, config.caption_train)
     return make_plan(
         "caption-train",
         [{"tiles": manifest_sha(run, "tile")}],
@@ -110,7 +119,13 @@ def train_ranks(work: Work) -> None:
     key = run_key(work.run.root)
     joined = join(cfg.threads, deterministic=True, seed=cfg.seed, on_cpu=on_cpu, key=key)
     try:
-        with ranks.train_context(work, joined, keep_last=cfg.keep_last) as ctx:
+        folder = work.run.stage("caption-train")
+        with ranks.train_context(
+            work,
+            joined,
+            keep_last=cfg.keep_last,
+            also_keep=lambda: best_steps(folder, cfg.judge),
+        ) as ctx:
             _train(work.run, cfg, joined, ctx)
     finally:
         leave()
@@ -131,7 +146,7 @@ def _settings(run: RunDir) -> CaptionTrainConfig:
         own = CaptionSetConfig(path=str(data_root(run, config) / "tiles"))
         if config.tile.dedupe:
             own = dataclasses.replace(own, without=str(run.stage("tile") / DUPLICATES_FILE))
-        held_out = dataclasses.replace(own, split="val")
+        held_out = dataclasses.replace(own, split=HELD_OUT)
         settings = dataclasses.replace(settings, train=[own], val=[held_out])
     if settings.base_model is not None:
         settings = dataclasses.replace(settings, base_model=model_folder(settings.base_model))
@@ -141,14 +156,19 @@ def _settings(run: RunDir) -> CaptionTrainConfig:
 
 
 def _train(run: RunDir, cfg: CaptionTrainConfig, joined: RankGroup, ctx: TrainContext) -> None:
+    from hpc.job.signatures import RunSignature
     from sarhpc.captioning.tuning.finetune import train_captioner
     from sarhpc.training.trainer import fit
 
-    def _fit(task: CaptionTask) -> None:
-        ranks.require_finished(run, fit(loop_config(cfg, joined.world), task, joined, ctx))
+    def _fit(task: CaptionTask) -> int:
+        result = fit(loop_config(cfg, joined.world), task, joined, ctx)
+        last = ranks.require_finished(run, result)
+        return load_chosen(task, cfg, joined, ctx.folder, last, RunSignature(run.root))
 
     target = run.stage("caption-train") / "model"
-    train_captioner(cfg, target, ctx.folder, joined, _fit, stop_check(run, ctx))
+    train_captioner(
+        cfg, target, ctx.folder, joined, _fit, stop_check(run, ctx), judged_record(ctx.folder)
+    )
 
 
 def stop_check(run: RunDir, ctx: TrainContext) -> StopCheck:
@@ -196,7 +216,7 @@ def check_settings(config: RunConfig) -> None:
     """Raise ConfigError unless the captioner can be fine-tuned as configured."""
     from sarhpc.captioning.checks import check_fine_tuning
     from sarhpc.captioning.tuning.published import require_sets
-    from sarhpc.training.config_checks import check_engine
+    from sarhpc.training.config_checks import check_checkpoints, check_engine
 
     require_images_at_tiling(config)
     cfg = config.caption_train
@@ -205,6 +225,7 @@ def check_settings(config: RunConfig) -> None:
     with in_branch("caption_train"):
         check_fine_tuning(cfg)
         check_engine(loop_config(cfg, 1))
+        check_checkpoints(cfg.keep_last, cfg.checkpoint_every_steps, cfg.checkpoint_every_s)
 
 
 def check_ranks(config: RunConfig, world: int) -> None:

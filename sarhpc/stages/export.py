@@ -22,7 +22,7 @@ from sarhpc.stages.inputs.paths import model_folder
 from sarhpc.stages.run_config import load_run_config
 from sarhpc.stages.spec import Estimate, StageSpec
 from sarhpc.stages.work.sharded import ShardResult, manifest_sha, sealed_records, single_shard
-from sarhpc.training.denoising.grids import best_first
+from sarhpc.training.judged import FOLDER, best_first
 
 if TYPE_CHECKING:
     from sarhpc.training.export import Cut
@@ -96,7 +96,7 @@ def export_model(work: Work) -> ShardResult:
         "licence": "that of the base model and of the training data",
     }
     if config.train.judge is not None and config.train.judge.choose == "best":
-        judged = len(best_first(run.stage("train") / "validation"))
+        judged = len(best_first(run.stage("train") / FOLDER))
         chosen = f"of {judged} checkpoints the one whose images were nearest to held-out tiles"
         facts["chosen_as"] = chosen
     if config.export.adapter_rank is not None:

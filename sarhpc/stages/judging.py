@@ -1,10 +1,8 @@
-"""Judging a training: its validation grids against real tiles, and the choice of a checkpoint."""
+"""Judging the validation grids of a training against real tiles."""
 
 from __future__ import annotations
 
 import functools
-import logging
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hpc.errors import DataError
@@ -14,7 +12,6 @@ from sarhpc.stages.inputs.prompts import sample_shards
 from sarhpc.stages.inputs.real_tiles import even_tiles
 from sarhpc.stages.work.sharded import sealed_records
 from sarhpc.training.config import TrainConfig
-from sarhpc.training.denoising.grids import best_first
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,8 +19,6 @@ if TYPE_CHECKING:
 
     from sarhpc.evaluation.image_score import RealReference
     from sarhpc.training.denoising.validation import Judge
-
-log = logging.getLogger(__name__)
 
 LEAST_TILES = 2 * MIN_TILES
 """Fewest real tiles whose halves can be compared with each other."""
@@ -33,16 +28,22 @@ def require_judges(run: RunDir, cfg: TrainConfig) -> None:
     """Raise DataError if a judge is configured and its splits have too few tiles."""
     if cfg.judge is None:
         return
-    counts: dict[str, int] = {}
-    for record in sealed_records(run, "caption"):
-        split = record.detail["split"]
-        counts[split] = counts.get(split, 0) + record.samples
+    counts = samples_by_split(run, "caption")
     if sum(counts.get(split, 0) for split in cfg.judge.splits) < LEAST_TILES:
         raise DataError(
             f"train.judge needs {LEAST_TILES} tiles or more in {', '.join(cfg.judge.splits)}; "
             f"there are {counts}. Start a new run with other fractions (tile.split.fractions), "
             "judge by another split (train.judge.splits), or leave train.judge out"
         )
+
+
+def samples_by_split(run: RunDir, stage: str) -> dict[str, int]:
+    """Samples that a sealed stage of shards has in each split."""
+    counts: dict[str, int] = {}
+    for record in sealed_records(run, stage):
+        split = record.detail["split"]
+        counts[split] = counts.get(split, 0) + record.samples
+    return counts
 
 
 def grid_judge(run: RunDir, cfg: TrainConfig) -> Judge | None:
@@ -68,30 +69,3 @@ def grid_judge(run: RunDir, cfg: TrainConfig) -> Judge | None:
         return score_images(images, _real())
 
     return _judge
-
-
-def best_steps(run: RunDir, cfg: TrainConfig) -> list[int]:
-    """Steps whose checkpoints are kept as the best; none unless the best is exported.
-
-    These are the best one that exists, and any better one whose checkpoint is not saved yet.
-    """
-    if cfg.judge is None or cfg.judge.choose != "best":
-        return []
-    kept = []
-    for step in best_first(run.stage("train") / "validation"):
-        kept.append(step)
-        if (run.stage("train") / "checkpoints" / f"step_{step:08d}").is_dir():
-            break
-    return kept
-
-
-def chosen_checkpoint(run: RunDir, cfg: TrainConfig, last: Path) -> Path:
-    """The checkpoint that training ends with: the best that exists, or the last one."""
-    if cfg.judge is None or cfg.judge.choose == "last":
-        return last
-    for step in best_first(run.stage("train") / "validation"):
-        checkpoint = last.with_name(f"step_{step:08d}")
-        if checkpoint.is_dir():
-            log.info("chosen checkpoint=%s of=%s", checkpoint.name, last.name)
-            return checkpoint
-    return last

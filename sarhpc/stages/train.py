@@ -16,7 +16,7 @@ from hpc.store.tree import digest_tree
 from sarhpc.stages.config import RunConfig
 from sarhpc.stages.inputs.paths import model_folder
 from sarhpc.stages.inputs.prompts import TRAIN_SPLITS, sample_shards
-from sarhpc.stages.judging import best_steps, chosen_checkpoint, grid_judge, require_judges
+from sarhpc.stages.judging import grid_judge, require_judges
 from sarhpc.stages.prior import prior_digest, with_prior_shards
 from sarhpc.stages.run_config import load_run_config
 from sarhpc.stages.spec import Estimate, StageSpec, in_branch
@@ -29,6 +29,7 @@ from sarhpc.stages.work.sharded import (
     single_shard,
 )
 from sarhpc.training.config import TrainConfig
+from sarhpc.training.judged import best_steps, chosen_checkpoint
 
 if TYPE_CHECKING:
     from hpc.job.agreement import RankGroup
@@ -130,7 +131,7 @@ def train_ranks(work: Work) -> None:
     finally:
         leave()
     if joined.rank == 0:
-        checkpoint = chosen_checkpoint(work.run, cfg, checkpoint)
+        checkpoint = chosen_checkpoint(work.run.stage("train"), cfg.judge, checkpoint)
         digest = digest_tree(checkpoint)
         single_shard(work, lambda: ShardResult(checkpoint, 0, digest.bytes, digest.sha256))
 
@@ -154,7 +155,7 @@ def _train(work: Work, cfg: TrainConfig, joined: RankGroup) -> Path:
             joined,
             keep_last=cfg.keep_last,
             keep_every=cfg.keep_every_steps,
-            also_keep=lambda: best_steps(run, cfg),
+            also_keep=lambda: best_steps(run.stage("train"), cfg.judge),
         ) as ctx,
         staged(_training_shards(run), node_local(config.cluster.node_local)) as shards,
     ):

@@ -42,7 +42,7 @@ def inverse(affine: Affine) -> Affine:
         ZeroDivisionError: the affine maps the plane to a line.
     """
     a, b, c, d, e, f = affine
-    det = a * e - b * d
+    det = determinant(affine)
     return (e / det, -b / det, (b * f - c * e) / det, -d / det, a / det, (c * d - a * f) / det)
 
 

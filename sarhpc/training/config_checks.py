@@ -45,21 +45,45 @@ def check(cfg: TrainConfig) -> None:
     if cfg.adapter is not None:
         _one_of("adapter.kind", cfg.adapter.kind, ADAPTER_KINDS)
     _check_numbers(cfg)
+    check_checkpoints(
+        cfg.keep_last, cfg.checkpoint_every_steps, cfg.checkpoint_every_s, cfg.keep_every_steps
+    )
 
 
 def _check_numbers(cfg: TrainConfig) -> None:
     """Raise ConfigError unless counts are positive and rates are not negative."""
-    counts = ("epochs", "global_batch", "micro_batch", "keep_last", "threads", "loader_threads",
+    counts = ("epochs", "global_batch", "micro_batch", "threads", "loader_threads",
               "log_every_steps", "validation_steps")  # fmt: skip
     for name in counts:
         if getattr(cfg, name) < 1:
             raise ConfigError(f"{name}={getattr(cfg, name)}: give at least 1")
     rates = ("lr_unet", "lr_text_encoder", "lr_text_encoder_2", "warmup_steps", "weight_decay",
-             "grad_clip", "noise_offset", "max_steps")  # fmt: skip
+             "grad_clip", "noise_offset", "max_steps", "validation_every_steps")  # fmt: skip
     for name in rates:
         value = getattr(cfg, name)
         if value is not None and value < 0:
             raise ConfigError(f"{name}={value}: must be >= 0")
+
+
+def check_checkpoints(
+    keep_last: int, every_steps: int | None, every_s: float, keep_every_steps: int | None = None
+) -> None:
+    """Raise ConfigError unless checkpoints can be saved and kept so.
+
+    Raises:
+        ConfigError: names the field, its value and the values that work.
+    """
+    if keep_last < 2:
+        raise ConfigError(
+            f"keep_last={keep_last} would leave no checkpoint to fall back on when the newest is "
+            "damaged; use 2 or more"
+        )
+    counts = {"checkpoint_every_steps": every_steps, "keep_every_steps": keep_every_steps}
+    for name, count in counts.items():
+        if count is not None and count < 1:
+            raise ConfigError(f"{name}={count}: give at least 1, or null")
+    if every_s < 0:
+        raise ConfigError(f"checkpoint_every_s={every_s}: must be >= 0")
 
 
 def check_engine(cfg: EngineConfig) -> None:

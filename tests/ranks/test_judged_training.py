@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from training_ranks import Job, contents, differences, step_folder, tiny_config, train_ranks
 
-from sarhpc.training.denoising.grids import best_first, read_judged
+from sarhpc.training.judged import best_first, read_judged
 
 pytestmark = pytest.mark.slow
 

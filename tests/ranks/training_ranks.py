@@ -150,7 +150,7 @@ class _Judge:
     job: Job
 
     def __call__(self, sampled: NDArray[np.uint8]) -> dict[str, float]:
-        from sarhpc.training.denoising.grids import read_judged
+        from sarhpc.training.judged import read_judged
 
         assert sampled.dtype == np.uint8
         assert sampled.shape == (4, 32, 32)
@@ -164,8 +164,8 @@ def run_training(job: Job) -> Any:
     from hpc.job.checkpoint import CheckpointStore
     from hpc.job.stop import StopRequest
     from sarhpc.training.context import TrainContext
-    from sarhpc.training.denoising.grids import best_first
     from sarhpc.training.denoising.task import train
+    from sarhpc.training.judged import best_first
     from sarhpc.training.ranks import join, leave
 
     cfg = job.cfg

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from hpc.errors import ConfigError
+from hpc.errors import ConfigError, DataError
 from hpc.job.agreement import RankGroup
 from hpc.publish import publish_json, publish_text, publishing_directory
 from sarhpc.captioning.captioners.blip import Blip, load_blip
@@ -30,7 +30,7 @@ from sarhpc.captioning.tuning.judging import (
 from sarhpc.captioning.tuning.mixture import ImageSet, concatenate, join_sets, mixed_order
 from sarhpc.captioning.tuning.ranks import StopCheck
 from sarhpc.captioning.tuning.table import render_table
-from sarhpc.captioning.tuning.task import CaptionTask
+from sarhpc.captioning.tuning.task import CaptionTask, Record
 from sarhpc.captioning.tuning.tokenizer import train_bert_tokenizer
 from sarhpc.shards.subset import spread
 
@@ -62,8 +62,8 @@ class CaptionTrainResult:
     """Metrics after, likewise."""
 
 
-Fit = Callable[[CaptionTask], None]
-"""Trains the task to its end. Collective."""
+Fit = Callable[[CaptionTask], int]
+"""Trains the task to its end and loads what is published; the step it was learnt at. Collective."""
 
 
 def train_captioner(
@@ -73,16 +73,17 @@ def train_captioner(
     ranks: RankGroup,
     fit: Fit,
     check_stop: StopCheck,
+    record: Record,
 ) -> CaptionTrainResult:
     """Fine-tune as `cfg` says and publish the BLIP folder `out`; rows of progress go to `folder`.
 
     Collective. Equal configuration, data, ranks and thread count give equal weights. An existing
     `out` stays as it is until the new one is whole. Called again after an end before its time, it
-    goes on from what it left.
+    goes on from what it left. `record` publishes what `cfg.judge` finds.
 
     Raises:
         ConfigError: no training set, or a number or format that cannot be meant.
-        DataError: a set or the base model cannot be used.
+        DataError: a set or the base model cannot be used, or there is nothing to judge by.
         NumericalError: the loss is no longer finite; nothing was published.
         StopRequestedError: a stop was requested; what was learnt is saved.
     """
@@ -91,6 +92,11 @@ def train_captioner(
     check_fine_tuning(cfg)
     learnt, held = join_sets(cfg.train, cfg.val, cfg.readers)
     train, val = concatenate(learnt), concatenate(held)
+    if cfg.judge is not None and not val:
+        raise DataError(
+            "caption_train.judge: the held-out sets have no captioned image that is not in the "
+            "training sets too; name others in caption_train.val, or leave judge out"
+        )
     evaluator = make_evaluator(held, cfg)
     folder.mkdir(parents=True, exist_ok=True)
     with cpu_threads(cfg.threads):
@@ -100,11 +106,19 @@ def train_captioner(
         counts = {"train_images": len(train), "val_images": len(val)}
         opening = [{"event": "start", **counts, **sets}, *_score_rows("before", before)]
         order = mixed_order(learnt, cfg.seed)
-        fit(CaptionTask(blip, train, val, cfg, ranks, order, opening))
-        result = _publish(blip, evaluator, cfg, out, before, sets, ranks, check_stop)
+        step = fit(CaptionTask(blip, train, val, cfg, ranks, order, opening, record))
+        facts = {**sets, **_chosen(cfg, step)}
+        result = _publish(blip, evaluator, cfg, out, before, facts, ranks, check_stop)
     if ranks.rank == 0:
         _write_scores_after(evaluator, result, cfg.steps, folder)
     return result
+
+
+def _chosen(cfg: CaptionTrainConfig, step: int) -> dict[str, Any]:
+    """How the published weights were chosen, for the report."""
+    if cfg.judge is None or cfg.judge.choose != "best":
+        return {}
+    return {"chosen": {"step": step, "by": cfg.judge.by}}
 
 
 def _scores_before(
@@ -168,7 +182,7 @@ def _publish(
     cfg: CaptionTrainConfig,
     out: Path,
     before: Mapping[str, Scores],
-    sets: Mapping[str, Any],
+    facts: Mapping[str, Any],
     ranks: RankGroup,
     check_stop: StopCheck,
 ) -> CaptionTrainResult:
@@ -199,7 +213,7 @@ def _publish(
         )
         if folder is not None:
             parameters = sum(p.numel() for p in blip.model.parameters())
-            report = {**asdict(result), **sets, "parameters": parameters, "config": _portable(cfg)}
+            report = {**asdict(result), **facts, "parameters": parameters, "config": _portable(cfg)}
             publish_json(folder / REPORT, report)
     return result
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import TypeVar
 
 from hpc.job.agreement import RankGroup
@@ -25,10 +25,27 @@ def divide_work(
     Raises:
         StopRequestedError: `check_stop`, asked before each round of parts, found a request.
     """
-    own = []
-    for first in range(0, len(parts), ranks.world):
+    rounds = work_in_rounds(ranks, parts, work)
+    while True:
+        try:
+            next(rounds)
+        except StopIteration as end:
+            results: list[T] = end.value
+            return results
         if check_stop is not None:
             check_stop()
+
+
+def work_in_rounds(
+    ranks: RankGroup, parts: Sequence[P], work: Callable[[P], T]
+) -> Generator[None, None, list[T]]:
+    """Yield before each round of parts, one a rank; return what `divide_work` does. Collective.
+
+    The ranks may stop wherever it yields.
+    """
+    own = []
+    for first in range(0, len(parts), ranks.world):
+        yield
         at = first + ranks.rank
         if at < len(parts):
             own.append(work(parts[at]))

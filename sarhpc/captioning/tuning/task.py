@@ -14,11 +14,12 @@ from transformers import BlipForConditionalGeneration
 
 from hpc.job.agreement import RankGroup
 from sarhpc.captioning.captioners.blip import Blip
-from sarhpc.captioning.config import CaptionTrainConfig
+from sarhpc.captioning.config import CaptionJudgeConfig, CaptionTrainConfig
+from sarhpc.captioning.metrics import caption_metrics
 from sarhpc.captioning.tuning.batches import Batch, CaptionBatch, collate, rank_batches
 from sarhpc.captioning.tuning.datasets import CaptionedImage
 from sarhpc.captioning.tuning.judging import chunks, open_writer
-from sarhpc.captioning.tuning.ranks import divide_work
+from sarhpc.captioning.tuning.ranks import work_in_rounds
 from sarhpc.captioning.tuning.schedule import adamw, warmup_cosine
 from sarhpc.shards.loader import Cursor, SampleOrder
 from sarhpc.shards.subset import spread
@@ -28,6 +29,9 @@ _PREFIX = "model."
 
 Weights = Callable[[], Mapping[str, Tensor]]
 """Gathers full fp32 weights by name, averaged where an average is kept. Collective."""
+
+Record = Callable[[int, Mapping[str, float]], None]
+"""Publishes what was judged after a step, and its `score`, less being better; not collective."""
 
 
 class Clock(Protocol):
@@ -89,6 +93,7 @@ class CaptionTask:
         ranks: RankGroup,
         order: SampleOrder | None = None,
         opening: Sequence[Mapping[str, Any]] = (),
+        record: Record | None = None,
     ) -> None:
         """The fine-tuning of `blip`.
 
@@ -100,6 +105,7 @@ class CaptionTask:
             ranks: this process among the others.
             order: of the rows of `train`; None shows each once an epoch.
             opening: rows that metrics.jsonl begins with.
+            record: called on rank 0 with each row of `cfg.judge`.
         """
         self.module: nn.Module = CaptionLoss(copy.deepcopy(blip.model), cfg.label_smoothing)
         self._blip = blip
@@ -107,7 +113,7 @@ class CaptionTask:
         self._ranks = ranks
         self._order = order or SampleOrder(cfg.seed, len(train))
         self.samples = self._order.n
-        self._opening = opening
+        self._opening, self._record = opening, record
         self._scale = warmup_cosine(cfg.warmup_steps, cfg.steps)
         self._validated = 0
         """The last step that was validated."""
@@ -150,26 +156,55 @@ class CaptionTask:
 
     def is_validation_due(self, step: int) -> bool:
         """Whether the held-out images are scored after `step` steps."""
-        cfg = self._cfg
-        due = step % cfg.val_every == 0 or step == cfg.steps
-        return bool(self._val) and due and step != self._validated
+        return self._has_validation(step) and step != self._validated
 
-    def validate(self, step: int, weights: Weights) -> Iterator[Mapping[str, Any]]:
-        """Yield the loss on the first captions of held-out images, and captions of four."""
-        self._load(weights())
+    def validate(self, step: int, weights: Weights) -> Iterator[Mapping[str, Any] | None]:
+        """Yield the loss on the first captions of held-out images, and captions of four.
+
+        With a judge also what it measures; its row is published before this one is yielded.
+        """
+        self.load(weights())
         images = spread(self._val, self._cfg.val_images)
         parts = list(chunks(images, self._cfg.batch))
-        losses = divide_work(self._ranks, parts, self._loss_of)
-        captions: list[str] = []
+        losses = yield from work_in_rounds(self._ranks, parts, self._loss_of)
+        row: dict[str, Any] = {"val_loss": sum(losses) / len(images), "val_captions": []}
         if self._ranks.rank == 0:
             shown = [image.read() for image in spread(self._val, _SHOWN)]
-            captions = open_writer(self._blip, self._cfg).caption(shown)
+            row["val_captions"] = open_writer(self._blip, self._cfg).caption(shown)
+        if self._cfg.judge is not None:
+            row |= yield from self._judge(self._cfg.judge, step, row["val_loss"])
         self._validated = step
-        yield {"val_loss": sum(losses) / len(images), "val_captions": captions}
+        yield row
+
+    def _judge(
+        self, judge: CaptionJudgeConfig, step: int, loss: float
+    ) -> Generator[None, None, dict[str, float]]:
+        """Publish what was judged after `step` and return it; captions are written in rounds."""
+        found, score = {}, loss
+        if judge.by != "loss":
+            images = spread(self._val, judge.images)
+            parts = list(chunks(images, self._cfg.batch))
+            writer = open_writer(self._blip, self._cfg)
+            texts = yield from work_in_rounds(
+                self._ranks, parts, lambda part: writer.caption([image.read() for image in part])
+            )
+            said = [text for part in texts for text in part]
+            wanted = [image.captions for image in images]
+            found = {f"val_{judge.by}": caption_metrics(said, wanted)[judge.by]}
+            score = -found[f"val_{judge.by}"]
+        if self._ranks.rank == 0 and self._record is not None:
+            epoch = step * self._cfg.batch // self.samples
+            self._record(step, {"epoch": epoch, "val_loss": loss, **found, "score": score})
+        self._ranks.barrier()
+        return found
 
     def needs_checkpoint(self, step: int) -> bool:
-        """Nothing is chosen among checkpoints."""
-        return False
+        """Whether a validation belongs to `step` and is judged."""
+        return self._cfg.judge is not None and self._has_validation(step)
+
+    def _has_validation(self, step: int) -> bool:
+        due = step % self._cfg.val_every == 0 or step == self._cfg.steps
+        return bool(self._val) and due
 
     def facts(self) -> Mapping[str, Any]:
         """Nothing beside what every training has to keep."""
@@ -185,9 +220,9 @@ class CaptionTask:
 
     def finish(self, weights: Weights) -> None:
         """Load what was learnt into the BLIP."""
-        self._load(weights())
+        self.load(weights())
 
-    def _load(self, weights: Mapping[str, Tensor]) -> None:
+    def load(self, weights: Mapping[str, Tensor]) -> None:
         """Load `weights`, named as in the copy that learns, into the BLIP."""
         state = {name.removeprefix(_PREFIX): tensor for name, tensor in weights.items()}
         # Tied weights and buffers are not among them.

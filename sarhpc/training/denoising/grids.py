@@ -1,4 +1,4 @@
-"""The index of validation grids: their images, which are finished, how they were judged."""
+"""The images of validation grids, and which grids are finished."""
 
 from __future__ import annotations
 
@@ -7,12 +7,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from hpc.documents import read_json
-from hpc.publish import publish_json
-from sarhpc.measures.score import SCORED, mean_log
+from sarhpc.training import judged
 from sarhpc.training.config import TrainConfig
-
-INDEX = "index.json"
 
 
 @dataclass(frozen=True)
@@ -43,39 +39,13 @@ def is_finished(folder: Path, step: int) -> bool:
 
 def read_index(folder: Path) -> list[dict[str, Any]]:
     """Images of all finished grids, by step."""
-    index = folder / INDEX
-    return list(read_json(index)["images"]) if index.is_file() else []
+    return list(judged.read_index(folder)["images"])
 
 
 def enter_in_index(
-    folder: Path, images: list[GridImage], judged: Mapping[str, float] | None = None
+    folder: Path, images: list[GridImage], found: Mapping[str, float] | None = None
 ) -> None:
-    """Publish the index with a finished grid in it, and what was judged of it."""
-    steps = {image.step for image in images}
-    others = [image for image in read_index(folder) if image["step"] not in steps]
-    entries = sorted(
-        others + [asdict(image) for image in images],
-        key=lambda entry: (entry["step"], entry["path"]),
-    )
-    verdicts = [row for row in read_judged(folder) if row["step"] not in steps]
-    if judged is not None:
-        verdicts.append({"step": images[0].step, "epoch": images[0].epoch, **judged})
-    publish_json(folder / INDEX, {"images": entries, "judged": verdicts})
-
-
-def read_judged(folder: Path) -> list[dict[str, Any]]:
-    """Step, epoch, distances and `score` of all grids that were judged, by step."""
-    index = folder / INDEX
-    return list(read_json(index).get("judged", [])) if index.is_file() else []
-
-
-def best_first(folder: Path) -> list[int]:
-    """Steps that were judged and trained at all, the one nearest to the real tiles first."""
-    rows = [row for row in read_judged(folder) if row["step"] > 0]
-    return [row["step"] for row in sorted(rows, key=lambda row: (_nearness(row), row["step"]))]
-
-
-def _nearness(row: Mapping[str, Any]) -> float:
-    # Versions differ in the zero of the score, and a training may have been judged by two: the
-    # distances behind it are comparable, as all grids have equally many images.
-    return mean_log(row) if set(SCORED) <= set(row) else float(row["score"])
+    """Publish the index with a finished grid in it, and what its judge `found`."""
+    step, epoch = images[0].step, images[0].epoch
+    row = None if found is None else {"epoch": epoch, **found}
+    judged.publish_index(folder, step, [asdict(image) for image in images], row)

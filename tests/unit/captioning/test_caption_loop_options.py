@@ -45,7 +45,7 @@ def test_the_trainer_gets_them_and_reports_no_decay_by_default() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         ({"ema_decay": 1.0}, "ema_decay=1.0 is outside [0, 1); 0 keeps no average"),
         ({"ema_decay": -0.1}, "ema_decay=-0.1 is outside [0, 1); 0 keeps no average"),
@@ -54,7 +54,7 @@ def test_the_trainer_gets_them_and_reports_no_decay_by_default() -> None:
         ({"skip_in_all": 0}, "skip_in_all=0: allow 1 or more, or on_nonfinite=stop"),
     ],
 )
-def test_values_without_meaning_are_refused(changes: dict[str, Any], options: str) -> None:
+def test_values_without_meaning_are_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         check_fine_tuning(CaptionTrainConfig(**changes))
-    assert options in str(caught.value)
+    assert message in str(caught.value)

@@ -6,64 +6,18 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
-from line_runs import TINY, seal_export, tiny_run
+from stage_verbs import say, seal
 
 from hpc.errors import DataError
-from hpc.job.pipeline import Stage, Work, run_stage
-from hpc.publish import publish_bytes
-from hpc.store.ledger import Failure, Record
-from hpc.store.plan import Plan, make_plan, publish_plan
+from hpc.job.pipeline import Stage, Work
+from hpc.store.ledger import Record
+from hpc.store.plan import Plan, make_plan
 from hpc.store.rundir import RunDir, now, open_run
-from hpc.store.tree import digest_tree
 from sarhpc.cli import main
 from sarhpc.stages import registry
 from sarhpc.stages.config import RunConfig
 from sarhpc.stages.run_config import load_run_config
 from sarhpc.stages.spec import StageSpec
-
-
-@pytest.fixture
-def model(tmp_path: Path) -> Path:
-    folder = tmp_path / "model"
-    publish_bytes(folder / "unet" / "weights.safetensors", b"weights")
-    return folder
-
-
-@pytest.fixture
-def run(tmp_path: Path, model: Path) -> RunDir:
-    return tiny_run(tmp_path / "run", model)
-
-
-@pytest.fixture
-def config(tmp_path: Path) -> Path:
-    path = tmp_path / "tiny.yaml"
-    path.write_text(TINY)
-    return path
-
-
-def say(capsys: pytest.CaptureFixture[str], *words: str | Path) -> tuple[int, str, str]:
-    """Exit code, standard output and standard error of a verb in this process."""
-    capsys.readouterr()
-    code = main([str(word) for word in words])
-    out, err = capsys.readouterr()
-    return code, out, err
-
-
-def seal(run: RunDir, stage: str, shards: int = 2) -> list[Path]:
-    """Stand a finished stage of small files in the run."""
-    plan = make_plan(stage, [{"n": n} for n in range(shards)])
-    publish_plan(plan, run.plan_file(stage))
-    paths = []
-    for task in plan.shards:
-        path = run.root / "data" / stage / f"{task.id}.tar"
-        digest = publish_bytes(path, task.id.encode() * 10)
-        run.ledger(stage).publish(
-            Record(task.id, plan.id, str(path), 3, digest.bytes, digest.sha256, 0, "h", now(),
-                   now(), 1.0, {"nodata": 1}, {"split": "train"})
-        )  # fmt: skip
-        paths.append(path)
-    run.ledger(stage).seal(plan)
-    return paths
 
 
 def test_init_freezes_and_finds_the_same_run_again(
@@ -198,18 +152,6 @@ def test_a_stopped_run_starts_again_by_resume_only(
     assert run.stop_file.exists(), "a dry run changes nothing"
 
 
-def test_dry_run_shows_the_plan_and_what_is_left(
-    run: RunDir, capsys: pytest.CaptureFixture[str]
-) -> None:
-    code, out, _ = say(capsys, "run", run.root, "--dry-run")
-    assert code == 0
-    assert "simulate: 4 shards, 4 to make, plan " in out
-    assert "tile: planned when simulate is sealed" in out
-    assert "generate: planned when " in out
-    assert "evaluate: planned when caption, generate are sealed" in out
-    assert not (run.root / "simulate").exists()
-
-
 @pytest.fixture
 def restored_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Take back what a job sets in its process: its rank, its logging."""
@@ -311,131 +253,9 @@ def test_a_verb_of_a_script_refuses_a_stage_that_does_not_exist(
     assert (code, f"try `sarhpc tile {run.root}`" in err) == (2, True)
 
 
-def test_status_of_fresh_partly_written_and_sealed_stages(
-    run: RunDir, capsys: pytest.CaptureFixture[str]
-) -> None:
-    seal(run, "simulate")
-    plan = make_plan("tile", [{}] * 3)
-    publish_plan(plan, run.plan_file("tile"))
-    ledger = run.ledger("tile")
-    ledger.publish(Record("000000", plan.id, "/d", 2, 1, "a", 0, "h", now(), now()))
-    ledger.fail(Failure("000001", plan.id, 0, 1, "DataError", "torn at byte 17", now()))
-    code, out, _ = say(capsys, "status", run.root, "--json")
-    assert code == 0
-    stages = {stage["name"]: stage for stage in json.loads(out)["stages"]}
-    simulate, tile = stages["simulate"], stages["tile"]
-    assert (simulate["state"], simulate["samples"], simulate["rejected"]) == ("COMPLETE", 6, 2)
-    assert (tile["state"], tile["done"], tile["planned"]) == ("FAILED", 1, 3)
-    assert (tile["samples"], tile["failed"]) == (2, 1)
-    assert stages["train"]["state"] == "WAITING"
-    assert "1/3" in say(capsys, "status", run.root)[1]
-    code, out, _ = say(capsys, "logs", run.root, "--failed")
-    assert (code, out) == (0, "tile 000001 tries=1 DataError: torn at byte 17\n")
-
-
-def test_logs_tell_how_the_last_attempt_broke(
-    run: RunDir, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert say(capsys, "logs", run.root)[1] == "no logs yet\n"
-    assert say(capsys, "logs", run.root, "--failed")[1] == "no shard failed\n"
-
-    def breaks(work: Work) -> None:
-        raise OSError("the card is gone")
-
-    with pytest.raises(OSError, match="card"):
-        run_stage(run, Stage("simulate", (), lambda _: make_plan("simulate", [{}]), breaks))
-    code, out, _ = say(capsys, "logs", run.root, "--failed")
-    assert (code, "attempt 0 exit=1: OSError: the card is gone" in out) == (0, True)
-    run.logs("").mkdir()
-    (run.logs("") / "1_log.err").write_text("".join(f"line {n}\n" for n in range(9)))
-    assert say(capsys, "logs", run.root, "--tail", "2")[1].endswith("line 7\nline 8\n")
-    assert "line" not in say(capsys, "logs", run.root, "--tail", "0")[1]
-
-
-def test_verify_finds_changed_missing_and_strange_artefacts(
-    run: RunDir, model: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    first, second = seal(run, "simulate")
-    seal_export(run, model)
-    assert say(capsys, "verify", run.root, "--deep")[:2] == (0, "3 artefacts checked, 0 wrong\n")
-
-    content = first.read_bytes()
-    first.write_bytes(content[:-1] + b"x")
-    assert say(capsys, "verify", run.root)[0] == 0, "sizes alone do not tell"
-    code, out, _ = say(capsys, "verify", run.root, "--deep")
-    assert code == 4
-    assert f"simulate 000000: {first} has the right size and the wrong content" in out
-
-    first.write_bytes(content[:-1])
-    second.unlink()
-    (model / "unet" / "weights.safetensors").write_bytes(b"weights and more")
-    code, out, err = say(capsys, "verify", run.root)
-    assert code == 4
-    assert "has 59 bytes, its record says 60" in out
-    assert f"{second} is missing" in out
-    assert f"export 000000: {model} holds 16 bytes, its record says 7" in out
-    assert out.endswith("3 artefacts checked, 3 wrong\n")
-    assert "manifest.jsonl" in err
-
-
-def test_verify_finds_a_record_of_another_plan(
-    run: RunDir, model: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    publish_plan(make_plan("export", [{}]), run.plan_file("export"))
-    digest = digest_tree(model)
-    run.ledger("export").publish(
-        Record("000000", "elsewhere", str(model), 0, digest.bytes, digest.sha256, 0, "h", "", "")
-    )
-    code, out, _ = say(capsys, "verify", run.root)
-    assert (code, "belongs to plan elsewhere" in out) == (4, True)
-
-
 def test_a_path_that_is_no_run_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for verb in ("status", "logs", "stop", "verify", "resume", "tile"):
         code, _, err = say(capsys, verb, tmp_path)
         assert (code, "sarhpc init" in err) == (2, True), verb
-
-
-@pytest.mark.slow
-def test_a_dry_run_tells_steps_memory_and_hours_of_the_papers_training(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    root, paper = tmp_path / "paper", Path(__file__).parents[3] / "configs" / "paper_sd15.yaml"
-    words = ["archive.uri=/archive", "train.keep_every_steps=2500"]
-    assert main(["init", str(root), "--config", str(paper), *words]) == 0
-    code, out, _ = say(capsys, "train", root, "--dry-run")
-    assert code == 0
-    assert "7,500 steps for each 10,000 tiles" in out
-    assert "trainable parameters: 982.6 M of 982.6 M" in out
-    assert "fits on A100-40 yes" in out
-    assert "one checkpoint: 17.69 GB" in out
-    # The two newest, the one being written, and those of steps 2,500 and 5,000.
-    assert "about 88.43 GB in 140 inodes" in out
-    assert "2.45 TFLOP an image" in out
-    assert "GPU-hours on A100 (28% of peak" in out
-    assert not (root / "train").exists()
-
-
-@pytest.mark.slow
-def test_latents_encoded_once_save_the_arithmetic_of_eleven_epochs(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    costs = []
-    for name, words in (("plain", []), ("once", ["encode.threads=1"])):
-        root, paper = tmp_path / name, Path(__file__).parents[3] / "configs" / "paper_sd15.yaml"
-        main(["init", str(root), "--config", str(paper), "archive.uri=/archive", *words])
-        _, out, _ = say(capsys, "train", root, "--dry-run")
-        costs.append(float(out.partition("together ")[2].partition(" PFLOP")[0].replace(",", "")))
-    # 11 times 10,000 images less at 1.117 TFLOP.
-    assert costs[0] - costs[1] == pytest.approx(110_000 * 1.117e-3, abs=1.5)
-
-
-def test_a_dry_run_says_that_a_batch_does_not_divide(
-    run: RunDir, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(["init", str(run.root), "cluster.ranks=3"]) == 0
-    code, _, err = say(capsys, "train", run.root, "--dry-run")
-    assert code == 2
-    assert "train.global_batch=4 is no multiple of micro_batch x ranks = 2 x 3" in err

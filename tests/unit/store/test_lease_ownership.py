@@ -259,3 +259,25 @@ def test_patience_looks_every_two_seconds_to_its_end_and_says_so_once(
         pass
     assert slept == [2.0, 2.0, 0.5]
     assert caplog.text.count("waiting up to 4 s") == 1
+
+
+@pytest.mark.parametrize("ahead_s", [3600, -3600])
+def test_a_holder_that_is_silent_for_two_minutes_is_dead_whatever_its_clock_says(
+    path: Path, monkeypatch: pytest.MonkeyPatch, ahead_s: float
+) -> None:
+    hold(path, 7, 0.0, host="node-7")
+    os.utime(path, (time.time() + ahead_s,) * 2)
+    clock = [100.0]
+
+    def sleep(seconds: float) -> None:
+        clock[0] += seconds
+        assert clock[0] < 300
+
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(time, "sleep", sleep)
+    with lease(path, timeout_s=190.0):
+        assert json.loads(path.read_text())["pid"] == os.getpid()
+    # A date of the past looks stale and is watched for a few heartbeats, one of the future as long
+    # as a holder may be silent.
+    waited_s = clock[0] - 100
+    assert 120 <= waited_s <= 123 if ahead_s > 0 else 25 <= waited_s <= 27

@@ -169,6 +169,20 @@ def test_tries_add_up_over_failures_and_end_with_the_record(tmp_path: Path) -> N
     assert [path.name for path in (tmp_path / "failed").iterdir()] == ["000001.json"]
 
 
+@pytest.mark.parametrize("damaged", ["{", "[]", '{"shard": 3}'])
+def test_a_failure_that_cannot_be_read_is_replaced_by_that_of_now(
+    tmp_path: Path, damaged: str
+) -> None:
+    ledger = Ledger(tmp_path)
+    ledger.fail(failure("000000", 2))
+    path = tmp_path / "failed" / "000000.json"
+    path.write_text(damaged)
+    with pytest.raises(VerificationError, match=r"000000\.json does not describe a failure"):
+        ledger.failures()
+    ledger.fail(failure("000000", 1))
+    assert ledger.failures()["000000"].tries == 1
+
+
 def test_a_failure_beside_a_record_no_longer_counts(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path)
     ledger.publish(record("000000"))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sarhpc.training.denoising.grids import GridImage, best_first, enter_in_index
+from sarhpc.training.denoising.grids import GridImage, enter_in_index
+from sarhpc.training.judged import best_first
 
 
 def judged(folder: Path, step: int, **row: float) -> None:

@@ -91,10 +91,21 @@ def test_without_a_decay_the_average_is_the_weights_themselves(
     assert [ema_decay(off, step) for step in (0, 1, 10**6)] == [0.0, 0.0, 0.0]
 
 
-COUNTS = ("epochs", "global_batch", "micro_batch", "keep_last", "threads", "loader_threads",
+COUNTS = ("epochs", "global_batch", "micro_batch", "threads", "loader_threads",
           "log_every_steps", "validation_steps")  # fmt: skip
 RATES = ("lr_unet", "lr_text_encoder", "lr_text_encoder_2", "warmup_steps", "weight_decay",
-         "grad_clip", "noise_offset", "max_steps")  # fmt: skip
+         "grad_clip", "noise_offset", "max_steps", "validation_every_steps")  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "least"),
+    [("keep_last", 2), ("keep_every_steps", 1), ("checkpoint_every_steps", 1),
+     ("checkpoint_every_s", 0)],
+)  # fmt: skip
+def test_checkpoints_are_refused_that_could_not_be_kept(name: str, least: int) -> None:
+    check(config(**{name: least}))
+    with pytest.raises(ConfigError, match=f"^{name}={least - 1}"):
+        check(config(**{name: least - 1}))
 
 
 @pytest.mark.parametrize("name", COUNTS)

@@ -1,0 +1,66 @@
+"""What `--dry-run` says before anything is started."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from stage_verbs import say
+
+from hpc.store.rundir import RunDir
+from sarhpc.cli import main
+
+
+def test_dry_run_shows_the_plan_and_what_is_left(
+    run: RunDir, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, _ = say(capsys, "run", run.root, "--dry-run")
+    assert code == 0
+    assert "simulate: 4 shards, 4 to make, plan " in out
+    assert "tile: planned when simulate is sealed" in out
+    assert "generate: planned when " in out
+    assert "evaluate: planned when caption, generate are sealed" in out
+    assert not (run.root / "simulate").exists()
+
+
+@pytest.mark.slow
+def test_a_dry_run_tells_steps_memory_and_hours_of_the_papers_training(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root, paper = tmp_path / "paper", Path(__file__).parents[3] / "configs" / "paper_sd15.yaml"
+    words = ["archive.uri=/archive", "train.keep_every_steps=2500"]
+    assert main(["init", str(root), "--config", str(paper), *words]) == 0
+    code, out, _ = say(capsys, "train", root, "--dry-run")
+    assert code == 0
+    assert "7,500 steps for each 10,000 tiles" in out
+    assert "trainable parameters: 982.6 M of 982.6 M" in out
+    assert "fits on A100-40 yes" in out
+    assert "one checkpoint: 17.69 GB" in out
+    # The two newest, the one being written, and those of steps 2,500 and 5,000.
+    assert "about 88.43 GB in 140 inodes" in out
+    assert "2.45 TFLOP an image" in out
+    assert "GPU-hours on A100 (28% of peak" in out
+    assert not (root / "train").exists()
+
+
+@pytest.mark.slow
+def test_latents_encoded_once_save_the_arithmetic_of_eleven_epochs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    costs = []
+    for name, words in (("plain", []), ("once", ["encode.threads=1"])):
+        root, paper = tmp_path / name, Path(__file__).parents[3] / "configs" / "paper_sd15.yaml"
+        main(["init", str(root), "--config", str(paper), "archive.uri=/archive", *words])
+        _, out, _ = say(capsys, "train", root, "--dry-run")
+        costs.append(float(out.partition("together ")[2].partition(" PFLOP")[0].replace(",", "")))
+    # 11 times 10,000 images less at 1.117 TFLOP.
+    assert costs[0] - costs[1] == pytest.approx(110_000 * 1.117e-3, abs=1.5)
+
+
+def test_a_dry_run_says_that_a_batch_does_not_divide(
+    run: RunDir, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["init", str(run.root), "cluster.ranks=3"]) == 0
+    code, _, err = say(capsys, "train", run.root, "--dry-run")
+    assert code == 2
+    assert "train.global_batch=4 is no multiple of micro_batch x ranks = 2 x 3" in err

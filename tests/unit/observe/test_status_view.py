@@ -1,0 +1,89 @@
+"""How the status of a run is shown: to people, in logs and as JSON."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from queued_runs import STAGES, Slurm, queued, stand, submitted
+
+from hpc.job.pipeline import Stage, StageProgress
+from hpc.observe.status import RunStatus, run_status
+from hpc.observe.view import duration_text, key_values, rate_text, status_lines
+from hpc.store.rundir import RunDir, create_run
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunDir:
+    return create_run(tmp_path / "run", "a: 1\n", "f00d")
+
+
+def full_status(run: RunDir) -> RunStatus:
+    """A run with something of everything that a line may have to tell."""
+    progress = StageProgress(123_456, 200_000, "steps", 1.25, "loss 0.1374, 32.4 samples/s")
+    stages = [
+        STAGES[0],
+        Stage(
+            "caption-train", (), STAGES[0].plan, STAGES[0].work, live_progress=lambda _: progress
+        ),
+        STAGES[1],
+    ]
+    stand(run, "tile", 10_000 // 100, 40)
+    checkpoint = run.stage("caption-train") / "checkpoints" / "step_00123400"
+    checkpoint.mkdir(parents=True)
+    submitted(run, ("tile", "1234567"), ("caption-train", "1234568"), ("train", "1234569"))
+    rows = [
+        queued("1234567_1", nodes="node[001-128,140-160]", restarts=3),
+        queued("1234567_[2-500%20]", "PENDING", "JobArrayTaskLimit"),
+        queued("1234568", nodes="gpu-node-0001", elapsed_s=90),
+        queued("1234569", "PENDING", "DependencyNeverSatisfied"),
+    ]
+    return run_status(run, stages, Slurm(rows))
+
+
+def test_the_view_fits_80_columns_and_tells_what_matters(run: RunDir) -> None:
+    run.stop_file.touch()
+    status = full_status(run)
+    lines = [line.text for line in status_lines(status)]
+    long = [line for line in lines if len(line) > 80 and str(run.root) not in line]
+    assert long == []
+    text = " ".join(" ".join(lines).split())
+    for told in ("BLOCKED", "40/100", "123456/200000", "loss 0.1374", "step_00123400", "restarts 3",
+                 "waits: JobArrayTaskLimit", "2 h 00", "sarhpc resume", "stopped by an operator",
+                 "1 running, 499 waiting"):  # fmt: skip
+        assert told in text, told
+
+
+def test_colour_marks_the_state_and_nothing_else_of_a_row(run: RunDir) -> None:
+    marked = {
+        line.word for line in status_lines(full_status(run)) if not line.text.startswith("   ")
+    }
+    assert {"RUNNING", "BLOCKED"} <= marked
+
+
+def test_a_log_gets_one_line_of_keys_and_values(run: RunDir) -> None:
+    line = key_values(full_status(run))
+    assert "\n" not in line
+    assert "tile=RUNNING:40" in line
+
+
+def test_json_holds_what_the_view_shows(run: RunDir) -> None:
+    document = json.loads(json.dumps(full_status(run).to_json()))
+    tile, captions, train = document["stages"]
+    assert (tile["state"], tile["done"], tile["queue"]["waiting"]) == ("RUNNING", 40, 499)
+    assert captions["course"]["done"] == 123_456
+    assert "resume" in train["says"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(5, "5 s"), (300, "5 min"), (11_100, "3 h 05"), (187_200, "2 d 04 h")],
+)
+def test_spans_read_well(seconds: float, text: str) -> None:
+    assert duration_text(seconds) == text
+
+
+@pytest.mark.parametrize(("per_s", "text"), [(3.14, "3.14/s"), (0.05, "3/min"), (0.001, "3.6/h")])
+def test_rates_read_well(per_s: float, text: str) -> None:
+    assert rate_text(per_s) == text
