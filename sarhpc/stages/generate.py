@@ -25,12 +25,12 @@ from sarhpc.stages.inputs.prompts import (
 )
 from sarhpc.stages.run_config import load_run_config
 from sarhpc.stages.spec import StageSpec
+from sarhpc.stages.work.packaging import package_run
 from sarhpc.stages.work.sharded import (
     ShardResult,
     make_missing_shards,
     manifest_sha,
     remove_stale_files,
-    sealed_paths,
     sealed_records,
 )
 
@@ -38,8 +38,6 @@ if TYPE_CHECKING:
     from sarhpc.generation.steering import SteeringLayers
 
 IMAGE_BYTES_PER_PX = 1.15
-CARD_SETTINGS = ("steps", "guidance", "scheduler", "batch", "threads")
-"""Settings that the card of the corpus shows."""
 
 
 def generate_stage(config: RunConfig, upstream: Sequence[str]) -> Stage:
@@ -206,26 +204,11 @@ def _indexed_layers(root: Path) -> SteeringLayers | None:
 
 
 def package(work: Work) -> None:
-    """Publish the index and the card of the finished corpus."""
-    from sarhpc.generation.corpus import CorpusFacts, package_corpus
-
+    """Publish index, card and metadata of the finished corpus."""
     config = load_run_config(work.run)
-    cfg = settings(config)
-    root = data_root(work.run, config) / "synthetic"
-    remove_stale_files(root)
-    rejected: dict[str, int] = {}
-    for record in work.ledger.records().values():
-        for reason, count in record.rejected.items():
-            rejected[reason] = rejected.get(reason, 0) + count
-    [export] = sealed_records(work.run, "export")
-    facts = CorpusFacts(
-        name=f"Synthetic SAR corpus of model {export.sha256[:12]}",
-        model_sha=export.sha256,
-        config_fingerprint=GENERATE.fingerprint(config),
-        settings={name: getattr(cfg, name) for name in CARD_SETTINGS},
-        rejected=rejected,
-    )
-    package_corpus(root, sealed_paths(work), facts)
+    remove_stale_files(data_root(work.run, config) / "synthetic")
+    records = list(work.ledger.records().values())
+    package_run(work.run, config, records, GENERATE.fingerprint(config))
 
 
 def check_generation(cfg: GenerateConfig) -> None:
