@@ -186,8 +186,8 @@ def _shard_ref_of(file: Path, records: dict[Path, tuple[str, Record]]) -> ShardR
 def _looks(sets: Sequence[tuple[str, Sequence[ShardRef]]], tiles: int) -> list[PixelSurvey]:
     from sarhpc.evaluation.pixel_survey import survey_pixels
     from sarhpc.evaluation.survey import survey_set
-    from sarhpc.stages.inputs.prompts import land_cover
     from sarhpc.shards.radiometry import master_amplitude
+    from sarhpc.stages.inputs.prompts import land_cover
 
     looks = []
     for name, shards in sets:

@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from sarhpc.corpus.card_pixels import pixel_texts
 from sarhpc.corpus.facts import CorpusFacts, ShardFile
 from sarhpc.corpus.tally import Tally
 
@@ -33,6 +34,7 @@ def render_card(
         name=facts.name,
         table=_table(_rows(facts, tally, shards)),
         geometry=_geometry(tally),
+        **pixel_texts(facts.contract),
         labels=_labels(tally),
         quality=_quality(facts, tally),
         licences=_licences(facts),
@@ -161,8 +163,8 @@ no place on Earth, carries no geolocation, and must not be presented as a radar 
 
 Shards are plain tar files of the WebDataset kind. Each sample has
 
-- `sar.png`: 8-bit gray amplitude image{geometry};
-- `txt`: the prompt;
+- `sar.png`: 8-bit gray image{geometry};
+{master}- `txt`: the prompt;
 - `meta.json`: `synthetic: true`, prompt, seed, sampler, model and configuration hashes, and
   `channel_spread`, the mean difference between the model's three channels before they were averaged
   to gray (0 for a model that draws pure gray); `prompt_tokens_cut` where the model did not read the
@@ -173,6 +175,10 @@ Shards are plain tar files of the WebDataset kind. Each sample has
 and SHA-256 of the image, split, label, verdict of a gate if there was one, prompt, negative prompt,
 seed, sampler, steps, guidance, model digest and the rest. `croissant.json` describes the same to
 programs (Croissant 1.1 with GeoCroissant terms).
+
+## What a pixel means
+
+{pixels}
 
 ## Labels
 

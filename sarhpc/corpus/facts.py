@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from sarhpc.shards.contract import PixelContract
+
 
 @dataclass(frozen=True)
 class Licence:
@@ -45,6 +47,8 @@ class CorpusFacts:
     """Those that are known."""
     scores: Sequence[Score] = ()
     """Empty before the corpus was evaluated."""
+    contract: PixelContract | None = None
+    """What a pixel means, where the model says so."""
 
 
 @dataclass(frozen=True)

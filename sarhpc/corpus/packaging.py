@@ -15,6 +15,7 @@ from sarhpc.corpus.facts import CorpusFacts, ShardFile
 from sarhpc.corpus.index import INDEX, write_index
 from sarhpc.corpus.rows import Origin, shard_rows
 from sarhpc.corpus.tally import Tally
+from sarhpc.shards.contract import CONTRACT_FILE
 
 CARD = "README.md"
 CROISSANT = "croissant.json"
@@ -37,7 +38,8 @@ def package_corpus(root: Path, shards: Sequence[ShardFile], facts: CorpusFacts) 
 
     The index has one row per image with every parameter that made it (`corpus.index.COLUMNS`);
     the card tells people, `croissant.json` programs, what the corpus is and how to read it. Equal
-    shards and facts give equal bytes. Shards are read one sample at a time.
+    shards and facts give equal bytes. Shards are read one sample at a time. With a contract,
+    `contract.json` is published beside them.
 
     Raises:
         VerificationError: a key is repeated, or a sample is not a synthetic one of this model.
@@ -50,6 +52,8 @@ def package_corpus(root: Path, shards: Sequence[ShardFile], facts: CorpusFacts) 
     write_index(index, tally.counting(rows))
     names = [_name(root, shard) for shard in shards]
     card, croissant = root / CARD, root / CROISSANT
+    if facts.contract is not None:
+        publish_json(root / CONTRACT_FILE, facts.contract.to_json())
     publish_text(card, render_card(facts, tally, shards, names))
     digest = digest_file(index)
     document = croissant_metadata(

@@ -27,6 +27,10 @@ _AS_THEY_ARE = (
     "guidance_rescale", "dtype", "batch", "threads", "model_sha", "adapter_sha", "adapter_weight",
     "config_fingerprint", "generator", "pixel_m", "band", "polarization", "incidence_deg",
     "range_direction",
+    "plane",
+    "look_side",
+    "calibration",
+    "contract_sha",
 )  # fmt: skip
 """Entries of `meta.json` with a column of their name."""
 _ELSEWHERE = {

@@ -33,6 +33,9 @@ TILE_BYTES_PER_PX = 7.1
 SPLIT_FILE = "split.json"
 """Beside the plan: the proof that splits share no ground, scene pairs that do, and counts."""
 
+WINDOW_FILE = "db_window.json"
+"""Beside the plan, with `tile.db_scope=archive`: the window, what it clips, and the outliers."""
+
 DUPLICATES_FILE = "duplicates.json"
 """Beside the plan, with `tile.dedupe`: rejected tile -> the tile it repeats, and why."""
 
@@ -78,6 +81,8 @@ def plan_tile_shards(run: RunDir) -> Plan:
         check_proof(planned.proof)
     facts = {"proof": planned.proof, "reflown": planned.reflown, "counts": planned.counts}
     publish_json(run.stage("tile") / SPLIT_FILE, facts)
+    if planned.window is not None:
+        publish_json(run.stage("tile") / WINDOW_FILE, planned.window.to_json())
     return make_plan(
         "tile",
         planned.shards,

@@ -58,6 +58,8 @@ def _check_radiometry(cfg: TileConfig) -> None:
         )
     if cfg.master not in MASTERS:
         raise ConfigError(f"tile.master {cfg.master!r}: must be one of {', '.join(MASTERS)}")
+    if cfg.db_scope not in ("scene", "archive"):
+        raise ConfigError(f"tile.db_scope {cfg.db_scope!r}: must be scene or archive")
     if not cfg.log1p_gain > 0:
         raise ConfigError(f"tile.log1p_gain {cfg.log1p_gain}: must be positive")
     for name in ("db_window", "log_range", "log1p_range"):

@@ -12,6 +12,7 @@ from hpc.store.ledger import Record
 from hpc.store.rundir import RunDir
 from sarhpc.stages.config import RunConfig
 from sarhpc.stages.inputs.base_models import FETCHED
+from sarhpc.stages.inputs.contracts import contract_of_corpus
 from sarhpc.stages.inputs.paths import data_root, model_folder
 from sarhpc.stages.inputs.prompts import held_out_splits, known_prompts
 from sarhpc.stages.work.sharded import sealed_records
@@ -19,6 +20,7 @@ from sarhpc.stages.work.sharded import sealed_records
 if TYPE_CHECKING:
     from sarhpc.corpus.facts import Licence, Score
     from sarhpc.corpus.packaging import Corpus
+    from sarhpc.shards.contract import PixelContract
 
 SETTINGS = ("steps", "guidance", "scheduler", "batch", "threads")
 """Settings of `generate` that the card lists."""
@@ -52,6 +54,7 @@ def package_run(
         for reason, count in record.rejected.items():
             rejected[reason] = rejected.get(reason, 0) + count
     [export] = sealed_records(run, "export")
+    contract = contract_of_corpus(run)
     facts = CorpusFacts(
         name=f"Synthetic SAR corpus of model {export.sha256[:12]}",
         model_sha=export.sha256,
@@ -59,8 +62,9 @@ def package_run(
         settings={name: getattr(config.generate, name) for name in SETTINGS},
         rejected=rejected,
         classes=_prompt_classes(run, config),
-        licences=_licences(config),
+        licences=_licences(config, contract),
         scores=scores,
+        contract=contract,
     )
     shards = [ShardFile(Path(r.path), r.bytes, r.sha256) for r in records]
     return package_corpus(data_root(run, config) / "synthetic", shards, facts)
@@ -81,13 +85,15 @@ def _prompt_classes(run: RunDir, config: RunConfig) -> dict[str, str]:
     }
 
 
-def _licences(config: RunConfig) -> list[Licence]:
-    """The licence of the base model, if it was fetched with one."""
+def _licences(config: RunConfig, contract: PixelContract | None) -> list[Licence]:
+    """The licence of the base model, if it was fetched with one, and those of the training data."""
     from sarhpc.corpus.facts import Licence
 
+    scenes = () if contract is None else contract.licence or ()
+    found = [Licence("training data", name) for name in scenes]
     try:
         document = parse_json((Path(model_folder(config.train.base_model)) / FETCHED).read_bytes())
         name, licence, url = (document[k] for k in ("name", "licence", "licence_url"))
     except (OSError, ValueError, KeyError, TypeError, ConfigError):
-        return []
-    return [Licence(f"base model {name}", str(licence), str(url))]
+        return found
+    return [Licence(f"base model {name}", str(licence), str(url)), *found]

@@ -10,6 +10,7 @@ import yaml
 from corpora import FACTS, corpus_of, generated
 
 from sarhpc.corpus.facts import Licence, Score
+from sarhpc.shards.contract import LawSpan, PixelContract, read_contract
 
 
 def code_of(card: str, library: str) -> str:
@@ -43,7 +44,7 @@ def test_the_card_states_counts_sizes_hashes_splits_and_licences(tmp_path):
 def test_what_the_images_do_not_state_is_not_in_the_card(tmp_path):
     samples = [generated(0, index, pixel_m=None, range_direction=None) for index in range(2)]
     card = corpus_of(tmp_path, samples).card.read_text()
-    assert "- `sar.png`: 8-bit gray amplitude image;\n" in card
+    assert "- `sar.png`: 8-bit gray image;\n" in card
     assert "The run does not state them" in card
     assert "was not compared with real tiles yet" in card
     mixed = [generated(0, 0, pixel_m=0.35), generated(0, 1, pixel_m=0.5)]
@@ -60,6 +61,21 @@ def test_a_name_with_a_colon_leaves_the_front_matter_whole(tmp_path):
     card = corpus_of(tmp_path, [generated(0, 0)], facts=facts).card.read_text()
     front = yaml.safe_load(card.split("---\n")[1])
     assert front["pretty_name"] == facts.name
+
+
+def test_a_contract_is_published_and_told_and_its_code_inverts_levels(tmp_path, monkeypatch):
+    law = LawSpan("db", top=(10.0, 10.0), low=(0.01, 0.01))
+    contract = PixelContract(law, "sigma0", (0.35, 0.35), "ground", "+col", licence=("CC-BY-4.0",))
+    facts = replace(FACTS, contract=contract)
+    card = corpus_of(tmp_path, [generated(0, 0)], facts=facts).card.read_text()
+    assert read_contract(tmp_path) == contract
+    assert "| calibration | sigma0 |" in card
+    assert "`sar16.npy`: the same as the decoder gave it" in card
+    monkeypatch.chdir(tmp_path)
+    seen: dict[str, object] = {}
+    exec(code_of(card, "numpy"), seen)
+    assert seen["level_db"] == pytest.approx(20.0, abs=1e-3)
+    assert "no contract" in corpus_of(tmp_path, [generated(0, 0)]).card.read_text()
 
 
 @pytest.mark.slow

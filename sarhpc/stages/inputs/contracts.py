@@ -1,0 +1,101 @@
+"""Contracts of models and of the tiles of a run: read, derived, and compared."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hpc.errors import ConfigError, DataError
+from hpc.store.plan import Plan, read_plan
+from hpc.store.rundir import RunDir
+from sarhpc.generation.config import GenerateConfig
+from sarhpc.stages.config import RunConfig
+from sarhpc.stages.inputs.prompts import TRAIN_SPLITS, sample_shards
+
+if TYPE_CHECKING:
+    from sarhpc.shards.contract import PixelContract
+
+log = logging.getLogger(__name__)
+
+
+def contract_of_training(run: RunDir, config: RunConfig) -> PixelContract | None:
+    """The contract of what a run trains on; None for images that show no radar.
+
+    None too, with a warning, where the tiles can no longer be read: the model is there, and its
+    contract can be written later.
+    """
+    from sarhpc.shards.tile_contract import contract_of_shards
+
+    if config.train.image_member != "sar.png":
+        return None
+    try:
+        return contract_of_shards(sample_shards(run, TRAIN_SPLITS))
+    except DataError as error:
+        log.warning("the model is exported without a contract: %s", error)
+        return None
+
+
+def contract_for(model: Path, cfg: GenerateConfig) -> PixelContract | None:
+    """The contract of a model that images are planned with; None, with a warning, without one.
+
+    Raises:
+        DataError: it cannot be read.
+        ConfigError: it is of another spacing than `cfg.pixel_m` demands.
+    """
+    from sarhpc.shards.contract import only, read_contract
+
+    contract = read_contract(model)
+    if contract is None:
+        log.warning("%s", missing(model))
+        return None
+    spacing = only(contract.pixel_m)
+    # The default says nothing: it stood in configurations before models had contracts.
+    demanded = None if cfg.pixel_m == GenerateConfig.pixel_m else cfg.pixel_m
+    if spacing is not None and demanded is not None and spacing != demanded:
+        raise ConfigError(
+            f"{cfg.SECTION}.pixel_m={demanded:g}, but by its contract the pixels of {model} are of "
+            f"{spacing:g} m: leave {cfg.SECTION}.pixel_m out, or take another model"
+        )
+    return contract
+
+
+def missing(model: str | Path) -> str:
+    """What a model without a contract means for its images, and how to write one."""
+    return (
+        f"{model} has no contract: its images carry no spacing, no direction of range, no "
+        "calibration (null in meta.json) and no 16-bit master. If you have the tiles that it was "
+        f"trained on, write one before images are planned: sarhpc contract {model} --tiles FOLDER"
+    )
+
+
+def contract_notes(plan: Plan | None) -> tuple[str, ...]:
+    """Lines of a dry run about the contracts that a plan carries."""
+    models = {} if plan is None else {s.inputs["model"]: s.inputs for s in plan.shards}
+    found = []
+    for model, inputs in models.items():
+        if "contract" not in inputs:
+            found.append("planned before contracts: the rest is generated as the beginning was")
+        elif inputs["contract"] is None:
+            found.append(f"warning: {missing(model)}")
+    return tuple(dict.fromkeys(found))
+
+
+def contract_of_corpus(run: RunDir) -> PixelContract | None:
+    """The contract that the images of a run were planned with; None without one."""
+    from sarhpc.generation.pixels import planned_contract
+
+    shards = read_plan(run.plan_file("generate")).shards
+    return planned_contract(shards[0].inputs) if shards else None
+
+
+def contract_of_splits(run: RunDir, splits: Sequence[str]) -> PixelContract:
+    """The contract of the captioned tiles of these splits.
+
+    Raises:
+        DataError: a shard is damaged, or there are no tiles.
+    """
+    from sarhpc.shards.tile_contract import contract_of_shards
+
+    return contract_of_shards(sample_shards(run, splits))
