@@ -75,6 +75,7 @@ def front_matter(facts: CorpusFacts, tally: Tally, names: Sequence[str]) -> dict
 def _rows(
     facts: CorpusFacts, tally: Tally, shards: Sequence[ShardFile]
 ) -> list[tuple[str, object]]:
+    half = len(tally.pairs) - tally.whole_pairs
     width, height = tally.common("width_px"), tally.common("height_px")
     size = f"{width} x {height} px" if width and height else "of several sizes"
     return [
@@ -85,6 +86,8 @@ def _rows(
                   f"{tally.image_bytes:,} of them images"),
         ("distinct prompts", tally.prompts),
         *([("images of prompts longer than the model reads", tally.cut)] if tally.cut else []),
+        *([("pairs with and without a target", tally.whole_pairs)] if tally.pairs else []),
+        *([("pairs that lack one of the two", half)] if half else []),
         *((f"split {name}", count) for name, count in sorted(tally.splits.items())),
         ("model (SHA-256 of the folder)", f"`{facts.model_sha}`"),
         ("configuration (fingerprint)", f"`{facts.config_fingerprint}`"),

@@ -100,6 +100,8 @@ def _row(meta: Mapping[str, Any], origin: Origin) -> dict[str, Any]:
         "split_group": group,
         "label": label,
         "labels": json_text(labels),
+        "pair_id": _text(labels.get("pair_id")),
+        "target": _text(labels.get("target")),
         "verdict": verdict,
         "verdict_reasons": json_text(reasons),
         "steered_layer": steered.get("layer"),
@@ -108,6 +110,10 @@ def _row(meta: Mapping[str, Any], origin: Origin) -> dict[str, Any]:
         "steered_scale": steered.get("scale"),
         "parameters": json_text({k: v for k, v in meta.items() if k not in covered}),
     }
+
+
+def _text(value: Any) -> str | None:
+    return None if value is None or value == "" else str(value)
 
 
 def _verdict(gate: Any) -> tuple[str | None, Any]:

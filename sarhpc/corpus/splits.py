@@ -11,14 +11,22 @@ FRACTIONS: Mapping[str, float] = {"train": 0.8, "val": 0.1, "test": 0.1}
 """Expected share of the groups in each split."""
 
 
+SHARED = ("layout_id", "pair_id")
+"""Labels, or entries of `meta.json`, that images of one layout or pair have in common."""
+
+
 def split_group(meta: Mapping[str, Any]) -> str:
     """What an image shares with those that must be in its split, from its `meta.json`.
 
-    The layout that it shows, if it has a `layout_id`; else the conditioning layer that steered it;
-    else its prompt and seed, which do not depend on the size and order of shards.
+    The layout or pair that its labels name (columns `layout_id` and `pair_id` of a prompt table);
+    else the conditioning layer that steered it; else its prompt and seed, which do not depend on
+    the size and order of shards.
     """
-    if meta.get("layout_id") is not None:
-        return f"layout {meta['layout_id']}"
+    labels = meta.get("labels")
+    named = {**meta, **(labels if isinstance(labels, Mapping) else {})}
+    for name in SHARED:
+        if named.get(name) is not None:
+            return f"{name} {named[name]}"
     steered = meta.get("steered_by")
     if isinstance(steered, Mapping) and steered.get("sha256"):
         return f"layer {steered['sha256']}"

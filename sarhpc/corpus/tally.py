@@ -17,6 +17,9 @@ COMMON = (
 )  # fmt: skip
 """Parameters that card and metadata state where all images agree on them."""
 
+NO_TARGET = ("none", "no", "False", "0")
+"""Values of the label `target` of an image without one, beside an empty one."""
+
 
 @dataclass
 class Tally:
@@ -29,6 +32,8 @@ class Tally:
     splits: Counter[str] = field(default_factory=Counter)
     labels: Counter[str] = field(default_factory=Counter)
     verdicts: Counter[str] = field(default_factory=Counter)
+    pairs: dict[str, set[bool]] = field(default_factory=dict)
+    """For each pair, whether there are images with a target, and without."""
     _values: dict[str, Any] = field(default_factory=dict)
     _mixed: set[str] = field(default_factory=set)
     _prompts: set[bytes] = field(default_factory=set)
@@ -37,6 +42,11 @@ class Tally:
     def prompts(self) -> int:
         """Number of distinct prompts."""
         return len(self._prompts)
+
+    @property
+    def whole_pairs(self) -> int:
+        """Number of pairs that have an image with the target and one without."""
+        return sum(len(found) == 2 for found in self.pairs.values())
 
     def common(self, name: str) -> Any:
         """Value of a parameter of `COMMON` that all images share; None where they do not."""
@@ -67,6 +77,9 @@ class Tally:
         for column, counter in (("label", self.labels), ("verdict", self.verdicts)):
             if row[column] is not None:
                 counter[row[column]] += 1
+        if row["pair_id"] is not None:
+            shown = row["target"] not in (None, *NO_TARGET)
+            self.pairs.setdefault(row["pair_id"], set()).add(shown)
         # Eight bytes instead of the text: a million prompts take tens of MB.
         self._prompts.add(hashlib.blake2b(row["prompt"].encode(), digest_size=8).digest())
         for name in COMMON:

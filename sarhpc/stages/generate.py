@@ -14,6 +14,7 @@ from hpc.job.stop import stop_signalled
 from hpc.store.plan import Plan, ShardTask, make_plan
 from hpc.store.rundir import RunDir, open_run
 from hpc.store.tree import digest_tree
+from sarhpc.diffusion.config import LAYERS
 from sarhpc.generation.config import GenerateConfig
 from sarhpc.stages.config import RunConfig
 from sarhpc.stages.inputs.contracts import contract_for, contract_notes
@@ -94,13 +95,13 @@ def steering_layers(run: RunDir, config: RunConfig) -> SteeringLayers | None:
 
 
 def _steering_facts(run: RunDir, config: RunConfig) -> dict[str, str]:
-    """Digest of the shards that steer, for the plan."""
+    """Digest of the shards that steer and the member that images keep of them, for the plan."""
     steer = settings(config).steer
     if steer is None:
         return {}
     named = steer.shards is not None
     digest = digest_tree(Path(str(steer.shards))).sha256 if named else manifest_sha(run, "caption")
-    return {"layers_sha": digest}
+    return {"layers_sha": digest, "layer_member": LAYERS[steer.layer]}
 
 
 def plan_corpus(run: RunDir) -> Plan:
@@ -167,6 +168,7 @@ def generated_shard(
         image_member: `sar.png`, or `optic.png` for images that show no radar.
     """
     from sarhpc.generation.sampler import Provenance, generate_shard
+    from sarhpc.generation.steering import with_layers
     from sarhpc.shards.writer import write_shard
 
     provenance = Provenance(task.inputs["model_sha"], fingerprint)
@@ -182,7 +184,11 @@ def generated_shard(
         layers=layers,
         image_member=image_member,
     )
-    summary = write_shard(path, generated.samples)
+    samples = generated.samples
+    # A shard that was planned before layers were kept is made as its siblings were.
+    if layers is not None and "layer_member" in task.inputs:
+        samples = with_layers(samples, layers, task.inputs["layer_member"], task.inputs["first"])
+    summary = write_shard(path, samples)
     return ShardResult(path, summary.samples, summary.bytes, summary.sha256, generated.rejected)
 
 

@@ -17,18 +17,27 @@ def test_four_fifths_train_and_a_tenth_each_validates_and_tests():
 
 def test_images_of_one_layout_are_in_one_split(tmp_path):
     """With and without a target, or four seeds of one conditioning layer: never in two splits."""
-    pairs = [generated(0, index, layout_id=index // 2) for index in range(200)]
+    pairs = [
+        generated(0, i, labels={"pair_id": i // 2, "target": "truck" if i % 2 else "none"})
+        for i in range(199)
+    ]
     steered = [
         generated(1, index, steered_by={"layer": "edges", "sha256": f"layer {index // 4}"})
         for index in range(200)
     ]
-    rows = list(read_index(corpus_of(tmp_path, pairs, steered).index))
+    corpus = corpus_of(tmp_path, pairs, steered)
+    rows = list(read_index(corpus.index))
     assert {row["split"] for row in rows} == {"train", "val", "test"}
     splits: dict[str, set[str]] = {}
     for row in rows:
         splits.setdefault(row["split_group"], set()).add(row["split"])
     assert len(splits) == 150
     assert all(len(found) == 1 for found in splits.values())
+    assert [row["target"] for row in rows[:2]] == ["none", "truck"]
+    card = corpus.card.read_text()
+    assert (
+        "| pairs with and without a target | 99 |\n| pairs that lack one of the two | 1 |" in card
+    )
 
 
 def test_the_split_does_not_depend_on_the_number_of_the_shard():

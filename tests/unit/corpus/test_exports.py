@@ -189,10 +189,10 @@ def test_what_cannot_fit_is_refused_before_anything_is_written(corpus, tmp_path,
         f_bavail, f_frsize, f_files, f_favail = 1, 4096, 100, 3
 
     monkeypatch.setattr(exporting.os, "statvfs", lambda _: Full)
-    with pytest.raises(TransientError, match="needs about .* free"):
+    with pytest.raises(TransientError, match=r"needs about .* free"):
         export_corpus(corpus, tmp_path / "out", LAYOUTS["cog"])
     Full.f_bavail = 1 << 30
-    with pytest.raises(TransientError, match="40 files, and .* has 3 inodes left"):
+    with pytest.raises(TransientError, match=r"40 files, and .* has 3 inodes left"):
         export_corpus(corpus, tmp_path / "out", LAYOUTS["imagefolder"])
     assert not (tmp_path / "out").exists()
 
@@ -236,7 +236,7 @@ def test_folders_that_hold_something_else_are_refused(corpus, tmp_path):
     export_corpus(corpus, out, LAYOUTS["imagefolder"], ["val"])
     with pytest.raises(ConfigError, match="export of another layout, splits"):
         export_corpus(corpus, out, LAYOUTS["cog"])
-    with pytest.raises(DataError, match="holds no index.parquet"):
+    with pytest.raises(DataError, match=r"holds no index\.parquet"):
         export_corpus(tmp_path / "nothing", tmp_path / "o", LAYOUTS["cog"])
 
 
