@@ -52,7 +52,7 @@ def export_verb(arguments: argparse.Namespace) -> int:
     root = corpus_folder(source)
     splits = tuple(dict.fromkeys(arguments.split or SPLITS))
     done = export_corpus(root, out, LAYOUTS[arguments.layout], splits)
-    what = "was exported before" if done.already else "exported"
+    what = "were exported before" if done.already else "exported"
     print(f"{done.images} images {what}: {out}")
     return 0
 
