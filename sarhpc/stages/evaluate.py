@@ -15,6 +15,7 @@ from hpc.store.plan import Plan, make_plan, read_plan
 from hpc.store.rundir import RunDir
 from sarhpc.stages.config import RunConfig
 from sarhpc.stages.generate import settings
+from sarhpc.stages.inputs.contracts import contract_of_corpus, other_pixels, pixel_facts
 from sarhpc.stages.inputs.prompts import held_out_splits, known_prompts, land_cover, sample_shards
 from sarhpc.stages.inputs.real_tiles import even_samples, scenes_of
 from sarhpc.stages.run_config import load_run_config
@@ -319,6 +320,7 @@ def _facts(run: RunDir, real: int, synthetic: dict[str, list[Sample]]) -> dict[s
         "model": model.sha256[:12],
         "real tiles measured": str(real),
         "synthetic tiles measured": str(len(synthetic[SYNTHETIC])),
+        **pixel_facts(contract_of_corpus(run)),
     }
 
 
@@ -328,6 +330,7 @@ def _notes(run: RunDir, config: RunConfig) -> list[str]:
         f"Real tiles are from: {splits}.",
         f"The set “{AUTOENCODER}” is the real tiles after encoding and decoding by the model's "
         "autoencoder: the floor of whatever is generated through it.",
+        *other_pixels(run, config),
     ]
 
 

@@ -238,8 +238,14 @@ class ImportConfig:
     pixel_m: Optional[float] = None  # noqa: UP045
     """Spacing of pixels, metres, where known."""
 
+    plane: Optional[str] = field(default=None, metadata={"added": True})  # noqa: UP045
+    """Plane of the spacing along range, `ground` or `slant`, where known."""
+
     incidence_deg: Optional[float] = None  # noqa: UP045
     """Angle of incidence of all images, degrees, where known."""
+
+    licence: Optional[str] = field(default=None, metadata={"added": True})  # noqa: UP045
+    """Licence of all images, an SPDX identifier where there is one."""
 
     range_direction: Optional[str] = None  # noqa: UP045
     """`+col` where near range is known to be at column 0; null is unknown."""

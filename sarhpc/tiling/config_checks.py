@@ -45,6 +45,8 @@ def check_import(cfg: ImportConfig) -> None:
         raise ConfigError(f"imported.fractions={cfg.fractions}: must be three shares that sum to 1")
     if cfg.colour not in ("reject", "luma"):
         raise ConfigError(f"imported.colour={cfg.colour!r}: must be reject or luma")
+    if cfg.plane not in (None, "ground", "slant"):
+        raise ConfigError(f"imported.plane={cfg.plane!r}: must be ground, slant or null")
     if not 1 <= cfg.shard_samples <= 100_000:
         raise ConfigError(
             f"imported.shard_samples={cfg.shard_samples}: must be between 1 and 100000"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +11,7 @@ from hpc.store.plan import Plan, read_plan
 from hpc.store.rundir import RunDir
 from sarhpc.generation.config import GenerateConfig
 from sarhpc.stages.config import RunConfig
-from sarhpc.stages.inputs.prompts import TRAIN_SPLITS, sample_shards
+from sarhpc.stages.inputs.prompts import TRAIN_SPLITS, held_out_splits, sample_shards
 
 if TYPE_CHECKING:
     from sarhpc.shards.contract import PixelContract
@@ -82,20 +81,47 @@ def contract_notes(plan: Plan | None) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found))
 
 
-def contract_of_corpus(run: RunDir) -> PixelContract | None:
+def contract_of_corpus(run: RunDir, stage: str = "generate") -> PixelContract | None:
     """The contract that the images of a run were planned with; None without one."""
-    from sarhpc.generation.pixels import planned_contract
-
-    shards = read_plan(run.plan_file("generate")).shards
-    return planned_contract(shards[0].inputs) if shards else None
+    return next(iter(_planned(run, stage).values()), None)
 
 
-def contract_of_splits(run: RunDir, splits: Sequence[str]) -> PixelContract:
-    """The contract of the captioned tiles of these splits.
+def pixel_facts(contract: PixelContract | None) -> dict[str, str]:
+    """What a pixel of a corpus means, as rows of a report."""
+    from sarhpc.shards.contract import describe
 
-    Raises:
-        DataError: a shard is damaged, or there are no tiles.
-    """
+    if contract is None:
+        return {"a pixel means": "not known: the model has no contract"}
+    rows = describe(contract)
+    return {name: rows[name] for name in ("normalisation", "calibration", "pixel", "plane")}
+
+
+def other_pixels(run: RunDir, config: RunConfig) -> list[str]:
+    """Sets whose pixels mean something else than those of the held-out tiles, in words."""
+    from sarhpc.shards.contract import differences
     from sarhpc.shards.tile_contract import contract_of_shards
 
-    return contract_of_shards(sample_shards(run, splits))
+    splits = held_out_splits(run, config.evaluate.real_splits)
+    real = contract_of_shards(sample_shards(run, splits))
+    compared = ["compare"] if config.compare.models else []
+    sets = {
+        name: c for stage in ["generate", *compared] for name, c in _planned(run, stage).items()
+    }
+    lines = []
+    for name, contract in sets.items():
+        found = [] if contract is None else differences(contract, real)
+        if found:
+            lines.append(
+                f"Pixels of the set “{name}” mean something else than those of the real tiles, so "
+                f"that distances measure that too: {'; '.join(found)}."
+            )
+    return lines
+
+
+def _planned(run: RunDir, stage: str) -> dict[str, PixelContract | None]:
+    """Contract by set of images, as planned."""
+    from sarhpc.generation.pixels import planned_contract
+
+    sets = {task.inputs.get("set", "this run"): task.inputs for task in
+            reversed(read_plan(run.plan_file(stage)).shards)}  # fmt: skip
+    return {name: planned_contract(inputs) for name, inputs in sets.items()}
