@@ -68,6 +68,7 @@ def export_corpus(root: Path, out: Path, layout: Layout, splits: Sequence[str] =
         "layout": layout.name,
         "corpus": digest_file(root / INDEX).sha256 if (root / INDEX).is_file() else None,
         "splits": sorted(splits),
+        "options": dict(layout.options),
     }
     expected = _needed(layout, chosen_rows(root, splits))
     found = _found(out, marker)
@@ -107,9 +108,15 @@ def _images(
 
 
 def _needed(layout: Layout, rows: Iterator[Row]) -> tuple[float, int]:
-    """Bytes and files of the export, about."""
+    """Bytes and files of the export, about.
+
+    Raises:
+        DataError: an image cannot be written in this layout.
+    """
     bytes_, files = 0.0, 0
     for row in rows:
+        if layout.check is not None:
+            layout.check(row)
         bytes_ += layout.bytes_of(row)
         files += layout.files_per_image
     return bytes_, files

@@ -19,7 +19,7 @@ MOST_LINES = 10
 
 
 def block(language: str) -> str:
-    """The only block of the page in this language."""
+    """The only block of the page in this language, which the tests run or write to a file."""
     [found] = re.findall(rf"^```{language}\n(.*?)^```$", PAGE.read_text(), re.DOTALL | re.MULTILINE)
     return str(found)
 
@@ -86,12 +86,15 @@ def test_the_corpus_of_a_run_is_packaged_again_and_exported(place: Path) -> None
     other = sarhpc("export-corpus", "runs/first", "out", "--layout", "cog")
     assert (other.returncode, other.stdout) == (2, "")
     assert "export of another layout" in other.stderr
+    refused = sarhpc("export-corpus", "runs/first", "sidd", "--layout", "sidd")
+    assert (refused.returncode, (place / "sidd").exists()) == (2, False)
+    assert "none is invented: declare a nominal collection" in refused.stderr
     assert sarhpc("export-corpus", "nowhere", "o", "--layout", "cog").returncode == 2
 
 
 def test_the_page_and_the_command_line_name_what_there_is() -> None:
     page = PAGE.read_text()
-    assert sorted(export.LAYOUTS) == sorted(LAYOUTS)
+    assert sorted([*export.LAYOUTS, "sidd"]) == sorted(LAYOUTS)
     assert tuple(splits.FRACTIONS) == SPLITS
     assert [name for name in LAYOUTS if f"| `{name}` |" not in page] == []
     assert [name for name in COLUMNS.names if f"`{name}`" not in page] == []

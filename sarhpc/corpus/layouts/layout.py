@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -29,6 +29,10 @@ class Layout:
     """About how many bytes the image of a row becomes."""
     files_per_image: int = 1
     """0 where the images of a shard and split share one file."""
+    check: Callable[[Row], None] | None = None
+    """Raise DataError for the row of an image that cannot be written so, before any is."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """What else decides the bytes, recorded with the export."""
     finish: Callable[[Path, Iterator[Row]], None] | None = None
     """Write what comes after the images: (folder, rows of all that were exported)."""
 
