@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import weakref
 from dataclasses import replace
 
 import pyarrow as pa
@@ -11,7 +12,7 @@ from corpora import FACTS, corpus_of, generated, shards_of
 from small_disk import small_disk
 
 from hpc.errors import DataError, TransientError, VerificationError
-from sarhpc.corpus.index import COLUMNS, read_index
+from sarhpc.corpus.index import COLUMNS, read_index, write_index
 from sarhpc.corpus.packaging import package_corpus
 from sarhpc.shards.sample import Sample
 
@@ -64,6 +65,29 @@ def test_packaging_again_gives_the_same_bytes(tmp_path):
     before = [path.read_bytes() for path in files]
     package_corpus(tmp_path, shards, FACTS)
     assert [path.read_bytes() for path in files] == before
+
+
+def test_a_group_of_rows_is_in_memory_and_not_the_corpus(tmp_path, monkeypatch):
+    class Row(dict):
+        """One that can be counted while it lives."""
+
+    monkeypatch.setattr("sarhpc.corpus.index.ROWS_PER_GROUP", 10)
+    [row] = read_index(corpus_of(tmp_path, [generated(0, 0)]).index)
+    alive: weakref.WeakSet[Row] = weakref.WeakSet()
+    Row.__hash__ = object.__hash__
+    most = 0
+
+    def rows():
+        nonlocal most
+        for number in range(200):
+            made = Row(row, key=f"{number:011d}")
+            alive.add(made)
+            most = max(most, len(alive))
+            yield made
+
+    assert write_index(tmp_path / "index.parquet", rows()) == 200
+    assert most <= 21
+    assert pq.ParquetFile(tmp_path / "index.parquet").num_row_groups == 20
 
 
 def test_the_index_of_an_older_corpus_is_still_read(tmp_path):

@@ -278,7 +278,7 @@ def _collection(
     declared: CollectionDeclaration, name: str, polarization: str | None
 ) -> dict[str, Any]:
     known = polarization is not None and len(polarization) == 2
-    sent, received = polarization if polarization and known else ("UNKNOWN", "UNKNOWN")
+    sent, received = tuple(polarization) if polarization and known else ("UNKNOWN", "UNKNOWN")
     received_as = {"TxPolarization": sent, "RcvPolarization": received}
     return {
         "Collection": [
