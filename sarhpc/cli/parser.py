@@ -12,6 +12,7 @@ from sarhpc.cli.catalog import add_catalog
 from sarhpc.cli.clean import add_clean
 from sarhpc.cli.configuration import add_init
 from sarhpc.cli.contract import add_contract
+from sarhpc.cli.corpus import add_corpus
 from sarhpc.cli.decoder import add_decoder
 from sarhpc.cli.doctor import add_doctor
 from sarhpc.cli.fetch import add_fetch
@@ -45,6 +46,7 @@ PARTS = (
     add_trust,
     add_grid,
     add_decoder,
+    add_corpus,
     add_contract,
     add_verbs_of_jobs,
     add_doctor,

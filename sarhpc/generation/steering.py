@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from hpc.errors import DataError
 from sarhpc.diffusion.config import LAYERS
 from sarhpc.generation.config import SteerConfig
+from sarhpc.shards.pictures import opened_picture
+from sarhpc.shards.sample import Sample
 from sarhpc.shards.samples import ShardedSamples
 
 
@@ -62,6 +64,21 @@ class SteeringLayers:
             )
         return str(text)
 
+    def member(self, number: int) -> bytes:
+        """Bytes of the layer for image `number` of a corpus, as in the shard of its tile.
+
+        Raises:
+            DataError: the tile has no such layer.
+        """
+        number %= len(self)
+        data = self._samples.member(number, LAYERS[self._cfg.layer])
+        if data is None:
+            raise DataError(
+                f"tile {self._samples.key(number)} has no {LAYERS[self._cfg.layer]}: make its "
+                "shard again"
+            )
+        return data
+
     def load(self, number: int) -> SteeringLayer:
         """The layer for image `number` of a corpus; the tiles are used in turn.
 
@@ -87,3 +104,28 @@ def steering_facts(steer: SteeringLayer, cfg: SteerConfig) -> dict[str, Any]:
         "tile": steer.key,
         "sha256": steer.sha256,
     }
+
+
+def with_layers(
+    samples: Iterable[Sample], layers: SteeringLayers, member: str, first: int
+) -> Iterator[Sample]:
+    """Yield the samples with the layer that steered each as `member`: the label of its pixels.
+
+    A layer of another size than its image, which fits no pixel, is left out.
+
+    Args:
+        samples: of one shard.
+        layers: that steered them.
+        member: name of the layer in a sample.
+        first: number of the shard's first image in the corpus.
+    """
+    for sample in samples:
+        data = layers.member(first + int(sample.key[-5:]))
+        fits = _size(data) == _size(sample.members["sar.png"])
+        yield sample.with_members(**{member.replace(".", "__"): data}) if fits else sample
+
+
+def _size(data: bytes) -> tuple[int, int]:
+    """Width and height of a PNG, px."""
+    with opened_picture(data, ("PNG",)) as picture:
+        return int(picture.width), int(picture.height)

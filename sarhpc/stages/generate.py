@@ -14,9 +14,10 @@ from hpc.job.stop import stop_signalled
 from hpc.store.plan import Plan, ShardTask, make_plan
 from hpc.store.rundir import RunDir, open_run
 from hpc.store.tree import digest_tree
+from sarhpc.diffusion.config import LAYERS
 from sarhpc.generation.config import GenerateConfig
 from sarhpc.stages.config import RunConfig
-from sarhpc.stages.inputs.contracts import contract_for, contract_notes, contract_of_corpus
+from sarhpc.stages.inputs.contracts import contract_for, contract_notes
 from sarhpc.stages.inputs.paths import data_root
 from sarhpc.stages.inputs.prompts import (
     evenly_by_class,
@@ -26,12 +27,12 @@ from sarhpc.stages.inputs.prompts import (
 )
 from sarhpc.stages.run_config import load_run_config
 from sarhpc.stages.spec import StageSpec
+from sarhpc.stages.work.packaging import package_run
 from sarhpc.stages.work.sharded import (
     ShardResult,
     make_missing_shards,
     manifest_sha,
     remove_stale_files,
-    sealed_paths,
     sealed_records,
 )
 
@@ -40,8 +41,6 @@ if TYPE_CHECKING:
 
 PICTURE_BYTES_PER_PX = 1.15
 MASTER_BYTES_PER_PX = 2.0
-CARD_SETTINGS = ("steps", "guidance", "scheduler", "batch", "threads")
-"""Settings that the card of the corpus shows."""
 
 
 def generate_stage(config: RunConfig, upstream: Sequence[str]) -> Stage:
@@ -96,13 +95,13 @@ def steering_layers(run: RunDir, config: RunConfig) -> SteeringLayers | None:
 
 
 def _steering_facts(run: RunDir, config: RunConfig) -> dict[str, str]:
-    """Digest of the shards that steer, for the plan."""
+    """Digest of the shards that steer and the member that images keep of them, for the plan."""
     steer = settings(config).steer
     if steer is None:
         return {}
     named = steer.shards is not None
     digest = digest_tree(Path(str(steer.shards))).sha256 if named else manifest_sha(run, "caption")
-    return {"layers_sha": digest}
+    return {"layers_sha": digest, "layer_member": LAYERS[steer.layer]}
 
 
 def plan_corpus(run: RunDir) -> Plan:
@@ -169,6 +168,7 @@ def generated_shard(
         image_member: `sar.png`, or `optic.png` for images that show no radar.
     """
     from sarhpc.generation.sampler import Provenance, generate_shard
+    from sarhpc.generation.steering import with_layers
     from sarhpc.shards.writer import write_shard
 
     provenance = Provenance(task.inputs["model_sha"], fingerprint)
@@ -184,7 +184,11 @@ def generated_shard(
         layers=layers,
         image_member=image_member,
     )
-    summary = write_shard(path, generated.samples)
+    samples = generated.samples
+    # A shard that was planned before layers were kept is made as its siblings were.
+    if layers is not None and "layer_member" in task.inputs:
+        samples = with_layers(samples, layers, task.inputs["layer_member"], task.inputs["first"])
+    summary = write_shard(path, samples)
     return ShardResult(path, summary.samples, summary.bytes, summary.sha256, generated.rejected)
 
 
@@ -210,27 +214,11 @@ def _indexed_layers(root: Path) -> SteeringLayers | None:
 
 
 def package(work: Work) -> None:
-    """Publish the index and the card of the finished corpus."""
-    from sarhpc.generation.corpus import CorpusFacts, package_corpus
-
+    """Publish index, card and metadata of the finished corpus."""
     config = load_run_config(work.run)
-    cfg = settings(config)
-    root = data_root(work.run, config) / "synthetic"
-    remove_stale_files(root)
-    rejected: dict[str, int] = {}
-    for record in work.ledger.records().values():
-        for reason, count in record.rejected.items():
-            rejected[reason] = rejected.get(reason, 0) + count
-    [export] = sealed_records(work.run, "export")
-    facts = CorpusFacts(
-        name=f"Synthetic SAR corpus of model {export.sha256[:12]}",
-        model_sha=export.sha256,
-        config_fingerprint=GENERATE.fingerprint(config),
-        settings={name: getattr(cfg, name) for name in CARD_SETTINGS},
-        rejected=rejected,
-        contract=contract_of_corpus(work.run),
-    )
-    package_corpus(root, sealed_paths(work), facts)
+    remove_stale_files(data_root(work.run, config) / "synthetic")
+    records = list(work.ledger.records().values())
+    package_run(work.run, config, records, GENERATE.fingerprint(config))
 
 
 def check_generation(cfg: GenerateConfig) -> None:

@@ -140,6 +140,16 @@ def test_the_checkpoint_whose_grid_is_nearest_to_real_tiles_is_exported(finished
 
 
 @pytest.mark.slow
+def test_a_corpus_that_was_evaluated_is_packaged_with_its_scores(finished: RunDir) -> None:
+    card = finished.root / "data" / "synthetic" / "README.md"
+    assert "was not compared with real tiles yet" in card.read_text()
+    assert sarhpc("package", finished.root).returncode == 0
+    measures = json.loads((finished.stage("evaluate") / "evaluation.json").read_text())["sets"]
+    for name, found in measures["this run"]["measures"].items():
+        assert f"| {name} | {found['raw']:.4g} |" in card.read_text()
+
+
+@pytest.mark.slow
 def test_a_finished_run_has_nothing_to_do_and_verifies(finished: RunDir) -> None:
     again = sarhpc("resume", finished.root)
     assert (again.returncode, again.stdout) == (0, "nothing to do: every stage is sealed\n")

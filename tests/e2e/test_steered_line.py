@@ -10,6 +10,7 @@ from line_runs import make_tiny_model, stage_log, start_stage, tiny_run
 
 from hpc.store.rundir import RunDir
 from sarhpc.shards.reader import read_shard
+from sarhpc.shards.schema import validate_sample
 from sarhpc.stages.registry import line_of_stages
 from sarhpc.stages.run_config import load_run_config
 
@@ -63,3 +64,5 @@ def test_each_image_names_the_layer_that_steered_it(steered: RunDir) -> None:
         assert by["layer"] == "edges"
         assert by["sha256"] == hashlib.sha256(tile.members["edges.png"]).hexdigest()
         assert image.meta["prompt"] == tile.caption
+        assert image.members["edges.png"] == tile.members["edges.png"], "the label of its pixels"
+        validate_sample(image)

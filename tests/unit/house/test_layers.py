@@ -26,6 +26,7 @@ UPSTREAM = {
     "diffusion": {"measures"},
     "training": {"diffusion", "shards", "measures"},
     "generation": {"diffusion", "shards", "measures"},
+    "corpus": {"archive", "shards"},
     "evaluation": {"shards", "measures"},
 }
 """What each package of the science may import of the others."""

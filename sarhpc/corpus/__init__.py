@@ -1,0 +1,1 @@
+"""Finished corpora: index, splits, dataset card, Croissant metadata, and other layouts."""

@@ -1,0 +1,143 @@
+"""The Parquet index of a corpus: one row per image, with everything that made it."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from hpc.errors import DataError
+from hpc.publish import publishing
+
+ROWS_PER_GROUP = 8192
+INDEX = "index.parquet"
+
+
+def _column(name: str, kind: pa.DataType, *, required: bool = False) -> pa.Field:
+    return pa.field(name, kind, nullable=not required)
+
+
+COLUMNS = pa.schema(
+    [
+        _column("key", pa.string(), required=True),
+        _column("shard", pa.string(), required=True),
+        _column("prompt", pa.string(), required=True),
+        _column("seed", pa.int64(), required=True),
+        _column("sha256", pa.string(), required=True),
+        _column("channel_spread", pa.float64()),
+        _column("prompt_tokens_cut", pa.int32(), required=True),
+        _column("synthetic", pa.bool_(), required=True),
+        # Up to here as in version 0.1, from here added.
+        _column("offset", pa.int64()),
+        _column("size", pa.int64()),
+        _column("width_px", pa.int32()),
+        _column("height_px", pa.int32()),
+        _column("split", pa.string()),
+        _column("split_group", pa.string()),
+        _column("label", pa.string()),
+        _column("labels", pa.string()),
+        _column("pair_id", pa.string()),
+        _column("target", pa.string()),
+        _column("verdict", pa.string()),
+        _column("verdict_reasons", pa.string()),
+        _column("negative_prompt", pa.string()),
+        _column("scheduler", pa.string()),
+        _column("steps", pa.int32()),
+        _column("guidance", pa.float64()),
+        _column("guidance_rescale", pa.float64()),
+        _column("dtype", pa.string()),
+        _column("batch", pa.int32()),
+        _column("threads", pa.int32()),
+        _column("model_sha", pa.string()),
+        _column("adapter_sha", pa.string()),
+        _column("adapter_weight", pa.float64()),
+        _column("config_fingerprint", pa.string()),
+        _column("generator", pa.string()),
+        _column("pixel_m", pa.float64()),
+        _column("band", pa.string()),
+        _column("polarization", pa.string()),
+        _column("incidence_deg", pa.float64()),
+        _column("range_direction", pa.string()),
+        _column("plane", pa.string()),
+        _column("look_side", pa.string()),
+        _column("calibration", pa.string()),
+        _column("contract_sha", pa.string()),
+        _column("steered_layer", pa.string()),
+        _column("steered_tile", pa.string()),
+        _column("steered_sha256", pa.string()),
+        _column("steered_scale", pa.float64()),
+        _column("parameters", pa.string()),
+    ]
+)
+"""Columns of the index; those of version 0.1 come first, under their names."""
+
+DESCRIPTIONS: Mapping[str, str] = {
+    "key": "key of the sample in its shard, unique in the corpus",
+    "shard": "tar that holds the sample, relative to the folder of the index",
+    "sha256": "SHA-256 of the image as it is in the tar",
+    "offset": "first byte of the image in the tar",
+    "size": "bytes of the image",
+    "split": "train, val or test; images of one split_group are in the same split",
+    "label": "class that the image was asked to show",
+    "labels": "further labels, a JSON object",
+    "pair_id": "pair of one layout with and without a target, where the plan asked for pairs",
+    "target": "target that the image was asked to show",
+    "verdict": "verdict of the gate that judged the image",
+    "verdict_reasons": "reasons of the verdict, a JSON list",
+    "scheduler": "sampler",
+    "pixel_m": "pixel spacing of the images that the model was trained on, m",
+    "parameters": "every other entry of meta.json, a JSON object",
+}
+"""What a column holds, where its name does not say it."""
+
+
+def write_index(path: Path, rows: Iterable[Mapping[str, Any]]) -> int:
+    """Publish `rows` as the index `path` and return their number; equal rows give equal bytes.
+
+    `ROWS_PER_GROUP` rows are held in memory at a time.
+
+    Raises:
+        TransientError: the disk or a quota is full; nothing was published.
+        Exception: whatever `rows` raises; then nothing was published.
+    """
+    remaining, count = iter(rows), 0
+    with publishing(path) as file, pq.ParquetWriter(file, COLUMNS, compression="zstd") as writer:
+        while part := list(itertools.islice(remaining, ROWS_PER_GROUP)):
+            writer.write_table(pa.Table.from_pylist(part, schema=COLUMNS))
+            count += len(part)
+    return count
+
+
+def read_index(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the rows of an index in order; columns that version 0.1 did not write are None.
+
+    Raises:
+        DataError: the index is missing, damaged, or lacks columns that every version writes.
+    """
+    try:
+        with pq.ParquetFile(path) as file:
+            known = [name for name in COLUMNS.names if name in file.schema_arrow.names]
+            missing = {f.name for f in COLUMNS if not f.nullable} - set(known)
+            if missing:
+                raise DataError(
+                    f"{path} has no column {', '.join(sorted(missing))}: it is no index of a corpus"
+                )
+            for batch in file.iter_batches(batch_size=ROWS_PER_GROUP, columns=known):
+                for row in batch.to_pylist():
+                    yield {name: row.get(name) for name in COLUMNS.names}
+    except (OSError, pa.ArrowException) as error:
+        raise DataError(
+            f"cannot read the index {path} ({error}); `sarhpc package RUN` writes it again"
+        ) from error
+
+
+def json_text(value: Any) -> str | None:
+    """A value as canonical JSON for a text column; None for nothing."""
+    if value is None or value in ({}, []):
+        return None
+    return json.dumps(value, sort_keys=True, separators=(",", ":"))

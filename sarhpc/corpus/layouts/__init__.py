@@ -1,0 +1,1 @@
+"""Layouts that a corpus can be exported to, one module each."""

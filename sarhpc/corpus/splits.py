@@ -1,0 +1,45 @@
+"""Train, val and test of a corpus: by a hash, so that related images are in the same split."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+FRACTIONS: Mapping[str, float] = {"train": 0.8, "val": 0.1, "test": 0.1}
+"""Expected share of the groups in each split."""
+
+
+SHARED = ("layout_id", "pair_id")
+"""Labels, or entries of `meta.json`, that images of one layout or pair have in common."""
+
+
+def split_group(meta: Mapping[str, Any]) -> str:
+    """What an image shares with those that must be in its split, from its `meta.json`.
+
+    The layout or pair that its labels name (columns `layout_id` and `pair_id` of a prompt table);
+    else the conditioning layer that steered it; else its prompt and seed, which do not depend on
+    the size and order of shards.
+    """
+    labels = meta.get("labels")
+    named = {**meta, **(labels if isinstance(labels, Mapping) else {})}
+    for name in SHARED:
+        if named.get(name) is not None:
+            return f"{name} {named[name]}"
+    steered = meta.get("steered_by")
+    if isinstance(steered, Mapping) and steered.get("sha256"):
+        return f"layer {steered['sha256']}"
+    identity = json.dumps([meta.get("prompt"), meta.get("seed")]).encode()
+    return f"image {hashlib.sha256(identity).hexdigest()[:32]}"
+
+
+def split_of(group: str) -> str:
+    """The split of a group: the same in every corpus, whatever else that holds."""
+    digest = hashlib.sha256(f"split {group}".encode()).digest()
+    point = int.from_bytes(digest[:8], "big") / 2.0**64
+    for name, fraction in FRACTIONS.items():
+        if point < fraction:
+            return name
+        point -= fraction
+    return next(iter(FRACTIONS))
