@@ -41,7 +41,7 @@ def show_plan_and_cost(run: RunDir, stages: Sequence[Stage], profile: Profile | 
         print(_plan_line(run, stage, plan, todo))
         ranks = number_of_ranks(config, profile, stage.name)
         left = estimate(spec_named(stage.name), config, plan, todo, ranks)
-        for line in (*left.lines, *spec_named(stage.name).lines(config)):
+        for line in left.lines:
             print(f"  {line}")
         for name, reason in list(plan.rejected.items())[:20] if plan is not None else ():
             print(f"  left out {name}: {reason}")
@@ -100,11 +100,11 @@ def estimate(
     if spec.estimate is not None:
         return spec.estimate(config, plan, ranks)
     shards = spec.shards(config) if todo is None else todo
-    size = spec.shard_bytes(config)
+    size, notes = spec.shard_bytes(config), tuple(spec.notes(config, plan))
     if size is None or shards is None:
-        return Estimate(shards, None, None)
+        return Estimate(shards, None, None, notes)
     # Records are files until the stage is sealed.
-    return Estimate(shards, size * shards, (spec.shard_files + 1) * shards + 20)
+    return Estimate(shards, size * shards, (spec.shard_files + 1) * shards + 20, notes)
 
 
 def _plan(run: RunDir, stage: Stage) -> Plan | None:

@@ -96,7 +96,9 @@ def coverage_so_far(run: RunDir, config: RunConfig) -> Coverage | None:
     from sarhpc.generation.prompts.images import IMAGES_FILE
 
     path = run.stage("generate") / IMAGES_FILE
-    if _settings(config).table is None or not run.plan_file("generate").exists():
+    if config.generate is None or config.generate.table is None:
+        return None
+    if not run.plan_file("generate").exists():
         return None
     tasks = {task.id: task for task in read_plan(run.plan_file("generate")).shards}
     achieved = np.zeros(sum(task.inputs["count"] for task in tasks.values()), np.bool_)
@@ -107,6 +109,21 @@ def coverage_so_far(run: RunDir, config: RunConfig) -> Coverage | None:
         else:
             achieved[[first + index for index in _indices(Path(record.path))]] = True
     return coverage_of(path, achieved)
+
+
+def coverage_lines(coverage: Coverage) -> list[str]:
+    """Planned against achieved as lines of text: `forest 24` or, where some lack, `23 of 24`."""
+    lines = [
+        f"{coverage.achieved:,} of {coverage.planned:,} planned images, {coverage.prompts:,} "
+        f"prompts, at most {coverage.most_of_a_prompt:,} of one"
+    ]
+    for name, levels in coverage.fields.items():
+        counts = (
+            f"{level} {achieved:,}" + ("" if achieved == planned else f" of {planned:,}")
+            for level, (planned, achieved) in levels.items()
+        )
+        lines.append(f"{name}: {', '.join(counts)}")
+    return lines
 
 
 def _indices(shard: Path) -> Iterator[int]:

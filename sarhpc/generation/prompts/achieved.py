@@ -133,19 +133,3 @@ def _images_at(path: Path, numbers: NDArray[np.int64]) -> Iterator[PlannedImage]
         first = int(block[0])
         images = read_images(path, first, int(block[-1]) - first + 1)
         yield from (images[int(number) - first] for number in block)
-
-
-def coverage_lines(document: Mapping[str, Any]) -> list[str]:
-    """Planned against achieved as lines of text; a document of `Coverage.to_json`."""
-    lines = [
-        f"images: {document['achieved']:,} of {document['planned']:,} planned, "
-        f"{document['prompts']:,} prompts, at most {document['most_of_a_prompt']:,} of one"
-    ]
-    for name, levels in document["fields"].items():
-        counts = (
-            f"{level} {pair['achieved']:,}"
-            + ("" if pair["achieved"] == pair["planned"] else f" of {pair['planned']:,}")
-            for level, pair in levels.items()
-        )
-        lines.append(f"{name}: {', '.join(counts)}")
-    return lines
