@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from sarhpc.generation.prompts.images import PlannedImage, read_images, repetition_seed
+from sarhpc.generation.prompts.images import PlannedImage, opened, read_images, repetition_seed
 
 COVERAGE_SCHEMA = "sarhpc.coverage/1"
 MOST_LEVELS = 60
@@ -52,12 +51,15 @@ def coverage_of(path: Path, achieved: NDArray[np.bool_]) -> Coverage:
     Args:
         path: the planned images.
         achieved: for each of them whether the corpus has it.
+
+    Raises:
+        VerificationError: the file is missing or damaged, or has other images.
     """
     planned: Counter[str] = Counter()
     made: Counter[str] = Counter()
     prompts: Counter[str] = Counter()
     first = 0
-    with pq.ParquetFile(path) as file:
+    with opened(path) as file:
         for batch in file.iter_batches(_BATCH, columns=["prompt", "labels"]):
             labels = batch.column("labels").to_pylist()
             prompts.update(batch.column("prompt").to_pylist())
@@ -106,7 +108,7 @@ def refill(
     if not len(missing):
         return []
     following = Counter(used or {})
-    with pq.ParquetFile(path) as file:
+    with opened(path) as file:
         for batch in file.iter_batches(_BATCH, columns=["row"]):
             following.update(batch.column("row").to_pylist())
     images = []

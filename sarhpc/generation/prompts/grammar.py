@@ -80,6 +80,11 @@ _COURSES = {
 """What crosses a scene -> key of its noun, and the groups that it crosses."""
 
 
+def land_cover_of(name: str) -> str:
+    """Land cover of a class: river is water, crop is field; any other class itself."""
+    return _GROUPS.get(name, name)
+
+
 @dataclass(frozen=True)
 class Grammar:
     """Nouns, and classes beside those of the land cover."""
@@ -119,13 +124,13 @@ class Grammar:
 
     def goes_with(self, name: str, relation: Relation) -> bool:
         """Whether a relation makes sense for a class; any does for classes of `phrases`."""
-        group = _GROUPS.get(name, name)
+        group = land_cover_of(name)
         if name in self.phrases or relation.kind == NONE:
             return True
         if relation.kind == "crossed by":
             return group in _COURSES[relation.thing][1]
         if relation.kind == "beside":
-            return _GROUPS.get(relation.thing, relation.thing) != group
+            return land_cover_of(relation.thing) != group
         if relation.thing == "clearing":
             return group == "forest"
         return _ELEMENTS[relation.thing][1] != group

@@ -6,6 +6,7 @@ are, and a worker reads the rows of its shard only.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
@@ -129,6 +130,23 @@ def planned_images(
         )
 
 
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[pq.ParquetFile]:
+    """The file of planned images.
+
+    Raises:
+        VerificationError: it is missing or damaged, found when it is opened or read.
+    """
+    try:
+        with pq.ParquetFile(path) as file:
+            yield file
+    except (OSError, pa.ArrowException, TypeError, ValueError, KeyError) as error:
+        raise VerificationError(
+            f"{path}, which the plan reads its images from, cannot be read ({error}): restore it, "
+            "or start a new run"
+        ) from error
+
+
 def read_images(path: Path, first: int, count: int) -> list[PlannedImage]:
     """The planned images `first` to `first + count - 1`; reads their row groups only.
 
@@ -136,22 +154,16 @@ def read_images(path: Path, first: int, count: int) -> list[PlannedImage]:
         VerificationError: the file is missing or damaged, or has fewer images.
     """
     found: list[PlannedImage] = []
-    try:
-        with pq.ParquetFile(path) as file:
-            begin = 0
-            for number in range(file.num_row_groups):
-                size = file.metadata.row_group(number).num_rows
-                if begin < first + count and begin + size > first:
-                    start = max(first - begin, 0)
-                    length = min(begin + size, first + count) - begin - start
-                    group = file.read_row_group(number).slice(start, length)
-                    found += [PlannedImage(**row) for row in group.to_pylist()]
-                begin += size
-    except (OSError, pa.ArrowException, TypeError) as error:
-        raise VerificationError(
-            f"{path}, which the plan reads its images from, cannot be read ({error}): restore it, "
-            "or start a new run"
-        ) from error
+    with opened(path) as file:
+        begin = 0
+        for number in range(file.num_row_groups):
+            size = file.metadata.row_group(number).num_rows
+            if begin < first + count and begin + size > first:
+                start = max(first - begin, 0)
+                length = min(begin + size, first + count) - begin - start
+                group = file.read_row_group(number).slice(start, length)
+                found += [PlannedImage(**row) for row in group.to_pylist()]
+            begin += size
     if len(found) != count:
         raise VerificationError(f"{path} has no images {first} to {first + count - 1}: restore it")
     return found
@@ -173,7 +185,7 @@ def shard_images(path: Path, first: int, count: int, sha256: str) -> list[ImageR
 
 def ranges_of(path: Path, images: int, shard_images: int) -> list[dict[str, Any]]:
     """First image, count and digest of shards of the first `images` images at `path`."""
-    with pq.ParquetFile(path) as file:
+    with opened(path) as file:
         total = min(images, file.metadata.num_rows)
     shards = []
     for first in range(0, total, shard_images):

@@ -133,6 +133,8 @@ def test_other_images_than_were_planned_are_refused(tmp_path: Path, model: Path)
     file.write_bytes(b"PAR1")
     with pytest.raises(VerificationError, match="cannot be read"):
         make_corpus_shard(run, plan.shards[0])
+    with pytest.raises(VerificationError, match="cannot be read"):
+        coverage_so_far(run, load_run_config(run))
     file.unlink()
     with pytest.raises(VerificationError, match="cannot be read"):
         make_corpus_shard(run, plan.shards[0])
