@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hpc.errors import HpcError
+from hpc.errors import HpcError, VerificationError
 from hpc.store.rundir import RunDir
 from sarhpc.generation.config import GenerateConfig
 from sarhpc.stages.config import RunConfig
@@ -100,10 +100,14 @@ def coverage_so_far(run: RunDir, config: RunConfig) -> Coverage | None:
         return None
     if not run.plan_file("generate").exists():
         return None
-    tasks = {task.id: task for task in read_plan(run.plan_file("generate")).shards}
-    achieved = np.zeros(sum(task.inputs["count"] for task in tasks.values()), np.bool_)
-    for record in run.ledger("generate").records().values():
-        first, count = (tasks[record.shard].inputs[name] for name in ("first", "count"))
+    plan = run.plan_file("generate")
+    try:
+        ranges = {t.id: (t.inputs["first"], t.inputs["count"]) for t in read_plan(plan).shards}
+        records = [(r, *ranges[r.shard]) for r in run.ledger("generate").records().values()]
+    except KeyError as error:
+        raise VerificationError(f"{plan} has no {error}: restore it, or the records") from error
+    achieved = np.zeros(sum(count for _, count in ranges.values()), np.bool_)
+    for record, first, count in records:
         if record.samples == count:
             achieved[first : first + count] = True
         else:

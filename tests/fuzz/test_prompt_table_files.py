@@ -34,7 +34,7 @@ def parquet() -> bytes:
 
 
 FILES = {
-    "p.csv": 'prompt,weight,seed,site\na river,1.5,7,north\n"a town, far",2,,x\nforêt,,,\n'.encode(),
+    "p.csv": 'prompt,weight,seed,site\na river,1.5,7,north\n"a town, far",2,,x\nbôis,,,\n'.encode(),
     "f.csv": b"class,relation,count\nforest,with houses,3\ntown,none,2\n",
     "p.jsonl": b'{"prompt": "a river", "weight": 1.5}\n{"prompt": "a wood", "site": "x"}\n',
     "p.parquet": parquet(),
