@@ -12,13 +12,15 @@ import pyarrow.parquet as pq
 import pytest
 from line_runs import TINY
 
-from hpc.config import decisive, loads, to_yaml
+from hpc.config import decisive, load, loads, to_yaml
 from hpc.errors import ConfigError
 from sarhpc.generation.prompts.images import planned_images
 from sarhpc.stages.config import RunConfig
 from sarhpc.stages.generate import GENERATE
 from sarhpc.stages.inputs.prompt_tables import CorpusTable, corpus_table
 from sarhpc.stages.planned_corpus import table_lines
+
+CONFIGS = Path(__file__).resolve().parents[3] / "configs"
 
 
 def configured(*words: str) -> RunConfig:
@@ -248,6 +250,17 @@ def test_a_grammar_is_balanced_over_classes_and_repeats_no_prompt() -> None:
     lines = table_lines(config)
     assert lines[0].startswith("96 images of ")
     assert "class: water 24, forest 24, field 24, town 24" in lines
+
+
+def test_no_prompt_dominates_the_corpus_of_the_demo() -> None:
+    # By captions of held-out tiles 24 of its 96 images had one prompt: a class may have one caption.
+    found = images(corpus_table(load(RunConfig, CONFIGS / "demo.yaml")))
+    assert Counter(labels["class"] for _, _, labels in found) == dict.fromkeys(
+        ("water", "forest", "field", "town"), 24
+    )
+    assert max(Counter(prompt for prompt, _, _ in found).values()) <= 2
+    first = Counter(labels["class"] for _, _, labels in found[:48])
+    assert set(first.values()) == {12}, "the part that other models are asked for"
 
 
 def test_weights_of_levels_and_own_classes() -> None:
