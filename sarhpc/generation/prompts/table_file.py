@@ -26,7 +26,7 @@ def read_cells(path: Path) -> Iterator[tuple[int, Cells]]:
     if path.suffix not in SUFFIXES:
         raise ConfigError(f"{path}: a table is a file of {', '.join(SUFFIXES)}")
     if not path.is_file():
-        raise ConfigError(f"{path}: no such file; give the prompt table as a path from here")
+        raise ConfigError(f"{path}: no such file; jobs read it as well, so give its absolute path")
     try:
         if path.suffix == ".parquet":
             yield from _parquet_rows(path)
