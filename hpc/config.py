@@ -196,15 +196,26 @@ def refuse_mistyped(config: Any, source: str) -> None:
         if dataclasses.is_dataclass(value):
             refuse_mistyped(value, source)
             continue
-        kinds = [each for each in (hint, *getattr(hint, "__args__", ())) if _items_of(each)]
-        items = value.values() if isinstance(value, dict) else value
-        for item in items if kinds and isinstance(value, list | dict) else ():
+        for item in _items(hint, value):
             if dataclasses.is_dataclass(item):
                 refuse_mistyped(item, source)
             elif not isinstance(item, str | int | float | None):
                 raise ConfigError(
                     f"configuration in {source}: an item of {key} is {item!r:.60}: write one value"
                 )
+
+
+def _items(hint: Any, value: Any) -> list[Any]:
+    """The items of a list or a mapping, and those of the lists in a mapping of lists."""
+    if not isinstance(value, list | dict):
+        return []
+    items = list(value.values() if isinstance(value, dict) else value)
+    for each in (hint, *getattr(hint, "__args__", ())):
+        if _items_of(each):
+            # A mapping of lists: `each` is what its values are.
+            nested = getattr(hint, "__origin__", None) is dict and each is not hint
+            return [inner for item in items for inner in item] if nested else items
+    return []
 
 
 def _items_of(hint: Any) -> bool:

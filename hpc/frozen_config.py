@@ -65,9 +65,10 @@ def typed(hint: Any, value: Any) -> Any:
     if get_origin(hint) is list and type(value) is list:
         items = [typed(get_args(hint)[0], item) for item in value]
         return DECLINED if any(item is DECLINED for item in items) else items
-    if hint == dict[str, str] and type(value) is dict:
-        flat = [typed(str, text) for pair in value.items() for text in pair]
-        return DECLINED if any(text is DECLINED for text in flat) else value
+    if get_origin(hint) is dict and get_args(hint)[0] is str and type(value) is dict:
+        parts = {typed(str, key): typed(get_args(hint)[1], item) for key, item in value.items()}
+        declined = any(DECLINED in (key, item) for key, item in parts.items())
+        return DECLINED if declined else parts
     if hint is str and type(value) is str:
         # A value that is still missing.
         return DECLINED if value == "???" else value

@@ -130,18 +130,30 @@ def folders_to_check(environment: Mapping[str, str]) -> dict[str, Path]:
 def check_folder(name: str, folder: Path) -> Finding:
     """Free bytes and inodes, by the file system and, if there is one, the user's quota."""
     usage = os.statvfs(folder)
-    free_gb, inodes = usage.f_bavail * usage.f_frsize / 1e9, usage.f_favail
-    message = f"{folder}: {free_gb:.0f} GB and {inodes} inodes free"
-    quota = _lustre_quota(folder)
+    free_gb = usage.f_bavail * usage.f_frsize / 1e9
+    message = f"{folder}: {free_gb:.0f} GB and {usage.f_favail} inodes free"
+    quota = lustre_quota(folder)
     if quota is not None:
-        free_gb, inodes = min(free_gb, quota[0]), int(min(inodes, quota[1]))
         message += f", by quota {quota[0]:.0f} GB and {quota[1]:.0f}"
-    tight = free_gb < MIN_FREE_GB or (usage.f_files > 0 and inodes < MIN_FREE_INODES)
+    free_gb, inodes = free_space(folder, quota)
+    tight = free_gb < MIN_FREE_GB or inodes < MIN_FREE_INODES
     return Finding(f"folder {name}", WARN if tight else OK, message,
                    "keep data and models elsewhere, or make room" if tight else "")  # fmt: skip
 
 
-def _lustre_quota(folder: Path) -> tuple[float, float] | None:
+def free_space(folder: Path, quota: tuple[float, float] | None) -> tuple[float, float]:
+    """GB and inodes that can be written in `folder`, by its file system and a quota there.
+
+    Infinity where a file system counts no inodes.
+    """
+    usage = os.statvfs(folder)
+    free_gb = usage.f_bavail * usage.f_frsize / 1e9
+    inodes = float(usage.f_favail) if usage.f_files > 0 else float("inf")
+    quota_gb, quota_inodes = quota or (float("inf"), float("inf"))
+    return min(free_gb, quota_gb), min(inodes, quota_inodes)
+
+
+def lustre_quota(folder: Path) -> tuple[float, float] | None:
     """GB and inodes left by the user's quota; None if there is no quota command."""
     if shutil.which("lfs") is None:
         return None

@@ -32,14 +32,19 @@ def add_report(verbs: Verbs) -> None:
 def report_verb(arguments: argparse.Namespace) -> int:
     """Show what the run has cost, and where its reports are."""
     from hpc.observe.report import cost_report, report_lines
+    from sarhpc.stages.planned_corpus import coverage_lines, coverage_so_far
 
     run = open_run(Path(arguments.run))
     stages = line_of_stages(load_run_config(run))
     report = cost_report(run, stages, _requested(run, stages), GENERATE.name)
+    coverage = coverage_so_far(run, load_run_config(run))
     if arguments.json:
-        print(json.dumps(report.to_json(), indent=1))
+        planned = {} if coverage is None else {"coverage": coverage.to_json()}
+        print(json.dumps(report.to_json() | planned, indent=1))
         return 0
     print("\n".join(report_lines(report)))
+    if coverage is not None:
+        print("\n".join(f"  {line}" for line in coverage_lines(coverage)))
     html = run.root / "report.html"
     if html.exists():
         print(f"  the images are judged in {html}")

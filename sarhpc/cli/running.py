@@ -162,6 +162,7 @@ def _carry_out(
         arguments: of the verb.
         alone: whether they are one stage that needs no driver.
     """
+    from sarhpc.launch.estimate import require_room_for, show_plan_and_cost
     from sarhpc.launch.local import launch_line, launch_stage
     from sarhpc.launch.profile import chosen_executor, number_of_ranks
 
@@ -173,8 +174,6 @@ def _carry_out(
         return number_of_ranks(config, profile, stage)
 
     if arguments.dry_run:
-        from sarhpc.launch.estimate import show_plan_and_cost
-
         require_settings(config, _up_to(run, stages[-1].name), ranks)
         show_plan_and_cost(run, stages, profile)
         return 0
@@ -182,6 +181,7 @@ def _carry_out(
     require_settings(config, [stage.name for stage in stages], ranks)
     for line in models_without_contract(run, config, [stage.name for stage in stages]):
         print(f"warning: {line}", file=sys.stderr)
+    require_room_for(run, stages, profile)
     if arguments.print_sbatch:
         from sarhpc.launch.slurm import print_scripts
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+from sarhpc.generation.prompts.config import PromptTableConfig
+
 
 @dataclass
 class SteerConfig:
@@ -30,8 +32,11 @@ class GenerateConfig:
     """Scene descriptions, without the words of `prompt_template`; before those of the file."""
     prompts_file: str | None = None
     """More prompts: `.txt` with one per line, or `.jsonl` with objects that have a `prompt`."""
+    table: PromptTableConfig | None = field(default=None, metadata={"added": True})
+    """Prompts with labels from a table or a grammar, covered as planned, instead of `prompts`."""
     prompt_template: str = "A SAR image of {prompt}"
-    """Prompt of the model; `{prompt}` is the description, the rest are trigger words."""
+    """Prompt of the model; `{prompt}` is the description, the rest are trigger words. With a table
+    also `{band}`, `{gsd}` (m) and `{incidence}` (degrees), from the labels of the row."""
     negative_prompt: str = ""
     """Negative prompt of the guidance."""
     images: int | None = None

@@ -7,7 +7,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,10 @@ class ImageRequest:
     index: int
     prompt: str
     seed: int
+    negative_prompt: str | None = None
+    """Negative prompt; None takes the one of the configuration."""
+    labels: Mapping[str, str | int | float | bool] = field(default_factory=dict, hash=False)
+    """What its row of the prompt table says of it."""
 
 
 def image_seed(run_seed: int, prompt: str, repetition: int) -> int:
@@ -104,16 +108,20 @@ def check_config(cfg: GenerateConfig) -> None:
         ConfigError: one is not; the message names it.
     """
     at = cfg.SECTION
-    _require_choice(f"{at}.scheduler", cfg.scheduler, SCHEDULERS)
-    _require_choice(f"{at}.dtype", cfg.dtype, DTYPES)
+    require_choice(f"{at}.scheduler", cfg.scheduler, SCHEDULERS)
+    require_choice(f"{at}.dtype", cfg.dtype, DTYPES)
     if cfg.steer is not None:
-        _require_choice(f"{at}.steer.layer", cfg.steer.layer, tuple(LAYERS))
+        require_choice(f"{at}.steer.layer", cfg.steer.layer, tuple(LAYERS))
     if not 0 <= cfg.guidance_rescale <= 1:
         raise ConfigError(f"{at}.guidance_rescale is {cfg.guidance_rescale}: must be 0 to 1.")
     if cfg.guidance_rescale and cfg.steer is not None:
         raise ConfigError(
             f"{at}.guidance_rescale with {at}.steer: ControlNet pipelines of diffusers have no "
             "such setting; leave it at 0."
+        )
+    if cfg.table is not None and (cfg.prompts or cfg.prompts_file):
+        raise ConfigError(
+            f"{at}.table replaces {at}.prompts and {at}.prompts_file: give one of them."
         )
     if "{prompt}" not in cfg.prompt_template:
         raise ConfigError(
@@ -175,7 +183,8 @@ def _json_prompt(line: str, where: str) -> str:
     return prompt
 
 
-def _require_choice(name: str, value: str, choices: Sequence[str]) -> None:
+def require_choice(name: str, value: str, choices: Sequence[str]) -> None:
+    """Raise ConfigError with the nearest choice unless `value` is one of them."""
     if value not in choices:
         nearest = difflib.get_close_matches(value, choices, n=1)
         hint = f" Did you mean {nearest[0]}?" if nearest else ""

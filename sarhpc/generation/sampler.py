@@ -62,6 +62,7 @@ def generate_shard(
     stop: Callable[[], bool] = lambda: False,
     layers: SteeringLayers | None = None,
     image_member: str = "sar.png",
+    requests: Sequence[ImageRequest] | None = None,
 ) -> GeneratedShard:
     """The samples of planned shard `shard`, one batch in memory at a time.
 
@@ -76,6 +77,7 @@ def generate_shard(
         stop: Called before each batch; true abandons the shard.
         layers: Conditioning layers for a model with a ControlNet.
         image_member: `sar.png`, gray, or `optic.png`, in colour and without SAR metadata.
+        requests: The images of the shard where `inputs` only name them; null reads `inputs`.
 
     Raises:
         ConfigError: the pipeline was loaded for another configuration.
@@ -86,13 +88,15 @@ def generate_shard(
     shared = _shared_meta(inputs, cfg, pipeline, provenance)
     if image_member == "sar.png":
         shared |= pixel_metadata(inputs, cfg)
-    made = _images(shard, inputs, cfg, pipeline, stop, layers)
+    asked = shard_requests(inputs) if requests is None else requests
+    made = _images(shard, asked, inputs, cfg, pipeline, stop, layers)
     samples = _samples(shard, made, shared, image_member, rejected)
     return GeneratedShard(samples, rejected)
 
 
 def _images(
     shard: int,
+    asked: Sequence[ImageRequest],
     inputs: Mapping[str, Any],
     cfg: GenerateConfig,
     pipeline: Pipeline,
@@ -100,7 +104,7 @@ def _images(
     layers: SteeringLayers | None,
 ) -> Iterator[tuple[ImageRequest, NDArray[np.float32], dict[str, Any]]]:
     """Each request of a shard, its image (H, W, 3) in [0, 1], and its own metadata."""
-    requests = iter(shard_requests(inputs))
+    requests = iter(asked)
     while batch := list(itertools.islice(requests, inputs["batch"])):
         if stop():
             raise GenerationStoppedError(
@@ -109,10 +113,18 @@ def _images(
         steers = _steers(layers, batch, inputs)
         cut = tokens_cut(first_text_encoder(pipeline)[0], [request.prompt for request in batch])
         images = sample_images(pipeline, batch, cfg, inputs["batch"], inputs["threads"], steers)
-        facts = _steering_facts(steers, cfg) or [{}] * len(batch)
+        facts = _steering_facts(steers, cfg) or [{} for _ in batch]
         for request, image, own, tokens in zip(batch, images, facts, cut, strict=True):
             # Only for prompts that are too long: the bytes of the others do not change.
-            yield request, image, {**own, **({"prompt_tokens_cut": tokens} if tokens else {})}
+            own |= _row_facts(request) | ({"prompt_tokens_cut": tokens} if tokens else {})
+            yield request, image, own
+
+
+def _row_facts(request: ImageRequest) -> dict[str, Any]:
+    """Metadata from the row of a prompt table; nothing for a prompt without one."""
+    negative, labels = request.negative_prompt, request.labels
+    own: dict[str, Any] = {} if negative is None else {"negative_prompt": negative}
+    return own | ({"labels": dict(labels)} if labels else {})
 
 
 def _samples(
@@ -148,7 +160,7 @@ def sample_images(
     with _pinned_arithmetic(threads):
         result = pipeline(
             prompt=[request.prompt for request in padded],
-            negative_prompt=[cfg.negative_prompt] * batch,
+            negative_prompt=[_negative(request, cfg) for request in padded],
             num_inference_steps=cfg.steps,
             guidance_scale=cfg.guidance,
             height=cfg.height_px,
@@ -160,6 +172,10 @@ def sample_images(
         )
     images: NDArray[np.float32] = result.images[: len(requests)]
     return images
+
+
+def _negative(request: ImageRequest, cfg: GenerateConfig) -> str:
+    return cfg.negative_prompt if request.negative_prompt is None else request.negative_prompt
 
 
 def _steers(

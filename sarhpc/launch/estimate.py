@@ -16,6 +16,7 @@ from hpc.job.pipeline import Stage
 from hpc.store.plan import Plan, read_plan
 from hpc.store.rundir import RunDir, planning_in
 from sarhpc.launch.profile import number_of_ranks
+from sarhpc.launch.room import require_room
 from sarhpc.stages.config import RunConfig
 from sarhpc.stages.registry import spec_named
 from sarhpc.stages.run_config import load_run_config
@@ -26,7 +27,11 @@ if TYPE_CHECKING:
 
 
 def show_plan_and_cost(run: RunDir, stages: Sequence[Stage], profile: Profile | None) -> None:
-    """Print what each stage would make and cost, and submit nothing."""
+    """Print what each stage would make and cost, and submit nothing.
+
+    Raises:
+        ConfigError: it has no room where the run keeps its data.
+    """
     config = load_run_config(run)
     hours, size, inodes, open_ends = 0.0, 0.0, 0, False
     for stage in stages:
@@ -51,6 +56,28 @@ def show_plan_and_cost(run: RunDir, stages: Sequence[Stage], profile: Profile | 
     more = ", and what is not planned yet" if open_ends else ""
     spent = f"at most {hours:.1f} GPU-hours, " if profile is not None else ""
     print(f"together: {spent}about {size / 1e9:.2f} GB in {inodes} inodes{more}")
+    require_room(run, config, size, inodes)
+
+
+def require_room_for(run: RunDir, stages: Sequence[Stage], profile: Profile | None) -> None:
+    """Raise ConfigError unless what `stages` are known to leave on disk has room there.
+
+    A stage that has begun counts with the shards that it lacks, or not at all where it has none.
+
+    Raises:
+        ConfigError: it has not.
+    """
+    config = load_run_config(run)
+    size, inodes = 0.0, 0
+    for stage in stages:
+        spec, path = spec_named(stage.name), run.plan_file(stage.name)
+        plan = read_plan(path) if path.exists() else None
+        if spec.estimate is not None and plan is not None:
+            continue
+        todo = None if plan is None else len(run.ledger(stage.name).missing(plan))
+        left = estimate(spec, config, plan, todo, number_of_ranks(config, profile, stage.name))
+        size, inodes = size + (left.bytes or 0.0), inodes + (left.inodes or 0)
+    require_room(run, config, size, inodes)
 
 
 def gpu_hours(resources: Resources, elements: int = 1) -> float:

@@ -25,6 +25,7 @@ from sarhpc.stages.generate import (
 )
 from sarhpc.stages.inputs.contracts import contract_for, missing
 from sarhpc.stages.inputs.paths import data_root, model_folder
+from sarhpc.stages.planned_corpus import first_shards
 from sarhpc.stages.run_config import load_run_config
 from sarhpc.stages.spec import StageSpec
 from sarhpc.stages.work.sharded import ShardResult, make_missing_shards, remove_stale_files
@@ -59,7 +60,11 @@ def plan_comparison(run: RunDir) -> Plan:
             "set": name,
             "contract": None if contract is None else contract.to_json(),
         }
-        shards += [{**shard, **facts} for shard in plan_generation(few, prompts_of(run, config))]
+        if few.table is not None:
+            planned = first_shards(run, few, config.compare.images)
+        else:
+            planned = plan_generation(few, prompts_of(run, config))
+        shards += [{**shard, **facts} for shard in planned]
     return make_plan("compare", shards, fingerprint=COMPARE.fingerprint(config))
 
 

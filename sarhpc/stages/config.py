@@ -30,6 +30,11 @@ class ClusterConfig:
     node_local: str | None = None
     """Folder on a disk of the node, such as `$SLURM_TMPDIR`, to which training copies its shards
     first if they fit; variables are filled in by the job. Null reads them in place."""
+    quota_gb: float | None = None
+    """GB that the run may still write below `data`, where that is less than the file system and
+    Lustre's quota say; null: what those say."""
+    quota_inodes: int | None = None
+    """Files that the run may still create there, likewise."""
 
 
 @dataclass

@@ -16,7 +16,13 @@ from hpc.store.rundir import RunDir
 from sarhpc.stages.config import RunConfig
 from sarhpc.stages.generate import settings
 from sarhpc.stages.inputs.contracts import contract_of_corpus, other_pixels, pixel_facts
-from sarhpc.stages.inputs.prompts import held_out_splits, known_prompts, land_cover, sample_shards
+from sarhpc.stages.inputs.prompts import (
+    asked_class,
+    held_out_splits,
+    known_prompts,
+    land_cover,
+    sample_shards,
+)
 from sarhpc.stages.inputs.real_tiles import even_samples, scenes_of
 from sarhpc.stages.run_config import load_run_config
 from sarhpc.stages.spec import StageSpec
@@ -197,16 +203,21 @@ def _pictures(samples: Sequence[Sample]) -> list[Picture]:
 def _real_pictures(
     run: RunDir, config: RunConfig, synthetic: Sequence[Sample], count: int
 ) -> list[Picture]:
-    """For each synthetic tile a real one with the caption of its prompt, if there is one."""
+    """For each synthetic tile a real one with the caption of its prompt, or else of its class."""
     from sarhpc.evaluation.report import Picture
     from sarhpc.generation.plan import full_prompt
 
     real: dict[str, Sample] = {}
+    classes: dict[str, list[Sample]] = {}
     for sample in _real_samples(run, config):
         real.setdefault(full_prompt(settings(config), sample.meta["caption"]["SHORT"]), sample)
+        alike = classes.setdefault(land_cover(sample.meta) or "", [])
+        alike.extend([sample] if len(alike) < count else [])
     pictures = []
-    for asked in synthetic[:count]:
-        match = real.get(asked.meta["prompt"]) or next(iter(real.values()))
+    for number, asked in enumerate(synthetic[:count]):
+        named = asked_class(asked.meta)
+        alike = (classes.get(named) if named else None) or [next(iter(real.values()))]
+        match = real.get(asked.meta["prompt"]) or alike[number % len(alike)]
         [tile] = _stack([match])
         pictures.append(Picture(tile, match.caption or "", f"tile {match.key}"))
     return pictures
@@ -231,7 +242,7 @@ def _conformity(
     classifier = train_classifier(*_arrays(train), *_arrays(held_out), seed=config.evaluate.seed)
     result = {"real, held out": classifier.real}
     for name, samples in synthetic.items():
-        asked = ((s, classes.get(s.meta["prompt"])) for s in samples)
+        asked = ((s, asked_class(s.meta) or classes.get(s.meta["prompt"])) for s in samples)
         known = [(s, label) for s, label in asked if label in classifier.classes]
         if len(known) >= 8:
             result[name] = judge(classifier, *_arrays(known))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from hpc.job.pipeline import Stage, Work
 from hpc.job.stop import stop_signalled
+from hpc.publish import publish_json
 from hpc.store.plan import Plan, ShardTask, make_plan
 from hpc.store.rundir import RunDir, open_run
 from hpc.store.tree import digest_tree
@@ -24,6 +25,15 @@ from sarhpc.stages.inputs.prompts import (
     held_out_splits,
     known_prompts,
     sample_shards,
+)
+from sarhpc.stages.planned_corpus import (
+    COVERAGE_FILE,
+    check_table,
+    coverage_so_far,
+    images_of,
+    requests_of,
+    table_lines,
+    table_shards,
 )
 from sarhpc.stages.run_config import load_run_config
 from sarhpc.stages.spec import StageSpec
@@ -110,7 +120,10 @@ def plan_corpus(run: RunDir) -> Plan:
 
     config = load_run_config(run)
     [export] = sealed_records(run, "export")
-    shards = plan_generation(settings(config), prompts_of(run, config))
+    if settings(config).table is not None:
+        shards = table_shards(run, config)
+    else:
+        shards = plan_generation(settings(config), prompts_of(run, config))
     contract = contract_for(Path(export.path), settings(config))
     model = {
         "model": run.stored(export.path),
@@ -183,6 +196,7 @@ def generated_shard(
         stop=lambda: stop_signalled() or run.stop_file.exists(),
         layers=layers,
         image_member=image_member,
+        requests=requests_of(run, task.inputs),
     )
     samples = generated.samples
     # A shard that was planned before layers were kept is made as its siblings were.
@@ -219,6 +233,9 @@ def package(work: Work) -> None:
     remove_stale_files(data_root(work.run, config) / "synthetic")
     records = list(work.ledger.records().values())
     package_run(work.run, config, records, GENERATE.fingerprint(config))
+    coverage = coverage_so_far(work.run, config)
+    if coverage is not None:
+        publish_json(data_root(work.run, config) / "synthetic" / COVERAGE_FILE, coverage.to_json())
 
 
 def check_generation(cfg: GenerateConfig) -> None:
@@ -229,13 +246,18 @@ def check_generation(cfg: GenerateConfig) -> None:
     read_prompts(cfg)
 
 
+def _check(config: RunConfig) -> None:
+    check_generation(settings(config))
+    check_table(config)
+
+
 def shards_of(config: RunConfig, images: int) -> int:
     """Shards of so many images."""
     return math.ceil(images / settings(config).shard_samples)
 
 
 def _shards(config: RunConfig) -> int | None:
-    images = settings(config).images
+    images = images_of(config)
     return None if images is None else shards_of(config, images)
 
 
@@ -269,10 +291,10 @@ GENERATE = StageSpec(
     build=generate_stage,
     needs=("export",),
     enabled=lambda config: config.generate is not None,
-    check=lambda config: check_generation(settings(config)),
+    check=_check,
     sharded=True,
     shards=_shards,
     shard_bytes=shard_bytes,
-    notes=dry_run_notes,
+    notes=lambda config, plan: [*table_lines(config), *dry_run_notes(config, plan)],
     request="array",
 )

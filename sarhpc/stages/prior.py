@@ -109,6 +109,8 @@ def check_settings(config: RunConfig) -> None:
             "diffusers folder; give that, or make the images elsewhere (train.prior.shards)"
         )
     assert config.prior is not None
+    if config.prior.table is not None:
+        raise ConfigError("prior.table: these images have one prompt; leave the table out")
     for name in ("adapter", "steer"):
         if getattr(config.prior, name) is not None:
             raise ConfigError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,6 +54,15 @@ def land_cover(meta: dict[str, Any]) -> str | None:
     if not isinstance(fractions, dict):
         return None
     return dominant_class({k: v for k, v in fractions.items() if isinstance(v, int | float)})
+
+
+def asked_class(meta: Mapping[str, Any]) -> str | None:
+    """Land cover that a generated image was asked to show, by the label `class` of its row."""
+    from sarhpc.generation.prompts.grammar import land_cover_of
+
+    labels = meta.get("labels")
+    name = labels.get("class") if isinstance(labels, Mapping) else None
+    return land_cover_of(name) if isinstance(name, str) else None
 
 
 def evenly_by_class(prompts: Sequence[KnownPrompt]) -> list[KnownPrompt]:

@@ -17,6 +17,8 @@ CONFIGS = Path(__file__).resolve().parents[3] / "configs"
 class Inner:
     rate: float = 1e-5
     words: dict[str, str] = field(default_factory=dict)
+    weights: dict[str, float] = field(default_factory=dict)
+    phrases: dict[str, list[str]] = field(default_factory=dict)
 
 
 @dataclass
@@ -42,6 +44,7 @@ def by_omegaconf(text: str) -> Outer:
         Outer(),
         Outer(name="1e-3", steps=3, ready=True, scales=[], more=Inner(1e30, {"on": "yes"})),
         Outer(name="2024-01-01", inner=Inner(float("inf"), {"null": "~", "x: y": "# z"})),
+        Outer(inner=Inner(weights={"a": 2.0}, phrases={"port": ["a port", "1"], "bay": []})),
         Outer(name="été\n: -", scales=[1e-05, -0.0, 123456789.125]),
     ],
 )
@@ -63,6 +66,8 @@ def test_a_printed_configuration_reads_back_as_omegaconf_reads_it(config: Outer)
         ("more: null", "more: null\nother: 1"),
         ("- 1.0", "- a"),
         ("steps: null", "steps: [1"),
+        ("weights: {}", "weights: {a: 1}"),
+        ("phrases: {}", "phrases: {a: [1]}"),
     ],
 )
 def test_what_takes_a_default_a_conversion_or_a_complaint_is_declined(old: str, new: str) -> None:

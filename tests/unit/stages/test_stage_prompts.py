@@ -13,6 +13,7 @@ from sarhpc.shards.sample import Sample, encode_json, sample_key
 from sarhpc.shards.writer import write_shard
 from sarhpc.stages.inputs.prompts import (
     KnownPrompt,
+    asked_class,
     evenly_by_class,
     held_out_splits,
     known_prompts,
@@ -91,3 +92,10 @@ def test_without_held_out_samples_those_of_training_stand_in(run: RunDir) -> Non
     prompts = list(known_prompts(run, ["train"]))
     assert [p.caption for p in prompts] == ["a lake 0 0", "a lake 0 1"]
     assert {p.land_cover for p in prompts} == {"water"}
+
+
+def test_an_image_was_asked_to_show_the_land_cover_of_its_label() -> None:
+    assert asked_class({"labels": {"class": "town"}}) == "town"
+    assert asked_class({"labels": {"class": "vineyard"}}) == "field"
+    for meta in ({}, {"labels": None}, {"labels": {"class": 3}}, {"labels": {"site": "x"}}):
+        assert asked_class(meta) is None

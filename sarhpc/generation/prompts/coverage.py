@@ -1,0 +1,273 @@
+"""How many images each row of a prompt table gets, and in which order they are made."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hpc.errors import ConfigError
+from sarhpc.generation.prompts.config import PromptTableConfig
+from sarhpc.generation.prompts.table import PromptTable
+
+COVERAGES = ("weighted", "balanced", "latin_hypercube")
+
+Counts = NDArray[np.int64]
+
+
+def covered_fields(table: PromptTable, cfg: PromptTableConfig, default: Sequence[str]) -> list[str]:
+    """The fields that are covered: `cfg.by`, or those of `default` that the table has.
+
+    Raises:
+        ConfigError: a field is no label of the table, or nothing is to be balanced.
+    """
+    unknown = [name for name in cfg.by if name not in table.labels]
+    if unknown:
+        known = ", ".join(table.labels) or "none"
+        raise ConfigError(f"by: {table.source} has no label {unknown[0]}; its labels are: {known}")
+    fields = list(cfg.by) or [name for name in default if name in table.labels]
+    if cfg.coverage != "weighted" and not fields:
+        known = ", ".join(table.labels) or "none"
+        raise ConfigError(
+            f"by: name the labels of {table.source} that coverage={cfg.coverage} is about; its "
+            f"labels are: {known}"
+        )
+    return fields
+
+
+def image_counts(
+    table: PromptTable, cfg: PromptTableConfig, fields: Sequence[str], total: int, seed: int
+) -> Counts:
+    """Images of each row, in all `total`.
+
+    Raises:
+        ConfigError: `max_per_prompt` leaves too few, or a combination of levels has no row.
+    """
+    limits = _row_limits(table, cfg.max_per_prompt)
+    rank = _ranks(len(table), seed)
+    if cfg.coverage == "weighted":
+        return _weighted(table, limits, rank, total)
+    cells, codes = cells_of(table, fields)
+    if cfg.coverage == "balanced":
+        wanted = _balanced(codes, total, seed)
+    else:
+        wanted = _latin_hypercube(table, fields, codes, total, seed)
+    return _within_cells(table, fields, cells, codes, wanted, limits, rank)
+
+
+def image_order(
+    table: PromptTable, counts: Counts, fields: Sequence[str], seed: int
+) -> tuple[Counts, Counts]:
+    """Row and repetition of each image, in order; any part of the corpus covers the fields alike.
+
+    The images of each combination of levels are spread evenly over the corpus, and so are those of
+    each row within them. It depends on table and seed alone.
+    """
+    cells, _ = cells_of(table, fields)
+    rows = np.repeat(np.arange(len(table)), counts)
+    repetition = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
+    ranks = _ranks(len(table), seed)
+    offset = (ranks[rows] + 0.5) / max(len(table), 1)
+    within = (repetition + offset) / counts[rows]
+    order = np.lexsort((ranks[rows], within, cells[rows]))
+    rows, repetition = rows[order], repetition[order]
+    sizes = np.bincount(cells[rows], minlength=int(cells.max()) + 1)
+    first = np.cumsum(sizes) - sizes
+    number = np.arange(len(rows)) - first[cells[rows]]
+    shift = (_ranks(len(sizes), seed + 1) + 0.5) / len(sizes)
+    position = (number + shift[cells[rows]]) / sizes[cells[rows]]
+    order = np.lexsort((cells[rows], position))
+    return rows[order], repetition[order]
+
+
+def cells_of(table: PromptTable, fields: Sequence[str]) -> tuple[Counts, Counts]:
+    """Cell of each row, and levels (cells, fields) of each cell: its combination of levels."""
+    if not fields:
+        return np.zeros(len(table), np.int64), np.zeros((1, 0), np.int64)
+    columns = np.stack([_codes(table.labels[name]) for name in fields], axis=1)
+    codes, cells = np.unique(columns, axis=0, return_inverse=True)
+    return cells.reshape(-1), codes
+
+
+def levels_of(column: Sequence[Any]) -> list[Any]:
+    """The levels of a field, in the order in which they first occur; None where rows lack it."""
+    return list(dict.fromkeys(column))
+
+
+def _codes(column: Sequence[Any]) -> Counts:
+    numbers = {level: number for number, level in enumerate(levels_of(column))}
+    return np.fromiter((numbers[value] for value in column), np.int64, len(column))
+
+
+def _row_limits(table: PromptTable, most: int | None) -> Counts:
+    """Most images of each row: rows of one prompt share what it may have."""
+    limits = np.full(len(table), np.iinfo(np.int64).max // 2, np.int64)
+    if most is None:
+        return limits
+    if len(table.seeds) + len(table.negatives) == 0:
+        return np.full(len(table), most, np.int64)
+    groups = _codes(table.prompts)
+    sharing = np.bincount(groups)
+    tight = np.flatnonzero(sharing[groups] > most)
+    if len(tight):
+        row = int(tight[0])
+        raise ConfigError(
+            f"max_per_prompt is {most}, and {int(sharing[groups[row]])} rows have the prompt of "
+            f"{table.where(row)}: raise it"
+        )
+    return (most // sharing[groups]).astype(np.int64)
+
+
+def _weighted(table: PromptTable, limits: Counts, rank: Counts, total: int) -> Counts:
+    weights = np.frombuffer(table.weights, np.float64)
+    if table.counted:
+        counts = weights.astype(np.int64)
+        over = np.flatnonzero(counts > limits)
+        if len(over):
+            row = int(over[0])
+            raise ConfigError(
+                f"{table.where(row)}: count is {counts[row]}, and max_per_prompt allows "
+                f"{limits[row]} images of its prompt"
+            )
+        return counts
+    capacity = int(np.minimum(limits, total)[weights > 0].sum())
+    if capacity < total:
+        raise ConfigError(
+            f"max_per_prompt: {total:,} images are asked for and the {np.count_nonzero(weights):,} "
+            f"prompts of {table.source} allow {capacity:,}; raise it, or add prompts"
+        )
+    return apportioned(weights, total, limits, rank)
+
+
+def apportioned(weights: NDArray[np.float64], total: int, limits: Counts, rank: Counts) -> Counts:
+    """`total` divided in proportion to `weights` by largest remainders, none above its limit.
+
+    What a limit cuts off goes to the others in proportion. `rank` decides ties.
+    """
+    counts = np.zeros(len(weights), np.int64)
+    free = weights > 0
+    left = total
+    while left > 0:
+        # Scaled first: the largest float does not overflow in the sum.
+        scaled = np.where(free, weights / weights[free].max(), 0.0)
+        share = left * (scaled / scaled.sum())
+        room = limits - counts
+        over = free & (share >= room)
+        if over.any():
+            counts[over] += room[over]
+            left -= int(room[over].sum())
+            free &= ~over
+            continue
+        whole = np.floor(share).astype(np.int64)
+        rest = left - int(whole.sum())
+        order = np.lexsort((rank, -(share - whole)))
+        order = order[free[order]]
+        counts += whole
+        counts[order[:rest]] += 1
+        break
+    return counts
+
+
+def _balanced(codes: Counts, total: int, seed: int) -> Counts:
+    """Images of each cell: `total` divided over the levels of the first field, and so on.
+
+    Where all combinations exist the counts of levels differ by one at most, and those of cells too:
+    what is left over goes to the levels of a field in turn, throughout the table.
+    """
+    wanted = np.zeros(len(codes), np.int64)
+    turns = [0] * codes.shape[1]
+
+    def divide(cells: Counts, images: int, depth: int) -> None:
+        if depth == codes.shape[1]:
+            wanted[cells] = images
+            return
+        levels = np.unique(codes[cells, depth])
+        levels = levels[np.argsort(_ranks(int(codes[:, depth].max()) + 1, seed + depth)[levels])]
+        whole, rest = divmod(images, len(levels))
+        start = turns[depth] % len(levels)
+        turns[depth] += rest
+        for number, level in enumerate(levels):
+            extra = (number - start) % len(levels) < rest
+            divide(cells[codes[cells, depth] == level], whole + int(extra), depth + 1)
+
+    divide(np.arange(len(codes)), total, 0)
+    return wanted
+
+
+def _latin_hypercube(
+    table: PromptTable, fields: Sequence[str], codes: Counts, total: int, seed: int
+) -> Counts:
+    """Images of each cell: the levels of each field equally often, in independent random orders."""
+    drawn = np.empty((total, codes.shape[1]), np.int64)
+    for column in range(codes.shape[1]):
+        count = int(codes[:, column].max()) + 1
+        levels = np.argsort(_ranks(count, seed + 101 + column))
+        strata = levels[np.arange(total) % count]
+        drawn[:, column] = strata[np.argsort(_ranks(total, seed + 211 + column))]
+    cells = {tuple(levels): cell for cell, levels in enumerate(codes.tolist())}
+    wanted = np.zeros(len(codes), np.int64)
+    chosen, images = np.unique(drawn, axis=0, return_counts=True)
+    for levels, count in zip(chosen.tolist(), images.tolist(), strict=True):
+        if tuple(levels) not in cells:
+            names = _level_names(table, fields, levels)
+            raise ConfigError(
+                f"coverage=latin_hypercube combines all levels of {', '.join(fields)}, and "
+                f"{table.source} has no row with {names}; add it, take coverage=balanced, or name "
+                "fewer fields in `by`"
+            )
+        wanted[cells[tuple(levels)]] = count
+    return wanted
+
+
+def _within_cells(
+    table: PromptTable,
+    fields: Sequence[str],
+    cells: Counts,
+    codes: Counts,
+    wanted: Counts,
+    limits: Counts,
+    rank: Counts,
+) -> Counts:
+    """Images of each row: those of its cell, divided equally."""
+    counts = np.zeros(len(table), np.int64)
+    order = np.argsort(cells, kind="stable")
+    ends = np.cumsum(np.bincount(cells, minlength=len(codes)))
+    for cell, rows in enumerate(np.split(order, ends[:-1])):
+        images = int(wanted[cell])
+        capacity = int(np.minimum(limits[rows], images).sum())
+        if capacity < images:
+            raise ConfigError(
+                f"max_per_prompt: {images:,} images of {_level_names(table, fields, codes[cell])} "
+                f"are planned and its {len(rows)} prompts allow {capacity:,}; raise it, add "
+                "prompts, or generate fewer images"
+            )
+        counts[rows] = apportioned(np.ones(len(rows)), images, limits[rows], rank[rows])
+    return counts
+
+
+def _level_names(table: PromptTable, fields: Sequence[str], levels: Sequence[int]) -> str:
+    named = (
+        f"{name}={levels_of(table.labels[name])[code]}"
+        for name, code in zip(fields, levels, strict=True)
+    )
+    return " ".join(named)
+
+
+def _ranks(count: int, seed: int) -> Counts:
+    """A permutation of `count` numbers that depends on `seed` alone.
+
+    By SplitMix64 (Steele et al., 2014), whose numbers are the same in every version of NumPy.
+    """
+    with np.errstate(over="ignore"):
+        state = np.arange(1, count + 1, dtype=np.uint64) + np.uint64(seed % 2**32) * np.uint64(
+            2**32
+        )
+        state *= np.uint64(0x9E3779B97F4A7C15)
+        state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        state ^= state >> np.uint64(31)
+    ranks = np.empty(count, np.int64)
+    ranks[np.argsort(state, kind="stable")] = np.arange(count)
+    return ranks
