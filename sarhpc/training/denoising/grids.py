@@ -77,6 +77,5 @@ def best_first(folder: Path) -> list[int]:
 
 def _nearness(row: Mapping[str, Any]) -> float:
     # Versions differ in the zero of the score, and a training may have been judged by two: the
-    # distances behind it are comparable, as all grids have equally many images (E4 and E5 are
-    # defined anew, and up to 15 % and 1 % smaller where they are beyond noise).
+    # distances behind it are comparable, as all grids have equally many images.
     return mean_log(row) if set(SCORED) <= set(row) else float(row["score"])
