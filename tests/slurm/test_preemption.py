@@ -91,7 +91,12 @@ def preempted(cluster: MiniSlurm, run: RunDir, job: str, times: int) -> int:
     return count
 
 
-def check_preemptions(tmp_path: Path, cluster: MiniSlurm, times: int) -> None:
+@pytest.mark.long
+@pytest.mark.timeout(3 * 3600)
+def test_a_healthy_run_that_is_preempted_200_times_goes_on_and_completes(
+    tmp_path: Path, cluster: MiniSlurm
+) -> None:
+    times = 200
     words = [f"simulate.scenes={4 * times}", "simulate.size_px=256", "cluster.workers=1"]
     run = tiny_run(tmp_path / "healthy", tmp_path / "model", words)
     done = sarhpc(cluster, "simulate", run.root, "--profile", write_profile(tmp_path))
@@ -104,19 +109,3 @@ def check_preemptions(tmp_path: Path, cluster: MiniSlurm, times: int) -> None:
     assert len(read_submissions(run)) == 1
     numbers = [row["attempt"] for row in read_attempts(run.stage("simulate")) if "from" in row]
     assert max(numbers) >= 0.9 * times, "requests that came before an attempt began count for none"
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(600)
-def test_a_healthy_run_that_is_preempted_goes_on_and_completes(
-    tmp_path: Path, cluster: MiniSlurm
-) -> None:
-    check_preemptions(tmp_path, cluster, 2)
-
-
-@pytest.mark.long
-@pytest.mark.timeout(3 * 3600)
-def test_a_healthy_run_that_is_preempted_200_times_goes_on_and_completes(
-    tmp_path: Path, cluster: MiniSlurm
-) -> None:
-    check_preemptions(tmp_path, cluster, 200)
