@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 from typing import TYPE_CHECKING
 
 from hpc.errors import DataError
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
     from sarhpc.evaluation.image_score import RealReference
     from sarhpc.training.denoising.validation import Judge
+
+log = logging.getLogger(__name__)
 
 LEAST_TILES = 2 * MIN_TILES
 """Fewest real tiles whose halves can be compared with each other."""
@@ -57,6 +60,7 @@ def grid_judge(run: RunDir, cfg: TrainConfig) -> Judge | None:
         from sarhpc.evaluation.image_score import real_reference
 
         tiles, scenes = even_tiles(sample_shards(run, judge.splits), judge.tiles)
+        log.info("judge tiles=%d scenes=%d", len(tiles), len(set(scenes)))
         return real_reference(tiles, scenes)
 
     def _judge(images: NDArray[np.uint8]) -> dict[str, float]:
