@@ -27,8 +27,7 @@ from sarhpc.stages.inputs.real_tiles import even_samples, scenes_of
 from sarhpc.stages.run_config import load_run_config
 from sarhpc.stages.spec import StageSpec
 from sarhpc.stages.work.sharded import ShardResult, manifest_sha, sealed_records, single_shard
-from sarhpc.training.denoising.grids import read_index
-from sarhpc.training.judged import read_judged
+from sarhpc.training.denoising.grids import read_index, read_judged
 
 if TYPE_CHECKING:
     import numpy as np

@@ -60,6 +60,7 @@ def grid_judge(run: RunDir, cfg: TrainConfig) -> Judge | None:
         from sarhpc.evaluation.image_score import real_reference
 
         tiles, scenes = even_tiles(sample_shards(run, judge.splits), judge.tiles)
+        log.info("judge tiles=%d scenes=%d", len(tiles), len(set(scenes)))
         return real_reference(tiles, scenes)
 
     def _judge(images: NDArray[np.uint8]) -> dict[str, float] | None:

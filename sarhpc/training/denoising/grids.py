@@ -9,6 +9,7 @@ from typing import Any
 
 from sarhpc.training import judged
 from sarhpc.training.config import TrainConfig
+from sarhpc.training.judged import read_judged as read_judged  # of grids
 
 
 @dataclass(frozen=True)

@@ -162,6 +162,14 @@ def test_only_an_earlier_start_of_this_job_is_known_to_be_gone(
     assert is_alive(there) is (None if (job, restart) not in (("12", 2), ("12", None)) else False)
 
 
+def test_before_its_first_restart_a_job_has_no_earlier_start(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("SLURM_JOB_ID", "12")
+    for restart in (None, 0):
+        assert is_alive(Identity("node-7", 1, boot_id="another", job="12", restart=restart)) is None
+
+
 def test_outside_a_job_no_start_is_an_earlier_one() -> None:
     assert is_alive(Identity("node-7", 1, boot_id="another", job="", restart=-1)) is None
     assert is_alive(Identity("node-7", 1, boot_id="another", restart=-1)) is None

@@ -105,5 +105,9 @@ def test_a_kill_that_is_known_counts_as_one_and_so_do_those_before_it() -> None:
     assert exhausted(done, killed=5) is None, "that one has its end row"
 
 
+def test_a_kill_is_told_by_the_exit_code_that_shells_give_it() -> None:
+    assert KILLED == 137
+
+
 def test_without_attempts_one_may_begin() -> None:
     assert exhausted([]) is None
