@@ -181,5 +181,5 @@ def bind_to_loopback(environment: MutableMapping[str, str]) -> None:
     if environment["MASTER_ADDR"].startswith("127.") or (local is not None and local == world):
         environment["MASTER_ADDR"] = "127.0.0.1"
         environment.setdefault("GLOO_SOCKET_IFNAME", "lo")
-        # nccl takes every interface that begins like this, unless told that it is the whole name.
+        # nccl takes every interface whose name begins so; `=` makes it the whole name.
         environment.setdefault("NCCL_SOCKET_IFNAME", "=lo")
