@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import re
 import shutil
 from collections.abc import Callable, Iterator
@@ -185,13 +184,6 @@ def read_captions(folder: Path, path: Path) -> None:
                 raise
     if refused is not None:
         raise refused
-
-
-def read_captions_compressed(folder: Path, path: Path) -> None:
-    """As `read_captions`, of a file whose mutated text is compressed."""
-    packed = path.with_name(f"{path.name}.gz")
-    packed.write_bytes(gzip.compress(path.read_bytes(), 1))
-    read_captions(folder, packed)
 
 
 _RASTERS = (".tif", ".tiff", ".nitf", ".ntf", ".h5")

@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -38,11 +37,6 @@ def checkout(tmp_path: Path) -> Path:
 
 def take(tmp_path: Path, checkout: Path) -> Path:
     return take_snapshot(tmp_path / "run" / "code", checkout, ["package", "absent"])
-
-
-def facts_of(folder: Path) -> dict[str, Any]:
-    facts: dict[str, Any] = json.loads((folder / FACTS).read_text())
-    return facts
 
 
 def imported(folder: Path) -> str:

@@ -9,7 +9,6 @@ import pytest
 
 from hpc.store import attempts as attempts_module
 from hpc.store.attempts import (
-    STALE_TEMPORARY_S,
     begin_attempt,
     compact_attempts,
     element_attempts,
@@ -58,17 +57,18 @@ def test_what_belongs_to_somebody_else_is_not_judged(tmp_path: Path) -> None:
     assert recording_obstacle(tmp_path) is None
 
 
-def test_compaction_removes_the_files_of_killed_writers_and_then_the_folder(tmp_path: Path) -> None:
+def test_compaction_removes_the_files_of_killed_writers_and_then_the_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     end_attempt(tmp_path, begin_attempt(tmp_path, 0), 1, 0, "done")
     folder = tmp_path / "attempts"
-    young, old = folder / ".young.tmp", folder / ".old.tmp"
-    for path, age_s in ((young, STALE_TEMPORARY_S / 2), (old, STALE_TEMPORARY_S + 1)):
-        path.write_text("half")
-        now = (tmp_path / "attempts").stat().st_mtime
-        os.utime(path, (now - age_s, now - age_s))
+    monkeypatch.setattr("hpc.publish.file_system_time", lambda _: 10_000.0)
+    for name, age_s in ((".young.tmp", 59.5), (".old.tmp", 60.0)):
+        (folder / name).write_text("half")
+        os.utime(folder / name, (10_000 - age_s, 10_000 - age_s))
     compact_attempts(tmp_path)
     assert [path.name for path in folder.iterdir()] == [".young.tmp"], "its writer may live"
-    young.unlink()
+    (folder / ".young.tmp").unlink()
     compact_attempts(tmp_path)
     assert not folder.exists()
     assert [row["attempt"] for row in read_attempts(tmp_path)] == [0, 0]

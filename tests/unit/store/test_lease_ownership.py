@@ -281,3 +281,57 @@ def test_a_holder_that_is_silent_for_two_minutes_is_dead_whatever_its_clock_says
     # as a holder may be silent.
     waited_s = clock[0] - 100
     assert 120 <= waited_s <= 123 if ahead_s > 0 else 25 <= waited_s <= 27
+
+
+def gone() -> tuple[int, float]:
+    """Number and birth of a process that has ended."""
+    pid = os.fork()
+    if pid == 0:
+        os._exit(0)
+    born = psutil.Process(pid).create_time()
+    os.waitpid(pid, 0)
+    return pid, born
+
+
+def test_a_lease_that_another_takes_over_meanwhile_is_left_to_it(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hold(path, *gone())
+    claim_on = lease_module._claim_on
+
+    def overtaken(place: Path, stale: lease_module._LeaseState) -> Path:
+        os.replace(hold(path.with_name("faster"), 7, 0.0, host="node-7"), path)
+        return claim_on(place, stale)
+
+    monkeypatch.setattr(lease_module, "_claim_on", overtaken)
+    with pytest.raises(RunInUseError, match="process 7 on node-7"), lease(path):
+        pass
+    assert json.loads(path.read_text())["pid"] == 7
+    assert list(path.parent.iterdir()) == [path], "the claim is given back"
+
+
+def test_who_is_being_overtaken_by_a_living_process_does_not_wait_for_it(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hold(path, *gone())
+    stale = lease_module._read_lease(path)
+    assert stale is not None
+    claim = lease_module._claim_on(path, stale)
+    slept: list[float] = []
+    monkeypatch.setattr(time, "sleep", slept.append)
+    with child() as pid:
+        hold(claim, pid, psutil.Process(pid).create_time())
+        with pytest.raises(RunInUseError, match=f"process {pid} on"), lease(path):
+            pass
+    assert slept == []
+    assert lease_module._read_lease(path) == stale
+
+
+@pytest.mark.usefixtures("_fast_heartbeat")
+def test_the_loss_of_a_lease_is_announced_once(path: Path) -> None:
+    losses: list[int] = []
+    with lease(path, on_loss=lambda: losses.append(1)):
+        os.replace(hold(path.with_name("foreign"), 7, 0.0, host="node-7"), path)
+        assert soon(lambda: losses)
+        time.sleep(0.05)
+    assert losses == [1]
