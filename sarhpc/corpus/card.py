@@ -146,8 +146,13 @@ def _licences(facts: CorpusFacts) -> str:
 
 
 def _table(rows: Sequence[tuple[str, object]], left: str = "", right: str = "") -> str:
-    lines = [f"| {name} | {value} |" for name, value in rows]
+    lines = [f"| {_cell(name)} | {_cell(value)} |" for name, value in rows]
     return "\n".join([f"| {left} | {right} |", "|---|---|", *lines])
+
+
+def _cell(value: object) -> str:
+    """A value as it fits into a table, on one line."""
+    return " ".join(str(value).split()).replace("|", "\\|")
 
 
 _CARD = """\

@@ -72,7 +72,7 @@ def export_corpus(root: Path, out: Path, layout: Layout, splits: Sequence[str] =
     }
     expected = _needed(layout, chosen_rows(root, splits))
     found = _found(out, marker)
-    if found is not None and found.get("complete"):
+    if found is not None and found.get("complete") and isinstance(found.get("images"), int):
         return Export(out, found["images"], already=True)
     if found is None:
         _require_space(out, *expected)

@@ -247,6 +247,21 @@ def test_an_index_that_names_a_shard_elsewhere_is_refused(corpus, tmp_path):
         export_corpus(corpus, tmp_path / "out", LAYOUTS["cog"])
 
 
+def test_a_key_that_leaves_the_folder_is_refused(corpus, tmp_path):
+    rows = [{**row, "key": "../../x"} for row in read_index(corpus / "index.parquet")]
+    pq.write_table(pa.Table.from_pylist(rows, schema=COLUMNS), corpus / "index.parquet")
+    with pytest.raises(DataError, match="which names no file"):
+        export_corpus(corpus, tmp_path / "out", LAYOUTS["imagefolder"])
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"schema": 5}', "\xff"])
+def test_a_damaged_marker_is_refused(corpus, tmp_path, text):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "export.json").write_text(text)
+    with pytest.raises(ConfigError, match=r"is no export of a corpus|export of another"):
+        export_corpus(corpus, tmp_path / "out", LAYOUTS["imagefolder"])
+
+
 def test_a_corpus_of_version_0_1_is_exported_with_splits(corpus, tmp_path):
     """Its index has no splits, classes and sizes."""
     old = pa.schema(list(COLUMNS)[:8])

@@ -14,7 +14,7 @@ from small_disk import small_disk
 from hpc.errors import DataError, TransientError, VerificationError
 from sarhpc.corpus.index import COLUMNS, read_index, write_index
 from sarhpc.corpus.packaging import package_corpus
-from sarhpc.shards.sample import Sample
+from sarhpc.shards.sample import Sample, encode_json
 
 
 def test_the_index_lists_every_image_with_every_parameter_that_made_it(tmp_path):
@@ -136,6 +136,20 @@ def test_a_sample_without_image_caption_or_metadata_is_named(tmp_path, member):
     part = Sample(whole.key, {k: v for k, v in whole.members.items() if k != member})
     with pytest.raises(DataError, match=f"00000000001 of .*000000.tar has no {member}"):
         corpus_of(tmp_path, [generated(0, 0), part])
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("steps", "many"), ("steps", True), ("seed", 2**63), ("prompt", None), ("guidance", "7"),
+     ("band", 5), ("labels", {"class": 5})],
+)  # fmt: skip
+def test_metadata_of_another_type_are_named(tmp_path, name, value):
+    sample = generated(0, 3)
+    meta = encode_json({**sample.meta, name: value})
+    damaged = Sample(sample.key, {**sample.members, "meta.json": meta})
+    column = {"labels": "label"}.get(name, name)
+    with pytest.raises(DataError, match=rf"sample 00000000003 of .*0\.tar has {column} "):
+        corpus_of(tmp_path, [damaged])
 
 
 def test_a_key_in_two_shards_stops_the_packaging(tmp_path):
