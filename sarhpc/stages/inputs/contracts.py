@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,9 @@ from hpc.store.plan import Plan, read_plan
 from hpc.store.rundir import RunDir
 from sarhpc.generation.config import GenerateConfig
 from sarhpc.stages.config import RunConfig
+from sarhpc.stages.inputs.paths import model_folder
 from sarhpc.stages.inputs.prompts import TRAIN_SPLITS, held_out_splits, sample_shards
+from sarhpc.stages.work.sharded import sealed_records
 
 if TYPE_CHECKING:
     from sarhpc.shards.contract import PixelContract
@@ -69,16 +72,32 @@ def missing(model: str | Path) -> str:
     )
 
 
-def contract_notes(plan: Plan | None) -> tuple[str, ...]:
-    """Lines of a dry run about the contracts that a plan carries."""
-    models = {} if plan is None else {s.inputs["model"]: s.inputs for s in plan.shards}
+def models_without_contract(run: RunDir, config: RunConfig, stages: Collection[str]) -> list[str]:
+    """Lines about the models without a contract that `stages` are still to be planned with.
+
+    Raises:
+        DataError: a contract cannot be read.
+    """
+    from sarhpc.shards.contract import read_contract
+
+    open_stages = [stage for stage in stages if not run.plan_file(stage).exists()]
+    folders = []
+    if "generate" in open_stages and run.ledger("export").sealed:
+        folders += [Path(record.path) for record in sealed_records(run, "export")]
+    if "compare" in open_stages:
+        folders += [Path(model_folder(name)) for name in config.compare.models.values()]
+    return [missing(folder) for folder in folders if read_contract(folder) is None]
+
+
+def contract_notes(plan: Plan | None) -> list[str]:
+    """Lines of a dry run about contracts that a plan does not carry."""
     found = []
-    for model, inputs in models.items():
-        if "contract" not in inputs:
-            found.append("planned before contracts: the rest is generated as the beginning was")
-        elif inputs["contract"] is None:
-            found.append(f"warning: {missing(model)}")
-    return tuple(dict.fromkeys(found))
+    for task in () if plan is None else plan.shards:
+        if "contract" not in task.inputs:
+            found.append("planned before contracts: the rest is made as the beginning was")
+        elif task.inputs["contract"] is None:
+            found.append(f"warning: {missing(task.inputs['model'])}")
+    return list(dict.fromkeys(found))
 
 
 def contract_of_corpus(run: RunDir, stage: str = "generate") -> PixelContract | None:

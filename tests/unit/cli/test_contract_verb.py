@@ -21,7 +21,12 @@ from sarhpc.shards.contract import CONTRACT_FILE, PixelContract, read_contract, 
 from sarhpc.shards.images import encode_gray8
 from sarhpc.shards.sample import Sample, encode_json, sample_key
 from sarhpc.shards.writer import write_shard
-from sarhpc.stages.inputs.contracts import contract_of_training, other_pixels
+from sarhpc.stages.inputs.contracts import (
+    contract_of_corpus,
+    contract_of_training,
+    other_pixels,
+    pixel_facts,
+)
 from sarhpc.stages.run_config import load_run_config
 
 META: dict[str, Any] = {
@@ -125,6 +130,28 @@ def test_a_dry_run_tells_bytes_and_models_without_a_contract(
     assert not run.plan_file("generate").exists()
 
 
+@pytest.mark.parametrize("known", [True, False])
+def test_a_submission_warns_of_models_without_a_contract(
+    tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str], known: bool
+) -> None:
+    words = ["generate.prompts=[a lake]", "generate.images=4", f"compare.models={{tiny: {model}}}"]
+    run = tiny_run(tmp_path / "run", model, words)
+    seal_export(run, model)
+    if known:
+        publish_json(sidecar(model), PixelContract(tiles=1).to_json())
+    told = f"warning: {model} has no contract"
+    # The stop of an operator comes after the warning, and before any process.
+    run.stop_file.touch()
+    code, _, err = say(capsys, "generate", run.root)
+    assert (code, told in err) == (2, not known)
+    code, out, _ = say(capsys, "compare", run.root, "--dry-run")
+    assert (code, told in out) == (0, not known)
+    sidecar(model).write_text("{")
+    code, _, err = say(capsys, "generate", run.root)
+    assert (code, str(sidecar(model)) in err) == (1, True)
+    assert not run.plan_file("generate").exists()
+
+
 def test_a_contract_of_another_spacing_than_demanded_is_refused_by_the_dry_run(
     tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -184,9 +211,20 @@ def test_the_report_names_sets_whose_pixels_mean_something_else(
     assert contract is not None
     planned = [{"contract": json.loads(json.dumps(contract.to_json()))}]
     publish_plan(make_plan("generate", planned), run.plan_file("generate"))
+    assert "a pixel means" not in pixel_facts(contract_of_corpus(run))
     found = other_pixels(run, config)
     assert len(found) == (words is not None)
     assert words is None or words in found[0]
+
+
+def test_a_corpus_from_before_contracts_is_reported_as_of_unknown_pixels(
+    tmp_path: Path, model: Path
+) -> None:
+    run = tiny_run(tmp_path / "run", model)
+    seal_tiles(run, {"train": {}, "val": {}})
+    publish_plan(make_plan("generate", [{"model": "m"}]), run.plan_file("generate"))
+    assert other_pixels(run, load_run_config(run)) == []
+    assert list(pixel_facts(contract_of_corpus(run))) == ["a pixel means"]
 
 
 def test_inspection_names_the_outliers_of_the_window(tmp_path: Path, model: Path) -> None:
