@@ -100,7 +100,7 @@ def _row(meta: Mapping[str, Any], origin: Origin) -> dict[str, Any]:
         "synthetic": True,
         "split": split_of(group),
         "split_group": group,
-        "label": label,
+        "label": _text(label),
         "labels": json_text(labels),
         "pair_id": _text(labels.get("pair_id")),
         "target": _text(labels.get("target")),

@@ -21,7 +21,7 @@ def test_the_index_lists_every_image_with_every_parameter_that_made_it(tmp_path)
     steered = {"layer": "segmentation", "scale": 0.5, "tile": "00000000007", "sha256": "s7"}
     whole = generated(
         0, 2, negative_prompt="blur", guidance_rescale=0.7, adapter_sha="a1", adapter_weight=0.5,
-        steered_by=steered, labels={"class": "water", "season": "winter"}, incidence_deg=45.0,
+        steered_by=steered, labels={"class": "water", "season": "winter", "target": 7}, incidence_deg=45.0,
         gate={"verdict": "accepted", "reasons": []}, prompt_tokens_cut=7, noise="pink",
     )  # fmt: skip
     corpus = corpus_of(tmp_path, [generated(0, 0), whole], [], [generated(2, 0)])
@@ -36,6 +36,7 @@ def test_the_index_lists_every_image_with_every_parameter_that_made_it(tmp_path)
             assert row[name] == value, name
     assert (row["width_px"], row["height_px"]) == (24, 16)
     assert (row["label"], json.loads(row["labels"])["season"]) == ("water", "winter")
+    assert row["target"] == "7"
     assert (row["steered_layer"], row["steered_scale"]) == ("segmentation", 0.5)
     assert (row["verdict"], row["verdict_reasons"]) == ("accepted", None)
     assert json.loads(row["parameters"]) == {"noise": "pink"}
@@ -141,14 +142,13 @@ def test_a_sample_without_image_caption_or_metadata_is_named(tmp_path, member):
 @pytest.mark.parametrize(
     ("name", "value"),
     [("steps", "many"), ("steps", True), ("seed", 2**63), ("prompt", None), ("guidance", "7"),
-     ("band", 5), ("labels", {"class": 5})],
+     ("band", 5)],
 )  # fmt: skip
 def test_metadata_of_another_type_are_named(tmp_path, name, value):
     sample = generated(0, 3)
     meta = encode_json({**sample.meta, name: value})
     damaged = Sample(sample.key, {**sample.members, "meta.json": meta})
-    column = {"labels": "label"}.get(name, name)
-    with pytest.raises(DataError, match=rf"sample 00000000003 of .*0\.tar has {column} "):
+    with pytest.raises(DataError, match=rf"sample 00000000003 of .*0\.tar has {name} "):
         corpus_of(tmp_path, [damaged])
 
 
