@@ -133,8 +133,8 @@ SARLO80 = Layout(
 (complex64) and `KEY.meta.json`, as in SARLO-80. `meta.json` has its keys: `Nb_pixel_a`,
 `Nb_pixel_r`, `spacing_eff_az`, `spacing_eff_rg`, `incidence_angles` and `caption` with SHORT, MID
 and LONG (the same prompt where the corpus has one text). A generated image has no place and no
-phase: `city`, `bbox_ecf`, `bbox_llh` and `phase` are null, the modulus of `sar.npy` is the amplitude
-and its imaginary part is zero, and there is no `sicd.xml`. Amplitude follows from the
+phase: `city`, `bbox_ecf`, `bbox_llh` and `phase` are null, the modulus of `sar.npy` is the
+amplitude and its imaginary part is zero, and there is no `sicd.xml`. Amplitude follows from the
 `normalisation` in `meta.json`; where that is null, it is the grey level from 0 to 1.
 """,
 )

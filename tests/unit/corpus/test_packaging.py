@@ -21,8 +21,9 @@ def test_the_index_lists_every_image_with_every_parameter_that_made_it(tmp_path)
     steered = {"layer": "segmentation", "scale": 0.5, "tile": "00000000007", "sha256": "s7"}
     whole = generated(
         0, 2, negative_prompt="blur", guidance_rescale=0.7, adapter_sha="a1", adapter_weight=0.5,
-        steered_by=steered, labels={"class": "water", "season": "winter", "target": 7}, incidence_deg=45.0,
-        gate={"verdict": "accepted", "reasons": []}, prompt_tokens_cut=7, noise="pink",
+        steered_by=steered, labels={"class": "water", "season": "winter", "target": 7},
+        incidence_deg=45.0, gate={"verdict": "accepted", "reasons": []}, prompt_tokens_cut=7,
+        noise="pink",
     )  # fmt: skip
     corpus = corpus_of(tmp_path, [generated(0, 0), whole], [], [generated(2, 0)])
     assert (corpus.samples, corpus.shards, corpus.prompts) == (3, 3, 3)
