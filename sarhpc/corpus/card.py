@@ -117,17 +117,21 @@ def _labels(tally: Tally) -> str:
 def _quality(facts: CorpusFacts, tally: Tally) -> str:
     parts = []
     if facts.scores:
-        rows = [
-            f"| {s.measure} | {s.raw:.4g} | {'' if s.ratio is None else f'{s.ratio:.2f}'} |"
-            for s in facts.scores
-        ]
-        head = "| distance to real tiles | value | over halves of the real tiles |\n|---|---|---|"
-        parts.append("\n".join([head, *rows]))
+        rows = [f"| {_cell(s.measure)} | {s.raw:.4g} | {_cell(s.against)} |" for s in facts.scores]
+        head = "| distance to real tiles | value | against real tiles among themselves |"
+        parts.append("\n".join([head, "|---|---|---|", *rows]))
     else:
         parts.append("The corpus was not compared with real tiles yet.")
+    if facts.gates:
+        rows = [
+            f"| {_cell(g.text)} | {'' if g.value is None else f'{g.value:.3g}'} | "
+            f"{_cell(g.bounds)} | {_cell(g.verdict)} |"
+            for g in facts.gates
+        ]
+        parts.append("\n".join(["| gate | value | bounds | verdict |", "|---|---|---|---|", *rows]))
     if tally.verdicts:
         verdicts = [(f"judged {name}", n) for name, n in sorted(tally.verdicts.items())]
-        parts.append(_table(verdicts, "gate", "images"))
+        parts.append(_table(verdicts, "verdict on each image", "images"))
     if facts.rejected:
         left_out = [(f"left out: {why}", n) for why, n in sorted(facts.rejected.items())]
         parts.append(_table(left_out, "reason", "images"))
