@@ -130,7 +130,7 @@ def _quality(facts: CorpusFacts, tally: Tally) -> str:
         ]
         parts.append("\n".join(["| gate | value | bounds | verdict |", "|---|---|---|---|", *rows]))
     if tally.verdicts:
-        verdicts = [(f"judged {name}", n) for name, n in sorted(tally.verdicts.items())]
+        verdicts = [(name, n) for name, n in sorted(tally.verdicts.items())]
         parts.append(_table(verdicts, "verdict on each image", "images"))
     if facts.rejected:
         left_out = [(f"left out: {why}", n) for why, n in sorted(facts.rejected.items())]
@@ -145,7 +145,7 @@ def _licences(facts: CorpusFacts) -> str:
     ]
     rule = "The images inherit the conditions of the base model and of its training data."
     if not known:
-        return f"{rule} The run does not state them: ask whoever made the model."
+        return f"{rule}\nThe run does not state them: ask whoever made the model."
     return "\n".join([rule, "", *known])
 
 
@@ -199,8 +199,8 @@ programs (Croissant 1.1 with GeoCroissant terms).
 ## Splits
 
 The index assigns each image to train, val or test by a hash of what it shares with others: its
-layout or conditioning layer, else its prompt and seed. So images of one layout are in one split,
-and the split of an image does not depend on the size of the corpus. Shards hold all three splits.
+layout, pair or conditioning layer, else its prompt and seed. So images of one layout are in one
+split, and the split of an image does not depend on the size of the corpus. Shards hold all three.
 
 ## Quality
 
