@@ -117,17 +117,21 @@ def _labels(tally: Tally) -> str:
 def _quality(facts: CorpusFacts, tally: Tally) -> str:
     parts = []
     if facts.scores:
-        rows = [
-            f"| {s.measure} | {s.raw:.4g} | {'' if s.ratio is None else f'{s.ratio:.2f}'} |"
-            for s in facts.scores
-        ]
-        head = "| distance to real tiles | value | over halves of the real tiles |\n|---|---|---|"
-        parts.append("\n".join([head, *rows]))
+        rows = [f"| {_cell(s.measure)} | {s.raw:.4g} | {_cell(s.against)} |" for s in facts.scores]
+        head = "| distance to real tiles | value | against real tiles among themselves |"
+        parts.append("\n".join([head, "|---|---|---|", *rows]))
     else:
         parts.append("The corpus was not compared with real tiles yet.")
+    if facts.gates:
+        rows = [
+            f"| {_cell(g.text)} | {'' if g.value is None else f'{g.value:.3g}'} | "
+            f"{_cell(g.bounds)} | {_cell(g.verdict)} |"
+            for g in facts.gates
+        ]
+        parts.append("\n".join(["| gate | value | bounds | verdict |", "|---|---|---|---|", *rows]))
     if tally.verdicts:
-        verdicts = [(f"judged {name}", n) for name, n in sorted(tally.verdicts.items())]
-        parts.append(_table(verdicts, "gate", "images"))
+        verdicts = [(name, n) for name, n in sorted(tally.verdicts.items())]
+        parts.append(_table(verdicts, "verdict on each image", "images"))
     if facts.rejected:
         left_out = [(f"left out: {why}", n) for why, n in sorted(facts.rejected.items())]
         parts.append(_table(left_out, "reason", "images"))
@@ -141,13 +145,18 @@ def _licences(facts: CorpusFacts) -> str:
     ]
     rule = "The images inherit the conditions of the base model and of its training data."
     if not known:
-        return f"{rule} The run does not state them: ask whoever made the model."
+        return f"{rule}\nThe run does not state them: ask whoever made the model."
     return "\n".join([rule, "", *known])
 
 
 def _table(rows: Sequence[tuple[str, object]], left: str = "", right: str = "") -> str:
-    lines = [f"| {name} | {value} |" for name, value in rows]
+    lines = [f"| {_cell(name)} | {_cell(value)} |" for name, value in rows]
     return "\n".join([f"| {left} | {right} |", "|---|---|", *lines])
+
+
+def _cell(value: object) -> str:
+    """A value as it fits into a table, on one line."""
+    return " ".join(str(value).split()).replace("|", "\\|")
 
 
 _CARD = """\
@@ -190,8 +199,8 @@ programs (Croissant 1.1 with GeoCroissant terms).
 ## Splits
 
 The index assigns each image to train, val or test by a hash of what it shares with others: its
-layout or conditioning layer, else its prompt and seed. So images of one layout are in one split,
-and the split of an image does not depend on the size of the corpus. Shards hold all three splits.
+layout, pair or conditioning layer, else its prompt and seed. So images of one layout are in one
+split, and the split of an image does not depend on the size of the corpus. Shards hold all three.
 
 ## Quality
 

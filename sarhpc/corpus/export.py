@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from hpc.documents import read_json
 from hpc.errors import ConfigError, TransientError
 from hpc.publish import digest_file, publish_json, publish_text
@@ -72,7 +74,7 @@ def export_corpus(root: Path, out: Path, layout: Layout, splits: Sequence[str] =
     }
     expected = _needed(layout, chosen_rows(root, splits))
     found = _found(out, marker)
-    if found is not None and found.get("complete"):
+    if found is not None and found.get("complete") and isinstance(found.get("images"), int):
         return Export(out, found["images"], already=True)
     if found is None:
         _require_space(out, *expected)
@@ -84,7 +86,7 @@ def export_corpus(root: Path, out: Path, layout: Layout, splits: Sequence[str] =
     )
     if layout.finish is not None:
         layout.finish(out, chosen_rows(root, splits))
-    publish_text(out / "README.md", _readme(layout, images))
+    publish_text(out / "README.md", _readme(layout, images, out))
     publish_json(out / MARKER, {**marker, "complete": True, "images": images})
     return Export(out, images, already=False)
 
@@ -171,8 +173,11 @@ def _found(out: Path, marker: dict[str, Any]) -> dict[str, Any] | None:
     return dict(found)
 
 
-def _readme(layout: Layout, images: int) -> str:
-    return f"""# Synthetic SAR images, layout {layout.name}
+def _readme(layout: Layout, images: int, out: Path) -> str:
+    header = ""
+    if layout.front_matter is not None:
+        header = f"---\n{yaml.safe_dump(dict(layout.front_matter(out)), sort_keys=False)}---\n\n"
+    return f"""{header}# Synthetic SAR images, layout {layout.name}
 
 {images} images. **Every one is synthetic**: made by a text-to-image model from its prompt. It shows
 no place on Earth, carries no geolocation, and must not be presented as a radar observation. The

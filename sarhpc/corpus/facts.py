@@ -22,12 +22,22 @@ class Licence:
 
 @dataclass(frozen=True)
 class Score:
-    """One measure of the corpus against real tiles."""
+    """One distance of the corpus to real tiles."""
 
     measure: str
     raw: float
-    ratio: float | None
-    """Over the distance between halves of the real tiles: about 1 for a perfect corpus."""
+    against: str
+    """How it stands against distances of real tiles to real tiles."""
+
+
+@dataclass(frozen=True)
+class Gate:
+    """One bound that the corpus as a whole was held to."""
+
+    text: str
+    value: float | None
+    bounds: str
+    verdict: str
 
 
 @dataclass(frozen=True)
@@ -47,6 +57,8 @@ class CorpusFacts:
     """Those that are known."""
     scores: Sequence[Score] = ()
     """Empty before the corpus was evaluated."""
+    gates: Sequence[Gate] = ()
+    """Likewise."""
     contract: PixelContract | None = None
     """What a pixel means, where the model says so."""
 

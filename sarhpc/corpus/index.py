@@ -6,7 +6,7 @@ import itertools
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -106,11 +106,45 @@ def write_index(path: Path, rows: Iterable[Mapping[str, Any]]) -> int:
         Exception: whatever `rows` raises; then nothing was published.
     """
     remaining, count = iter(rows), 0
-    with publishing(path) as file, pq.ParquetWriter(file, COLUMNS, compression="zstd") as writer:
+    with publishing(path) as file, _writer(file) as writer:
         while part := list(itertools.islice(remaining, ROWS_PER_GROUP)):
             writer.write_table(pa.Table.from_pylist(part, schema=COLUMNS))
             count += len(part)
     return count
+
+
+def _writer(file: IO[bytes]) -> pq.ParquetWriter:
+    return pq.ParquetWriter(file, COLUMNS, compression="zstd", write_page_checksum=True)
+
+
+def require_typed(row: Mapping[str, Any], where: str) -> None:
+    """Raise DataError unless each value of a row is of the type of its column.
+
+    Args:
+        row: with the columns of the index.
+        where: what it describes, for the message.
+    """
+    for column in COLUMNS:
+        value = row.get(column.name)
+        if value is None and column.nullable:
+            continue
+        if not _fits(value, column.type):
+            raise DataError(
+                f"{where} has {column.name} {value!r:.80}, which is no {column.type}: make its "
+                "shard again"
+            )
+
+
+def _fits(value: Any, kind: pa.DataType) -> bool:
+    if pa.types.is_boolean(kind) or isinstance(value, bool):
+        return pa.types.is_boolean(kind) and isinstance(value, bool)
+    if pa.types.is_integer(kind):
+        return isinstance(value, int) and -(1 << (kind.bit_width - 1)) <= value < 1 << (
+            kind.bit_width - 1
+        )
+    if pa.types.is_floating(kind):
+        return isinstance(value, float) or (isinstance(value, int) and abs(value) < 1 << 53)
+    return isinstance(value, str)
 
 
 def read_index(path: Path) -> Iterator[dict[str, Any]]:
@@ -120,7 +154,7 @@ def read_index(path: Path) -> Iterator[dict[str, Any]]:
         DataError: the index is missing, damaged, or lacks columns that every version writes.
     """
     try:
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
             known = [name for name in COLUMNS.names if name in file.schema_arrow.names]
             missing = {f.name for f in COLUMNS if not f.nullable} - set(known)
             if missing:
@@ -130,7 +164,7 @@ def read_index(path: Path) -> Iterator[dict[str, Any]]:
             for batch in file.iter_batches(batch_size=ROWS_PER_GROUP, columns=known):
                 for row in batch.to_pylist():
                     yield {name: row.get(name) for name in COLUMNS.names}
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, ValueError, MemoryError, pa.ArrowException) as error:
         raise DataError(
             f"cannot read the index {path} ({error}); `sarhpc package RUN` writes it again"
         ) from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -17,6 +18,7 @@ from sarhpc.shards.reader import read_shard
 from sarhpc.shards.sample import Sample
 
 Row = Mapping[str, Any]
+_KEY = re.compile(r"[A-Za-z0-9_-]+")
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,8 @@ def corpus_rows(root: Path) -> Iterator[Row]:
         shard = PurePosixPath(row["shard"])
         if shard.is_absolute() or ".." in shard.parts:
             raise DataError(f"{root / INDEX} names the shard {shard}, which is outside of {root}")
+        if not _KEY.fullmatch(row["key"]):
+            raise DataError(f"{root / INDEX} has the key {row['key']!r:.80}, which names no file")
         yield row if row["split"] is not None else _completed(row)
 
 

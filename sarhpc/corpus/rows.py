@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hpc.errors import DataError, VerificationError
-from sarhpc.corpus.index import json_text
+from sarhpc.corpus.index import json_text, require_typed
 from sarhpc.corpus.splits import split_group, split_of
 from sarhpc.shards.reader import ShardIndex
 from sarhpc.shards.sample import decode_meta
@@ -69,7 +69,7 @@ def shard_rows(shard: Path, name: str, origin: Origin) -> Iterator[dict[str, Any
             _require_origin(meta, key, shard, origin)
             image = read_exactly(file, members[IMAGE], shard)
             width, height = _png_size(image, key, shard)
-            yield {
+            row = {
                 **_row(meta, origin),
                 "key": key,
                 "shard": name,
@@ -79,6 +79,8 @@ def shard_rows(shard: Path, name: str, origin: Origin) -> Iterator[dict[str, Any
                 "width_px": width,
                 "height_px": height,
             }
+            require_typed(row, f"sample {key} of {shard}")
+            yield row
 
 
 def _row(meta: Mapping[str, Any], origin: Origin) -> dict[str, Any]:
@@ -98,7 +100,7 @@ def _row(meta: Mapping[str, Any], origin: Origin) -> dict[str, Any]:
         "synthetic": True,
         "split": split_of(group),
         "split_group": group,
-        "label": label,
+        "label": _text(label),
         "labels": json_text(labels),
         "pair_id": _text(labels.get("pair_id")),
         "target": _text(labels.get("target")),

@@ -33,6 +33,8 @@ class Layout:
     """Raise DataError for the row of an image that cannot be written so, before any is."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """What else decides the bytes, recorded with the export."""
+    front_matter: Callable[[Path], Mapping[str, Any]] | None = None
+    """YAML header of the README.md by which `datasets` finds the images, if it needs one."""
     finish: Callable[[Path, Iterator[Row]], None] | None = None
     """Write what comes after the images: (folder, rows of all that were exported)."""
 

@@ -19,6 +19,7 @@ from sarhpc.shards.sample import Sample, encode_json
 from sarhpc.shards.writer import write_shard as write_tar
 
 MASTER = "sar16.npy"
+SHARDS_PER_CHUNK = 1000
 LENGTHS = ("SHORT", "MID", "LONG")
 
 
@@ -35,10 +36,12 @@ def sarlo_meta(meta: Mapping[str, Any], caption: str, shape: tuple[int, ...]) ->
     return {
         **meta,
         "city": None,
+        "city_id_satellite_pass": None,
         "Nb_pixel_a": shape[0],
         "Nb_pixel_r": shape[1],
         "spacing_eff_az": meta.get("pixel_m"),
         "spacing_eff_rg": meta.get("pixel_m"),
+        "operation_sampling": None,
         "bbox_ecf": None,
         "bbox_llh": None,
         "incidence_angles": {
@@ -80,13 +83,38 @@ def sarlo_sample(image: IndexedImage) -> Sample:
     return Sample(sample.key, members, sample.path)
 
 
+def shard_place(shard: str) -> PurePosixPath:
+    """Place of a shard in its split, `chunk_000/shard-00000.tar`, from its name in the corpus."""
+    stem = PurePosixPath(shard).stem
+    if not (stem.isascii() and stem.isdigit()):
+        return PurePosixPath("chunk_000", f"shard-{stem}.tar")
+    number = int(stem)
+    return PurePosixPath(f"chunk_{number // SHARDS_PER_CHUNK:03d}", f"shard-{number:05d}.tar")
+
+
+def front_matter(out: Path) -> dict[str, Any]:
+    """The header for `datasets`, which cannot hold complex arrays: it reads all but `sar.npy`."""
+    names = {"train": "train", "val": "validation", "test": "test"}
+    files = [
+        {"split": name, "path": f"{split}/*/*.tar"}
+        for split, name in names.items()
+        if any((out / split).glob("*/*.tar"))
+    ]
+    features = {"sar.png": "image", "meta.json": "json", "__key__": "string"}
+    listed = [{"name": name, "dtype": kind} for name, kind in features.items()]
+    return {
+        "configs": [{"config_name": "default", "data_files": files}],
+        "dataset_info": [{"config_name": "default", "features": listed}],
+    }
+
+
 def write_shard(out: Path, shard: str, images: Iterable[IndexedImage]) -> int:
     """Write the images of one split as one tar, one sample in memory at a time."""
     remaining = iter(images)
     first = next(remaining, None)
     if first is None:
         return 0
-    path = out / first.row["split"] / f"{PurePosixPath(shard).stem}.tar"
+    path = out / first.row["split"] / shard_place(shard)
     listed = itertools.chain([first], remaining)
     if path.exists():
         return sum(1 for _ in listed)
@@ -99,13 +127,14 @@ SARLO80 = Layout(
     write_shard=write_shard,
     bytes_of=lambda row: float(row["size"] or 0) + 8 * pixels_of(row) + 4096,
     files_per_image=0,
+    front_matter=front_matter,
     about="""\
-`SPLIT/SHARD.tar`, WebDataset tars with members `KEY.sar.png`, `KEY.sar.npy` (complex64) and
-`KEY.meta.json`, as in SARLO-80. `meta.json` has its keys: `Nb_pixel_a`, `Nb_pixel_r`,
-`spacing_eff_az`, `spacing_eff_rg`, `incidence_angles` and `caption` with SHORT, MID and LONG (the
-same prompt where the corpus has one text). A generated image has no place and no phase: `city`,
-`bbox_ecf`, `bbox_llh` and `phase` are null, the modulus of `sar.npy` is the amplitude and its
-imaginary part is zero, and there is no `sicd.xml`. Amplitude follows from the `normalisation` in
-`meta.json`; where that is null, it is the grey level from 0 to 1.
+`SPLIT/chunk_000/shard-00000.tar`, WebDataset tars with members `KEY.sar.png`, `KEY.sar.npy`
+(complex64) and `KEY.meta.json`, as in SARLO-80. `meta.json` has its keys: `Nb_pixel_a`,
+`Nb_pixel_r`, `spacing_eff_az`, `spacing_eff_rg`, `incidence_angles` and `caption` with SHORT, MID
+and LONG (the same prompt where the corpus has one text). A generated image has no place and no
+phase: `city`, `bbox_ecf`, `bbox_llh` and `phase` are null, the modulus of `sar.npy` is the
+amplitude and its imaginary part is zero, and there is no `sicd.xml`. Amplitude follows from the
+`normalisation` in `meta.json`; where that is null, it is the grey level from 0 to 1.
 """,
 )

@@ -18,7 +18,7 @@ from sarhpc.stages.inputs.prompts import held_out_splits, known_prompts
 from sarhpc.stages.work.sharded import sealed_records
 
 if TYPE_CHECKING:
-    from sarhpc.corpus.facts import Licence, Score
+    from sarhpc.corpus.facts import Gate, Licence, Score
     from sarhpc.corpus.packaging import Corpus
     from sarhpc.shards.contract import PixelContract
 
@@ -32,6 +32,7 @@ def package_run(
     records: Sequence[Record],
     fingerprint: str,
     scores: Sequence[Score] = (),
+    gates: Sequence[Gate] = (),
 ) -> Corpus:
     """Publish index, card and Croissant metadata of the corpus that `records` prove.
 
@@ -41,6 +42,7 @@ def package_run(
         records: of its shards, in shard order.
         fingerprint: of the configuration, which the images carry.
         scores: its distances to real tiles, once there are any.
+        gates: what it was held to as a whole, likewise.
 
     Raises:
         VerificationError: a shard holds what another run made.
@@ -64,6 +66,7 @@ def package_run(
         classes=_prompt_classes(run, config),
         licences=_licences(config, contract),
         scores=scores,
+        gates=gates,
         contract=contract,
     )
     shards = [ShardFile(Path(r.path), r.bytes, r.sha256) for r in records]

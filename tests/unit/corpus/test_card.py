@@ -8,8 +8,9 @@ from dataclasses import replace
 import pytest
 import yaml
 from corpora import FACTS, corpus_of, generated
+from huggingface_hub import DatasetCard
 
-from sarhpc.corpus.facts import Licence, Score
+from sarhpc.corpus.facts import Gate, Licence, Score
 from sarhpc.shards.contract import LawSpan, PixelContract, read_contract
 
 
@@ -24,7 +25,8 @@ def test_the_card_states_counts_sizes_hashes_splits_and_licences(tmp_path):
     facts = replace(
         FACTS,
         licences=[Licence("base model sd15", "CreativeML OpenRAIL-M", "https://example.org/l")],
-        scores=[Score("E3_jsd", 0.01234, 1.5), Score("E1_enl", 0.2, None)],
+        scores=[Score("E3_jsd", 0.01234, "p = 0.2, 95 % lie below 0.02")],
+        gates=[Gate("E1 ENL mode, synthetic / real", 1.052, "0.9 to 1.1", "pass")],
     )
     gate = {"verdict": "accepted", "reasons": []}
     samples = [generated(0, index, gate=gate) for index in range(5)]
@@ -34,7 +36,8 @@ def test_the_card_states_counts_sizes_hashes_splits_and_licences(tmp_path):
     for line in (
         "| images | 5 |", "| image size | 24 x 16 px |", f"| bytes | {shard:,} in the shards",
         "`m1`", "`c1`", "| steps | 20 |", "| left out: not_finite | 3 |",
-        "| judged accepted | 5 |", "| E3_jsd | 0.01234 | 1.50 |", "| E1_enl | 0.2 |  |",
+        "| accepted | 5 |", "| E3_jsd | 0.01234 | p = 0.2, 95 % lie below 0.02 |",
+        "| E1 ENL mode, synthetic / real | 1.05 | 0.9 to 1.1 | pass |",
         "- base model sd15: CreativeML OpenRAIL-M (https://example.org/l)",
         "near range at column 0", "pixel spacing 0.35 m", "| split train | ",
     ):  # fmt: skip
@@ -61,6 +64,8 @@ def test_a_name_with_a_colon_leaves_the_front_matter_whole(tmp_path):
     card = corpus_of(tmp_path, [generated(0, 0)], facts=facts).card.read_text()
     front = yaml.safe_load(card.split("---\n")[1])
     assert front["pretty_name"] == facts.name
+    data = DatasetCard(card).data  # as the hub reads it
+    assert (data.pretty_name, data.license) == (facts.name, "other")
 
 
 def test_a_contract_is_published_and_told_and_its_code_inverts_levels(tmp_path, monkeypatch):

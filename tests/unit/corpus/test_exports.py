@@ -119,7 +119,9 @@ def test_loaders_of_sarlo_80_read_the_export(corpus, tmp_path):
         "__key__", "__url__", "sar.png", "sar.npy", "meta.json"
     ):
         seen.add(key)
-        assert Path(url).parent.name == rows[key]["split"]
+        split, chunk, shard = Path(url).relative_to(out).parts
+        number = Path(rows[key]["shard"]).stem[1:]
+        assert (split, chunk, shard) == (rows[key]["split"], "chunk_000", f"shard-{number}.tar")
         assert (meta["Nb_pixel_a"], meta["Nb_pixel_r"]) == image.shape == array.shape
         assert array.dtype == np.complex64
         assert meta["spacing_eff_az"] == meta["spacing_eff_rg"] == 0.35
@@ -134,6 +136,23 @@ def test_loaders_of_sarlo_80_read_the_export(corpus, tmp_path):
     assert (read.caption, set(read.layers)) == (rows[first.name]["prompt"], {"sar.npy"})
 
 
+@pytest.mark.slow
+def test_datasets_reads_the_layout_of_sarlo_80_but_for_complex_arrays(
+    corpus, tmp_path, monkeypatch
+):
+    """Without the header of the README it failed on them."""
+    datasets = pytest.importorskip("datasets")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    export_corpus(corpus, tmp_path / "out", LAYOUTS["sarlo80"])
+    read = datasets.load_dataset(str(tmp_path / "out"))
+    rows = list(read_index(corpus / "index.parquet"))
+    for name, split in (("train", "train"), ("validation", "val"), ("test", "test")):
+        keys = [row["key"] for row in rows if row["split"] == split]
+        assert [item["__key__"] for item in read[name]] == keys
+    assert read["train"][0]["sar.png"].size == (24, 16)
+    assert read["train"][0]["meta.json"]["caption"]["LONG"].startswith("A SAR image")
+
+
 def test_the_modulus_of_an_exported_array_is_the_amplitude_of_the_contract(tmp_path):
     law = Normalisation("db", None, None, 10.0, 0.01)
     sample = generated(0, 0, normalisation=law.to_json(), master_law="level")
@@ -141,7 +160,7 @@ def test_the_modulus_of_an_exported_array_is_the_amplitude_of_the_contract(tmp_p
     master = Sample(sample.key, {**sample.members, "sar16.npy": encode_array(levels)})
     corpus_of(tmp_path / "corpus", [master])
     export_corpus(tmp_path / "corpus", tmp_path / "out", LAYOUTS["sarlo80"])
-    [shard] = (tmp_path / "out").rglob("*.tar")
+    [shard] = (tmp_path / "out").rglob("*/shard-00000.tar")
     [read] = read_shard(shard)
     array = decode_array(read.members["sar.npy"])
     expected = law.amplitudes(levels / np.float32(65535))
@@ -209,7 +228,7 @@ def test_a_damaged_shard_is_named(corpus, tmp_path):
     shard.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(DataError, match=r"000002\.tar is cut short"):
         export_corpus(corpus, tmp_path / "b", LAYOUTS["sarlo80"])
-    assert list((tmp_path / "b").rglob("000002.tar")) == []
+    assert list((tmp_path / "b").rglob("shard-00002.tar")) == []
     shard.unlink()
     with pytest.raises(DataError, match=r"cannot open shard .*000002\.tar"):
         export_corpus(corpus, tmp_path / "c", LAYOUTS["imagefolder"])
@@ -245,6 +264,21 @@ def test_an_index_that_names_a_shard_elsewhere_is_refused(corpus, tmp_path):
     pq.write_table(pa.Table.from_pylist(rows, schema=COLUMNS), corpus / "index.parquet")
     with pytest.raises(DataError, match="outside of"):
         export_corpus(corpus, tmp_path / "out", LAYOUTS["cog"])
+
+
+def test_a_key_that_leaves_the_folder_is_refused(corpus, tmp_path):
+    rows = [{**row, "key": "../../x"} for row in read_index(corpus / "index.parquet")]
+    pq.write_table(pa.Table.from_pylist(rows, schema=COLUMNS), corpus / "index.parquet")
+    with pytest.raises(DataError, match="which names no file"):
+        export_corpus(corpus, tmp_path / "out", LAYOUTS["imagefolder"])
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"schema": 5}', "\xff"])
+def test_a_damaged_marker_is_refused(corpus, tmp_path, text):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "export.json").write_text(text)
+    with pytest.raises(ConfigError, match=r"is no export of a corpus|export of another"):
+        export_corpus(corpus, tmp_path / "out", LAYOUTS["imagefolder"])
 
 
 def test_a_corpus_of_version_0_1_is_exported_with_splits(corpus, tmp_path):

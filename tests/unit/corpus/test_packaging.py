@@ -14,15 +14,16 @@ from small_disk import small_disk
 from hpc.errors import DataError, TransientError, VerificationError
 from sarhpc.corpus.index import COLUMNS, read_index, write_index
 from sarhpc.corpus.packaging import package_corpus
-from sarhpc.shards.sample import Sample
+from sarhpc.shards.sample import Sample, encode_json
 
 
 def test_the_index_lists_every_image_with_every_parameter_that_made_it(tmp_path):
     steered = {"layer": "segmentation", "scale": 0.5, "tile": "00000000007", "sha256": "s7"}
     whole = generated(
         0, 2, negative_prompt="blur", guidance_rescale=0.7, adapter_sha="a1", adapter_weight=0.5,
-        steered_by=steered, labels={"class": "water", "season": "winter"}, incidence_deg=45.0,
-        gate={"verdict": "accepted", "reasons": []}, prompt_tokens_cut=7, noise="pink",
+        steered_by=steered, labels={"class": "water", "season": "winter", "target": 7},
+        incidence_deg=45.0, gate={"verdict": "accepted", "reasons": []}, prompt_tokens_cut=7,
+        noise="pink",
     )  # fmt: skip
     corpus = corpus_of(tmp_path, [generated(0, 0), whole], [], [generated(2, 0)])
     assert (corpus.samples, corpus.shards, corpus.prompts) == (3, 3, 3)
@@ -36,6 +37,7 @@ def test_the_index_lists_every_image_with_every_parameter_that_made_it(tmp_path)
             assert row[name] == value, name
     assert (row["width_px"], row["height_px"]) == (24, 16)
     assert (row["label"], json.loads(row["labels"])["season"]) == ("water", "winter")
+    assert row["target"] == "7"
     assert (row["steered_layer"], row["steered_scale"]) == ("segmentation", 0.5)
     assert (row["verdict"], row["verdict_reasons"]) == ("accepted", None)
     assert json.loads(row["parameters"]) == {"noise": "pink"}
@@ -136,6 +138,19 @@ def test_a_sample_without_image_caption_or_metadata_is_named(tmp_path, member):
     part = Sample(whole.key, {k: v for k, v in whole.members.items() if k != member})
     with pytest.raises(DataError, match=f"00000000001 of .*000000.tar has no {member}"):
         corpus_of(tmp_path, [generated(0, 0), part])
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("steps", "many"), ("steps", True), ("seed", 2**63), ("prompt", None), ("guidance", "7"),
+     ("band", 5)],
+)  # fmt: skip
+def test_metadata_of_another_type_are_named(tmp_path, name, value):
+    sample = generated(0, 3)
+    meta = encode_json({**sample.meta, name: value})
+    damaged = Sample(sample.key, {**sample.members, "meta.json": meta})
+    with pytest.raises(DataError, match=rf"sample 00000000003 of .*0\.tar has {name} "):
+        corpus_of(tmp_path, [damaged])
 
 
 def test_a_key_in_two_shards_stops_the_packaging(tmp_path):
