@@ -93,7 +93,7 @@ def _check(cfg: PromptTableConfig) -> None:
     from sarhpc.generation.prompts.coverage import COVERAGES
 
     if (cfg.file is None) == (cfg.grammar is None):
-        raise ConfigError("give either file or grammar")
+        raise ConfigError("give either file or grammar, and null for the other")
     require_choice("coverage", cfg.coverage, COVERAGES)
     if cfg.max_per_prompt is not None and cfg.max_per_prompt < 1:
         raise ConfigError(f"max_per_prompt is {cfg.max_per_prompt}: must be >= 1, or null")

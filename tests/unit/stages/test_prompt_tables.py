@@ -253,7 +253,7 @@ def test_a_grammar_is_balanced_over_classes_and_repeats_no_prompt() -> None:
 
 
 def test_no_prompt_dominates_the_corpus_of_the_demo() -> None:
-    # By captions of held-out tiles 24 of its 96 images had one prompt: a class may have one caption.
+    # By captions of held-out tiles 24 of its 96 images had one prompt: a class may have but one.
     found = images(corpus_table(load(RunConfig, CONFIGS / "demo.yaml")))
     assert Counter(labels["class"] for _, _, labels in found) == dict.fromkeys(
         ("water", "forest", "field", "town"), 24
