@@ -13,6 +13,8 @@ from sarhpc.generation.prompts.config import PromptTableConfig
 from sarhpc.generation.prompts.table import PromptTable
 
 COVERAGES = ("weighted", "balanced", "latin_hypercube")
+MOST_CELLS = 20_000
+"""Combinations of levels that are balanced: an identifier of each row is none to cover."""
 
 Counts = NDArray[np.int64]
 
@@ -50,6 +52,11 @@ def image_counts(
     if cfg.coverage == "weighted":
         return _weighted(table, limits, rank, total)
     cells, codes = cells_of(table, fields)
+    if len(codes) > MOST_CELLS:
+        raise ConfigError(
+            f"by: {', '.join(fields)} of {table.source} have {len(codes):,} combinations of "
+            f"levels, and at most {MOST_CELLS:,} are covered: name fewer fields"
+        )
     if cfg.coverage == "balanced":
         wanted = _balanced(codes, total, seed)
     else:

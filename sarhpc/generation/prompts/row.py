@@ -90,7 +90,9 @@ def seed_of(value: object) -> int | None:
     if value is None or value == "":
         return None
     try:
-        seed = int(value) if isinstance(value, str) else value
+        # A column of integers with gaps is often stored as floats, exact up to 2^53.
+        exact = isinstance(value, str) or (isinstance(value, float) and abs(value) <= 2**53)
+        seed = int(value) if exact and float(value).is_integer() else value  # type: ignore[arg-type]
     except ValueError:
         seed = None
     if type(seed) is not int or not 0 <= seed <= LARGEST_SEED:

@@ -149,6 +149,14 @@ def test_levels_without_a_row_cannot_be_combined_freely() -> None:
         image_counts(table, cfg, ["x", "y"], 50, 1)
 
 
+def test_an_identifier_of_each_row_is_no_field_to_cover() -> None:
+    rows = [PromptRow(f"p{n}", n, labels={"id": n}) for n in range(20_001)]
+    with pytest.raises(ConfigError, match=r"by: id of t\.csv have 20,001 combinations"):
+        image_counts(
+            build_table(rows, "t.csv"), PromptTableConfig(coverage="balanced"), ["id"], 9, 0
+        )
+
+
 def test_fields_to_cover_are_labels_of_the_table() -> None:
     table = product_table((2, 2, 1))
     cfg = PromptTableConfig(coverage="balanced", by=["clas"])

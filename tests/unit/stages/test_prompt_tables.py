@@ -72,6 +72,16 @@ def test_jsonl_and_parquet_say_the_same_and_keep_types(tmp_path: Path) -> None:
     assert {labels["incidence"] for _, _, labels in found[0]} == {20, 35}
 
 
+def test_a_column_of_seeds_with_gaps_is_read_as_whole_numbers(tmp_path: Path) -> None:
+    path = tmp_path / "p.parquet"
+    pq.write_table(pa.table({"prompt": ["a", "b", "c"], "seed": [7.0, None, 0.0]}), path)
+    assert planned(path).table.seeds == {0: 7, 2: 0}
+    path.unlink()
+    pq.write_table(pa.table({"prompt": ["a"], "seed": [7.5]}), path)
+    with pytest.raises(ConfigError, match=r"p\.parquet row 1: seed is 7\.5"):
+        planned(path)
+
+
 @pytest.mark.parametrize("delimiter", [";", "\t"])
 def test_other_delimiters_and_line_ends_are_read(tmp_path: Path, delimiter: str) -> None:
     path = tmp_path / "p.csv"
@@ -116,6 +126,11 @@ BAD = {
     "weights zero": ("prompt,weight\na,0\n", r"every weight is 0"),
     "both": ("prompt,count,weight\na,1,1\n", r"line 2: count and weight"),
     "seed": ("prompt,seed\na,-4\n", r"p\.csv line 2: seed is '-4'"),
+    "seed of text": ("prompt,seed\na,x\n", r"p\.csv line 2: seed is 'x'"),
+    "large seed": (
+        "prompt,seed\na,9223372036854775808\n",
+        r"line 2: seed is '9223372036854775808'",
+    ),
     "cells": ("prompt,site\na river, wide,x\n", r"p\.csv line 2: 3 cells under 2 columns"),
     "quote": ('prompt\n"a river\n', r"p\.csv line 2: no CSV"),
     "column twice": ("prompt,prompt\na,b\n", r"p\.csv line 1: column prompt twice"),
