@@ -1,22 +1,20 @@
-"""How many images each row of a prompt table gets, and in which order they are made."""
+"""How many images each row of a prompt table gets."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hpc.errors import ConfigError
+from sarhpc.generation.prompts.cells import Counts, cells_of, codes_of, levels_of, ranks_of
 from sarhpc.generation.prompts.config import PromptTableConfig
 from sarhpc.generation.prompts.table import PromptTable
 
 COVERAGES = ("weighted", "balanced", "latin_hypercube")
 MOST_CELLS = 20_000
 """Combinations of levels that are balanced: an identifier of each row is none to cover."""
-
-Counts = NDArray[np.int64]
 
 
 def covered_fields(table: PromptTable, cfg: PromptTableConfig, default: Sequence[str]) -> list[str]:
@@ -48,7 +46,7 @@ def image_counts(
         ConfigError: `max_per_prompt` leaves too few, or a combination of levels has no row.
     """
     limits = _row_limits(table, cfg.max_per_prompt)
-    rank = _ranks(len(table), seed)
+    rank = ranks_of(len(table), seed)
     if cfg.coverage == "weighted":
         return _weighted(table, limits, rank, total)
     cells, codes = cells_of(table, fields)
@@ -64,50 +62,6 @@ def image_counts(
     return _within_cells(table, fields, cells, codes, wanted, limits, rank)
 
 
-def image_order(
-    table: PromptTable, counts: Counts, fields: Sequence[str], seed: int
-) -> tuple[Counts, Counts]:
-    """Row and repetition of each image, in order; any part of the corpus covers the fields alike.
-
-    The images of each combination of levels are spread evenly over the corpus, and so are those of
-    each row within them. It depends on table and seed alone.
-    """
-    cells, _ = cells_of(table, fields)
-    rows = np.repeat(np.arange(len(table)), counts)
-    repetition = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
-    ranks = _ranks(len(table), seed)
-    offset = (ranks[rows] + 0.5) / max(len(table), 1)
-    within = (repetition + offset) / counts[rows]
-    order = np.lexsort((ranks[rows], within, cells[rows]))
-    rows, repetition = rows[order], repetition[order]
-    sizes = np.bincount(cells[rows], minlength=int(cells.max()) + 1)
-    first = np.cumsum(sizes) - sizes
-    number = np.arange(len(rows)) - first[cells[rows]]
-    shift = (_ranks(len(sizes), seed + 1) + 0.5) / len(sizes)
-    position = (number + shift[cells[rows]]) / sizes[cells[rows]]
-    order = np.lexsort((cells[rows], position))
-    return rows[order], repetition[order]
-
-
-def cells_of(table: PromptTable, fields: Sequence[str]) -> tuple[Counts, Counts]:
-    """Cell of each row, and levels (cells, fields) of each cell: its combination of levels."""
-    if not fields:
-        return np.zeros(len(table), np.int64), np.zeros((1, 0), np.int64)
-    columns = np.stack([_codes(table.labels[name]) for name in fields], axis=1)
-    codes, cells = np.unique(columns, axis=0, return_inverse=True)
-    return cells.reshape(-1), codes
-
-
-def levels_of(column: Sequence[Any]) -> list[Any]:
-    """The levels of a field, in the order in which they first occur; None where rows lack it."""
-    return list(dict.fromkeys(column))
-
-
-def _codes(column: Sequence[Any]) -> Counts:
-    numbers = {level: number for number, level in enumerate(levels_of(column))}
-    return np.fromiter((numbers[value] for value in column), np.int64, len(column))
-
-
 def _row_limits(table: PromptTable, most: int | None) -> Counts:
     """Most images of each row: rows of one prompt share what it may have."""
     limits = np.full(len(table), np.iinfo(np.int64).max // 2, np.int64)
@@ -115,7 +69,7 @@ def _row_limits(table: PromptTable, most: int | None) -> Counts:
         return limits
     if len(table.seeds) + len(table.negatives) == 0:
         return np.full(len(table), most, np.int64)
-    groups = _codes(table.prompts)
+    groups = codes_of(table.prompts)
     sharing = np.bincount(groups)
     tight = np.flatnonzero(sharing[groups] > most)
     if len(tight):
@@ -191,7 +145,7 @@ def _balanced(codes: Counts, total: int, seed: int) -> Counts:
             wanted[cells] = images
             return
         levels = np.unique(codes[cells, depth])
-        levels = levels[np.argsort(_ranks(int(codes[:, depth].max()) + 1, seed + depth)[levels])]
+        levels = levels[np.argsort(ranks_of(int(codes[:, depth].max()) + 1, seed + depth)[levels])]
         whole, rest = divmod(images, len(levels))
         start = turns[depth] % len(levels)
         turns[depth] += rest
@@ -210,9 +164,9 @@ def _latin_hypercube(
     drawn = np.empty((total, codes.shape[1]), np.int64)
     for column in range(codes.shape[1]):
         count = int(codes[:, column].max()) + 1
-        levels = np.argsort(_ranks(count, seed + 101 + column))
+        levels = np.argsort(ranks_of(count, seed + 101 + column))
         strata = levels[np.arange(total) % count]
-        drawn[:, column] = strata[np.argsort(_ranks(total, seed + 211 + column))]
+        drawn[:, column] = strata[np.argsort(ranks_of(total, seed + 211 + column))]
     cells = {tuple(levels): cell for cell, levels in enumerate(codes.tolist())}
     wanted = np.zeros(len(codes), np.int64)
     chosen, images = np.unique(drawn, axis=0, return_counts=True)
@@ -260,21 +214,3 @@ def _level_names(table: PromptTable, fields: Sequence[str], levels: Sequence[int
         for name, code in zip(fields, levels, strict=True)
     )
     return " ".join(named)
-
-
-def _ranks(count: int, seed: int) -> Counts:
-    """A permutation of `count` numbers that depends on `seed` alone.
-
-    By SplitMix64 (Steele et al., 2014), whose numbers are the same in every version of NumPy.
-    """
-    with np.errstate(over="ignore"):
-        state = np.arange(1, count + 1, dtype=np.uint64) + np.uint64(seed % 2**32) * np.uint64(
-            2**32
-        )
-        state *= np.uint64(0x9E3779B97F4A7C15)
-        state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        state ^= state >> np.uint64(31)
-    ranks = np.empty(count, np.int64)
-    ranks[np.argsort(state, kind="stable")] = np.arange(count)
-    return ranks

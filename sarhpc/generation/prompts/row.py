@@ -126,6 +126,11 @@ def labels_of(cells: Mapping[str, object]) -> dict[str, Label]:
     return labels
 
 
+def level_text(level: Label) -> str:
+    """A level as a configuration names it: 25 for 25.0."""
+    return f"{level:g}" if isinstance(level, float) else str(level)
+
+
 def _number(value: object, column: str) -> float:
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise ConfigError(f"{column} is {_shown(value)}: a number is expected")

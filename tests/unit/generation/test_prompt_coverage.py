@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from hpc.errors import ConfigError
 from sarhpc.generation.prompts.config import PromptTableConfig
-from sarhpc.generation.prompts.coverage import covered_fields, image_counts, image_order
+from sarhpc.generation.prompts.coverage import covered_fields, image_counts
+from sarhpc.generation.prompts.order import image_order
 from sarhpc.generation.prompts.row import PromptRow
 from sarhpc.generation.prompts.table import PromptTable, build_table
 

@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from hpc.errors import ConfigError
 from sarhpc.archive.procedural.truth.phrases import NOUNS, vocabulary
 from sarhpc.generation.prompts.config import GrammarConfig
-from sarhpc.generation.prompts.grammar import DENSITIES, PLACES, SEASONS, Grammar, expand
+from sarhpc.generation.prompts.expansion import expand
+from sarhpc.generation.prompts.grammar import DENSITIES, SEASONS, Grammar
+from sarhpc.generation.prompts.relation import PLACES
 
 GRAMMAR = Grammar(NOUNS)
 ELEMENTS = ("pond", "lake", "trees", "wood", "fields", "clearing", "house", "houses", "village")

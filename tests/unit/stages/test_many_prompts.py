@@ -18,7 +18,8 @@ from hpc.config import loads
 from hpc.store.plan import make_plan, publish_plan, read_plan
 from hpc.store.rundir import create_run
 from sarhpc.stages.config import RunConfig
-from sarhpc.stages.planned_corpus import requests_of, table_lines, table_shards
+from sarhpc.stages.planned_corpus import requests_of, table_shards
+from sarhpc.stages.table_preview import table_lines
 
 folder = Path(sys.argv[1])
 config = loads(RunConfig, Path(folder / "tiny.yaml").read_text(), sys.argv[2:])

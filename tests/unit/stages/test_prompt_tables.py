@@ -18,7 +18,7 @@ from sarhpc.generation.prompts.images import planned_images
 from sarhpc.stages.config import RunConfig
 from sarhpc.stages.generate import GENERATE
 from sarhpc.stages.inputs.prompt_tables import CorpusTable, corpus_table
-from sarhpc.stages.planned_corpus import table_lines
+from sarhpc.stages.table_preview import table_lines
 
 CONFIGS = Path(__file__).resolve().parents[3] / "configs"
 
@@ -309,3 +309,15 @@ def test_a_configuration_without_table_keeps_its_fingerprint_and_reads_back() ->
     assert (
         GENERATE.fingerprint(again) == GENERATE.fingerprint(config) != GENERATE.fingerprint(plain)
     )
+
+
+def test_numeric_levels_have_weights_by_their_number() -> None:
+    config = configured(
+        "generate.table.grammar.classes=[town]",
+        "generate.table.grammar.incidence_deg=[25,45]",
+        "generate.table.grammar.weights={'25': 3}",
+        "caption.template.variant=LONG",
+        "generate.images=40",
+    )
+    found = Counter(labels["incidence_deg"] for _, _, labels in images(corpus_table(config)))
+    assert found == {25.0: 30, 45.0: 10}
