@@ -48,7 +48,7 @@ def image_counts(
     limits = _row_limits(table, cfg.max_per_prompt)
     rank = ranks_of(len(table), seed)
     if cfg.coverage == "weighted":
-        return _weighted(table, limits, rank, total)
+        return _weighted(table, fields, limits, rank, total)
     cells, codes = cells_of(table, fields)
     if len(codes) > MOST_CELLS:
         raise ConfigError(
@@ -81,7 +81,9 @@ def _row_limits(table: PromptTable, most: int | None) -> Counts:
     return (most // sharing[groups]).astype(np.int64)
 
 
-def _weighted(table: PromptTable, limits: Counts, rank: Counts, total: int) -> Counts:
+def _weighted(
+    table: PromptTable, fields: Sequence[str], limits: Counts, rank: Counts, total: int
+) -> Counts:
     weights = np.frombuffer(table.weights, np.float64)
     if table.counted:
         counts = weights.astype(np.int64)
@@ -93,13 +95,41 @@ def _weighted(table: PromptTable, limits: Counts, rank: Counts, total: int) -> C
                 f"{limits[row]} images of its prompt"
             )
         return counts
-    capacity = int(np.minimum(limits, total)[weights > 0].sum())
-    if capacity < total:
+    limits = np.where(weights > 0, np.minimum(limits, total), 0)
+    if limits.sum() < total:
         raise ConfigError(
             f"max_per_prompt: {total:,} images are asked for and the {np.count_nonzero(weights):,} "
-            f"prompts of {table.source} allow {capacity:,}; raise it, or add prompts"
+            f"prompts of {table.source} allow {limits.sum():,}; raise it, or add prompts"
         )
-    return apportioned(weights, total, limits, rank)
+    cells, codes = cells_of(table, fields)
+    if len(codes) > MOST_CELLS:
+        codes, cells = codes[:1, :0], np.zeros(len(table), np.int64)
+    # Scaled: sums of the largest floats would overflow, the smallest remain above 0.
+    scaled = np.where(weights > 0, np.maximum(weights / weights.max(), 1e-300), 0.0)
+    return _proportional(codes[cells], scaled, total, limits, rank)
+
+
+def _proportional(
+    levels: Counts, weights: NDArray[np.float64], total: int, limits: Counts, rank: Counts
+) -> Counts:
+    """Images of each row: `total` divided by the weights of the levels, one field after the other.
+
+    `levels` (rows, fields) has the level of each row.
+    """
+    counts = np.zeros(len(weights), np.int64)
+
+    def divide(rows: Counts, images: int, depth: int) -> None:
+        if depth == levels.shape[1]:
+            counts[rows] = apportioned(weights[rows], images, limits[rows], rank[rows])
+            return
+        _, level = np.unique(levels[rows, depth], return_inverse=True)
+        room = np.bincount(level, limits[rows]).astype(np.int64)
+        shares = apportioned(np.bincount(level, weights[rows]), images, room, np.arange(len(room)))
+        for number, share in enumerate(shares.tolist()):
+            divide(rows[level == number], share, depth + 1)
+
+    divide(np.arange(len(weights)), total, 0)
+    return counts
 
 
 def apportioned(weights: NDArray[np.float64], total: int, limits: Counts, rank: Counts) -> Counts:
