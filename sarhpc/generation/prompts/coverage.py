@@ -124,7 +124,8 @@ def _proportional(
             return
         _, level = np.unique(levels[rows, depth], return_inverse=True)
         room = np.bincount(level, limits[rows]).astype(np.int64)
-        shares = apportioned(np.bincount(level, weights[rows]), images, room, np.arange(len(room)))
+        sums = np.bincount(level, weights[rows]).astype(np.float64)
+        shares = apportioned(sums, images, room, np.arange(len(room)))
         for number, share in enumerate(shares.tolist()):
             divide(rows[level == number], share, depth + 1)
 
