@@ -108,6 +108,12 @@ def coverage_so_far(run: RunDir, config: RunConfig) -> Coverage | None:
     return coverage_of(path, achieved)
 
 
+def coverage_notes(run: RunDir, config: RunConfig) -> list[str]:
+    """Planned against achieved as a sentence for the report of a run; none without a table."""
+    coverage = coverage_so_far(run, config)
+    return [] if coverage is None else [f"Corpus: {'; '.join(coverage_lines(coverage))}."]
+
+
 def coverage_lines(coverage: Coverage) -> list[str]:
     """Planned against achieved as lines of text: `forest 24` or, where some lack, `23 of 24`."""
     lines = [
