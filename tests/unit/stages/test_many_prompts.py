@@ -12,7 +12,7 @@ from line_runs import TINY
 
 CLASSES = ("water", "forest", "field", "town")
 PLAN = """
-import json, resource, sys, time
+import json, sys, time
 from pathlib import Path
 from hpc.config import loads
 from hpc.store.plan import make_plan, publish_plan, read_plan
@@ -30,7 +30,8 @@ plan = read_plan(run.plan_file("generate"))
 last = requests_of(run, plan.shards[-1].inputs)
 print(json.dumps({
     "cpu_s": time.process_time(),
-    "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+    # Of this program: ru_maxrss has that of the process that started it as well.
+    "peak_mb": int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) / 1024,
     "disk_mb": sum(path.stat().st_size for path in run.stage("generate").iterdir()) / 1e6,
     "plan_mb": run.plan_file("generate").stat().st_size / 1e6,
     "lines": lines,
@@ -77,7 +78,7 @@ def check(found: dict[str, object], rows: int, cpu_s: float, peak_mb: float) -> 
 
 @pytest.mark.slow
 def test_fifty_thousand_prompts_are_planned_in_seconds(tmp_path: Path) -> None:
-    check(measured(tmp_path, 50_000), 50_000, cpu_s=20, peak_mb=400)
+    check(measured(tmp_path, 50_000), 50_000, cpu_s=20, peak_mb=300)
 
 
 @pytest.mark.long
