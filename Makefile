@@ -88,6 +88,7 @@ bench-data: setup
 # Ten million tiles: half a minute and 1.5 GB of memory.
 bench-plan: setup
 	$(BIN)/python tools/bench_plan.py
+	$(BIN)/python tools/bench_prompts.py
 
 bench-shards: setup
 	$(BIN)/python tools/bench_shards.py

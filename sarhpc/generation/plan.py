@@ -121,7 +121,8 @@ def check_config(cfg: GenerateConfig) -> None:
         )
     if cfg.table is not None and (cfg.prompts or cfg.prompts_file):
         raise ConfigError(
-            f"{at}.table replaces {at}.prompts and {at}.prompts_file: give one of them."
+            f"{at}.table replaces {at}.prompts and {at}.prompts_file: leave them out, or set "
+            f"{at}.table=null."
         )
     if "{prompt}" not in cfg.prompt_template:
         raise ConfigError(

@@ -20,7 +20,7 @@ def require_room(run: RunDir, config: RunConfig, size: float, inodes: int) -> No
     free_gb, free_inodes, limit = _free(folder, config.cluster)
     wrong = []
     if size / 1e9 > free_gb:
-        wrong.append(f"about {size / 1e9:.2f} GB, {free_gb:.2f} GB may be written")
+        wrong.append(f"about {size / 1e9:.3g} GB, {free_gb:.3g} GB may be written")
     if inodes > free_inodes:
         wrong.append(f"{inodes:,} files, {free_inodes:,.0f} may be created")
     if wrong:

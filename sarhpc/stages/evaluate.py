@@ -24,6 +24,7 @@ from sarhpc.stages.inputs.prompts import (
     sample_shards,
 )
 from sarhpc.stages.inputs.real_tiles import even_samples, scenes_of
+from sarhpc.stages.planned_corpus import coverage_notes
 from sarhpc.stages.run_config import load_run_config
 from sarhpc.stages.spec import StageSpec
 from sarhpc.stages.work.sharded import ShardResult, manifest_sha, sealed_records, single_shard
@@ -342,6 +343,7 @@ def _notes(run: RunDir, config: RunConfig) -> list[str]:
         f"The set “{AUTOENCODER}” is the real tiles after encoding and decoding by the model's "
         "autoencoder: the floor of whatever is generated through it.",
         *other_pixels(run, config),
+        *coverage_notes(run, config),
     ]
 
 

@@ -32,11 +32,11 @@ from sarhpc.stages.planned_corpus import (
     coverage_so_far,
     images_of,
     requests_of,
-    table_lines,
     table_shards,
 )
 from sarhpc.stages.run_config import load_run_config
 from sarhpc.stages.spec import StageSpec
+from sarhpc.stages.table_preview import table_lines
 from sarhpc.stages.work.packaging import package_run
 from sarhpc.stages.work.sharded import (
     ShardResult,

@@ -1,20 +1,20 @@
-"""How many images each row of a prompt table gets, and in which order they are made."""
+"""How many images each row of a prompt table gets."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hpc.errors import ConfigError
+from sarhpc.generation.prompts.cells import Counts, cells_of, codes_of, levels_of, ranks_of
 from sarhpc.generation.prompts.config import PromptTableConfig
 from sarhpc.generation.prompts.table import PromptTable
 
 COVERAGES = ("weighted", "balanced", "latin_hypercube")
-
-Counts = NDArray[np.int64]
+MOST_CELLS = 20_000
+"""Combinations of levels that are balanced: an identifier of each row is none to cover."""
 
 
 def covered_fields(table: PromptTable, cfg: PromptTableConfig, default: Sequence[str]) -> list[str]:
@@ -46,59 +46,20 @@ def image_counts(
         ConfigError: `max_per_prompt` leaves too few, or a combination of levels has no row.
     """
     limits = _row_limits(table, cfg.max_per_prompt)
-    rank = _ranks(len(table), seed)
+    rank = ranks_of(len(table), seed)
     if cfg.coverage == "weighted":
-        return _weighted(table, limits, rank, total)
+        return _weighted(table, fields, limits, rank, total)
     cells, codes = cells_of(table, fields)
+    if len(codes) > MOST_CELLS:
+        raise ConfigError(
+            f"by: {', '.join(fields)} of {table.source} have {len(codes):,} combinations of "
+            f"levels, and at most {MOST_CELLS:,} are covered: name fewer fields"
+        )
     if cfg.coverage == "balanced":
         wanted = _balanced(codes, total, seed)
     else:
         wanted = _latin_hypercube(table, fields, codes, total, seed)
     return _within_cells(table, fields, cells, codes, wanted, limits, rank)
-
-
-def image_order(
-    table: PromptTable, counts: Counts, fields: Sequence[str], seed: int
-) -> tuple[Counts, Counts]:
-    """Row and repetition of each image, in order; any part of the corpus covers the fields alike.
-
-    The images of each combination of levels are spread evenly over the corpus, and so are those of
-    each row within them. It depends on table and seed alone.
-    """
-    cells, _ = cells_of(table, fields)
-    rows = np.repeat(np.arange(len(table)), counts)
-    repetition = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
-    ranks = _ranks(len(table), seed)
-    offset = (ranks[rows] + 0.5) / max(len(table), 1)
-    within = (repetition + offset) / counts[rows]
-    order = np.lexsort((ranks[rows], within, cells[rows]))
-    rows, repetition = rows[order], repetition[order]
-    sizes = np.bincount(cells[rows], minlength=int(cells.max()) + 1)
-    first = np.cumsum(sizes) - sizes
-    number = np.arange(len(rows)) - first[cells[rows]]
-    shift = (_ranks(len(sizes), seed + 1) + 0.5) / len(sizes)
-    position = (number + shift[cells[rows]]) / sizes[cells[rows]]
-    order = np.lexsort((cells[rows], position))
-    return rows[order], repetition[order]
-
-
-def cells_of(table: PromptTable, fields: Sequence[str]) -> tuple[Counts, Counts]:
-    """Cell of each row, and levels (cells, fields) of each cell: its combination of levels."""
-    if not fields:
-        return np.zeros(len(table), np.int64), np.zeros((1, 0), np.int64)
-    columns = np.stack([_codes(table.labels[name]) for name in fields], axis=1)
-    codes, cells = np.unique(columns, axis=0, return_inverse=True)
-    return cells.reshape(-1), codes
-
-
-def levels_of(column: Sequence[Any]) -> list[Any]:
-    """The levels of a field, in the order in which they first occur; None where rows lack it."""
-    return list(dict.fromkeys(column))
-
-
-def _codes(column: Sequence[Any]) -> Counts:
-    numbers = {level: number for number, level in enumerate(levels_of(column))}
-    return np.fromiter((numbers[value] for value in column), np.int64, len(column))
 
 
 def _row_limits(table: PromptTable, most: int | None) -> Counts:
@@ -108,7 +69,7 @@ def _row_limits(table: PromptTable, most: int | None) -> Counts:
         return limits
     if len(table.seeds) + len(table.negatives) == 0:
         return np.full(len(table), most, np.int64)
-    groups = _codes(table.prompts)
+    groups = codes_of(table.prompts)
     sharing = np.bincount(groups)
     tight = np.flatnonzero(sharing[groups] > most)
     if len(tight):
@@ -120,7 +81,9 @@ def _row_limits(table: PromptTable, most: int | None) -> Counts:
     return (most // sharing[groups]).astype(np.int64)
 
 
-def _weighted(table: PromptTable, limits: Counts, rank: Counts, total: int) -> Counts:
+def _weighted(
+    table: PromptTable, fields: Sequence[str], limits: Counts, rank: Counts, total: int
+) -> Counts:
     weights = np.frombuffer(table.weights, np.float64)
     if table.counted:
         counts = weights.astype(np.int64)
@@ -132,13 +95,42 @@ def _weighted(table: PromptTable, limits: Counts, rank: Counts, total: int) -> C
                 f"{limits[row]} images of its prompt"
             )
         return counts
-    capacity = int(np.minimum(limits, total)[weights > 0].sum())
-    if capacity < total:
+    limits = np.where(weights > 0, np.minimum(limits, total), 0)
+    if limits.sum() < total:
         raise ConfigError(
             f"max_per_prompt: {total:,} images are asked for and the {np.count_nonzero(weights):,} "
-            f"prompts of {table.source} allow {capacity:,}; raise it, or add prompts"
+            f"prompts of {table.source} allow {limits.sum():,}; raise it, or add prompts"
         )
-    return apportioned(weights, total, limits, rank)
+    cells, codes = cells_of(table, fields)
+    if len(codes) > MOST_CELLS:
+        codes, cells = codes[:1, :0], np.zeros(len(table), np.int64)
+    # Scaled: sums of the largest floats would overflow, the smallest remain above 0.
+    scaled = np.where(weights > 0, np.maximum(weights / weights.max(), 1e-300), 0.0)
+    return _proportional(codes[cells], scaled, total, limits, rank)
+
+
+def _proportional(
+    levels: Counts, weights: NDArray[np.float64], total: int, limits: Counts, rank: Counts
+) -> Counts:
+    """Images of each row: `total` divided by the weights of the levels, one field after the other.
+
+    `levels` (rows, fields) has the level of each row.
+    """
+    counts = np.zeros(len(weights), np.int64)
+
+    def divide(rows: Counts, images: int, depth: int) -> None:
+        if depth == levels.shape[1]:
+            counts[rows] = apportioned(weights[rows], images, limits[rows], rank[rows])
+            return
+        _, level = np.unique(levels[rows, depth], return_inverse=True)
+        room = np.bincount(level, limits[rows]).astype(np.int64)
+        sums = np.bincount(level, weights[rows]).astype(np.float64)
+        shares = apportioned(sums, images, room, np.arange(len(room)))
+        for number, share in enumerate(shares.tolist()):
+            divide(rows[level == number], share, depth + 1)
+
+    divide(np.arange(len(weights)), total, 0)
+    return counts
 
 
 def apportioned(weights: NDArray[np.float64], total: int, limits: Counts, rank: Counts) -> Counts:
@@ -184,7 +176,7 @@ def _balanced(codes: Counts, total: int, seed: int) -> Counts:
             wanted[cells] = images
             return
         levels = np.unique(codes[cells, depth])
-        levels = levels[np.argsort(_ranks(int(codes[:, depth].max()) + 1, seed + depth)[levels])]
+        levels = levels[np.argsort(ranks_of(int(codes[:, depth].max()) + 1, seed + depth)[levels])]
         whole, rest = divmod(images, len(levels))
         start = turns[depth] % len(levels)
         turns[depth] += rest
@@ -203,9 +195,9 @@ def _latin_hypercube(
     drawn = np.empty((total, codes.shape[1]), np.int64)
     for column in range(codes.shape[1]):
         count = int(codes[:, column].max()) + 1
-        levels = np.argsort(_ranks(count, seed + 101 + column))
+        levels = np.argsort(ranks_of(count, seed + 101 + column))
         strata = levels[np.arange(total) % count]
-        drawn[:, column] = strata[np.argsort(_ranks(total, seed + 211 + column))]
+        drawn[:, column] = strata[np.argsort(ranks_of(total, seed + 211 + column))]
     cells = {tuple(levels): cell for cell, levels in enumerate(codes.tolist())}
     wanted = np.zeros(len(codes), np.int64)
     chosen, images = np.unique(drawn, axis=0, return_counts=True)
@@ -253,21 +245,3 @@ def _level_names(table: PromptTable, fields: Sequence[str], levels: Sequence[int
         for name, code in zip(fields, levels, strict=True)
     )
     return " ".join(named)
-
-
-def _ranks(count: int, seed: int) -> Counts:
-    """A permutation of `count` numbers that depends on `seed` alone.
-
-    By SplitMix64 (Steele et al., 2014), whose numbers are the same in every version of NumPy.
-    """
-    with np.errstate(over="ignore"):
-        state = np.arange(1, count + 1, dtype=np.uint64) + np.uint64(seed % 2**32) * np.uint64(
-            2**32
-        )
-        state *= np.uint64(0x9E3779B97F4A7C15)
-        state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        state ^= state >> np.uint64(31)
-    ranks = np.empty(count, np.int64)
-    ranks[np.argsort(state, kind="stable")] = np.arange(count)
-    return ranks

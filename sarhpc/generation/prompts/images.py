@@ -20,7 +20,8 @@ import pyarrow.parquet as pq
 from hpc.errors import VerificationError
 from hpc.publish import publishing
 from sarhpc.generation.plan import ImageRequest, image_seed
-from sarhpc.generation.prompts.coverage import Counts, image_order
+from sarhpc.generation.prompts.cells import Counts
+from sarhpc.generation.prompts.order import image_order
 from sarhpc.generation.prompts.row import Label
 from sarhpc.generation.prompts.table import PromptTable
 

@@ -89,13 +89,23 @@ def seed_of(value: object) -> int | None:
     """
     if value is None or value == "":
         return None
-    try:
-        seed = int(value) if isinstance(value, str) else value
-    except ValueError:
-        seed = None
-    if type(seed) is not int or not 0 <= seed <= LARGEST_SEED:
+    seed = _whole(value)
+    if seed is None or not 0 <= seed <= LARGEST_SEED:
         raise ConfigError(f"seed is {_shown(value)}: a whole number from 0 to 2^63 - 1 is expected")
     return seed
+
+
+def _whole(value: object) -> int | None:
+    """The value as a whole number; None if it is none."""
+    if isinstance(value, float) and value.is_integer() and abs(value) <= 2**53:
+        # A column of integers with gaps is often stored as floats.
+        return int(value)
+    if isinstance(value, str):
+        try:
+            return int(value)
+        except ValueError:
+            return None
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 def labels_of(cells: Mapping[str, object]) -> dict[str, Label]:
@@ -114,6 +124,11 @@ def labels_of(cells: Mapping[str, object]) -> dict[str, Label]:
             raise ConfigError(f"{name} is {value}: leave the cell empty where nothing is known")
         labels[name] = value
     return labels
+
+
+def level_text(level: Label) -> str:
+    """A level as a configuration names it: 25 for 25.0."""
+    return f"{level:g}" if isinstance(level, float) else str(level)
 
 
 def _number(value: object, column: str) -> float:

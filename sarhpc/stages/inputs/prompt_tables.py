@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,12 +15,9 @@ from sarhpc.stages.config import RunConfig
 from sarhpc.stages.inputs.paths import expanded
 
 if TYPE_CHECKING:
-    from sarhpc.generation.prompts.config import GrammarConfig, PromptTableConfig
-    from sarhpc.generation.prompts.coverage import Counts
-    from sarhpc.generation.prompts.grammar import Grammar
-    from sarhpc.generation.prompts.row import Label, PromptRow
+    from sarhpc.generation.prompts.cells import Counts
+    from sarhpc.generation.prompts.config import PromptTableConfig
     from sarhpc.generation.prompts.table import PromptTable
-    from sarhpc.stages.inputs.prompt_text import PromptWriter
 
 GRAMMAR = "the grammar"
 
@@ -93,7 +89,7 @@ def _check(cfg: PromptTableConfig) -> None:
     from sarhpc.generation.prompts.coverage import COVERAGES
 
     if (cfg.file is None) == (cfg.grammar is None):
-        raise ConfigError("give either file or grammar")
+        raise ConfigError("give either file or grammar, and null for the other")
     require_choice("coverage", cfg.coverage, COVERAGES)
     if cfg.max_per_prompt is not None and cfg.max_per_prompt < 1:
         raise ConfigError(f"max_per_prompt is {cfg.max_per_prompt}: must be >= 1, or null")
@@ -134,105 +130,17 @@ def _table(config: RunConfig, table_cfg: PromptTableConfig) -> PromptTable:
     from sarhpc.generation.prompts.grammar import Grammar
     from sarhpc.generation.prompts.table import build_table, collected
     from sarhpc.generation.prompts.table_file import unit_of
+    from sarhpc.stages.inputs.prompt_rows import FileRows, grammar_rows
     from sarhpc.stages.inputs.prompt_text import PromptWriter
 
     grammar, writer = Grammar(NOUNS, table_cfg.phrases), PromptWriter(config)
     if table_cfg.grammar is not None:
-        rows = _grammar_rows(table_cfg.grammar, grammar, writer)
+        rows = grammar_rows(table_cfg.grammar, grammar, writer)
         return build_table(rows, GRAMMAR, unit="prompt")
     path = Path(expanded(str(table_cfg.file)))
-    reader = _FileRows(path, grammar, writer)
+    reader = FileRows(path, grammar, writer)
     try:
         table = build_table(collected(reader.rows()), str(path), unit=unit_of(path))
     except UnicodeEncodeError as error:
         raise ConfigError(f"{path}: a text with a lone surrogate ({error})") from error
     return dataclasses.replace(table, counted=reader.counted)
-
-
-def _grammar_rows(
-    cfg: GrammarConfig, grammar: Grammar, writer: PromptWriter
-) -> Iterator[PromptRow]:
-    from sarhpc.generation.prompts.grammar import expand
-    from sarhpc.generation.prompts.row import PromptRow
-
-    number = 0
-    for fields, descriptions in expand(grammar, cfg):
-        weight = 1.0
-        for level in fields.values():
-            weight *= cfg.weights.get(_level_text(level), 1.0)
-        for description in descriptions:
-            number += 1
-            prompt = writer.stated(description, fields)
-            yield PromptRow(prompt, number, weight / len(descriptions), labels=fields)
-
-
-def _level_text(level: Label) -> str:
-    return f"{level:g}" if isinstance(level, float) else str(level)
-
-
-@dataclass
-class _FileRows:
-    """The rows of a table file, each a row of the table or what is wrong with it."""
-
-    path: Path
-    grammar: Grammar
-    writer: PromptWriter
-    counted: bool = False
-
-    def rows(self) -> Iterator[PromptRow | ConfigError]:
-        """The rows of the file; a row of fields becomes one row for each of its descriptions."""
-        from sarhpc.generation.prompts.table_file import read_cells, unit_of
-
-        unit, weighted = unit_of(self.path), False
-        for line, cells in read_cells(self.path):
-            self.counted |= "count" in cells
-            weighted |= "weight" in cells
-            if self.counted and weighted:
-                raise ConfigError(
-                    f"{self.path} {unit} {line}: count and weight: leave one of the columns out"
-                )
-            try:
-                yield from self._read(line, cells)
-            except ConfigError as error:
-                yield ConfigError(f"{self.path} {unit} {line}: {error}")
-
-    def _read(self, line: int, cells: Mapping[str, object]) -> list[PromptRow]:
-        from sarhpc.generation.prompts.row import PromptRow, labels_of, seed_of, text_of
-        from sarhpc.stages.inputs.prompt_text import numeric
-
-        labels = labels_of(cells)
-        negative = cells.get("negative_prompt")
-        shared = {
-            "line": line,
-            "negative_prompt": text_of(negative, "negative_prompt") if negative else None,
-            "labels": labels,
-        }
-        amount, seed = _amount(cells), seed_of(cells.get("seed"))
-        if "prompt" in cells:
-            prompt = self.writer.verbatim(text_of(cells["prompt"], "prompt"), labels)
-            return [PromptRow(prompt, weight=amount, seed=seed, **shared)]  # type: ignore[arg-type]
-        labels |= numeric(labels)
-        descriptions = self.grammar.descriptions(labels)
-        shares = [amount / len(descriptions)] * len(descriptions)
-        if self.counted:
-            whole, rest = divmod(int(amount), len(descriptions))
-            shares = [float(whole + (number < rest)) for number in range(len(descriptions))]
-        return [
-            PromptRow(
-                self.writer.stated(description, labels),
-                weight=share,
-                seed=seed,
-                **shared,  # type: ignore[arg-type]
-            )
-            for description, share in zip(descriptions, shares, strict=True)
-        ]
-
-
-def _amount(cells: Mapping[str, object]) -> float:
-    """The count or the weight of a row; 1 where its cell is empty."""
-    from sarhpc.generation.prompts.row import count_of, weight_of
-
-    for name, read in (("count", count_of), ("weight", weight_of)):
-        if cells.get(name) not in (None, ""):
-            return read(cells[name])
-    return 1.0

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from hpc.errors import ConfigError
 from sarhpc.generation.prompts.config import PromptTableConfig
-from sarhpc.generation.prompts.coverage import covered_fields, image_counts, image_order
+from sarhpc.generation.prompts.coverage import covered_fields, image_counts
+from sarhpc.generation.prompts.order import image_order
 from sarhpc.generation.prompts.row import PromptRow
 from sarhpc.generation.prompts.table import PromptTable, build_table
 
@@ -112,6 +113,26 @@ def test_weighted_counts_are_proportional_within_one_image_unless_limited(
         assert np.abs(counts - share).max() <= 1
 
 
+@settings(max_examples=60, deadline=None)
+@given(
+    sizes=st.tuples(st.integers(1, 4), st.integers(1, 3), st.just(1)),
+    weights=st.lists(st.floats(0.1, 10), min_size=4, max_size=4),
+    total=st.integers(1, 300),
+)
+def test_levels_of_the_first_field_have_their_share_whatever_the_rows_are(
+    sizes: tuple[int, int, int], weights: list[float], total: int
+) -> None:
+    table = product_table(sizes, prompts=3)
+    level_weights = {f"class{n}": weight for n, weight in enumerate(weights)}
+    for row, name in enumerate(table.labels["class"]):
+        table.weights[row] = level_weights[str(name)]
+    counts = image_counts(table, PromptTableConfig(), FIELDS, total, 0)
+    assert counts.sum() == total
+    whole = sum(weights[: sizes[0]])
+    for name, count in totals(table, counts.tolist(), "class").items():
+        assert abs(count - total * level_weights[str(name)] / whole) < 1
+
+
 def test_counts_of_a_table_are_used_as_they_are() -> None:
     rows = [PromptRow(f"p{n}", n + 1, weight) for n, weight in enumerate([3.0, 0.0, 5.0])]
     table = build_table(rows, "t.csv", counted=True)
@@ -147,6 +168,14 @@ def test_levels_without_a_row_cannot_be_combined_freely() -> None:
     cfg = PromptTableConfig(coverage="latin_hypercube")
     with pytest.raises(ConfigError, match=r"t\.csv has no row with x=\d y=\d.*coverage=balanced"):
         image_counts(table, cfg, ["x", "y"], 50, 1)
+
+
+def test_an_identifier_of_each_row_is_no_field_to_cover() -> None:
+    rows = [PromptRow(f"p{n}", n, labels={"id": n}) for n in range(20_001)]
+    with pytest.raises(ConfigError, match=r"by: id of t\.csv have 20,001 combinations"):
+        image_counts(
+            build_table(rows, "t.csv"), PromptTableConfig(coverage="balanced"), ["id"], 9, 0
+        )
 
 
 def test_fields_to_cover_are_labels_of_the_table() -> None:

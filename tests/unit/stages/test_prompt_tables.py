@@ -18,7 +18,7 @@ from sarhpc.generation.prompts.images import planned_images
 from sarhpc.stages.config import RunConfig
 from sarhpc.stages.generate import GENERATE
 from sarhpc.stages.inputs.prompt_tables import CorpusTable, corpus_table
-from sarhpc.stages.planned_corpus import table_lines
+from sarhpc.stages.table_preview import table_lines
 
 CONFIGS = Path(__file__).resolve().parents[3] / "configs"
 
@@ -72,6 +72,16 @@ def test_jsonl_and_parquet_say_the_same_and_keep_types(tmp_path: Path) -> None:
     assert {labels["incidence"] for _, _, labels in found[0]} == {20, 35}
 
 
+def test_a_column_of_seeds_with_gaps_is_read_as_whole_numbers(tmp_path: Path) -> None:
+    path = tmp_path / "p.parquet"
+    pq.write_table(pa.table({"prompt": ["a", "b", "c"], "seed": [7.0, None, 0.0]}), path)
+    assert planned(path).table.seeds == {0: 7, 2: 0}
+    path.unlink()
+    pq.write_table(pa.table({"prompt": ["a"], "seed": [7.5]}), path)
+    with pytest.raises(ConfigError, match=r"p\.parquet row 1: seed is 7\.5"):
+        planned(path)
+
+
 @pytest.mark.parametrize("delimiter", [";", "\t"])
 def test_other_delimiters_and_line_ends_are_read(tmp_path: Path, delimiter: str) -> None:
     path = tmp_path / "p.csv"
@@ -116,6 +126,11 @@ BAD = {
     "weights zero": ("prompt,weight\na,0\n", r"every weight is 0"),
     "both": ("prompt,count,weight\na,1,1\n", r"line 2: count and weight"),
     "seed": ("prompt,seed\na,-4\n", r"p\.csv line 2: seed is '-4'"),
+    "seed of text": ("prompt,seed\na,x\n", r"p\.csv line 2: seed is 'x'"),
+    "large seed": (
+        "prompt,seed\na,9223372036854775808\n",
+        r"line 2: seed is '9223372036854775808'",
+    ),
     "cells": ("prompt,site\na river, wide,x\n", r"p\.csv line 2: 3 cells under 2 columns"),
     "quote": ('prompt\n"a river\n', r"p\.csv line 2: no CSV"),
     "column twice": ("prompt,prompt\na,b\n", r"p\.csv line 1: column prompt twice"),
@@ -253,7 +268,7 @@ def test_a_grammar_is_balanced_over_classes_and_repeats_no_prompt() -> None:
 
 
 def test_no_prompt_dominates_the_corpus_of_the_demo() -> None:
-    # By captions of held-out tiles 24 of its 96 images had one prompt, the only one of a class.
+    # By captions of held-out tiles 24 of its 96 images had one prompt: a class may have but one.
     found = images(corpus_table(load(RunConfig, CONFIGS / "demo.yaml")))
     assert Counter(labels["class"] for _, _, labels in found) == dict.fromkeys(
         ("water", "forest", "field", "town"), 24
@@ -294,3 +309,15 @@ def test_a_configuration_without_table_keeps_its_fingerprint_and_reads_back() ->
     assert (
         GENERATE.fingerprint(again) == GENERATE.fingerprint(config) != GENERATE.fingerprint(plain)
     )
+
+
+def test_numeric_levels_have_weights_by_their_number() -> None:
+    config = configured(
+        "generate.table.grammar.classes=[town]",
+        "generate.table.grammar.incidence_deg=[25,45]",
+        "generate.table.grammar.weights={'25': 3}",
+        "caption.template.variant=LONG",
+        "generate.images=40",
+    )
+    found = Counter(labels["incidence_deg"] for _, _, labels in images(corpus_table(config)))
+    assert found == {25.0: 30, 45.0: 10}
