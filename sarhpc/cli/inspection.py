@@ -187,7 +187,7 @@ def _looks(sets: Sequence[tuple[str, Sequence[ShardRef]]], tiles: int) -> list[P
     from sarhpc.evaluation.pixel_survey import survey_pixels
     from sarhpc.evaluation.survey import survey_set
     from sarhpc.stages.inputs.prompts import land_cover
-    from sarhpc.tiling.radiometry import master_amplitude
+    from sarhpc.shards.radiometry import master_amplitude
 
     looks = []
     for name, shards in sets:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from hpc.errors import ConfigError
+from sarhpc.shards.radiometry import MASTERS, MODES
 from sarhpc.shards.sample import SPLITS
 from sarhpc.tiling.config import ImportConfig, TileConfig
 from sarhpc.tiling.pairs.conditions import CONDITIONS, CROSS_BAND
-from sarhpc.tiling.radiometry import MASTERS, MODES
 from sarhpc.tiling.splits.assignment import check_split
 
 

@@ -28,12 +28,12 @@ from sarhpc.shards.foreign import (
 )
 from sarhpc.shards.images import decode_array, decode_rgb8, encode_array, encode_gray8, encode_rgb8
 from sarhpc.shards.pictures import opened_picture
+from sarhpc.shards.radiometry import Normalisation, encode_master
 from sarhpc.shards.sample import SAMPLE_SCHEMA, SPLITS, Sample, encode_json, sample_key
 from sarhpc.shards.schema import GEOLOCATION, UNKNOWN
 from sarhpc.tiling.config import ImportConfig
 from sarhpc.tiling.config_checks import check_import
 from sarhpc.tiling.fingerprints import content_digest, ground_hash
-from sarhpc.tiling.radiometry import Normalisation, encode_master
 from sarhpc.tiling.tile import TiledShard
 
 _FOLDERS = {**{name: name for name in SPLITS}, "validation": "val", "valid": "val"}

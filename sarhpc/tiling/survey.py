@@ -20,12 +20,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sarhpc.archive.scene import SarReader
+from sarhpc.shards.radiometry import Normalisation, amplitude_of_db, amplitude_of_log1p
 from sarhpc.tiling.block import Block, Patch, Sampling, patch_for, read_patch, resample_patch
 from sarhpc.tiling.config import TileConfig
 from sarhpc.tiling.grid import SceneFrame
 from sarhpc.tiling.looks import Chip, homogeneous_chips, speckle_correlation
 from sarhpc.tiling.orientation import Interval
-from sarhpc.tiling.radiometry import Normalisation, amplitude_of_db, amplitude_of_log1p
 from sarhpc.tiling.resampling import intensity_taps, looks_factor
 
 Window = tuple[Interval, Interval]

@@ -17,6 +17,12 @@ from hpc.errors import DataError
 from sarhpc.archive.formats.readers import open_sar
 from sarhpc.archive.scene import Archive, SarReader, Scene
 from sarhpc.shards.images import encode_array, encode_gray8, encode_rgb8
+from sarhpc.shards.radiometry import (
+    MASTER_STEP_DB,
+    Normalisation,
+    encode_log_master,
+    encode_master,
+)
 from sarhpc.shards.sample import Sample, encode_json, sample_key
 from sarhpc.tiling.block import Block, read_block
 from sarhpc.tiling.config import TileConfig
@@ -35,12 +41,6 @@ from sarhpc.tiling.pairs.scene_assets import (
 )
 from sarhpc.tiling.plan import Opener
 from sarhpc.tiling.quality import reject_reason, tile_quality
-from sarhpc.tiling.radiometry import (
-    MASTER_STEP_DB,
-    Normalisation,
-    encode_log_master,
-    encode_master,
-)
 from sarhpc.tiling.read_errors import DamagedError, classify_read_errors
 from sarhpc.tiling.survey import SceneConstants
 

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from sarhpc.shards.images import encode_gray8, encode_rgb8
+from sarhpc.shards.radiometry import Normalisation
 from sarhpc.tiling.config import TileConfig
 from sarhpc.tiling.pairs.cross_band import CrossBandLayer
-from sarhpc.tiling.radiometry import Normalisation
 
 CROSS_BAND = "other"
 """The cross-band layer in `tile.conditions`, shard inputs and `meta.json`."""

@@ -20,7 +20,7 @@ from sarhpc.archive.stac_catalog import StacArchive
 from sarhpc.shards.images import decode_array
 from sarhpc.tiling.config import TileConfig
 from sarhpc.tiling.plan import plan_scenes
-from sarhpc.tiling.radiometry import master_amplitude
+from sarhpc.shards.radiometry import master_amplitude
 from sarhpc.tiling.tile import tile_shard
 
 TILE_PX = 64

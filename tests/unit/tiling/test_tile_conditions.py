@@ -13,6 +13,7 @@ from sarhpc.archive.procedural.flight import scene_ids
 from sarhpc.archive.procedural.write import write_scene
 from sarhpc.archive.stac_catalog import StacArchive, write_catalogue
 from sarhpc.shards.images import decode_array, decode_gray8, decode_rgb8
+from sarhpc.shards.radiometry import Normalisation
 from sarhpc.shards.schema import validate_sample
 from sarhpc.tiling.config import CrossBandConfig, SplitConfig, TileConfig
 from sarhpc.tiling.pairs.conditions import (
@@ -26,7 +27,6 @@ from sarhpc.tiling.pairs.conditions import (
     edge_threshold_db,
 )
 from sarhpc.tiling.plan import plan_scenes
-from sarhpc.tiling.radiometry import Normalisation
 from sarhpc.tiling.tile import tile_shard
 
 TRAIN = SplitConfig(fractions=[1.0, 0.0, 0.0])

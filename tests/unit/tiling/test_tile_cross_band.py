@@ -29,13 +29,13 @@ from sarhpc.archive.formats.readers import open_sar
 from sarhpc.archive.scene import Scene
 from sarhpc.diffusion.config import LAYERS
 from sarhpc.shards.images import decode_gray8
+from sarhpc.shards.radiometry import Normalisation
 from sarhpc.shards.schema import validate_sample
 from sarhpc.tiling.config import CrossBandConfig, TileConfig
 from sarhpc.tiling.grid import scene_frame
 from sarhpc.tiling.orientation import inverse, transform
 from sarhpc.tiling.pairs.area_resampling import Place, area_taps, locate, overlay, pixel_extent
 from sarhpc.tiling.plan import plan_scenes
-from sarhpc.tiling.radiometry import Normalisation
 from sarhpc.tiling.tile import tile_shard
 
 UTM31 = "EPSG:32631"

@@ -9,11 +9,7 @@ import pytest
 from array_scenes import array_reader, white_speckle
 
 from hpc.errors import ConfigError, DataError
-from sarhpc.tiling.config import TileConfig
-from sarhpc.tiling.config_checks import check_config
-from sarhpc.tiling.grid import scene_frame
-from sarhpc.tiling.quality import reject_reason, tile_quality
-from sarhpc.tiling.radiometry import (
+from sarhpc.shards.radiometry import (
     Normalisation,
     decode_log_master,
     decode_master,
@@ -22,6 +18,10 @@ from sarhpc.tiling.radiometry import (
     encode_picture,
     master_amplitude,
 )
+from sarhpc.tiling.config import TileConfig
+from sarhpc.tiling.config_checks import check_config
+from sarhpc.tiling.grid import scene_frame
+from sarhpc.tiling.quality import reject_reason, tile_quality
 from sarhpc.tiling.survey import SceneConstants, survey_scene, survey_windows
 
 

@@ -14,11 +14,11 @@ from sarhpc.archive.procedural.write import write_scene
 from sarhpc.archive.scene import Scene
 from sarhpc.archive.stac_catalog import StacArchive, write_catalogue
 from sarhpc.shards.images import decode_array, decode_rgb8
+from sarhpc.shards.radiometry import decode_master
 from sarhpc.shards.schema import validate_sample
 from sarhpc.tiling.config import SplitConfig, TileConfig
 from sarhpc.tiling.orientation import determinant, inverse, transform
 from sarhpc.tiling.plan import plan_scenes
-from sarhpc.tiling.radiometry import decode_master
 from sarhpc.tiling.tile import tile_shard
 
 TRAIN = SplitConfig(fractions=[1.0, 0.0, 0.0])

@@ -15,14 +15,14 @@ from split_oracles import overlaps_across_splits
 from hpc.errors import ConfigError, DataError
 from sarhpc.archive.scene import Scene
 from sarhpc.shards.images import decode_array, decode_gray8
-from sarhpc.shards.schema import validate_sample
-from sarhpc.tiling.config import SplitConfig, TileConfig
-from sarhpc.tiling.plan import plan_scenes
-from sarhpc.tiling.radiometry import (
+from sarhpc.shards.radiometry import (
     Normalisation,
     decode_master,
     master_amplitude,
 )
+from sarhpc.shards.schema import validate_sample
+from sarhpc.tiling.config import SplitConfig, TileConfig
+from sarhpc.tiling.plan import plan_scenes
 from sarhpc.tiling.tile import tile_shard
 
 TRAIN = SplitConfig(fractions=[1.0, 0.0, 0.0])

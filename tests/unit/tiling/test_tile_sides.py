@@ -11,10 +11,10 @@ from sarhpc.archive.procedural.imaging.geometry import View, project
 from sarhpc.archive.procedural.landscape.ground import Ground
 from sarhpc.archive.procedural.landscape.terrain import working_grid
 from sarhpc.shards.images import decode_array
+from sarhpc.shards.radiometry import decode_master
 from sarhpc.tiling.config import SplitConfig, TileConfig
 from sarhpc.tiling.orientation import inverse, transform
 from sarhpc.tiling.plan import plan_scenes
-from sarhpc.tiling.radiometry import decode_master
 from sarhpc.tiling.tile import tile_shard
 
 pytestmark = pytest.mark.slow

@@ -1,9 +1,10 @@
 """Amplitude to codes and back: the 8-bit picture and the 16-bit master.
 
 The picture follows one of the laws below, with constants fixed per scene or for all scenes (never
-per tile, which would make the brightness of water depend on its surroundings). The master clips
-nothing: it is linear in amplitude with a scale per tile, or logarithmic, with the same relative
-precision for dark and bright pixels.
+per tile, which would make the brightness of water depend on its surroundings). The master of a tile
+clips nothing: it is linear in amplitude with a scale per tile, or logarithmic, with the same
+relative precision for dark and bright pixels. The master of a generated image holds the levels that
+the model's decoder gave, between the ends of the law of the picture.
 """
 
 from __future__ import annotations
@@ -31,6 +32,9 @@ MODES = (*LINEAR_MODES, *LOG_MODES, "log1p")
 
 MASTERS = ("linear", "log")
 
+LEVEL_MASTER = "level"
+"""Law of the master of a generated image: code / 65535 is the level of the picture's law."""
+
 MASTER_STEP_DB = 0.002
 """Step of the logarithmic master: 131 dB of range, each value within 0.001 dB."""
 
@@ -43,9 +47,9 @@ class Normalisation:
 
     mode: str
     """One of MODES."""
-    mu: float
-    """Mean amplitude of valid pixels at tile spacing."""
-    sigma: float
+    mu: float | None
+    """Mean amplitude of valid pixels at tile spacing; None where it is not of one scene."""
+    sigma: float | None
     """Standard deviation of the same."""
     top: float
     """Amplitude of code 255."""
@@ -61,7 +65,7 @@ class Normalisation:
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Normalisation:
         """The constants of a sample's `normalisation` entry."""
-        return cls(**value)
+        return cls(**{"mu": None, "sigma": None, **value})
 
     def encode(self, amplitude: NDArray[np.float32]) -> NDArray[np.uint8]:
         """8-bit codes (H, W) of amplitude (H, W); clipped below `low` and above `top`."""
@@ -79,7 +83,7 @@ class Normalisation:
         """Amplitude (H, W) of 8-bit codes; 0 and 255 also stand for clipped values."""
         return self.amplitudes(codes * np.float32(1 / 255))
 
-    def amplitudes(self, level: NDArray[np.float32]) -> NDArray[np.float32]:
+    def amplitudes(self, level: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
         """Amplitude (H, W) of levels between 0 and 1: the inverse of `levels`."""
         low, high = (float(self._law(np.float32(end))) for end in (self.low or 0.0, self.top))
         value = np.float64(low) + np.asarray(level, np.float64) * (high - low)
@@ -158,13 +162,31 @@ def decode_log_master(codes: NDArray[np.uint16], lowest: float) -> NDArray[np.fl
     return np.where(codes > 0, lowest * 10**level, 0.0).astype(np.float32)
 
 
+def encode_levels(levels: NDArray[np.float32]) -> NDArray[np.uint16]:
+    """16-bit codes (H, W) of levels between 0 and 1, each within half a step of 1 / 65535."""
+    scaled = np.asarray(levels, np.float64) * MASTER_MAX
+    return np.rint(np.clip(scaled, 0, MASTER_MAX)).astype(np.uint16)
+
+
+def decode_levels(codes: NDArray[np.uint16]) -> NDArray[np.float64]:
+    """Levels (H, W) between 0 and 1 of a master of levels."""
+    return codes / MASTER_MAX
+
+
 def master_amplitude(codes: NDArray[np.uint16], meta: Mapping[str, Any]) -> NDArray[np.float32]:
     """Amplitude (H, W) of `sar16.npy`, by the law named in `meta.json`.
 
     Raises:
-        DataError: the law is unknown.
+        DataError: the law is unknown, or the constants of its normalisation are.
     """
     law = meta.get("master_law", "linear")
+    if law == LEVEL_MASTER:
+        if not isinstance(meta.get("normalisation"), Mapping):
+            raise DataError(
+                f"sample {meta.get('key')}: its master holds levels whose amplitude is unknown, as "
+                "the model learned from tiles of different normalisations"
+            )
+        return Normalisation.from_json(meta["normalisation"]).amplitudes(decode_levels(codes))
     if law == "linear":
         return decode_master(codes, meta["master_scale"])
     if law == "log" and meta.get("master_step_db") == MASTER_STEP_DB:
