@@ -81,7 +81,7 @@ def inspect_path(path: Path, tiles: int) -> Inspection:
 
 def _inspect_run(run: RunDir, tiles: int) -> Inspection:
     from sarhpc.evaluation.inspection import Inspection
-    from sarhpc.stages.evaluate import stage_line
+    from sarhpc.stages.run_report import stage_line
 
     names = [stage.name for stage in line_of_stages(load_run_config(run))]
     records = {name: list(run.ledger(name).records().values()) for name in (*REAL, *SYNTHETIC)}
@@ -114,7 +114,7 @@ def _split_warnings(run: RunDir) -> Iterator[str]:
 
 def _inspect_folder(path: Path, tiles: int) -> Inspection:
     from sarhpc.evaluation.inspection import Inspection
-    from sarhpc.stages.evaluate import stage_line
+    from sarhpc.stages.run_report import stage_line
 
     files = [path] if path.is_file() else sorted(_tars(path))
     if not files:
@@ -186,8 +186,8 @@ def _shard_ref_of(file: Path, records: dict[Path, tuple[str, Record]]) -> ShardR
 def _looks(sets: Sequence[tuple[str, Sequence[ShardRef]]], tiles: int) -> list[PixelSurvey]:
     from sarhpc.evaluation.pixel_survey import survey_pixels
     from sarhpc.evaluation.survey import survey_set
-    from sarhpc.stages.inputs.prompts import land_cover
     from sarhpc.shards.radiometry import master_amplitude
+    from sarhpc.stages.inputs.prompts import land_cover
 
     looks = []
     for name, shards in sets:
