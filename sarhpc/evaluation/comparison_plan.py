@@ -6,9 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
-
-from hpc.errors import DataError
 from sarhpc.evaluation.compared import REAL
 from sarhpc.evaluation.config import MIN_TILES, EvaluateConfig
 from sarhpc.evaluation.drawing import (
@@ -21,9 +18,9 @@ from sarhpc.evaluation.drawing import (
 )
 from sarhpc.evaluation.image_sets import ImageSet, read_images
 from sarhpc.evaluation.pixels import (
-    amplitude,
     amplitude_member,
     code_member,
+    mean_3_sigma,
     picture_format,
 )
 from sarhpc.evaluation.set_facts import (
@@ -107,10 +104,7 @@ def plan_comparison(
 def _facts(drawn: Drawn) -> SetFacts:
     file, rows = drawn.places[0]
     [first] = read_images(drawn.images, file, rows[:1], code_member)
-    try:
-        px, sixteen = picture_format(first)
-    except (DataError, ValueError) as error:
-        raise DataError(f"image {first.key} of {first.file} cannot be read: {error}") from error
+    px, sixteen = picture_format(first)
     return facts_of(drawn.images.name, drawn_facts(drawn), px, sixteen)
 
 
@@ -132,18 +126,12 @@ def _scales(
 def _mean_3_sigma(drawn: Drawn) -> float:
     """Mean + 3 standard deviations of the amplitude of some of the images."""
     places = [(file, row) for file, rows in drawn.places for row in rows]
-    count, total, squares = 0, 0.0, 0.0
-    for file, row in spread(places, SCALED_BY):
-        [image] = read_images(drawn.images, file, [row], amplitude_member)
-        values = amplitude(image)
-        values = values[np.isfinite(values)].astype(np.float64)
-        count, total = count + values.size, total + float(values.sum())
-        squares += float(np.square(values).sum())
-    mean = total / max(count, 1)
-    scale = mean + 3 * max(squares / max(count, 1) - mean**2, 0.0) ** 0.5
-    if not scale > 0:
-        raise DataError(f"{drawn.images.name} has no positive amplitude: give linear amplitude")
-    return scale
+    images = (
+        image
+        for file, row in spread(places, SCALED_BY)
+        for image in read_images(drawn.images, file, [row], amplitude_member)
+    )
+    return mean_3_sigma(images)
 
 
 def _split_notes(facts: SetFacts, config: EvaluateConfig) -> Iterator[str]:

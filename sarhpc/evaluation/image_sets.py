@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from hpc.documents import parse_json
 from hpc.errors import DataError
 from sarhpc.shards.foreign import PICTURES, RADAR, list_foreign
@@ -159,7 +162,8 @@ def _rows(index: ShardIndex) -> list[int]:
     ]
     if not wanted or not len(index):
         return []
-    return [int(row) for row in (index.sizes[:, wanted] >= 0).any(axis=1).nonzero()[0]]
+    held: NDArray[np.int64] = np.flatnonzero(np.any(index.sizes[:, wanted] >= 0, axis=1))
+    return [int(row) for row in held]
 
 
 def _meta(found: Mapping[str, bytes], key: str, path: Path) -> dict[str, Any]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+import math
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -47,10 +49,8 @@ def measured_pixels(
     Raises:
         DataError: it cannot be decoded, is coloured, or has fewer pixels.
     """
-    try:
+    with _named(image):
         whole = amplitude(image) if pixels == AMPLITUDE else codes(image, scale)
-    except (DataError, KeyError, TypeError, ValueError) as error:
-        raise DataError(f"image {image.key} of {image.file} cannot be read: {error}") from error
     if whole.ndim != 2 or whole.shape[0] < px[0] or whole.shape[1] < px[1]:
         raise DataError(
             f"image {image.key} of {image.file} is {' x '.join(map(str, whole.shape))}, smaller "
@@ -59,6 +59,35 @@ def measured_pixels(
     row, col = ((side - want) // 2 for side, want in zip(whole.shape, px, strict=True))
     middle = whole[row : row + px[0], col : col + px[1]]
     return middle / np.float32(scale) if scale and pixels == AMPLITUDE else middle
+
+
+@contextmanager
+def _named(image: Image) -> Iterator[None]:
+    """Name the image in errors of a block that decodes it."""
+    try:
+        yield
+    except (DataError, KeyError, TypeError, ValueError) as error:
+        raise DataError(f"image {image.key} of {image.file} cannot be read: {error}") from error
+
+
+def mean_3_sigma(images: Iterable[Image]) -> float:
+    """Mean + 3 standard deviations of the amplitude of images, one at a time in memory.
+
+    Raises:
+        DataError: an image cannot be decoded, or no amplitude is positive.
+    """
+    count, total, squares, name = 0, 0.0, 0.0, "the set"
+    for image in images:
+        with _named(image):
+            values = amplitude(image)
+        finite = values[np.isfinite(values)].astype(np.float64)
+        count, total, name = count + finite.size, total + float(finite.sum()), image.file
+        squares += float(np.square(finite).sum())
+    mean = total / max(count, 1)
+    scale = mean + 3 * math.sqrt(max(squares / max(count, 1) - mean**2, 0.0))
+    if not scale > 0:
+        raise DataError(f"{name} and others have no positive amplitude: give linear amplitude")
+    return scale
 
 
 def amplitude(image: Image) -> NDArray[np.floating[Any]]:
@@ -80,7 +109,8 @@ def codes(image: Image, scale: float | None) -> Pixels:
         level = amplitude(image) / (scale or 1.0)
         if not np.isfinite(level).all():
             return level
-        return np.rint(255 * np.clip(level, 0, 1)).astype(np.uint8)
+        quantised: NDArray[np.uint8] = np.rint(255 * np.clip(level, 0, 1)).astype(np.uint8)
+        return quantised
     data = image.members[name]
     values = decode_gray8(data) if name == "sar.png" else _picture(data)
     if values.dtype != np.uint8:
@@ -95,11 +125,12 @@ def picture_format(image: Image) -> tuple[tuple[int, int], bool]:
     """Rows and columns of an image, and whether its picture holds more than 8 bits."""
     [name] = code_member(image.members)
     data = image.members[name]
-    if name in ARRAYS:
-        rows, cols = decode_array(data).shape[-2:]
-        return (int(rows), int(cols)), False
-    with opened_picture(data) as picture:
-        return (picture.height, picture.width), picture.mode[0] in "IF"
+    with _named(image):
+        if name in ARRAYS:
+            rows, cols = decode_array(data).shape[-2:]
+            return (int(rows), int(cols)), False
+        with opened_picture(data) as picture:
+            return (picture.height, picture.width), picture.mode[0] in "IF"
 
 
 def _master(master: NDArray[Any], meta: Mapping[str, Any]) -> NDArray[np.floating[Any]]:

@@ -68,7 +68,10 @@ def facts_of(
         sixteen_bits: whether a picture of the set holds more than 8 bits.
     """
     splits: Counter[str] = Counter()
-    groups, spacings, bands, laws = set(), set(), set(), set()
+    groups: set[str] = set()
+    spacings: set[float] = set()
+    bands: set[str] = set()
+    laws: set[str] = set()
     ranged, coded, scaled, count, synthetic = 0, 0, 0, 0, 0
     for image in images:
         meta = image.meta

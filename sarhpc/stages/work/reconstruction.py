@@ -74,8 +74,9 @@ def reconstruct_tiles(
     _decoded(model, places[0], pixels, px, 0)
     warm = clock()
     _decoded(model, places[0], pixels, px, 0)
-    each_s = max(clock() - warm, 1e-9)
-    most = int((budget_s - (clock() - begun)) / each_s)
+    end = clock()
+    each_s = max(end - warm, 1e-9)
+    most = int((budget_s - (end - begun)) / each_s)
     where = "a GPU" if device.type == "cuda" else "the CPU"
     if most < MIN_TILES:
         return Reconstruction(None, nothing, _too_slow(each_s, budget_s, where))
@@ -131,7 +132,7 @@ def _decoded(
     out: torch.Tensor = reconstruct(model, picture[None], seed)[0]
     if pixels == AMPLITUDE:
         level = (out.mean(0).double().numpy() + 1) / 2
-        whole = level_amplitude(np.maximum(level, 0.5 / 65535), image.meta)
+        whole: NDArray[Any] = level_amplitude(np.maximum(level, 0.5 / 65535), image.meta)
     else:
         gray = as_gray8(out)
         whole = (
