@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -85,14 +86,17 @@ def _evaluate_two(arguments: argparse.Namespace) -> int:
     if workers < 1:
         raise ConfigError(f"--workers {workers}: give at least 1")
     out = Path(arguments.out or OUT)
-    compared = evaluate_sets(
-        Path(arguments.run), Path(arguments.synthetic), out, config, suites, workers
-    )
+    real, synthetic = Path(arguments.run), Path(arguments.synthetic)
+    compared = evaluate_sets(real, synthetic, out, config, suites, workers, _to_stderr)
     if arguments.json:
         print(json.dumps(compared.to_json(), indent=2))
     else:
         _print_result(compared, out)
     return 0 if passed(compared.gates) else 4
+
+
+def _to_stderr(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 def _cores() -> int:

@@ -102,11 +102,18 @@ def compare(
     left_out = {name: dict(one.faults) for name, one in {REAL: real, **others}.items()}
     return ComparedSets(
         evaluation=_only(evaluation, metrics),
-        gates=tuple(gates),
+        gates=tuple(gate for gate in gates if _is_asked(gate, metrics)),
         notes=tuple(notes),
         measured=measured,
         facts={**facts, "left_out": {n: faults for n, faults in left_out.items() if faults}},
     )
+
+
+def _is_asked(gate: GateResult, metrics: Collection[str]) -> bool:
+    """Whether a gate is on one of these distances, or on none in particular."""
+    measure = gate.text.split()[0]
+    prefixes = {name.split("_")[0] for name in metrics}
+    return measure in prefixes or all(measure not in part for part in SUITES.values())
 
 
 def with_copies(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -150,23 +150,36 @@ def _size(px: Sequence[int]) -> str:
     return " x ".join(map(str, px))
 
 
-def _spacing_notes(real: SetFacts, other: SetFacts) -> list[str]:
-    known = [(one, spacing) for one in (real, other) for spacing in one.spacings_m]
-    if known:
-        (low_set, low), (high_set, high) = (
-            choose(known, key=lambda pair: pair[1]) for choose in (min, max)
-        )
-        if high > low * (1 + SPACING_TOLERANCE):
+def _spacing_notes(real: SetFacts, other: SetFacts) -> Iterator[str]:
+    """What is to be said of spacings.
+
+    Raises:
+        ConfigError: an image of the other set has a spacing that no real one has.
+    """
+    if real.spacings_m and other.spacings_m:
+        low, high = real.spacings_m[0], real.spacings_m[-1]
+        near = 1 + SPACING_TOLERANCE
+        far = [s for s in other.spacings_m if s * near < low or s > high * near]
+        if far:
             raise ConfigError(
-                f"{low_set.name} has images of {low:g} m a pixel and {high_set.name} of {high:g} "
-                "m: speckle, spectrum and texture are measured in pixels, so such a comparison "
-                "means nothing; resample one of them (tile.pixel_m) and compare again"
+                f"{real.name} has images of {_range(real.spacings_m)} a pixel and {other.name} of "
+                f"{_range(other.spacings_m)}: speckle, spectrum and texture are measured in "
+                "pixels, so such a comparison means nothing; resample one of them (tile.pixel_m) "
+                "and compare again"
             )
-    return [
-        f"The spacing of {one.name} is not known: it is taken to be that of {rest.name}."
-        for one, rest in ((real, other), (other, real))
-        if not one.spacings_m and rest.spacings_m
-    ]
+    for one, rest in ((real, other), (other, real)):
+        if not one.spacings_m and rest.spacings_m:
+            yield f"The spacing of {one.name} is not known: it is taken to be that of {rest.name}."
+        elif one.spacings_m and one.spacings_m[-1] > one.spacings_m[0] * (1 + SPACING_TOLERANCE):
+            yield (
+                f"{one.name} has images of {_range(one.spacings_m)} a pixel, and what is measured "
+                "in pixels is a mean over them."
+            )
+
+
+def _range(spacings: Sequence[float]) -> str:
+    low, high = f"{spacings[0]:g}", f"{spacings[-1]:g}"
+    return f"{low} m" if low == high else f"{low} to {high} m"
 
 
 def _band_notes(real: SetFacts, other: SetFacts) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,6 +28,7 @@ def evaluate_sets(
     config: EvaluateConfig,
     suites: Sequence[str] | None = None,
     workers: int = 1,
+    report: Callable[[str], None] = print,
 ) -> ComparedSets:
     """The synthetic set against the real one; `out` gets tables, `evaluation.json`, `report.html`.
 
@@ -40,6 +41,7 @@ def evaluate_sets(
         config: sizes, seeds and gates.
         suites: parts of the suite; None takes all.
         workers: processes that measure.
+        report: is given a line on what is done, at most every 30 s.
 
     Raises:
         ConfigError: the sets cannot be compared, or the folder is one of them.
@@ -54,7 +56,7 @@ def evaluate_sets(
     try:
         sets = {REAL: named_set(real, REAL), SYNTHETIC: named_set(synthetic, SYNTHETIC)}
         planned = plan_comparison(sets[REAL], {SYNTHETIC: sets[SYNTHETIC]}, config)
-        measure_parts(parts_in(planned, out), workers, out)
+        measure_parts(parts_in(planned, out), workers, out, report)
         measures = read_sets(planned, out, config)
         faults = faults_of(measures)
         if faults:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import logging
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ Locate = Callable[[str], Path]
 """Path of a file as a plan holds it."""
 
 
+PROGRESS_S = 30.0
 TABLES = "tables"
 """Folder of the tables, one a part."""
 
@@ -163,24 +165,32 @@ def _measures_digest() -> str:
     return digest.hexdigest()
 
 
-def measure_parts(parts: Sequence[Part], workers: int, directory: Path) -> None:
+def measure_parts(
+    parts: Sequence[Part],
+    workers: int,
+    directory: Path,
+    report: Callable[[str], None] = log.info,
+) -> None:
     """Measure parts outside a run: in this process, or on a Dask cluster of this machine.
 
     Args:
         parts: with the table of each; one that is there is kept.
         workers: processes.
         directory: for the files of the cluster.
+        report: is given a line at most every 30 s.
 
     Raises:
         HpcError: the first error; the other parts are measured nonetheless, and kept.
     """
     failed: list[BaseException] = []
+    last = time.monotonic()
     for number, (part, outcome) in enumerate(_outcomes(parts, workers, directory), 1):
         if isinstance(outcome, BaseException):
             failed.append(outcome)
             log.warning("part=%s failed: %s", part.id, outcome)
-        elif number % 50 == 0 or number == len(parts):
-            log.info("measured parts=%d/%d", number, len(parts))
+        if time.monotonic() - last >= PROGRESS_S:
+            last = time.monotonic()
+            report(f"measured parts={number}/{len(parts)}")
     if failed:
         first = failed[0]
         if not isinstance(first, HpcError | OSError):

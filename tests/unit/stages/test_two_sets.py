@@ -109,6 +109,7 @@ def test_only_the_parts_of_the_suite_that_are_named_are_in_the_result(
     assert printed == result(tmp_path / "out")
     named = {name.split("_")[0] for name in printed["sets"]["synthetic"]["measures"]}
     assert named == {"E5", "E6"}
+    assert {gate["name"] for gate in printed["gates"]} == {"lsd_db", "unmeasurable"}
     assert evaluate(*sets, tmp_path / "out", "--suite", "spectra") == 2
     assert "radiometry, speckle, spectrum, texture" in capsys.readouterr().err
 

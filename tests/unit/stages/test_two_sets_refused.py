@@ -31,8 +31,8 @@ def test_another_spacing_is_refused(
 ) -> None:
     synthetic = synthetic_set(tmp_path / "synthetic", pixel_m=0.35)
     said = assert_refused(real, synthetic, tmp_path / "out", 2, capsys)
-    assert "0.35 m a pixel" in said
-    assert "0.5 m" in said
+    assert "images of 0.5 m a pixel" in said
+    assert "of 0.35 m" in said
 
 
 def test_another_band_and_an_unknown_spacing_are_said(real: Path, tmp_path: Path) -> None:
@@ -41,6 +41,15 @@ def test_another_band_and_an_unknown_spacing_are_said(real: Path, tmp_path: Path
     notes = " ".join(result(tmp_path / "out")["notes"])
     assert f"{real} is of band X and {synthetic} of L" in notes
     assert f"The spacing of {synthetic} is not known" in notes
+
+
+def test_spacings_that_differ_within_the_real_set_are_said(tmp_path: Path) -> None:
+    real = real_set(tmp_path / "real")
+    facts = {"pixel_m": 0.7, "split": "val", "scene_id": "x"}
+    shard_of(real / "000005.tar", speckle_codes(9, 4), facts)
+    evaluate(real, synthetic_set(tmp_path / "synthetic", pixel_m=0.6), tmp_path / "out")
+    notes = " ".join(result(tmp_path / "out")["notes"])
+    assert "images of 0.5 to 0.7 m a pixel" in notes
 
 
 def test_the_middle_of_larger_images_is_measured_and_that_is_said(
