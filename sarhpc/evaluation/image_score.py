@@ -47,17 +47,23 @@ def real_reference(
 ) -> RealReference:
     """The reference of real tiles (N, H, W) uint8 of these scenes, to score images against.
 
+    Constant tiles, as of calm water, have no speckle and are left out.
+
     Raises:
         DataError: too few tiles, one that cannot be measured, or scenes that are not one a tile.
     """
-    if len(real) < 2 * MIN_TILES:
-        raise DataError(
-            f"{len(real)} real tiles are too few to judge images; at least {2 * MIN_TILES}, some "
-            "hundred are better: set other train.judge.splits, or train without train.judge"
-        )
     if len(scenes) != len(real):
         raise DataError(f"{len(scenes)} scenes named for {len(real)} real tiles: name one each")
-    return RealReference(real.shape[1:], _measured("real tiles", real), tuple(scenes), seed)
+    held = np.flatnonzero([tile.min() < tile.max() for tile in real])
+    if held.size < len(real):
+        log.warning("%d of %d real tiles are constant", len(real) - held.size, len(real))
+    if held.size < 2 * MIN_TILES:
+        raise DataError(
+            f"{held.size} real tiles are too few to judge images; at least {2 * MIN_TILES}, some "
+            "hundred are better: set other train.judge.splits, or train without train.judge"
+        )
+    reference = _measured("real tiles", real[held])
+    return RealReference(real.shape[1:], reference, tuple(scenes[place] for place in held), seed)
 
 
 def score_images(images: NDArray[np.uint8], to: RealReference) -> dict[str, float]:

@@ -83,7 +83,8 @@ def _measurable(
         look.tiles += 1
         middle = _middle(tile)
         if int(middle.min()) == int(middle.max()):
-            warnings.add("tile of one value", place.key)
+            whole = int(tile.min()) == int(tile.max())
+            warnings.add(f"{'tile' if whole else 'middle of a tile'} of one value", place.key)
         try:
             validate_sample(sample)
             _count_sigma0(look, sample, decode_master)

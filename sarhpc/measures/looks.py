@@ -30,7 +30,6 @@ from scipy.ndimage import gaussian_filter1d
 
 from sarhpc.measures.intensity import Array, require_image, require_intensity
 from sarhpc.measures.log_cumulants import inverse_trigamma
-from sarhpc.measures.speckle_correlation import toeplitz
 
 WINDOW_PX = 9
 BIN = 0.02
@@ -126,9 +125,11 @@ def effective_samples(acf: Array, window: int = WINDOW_PX) -> tuple[float, float
     """
     if acf.ndim != 2 or len(acf) != 2 or not np.isfinite(acf).all():
         raise ValueError(f"autocorrelation of shape {acf.shape}: finite (2, lags) is needed")
-    rho = [toeplitz(np.concatenate([[1.0], axis]), window) for axis in np.clip(acf, 0, 1)]
-    s1, s2 = (math.prod(float((R**k).mean()) for R in rho) for k in (1, 2))
-    return 1 / s1, 1 / s2
+    lags = np.arange(1, min(acf.shape[1], window - 1) + 1)
+    rho = np.clip(acf[:, : lags.size], 0, 1)
+    # Of window^2 pairs on an axis, `window` are the same pixel, and 2 (window - d) d px apart.
+    s1, s2 = ((1 + 2 * rho**k @ (1 - lags / window)) / window for k in (1, 2))
+    return 1 / float(s1.prod()), 1 / float(s2.prod())
 
 
 def _mode(histogram: Array) -> float:

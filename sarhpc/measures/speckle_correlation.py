@@ -134,25 +134,29 @@ def _tiling(image: Array) -> Array:
 
 def _block_bias(rho: Array) -> Array:
     """4 (t(d) - rho(d) S) of (2, 6) `rho` at lags 0 to 5, for a separable band, r >= 0."""
-    r = [toeplitz(np.sqrt(np.maximum(axis, 0.0)), BLOCK_PX) for axis in rho]
-    own = [float((R * R).mean()) for R in r]
-    bias = [
-        4 * (_triples(r[0]) - rho[0] * own[0]) * own[1],
-        4 * (_triples(r[1]) - rho[1] * own[1]) * own[0],
-    ]
-    return np.array(bias)
-
-
-def _triples(R: Array) -> Array:
-    """Mean over pairs at lags 0 to 5 of 1/n sum_k r_ij r_jk r_ki, n the side of the block."""
-    product = R * (R @ R) / len(R)
-    return np.array([np.diagonal(product, lag).mean() for lag in range(LAGS + 1)])
+    r = toeplitz(np.sqrt(np.maximum(rho, 0.0)), BLOCK_PX)
+    own = (r * r).mean((1, 2))
+    # Mean over pairs at each lag of 1/n sum_k r_ij r_jk r_ki, n the side of the block.
+    triples = (r * (r @ r) / BLOCK_PX).reshape(2, -1) @ _MEAN_AT_LAG.T
+    bias: Array = 4 * (triples - rho * own[:, None]) * own[::-1, None]
+    return bias
 
 
 def toeplitz(values: Array, side: int) -> Array:
-    """Matrix (side, side) of the value at lag |i - j|; 0 beyond the last one."""
-    padded = np.zeros(max(side, values.size))
-    padded[: values.size] = values
+    """Matrices (..., side, side) of the value (..., n) at lag |i - j|; 0 beyond the last one."""
+    padded = np.zeros((*values.shape[:-1], max(side, values.shape[-1])))
+    padded[..., : values.shape[-1]] = values
     index = np.arange(side)
-    matrix: Array = padded[np.abs(index[:, None] - index)]
+    matrix: Array = padded[..., np.abs(index[:, None] - index)]
     return matrix
+
+
+def _mean_at_lag() -> Array:
+    """Weights (6, 256) of the pairs of a row of a block that are 0 to 5 px apart."""
+    index = np.arange(BLOCK_PX)
+    apart = np.abs(index[:, None] - index).ravel()
+    at_lag = apart == np.arange(LAGS + 1)[:, None]
+    return np.asarray(at_lag / at_lag.sum(1, keepdims=True))
+
+
+_MEAN_AT_LAG = _mean_at_lag()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from sarhpc.diffusion.autoencoder import (
     train_autoencoder,
     train_step,
 )
-from sarhpc.diffusion.autoencoder_report import run_autoencoder
+from sarhpc.diffusion.autoencoder_report import Best, assess, run_autoencoder
 from sarhpc.diffusion.bundle import load_autoencoder
 from sarhpc.diffusion.config import AutoencoderConfig, AutoencoderShape, TextureWeights
 from sarhpc.diffusion.crops import TilePool, as_gray8, as_input, as_rgb8, load_pool
@@ -166,6 +167,31 @@ def test_a_worse_checkpoint_does_not_replace_the_best(pool: TilePool, tmp_path: 
     weights = (path / "diffusion_pytorch_model.safetensors").read_bytes()
     run_autoencoder(replace(cfg, steps=6), pool, pool, tmp_path, log=lambda _: None)
     assert (path / "diffusion_pytorch_model.safetensors").read_bytes() == weights
+
+
+def test_a_constant_reconstruction_is_never_the_best(tmp_path: Path) -> None:
+    """Early in a training 8 bits may hold one code only, which has no speckle to measure."""
+    optical = np.full((64, 64, 3), 90, np.uint8)
+    sar = [_speckle(seed) for seed in range(4)]
+    lost = assess([optical, *sar], [optical, *sar[:3], np.full((96, 96), 40, np.uint8)])
+    assert lost == {"optical_l1": 0, "score": math.inf}
+    best = Best(tmp_path)
+    assert not best.improved_by(lost)
+    kept = assess([optical, *sar], [optical, *sar])
+    assert kept["score"] == pytest.approx(0)
+    assert best.improved_by(kept)
+    calm = np.full((96, 96), 3, np.uint8)
+    assert assess([optical, calm, *sar], [optical, calm, *sar]) == kept, "no speckle to compare"
+
+
+def test_an_autoencoder_without_a_checkpoint_to_publish_says_so(
+    pool: TilePool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cfg = replace(TINY, steps=1, final_fraction=0.0)
+    gray = "sarhpc.diffusion.autoencoder_report.as_gray8"
+    monkeypatch.setattr(gray, lambda image: np.full(image.shape[1:], 7, np.uint8))
+    with pytest.raises(DataError, match="constant reconstruction"):
+        run_autoencoder(cfg, pool, pool, tmp_path, log=lambda _: None)
 
 
 def test_a_loss_that_is_not_finite_stops_before_the_weights_change(pool: TilePool) -> None:

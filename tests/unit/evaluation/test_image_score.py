@@ -61,5 +61,21 @@ def test_images_that_cannot_be_compared_are_refused() -> None:
         score_images(tiles(1, 8)[:, :64, :64], real)
     with pytest.raises(DataError, match=r"train\.judge\.splits"):
         real_reference(tiles(0, 7), scenes=range(7))
+    constant = tiles(1, 4)
+    constant[2] = 9
+    with pytest.raises(DataError, match=r"images cannot be measured: tile 2: .* constant"):
+        score_images(constant, real)
     with pytest.raises(DataError, match="name one each"):
         real_reference(tiles(0, 8), scenes=range(7))
+
+
+def test_constant_real_tiles_judge_nothing_and_are_told(caplog: pytest.LogCaptureFixture) -> None:
+    calm = tiles(0, 12)
+    calm[[3, 7]] = 1
+    real = real_reference(calm, scenes=list("abcdefghijkl"))
+    assert real.scenes == tuple("abcefgijkl")
+    assert np.array_equal(real.reference.mean_db, measure(np.delete(calm, [3, 7], 0)).mean_db)
+    assert "2 of 12 real tiles are constant" in caplog.text
+    calm[:5] = 1
+    with pytest.raises(DataError, match="6 real tiles are too few"):
+        real_reference(calm, scenes=range(12))

@@ -331,3 +331,28 @@ def test_every_distance_has_a_verdict(pool: Pool) -> None:
     )
     assert set(judged) == set(DISTANCES)
     assert all(isinstance(verdict, Verdict) for verdict in judged.values())
+
+
+@pytest.mark.parametrize("name", [name for name in DISTANCES if name != "E3_bright"])
+def test_no_null_has_zeros_or_ties(pool: Pool, name: str) -> None:
+    """A measure in steps, as a mode over bins, has a null of zeros that nothing is held against."""
+    real = pool.of(np.arange(60))
+    null = draw_null(pool.features.subset(real), pool.scenes[real], 24, draws=50)
+    values = null.distances(DISTANCES[name][0])
+    assert values.min() > 0
+    assert np.unique(values).size == 50
+
+
+def test_copies_are_held_against_tiles_of_other_scenes(pool: Pool) -> None:
+    real = pool.of(np.arange(40))
+    features, scenes = pool.features.subset(real), pool.scenes[real]
+    null = draw_null(features, scenes, 16)
+    assert null.counterpart.size == 16
+    assert not set(scenes[null.counterpart]) & set(scenes[null.reference])
+    distances = {"E5_lsd": DISTANCES["E5_lsd"][0]}
+    found = verdicts(features, features, scenes, distances, copies=True, bootstrap=5)["E5_lsd"]
+    assert isinstance(found, Verdict)
+    assert found.tiles == most_tiles(scenes)
+    assert found.raw > 0
+    with pytest.raises(ValueError, match=f"10 copies of {real.size} real tiles"):
+        verdicts(features.subset(np.arange(10)), features, scenes, distances, copies=True)
