@@ -65,8 +65,7 @@ def metrics_of(suites: Sequence[str] | None) -> list[str]:
 
 
 def compare(
-    real: TileMeasures,
-    others: Mapping[str, TileMeasures],
+    views: Sequence[Mapping[str, TileMeasures]],
     config: EvaluateConfig,
     judged: str,
     facts: Mapping[str, Any],
@@ -75,8 +74,8 @@ def compare(
     """Every set against the real tiles; the gates of the set `judged`.
 
     Args:
-        real: measures of the real tiles, with their flight lines or scenes.
-        others: measures of the other sets.
+        views: sets by name, `real` and others measured in the same pixels; `judged` is in the
+            first one, and of sets that are in several the first counts.
         config: sizes, seeds and gates.
         judged: the set that is held to the gates.
         facts: how they are compared, with `notes`.
@@ -87,26 +86,37 @@ def compare(
         DataError: a set has too few tiles.
     """
     metrics = metrics_of(suites)
-    measured = {REAL: real.features, **{name: one.features for name, one in others.items()}}
-    groups = real.groups if any(real.groups) else None
-    evaluation = evaluate_features(measured, config, groups)
-    tiles = others[judged]
+    found = [_evaluated(view, config) for view in reversed(views)]
+    evaluation = replace(
+        found[-1],
+        sets={name: one for each in found for name, one in each.sets.items()},
+        better={pair: shares for each in found for pair, shares in each.better.items()},
+    )
+    sets = {name: one for view in reversed(views) for name, one in view.items()}
+    tiles = sets[judged]
     gates = check_gates(
         config.gates,
         tiles.features,
-        real.features,
+        sets[REAL].features,
         evaluation.sets[judged].measures,
         len(tiles.faults) / tiles.measured,
     )
-    notes = [*facts["notes"], *_fault_notes({REAL: real, **others})]
-    left_out = {name: dict(one.faults) for name, one in {REAL: real, **others}.items()}
+    notes = dict.fromkeys(note for view in views for note in _fault_notes(view))
+    left_out = {name: dict(one.faults) for name, one in sets.items() if one.faults}
+    measured = {name: one.features for name, one in sets.items()}
     return ComparedSets(
         evaluation=_only(evaluation, metrics),
         gates=tuple(gate for gate in gates if _is_asked(gate, metrics)),
-        notes=tuple(notes),
+        notes=(*facts["notes"], *notes),
         measured=measured,
-        facts={**facts, "left_out": {n: faults for n, faults in left_out.items() if faults}},
+        facts={**facts, "left_out": left_out},
     )
+
+
+def _evaluated(view: Mapping[str, TileMeasures], config: EvaluateConfig) -> Evaluation:
+    groups = view[REAL].groups
+    measured = {name: one.features for name, one in view.items()}
+    return evaluate_features(measured, config, groups if any(groups) else None)
 
 
 def _is_asked(gate: GateResult, metrics: Collection[str]) -> bool:

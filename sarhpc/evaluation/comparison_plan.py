@@ -41,7 +41,9 @@ SCALED_BY = 32
 class ComparisonPlan:
     """How sets are compared, and the inputs of the parts that are measured."""
 
-    pixels: str
+    views: tuple[tuple[str, tuple[str, ...]], ...]
+    """Pixels, and the sets that are measured in them and held against real tiles in the same: the
+    first one has the set that is judged. A second one holds sets that have 8 bits only."""
     px: tuple[int, int]
     notes: tuple[str, ...]
     splits: Mapping[str, int]
@@ -51,9 +53,15 @@ class ComparisonPlan:
     parts: tuple[Mapping[str, Any], ...]
     """See `measure_part`."""
 
+    @property
+    def pixels(self) -> str:
+        """Pixels of the set that is judged."""
+        return self.views[0][0]
+
     def facts(self) -> dict[str, Any]:
         """What the result says of it, and a plan holds: all but the parts."""
-        return {name: value for name, value in asdict(self).items() if name != "parts"}
+        facts = {name: value for name, value in asdict(self).items() if name != "parts"}
+        return {"pixels": self.pixels, **facts}
 
     @classmethod
     def of_facts(
@@ -61,7 +69,8 @@ class ComparisonPlan:
     ) -> ComparisonPlan:
         """The plan of these facts and parts."""
         px, notes = tuple(facts["px"]), tuple(facts["notes"])
-        return cls(facts["pixels"], px, notes, facts["splits"], facts["drawn"], tuple(parts))
+        views = tuple((pixels, tuple(names)) for pixels, names in facts["views"])
+        return cls(views, px, notes, facts["splits"], facts["drawn"], tuple(parts))
 
 
 def plan_comparison(
@@ -71,7 +80,7 @@ def plan_comparison(
 
     Args:
         real: the reference.
-        others: sets by the name of their column.
+        others: sets by the name of their column; the first one is judged.
         config: how many, and of which splits.
 
     Raises:
@@ -86,19 +95,34 @@ def plan_comparison(
     drawn = {REAL: draw_real(real, most, config.real_splits, config.all_tiles), **drawn}
     require_images(drawn[REAL], MIN_TILES)
     facts = {name: _facts(one) for name, one in drawn.items()}
-    compared = [comparison_of(facts[REAL], facts[name]) for name in others]
-    pixels = CODES if any(one.pixels == CODES for one in compared) else AMPLITUDE
-    px = min(one.px[0] for one in compared), min(one.px[1] for one in compared)
-    scales = _scales(drawn, facts, pixels, compared)
-    parts = [
-        {"set": name, "pixels": pixels, "px": list(px), "scale": scales[name], "files": files}
-        for name, one in drawn.items()
-        for files in parts_of(one)
-    ]
+    compared = {name: comparison_of(facts[REAL], facts[name]) for name in others}
+    px = (
+        min(one.px[0] for one in compared.values()),
+        min(one.px[1] for one in compared.values()),
+    )
+    views = _views(compared)
+    parts = []
+    for pixels, names in views:
+        scales = _scales(drawn, facts, pixels, [compared[name] for name in names])
+        parts += [
+            {"set": name, "pixels": pixels, "px": list(px), "scale": scales[name], "files": files}
+            for name in (REAL, *names)
+            for files in parts_of(drawn[name])
+        ]
     notes = [*_split_notes(facts[REAL], config), *_role_notes(facts)]
-    notes += dict.fromkeys(note for one in compared for note in one.notes)
+    notes += dict.fromkeys(note for one in compared.values() for note in one.notes)
     counts = {name: len(one) for name, one in drawn.items()}
-    return ComparisonPlan(pixels, px, tuple(notes), facts[REAL].splits, counts, tuple(parts))
+    return ComparisonPlan(views, px, tuple(notes), facts[REAL].splits, counts, tuple(parts))
+
+
+def _views(compared: Mapping[str, Comparison]) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """Sets by pixels; where the judged one has range and others have not, it is with these too."""
+    judged, *_ = compared
+    ranged = tuple(name for name, one in compared.items() if one.pixels == AMPLITUDE)
+    if judged not in ranged:
+        return ((CODES, tuple(compared)),)
+    coded = tuple(name for name in compared if name not in ranged)
+    return ((AMPLITUDE, ranged), *([(CODES, (judged, *coded))] if coded else []))
 
 
 def _facts(drawn: Drawn) -> SetFacts:

@@ -25,7 +25,7 @@ from sarhpc.stages.work.measuring import (
     measure_part,
     measure_parts,
     parts_in,
-    read_sets,
+    read_views,
 )
 from sarhpc.stages.work.sharded import (
     ShardResult,
@@ -180,8 +180,8 @@ def _report(
     from sarhpc.stages.run_report import run_report
 
     config = load_run_config(run)
-    measures = read_sets(planned, folder, config.evaluate)
-    compared = _compared(run, config, planned, measures)
+    views = read_views(planned, folder, config.evaluate)
+    compared = _compared(run, config, planned, views)
     return run_report(run, upstream, compared), compared
 
 
@@ -189,16 +189,15 @@ def _compared(
     run: RunDir,
     config: RunConfig,
     planned: ComparisonPlan,
-    measures: Mapping[str, TileMeasures],
+    views: Sequence[Mapping[str, TileMeasures]],
 ) -> ComparedSets:
     """The sets of a run compared, with the real tiles through the autoencoder as one of them."""
     from sarhpc.evaluation.compared import REAL, compare, with_copies
     from sarhpc.stages.run_report import SYNTHETIC
     from sarhpc.stages.work.reconstruction import reconstruct_tiles
 
-    real = measures[REAL]
-    others = {name: one for name, one in measures.items() if name != REAL}
-    compared = compare(real, others, config.evaluate, SYNTHETIC, planned.facts())
+    real = views[0][REAL]
+    compared = compare(views, config.evaluate, SYNTHETIC, planned.facts())
     decoded = reconstruct_tiles(
         run.stage("export") / "model" / "vae",
         [(run.located(file), row) for file, row in real.places],

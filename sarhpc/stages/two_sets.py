@@ -11,7 +11,7 @@ from hpc.publish import publish_json, publish_text
 from sarhpc.evaluation.comparison_plan import ComparisonPlan, plan_comparison
 from sarhpc.shards.subset import spread
 from sarhpc.stages.inputs.named_sets import named_set
-from sarhpc.stages.work.measuring import measure_parts, parts_in, read_sets
+from sarhpc.stages.work.measuring import measure_parts, parts_in, read_views
 
 if TYPE_CHECKING:
     from sarhpc.evaluation.compared import ComparedSets
@@ -57,13 +57,12 @@ def evaluate_sets(
         sets = {REAL: named_set(real, REAL), SYNTHETIC: named_set(synthetic, SYNTHETIC)}
         planned = plan_comparison(sets[REAL], {SYNTHETIC: sets[SYNTHETIC]}, config)
         measure_parts(parts_in(planned, out), workers, out, report)
-        measures = read_sets(planned, out, config)
-        faults = faults_of(measures)
+        views = read_views(planned, out, config)
+        faults = faults_of(views[0])
         if faults:
             raise VerificationError("; ".join(faults).replace(" and are left out", ""))
-        others = {SYNTHETIC: measures[SYNTHETIC]}
         facts = {**planned.facts(), "real": str(real), SYNTHETIC: str(synthetic)}
-        compared = compare(measures[REAL], others, config, SYNTHETIC, facts, suites)
+        compared = compare(views, config, SYNTHETIC, facts, suites)
     except DataError as error:
         raise VerificationError(str(error)) from error
     publish_json(out / "evaluation.json", compared.to_json())

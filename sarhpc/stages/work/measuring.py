@@ -50,10 +50,10 @@ def parts_in(planned: ComparisonPlan, folder: Path, run: RunDir | None = None) -
     ]
 
 
-def read_sets(
+def read_views(
     planned: ComparisonPlan, folder: Path, config: EvaluateConfig
-) -> dict[str, TileMeasures]:
-    """Measures of the tiles of each set that are compared, from the tables in `folder`.
+) -> list[dict[str, TileMeasures]]:
+    """Measures of the tiles of each set that are compared, by view, from the tables in `folder`.
 
     Raises:
         DataError: a table cannot be read, or too few tiles of a set can be measured.
@@ -65,13 +65,20 @@ def read_sets(
     parts = parts_in(planned, folder)
     others = [count for name, count in planned.drawn.items() if name != REAL]
     limits = {REAL: REAL_PER_SYNTHETIC * min(max(others), config.tiles)}
-    measures = {}
-    for name in planned.drawn:
-        tables = [part.table for part in parts if part.inputs["set"] == name]
-        limit = limits.get(name, config.tiles) if config.all_tiles else None
-        measures[name] = read_tables(tables, limit, by_group=name == REAL)
-        require_measured(name, measures[name])
-    return measures
+    views = []
+    for pixels, names in planned.views:
+        measures = {}
+        for name in (REAL, *names):
+            tables = [
+                part.table
+                for part in parts
+                if (part.inputs["set"], part.inputs["pixels"]) == (name, pixels)
+            ]
+            limit = limits.get(name, config.tiles) if config.all_tiles else None
+            measures[name] = read_tables(tables, limit, by_group=name == REAL)
+            require_measured(name, measures[name])
+        views.append(measures)
+    return views
 
 
 def measure_part(inputs: Mapping[str, Any], table: Path, locate: Locate = Path) -> int:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from image_sets_on_disk import shard_of, speckle_codes
 from line_runs import seal_export, tiny_run
 
@@ -13,8 +14,9 @@ from hpc.publish import digest_file
 from hpc.store.ledger import Record
 from hpc.store.plan import make_plan, publish_plan
 from hpc.store.rundir import RunDir, now
+from sarhpc.shards.images import decode_gray8, encode_array
 from sarhpc.shards.reader import read_shard
-from sarhpc.shards.sample import Sample
+from sarhpc.shards.sample import Sample, encode_json
 from sarhpc.shards.writer import write_shard
 
 
@@ -83,3 +85,26 @@ def run_before_evaluation(
     run.stage("export").mkdir(exist_ok=True)
     (run.stage("export") / "model").symlink_to(model)
     return run
+
+
+def masters_and_a_model_without(run: RunDir) -> None:
+    """Give every tile and image of the run a 16-bit master, and seal `compare` without them."""
+    for folder in ("samples/val", "synthetic"):
+        for path in sorted((run.root / "data" / folder).glob("*.tar")):
+            samples = [
+                Sample(s.key, {**s.members, **_master(s, levels=folder == "synthetic")})
+                for s in read_shard(path)
+            ]
+            write_shard(path, samples)
+    path = run.root / "data" / "compare" / "base" / "000000.tar"
+    shard_of(path, speckle_codes(90, 6, px=32), {"synthetic": True, "prompt": "a lake", "seed": 1})
+    seal(run, "compare", [(captioned(path, "a lake"), 6, {"set": "base"})])
+
+
+def _master(sample: Sample, levels: bool) -> dict[str, bytes]:
+    codes = decode_gray8(sample.members["sar.png"]).astype(np.uint16)
+    facts = {"master_law": "level"} if levels else {"master_scale": 1 / 255 / 257}
+    return {
+        "sar16.npy": encode_array(codes * np.uint16(257)),
+        "meta.json": encode_json({**sample.meta, **facts}),
+    }

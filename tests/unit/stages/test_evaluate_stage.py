@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from evaluated_runs import run_before_evaluation
+from evaluated_runs import masters_and_a_model_without, run_before_evaluation
 from line_runs import make_tiny_model
 
 from hpc.errors import DataError, IncompleteError, VerificationError
@@ -116,6 +116,36 @@ def test_a_corpus_that_fails_its_gates_is_reported_and_fails_the_stage_only_wher
     with pytest.raises(VerificationError):
         evaluate(run)
     assert (run.stage("evaluate") / "evaluation.json").stat().st_mtime_ns == made
+
+
+def test_a_set_without_masters_is_compared_by_codes_and_takes_nothing_from_the_others(
+    tmp_path: Path, model: Path
+) -> None:
+    words = [f"compare.models={{base: {model}}}", "evaluate.autoencoder_s=0"]
+    run = run_before_evaluation(tmp_path / "run", model, words)
+    masters_and_a_model_without(run)
+    found = evaluate(run)
+    assert found["pixels"] == "amplitude"
+    assert found["views"] == [
+        ["amplitude", ["this run"]],
+        ["8-bit codes", ["this run", "base"]],
+    ]
+    assert set(found["sets"]) == {"real", "this run", "base"}
+    assert set(found["better"]) == {"this run<base", "base<this run"}
+    assert any("“base” has 8 bits only" in note for note in found["notes"])
+    assert any("autoencoder is not measured" in note for note in found["notes"])
+    kinds = [
+        (shard.inputs["set"], shard.inputs["pixels"])
+        for shard in read_plan(run.plan_file("evaluate")).shards
+        if "files" in shard.inputs
+    ]
+    assert kinds == [
+        ("real", "amplitude"),
+        ("this run", "amplitude"),
+        ("real", "8-bit codes"),
+        ("this run", "8-bit codes"),
+        ("base", "8-bit codes"),
+    ]
 
 
 def test_a_corpus_without_images_is_an_error_that_names_it(tmp_path: Path, model: Path) -> None:
