@@ -53,6 +53,12 @@ cluster: {workers: 2, ranks: 2}
 """
 """A line of seconds: 160 px scenes, 32 px tiles, tiny models."""
 
+KNOWN_PIXELS = {
+    "schema": "sarhpc.contract/1", "calibration": "sigma0", "tiles": 1,
+    "normalisation": {"mode": "db", "low": [0.01, 0.01], "top": [9.0, 9.0]},
+}  # fmt: skip
+"""A contract by which generated images keep a 16-bit master."""
+
 
 def make_tiny_model(folder: Path) -> Path:
     """A diffusers folder of real, random, tiny models for 32 px tiles."""

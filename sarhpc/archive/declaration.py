@@ -79,6 +79,8 @@ class Declaration:
     """Acquisition mode, for example `SM` or `spotlight`."""
     product_type: str | None = None
     """For example `SSC`, `MGD`, `GRD`."""
+    licence: str | None = None
+    """Licence of the scene, an SPDX identifier such as `CC-BY-4.0` where there is one."""
     band_index: int | None = None
     """Band of the file that holds the image, from 1."""
     spacing_m: list[float] | None = None

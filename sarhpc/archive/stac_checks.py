@@ -50,7 +50,8 @@ def _one_of(*choices: str) -> Callable[[Any], bool]:
 _PROPERTIES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     **dict.fromkeys(
         (
-            "datetime", "start_datetime", "end_datetime", "platform", "sar:instrument_mode",
+            "datetime", "start_datetime", "end_datetime", "platform", "license",
+            "sar:instrument_mode",
             "sar:frequency_band", "sar:product_type", "product:type", "sarhpc:flight_line",
             "sarhpc:layer", "sarhpc:range_direction", "sarhpc:optical_datetime",
             "sarhpc:optical_frame",

@@ -18,6 +18,7 @@ def declared_properties(declared: Declaration) -> dict[str, Any]:
     return {
         "datetime": declared.datetime,
         "platform": declared.platform,
+        "license": declared.licence,
         "sar:instrument_mode": declared.instrument_mode,
         "sar:frequency_band": declared.band,
         "sar:center_frequency": declared.center_frequency_ghz,

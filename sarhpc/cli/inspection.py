@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hpc.documents import read_json
 from hpc.errors import ConfigError, DataError
 from hpc.publish import publish_text
 from hpc.store.ledger import Record
@@ -18,7 +19,7 @@ from sarhpc.stages.caption import CAPTION
 from sarhpc.stages.generate import GENERATE
 from sarhpc.stages.registry import line_of_stages
 from sarhpc.stages.run_config import load_run_config
-from sarhpc.stages.tile import SPLIT_FILE, TILE
+from sarhpc.stages.tile import SPLIT_FILE, TILE, WINDOW_FILE
 
 if TYPE_CHECKING:
     from sarhpc.evaluation.inspection import Inspection
@@ -99,7 +100,7 @@ def _inspect_run(run: RunDir, tiles: int) -> Inspection:
         notes=[
             f"Stage {name} is not finished: this page shows its shards so far." for name in unsealed
         ],
-        warnings=list(_split_warnings(run)),
+        warnings=[*_split_warnings(run), *_window_warnings(run)],
     )
 
 
@@ -110,6 +111,23 @@ def _split_warnings(run: RunDir) -> Iterator[str]:
         contested = json.loads(file.read_text()).get("proof", {}).get("contested_cells", 0)
         if contested:
             yield f"{contested} cells of the Earth are in more than one split ({file})"
+
+
+def _window_warnings(run: RunDir) -> Iterator[str]:
+    """Scenes that lie far outside the dB window of the archive."""
+    file = run.stage(TILE.name) / WINDOW_FILE
+    if not file.is_file():
+        return
+    try:
+        outliers = dict(read_json(file)["outliers"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        yield f"{file} cannot be read ({error})"
+        return
+    for scene, share in outliers.items():
+        yield (
+            f"scene {scene} had no part in the dB window of the archive, as it lies far beyond all "
+            f"others: {float(share):.0%} of its power is clipped ({file})"
+        )
 
 
 def _inspect_folder(path: Path, tiles: int) -> Inspection:

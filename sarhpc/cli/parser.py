@@ -11,6 +11,7 @@ import argparse
 from sarhpc.cli.catalog import add_catalog
 from sarhpc.cli.clean import add_clean
 from sarhpc.cli.configuration import add_init
+from sarhpc.cli.contract import add_contract
 from sarhpc.cli.decoder import add_decoder
 from sarhpc.cli.doctor import add_doctor
 from sarhpc.cli.fetch import add_fetch
@@ -44,6 +45,7 @@ PARTS = (
     add_trust,
     add_grid,
     add_decoder,
+    add_contract,
     add_verbs_of_jobs,
     add_doctor,
     add_nodes,

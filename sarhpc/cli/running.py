@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +20,7 @@ from sarhpc.cli.evaluation import add_evaluate_arguments, evaluate_here, evaluat
 from sarhpc.cli.own_run import acted_on
 from sarhpc.cli.verbs import Verbs, add_verb
 from sarhpc.stages.evaluate import EVALUATE
+from sarhpc.stages.inputs.contracts import models_without_contract
 from sarhpc.stages.registry import STAGES, line_of_stages, stage_named
 from sarhpc.stages.run_config import load_run_config
 from sarhpc.stages.settings import require_inputs, require_settings
@@ -163,6 +165,8 @@ def _carry_out(
         return 0
     require_inputs(run, config)
     require_settings(config, [stage.name for stage in stages], ranks)
+    for line in models_without_contract(run, config, [stage.name for stage in stages]):
+        print(f"warning: {line}", file=sys.stderr)
     if arguments.print_sbatch:
         from sarhpc.launch.slurm import print_scripts
 

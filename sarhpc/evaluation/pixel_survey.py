@@ -106,7 +106,7 @@ def _count_sigma0(look: PixelSurvey, sample: Sample, decode_master: DecodeMaster
     if "sar16.npy" not in sample.members or "meta.json" not in sample.members:
         return
     meta = sample.meta
-    if meta.get("calibration") == "sigma0" and "master_scale" in meta:
+    if meta.get("calibration") == "sigma0" and {"master_scale", "master_law"} & meta.keys():
         amplitude = decode_master(decode_array(sample.members["sar16.npy"]), meta)
         levels = 20.0 * np.log10(amplitude[amplitude > 0])
         look.sigma0 += np.histogram(np.clip(levels, -59.99, 29.99), SIGMA0_EDGES)[0]

@@ -69,7 +69,8 @@ class GenerateConfig:
     shard_samples: int = 256
     """Images per shard, the unit of work and of retry: minutes, not hours."""
     pixel_m: float | None = 0.35
-    """Pixel spacing that the model was trained at, m; recorded, not used."""
+    """Pixel spacing that the model was trained at, m. Images carry the spacing of the model's
+    contract, or none; another value than the default is compared with it before any is made."""
 
 
 @dataclass

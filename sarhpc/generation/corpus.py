@@ -13,7 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from hpc.errors import VerificationError
-from hpc.publish import publish_text, publishing
+from hpc.publish import publish_json, publish_text, publishing
+from sarhpc.shards.contract import CONTRACT_FILE, PixelContract, describe
 from sarhpc.shards.reader import read_shard
 from sarhpc.shards.sample import Sample
 
@@ -42,6 +43,8 @@ class CorpusFacts:
     """Sampling settings to list: steps, guidance, scheduler and so on."""
     rejected: Mapping[str, int] = field(default_factory=dict)
     """Images left out, by reason."""
+    contract: PixelContract | None = None
+    """What a pixel means, where the model says so."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,7 @@ def package_corpus(root: Path, shards: Sequence[Path], facts: CorpusFacts) -> Co
 
     The index has one row per image: key, shard (relative to `root`), prompt, seed, SHA-256 of the
     PNG, channel spread, number of truncated tokens of its prompt, and `synthetic`, always true.
-    Shards are read one at a time.
+    Shards are read one at a time. With a contract it is published beside them.
 
     Raises:
         VerificationError: a key is repeated, or a sample is not a synthetic one of this model.
@@ -77,6 +80,8 @@ def package_corpus(root: Path, shards: Sequence[Path], facts: CorpusFacts) -> Co
             cut += sum(row["prompt_tokens_cut"] > 0 for row in rows)
             if rows:
                 writer.write_table(pa.Table.from_pylist(rows, schema=_COLUMNS))
+    if facts.contract is not None:
+        publish_json(root / CONTRACT_FILE, facts.contract.to_json())
     card = root / "README.md"
     publish_text(card, render_card(facts, len(keys), len(shards), len(prompts), cut))
     return Corpus(index, card, len(keys), len(shards), len(prompts))
@@ -99,7 +104,14 @@ def render_card(facts: CorpusFacts, samples: int, shards: int, prompts: int, cut
         *settings,
         *rejected,
     ]
-    return _CARD.format(name=facts.name, table="\n".join(table))
+    master, pixels = ("", _UNKNOWN_PIXELS) if facts.contract is None else _pixels(facts.contract)
+    return _CARD.format(name=facts.name, table="\n".join(table), master=master, pixels=pixels)
+
+
+def _pixels(contract: PixelContract) -> tuple[str, str]:
+    """The line about the master, and the section on what a pixel means."""
+    rows = "\n".join(f"| {name} | {value} |" for name, value in describe(contract).items())
+    return _MASTER, _PIXELS.format(rows=rows, sigma0=_SIGMA0 if contract.is_calibrated else "")
 
 
 def _rows(shard: Path, name: str, facts: CorpusFacts, keys: set[str]) -> Iterator[dict[str, Any]]:
@@ -159,8 +171,8 @@ no place on Earth, carries no geolocation, and must not be presented as a radar 
 
 Shards are plain tar files of the WebDataset kind. Each sample has
 
-- `sar.png`: 8-bit gray amplitude image; near range at column 0, slant range grows with columns;
-- `txt`: the prompt;
+- `sar.png`: 8-bit gray image;
+{master}- `txt`: the prompt;
 - `meta.json`: `synthetic: true`, prompt, seed, sampler, model and configuration hashes, and
   `channel_spread`, the mean difference between the model's three channels before they were averaged
   to gray (0 for a model that draws pure gray); `prompt_tokens_cut` where the model did not read the
@@ -169,6 +181,9 @@ Shards are plain tar files of the WebDataset kind. Each sample has
 `index.parquet` lists key, shard, prompt, seed, `prompt_tokens_cut` and the SHA-256 of each
 `sar.png`.
 
+## What a pixel means
+
+{pixels}
 ## Reading it
 
 ```python
@@ -180,4 +195,31 @@ for sample in webdataset.WebDataset("{{shards}}", shardshuffle=False).decode("l8
 
 An image can be made again, bit for bit, from its prompt, seed, batch shape and thread count with
 the same model, software and kind of device (`meta.json`, `generator`).
+"""
+
+_UNKNOWN_PIXELS = """\
+Not known: the model has no contract. No gray level stands for an amplitude, and what `meta.json`
+does not say of spacing, direction of range and calibration is unknown.
+"""
+
+_MASTER = "- `sar16.npy`: the same as the decoder gave it, 16 bits: code / 65535 is the level;\n"
+
+_PIXELS = """\
+By the contract of the model (`contract.json`), which follows from the tiles it was trained on. What
+differed among them is a range here and null in `meta.json`.
+
+| of the tiles | |
+|---|---|
+{rows}
+{sigma0}"""
+
+_SIGMA0 = """
+```python
+from pathlib import Path
+
+from sarhpc.shards.contract import read_contract, sigma0_db
+from sarhpc.shards.images import decode_array
+
+level_db = sigma0_db(decode_array(sample["sar16.npy"]), read_contract(Path("this/folder")))
+```
 """

@@ -23,9 +23,10 @@ from sarhpc import __version__
 from sarhpc.diffusion.conditioning import tokens_cut
 from sarhpc.generation.config import GenerateConfig
 from sarhpc.generation.model import Pipeline, first_text_encoder, require_match
+from sarhpc.generation.pixels import pixel_members, pixel_metadata
 from sarhpc.generation.plan import ImageRequest, shard_requests
 from sarhpc.generation.steering import SteeringLayer, SteeringLayers, steering_facts
-from sarhpc.shards.images import encode_gray8, encode_rgb8
+from sarhpc.shards.images import encode_rgb8
 from sarhpc.shards.sample import SAMPLE_SCHEMA, Sample, encode_json, sample_key
 
 
@@ -84,7 +85,7 @@ def generate_shard(
     rejected: dict[str, int] = {}
     shared = _shared_meta(inputs, cfg, pipeline, provenance)
     if image_member == "sar.png":
-        shared |= {"pixel_m": cfg.pixel_m, "range_direction": "+col"}
+        shared |= pixel_metadata(inputs, cfg)
     made = _images(shard, inputs, cfg, pipeline, stop, layers)
     samples = _samples(shard, made, shared, image_member, rejected)
     return GeneratedShard(samples, rejected)
@@ -211,9 +212,9 @@ def _sample(
     image_member: str,
 ) -> Sample:
     if image_member == "sar.png":
-        encoded = encode_gray8(np.round(image.mean(axis=2) * 255).astype(np.uint8))
+        pictures = pixel_members(image, master="master_law" in shared)
     else:
-        encoded = encode_rgb8(np.round(image * 255).astype(np.uint8))
+        pictures = {image_member: encode_rgb8(np.round(image * 255).astype(np.uint8))}
     meta = {
         **shared,
         "key": key,
@@ -222,7 +223,7 @@ def _sample(
         "channel_spread": round(float(np.ptp(image, axis=2).mean()), 6),
     }
     members = {
-        image_member: encoded,
+        **pictures,
         "txt": request.prompt.encode(),
         "meta.json": encode_json(meta),
     }

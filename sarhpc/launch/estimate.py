@@ -73,11 +73,11 @@ def estimate(
     if spec.estimate is not None:
         return spec.estimate(config, plan, ranks)
     shards = spec.shards(config) if todo is None else todo
-    size = spec.shard_bytes(config)
+    size, notes = spec.shard_bytes(config), tuple(spec.notes(config, plan))
     if size is None or shards is None:
-        return Estimate(shards, None, None)
+        return Estimate(shards, None, None, notes)
     # Records are files until the stage is sealed.
-    return Estimate(shards, size * shards, (spec.shard_files + 1) * shards + 20)
+    return Estimate(shards, size * shards, (spec.shard_files + 1) * shards + 20, notes)
 
 
 def _plan(run: RunDir, stage: Stage) -> Plan | None:

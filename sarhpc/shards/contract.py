@@ -188,7 +188,8 @@ def only(values: Span | tuple[str, ...] | None) -> Any:
 def differences(one: PixelContract, other: PixelContract) -> list[str]:
     """Lines `name: value against value` for whatever makes pixels mean something else.
 
-    What either of them does not know is no difference.
+    What either of them does not know is no difference, nor are ranges that overlap, lists that
+    share a value, and constants of one mode that follow each scene.
     """
     names = ("normalisation", "calibration", "pixel_m", "plane", "range_direction", "band",
              "polarization")  # fmt: skip
@@ -196,8 +197,25 @@ def differences(one: PixelContract, other: PixelContract) -> list[str]:
     return [
         f"{name}: {_text(ours)} against {_text(theirs)}"
         for name, ours, theirs in pairs
-        if ours is not None and theirs is not None and ours != theirs
+        if ours is not None and theirs is not None and not _compatible(ours, theirs)
     ]
+
+
+def _compatible(ours: Any, theirs: Any) -> bool:
+    """Whether two known entries of one name may stand for the same thing."""
+    if isinstance(ours, LawSpan):
+        per_scene = None in (ours.law, theirs.law)
+        return bool(ours.mode == theirs.mode and (per_scene or ours.law == theirs.law))
+    if not isinstance(ours, tuple):
+        return bool(ours == theirs)
+    if isinstance(ours[0], str):
+        return not set(ours).isdisjoint(theirs)
+    slack = 1 + _SAME_SPACING
+    return bool(ours[0] <= theirs[1] * slack and theirs[0] <= ours[1] * slack)
+
+
+_SAME_SPACING = 1e-3
+"""Relative difference up to which spacings are the same: scenes round theirs."""
 
 
 def describe(contract: PixelContract) -> dict[str, str]:
@@ -287,6 +305,8 @@ def _read_law(value: Any) -> LawSpan:
     }
     if "top" not in spans:
         raise ValueError("normalisation has no `top`")
+    if spans.get("low", (-1.0,))[0] >= spans["top"][1]:
+        raise ValueError("normalisation.low is not below normalisation.top")
     return LawSpan(value["mode"], **spans)
 
 

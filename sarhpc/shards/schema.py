@@ -63,8 +63,20 @@ _GENERATED_META = {
     "config_fingerprint": "text",
     "generator": "text",
     "pixel_m": "number?",
-    "range_direction": "text",
+    "range_direction": "text?",
 }
+_GENERATED_PIXELS = {
+    "plane": "text?",
+    "look_side": "text?",
+    "band": "text?",
+    "polarization": "text?",
+    "incidence_deg": "number?",
+    "normalisation": "object?",
+    "calibration": "text?",
+    "master_law": "text",
+    "contract_sha": "text?",
+}
+"""Of a generated image, where its model has a contract; earlier images lack them."""
 _PAINTED_META = {
     name: kind
     for name, kind in _GENERATED_META.items()
@@ -91,6 +103,7 @@ _CHOICES = {
     "look_side": ("left", "right", None),
     "resampling": ("fft", "multilook", "none"),
     "calibration": ("sigma0", "none"),
+    "plane": ("ground", "slant"),
 }
 GEOLOCATION = ("crs", "affine", "footprint", "bbox", "bbox_llh", "bbox_ecf", "geometry")
 _TILE_MEMBERS = ("sar.png", "sar16.npy", "meta.json")
@@ -134,7 +147,9 @@ def _expected(
     if generated and "sar.png" not in sample.members and "optic.png" in sample.members:
         return _PAINTED_MEMBERS, _PAINTED_META
     if generated:
-        return _GENERATED_MEMBERS, _GENERATED_META
+        known = {name: kind for name, kind in _GENERATED_PIXELS.items() if name in meta}
+        master = {"master_law": "text"} if "sar16.npy" in sample.members else {}
+        return _GENERATED_MEMBERS, {**_GENERATED_META, **known, **master}
     return _TILE_MEMBERS, _TILE_META
 
 

@@ -16,12 +16,14 @@ from sarhpc.stages.config import RunConfig
 from sarhpc.stages.generate import (
     GENERATE,
     check_generation,
+    dry_run_notes,
     generated_shard,
     prompts_of,
     settings,
     shard_bytes,
     shards_of,
 )
+from sarhpc.stages.inputs.contracts import contract_for, missing
 from sarhpc.stages.inputs.paths import data_root, model_folder
 from sarhpc.stages.run_config import load_run_config
 from sarhpc.stages.spec import StageSpec
@@ -50,7 +52,13 @@ def plan_comparison(run: RunDir) -> Plan:
     shards: list[Mapping[str, Any]] = []
     for name, model in sorted(config.compare.models.items()):
         folder = model_folder(model)
-        facts = {"model": folder, "model_sha": digest_tree(Path(folder)).sha256, "set": name}
+        contract = contract_for(Path(folder), few)
+        facts = {
+            "model": folder,
+            "model_sha": digest_tree(Path(folder)).sha256,
+            "set": name,
+            "contract": None if contract is None else contract.to_json(),
+        }
         shards += [{**shard, **facts} for shard in plan_generation(few, prompts_of(run, config))]
     return make_plan("compare", shards, fingerprint=COMPARE.fingerprint(config))
 
@@ -74,6 +82,17 @@ def check_settings(config: RunConfig) -> None:
     check_generation(dataclasses.replace(settings(config), steer=None))
 
 
+def unplanned_notes(config: RunConfig, plan: Plan | None) -> list[str]:
+    """As of the corpus; of models that are not planned yet, those without a contract too."""
+    from sarhpc.shards.contract import read_contract
+
+    notes = dry_run_notes(config, plan)
+    if plan is None:
+        folders = [Path(model_folder(name)) for name in config.compare.models.values()]
+        notes += [f"warning: {missing(f)}" for f in folders if read_contract(f) is None]
+    return notes
+
+
 COMPARE = StageSpec(
     name="compare",
     help="generate the same prompts with other models, for the report",
@@ -86,5 +105,6 @@ COMPARE = StageSpec(
     sharded=True,
     shards=lambda config: len(config.compare.models) * shards_of(config, config.compare.images),
     shard_bytes=shard_bytes,
+    notes=unplanned_notes,
     request="gpu",
 )

@@ -17,6 +17,7 @@ from hpc.store.tree import digest_tree
 from sarhpc.diffusion.config import VARIANTS
 from sarhpc.diffusion.families.registry import family_of
 from sarhpc.stages.config import RunConfig
+from sarhpc.stages.inputs.contracts import contract_of_training
 from sarhpc.stages.inputs.paths import model_folder
 from sarhpc.stages.run_config import load_run_config
 from sarhpc.stages.spec import Estimate, StageSpec
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from sarhpc.training.export import Cut
 
 BYTES_PER_PARAMETER = 5.2
-FILES = 12
+FILES = 13
 
 
 def export_stage(config: RunConfig, upstream: Sequence[str]) -> Stage:
@@ -111,6 +112,7 @@ def export_model(work: Work) -> ShardResult:
         average=config.train.ema_decay > 0,
         variants=config.export.variants,
         cut=_cut(config),
+        contract=contract_of_training(run, config),
     )
     digest = digest_tree(target)
     return ShardResult(target, samples=0, bytes=digest.bytes, sha256=digest.sha256)

@@ -16,6 +16,7 @@ from hpc.store.rundir import RunDir, open_run
 from hpc.store.tree import digest_tree
 from sarhpc.generation.config import GenerateConfig
 from sarhpc.stages.config import RunConfig
+from sarhpc.stages.inputs.contracts import contract_for, contract_notes, contract_of_corpus
 from sarhpc.stages.inputs.paths import data_root
 from sarhpc.stages.inputs.prompts import (
     evenly_by_class,
@@ -37,7 +38,8 @@ from sarhpc.stages.work.sharded import (
 if TYPE_CHECKING:
     from sarhpc.generation.steering import SteeringLayers
 
-IMAGE_BYTES_PER_PX = 1.15
+PICTURE_BYTES_PER_PX = 1.15
+MASTER_BYTES_PER_PX = 2.0
 CARD_SETTINGS = ("steps", "guidance", "scheduler", "batch", "threads")
 """Settings that the card of the corpus shows."""
 
@@ -110,9 +112,11 @@ def plan_corpus(run: RunDir) -> Plan:
     config = load_run_config(run)
     [export] = sealed_records(run, "export")
     shards = plan_generation(settings(config), prompts_of(run, config))
+    contract = contract_for(Path(export.path), settings(config))
     model = {
         "model": run.stored(export.path),
         "model_sha": export.sha256,
+        "contract": None if contract is None else contract.to_json(),
         **_named_adapter(config, export.path),
         **_steering_facts(run, config),
     }
@@ -224,6 +228,7 @@ def package(work: Work) -> None:
         config_fingerprint=GENERATE.fingerprint(config),
         settings={name: getattr(cfg, name) for name in CARD_SETTINGS},
         rejected=rejected,
+        contract=contract_of_corpus(work.run),
     )
     package_corpus(root, sealed_paths(work), facts)
 
@@ -247,11 +252,26 @@ def _shards(config: RunConfig) -> int | None:
 
 
 def shard_bytes(config: RunConfig) -> float:
-    """About how many bytes a shard of generated images has."""
+    """About how many bytes a shard of generated images has at most."""
+    return sum(_image_bytes(config)) * settings(config).shard_samples
+
+
+def _image_bytes(config: RunConfig) -> tuple[float, float]:
+    """About how many bytes the 8-bit picture of an image has, and its 16-bit master."""
     cfg = settings(config)
     rows, columns = cfg.height_px, cfg.width_px
     pixels = rows * columns if rows and columns else config.tile.tile_px**2
-    return IMAGE_BYTES_PER_PX * pixels * cfg.shard_samples
+    return PICTURE_BYTES_PER_PX * pixels, MASTER_BYTES_PER_PX * pixels
+
+
+def dry_run_notes(config: RunConfig, plan: Plan | None) -> list[str]:
+    """Bytes of an image, and models without a contract."""
+    picture, master = _image_bytes(config)
+    size = (
+        f"an image: about {(picture + master) / 1e3:.1f} kB, {picture / 1e3:.1f} of them the 8-bit "
+        f"picture and {master / 1e3:.1f} the 16-bit master, which needs a contract of the model"
+    )
+    return [size, *contract_notes(plan)]
 
 
 GENERATE = StageSpec(
@@ -265,5 +285,6 @@ GENERATE = StageSpec(
     sharded=True,
     shards=_shards,
     shard_bytes=shard_bytes,
+    notes=dry_run_notes,
     request="array",
 )

@@ -13,6 +13,7 @@ from hpc.store.plan import read_plan
 from hpc.store.rundir import RunDir
 from sarhpc.stages.config import RunConfig
 from sarhpc.stages.generate import settings
+from sarhpc.stages.inputs.contracts import contract_of_corpus, other_pixels, pixel_facts
 from sarhpc.stages.inputs.prompts import held_out_splits, known_prompts, land_cover, sample_shards
 from sarhpc.stages.run_config import load_run_config
 from sarhpc.stages.work.sharded import sealed_records
@@ -62,7 +63,7 @@ def run_report(run: RunDir, upstream: Sequence[str], compared: ComparedSets) -> 
         progress_prompts=prompts,
         progress=grid,
         training=_training_rows(run),
-        notes=compared.notes,
+        notes=[*compared.notes, *other_pixels(run, config)],
     )
 
 
@@ -251,4 +252,5 @@ def _facts(run: RunDir, compared: ComparedSets) -> dict[str, str]:
         "pixels": compared.facts["pixels"],
         "real tiles measured": str(sets["real"].tiles),
         "synthetic tiles measured": str(sets[SYNTHETIC].tiles),
+        **pixel_facts(contract_of_corpus(run)),
     }

@@ -38,6 +38,10 @@ def _nothing(_: RunConfig) -> None:
     return None
 
 
+def _no_notes(_: RunConfig, __: Plan | None) -> Sequence[str]:
+    return ()
+
+
 def _no_models(_: RunConfig) -> Sequence[str]:
     return ()
 
@@ -80,6 +84,8 @@ class StageSpec:
     estimate: Callable[[RunConfig, Plan | None, int], Estimate] | None = None
     """What it leaves on disk where that does not grow with its shards: from its plan, if there is
     one, and the number of its processes."""
+    notes: Callable[[RunConfig, Plan | None], Sequence[str]] = _no_notes
+    """What else its dry run prints, from the configuration and the plan, if there is one."""
     node_local: Callable[[RunConfig], str | None] = _nothing
     """Folder on a disk of the node that it copies its inputs to, with variables unexpanded."""
     request: Request | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+import math
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -32,6 +33,9 @@ TILE_BYTES_PER_PX = 7.1
 
 SPLIT_FILE = "split.json"
 """Beside the plan: the proof that splits share no ground, scene pairs that do, and counts."""
+
+WINDOW_FILE = "db_window.json"
+"""Beside the plan, with `tile.db_scope=archive`: the window, what it clips, and the outliers."""
 
 DUPLICATES_FILE = "duplicates.json"
 """Beside the plan, with `tile.dedupe`: rejected tile -> the tile it repeats, and why."""
@@ -78,6 +82,8 @@ def plan_tile_shards(run: RunDir) -> Plan:
         check_proof(planned.proof)
     facts = {"proof": planned.proof, "reflown": planned.reflown, "counts": planned.counts}
     publish_json(run.stage("tile") / SPLIT_FILE, facts)
+    if planned.window is not None:
+        publish_json(run.stage("tile") / WINDOW_FILE, planned.window.to_json())
     return make_plan(
         "tile",
         planned.shards,
@@ -189,6 +195,20 @@ def shard_pixels(config: RunConfig) -> int:
     return config.tile.tile_px**2 * config.tile.shard_samples
 
 
+def window_notes(config: RunConfig, plan: Plan | None) -> list[str]:
+    """The dB window of the archive, where one was planned."""
+    if config.imported is not None or config.tile.db_scope != "archive":
+        return []
+    scenes = [] if plan is None else [task.inputs["scene"] for task in plan.shards[:1]]
+    laws = [scene["normalisation"] for scene in scenes]
+    return [
+        f"one dB window for all scenes: {20 * math.log10(law['low']):.1f} to "
+        f"{20 * math.log10(law['top']):.1f} dB"
+        for law in laws
+        if law["mode"] == "db"
+    ]
+
+
 TILE = StageSpec(
     name="tile",
     help="cut the scenes of the archive into tile shards",
@@ -198,5 +218,6 @@ TILE = StageSpec(
     check=check_settings,
     sharded=True,
     shard_bytes=lambda config: TILE_BYTES_PER_PX * shard_pixels(config),
+    notes=window_notes,
     request="cpu_node",
 )

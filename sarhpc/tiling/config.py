@@ -76,8 +76,8 @@ class TileConfig:
 
     normalisation: str = "mu+3sigma"
     """Law of the 8-bit picture. `mu+3sigma` and `percentile` are linear in amplitude up to a top
-    measured per scene; `db`, `log` and `log1p` are logarithmic between `db_window`, `log_range`
-    or `log1p_range`, the same for all scenes."""
+    measured per scene; `db`, `log` and `log1p` are logarithmic between `db_window` (or the window
+    that `db_scope` chooses), `log_range` or `log1p_range`, the same for all scenes."""
 
     percentile: float = 99.9
     """Percentile of amplitude used by `normalisation=percentile`, and for the top of `db` without
@@ -86,6 +86,10 @@ class TileConfig:
     db_window: Optional[list[float]] = None  # noqa: UP045
     """Of `normalisation=db`: sigma0 of codes 0 and 255, dB. Null takes the 1st and the
     `percentile` percentile of each scene."""
+
+    db_scope: str = field(default="scene", metadata={"added": True})
+    """Of `normalisation=db` without `db_window`: `scene` takes percentiles of each scene; `archive`
+    one window for all scenes, above which less than 0.1 % of their power is lost."""
 
     log_range: list[float] = field(default_factory=lambda: [-1.4293, 10.089])
     """Of `normalisation=log`: ln(amplitude) of codes 0 and 255. The default is that of MERLIN
@@ -114,7 +118,7 @@ class TileConfig:
 
     min_signal: float = 0.002
     """Least mean amplitude of a tile in units of the amplitude of code 255; below half an 8-bit
-    code nothing is left to see."""
+    code nothing is left to see. With `db_scope=archive` its level in the window, 0 to 1."""
 
     allow_uncalibrated: bool = False
     """Accept scenes of unknown calibration; their tiles carry `calibration: none`."""
@@ -234,8 +238,14 @@ class ImportConfig:
     pixel_m: Optional[float] = None  # noqa: UP045
     """Spacing of pixels, metres, where known."""
 
+    plane: Optional[str] = field(default=None, metadata={"added": True})  # noqa: UP045
+    """Plane of the spacing along range, `ground` or `slant`, where known."""
+
     incidence_deg: Optional[float] = None  # noqa: UP045
     """Angle of incidence of all images, degrees, where known."""
+
+    licence: Optional[str] = field(default=None, metadata={"added": True})  # noqa: UP045
+    """Licence of all images, an SPDX identifier where there is one."""
 
     range_direction: Optional[str] = None  # noqa: UP045
     """`+col` where near range is known to be at column 0; null is unknown."""

@@ -45,6 +45,8 @@ def check_import(cfg: ImportConfig) -> None:
         raise ConfigError(f"imported.fractions={cfg.fractions}: must be three shares that sum to 1")
     if cfg.colour not in ("reject", "luma"):
         raise ConfigError(f"imported.colour={cfg.colour!r}: must be reject or luma")
+    if cfg.plane not in (None, "ground", "slant"):
+        raise ConfigError(f"imported.plane={cfg.plane!r}: must be ground, slant or null")
     if not 1 <= cfg.shard_samples <= 100_000:
         raise ConfigError(
             f"imported.shard_samples={cfg.shard_samples}: must be between 1 and 100000"
@@ -58,6 +60,8 @@ def _check_radiometry(cfg: TileConfig) -> None:
         )
     if cfg.master not in MASTERS:
         raise ConfigError(f"tile.master {cfg.master!r}: must be one of {', '.join(MASTERS)}")
+    if cfg.db_scope not in ("scene", "archive"):
+        raise ConfigError(f"tile.db_scope {cfg.db_scope!r}: must be scene or archive")
     if not cfg.log1p_gain > 0:
         raise ConfigError(f"tile.log1p_gain {cfg.log1p_gain}: must be positive")
     for name in ("db_window", "log_range", "log1p_range"):

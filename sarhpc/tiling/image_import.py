@@ -239,9 +239,10 @@ def _meta(meta: Mapping[str, Any], cfg: ImportConfig, cropped: bool) -> dict[str
     known: dict[str, Any] = dict(UNKNOWN)
     if meta.get("schema") == SAMPLE_SCHEMA:
         lost = ("window", "affine", "footprint") if cropped else ()
-        ours = (*UNKNOWN, "truth", "caption", "geolocation")
+        ours = (*UNKNOWN, "truth", "caption", "geolocation", "plane", "licence")
         known |= {name: meta[name] for name in ours if name in meta and name not in lost}
-    declared = ("band", "polarization", "platform", "pixel_m", "incidence_deg", "range_direction")
+    declared = ("band", "polarization", "platform", "pixel_m", "plane", "incidence_deg",
+                "range_direction", "licence")  # fmt: skip
     known |= {name: getattr(cfg, name) for name in declared if getattr(cfg, name) is not None}
     if cfg.synthetic or meta.get("synthetic") is True:
         known |= dict.fromkeys(GEOLOCATION)

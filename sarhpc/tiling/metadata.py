@@ -32,6 +32,7 @@ def scene_metadata(opened: OpenScene) -> dict[str, Any]:
     """The entries of `meta.json` that all tiles of a scene share."""
     scene, header, frame = opened.scene, opened.header, opened.frame
     incidence = header.incidence_deg if header.incidence_deg is not None else scene.incidence_deg
+    licence = scene.properties.get("license")
     return {
         "schema": SAMPLE_SCHEMA,
         "synthetic": False,
@@ -50,6 +51,8 @@ def scene_metadata(opened: OpenScene) -> dict[str, Any]:
         "resampling": opened.constants.sampling.method,
         "normalisation": opened.constants.normalisation.to_json(),
         "calibration": header.calibration,
+        # Only where it is known: older tiles keep their bytes.
+        **({"licence": licence} if isinstance(licence, str) else {}),
     }
 
 
@@ -66,6 +69,7 @@ def tile_metadata(
             "affine_error_m": round(opened.frame.affine_error_m(rows, cols), 3),
         }
     window = opened.frame.native_window(rows, cols)
+    clipped = quality.clipped_power
     local = opened.header.local
     middle = window[0] + window[2] / 2, window[1] + window[3] / 2
     return {
@@ -77,6 +81,7 @@ def tile_metadata(
         "footprint": None if outlines is None else outlines[0].tolist(),
         "valid_fraction": round(quality.valid_fraction, _DECIMALS),
         "saturated_fraction": round(quality.saturated_fraction, _DECIMALS),
+        **({} if clipped is None else {"clipped_power": round(clipped, _DECIMALS)}),
     }
 
 

@@ -16,9 +16,11 @@ from numpy.typing import NDArray
 from hpc.errors import ConfigError
 from sarhpc.archive.formats.readers import open_sar
 from sarhpc.archive.scene import SarHeader, SarReader, Scene
+from sarhpc.shards.radiometry import amplitude_of_db
 from sarhpc.shards.sample import SPLITS
 from sarhpc.tiling.config import TileConfig
 from sarhpc.tiling.config_checks import check_config
+from sarhpc.tiling.db_window import ArchiveWindow, LevelCounts, archive_window
 from sarhpc.tiling.grid import (
     MAX_UPSAMPLING,
     SceneFrame,
@@ -62,6 +64,8 @@ class ScenePlan:
     """Split by cell of the Earth (or group of scenes) near the kept tiles."""
     paired: Paired | None = None
     """Partners of the tiles, where the cross-band layer is requested."""
+    levels: LevelCounts | None = None
+    """Pixels by level, where one dB window is chosen for the archive."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +84,8 @@ class TilePlan:
     """Proof that no ground lies in two splits; see `split_proof`."""
     reflown: list[tuple[str, str]] = field(default_factory=list)
     """Pairs of scenes whose bounding boxes share ground."""
+    window: ArchiveWindow | None = None
+    """The dB window of the archive, where one was chosen (`db_scope=archive`)."""
 
 
 def plan_scenes(
@@ -113,6 +119,9 @@ def plan_scenes(
         plan_scene, cfg=cfg, opener=opener, groups=groups, partners=partners
     )
     plans = sorted(scatter(plan_one, listed), key=lambda plan: plan.scene_id)
+    window = archive_window({p.scene_id: p.levels for p in plans if p.tiles and p.levels})
+    if window is not None:
+        plans = [_in_window(plan, window) for plan in plans]
     pairs: dict[int, list[int]] = {}
     shards = [shard for plan in plans for shard in _shards(plan, cfg.shard_samples, pairs)]
     planned = sum(len(shard["tiles"]) for shard in shards)
@@ -126,7 +135,18 @@ def plan_scenes(
         counts=_counts(plans, shards, planned),
         proof=_proof(plans, cfg),
         reflown=reflown(listed),
+        window=window,
     )
+
+
+def _in_window(plan: ScenePlan, window: ArchiveWindow) -> ScenePlan:
+    """The plan of a scene with the window of the archive in its constants."""
+    if not plan.constants:
+        return plan
+    low, top = amplitude_of_db(window.low_db), amplitude_of_db(window.top_db)
+    normalisation = {**plan.constants["normalisation"], "low": low, "top": top}
+    constants = {**plan.constants, "normalisation": normalisation}
+    return replace(plan, constants=constants, levels=None)
 
 
 def _proof(plans: Sequence[ScenePlan], cfg: TileConfig) -> dict[str, Any]:
@@ -250,6 +270,7 @@ def _split_tiles(
         scene_id=scene.id,
         tiles={name: chosen for name, chosen in kept.items() if len(chosen)},
         constants=constants.to_json(),
+        levels=constants.levels,
         dropped={reason: number for reason, number in dropped.items() if number},
         line=line,
         cells=cells,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from sarhpc.shards.radiometry import Normalisation
 from sarhpc.tiling.config import TileConfig
 
 TILE_REASONS = (
@@ -44,9 +45,11 @@ class TileQuality:
     saturated_fraction: float
     """Share of valid pixels above the amplitude of code 255."""
     mean_level: float
-    """Mean amplitude of valid pixels over the amplitude of code 255."""
+    """Mean amplitude of valid pixels over the amplitude of code 255, or its level in the window."""
     flat: bool
     """Whether all valid pixels are equal, which no radar image shows."""
+    clipped_power: float | None = None
+    """Share of the power that the window of the archive clips; None without one."""
 
 
 def tile_quality(
@@ -54,17 +57,39 @@ def tile_quality(
     valid: NDArray[np.bool_],
     nonfinite: NDArray[np.bool_] | None,
     top: float,
+    window: Normalisation | None = None,
 ) -> TileQuality:
-    """Measures of one tile (H, W). Zero inside valid data is radar shadow, and counts as data."""
+    """Measures of one tile (H, W). Zero inside valid data is radar shadow, and counts as data.
+
+    Args:
+        amplitude: of the tile.
+        valid: where there are data.
+        nonfinite: where data declared valid are NaN or infinite.
+        top: amplitude of code 255.
+        window: the window of the archive, in which the level and the power clipped are measured.
+    """
     values = amplitude[valid] if not valid.all() else amplitude
     empty = values.size == 0
+    mean = 0.0 if empty else float(values.mean(dtype=np.float64))
+    level, clipped = mean / top, None
+    if window is not None:
+        level = float(window.levels(np.asarray(mean, np.float32)))
+        clipped = _power_clipped(values, top)
     return TileQuality(
         valid_fraction=values.size / amplitude.size,
         nonfinite_fraction=0.0 if nonfinite is None else float(nonfinite.mean()),
         saturated_fraction=0.0 if empty else np.count_nonzero(values > top) / values.size,
-        mean_level=0.0 if empty else float(values.mean(dtype=np.float64)) / top,
+        mean_level=level,
         flat=empty or bool(values.min() == values.max()),
+        clipped_power=clipped,
     )
+
+
+def _power_clipped(values: NDArray[np.float32], top: float) -> float:
+    """Share of the power above the amplitude `top`."""
+    power = np.square(values.astype(np.float64))
+    total = float(power.sum())
+    return float(np.maximum(power - top**2, 0).sum()) / total if total else 0.0
 
 
 def reject_reason(quality: TileQuality, cfg: TileConfig) -> str | None:

@@ -23,6 +23,7 @@ from sarhpc.archive.scene import SarReader
 from sarhpc.shards.radiometry import Normalisation, amplitude_of_db, amplitude_of_log1p
 from sarhpc.tiling.block import Block, Patch, Sampling, patch_for, read_patch, resample_patch
 from sarhpc.tiling.config import TileConfig
+from sarhpc.tiling.db_window import LevelCounts, LevelTally, scene_window
 from sarhpc.tiling.grid import SceneFrame
 from sarhpc.tiling.looks import Chip, homogeneous_chips, speckle_correlation
 from sarhpc.tiling.orientation import Interval
@@ -51,10 +52,13 @@ class SceneConstants:
     """Expected equivalent number of looks of the tiles."""
     surveyed: float
     """Share of the scene's pixels that were measured."""
+    levels: LevelCounts | None = field(default=None, compare=False, repr=False)
+    """Pixels by level, where the window of the archive is chosen by them; not carried on."""
 
     def to_json(self) -> dict[str, Any]:
         """The constants as plain JSON values."""
-        value = asdict(self)
+        value = asdict(replace(self, levels=None))
+        del value["levels"]
         value["sampling"]["centroid"] = list(self.sampling.centroid)
         value["normalisation"] = self.normalisation.to_json()
         return value
@@ -85,7 +89,8 @@ def survey_scene(reader: SarReader, frame: SceneFrame, cfg: TileConfig) -> Scene
     tally = _Tally(
         looks=reader.header.looks if method == "multilook" else None,
         keep_values=cfg.normalisation == "percentile"
-        or (cfg.normalisation == "db" and cfg.db_window is None),
+        or (cfg.normalisation == "db" and cfg.db_window is None and cfg.db_scope == "scene"),
+        levels=LevelTally() if chooses_window(cfg) else None,
     )
     _measure(reader, frame, sampling, windows, tally)
     if share < 1 and tally.count < _LEAST_SHARE * cfg.survey_mpx * 1e6:
@@ -98,12 +103,19 @@ def survey_scene(reader: SarReader, frame: SceneFrame, cfg: TileConfig) -> Scene
         return None
     gain = tally.gain if method == "fft" else 1.0
     factor = 1.0 if method != "multilook" else _looks_gained(frame, tally)
+    levels = None if tally.levels is None else tally.levels.counted(gain)
     return SceneConstants(
         sampling=replace(sampling, gain=gain),
-        normalisation=_normalisation(tally, gain, cfg),
+        normalisation=_normalisation(tally, gain, cfg, levels),
         enl=reader.header.looks * factor,
         surveyed=round(share, 6),
+        levels=levels,
     )
+
+
+def chooses_window(cfg: TileConfig) -> bool:
+    """Whether one dB window is chosen for all scenes, from what their surveys count."""
+    return cfg.normalisation == "db" and cfg.db_scope == "archive" and cfg.db_window is None
 
 
 def _measure(
@@ -209,6 +221,7 @@ class _Tally:
     looks: float | None
     """Nominal looks, where chips of homogeneous speckle are needed."""
     keep_values: bool
+    levels: LevelTally | None = None
     count: int = 0
     total: float = 0.0
     squares: float = 0.0
@@ -230,6 +243,8 @@ class _Tally:
         self.squares += float(np.square(values).sum(dtype=np.float64))
         if self.keep_values:
             self.values.append(values)
+        if self.levels is not None:
+            self.levels.add(values)
         if self.looks is not None:
             self.chips.extend(homogeneous_chips(intensity, known, self.looks))
 
@@ -249,13 +264,15 @@ class _Tally:
         return math.sqrt(max(self.squares / self.count - self.mu**2, 0.0))
 
 
-def _normalisation(tally: _Tally, gain: float, cfg: TileConfig) -> Normalisation:
+def _normalisation(
+    tally: _Tally, gain: float, cfg: TileConfig, levels: LevelCounts | None
+) -> Normalisation:
     mode, mu, sigma = cfg.normalisation, tally.mu * gain, tally.sigma * gain
     if mode == "percentile":
         top = float(np.percentile(np.concatenate(tally.values), cfg.percentile)) * gain
         return Normalisation(mode, mu, sigma, top)
     if mode == "db":
-        low, top = _db_ends(tally, gain, cfg)
+        low, top = _db_ends(tally, gain, cfg, levels)
         return Normalisation(mode, mu, sigma, top, low)
     if mode == "log":
         low, top = (math.exp(value) for value in cfg.log_range)
@@ -266,8 +283,14 @@ def _normalisation(tally: _Tally, gain: float, cfg: TileConfig) -> Normalisation
     return Normalisation(mode, mu, sigma, mu + 3 * sigma)
 
 
-def _db_ends(tally: _Tally, gain: float, cfg: TileConfig) -> tuple[float, float]:
+def _db_ends(
+    tally: _Tally, gain: float, cfg: TileConfig, levels: LevelCounts | None
+) -> tuple[float, float]:
     """Amplitudes of codes 0 and 255 of a dB window."""
+    if chooses_window(cfg):
+        # That of the scene alone; planning puts that of the archive in its place.
+        low, top = (0.0, 0.0) if levels is None else map(amplitude_of_db, scene_window(levels))
+        return low, top
     if cfg.db_window is not None:
         low, top = (amplitude_of_db(level) for level in cfg.db_window)
         return low, top

@@ -183,8 +183,9 @@ class _Cutter:
         part = _part(self.block, self.opened.grid, tile)
         amplitude, valid = self.block.amplitude[part], self.block.valid[part]
         nonfinite = None if self.block.nonfinite is None else self.block.nonfinite[part]
-        top = self.opened.constants.normalisation.top
-        quality = tile_quality(amplitude, valid, nonfinite, top)
+        law = self.opened.constants.normalisation
+        window = law if law.mode == "db" and self.cfg.db_scope == "archive" else None
+        quality = tile_quality(amplitude, valid, nonfinite, law.top, window)
         reason = reject_reason(quality, self.cfg)
         if reason is not None:
             return reason
@@ -192,7 +193,7 @@ class _Cutter:
         optic = cut_optical(self.assets, *place, self.cfg.min_optical_coverage)
         if optic is None and self.cfg.require_optical:
             return "optical_missing"
-        members, master = _pictures(amplitude, self.opened.constants.normalisation, self.cfg.master)
+        members, master = _pictures(amplitude, law, self.cfg.master)
         meta = tile_metadata(self.opened, tile, quality, self.shared)
         meta |= {"key": key, **master, **self._optic_dates(optic is not None)}
         if self.cfg.write_complex and self.block.field is not None:

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from hpc.errors import VerificationError
-from hpc.publish import publish_text, publishing_directory
+from hpc.publish import publish_json, publish_text, publishing_directory
 from sarhpc.diffusion.adapter import (
     adapted,
     is_low_rank,
@@ -27,6 +27,7 @@ from sarhpc.diffusion.learned_token import (
     merge_token,
     save_token,
 )
+from sarhpc.shards.contract import CONTRACT_FILE, PixelContract, describe
 from sarhpc.training.checkpoints.checkpointing import read_weights
 
 Cut = tuple[AdapterConfig, int]
@@ -42,6 +43,7 @@ def export(
     average: bool,
     variants: Sequence[str] = (),
     cut: Cut | None = None,
+    contract: PixelContract | None = None,
 ) -> Path:
     """A diffusers folder `out` with the weights of `checkpoint` in the shape of bundle `base`.
 
@@ -56,13 +58,14 @@ def export(
         average: take the averaged weights instead of the raw ones.
         variants: types to write the weights in too (`diffusion.config.VARIANTS`).
         cut: the adapter that was trained and the rank it is cut to; None leaves it whole.
+        contract: what a pixel of the tiles means, where it is known.
 
     Raises:
         ConfigError: the adapter cannot be cut so.
         VerificationError: the checkpoint is incomplete or of another architecture.
     """
     weights = read_weights(checkpoint, average=average)
-    return export_weights(weights, base, out, facts, variants, cut)
+    return export_weights(weights, base, out, facts, variants, cut, contract)
 
 
 def export_weights(
@@ -72,6 +75,7 @@ def export_weights(
     facts: Mapping[str, Any],
     variants: Sequence[str] = (),
     cut: Cut | None = None,
+    contract: PixelContract | None = None,
 ) -> Path:
     """As `export`, from full fp32 parameters by name.
 
@@ -87,13 +91,16 @@ def export_weights(
     adapters, facts_of_adapters = _extract_adapters(bundle)
     if bundle.controlnet is not None:
         facts_of_token["controlnet"] = f"in {CONTROLNET}/, for `ControlNetModel.from_pretrained`"
-    card = model_card({**facts, **facts_of_token, **facts_of_adapters}, adapter=bool(adapters))
+    facts = {**facts, **facts_of_token, **facts_of_adapters}
+    card = model_card(facts, adapter=bool(adapters), contract=contract)
     with publishing_directory(out) as staging:
         save_bundle(bundle, staging, variants=variants)
         if rows:
             save_token(facts_of_token["token"], bundle.family, rows, staging)
         if adapters:
             save_low_rank(adapters, staging)
+        if contract is not None:
+            publish_json(staging / CONTRACT_FILE, contract.to_json())
         publish_text(staging / "README.md", card)
     return out
 
@@ -154,12 +161,15 @@ def _require_same(group: str, saved: set[str], expected: set[str]) -> None:
         )
 
 
-def model_card(facts: Mapping[str, Any], *, adapter: bool = False) -> str:
+def model_card(
+    facts: Mapping[str, Any], *, adapter: bool = False, contract: PixelContract | None = None
+) -> str:
     """README.md of an exported model: a front matter that hubs read, then the facts as a table.
 
     With `adapter` it tells how to put the one in the folder on, with a ControlNet among the facts
-    how to steer.
+    how to steer, with a contract what a pixel means.
     """
+    pixels = "" if contract is None else _pixel_section(contract)
     steered = "controlnet" in facts
     steering = ', image=layer  # such as Image.open("edges.png")' if steered else ""
     load = '\npipeline.load_lora_weights("path/to/this/folder")' if adapter else ""
@@ -196,7 +206,20 @@ prompt = "A SAR image of a forest beside a river"
 image = pipeline(prompt{steering}).images[0]
 ```
 
-## Licence
+{pixels}## Licence
 
 {licence}. A fine-tuned model inherits the conditions of its base and of its training data.
+"""
+
+
+def _pixel_section(contract: PixelContract) -> str:
+    rows = "\n".join(f"| {name} | {value} |" for name, value in describe(contract).items())
+    return f"""## What a pixel means
+
+Derived from the metadata of the tiles that it was trained on; for programs in `{CONTRACT_FILE}`.
+
+| of the tiles | |
+|---|---|
+{rows}
+
 """

@@ -8,12 +8,21 @@ import time
 from pathlib import Path
 
 import pytest
-from line_runs import kill_group, make_tiny_model, seal_export, shard_digests, start_stage, tiny_run
+from line_runs import (
+    KNOWN_PIXELS,
+    kill_group,
+    make_tiny_model,
+    seal_export,
+    shard_digests,
+    start_stage,
+    tiny_run,
+)
 
 from hpc.job.pipeline import run_stage
-from hpc.publish import digest_file
+from hpc.publish import digest_file, publish_json
 from hpc.store.plan import read_plan
 from hpc.store.rundir import RunDir
+from sarhpc.shards.contract import CONTRACT_FILE
 from sarhpc.shards.reader import read_shard
 from sarhpc.stages.registry import stage_named
 from sarhpc.stages.run_config import load_run_config
@@ -24,7 +33,10 @@ STAGES = ["tile", "caption", "generate"]
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_tiny_model(tmp_path_factory.mktemp("model"))
+    """A model with a contract, whose images have a 16-bit master."""
+    folder = make_tiny_model(tmp_path_factory.mktemp("model"))
+    publish_json(folder / CONTRACT_FILE, KNOWN_PIXELS)
+    return folder
 
 
 def prepare(root: Path, model: Path, stage: str) -> RunDir:

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from line_runs import make_tiny_model, seal_export, shard_digests, tiny_run
+from line_runs import KNOWN_PIXELS, make_tiny_model, seal_export, shard_digests, tiny_run
 from other_user import contents
 
 from hpc.job.pipeline import run_stage
+from hpc.publish import publish_json
 from hpc.store.rundir import RunDir
+from sarhpc.shards.contract import CONTRACT_FILE, read_contract, sigma0_db
+from sarhpc.shards.images import decode_array
+from sarhpc.shards.radiometry import amplitude_of_db
 from sarhpc.shards.reader import read_shard
+from sarhpc.shards.schema import validate_sample
 from sarhpc.stages.registry import stage_named
 from sarhpc.stages.run_config import load_run_config
 
@@ -23,6 +30,8 @@ JUDGED = [
     "train.validation_prompts=[a lake, a town]",
     "train.validation_seeds=[0, 1]",
 ]
+
+DB = ["tile.normalisation=db", "tile.db_scope=archive"]
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +50,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, model: Path) -> RunDir:
     run = tiny_run(
         tmp_path_factory.mktemp("line") / "run",
         model,
-        [f"compare.models={{tiny: {model}}}", "compare.images=4", *JUDGED],
+        [f"compare.models={{tiny: {model}}}", "compare.images=4", *JUDGED, *DB],
     )
     done = sarhpc("run", run.root, "--wait", "--executor", "local")
     assert done.returncode == 0, done.stderr[-6000:]
@@ -66,6 +75,52 @@ def test_the_line_ends_with_report_corpus_and_a_model_that_loads(finished: RunDi
         assert sample.meta["synthetic"] is True
         assert not {"crs", "affine", "footprint"} & sample.meta.keys()
         assert sample.meta["prompt"].startswith("A SAR image of")
+
+
+@pytest.mark.slow
+def test_what_a_pixel_means_goes_from_the_tiles_to_the_corpus_and_the_report(
+    finished: RunDir,
+) -> None:
+    window = json.loads((finished.root / "tile" / "db_window.json").read_text())
+    assert 0 < window["power_clipped"] < 1e-3
+    [export] = finished.ledger("export").records().values()
+    contract = read_contract(Path(export.path))
+    assert contract is not None
+    assert contract.is_calibrated
+    law = contract.law
+    assert law is not None
+    assert law.top == amplitude_of_db(window["top_db"])
+    assert (contract.pixel_m, contract.plane) == ((0.35, 0.35), "ground")
+    assert (contract.token, contract.tiles) == ("A SAR image of", tiles_of(finished, "train"))
+    corpus = finished.root / "data" / "synthetic"
+    assert read_contract(corpus) == contract
+    for sample in (s for shard in sorted(corpus.glob("*.tar")) for s in read_shard(shard)):
+        validate_sample(sample)
+        meta = sample.meta
+        assert (meta["pixel_m"], meta["range_direction"], meta["band"]) == (0.35, "+col", "X")
+        assert meta["contract_sha"] == contract.sha256
+        level = sigma0_db(decode_array(sample.members["sar16.npy"]), contract)
+        assert level.min() >= window["low_db"] - 1e-4
+        assert level.max() <= window["top_db"] + 1e-4
+    for shard in (finished.root / "data" / "compare" / "tiny").glob("*.tar"):
+        for sample in read_shard(shard):
+            assert sample.meta["pixel_m"] is None, "that model has no contract"
+            assert "sar16.npy" not in sample.members
+    page = (Path(__file__).resolve().parents[2] / "docs/guide/pixels.md").read_text()
+    [example] = re.findall(r"^```python\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
+    exec(example.replace('"RUN/', f'"{finished.root}/'), names := {})
+    assert names["level_db"].shape == (32, 32)
+    report = json.loads((finished.root / "report.json").read_text())
+    assert report["facts"]["normalisation"].startswith("db, low ")
+    assert not [note for note in report["notes"] if "mean something else" in note]
+    for card in (Path(export.path) / "README.md", corpus / "README.md"):
+        assert "## What a pixel means" in card.read_text()
+        assert "| pixel | 0.35 m |" in card.read_text()
+
+
+def tiles_of(run: RunDir, split: str) -> int:
+    records = run.ledger("caption").records().values()
+    return sum(record.samples for record in records if record.detail["split"] == split)
 
 
 @pytest.mark.slow
@@ -146,7 +201,9 @@ def test_one_and_two_workers_make_the_same_bytes(tmp_path: Path, model: Path, st
         if stage == "tile":
             run_stage(run, stage_named(load_run_config(run), "simulate"))
         else:
-            seal_export(run, model)
+            known = shutil.copytree(model, tmp_path / f"known{workers}")
+            publish_json(known / CONTRACT_FILE, KNOWN_PIXELS)
+            seal_export(run, known)
         run_stage(run, stage_named(load_run_config(run), stage))
         digests.append(shard_digests(run, stage))
     assert digests[0] == digests[1]

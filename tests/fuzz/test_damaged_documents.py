@@ -37,7 +37,9 @@ from sarhpc.archive.stac_item import make_item
 from sarhpc.captioning.config import CaptionSetConfig
 from sarhpc.captioning.tuning.datasets import open_set
 from sarhpc.generation.config import GenerateConfig
+from sarhpc.generation.pixels import pixel_metadata
 from sarhpc.generation.plan import plan_generation
+from sarhpc.shards.contract import LawSpan, PixelContract, describe, read_contract
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SHORT, LONG = 25, 160
@@ -175,10 +177,26 @@ STAC_ROOT = {
     "links": [{"rel": "item", "href": "./scene/scene.json"}, {"rel": "root", "href": "x"}],
 }  # fmt: skip
 
+CONTRACT = PixelContract(
+    LawSpan("db", (9.0, 9.0), (0.01, 0.01)), "sigma0", (0.35, 0.5), "ground", "+col", ("left",),
+    ("X",), ("HH", "VV"), (30.0, 50.0), "A SAR image of", "{token} {caption}", ("CC0",), "ab", 2, 9,
+).to_json()  # fmt: skip
+
+
+def read_pixels(folder: Path) -> object:
+    """Everything that is asked of a contract."""
+    contract = read_contract(folder)
+    assert contract is not None
+    inputs = {"contract": contract.to_json()}
+    assert PixelContract.from_json(contract.to_json()) == contract
+    return describe(contract), contract.law, pixel_metadata(inputs, GenerateConfig())
+
+
 READERS = {
     **job_documents(),
     **caption_documents(),
     "item": Reader("scene/scene.json", STAC_ITEM, read_scenes, prepare=write_scene),
+    "contract": Reader("contract.json", CONTRACT, read_pixels),
     "catalogue": Reader("catalog.json", STAC_ROOT, read_scenes, prepare=write_scene),
 }
 

@@ -1,7 +1,8 @@
 """The shard format, frozen: bytes that an earlier version wrote, and what must be read from them.
 
 `shards/000007.tar` holds a tile with every member of the schema and one with the required members
-only; `shards/000008.tar` a generated sample. If one of these tests fails, shards that people
+only; `shards/000008.tar` a generated sample from before contracts, `shards/000009.tar` one of a
+model with a contract and one of a model without. If one of these tests fails, shards that people
 already have are no longer read, or the same samples no longer give the same bytes. Then either the
 change is wrong, or the schema moves: raise the number in `SAMPLE_SCHEMA`, keep these files and the
 reading of them, add new files beside them under the new number, and say so in CHANGELOG.md.
@@ -27,6 +28,7 @@ from sarhpc.shards.images import (
     decode_rgb8,
     encode_array,
 )
+from sarhpc.shards.radiometry import master_amplitude
 from sarhpc.shards.reader import read_shard
 from sarhpc.shards.sample import SAMPLE_SCHEMA, Sample, encode_json
 from sarhpc.shards.writer import write_shard
@@ -35,6 +37,7 @@ GOLDEN = Path(__file__).parent / "shards"
 SHA256 = {
     "000007.tar": "de30148160893320e8c4d5896d76a04f5e2fc805233ef1b34e041292d84dd448",
     "000008.tar": "6ce483126db1b8b1b751e61a69f7ae4d90e734924573935607e2f75928cf5ebe",
+    "000009.tar": "b02f4a92380ddeb190739c06f1c6c26aa8951314fd1b293dec60c760937fc0f5",
 }
 
 
@@ -109,7 +112,14 @@ def test_the_members_of_a_tile_are_read_as_they_were_meant():
     assert least.caption is None
 
 
-@pytest.mark.parametrize(("shard", "name"), [("000007.tar", "tile"), ("000008.tar", "generated")])
+@pytest.mark.parametrize(
+    ("shard", "name"),
+    [
+        ("000007.tar", "tile"),
+        ("000008.tar", "generated_before_contracts"),
+        ("000009.tar", "generated"),
+    ],
+)
 def test_the_metadata_is_the_frozen_json(shard, name):
     frozen = json.loads((GOLDEN / f"{name}.meta.json").read_text())
     sample = golden(shard)[0]
@@ -121,3 +131,15 @@ def test_arrays_are_still_encoded_to_these_bytes():
     full = golden("000007.tar")[0]
     assert encode_array(ramp(32).astype(np.uint16) * 257) == full.members["sar16.npy"]
     assert encode_array(complex_ramp(32)) == full.members["sar.npy"]
+
+
+def test_the_master_of_a_generated_image_is_read_as_it_was_meant():
+    known, unknown = golden("000009.tar")
+    levels = np.arange(1024).reshape(32, 32) / 1023
+    codes = decode_array(known.members["sar16.npy"])
+    np.testing.assert_allclose(codes, levels * 65535, atol=0.51)
+    np.testing.assert_array_equal(decode_gray8(known.members["sar.png"]), np.round(levels * 255))
+    amplitude = master_amplitude(codes, known.meta)
+    np.testing.assert_allclose(20 * np.log10(amplitude), -35 + 55.5 * levels, atol=0.001)
+    assert "sar16.npy" not in unknown.members
+    assert (unknown.meta["pixel_m"], unknown.meta["range_direction"]) == (None, None)

@@ -18,9 +18,9 @@ from sarhpc.archive.formats import readers
 from sarhpc.archive.formats.readers import find_format
 from sarhpc.archive.stac_catalog import StacArchive
 from sarhpc.shards.images import decode_array
+from sarhpc.shards.radiometry import master_amplitude
 from sarhpc.tiling.config import TileConfig
 from sarhpc.tiling.plan import plan_scenes
-from sarhpc.shards.radiometry import master_amplitude
 from sarhpc.tiling.tile import tile_shard
 
 TILE_PX = 64

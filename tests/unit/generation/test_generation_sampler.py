@@ -17,9 +17,12 @@ from sarhpc.generation.sampler import (
     Provenance,
     generate_shard,
 )
-from sarhpc.shards.images import decode_gray8
+from sarhpc.shards.contract import sigma0_db
+from sarhpc.shards.images import decode_array, decode_gray8
+from sarhpc.shards.radiometry import master_amplitude
 from sarhpc.shards.sample import Sample
 from sarhpc.shards.schema import validate_sample
+from sarhpc.shards.tile_contract import contract_of_tiles
 
 pytestmark = pytest.mark.slow
 
@@ -84,6 +87,50 @@ def test_gray_is_the_mean_of_the_channels_and_their_spread_is_recorded(pipeline,
     spread = (colour.max(axis=2) - colour.min(axis=2)).mean()
     assert samples[0].meta["channel_spread"] == pytest.approx(spread, abs=1e-6)
     assert spread > 0
+
+
+def test_with_a_contract_the_same_images_keep_a_master_of_more_than_256_levels(pipeline, samples):
+    contract = contract_of_tiles([TILE])
+    cfg = config(shard_samples=2)
+    planned = [{**inputs, "contract": contract.to_json()} for inputs in plan_generation(cfg)]
+    made = [
+        list(generate_shard(number, inputs, cfg, pipeline, PROVENANCE).samples)
+        for number, inputs in list(enumerate(planned))[::-1]
+    ]
+    together = [s for shard in made[::-1] for s in shard]
+    assert images(together) == images(samples), "the picture is what it was"
+    generator = torch.Generator("cpu").manual_seed(samples[0].meta["seed"])
+    other = torch.Generator("cpu").manual_seed(1)
+    colour = pipeline(
+        [samples[0].meta["prompt"], "other"],
+        negative_prompt=["", ""],
+        num_inference_steps=3,
+        generator=[generator, other],
+        output_type="np",
+    ).images[0]
+    master = decode_array(together[0].members["sar16.npy"])
+    np.testing.assert_allclose(master / 65535, colour.mean(axis=2), atol=0.51 / 65535)
+    for sample in together:
+        validate_sample(sample)
+        codes, picture = (decode_array(sample.members["sar16.npy"]),
+                          decode_gray8(sample.members["sar.png"]))  # fmt: skip
+        assert np.abs(codes / 257 - picture).max() <= 0.51
+        assert (codes % 257 > 0).any(), "it went through 8 bits"
+        np.testing.assert_allclose(
+            20 * np.log10(master_amplitude(codes, sample.meta)),
+            sigma0_db(codes, contract),
+            atol=1e-4,
+        )
+    one_by_one = generate_shard(
+        0, {**planned[0], "contract": contract.to_json()}, cfg, pipeline, PROVENANCE
+    )
+    assert list(one_by_one.samples) == together[:2]
+
+
+TILE = {
+    "scene_id": "a", "calibration": "sigma0", "pixel_m": 0.5, "incidence_deg": 40.0,
+    "normalisation": {"mode": "db", "low": 0.01, "top": 10.0}, "range_direction": "+col",
+}  # fmt: skip
 
 
 def test_a_truncated_prompt_records_the_number_of_tokens_cut(pipeline: Any) -> None:

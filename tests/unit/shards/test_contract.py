@@ -168,6 +168,7 @@ GOOD = contract_of_tiles([tile()]).to_json()
         ({**GOOD, "tiles": None}, "tiles is None"),
         ({**GOOD, "normalisation": {"mode": "gamma", "top": [1, 1]}}, "normalisation is"),
         ({**GOOD, "normalisation": {"mode": "db"}}, "no `top`"),
+        ({**GOOD, "normalisation": {"mode": "db", "low": [2, 2], "top": [1, 1]}}, "not below"),
     ],
 )
 def test_a_damaged_contract_is_an_error_that_names_file_and_entry(tmp_path, value, words):
@@ -184,3 +185,19 @@ def test_differences_name_what_means_something_else_and_pass_over_the_unknown():
     assert differences(one, PixelContract()) == []
     [line] = differences(one, contract_of_tiles([tile(pixel_m=0.5, incidence_deg=30.0)]))
     assert line == "pixel_m: 0.35 against 0.5"
+
+
+def test_scenes_of_their_own_within_one_mode_are_no_difference():
+    per_scene = [
+        contract_of_tiles(
+            [tile(normalisation={"mode": "mu+3sigma", "top": top + n}) for n in (0, 1)]
+        )
+        for top in (1.0, 5.0)
+    ]
+    assert differences(*per_scene) == []
+    both = contract_of_tiles([tile(), tile(polarization="VV")])
+    assert differences(both, contract_of_tiles([tile(polarization="VV")])) == []
+    found = differences(contract_of_tiles([tile()]), per_scene[0])
+    assert found == [
+        "normalisation: db, low -38.00 dB, top 24.00 dB against mu+3sigma, top 0.00 to 6.02 dB"
+    ]

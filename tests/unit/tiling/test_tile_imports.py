@@ -15,6 +15,7 @@ from hpc.errors import ConfigError, DataError
 from sarhpc.shards.foreign import list_foreign, read_foreign
 from sarhpc.shards.images import decode_array, decode_gray8, decode_rgb8, encode_array
 from sarhpc.shards.schema import UNKNOWN, validate_sample
+from sarhpc.shards.tile_contract import contract_of_tiles
 from sarhpc.tiling.config import ImportConfig
 from sarhpc.tiling.image_import import import_shard, plan_import
 
@@ -251,3 +252,17 @@ def test_a_tar_that_changed_since_it_was_planned_is_an_error(tmp_path):
     write_tar(tmp_path / "a.tar", sarlo("b"))
     with pytest.raises(DataError, match="lost its sample a"):
         list(read_foreign(tmp_path, listing.items))
+
+
+def test_plane_and_licence_are_declared_or_unknown(tmp_path):
+    write(tmp_path / "0.png", picture(gray(0)))
+    found = []
+    for declared in ({"plane": "slant", "licence": "CC0-1.0"}, {}):
+        cfg = ImportConfig(path=str(tmp_path), fractions=[1.0, 0.0, 0.0], **declared)
+        [inputs] = plan_import(cfg).shards
+        [sample] = import_shard(0, inputs, cfg).samples
+        contract = contract_of_tiles([sample.meta])
+        found.append((contract.plane, contract.licence))
+    assert found == [("slant", ("CC0-1.0",)), (None, None)]
+    with pytest.raises(ConfigError, match=r"imported\.plane='flat'"):
+        plan_import(ImportConfig(path=str(tmp_path), plane="flat"))

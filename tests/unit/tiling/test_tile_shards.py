@@ -339,6 +339,7 @@ def test_scene_metadata_reaches_the_tile():
         "sar:frequency_band": "X",
         "sar:polarizations": ["HH"],
         "platform": "falcon-20",
+        "license": "CC-BY-4.0",
     }
     archive.scenes = {"one": Scene("one", {}, properties)}
     [sample, *_], _ = tiles_of(archive, SMALL)
@@ -348,6 +349,7 @@ def test_scene_metadata_reaches_the_tile():
         "band": "X",
         "polarization": "HH",
         "platform": "falcon-20",
+        "licence": "CC-BY-4.0",
         "incidence_deg": 44.0,
         "look_side": "right",
         "range_direction": "+col",

@@ -1,0 +1,49 @@
+"""The verb `contract`: what a pixel of a model's images means, shown or written from its tiles."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from hpc.errors import DataError
+from hpc.publish import publish_json
+from sarhpc.cli.verbs import Verbs, add_verb
+from sarhpc.stages.inputs.paths import model_folder
+
+
+def add_contract(verbs: Verbs) -> None:
+    """Add `contract`."""
+    contract = add_verb(verbs, "contract", "show what a pixel of a model's images means")
+    contract.add_argument(
+        "model", help="diffusers folder, such as RUN/export/model, or embedded:NAME"
+    )
+    contract.add_argument("--tiles", metavar="FOLDER", help="folder of the shards it was trained "
+                          "on, such as RUN/data/samples/train: write the contract of a model that "
+                          "has none")  # fmt: skip
+    contract.set_defaults(handler=contract_verb)
+
+
+def contract_verb(arguments: argparse.Namespace) -> int:
+    """Print the contract; with tiles derive it from them, and publish it beside the model."""
+    from sarhpc.shards.contract import describe, read_contract, sidecar
+    from sarhpc.shards.tile_contract import contract_of_shards
+
+    model = Path(model_folder(arguments.model)).absolute()
+    if not (model / "model_index.json").is_file():
+        raise DataError(f"{model} is no model (no model_index.json); give a diffusers folder")
+    found = read_contract(model)
+    if arguments.tiles is not None:
+        if found is not None:
+            raise DataError(f"{model} has a contract; `sarhpc contract {model}` shows it")
+        found = contract_of_shards(sorted(Path(arguments.tiles).rglob("*.tar")))
+        # Beside the folder: its digest is recorded, and stays what it is.
+        publish_json(sidecar(model), found.to_json())
+        print(f"written: {sidecar(model)}")
+    if found is None:
+        raise DataError(
+            f"{model} has no contract; if you have the tiles it was trained on: "
+            f"sarhpc contract {model} --tiles FOLDER"
+        )
+    for name, value in describe(found).items():
+        print(f"{name:16} {value}")
+    return 0
