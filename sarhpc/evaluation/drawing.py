@@ -96,10 +96,7 @@ def _places(
 def drawn_facts(drawn: Drawn) -> Iterable[Image]:
     """Yield the drawn images with metadata and the names of their members."""
     for file, rows in drawn.places:
-        wanted = {*rows}
-        for image in read_facts(drawn.images, file):
-            if image.row in wanted:
-                yield image
+        yield from read_facts(drawn.images, file, rows)
 
 
 def parts_of(drawn: Drawn, most: int = PART_IMAGES) -> list[list[list[Any]]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -90,8 +91,13 @@ def set_of_shards(name: str, tars: Sequence[str], counts: Sequence[int] | None =
     return ImageSet(name, tuple(tars), tuple(counts))
 
 
-def read_facts(images: ImageSet, file: str) -> Iterator[Image]:
-    """Yield each image of a file of the set, in order, with metadata and the names of its members.
+def read_facts(images: ImageSet, file: str, rows: Sequence[int] | None = None) -> Iterator[Image]:
+    """Yield images of a file of the set, in order, with metadata and the names of their members.
+
+    Args:
+        images: the set.
+        file: one of its files.
+        rows: numbers of the images; None yields all.
 
     Raises:
         DataError: the tar is cut short or damaged, or metadata is no JSON object.
@@ -100,7 +106,7 @@ def read_facts(images: ImageSet, file: str) -> Iterator[Image]:
         path = Path(file)
         yield Image(path.stem, {_extension(path): b""}, images.facts.get(file, {}), file, 0)
         return
-    yield from _read_tar(file, None, lambda _: ())
+    yield from _read_tar(file, rows, lambda _: ())
 
 
 def read_images(
@@ -128,8 +134,7 @@ def read_images(
 
 def _read_tar(file: str, rows: Sequence[int] | None, choose: Choice) -> Iterator[Image]:
     path = Path(file)
-    index = ShardIndex.scan(path)
-    numbers = _rows(index)
+    index, numbers = _indexed(path)
     with path.open("rb") as opened:
         for row in range(len(numbers)) if rows is None else rows:
             if row >= len(numbers):
@@ -148,6 +153,24 @@ def _read_tar(file: str, rows: Sequence[int] | None, choose: Choice) -> Iterator
                 file,
                 row,
             )
+
+
+def _indexed(path: Path) -> tuple[ShardIndex, list[int]]:
+    """Index of a tar, and the samples in it that are images; the last one is kept.
+
+    Parts of a large tar follow each other, and each would read all its headers again.
+    """
+    try:
+        found = path.stat()
+    except OSError as error:
+        raise DataError(f"cannot open shard {path}: {error.strerror}.") from error
+    return _scanned(path, found.st_ino, found.st_size, found.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=1)
+def _scanned(path: Path, *_: int) -> tuple[ShardIndex, list[int]]:
+    index = ShardIndex.scan(path)
+    return index, _rows(index)
 
 
 def group_of(meta: Mapping[str, Any]) -> str:
