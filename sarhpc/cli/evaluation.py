@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from hpc.config import loads
 from hpc.documents import read_json
 from hpc.errors import ConfigError
-from hpc.store.rundir import open_run
+from hpc.store.rundir import RunDir, open_run
 from sarhpc.stages.evaluate import EVALUATE
 from sarhpc.stages.registry import line_of_stages
 from sarhpc.stages.run_config import load_run_config
@@ -20,6 +20,7 @@ from sarhpc.stages.run_config import load_run_config
 if TYPE_CHECKING:
     from sarhpc.evaluation.compared import ComparedSets
 
+RESULT = "evaluation.json"
 OUT = "evaluation"
 """Folder for the result of two sets, here."""
 
@@ -60,19 +61,22 @@ def evaluate_here(arguments: argparse.Namespace) -> int:
         return _evaluate_two(arguments)
     run = open_run(Path(arguments.run))
     if arguments.out:
-        from sarhpc.stages.evaluate import evaluate_elsewhere
-
-        names = [stage.name for stage in line_of_stages(load_run_config(run))]
-        page = evaluate_elsewhere(run, names[: names.index(EVALUATE.name)], Path(arguments.out))
-        result = page.parent / "evaluation.json"
-        print(result.read_text() if arguments.json else f"page: {page.resolve()}", end="")
-        print(end="" if arguments.json else "\n")
-        return 0
-    result = run.stage(EVALUATE.name) / "evaluation.json"
+        return _evaluate_elsewhere(run, Path(arguments.out), arguments.json)
     if not run.ledger(EVALUATE.name).sealed:
         raise ConfigError(f"{run.root} is not evaluated yet: sarhpc evaluate {run.root}")
-    print(json.dumps(read_json(result), indent=2))
+    print(json.dumps(read_json(run.stage(EVALUATE.name) / RESULT), indent=2))
     return 0
+
+
+def _evaluate_elsewhere(run: RunDir, out: Path, as_json: bool) -> int:
+    from sarhpc.stages.evaluate import evaluate_elsewhere
+
+    config = load_run_config(run)
+    names = [stage.name for stage in line_of_stages(config)]
+    page = evaluate_elsewhere(run, names[: names.index(EVALUATE.name)], out)
+    result = read_json(out / RESULT)
+    print(json.dumps(result, indent=2) if as_json else f"page: {page.resolve()}")
+    return 4 if config.evaluate.gates_fail and not result["gates_passed"] else 0
 
 
 def _evaluate_two(arguments: argparse.Namespace) -> int:

@@ -16,6 +16,7 @@ from hpc.errors import DataError, IncompleteError, VerificationError
 from hpc.job.pipeline import run_stage
 from hpc.store.plan import make_plan, publish_plan, read_plan
 from hpc.store.rundir import RunDir, open_run
+from sarhpc.cli import main
 from sarhpc.stages.evaluate import EVALUATE, plan_evaluation
 from sarhpc.stages.inputs.prompts import sample_shards
 from sarhpc.stages.registry import stage_named
@@ -116,6 +117,20 @@ def test_a_corpus_that_fails_its_gates_is_reported_and_fails_the_stage_only_wher
     with pytest.raises(VerificationError):
         evaluate(run)
     assert (run.stage("evaluate") / "evaluation.json").stat().st_mtime_ns == made
+
+
+def test_the_result_of_a_run_is_printed_as_json(
+    model: Path, evaluated: tuple[RunDir, dict[str, Any]], tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    run, found = evaluated
+    assert main(["evaluate", str(run.root), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == found
+    fresh = run_before_evaluation(tmp_path / "run", model)
+    assert main(["evaluate", str(fresh.root), "--json"]) == 2
+    assert "is not evaluated yet" in capsys.readouterr().err
+    assert main(["evaluate", str(run.root), "--out", str(tmp_path / "out"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["gates"] == found["gates"]
 
 
 def test_a_set_without_masters_is_compared_by_codes_and_takes_nothing_from_the_others(
