@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from hpc.errors import ConfigError
 from sarhpc.shards.sample import SPLITS
 
+LEAST_PX = 32
+"""Smallest side of an image in which speckle and texture are measured."""
 MIN_TILES = 4
 """Fewest tiles of a set that can be evaluated."""
 

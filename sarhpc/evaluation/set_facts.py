@@ -8,13 +8,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hpc.errors import ConfigError
+from sarhpc.evaluation.config import LEAST_PX
 from sarhpc.evaluation.image_sets import ARRAYS, Image, group_of
 
 AMPLITUDE, CODES = "amplitude", "8-bit codes"
 """Pixels that are measured: linear amplitude with its range, or what an 8-bit picture holds."""
 
-LEAST_PX = 32
-"""Smallest side of an image in which speckle and texture are measured."""
 SPACING_TOLERANCE = 0.01
 """Relative difference of spacings that counts as none."""
 LINEAR_LAWS = ("mu+3sigma", "percentile")

@@ -214,9 +214,14 @@ def _compared(
 
 def check_settings(config: RunConfig) -> None:
     """Raise ConfigError unless real and synthetic can be compared as configured."""
-    from sarhpc.evaluation.config import check_config
+    from sarhpc.evaluation.config import LEAST_PX, check_config
 
     check_config(config.evaluate)
+    if config.imported is None and config.tile.tile_px < LEAST_PX:
+        raise ConfigError(
+            f"tile.tile_px={config.tile.tile_px}: the evaluation measures speckle and texture in "
+            f"{LEAST_PX} px or more; give larger tiles, or no corpus (generate=null)"
+        )
 
 
 EVALUATE = StageSpec(

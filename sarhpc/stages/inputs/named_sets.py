@@ -31,7 +31,7 @@ def named_set(path: Path, role: str) -> ImageSet:
     """
     if (path / "run.json").is_file():
         run = open_run(path)
-        return set_of_records(str(path), sealed_records(run, OF_RUN[role]))
+        return set_of_records(str(path / OF_RUN[role]), sealed_records(run, OF_RUN[role]))
     if path.is_dir() and (path.parent / "run.json").is_file() and (path / "plan.json").is_file():
         if path.name not in WITH_IMAGES:
             raise ConfigError(
