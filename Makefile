@@ -10,12 +10,13 @@ ALL    := $(shell expr $(JOBS) + 2)
 SHARE  := --dist loadgroup --no-loadscope-reorder
 MOST   ?= 40
 MINUTES ?= 60
+SETS   ?= 1000,10000,100000
 
 export OMP_NUM_THREADS ?= 1
 export HF_HUB_OFFLINE  ?= 1
 export DS_ACCELERATOR  ?= $(shell command -v nvidia-smi >/dev/null 2>&1 && echo cuda || echo cpu)
 
-.PHONY: help setup slurm-setup demo test test-long test-mutants soak check format bench bench-data bench-plan bench-shards bench-step bench-train bench-checkpoint bench-loader bench-slurm embedded clean
+.PHONY: help setup slurm-setup demo test test-long test-mutants soak check format bench bench-data bench-plan bench-shards bench-step bench-train bench-checkpoint bench-loader bench-slurm bench-evaluate embedded clean
 
 help:
 	@echo "make demo       archive -> tiles -> captions -> training -> corpus -> report, on this machine"
@@ -114,6 +115,10 @@ bench-loader: setup
 # About ten minutes: 5,000 jobs that each do next to nothing, on a cluster of this machine.
 bench-slurm: setup slurm-setup
 	$(BIN)/python tools/bench_slurm.py
+
+# About ten minutes, most of them for sets of 100,000 tiles; SETS=1000,10000 for less.
+bench-evaluate: setup
+	$(BIN)/python tools/bench_evaluate.py --sets $(SETS)
 
 clean:
 	@echo "removing caches only; runs and data are yours to delete"

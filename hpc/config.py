@@ -286,7 +286,9 @@ def decisive(config: Any) -> dict[str, Any]:
 
 
 def _is_decisive(field: dataclasses.Field[Any], value: Any) -> bool:
-    unset = bool(field.metadata.get("added")) and value == field.default
+    made = field.default_factory
+    default = field.default if made is dataclasses.MISSING else made()
+    unset = bool(field.metadata.get("added")) and value == default
     return not (unset or field.metadata.get("transient"))
 
 

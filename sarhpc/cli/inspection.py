@@ -81,7 +81,7 @@ def inspect_path(path: Path, tiles: int) -> Inspection:
 
 def _inspect_run(run: RunDir, tiles: int) -> Inspection:
     from sarhpc.evaluation.inspection import Inspection
-    from sarhpc.stages.evaluate import stage_line
+    from sarhpc.stages.run_report import stage_line
 
     names = [stage.name for stage in line_of_stages(load_run_config(run))]
     records = {name: list(run.ledger(name).records().values()) for name in (*REAL, *SYNTHETIC)}
@@ -131,7 +131,7 @@ def _window_warnings(run: RunDir) -> Iterator[str]:
 
 def _inspect_folder(path: Path, tiles: int) -> Inspection:
     from sarhpc.evaluation.inspection import Inspection
-    from sarhpc.stages.evaluate import stage_line
+    from sarhpc.stages.run_report import stage_line
 
     files = [path] if path.is_file() else sorted(_tars(path))
     if not files:

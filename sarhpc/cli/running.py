@@ -16,6 +16,7 @@ from hpc.store.ownership import open_own_run, require_own_run
 from hpc.store.run_paths import require_plain_path
 from hpc.store.rundir import RunDir, open_run
 from sarhpc.cli.configuration import add_config_arguments, given_config, previewed_run
+from sarhpc.cli.evaluation import add_evaluate_arguments, evaluate_here, evaluates_here
 from sarhpc.cli.own_run import acted_on
 from sarhpc.cli.verbs import Verbs, add_verb
 from sarhpc.stages.evaluate import EVALUATE
@@ -35,8 +36,7 @@ def add_stages(verbs: Verbs) -> None:
         stage.add_argument("run", help="run directory")
         _add_submission_arguments(stage)
         if spec is EVALUATE:
-            stage.add_argument("--out", metavar="FOLDER", help="evaluate here and now, into this "
-                               "folder, and only read the run; anybody's will do")  # fmt: skip
+            add_evaluate_arguments(stage)
         stage.set_defaults(handler=stage_verb)
 
 
@@ -69,24 +69,15 @@ def _add_submission_arguments(verb: argparse.ArgumentParser) -> None:
 
 def stage_verb(arguments: argparse.Namespace) -> int:
     """Carry out one stage."""
+    if arguments.verb == EVALUATE.name and evaluates_here(arguments):
+        return evaluate_here(arguments)
     run = open_run(Path(arguments.run))
     stage = stage_named(load_run_config(run), arguments.verb)
-    if getattr(arguments, "out", None):
-        return _evaluate_into(run, Path(arguments.out))
     _require_own(run, arguments)
     if run.ledger(stage.name).sealed:
         print(f"{stage.name}: sealed, nothing to do")
         return 0
     return _carry_out(run, [stage], arguments, alone=True)
-
-
-def _evaluate_into(run: RunDir, folder: Path) -> int:
-    from sarhpc.stages.evaluate import evaluate_elsewhere
-
-    names = [stage.name for stage in line_of_stages(load_run_config(run))]
-    page = evaluate_elsewhere(run, names[: names.index(EVALUATE.name)], folder)
-    print(f"page: {page.resolve()}")
-    return 0
 
 
 def run_verb(arguments: argparse.Namespace) -> int:

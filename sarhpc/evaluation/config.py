@@ -7,8 +7,29 @@ from dataclasses import dataclass, field
 from hpc.errors import ConfigError
 from sarhpc.shards.sample import SPLITS
 
+LEAST_PX = 32
+"""Smallest side of an image in which speckle and texture are measured."""
 MIN_TILES = 4
 """Fewest tiles of a set that can be evaluated."""
+
+
+@dataclass
+class GatesConfig:
+    """Bounds that a corpus must keep; null leaves a gate out."""
+
+    enl_ratio: list[float] | None = field(default_factory=lambda: [0.9, 1.1])
+    """E1: least and most ENL mode, synthetic over real."""
+    level_spread_ratio: list[float] | None = field(default_factory=lambda: [0.8, 1.25])
+    """E3: least and most spread of the mean levels of tiles, synthetic over real."""
+    w1_db: float | None = 0.5
+    """E3: most Wasserstein-1 distance of the histograms of levels beyond the median of its null,
+    dB."""
+    acf_lag1: float | None = 0.05
+    """E4: most difference of the autocorrelation of speckle at lag 1, on either axis."""
+    lsd_db: float | None = 2.0
+    """E5: most log-spectral distance, dB."""
+    unmeasurable: float | None = 0.0
+    """Most images, as a share, that cannot be measured: of one value, or with gaps."""
 
 
 @dataclass
@@ -18,13 +39,22 @@ class EvaluateConfig:
     real_splits: list[str] = field(default_factory=lambda: ["val", "test"])
     """Splits whose tiles are the reference; `train` is taken where they are empty."""
     tiles: int = 400
-    """Most tiles of each set that are measured."""
+    """Most tiles of a synthetic set that are compared; of real ones there are twice as many."""
     bootstrap: int = 200
     """Resamplings over tiles behind each 95 % interval."""
     seed: int = 0
     """Seed of the resampling and of the draws of real tiles against real tiles."""
     gallery: int = 8
     """Real and synthetic tiles shown side by side in the report."""
+    all_tiles: bool = field(default=False, metadata={"added": True})
+    """Measure every tile of every set into the tables, not only those that are compared."""
+    autoencoder_s: float = field(default=600.0, metadata={"added": True})
+    """Most seconds to encode and decode real tiles; as many are taken as fit, 0 takes none."""
+    gates: GatesConfig = field(default_factory=GatesConfig, metadata={"added": True})
+    """What the corpus is held to."""
+    gates_fail: bool = field(default=False, metadata={"added": True})
+    """Whether the stage fails, exit code 4, where the corpus does not pass; it is reported anyway.
+    Off, because a run that stopped there would have no other end than a new one."""
 
 
 def check_config(cfg: EvaluateConfig) -> None:
@@ -37,6 +67,12 @@ def check_config(cfg: EvaluateConfig) -> None:
     for name, low in least.items():
         if getattr(cfg, name) < low:
             raise ConfigError(f"evaluate.{name}={getattr(cfg, name)}: give at least {low}")
+    if not cfg.autoencoder_s >= 0:
+        raise ConfigError(f"evaluate.autoencoder_s={cfg.autoencoder_s}: give at least 0")
+    for name in ("enl_ratio", "level_spread_ratio"):
+        bounds = getattr(cfg.gates, name)
+        if bounds is not None and not (len(bounds) == 2 and 0 <= bounds[0] <= bounds[1]):
+            raise ConfigError(f"evaluate.gates.{name}={bounds}: give least and most, [0.9,1.1]")
     for split in cfg.real_splits:
         if split not in SPLITS:
             raise ConfigError(f"evaluate.real_splits: {split!r} is none of {', '.join(SPLITS)}")

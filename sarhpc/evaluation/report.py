@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 
 from sarhpc.evaluation.classes import Conformity
 from sarhpc.evaluation.figures import distribution_figure, training_figure
+from sarhpc.evaluation.gates import GateResult
 from sarhpc.evaluation.page import page_environment
 from sarhpc.evaluation.suite import Evaluation
-from sarhpc.measures.distances import DISTANCES
-from sarhpc.measures.features import measure
+from sarhpc.measures.distances import DISTANCES, Distance
+from sarhpc.measures.features import Features, measure
 from sarhpc.measures.nulls import NoVerdict
 
 REPORT_SCHEMA = "sarhpc.report/2"
@@ -65,6 +66,11 @@ class Report:
     evaluation: Evaluation | None = None
     tiles: Mapping[str, NDArray[np.uint8]] = field(default_factory=dict)
     """The tiles (N, H, W) behind the evaluation, for the curves; `real` is one of them."""
+    features: Mapping[str, Features] = field(default_factory=dict)
+    """The same measured already, in the place of `tiles`."""
+    gates: Sequence[GateResult] = ()
+    examples: Mapping[str, Sequence[Picture]] = field(default_factory=dict)
+    """Set name -> some of its tiles, that have nothing to do with those of other sets."""
     conformity: Mapping[str, Conformity] = field(default_factory=dict)
     progress_prompts: Sequence[str] = ()
     progress: Sequence[GridRow] = ()
@@ -80,6 +86,7 @@ def to_json(report: Report) -> dict[str, Any]:
         "facts": dict(report.facts),
         "stages": [asdict(line) for line in report.stages],
         "evaluation": report.evaluation.to_json() if report.evaluation else None,
+        "gates": [asdict(gate) for gate in report.gates],
         "conformity": {name: asdict(value) for name, value in report.conformity.items()},
         "training": {"rows": len(report.training), "last": dict(report.training[-1])}
         if report.training
@@ -90,18 +97,25 @@ def to_json(report: Report) -> dict[str, Any]:
 
 def render(report: Report) -> str:
     """The page as HTML with every picture, style and figure inside."""
-    measured = {name: measure(tiles) for name, tiles in report.tiles.items()}
+    measured = report.features or {name: measure(tiles) for name, tiles in report.tiles.items()}
     return (
         page_environment()
         .get_template("report.html.j2")
         .render(
             report=report,
-            metrics=DISTANCES,
+            metrics=_metrics(report),
             remarks=list(_remarks(report.evaluation)) if report.evaluation else [],
             distribution=distribution_figure(measured) if measured else "",
             curves=training_figure(report.training) if report.training else "",
         )
     )
+
+
+def _metrics(report: Report) -> dict[str, tuple[Distance, str, str]]:
+    """The distances that the evaluation has."""
+    sets = report.evaluation.sets.values() if report.evaluation else ()
+    found = {name for one in sets for name in one.measures}
+    return {name: entry for name, entry in DISTANCES.items() if name in found}
 
 
 def _remarks(evaluation: Evaluation) -> Iterator[str]:

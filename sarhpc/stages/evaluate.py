@@ -1,49 +1,49 @@
-"""Stage `evaluate`: real against synthetic, and the report of the whole run."""
+"""Stage `evaluate`: real against synthetic, and the report of the whole run.
+
+Its shards are parts of the sets, each measured into a table, and a last one that compares the sets.
+A plan of an earlier version has the last one only, which then measures the parts as well.
+"""
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterable, Iterator, Sequence
+import dataclasses
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from hpc.errors import ConfigError, DataError
+from hpc.documents import read_json
+from hpc.errors import ConfigError, VerificationError
 from hpc.job.pipeline import Stage, Work
 from hpc.publish import digest_file, publish_json, publish_text
-from hpc.store.attempts import count_starts, read_attempts
-from hpc.store.plan import Plan, make_plan, read_plan
+from hpc.store.plan import Plan, ShardTask, make_plan
 from hpc.store.rundir import RunDir
 from sarhpc.stages.config import RunConfig
-from sarhpc.stages.generate import settings
-from sarhpc.stages.inputs.contracts import contract_of_corpus, other_pixels, pixel_facts
-from sarhpc.stages.inputs.prompts import (
-    asked_class,
-    held_out_splits,
-    known_prompts,
-    land_cover,
-    sample_shards,
-)
-from sarhpc.stages.inputs.real_tiles import even_samples, scenes_of
-from sarhpc.stages.planned_corpus import coverage_notes
 from sarhpc.stages.run_config import load_run_config
 from sarhpc.stages.spec import StageSpec
-from sarhpc.stages.work.sharded import ShardResult, manifest_sha, sealed_records, single_shard
-from sarhpc.training.denoising.grids import read_index, read_judged
+from sarhpc.stages.work.measuring import (
+    TABLES,
+    measure_part,
+    measure_parts,
+    parts_in,
+    read_views,
+)
+from sarhpc.stages.work.sharded import (
+    ShardResult,
+    make_and_record,
+    make_missing_shards,
+    manifest_sha,
+    sealed_records,
+)
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+    from sarhpc.evaluation.compared import ComparedSets
+    from sarhpc.evaluation.comparison_plan import ComparisonPlan
+    from sarhpc.evaluation.report import Report
+    from sarhpc.evaluation.tables import TileMeasures
 
-    from sarhpc.evaluation.classes import Conformity
-    from sarhpc.evaluation.report import GridRow, Picture, Report, StageLine
-    from sarhpc.evaluation.suite import Evaluation
-    from sarhpc.shards.sample import Sample
-
-SYNTHETIC = "this run"
 AUTOENCODER = "autoencoder"
-"""Set of the real tiles after encoding and decoding: what the decoder alone costs, and so the floor
-of anything the model generates."""
-CLASSIFIER_TILES = 1500
+"""Set of real tiles after encoding and decoding: what the decoder alone costs, and so the floor of
+anything the model generates."""
 
 
 def evaluate_stage(config: RunConfig, upstream: Sequence[str]) -> Stage:
@@ -52,31 +52,101 @@ def evaluate_stage(config: RunConfig, upstream: Sequence[str]) -> Stage:
         name="evaluate",
         needs=EVALUATE.needs_in(upstream),
         plan=plan_evaluation,
-        work=lambda work: single_shard(work, lambda: evaluate_run(work, upstream)),
+        work=lambda work: evaluate_run(work, upstream, config.cluster.workers),
+        finish=require_gates if config.evaluate.gates_fail else None,
     )
 
 
 def plan_evaluation(run: RunDir) -> Plan:
-    """A single shard that names what is compared."""
+    """A shard for each part of the sets, and the last one, which names what is compared."""
     config = load_run_config(run)
+    compared = _planned_comparison(run, config)
     inputs = {"real": manifest_sha(run, "caption"), "synthetic": manifest_sha(run, "generate")}
-    return make_plan("evaluate", [inputs], fingerprint=EVALUATE.fingerprint(config))
+    last = {**inputs, "compared": compared.facts()}
+    return make_plan("evaluate", [*compared.parts, last], fingerprint=EVALUATE.fingerprint(config))
 
 
-def evaluate_run(work: Work, upstream: Sequence[str]) -> ShardResult:
-    """Write `evaluate/evaluation.json`, `report.json` and `report.html`.
+def _planned_comparison(run: RunDir, config: RunConfig) -> ComparisonPlan:
+    from sarhpc.evaluation.comparison_plan import plan_comparison
+    from sarhpc.stages.inputs.named_sets import set_of_records
+    from sarhpc.stages.run_report import synthetic_shards
 
-    Args:
-        work: the one shard of the stage.
-        upstream: names of the stages before it, for the table of the report.
+    real = set_of_records("the real set", sealed_records(run, "caption"))
+    others = {
+        name: set_of_records(f"the set “{name}”", records)
+        for name, records in synthetic_shards(run, config).items()
+    }
+    planned = plan_comparison(real, others, config.evaluate)
+    stored = [
+        {**part, "files": [[run.stored(file), *rest] for file, *rest in part["files"]]}
+        for part in planned.parts
+    ]
+    return dataclasses.replace(planned, parts=tuple(stored))
+
+
+def evaluate_run(work: Work, upstream: Sequence[str], workers: int) -> None:
+    """Measure the parts on all cores of the job, then compare in this process.
+
+    Writes `evaluate/tables/*.parquet`, `evaluate/evaluation.json`, `report.json`, `report.html`.
     """
-    run = work.run
-    report, evaluation, tiles = report_of(run, upstream)
-    path = run.stage("evaluate") / "evaluation.json"
-    publish_json(path, evaluation.to_json())
+    parts = frozenset(task.id for task in work.plan.shards if "files" in task.inputs)
+    if parts or work.rank > 0:
+        make_missing_shards(
+            measure_shard, dataclasses.replace(work, stripe=parts), workers=workers, per_core=True
+        )
+    todo = work.todo()
+    if work.rank > 0 or any(task.id in parts for task in todo):
+        return
+    for task in todo:
+        make_and_record(
+            lambda run, one: _compare_and_report(run, one, work.plan, upstream, workers),
+            str(work.run.root),
+            work.plan.stage,
+            work.plan.id,
+            work.attempt,
+            task,
+            work.lease,
+        )
+
+
+def measure_shard(run: RunDir, task: ShardTask) -> ShardResult:
+    """Measure one part of a set and publish its table."""
+    table = run.stage("evaluate") / TABLES / f"{task.id}.parquet"
+    tiles = measure_part(task.inputs, table, run.located)
+    digest = digest_file(table)
+    return ShardResult(table, tiles, digest.bytes, digest.sha256, {}, {"set": task.inputs["set"]})
+
+
+def _compare_and_report(
+    run: RunDir, task: ShardTask, plan: Plan, upstream: Sequence[str], workers: int
+) -> ShardResult:
+    from sarhpc.evaluation.comparison_plan import ComparisonPlan
+
+    folder = run.stage("evaluate")
+    if "compared" in task.inputs:
+        parts = [shard.inputs for shard in plan.shards if "files" in shard.inputs]
+        planned = ComparisonPlan.of_facts(task.inputs["compared"], parts)
+    else:
+        planned = _planned_comparison(run, load_run_config(run))
+        measure_parts(parts_in(planned, folder, run), workers, folder)
+    report, compared = _report(run, planned, folder, upstream)
+    path = folder / "evaluation.json"
+    publish_json(path, compared.to_json())
     _publish_report(report, run.root)
     digest = digest_file(path)
-    return ShardResult(path, tiles, digest.bytes, digest.sha256)
+    return ShardResult(path, compared.evaluation.real_tiles, digest.bytes, digest.sha256)
+
+
+def require_gates(work: Work) -> None:
+    """Raise VerificationError unless the corpus passes its gates; the report is there already."""
+    document = read_json(work.run.stage("evaluate") / "evaluation.json")
+    failed = [gate for gate in document.get("gates", []) if gate["verdict"] != "pass"]
+    if failed:
+        named = "; ".join(f"{gate['name']} {gate['verdict']}" for gate in failed)
+        raise VerificationError(
+            f"the corpus does not pass {len(failed)} of its gates ({named}), and "
+            f"evaluate.gates_fail is set; see {work.run.root / 'report.html'}"
+        )
 
 
 def evaluate_elsewhere(run: RunDir, upstream: Sequence[str], folder: Path) -> Path:
@@ -88,8 +158,11 @@ def evaluate_elsewhere(run: RunDir, upstream: Sequence[str], folder: Path) -> Pa
     """
     if folder.resolve().is_relative_to(run.root):
         raise ConfigError(f"--out {folder} is inside {run.root}, which is only read; give another")
-    report, evaluation, _ = report_of(run, upstream)
-    publish_json(folder / "evaluation.json", evaluation.to_json())
+    config = load_run_config(run)
+    planned = _planned_comparison(run, config)
+    measure_parts(parts_in(planned, folder, run), config.cluster.workers, folder)
+    report, compared = _report(run, planned, folder, upstream)
+    publish_json(folder / "evaluation.json", compared.to_json())
     return _publish_report(report, folder)
 
 
@@ -101,257 +174,54 @@ def _publish_report(report: Report, folder: Path) -> Path:
     return folder / "report.html"
 
 
-def report_of(run: RunDir, upstream: Sequence[str]) -> tuple[Report, Evaluation, int]:
-    """The report on a run, its measures, and the number of real tiles; writes nothing."""
-    from sarhpc.evaluation.report import Report
-    from sarhpc.evaluation.suite import evaluate
+def _report(
+    run: RunDir, planned: ComparisonPlan, folder: Path, upstream: Sequence[str]
+) -> tuple[Report, ComparedSets]:
+    from sarhpc.stages.run_report import run_report
 
     config = load_run_config(run)
-    splits = held_out_splits(run, config.evaluate.real_splits)
-    real = even_samples(sample_shards(run, splits), config.evaluate.tiles)
-    synthetic = _synthetic_samples(run, config)
-    tiles = {"real": _stack(real)} | {name: _stack(group) for name, group in synthetic.items()}
-    tiles[AUTOENCODER] = _reconstructed(run, tiles["real"])
-    evaluation = evaluate(
-        tiles["real"],
-        {n: t for n, t in tiles.items() if n != "real"},
-        config.evaluate,
-        scenes=scenes_of(real),
-        copies=[AUTOENCODER],
+    views = read_views(planned, folder, config.evaluate)
+    compared = _compared(run, config, planned, views)
+    return run_report(run, upstream, compared), compared
+
+
+def _compared(
+    run: RunDir,
+    config: RunConfig,
+    planned: ComparisonPlan,
+    views: Sequence[Mapping[str, TileMeasures]],
+) -> ComparedSets:
+    """The sets of a run compared, with the real tiles through the autoencoder as one of them."""
+    from sarhpc.evaluation.compared import REAL, compare, with_copies
+    from sarhpc.stages.run_report import SYNTHETIC
+    from sarhpc.stages.work.reconstruction import reconstruct_tiles
+
+    real = views[0][REAL]
+    compared = compare(views, config.evaluate, SYNTHETIC, planned.facts())
+    decoded = reconstruct_tiles(
+        run.stage("export") / "model" / "vae",
+        [(run.located(file), row) for file, row in real.places],
+        planned.pixels,
+        planned.px,
+        config.evaluate.autoencoder_s,
     )
-    prompts, grid = _progress(run)
-    report = Report(
-        name=run.name,
-        facts=_facts(run, len(real), synthetic),
-        config_yaml=run.config_text,
-        stages=[line for stage in upstream if (line := stage_line(run, stage))],
-        real=_real_pictures(run, config, synthetic[SYNTHETIC], config.evaluate.gallery),
-        synthetic={
-            name: _pictures(group[: config.evaluate.gallery]) for name, group in synthetic.items()
-        },
-        evaluation=evaluation,
-        tiles=tiles,
-        conformity=_conformity(run, config, synthetic),
-        progress_prompts=prompts,
-        progress=grid,
-        training=_training_rows(run),
-        notes=_notes(run, config),
+    if decoded.features is None:
+        return dataclasses.replace(compared, notes=(*compared.notes, decoded.note))
+    return with_copies(
+        compared, AUTOENCODER, decoded.features, real, decoded.rows, config.evaluate, [decoded.note]
     )
-    return report, evaluation, len(real)
-
-
-def _real_samples(run: RunDir, config: RunConfig) -> Iterator[Sample]:
-    splits = held_out_splits(run, config.evaluate.real_splits)
-    return _read(sample_shards(run, splits))
-
-
-def _read(shards: Iterable[Path]) -> Iterator[Sample]:
-    from sarhpc.shards.reader import read_shard
-
-    for path in shards:
-        yield from read_shard(path)
-
-
-def _synthetic_samples(run: RunDir, config: RunConfig) -> dict[str, list[Sample]]:
-    limit = config.evaluate.tiles
-    groups: dict[str, list[Path]] = {}
-    if config.compare.models:
-        for record in sealed_records(run, "compare"):
-            groups.setdefault(record.detail["set"], []).append(Path(record.path))
-    corpus = [Path(record.path) for record in sealed_records(run, "generate")]
-    named = {SYNTHETIC: corpus, **groups}
-    return {name: list(itertools.islice(_read(paths), limit)) for name, paths in named.items()}
-
-
-def _stack(samples: Sequence[Sample]) -> NDArray[np.uint8]:
-    import numpy as np
-
-    from sarhpc.shards.images import decode_gray8
-
-    if not samples:
-        raise DataError(
-            "nothing to evaluate: a set has no images, real or synthetic; `sarhpc status` shows "
-            "how many each stage made and rejected"
-        )
-    return np.stack([decode_gray8(sample.members["sar.png"]) for sample in samples])
-
-
-def _reconstructed(run: RunDir, tiles: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    import numpy as np
-    import torch
-
-    from sarhpc.diffusion.autoencoder import reconstruct
-    from sarhpc.diffusion.bundle import load_autoencoder
-    from sarhpc.diffusion.crops import as_gray8, as_input
-
-    model = load_autoencoder(run.stage("export") / "model" / "vae")
-    batches = torch.split(torch.stack([as_input(tile) for tile in tiles]), 8)
-    decoded = [reconstruct(model, batch, seed) for seed, batch in enumerate(batches)]
-    return np.stack([as_gray8(image) for batch in decoded for image in batch])
-
-
-def _pictures(samples: Sequence[Sample]) -> list[Picture]:
-    from sarhpc.evaluation.report import Picture
-
-    tiles = _stack(samples)
-    return [
-        Picture(tile, sample.caption or "", f"seed {sample.meta['seed']}")
-        for tile, sample in zip(tiles, samples, strict=True)
-    ]
-
-
-def _real_pictures(
-    run: RunDir, config: RunConfig, synthetic: Sequence[Sample], count: int
-) -> list[Picture]:
-    """For each synthetic tile a real one with the caption of its prompt, or else of its class."""
-    from sarhpc.evaluation.report import Picture
-    from sarhpc.generation.plan import full_prompt
-
-    real: dict[str, Sample] = {}
-    classes: dict[str, list[Sample]] = {}
-    for sample in _real_samples(run, config):
-        real.setdefault(full_prompt(settings(config), sample.meta["caption"]["SHORT"]), sample)
-        alike = classes.setdefault(land_cover(sample.meta) or "", [])
-        alike.extend([sample] if len(alike) < count else [])
-    pictures = []
-    for number, asked in enumerate(synthetic[:count]):
-        named = asked_class(asked.meta)
-        alike = (classes.get(named) if named else None) or [next(iter(real.values()))]
-        match = real.get(asked.meta["prompt"]) or alike[number % len(alike)]
-        [tile] = _stack([match])
-        pictures.append(Picture(tile, match.caption or "", f"tile {match.key}"))
-    return pictures
-
-
-def _conformity(
-    run: RunDir, config: RunConfig, synthetic: dict[str, list[Sample]]
-) -> dict[str, Conformity]:
-    """How well images show the class of their prompts; empty where no class is known."""
-    from sarhpc.evaluation.classes import judge, train_classifier
-    from sarhpc.generation.plan import full_prompt
-
-    held_out = _labelled(_real_samples(run, config), config.evaluate.tiles)
-    train = _labelled(_read(sample_shards(run, ["train"])), CLASSIFIER_TILES)
-    if len({label for _, label in train}) < 2 or len({label for _, label in held_out}) < 2:
-        return {}
-    splits = held_out_splits(run, config.evaluate.real_splits)
-    classes = {
-        full_prompt(settings(config), known.caption): known.land_cover
-        for known in known_prompts(run, splits)
-    }
-    classifier = train_classifier(*_arrays(train), *_arrays(held_out), seed=config.evaluate.seed)
-    result = {"real, held out": classifier.real}
-    for name, samples in synthetic.items():
-        asked = ((s, asked_class(s.meta) or classes.get(s.meta["prompt"])) for s in samples)
-        known = [(s, label) for s, label in asked if label in classifier.classes]
-        if len(known) >= 8:
-            result[name] = judge(classifier, *_arrays(known))
-    return result
-
-
-def _labelled(samples: Iterable[Sample], limit: int) -> list[tuple[Sample, str]]:
-    found = ((sample, land_cover(sample.meta)) for sample in samples)
-    return list(itertools.islice(((s, label) for s, label in found if label), limit))
-
-
-def _arrays(labelled: Sequence[tuple[Sample, str]]) -> tuple[NDArray[np.uint8], list[str]]:
-    return _stack([sample for sample, _ in labelled]), [label for _, label in labelled]
-
-
-def stage_line(run: RunDir, stage: str, *, unsealed: bool = False) -> StageLine | None:
-    """What a stage made and rejected, by reason; None before it is sealed.
-
-    With `unsealed` it covers the records so far, and is None before the first one.
-    """
-    from sarhpc.evaluation.report import StageLine
-
-    ledger = run.ledger(stage)
-    records = list(ledger.records().values()) if ledger.sealed or unsealed else []
-    if not records and not ledger.sealed:
-        return None
-    rejected: dict[str, int] = {}
-    for record in records:
-        for reason, count in record.rejected.items():
-            rejected[reason] = rejected.get(reason, 0) + count
-    for reason in read_plan(run.plan_file(stage)).rejected.values():
-        scene = f"scene: {reason.split(':')[0]}"
-        rejected[scene] = rejected.get(scene, 0) + 1
-    return StageLine(
-        name=stage,
-        shards=len(records),
-        samples=sum(record.samples for record in records),
-        rejected=rejected,
-        seconds=sum(record.seconds for record in records),
-        attempts=count_starts(read_attempts(run.stage(stage))),
-    )
-
-
-def _training_rows(run: RunDir) -> list[dict[str, Any]]:
-    from sarhpc.training.metrics.log import read_rows
-
-    rows = read_rows(run.stage("train") / "metrics.jsonl")
-    return [row for row in rows if "loss" in row]
-
-
-def _progress(run: RunDir) -> tuple[list[str], list[GridRow]]:
-    """Validation grids as rows: one per step, the first seed of each prompt."""
-    from sarhpc.evaluation.report import GridRow
-    from sarhpc.shards.pictures import read_picture
-
-    folder = run.stage("train") / "validation"
-    images = read_index(folder)
-    scores = {row["step"]: row["score"] for row in read_judged(folder)}
-    [record] = sealed_records(run, "train")
-    exported = int(Path(record.path).name.removeprefix("step_"))
-    first = min((image["seed"] for image in images), default=0)
-    rows: dict[int, list[dict[str, Any]]] = {}
-    for image in images:
-        if image["seed"] == first:
-            rows.setdefault(image["step"], []).append(image)
-    prompts = [image["prompt"] for image in next(iter(rows.values()), [])]
-    grid = [
-        GridRow(
-            f"step {step}, epoch {row[0]['epoch']}"
-            + (f", score {scores[step]:.2f}" if step in scores else "")
-            + (", exported" if step == exported and scores else ""),
-            [read_picture(folder / image["path"], "RGB") for image in row],
-        )
-        for step, row in sorted(rows.items())
-    ]
-    return prompts, grid
-
-
-def _facts(run: RunDir, real: int, synthetic: dict[str, list[Sample]]) -> dict[str, str]:
-    [model] = sealed_records(run, "export")
-    return {
-        "run": run.name,
-        "created": run.info["created"],
-        "configuration": run.info["fingerprint"],
-        "sarhpc": run.info.get("version", ""),
-        "host": run.info["host"],
-        "model": model.sha256[:12],
-        "real tiles measured": str(real),
-        "synthetic tiles measured": str(len(synthetic[SYNTHETIC])),
-        **pixel_facts(contract_of_corpus(run)),
-    }
-
-
-def _notes(run: RunDir, config: RunConfig) -> list[str]:
-    splits = ", ".join(held_out_splits(run, config.evaluate.real_splits))
-    return [
-        f"Real tiles are from: {splits}.",
-        f"The set “{AUTOENCODER}” is the real tiles after encoding and decoding by the model's "
-        "autoencoder: the floor of whatever is generated through it.",
-        *other_pixels(run, config),
-        *coverage_notes(run, config),
-    ]
 
 
 def check_settings(config: RunConfig) -> None:
     """Raise ConfigError unless real and synthetic can be compared as configured."""
-    from sarhpc.evaluation.config import check_config
+    from sarhpc.evaluation.config import LEAST_PX, check_config
 
     check_config(config.evaluate)
+    if config.imported is None and config.tile.tile_px < LEAST_PX:
+        raise ConfigError(
+            f"tile.tile_px={config.tile.tile_px}: the evaluation measures speckle and texture in "
+            f"{LEAST_PX} px or more; give larger tiles, or no corpus (generate=null)"
+        )
 
 
 EVALUATE = StageSpec(

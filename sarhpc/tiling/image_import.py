@@ -239,7 +239,7 @@ def _meta(meta: Mapping[str, Any], cfg: ImportConfig, cropped: bool) -> dict[str
     known: dict[str, Any] = dict(UNKNOWN)
     if meta.get("schema") == SAMPLE_SCHEMA:
         lost = ("window", "affine", "footprint") if cropped else ()
-        ours = (*UNKNOWN, "truth", "caption", "geolocation", "plane", "licence")
+        ours = (*UNKNOWN, "flight_line", "truth", "caption", "geolocation", "plane", "licence")
         known |= {name: meta[name] for name in ours if name in meta and name not in lost}
     declared = ("band", "polarization", "platform", "pixel_m", "plane", "incidence_deg",
                 "range_direction", "licence")  # fmt: skip

@@ -139,7 +139,9 @@ def _scene_samples(
     opened: OpenScene, reader: SarReader, work: _ShardWork, partner: Partner | None
 ) -> Iterator[Sample]:
     assets = scene_assets(opened.scene, work.cfg)
-    shared = {**scene_metadata(opened), "split": work.inputs["split"]}
+    line = opened.scene.properties.get(work.cfg.split.line_property)
+    flight = {} if line is None else {"flight_line": str(line)}
+    shared = {**scene_metadata(opened), **flight, "split": work.inputs["split"]}
     positions = work.tiles
     inside = [tile for tile in positions if tile in opened.grid]
     if len(inside) < len(positions):

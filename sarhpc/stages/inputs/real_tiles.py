@@ -1,4 +1,4 @@
-"""Real tiles to compare images with, drawn over the scenes of shards."""
+"""Real tiles to judge a training by, drawn over the flight lines of shards."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 
 def even_samples(shards: Sequence[Path], limit: int) -> list[Sample]:
-    """At most `limit` samples of shards, in their order, as evenly over scenes as they allow.
+    """At most `limit` samples of shards, in their order, as evenly over flight lines as they allow.
 
-    Samples that name no scene count as of one. Memory holds the samples taken, and of the others
-    the name of the scene.
+    Samples that name no flight line count as of their scene, without one as of one group. Memory
+    holds the samples taken, and of the others the name of the group.
 
     Raises:
         DataError: a shard is missing, cut short or damaged.
@@ -29,14 +29,14 @@ def even_samples(shards: Sequence[Path], limit: int) -> list[Sample]:
     from sarhpc.shards.sample import Sample
 
     indices = [ShardIndex.scan(path) for path in shards]
-    scenes = [
-        _scene_of(_members(index, row, ["meta.json"]))
+    groups = [
+        _group_of(_members(index, row, ["meta.json"]))
         for index in indices
         for row in range(len(index))
     ]
-    if not scenes:
+    if not groups:
         return []
-    wanted = evenly_over_groups(scenes, limit)
+    wanted = evenly_over_groups(groups, limit)
     taken, first = [], 0
     for index in indices:
         for number in wanted[(wanted >= first) & (wanted < first + len(index))]:
@@ -47,7 +47,7 @@ def even_samples(shards: Sequence[Path], limit: int) -> list[Sample]:
 
 
 def even_tiles(shards: Sequence[Path], limit: int) -> tuple[NDArray[np.uint8], list[str]]:
-    """SAR tiles (N, H, W) of `even_samples`, and the scene of each.
+    """SAR tiles (N, H, W) of `even_samples`, and the flight line or scene of each.
 
     Raises:
         DataError: a shard is damaged, or a tile is no 8-bit gray image.
@@ -58,12 +58,7 @@ def even_tiles(shards: Sequence[Path], limit: int) -> tuple[NDArray[np.uint8], l
 
     samples = even_samples(shards, limit)
     tiles = np.stack([decode_gray8(sample.members["sar.png"]) for sample in samples])
-    return tiles, scenes_of(samples)
-
-
-def scenes_of(samples: Sequence[Sample]) -> list[str]:
-    """Scene of each sample; empty where it names none."""
-    return [_scene_of(sample.members) for sample in samples]
+    return tiles, [_group_of(sample.members) for sample in samples]
 
 
 def _members(index: ShardIndex, row: int, extensions: Iterable[str]) -> dict[str, bytes]:
@@ -78,5 +73,7 @@ def _members(index: ShardIndex, row: int, extensions: Iterable[str]) -> dict[str
         }
 
 
-def _scene_of(members: Mapping[str, bytes]) -> str:
-    return str(json.loads(members.get("meta.json", b"{}")).get("scene_id") or "")
+def _group_of(members: Mapping[str, bytes]) -> str:
+    from sarhpc.evaluation.image_sets import group_of
+
+    return group_of(json.loads(members.get("meta.json", b"{}")))

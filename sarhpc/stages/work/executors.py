@@ -64,7 +64,10 @@ def run_sequentially(work: Work, call: Call, stopping: GracefulStop) -> Outcomes
 def run_on_dask(
     work: Work, call: Call, stopping: GracefulStop, workers: int, retries: int, dog: Watchdog
 ) -> Outcomes:
-    """Make the shards on a Dask cluster over all tasks of the job, of which this is rank 0."""
+    """Make the shards on a Dask cluster over all tasks of the job, of which this is rank 0.
+
+    `workers` is the number of worker processes of each task.
+    """
     from hpc.cluster.dask import dask_cluster, worker_stacks
     from hpc.cluster.dask_shards import run_shards
 
@@ -72,11 +75,11 @@ def run_on_dask(
     if stopping.reason is not None or not todo:
         return
     here = current_allocation()
-    own, deadline = workers_here(here, workers), work.stop.deadline
+    deadline = work.stop.deadline
     tasks = itertools.takewhile(lambda _: stopping.reason is None, todo)
     with dask_cluster(
         work.run.root / "dask",
-        min(own, len(todo)),
+        min(workers, len(todo)),
         shared=here.tasks > 1,
         # After the wait for shards, and before the job is killed, workers left alone exit.
         ends=None if deadline is None else deadline + 0.75 * work.context.grace_s,
@@ -86,7 +89,7 @@ def run_on_dask(
             client,
             call,
             tasks,
-            window=own * here.tasks,
+            window=workers * here.tasks,
             retries=retries,
             should_abort=stopping.is_over,
         )
@@ -103,18 +106,19 @@ def join_as_workers(work: Work, workers: int) -> None:
     try:
         join_cluster(
             work.run.root / "dask",
-            workers_here(current_allocation(), workers),
+            workers,
             is_over=lambda: work.ledger.sealed or work.run.stop_file.exists() or stop_signalled(),
         )
     except Exception as error:
         log.error("rank %d provides no workers, the job continues without: %r", work.rank, error)
 
 
-def workers_here(here: Allocation, configured: int) -> int:
+def workers_here(here: Allocation, configured: int, *, per_core: bool = False) -> int:
     """Worker processes of this task: one per GPU, else one per core the job gave it.
 
-    As many as configured where the allocation does not say, as outside a job.
+    As many as configured where the allocation does not say, as outside a job. With `per_core`,
+    GPUs do not count.
     """
     if here.job_id is None or here.cpus is None:
         return configured
-    return len(here.gpus) or here.cpus
+    return here.cpus if per_core else len(here.gpus) or here.cpus

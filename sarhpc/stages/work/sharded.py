@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from hpc.cluster.allocation import current_allocation
 from hpc.errors import HpcError, IncompleteError, StopRequestedError
 from hpc.job.agreement import SingleProcess
 from hpc.job.pipeline import Work
@@ -28,6 +29,7 @@ from sarhpc.stages.work.executors import (
     join_as_workers,
     run_on_dask,
     run_sequentially,
+    workers_here,
 )
 
 log = logging.getLogger(__name__)
@@ -84,7 +86,9 @@ def make_and_record(
     return record
 
 
-def make_missing_shards(make: MakeShard, work: Work, *, workers: int, retries: int = 2) -> None:
+def make_missing_shards(
+    make: MakeShard, work: Work, *, workers: int, retries: int = 2, per_core: bool = False
+) -> None:
     """Make every missing shard of the work's part, noting failures in the ledger.
 
     An array element makes them one after the other in this process; any other job on a Dask
@@ -96,10 +100,12 @@ def make_missing_shards(make: MakeShard, work: Work, *, workers: int, retries: i
         work: the part to do.
         workers: Dask worker processes of this task, where the allocation does not say.
         retries: how often a shard may be tried again after its worker died.
+        per_core: whether there is a worker for each core even where the job has GPUs.
 
     Raises:
         StopRequestedError: a stop was requested.
     """
+    workers = workers_here(current_allocation(), workers, per_core=per_core)
     if work.rank > 0:
         join_as_workers(work, workers)
         return

@@ -41,6 +41,20 @@ def test_tiles_that_name_no_scene_count_as_of_one(tmp_path: Path) -> None:
     assert (scenes.count(""), scenes.count("p")) == (2, 2)
 
 
+def test_tiles_of_one_flight_line_are_of_one_group_whatever_their_scenes(tmp_path: Path) -> None:
+    samples = []
+    for number in range(12):
+        meta = {"scene_id": f"s{number}"} | ({"flight_line": "a"} if number < 10 else {})
+        members = {
+            "sar.png": encode_gray8(np.full((8, 8), number, np.uint8)),
+            "meta.json": json.dumps(meta).encode(),
+        }
+        samples.append(Sample(f"{number:011d}", members))
+    write_shard(tmp_path / "a.tar", samples)
+    _, groups = even_tiles([tmp_path / "a.tar"], 3)
+    assert groups == ["a", "s10", "s11"]
+
+
 def test_samples_come_whole_and_in_the_order_of_the_shards(tmp_path: Path) -> None:
     shards = [shard(tmp_path / "a.tar", "pppq"), shard(tmp_path / "b.tar", "qr")]
     whole = [sample for path in shards for sample in read_shard(path)]

@@ -45,6 +45,15 @@ def test_a_scene_becomes_samples_of_the_frozen_schema():
         assert set(sample.members) == {"sar.png", "sar16.npy", "meta.json"}
 
 
+def test_tiles_name_the_flight_line_of_their_scene_where_it_is_known():
+    archive = archive_of(one=array_reader(FIELD))
+    [scene] = archive.search()
+    flown = replace(scene, properties={**scene.properties, "sarhpc:flight_line": 7})
+    archive.scenes["one"] = flown
+    assert {s.meta["flight_line"] for s in tiles_of(archive, SMALL)[0]} == {"7"}
+    assert "flight_line" not in tiles_of(archive_of(one=array_reader(FIELD)), SMALL)[0][0].meta
+
+
 def test_picture_and_master_hold_the_same_amplitude():
     samples, _ = tiles_of(archive_of(one=array_reader(FIELD)), SMALL)
     for sample in samples[:5]:

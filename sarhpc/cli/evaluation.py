@@ -1,0 +1,135 @@
+"""The verb `evaluate`: the stage of a run, a run from outside, or any two sets of images."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hpc.config import loads
+from hpc.documents import read_json
+from hpc.errors import ConfigError
+from hpc.store.rundir import RunDir, open_run
+from sarhpc.stages.evaluate import EVALUATE
+from sarhpc.stages.registry import line_of_stages
+from sarhpc.stages.run_config import load_run_config
+
+if TYPE_CHECKING:
+    from sarhpc.evaluation.compared import ComparedSets
+
+RESULT = "evaluation.json"
+OUT = "evaluation"
+"""Folder for the result of two sets, here."""
+
+
+def add_evaluate_arguments(verb: argparse.ArgumentParser) -> None:
+    """Add what `evaluate` takes beside a run and the flags of a submission."""
+    verb.add_argument("synthetic", nargs="?", metavar="SYNTH", help="compare this set with REAL, "
+                      "the first argument, here and now: each a folder of shards or of images, a "
+                      "tar, a run, or a stage of one such as RUN/tile")  # fmt: skip
+    verb.add_argument("overrides", nargs="*", metavar="key=value", help="of two sets: settings of "
+                      "`evaluate`, such as tiles=1000 or gates.lsd_db=3")  # fmt: skip
+    verb.add_argument("--suite", metavar="PARTS", help="of two sets: radiometry, speckle, "
+                      "spectrum, texture, separated by commas (default: all)")  # fmt: skip
+    verb.add_argument("--out", metavar="FOLDER", help="write into this folder, here and now; a "
+                      "run is only read then, and may be anybody's (two sets: default "
+                      f"{OUT})")  # fmt: skip
+    verb.add_argument("--workers", type=int, metavar="N", help="of two sets: processes that "
+                      "measure (default: as many as cores)")  # fmt: skip
+    verb.add_argument("--json", action="store_true", help="print the result as JSON")
+
+
+def evaluates_here(arguments: argparse.Namespace) -> bool:
+    """Whether the result is made here and now, and not by a job of the run."""
+    if arguments.synthetic is None or "=" in arguments.synthetic:
+        words = [arguments.synthetic, *arguments.overrides]
+        given = [f"--{name}" for name in ("suite", "workers") if getattr(arguments, name)]
+        if any(words) or given:
+            raise ConfigError(
+                f"{' '.join([*filter(None, words), *given])} is for two sets: name REAL and SYNTH; "
+                "a run is evaluated by its own frozen configuration"
+            )
+    return bool(arguments.synthetic or arguments.out or arguments.json)
+
+
+def evaluate_here(arguments: argparse.Namespace) -> int:
+    """Evaluate two sets, or a run that is only read, and print the result; 4 if a gate fails."""
+    if arguments.synthetic:
+        return _evaluate_two(arguments)
+    run = open_run(Path(arguments.run))
+    if arguments.out:
+        return _evaluate_elsewhere(run, Path(arguments.out), arguments.json)
+    if not run.ledger(EVALUATE.name).sealed:
+        raise ConfigError(f"{run.root} is not evaluated yet: sarhpc evaluate {run.root}")
+    print(json.dumps(read_json(run.stage(EVALUATE.name) / RESULT), indent=2))
+    return 0
+
+
+def _evaluate_elsewhere(run: RunDir, out: Path, as_json: bool) -> int:
+    from sarhpc.stages.evaluate import evaluate_elsewhere
+
+    config = load_run_config(run)
+    names = [stage.name for stage in line_of_stages(config)]
+    page = evaluate_elsewhere(run, names[: names.index(EVALUATE.name)], out)
+    result = read_json(out / RESULT)
+    print(json.dumps(result, indent=2) if as_json else f"page: {page.resolve()}")
+    return 4 if config.evaluate.gates_fail and not result["gates_passed"] else 0
+
+
+def _evaluate_two(arguments: argparse.Namespace) -> int:
+    from sarhpc.evaluation.config import EvaluateConfig
+    from sarhpc.evaluation.gates import passed
+    from sarhpc.stages.two_sets import evaluate_sets
+
+    config = loads(EvaluateConfig, "", arguments.overrides)
+    suites = None if arguments.suite is None else arguments.suite.split(",")
+    workers = arguments.workers if arguments.workers is not None else _cores()
+    if workers < 1:
+        raise ConfigError(f"--workers {workers}: give at least 1")
+    out = Path(arguments.out or OUT)
+    real, synthetic = Path(arguments.run), Path(arguments.synthetic)
+    compared = evaluate_sets(real, synthetic, out, config, suites, workers, _to_stderr)
+    if arguments.json:
+        print(json.dumps(compared.to_json(), indent=2))
+    else:
+        _print_result(compared, out)
+    return 0 if passed(compared.gates) else 4
+
+
+def _to_stderr(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _cores() -> int:
+    from hpc.cluster.allocation import current_allocation
+
+    return current_allocation().cpus or len(os.sched_getaffinity(0))
+
+
+def _print_result(compared: ComparedSets, out: Path) -> None:
+    from sarhpc.evaluation.gates import line_of
+    from sarhpc.measures.distances import DISTANCES
+    from sarhpc.measures.nulls import Verdict
+
+    sets = compared.evaluation.sets
+    [name] = [name for name in sets if name != "real"]
+    for note in compared.notes:
+        print(note)
+    print(f"{sets[name].tiles} synthetic against {sets['real'].tiles} real tiles, "
+          f"{compared.facts['pixels']}")  # fmt: skip
+    for metric, found in sets[name].measures.items():
+        _, unit, text = DISTANCES[metric]
+        line = f"{metric:18} {found.raw:9.3g} {unit:10}"
+        if isinstance(found, Verdict):
+            line += (
+                f" null {found.null_median:.3g} (95 % {found.null_95:.3g}), p {found.p_value:.3f}"
+            )
+        else:
+            line += " no verdict"
+        print(f"{line}  {text}")
+    for gate in compared.gates:
+        print(line_of(gate))
+    print(f"page: {(out / 'report.html').resolve()}")

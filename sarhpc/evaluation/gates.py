@@ -1,0 +1,118 @@
+"""Gates: what a corpus is held to, each with its value, its bounds and its verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from sarhpc.evaluation.config import GatesConfig
+from sarhpc.measures.distances import DISTANCES, autocorrelation, looks, uniform
+from sarhpc.measures.features import Features
+from sarhpc.measures.levels import level_spread_db
+from sarhpc.measures.nulls import NoVerdict, Verdict
+
+PASS, FAIL, UNDECIDED = "pass", "fail", "undecided"
+
+
+@dataclass(frozen=True)
+class GateResult:
+    """One gate of one set."""
+
+    name: str
+    """Of the setting in `evaluate.gates`."""
+    text: str
+    value: float | None
+    """None where it is undecided."""
+    low: float | None
+    high: float | None
+    verdict: str
+    """`pass`, `fail` or `undecided`, which does not pass."""
+    reason: str = ""
+    """Why it is undecided."""
+
+
+def check_gates(
+    config: GatesConfig,
+    synthetic: Features,
+    real: Features,
+    verdicts: Mapping[str, Verdict | NoVerdict],
+    unmeasurable: float,
+) -> list[GateResult]:
+    """The gates of a synthetic set against the real one, without those that are left out.
+
+    Args:
+        config: the bounds.
+        synthetic: measures of the tiles of the set.
+        real: measures of the real tiles.
+        verdicts: distances of the set, by name.
+        unmeasurable: share of its images that cannot be measured.
+    """
+    return list(_results(config, synthetic, real, verdicts, unmeasurable))
+
+
+def passed(results: Sequence[GateResult]) -> bool:
+    """Whether every gate passes; one that is undecided does not."""
+    return all(result.verdict == PASS for result in results)
+
+
+def line_of(result: GateResult) -> str:
+    """The gate as a line: verdict, value and bounds."""
+    value = "no value" if result.value is None else f"{result.value:.3g}"
+    low = "" if result.low is None else f"{result.low:g} to "
+    bound = f"{low}{result.high:g}" if low else f"at most {result.high:g}"
+    why = f": {result.reason}" if result.reason else ""
+    return f"gate {result.name} {result.verdict}: {result.text} {value} ({bound}){why}"
+
+
+def _results(
+    config: GatesConfig,
+    synthetic: Features,
+    real: Features,
+    verdicts: Mapping[str, Verdict | NoVerdict],
+    unmeasurable: float,
+) -> Iterator[GateResult]:
+    ours, theirs = uniform(synthetic), uniform(real)
+    if config.enl_ratio is not None:
+        ratio = looks(synthetic, ours) / looks(real, theirs)
+        yield _bounded("enl_ratio", "E1 ENL mode, synthetic / real", ratio, config.enl_ratio)
+    if config.level_spread_ratio is not None:
+        yield _level_spread(config.level_spread_ratio, synthetic, real)
+    if config.w1_db is not None:
+        yield _beyond_null(config.w1_db, verdicts["E3_w1"])
+    if config.acf_lag1 is not None:
+        differences = autocorrelation(synthetic, ours) - autocorrelation(real, theirs)
+        largest = float(np.abs(differences[:, 0]).max())
+        text = "E4 autocorrelation at lag 1, largest difference"
+        yield _bounded("acf_lag1", text, largest, [config.acf_lag1])
+    if config.lsd_db is not None:
+        lsd = DISTANCES["E5_lsd"][0](synthetic, ours, real, theirs)
+        yield _bounded("lsd_db", "E5 log-spectral distance, dB", lsd, [config.lsd_db])
+    if config.unmeasurable is not None:
+        text = "share of images that cannot be measured"
+        yield _bounded("unmeasurable", text, unmeasurable, [config.unmeasurable])
+
+
+def _bounded(name: str, text: str, value: float, bounds: Sequence[float]) -> GateResult:
+    low, high = (None, bounds[0]) if len(bounds) == 1 else (bounds[0], bounds[1])
+    if not np.isfinite(value):
+        return GateResult(name, text, None, low, high, UNDECIDED, "its value is not finite")
+    inside = value <= high and (low is None or value >= low)
+    return GateResult(name, text, float(value), low, high, PASS if inside else FAIL)
+
+
+def _level_spread(bounds: Sequence[float], synthetic: Features, real: Features) -> GateResult:
+    text = "E3 spread of mean levels, synthetic / real"
+    ours, theirs = (level_spread_db(one.mean_db, uniform(one)) for one in (synthetic, real))
+    if theirs <= 0:
+        why = "all real tiles have one level"
+        return GateResult("level_spread_ratio", text, None, bounds[0], bounds[1], UNDECIDED, why)
+    return _bounded("level_spread_ratio", text, ours / theirs, bounds)
+
+
+def _beyond_null(bound: float, verdict: Verdict | NoVerdict) -> GateResult:
+    text = "E3 Wasserstein-1 of levels beyond the null's median, dB"
+    if isinstance(verdict, NoVerdict):
+        return GateResult("w1_db", text, None, None, bound, UNDECIDED, verdict.reason)
+    return _bounded("w1_db", text, verdict.raw - verdict.null_median, [bound])
