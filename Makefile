@@ -15,7 +15,7 @@ export OMP_NUM_THREADS ?= 1
 export HF_HUB_OFFLINE  ?= 1
 export DS_ACCELERATOR  ?= $(shell command -v nvidia-smi >/dev/null 2>&1 && echo cuda || echo cpu)
 
-.PHONY: help setup slurm-setup demo test test-long test-mutants soak check format bench bench-data bench-plan bench-shards bench-step bench-train bench-checkpoint bench-loader bench-slurm embedded clean
+.PHONY: help setup slurm-setup demo test test-long test-mutants soak check format bench bench-data bench-plan bench-shards bench-step bench-train bench-checkpoint bench-loader bench-slurm simulator-report embedded clean
 
 help:
 	@echo "make demo       archive -> tiles -> captions -> training -> corpus -> report, on this machine"
@@ -113,6 +113,10 @@ bench-loader: setup
 # About ten minutes: 5,000 jobs that each do next to nothing, on a cluster of this machine.
 bench-slurm: setup slurm-setup
 	$(BIN)/python tools/bench_slurm.py
+
+# Needs ../shared/data, or DATA=FOLDER.
+simulator-report: setup
+	$(BIN)/python tools/compare_simulator.py --data $(or $(DATA),../shared/data)
 
 clean:
 	@echo "removing caches only; runs and data are yours to delete"

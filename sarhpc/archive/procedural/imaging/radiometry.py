@@ -107,7 +107,7 @@ def _radiance_2(
 ) -> Radiance:
     wall = _fragments(stream(cfg.seed, ground_id, "walls/2"), ground)
     power = projection.power + projection.lit * wall
-    power += _through_crowns(ground, view, sigma0, projection.lit)
+    power += through_crowns(ground, view, sigma0, projection.lit)
     if cfg.texture and cfg.flat_class is None:
         rng = stream(cfg.seed, ground_id, "discretes/2")
         incidence = float(view.incidence(ground.grid).mean())
@@ -149,10 +149,10 @@ def _points(cfg: ProceduralConfig, ground_id: str, ground: Ground) -> Points:
     return Points.joined([replace(points, rcs_m2=rcs), *ground.points[built:]])
 
 
-def _through_crowns(ground: Ground, view: View, sigma0: Map, lit: Map) -> Map | float:
+def through_crowns(ground: Ground, view: View, sigma0: Map, lit: Map) -> Map:
     """Power (H, W) of ground and crowns that other crowns hide, and no building or terrain."""
     if not (ground.canopy > 0).any():
-        return 0.0
+        return np.zeros(ground.grid.shape)
     nodes = surface_nodes(
         ground.grid, view, ground.terrain.astype(np.float64), ground.roof.astype(np.float64)
     )
