@@ -63,6 +63,9 @@ class ProceduralConfig:
     """Processed bandwidth as a fraction of the sampling frequency, both axes (0..1]."""
     sidelobe_db: float = 30.0
     """Peak sidelobe level of the Taylor weighting below the main lobe, dB."""
+    radiometry: int = 1
+    """Version of the radiometry: 1, or 2, which is held to measured images (docs/simulator.md).
+    Ground, geometry and every layer but the radar image are the same."""
     texture: bool = True
     """Whether class backscatter fluctuates (K distribution) and varies between parcels."""
     relief_m: float = 4.0

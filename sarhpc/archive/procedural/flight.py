@@ -61,6 +61,7 @@ def check(cfg: ProceduralConfig) -> None:
         "sidelobe_db": (15.0, 60.0),
         "relief_m": (0.0, 8.0),
         "reflown_fraction": (0.0, 1.0),
+        "radiometry": (1, 2),
     }
     for name, (low, high) in ranges.items():
         value = getattr(cfg, name)

@@ -20,9 +20,10 @@ from sarhpc.archive.procedural.imaging.focusing import (
 )
 from sarhpc.archive.procedural.imaging.geometry import Map, View, project
 from sarhpc.archive.procedural.imaging.optical import Sun, photograph
+from sarhpc.archive.procedural.imaging.radiometry import Radiance, radiance
 from sarhpc.archive.procedural.imaging.texture import class_texture
 from sarhpc.archive.procedural.landscape.compose import compose_ground
-from sarhpc.archive.procedural.landscape.ground import Ground, Points
+from sarhpc.archive.procedural.landscape.ground import Ground
 from sarhpc.archive.procedural.landscape.terrain import Grid, working_grid
 from sarhpc.archive.procedural.noise import Field
 from sarhpc.archive.procedural.streams import stream
@@ -65,10 +66,10 @@ def simulate_scene(cfg: ProceduralConfig, scene_id: str) -> ProceduralScene:
     grid = working_grid(cfg, flight.incidence_deg)
     view = View.over(grid, flight.incidence_deg, cfg.altitude_m)
     ground = compose_ground(cfg, flight.ground_id, flight.kind, grid)
-    projection = project(ground, view, mean_sigma0(cfg, flight.ground_id, ground, view))
-    # The base of a wall lies on the terrain, which stays in its own column.
-    power = projection.power + projection.lit * ground.wall
-    sar = focus(cfg, scene_id, ground, view, power)
+    sigma0 = mean_sigma0(cfg, flight.ground_id, ground, view)
+    projection = project(ground, view, sigma0)
+    source = radiance(cfg, flight.ground_id, ground, view, sigma0, projection)
+    sar = focus(cfg, scene_id, grid, source)
     optical = _optical(cfg, flight, ground) if cfg.optical else None
     incidence = np.degrees(view.incidence(grid)).astype(np.float32)[grid.inside[1]]
     return ProceduralScene(
@@ -82,7 +83,7 @@ def simulate_scene(cfg: ProceduralConfig, scene_id: str) -> ProceduralScene:
         _cut(grid, projection.shadow),
         _cut(grid, projection.layover),
         np.broadcast_to(incidence, (grid.size, grid.size)),
-        _cut(grid, power).astype(np.float32),
+        _cut(grid, source.power).astype(np.float32),
         tuple(ground.objects),
     )
 
@@ -103,16 +104,14 @@ def mean_sigma0(cfg: ProceduralConfig, ground_id: str, ground: Ground, view: Vie
         decibel += ground.level_db
     linear = np.exp(decibel * np.float32(math.log(10) / 10))
     if cfg.texture:
-        linear *= class_texture(stream(cfg.seed, ground_id, "texture"), ground.label)
+        rng = stream(cfg.seed, ground_id, "texture")
+        linear *= class_texture(rng, ground.label, ground.grid.pixel_m, cfg.radiometry)
     return linear.astype(np.float64)
 
 
-def focus(
-    cfg: ProceduralConfig, scene_id: str, ground: Ground, view: View, power: Map
-) -> Complex | Field:
+def focus(cfg: ProceduralConfig, scene_id: str, grid: Grid, source: Radiance) -> Complex | Field:
     """Focused image (H, W) on the working grid: complex, or amplitude of `cfg.looks` looks."""
-    points = locate_points(ground, view)
-    looks = [_look(cfg, scene_id, ground.grid, power, points, n) for n in range(cfg.looks)]
+    looks = [_look(cfg, scene_id, grid, source, n) for n in range(cfg.looks)]
     if len(looks) == 1:
         return looks[0]
     intensity = np.mean([np.abs(look) ** 2 for look in looks], axis=0)
@@ -120,11 +119,12 @@ def focus(
 
 
 def _look(
-    cfg: ProceduralConfig, scene_id: str, grid: Grid, power: Map, points: Points, number: int
+    cfg: ProceduralConfig, scene_id: str, grid: Grid, source: Radiance, number: int
 ) -> Complex:
-    """One look: speckle over mean power, points, thermal noise, all through one response."""
+    """One look: speckle over mean power, points, additive noise, all through one response."""
     speckle = circular_gaussian(stream(cfg.seed, scene_id, f"speckle/{number}"), grid.shape)
-    field = speckle * np.sqrt(power).astype(np.float32)
+    field = speckle * np.sqrt(source.power).astype(np.float32)
+    points = source.points
     phase = stream(cfg.seed, scene_id, f"phase/{number}").uniform(0, 2 * math.pi, points.row.size)
     add_points(field, points.row, points.col, points.rcs_m2, phase, grid.pixel_m**2)
     if cfg.ambiguity_db is not None:
@@ -132,19 +132,8 @@ def _look(
         ghost = np.roll(field, shift, axis=0) + np.roll(field, -shift, axis=0)
         field += np.float32(10 ** (cfg.ambiguity_db / 20)) * ghost
     noise = circular_gaussian(stream(cfg.seed, scene_id, f"noise/{number}"), grid.shape)
-    field += np.float32(10 ** (cfg.nesz_db / 20)) * noise
+    field += source.noise * noise
     return impulse_response(field, cfg.band_fraction, cfg.sidelobe_db)
-
-
-def locate_points(ground: Ground, view: View) -> Points:
-    """Point scatterers with `col` in the image: laid over towards the antenna by their height."""
-    points = Points.joined(ground.points)
-    if points.row.size == 0:
-        return points
-    theta = view.incidence(ground.grid)
-    column = np.clip(points.col.astype(np.intp), 0, theta.size - 1)
-    shift = points.height_m / np.tan(theta[column]) / ground.grid.pixel_m
-    return Points(points.row, points.col - shift, points.height_m, points.rcs_m2)
 
 
 def _optical(cfg: ProceduralConfig, flight: Pass, ground: Ground) -> NDArray[np.uint8]:

@@ -149,7 +149,10 @@ def _ground(cfg: ProceduralConfig, scene: ProceduralScene) -> dict[str, Any]:
     """Properties beyond the STAC extensions."""
     flight = scene.flight
     counts = np.bincount(scene.label.ravel(), minlength=len(LABELS)) / scene.label.size
+    # Scenes of version 1 are older than the property.
+    version = {"sarhpc:radiometry": cfg.radiometry} if cfg.radiometry > 1 else {}
     return {
+        **version,
         "sarhpc:procedural": True,
         "sarhpc:archive_seed": cfg.seed,
         "sarhpc:ground": flight.ground_id,
