@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
+from sarhpc.tiling.radiometry import decode_master
 
 from sarhpc.archive.procedural.config import SCENE_KINDS, KindWeights, ProceduralConfig
 from sarhpc.archive.procedural.simulate import scene_ids, simulate_scene
@@ -34,7 +35,6 @@ from sarhpc.measures.texture import FEATURES, measure_texture
 from sarhpc.shards.images import decode_array
 from sarhpc.tiling.config import SplitConfig, TileConfig
 from sarhpc.tiling.plan import plan_scenes
-from sarhpc.tiling.radiometry import decode_master
 from sarhpc.tiling.tile import tile_shard
 
 Image = NDArray[np.float64]

@@ -63,7 +63,8 @@ def real_reference(
             "hundred are better: set other train.judge.splits, or train without train.judge"
         )
     reference = _measured("real tiles", real[held])
-    return RealReference(real.shape[1:], reference, tuple(scenes[place] for place in held.tolist()), seed)
+    of = tuple(scenes[place] for place in held.tolist())
+    return RealReference(real.shape[1:], reference, of, seed)
 
 
 def score_images(images: NDArray[np.uint8], to: RealReference) -> dict[str, float]:
