@@ -110,7 +110,8 @@ def gap(tile: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda tile: tile[:31], "tile 2: .* at least 32 x 32"),
+        (lambda tile: tile[:20], "tile 2: .* at least 32 x 32"),
+        (lambda tile: tile[:, :31], "tile 2: .* at least 32 x 32"),
         (lambda tile: tile * 0 + 7.0, "tile 2: .*constant, 7 everywhere"),
         (lambda tile: (tile * 0 + 7).astype(np.uint8), "tile 2: .*constant"),
         (nan, "tile 2: .*NaN"),
