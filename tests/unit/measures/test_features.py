@@ -36,6 +36,7 @@ def test_measures_of_a_set_are_those_of_its_tiles_under_their_names() -> None:
     stack = [*tiles(0, 2), *(speckle_tile(seed, 96) for seed in (1, 2))]
     stack[0][0, :7] = 255
     stack[1][stack[1] == 255] = 254
+    stack[2][0, 0] = 255.0  # an amplitude, which clips nothing
     found = measure(stack)
     assert len(found) == 4
     for row, tile in enumerate(stack):
