@@ -91,6 +91,9 @@ def test_tiles_shorter_than_a_segment_of_the_spectrum_continue_as_their_mirror_i
     found = measure([tile])
     assert np.array_equal(found.spectrum[0], measure_spectrum(mirrored).pooled)
     assert np.array_equal(found.texture[0], measure_texture(tile))
+    long = speckle_tile(4, 96)[:40]
+    mirrored = np.concatenate([long, long[::-1]])[:64]
+    assert np.array_equal(measure([long]).spectrum[0], measure_spectrum(mirrored).pooled)
     white = [np.random.default_rng(seed).rayleigh(size=(32, 32)) for seed in range(40)]
     # The variance of ln A is pi^2/24 and in every bin; bins scatter by 0.3 dB in the mean of 40.
     assert measure(white).spectrum.mean() == pytest.approx(np.pi**2 / 24, rel=0.1)
@@ -107,7 +110,8 @@ def gap(tile: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda tile: tile[:31], "tile 2: .* at least 32 x 32"),
+        (lambda tile: tile[:20], "tile 2: .* at least 32 x 32"),
+        (lambda tile: tile[:, :31], "tile 2: .* at least 32 x 32"),
         (lambda tile: tile * 0 + 7.0, "tile 2: .*constant, 7 everywhere"),
         (lambda tile: (tile * 0 + 7).astype(np.uint8), "tile 2: .*constant"),
         (nan, "tile 2: .*NaN"),
