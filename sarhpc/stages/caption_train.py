@@ -82,23 +82,15 @@ def caption_training_progress(run: RunDir) -> StageProgress | None:
     cfg = load_run_config(run).caption_train
     if row is None or cfg is None or "time" not in row:  # rows of earlier versions lack it
         return None
-    return StageProgress(
-        done=row["step"],
-        goal=cfg.steps,
-        unit="steps",
-        per_s=1.0 / row["step_s"] if row.get("step_s") else None,
-        note=_progress_note(row) + ranks.stragglers(run, "caption-train"),
-        updated=row["time"],
-    )
+    return ranks.step_progress(run, "caption-train", row, cfg.steps, _progress_note(row))
 
 
 def _progress_note(row: Mapping[str, Any]) -> str:
     """What a row says of the training, in a few words."""
-    skipped = f", skipped steps: {row['skipped']}" if row.get("skipped") else ""
     if "loss" in row:
-        return f"loss {row['loss']:.4g}{skipped}, {row['samples_per_s']:.3g} images/s"
+        return f"{ranks.loss_note(row)}, {row['samples_per_s']:.3g} images/s"
     if "trouble" in row:
-        return f"{row['trouble']}{skipped}"
+        return ranks.loss_note(row)
     if "val_loss" in row:
         return f"validation loss {row['val_loss']:.4g}"
     return f"BLEU-4 {row['bleu_4']:.3g} {row['event']}" if "bleu_4" in row else str(row["event"])

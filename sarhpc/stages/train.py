@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hpc.errors import ConfigError, DataError
 from hpc.job.pipeline import Stage, StageProgress, Work
@@ -91,20 +91,8 @@ def training_progress(run: RunDir) -> StageProgress | None:
     # The row knows how many steps an epoch has; counting the samples again would take longer.
     goal = round(row["step"] / row["epoch"] * cfg.epochs) if row.get("epoch") else None
     goals = [steps for steps in (goal, cfg.max_steps) if steps is not None]
-    return StageProgress(
-        done=row["step"],
-        goal=min(goals, default=None),
-        unit="steps",
-        per_s=1.0 / row["step_s"] if row.get("step_s") else None,
-        note=f"{_loss(row)}, {row['samples_per_s']:.3g} samples/s" + ranks.stragglers(run, "train"),
-        updated=row["time"],
-    )
-
-
-def _loss(row: Mapping[str, Any]) -> str:
-    """The loss of a row, or why its step has none; the number of skipped steps, if any."""
-    skipped = f", skipped steps: {row['skipped']}" if row.get("skipped") else ""
-    return (f"loss {row['loss']:.4g}" if "loss" in row else row["trouble"]) + skipped
+    note = f"{ranks.loss_note(row)}, {row['samples_per_s']:.3g} samples/s"
+    return ranks.step_progress(run, "train", row, min(goals, default=None), note)
 
 
 def checkpointed_step_times(run: RunDir) -> list[float]:

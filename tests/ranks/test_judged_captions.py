@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from unittest import mock
 
 import numpy as np
 import pytest
 import torch
-from caption_tiles import ground_training_of, write_grounds
+from caption_tiles import SMALL, ground_training_of, write_grounds
 from caption_training import STOP
+from line_runs import stage_log, start_ranks, tiny_run
 from numpy.typing import NDArray
 from safetensors.torch import load_file
 from test_caption_average_and_skips import validation_loss
@@ -25,10 +26,12 @@ from test_caption_training import (
     events,
     fit_ranks,
     rows,
+    sealed_tiles,
 )
 from test_judged_training import saved
 from training_ranks import contents, differences, finish, start, step_folder
 
+from hpc.store.tree import digest_tree
 from sarhpc.captioning.captioners.writer import WritingCaptioner
 from sarhpc.captioning.config import CaptionJudgeConfig, CaptionTrainConfig
 from sarhpc.captioning.tuning.finetune import REPORT
@@ -177,6 +180,33 @@ def test_a_best_checkpoint_that_is_damaged_is_not_published(
     shutil.rmtree(best)
     assert fit_ranks(replace(job, attempt=3)) == [0, 0]
     assert json.loads((job.root / "blip" / REPORT).read_text())["chosen"]["step"] == 6
+
+
+def test_the_stage_publishes_the_best_checkpoint_that_its_run_signed(
+    cfg: CaptionTrainConfig, tmp_path: Path
+) -> None:
+    small = [f"caption_train.new.{name}={value}" for name, value in asdict(SMALL).items()]
+    names = ("steps", "batch", "lr", "warmup_steps", "val_every", "eval_images", "max_tokens",
+             "device", "eval_beams", "checkpoint_every_s")  # fmt: skip
+    words = [*small, *(f"caption_train.{name}={getattr(cfg, name)}" for name in names)]
+    words += [f"caption_train.{split}=[{{path: {cfg.train[0].path}, split: {split}}}]"
+              for split in ("train", "val")]  # fmt: skip
+    words += ["caption_train.base_model=null", "caption_train.judge={}", "cluster.ranks=1"]
+    run = tiny_run(tmp_path / "run", tmp_path / "model", words)
+    sealed_tiles(run, Path(cfg.train[0].path) / "train" / "000000.tar")
+    [rank] = start_ranks(run, "caption-train", 1)
+    assert rank.wait(200) == 0, stage_log(run, "caption-train")
+    folder = run.stage("caption-train")
+    best = best_first(folder / FOLDER)[0]
+    assert best < 6
+    kept = {path.name for path in (folder / "checkpoints").glob("step_*")}
+    assert kept == {f"step_{step:08d}" for step in (best, 6, 8)}
+    published = load_file(folder / "model" / WEIGHTS)
+    checkpoint = folder / "checkpoints" / f"step_{best:08d}"
+    learnt = read_weights(checkpoint, average=False)
+    assert all(torch.equal(published[name.removeprefix("model.")], learnt[name]) for name in learnt)
+    [record] = run.ledger("caption-train").records().values()
+    assert record.sha256 == digest_tree(folder / "model").sha256
 
 
 def flip_byte(path: Path) -> None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hpc.documents import json_rows, read_json
 from hpc.errors import StopRequestedError
-from hpc.job.pipeline import Work
+from hpc.job.pipeline import StageProgress, Work
 from hpc.observe.state import newest_checkpoint
 from hpc.store.rundir import RunDir
 
@@ -39,6 +39,26 @@ def stragglers(run: RunDir, stage: str) -> str:
     except (OSError, ValueError, KeyError, TypeError):
         return ""  # damaged: the next pace replaces it
     return f", slow: {', '.join(named)}" if named else ""
+
+
+def step_progress(
+    run: RunDir, stage: str, row: Mapping[str, Any], goal: int | None, note: str
+) -> StageProgress:
+    """Steps done, their rate and `note`, from a row of metrics.jsonl."""
+    return StageProgress(
+        done=row["step"],
+        goal=goal,
+        unit="steps",
+        per_s=1.0 / row["step_s"] if row.get("step_s") else None,
+        note=note + stragglers(run, stage),
+        updated=row["time"],
+    )
+
+
+def loss_note(row: Mapping[str, Any]) -> str:
+    """The loss of a row, or why its step has none; the number of skipped steps, if any."""
+    skipped = f", skipped steps: {row['skipped']}" if row.get("skipped") else ""
+    return (f"loss {row['loss']:.4g}" if "loss" in row else row["trouble"]) + skipped
 
 
 def checkpointed_step_times(run: RunDir, stage: str) -> list[float]:

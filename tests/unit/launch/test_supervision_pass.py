@@ -254,6 +254,16 @@ def test_on_this_machine_the_line_is_started_again_at_its_first_unsealed_stage(
     assert (row.stage, row.jobs, row.submission) == ("tile", ("77",), None)
 
 
+def test_jobs_of_scripts_or_none_go_on_by_the_executor_that_is_named_or_configured(
+    run: RunDir, drivers: list[tuple[str, str, str]]
+) -> None:
+    assert supervise_once(run, Target()).on_its_way, "nothing was submitted yet"
+    job = SubmittedJob("simulate", "10", None, None, "x", "y", 1, 0)
+    publish_submission(run, SubmissionRecord(0, now(), "script", "", "t0", (job,)))
+    assert supervise_once(run, Target(executor="local")).on_its_way
+    assert [executor for _, _, executor in drivers] == ["local", "local"]
+
+
 def test_on_this_machine_work_under_way_and_failures_that_would_repeat_are_left_alone(
     run: RunDir, drivers: list[tuple[str, str, str]]
 ) -> None:

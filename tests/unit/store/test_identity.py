@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from hpc.store import identity as identity_module
 from hpc.store.identity import (
     Identity,
     is_alive,
@@ -167,7 +168,25 @@ def test_before_its_first_restart_a_job_has_no_earlier_start(
 ) -> None:
     monkeypatch.setenv("SLURM_JOB_ID", "12")
     for restart in (None, 0):
-        assert is_alive(Identity("node-7", 1, boot_id="another", job="12", restart=restart)) is None
+        first = Identity("node-7", 1, boot_id="another", job="12", restart=restart)
+        assert is_alive(first) is None
+        with monkeypatch.context() as its:
+            its.setenv("SLURM_RESTART_COUNT", "1")
+            assert is_alive(first) is False
+
+
+def test_without_proc_a_process_is_told_by_its_start_as_psutil_gives_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def absent(path: str) -> Path:
+        raise FileNotFoundError(path)
+
+    monkeypatch.setattr(identity_module, "Path", absent)
+    found = own_identity()
+    assert (found.boot_id, found.pid_namespace, found.start_ticks) == (None, None, None)
+    assert found.born is not None
+    assert is_alive(found) is True
+    assert is_alive(replace(found, born=found.born - 5)) is False
 
 
 def test_outside_a_job_no_start_is_an_earlier_one() -> None:

@@ -84,6 +84,16 @@ def test_each_kind_of_end_is_allowed_so_often_in_a_row(
     assert f"the last ended with 'end {allowed}'" in why
 
 
+def test_ends_that_are_no_failures_neither_count_nor_excuse_one() -> None:
+    for code, stop in ((0, "PREEMPT"), (0, None), (143, None)):
+        other = tried(2, 0, 0, code, stop=stop)
+        two = [tried(0, 0, 0, 1), tried(1, 0, 0, 1), other]
+        assert exhausted(all_of(*two)) is None
+        three = [*two, tried(3, 0, 0, 1), tried(4, 0, 0, code, stop=stop)]
+        why = "3 attempts in a row made no progress, the last ended with 'end 3'"
+        assert exhausted(all_of(*three)) == why
+
+
 def test_failures_before_the_last_progress_or_override_do_not_count() -> None:
     old = [tried(n, 0, 0, 1) for n in range(2)]
     new = [tried(n, 5, 5, 1) for n in range(3, 5)]
