@@ -171,7 +171,7 @@ def _carry_out(
         return 0
     require_inputs(run, config)
     require_settings(config, [stage.name for stage in stages], ranks)
-    require_room_for(run, stages, profile)
+    require_room_for(run, stages)
     if arguments.print_sbatch:
         from sarhpc.launch.slurm import print_scripts
 

@@ -7,6 +7,7 @@ which compresses as real scenes do within some ten per cent.
 
 from __future__ import annotations
 
+import dataclasses
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -60,24 +61,24 @@ def show_plan_and_cost(run: RunDir, stages: Sequence[Stage], profile: Profile | 
     require_room(run, config, need)
 
 
-def require_room_for(run: RunDir, stages: Sequence[Stage], profile: Profile | None) -> None:
-    """Raise ConfigError unless what `stages` are known to leave on disk has room there.
+def require_room_for(run: RunDir, stages: Sequence[Stage]) -> None:
+    """Raise ConfigError unless the shards that `stages` are known to lack have room on the disk.
 
-    A stage that has begun counts with the shards that it lacks, or not at all where it has none.
+    Checkpoints are counted by a dry run only: that takes seconds, and their models.
 
     Raises:
-        ConfigError: it has not.
+        ConfigError: they have not.
     """
     config = load_run_config(run)
     need = Need()
     for stage in stages:
         spec, path = spec_named(stage.name), run.plan_file(stage.name)
-        plan = read_plan(path) if path.exists() else None
-        if spec.estimate is not None and plan is not None:
+        if spec.estimate is not None:
             continue
+        plan = read_plan(path) if path.exists() else None
         todo = None if plan is None else len(run.ledger(stage.name).missing(plan))
-        ranks = number_of_ranks(config, profile, stage.name)
-        need.add(spec, estimate(spec, config, plan, todo, ranks))
+        quick = dataclasses.replace(spec, notes=lambda config, plan: ())
+        need.add(spec, estimate(quick, config, plan, todo, ranks=1))
     require_room(run, config, need)
 
 
