@@ -173,7 +173,7 @@ def _carry_out(
     require_settings(config, [stage.name for stage in stages], ranks)
     for line in models_without_contract(run, config, [stage.name for stage in stages]):
         print(f"warning: {line}", file=sys.stderr)
-    require_room_for(run, stages, profile)
+    require_room_for(run, stages)
     if arguments.print_sbatch:
         from sarhpc.launch.slurm import print_scripts
 

@@ -7,6 +7,7 @@ which compresses as real scenes do within some ten per cent.
 
 from __future__ import annotations
 
+import dataclasses
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +17,7 @@ from hpc.job.pipeline import Stage
 from hpc.store.plan import Plan, read_plan
 from hpc.store.rundir import RunDir, planning_in
 from sarhpc.launch.profile import number_of_ranks
-from sarhpc.launch.room import require_room
+from sarhpc.launch.room import Need, require_room
 from sarhpc.stages.config import RunConfig
 from sarhpc.stages.registry import spec_named
 from sarhpc.stages.run_config import load_run_config
@@ -33,7 +34,7 @@ def show_plan_and_cost(run: RunDir, stages: Sequence[Stage], profile: Profile | 
         ConfigError: it has no room where the run keeps its data.
     """
     config = load_run_config(run)
-    hours, size, inodes, open_ends = 0.0, 0.0, 0, False
+    hours, size, inodes, open_ends, need = 0.0, 0.0, 0, False, Need()
     for stage in stages:
         plan = _plan(run, stage)
         todo = None if plan is None else len(run.ledger(stage.name).missing(plan))
@@ -52,32 +53,33 @@ def show_plan_and_cost(run: RunDir, stages: Sequence[Stage], profile: Profile | 
         if left.bytes is not None and left.inodes is not None:
             print(f"  about {left.bytes / 1e9:.2f} GB in {left.inodes} inodes")
         size, inodes = size + (left.bytes or 0.0), inodes + (left.inodes or 0)
+        need.add(spec_named(stage.name), left)
         open_ends = open_ends or left.bytes is None
     more = ", and what is not planned yet" if open_ends else ""
     spent = f"at most {hours:.1f} GPU-hours, " if profile is not None else ""
     print(f"together: {spent}about {size / 1e9:.2f} GB in {inodes} inodes{more}")
-    require_room(run, config, size, inodes)
+    require_room(run, config, need)
 
 
-def require_room_for(run: RunDir, stages: Sequence[Stage], profile: Profile | None) -> None:
-    """Raise ConfigError unless what `stages` are known to leave on disk has room there.
+def require_room_for(run: RunDir, stages: Sequence[Stage]) -> None:
+    """Raise ConfigError unless the shards that `stages` are known to lack have room on the disk.
 
-    A stage that has begun counts with the shards that it lacks, or not at all where it has none.
+    Checkpoints are counted by a dry run only: that takes seconds, and their models.
 
     Raises:
-        ConfigError: it has not.
+        ConfigError: they have not.
     """
     config = load_run_config(run)
-    size, inodes = 0.0, 0
+    need = Need()
     for stage in stages:
         spec, path = spec_named(stage.name), run.plan_file(stage.name)
-        plan = read_plan(path) if path.exists() else None
-        if spec.estimate is not None and plan is not None:
+        if spec.estimate is not None:
             continue
+        plan = read_plan(path) if path.exists() else None
         todo = None if plan is None else len(run.ledger(stage.name).missing(plan))
-        left = estimate(spec, config, plan, todo, number_of_ranks(config, profile, stage.name))
-        size, inodes = size + (left.bytes or 0.0), inodes + (left.inodes or 0)
-    require_room(run, config, size, inodes)
+        quick = dataclasses.replace(spec, notes=lambda config, plan: ())
+        need.add(spec, estimate(quick, config, plan, todo, ranks=1))
+    require_room(run, config, need)
 
 
 def gpu_hours(resources: Resources, elements: int = 1) -> float:

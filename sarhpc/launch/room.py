@@ -2,31 +2,57 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from hpc.errors import ConfigError
 from hpc.store.rundir import RunDir
 from sarhpc.stages.config import ClusterConfig, RunConfig
 from sarhpc.stages.inputs.paths import data_root
+from sarhpc.stages.spec import Estimate, StageSpec
 
 
-def require_room(run: RunDir, config: RunConfig, size: float, inodes: int) -> None:
-    """Raise ConfigError unless `size` bytes in `inodes` files fit where the run keeps its data.
+@dataclass
+class Need:
+    """Bytes and files that stages will leave in the folder of the data, and in that of the run."""
+
+    data: dict[str, float] = field(default_factory=lambda: {"bytes": 0.0, "files": 0})
+    run: dict[str, float] = field(default_factory=lambda: {"bytes": 0.0, "files": 0})
+
+    def add(self, spec: StageSpec, left: Estimate) -> None:
+        """Add what a stage will leave: shards with the data, checkpoints in the run directory."""
+        place = self.data if spec.estimate is None else self.run
+        place["bytes"] += left.bytes or 0.0
+        place["files"] += left.inodes or 0
+
+
+def require_room(run: RunDir, config: RunConfig, need: Need) -> None:
+    """Raise ConfigError unless what is needed fits where the run keeps its data and itself.
 
     Raises:
-        ConfigError: they do not; the message has both numbers and which limit it is.
+        ConfigError: it does not; the message has both numbers and what limits them.
     """
-    folder = _existing(data_root(run, config))
-    free_gb, free_inodes, limit = _free(folder, config.cluster)
+    data, own = _existing(data_root(run, config)), _existing(run.root)
+    if data.stat().st_dev == own.stat().st_dev:
+        both = {name: need.data[name] + need.run[name] for name in need.data}
+        _require(data, both, config.cluster)
+        return
+    _require(data, need.data, config.cluster)
+    _require(own, need.run, ClusterConfig())
+
+
+def _require(folder: Path, need: dict[str, float], cluster: ClusterConfig) -> None:
+    free_gb, free_inodes, limit = _free(folder, cluster)
     wrong = []
-    if size / 1e9 > free_gb:
-        wrong.append(f"about {size / 1e9:.3g} GB, {free_gb:.3g} GB may be written")
-    if inodes > free_inodes:
-        wrong.append(f"{inodes:,} files, {free_inodes:,.0f} may be created")
+    if need["bytes"] / 1e9 > free_gb:
+        wrong.append(f"about {need['bytes'] / 1e9:.3g} GB, {free_gb:.3g} GB may be written")
+    if need["files"] > free_inodes:
+        wrong.append(f"{need['files']:,.0f} files, {free_inodes:,.0f} may be created")
     if wrong:
         raise ConfigError(
             f"no room in {folder} for what is left to make: {'; '.join(wrong)} (by {limit}). "
-            "Generate fewer images, put more of them into a shard, or keep `data` elsewhere"
+            "Generate fewer images, put more of them into a shard, keep fewer checkpoints, or keep "
+            "`data` elsewhere"
         )
 
 

@@ -47,8 +47,8 @@ def prepare(root: Path, model: Path, stage: str) -> RunDir:
         for before in ("simulate", "tile") if stage == "caption" else ("simulate",):
             run_stage(run, stage_named(load_run_config(run), before))
         return run
-    prompts = "[a lake,a dense forest,a crop field]"
-    run = tiny_run(root, model, [f"generate.prompts={prompts}"])
+    table = "{coverage: balanced, grammar: {classes: [water, forest, field]}}"
+    run = tiny_run(root, model, [f"generate.table={table}"])
     seal_export(run, model)
     return run
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -31,7 +32,7 @@ def test_a_dry_run_tells_steps_memory_and_hours_of_the_papers_training(
     words = ["archive.uri=/archive", "train.keep_every_steps=2500"]
     assert main(["init", str(root), "--config", str(paper), *words]) == 0
     code, out, _ = say(capsys, "train", root, "--dry-run")
-    assert code == 0
+    assert code == (0 if shutil.disk_usage(root).free > 88.43e9 else 2), "as there is room"
     assert "7,500 steps for each 10,000 tiles" in out
     assert "trainable parameters: 982.6 M of 982.6 M" in out
     assert "fits on A100-40 yes" in out

@@ -89,6 +89,7 @@ def test_the_line_has_the_stage_where_images_are_to_be_made(tmp_path: Path, mode
         ([ASKED], r"name the folder of their shards .*or let the base model make some"),
         ([MADE], r"for a training with train\.prior=\{\}"),
         ([MADE, "train.prior.shards=/data/aerial"], r"without train\.prior\.shards"),
+        ([MADE, ASKED, "prior.table.file=p.csv"], r"prior\.table: these images have one prompt"),
     ],
 )
 def test_images_that_nobody_makes_or_takes_are_told_before_anything_is_submitted(

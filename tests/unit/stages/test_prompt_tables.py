@@ -72,6 +72,21 @@ def test_jsonl_and_parquet_say_the_same_and_keep_types(tmp_path: Path) -> None:
     assert {labels["incidence"] for _, _, labels in found[0]} == {20, 35}
 
 
+def test_a_given_seed_is_that_of_the_first_image_and_others_differ(tmp_path: Path) -> None:
+    path = tmp_path / "p.csv"
+    path.write_text("prompt,count,seed\na lake,3,7\na wood,2,7\n")
+    seeds = [seed for _, seed, _ in images(planned(path))]
+    assert seeds.count(7) == 2, "the same noise for both prompts"
+    assert len(set(seeds)) == 4
+
+
+def test_descriptions_of_a_row_share_its_count(tmp_path: Path) -> None:
+    path = tmp_path / "p.csv"
+    path.write_text("class,count\nforest,20\n")
+    found = Counter(prompt for prompt, _, _ in images(planned(path)))
+    assert sorted(found.values()) == [2] * 7 + [3] * 2
+
+
 def test_a_column_of_seeds_with_gaps_is_read_as_whole_numbers(tmp_path: Path) -> None:
     path = tmp_path / "p.parquet"
     pq.write_table(pa.table({"prompt": ["a", "b", "c"], "seed": [7.0, None, 0.0]}), path)

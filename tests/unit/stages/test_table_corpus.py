@@ -207,6 +207,11 @@ def test_a_disk_that_is_too_small_is_told_before_it_is_full(
             assert code == 2
             assert f"no room in {disk}" in error
             assert told in error
+            # What lies on another disk needs no room here.
+            words = [f"data={disk}/corpus", "--from", "export", "--until", "export"]
+            config = tmp_path / "run" / "tiny.yaml"
+            line = ["run", str(tmp_path / "other"), "--config", str(config), "--dry-run", *words]
+            assert main(line) == 0
 
 
 @pytest.mark.parametrize(
