@@ -14,6 +14,10 @@ import numpy as np
 import pytest
 from compare_simulator import Row, heading, line, measure, measured, peers, spacenet
 
+from sarhpc.archive.procedural.config import SCENE_KINDS, ProceduralConfig
+from sarhpc.archive.procedural.simulate import scene_ids, simulate_scene
+from sarhpc.measures.look_direction import look_direction
+
 pytestmark = pytest.mark.slow
 
 SCENES, SEED = 8, 21
@@ -36,11 +40,10 @@ GOTCHA = {
 tiled to 0.35 m, as `make simulator-report` prints them."""
 BARS = {
     "lawn": (0.15, 0.2, 0.5, 1.0, 0.05, 0.05),
-    "car park": (0.75, 0.75, 3.0, 3.0, 0.05, 0.05),
+    "car park": (1.0, 0.75, 3.0, 3.0, 0.05, 0.05),
     "whole": (0.3, 0.5, 1.5, 3.0, 0.05, 0.05),
 }
-"""The whole is held to issue's bars. Towns differ from a car park: half of a town is gardens, and
-of eight such scenes k3 scatters by 0.4 from seed to seed."""
+"""A town is no car park: half of it is gardens, and k3 of eight towns scatters by 0.4."""
 
 
 @cache
@@ -96,3 +99,27 @@ def test_spacenet_is_reported(test_data: Path) -> None:
     for channel in ("HH", "VV"):
         assert town.over_median(99.9) == pytest.approx(real[channel].over_median(99.9), abs=4)
         assert town.azimuth == pytest.approx(real[channel].azimuth, abs=0.1)
+
+
+@pytest.mark.long
+def test_scenes_of_version_2_show_their_look_direction() -> None:
+    """Not quite as well as version 1, 0.98 of whose tiles but those of water are recognised.
+
+    24 flight lines of two scenes, 192 tiles of 256 px, 152 of them not of kind water. Draws of
+    scatterers and training scatter by some 0.03.
+    """
+    cfg = ProceduralConfig(
+        seed=816, scenes=48, scenes_per_line=2, size_px=512, optical=False, radiometry=2
+    )
+    made = [simulate_scene(cfg, name) for name in scene_ids(cfg)]
+    corners = [(row, col) for row in (0, 256) for col in (0, 256)]
+    tiles = [np.abs(s.sar)[r : r + 256, c : c + 256] for s in made for r, c in corners]
+    found = look_direction(tiles, [s.flight.line for s in made for _ in corners])
+    kinds = np.array([s.flight.kind for s in made for _ in corners])
+    print(f"\n{found.verdict}: {found.reason}")
+    for kind in SCENE_KINDS:
+        print(f"{kind}: {found.correct[kinds == kind].mean():.3f} of {(kinds == kind).sum()}")
+    dry = found.correct[kinds != "water"].mean()
+    print(f"all but water: {dry:.3f}")
+    assert found.verdict == "shown"
+    assert dry >= 0.8

@@ -62,12 +62,12 @@ GAP_M = 0.9
 """Distance between the objects of a row, metres."""
 
 BUILT_UP = {
-    "road": Discretes(40.0, (1, 6), (4.3, 1.7), (6, 14), 1.6, 6.0, 1.5),
-    "urban": Discretes(30.0, (1, 6), (4.3, 1.7), (6, 14), 1.6, 6.0, 1.5),
-    "grass": Discretes(15.0, (1, 2), (2.0, 1.0), (1, 4), 1.0, 6.0),
+    "road": Discretes(60.0, (1, 6), (4.3, 1.7), (6, 14), 1.4, 6.0, 1.5),
+    "urban": Discretes(120.0, (1, 6), (4.3, 1.7), (6, 14), 1.4, 6.0, 1.5),
+    "grass": Discretes(16.0, (1, 2), (4.3, 1.7), (6, 14), 1.4, 6.0, 1.5),
     "bare": Discretes(25.0, (1, 3), (4.3, 1.7), (2, 8), 1.0, 6.0, 1.5),
 }
-"""By class, where buildings are near: parked vehicles, sheds, fences, street furniture."""
+"""By class, where buildings are near: vehicles on streets, in yards and drives, and of farms."""
 
 OPEN_LAND = {
     "road": Discretes(8.0, (1, 1), (0.5, 0.5), (1, 2), 0.5, 6.0),
@@ -92,6 +92,8 @@ def discrete_layers(
 ) -> DiscreteLayers:
     """Power and shadow of the discrete scatterers; those out of sight return nothing.
 
+    None stands on a roof: what does is among the points of the building.
+
     Args:
         rng: stream of the ground, so that a repeated flight line finds them again.
         ground: layers on the working grid.
@@ -103,7 +105,8 @@ def discrete_layers(
     hidden = np.zeros(ground.grid.shape, dtype=bool)
     for laws, here in ((BUILT_UP, near), (OPEN_LAND, ~near)):
         for name, law in laws.items():
-            objects = _objects(rng, law, here & (ground.label == LABELS.index(name)), ground)
+            where = here & (ground.label == LABELS.index(name)) & (ground.roof == 0)
+            objects = _objects(rng, law, where, ground)
             _add(energy, _bodies(rng, law, objects, ground), ground, lit, 1 / math.tan(incidence))
             if law.height_m > 0:
                 hidden |= _shadow(law, objects, ground, law.height_m * math.tan(incidence))
@@ -141,8 +144,8 @@ def _objects(
     place = np.arange(count.sum()) - np.repeat(np.cumsum(count) - (count + 1) / 2, count)
     across = place * (law.size_m[1] + GAP_M)
     middle = row.middle + _turned(row.angle, np.zeros_like(across), across) / pixel
-    stands = np.asarray(((middle >= 0) & (middle < shape)).all(axis=1))
-    stands[stands] = where[tuple(middle[stands].astype(np.intp).T)]
+    inside = np.flatnonzero(((middle >= 0) & (middle < shape)).all(axis=1))
+    stands = inside[where[tuple(middle[inside].astype(np.intp).T)]]
     return _Objects(middle[stands], row.angle[stands])
 
 

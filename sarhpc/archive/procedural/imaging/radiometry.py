@@ -41,9 +41,9 @@ POINT_MEDIAN_M2 = 1.0
 """Median radar cross section of the points of a building, m^2."""
 POINT_SPREAD_DB = 7.0
 """Standard deviation of their cross sections, dB: from edges to corner reflectors."""
-CROWN_LOSS_DB = -14.0
+CROWN_LOSS_DB = -20.0
 """Two-way loss through one crown: what is hidden by trees alone returns so much less, dB."""
-MULTIPLICATIVE_NOISE_DB = -16.0
+MULTIPLICATIVE_NOISE_DB = -18.0
 """Multiplicative noise ratio: noise over the mean power of the surroundings, dB. The darkest parts
 of GOTCHA lie 14 to 15 dB under its mean power, so that it cannot be much more."""
 SURROUNDINGS_M = 50.0
