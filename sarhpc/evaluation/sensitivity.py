@@ -1,7 +1,7 @@
 """Which measures see which defects, on the real tiles of an archive.
 
 Every tile is given each defect. A draw compares N tiles with a defect, of some scenes, with M real
-tiles of others, as the null compares N real ones with the same: how often the distance lies beyond
+tiles of other scenes, as the null compares N real ones with the same: how often the distance lies beyond
 the null is the power of the measure. Without a defect that is the rate of false alarms.
 """
 

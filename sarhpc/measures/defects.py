@@ -74,4 +74,5 @@ def gridded(A: Tile, db: float, period_px: int = BLOCK_PX) -> Tile:
 
 def levelled(A: Tile, mean_db: float) -> Tile:
     """The tile with its mean intensity at `mean_db`: a set of such has no spread of levels."""
-    return A * (10 ** (mean_db / 20) / np.sqrt(np.square(A, dtype=float).mean()))
+    root_mean_square = float(np.sqrt(np.square(A, dtype=float).mean()))
+    return A * (10 ** (mean_db / 20) / root_mean_square)
