@@ -108,7 +108,7 @@ def memory(count: int, folder: Path) -> None:
                 os.link(source, link)
     words = [sys.executable, "-c", ALONE, *(str(place / n) for n in ("real", "synthetic", "out"))]
     done = subprocess.run(words, capture_output=True, text=True, check=True)
-    peak, seconds = map(float, done.stdout.split())
+    peak, seconds = map(float, done.stdout.splitlines()[-1].split())
     print(
         f"| two sets of {count:,} tiles of 64 px | {peak:.0f} MiB | {seconds:.0f} s |", flush=True
     )

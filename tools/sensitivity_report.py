@@ -33,7 +33,7 @@ def group(image: Image, root: Path) -> Hashable:
 def read_tiles(root: Path, most: int) -> tuple[list[NDArray[Any]], list[Hashable]]:
     """At most `most` tiles, as evenly over their groups as possible, and the groups.
 
-    Tiles are cut to squares whose sides are multiples of 8 px, all of one size.
+    Tiles are cut to squares of one size, a multiple of 8 px, and their mean intensity is 1.
     """
     images = list_images(root)
     known = [image for file in images.files for image in read_facts(images, file)]
@@ -49,7 +49,8 @@ def read_tiles(root: Path, most: int) -> tuple[list[NDArray[Any]], list[Hashable
             tiles.append(tile)
             kept.append(groups[number])
     side = min(min(tile.shape) for tile in tiles) // 8 * 8
-    return [tile[:side, :side] for tile in tiles], kept
+    unit = np.sqrt(np.mean([np.square(tile).mean() for tile in tiles]))
+    return [tile[:side, :side] / unit for tile in tiles], kept
 
 
 def main() -> None:

@@ -33,7 +33,8 @@ def add_stages(verbs: Verbs) -> None:
     """Add a verb for each stage."""
     for spec in STAGES:
         stage = add_verb(verbs, spec.name, spec.help)
-        stage.add_argument("run", help="run directory")
+        also = ", or the set REAL" if spec is EVALUATE else ""
+        stage.add_argument("run", help=f"run directory{also}")
         _add_submission_arguments(stage)
         if spec is EVALUATE:
             add_evaluate_arguments(stage)

@@ -25,7 +25,7 @@ from sarhpc.evaluation.pixels import (
 )
 from sarhpc.evaluation.set_facts import (
     AMPLITUDE,
-    CODES,
+    PIXELS,
     Comparison,
     SetFacts,
     comparison_of,
@@ -74,7 +74,10 @@ class ComparisonPlan:
 
 
 def plan_comparison(
-    real: ImageSet, others: Mapping[str, ImageSet], config: EvaluateConfig
+    real: ImageSet,
+    others: Mapping[str, ImageSet],
+    config: EvaluateConfig,
+    one_law: bool = False,
 ) -> ComparisonPlan:
     """Draw the images of each set, check that they can be compared, and plan the parts.
 
@@ -82,6 +85,8 @@ def plan_comparison(
         real: the reference.
         others: sets by the name of their column; the first one is judged.
         config: how many, and of which splits.
+        one_law: whether the others are of models trained on the real images, and so their codes of
+            the same law.
 
     Raises:
         ConfigError: the sets cannot be compared, and why.
@@ -95,7 +100,7 @@ def plan_comparison(
     drawn = {REAL: draw_real(real, most, config.real_splits, config.all_tiles), **drawn}
     require_images(drawn[REAL], MIN_TILES)
     facts = {name: _facts(one) for name, one in drawn.items()}
-    compared = {name: comparison_of(facts[REAL], facts[name]) for name in others}
+    compared = {name: comparison_of(facts[REAL], facts[name], one_law) for name in others}
     px = (
         min(one.px[0] for one in compared.values()),
         min(one.px[1] for one in compared.values()),
@@ -116,13 +121,16 @@ def plan_comparison(
 
 
 def _views(compared: Mapping[str, Comparison]) -> tuple[tuple[str, tuple[str, ...]], ...]:
-    """Sets by pixels; where the judged one has range and others have not, it is with these too."""
+    """Sets by pixels: those of the judged set, and worse ones of others with it beside them."""
     judged, *_ = compared
-    ranged = tuple(name for name, one in compared.items() if one.pixels == AMPLITUDE)
-    if judged not in ranged:
-        return ((CODES, tuple(compared)),)
-    coded = tuple(name for name in compared if name not in ranged)
-    return ((AMPLITUDE, ranged), *([(CODES, (judged, *coded))] if coded else []))
+    main = PIXELS.index(compared[judged].pixels)
+    views = []
+    for number, pixels in enumerate(PIXELS[main:]):
+        best = PIXELS[: main + 1] if not number else (pixels,)
+        names = [name for name, one in compared.items() if one.pixels in best]
+        if names:
+            views.append((pixels, tuple(dict.fromkeys([judged, *names]))))
+    return tuple(views)
 
 
 def _facts(drawn: Drawn) -> SetFacts:
@@ -139,7 +147,7 @@ def _scales(
     compared: Sequence[Comparison],
 ) -> dict[str, float | None]:
     """Amplitude that becomes 1 in each set; None where it is relative to a full scale already."""
-    if pixels == CODES:
+    if pixels != AMPLITUDE:
         return {n: None if facts[n].has_codes else _mean_3_sigma(one) for n, one in drawn.items()}
     if all(one.common_scale for one in compared):
         scale = None if facts[REAL].full_scale else _mean_3_sigma(drawn[REAL])

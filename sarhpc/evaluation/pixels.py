@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from hpc.errors import DataError
 from sarhpc.evaluation.image_sets import ARRAYS, Image
-from sarhpc.evaluation.set_facts import AMPLITUDE, LINEAR_LAWS, pictures
+from sarhpc.evaluation.set_facts import AMPLITUDE, LINEAR_LAWS, RAW_CODES, pictures
 from sarhpc.shards.images import decode_array, decode_gray8
 from sarhpc.shards.pictures import opened_picture
 from sarhpc.shards.radiometry import LEVEL_MASTER, Normalisation, decode_levels, master_amplitude
@@ -42,7 +42,7 @@ def measured_pixels(
 
     Args:
         image: with the bytes of the member that is wanted.
-        pixels: `AMPLITUDE` or `CODES`.
+        pixels: one of `PIXELS`.
         px: rows and columns.
         scale: amplitude that becomes 1, and code 255; None where the image has a full scale.
 
@@ -50,7 +50,10 @@ def measured_pixels(
         DataError: it cannot be decoded, is coloured, or has fewer pixels.
     """
     with _named(image):
-        whole = amplitude(image) if pixels == AMPLITUDE else codes(image, scale)
+        if pixels == AMPLITUDE:
+            whole: Pixels = amplitude(image)
+        else:
+            whole = codes(image, scale, decoded=pixels != RAW_CODES)
     if whole.ndim != 2 or whole.shape[0] < px[0] or whole.shape[1] < px[1]:
         raise DataError(
             f"image {image.key} of {image.file} is {' x '.join(map(str, whole.shape))}, smaller "
@@ -102,8 +105,11 @@ def amplitude(image: Image) -> NDArray[np.floating[Any]]:
     return np.abs(values) if values.dtype.kind == "c" else values.astype(np.float64)
 
 
-def codes(image: Image, scale: float | None) -> Pixels:
-    """8-bit codes (H, W), or amplitude relative to code 255 where their law is not linear."""
+def codes(image: Image, scale: float | None, *, decoded: bool = True) -> Pixels:
+    """8-bit codes (H, W), or amplitude relative to code 255 where their law is not linear.
+
+    Not `decoded`, they are the codes whatever their law.
+    """
     [name] = code_member(image.members)
     if name in ARRAYS:
         level = amplitude(image) / (scale or 1.0)
@@ -116,7 +122,7 @@ def codes(image: Image, scale: float | None) -> Pixels:
     if values.dtype != np.uint8:
         raise DataError(f"{name} holds {values.dtype}, not 8 bits as the others")
     law = image.meta.get("normalisation")
-    if isinstance(law, Mapping) and law.get("mode") not in LINEAR_LAWS:
+    if decoded and isinstance(law, Mapping) and law.get("mode") not in LINEAR_LAWS:
         return level_amplitude(values / np.float32(255), image.meta)
     return values
 

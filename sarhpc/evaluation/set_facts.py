@@ -10,13 +10,18 @@ from typing import Any
 from hpc.errors import ConfigError
 from sarhpc.evaluation.config import LEAST_PX
 from sarhpc.evaluation.image_sets import ARRAYS, Image, group_of
+from sarhpc.shards.foreign import RADAR
+from sarhpc.shards.radiometry import LEVEL_MASTER, LINEAR_MODES
 
-AMPLITUDE, CODES = "amplitude", "8-bit codes"
-"""Pixels that are measured: linear amplitude with its range, or what an 8-bit picture holds."""
+AMPLITUDE, CODES, RAW_CODES = "amplitude", "8-bit codes", "8-bit codes as they are"
+"""Pixels that are measured, the best first: linear amplitude with its range; what an 8-bit picture
+holds, by its law; the same without regard to a law."""
+PIXELS = (AMPLITUDE, CODES, RAW_CODES)
 
 SPACING_TOLERANCE = 0.01
 """Relative difference of spacings that counts as none."""
-LINEAR_LAWS = ("mu+3sigma", "percentile")
+LINEAR_LAWS = LINEAR_MODES
+UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True)
@@ -35,6 +40,8 @@ class SetFacts:
     """Whether every image has a 16-bit master or amplitude."""
     has_codes: bool = False
     """Whether every image has an 8-bit picture."""
+    levels_without_law: bool = False
+    """Whether there are masters that hold levels of a law that is not said."""
     full_scale: bool = False
     """Whether every amplitude is known relative to code 255 of the picture."""
     splits: Mapping[str, int] = field(default_factory=dict)
@@ -71,7 +78,7 @@ def facts_of(
     spacings: set[float] = set()
     bands: set[str] = set()
     laws: set[str] = set()
-    ranged, coded, scaled, count, synthetic = 0, 0, 0, 0, 0
+    ranged, coded, scaled, count, synthetic, lawless = 0, 0, 0, 0, 0, 0
     for image in images:
         meta = image.meta
         count += 1
@@ -79,7 +86,8 @@ def facts_of(
         synthetic += meta.get("synthetic") is True
         groups.add(group_of(meta))
         law = meta.get("normalisation")
-        laws.add(str(law.get("mode")) if isinstance(law, Mapping) else "unknown")
+        laws.add(str(law.get("mode")) if isinstance(law, Mapping) else UNKNOWN)
+        lawless += meta.get("master_law") == LEVEL_MASTER and not isinstance(law, Mapping)
         _add(spacings, meta.get("pixel_m"))
         if isinstance(meta.get("band"), str):
             bands.add(str(meta["band"]))
@@ -90,14 +98,13 @@ def facts_of(
     return SetFacts(
         name, count, px, tuple(sorted(spacings)), tuple(sorted(bands)), tuple(sorted(laws)),
         has_range=ranged == count, has_codes=coded == count, full_scale=scaled == count,
+        levels_without_law=lawless > 0,
         splits=dict(splits), groups=len(groups - {""}), synthetic=synthetic,
     )  # fmt: skip
 
 
 def pictures(names: Iterable[str]) -> list[str]:
     """The names that are radar pictures or arrays, the one to take first."""
-    from sarhpc.shards.foreign import RADAR
-
     found = set(names)
     return [name for name in RADAR if name in found]
 
@@ -110,11 +117,17 @@ def _add(spacings: set[float], value: Any) -> None:
 def _has_full_scale(meta: Mapping[str, Any]) -> bool:
     law = meta.get("normalisation")
     top = law.get("top") if isinstance(law, Mapping) else None
-    return meta.get("master_law") == "level" or (isinstance(top, int | float) and top > 0)
+    return meta.get("master_law") == LEVEL_MASTER or (isinstance(top, int | float) and top > 0)
 
 
-def comparison_of(real: SetFacts, other: SetFacts) -> Comparison:
+def comparison_of(real: SetFacts, other: SetFacts, one_law: bool = False) -> Comparison:
     """How a set is compared with the real one.
+
+    Args:
+        real: facts of the real set.
+        other: facts of the other.
+        one_law: whether codes of a law that is not said follow that of the real ones, as those of
+            a model that was trained on them.
 
     Raises:
         ConfigError: they are of other spacing, too small, or in codes whose law is not known.
@@ -132,6 +145,15 @@ def comparison_of(real: SetFacts, other: SetFacts) -> Comparison:
             f"the middle {_size(px)} px of each are measured."
         )
     pixels = AMPLITUDE if real.has_range and other.has_range else CODES
+    unknown = _unknown_law(real, other, pixels)
+    if unknown and not one_law:
+        raise ConfigError(unknown)
+    if unknown:
+        pixels = RAW_CODES
+        notes.append(
+            f"The law of the codes of {other.name} is not said; it is taken to be that of "
+            f"{real.name}, {', '.join(real.laws)}, and codes are compared as they are."
+        )
     common = True
     if pixels == AMPLITUDE and real.full_scale != other.full_scale:
         common = False
@@ -139,7 +161,7 @@ def comparison_of(real: SetFacts, other: SetFacts) -> Comparison:
             f"{real.name} and {other.name} hold amplitude in units that are not related: each is "
             "divided by its own mean + 3 sigma, so that a difference of gain is not seen."
         )
-    if pixels == CODES:
+    elif pixels == CODES:
         common = real.has_codes and other.has_codes
         notes += _code_notes(real, other)
     return Comparison(pixels, px, tuple(notes), common)
@@ -190,12 +212,22 @@ def _band_notes(real: SetFacts, other: SetFacts) -> list[str]:
     return []
 
 
-def _code_notes(real: SetFacts, other: SetFacts) -> list[str]:
-    """What is to be said where 8-bit codes are compared.
+def _unknown_law(real: SetFacts, other: SetFacts, pixels: str) -> str:
+    """Why codes cannot be decoded alike: of an unknown law and of one that is not linear."""
+    for one, rest in ((real, other), (other, real)):
+        curved = sorted({*rest.laws} - {*LINEAR_LAWS, UNKNOWN})
+        coded = one.levels_without_law or (pixels == CODES and one.has_codes)
+        if UNKNOWN in one.laws and coded and curved:
+            return (
+                f"the codes of {rest.name} follow the law {', '.join(curved)} and {one.name} does "
+                "not say which law its codes follow: they cannot be compared; name it in "
+                "`normalisation` of its metadata, or give amplitude"
+            )
+    return ""
 
-    Raises:
-        ConfigError: codes of an unknown law against codes of one that is not linear.
-    """
+
+def _code_notes(real: SetFacts, other: SetFacts) -> list[str]:
+    """What is to be said where 8-bit codes are compared."""
     notes = []
     ranged, coded = (real, other) if real.has_range else (other, real)
     if ranged.has_range:
@@ -208,14 +240,6 @@ def _code_notes(real: SetFacts, other: SetFacts) -> list[str]:
             f"{ranged.name} has no 8-bit pictures: its amplitude is quantised with its mean + 3 "
             "sigma at code 255, so that a difference of gain is not seen."
         )
-    for one, rest in ((real, other), (other, real)):
-        curved = sorted({*rest.laws} - {*LINEAR_LAWS, "unknown"})
-        if "unknown" in one.laws and one.has_codes and curved:
-            raise ConfigError(
-                f"the codes of {rest.name} follow the law {', '.join(curved)} and {one.name} does "
-                "not say which law its codes follow: they cannot be compared; name it in "
-                "`normalisation` of its metadata, or give amplitude"
-            )
     if real.laws != other.laws:
         notes.append(
             f"The normalisation of {real.name} is {', '.join(real.laws)} and that of {other.name} "

@@ -76,7 +76,7 @@ def _planned_comparison(run: RunDir, config: RunConfig) -> ComparisonPlan:
         name: set_of_records(f"the set “{name}”", records)
         for name, records in synthetic_shards(run, config).items()
     }
-    planned = plan_comparison(real, others, config.evaluate)
+    planned = plan_comparison(real, others, config.evaluate, one_law=True)
     stored = [
         {**part, "files": [[run.stored(file), *rest] for file, *rest in part["files"]]}
         for part in planned.parts

@@ -63,6 +63,11 @@ def test_the_line_ends_with_report_corpus_and_a_model_that_loads(finished: RunDi
     assert {stage["state"] for stage in status["stages"]} == {"COMPLETE"}
     report = json.loads((finished.root / "report.json").read_text())
     assert set(report["evaluation"]["sets"]) == {"real", "this run", "tiny", "autoencoder"}
+    evaluated = json.loads((finished.root / "evaluate" / "evaluation.json").read_text())
+    assert evaluated["splits"].keys() == {"val"}
+    assert [gate["name"] for gate in evaluated["gates"]] == [g["name"] for g in report["gates"]]
+    tables = sorted((finished.root / "evaluate" / "tables").glob("*.parquet"))
+    assert len(tables) == len(finished.ledger("evaluate").records()) - 1
     assert [line["name"] for line in report["stages"]][:3] == ["simulate", "tile", "caption"]
     assert "data:image/png" in (finished.root / "report.html").read_text()
     split = json.loads((finished.root / "tile" / "split.json").read_text())

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
+import json
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -155,6 +157,7 @@ def _digest(inputs: Mapping[str, Any], locate: Locate) -> str:
     digest.update(repr([inputs[name] for name in ("set", "pixels", "px", "scale")]).encode())
     for file, image in _images(inputs, locate):
         digest.update(repr((image.key, file, image.row)).encode())
+        digest.update(json.dumps(dict(image.meta), sort_keys=True).encode())
         for name in sorted(image.members):
             digest.update(image.members[name])
     return digest.hexdigest()
@@ -187,7 +190,8 @@ def measure_parts(
         report: is given a line at most every 30 s.
 
     Raises:
-        HpcError: the first error; the other parts are measured nonetheless, and kept.
+        DataError: images of a part cannot be read; the other parts are measured nonetheless.
+        HpcError: anything else, as it came.
     """
     failed: list[BaseException] = []
     last = time.monotonic()
@@ -200,7 +204,7 @@ def measure_parts(
             report(f"measured parts={number}/{len(parts)}")
     if failed:
         first = failed[0]
-        if not isinstance(first, HpcError | OSError):
+        if not isinstance(first, DataError):
             raise first
         more = f" (and {len(failed) - 1} more parts failed)" if len(failed) > 1 else ""
         raise DataError(f"{first}{more}") from first
@@ -222,6 +226,8 @@ def _outcomes(
 
     with dask_cluster(directory / "dask", workers) as client:
         yield from run_shards(client, measure_one, parts, window=workers, retries=2)
+    with contextlib.suppress(OSError):
+        (directory / "dask").rmdir()
 
 
 def measure_one(part: Part) -> int:

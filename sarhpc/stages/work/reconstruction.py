@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sarhpc.evaluation.set_facts import AMPLITUDE
+from sarhpc.evaluation.set_facts import AMPLITUDE, RAW_CODES
 from sarhpc.shards.subset import spread
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def reconstruct_tiles(
     Args:
         folder: of the autoencoder.
         places: shard and row of each real tile.
-        pixels: how they are measured, `AMPLITUDE` or 8-bit codes.
+        pixels: how they are measured.
         px: rows and columns that are measured.
         budget_s: most seconds; 0 takes none.
         clock: seconds.
@@ -136,7 +136,9 @@ def _decoded(
     else:
         gray = as_gray8(out)
         whole = (
-            gray if _is_linear(image.meta) else level_amplitude(gray / np.float32(255), image.meta)
+            gray
+            if pixels == RAW_CODES or _is_linear(image.meta)
+            else level_amplitude(gray / np.float32(255), image.meta)
         )
     first = [(side - want) // 2 for side, want in zip(whole.shape, px, strict=True)]
     return whole[first[0] : first[0] + px[0], first[1] : first[1] + px[1]]

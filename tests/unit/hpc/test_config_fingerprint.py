@@ -78,6 +78,17 @@ def test_how_a_run_is_done_does_not_change_it() -> None:
     assert fingerprint(inside) == fingerprint(Train(sets=[Train()], by_name={"a": Train()}))
 
 
+@dataclass
+class TrainLater(Train):
+    bounds: Rates = field(default_factory=Rates, metadata={"added": True})
+
+
+def test_a_tree_that_was_added_changes_it_only_where_a_value_of_it_is_set() -> None:
+    assert decisive(TrainLater()) == decisive(Train())
+    changed = decisive(TrainLater(bounds=Rates(unet=0.5)))
+    assert changed == {**decisive(Train()), "bounds": {"unet": 0.5, "text": 1e-5}}
+
+
 def test_nested_values_become_plain_ones() -> None:
     config = Train(sets=[Rates()], by_name={"a": (Rates(), 1)})
     plain = {"unet": 1e-4, "text": 1e-5}

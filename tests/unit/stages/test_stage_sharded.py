@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import shard_makers
 
-from hpc.cluster.allocation import current_allocation
+from hpc.cluster.allocation import Allocation, current_allocation
 from hpc.errors import DataError, IncompleteError, StopRequestedError, TransientError
 from hpc.job.pipeline import Stage, Work, run_stage
 from hpc.observe.state import stage_state
@@ -16,7 +16,7 @@ from hpc.publish import publish_json
 from hpc.store.attempts import read_attempts
 from hpc.store.plan import make_plan
 from hpc.store.rundir import RunDir, create_run
-from sarhpc.stages.work.executors import join_as_workers
+from sarhpc.stages.work.executors import join_as_workers, workers_here
 from sarhpc.stages.work.sharded import MakeShard, make_missing_shards, remove_stale_files
 
 pytestmark = pytest.mark.slow
@@ -32,6 +32,14 @@ def stage(make: MakeShard, shards: int = 3) -> Stage:
     return Stage(
         "tile", (), lambda _: plan, functools.partial(make_missing_shards, make, workers=1)
     )
+
+
+def test_workers_are_as_many_as_gpus_or_as_cores_where_the_work_needs_no_gpu() -> None:
+    here = Allocation(job_id="7", cpus=16, gpus=("0", "1"))
+    assert workers_here(here, 3) == 2
+    assert workers_here(here, 3, per_core=True) == 16
+    assert workers_here(Allocation(job_id="7", cpus=16), 3) == 16
+    assert workers_here(Allocation(), 3, per_core=True) == 3
 
 
 def test_one_bad_shard_is_noted_and_the_others_are_published(run: RunDir) -> None:

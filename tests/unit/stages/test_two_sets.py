@@ -144,6 +144,11 @@ def test_folders_of_images_are_compared_and_their_scenes_come_from_a_table(
         evaluate(tmp_path / "real", tmp_path / "synthetic", tmp_path / "out")
         gates = {gate["name"]: gate for gate in result(tmp_path / "out")["gates"]}
         assert gates["w1_db"]["verdict"] != "undecided"
+        # Other scenes of the same pixels are other tables.
+        table.write_text(table.read_text().replace('"scene_id": "s', '"scene_id": "t'))
+        evaluate(tmp_path / "real", tmp_path / "synthetic", tmp_path / "out")
+        part = pq.read_table(tmp_path / "out" / "tables" / "000000.parquet")
+        assert {name[0] for name in part.column("group").to_pylist()} == {"t"}
 
 
 def test_masters_are_measured_where_both_sets_have_them_and_codes_where_one_has_not(
