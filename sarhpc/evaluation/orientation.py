@@ -1,4 +1,4 @@
-"""E8 in an evaluation: whether real tiles show their look direction, and whether others share it."""
+"""E8 in an evaluation: whether real tiles show their look direction, and other sets share it."""
 
 from __future__ import annotations
 
@@ -59,8 +59,8 @@ class Orientations:
         real = f"E8, look direction: the real tiles are {self.verdict} ({self.reason})."
         if self.verdict == "shown":
             real = f"E8, look direction: the real tiles show theirs ({self.reason})."
-        asked = {name: one for name, one in self.sets.items() if one.unflipped is not None}
-        return [real, *(f"E8, “{name}”: {o.verdict} ({o.reason})." for name, o in asked.items())]
+        others = {name: one for name, one in self.sets.items() if one.unflipped is not None}
+        return [real, *(f"E8, “{name}”: {o.verdict} ({o.reason})." for name, o in others.items())]
 
 
 def asked(count: int) -> list[int]:

@@ -1,8 +1,8 @@
 """Which measures see which defects, on the real tiles of an archive.
 
 Every tile is given each defect. A draw compares N tiles with a defect, of some scenes, with M real
-tiles of other scenes, as the null compares N real ones with the same: how often the distance lies beyond
-the null is the power of the measure. Without a defect that is the rate of false alarms.
+tiles of other scenes, as the null compares N real ones with the same. How often the distance lies
+beyond the null is the power of the measure; without a defect, the rate of false alarms.
 """
 
 from __future__ import annotations

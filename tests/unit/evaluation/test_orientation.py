@@ -10,18 +10,19 @@ import pytest
 from sarhpc.evaluation.orientation import MOST_TILES, asked, judge_orientation, middle
 
 
-def shadowed(seed: int, side: int = 64) -> np.ndarray:
+def shadowed(seed: int, side: int = 96) -> np.ndarray:
     """Speckle with bright points, each with a shadow towards far range."""
     rng = np.random.default_rng(seed)
     intensity = np.ones((side, side))
-    for row, column in rng.integers(4, side - 16, (12, 2)):
+    rows, columns = rng.integers(4, side - 7, 24), rng.integers(4, side - 16, 24)
+    for row, column in zip(rows, columns, strict=True):
         intensity[row : row + 4, column : column + 4] = 30
         intensity[row : row + 4, column + 4 : column + 14] = 0.02
     return np.sqrt(intensity * rng.exponential(size=intensity.shape))
 
 
-REAL = [shadowed(seed) for seed in range(24)]
-SCENES = [f"scene {number % 8}" for number in range(24)]
+REAL = [shadowed(seed) for seed in range(32)]
+SCENES = [f"scene {number % 8}" for number in range(32)]
 
 
 def test_sets_are_told_from_their_range_flip_and_not_from_their_azimuth_flip() -> None:
@@ -47,7 +48,7 @@ def test_sets_are_told_from_their_range_flip_and_not_from_their_azimuth_flip() -
     assert json.loads(json.dumps(found.to_json()))["sets"]["alike"]["unflipped"]["tiles"] == 24
 
 
-@pytest.mark.parametrize("scenes", [["one"] * 24, [*SCENES[:-1], ""]])
+@pytest.mark.parametrize("scenes", [["one"] * 32, [*SCENES[:-1], ""]])
 def test_too_few_or_unknown_scenes_are_undecided_and_cost_nothing(scenes: list[str]) -> None:
     found = judge_orientation(REAL, scenes, {"any": REAL}, steps=10**9)
     assert found.verdict == "undecided"
@@ -57,7 +58,7 @@ def test_too_few_or_unknown_scenes_are_undecided_and_cost_nothing(scenes: list[s
 
 
 def test_tiles_that_cannot_be_asked_are_undecided_by_their_reason() -> None:
-    found = judge_orientation([np.ones((64, 64))] * 24, SCENES, {}, steps=2)
+    found = judge_orientation([np.ones((64, 64))] * 32, SCENES, {}, steps=2)
     assert found.verdict == "undecided"
     assert "constant" in found.reason
 
