@@ -16,7 +16,7 @@ export OMP_NUM_THREADS ?= 1
 export HF_HUB_OFFLINE  ?= 1
 export DS_ACCELERATOR  ?= $(shell command -v nvidia-smi >/dev/null 2>&1 && echo cuda || echo cpu)
 
-.PHONY: help setup slurm-setup demo test test-long test-mutants soak check format bench bench-data bench-plan bench-shards bench-step bench-train bench-checkpoint bench-loader bench-slurm bench-evaluate simulator-report embedded clean
+.PHONY: help setup slurm-setup demo test test-long test-mutants soak check format bench bench-data bench-plan bench-shards bench-step bench-train bench-checkpoint bench-loader bench-slurm bench-evaluate simulator-report sensitivity-report embedded clean
 
 help:
 	@echo "make demo       archive -> tiles -> captions -> training -> corpus -> report, on this machine"
@@ -119,6 +119,10 @@ bench-slurm: setup slurm-setup
 # About ten minutes, most of them for sets of 100,000 tiles; SETS=1000,10000 for less.
 bench-evaluate: setup
 	$(BIN)/python tools/bench_evaluate.py --sets $(SETS)
+
+# TILES=FOLDER of shards or images.
+sensitivity-report: setup
+	$(BIN)/python tools/sensitivity_report.py $(TILES)
 
 # Needs ../shared/data, or DATA=FOLDER.
 simulator-report: setup

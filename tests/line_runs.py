@@ -48,7 +48,7 @@ train:
   validation_seeds: [0]
   validation_steps: 2
 generate: {images: 24, steps: 2, batch: 2, shard_samples: 2}
-evaluate: {tiles: 40, bootstrap: 5, gallery: 3}
+evaluate: {tiles: 40, bootstrap: 5, gallery: 3, orientation_steps: 0}
 cluster: {workers: 2, ranks: 2}
 """
 """A line of seconds: 160 px scenes, 32 px tiles, tiny models."""

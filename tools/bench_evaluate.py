@@ -41,7 +41,8 @@ from pathlib import Path
 from sarhpc.evaluation.config import EvaluateConfig
 from sarhpc.stages.two_sets import evaluate_sets
 real, synthetic, out = map(Path, sys.argv[1:])
-evaluate_sets(real, synthetic, out, EvaluateConfig(all_tiles=True, bootstrap=20, gallery=0))
+config = EvaluateConfig(all_tiles=True, bootstrap=20, gallery=0, orientation_steps=0)
+evaluate_sets(real, synthetic, out, config)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, time.process_time())
 """
 

@@ -64,6 +64,7 @@ SMALL = (
     "compare.images=8",
     "evaluate.tiles=60",
     "evaluate.bootstrap=10",
+    "evaluate.orientation_steps=0",
 )
 """The demo in about two minutes of two cores."""
 RECOVERY_S = 180.0

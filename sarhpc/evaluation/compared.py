@@ -20,6 +20,7 @@ SUITES: Mapping[str, tuple[str, ...]] = {
     "speckle": ("E1", "E2", "E4"),
     "spectrum": ("E5",),
     "texture": ("E6",),
+    "orientation": ("E8",),
 }
 """Name of a part of the suite -> its measures."""
 NAMED_FAULTS = 5

@@ -50,6 +50,9 @@ class EvaluateConfig:
     """Measure every tile of every set into the tables, not only those that are compared."""
     autoencoder_s: float = field(default=600.0, metadata={"added": True})
     """Most seconds to encode and decode real tiles; as many are taken as fit, 0 takes none."""
+    orientation_steps: int = field(default=400, metadata={"added": True})
+    """Training steps of each of ten small networks that learn the look direction of the real tiles
+    (E8); 0 leaves it out."""
     gates: GatesConfig = field(default_factory=GatesConfig, metadata={"added": True})
     """What the corpus is held to."""
     gates_fail: bool = field(default=False, metadata={"added": True})
@@ -67,6 +70,11 @@ def check_config(cfg: EvaluateConfig) -> None:
     for name, low in least.items():
         if getattr(cfg, name) < low:
             raise ConfigError(f"evaluate.{name}={getattr(cfg, name)}: give at least {low}")
+    if cfg.orientation_steps < 0 or cfg.orientation_steps == 1:
+        raise ConfigError(
+            f"evaluate.orientation_steps={cfg.orientation_steps}: give 0 to leave it out, or 2 "
+            "or more"
+        )
     if not cfg.autoencoder_s >= 0:
         raise ConfigError(f"evaluate.autoencoder_s={cfg.autoencoder_s}: give at least 0")
     for name in ("enl_ratio", "level_spread_ratio"):

@@ -49,6 +49,7 @@ def evaluate_sets(
     """
     from sarhpc.evaluation.compared import REAL, compare, faults_of, metrics_of
     from sarhpc.evaluation.config import check_config
+    from sarhpc.stages.work.orientation import with_orientation
 
     check_config(config)
     metrics_of(suites)
@@ -63,6 +64,8 @@ def evaluate_sets(
             raise VerificationError("; ".join(faults).replace(" and are left out", ""))
         facts = {**planned.facts(), "real": str(real), SYNTHETIC: str(synthetic)}
         compared = compare(views, config, SYNTHETIC, facts, suites)
+        if not suites or "orientation" in suites:
+            compared = with_orientation(compared, planned, views, config)
     except DataError as error:
         raise VerificationError(str(error)) from error
     publish_json(out / "evaluation.json", compared.to_json())

@@ -27,7 +27,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "base": {"simulate": {"scenes": 8, "size_px": 256}, "tile": TILE, "train": TRAIN},
     "sar": {"tile": TILE, "train": TRAIN, "compare": {"images": 4},
             "generate": {"images": 8, "steps": 2, "batch": 4, "shard_samples": 4},
-            "evaluate": {"tiles": 16, "bootstrap": 3}},
+            "evaluate": {"tiles": 16, "bootstrap": 3, "orientation_steps": 0}},
     "blip": {"simulate": {"scenes": 8, "size_px": 256}, "tile": TILE,
              "caption_train": {"steps": 4, "val_every": 2, "val_images": 4, "eval_images": 4,
                                "warmup_steps": 1, "eval_beams": 1}},

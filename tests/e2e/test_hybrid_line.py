@@ -31,7 +31,7 @@ train.validation_seeds=[0]
 train.validation_steps=2
 generate.images=4
 generate.steps=2
-evaluate={tiles: 40, bootstrap: 5, gallery: 3}
+evaluate={tiles: 40, bootstrap: 5, gallery: 3, orientation_steps: 0}
 cluster={workers: 1, ranks: 2}
 """
 """Sizes; what is trained, and how, is the profile's: bf16, ZeRO-2, checkpointing, its rates."""

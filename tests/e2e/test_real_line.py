@@ -52,7 +52,7 @@ train:
   ema_decay: 0.5
   validation_every_steps: 0
 generate: {prompts: [a lake, a road], images: 4, steps: 2, batch: 2, shard_samples: 2}
-evaluate: {tiles: 16, bootstrap: 3, gallery: 2}
+evaluate: {tiles: 16, bootstrap: 3, gallery: 2, orientation_steps: 0}
 cluster: {workers: 1, ranks: 1}
 """
 

@@ -140,6 +140,26 @@ def _tiles(inputs: Mapping[str, Any], locate: Locate) -> Iterator[MeasuredTile]:
         )
 
 
+def pixels_at(
+    planned: ComparisonPlan,
+    name: str,
+    pixels: str,
+    places: Sequence[tuple[str, int]],
+    locate: Locate = Path,
+) -> Iterator[Any]:
+    """Yield the pixels (H, W) of tiles of a set by file and row, as they were measured."""
+    held = {
+        file: (part, rest)
+        for part in planned.parts
+        if (part["set"], part["pixels"]) == (name, pixels)
+        for file, _, *rest in part["files"]
+    }
+    for file, row in places:
+        part, rest = held[file]
+        [tile] = _tiles({**part, "files": [[file, [row], *rest]]}, locate)
+        yield tile.pixels
+
+
 def part_pixels(inputs: Mapping[str, Any], number: int) -> tuple[str, Any]:
     """Key and pixels (H, W) of one image of a part whose files are paths."""
     left = number

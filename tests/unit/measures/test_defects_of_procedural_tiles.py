@@ -11,8 +11,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from defects import (
-    against_null,
+from halves_of_scenes import against_null
+
+from sarhpc.archive.procedural.config import ProceduralConfig
+from sarhpc.archive.procedural.simulate import scene_ids, simulate_scene
+from sarhpc.measures.defects import (
     block_shuffled,
     blurred,
     dimmed_targets,
@@ -21,9 +24,6 @@ from defects import (
     respeckled,
     shuffled,
 )
-
-from sarhpc.archive.procedural.config import ProceduralConfig
-from sarhpc.archive.procedural.simulate import scene_ids, simulate_scene
 from sarhpc.measures.levels import bright_excess_ratio, measure_levels, paired_difference
 from sarhpc.measures.spectrum import grid_lines_db, log_spectral_distance, measure_spectrum
 from sarhpc.measures.texture import measure_texture, overall, texture_distance

@@ -6,9 +6,9 @@ import math
 
 import numpy as np
 import pytest
-from defects import gained
 from speckle_tiles import scene
 
+from sarhpc.measures.defects import gained
 from sarhpc.measures.levels import (
     LEVEL_EDGES_DB,
     PERCENTILES,

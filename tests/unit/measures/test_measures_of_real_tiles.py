@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
-from defects import blurred, gridded, respeckled, shuffled
 from PIL import Image
 
+from sarhpc.measures.defects import blurred, gridded, respeckled, shuffled
 from sarhpc.measures.levels import PERCENTILES, clipped_fraction, clipped_power, measure_levels
 from sarhpc.measures.seams import Join, measure_seams
 from sarhpc.measures.spectrum import grid_lines_db, measure_spectrum

@@ -6,8 +6,8 @@ import math
 
 import numpy as np
 import pytest
-from defects import gained, gridded
 
+from sarhpc.measures.defects import gained, gridded
 from sarhpc.measures.spectrum import (
     grid_lines_db,
     log_spectral_distance,

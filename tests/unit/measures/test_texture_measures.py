@@ -7,9 +7,9 @@ import time
 
 import numpy as np
 import pytest
-from defects import gained
 from speckle_tiles import scene
 
+from sarhpc.measures.defects import gained
 from sarhpc.measures.levels import measure_levels
 from sarhpc.measures.spectrum import measure_spectrum
 from sarhpc.measures.texture import (

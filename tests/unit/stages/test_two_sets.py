@@ -22,7 +22,7 @@ from PIL import Image
 
 from sarhpc.cli import main
 
-QUICK = ["bootstrap=10", "gallery=2"]
+QUICK = ["bootstrap=10", "gallery=2", "orientation_steps=0"]
 
 
 def evaluate(real: Path, synthetic: Path, out: Path, *words: str) -> int:
@@ -63,6 +63,21 @@ def test_a_good_set_passes_and_each_tile_has_a_row_in_a_table(
     assert "Real tiles are from: val (36)." in page
     assert "acf_lag1" in page
     assert "data:image/png" in page
+
+
+def test_the_look_direction_is_part_of_the_result(
+    sets: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    words = ["evaluate", *map(str, sets), "--out", str(out), "--workers", "1"]
+    assert main([*words, "--suite", "orientation", *QUICK[:2], "orientation_steps=4"]) == 0
+    found = result(out)["orientation"]
+    # Speckle on levels shows no direction.
+    assert found["verdict"] == "undecided"
+    assert found["range"]["groups"] == 12
+    assert found["sets"]["synthetic"]["unflipped"] is None
+    assert "E8, look direction: the real tiles are undecided" in capsys.readouterr().out
+    assert "E8, look direction" in (out / "report.html").read_text()
 
 
 def test_a_set_with_too_little_range_of_levels_fails_its_gate_and_exits_4(
