@@ -21,7 +21,6 @@ from typing import Any
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
-from sarhpc.tiling.radiometry import decode_master
 
 from sarhpc.archive.procedural.config import SCENE_KINDS, KindWeights, ProceduralConfig
 from sarhpc.archive.procedural.simulate import scene_ids, simulate_scene
@@ -33,6 +32,7 @@ from sarhpc.measures.speckle_correlation import lag_products, speckle_autocorrel
 from sarhpc.measures.spectrum import SEGMENT_PX, log_spectral_distance, measure_spectrum
 from sarhpc.measures.texture import FEATURES, measure_texture
 from sarhpc.shards.images import decode_array
+from sarhpc.shards.radiometry import decode_master
 from sarhpc.tiling.config import SplitConfig, TileConfig
 from sarhpc.tiling.plan import plan_scenes
 from sarhpc.tiling.tile import tile_shard

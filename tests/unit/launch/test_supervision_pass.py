@@ -255,8 +255,9 @@ def test_on_this_machine_the_line_is_started_again_at_its_first_unsealed_stage(
 
 
 def test_jobs_of_scripts_or_none_go_on_by_the_executor_that_is_named_or_configured(
-    run: RunDir, drivers: list[tuple[str, str, str]]
+    run: RunDir, drivers: list[tuple[str, str, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("hpc.cluster.slurm.is_available", lambda: False)
     assert supervise_once(run, Target()).on_its_way, "nothing was submitted yet"
     job = SubmittedJob("simulate", "10", None, None, "x", "y", 1, 0)
     publish_submission(run, SubmissionRecord(0, now(), "script", "", "t0", (job,)))
