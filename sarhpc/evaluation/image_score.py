@@ -63,9 +63,7 @@ def real_reference(
             "hundred are better: set other train.judge.splits, or train without train.judge"
         )
     reference = _measured("real tiles", real[held])
-    return RealReference(
-        real.shape[1:], reference, tuple(scenes[int(place)] for place in held), seed
-    )
+    return RealReference(real.shape[1:], reference, tuple(scenes[place] for place in held), seed)
 
 
 def score_images(images: NDArray[np.uint8], to: RealReference) -> dict[str, float]:
