@@ -54,12 +54,12 @@ def real_reference(
     """
     if len(scenes) != len(real):
         raise DataError(f"{len(scenes)} scenes named for {len(real)} real tiles: name one each")
-    held = np.flatnonzero([tile.min() < tile.max() for tile in real])
-    if held.size < len(real):
-        log.warning("%d of %d real tiles are constant", len(real) - held.size, len(real))
-    if held.size < 2 * MIN_TILES:
+    held = [n for n, tile in enumerate(real) if tile.min() < tile.max()]
+    if len(held) < len(real):
+        log.warning("%d of %d real tiles are constant", len(real) - len(held), len(real))
+    if len(held) < 2 * MIN_TILES:
         raise DataError(
-            f"{held.size} real tiles are too few to judge images; at least {2 * MIN_TILES}, some "
+            f"{len(held)} real tiles are too few to judge images; at least {2 * MIN_TILES}, some "
             "hundred are better: set other train.judge.splits, or train without train.judge"
         )
     reference = _measured("real tiles", real[held])

@@ -119,7 +119,8 @@ def test_p_values_of_a_perfect_generator_are_uniform_and_its_scores_average_0(
 def test_p_values_are_uniform_and_scores_average_0_at_any_number_of_images(
     images: int, real_scenes: int
 ) -> None:
-    assert_calibrated(make_pool(1600, seed=1), images, real_scenes, replicates=200)
+    # Replicates that share most of their scenes are not independent: each takes 1400 at most.
+    assert_calibrated(make_pool(6400, seed=1), images, real_scenes, replicates=200)
 
 
 def levels(values: np.ndarray) -> Features:
