@@ -103,10 +103,10 @@ def test_spacenet_is_reported(test_data: Path) -> None:
 
 @pytest.mark.long
 def test_scenes_of_version_2_show_their_look_direction() -> None:
-    """Not quite as well as version 1, 0.98 of whose tiles but those of water are recognised.
+    """As version 1 does: 0.95 where something casts a shadow.
 
-    24 flight lines of two scenes, 192 tiles of 256 px, 152 of them not of kind water. Draws of
-    scatterers and training scatter by some 0.03.
+    24 flight lines of two scenes, 192 tiles of 256 px, 152 of them not of kind water: three
+    standard errors are 0.053.
     """
     cfg = ProceduralConfig(
         seed=816, scenes=48, scenes_per_line=2, size_px=512, optical=False, radiometry=2
@@ -122,4 +122,4 @@ def test_scenes_of_version_2_show_their_look_direction() -> None:
     dry = found.correct[kinds != "water"].mean()
     print(f"all but water: {dry:.3f}")
     assert found.verdict == "shown"
-    assert dry >= 0.8
+    assert dry >= 0.95 - 0.053
