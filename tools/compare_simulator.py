@@ -196,7 +196,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--scenes", type=int, default=16, help="scenes of each kind")
-    parser.add_argument("--seed", type=int, default=21, help="archive seed")
+    parser.add_argument("--seed", type=int, default=1033, help="archive seed")
     args = parser.parse_args()
     if not (args.data / GOTCHA).is_file():
         parser.error(f"no {GOTCHA} in {args.data}: name the folder of the test data by --data")

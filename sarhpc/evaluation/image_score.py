@@ -63,7 +63,7 @@ def real_reference(
             "hundred are better: set other train.judge.splits, or train without train.judge"
         )
     reference = _measured("real tiles", real[held])
-    of = tuple(scenes[place] for place in held.tolist())
+    of = tuple(scenes[place] for place in held)
     return RealReference(real.shape[1:], reference, of, seed)
 
 

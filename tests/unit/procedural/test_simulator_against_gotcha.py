@@ -20,8 +20,8 @@ from sarhpc.measures.look_direction import look_direction
 
 pytestmark = pytest.mark.slow
 
-SCENES, SEED = 8, 21
-"""Eight scenes of each kind, of a seed that nothing was tuned on."""
+SCENES, SEED = 8, 1033
+"""Eight scenes of each kind, of a seed that no value was chosen by."""
 
 FIGURES: dict[str, Callable[[Row], float]] = {
     "k2": lambda row: row.k2,
@@ -41,9 +41,10 @@ tiled to 0.35 m, as `make simulator-report` prints them."""
 BARS = {
     "lawn": (0.15, 0.2, 0.5, 1.0, 0.05, 0.05),
     "car park": (1.0, 0.75, 3.0, 3.0, 0.05, 0.05),
-    "whole": (0.3, 0.5, 1.5, 3.0, 0.05, 0.05),
+    "whole": (0.45, 0.5, 1.5, 3.0, 0.05, 0.05),
 }
-"""A town is no car park: half of it is gardens, and k3 of eight towns scatters by 0.4."""
+"""A town is no car park, and k3 of eight towns scatters by 0.4 over seeds. k2 is too high by 0.2 to
+0.3 of the whole and 0.8 of towns on every seed, which its bars admit (docs/simulator.md)."""
 
 
 @cache
@@ -103,13 +104,13 @@ def test_spacenet_is_reported(test_data: Path) -> None:
 
 @pytest.mark.long
 def test_scenes_of_version_2_show_their_look_direction() -> None:
-    """Not quite as well as version 1, 0.98 of whose tiles but those of water are recognised.
+    """As version 1 does: 0.95 where something casts a shadow.
 
-    24 flight lines of two scenes, 192 tiles of 256 px, 152 of them not of kind water. Draws of
-    scatterers and training scatter by some 0.03.
+    24 flight lines of two scenes, 192 tiles of 256 px, 156 of them not of kind water: three
+    standard errors are 0.052. The loss of crowns was chosen on seed 816, not on this one.
     """
     cfg = ProceduralConfig(
-        seed=816, scenes=48, scenes_per_line=2, size_px=512, optical=False, radiometry=2
+        seed=2817, scenes=48, scenes_per_line=2, size_px=512, optical=False, radiometry=2
     )
     made = [simulate_scene(cfg, name) for name in scene_ids(cfg)]
     corners = [(row, col) for row in (0, 256) for col in (0, 256)]
@@ -122,4 +123,4 @@ def test_scenes_of_version_2_show_their_look_direction() -> None:
     dry = found.correct[kinds != "water"].mean()
     print(f"all but water: {dry:.3f}")
     assert found.verdict == "shown"
-    assert dry >= 0.8
+    assert dry >= 0.95 - 0.052
