@@ -45,7 +45,7 @@ CROWN_LOSS_DB = -20.0
 """Two-way loss through one crown: what is hidden by trees alone returns so much less, dB."""
 MULTIPLICATIVE_NOISE_DB = -18.0
 """Multiplicative noise ratio: noise over the mean power of the surroundings, dB. The darkest parts
-of GOTCHA lie 14 to 15 dB under its mean power, so that it cannot be much more."""
+of GOTCHA lie 13 to 16 dB under its mean power, so that it cannot be much more."""
 SURROUNDINGS_M = 50.0
 """Width of the surroundings whose mean power counts, falling off from their middle, metres."""
 
