@@ -39,7 +39,9 @@ def wait_for_progress(run: RunDir) -> None:
 
 def preempt_all(cluster: MiniSlurm) -> None:
     """Jobs of a higher priority take every node for a moment."""
-    urgent = cluster.submit("-p", "high", "-N4", "--exclusive", "--wrap", "sleep 1")
+    urgent = cluster.submit(
+        "-p", "high", "-N4", "--exclusive", "-o", "/dev/null", "--wrap", "sleep 1"
+    )
     cluster.wait_state(urgent, "COMPLETED", timeout_s=400)
 
 
