@@ -65,6 +65,7 @@ def run_report(run: RunDir, upstream: Sequence[str], compared: ComparedSets) -> 
         },
         evaluation=compared.evaluation,
         features=compared.measured,
+        other_pixels=_other_pixels(compared),
         gates=compared.gates,
         conformity=_conformity(run, config, synthetic),
         progress_prompts=prompts,
@@ -72,6 +73,12 @@ def run_report(run: RunDir, upstream: Sequence[str], compared: ComparedSets) -> 
         training=_training_rows(run),
         notes=[*compared.notes, *other_pixels(run, config), *coverage_notes(run, config)],
     )
+
+
+def _other_pixels(compared: ComparedSets) -> dict[str, str]:
+    """Pixels of the sets that are compared in others than the corpus is."""
+    first, *further = compared.facts["views"]
+    return {name: pixels for pixels, names in further for name in names if name not in first[1]}
 
 
 def synthetic_shards(run: RunDir, config: RunConfig) -> dict[str, list[Any]]:
