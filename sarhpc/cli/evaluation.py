@@ -53,6 +53,12 @@ def evaluates_here(arguments: argparse.Namespace) -> bool:
                 f"{' '.join([*filter(None, words), *given])} is for two sets: name REAL and SYNTH; "
                 "a run is evaluated by its own frozen configuration"
             )
+        one = Path(arguments.run)
+        if one.exists() and not RunDir(one.resolve()).frozen:
+            raise ConfigError(
+                f"{one} is not a run directory; to compare it with another set, name both: "
+                "sarhpc evaluate REAL SYNTH"
+            )
     return bool(arguments.synthetic or arguments.out or arguments.json)
 
 
