@@ -214,6 +214,8 @@ def _settings() -> dict[str, Any]:
         # A shard is minutes of compiled code that may block the worker's event loop.
         "distributed.scheduler.worker-ttl": None,
         "distributed.comm.timeouts.connect": "60s",
+        # Workers would tell each of their connections on the terminal of who started them.
+        "distributed.nanny.pre-spawn-environ.DASK_LOGGING__DISTRIBUTED": "warning",
         # Dask makes malloc return all memory at once (a trim threshold of 64 kB, which also fixes
         # that of mmap): every array then needed fresh pages, and tiling took twice as long.
         # A node has many workers, so each keeps less than a single process does.

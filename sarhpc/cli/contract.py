@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from hpc.errors import DataError
+from hpc.errors import ConfigError, DataError
 from hpc.publish import publish_json
 from sarhpc.cli.verbs import Verbs, add_verb
 from sarhpc.stages.inputs.paths import model_folder
@@ -30,7 +30,9 @@ def contract_verb(arguments: argparse.Namespace) -> int:
 
     model = Path(model_folder(arguments.model)).absolute()
     if not (model / "model_index.json").is_file():
-        raise DataError(f"{model} is no model (no model_index.json); give a diffusers folder")
+        exported = model / "export" / "model"
+        known = exported if (exported / "model_index.json").is_file() else "a diffusers folder"
+        raise ConfigError(f"{model} is no model (no model_index.json); give {known}")
     found = read_contract(model)
     if arguments.tiles is not None:
         if found is not None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from hpc.config import loads
 from hpc.documents import read_json
-from hpc.errors import ConfigError
+from hpc.errors import ConfigError, DataError, VerificationError
 from hpc.store.rundir import RunDir, open_run
 from sarhpc.stages.evaluate import EVALUATE
 from sarhpc.stages.registry import line_of_stages
@@ -53,6 +53,12 @@ def evaluates_here(arguments: argparse.Namespace) -> bool:
                 f"{' '.join([*filter(None, words), *given])} is for two sets: name REAL and SYNTH; "
                 "a run is evaluated by its own frozen configuration"
             )
+        one = Path(arguments.run)
+        if one.exists() and not RunDir(one.resolve()).frozen:
+            raise ConfigError(
+                f"{one} is not a run directory; to compare it with another set, name both: "
+                "sarhpc evaluate REAL SYNTH"
+            )
     return bool(arguments.synthetic or arguments.out or arguments.json)
 
 
@@ -74,7 +80,11 @@ def _evaluate_elsewhere(run: RunDir, out: Path, as_json: bool) -> int:
 
     config = load_run_config(run)
     names = [stage.name for stage in line_of_stages(config)]
-    page = evaluate_elsewhere(run, names[: names.index(EVALUATE.name)], out)
+    try:
+        page = evaluate_elsewhere(run, names[: names.index(EVALUATE.name)], out)
+    except DataError as error:
+        # As of two sets: what is on disk cannot be compared, and repeating does not help.
+        raise VerificationError(str(error)) from error
     result = read_json(out / RESULT)
     print(json.dumps(result, indent=2) if as_json else f"page: {page.resolve()}")
     return 4 if config.evaluate.gates_fail and not result["gates_passed"] else 0

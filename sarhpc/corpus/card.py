@@ -99,7 +99,7 @@ def _geometry(tally: Tally) -> str:
     """What all images say of their geometry; what is not known is not stated."""
     said = []
     if tally.common("range_direction") == "+col":
-        said.append("near range at column 0, slant range grows with columns")
+        said.append("near range at column 0, range grows with columns")
     for name, words, unit in _GEOMETRY:
         if tally.common(name) is not None:
             said.append(f"{words} {tally.common(name)}{unit}")

@@ -81,6 +81,12 @@ def check_config(cfg: EvaluateConfig) -> None:
         bounds = getattr(cfg.gates, name)
         if bounds is not None and not (len(bounds) == 2 and 0 <= bounds[0] <= bounds[1]):
             raise ConfigError(f"evaluate.gates.{name}={bounds}: give least and most, [0.9,1.1]")
+    for name in ("w1_db", "acf_lag1", "lsd_db", "unmeasurable"):
+        most = getattr(cfg.gates, name)
+        if most is not None and not most >= 0:
+            raise ConfigError(
+                f"evaluate.gates.{name}={most}: give a bound of at least 0, or null to leave it out"
+            )
     for split in cfg.real_splits:
         if split not in SPLITS:
             raise ConfigError(f"evaluate.real_splits: {split!r} is none of {', '.join(SPLITS)}")

@@ -68,6 +68,8 @@ class Report:
     """The tiles (N, H, W) behind the evaluation, for the curves; `real` is one of them."""
     features: Mapping[str, Features] = field(default_factory=dict)
     """The same measured already, in the place of `tiles`."""
+    other_pixels: Mapping[str, str] = field(default_factory=dict)
+    """Set name -> its pixels, where they are others than those that the row `real` is of."""
     gates: Sequence[GateResult] = ()
     examples: Mapping[str, Sequence[Picture]] = field(default_factory=dict)
     """Set name -> some of its tiles, that have nothing to do with those of other sets."""
@@ -98,13 +100,17 @@ def to_json(report: Report) -> dict[str, Any]:
 def render(report: Report) -> str:
     """The page as HTML with every picture, style and figure inside."""
     measured = report.features or {name: measure(tiles) for name, tiles in report.tiles.items()}
+    # Decibels of codes and of amplitude have no common axis.
+    measured = {name: of for name, of in measured.items() if name not in report.other_pixels}
     return (
         page_environment()
         .get_template("report.html.j2")
         .render(
             report=report,
             metrics=_metrics(report),
-            remarks=list(_remarks(report.evaluation)) if report.evaluation else [],
+            remarks=[*_remarks(report.evaluation), *_pixel_remarks(report)]
+            if report.evaluation
+            else [],
             distribution=distribution_figure(measured) if measured else "",
             curves=training_figure(report.training) if report.training else "",
         )
@@ -129,3 +135,14 @@ def _remarks(evaluation: Evaluation) -> Iterator[str]:
                 f"{name}: {found.tiles} tiles against {found.reference_tiles} of other scenes; "
                 f"the null draws {found.groups_drawn} of {found.groups} scenes."
             )
+
+
+def _pixel_remarks(report: Report) -> Iterator[str]:
+    """What the rows of sets in other pixels do not compare with."""
+    for pixels in dict.fromkeys(report.other_pixels.values()):
+        names = ", ".join(name for name, one in report.other_pixels.items() if one == pixels)
+        yield (
+            f"{names}: {pixels}, held against the real tiles in the same pixels. Their looks, "
+            "levels and lines below do not compare with those of the other rows, and they are "
+            "not in the figure."
+        )

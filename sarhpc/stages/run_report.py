@@ -65,6 +65,7 @@ def run_report(run: RunDir, upstream: Sequence[str], compared: ComparedSets) -> 
         },
         evaluation=compared.evaluation,
         features=compared.measured,
+        other_pixels=_other_pixels(compared),
         gates=compared.gates,
         conformity=_conformity(run, config, synthetic),
         progress_prompts=prompts,
@@ -72,6 +73,12 @@ def run_report(run: RunDir, upstream: Sequence[str], compared: ComparedSets) -> 
         training=_training_rows(run),
         notes=[*compared.notes, *other_pixels(run, config), *coverage_notes(run, config)],
     )
+
+
+def _other_pixels(compared: ComparedSets) -> dict[str, str]:
+    """Pixels of the sets that are compared in others than the corpus is."""
+    first, *further = compared.facts["views"]
+    return {name: pixels for pixels, names in further for name in names if name not in first[1]}
 
 
 def synthetic_shards(run: RunDir, config: RunConfig) -> dict[str, list[Any]]:
@@ -133,7 +140,7 @@ def _pictures(samples: Sequence[Sample]) -> list[Picture]:
 def _real_pictures(
     run: RunDir, config: RunConfig, synthetic: Sequence[Sample], count: int
 ) -> list[Picture]:
-    """For each synthetic tile a real one with the caption of its prompt, or else of its class."""
+    """For each synthetic tile a real one of its caption, or else of its class, or else any."""
     from sarhpc.evaluation.report import Picture
     from sarhpc.generation.plan import full_prompt
 
@@ -170,13 +177,18 @@ def _conformity(
         for known in known_prompts(run, splits)
     }
     classifier = train_classifier(*_arrays(train), *_arrays(held_out), seed=config.evaluate.seed)
-    result = {"real, held out": classifier.real}
+    result = {real_row(splits): classifier.real}
     for name, samples in synthetic.items():
         asked = ((s, asked_class(s.meta) or classes.get(s.meta["prompt"])) for s in samples)
         known = [(s, label) for s, label in asked if label in classifier.classes]
         if len(known) >= 8:
             result[name] = judge(classifier, *_arrays(known))
     return result
+
+
+def real_row(splits: Sequence[str]) -> str:
+    """Name of the row of real tiles of these splits, read by a classifier trained on `train`."""
+    return "real, the classifier's own" if "train" in splits else "real, held out"
 
 
 def _labelled(samples: Iterable[Sample], limit: int) -> list[tuple[Sample, str]]:

@@ -61,7 +61,8 @@ def evaluate_sets(
         views = read_views(planned, out, config)
         faults = faults_of(views[0])
         if faults:
-            raise VerificationError("; ".join(faults).replace(" and are left out", ""))
+            named = "; ".join(faults).replace(" and are left out", "")
+            raise VerificationError(f"{named}; repair them or take them out of the set")
         facts = {**planned.facts(), "real": str(real), SYNTHETIC: str(synthetic)}
         compared = compare(views, config, SYNTHETIC, facts, suites)
         if not suites or "orientation" in suites:

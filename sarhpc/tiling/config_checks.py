@@ -62,6 +62,11 @@ def _check_radiometry(cfg: TileConfig) -> None:
         raise ConfigError(f"tile.master {cfg.master!r}: must be one of {', '.join(MASTERS)}")
     if cfg.db_scope not in ("scene", "archive"):
         raise ConfigError(f"tile.db_scope {cfg.db_scope!r}: must be scene or archive")
+    if cfg.db_scope == "archive" and cfg.normalisation != "db":
+        raise ConfigError(
+            f"tile.db_scope=archive chooses a window of tile.normalisation=db, and it is "
+            f"{cfg.normalisation}: set tile.normalisation=db, or tile.db_scope=scene"
+        )
     if not cfg.log1p_gain > 0:
         raise ConfigError(f"tile.log1p_gain {cfg.log1p_gain}: must be positive")
     for name in ("db_window", "log_range", "log1p_range"):

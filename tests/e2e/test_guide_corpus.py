@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from line_runs import make_tiny_model, seal_export, tiny_run
 
+from sarhpc.cli import main
 from sarhpc.cli.corpus import LAYOUTS, SPLITS
 from sarhpc.corpus import export, splits
 from sarhpc.corpus.index import COLUMNS, read_index
@@ -30,7 +31,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("guide")
     (folder / "prompts.jsonl").write_text(block("json"))
     [command] = re.findall(r"^sarhpc run runs/first (.*)$", PAGE.read_text(), re.MULTILINE)
-    asked = [word for word in command.split() if word.startswith("generate.")]
+    words = command.replace("$PWD", str(folder)).split()
+    asked = [word for word in words if word.startswith("generate.")]
     model = make_tiny_model(folder / "model")
     run = tiny_run(folder / "runs" / "first", model, ["generate.shard_samples=32", *asked])
     seal_export(run, model)
@@ -40,6 +42,14 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     assert done.returncode == 0, done.stderr[-4000:]
     return folder
+
+
+@pytest.mark.slow
+def test_the_command_of_the_page_is_accepted(place: Path, capsys) -> None:
+    [command] = re.findall(r"^sarhpc (run runs/first .*)$", PAGE.read_text(), re.MULTILINE)
+    words = command.replace("$PWD", str(place)).replace("runs/first", str(place / "new")).split()
+    words = [str(PAGE.parents[2] / word) if word.startswith("configs/") else word for word in words]
+    assert main([*words, "--executor", "local", "--dry-run"]) == 0, capsys.readouterr().err
 
 
 @pytest.mark.slow

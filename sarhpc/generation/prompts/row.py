@@ -65,7 +65,9 @@ def count_of(value: object) -> float:
     """
     number = _number(value, "count")
     if not number.is_integer() or not 0 <= number <= LARGEST_COUNT:
-        raise ConfigError(f"count is {_shown(value)}: a whole number from 0 is expected")
+        raise ConfigError(
+            f"count is {_shown(value)}: a whole number from 0 to {LARGEST_COUNT:,} is expected"
+        )
     return number
 
 

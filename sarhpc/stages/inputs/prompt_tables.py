@@ -113,7 +113,7 @@ def _total(table: PromptTable, cfg: GenerateConfig, table_cfg: PromptTableConfig
     if table_cfg.coverage != "weighted":
         raise ConfigError(
             f"coverage={table_cfg.coverage} decides the counts: leave the column count out of "
-            f"{table.source}"
+            f"{table.source}, or set coverage=weighted"
         )
     if images == 0:
         raise ConfigError(f"{table.source}: every count is 0, so nothing would be generated")

@@ -252,3 +252,12 @@ def test_a_dry_run_of_tiling_tells_the_window_of_the_archive(
     assert code == 0
     assert "one dB window for all scenes: -30.0 to 12.5 dB" in out
     assert not run.stage("tile").exists()
+
+
+def test_a_run_is_no_model_and_the_message_names_its_exported_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    exported = tmp_path / "run" / "export" / "model"
+    publish_text(exported / "model_index.json", "{}")
+    code, _, err = say(capsys, "contract", tmp_path / "run")
+    assert (code, f"give {exported}" in err) == (2, True)

@@ -301,3 +301,10 @@ def test_a_worker_uses_its_memory_again(client: Client, tmp_path: Path) -> None:
     pages = 40 * (8 << 20) // os.sysconf("SC_PAGE_SIZE")
     assert isinstance(faults, int)
     assert faults < pages / 4
+
+
+def test_a_cluster_that_does_its_work_says_nothing(tmp_path: Path, capfd) -> None:
+    with dask_cluster(tmp_path / "dask", 1) as client:
+        shards = run_shards(client, make, [Shard("0", tmp_path)], window=1, retries=0)
+        assert [made for _, made in shards] == ["made 0"]
+    assert capfd.readouterr() == ("", "")

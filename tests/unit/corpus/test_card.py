@@ -39,7 +39,8 @@ def test_the_card_states_counts_sizes_hashes_splits_and_licences(tmp_path):
         "| accepted | 5 |", "| E3_jsd | 0.01234 | p = 0.2, 95 % lie below 0.02 |",
         "| E1 ENL mode, synthetic / real | 1.05 | 0.9 to 1.1 | pass |",
         "- base model sd15: CreativeML OpenRAIL-M (https://example.org/l)",
-        "near range at column 0", "pixel spacing 0.35 m", "| split train | ",
+        "near range at column 0, range grows with columns", "pixel spacing 0.35 m",
+        "| split train | ",
     ):  # fmt: skip
         assert line in card, line
 

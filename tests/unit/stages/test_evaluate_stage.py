@@ -145,6 +145,8 @@ def test_a_set_without_masters_is_compared_by_codes_and_takes_nothing_from_the_o
         ["amplitude", ["this run"]],
         ["8-bit codes", ["this run", "base"]],
     ]
+    page = (run.root / "report.html").read_text()
+    assert "base: 8-bit codes, held against the real tiles in the same pixels" in page
     assert set(found["sets"]) == {"real", "this run", "base"}
     assert set(found["better"]) == {"this run<base", "base<this run"}
     assert any("“base” has 8 bits only" in note for note in found["notes"])
@@ -213,3 +215,13 @@ def test_the_autoencoder_takes_as_many_tiles_as_fit_in_its_time(
     else:
         assert found.features is None
         assert "not measured" in found.note
+
+
+def test_a_shard_cut_short_ends_an_evaluation_from_outside_as_one_of_two_sets(
+    tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = run_before_evaluation(tmp_path / "run", model)
+    shard = Path(next(iter(run.ledger("generate").records().values())).path)
+    shard.write_bytes(shard.read_bytes()[:700])
+    assert main(["evaluate", str(run.root), "--out", str(tmp_path / "out")]) == 4
+    assert f"{shard} is cut short" in capsys.readouterr().err

@@ -9,6 +9,8 @@ import pytest
 from image_sets_on_disk import real_set, shard_of, speckle_codes, synthetic_set
 from test_two_sets import evaluate, result
 
+from sarhpc.cli import main
+
 
 @pytest.fixture(scope="module")
 def real(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -192,3 +194,10 @@ def test_a_result_inside_one_of_the_sets_is_refused(
     real: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert_refused(real, synthetic_set(tmp_path / "s"), real / "out", 2, capsys)
+
+
+def test_a_set_without_a_second_one_is_told_how_two_are_compared(
+    real: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["evaluate", str(real)]) == 2
+    assert f"{real} is not a run directory; to compare it with" in capsys.readouterr().err

@@ -232,6 +232,8 @@ def test_memory_of_the_choice_grows_by_a_few_kilobytes_a_scene():
 def test_an_unknown_scope_is_refused_and_the_default_keeps_frozen_fingerprints():
     with pytest.raises(ConfigError, match="db_scope 'all'"):
         check_config(replace(CFG, db_scope="all"))
+    with pytest.raises(ConfigError, match=r"and it is mu\+3sigma: set tile\.normalisation=db"):
+        check_config(replace(CFG, normalisation="mu+3sigma"))
     assert "db_scope" not in decisive(TileConfig())
     assert fingerprint(TileConfig()) != fingerprint(TileConfig(db_scope="archive"))
 
