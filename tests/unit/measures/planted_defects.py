@@ -26,7 +26,7 @@ DECODER_SPREAD = 1 / 255
 
 def decoded(A: Tile, rng: np.random.Generator, leak: float = 0.0) -> NDArray[np.float64]:
     """Channels of a tile over 60 dB, each with its own error; the first is `leak` too bright."""
-    gray = np.clip(1 + 20 * np.log10(np.maximum(A / A.max(), 1e-9)) / 60, 0, 1)
+    gray = np.clip(1 + 20 * np.log10(np.maximum(A / max(A.max(), 1e-9), 1e-9)) / 60, 0, 1)
     channels = gray[..., None] + rng.normal(scale=DECODER_SPREAD, size=(*A.shape, 3))
     channels[..., 0] += leak
     return channels
