@@ -23,6 +23,7 @@ from scipy.stats import beta
 
 from sarhpc.measures.image_defects import (
     COLOUR,
+    CORRELATION,
     FINE_POWER,
     GRID,
     LEVEL,
@@ -34,8 +35,8 @@ from sarhpc.measures.image_defects import (
 from sarhpc.measures.near_duplicates import Code, chance_distance, nearest, scene_code
 
 SCHEMA = "sarhpc.image_gate/1"
-TWO_SIDED = (FINE_POWER, LEVEL)
-UPPER = (SATURATED, GRID, LOOKS, COLOUR)
+LOWER = (FINE_POWER, CORRELATION, LEVEL)
+UPPER = (SATURATED, GRID, LEVEL, LOOKS, COLOUR)
 WIDEST_STRICT = {SATURATED: 1e-3, COLOUR: 0.5 / 255}
 """Upper limits that are never lower: what no one calls saturated, and rounding to 8 bits."""
 
@@ -168,13 +169,13 @@ def calibrate(
         sides.append(min(tile.shape))
     count = len(rows)
     upper = [name for name in UPPER if name != COLOUR or channels is not None]
-    tests = 2 * len(TWO_SIDED) + len(upper) + 1  # the last is that of near duplicates
+    tests = len(LOWER) + len(upper) + 1  # the last is that of near duplicates
     place = rank(count, rate, tests)
     ordered = {name: np.sort([row[name] for row in rows]) for name in rows[0]}
-    low = {name: float(ordered[name][-place]) for name in TWO_SIDED}
+    low = {name: float(ordered[name][-place]) for name in LOWER}
     high = {
         name: max(float(ordered[name][place - 1]), WIDEST_STRICT.get(name, -math.inf))
-        for name in (*TWO_SIDED, *upper)
+        for name in upper
     }
     if not np.isfinite([*low.values(), *high.values()]).all():
         raise ValueError("real tiles have no speckle: give tiles as the radar made them")

@@ -13,6 +13,7 @@ from sarhpc.measures.features import amplitude
 from sarhpc.measures.gate_limits import GateLimits
 from sarhpc.measures.image_defects import (
     COLOUR,
+    CORRELATION,
     FINE_POWER,
     GRID,
     LEVEL,
@@ -23,11 +24,11 @@ from sarhpc.measures.image_defects import (
 )
 from sarhpc.measures.near_duplicates import DuplicateIndex
 
-NOT_FINITE, NEGATIVE, BLACK, CONSTANT, GAP = "not finite", "negative", "black", "constant", "gap"
-TOO_LITTLE = {FINE_POWER: "blurred", LEVEL: "too dark"}
+NOT_FINITE, NEGATIVE, BLACK, CONSTANT = "not finite", "negative", "black", "constant"
+NOT_MEASURABLE = "not measurable"
+TOO_LITTLE = {FINE_POWER: "blurred", CORRELATION: "white speckle", LEVEL: "too dark"}
 TOO_MUCH = {
     SATURATED: "saturated",
-    FINE_POWER: "white speckle",
     GRID: "grid lines",
     LEVEL: "too bright",
     LOOKS: "speckle missing",
@@ -96,7 +97,7 @@ class ImageGate:
         try:
             values = measure_image(image, judged)
         except ValueError as error:
-            return GateVerdict((Reason(GAP, str(error)),), {}, tuple(UNITS))
+            return GateVerdict((Reason(NOT_MEASURABLE, str(error)),), {}, tuple(UNITS))
         reasons = (*_beyond(self.limits, values), *self._duplicates(image))
         if not reasons:
             self._index.add(image)

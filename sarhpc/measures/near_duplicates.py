@@ -113,8 +113,8 @@ class DuplicateIndex:
         """
         if self._size == len(self._digests):
             raise ValueError(
-                f"the index of duplicates is full at {self._size} images: make it with a "
-                "capacity of as many as the corpus has"
+                f"the index of duplicates is full at {self._size} images: give a "
+                "capacity (`corpus_size` of the limits) of as many as the corpus has"
             )
         self._codes[self._size] = scene_code(image)
         self._digests[self._size] = _digest(image)

@@ -52,7 +52,7 @@ def check(limits: GateLimits, unseen: list[np.ndarray]) -> None:
 
 @pytest.mark.slow
 def test_planted_defects_of_unseen_scenes_are_quarantined() -> None:
-    check(limits_of(tiles(101, 180), 0.05), tiles(202, 50))
+    check(limits_of(tiles(101, 200), 0.05), tiles(202, 50))
 
 
 @pytest.mark.long
@@ -65,9 +65,9 @@ def test_1000_unseen_scenes_at_one_percent_of_false_rejects() -> None:
 
 @pytest.mark.long
 def test_the_weakest_grid_that_one_image_shows_falls_with_its_size() -> None:
-    """Limits of the grid alone, of 119 tiles each at 1/9 of 1 %: by their normal law."""
-    for size in (64, 128, 256, 512):
-        scenes = tiles(303, 60, size)
+    """The limit of the grid at 1/9 of 1 %, by the normal law of 40 tiles."""
+    for size in (64, 128, 256):
+        scenes = tiles(303, 40, size)
         plain = np.array([measure_image(A)[GRID] for A in scenes])
         limit = plain.mean() + 3.06 * plain.std()
         found = {
