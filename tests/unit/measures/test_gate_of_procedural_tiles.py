@@ -66,7 +66,7 @@ def test_1000_unseen_scenes_at_one_percent_of_false_rejects() -> None:
 @pytest.mark.long
 def test_the_weakest_grid_that_one_image_shows_falls_with_its_size() -> None:
     """The limit of the grid at 1/9 of 1 %, by the normal law of 40 tiles."""
-    for size in (64, 128, 256):
+    for size in (64, 128, 256, 512):
         scenes = tiles(303, 40, size)
         plain = np.array([measure_image(A)[GRID] for A in scenes])
         limit = plain.mean() + 3.06 * plain.std()
