@@ -92,4 +92,4 @@ def noisy(A: Tile, rng: np.random.Generator, snr_db: float = 20.0) -> Tile:
     """The tile with complex Gaussian noise `snr_db` below its mean intensity, in random phase."""
     power = float(np.square(A, dtype=float).mean()) / 10 ** (snr_db / 10)
     real, imaginary = rng.normal(scale=np.sqrt(power / 2), size=(2, *A.shape))
-    return np.hypot(A + real, imaginary)
+    return np.asarray(np.hypot(A + real, imaginary))
