@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter, maximum_filter
+from scipy.ndimage import gaussian_filter, maximum_filter, uniform_filter
 
 Tile = NDArray[np.floating[Any]]
 
@@ -76,3 +76,20 @@ def levelled(A: Tile, mean_db: float) -> Tile:
     """The tile with its mean intensity at `mean_db`: a set of such has no spread of levels."""
     root_mean_square = float(np.sqrt(np.square(A, dtype=float).mean()))
     return A * (10 ** (mean_db / 20) / root_mean_square)
+
+
+def saturated(A: Tile, db: float = 20.0) -> Tile:
+    """The tile `db` brighter and clipped at what was its 99.9 % level, the top of its picture."""
+    return np.minimum(gained(A, db), np.percentile(A, 99.9))
+
+
+def multilooked(A: Tile, side_px: int = 3) -> Tile:
+    """The tile with its intensity averaged over `side_px` x `side_px`: no speckle is left."""
+    return np.sqrt(uniform_filter(A.astype(float) ** 2, side_px))
+
+
+def noisy(A: Tile, rng: np.random.Generator, snr_db: float = 20.0) -> Tile:
+    """The tile with complex Gaussian noise `snr_db` below its mean intensity, in random phase."""
+    power = float(np.square(A, dtype=float).mean()) / 10 ** (snr_db / 10)
+    real, imaginary = rng.normal(scale=np.sqrt(power / 2), size=(2, *A.shape))
+    return np.asarray(np.hypot(A + real, imaginary))
