@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hpc.errors import VerificationError
 from hpc.job.pipeline import Stage
 from hpc.store.plan import Plan, read_plan
 from hpc.store.rundir import RunDir, planning_in
@@ -72,14 +73,22 @@ def require_room_for(run: RunDir, stages: Sequence[Stage]) -> None:
     config = load_run_config(run)
     need = Need()
     for stage in stages:
-        spec, path = spec_named(stage.name), run.plan_file(stage.name)
+        spec = spec_named(stage.name)
         if spec.estimate is not None:
             continue
-        plan = read_plan(path) if path.exists() else None
+        plan = _plan_if_readable(run.plan_file(stage.name))
         todo = None if plan is None else len(run.ledger(stage.name).missing(plan))
         quick = dataclasses.replace(spec, notes=lambda config, plan: ())
         need.add(spec, estimate(quick, config, plan, todo, ranks=1))
     require_room(run, config, need)
+
+
+def _plan_if_readable(path: Path) -> Plan | None:
+    """The plan; None where there is none, or one that the job will fail by and report."""
+    try:
+        return read_plan(path) if path.exists() else None
+    except (OSError, VerificationError):
+        return None
 
 
 def gpu_hours(resources: Resources, elements: int = 1) -> float:
