@@ -78,7 +78,9 @@ def _prompt_classes(run: RunDir, config: RunConfig) -> dict[str, str]:
     from sarhpc.generation.plan import full_prompt
 
     cfg = config.generate
-    if cfg is None or cfg.prompts or cfg.prompts_file or not run.ledger("caption").sealed:
+    if cfg is None or cfg.table is not None or cfg.prompts or cfg.prompts_file:
+        return {}
+    if not run.ledger("caption").sealed:
         return {}
     splits = held_out_splits(run, config.evaluate.real_splits)
     return {
