@@ -54,8 +54,8 @@ VERBS = {"status": 25.0, "supervise --once": 60.0, "resume": 60.0}
 @pytest.fixture(autouse=True)
 def _user(cluster: MiniSlurm, monkeypatch: pytest.MonkeyPatch) -> None:
     """This process is a user of the cluster."""
-    for name, told in cluster.env.items():
-        monkeypatch.setenv(name, told)
+    for name, reported in cluster.env.items():
+        monkeypatch.setenv(name, reported)
 
 
 def prepared(folder: Path, shards: int, elements: int) -> LightRun:

@@ -13,7 +13,7 @@ class GrammarConfig:
     """Land-cover classes: water, river, forest, field, crop, grass, bare soil, vineyard, town,
     industry, or names of `phrases`."""
     relations: list[str] = field(default_factory=list)
-    """What stands beside the class: `none`; `crossed by` river, road or path; `beside` a class;
+    """Relation to other classes: `none`; `crossed by` river, road or path; `beside` a class;
     `with` pond, lake, trees, wood, house, houses, village or clearing, each also with `in the
     middle`, `near range`, `far range`, `upper part` or `lower part`. Empty: none."""
     band: list[str] = field(default_factory=list)

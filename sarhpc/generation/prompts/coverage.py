@@ -119,6 +119,7 @@ def _proportional(
     counts = np.zeros(len(weights), np.int64)
 
     def divide(rows: Counts, images: int, depth: int) -> None:
+        """Divide `images` over `rows` by the levels of the fields from `depth` on."""
         if depth == levels.shape[1]:
             counts[rows] = apportioned(weights[rows], images, limits[rows], rank[rows])
             return
@@ -172,6 +173,7 @@ def _balanced(codes: Counts, total: int, seed: int) -> Counts:
     turns = [0] * codes.shape[1]
 
     def divide(cells: Counts, images: int, depth: int) -> None:
+        """Divide `images` over `cells` by the levels of the fields from `depth` on."""
         if depth == codes.shape[1]:
             wanted[cells] = images
             return

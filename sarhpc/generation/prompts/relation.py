@@ -33,7 +33,7 @@ COURSES = {
 
 @dataclass(frozen=True)
 class Relation:
-    """What stands beside the class of a scene."""
+    """Relation of the class of a scene to others."""
 
     kind: str
     """`none`, `crossed by`, `beside` or `with`."""

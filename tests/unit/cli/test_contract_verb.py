@@ -139,13 +139,13 @@ def test_a_submission_warns_of_models_without_a_contract(
     seal_export(run, model)
     if known:
         publish_json(sidecar(model), PixelContract(tiles=1).to_json())
-    told = f"warning: {model} has no contract"
+    reported = f"warning: {model} has no contract"
     # The stop of an operator comes after the warning, and before any process.
     run.stop_file.touch()
     code, _, err = say(capsys, "generate", run.root)
-    assert (code, told in err) == (2, not known)
+    assert (code, reported in err) == (2, not known)
     code, out, _ = say(capsys, "compare", run.root, "--dry-run")
-    assert (code, told in out) == (0, not known)
+    assert (code, reported in out) == (0, not known)
     sidecar(model).write_text("{")
     code, _, err = say(capsys, "generate", run.root)
     assert (code, str(sidecar(model)) in err) == (1, True)

@@ -123,8 +123,8 @@ def test_the_training_term_and_the_report_agree_on_the_autocorrelation(
 ) -> None:
     from_torch = texture.autocorrelation(texture.amplitude(draws[0])).mean(0).numpy()
     tiles = [as_gray8(image) for image in draws[0]]
-    told = fidelity.compare(tiles, tiles)
-    from_numpy = np.array([told["acf_azimuth"], told["acf_range"]])
+    reported = fidelity.compare(tiles, tiles)
+    from_numpy = np.array([reported["acf_azimuth"], reported["acf_range"]])
     # The term counts from 0 what a local mean of 9 x 9 px lowers by 1/20; the report corrects it.
     assert np.abs(from_torch + 0.05 - from_numpy).max() < 0.05
 
@@ -140,17 +140,17 @@ def test_the_floor_of_a_set_with_itself_is_zero_and_its_speckle_single_look() ->
 def test_the_report_agrees_with_the_theory_of_speckle_correlation() -> None:
     # |rho(d)|^2 with rho = sinc(B d), B = 0.5 cycles per pixel, the band kept above.
     tiles = [_speckle(seed) for seed in range(12)]
-    told = fidelity.compare(tiles, tiles)
+    reported = fidelity.compare(tiles, tiles)
     expected = np.sinc(0.5 * np.arange(1, 6)) ** 2
     for axis in ("acf_azimuth", "acf_range"):
-        assert told[axis] == pytest.approx(expected, abs=0.03)
+        assert reported[axis] == pytest.approx(expected, abs=0.03)
 
 
 def test_a_gain_of_one_decibel_is_one_decibel_of_distance() -> None:
     tiles = [_speckle(seed) // 2 for seed in range(4)]
     brighter = [np.rint(tile * 10 ** (1 / 20)).astype(np.uint8) for tile in tiles]
-    told = fidelity.compare(tiles, brighter)
-    assert told["histogram_w1_db"] == pytest.approx(1.0, abs=0.1)
+    reported = fidelity.compare(tiles, brighter)
+    assert reported["histogram_w1_db"] == pytest.approx(1.0, abs=0.1)
 
 
 def test_blur_shows_in_enl_spectrum_and_correlation_and_a_new_draw_in_none() -> None:

@@ -72,16 +72,21 @@ def test_images_are_images_and_differ(samples):
     assert len({image.tobytes() for image in pixels}) == 5
 
 
-def test_gray_is_the_mean_of_the_channels_and_their_spread_is_recorded(pipeline, samples):
+def first_in_colour(pipeline, samples):
+    """The first image (H, W, 3) as the pipeline decodes it, another beside it in the batch."""
     generator = torch.Generator("cpu").manual_seed(samples[0].meta["seed"])
     other = torch.Generator("cpu").manual_seed(1)
-    colour = pipeline(
+    return pipeline(
         [samples[0].meta["prompt"], "other"],
         negative_prompt=["", ""],
         num_inference_steps=3,
         generator=[generator, other],
         output_type="np",
     ).images[0]
+
+
+def test_gray_is_the_mean_of_the_channels_and_their_spread_is_recorded(pipeline, samples):
+    colour = first_in_colour(pipeline, samples)
     gray = decode_gray8(samples[0].members["sar.png"])
     np.testing.assert_allclose(gray / 255, colour.mean(axis=2), atol=0.51 / 255)
     spread = (colour.max(axis=2) - colour.min(axis=2)).mean()
@@ -99,15 +104,7 @@ def test_with_a_contract_the_same_images_keep_a_master_of_more_than_256_levels(p
     ]
     together = [s for shard in made[::-1] for s in shard]
     assert images(together) == images(samples), "the picture is what it was"
-    generator = torch.Generator("cpu").manual_seed(samples[0].meta["seed"])
-    other = torch.Generator("cpu").manual_seed(1)
-    colour = pipeline(
-        [samples[0].meta["prompt"], "other"],
-        negative_prompt=["", ""],
-        num_inference_steps=3,
-        generator=[generator, other],
-        output_type="np",
-    ).images[0]
+    colour = first_in_colour(pipeline, samples)
     master = decode_array(together[0].members["sar16.npy"])
     np.testing.assert_allclose(master / 65535, colour.mean(axis=2), atol=0.51 / 65535)
     for sample in together:
@@ -134,9 +131,9 @@ TILE = {
 
 
 def test_a_truncated_prompt_records_the_number_of_tokens_cut(pipeline: Any) -> None:
-    told = {"prompt_template": "{prompt}", "images": 2}
+    reported = {"prompt_template": "{prompt}", "images": 2}
     whole = "a " * 74 + "river"  # 75 tokens, as many as are read
-    made = generate(pipeline, config(prompts=[whole, f"{whole} beside a town"], **told))
+    made = generate(pipeline, config(prompts=[whole, f"{whole} beside a town"], **reported))
     assert "prompt_tokens_cut" not in made[0].meta
     assert made[1].meta["prompt_tokens_cut"] == 3
 

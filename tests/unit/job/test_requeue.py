@@ -98,7 +98,7 @@ def test_only_a_job_that_may_asks_for_itself(
 
 
 @pytest.mark.parametrize(
-    ("told", "mode", "reason", "comes"),
+    ("reported", "mode", "reason", "comes"),
     [
         ("COMPLETING TimeLimit", "scontrol", "TERMINATE", True),
         ("COMPLETING None", "scontrol", "TERMINATE", False),  # as after scancel
@@ -107,9 +107,9 @@ def test_only_a_job_that_may_asks_for_itself(
     ],
 )
 def test_a_job_told_to_end_comes_back_from_its_time_limit_only(
-    slurm: Path, tmp_path: Path, told: str, mode: str, reason: str, comes: bool
+    slurm: Path, tmp_path: Path, reported: str, mode: str, reason: str, comes: bool
 ) -> None:
-    (tmp_path / "state.txt").write_text(told)
+    (tmp_path / "state.txt").write_text(reported)
     error = StopRequestedError("saved", requeue=False, reason=reason)
     assert (time_limit_reason(error, RequeuePolicy(mode, "12")) is not None) == comes
 

@@ -189,9 +189,9 @@ def test_a_failure_of_the_machine_is_tried_again_unless_only_lost_work_counts(
     failed(line, "tile", 1, "RuntimeError: device lost")
     found = on_slurm(line, profile, only_lost=only_lost)
     assert bool(given(fake_slurm)) is not only_lost
-    told = " ".join(found.obstacles if only_lost else found.actions)
-    assert "RuntimeError: device lost" in told
-    assert "continue with" not in told
+    reported = " ".join(found.obstacles if only_lost else found.actions)
+    assert "RuntimeError: device lost" in reported
+    assert "continue with" not in reported
 
 
 def test_nothing_beyond_a_stage_is_submitted_where_that_is_asked(

@@ -49,10 +49,11 @@ def test_the_view_fits_80_columns_and_tells_what_matters(run: RunDir) -> None:
     long = [line for line in lines if len(line) > 80 and str(run.root) not in line]
     assert long == []
     text = " ".join(" ".join(lines).split())
-    for told in ("BLOCKED", "40/100", "123456/200000", "loss 0.1374", "step_00123400", "restarts 3",
+    for reported in ("BLOCKED", "40/100", "123456/200000", "loss 0.1374", "step_00123400",
+                    "restarts 3",
                  "waits: JobArrayTaskLimit", "2 h 00", "sarhpc resume", "stopped by an operator",
                  "1 running, 499 waiting"):  # fmt: skip
-        assert told in text, told
+        assert reported in text, reported
 
 
 def test_colour_marks_the_state_and_nothing_else_of_a_row(run: RunDir) -> None:

@@ -23,12 +23,12 @@ SETS = "caption_train={train: [{path: /set}]}"
 
 def whole_line(*words: str, text: str = TINY, ranks: int | None = 2) -> None:
     config = loads(RunConfig, text, words)
-    told = None if ranks is None else lambda _: ranks
-    require_settings(config, [stage.name for stage in line_of_stages(config)], told)
+    reported = None if ranks is None else lambda _: ranks
+    require_settings(config, [stage.name for stage in line_of_stages(config)], reported)
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "reported"),
     [
         (["simulate.scenes=0"], r"simulate\.scenes=0"),
         (["simulate.looks=0"], r"^simulate\.looks=0"),
@@ -89,8 +89,8 @@ def whole_line(*words: str, text: str = TINY, ranks: int | None = 2) -> None:
         (["evaluate.real_splits=[vall]"], r"'vall' is none of train, val, test"),
     ],
 )
-def test_the_setting_is_named_that_cannot_be_meant(words: list[str], told: str) -> None:
-    with pytest.raises(ConfigError, match=told):
+def test_the_setting_is_named_that_cannot_be_meant(words: list[str], reported: str) -> None:
+    with pytest.raises(ConfigError, match=reported):
         whole_line(*words)
 
 
@@ -114,9 +114,9 @@ def test_all_that_cannot_be_meant_is_told_at_once(
     wrong = ["train.zero_stage=9", "generate.scheduler=foo", "evaluate.bootstrap=0"]
     run = tiny_run(tmp_path / "run", tmp_path, wrong)
     assert main(["run", str(run.root), "--executor", "local", "--dry-run"]) == 2
-    told = capsys.readouterr().err
+    reported = capsys.readouterr().err
     for setting in ("zero_stage=9", "generate.scheduler is 'foo'", "evaluate.bootstrap=0"):
-        assert setting in told
+        assert setting in reported
     assert not list(run.root.glob("*/plan.json"))
 
 

@@ -165,10 +165,10 @@ def test_what_is_wrong_in_a_csv_is_told_with_file_and_line(tmp_path: Path, case:
     text, words = BAD[case]
     path = tmp_path / "p.csv"
     path.write_text(text)
-    with pytest.raises(ConfigError, match=words) as told:
+    with pytest.raises(ConfigError, match=words) as reported:
         planned(path)
-    assert str(told.value).startswith("generate.table: ")
-    assert told.value.exit_code == 2
+    assert str(reported.value).startswith("generate.table: ")
+    assert reported.value.exit_code == 2
 
 
 @pytest.mark.parametrize(
@@ -230,7 +230,7 @@ GRAMMAR = "generate.table.grammar.classes=[water,forest,field,town]"
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "reported"),
     [
         (["generate.table={}"], "give either file or grammar"),
         ([GRAMMAR, "generate.table.coverage=even"], r"coverage is 'even': one of"),
@@ -255,9 +255,9 @@ GRAMMAR = "generate.table.grammar.classes=[water,forest,field,town]"
     ],
 )  # fmt: skip
 def test_settings_of_a_table_are_checked_before_anything_begins(
-    words: list[str], told: str
+    words: list[str], reported: str
 ) -> None:
-    with pytest.raises(ConfigError, match=told):
+    with pytest.raises(ConfigError, match=reported):
         GENERATE.check(configured(*words))
 
 

@@ -198,7 +198,7 @@ def test_a_dry_run_shows_the_table_and_what_it_takes(
 def test_a_disk_that_is_too_small_is_told_before_it_is_full(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for size, told in (
+    for size, reported in (
         ("size=64k", "6.55e-05 GB may be written"),
         ("nr_inodes=50", "may be created"),
     ):
@@ -206,7 +206,7 @@ def test_a_disk_that_is_too_small_is_told_before_it_is_full(
             code, _, error = dry_run(tmp_path / "run", capsys, GRAMMAR, f"data={disk}/corpus")
             assert code == 2
             assert f"no room in {disk}" in error
-            assert told in error
+            assert reported in error
             # What lies on another disk needs no room here.
             words = [f"data={disk}/corpus", "--from", "export", "--until", "export"]
             config = tmp_path / "run" / "tiny.yaml"
@@ -215,7 +215,7 @@ def test_a_disk_that_is_too_small_is_told_before_it_is_full(
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "reported"),
     [
         (
             ["cluster.quota_gb=0.0001"],
@@ -225,12 +225,12 @@ def test_a_disk_that_is_too_small_is_told_before_it_is_full(
     ],
 )
 def test_a_dry_run_refuses_what_the_quota_cannot_hold(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], told: str
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], reported: str
 ) -> None:
     code, shown, error = dry_run(tmp_path, capsys, GRAMMAR, *words)
     assert code == 2
     assert "class: water 24" in shown, "it shows what does not fit"
-    assert told in error
+    assert reported in error
 
 
 def test_a_wrong_table_is_told_before_anything_is_submitted(
