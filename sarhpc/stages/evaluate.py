@@ -219,9 +219,13 @@ def check_settings(config: RunConfig) -> None:
     from sarhpc.evaluation.config import LEAST_PX, check_config
 
     check_config(config.evaluate)
-    if config.imported is None and config.tile.tile_px < LEAST_PX:
+    if config.imported is None:
+        key, side = "tile.tile_px", config.tile.tile_px
+    else:
+        key, side = "imported.px", config.imported.px
+    if side is not None and side < LEAST_PX:
         raise ConfigError(
-            f"tile.tile_px={config.tile.tile_px}: the evaluation measures speckle and texture in "
+            f"{key}={side}: the evaluation measures speckle and texture in "
             f"{LEAST_PX} px or more; give larger tiles, or no corpus (generate=null)"
         )
 

@@ -8,6 +8,7 @@ from hpc.errors import ConfigError
 from hpc.store.rundir import RunDir
 from sarhpc.stages.config import RunConfig
 from sarhpc.stages.inputs.paths import archive_uri, model_folder
+from sarhpc.stages.number_ranges import out_of_range
 from sarhpc.stages.registry import spec_named, used_models
 
 
@@ -27,16 +28,19 @@ def require_settings(
     Raises:
         ConfigError: names for each stage that does not the setting and what to give instead.
     """
-    reasons = []
+    reasons = out_of_range(config, ["cluster"])
+    counted = None if reasons else ranks
     for spec in map(spec_named, stages):
+        wrong = out_of_range(config, spec.branches)
+        reasons += wrong
         try:
             spec.check(config)
-            if ranks is not None and spec.check_ranks is not None:
-                spec.check_ranks(config, ranks(spec.name))
+            if counted is not None and spec.check_ranks is not None and not wrong:
+                spec.check_ranks(config, counted(spec.name))
         except ConfigError as error:
             reasons.append(str(error))
     if reasons:
-        raise ConfigError("\n".join(reasons))
+        raise ConfigError("\n".join(dict.fromkeys(reasons)))
 
 
 def require_inputs(run: RunDir, config: RunConfig) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from hpc.cluster.allocation import current_allocation
 from hpc.documents import read_json
+from hpc.errors import ConfigError
 from hpc.job.pipeline import Stage, Work
 from hpc.publish import publish_json
 from hpc.store.ledger import Record
@@ -188,6 +189,10 @@ def check_settings(config: RunConfig) -> None:
         check_import(config.imported)
     else:
         check_config(config.tile)
+        if config.archive.bbox is not None and len(config.archive.bbox) != 4:
+            raise ConfigError(
+                f"archive.bbox={config.archive.bbox}: give four numbers: west, south, east, north"
+            )
 
 
 def shard_pixels(config: RunConfig) -> int:

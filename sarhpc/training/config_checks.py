@@ -63,6 +63,8 @@ def _check_numbers(cfg: TrainConfig) -> None:
         value = getattr(cfg, name)
         if value is not None and value < 0:
             raise ConfigError(f"{name}={value}: must be >= 0")
+    if len(cfg.betas) != 2 or not all(0 <= beta < 1 for beta in cfg.betas):
+        raise ConfigError(f"betas={cfg.betas}: give two numbers from 0 to less than 1")
 
 
 def check_checkpoints(

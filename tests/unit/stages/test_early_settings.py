@@ -45,6 +45,8 @@ def whole_line(*words: str, text: str = TINY, ranks: int | None = 2) -> None:
         (["evaluate.gates.enl_ratio=[1.1, 0.9]"], r"evaluate\.gates\.enl_ratio=\[1\.1, 0\.9\]"),
         (["evaluate.autoencoder_s=-1"], r"evaluate\.autoencoder_s=-1"),
         (["simulate=null", "imported={path: /data, colour: red}"], r"imported\.colour='red'"),
+        (["simulate=null", "imported={path: /data, px: 16}"], r"imported\.px=16: the evaluation"),
+        (["archive.bbox=[1, 2]"], r"archive\.bbox=\[1\.0, 2\.0\]: give four numbers"),
         (["caption.captioner=cogvlm"], r"caption\.captioner='cogvlm' is unknown"),
         (["caption.degenerate=drop"], r"caption\.degenerate='drop': take reject or fallback"),
         (["caption.template.variant=TALL"], r"caption\.template\.variant='TALL'"),

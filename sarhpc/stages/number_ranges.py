@@ -1,0 +1,98 @@
+"""The range of each number of the configuration that no check of its own bounds."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from sarhpc.stages.config import RunConfig
+
+
+@dataclass(frozen=True)
+class Range:
+    """The numbers from `low` to `high`."""
+
+    low: float
+    high: float = math.inf
+    excludes_low: bool = False
+
+    def holds(self, value: float) -> bool:
+        """Whether `value` lies within it."""
+        return self.low <= value <= self.high and not (self.excludes_low and value == self.low)
+
+    def __str__(self) -> str:
+        if self.high == math.inf:
+            return f"{'more than' if self.excludes_low else 'at least'} {self.low:g}"
+        lower = "more than" if self.excludes_low else "from"
+        return f"{lower} {self.low:g} {'and at most' if self.excludes_low else 'to'} {self.high:g}"
+
+
+_COUNT, _NOT_NEGATIVE, _POSITIVE = Range(1), Range(0), Range(0, excludes_low=True)
+_SHARE, _PART = Range(0, 1), Range(0, 1, excludes_low=True)
+
+_KEYS = {
+    _COUNT: """
+        tile.max_tiles imported.px
+        caption.batch caption.max_tokens caption.beams caption.threads caption.max_repeats
+        caption.clip.keep caption.clip.candidates
+        caption_train.new.image_px caption_train.new.patch_px caption_train.new.vision_width
+        caption_train.new.vision_layers caption_train.new.vision_heads caption_train.new.text_width
+        caption_train.new.text_layers caption_train.new.text_heads caption_train.new.max_positions
+        caption_train.new.vocabulary caption_train.readers
+        encode.threads train.adapter.rank train.adapter.block train.max_steps train.judge.tiles
+        cluster.workers cluster.ranks cluster.time_min
+        """,
+    _NOT_NEGATIVE: """
+        simulate.scene_kinds.water simulate.scene_kinds.forest simulate.scene_kinds.field
+        simulate.scene_kinds.town simulate.scene_kinds.mixed simulate.trihedrals
+        simulate.ambiguity_shift_m tile.max_optical_delta_days tile.other.max_days
+        tile.split.buffer_m optical.max_delta_days caption.min_words caption_train.seed
+        prior.guidance generate.guidance generate.steer.scale train.token.lr train.control.lr
+        train.prior.weight train.seed train.validation_guidance
+        evaluate.seed evaluate.gates.w1_db evaluate.gates.acf_lag1 evaluate.gates.lsd_db
+        cluster.quota_gb cluster.quota_inodes
+        """,
+    _POSITIVE: """
+        tile.survey_mpx imported.pixel_m caption.temperature prior.pixel_m generate.pixel_m
+        train.min_snr_gamma train.adapter.alpha train.adam_epsilon
+        """,
+    _SHARE: """
+        tile.min_valid tile.max_saturated tile.min_signal tile.min_optical_coverage
+        optical.min_coverage optical.max_cloud caption.clip.min_share
+        caption.template.metadata_dropout evaluate.gates.unmeasurable
+        """,
+    _PART: "tile.other.min_coverage caption.top_p",
+    Range(0, 100, excludes_low=True): "tile.percentile",
+    Range(0, 90): "imported.incidence_deg",
+    Range(8): "prior.height_px prior.width_px train.image_px",
+}
+RANGES = {key: bounds for bounds, keys in _KEYS.items() for key in keys.split()}
+"""Key -> range of its number, or of each in its list. A number in no range is checked by its part
+of the program, or may be anything finite (seeds that are hashed, levels in dB)."""
+
+
+def out_of_range(config: RunConfig, branches: Iterable[str]) -> list[str]:
+    """A line for each number in `branches` that is not finite or not in its range."""
+    lines = []
+    for branch in branches:
+        for key, value in _numbers(getattr(config, branch), branch):
+            bounds = RANGES.get(key)
+            if not math.isfinite(value):
+                lines.append(f"{key}={value}: give a finite number")
+            elif bounds is not None and not bounds.holds(value):
+                lines.append(f"{key}={value}: give {bounds}")
+    return lines
+
+
+def _numbers(value: Any, key: str) -> Iterator[tuple[str, float]]:
+    if dataclasses.is_dataclass(value):
+        for field in dataclasses.fields(value):
+            yield from _numbers(getattr(value, field.name), f"{key}.{field.name}")
+    elif isinstance(value, list):
+        for item in value:
+            yield from _numbers(item, key)
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        yield key, value

@@ -1,0 +1,136 @@
+"""Every number of the configuration, set to 0 and to -1, is refused by name or has a meaning."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import functools
+import typing
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from line_runs import TINY, tiny_run
+
+from hpc.config import loads
+from hpc.errors import ConfigError
+from hpc.frozen_config import fields_of
+from sarhpc.cli import main
+from sarhpc.stages.config import RunConfig
+from sarhpc.stages.registry import STAGES
+from sarhpc.stages.settings import require_settings
+
+NEGATIVE_HAS_A_MEANING = set(
+    """
+    simulate.seed simulate.nesz_db simulate.ambiguity_db tile.split.seed imported.seed
+    optical.cloud_codes optical.reference_height_m caption.seed prior.seed generate.seed
+    prior.adapter_weight generate.adapter_weight train.validation_seeds
+    """.split()
+)
+ZERO_HAS_A_MEANING = NEGATIVE_HAS_A_MEANING | set(
+    """
+    simulate.reflown_fraction simulate.scene_kinds.water simulate.scene_kinds.forest
+    simulate.scene_kinds.field simulate.scene_kinds.town simulate.scene_kinds.mixed
+    simulate.incidence_spread_deg simulate.relief_m simulate.trihedrals simulate.ambiguity_shift_m
+    tile.min_valid tile.max_saturated tile.min_signal tile.min_optical_coverage
+    tile.max_optical_delta_days tile.other.max_days tile.split.buffer_m imported.incidence_deg
+    optical.min_coverage optical.max_cloud optical.max_delta_days caption.clip.min_share
+    caption.min_words caption.template.metadata_dropout caption_train.micro_batch caption_train.lr
+    caption_train.warmup_steps caption_train.weight_decay caption_train.grad_clip
+    caption_train.label_smoothing caption_train.ema_decay caption_train.seed
+    caption_train.zero_stage caption_train.checkpoint_every_s caption_train.eval_images
+    prior.guidance prior.guidance_rescale train.caption_dropout
+    train.noise_offset train.token.lr train.control.lr train.prior.weight train.lr_unet
+    train.lr_text_encoder train.lr_text_encoder_2 train.warmup_steps train.weight_decay
+    train.grad_clip train.ema_decay train.seed train.zero_stage train.checkpoint_every_s
+    train.validation_every_steps train.validation_guidance generate.guidance
+    generate.guidance_rescale generate.steer.scale evaluate.seed evaluate.gallery
+    evaluate.autoencoder_s evaluate.orientation_steps evaluate.gates.w1_db
+    evaluate.gates.acf_lag1 evaluate.gates.lsd_db evaluate.gates.unmeasurable
+    cluster.quota_gb cluster.quota_inodes
+    """.split()
+)
+BESIDE = {
+    "imported": ["simulate=null", "imported.path=/data"],
+    "caption_train": ["caption_train.train=[{path: /set}]"],
+    "compare": ["compare.models={one: /m}"],
+    "prior": ["train.prior={}", "prior={}"],
+    "train.judge": ["train.validation_prompts=[a, b]", "train.validation_seeds=[0, 1]"],
+    "train.adapter.block": ["train.adapter={kind: dylora}"],
+    "caption.clip": ["caption={captioner: clip, clip: {phrases: [a, b]}}"],
+    "export": ["train.adapter={kind: dylora}"],
+    "generate.table": ["generate={images: 4, table: {grammar: {classes: [water]}}}"],
+}
+
+
+def numbers(schema: type[Any], prefix: str = "") -> Iterator[str]:
+    """The keys of numbers and of lists of numbers."""
+    for name, hint in fields_of(schema).items():
+        kinds = [hint, *typing.get_args(hint)]
+        nested = [kind for kind in kinds if dataclasses.is_dataclass(kind)]
+        if typing.get_origin(hint) is not dict and not (typing.get_origin(hint) is list and nested):
+            for kind in nested:
+                yield from numbers(kind, f"{prefix}{name}.")
+            if any({int, float} & {kind, *typing.get_args(kind)} for kind in kinds):
+                yield f"{prefix}{name}"
+
+
+REFUSED_WHOLE = ("prior.table.", "prior.steer.")
+KEYS = [key for key in numbers(RunConfig) if not key.startswith(REFUSED_WHOLE)]
+
+
+@functools.cache
+def loaded(*words: str) -> RunConfig:
+    return loads(RunConfig, TINY, words)
+
+
+def told_of(key: str, value: float) -> str:
+    """What is said of a configuration in which `key` is `value`; empty if it is accepted."""
+    beside = [word for part, words in BESIDE.items() if f"{key}.".startswith(f"{part}.")
+              for word in words]  # fmt: skip
+    config: Any = copy.deepcopy(loaded(*beside))
+    owner, *parts = config, *key.split(".")
+    for part in parts[:-1]:
+        if getattr(owner, part) is None:
+            [made] = filter(dataclasses.is_dataclass, typing.get_args(fields_of(type(owner))[part]))
+            setattr(owner, part, made())
+        owner = getattr(owner, part)
+    hint = fields_of(type(owner))[parts[-1]]
+    listed = any(typing.get_origin(kind) is list for kind in (hint, *typing.get_args(hint)))
+    setattr(owner, parts[-1], [value] if listed else value)
+    names = [spec.name for spec in STAGES if parts[0] in spec.branches and spec.enabled(config)]
+    try:
+        require_settings(config, names or ["train"], lambda _: config.cluster.ranks)
+    except ConfigError as error:
+        return str(error)
+    return ""
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_zero_and_a_negative_number_are_refused_by_name_or_have_a_meaning(key: str) -> None:
+    name = key.rpartition(".")[2]
+    for value, meant in ((0, ZERO_HAS_A_MEANING), (-1, NEGATIVE_HAS_A_MEANING)):
+        told = told_of(key, value)
+        assert (name in told) != (key in meant), f"{key}={value}: {told or 'accepted'}"
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("key", ["train.lr_unet", "generate.guidance", "simulate.nesz_db"])
+def test_a_number_that_is_not_finite_is_refused(key: str, value: float) -> None:
+    assert f"{key}={value}: give a finite number" in told_of(key, value)
+
+
+def test_a_dry_run_names_every_number_that_is_out_of_range(
+    tmp_path: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wrong = ["cluster.ranks=0", "tile.max_tiles=0", "train.betas=[0.9, 1]", "encode={threads: -1}"]
+    run = tiny_run(tmp_path / "run", tmp_path, wrong)
+    assert main(["run", str(run.root), "--executor", "local", "--dry-run"]) == 2
+    told = capsys.readouterr().err
+    for line in (
+        "cluster.ranks=0: give at least 1",
+        "tile.max_tiles=0: give at least 1",
+        "train.betas=[0.9, 1.0]: give two",
+        "encode.threads=-1: give at least 1",
+    ):
+        assert line in told
