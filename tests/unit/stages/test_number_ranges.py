@@ -20,15 +20,12 @@ from sarhpc.stages.config import RunConfig
 from sarhpc.stages.registry import STAGES
 from sarhpc.stages.settings import require_settings
 
-NEGATIVE_HAS_A_MEANING = set(
-    """
+NEGATIVE = """
     simulate.seed simulate.nesz_db simulate.ambiguity_db tile.split.seed imported.seed
     optical.cloud_codes optical.reference_height_m caption.seed prior.seed generate.seed
     prior.adapter_weight generate.adapter_weight train.validation_seeds
-    """.split()
-)
-ZERO_HAS_A_MEANING = NEGATIVE_HAS_A_MEANING | set(
-    """
+"""
+ZERO = """
     simulate.reflown_fraction simulate.scene_kinds.water simulate.scene_kinds.forest
     simulate.scene_kinds.field simulate.scene_kinds.town simulate.scene_kinds.mixed
     simulate.incidence_spread_deg simulate.relief_m simulate.trihedrals simulate.ambiguity_shift_m
@@ -48,8 +45,9 @@ ZERO_HAS_A_MEANING = NEGATIVE_HAS_A_MEANING | set(
     evaluate.autoencoder_s evaluate.orientation_steps evaluate.gates.w1_db
     evaluate.gates.acf_lag1 evaluate.gates.lsd_db evaluate.gates.unmeasurable
     cluster.quota_gb cluster.quota_inodes
-    """.split()
-)
+"""
+NEGATIVE_HAS_A_MEANING = {*NEGATIVE.split()}
+ZERO_HAS_A_MEANING = {*NEGATIVE.split(), *ZERO.split()}
 BESIDE = {
     "imported": ["simulate=null", "imported.path=/data"],
     "caption_train": ["caption_train.train=[{path: /set}]"],
