@@ -19,6 +19,7 @@ from hpc.store.ledger import Ledger
 from hpc.store.run_paths import located_path, require_plain_path, stored_path
 
 RUN_SCHEMA = "sarhpc.run/1"
+_OF_REFUSED_STARTS = ("code", "submit")
 
 
 def now() -> str:
@@ -80,6 +81,20 @@ class RunDir:
     def frozen(self) -> bool:
         """Whether the directory is there and is a run."""
         return (self.root / "run.json").is_file()
+
+    @property
+    def begun(self) -> bool:
+        """Whether a job was submitted or started, or anything published.
+
+        Until then the configuration is a draft. A start that Slurm refused leaves a snapshot of the
+        code and its scripts, and begins nothing.
+        """
+        return any(
+            files
+            for folder in self.root.glob("*/")
+            if folder.name not in _OF_REFUSED_STARTS and not folder.name.startswith(".")
+            for _, _, files in os.walk(folder)
+        )
 
     @property
     def info(self) -> Mapping[str, Any]:
@@ -203,14 +218,23 @@ def preview_run(
 def freeze(run: RunDir) -> RunDir:
     """The run on disk: made now if it was only previewed, private by default (mode 0700).
 
-    Of a run that is there already the configuration is replaced.
+    Of a run that is there already the configuration is replaced; of one that has begun only by
+    another with the same fingerprint.
+
+    Raises:
+        FingerprintMismatchError: the run has begun meanwhile.
     """
     if not isinstance(run, PreviewedRun):
         return run
     made = RunDir(run.root)
-    if made.frozen:
+    if made.frozen and made.info["fingerprint"] == run.facts["fingerprint"]:
         publish_text(made.config_file, run.text)
         return made
+    if made.frozen and made.begun:
+        raise FingerprintMismatchError(
+            f"{run.root} began meanwhile with configuration {made.info['fingerprint']}; name "
+            "another run directory, or leave the overrides out"
+        )
     made.root.mkdir(parents=True, exist_ok=True, mode=0o700)
     os.chmod(made.root, 0o700)
     publish_text(made.config_file, run.text)

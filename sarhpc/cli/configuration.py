@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import platform
 from pathlib import Path
+from typing import Any
 
 from hpc.config import differences, fingerprint, load, loads, to_dict, to_yaml
 from hpc.errors import FingerprintMismatchError
@@ -19,7 +20,7 @@ from sarhpc.stages.run_config import load_run_config
 
 def add_init(verbs: Verbs) -> None:
     """Add `init`."""
-    init = add_verb(verbs, "init", "create a run directory and freeze its configuration")
+    init = add_verb(verbs, "init", "create a run directory with a draft of its configuration")
     init.add_argument("run", help="run directory, new or the same again")
     add_config_arguments(init)
     init.set_defaults(handler=init_verb)
@@ -33,13 +34,17 @@ def add_config_arguments(verb: argparse.ArgumentParser) -> None:
 
 
 def init_verb(arguments: argparse.Namespace) -> int:
-    """Create the run directory and freeze its configuration."""
+    """Create the run directory, or change the configuration of one that has not begun."""
     config = given_config(arguments)
     if arguments.cfg:
         print(to_yaml(config), end="")
         return 0
     run = acted_on(previewed_run(arguments, config))
-    print(f"run {run.root} is frozen with configuration {run.info['fingerprint']}")
+    if run.begun:
+        print(f"run {run.root} is frozen with configuration {run.info['fingerprint']}")
+    else:
+        print(f"run {run.root} has a draft of its configuration, which its first job freezes")
+        print(f"change it: sarhpc init {arguments.run} key=value")
     print(f"next: sarhpc run {arguments.run}")
     return 0
 
@@ -64,30 +69,44 @@ def previewed_run(arguments: argparse.Namespace, config: RunConfig) -> RunDir:
     """The run with that configuration: the existing one, or one that `freeze` makes or changes.
 
     Raises:
-        FingerprintMismatchError: the existing one was frozen with other values.
+        FingerprintMismatchError: the existing one has begun with other values.
     """
     root = Path(arguments.run)
     if (root / "run.json").exists():
         run = open_run(root)
-        existing = load_run_config(run)
-        changes = differences(existing, config)
-        if changes:
-            raise FingerprintMismatchError(
-                f"{root} is frozen with other values: {'; '.join(changes[:5])}; "
-                "name another run directory, or leave the overrides out"
-            )
-        # What else may differ does not change what is made (workers, logging).
-        changed = differences(existing, config, transient=True)
-        for line in changed:
-            print(f"changed for this run: {line}")
-        if not changed:
-            return run
-        text = frozen_text(config, arguments, run.config_text)
-        return PreviewedRun(run.root, text, run.info)
-    facts = {
+        return _changed_run(run, config, arguments)
+    text, facts = frozen_text(config, arguments), _facts(config)
+    return preview_run(root, text, fingerprint(config), arguments.overrides, facts)
+
+
+def _facts(config: RunConfig) -> dict[str, Any]:
+    """What `run.json` says of the configuration and of what froze it."""
+    return {
         "version": __version__,
         "platform": platform.platform(),
         "config": to_dict(config, transient=False),
     }
-    text = frozen_text(config, arguments)
-    return preview_run(root, text, fingerprint(config), arguments.overrides, facts)
+
+
+def _changed_run(run: RunDir, config: RunConfig, arguments: argparse.Namespace) -> RunDir:
+    """The existing run with other values: any of a draft, else those that decide nothing."""
+    existing = load_run_config(run)
+    changes = differences(existing, config)
+    if changes and run.begun:
+        raise FingerprintMismatchError(
+            f"{run.root} is frozen with other values: {'; '.join(changes[:5])}; "
+            "name another run directory, or leave the overrides out"
+        )
+    # What else may differ does not change what is made (workers, logging).
+    changed = differences(existing, config, transient=True)
+    for line in changed:
+        print(f"changed for this run: {line}")
+    if not changed:
+        return run
+    text = frozen_text(config, arguments, run.config_text, changes)
+    if not changes:
+        return PreviewedRun(run.root, text, run.info)
+    facts = {**run.info, **_facts(config), "fingerprint": fingerprint(config)}
+    words = run.root / "overrides.txt"
+    before = words.read_text().splitlines() if words.exists() and not arguments.config else []
+    return PreviewedRun(run.root, text, facts, (*before, *arguments.overrides))

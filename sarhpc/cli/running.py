@@ -187,7 +187,7 @@ def _carry_out(
         )
     if profile is not None:
         require_plain_path(run.root)
-    if not run.frozen:
+    if not run.begun:
         _require_submittable(run, stages, profile)
     run = acted_on(run)
     require_own_checkpoints(run.root, trust=arguments.trust_checkpoint)

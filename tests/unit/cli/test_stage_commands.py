@@ -11,7 +11,7 @@ from stage_verbs import say, seal
 from hpc.errors import DataError
 from hpc.job.pipeline import Stage, Work
 from hpc.store.ledger import Record
-from hpc.store.plan import Plan, make_plan
+from hpc.store.plan import Plan, make_plan, publish_plan
 from hpc.store.rundir import RunDir, now, open_run
 from sarhpc.cli import main
 from sarhpc.stages import registry
@@ -33,11 +33,12 @@ def test_init_freezes_and_finds_the_same_run_again(
     assert say(capsys, *words)[0] == 0
 
 
-def test_other_values_for_a_standing_run_are_refused_and_shown(
+def test_other_values_for_a_run_that_has_begun_are_refused_and_shown(
     tmp_path: Path, config: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     root = tmp_path / "new"
     assert main(["init", str(root), "--config", str(config)]) == 0
+    publish_plan(make_plan("simulate", [{}]), open_run(root).plan_file("simulate"))
     frozen = (root / "config.yaml").read_bytes()
     code, _, err = say(capsys, "run", root, "train.max_steps=9")
     assert code == 2
