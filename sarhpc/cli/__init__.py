@@ -25,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments, rest = parser.parse_known_args(argv)
     unknown = [word for word in rest if word.startswith("-") or "=" not in word]
     if unknown:
-        parser.error(f"unknown arguments: {' '.join(unknown)}")
+        getattr(arguments, "parser", parser).refuse(unknown)
     if rest and hasattr(arguments, "overrides"):
         arguments.overrides += rest
     elif rest:

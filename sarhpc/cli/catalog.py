@@ -8,7 +8,7 @@ from typing import Any
 
 from hpc.documents import load_yaml
 from hpc.errors import ConfigError
-from sarhpc.cli.verbs import Verbs, add_verb
+from sarhpc.cli.verbs import Verbs, add_verb, existing_path
 
 
 def add_catalog(verbs: Verbs) -> None:
@@ -25,7 +25,8 @@ def add_catalog(verbs: Verbs) -> None:
 def catalog_verb(arguments: argparse.Namespace) -> int:
     """Build a STAC catalogue from a folder of real files."""
     declarations = Path(arguments.declare) if arguments.declare else None
-    return build_catalogue(Path(arguments.folder), Path(arguments.out), declarations)
+    folder = existing_path(arguments.folder, "the folder that holds the SAR files")
+    return build_catalogue(folder, Path(arguments.out), declarations)
 
 
 def build_catalogue(folder: Path, out: Path, declarations: Path | None) -> int:

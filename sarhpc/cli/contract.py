@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from hpc.errors import ConfigError, DataError
 from hpc.publish import publish_json
-from sarhpc.cli.verbs import Verbs, add_verb
+from sarhpc.cli.verbs import Verbs, add_verb, existing_path
 from sarhpc.stages.inputs.paths import model_folder
 
 
@@ -28,7 +27,7 @@ def contract_verb(arguments: argparse.Namespace) -> int:
     from sarhpc.shards.contract import describe, read_contract, sidecar
     from sarhpc.shards.tile_contract import contract_of_shards
 
-    model = Path(model_folder(arguments.model)).absolute()
+    model = existing_path(model_folder(arguments.model), "a diffusers folder").absolute()
     if not (model / "model_index.json").is_file():
         exported = model / "export" / "model"
         known = exported if (exported / "model_index.json").is_file() else "a diffusers folder"
@@ -37,7 +36,8 @@ def contract_verb(arguments: argparse.Namespace) -> int:
     if arguments.tiles is not None:
         if found is not None:
             raise DataError(f"{model} has a contract; `sarhpc contract {model}` shows it")
-        found = contract_of_shards(sorted(Path(arguments.tiles).rglob("*.tar")))
+        tiles = existing_path(arguments.tiles, "the folder of the shards it was trained on")
+        found = contract_of_shards(sorted(tiles.rglob("*.tar")))
         # Beside the folder: its digest is recorded, and stays what it is.
         publish_json(sidecar(model), found.to_json())
         print(f"written: {sidecar(model)}")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from hpc.config import load, to_dict
 from hpc.errors import DataError
 from hpc.publish import publish_bytes, publish_json
-from sarhpc.cli.verbs import Verbs, add_verb
+from sarhpc.cli.verbs import Verbs, add_verb, existing_path
 from sarhpc.diffusion.config import DecoderConfig
 from sarhpc.stages.inputs.paths import model_folder
 
@@ -57,10 +57,12 @@ def decoder_verb(arguments: argparse.Namespace) -> int:
     yaml = Path(arguments.config) if arguments.config else None
     cfg = load(DecoderConfig, yaml, arguments.overrides)
     torch.set_num_threads(cfg.threads)
-    root, out = Path(arguments.tiles), Path(arguments.out)
+    folder = existing_path(model_folder(arguments.base), "a diffusers folder, or embedded:NAME")
+    root = existing_path(arguments.tiles, "the folder of a run's shards, such as RUN/data/samples")
+    out = Path(arguments.out)
     tiles = read_tiles(root, ["train"], cfg.tiles)
     held_out = read_tiles(root, HELD_OUT, cfg.tiles)
-    base = load_bundle(Path(model_folder(arguments.base)))
+    base = load_bundle(folder)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     before = base.vae.to(device)
     after = tune_decoder(cfg, before, tiles, out / "state.pt")

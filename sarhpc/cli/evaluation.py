@@ -13,6 +13,7 @@ from hpc.config import loads
 from hpc.documents import read_json
 from hpc.errors import ConfigError, DataError, VerificationError
 from hpc.store.rundir import RunDir, open_run
+from sarhpc.cli.verbs import existing_path
 from sarhpc.stages.evaluate import EVALUATE
 from sarhpc.stages.registry import line_of_stages
 from sarhpc.stages.run_config import load_run_config
@@ -101,7 +102,9 @@ def _evaluate_two(arguments: argparse.Namespace) -> int:
     if workers < 1:
         raise ConfigError(f"--workers {workers}: give at least 1")
     out = Path(arguments.out or OUT)
-    real, synthetic = Path(arguments.run), Path(arguments.synthetic)
+    what = "a folder of shards or images, a tar, or a run"
+    real = existing_path(arguments.run, what)
+    synthetic = existing_path(arguments.synthetic, what)
     compared = evaluate_sets(real, synthetic, out, config, suites, workers, _to_stderr)
     if arguments.json:
         print(json.dumps(compared.to_json(), indent=2))

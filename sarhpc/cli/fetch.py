@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from sarhpc.cli.verbs import Verbs, add_verb
+from sarhpc.cli.verbs import Verbs, add_verb, existing_path
 
 
 def add_fetch(verbs: Verbs) -> None:
@@ -32,7 +32,9 @@ def fetch_verb(arguments: argparse.Namespace) -> int:
     )
 
     root = Path(arguments.to) if arguments.to else cache_root()
-    source = Path(arguments.source) if arguments.source else None
+    source = None
+    if arguments.source:
+        source = existing_path(arguments.source, "the folder that holds the files of the model")
     for model in map(model_named, arguments.models):
         print(f"{model.name}: {model.repository} at {model.revision[:12]}, licence {model.licence}")
         print(f"  {model.licence_url}", flush=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 from hpc.errors import ConfigError
 from hpc.publish import publish_json, publishing
 from hpc.store.tree import digest_tree
-from sarhpc.cli.verbs import Verbs, add_verb
+from sarhpc.cli.verbs import Verbs, add_verb, existing_path
 from sarhpc.generation.config import GenerateConfig
 from sarhpc.stages.inputs.paths import model_folder
 
@@ -39,7 +39,7 @@ def grid_verb(arguments: argparse.Namespace) -> int:
     out = Path(arguments.out)
     if out.suffix != ".png":
         raise ConfigError(f"--out {out}: give a file that ends in .png")
-    model = Path(model_folder(arguments.model))
+    model = existing_path(model_folder(arguments.model), "a diffusers folder, or embedded:NAME")
     cfg = GenerateConfig(steps=arguments.steps, guidance=arguments.guidance)
     check_config(cfg)
     pipeline = load_pipeline(model, cfg)

@@ -12,7 +12,7 @@ from hpc.errors import ConfigError, DataError
 from hpc.publish import publish_text
 from hpc.store.ledger import Record
 from hpc.store.rundir import RunDir, open_run
-from sarhpc.cli.verbs import Verbs, add_verb
+from sarhpc.cli.verbs import Verbs, add_verb, existing_path
 from sarhpc.shards.sample import SPLITS
 from sarhpc.stages.caption import CAPTION
 from sarhpc.stages.generate import GENERATE
@@ -70,10 +70,10 @@ def inspect_path(path: Path, tiles: int) -> Inspection:
     """What is found at `path`, ready to be rendered.
 
     Raises:
+        ConfigError: nothing is there.
         DataError: there are no shards, or none that hold samples of this project.
     """
-    if not path.exists():
-        raise DataError(f"{path} does not exist; name a folder of shards, a shard, or a run")
+    existing_path(path, "a folder of shards, a shard, or a run")
     if (path / "run.json").is_file():
         return _inspect_run(open_run(path), tiles)
     return _inspect_folder(path.resolve(), tiles)

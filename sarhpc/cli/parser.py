@@ -27,6 +27,7 @@ from sarhpc.cli.status import add_status
 from sarhpc.cli.stopping import add_stop_and_cancel
 from sarhpc.cli.supervise import add_supervise
 from sarhpc.cli.trusting import add_trust
+from sarhpc.cli.verbs import Parser
 from sarhpc.cli.verification import add_verify
 
 PARTS = (
@@ -67,9 +68,9 @@ Exit codes: 0 done, 1 operational, 2 usage or configuration, 3 numerical, 4 veri
 """
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> Parser:
     """Parser of every verb and flag; the result of parsing carries its `handler`."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="sarhpc",
         description="From an airborne SAR archive to a text-to-SAR generator and its corpora.",
         epilog=EPILOG,

@@ -3,11 +3,55 @@
 from __future__ import annotations
 
 import argparse
-from typing import TypeAlias
+import difflib
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NoReturn, TypeAlias
+
+from hpc.errors import ConfigError
 
 Verbs: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def add_verb(verbs: Verbs, name: str, summary: str) -> argparse.ArgumentParser:
     """Parser of a verb; `summary` is its line in `sarhpc --help` and in its own help."""
-    return verbs.add_parser(name, help=summary, description=summary)
+    verb = verbs.add_parser(name, help=summary, description=summary)
+    verb.set_defaults(parser=verb)
+    return verb
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors name what is spelled nearly like a wrong verb, choice or flag."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print usage and message, exit code 2; of many choices only the nearest are shown."""
+        wrong = re.search(r"invalid choice: '(.*?)' \(choose from (.*)\)$", message)
+        if wrong is not None:
+            choices = [choice.strip("' ") for choice in wrong[2].split(",")]
+            near = _near(wrong[1], choices)
+            message = message.replace(f" (choose from {wrong[2]})", near) if near else message
+        super().error(message)
+
+    def refuse(self, words: Iterable[str]) -> NoReturn:
+        """Print usage and the arguments that this verb does not have, exit code 2."""
+        known = re.findall(r"--[\w-]+", self.format_help())
+        named = [f"{word}{_near(word.partition('=')[0], known)}" for word in words]
+        self.error(f"unknown arguments: {' '.join(named)}")
+
+
+def _near(word: str, known: Iterable[str]) -> str:
+    found = list(dict.fromkeys(difflib.get_close_matches(word, list(known), n=3)))
+    return f" (did you mean {' or '.join(found)}?)" if found else ""
+
+
+def existing_path(name: str | Path, what: str) -> Path:
+    """The path `name`, which a verb was given to read.
+
+    Raises:
+        ConfigError: nothing is there.
+    """
+    path = Path(name)
+    if not path.exists():
+        raise ConfigError(f"{path} does not exist; name {what}")
+    return path
