@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,7 +23,7 @@ from sarhpc.stages.evaluate import EVALUATE
 from sarhpc.stages.inputs.contracts import models_without_contract
 from sarhpc.stages.registry import STAGES, line_of_stages, stage_named
 from sarhpc.stages.run_config import load_run_config
-from sarhpc.stages.settings import require_inputs, require_settings
+from sarhpc.stages.settings import require_inputs, require_present, require_settings
 
 if TYPE_CHECKING:
     from hpc.cluster.profile import Profile
@@ -158,7 +158,7 @@ def _carry_out(
     from sarhpc.launch.local import launch_line, launch_stage
     from sarhpc.launch.profile import chosen_executor, number_of_ranks
 
-    config = load_run_config(run)
+    config, names = load_run_config(run), [stage.name for stage in stages]
     executor, profile = chosen_executor(run, config, arguments.profile, arguments.executor)
 
     def ranks(stage: str) -> int:
@@ -167,11 +167,18 @@ def _carry_out(
 
     if arguments.dry_run:
         require_settings(config, _up_to(run, stages[-1].name), ranks)
-        show_plan_and_cost(run, stages, profile)
+        _pass_all(
+            lambda: show_plan_and_cost(run, stages, profile),
+            lambda: require_inputs(run, config),
+            lambda: require_present(run, config, names),
+        )
         return 0
-    require_inputs(run, config)
-    require_settings(config, [stage.name for stage in stages], ranks)
-    for line in models_without_contract(run, config, [stage.name for stage in stages]):
+    _pass_all(
+        lambda: require_inputs(run, config),
+        lambda: require_settings(config, names, ranks),
+        lambda: require_present(run, config, names),
+    )
+    for line in models_without_contract(run, config, names):
         print(f"warning: {line}", file=sys.stderr)
     require_room_for(run, stages)
     if arguments.print_sbatch:
@@ -202,6 +209,18 @@ def _carry_out(
     if alone:
         return launch_stage(run, stages[0], executor, wait=arguments.wait, force=arguments.force)
     return launch_line(run, stages, executor, wait=arguments.wait, force=arguments.force)
+
+
+def _pass_all(*checks: Callable[[], None]) -> None:
+    """Raise ConfigError unless all checks pass, with what each of them says."""
+    reasons: list[str] = []
+    for check in checks:
+        try:
+            check()
+        except ConfigError as error:
+            reasons += str(error).splitlines()
+    if reasons:
+        raise ConfigError("\n".join(dict.fromkeys(reasons)))
 
 
 def _require_submittable(run: RunDir, stages: Sequence[Stage], profile: Profile | None) -> None:

@@ -137,7 +137,10 @@ def estimate(config: RunConfig, _plan: Plan | None, _world: int) -> Estimate:
 
 def _parameters(config: RunConfig) -> int | None:
     """Trained parameters of the base model, from the headers of its files; None if not there."""
-    folder = Path(model_folder(config.train.base_model))
+    try:
+        folder = Path(model_folder(config.train.base_model))
+    except ConfigError:
+        return None
     parts = family_of(folder).components
     files = [p for part in parts for p in (folder / part).glob("*.safetensors")]
     counts = [_elements(path) for path in files]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from pathlib import Path
 
 from hpc.errors import ConfigError
 from hpc.store.rundir import RunDir
 from sarhpc.stages.config import RunConfig
-from sarhpc.stages.inputs.paths import archive_uri, model_folder
+from sarhpc.stages.inputs.paths import archive_uri, expanded, model_folder
 from sarhpc.stages.number_ranges import out_of_range
 from sarhpc.stages.registry import spec_named, used_models
 
@@ -57,3 +58,53 @@ def require_inputs(run: RunDir, config: RunConfig) -> None:
         )
     for name in used_models(config):
         model_folder(name)
+
+
+def require_present(run: RunDir, config: RunConfig, stages: Iterable[str]) -> None:
+    """Raise ConfigError unless what `stages` are to read from elsewhere is there.
+
+    Raises:
+        ConfigError: names each archive, folder of images and model that is not, and what to do.
+    """
+    names = list(stages)
+    reasons = [] if "tile" not in names else _missing_images(run, config)
+    for name in dict.fromkeys(name for stage in names for name in spec_named(stage).models(config)):
+        reasons += _missing_model(name)
+    if reasons:
+        raise ConfigError("\n".join(dict.fromkeys(reasons)))
+
+
+def _missing_images(run: RunDir, config: RunConfig) -> list[str]:
+    if config.imported is not None:
+        key, path = "imported.path", expanded(config.imported.path)
+    elif config.archive.uri:
+        key, path = "archive.uri", archive_uri(run, config)
+    else:
+        return []
+    # A scheme is that of a plug-in, which knows what is there.
+    there = Path(path).exists() or ":" in path
+    return [] if there else [f"{key}={path} does not exist; give a path that this machine can read"]
+
+
+def _missing_model(name: str) -> list[str]:
+    try:
+        path = Path(model_folder(name))
+    except ConfigError as error:
+        return [str(error)]
+    if path.exists() or _in_cache_of_the_hub(name):
+        return []
+    return [
+        f"model {name} is neither a folder nor in the cache of the hub ($HF_HOME); give a folder, "
+        "or one that `sarhpc fetch` lists"
+    ]
+
+
+def _in_cache_of_the_hub(name: str) -> bool:
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        found = [try_to_load_from_cache(name, file) for file in ("config.json", "model_index.json")]
+    except HFValidationError:
+        return False
+    return any(isinstance(path, str) for path in found)

@@ -144,7 +144,7 @@ class EncodeConfig:
 class TrainConfig:
     """Full fine-tune of U-Net and text encoders; the defaults are the paper's (section 4.1)."""
 
-    base_model: str = "runwayml/stable-diffusion-v1-5"
+    base_model: str = "fetched:sd15"
     """Bundle to start from: a diffusers folder, `embedded:NAME`, `fetched:NAME`, or a checkpoint
     in one file with a folder of its shapes beside it."""
     random_init: bool = False

@@ -237,6 +237,7 @@ def test_resume_repairs_a_broken_tail(
     tmp_path: Path, cluster: MiniSlurm, model: Path, captioned: RunDir
 ) -> None:
     absent = tmp_path / "model-to-come"
+    absent.mkdir()
     run = tiny_run(tmp_path / "tail", model, [f"train.base_model={absent}", PROMPTS])
     take_over(run, captioned)
     profile = write_profile(tmp_path)
@@ -249,6 +250,7 @@ def test_resume_repairs_a_broken_tail(
         "sacct", "-n", "-P", "-X", "-j", record.of("export")[0].job_id, "-o", "State,ExitCode"
     ).stdout
     assert accounted == "FAILED|5:0\n"
+    absent.rmdir()
     absent.symlink_to(model)
     resumed = sarhpc(cluster, "resume", run.root)
     assert resumed.returncode == 0, resumed.stderr

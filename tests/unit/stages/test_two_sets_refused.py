@@ -103,7 +103,7 @@ def test_too_few_tiles_and_none_are_refused(
     (tmp_path / "empty").mkdir()
     said = assert_refused(real, tmp_path / "empty", tmp_path / "out", 4, capsys)
     assert "holds no images" in said
-    said = assert_refused(real, tmp_path / "absent", tmp_path / "out", 4, capsys)
+    said = assert_refused(real, tmp_path / "absent", tmp_path / "out", 2, capsys)
     assert "does not exist" in said
 
 
