@@ -231,12 +231,13 @@ def ensure_plan(run: RunDir, stage: Stage, held: Lease | None = None) -> Plan:
     if not path.exists():
         plan = stage.plan(run)
         if not plan.shards:
-            raise DataError(_nothing_planned(plan))
+            raise DataError(why_empty(plan))
         publish_plan(plan, path, held)
     return read_plan(path)
 
 
-def _nothing_planned(plan: Plan) -> str:
+def why_empty(plan: Plan) -> str:
+    """Why a plan has no shards, and what to do, in one line."""
     why = "; ".join(f"{name}: {reason}" for name, reason in list(plan.rejected.items())[:5])
     return (
         f"{plan.stage}: the plan has no shards, "

@@ -169,12 +169,12 @@ def _carry_out(
         require_settings(config, _up_to(run, stages[-1].name), ranks)
         _pass_all(
             lambda: show_plan_and_cost(run, stages, profile),
-            lambda: require_inputs(run, config),
+            lambda: require_inputs(run, config, names),
             lambda: require_present(run, config, names),
         )
         return 0
     _pass_all(
-        lambda: require_inputs(run, config),
+        lambda: require_inputs(run, config, names),
         lambda: require_settings(config, names, ranks),
         lambda: require_present(run, config, names),
     )

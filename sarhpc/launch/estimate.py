@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hpc.errors import VerificationError
-from hpc.job.pipeline import Stage
+from hpc.errors import ConfigError, VerificationError
+from hpc.job.pipeline import Stage, why_empty
 from hpc.store.plan import Plan, read_plan
 from hpc.store.rundir import RunDir, planning_in
 from sarhpc.launch.profile import number_of_ranks
@@ -32,7 +32,7 @@ def show_plan_and_cost(run: RunDir, stages: Sequence[Stage], profile: Profile | 
     """Print what each stage would make and cost, and submit nothing.
 
     Raises:
-        ConfigError: it has no room where the run keeps its data.
+        ConfigError: a stage would make nothing, or the run has no room for its data.
     """
     config = load_run_config(run)
     hours, size, inodes, open_ends, need = 0.0, 0.0, 0, False, Need()
@@ -124,7 +124,10 @@ def _plan(run: RunDir, stage: Stage) -> Plan | None:
         return read_plan(run.plan_file(stage.name))
     if all(run.ledger(need).sealed for need in stage.needs):
         with tempfile.TemporaryDirectory() as scratch:
-            return stage.plan(planning_in(run, stage.name, Path(scratch)))
+            plan = stage.plan(planning_in(run, stage.name, Path(scratch)))
+        if not plan.shards:
+            raise ConfigError(why_empty(plan))
+        return plan
     return None
 
 

@@ -65,7 +65,7 @@ def attach_job(run: RunDir, name: str, *, requeue: str, grace_s: float) -> str:
     require_plain_path(run.root)
     config = load_run_config(run)
     require_upstream(run, stage_named(config, name))
-    require_inputs(run, config)
+    require_inputs(run, config, [name])
     require_settings(config, [name], lambda _: int(os.environ.get("SLURM_NTASKS", "1")))
     if state_directory().is_dir():  # a node may have no home directory
         require_own_checkpoints(run.root, trust=False)

@@ -10,7 +10,7 @@ from hpc.store.rundir import RunDir
 from sarhpc.stages.config import RunConfig
 from sarhpc.stages.inputs.paths import archive_uri, expanded, model_folder
 from sarhpc.stages.number_ranges import out_of_range
-from sarhpc.stages.registry import spec_named, used_models
+from sarhpc.stages.registry import spec_named, specs_of
 
 
 def require_settings(
@@ -44,10 +44,15 @@ def require_settings(
         raise ConfigError("\n".join(dict.fromkeys(reasons)))
 
 
-def require_inputs(run: RunDir, config: RunConfig) -> None:
-    """Raise ConfigError unless there is one archive, and every model that the run starts from.
+def require_inputs(run: RunDir, config: RunConfig, stages: Iterable[str] | None = None) -> None:
+    """Raise ConfigError unless there is one archive, and every model that `stages` start from.
 
     Checked before anything is submitted, so that no job fails for it hours later.
+
+    Args:
+        run: the run.
+        config: of the run.
+        stages: names of the stages that are to begin; None for all of the run.
     """
     if config.imported is None:
         archive_uri(run, config)
@@ -56,8 +61,10 @@ def require_inputs(run: RunDir, config: RunConfig) -> None:
             f"imported.path={config.imported.path} replaces an archive: leave out simulate and "
             "archive.uri, or imported"
         )
-    for name in used_models(config):
-        model_folder(name)
+    specs = specs_of(config) if stages is None else [spec_named(name) for name in stages]
+    for spec in specs:
+        for name in spec.models(config):
+            model_folder(name)
 
 
 def require_present(run: RunDir, config: RunConfig, stages: Iterable[str]) -> None:

@@ -5,10 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from line_runs import tiny_run
 from stage_verbs import say
 
+from hpc.job.elements import run_element
 from hpc.store.rundir import RunDir
 from sarhpc.cli import main
+from sarhpc.stages.registry import stage_named
+from sarhpc.stages.run_config import load_run_config
 
 
 def test_dry_run_shows_the_plan_and_what_is_left(
@@ -97,3 +101,16 @@ def test_images_to_import_that_are_not_there_are_told(
     code, _, err = say(capsys, "run", tmp_path / "run", *words, "--executor", "local")
     assert code == 2
     assert "imported.path=/no/images does not exist" in err
+
+
+def test_a_plan_without_shards_is_told_by_a_dry_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["simulate.scenes=1", "simulate.size_px=40", "tile.tile_px=64"]
+    run = tiny_run(tmp_path / "run", tmp_path, words)
+    simulate = stage_named(load_run_config(run), "simulate")
+    run_element(run, simulate, 0, lambda plan: [shard.id for shard in plan.shards])
+    code, _, err = say(capsys, "tile", run.root, "--dry-run")
+    assert code == 2
+    assert "tile: the plan has no shards, 1 inputs were rejected" in err
+    assert not run.plan_file("tile").exists()

@@ -74,7 +74,7 @@ def bring(run: RunDir, stage: str, make: MakeShard) -> None:
 
 def test_texts_that_came_along_become_the_training_texts(folder: Path, tmp_path: Path) -> None:
     run = begin(tmp_path / "run", folder)
-    require_inputs(run, load_run_config(run))
+    require_inputs(run, load_run_config(run), ["tile", "caption"])
     assert [stage.name for stage in line_of_stages(load_run_config(run))][:2] == ["tile", "caption"]
     for stage, make in STAGES:
         bring(run, stage, make)
