@@ -61,11 +61,15 @@ BESIDE = {
 }
 
 
+def is_branch(hint: Any) -> bool:
+    return dataclasses.is_dataclass(hint)
+
+
 def numbers(schema: type[Any], prefix: str = "") -> Iterator[str]:
     """The keys of numbers and of lists of numbers."""
     for name, hint in fields_of(schema).items():
-        kinds = [hint, *typing.get_args(hint)]
-        nested = [kind for kind in kinds if dataclasses.is_dataclass(kind)]
+        kinds: list[Any] = [hint, *typing.get_args(hint)]
+        nested = [kind for kind in kinds if is_branch(kind)]
         if typing.get_origin(hint) is not dict and not (typing.get_origin(hint) is list and nested):
             for kind in nested:
                 yield from numbers(kind, f"{prefix}{name}.")
@@ -90,8 +94,8 @@ def told_of(key: str, value: float) -> str:
     owner, *parts = config, *key.split(".")
     for part in parts[:-1]:
         if getattr(owner, part) is None:
-            [made] = filter(dataclasses.is_dataclass, typing.get_args(fields_of(type(owner))[part]))
-            setattr(owner, part, made())
+            kinds: tuple[Any, ...] = typing.get_args(fields_of(type(owner))[part])
+            setattr(owner, part, next(filter(is_branch, kinds))())
         owner = getattr(owner, part)
     hint = fields_of(type(owner))[parts[-1]]
     listed = any(typing.get_origin(kind) is list for kind in (hint, *typing.get_args(hint)))
