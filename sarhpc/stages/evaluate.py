@@ -219,10 +219,9 @@ def check_settings(config: RunConfig) -> None:
     from sarhpc.evaluation.config import LEAST_PX, check_config
 
     check_config(config.evaluate)
-    if config.imported is None:
-        key, side = "tile.tile_px", config.tile.tile_px
-    else:
-        key, side = "imported.px", config.imported.px
+    imported = config.imported
+    side = config.tile.tile_px if imported is None else imported.px
+    key = "tile.tile_px" if imported is None else "imported.px"
     if side is not None and side < LEAST_PX:
         raise ConfigError(
             f"{key}={side}: the evaluation measures speckle and texture in "
