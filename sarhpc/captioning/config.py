@@ -204,7 +204,8 @@ class CaptionTrainConfig:
     batch: int = 16
     """Images per step over all ranks."""
     micro_batch: Optional[int] = field(default=None, metadata=ADDED)  # noqa: UP045
-    """Images per forward pass of one rank; null takes its whole part of the batch at once."""
+    """Most images per forward pass of one rank, as `train.micro_batch`; null takes its whole part
+    of the batch at once."""
     lr: float = 1e-5
     """Peak learning rate of AdamW (1e-3 for a new small model)."""
     warmup_steps: int = 100

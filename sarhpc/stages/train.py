@@ -115,7 +115,10 @@ def train_ranks(work: Work) -> None:
     key = run_key(work.run.root)
     joined = join(cfg.threads, deterministic=cfg.deterministic, seed=cfg.seed, key=key)
     try:
-        checkpoint = _train(work, cfg, joined)
+        micro = ranks.frozen_micro_batch(
+            work, joined, cfg.micro_batch, cfg.global_batch, "train.global_batch"
+        )
+        checkpoint = _train(work, dataclasses.replace(cfg, micro_batch=micro), joined)
     finally:
         leave()
     if joined.rank == 0:
@@ -177,10 +180,10 @@ def check_settings(config: RunConfig) -> None:
 
 def check_ranks(config: RunConfig, world: int) -> None:
     """Raise ConfigError unless the global batch divides among `world` ranks."""
-    from sarhpc.training.schedule import accumulation
+    from sarhpc.training.schedule import fitting_micro_batch
 
     with in_branch("train"):
-        accumulation(config.train.global_batch, config.train.micro_batch, world)
+        fitting_micro_batch(config.train.micro_batch, config.train.global_batch, world)
 
 
 def estimate(config: RunConfig, plan: Plan | None, world: int) -> Estimate:

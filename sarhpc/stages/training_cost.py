@@ -7,6 +7,7 @@ are estimates, named where they are shown.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -28,7 +29,7 @@ from sarhpc.training.estimate.footprint import (
     footprint,
     gpu_hours,
 )
-from sarhpc.training.schedule import length
+from sarhpc.training.schedule import fitting_micro_batch, length
 
 if TYPE_CHECKING:
     from sarhpc.training.estimate.operations import FlopEstimate
@@ -53,8 +54,11 @@ def training_cost(config: RunConfig, plan: Plan | None, world: int) -> TrainingC
     """The cost of the training of `config` on `world` GPUs, for the samples that its plan names.
 
     Raises:
-        ConfigError: the global batch does not divide among ranks and micro-batches.
+        ConfigError: the global batch does not divide among the ranks.
     """
+    cfg = config.train
+    micro = fitting_micro_batch(cfg.micro_batch, cfg.global_batch, world)
+    config = dataclasses.replace(config, train=dataclasses.replace(cfg, micro_batch=micro))
     samples = EXAMPLE_TILES if plan is None else int(plan.shards[0].inputs["samples"])
     steps, line = _steps(config, samples, world, known=plan is not None)
     base = _base(config)

@@ -66,7 +66,7 @@ def test_a_dry_run_says_that_a_batch_does_not_divide(
     assert main(["init", str(run.root), "cluster.ranks=3"]) == 0
     code, _, err = say(capsys, "train", run.root, "--dry-run")
     assert code == 2
-    assert "train.global_batch=4 is no multiple of micro_batch x ranks = 2 x 3" in err
+    assert "train.global_batch=4 does not divide among 3 ranks: use one of 1, 2, 4 " in err
 
 
 def test_a_dry_run_says_after_the_cost_all_that_is_not_there(
