@@ -36,6 +36,7 @@ from sarhpc.stages.planned_corpus import (
 )
 from sarhpc.stages.run_config import load_run_config
 from sarhpc.stages.spec import StageSpec
+from sarhpc.stages.splits import require_held_out
 from sarhpc.stages.table_preview import table_lines
 from sarhpc.stages.work.packaging import package_run
 from sarhpc.stages.work.sharded import (
@@ -76,10 +77,14 @@ def prompts_of(run: RunDir, config: RunConfig) -> list[str] | None:
     """Captions of held-out tiles, balanced over classes, unless the configuration names prompts.
 
     Where layers steer, each tile's own caption, in the order in which the tiles steer.
+
+    Raises:
+        DataError: the splits that they would come from are empty.
     """
     generate = settings(config)
     if generate.prompts or generate.prompts_file:
         return None
+    require_held_out(run, config)
     layers = steering_layers(run, config)
     if layers is not None:
         return [layers.caption(number) for number in range(len(layers))]

@@ -23,6 +23,7 @@ from sarhpc.stages.config import RunConfig
 from sarhpc.stages.inputs.paths import archive_uri, data_root, import_config
 from sarhpc.stages.run_config import load_run_config
 from sarhpc.stages.spec import StageSpec
+from sarhpc.stages.splits import publish_split_counts, split_warnings
 from sarhpc.stages.work.executors import workers_here
 from sarhpc.stages.work.sharded import ShardResult, make_missing_shards, remove_stale_files
 from sarhpc.tiling.config import ImportConfig
@@ -52,6 +53,7 @@ def tile_stage(config: RunConfig, upstream: Sequence[str]) -> Stage:
             make_tile_shard, work, workers=config.cluster.workers
         ),
         finish=lambda work: finish_tiles(work, config),
+        warnings=lambda run: split_warnings(run, config),
     )
 
 
@@ -135,11 +137,12 @@ def _tiles(run: RunDir, config: RunConfig, task: ShardTask) -> TiledShard:
 
 
 def finish_tiles(work: Work, config: RunConfig) -> None:
-    """Remove temporary files of killed writers; with `tile.dedupe` publish repeated tiles.
+    """Remove temporary files of killed writers, publish counts by split, and repeated tiles.
 
     Derived from the shards alone: independent of the order in which they were made.
     """
     remove_stale_files(data_root(work.run, config) / "tiles")
+    publish_split_counts(work)
     if config.tile.dedupe:
         publish_duplicates(work.run, work.ledger.records().values())
 
