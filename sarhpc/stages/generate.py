@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hpc.errors import ConfigError
 from hpc.job.pipeline import Stage, Work
 from hpc.job.stop import stop_signalled
 from hpc.publish import publish_json
@@ -26,6 +27,7 @@ from sarhpc.stages.inputs.prompts import (
     known_prompts,
     sample_shards,
 )
+from sarhpc.stages.inputs.sizes import size_notes
 from sarhpc.stages.planned_corpus import (
     COVERAGE_FILE,
     check_table,
@@ -279,6 +281,16 @@ def _image_bytes(config: RunConfig) -> tuple[float, float]:
     return PICTURE_BYTES_PER_PX * pixels, MASTER_BYTES_PER_PX * pixels
 
 
+def check_inputs(_: RunDir, config: RunConfig) -> None:
+    """Raise ConfigError if the shards that steer are not there."""
+    steer = settings(config).steer
+    if steer is not None and steer.shards is not None and not Path(steer.shards).is_dir():
+        raise ConfigError(
+            f"generate.steer.shards={steer.shards} is no folder; name that of the shards whose "
+            "layers steer"
+        )
+
+
 def dry_run_notes(config: RunConfig, plan: Plan | None) -> list[str]:
     """Bytes of an image, and models without a contract."""
     picture, master = _image_bytes(config)
@@ -297,9 +309,14 @@ GENERATE = StageSpec(
     needs=("export",),
     enabled=lambda config: config.generate is not None,
     check=_check,
+    check_inputs=check_inputs,
     sharded=True,
     shards=_shards,
     shard_bytes=shard_bytes,
-    notes=lambda config, plan: [*table_lines(config), *dry_run_notes(config, plan)],
+    notes=lambda config, plan: [
+        *size_notes(config),
+        *table_lines(config),
+        *dry_run_notes(config, plan),
+    ],
     request="array",
 )

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from hpc.cluster.allocation import current_allocation
 from hpc.documents import read_json
-from hpc.errors import ConfigError
+from hpc.errors import ConfigError, DataError
 from hpc.job.pipeline import Stage, Work
 from hpc.publish import publish_json
 from hpc.store.ledger import Record
@@ -196,6 +196,64 @@ def check_settings(config: RunConfig) -> None:
             raise ConfigError(
                 f"archive.bbox={config.archive.bbox}: give four numbers: west, south, east, north"
             )
+        _check_simulated(config)
+
+
+def _check_simulated(config: RunConfig) -> None:
+    """Raise ConfigError if the scenes that the run simulates are smaller than a tile."""
+    made = config.simulate
+    if made is None:
+        return
+    pixels = int(made.size_px * made.pixel_m / (config.tile.pixel_m or made.pixel_m) + 1e-6)
+    if pixels < config.tile.tile_px:
+        raise ConfigError(
+            f"simulate.size_px={made.size_px}: scenes of {pixels} px at the spacing of the tiles "
+            f"are smaller than tile.tile_px={config.tile.tile_px}; give larger scenes or smaller "
+            "tiles"
+        )
+
+
+def check_inputs(run: RunDir, config: RunConfig) -> None:
+    """Raise ConfigError if images or archive are not there, or no scene gives a tile.
+
+    Scenes are judged by their headers, until one of them may give a tile.
+    """
+    if config.imported is not None:
+        _require_path("imported.path", import_config(config.imported).path)
+    elif config.archive.uri:
+        uri = archive_uri(run, config)
+        # A scheme is that of a plug-in, which knows what is there.
+        if ":" not in uri or Path(uri).exists():
+            _require_path("archive.uri", uri)
+            _require_tiles(run, config, uri)
+
+
+def _require_path(key: str, path: str) -> None:
+    if not Path(path).exists():
+        raise ConfigError(f"{key}={path} does not exist; give a path that this machine can read")
+
+
+def _require_tiles(run: RunDir, config: RunConfig, uri: str) -> None:
+    from sarhpc.archive.formats.readers import open_sar
+    from sarhpc.archive.stac_catalog import select_scenes
+    from sarhpc.tiling.plan import refused_scenes
+
+    try:
+        scenes = select_scenes(archive_config(run, config))
+    except DataError as error:
+        raise ConfigError(f"archive.uri={uri}: {error}") from error
+    if not scenes:
+        raise ConfigError(
+            f"archive.uri={uri} has no scene that archive.band, polarization, bbox, datetime and "
+            "ids select; set them to null, or name another catalogue"
+        )
+    opener = functools.partial(open_sar, assume_calibrated=config.archive.assume_calibrated)
+    refused = refused_scenes(scenes, config.tile, opener)
+    if refused:
+        why = "; ".join(f"{scene}: {reason}" for scene, reason in list(refused.items())[:5])
+        raise ConfigError(
+            f"archive.uri={uri}: no tile could be cut from any of {len(refused)} scenes ({why})"
+        )
 
 
 def shard_pixels(config: RunConfig) -> int:
@@ -224,6 +282,7 @@ TILE = StageSpec(
     build=tile_stage,
     needs=("simulate",),
     check=check_settings,
+    check_inputs=check_inputs,
     sharded=True,
     shard_bytes=lambda config: TILE_BYTES_PER_PX * shard_pixels(config),
     notes=window_notes,

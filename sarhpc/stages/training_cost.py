@@ -19,6 +19,7 @@ from hpc.store.plan import Plan
 from sarhpc.diffusion.families.registry import family_of
 from sarhpc.stages.config import RunConfig
 from sarhpc.stages.inputs.paths import FETCHED, model_folder
+from sarhpc.stages.inputs.sizes import tile_side
 from sarhpc.training.estimate.footprint import (
     CARDS,
     FRAGMENTATION,
@@ -66,7 +67,7 @@ def training_cost(config: RunConfig, plan: Plan | None, world: int) -> TrainingC
         return TrainingCost(None, (line, f"memory: unknown, {base} is no diffusers folder"), steps)
     from sarhpc.training.estimate.operations import estimate_flops
 
-    counted = estimate_flops(config.train, base, config.tile.tile_px)
+    counted = estimate_flops(config.train, base, tile_side(config)[1] or config.tile.tile_px)
     lines = (line, *_lines(config, counted, samples, world))
     return TrainingCost(counted.learned, lines, steps)
 
@@ -119,7 +120,7 @@ def _lines(config: RunConfig, counted: FlopEstimate, samples: int, world: int) -
     ways = " with checkpointing" if cfg.gradient_checkpointing else ""
     yield (
         f"each GPU, ZeRO-{cfg.zero_stage} {cfg.precision}, {cfg.micro_batch} x "
-        f"{config.tile.tile_px} px{ways}: {held.total / GIB:.2f} GiB = {shares}"
+        f"{tile_side(config)[1] or config.tile.tile_px} px{ways}: {held.total / GIB:.2f} GiB = {shares}"
     )
     if held.host or held.disk:
         disk = f" and {_size(held.disk)} GiB on its disk" if held.disk else ""

@@ -106,8 +106,7 @@ def test_images_to_import_that_are_not_there_are_told(
 def test_a_plan_without_shards_is_told_by_a_dry_run(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["simulate.scenes=1", "simulate.size_px=40", "tile.tile_px=64"]
-    run = tiny_run(tmp_path / "run", tmp_path, words)
+    run = tiny_run(tmp_path / "run", tmp_path, ["simulate.scenes=1", "tile.pixel_m=0.1"])
     simulate = stage_named(load_run_config(run), "simulate")
     run_element(run, simulate, 0, lambda plan: [shard.id for shard in plan.shards])
     code, _, err = say(capsys, "tile", run.root, "--dry-run")
