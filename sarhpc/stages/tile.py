@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -83,6 +83,9 @@ def plan_tile_shards(run: RunDir) -> Plan:
         planned = plan_scenes(scenes, config.tile, opener=opener, scatter=pool.map, offered=offered)
     if planned.proof:
         check_proof(planned.proof)
+    rejected = dict(planned.rejected)
+    if not planned.shards:
+        rejected |= _dropped(planned.counts)
     facts = {"proof": planned.proof, "reflown": planned.reflown, "counts": planned.counts}
     publish_json(run.stage("tile") / SPLIT_FILE, facts)
     if planned.window is not None:
@@ -91,8 +94,19 @@ def plan_tile_shards(run: RunDir) -> Plan:
         "tile",
         planned.shards,
         fingerprint=TILE.fingerprint(config),
-        rejected=planned.rejected,
+        rejected=rejected,
     )
+
+
+def _dropped(counts: Mapping[str, int]) -> dict[str, str]:
+    """Why the tiles of scenes that were not rejected are in no shard, as rows of `rejected`."""
+    dropped = "tiles_dropped_"
+    named = {name.removeprefix(dropped): n for name, n in counts.items() if dropped in name and n}
+    remedy = "; give larger scenes, a smaller tile.split.buffer_m, or one split alone"
+    return {
+        f"{number} tiles": reason + (remedy if reason.startswith("split") else "")
+        for reason, number in named.items()
+    }
 
 
 def _plan_import(config: RunConfig, imported: ImportConfig) -> Plan:

@@ -86,7 +86,7 @@ def test_a_dry_run_says_after_the_cost_all_that_is_not_there(
         assert ("generate: planned when" in out) == ("simulate.scenes=2" in words)
         assert ("archive.uri=/no/archive does not exist" in err) == ("simulate" not in words[0])
         for told in (
-            "model Salesforce/blip-image-captioning-base is neither a folder nor in the cache",
+            "models/blip does not exist; on a node with network: sarhpc fetch blip",
             "models/sd15 does not exist; on a node with network: sarhpc fetch sd15",
             "model /no/model is neither a folder",
         ):

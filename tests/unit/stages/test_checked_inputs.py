@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from line_runs import tiny_run
 from hpc.config import loads
 from hpc.errors import ConfigError
 from hpc.job.elements import run_element
+from hpc.job.pipeline import why_empty
 from hpc.store.rundir import RunDir
 from sarhpc.stages.config import RunConfig
 from sarhpc.stages.inputs.sizes import size_notes
@@ -60,7 +62,7 @@ def test_an_archive_that_may_give_tiles_and_one_of_a_plug_in_pass(
 
 def test_a_file_that_is_no_catalogue_is_told(tmp_path: Path) -> None:
     (tmp_path / "catalog.json").write_text("[]")
-    with pytest.raises(ConfigError, match="archive.uri="):
+    with pytest.raises(ConfigError, match=r"archive\.uri="):
         present(tmp_path, "tile", f"archive.uri={tmp_path}")
 
 
@@ -97,10 +99,20 @@ def test_the_advice_on_sizes_can_be_followed(tmp_path: Path) -> None:
 def test_scenes_to_simulate_that_are_smaller_than_a_tile_are_told() -> None:
     words = ["simulate={size_px: 96, pixel_m: 0.5}", "tile.tile_px=64"]
     require_settings(loads(RunConfig, "", words), ["tile"])
-    with pytest.raises(ConfigError, match="simulate.size_px=96: scenes of 48 px at the spacing"):
+    with pytest.raises(ConfigError, match=r"simulate\.size_px=96: scenes of 48 px at the spacing"):
         require_settings(loads(RunConfig, "", [*words, "tile.pixel_m=1.0"]), ["tile"])
 
 
 def test_shards_that_steer_and_are_not_there_are_told(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="generate.steer.shards=/none is no folder"):
+    with pytest.raises(ConfigError, match=r"generate\.steer\.shards=/none is no folder"):
         present(tmp_path, "generate", "generate.steer={shards: /none}")
+
+
+def test_tiles_that_the_buffer_between_splits_takes_all_are_told(
+    archive: Path, tmp_path: Path
+) -> None:
+    words = [f"archive.uri={archive}", "simulate=null", "tile.tile_px=32", "tile.split.cell_m=20"]
+    run = tiny_run(tmp_path / "run", tmp_path, [*words, "tile.split.buffer_m=500"])
+    plan = stage_named(load_run_config(run), "tile").plan(run)
+    told = r"inputs were rejected \(\d+ tiles: split_buffer; give larger scenes, a smaller "
+    assert re.search(told, why_empty(plan))
