@@ -101,7 +101,7 @@ def _steps(config: RunConfig, samples: int, world: int, *, known: bool) -> tuple
 
 
 def _lines(config: RunConfig, counted: FlopEstimate, samples: int, world: int) -> Iterator[str]:
-    cfg = config.train
+    cfg, side = config.train, tile_side(config)[1] or config.tile.tile_px
     counts = Counts(
         counted.parameters,
         counted.learned,
@@ -120,7 +120,7 @@ def _lines(config: RunConfig, counted: FlopEstimate, samples: int, world: int) -
     ways = " with checkpointing" if cfg.gradient_checkpointing else ""
     yield (
         f"each GPU, ZeRO-{cfg.zero_stage} {cfg.precision}, {cfg.micro_batch} x "
-        f"{tile_side(config)[1] or config.tile.tile_px} px{ways}: {held.total / GIB:.2f} GiB = {shares}"
+        f"{side} px{ways}: {held.total / GIB:.2f} GiB = {shares}"
     )
     if held.host or held.disk:
         disk = f" and {_size(held.disk)} GiB on its disk" if held.disk else ""

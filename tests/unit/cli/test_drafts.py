@@ -112,7 +112,7 @@ def test_a_draft_may_be_edited_by_hand_until_it_begins(
     run_element(draft, simulate, 0, lambda plan: [shard.id for shard in plan.shards])
     assert load_run_config(draft).train.max_steps == 7
     draft.config_file.write_text(draft.config_text.replace("max_steps: 7", "max_steps: 5"))
-    with pytest.raises(FingerprintMismatchError, match="train.max_steps: 7 -> 5"):
+    with pytest.raises(FingerprintMismatchError, match=r"train\.max_steps: 7 -> 5"):
         load_run_config(draft)
 
 
