@@ -60,7 +60,7 @@ def evaluates_here(arguments: argparse.Namespace) -> bool:
                 f"{one} is not a run directory; to compare it with another set, name both: "
                 "sarhpc evaluate REAL SYNTH"
             )
-    return bool(arguments.synthetic or arguments.out or arguments.json)
+    return bool(arguments.synthetic or arguments.out or (arguments.json and not arguments.dry_run))
 
 
 def evaluate_here(arguments: argparse.Namespace) -> int:

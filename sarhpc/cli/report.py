@@ -1,4 +1,4 @@
-"""The verb `report`."""
+"""The verb `costs`, before `report`: the report is the page on the images."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 
 def add_report(verbs: Verbs) -> None:
-    """Add `report`."""
-    report = add_verb(verbs, "report", "GPU-hours by stage and outcome, useful and lost")
+    """Add `costs`."""
+    report = add_verb(verbs, "costs", "GPU-hours by stage and outcome, useful and lost")
     report.add_argument("run", help="run directory")
     report.add_argument("--json", action="store_true", help="machine-readable")
     report.set_defaults(handler=report_verb)
