@@ -49,17 +49,9 @@ def lag_products(intensity: ArrayLike) -> Array:
     Raises:
         ValueError: NaN, negative, constant, too small, or a block without any power.
     """
-    blocks = _blocks(require_image(intensity, 2 * BLOCK_PX))
-    mean = blocks.mean((1, 2), keepdims=True)
-    if empty := int((mean == 0).sum()):
-        raise ValueError(
-            f"{empty} of {len(blocks)} blocks of {BLOCK_PX} px are 0 everywhere: leave out tiles "
-            "with gaps"
-        )
-    # Rows of the blocks first, so that all products are of two matrices.
-    ratios = np.ascontiguousarray((blocks / mean).swapaxes(0, 1))
+    ratios = _ratios(require_image(intensity, 2 * BLOCK_PX))
     by_row, by_column = ratios.reshape(BLOCK_PX, -1), ratios.reshape(-1, BLOCK_PX)
-    pairs = BLOCK_PX * np.arange(BLOCK_PX, BLOCK_PX - LAGS - 1, -1) * len(blocks)
+    pairs = BLOCK_PX * np.arange(BLOCK_PX, BLOCK_PX - LAGS - 1, -1) * ratios.shape[1]
     near = [
         [np.trace(gram, lag) / pairs[lag] for lag in range(LAGS + 1)]
         for gram in (by_row @ by_row.T, by_column.T @ by_column)
@@ -78,10 +70,10 @@ def _pairs_within(ratios: Array, lag: int) -> tuple[float, float]:
     """
     index = np.arange(BLOCK_PX)
     near = (np.abs(index[:, None] - index) <= lag).astype(np.float64)
-    along_azimuth = near @ ratios.reshape(BLOCK_PX, -1)
     along_range = ratios.reshape(-1, BLOCK_PX) @ near
-    sums = float(along_azimuth.ravel() @ along_range.ravel())
-    return sums, float(near.sum() ** 2 * ratios.shape[1])
+    # Of any two rows; those that are near each other count.
+    rows = ratios.reshape(BLOCK_PX, -1) @ along_range.reshape(BLOCK_PX, -1).T
+    return float((near * rows).sum()), float(near.sum() ** 2 * ratios.shape[1])
 
 
 def speckle_autocorrelation(products: Array, looks: float = 1.0) -> Array:
@@ -121,15 +113,36 @@ def autocorrelation_of_band(weights: ArrayLike, lags: int = LAGS) -> Array:
     return rho
 
 
-def _blocks(image: Array) -> Array:
-    return np.concatenate([_tiling(image[start:, start:]) for start in (0, BLOCK_PX // 2)])
+def _ratios(image: Array) -> Array:
+    """I / m (16, B, 16), rows, blocks, columns: rows first, so that products are of two matrices.
+
+    Raises:
+        ValueError: a block without any power.
+    """
+    tilings = [_tiling(image[start:, start:]) for start in (0, BLOCK_PX // 2)]
+    ratios = np.empty((BLOCK_PX, sum(one.shape[0] * one.shape[2] for one in tilings), BLOCK_PX))
+    first = empty = 0
+    for blocks in tilings:
+        mean = blocks.mean((1, 3), keepdims=True)
+        empty += int((mean == 0).sum())
+        after = first + mean.size
+        place = ratios[:, first:after].reshape(BLOCK_PX, len(blocks), -1, BLOCK_PX)
+        with np.errstate(invalid="ignore"):
+            np.divide(blocks.swapaxes(0, 1), mean.swapaxes(0, 1), out=place)
+        first = after
+    if empty:
+        raise ValueError(
+            f"{empty} of {first} blocks of {BLOCK_PX} px are 0 everywhere: leave out tiles with "
+            "gaps"
+        )
+    return ratios
 
 
 def _tiling(image: Array) -> Array:
+    """Blocks as a view (block row, row, block column, column) of an image."""
     rows, columns = (side // BLOCK_PX for side in image.shape)
     cut = image[: rows * BLOCK_PX, : columns * BLOCK_PX]
-    split = cut.reshape(rows, BLOCK_PX, columns, BLOCK_PX)
-    return split.swapaxes(1, 2).reshape(-1, BLOCK_PX, BLOCK_PX)
+    return cut.reshape(rows, BLOCK_PX, columns, BLOCK_PX)
 
 
 def _block_bias(rho: Array) -> Array:
