@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn, TypeAlias
 
-from hpc.errors import ConfigError
+from hpc.errors import ConfigError, DataError, VerificationError
 
 Verbs: TypeAlias = "argparse._SubParsersAction[Parser]"
 
@@ -55,3 +56,16 @@ def existing_path(name: str | Path, what: str) -> Path:
     if not path.exists():
         raise ConfigError(f"{path} does not exist; name {what}")
     return path
+
+
+@contextmanager
+def reading_finished_data() -> Iterator[None]:
+    """Data that cannot be used as they are end a verb that only reads them with exit code 4.
+
+    Raises:
+        VerificationError: in the place of a DataError; repeating the command does not help.
+    """
+    try:
+        yield
+    except DataError as error:
+        raise VerificationError(str(error)) from error

@@ -33,11 +33,6 @@ def png_uri(image: NDArray[np.uint8], display_px: int | None = None) -> str:
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-def stretched(tile: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The tile with the square-root stretch usual for displaying SAR images."""
-    return np.round(255.0 * np.sqrt(tile / 255.0)).astype(np.uint8)
-
-
 def distribution_figure(sets: Mapping[str, Features]) -> str:
     """SVG: dB histograms, speckle autocorrelation and radial spectrum of every set."""
     figure, axes = new_figure(3)
