@@ -30,7 +30,7 @@ def acf(told: dict[str, Any]) -> float:
 def test_a_tuned_decoder_preserves_more_speckle_of_held_out_tiles(tmp_path: Path) -> None:
     run = make_archive(tmp_path / "run", "simulate.band_fraction=0.4")
     learnt, held_out = (list(tiles(run, split).grays()) for split in ("train", "val"))
-    groups = range(len(held_out))
+    groups = tiles(run, "val").scenes()
     base = load_autoencoder(BASE / "vae")
     before, after = [], []
     for seed in SEEDS:
