@@ -224,7 +224,8 @@ def test_settings_of_sets_that_cannot_be_right_are_told_before_anything_is_submi
         with pytest.raises(ConfigError, match="of /a"):
             require_settings(load(RunConfig, None, words), ["caption-train"])
     right = ["simulate.scenes=1", "caption_train.train=[{kind: nwpu, path: /a, weight: 2}]"]
-    embedded = ["caption_train.base_model=null", "caption.captioner=truth"]
+    embedded = ["caption_train.base_model=null", "train.base_model=embedded:base"]
+    embedded += ["caption.captioner=truth"]
     config = load(RunConfig, None, [*right, *embedded])
     require_settings(config, ["caption-train", "caption"])
     require_inputs(RunDir(tmp_path), config)
