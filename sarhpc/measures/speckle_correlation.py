@@ -34,6 +34,8 @@ LAGS = 5
 BLOCK_PX = 16
 FAR_LAGS_PX = (6, 9)
 """Lags that count as uncorrelated: beyond the main lobe of any band of at least 0.4."""
+_APART = np.abs(np.arange(BLOCK_PX)[:, None] - np.arange(BLOCK_PX))
+"""Lag of any two rows, or columns, of a block."""
 
 
 def lag_products(intensity: ArrayLike) -> Array:
@@ -68,8 +70,7 @@ def _pairs_within(ratios: Array, lag: int) -> tuple[float, float]:
         ratios: (16, B, 16): rows, blocks, columns.
         lag: px.
     """
-    index = np.arange(BLOCK_PX)
-    near = (np.abs(index[:, None] - index) <= lag).astype(np.float64)
+    near = np.less_equal(_APART, lag).astype(np.float64)
     along_range = ratios.reshape(-1, BLOCK_PX) @ near
     # Of any two rows; those that are near each other count.
     rows = ratios.reshape(BLOCK_PX, -1) @ along_range.reshape(BLOCK_PX, -1).T
@@ -147,7 +148,9 @@ def _tiling(image: Array) -> Array:
 
 def _block_bias(rho: Array) -> Array:
     """4 (t(d) - rho(d) S) of (2, 6) `rho` at lags 0 to 5, for a separable band, r >= 0."""
-    r = toeplitz(np.sqrt(np.maximum(rho, 0.0)), BLOCK_PX)
+    at_lag = np.zeros((2, BLOCK_PX))
+    at_lag[:, : LAGS + 1] = np.sqrt(np.maximum(rho, 0.0))
+    r = at_lag[:, _APART]
     own = (r * r).mean((1, 2))
     # Mean over pairs at each lag of 1/n sum_k r_ij r_jk r_ki, n the side of the block.
     triples = (r * (r @ r) / BLOCK_PX).reshape(2, -1) @ _MEAN_AT_LAG.T
@@ -155,20 +158,9 @@ def _block_bias(rho: Array) -> Array:
     return bias
 
 
-def toeplitz(values: Array, side: int) -> Array:
-    """Matrices (..., side, side) of the value (..., n) at lag |i - j|; 0 beyond the last one."""
-    padded = np.zeros((*values.shape[:-1], max(side, values.shape[-1])))
-    padded[..., : values.shape[-1]] = values
-    index = np.arange(side)
-    matrix: Array = padded[..., np.abs(index[:, None] - index)]
-    return matrix
-
-
 def _mean_at_lag() -> Array:
     """Weights (6, 256) of the pairs of a row of a block that are 0 to 5 px apart."""
-    index = np.arange(BLOCK_PX)
-    apart = np.abs(index[:, None] - index).ravel()
-    at_lag = apart == np.arange(LAGS + 1)[:, None]
+    at_lag = _APART.ravel() == np.arange(LAGS + 1)[:, None]
     return np.asarray(at_lag / at_lag.sum(1, keepdims=True))
 
 
