@@ -16,6 +16,9 @@ export OMP_NUM_THREADS ?= 1
 export HF_HUB_OFFLINE  ?= 1
 export DS_ACCELERATOR  ?= $(shell command -v nvidia-smi >/dev/null 2>&1 && echo cuda || echo cpu)
 
+# Tests start many processes, and each would compile the same modules again.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help setup slurm-setup demo test test-long test-mutants soak check format bench bench-data bench-plan bench-shards bench-step bench-train bench-checkpoint bench-loader bench-slurm bench-evaluate simulator-report sensitivity-report embedded clean
 
 help:
@@ -70,11 +73,13 @@ build/mutants/venv/.ready:
 	build/mutants/venv/bin/pip install --quiet --disable-pip-version-check cosmic-ray==8.7.0
 	touch $@
 
+# Types are checked beside the tests, by a process that would have one core for itself otherwise.
 check: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/mypy
-	$(BIN)/python -m pytest -q -n $(JOBS) $(SHARE) -m "not slow and not long and not gpu and not slurm" tests/unit tests/golden
+	@said=$$(mktemp); echo "$(BIN)/mypy, beside the tests"; $(BIN)/mypy >$$said 2>&1 & types=$$!; \
+	$(BIN)/python -m pytest -q -n $(JOBS) $(SHARE) -m "not slow and not long and not gpu and not slurm" tests/unit tests/golden; \
+	tests=$$?; wait $$types; types=$$?; cat $$said; rm -f $$said; exit $$((tests || types))
 
 format: setup
 	$(BIN)/ruff check --fix .

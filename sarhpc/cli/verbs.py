@@ -6,11 +6,12 @@ import argparse
 import difflib
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn, TypeAlias
 
-from hpc.errors import ConfigError
+from hpc.errors import ConfigError, DataError, VerificationError
 from sarhpc.cli.verb_groups import ENTRIES
 
 Verbs: TypeAlias = "argparse._SubParsersAction[Parser]"
@@ -75,3 +76,16 @@ def existing_path(name: str | Path, what: str) -> Path:
     if not path.exists():
         raise ConfigError(f"{path} does not exist; name {what}")
     return path
+
+
+@contextmanager
+def reading_finished_data() -> Iterator[None]:
+    """Data that cannot be used as they are end a verb that only reads them with exit code 4.
+
+    Raises:
+        VerificationError: in the place of a DataError; repeating the command does not help.
+    """
+    try:
+        yield
+    except DataError as error:
+        raise VerificationError(str(error)) from error

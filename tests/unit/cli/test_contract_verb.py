@@ -242,6 +242,7 @@ def test_inspection_names_the_outliers_of_the_window(tmp_path: Path, model: Path
     assert "cannot be read" in line
 
 
+@pytest.mark.slow
 def test_a_dry_run_of_tiling_tells_the_window_of_the_archive(
     tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -69,6 +69,7 @@ def test_a_dry_run_says_that_a_batch_does_not_divide(
     assert "train.global_batch=4 does not divide among 3 ranks: use one of 1, 2, 4 " in err
 
 
+@pytest.mark.slow
 def test_a_dry_run_says_after_the_cost_all_that_is_not_there(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
