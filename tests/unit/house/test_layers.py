@@ -42,7 +42,7 @@ HPC_ORDER = ["store", "cluster", "job", "observe"]
 """Packages of `hpc`; each may import those before it."""
 
 OWNERS = {
-    "submitit": ["hpc/cluster/submit.py", "hpc/cluster/batch.py"],
+    "submitit": ["hpc/cluster/submit.py", "hpc/cluster/batch.py", "hpc/cluster/detached.py"],
     "dask": ["hpc/cluster/dask"],
     "distributed": ["hpc/cluster/dask"],
     "dask_jobqueue": ["hpc/cluster/dask"],
