@@ -65,7 +65,7 @@ def status_lines(status: RunStatus, width: int = WIDTH, *, brief: bool = False) 
     lines += _quiet_lines(status, "COMPLETE", width) if brief else []
     for stage in shown:
         lines.append(Line(_row(stage), stage.state, STYLES.get(stage.state, "dim")))
-        facts = "; ".join(_facts(stage))
+        facts = "; ".join(stage_facts(stage))
         lines += [Line(text, text, "dim") for text in _wrapped(facts, width)]
         if stage.problem:
             lines += [Line(text, text, "red") for text in _wrapped(f"! {stage.problem}", width)]
@@ -107,9 +107,7 @@ def _row(stage: StageStatus) -> str:
 
 def _done(disk: StageState, state: str) -> str:
     """`412/1000 shards`, with a bar before it while work is in progress."""
-    done, goal, unit = disk.done, disk.planned or None, "shards"
-    if disk.progress is not None and state != "COMPLETE":
-        done, goal, unit = disk.progress.done, disk.progress.goal, disk.progress.unit
+    done, goal, unit = count_of(disk)
     count = f"{done}/{goal if goal is not None else '?'}"
     if state == "COMPLETE" or not goal or not (done or disk.under_way):
         return f"{count} {unit}"
@@ -118,7 +116,14 @@ def _done(disk: StageState, state: str) -> str:
     return f"{'#' * filled}{'-' * (BAR - filled)} {count}"
 
 
-def _facts(stage: StageStatus) -> Iterator[str]:
+def count_of(disk: StageState) -> tuple[int, int | None, str]:
+    """How much is done, of how much if that is known, and of what: shards, or steps of one."""
+    if disk.progress is not None:
+        return disk.progress.done, disk.progress.goal, disk.progress.unit
+    return disk.done, disk.planned or None, "shards"
+
+
+def stage_facts(stage: StageStatus) -> Iterator[str]:
     """Facts that do not fit in the row."""
     disk, queue = stage.disk, stage.queue
     if stage.state == "COMPLETE":

@@ -29,6 +29,7 @@ from sarhpc.cli.supervise import add_supervise
 from sarhpc.cli.trusting import add_trust
 from sarhpc.cli.verbs import Parser
 from sarhpc.cli.verification import add_verify
+from sarhpc.cli.view import add_view
 
 PARTS = (
     add_init,
@@ -38,6 +39,7 @@ PARTS = (
     add_status,
     add_logs,
     add_report,
+    add_view,
     add_clean,
     add_fetch,
     add_inspect,
