@@ -72,10 +72,13 @@ def test_a_log_gets_one_line_of_keys_and_values(run: RunDir) -> None:
 
 
 def test_a_line_of_a_log_tells_rate_and_rest_of_what_is_worked_on(run: RunDir) -> None:
-    words = key_values(full_status(run)).split()
-    assert {"tile.shards=40/100", "caption-train.steps=123456/200000"} <= {*words}
-    assert {"caption-train.steps_per_s=1.25", "caption-train.eta_s=61235"} <= {*words}
-    assert 'caption-train.note="loss 0.1374, 32.4 samples/s"' in key_values(full_status(run))
+    run.stage("caption-train").mkdir()
+    with lease(run.stage("caption-train") / ".lease.json"):
+        line = key_values(full_status(run))
+    words = {*line.split()}
+    assert {"tile.shards=40/100", "caption-train.steps=123456/200000"} <= words
+    assert {"caption-train.steps_per_s=1.25", "caption-train.eta_s=61235"} <= words
+    assert 'caption-train.note="loss 0.1374, 32.4 samples/s"' in line
 
 
 def test_a_line_of_a_log_has_no_key_for_what_is_not_known(run: RunDir) -> None:
@@ -101,12 +104,11 @@ def test_no_rate_and_no_rest_is_shown_that_is_no_number(run: RunDir, per_s: floa
 
 
 def test_a_low_terminal_shows_what_is_worked_on(run: RunDir) -> None:
-    status = full_status(run)
-    assert len(status_lines(status, brief=True)) <= len(status_lines(status))
     names = [f"s{n}" for n in range(9)]
     stages = [Stage(n, ("tile",), STAGES[0].plan, STAGES[0].work) for n in names]
-    lines = status_lines(run_status(run, [STAGES[0], *stages], Slurm([])), brief=True)
-    assert len(lines) < 9
+    status = run_status(run, [STAGES[0], *stages])
+    lines = status_lines(status, brief=True)
+    assert len(status_lines(status)) - len(lines) == 8
     assert any(f"WAITING: {', '.join(names)}" in line.text for line in lines)
 
 
