@@ -64,7 +64,11 @@ def _add_submission_arguments(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--profile", help="cluster: a name in slurm/profiles, or a YAML file")
     verb.add_argument("--executor", choices=["slurm", "local", "debug"],
                       help="how work reaches a machine (default: that of the profile)")  # fmt: skip
-    verb.add_argument("--wait", action="store_true", help="wait for the end and show the log")
+    verb.add_argument(
+        "--wait",
+        action="store_true",
+        help="show progress until the end; Ctrl-C leaves it running",
+    )
     verb.add_argument("--dry-run", action="store_true", help="show plan and cost, and stop")
     verb.add_argument("--print-sbatch", action="store_true", help="print the scripts, submit none")
     verb.add_argument("--force", action="store_true", help="try again after a crash loop")
@@ -211,7 +215,8 @@ def _carry_out(
     require_own_checkpoints(run.root, trust=arguments.trust_checkpoint)
     if profile is not None:
         from sarhpc.launch.moved_jobs import cancel_moved_jobs
-        from sarhpc.launch.slurm import submit_stages, wait_for_jobs
+        from sarhpc.launch.slurm import submit_stages
+        from sarhpc.launch.waiting import wait_for_jobs
 
         cancel_moved_jobs(run)
         submit_stages(run, stages, profile, force=arguments.force)

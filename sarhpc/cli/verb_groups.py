@@ -60,6 +60,8 @@ GROUPS: tuple[tuple[str, tuple[VerbEntry, ...]], ...] = (
                 "logs runs/first --failed"),
             _of("report:add_report", "costs",
                 "GPU-hours by stage and outcome, useful and lost", "costs runs/first", "report"),
+            _of("view:add_view", "view", "show status, report, grids and shards of a run in a browser",
+                "view runs/first"),
             _of("inspection:add_inspect", "inspect",
                 "HTML summary of shards: tiles, captions, distributions, footprints, anomalies",
                 "inspect runs/first --out first.html"),

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from hpc.job.pipeline import Stage, Work
+from hpc.job.shard_progress import counted
 from hpc.store.plan import Plan, ShardTask
 from hpc.store.rundir import RunDir
 from sarhpc.captioning.config import CaptionConfig
@@ -15,7 +16,7 @@ from sarhpc.stages.inputs.paths import data_root, model_folder
 from sarhpc.stages.run_config import load_run_config
 from sarhpc.stages.spec import StageSpec, in_branch
 from sarhpc.stages.splits import publish_split_counts
-from sarhpc.stages.tile import shard_pixels
+from sarhpc.stages.tile import most_tiles, shard_pixels
 from sarhpc.stages.work.sharded import (
     ShardResult,
     make_missing_shards,
@@ -81,7 +82,8 @@ def make_caption_shard(run: RunDir, task: ShardTask) -> ShardResult:
     duplicates = task.inputs.get("duplicate_of", {})
     tiles = (s for s in read_tiles(run, task.inputs) if s.key not in duplicates)
     captioned = caption_samples(tiles, _captioner(captioner_config), captioner_config)
-    summary = write_shard(path, captioned.samples)
+    samples = counted(captioned.samples, run.stage("caption"), task.id, most_tiles(config))
+    summary = write_shard(path, samples)
     rejected = captioned.rejected | ({"duplicate_of": len(duplicates)} if duplicates else {})
     return ShardResult(
         path, summary.samples, summary.bytes, summary.sha256, rejected, {"split": split}

@@ -14,6 +14,7 @@ from hpc.cluster.allocation import current_allocation
 from hpc.documents import read_json
 from hpc.errors import ConfigError, DataError
 from hpc.job.pipeline import Stage, Work
+from hpc.job.shard_progress import counted
 from hpc.publish import publish_json
 from hpc.store.ledger import Record
 from hpc.store.plan import Plan, ShardTask, make_plan
@@ -129,7 +130,9 @@ def make_tile_shard(run: RunDir, task: ShardTask) -> ShardResult:
     split = task.inputs["split"]
     path = data_root(run, config) / "tiles" / split / f"{task.id}.tar"
     tiled = _tiles(run, config, task)
-    summary = write_shard(path, tiled.samples)
+    planned = len(task.inputs["items" if config.imported is not None else "tiles"])
+    samples = counted(tiled.samples, run.stage("tile"), task.id, planned)
+    summary = write_shard(path, samples)
     return ShardResult(
         path, summary.samples, summary.bytes, summary.sha256, tiled.rejected, {"split": split}
     )
@@ -268,6 +271,11 @@ def _require_tiles(run: RunDir, config: RunConfig, uri: str) -> None:
         raise ConfigError(
             f"archive.uri={uri}: no tile could be cut from any of {len(refused)} scenes ({why})"
         )
+
+
+def most_tiles(config: RunConfig) -> int:
+    """Tiles of a full shard."""
+    return (config.imported or config.tile).shard_samples
 
 
 def shard_pixels(config: RunConfig) -> int:

@@ -33,7 +33,8 @@ UPSTREAM = {
 
 JOINTS = {
     "stages": {"launch", "cli"},
-    "launch": {"cli"},
+    "launch": {"cli", "viewer"},
+    "viewer": {"cli", "launch", "stages"},
     "cli": set(),
 }
 """Packages that join `hpc` and the science -> what they must not import of each other."""
@@ -42,7 +43,7 @@ HPC_ORDER = ["store", "cluster", "job", "observe"]
 """Packages of `hpc`; each may import those before it."""
 
 OWNERS = {
-    "submitit": ["hpc/cluster/submit.py", "hpc/cluster/batch.py"],
+    "submitit": ["hpc/cluster/submit.py", "hpc/cluster/batch.py", "hpc/cluster/detached.py"],
     "dask": ["hpc/cluster/dask"],
     "distributed": ["hpc/cluster/dask"],
     "dask_jobqueue": ["hpc/cluster/dask"],
@@ -55,6 +56,7 @@ OWNERS = {
     "rasterio": ["sarhpc/archive/"],
     "h5py": ["sarhpc/archive/"],
     "pystac": ["sarhpc/archive/"],
+    "tornado": ["sarhpc/viewer/"],
 }
 """External system -> the only places that may import it."""
 
