@@ -8,22 +8,19 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from pyproj import Transformer
 
-from hpc.errors import ConfigError, DataError
+from hpc.errors import DataError
+from sarhpc.archive.catalog_files import OpticalFile, SarFile, optical_file, optical_pairs
 from sarhpc.archive.declaration import SIDECAR, Declaration, read_declarations
 from sarhpc.archive.footprint import (
-    covered_share,
     geojson_bbox,
     geojson_polygon,
-    outline,
     wgs84_outline,
 )
 from sarhpc.archive.formats.declared import UndeclaredError
@@ -34,8 +31,7 @@ from sarhpc.archive.formats.readers import (
     open_checked,
     raster_suffixes,
 )
-from sarhpc.archive.raster_files import crs_text, has_affine, opened_raster
-from sarhpc.archive.scene import SarHeader, SarReader, Scene
+from sarhpc.archive.scene import SarReader, Scene
 from sarhpc.archive.stac_catalog import write_catalogue
 from sarhpc.archive.stac_item import make_item
 from sarhpc.archive.stac_properties import (
@@ -88,37 +84,12 @@ class CatalogReport:
     """Every file of the folder, relative to it."""
 
 
-@dataclass(frozen=True)
-class SarFile:
-    """A SAR image that became a scene."""
-
-    id: str
-    path: Path
-    properties: Mapping[str, Any]
-    header: SarHeader
-    lonlat: NDArray[np.float64] | None
-    optical: str | None
-    media_type: str | None
-
-
-@dataclass(frozen=True)
-class _OpticalFile:
-    name: str
-    path: Path
-    bands: int
-    pixel: float
-    crs: str | None
-    outline: NDArray[np.float64] | None
-    datetime: str | None
-    in_scene_frame: bool
-
-
 @dataclass
 class _Inventory:
     """Files classified so far."""
 
     sar: dict[str, SarFile] = field(default_factory=dict)
-    optical: list[_OpticalFile] = field(default_factory=list)
+    optical: list[OpticalFile] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
 
     def add(self, path: Path, name: str, declared: Declaration) -> None:
@@ -146,7 +117,7 @@ class _Inventory:
         for item in contents:
             if isinstance(item, Skipped):
                 self.skipped.append(item)
-            elif isinstance(item, _OpticalFile):
+            elif isinstance(item, OpticalFile):
                 self.optical.append(item)
             else:
                 self._add_scene(item)
@@ -162,7 +133,7 @@ class _Inventory:
 
 def _contents(
     path: Path, name: str, declared: Declaration
-) -> list[SarFile | _OpticalFile | Skipped]:
+) -> list[SarFile | OpticalFile | Skipped]:
     """The images in the file at `path`.
 
     Raises:
@@ -172,8 +143,8 @@ def _contents(
         raise DataError("declared to be skipped")
     form = None if declared.role == "optical" else _format_of(path, declared)
     if form is None or (declared.role or form.role(path)) == "optical":
-        return [_optical_file(path, name, declared)]
-    found: list[SarFile | _OpticalFile | Skipped] = []
+        return [optical_file(path, name, declared)]
+    found: list[SarFile | OpticalFile | Skipped] = []
     for layer in form.layers(path):
         try:
             found.append(_sar_file(path, declared, form, layer))
@@ -224,7 +195,7 @@ def catalog_directory(
     if not sar:
         reasons = f"no SAR scene under {folder} could be catalogued: {_first(skipped)}"
         raise NoSceneError(reasons, sorted(skipped, key=lambda item: item.path), names)
-    pairs = _pairs(sar.values(), found.optical)
+    pairs = optical_pairs(sar.values(), found.optical)
     paired = {pair.path for pair in pairs.values() if pair is not None}
     skipped += [
         Skipped(image.path, "optical image over none of the scenes")
@@ -311,82 +282,7 @@ def _any_valid(reader: SarReader, row: int, count: int) -> bool:
     return bool(valid.any())
 
 
-def _optical_file(path: Path, name: str, declared: Declaration) -> _OpticalFile:
-    with opened_raster(path) as dataset:
-        affine = tuple(dataset.transform)[:6]
-        a, b, c, d, e, f = affine
-        placed = has_affine(dataset)
-        return _OpticalFile(
-            name=name,
-            path=path,
-            bands=dataset.count,
-            pixel=float(np.sqrt(abs(a * e - b * d))),
-            crs=crs_text(dataset),
-            outline=outline((a, b, c, d, e, f), dataset.shape) if placed else None,
-            datetime=declared.datetime,
-            in_scene_frame=declared.frame == "scene",
-        )
-
-
-def _pairs(scenes: Iterable[SarFile], images: list[_OpticalFile]) -> dict[str, _OpticalFile | None]:
-    """The optical image of each scene by its id.
-
-    Raises:
-        ConfigError: names every declared image that is not there.
-    """
-    pairs: dict[str, _OpticalFile | None] = {}
-    wrong = []
-    for scene in scenes:
-        try:
-            pairs[scene.id] = _optical_of(scene, images)
-        except ConfigError as error:
-            wrong.append(str(error))
-    if wrong:
-        raise ConfigError("\n".join(wrong))
-    return pairs
-
-
-def _optical_of(scene: SarFile, images: list[_OpticalFile]) -> _OpticalFile | None:
-    """The declared optical image, else the one that covers most of the scene.
-
-    Ties are broken by colour, then the finer pixel, then the name.
-
-    Raises:
-        ConfigError: the declared image is not among the optical files.
-    """
-    if scene.optical is not None:
-        for image in images:
-            if scene.optical in (image.name, image.path.name):
-                return image
-        raise ConfigError(
-            f"{scene.path.name} declares the optical image {scene.optical}, which is not among the "
-            f"optical files: {', '.join(image.name for image in images) or 'none'}; correct it"
-        )
-    ranked = [
-        (-round(share, 3), -min(image.bands, 3), image.pixel, image.name, image)
-        for image in images
-        if (share := _overlap(scene, image)) > 0
-    ]
-    return min(ranked, key=lambda entry: entry[:-1])[-1] if ranked else None
-
-
-def _overlap(scene: SarFile, image: _OpticalFile) -> float:
-    """Share of the scene that the image covers; 0 where one of them has no georeference."""
-    if scene.header.crs is None or image.crs is None or image.outline is None:
-        return 0.0
-    points = image.outline
-    if image.crs != scene.header.crs:
-        transformer = Transformer.from_crs(image.crs, scene.header.crs, always_xy=True)
-        points = np.stack(transformer.transform(*points.T), axis=1)
-        if not np.isfinite(points).all():
-            return 0.0
-    header = scene.header
-    # A scene placed by control points is convex enough for a share of its area.
-    edge = outline(header.affine, header.shape, placement=header.placement)
-    return covered_share(edge, points)
-
-
-def _item(scene: SarFile, image: _OpticalFile | None) -> dict[str, Any]:
+def _item(scene: SarFile, image: OpticalFile | None) -> dict[str, Any]:
     properties = dict(scene.properties)
     assets = {"sar": scene.path}
     if image is not None:

@@ -58,9 +58,9 @@ def draft_declarations(
     if not groups:
         return None
     lines = [
-        f"# Files of {json.dumps(str(folder))} that do not state what is needed of them.",
-        f"# Replace each {UNFILLED} (of a file that is no SAR image the role is enough), remove the",
-        "# sign # before what you know, and run the same command again. All entries: docs/scenes.md.",
+        f"# Files of {json.dumps(str(folder))} that do not state what is needed of them. Replace",
+        f"# each {UNFILLED} (of a file that is no SAR image the role is enough), drop the",
+        "# sign # before what you know, and repeat the command. All entries: docs/scenes.md.",
         "defaults:",
         *(f"  # {f'{key}: {value}':<34} # {meaning}" for key, value, meaning in _OPTIONAL),
         "files:",
