@@ -64,7 +64,7 @@ def build_catalogue(folder: Path, out: Path, declarations: Path | None) -> int:
     advice = _draft(folder, out, report, declarations)
     if advice is not None:
         print(f"for more scenes: {advice}")
-    print(f"next: sarhpc run RUN --config configs/paper_sd15.yaml archive.uri={out}")
+    print(f"next: sarhpc run RUN --config configs/paper_sd15.yaml archive.uri={out.resolve()}")
     return 0
 
 
