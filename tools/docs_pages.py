@@ -6,6 +6,8 @@ differ from the program.
 
 from __future__ import annotations
 
+import os
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -28,7 +30,24 @@ def on_config(config: Any) -> Any:
 
     pages = [f"reference/settings/{name}" for name in settings_pages()]
     _replace(config["nav"], "Settings", pages)
+    docs = REPOSITORY / "docs"
+    named = set(re.findall(r"[\w/-]+\.md", str(config["nav"])))
+    found = sorted(path.relative_to(docs).as_posix() for path in docs.rglob("*.md"))
+    others = [name for name in found if name not in named and not name.startswith("adr/")]
+    if others:
+        config["nav"].append({"More": others})
     return config
+
+
+def on_page_markdown(markdown: str, *, page: Any, **_: Any) -> str:
+    """Show links to files of the repository, which the site does not hold, as their text."""
+    docs, folder = REPOSITORY / "docs", (REPOSITORY / "docs" / page.file.src_uri).parent
+
+    def shown(link: re.Match[str]) -> str:
+        target = Path(os.path.normpath(folder / link[2]))
+        return link[1] if target.exists() and not target.is_relative_to(docs) else link[0]
+
+    return re.sub(r"\[([^\]]+)\]\(((?:\.\./)+[^)#\s]+)[^)]*\)", shown, markdown)
 
 
 def _replace(entries: list[Any], title: str, pages: list[str]) -> None:
