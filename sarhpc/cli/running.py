@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +24,7 @@ from sarhpc.stages.inputs.contracts import models_without_contract
 from sarhpc.stages.registry import STAGES, line_of_stages, stage_named
 from sarhpc.stages.run_config import load_run_config
 from sarhpc.stages.settings import require_inputs, require_present, require_settings
+from sarhpc.stages.spec import pass_all
 
 if TYPE_CHECKING:
     from hpc.cluster.profile import Profile
@@ -181,14 +182,19 @@ def _carry_out(
     if as_json and not arguments.dry_run:
         raise ConfigError("--json shows plan and cost: give --dry-run too, or ask `sarhpc status`")
     if arguments.dry_run:
-        require_settings(config, _up_to(run, stages[-1].name), ranks)
-        _pass_all(
-            lambda: _show_plan_and_cost(run, stages, profile, as_json=as_json),
+
+        def show() -> None:
+            """Plans are made by settings that hold."""
+            require_settings(config, _up_to(run, stages[-1].name), ranks)
+            _show_plan_and_cost(run, stages, profile, as_json=as_json)
+
+        pass_all(
+            show,
             lambda: require_inputs(run, config, names),
             lambda: require_present(run, config, names),
         )
         return 0
-    _pass_all(
+    pass_all(
         lambda: require_inputs(run, config, names),
         lambda: require_settings(config, names, ranks),
         lambda: require_present(run, config, names),
@@ -236,18 +242,6 @@ def _show_plan_and_cost(
         print_json(plan_and_cost(run, stages, profile, lambda line: None))
     else:
         plan_and_cost(run, stages, profile)
-
-
-def _pass_all(*checks: Callable[[], None]) -> None:
-    """Raise ConfigError unless all checks pass, with what each of them says."""
-    reasons: list[str] = []
-    for check in checks:
-        try:
-            check()
-        except ConfigError as error:
-            reasons += str(error).splitlines()
-    if reasons:
-        raise ConfigError("\n".join(dict.fromkeys(reasons)))
 
 
 def _require_submittable(run: RunDir, stages: Sequence[Stage], profile: Profile | None) -> None:

@@ -28,7 +28,7 @@ from sarhpc.stages.planned_corpus import (
     table_shards,
 )
 from sarhpc.stages.run_config import load_run_config
-from sarhpc.stages.spec import StageSpec
+from sarhpc.stages.spec import StageSpec, pass_all
 from sarhpc.stages.splits import require_held_out
 from sarhpc.stages.table_preview import table_lines
 from sarhpc.stages.work.image_shards import generated_shard, steering_layers
@@ -152,15 +152,19 @@ def package(work: Work) -> None:
 
 def check_generation(cfg: GenerateConfig) -> None:
     """Raise ConfigError unless images can be generated as configured, and prompts be read."""
-    from sarhpc.generation.plan import check_config, read_prompts
+    from sarhpc.generation.plan import check_config
 
-    check_config(cfg)
+    pass_all(lambda: check_config(cfg), lambda: _require_prompts(cfg))
+
+
+def _require_prompts(cfg: GenerateConfig) -> None:
+    from sarhpc.generation.plan import read_prompts
+
     read_prompts(cfg)
 
 
 def _check(config: RunConfig) -> None:
-    check_generation(settings(config))
-    check_table(config)
+    pass_all(lambda: check_generation(settings(config)), lambda: check_table(config))
 
 
 def shards_of(config: RunConfig, images: int) -> int:

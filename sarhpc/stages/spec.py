@@ -117,3 +117,15 @@ def in_branch(branch: str) -> Iterator[None]:
         yield
     except ConfigError as error:
         raise ConfigError(f"{branch}.{error}") from error
+
+
+def pass_all(*checks: Callable[[], None]) -> None:
+    """Raise ConfigError unless all checks pass, with what each of them says."""
+    reasons: list[str] = []
+    for check in checks:
+        try:
+            check()
+        except ConfigError as error:
+            reasons += str(error).splitlines()
+    if reasons:
+        raise ConfigError("\n".join(dict.fromkeys(reasons)))

@@ -114,3 +114,22 @@ def test_a_plan_without_shards_is_told_by_a_dry_run(
     assert code == 2
     assert "tile: the plan has no shards, 1 inputs were rejected" in err
     assert not run.plan_file("tile").exists()
+
+
+def test_wrong_settings_and_missing_inputs_are_told_together(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["archive.uri=/no/archive", "train.base_model=/no/model", "tile.tile_px=0",
+             "generate.scheduler=foo", "generate.prompts_file=/no/prompts"]  # fmt: skip
+    for how in ("--dry-run", "--executor=local", "--print-sbatch"):
+        code, _, err = say(capsys, "run", tmp_path / "run", *words, how)
+        assert code == 2
+        for told in (
+            "archive.uri=/no/archive",
+            "model /no/model",
+            "tile.tile_px",
+            "'foo'",
+            "/no/prompts",
+        ):
+            assert told in err, how
+    assert not (tmp_path / "run").exists()
