@@ -33,6 +33,7 @@ help:
 	@echo "make embedded   train the embedded base models again"
 
 setup: $(VENV)/.ready
+	@echo "to have sarhpc on the PATH of this shell: . $(VENV)/bin/activate"
 
 # torch first and pinned: any other order may fetch a CUDA build of several GB.
 $(VENV)/.ready: pyproject.toml constraints.txt

@@ -58,11 +58,12 @@ def test_worker_counts_of_a_standing_run_may_change(
     assert load_run_config(open_run(root)).cluster.workers == 5
 
 
-def test_a_configuration_edited_by_hand_is_refused_and_shown(
+def test_a_frozen_configuration_edited_by_hand_is_refused_and_shown(
     tmp_path: Path, config: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     root = tmp_path / "new"
     assert main(["init", str(root), "--config", str(config)]) == 0
+    seal(open_run(root), "simulate")
     text = (root / "config.yaml").read_text()
     (root / "config.yaml").write_text(text.replace("max_steps: 4", "max_steps: 40"))
     code, _, err = say(capsys, "status", root)
