@@ -168,7 +168,6 @@ def _carry_out(
         alone: whether they are one stage that needs no driver.
     """
     from sarhpc.launch.estimate import require_room_for
-    from sarhpc.launch.local import launch_line, launch_stage
     from sarhpc.launch.profile import chosen_executor, number_of_ranks
 
     config, names = load_run_config(run), [stage.name for stage in stages]
@@ -209,6 +208,21 @@ def _carry_out(
             raise ConfigError("--print-sbatch needs a Slurm profile: --profile NAME")
         print_scripts(run, stages, profile, force=arguments.force)
         return 0
+    return _start(run, stages, arguments, (executor, profile), alone=alone)
+
+
+def _start(
+    run: RunDir,
+    stages: Sequence[Stage],
+    arguments: argparse.Namespace,
+    where: tuple[str, Profile | None],
+    *,
+    alone: bool,
+) -> int:
+    """Submit what was checked; arguments as of `_carry_out`, `where` is executor and profile."""
+    from sarhpc.launch.local import launch_line, launch_stage
+
+    executor, profile = where
     if run.stop_file.exists():
         raise ConfigError(
             f"{run.root} was stopped by an operator; `sarhpc resume {run.root}` removes the stop"
