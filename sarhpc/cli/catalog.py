@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from hpc.documents import load_yaml
 from hpc.errors import ConfigError, DataError
-from sarhpc.cli.verbs import Verbs, add_verb, existing_path
+from sarhpc.cli.verbs import Verbs, add_json, add_verb, existing_path, print_json
 
 if TYPE_CHECKING:
     from sarhpc.archive.catalog_builder import CatalogReport, NoSceneError, Skipped
@@ -23,6 +23,7 @@ def add_catalog(verbs: Verbs) -> None:
     catalog.add_argument("--out", required=True, help="folder the catalogue is written to")
     catalog.add_argument("--declare", help="YAML of facts the files do not carry, beside "
                          "sarhpc.yaml in the folder (default: sarhpc.yaml in OUT)")  # fmt: skip
+    add_json(catalog)
     catalog.set_defaults(handler=catalog_verb)
 
 
@@ -30,10 +31,12 @@ def catalog_verb(arguments: argparse.Namespace) -> int:
     """Build a STAC catalogue from a folder of real files."""
     declarations = Path(arguments.declare) if arguments.declare else None
     folder = existing_path(arguments.folder, "the folder that holds the SAR files")
-    return build_catalogue(folder, Path(arguments.out), declarations)
+    return build_catalogue(folder, Path(arguments.out), declarations, as_json=arguments.json)
 
 
-def build_catalogue(folder: Path, out: Path, declarations: Path | None) -> int:
+def build_catalogue(
+    folder: Path, out: Path, declarations: Path | None, *, as_json: bool = False
+) -> int:
     """Write the catalogue and print which files it includes and which not, with reasons.
 
     Where files lack nothing but declarations, a draft of them is written into `out`.
@@ -58,6 +61,9 @@ def build_catalogue(folder: Path, out: Path, declarations: Path | None) -> int:
         if advice is None:
             raise
         raise DataError(f"no SAR scene under {folder} could be catalogued; {advice}") from error
+    if as_json:
+        print_json(_document(folder, out, report, declarations))
+        return 0
     _print_table(("scene", "file", "size", "pixel", "sigma0", "optical"), _scenes(folder, report))
     _print_table(("left out", "why"), _left_out(folder, report.skipped))
     print(f"{len(report.scenes)} scenes, {len(report.skipped)} files left out: {report.catalogue}")
@@ -66,6 +72,22 @@ def build_catalogue(folder: Path, out: Path, declarations: Path | None) -> int:
         print(f"for more scenes: {advice}")
     print(f"next: sarhpc run RUN --config configs/paper_sd15.yaml archive.uri={out.resolve()}")
     return 0
+
+
+def _document(
+    folder: Path, out: Path, report: CatalogReport, declarations: Path | None
+) -> dict[str, Any]:
+    """What `catalog --json` prints."""
+    names = ("scene", "file", "size", "pixel", "sigma0", "optical")
+    return {
+        "catalogue": report.catalogue,
+        "scenes": [dict(zip(names, row, strict=True)) for row in _scenes(folder, report)],
+        "left_out": [
+            {"file": item.path.relative_to(folder).as_posix(), "why": item.reason.splitlines()}
+            for item in report.skipped
+        ],
+        "for_more_scenes": _draft(folder, out, report, declarations),
+    }
 
 
 def _draft(

@@ -5,6 +5,7 @@ What would submit work is given `--dry-run`. `PARSED` names the verbs that are o
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from collections.abc import Iterator
@@ -80,6 +81,17 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert main(["contract", str(exported), "--tiles", str(tiles / "train")]) == 0
     assert main(["catalog", str(sar), "--out", str(folder / "catalogue")]) == 0
     return folder
+
+
+@pytest.mark.slow
+def test_a_catalogue_is_told_to_programs_too(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["catalog", str(place / "data" / "sar"), "--out", str(place / "again"), "--json"]
+    assert main(words) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [row["file"] for row in found["scenes"]] == ["strip.tif"]
+    assert (found["left_out"], found["for_more_scenes"]) == ([], None)
 
 
 @pytest.fixture
