@@ -5,9 +5,9 @@
     python tools/bench_generate.py --model DIR --dtype bfloat16 --batch 16 --images 64
 
 Same model, prompts, seeds, scheduler, dtype, batch and threads; the images are compared first. The
-sides are processes of their own that take turns in each round, and a figure is the median over the
-rounds of the ratio within one round. `sampler` makes the images in memory, as `stock` does; `job`
-plans, samples, encodes, writes and records shards, as an array element does.
+sides take turns in each round, stock and ours in processes of their own, and a figure is the median
+over the rounds of the ratio within one round. `sampler` makes the images in memory, as `stock`
+does; `job` plans, samples, encodes, writes and records shards, as an array element does.
 """
 
 from __future__ import annotations
@@ -96,12 +96,12 @@ def sampler_side(asked: Question) -> Callable[[], Any]:
     """Images as our sampler makes them, in memory."""
     from hpc.memory import keep_freed_memory
     from sarhpc.generation.embeddings import TextEmbeddings
-    from sarhpc.generation.model import load_pipeline
     from sarhpc.generation.sampler import sample_images
+    from sarhpc.stages.work.image_shards import loaded_pipeline
 
     keep_freed_memory()  # as the entry of a job does
     cfg = asked.cfg
-    pipeline = load_pipeline(Path(asked.model), cfg)
+    pipeline = loaded_pipeline(Path(asked.model), cfg)
     requests = requests_of(cfg)
 
     def images() -> Any:
@@ -152,6 +152,8 @@ def job_side(asked: Question) -> Callable[[], Any]:
 
 
 SIDE_OF = {STOCK: stock_side, SAMPLER: sampler_side, JOB: job_side}
+PROCESSES = ((STOCK,), (SAMPLER, JOB))
+"""Sides of each process; ours share their model."""
 
 
 def requests_of(cfg: GenerateConfig) -> list[Any]:
@@ -168,49 +170,49 @@ def timed(images: Callable[[], Any]) -> Round:
     return Round(time.perf_counter() - wall, time.process_time() - cpu)
 
 
-def serve(name: str, asked: Question, pipe: Connection) -> None:
-    """A side in a process of its own: first its images, then a turn for every message."""
-    images = SIDE_OF[name](asked)
-    # Warm-up, and what is compared.
-    pipe.send(images())
-    while pipe.recv():
-        pipe.send(timed(images))
+def serve(names: Sequence[str], asked: Question, pipe: Connection) -> None:
+    """Sides in a process of their own: first the images, then a turn of each side that is named."""
+    sides = {name: SIDE_OF[name](asked) for name in names}
+    # The warm-up is what is compared.
+    pipe.send(sides[names[0]]())
+    while (name := pipe.recv()) is not None:
+        pipe.send(timed(sides[name]))
 
 
-class Side:
-    """A side that takes turns."""
+class Sides:
+    """Sides that take turns in one process."""
 
-    def __init__(self, name: str, asked: Question) -> None:
-        """Start its process, which loads the model and makes its images once."""
+    def __init__(self, names: Sequence[str], asked: Question) -> None:
+        """Start the process, which loads the model and makes the images once."""
         self._pipe, theirs = multiprocessing.Pipe()
         context = multiprocessing.get_context("spawn")
-        self._process = context.Process(target=serve, args=(name, asked, theirs), daemon=True)
+        self._process = context.Process(target=serve, args=(names, asked, theirs), daemon=True)
         self._process.start()
         theirs.close()
         self.images = self._pipe.recv()
 
-    def turn(self) -> Round:
-        """One turn, while the other sides wait."""
-        self._pipe.send(True)
+    def turn(self, name: str) -> Round:
+        """One turn of a side, while all others wait."""
+        self._pipe.send(name)
         found: Round = self._pipe.recv()
         return found
 
     def end(self) -> None:
-        """End its process."""
-        self._pipe.send(False)
+        """End the process."""
+        self._pipe.send(None)
         self._process.join()
 
 
 def race(asked: Question, rounds: int) -> tuple[float, dict[str, list[Round]]]:
     """Largest difference of the images of ours to stock's, and the turns of each side."""
-    sides = {name: Side(name, asked) for name in SIDES}
-    difference = float(np.abs(sides[STOCK].images - sides[SAMPLER].images).max())
+    stock, ours = (Sides(names, asked) for names in PROCESSES)
+    difference = float(np.abs(stock.images - ours.images).max())
     found: dict[str, list[Round]] = {name: [] for name in SIDES}
     for number in range(rounds):
         for name in SIDES[:: -1 if number % 2 else 1]:
-            found[name].append(sides[name].turn())
-    for side in sides.values():
-        side.end()
+            found[name].append((stock if name == STOCK else ours).turn(name))
+    for process in (stock, ours):
+        process.end()
     return difference, found
 
 
