@@ -134,7 +134,8 @@ def job_side(asked: Question) -> Callable[[], Any]:
 
     keep_freed_memory()
     cfg = asked.cfg
-    root = Path(tempfile.mkdtemp(prefix="bench-generate-"))
+    scratch = tempfile.TemporaryDirectory(prefix="bench-generate-")
+    root = Path(scratch.name)
     run = create_run(root / "run", "generate: {}\n", "f00d")
     turns = iter(range(10**6))
 
@@ -143,6 +144,7 @@ def job_side(asked: Question) -> Callable[[], Any]:
         return generated_shard(run, task, Path(asked.model), cfg, path, "f00d")
 
     def images() -> None:
+        assert scratch.name, "kept as long as this side"
         plan = f"{next(turns):016x}"
         for number, inputs in enumerate(plan_generation(cfg)):
             task = ShardTask(f"{number:06d}", {**inputs, "model_sha": "m" * 64})
