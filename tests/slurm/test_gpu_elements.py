@@ -6,13 +6,12 @@ from pathlib import Path
 
 import pytest
 from chain_runs import PROFILE, wait_for
-from line_runs import seal_export, shard_digests, tiny_run
+from line_runs import make_tiny_model, seal_export, shard_digests, tiny_run
 from mini_slurm import MiniSlurm
 from training_runs import PATIENCE_S, submit
 
 from hpc.job.pipeline import run_stage
 from hpc.store.attempts import read_attempts
-from hpc.store.rundir import RunDir
 from sarhpc.stages.registry import stage_named
 from sarhpc.stages.run_config import load_run_config
 
@@ -22,9 +21,9 @@ WORDS = ["generate.prompts=[a lake,a field]", "generate.images=24", "generate.st
 
 @pytest.mark.parametrize("tasks", [2, pytest.param(1, marks=pytest.mark.long)])
 def test_every_gpu_of_an_element_works_and_the_shards_are_those_of_one_process(
-    tmp_path: Path, cluster: MiniSlurm, ready_training: RunDir, tasks: int
+    tmp_path: Path, cluster: MiniSlurm, tasks: int
 ) -> None:
-    model = Path(load_run_config(ready_training).train.base_model)
+    model = make_tiny_model(tmp_path / "model")
     here, there = (tiny_run(tmp_path / name, model, WORDS) for name in ("here", "there"))
     for run in (here, there):
         seal_export(run, model)
