@@ -19,7 +19,7 @@ export DS_ACCELERATOR  ?= $(shell command -v nvidia-smi >/dev/null 2>&1 && echo 
 # Tests start many processes, and each would compile the same modules again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup slurm-setup demo test test-long test-mutants soak check format bench bench-data bench-plan bench-shards bench-step bench-train bench-checkpoint bench-loader bench-slurm bench-evaluate docs simulator-report sensitivity-report embedded clean
+.PHONY: help setup slurm-setup demo test test-long test-mutants soak check format bench bench-data bench-plan bench-shards bench-step bench-train bench-generate bench-checkpoint bench-loader bench-slurm bench-evaluate docs simulator-report sensitivity-report embedded clean
 
 help:
 	@echo "make demo       archive -> tiles -> captions -> training -> corpus -> report, on this machine"
@@ -111,6 +111,10 @@ bench-step: setup
 
 bench-train: setup
 	$(BIN)/python tools/bench_train.py
+
+# GENERATE="--shape sd15 --px 256 --steps 2 --images 2 --batch 2 --rounds 2" for the shape of SD 1.5.
+bench-generate: setup
+	$(BIN)/python tools/bench_generate.py $(GENERATE)
 
 bench-checkpoint: setup
 	$(BIN)/python tools/bench_checkpoint.py

@@ -128,7 +128,7 @@ def _remove_dead(folder: Path) -> None:
 
 
 def _write(path: Path, progress: ShardUnderWay) -> None:
-    """Show `progress`; a disk that is full or gone is told of by what has to be on it."""
+    """Show `progress`; a full or failed disk is reported by the files that must be written."""
     # Not fsynced on purpose: worthless after a crash, and rewritten within seconds.
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)

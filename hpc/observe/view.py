@@ -211,6 +211,8 @@ def _key_values(stage: StageStatus) -> Iterator[str]:
         yield f"samples={disk.samples}"
     if disk.under_way is not None:
         yield f"under_way={_of(disk.under_way.done, disk.under_way.goal)}"
+        if disk.under_way.per_s:
+            yield f"samples_per_s={disk.under_way.per_s:.4g}"
     unit = "shards"
     if disk.progress is not None:
         unit = disk.progress.unit

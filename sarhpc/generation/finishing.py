@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from sarhpc.generation.plan import ImageRequest
 from sarhpc.shards.sample import Sample
 
-FINISHING_THREADS = 2
-"""Threads that finish images; a GPU samples about one image while two are encoded."""
+FINISHING_THREADS = 4
+"""Threads that finish images: no more wait at the end of a shard than a batch divided by them."""
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -27,12 +28,20 @@ class ShardSummary:
     sha256: str
 
 
-def write_shard(path: Path, samples: Iterable[Sample]) -> ShardSummary:
+def write_shard(
+    path: Path, samples: Iterable[Sample], sync_bytes: int | None = None
+) -> ShardSummary:
     """Publish `samples` as the tar `path` and return its summary; all of it appears, or nothing.
 
     Samples come in strictly increasing key order, members are sorted within each, and times and
     owners are fixed: equal samples give equal bytes. A shard without samples is a valid empty tar.
     One sample is held in memory at a time.
+
+    Args:
+        path: of the tar.
+        samples: its samples.
+        sync_bytes: bytes after which what was written is made durable, so that little is left to
+            wait for at the end; None leaves all of it to the end.
 
     Raises:
         DataError: a key repeats or goes backwards, or a key, member name or member list is unfit.
@@ -40,12 +49,16 @@ def write_shard(path: Path, samples: Iterable[Sample]) -> ShardSummary:
         Exception: whatever `samples` raises; then nothing was published.
     """
     with publishing(path) as file:
-        tar = _HashedFile(file)
+        tar, synced = _HashedFile(file), 0
         count, previous = 0, ""
         for sample in samples:
             _check_sample(sample, previous, path)
             _write_sample(tar, sample)
             count, previous = count + 1, sample.key
+            if sync_bytes is not None and tar.bytes - synced >= sync_bytes:
+                synced = tar.bytes
+                file.flush()
+                os.fdatasync(file.fileno())
             fault("shard.mid_write")
         tar.write(END_OF_ARCHIVE)
     return ShardSummary(count, tar.bytes, tar.sha256.hexdigest())

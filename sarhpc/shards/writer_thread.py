@@ -12,6 +12,8 @@ from sarhpc.shards.sample import Sample
 from sarhpc.shards.writer import ShardSummary, write_shard
 
 SAMPLES_WAITING = 64
+SYNC_BYTES = 1 << 26
+"""Bytes between two syncs, for which the samples do not wait."""
 _POLL_S = 0.2
 
 
@@ -27,7 +29,7 @@ def write_shard_beside(path: Path, samples: Iterable[Sample]) -> ShardSummary:
     """
     passed = _PassedSamples()
     with ThreadPoolExecutor(1, "write") as pool:
-        written = pool.submit(write_shard, path, passed.arriving())
+        written = pool.submit(write_shard, path, passed.arriving(), SYNC_BYTES)
         with passed.ending():
             for sample in samples:
                 passed.put(sample, written)

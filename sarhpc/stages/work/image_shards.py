@@ -49,7 +49,7 @@ def generated_shard(
     from sarhpc.shards.writer_thread import write_shard_beside
 
     provenance = Provenance(task.inputs["model_sha"], fingerprint)
-    pipeline = _pipeline(model, cfg)
+    pipeline = loaded_pipeline(model, cfg)
     layers = None if cfg.steer is None else _indexed_layers(run.root)
     requests = requests_of(run, task.inputs)
     generated = generate_shard(
@@ -88,7 +88,8 @@ def _devices(kind: str, threads: int) -> Devices:
 _loaded: dict[tuple[str, str], Any] = {}
 
 
-def _pipeline(model: Path, cfg: GenerateConfig) -> Any:
+def loaded_pipeline(model: Path, cfg: GenerateConfig) -> Any:
+    """The pipeline of `model`, loaded unless it is the one that this process loaded last."""
     from sarhpc.generation.model import load_pipeline
 
     key = (str(model), f"{cfg.scheduler} {cfg.dtype} {cfg.adapter} {cfg.adapter_weight}")

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from line_runs import tiny_run
 
 from hpc.cluster.profile import Profile, Resources
 from hpc.errors import ConfigError
-from hpc.store.rundir import RunDir
+from hpc.store.ledger import Record
+from hpc.store.plan import make_plan, publish_plan
+from hpc.store.rundir import RunDir, now
+from hpc.store.submissions import SubmissionRecord, SubmittedJob, stripe
 from sarhpc.launch.submission_plan import link_of
 from sarhpc.stages.registry import STAGES, stage_named
 from sarhpc.stages.run_config import load_run_config
@@ -62,3 +67,28 @@ def test_shards_that_the_configuration_tells_bound_an_array(run: RunDir) -> None
         "prior": 4, "generate": 12, "compare": 16,
     }  # fmt: skip
     assert link_of(run, config, stage_named(config, "prior"), in_thirds("prior")).expected == 4
+
+
+def test_what_a_slow_element_left_is_divided_over_all_elements_of_the_next_array(
+    tmp_path: Path,
+) -> None:
+    run = tiny_run(tmp_path / "run", tmp_path / "model", EVERYTHING)
+    plan = make_plan("generate", [{"n": n} for n in range(30)])
+    publish_plan(plan, run.plan_file("generate"))
+    slow = {task.id for task in plan.shards[1::3][2:]}
+    for task in plan.shards:
+        if task.id not in slow:
+            run.ledger("generate").publish(
+                Record(task.id, plan.id, "/d", 2, 9, "aa", 0, "n1", now(), now())
+            )
+    config = load_run_config(run)
+    link = link_of(run, config, stage_named(config, "generate"), in_thirds("generate"))
+    assert link.shards is not None
+    assert set(link.shards) == slow
+    job = SubmittedJob("generate", "77", 3, None, "", "", 1, 0)
+    record = SubmissionRecord(
+        2, now(), "slurm", "lab", "f00d", (job,), shards={"generate": link.shards}
+    )
+    parts = [stripe(record, "generate", element) for element in range(3)]
+    assert sorted(shard for part in parts for shard in part) == sorted(slow)
+    assert [len(part) for part in parts] == [3, 3, 2]

@@ -20,7 +20,7 @@ from hpc.job.shard_progress import FOLDER, Devices, ShardUnderWay, counted, remo
 from hpc.observe.state import stage_state
 from hpc.observe.status import run_status
 from hpc.observe.under_way import SILENT_S, shards_under_way
-from hpc.observe.view import status_lines
+from hpc.observe.view import key_values, status_lines
 from hpc.store.attempts import begin_attempt
 from hpc.store.identity import own_identity
 from hpc.store.lease import lease
@@ -175,6 +175,7 @@ def test_the_status_shows_rate_and_remaining_time_of_the_workers_while_the_stage
         assert found.left_s == pytest.approx(40.0)
         row = " ".join(" ".join(line.text for line in status_lines(status)).split())
         assert "2 shards under way: 64/128 samples, 6.4/s, 11,520 per GPU-hour" in row
+        assert " tile.samples_per_s=6.4 tile.shards_per_s=0.1 " in key_values(status)
         shown = json.loads(json.dumps(status.to_json()))["stages"][0]["under_way"]
     assert (shown["done"], shown["goal"], shown["per_gpu_hour"]) == (64, 128, 11520.0)
     assert stage_state(run, STAGES[0]).under_way is None

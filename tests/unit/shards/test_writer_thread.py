@@ -20,7 +20,10 @@ def samples(count: int) -> Iterator[Sample]:
 
 
 @pytest.mark.parametrize("count", [0, 1, 3 * SAMPLES_WAITING])
-def test_the_bytes_are_those_of_a_shard_written_in_turn(tmp_path: Path, count: int) -> None:
+def test_the_bytes_are_those_of_a_shard_written_in_turn(
+    tmp_path: Path, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sarhpc.shards.writer_thread.SYNC_BYTES", 100_000)
     summary = write_shard_beside(tmp_path / "a.tar", samples(count))
     assert summary == write_shard(tmp_path / "b.tar", samples(count))
     assert (tmp_path / "a.tar").read_bytes() == (tmp_path / "b.tar").read_bytes()
