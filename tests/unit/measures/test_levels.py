@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from speckle_tiles import scene
 
-from sarhpc.measures.defects import gained
 from sarhpc.measures.amplitude import log_amplitude
+from sarhpc.measures.defects import gained
 from sarhpc.measures.levels import (
     LEVEL_EDGES_DB,
     PERCENTILES,
