@@ -30,5 +30,5 @@ def test_zeros_among_others_and_small_contrast_are_linear() -> None:
 
 
 def test_zeros_alone_are_constant() -> None:
-    with pytest.raises(ValueError, match="amplitude of .*: constant, 0 everywhere"):
+    with pytest.raises(ValueError, match=r"amplitude of .*: constant, 0 everywhere"):
         require_linear(np.zeros((2, 2)), "amplitude")
