@@ -23,7 +23,7 @@ from pathlib import Path
 
 import pytest
 
-ARGUMENTS = ("-x", "-q", "-p", "no:cacheprovider", "-p", "pytest_timeout")
+ARGUMENTS = ("-x", "-q", "-m", "not long", "-p", "no:cacheprovider", "-p", "pytest_timeout")
 
 
 def main(output: str, *tests: str) -> None:

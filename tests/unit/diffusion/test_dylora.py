@@ -87,6 +87,7 @@ def test_the_rank_of_a_sample_depends_on_seed_epoch_and_sample_only() -> None:
         assert not torch.equal(drawn, draw_ranks(cfg, names, epochs, seed))
 
 
+@pytest.mark.slow
 def test_a_truncated_dylora_is_better_than_a_truncated_lora() -> None:
     """The change to learn has eight directions; cut to two, plain LoRA has them in no order."""
     errors = {}

@@ -18,6 +18,7 @@ def textures(seed: int, n: int) -> tuple[np.ndarray, list[str]]:
     return np.clip(tiles, 0, 255).astype(np.uint8), names
 
 
+@pytest.mark.slow
 def test_conformity_is_high_for_true_labels_and_chance_for_shuffled_ones() -> None:
     tiles, labels = textures(0, 64)
     held_out, held_out_labels = textures(1, 32)

@@ -7,6 +7,8 @@ import resource
 import subprocess
 import sys
 
+import pytest
+
 from hpc.memory import keep_freed_memory
 
 _ARRAYS, _BYTES = 40, 8 << 20
@@ -39,6 +41,7 @@ def _faults(*words: str) -> int:
     return int(found.stdout)
 
 
+@pytest.mark.slow
 def test_arrays_that_come_and_go_take_their_pages_once() -> None:
     pages = _ARRAYS * 8 * _BYTES // resource.getpagesize()
     assert _faults() > pages / 2

@@ -57,6 +57,7 @@ def trials(law: str, shape: float, n: int) -> tuple[int, int]:
     return covered, sum(fits[0].law == law for fits in draws)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("law", "shape"), TEXTURED)
 def test_intervals_hold_the_shape_and_the_law_is_found_in_95_of_100_draws(
     law: str, shape: float

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from speckle_tiles import scene
 
+from sarhpc.measures.amplitude import log_amplitude
 from sarhpc.measures.defects import gained
 from sarhpc.measures.levels import (
     LEVEL_EDGES_DB,
@@ -171,3 +172,10 @@ def test_what_has_no_answer_is_refused() -> None:
         clipped_power(rayleigh(64), 0.0)
     with pytest.raises(ValueError, match="no real pixel"):
         bright_excess_ratio(1.0, 0.0)
+
+
+def test_the_logarithm_of_amplitude_ends_40_db_below_the_median() -> None:
+    A = np.full((32, 32), 2.0)
+    A[0, :3] = 0.0, 2e-3, 0.2
+    expected = np.array([-2.0, -2.0, -1.0, 0.0]) * np.log(10)
+    np.testing.assert_allclose(log_amplitude(A, 32)[0, :4], expected, atol=1e-12)

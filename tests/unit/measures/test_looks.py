@@ -133,5 +133,12 @@ def test_refusals_of_the_log_cumulant_and_of_windows() -> None:
         local_enl_histogram(gap)
     with pytest.raises(ValueError, match="there is no speckle of ENL"):
         enl_mode(np.zeros(600), theory())
+    for end in (0, 599):
+        with pytest.raises(ValueError, match="has its maximum at its ends"):
+            enl_mode(np.eye(600)[end], theory())
     with pytest.raises(ValueError, match=r"shape \(5,\): finite \(2, lags\)"):
         effective_samples(np.zeros(5))
+    with pytest.raises(ValueError, match=r"shape \(2,\): finite \(2, lags\)"):
+        effective_samples(np.zeros(2))
+    with pytest.raises(ValueError, match=r"shape \(3, 5\): finite \(2, lags\)"):
+        effective_samples(np.zeros((3, 5)))

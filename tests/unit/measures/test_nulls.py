@@ -154,6 +154,7 @@ def p_values_of_levels(
     return np.array(found)
 
 
+@pytest.mark.slow
 def test_p_values_are_uniform_where_scenes_are_of_unequal_size() -> None:
     p_values = p_values_of_levels(6, [2, 14] * 8)
     # 200 draws: 0.05 +- 0.015 (one sigma).
@@ -170,6 +171,7 @@ def test_a_null_of_tiles_instead_of_scenes_rejects_a_perfect_generator() -> None
     assert (by_scene <= 0.05).mean() < 0.1
 
 
+@pytest.mark.slow
 def test_images_of_more_scenes_than_the_null_has_never_get_too_small_a_p_value() -> None:
     values, labels = scene_levels(np.random.default_rng(0), [10] * 12)
     null = draw_null(levels(values), labels, 48, draws=9)

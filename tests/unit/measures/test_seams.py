@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from speckle_tiles import speckle
 
-from sarhpc.measures.seams import Join, SeamReport, SeamTest, measure_seams
+from sarhpc.measures.seams import Join, SeamReport, SeamTest, _cells, measure_seams
 
 WINDOW_PX = 256
 
@@ -116,6 +116,35 @@ def test_overlaps_may_differ_in_width() -> None:
     image[:, 160:176] = (image[:, 160:176] + np.abs(speckle(rng, 640))[:, :16]) / 2
     image[:, 400:464] = (image[:, 400:464] + np.abs(speckle(rng, 640))[:, :64]) / 2
     assert not measure_seams(image, [Join(1, 160, 16), Join(1, 400, 64)]).passed
+
+
+def test_cells_are_whole_and_not_where_windows_of_the_other_axis_meet() -> None:
+    rng = np.random.default_rng(5)
+    image = np.sqrt(rng.exponential(size=(351, 640)))
+    report = measure_seams(image, [Join(1, 160, 16), Join(1, 400, 64), Join(0, 100, 20)])
+    # 10 cells of 32 rows less one; of 20 cells of 32 columns one and three are crossed.
+    assert named(report, "looks").cells[0] == 2 * (10 - 1) + (20 - 1 - 3)
+
+
+def test_looks_and_levels_of_an_overlap_are_against_the_mean_of_both_sides() -> None:
+    rng = np.random.default_rng(6)
+    intensity = rng.gamma(4, 1 / 4, size=(1024, 512))
+    intensity[:, 256:288] = rng.gamma(16, 1 / 16, size=(1024, 32)) * 10**0.2
+    intensity[:, 288:] *= 10**0.6
+    report = measure_seams(np.sqrt(intensity), [Join(1, 256, 32)])
+    looks, level, step = (named(report, name) for name in ("looks", "level", "step"))
+    assert looks.joins == pytest.approx(math.log(4), abs=0.1)
+    assert looks.controls == pytest.approx(0, abs=0.1)
+    # The median of 16 looks lies 0.27 dB higher below their mean than that of 4.
+    assert level.joins == pytest.approx(2 - (0 + 6) / 2 + 0.27, abs=0.15)
+    assert step.joins == pytest.approx(6, abs=0.15)
+    assert level.controls == pytest.approx(0, abs=0.15)
+
+
+def test_a_cell_has_the_rows_from_its_start_on() -> None:
+    image = np.arange(64 * 8.0).reshape(64, 8)
+    cells = _cells(image, 2, 3, np.array([4, 32]))
+    np.testing.assert_array_equal(cells, [image[4:36, 2:5], image[32:64, 2:5]])
 
 
 IMAGE = np.abs(speckle(np.random.default_rng(4), 256))

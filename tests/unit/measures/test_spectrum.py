@@ -93,6 +93,19 @@ def test_rows_and_columns_of_a_grid_are_told_apart() -> None:
     assert np.abs(along_range).max() < 4
 
 
+def test_turning_a_tile_swaps_the_lines_of_its_axes() -> None:
+    A = speckle(128)
+    turned, straight = (measure_spectrum(one).lines_db for one in (A.T, A))
+    np.testing.assert_allclose(turned, straight[::-1], rtol=1e-3, atol=1e-4)
+
+
+def test_a_wave_of_twice_the_amplitude_is_6_db_stronger() -> None:
+    noise = np.random.default_rng(4).normal(scale=0.01, size=(128, 128))
+    wave = np.cos(np.arange(128) * np.pi / 4)
+    weak, strong = (measure_spectrum(np.exp(noise + a * wave)).lines_db[1, 0] for a in (0.1, 0.2))
+    assert strong - weak == pytest.approx(20 * math.log10(2), abs=0.05)
+
+
 def test_a_gain_changes_nothing_and_zeros_have_a_level() -> None:
     A = speckle(128)
     A[:3] = 0

@@ -65,6 +65,7 @@ def test_one_among_imported_pictures_is_counted_and_the_others_kept(tmp_path: Pa
     assert made.rejected == {"unreadable": 1}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["PNG", "JPEG", "TIFF"])
 def test_large_pictures_of_something_are_read(form: str) -> None:
     speckle = np.random.default_rng(0).rayleigh(40, (4200, 4200)).clip(0, 255).astype(np.uint8)

@@ -65,6 +65,7 @@ def test_a_good_set_passes_and_each_tile_has_a_row_in_a_table(
     assert "data:image/png" in page
 
 
+@pytest.mark.slow
 def test_the_look_direction_is_part_of_the_result(
     sets: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -99,6 +100,7 @@ def test_a_set_with_too_little_range_of_levels_fails_its_gate_and_exits_4(
     assert evaluate(sets[0], tmp_path / "gray", tmp_path / "out", *loose) == 0
 
 
+@pytest.mark.slow
 def test_a_table_is_kept_for_the_same_images_and_made_again_for_others(
     sets: tuple[Path, Path], tmp_path: Path
 ) -> None:
