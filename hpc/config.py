@@ -146,7 +146,7 @@ def _overlaid(schema: type[Any], below: Any, above: Mapping[str, Any]) -> dict[s
     """The values `below` of a dataclass with those of `above`, as OmegaConf merges them."""
     merged = dict(below)
     for key, value in above.items():
-        nested, old = _nested(fields_of(schema)[key]), below[key]
+        nested, old = nested_schema(fields_of(schema)[key]), below[key]
         if nested is not None and isinstance(value, dict):
             # A part that is None until something in it is set has its own defaults.
             start = _plain_defaults(nested) if old is None else old  # type: ignore[arg-type]
@@ -255,7 +255,7 @@ def _items_of(hint: Any) -> bool:
     return isinstance(kind, type) or dataclasses.is_dataclass(kind)
 
 
-def _nested(hint: Any) -> type[Any] | None:
+def nested_schema(hint: Any) -> type[Any] | None:
     """The dataclass in the hint `X` or `X | None`; None for plain values, lists and mappings."""
     candidates = [hint, *getattr(hint, "__args__", ())]
     if getattr(hint, "__origin__", None) in (list, dict, tuple):
@@ -270,7 +270,7 @@ def _refuse_unknown(
     for key, value in values.items():
         if key not in fields:
             raise ConfigError(_unknown(f"{prefix}{key}", where, schema, fields, prefix))
-        nested = _nested(fields[key])
+        nested = nested_schema(fields[key])
         if nested is not None and isinstance(value, Mapping):
             _refuse_unknown(nested, value, where, f"{prefix}{key}.")
 
@@ -289,7 +289,7 @@ def _unknown(
 def _paths(schema: type[Any], prefix: str) -> Iterator[str]:
     for name, hint in fields_of(schema).items():
         yield f"{prefix}{name}"
-        nested = _nested(hint)
+        nested = nested_schema(hint)
         if nested is not None:
             yield from _paths(nested, f"{prefix}{name}.")
 

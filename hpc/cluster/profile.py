@@ -271,6 +271,12 @@ def profiles_of_cluster(cluster: str) -> list[Profile]:
     return [profile for path in named if (profile := load_profile(path)).cluster == cluster]
 
 
+def profile_names(folders: list[Path] | None = None) -> list[str]:
+    """Names of the profiles that `load_profile` finds."""
+    folders = _profile_folders() if folders is None else folders
+    return sorted({path.stem for folder in folders for path in folder.glob("*.yaml")})
+
+
 def _profile_folders() -> list[Path]:
     beside = Path(__file__).resolve().parents[2] / "slurm" / "profiles"
     return [Path.cwd() / "slurm" / "profiles", beside]
@@ -285,7 +291,7 @@ def _find(name_or_path: str | Path, folders: list[Path]) -> Path:
     for candidate in candidates:
         if candidate.is_file():
             return candidate
-    known = sorted({path.stem for folder in folders for path in folder.glob("*.yaml")})
+    known = profile_names(folders)
     raise ConfigError(
         f"no profile {str(name_or_path)!r}; known: {', '.join(known) or 'none'}. "
         "Copy slurm/profiles/a100.yaml and adapt it to your cluster."

@@ -198,7 +198,7 @@ def key_values(status: RunStatus) -> str:
     words = [f"{stage.disk.name}={stage.state}:{stage.disk.done}" for stage in status.stages]
     for stage in status.stages:
         if stage.state in ACTIVE:
-            words += [f"{stage.disk.name}.{word}" for word in _key_values(stage)]
+            words += [f"{stage.disk.name}/{word}" for word in _key_values(stage)]
     if status.idle:
         words.append(f"problem={_quoted(status.idle)}")
     return f"{time.strftime('%H:%M:%S')} {' '.join(words)}"

@@ -14,6 +14,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Jobs, which inherit this, load pickles and code from the run: only its owner may write there.
     os.umask(os.umask(0o077) | 0o022)
     if argv is None:
+        if "_ARGCOMPLETE" in os.environ:
+            from sarhpc.cli.completion import complete
+
+            complete()
         from hpc.observe.terminal import display_stream
 
         _guard_import_path()

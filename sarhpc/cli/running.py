@@ -145,6 +145,10 @@ def _run_line(run: RunDir, arguments: argparse.Namespace, stages: Sequence[Stage
         print(
             f"nothing to do: {'the selected stages are' if any(rest) else 'every stage is'} sealed"
         )
+        if arguments.wait:
+            from sarhpc.launch.outcome import outcome_lines
+
+            print("\n".join(outcome_lines(run, failed=False)))
         return 0
     return _carry_out(run, todo, arguments, alone=False)
 

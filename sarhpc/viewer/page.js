@@ -36,11 +36,14 @@ async function refresh() {
   }
 }
 
-document.getElementById("inspect").addEventListener("click", () => {
+function inspect() {
   const frame = document.querySelector("#inspection iframe");
   frame.hidden = false;
   frame.src = "inspection";
-});
+}
+
+document.getElementById("inspect").addEventListener("click", inspect);
+if (location.hash === "#inspection") inspect();
 
 showReport();
 setInterval(refresh, EVERY_MS);

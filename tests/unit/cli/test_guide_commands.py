@@ -30,7 +30,7 @@ PARSED = {
     "grid": "samples for a minute; tests/unit/generation/test_grid.py",
     "export-corpus": "needs a finished corpus; tests/e2e/test_guide_corpus.py",
     "supervise": "never ends by itself; tests/unit/launch/test_supervise.py",
-    "view": "never ends by itself",
+    "view": "never ends by itself; tests/unit/viewer",
     "demo": "ten minutes; make demo",
 }
 ENDLESS = {"--watch", "-f", "--follow"}

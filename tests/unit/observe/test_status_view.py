@@ -76,16 +76,16 @@ def test_a_line_of_a_log_tells_rate_and_rest_of_what_is_worked_on(run: RunDir) -
     with lease(run.stage("caption-train") / ".lease.json"):
         line = key_values(full_status(run))
     words = {*line.split()}
-    assert {"tile.shards=40/100", "caption-train.steps=123456/200000"} <= words
-    assert {"caption-train.steps_per_s=1.25", "caption-train.eta_s=61235"} <= words
-    assert 'caption-train.note="loss 0.1374, 32.4 samples/s"' in line
+    assert {"tile/shards=40/100", "caption-train/steps=123456/200000"} <= words
+    assert {"caption-train/steps_per_s=1.25", "caption-train/eta_s=61235"} <= words
+    assert 'caption-train/note="loss 0.1374, 32.4 samples/s"' in line
 
 
 def test_a_line_of_a_log_has_no_key_for_what_is_not_known(run: RunDir) -> None:
     stand(run, "tile", 4, 0)
     submitted(run, ("tile", "12"))
     line = key_values(run_status(run, STAGES, Slurm([queued("12", "PENDING", "Priority")])))
-    assert "tile.waits=Priority" in line
+    assert "tile/waits=Priority" in line
     assert "eta_s" not in line
     assert "_per_s" not in line
 

@@ -47,6 +47,13 @@ def test_nothing_in_a_run_acts_in_the_page(address: Address, tmp_path: Path) -> 
     assert re.search(r'id="lost" class="problem" hidden', page), "it was refreshed"
 
 
+def test_an_inspection_is_made_when_it_is_asked_for(address: Address, tmp_path: Path) -> None:
+    assert 'src="inspection"' not in document(address.url, tmp_path)
+    asked = document(f"{address.url}#inspection", tmp_path)
+    assert 'title="inspection" sandbox="" src="inspection"' in asked
+    assert "data-owned" not in asked
+
+
 @pytest.mark.parametrize("part", ["report", "inspection"])
 def test_a_page_of_the_run_runs_no_script(address: Address, tmp_path: Path, part: str) -> None:
     page = document(address.url + part, tmp_path)
