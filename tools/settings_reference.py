@@ -1,7 +1,8 @@
 """The reference of settings: one page for each branch of the configuration, from the source.
 
 A setting is a field of a dataclass; the string after it is its text, as a reader of the code sees
-it. Ranges are those that `sarhpc.stages.number_ranges` checks.
+it. Ranges are those of `sarhpc.stages.number_ranges`, and those that parts of the program check
+themselves.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ import typing
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
+
+from checked_ranges import TEXTS
 
 from hpc.cluster.profile import Profile
 from sarhpc.archive.declaration import CHOICES, Declaration
@@ -46,7 +49,7 @@ def settings(schema: type, prefix: str = "") -> Iterator[Setting]:
     for field in dataclasses.fields(schema):
         key, hint = f"{prefix}{field.name}", hints[field.name]
         nested = next(_nested(hint), None)
-        bounds = str(RANGES.get(key, ""))
+        bounds = str(RANGES.get(key, TEXTS.get(key, "")))
         yield Setting(key, kind_of(hint), _default(field), texts.get(field.name, ""), bounds,
                       nested is not None)  # fmt: skip
         if nested is not None:

@@ -6,26 +6,26 @@ import argparse
 import re
 
 from sarhpc.cli.parser import build_parser
+from sarhpc.cli.verb_groups import GROUPS
 
 
 def verbs_page() -> str:
-    """Markdown of every verb with its arguments, in the order of `sarhpc --help`."""
-    parser = build_parser()
-    [verbs] = [item for item in parser._actions if isinstance(item, argparse._SubParsersAction)]
-    summaries = {choice.dest: choice.help or "" for choice in verbs._choices_actions}
-    shown = [name for name in verbs.choices if summaries.get(name) not in (None, argparse.SUPPRESS)]
+    """Markdown of every verb with its arguments, in the groups and order of `sarhpc --help`."""
+    [verbs] = [item for item in build_parser()._actions if item.dest == "verb"]
+    parsers: dict[str, argparse.ArgumentParser] = dict(verbs.choices or {})  # type: ignore[arg-type]
     lines = [
         "# Verbs\n",
         "`sarhpc VERB --help` prints the same. Any verb may be repeated at any time; "
         "`key=value` after the flags overrides [settings](settings/index.md) where a verb takes "
         "them. Exit codes are in [Troubleshooting](../troubleshooting.md#exit-codes).\n",
-        "| verb | |",
-        "|---|---|",
-        *(f"| [`{name}`](#{name}) | {_text(summaries[name])} |" for name in shown),
-        "",
     ]
-    for name in shown:
-        lines += _verb(name, verbs.choices[name])
+    for title, entries in GROUPS:
+        lines += [f"**{title.capitalize()}**\n", "| verb | |", "|---|---|"]
+        lines += [f"| [`{item.name}`](#{item.name}) | {_text(item.summary)} |" for item in entries]
+        lines.append("")
+    for _, entries in GROUPS:
+        for item in entries:
+            lines += _verb(item.name, parsers[item.name])
     return "\n".join(lines) + "\n"
 
 
@@ -49,7 +49,7 @@ def _spelling(action: argparse.Action) -> str:
         return f"`{name}`"
     value = "" if action.nargs == 0 else f" {action.metavar or action.dest.upper()}"
     if action.choices is not None and not action.metavar:
-        value = f" {'|'.join(str(choice) for choice in action.choices)}".replace("|", "\\|")
+        value = f" {{{','.join(str(choice) for choice in action.choices)}}}"
     return ", ".join(f"`{flag}{value}`" for flag in action.option_strings)
 
 
@@ -66,7 +66,9 @@ def _help(action: argparse.Action, verb: argparse.ArgumentParser) -> str:
 def _text(text: str) -> str:
     """One line; words of the shell as code, so that nothing in them is Markdown."""
     text = " ".join(text.split()).replace("|", "\\|")
-    text = re.sub(r"(?<![\w`/])(--[a-z][\w-]*|[a-z_]+(?:\.[a-z_]+)+)(?![\w`])", r"`\1`", text)
+    text = re.sub(
+        r"(?<![\w`/])(--[a-z][\w-]*|[a-z_]+(?:\.[a-z_]+)+(?:=\w+)?)(?![\w`])", r"`\1`", text
+    )
     return re.sub(r"<|>|\*", lambda found: f"\\{found[0]}", text)
 
 

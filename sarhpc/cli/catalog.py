@@ -11,6 +11,8 @@ from hpc.documents import load_yaml
 from hpc.errors import ConfigError, DataError
 from sarhpc.cli.verbs import Verbs, add_json, add_verb, existing_path, print_json
 
+COLUMNS = ("scene", "file", "size", "pixel", "sigma0", "optical")
+
 if TYPE_CHECKING:
     from sarhpc.archive.catalog_builder import CatalogReport, NoSceneError, Skipped
 
@@ -56,44 +58,32 @@ def build_catalogue(
             folder, out, declarations=declared, declared_in=str(declarations)
         )
     except NoSceneError as error:
-        _print_table(("left out", "why"), _left_out(folder, error.skipped))
-        advice = _draft(folder, out, error, declarations)
-        if advice is None:
+        draft = _draft(folder, out, error)
+        if as_json:
+            print_json({"catalogue": None, "scenes": [], **_rest(folder, error, draft)})
+        else:
+            _print_table(("left out", "why"), _left_out(folder, error.skipped))
+        if draft is None:
             raise
+        advice = _what_to_do(draft, declarations)
         raise DataError(f"no SAR scene under {folder} could be catalogued; {advice}") from error
+    draft = _draft(folder, out, report)
     if as_json:
-        print_json(_document(folder, out, report, declarations))
+        scenes = [dict(zip(COLUMNS, row, strict=True)) for row in _scenes(folder, report)]
+        rest = _rest(folder, report, draft)
+        print_json({"catalogue": report.catalogue, "scenes": scenes, **rest})
         return 0
-    _print_table(("scene", "file", "size", "pixel", "sigma0", "optical"), _scenes(folder, report))
+    _print_table(COLUMNS, _scenes(folder, report))
     _print_table(("left out", "why"), _left_out(folder, report.skipped))
     print(f"{len(report.scenes)} scenes, {len(report.skipped)} files left out: {report.catalogue}")
-    advice = _draft(folder, out, report, declarations)
-    if advice is not None:
-        print(f"for more scenes: {advice}")
+    if draft is not None:
+        print(f"for more scenes: {_what_to_do(draft, declarations)}")
     print(f"next: sarhpc run RUN --config configs/paper_sd15.yaml archive.uri={out.resolve()}")
     return 0
 
 
-def _document(
-    folder: Path, out: Path, report: CatalogReport, declarations: Path | None
-) -> dict[str, Any]:
-    """What `catalog --json` prints."""
-    names = ("scene", "file", "size", "pixel", "sigma0", "optical")
-    return {
-        "catalogue": report.catalogue,
-        "scenes": [dict(zip(names, row, strict=True)) for row in _scenes(folder, report)],
-        "left_out": [
-            {"file": item.path.relative_to(folder).as_posix(), "why": item.reason.splitlines()}
-            for item in report.skipped
-        ],
-        "for_more_scenes": _draft(folder, out, report, declarations),
-    }
-
-
-def _draft(
-    folder: Path, out: Path, found: CatalogReport | NoSceneError, declarations: Path | None
-) -> str | None:
-    """Write a draft of what is to be declared; what to do with it, None if nothing helps."""
+def _draft(folder: Path, out: Path, found: CatalogReport | NoSceneError) -> Path | None:
+    """A draft of what is to be declared, written unless it is there; None if nothing helps."""
     from hpc.publish import publish_text
     from sarhpc.archive.declaration import SIDECAR
     from sarhpc.archive.declaration_draft import draft_declarations
@@ -102,13 +92,30 @@ def _draft(
     if text is None:
         return None
     path, number = out / SIDECAR, 2
-    while path.exists():
+    while path.exists() and path.read_text(encoding="utf-8", errors="replace") != text:
         # What a user has filled in is kept.
         path, number = out / f"sarhpc-{number}.yaml", number + 1
-    publish_text(path, text)
-    if declarations is not None:
-        return f"fill in {path}, and add its entries to {declarations}"
-    return f"fill in {path}, and repeat the command"
+    if not path.exists():
+        publish_text(path, text)
+    return path
+
+
+def _what_to_do(draft: Path, declarations: Path | None) -> str:
+    if declarations is None or declarations == draft:
+        return f"fill in {draft}, and repeat the command"
+    return f"fill in {draft}, and add its entries to {declarations}"
+
+
+def _rest(folder: Path, found: CatalogReport | NoSceneError, draft: Path | None) -> dict[str, Any]:
+    left_out = [
+        {
+            "file": item.path.relative_to(folder).as_posix(),
+            "reasons": item.reason.splitlines(),
+            "to_declare": list(item.missing) if item.only else [],
+        }
+        for item in found.skipped
+    ]
+    return {"left_out": left_out, "draft": draft}
 
 
 def _scenes(folder: Path, report: CatalogReport) -> Iterator[tuple[str, ...]]:

@@ -168,3 +168,32 @@ def test_every_fault_of_the_declarations_is_told(tmp_path: Path) -> None:
     for fault in ("'bnad'; did you mean band", "'steep'", "'radar'", "found 3", "'filse'"):
         assert fault in told
     assert len(told.splitlines()) == 5
+
+
+def test_the_same_draft_is_written_once(folder: Path) -> None:
+    write_tif(folder / "vv.tif", GREY)
+    (folder / "sarhpc.yaml").write_text('files: {vv.tif: {range_direction: "+row"}}')
+    assert catalog(folder) == 0
+    draft = folder.parent / "out" / "sarhpc.yaml"
+    draft.rename(draft.with_name("sarhpc-2.yaml"))
+    draft.write_text("defaults: {band: X}")
+    for _ in range(2):
+        assert catalog(folder) == 0
+    assert sorted(path.name for path in draft.parent.glob("*.yaml")) == [
+        "sarhpc-2.yaml",
+        "sarhpc.yaml",
+    ]
+
+
+def test_programs_read_what_was_found(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert catalog(folder, "--json") == 1
+    found = json.loads(capsys.readouterr().out)
+    left_out = {item["file"]: item for item in found["left_out"]}
+    assert (found["catalogue"], found["scenes"]) == (None, [])
+    assert left_out["a.tif"]["to_declare"] == ["role", "range_direction", "spacing_m"]
+    assert len(left_out["a.tif"]["reasons"]) == 3
+    assert left_out["damaged.tif"]["to_declare"] == []
+    fill_in(Path(found["draft"]))
+    assert catalog(folder, "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [scene["scene"] for scene in found["scenes"]] == ["a", "b-1-", "c"]

@@ -1,4 +1,4 @@
-"""The catalogue of the tutorial, typed as its page prints it: a refusal with a draft, then scenes."""
+"""The catalogue of the tutorial, typed as printed: a refusal with a draft, then scenes."""
 
 from __future__ import annotations
 

@@ -12,14 +12,18 @@ from pathlib import Path
 
 import pytest
 from api_reference import api_page
+from checked_ranges import CHECKED, CheckedRange
 from settings_reference import Setting, kind_of, settings, settings_pages
 from verbs_reference import verbs_page
 
 from hpc.cluster.profile import Profile
+from hpc.config import load
+from hpc.errors import ConfigError
 from sarhpc.archive.declaration import Declaration
 from sarhpc.cli.parser import build_parser
 from sarhpc.stages.config import RunConfig
 from sarhpc.stages.number_ranges import RANGES
+from sarhpc.stages.registry import STAGES
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 PAGES = [
@@ -72,6 +76,47 @@ def test_every_branch_and_every_setting_has_a_place() -> None:
 def test_every_range_is_of_a_setting() -> None:
     keys = {item.key for item in all_settings()}
     assert sorted(RANGES.keys() - keys) == []
+
+
+OTHER_BRANCHES = {
+    "imported": ["imported={path: /data/theirs}"],
+    "caption_train": ["caption_train={judge: {}}"],
+    "prior": ["prior={}", "train.prior={}"],
+    "generate": ["generate.prompts=[a lake]"],
+    "compare": ["compare.models.base=embedded:base"],
+    "simulate": ["simulate={}"],
+}
+
+
+def refused(key: str, value: float) -> list[str]:
+    """The messages of the stages of a configuration with that value."""
+    branch = key.partition(".")[0]
+    words = [*OTHER_BRANCHES.get(branch, []), f"{key}={value:g}"]
+    config = load(RunConfig, overrides=words)
+    messages = []
+    for spec in STAGES:
+        if branch in spec.branches and spec.enabled(config):
+            try:
+                spec.check(config)
+            except ConfigError as error:
+                messages.append(str(error))
+    return messages
+
+
+@pytest.mark.parametrize("bounds", CHECKED, ids=lambda item: f"{item.text}: {item.keys.split()[0]}")
+def test_a_range_that_a_part_checks_is_as_told(bounds: CheckedRange) -> None:
+    for key in bounds.keys.split():
+        name = key.rpartition(".")[2]
+        assert [text for text in refused(key, bounds.inside) if name in text] == [], key
+        for value in bounds.outside:
+            assert any(name in text for text in refused(key, value)), f"{key}={value}"
+
+
+def test_nearly_every_number_has_a_range() -> None:
+    """Seeds, levels in dB and lists of particular lengths have none."""
+    numbers = [item for item in all_settings() if item.kind.split()[0] in ("number", "integer")]
+    without = [item.key for item in numbers if not item.bounds]
+    assert len(without) < len(numbers) / 6, without
 
 
 def test_types_read_as_a_user_writes_values() -> None:
