@@ -228,7 +228,9 @@ def _sample(
     image_member: str,
 ) -> Sample:
     if image_member == "sar.png":
-        pictures = pixel_members(image, master="master_law" in shared)
+        pictures = pixel_members(
+            image, master="master_law" in shared, floor=shared.get("master_floor", 0.0)
+        )
     else:
         pictures = {image_member: encode_rgb8(np.round(image * 255).astype(np.uint8))}
     meta = {
