@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -39,16 +40,52 @@ def write_shard(path: Path, samples: Iterable[Sample]) -> ShardSummary:
         TransientError: the disk or a quota is full.
         Exception: whatever `samples` raises; then nothing was published.
     """
-    with publishing(path) as file:
-        tar = _HashedFile(file)
-        count, previous = 0, ""
+    with open_shard(path) as writer:
         for sample in samples:
-            _check_sample(sample, previous, path)
-            _write_sample(tar, sample)
-            count, previous = count + 1, sample.key
-            fault("shard.mid_write")
-        tar.write(END_OF_ARCHIVE)
-    return ShardSummary(count, tar.bytes, tar.sha256.hexdigest())
+            writer.add(sample)
+    return writer.summary
+
+
+@contextlib.contextmanager
+def open_shard(path: Path) -> Iterator[ShardWriter]:
+    """A shard to add samples to, published as the tar `path` when the block ends without an error.
+
+    Raises:
+        TransientError: the disk or a quota is full.
+    """
+    with publishing(path) as file:
+        writer = ShardWriter(file, path)
+        yield writer
+        writer.end()
+
+
+class ShardWriter:
+    """A shard being written, sample by sample in key order."""
+
+    def __init__(self, file: IO[bytes], path: Path) -> None:
+        self._tar, self._path = _HashedFile(file), path
+        self._count, self._previous = 0, ""
+
+    def add(self, sample: Sample) -> None:
+        """Write a sample.
+
+        Raises:
+            DataError: its key repeats or goes backwards, or key, member name or member list is
+                unfit.
+        """
+        _check_sample(sample, self._previous, self._path)
+        _write_sample(self._tar, sample)
+        self._count, self._previous = self._count + 1, sample.key
+        fault("shard.mid_write")
+
+    def end(self) -> None:
+        """Write the end of the archive."""
+        self._tar.write(END_OF_ARCHIVE)
+
+    @property
+    def summary(self) -> ShardSummary:
+        """What was written so far."""
+        return ShardSummary(self._count, self._tar.bytes, self._tar.sha256.hexdigest())
 
 
 class _HashedFile:

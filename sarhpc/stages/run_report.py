@@ -23,6 +23,7 @@ from sarhpc.stages.inputs.prompts import (
 )
 from sarhpc.stages.planned_corpus import coverage_notes
 from sarhpc.stages.run_config import load_run_config
+from sarhpc.stages.work.packaging import gate_notes
 from sarhpc.stages.work.sharded import sealed_records
 from sarhpc.training.denoising.grids import read_index, read_judged
 
@@ -71,7 +72,12 @@ def run_report(run: RunDir, upstream: Sequence[str], compared: ComparedSets) -> 
         progress_prompts=prompts,
         progress=grid,
         training=_training_rows(run),
-        notes=[*compared.notes, *other_pixels(run, config), *coverage_notes(run, config)],
+        notes=[
+            *compared.notes,
+            *other_pixels(run, config),
+            *coverage_notes(run, config),
+            *gate_notes(run),
+        ],
     )
 
 

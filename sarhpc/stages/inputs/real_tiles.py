@@ -15,11 +15,13 @@ if TYPE_CHECKING:
     from sarhpc.shards.sample import Sample
 
 
-def even_samples(shards: Sequence[Path], limit: int) -> list[Sample]:
+def even_samples(
+    shards: Sequence[Path], limit: int, members: Sequence[str] | None = None
+) -> list[Sample]:
     """At most `limit` samples of shards, in their order, as evenly over flight lines as they allow.
 
     Samples that name no flight line count as of their scene, without one as of one group. Memory
-    holds the samples taken, and of the others the name of the group.
+    holds the samples taken, or only the `members` named, and of the others the name of the group.
 
     Raises:
         DataError: a shard is missing, cut short or damaged.
@@ -41,7 +43,8 @@ def even_samples(shards: Sequence[Path], limit: int) -> list[Sample]:
     for index in indices:
         for number in wanted[(wanted >= first) & (wanted < first + len(index))]:
             row = int(number) - first
-            taken.append(Sample(index.key(row), _members(index, row, index.members(row))))
+            found = _members(index, row, members or index.members(row))
+            taken.append(Sample(index.key(row), found))
         first += len(index)
     return taken
 

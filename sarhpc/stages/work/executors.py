@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 
 from hpc.cluster.allocation import Allocation, current_allocation
 from hpc.job.pipeline import Work
@@ -16,7 +16,7 @@ from hpc.store.plan import ShardTask
 
 log = logging.getLogger(__name__)
 
-Outcomes = Iterator[tuple[ShardTask, Record | BaseException]]
+Outcomes = Generator[tuple[ShardTask, Record | BaseException], None, None]
 Call = Callable[[ShardTask], Record]
 """Makes one shard and publishes its record; picklable."""
 
