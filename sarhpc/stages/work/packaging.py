@@ -115,8 +115,14 @@ def gate_notes(run: RunDir) -> list[str]:
     """The gate as a sentence for the report of a run, of the shards so far; none without a gate."""
     from sarhpc.corpus.card_gate import gate_line
 
+    facts = gate_so_far(run)
+    return [] if facts is None else [f"{gate_line(facts)}."]
+
+
+def gate_so_far(run: RunDir) -> ImageGateFacts | None:
+    """What came of the gate in the shards that have records; None without a gate or shards."""
     facts = image_gate_facts(run, list(run.ledger("generate").records().values()))
-    return [] if facts is None or not facts.draws else [f"{gate_line(facts)}."]
+    return facts if facts is not None and facts.draws else None
 
 
 def _prompt_classes(run: RunDir, config: RunConfig) -> dict[str, str]:
