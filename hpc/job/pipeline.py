@@ -16,6 +16,7 @@ from hpc.job.attempt import (
     compact_sealed,
     recorded_attempt,
 )
+from hpc.job.shard_progress import remove_progress
 from hpc.job.stop import StopNow, StopRequest, interrupt_work
 from hpc.publish import fault
 from hpc.store.lease import Lease, lease
@@ -206,6 +207,7 @@ def seal(run: RunDir, stage: Stage, plan: Plan, held: Lease | None = None) -> No
             held.require_held()
         stage.finish(Work(run, plan, ledger, attempt=-1, lease=held))
     ledger.seal(plan)
+    remove_progress(run.stage(stage.name))
 
 
 def require_upstream(run: RunDir, stage: Stage) -> None:

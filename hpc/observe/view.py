@@ -11,6 +11,7 @@ from hpc.observe.queue import Queue
 from hpc.observe.state import StageState
 from hpc.observe.status import RunStatus, StageStatus
 from hpc.observe.terminal import displayable
+from hpc.observe.under_way import UnderWay
 
 WIDTH = 80
 BAR = 8
@@ -84,9 +85,10 @@ def _done(disk: StageState, state: str) -> str:
     if disk.progress is not None and state != "COMPLETE":
         done, goal, unit = disk.progress.done, disk.progress.goal, disk.progress.unit
     count = f"{done}/{goal if goal is not None else '?'}"
-    if state == "COMPLETE" or not goal or not done:
+    if state == "COMPLETE" or not goal or not (done or disk.under_way):
         return f"{count} {unit}"
-    filled = min(BAR * done // goal, BAR)
+    made = done if disk.under_way is None else done + disk.under_way.share
+    filled = min(int(BAR * made / goal), BAR)
     return f"{'#' * filled}{'-' * (BAR - filled)} {count}"
 
 
@@ -102,12 +104,27 @@ def _facts(stage: StageStatus) -> Iterator[str]:
         yield f"failed {disk.failed}"
     if disk.attempts > 1:
         yield f"attempt {disk.attempts}"
+    if disk.under_way is not None:
+        yield _under_way(disk.under_way)
     if disk.progress is not None and disk.progress.note:
         yield disk.progress.note
     if disk.checkpoint is not None and disk.checkpoint_s is not None:
         yield f"checkpoint {disk.checkpoint} {duration_text(disk.checkpoint_s)} old"
     if disk.heartbeat_age_s is not None and disk.heartbeat_age_s > 60:
         yield f"last heartbeat {duration_text(disk.heartbeat_age_s)} ago"
+
+
+def _under_way(inside: UnderWay) -> str:
+    """`2 shards under way: 31/64 samples, 3.1/s, 5,580 per GPU-hour`."""
+    goal = "" if inside.goal is None else f"/{inside.goal}"
+    shards = "1 shard" if inside.shards == 1 else f"{inside.shards} shards"
+    text = f"{shards} under way: {inside.done}{goal} samples"
+    text += f", {rate_text(inside.per_s)}" if inside.per_s else ""
+    if inside.per_gpu_hour is not None:
+        return f"{text}, {inside.per_gpu_hour:,.0f} per GPU-hour"
+    if inside.per_core_hour is not None:
+        return f"{text}, {inside.per_core_hour:,.0f} per CPU-core-hour"
+    return text
 
 
 def _queue_facts(queue: Queue) -> Iterator[str]:

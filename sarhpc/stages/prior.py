@@ -75,7 +75,9 @@ def make_prior_shard(run: RunDir, task: ShardTask) -> ShardResult:
     config = load_run_config(run)
     path = prior_root(run, config) / f"{task.id}.tar"
     model, fingerprint = Path(task.inputs["model"]), PRIOR.fingerprint(config)
-    return generated_shard(run, task, model, settings(config), path, fingerprint, "optic.png")
+    return generated_shard(
+        run, task, model, settings(config), path, fingerprint, "optic.png", stage="prior"
+    )
 
 
 def with_prior_shards(run: RunDir, config: RunConfig) -> TrainConfig:

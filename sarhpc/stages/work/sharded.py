@@ -98,9 +98,9 @@ def make_missing_shards(
 ) -> None:
     """Make every missing shard of the work's part, noting failures in the ledger.
 
-    An array element makes them one after the other in this process; any other job on a Dask
-    cluster over all its tasks, with rank 0 as the client. After a stop request no further shard
-    starts; those under way are waited for while there is time.
+    An array element with one worker makes them one after the other in this process; any other job
+    on a Dask cluster over all its tasks, with rank 0 as the client. After a stop request no further
+    shard starts; those under way are waited for while there is time.
 
     Args:
         make: makes one shard.
@@ -114,7 +114,8 @@ def make_missing_shards(
         StopRequestedError: a stop was requested.
         HpcError: one of those that are `hopeless`.
     """
-    workers = workers_here(current_allocation(), workers, per_core=per_core)
+    here, in_element = current_allocation(), work.element is not None
+    workers = workers_here(here, workers, per_core=per_core, element=in_element)
     if work.rank > 0:
         join_as_workers(work, workers)
         return
@@ -134,7 +135,7 @@ def make_missing_shards(
         watchdog(work).watching() as dog,
     ):
         stopping = GracefulStop(stop, work.context.grace_s)
-        if work.element is not None:
+        if in_element and workers * here.tasks == 1:
             outcomes = run_sequentially(work, call, stopping)
         else:
             outcomes = run_on_dask(work, call, stopping, workers, retries, dog)
