@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from gated_runs import gated_run, image_run, make_corpus, real_tiles
+from image_sets_on_disk import real_set
 from line_runs import KNOWN_PIXELS, make_tiny_model, shard_digests
 from shard_checks import validate_shard
 
@@ -99,8 +100,6 @@ def test_card_index_report_and_record_tell_what_the_gate_did(
 def test_the_same_bytes_in_another_order_with_the_limits_of_the_plan(
     tmp_path: Path, corpus: RunDir, model: Path, tiles: Path
 ) -> None:
-    moved = tmp_path / "tiles"
-    shutil.copytree(tiles, moved)
     run = gated_run(tmp_path / "run", model, tiles, *SIZE)
     ensure_plan(run, stage_named(load_run_config(run), "generate"))
     make_corpus(run, [3, 1, 0, 2])
@@ -133,10 +132,11 @@ def test_without_a_gate_plan_and_shards_are_those_of_before(tmp_path: Path, mode
 
 @pytest.mark.slow
 def test_a_gate_that_rejects_everything_ends_the_stage_with_exit_4_and_leaves_the_images(
-    tmp_path: Path, model: Path, tiles: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, model: Path
 ) -> None:
-    run = gated_run(tmp_path / "run", model, tiles, "generate.images=400",
-                    "generate.shard_samples=40", "generate.steps=1")  # fmt: skip
+    radar = real_set(tmp_path / "radar", tiles=200)
+    size = ("generate.images=200", "generate.shard_samples=40")
+    run = gated_run(tmp_path / "run", model, radar, *size)
     stage = stage_named(load_run_config(run), "generate")
     plan = ensure_plan(run, stage)
     work = Work(run, plan, run.ledger("generate"), 0, element=0)
@@ -145,7 +145,7 @@ def test_a_gate_that_rejects_everything_ends_the_stage_with_exit_4_and_leaves_th
     assert raised.value.exit_code == 4
     told = str(raised.value)
     assert "none of 64 images" in told
-    assert "240 real tiles" in told
+    assert "200 real tiles" in told
     quarantine = run.root / "data/quarantine/000000.tar"
     assert str(quarantine) in told
     assert len(list(read_shard(quarantine))) == 64
