@@ -32,7 +32,7 @@ class GateConfig:
 
     false_rejects: float = 0.01
     """Share of real tiles that all tests together may reject. Where there are too few tiles for
-    it, the least share that they allow, up to 0.1; 899 tiles allow 0.01."""
+    it, the least share that they allow, up to 0.5; 899 tiles allow 0.01, 89 allow 0.1."""
     tiles: int = 1000
     """Most real tiles that the limits are from, drawn evenly over flight lines."""
     shards: str | None = None

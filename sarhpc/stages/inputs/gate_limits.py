@@ -30,8 +30,8 @@ log = logging.getLogger(__name__)
 
 GATE_SHA = "gate_sha256"
 """Entry of the inputs of a shard: digest of the limits of its gate."""
-LARGEST_RATE = 0.1
-"""Share of real tiles that a gate may reject at most: of few tiles nothing better can be said."""
+LARGEST_RATE = 0.5
+"""Share of real tiles that a gate may reject at most: where they are so few, there is no gate."""
 
 
 def calibrated(
@@ -194,7 +194,7 @@ def rate_of(asked: float, tiles: int) -> float:
     """The rate of false rejects: what was asked for, or the least that so many tiles allow.
 
     Raises:
-        ConfigError: that is more than a tenth.
+        ConfigError: that is more than a half.
     """
     from sarhpc.measures.gate_limits import LOWER, UPPER
 

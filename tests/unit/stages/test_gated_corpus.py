@@ -173,10 +173,10 @@ def test_limits_that_cannot_be_had_are_told_when_the_corpus_is_planned(
     gate = "generate.gate={}"
     told = refused(image_run(tmp_path / "b", model, "generate.prompts=[a lake]", gate))
     assert "none of 2 real tiles can be measured" in told, "they have 32 px"
-    few = real_tiles(tmp_path / "c", model, 30)
+    few = real_tiles(tmp_path / "c", model, 16)
     told = refused(gated_run(tmp_path / "d", model, few))
-    assert "30 real tiles" in told
-    assert "89 allow 10%" in told
+    assert "16 real tiles" in told
+    assert "17 allow 50%" in told
     known = tmp_path / "known"
     shutil.copytree(model, known)
     publish_json(known / CONTRACT_FILE, {**KNOWN_PIXELS, "pixel_m": [0.5, 0.5]})
@@ -229,5 +229,5 @@ def test_too_few_tiles_take_the_least_rate_that_they_allow(
     assert rate_of(0.01, 899) == 0.01
     assert rate_of(0.01, 212) == pytest.approx(9 / 213)
     assert "needs 899 real tiles, 212 are held out" in caplog.text
-    with pytest.raises(ConfigError, match="88 real tiles"):
-        rate_of(0.01, 88)
+    with pytest.raises(ConfigError, match="16 real tiles"):
+        rate_of(0.01, 16)
