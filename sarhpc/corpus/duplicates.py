@@ -30,7 +30,8 @@ def flagging(
     if most_bits is None:
         yield from rows
         return
-    index, keys = DuplicateIndex(compared), []
+    index = DuplicateIndex(compared)
+    keys: list[str] = []
     for row in rows:
         code = _code(row)
         found = None if code is None else index.find_code(code)
