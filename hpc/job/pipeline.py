@@ -129,6 +129,8 @@ class Stage:
     """Progress of the running work for `status`; cheap, and None before there is any."""
     progress_times: Callable[[RunDir], Sequence[float]] | None = None
     """Times of durable progress, s since the epoch; default: those of the records."""
+    warnings: Callable[[RunDir], Sequence[str]] | None = None
+    """Lines for `status` on what the stage made; cheap, and none before it made anything."""
 
 
 def run_stage(

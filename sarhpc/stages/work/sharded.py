@@ -207,9 +207,10 @@ class ProgressLog:
         if clock - self.last >= 30 or self.done == self.total:
             self.last = clock
             rate = self.here / max(clock - self.first, 1e-9)
-            eta = (self.total - self.done) / rate if rate else float("inf")
+            # Without a shard that went well nobody knows when it ends.
+            eta = f" eta_s={(self.total - self.done) / rate:.0f}" if rate else ""
             log.info(
-                "stage=%s shards=%d/%d samples=%d shards_per_s=%.2f eta_s=%.0f",
+                "stage=%s shards=%d/%d samples=%d shards_per_s=%.2f%s",
                 self.stage, self.done, self.total, self.samples, rate, eta,
             )  # fmt: skip
 

@@ -92,7 +92,7 @@ def test_card_index_report_and_record_tell_what_the_gate_did(
     assert told["limits"]["tiles"] == 240
     line = f"{told['quarantined']} of {told['draws']} draws quarantined"
     assert line in (corpus.root / "data/synthetic/README.md").read_text()
-    assert main(["report", str(corpus.root)]) == 0
+    assert main(["costs", str(corpus.root)]) == 0
     assert line in capsys.readouterr().out
 
 
