@@ -97,6 +97,20 @@ def test_card_index_report_and_record_tell_what_the_gate_did(
 
 
 @pytest.mark.slow
+def test_status_has_the_reasons_while_shards_are_made(
+    tmp_path: Path, model: Path, tiles: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = gated_run(tmp_path / "run", model, tiles, *SIZE)
+    make_corpus(run, [0, 1, 2])
+    assert main(["status", str(run.root), "--json"]) == 0
+    stages = json.loads(capsys.readouterr().out)["stages"]
+    [found] = [stage for stage in stages if stage["name"] == "generate"]
+    assert found["rejected"] == sum(found["reasons"].values()) > 0
+    assert main(["status", str(run.root)]) == 0
+    assert "out: " in capsys.readouterr().out
+
+
+@pytest.mark.slow
 def test_the_same_bytes_in_another_order_with_the_limits_of_the_plan(
     tmp_path: Path, corpus: RunDir, model: Path, tiles: Path
 ) -> None:
