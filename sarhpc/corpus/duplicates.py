@@ -9,9 +9,9 @@ from hpc.errors import DataError
 from sarhpc.corpus.rows import IMAGE_CODE
 from sarhpc.measures.near_duplicates import DuplicateIndex, ImageCode
 
-MOST_COMPARED = 100_000
-"""Images that later ones are compared with. All pairs of so many take minutes of one core, of ten
-times as many hours."""
+MOST_COMPARED = 200_000
+"""Images that later ones are compared with: a minute of one core for so many, and as much for each
+hundred thousand after them."""
 
 
 def flagging(

@@ -118,7 +118,8 @@ class DuplicateIndex:
     """
 
     def __init__(self, capacity: int) -> None:
-        self._codes = np.zeros((capacity, WORDS), np.uint64)
+        # Word by word: four sums over short numbers take a quarter of the time of one over rows.
+        self._words = np.zeros((WORDS, capacity), np.uint64)
         self._digests = np.zeros(capacity, np.uint64)
         self._size = 0
 
@@ -140,7 +141,9 @@ class DuplicateIndex:
         same = np.flatnonzero(self._digests[: self._size] == np.uint64(code.digest))
         if same.size:
             return int(same[0]), -1
-        away = distances(self._codes[: self._size], np.frombuffer(code.scene, np.uint64))
+        away = np.zeros(self._size, np.uint16)
+        for held, word in zip(self._words, np.frombuffer(code.scene, np.uint64), strict=True):
+            away += np.bitwise_count(held[: self._size] ^ word)
         place = int(np.argmin(away))
         return place, int(away[place])
 
@@ -163,7 +166,7 @@ class DuplicateIndex:
                 f"the index of duplicates is full at {self._size} images: give a "
                 "capacity (`corpus_size` of the limits) of as many as the corpus has"
             )
-        self._codes[self._size] = np.frombuffer(code.scene, np.uint64)
+        self._words[:, self._size] = np.frombuffer(code.scene, np.uint64)
         self._digests[self._size] = code.digest
         self._size += 1
         return self._size - 1
