@@ -35,7 +35,7 @@ from sarhpc.stages.splits import require_held_out
 from sarhpc.stages.table_preview import table_lines
 from sarhpc.stages.work.image_shards import generated_shard, steering_layers
 from sarhpc.stages.work.packaging import image_gate_facts, package_run
-from sarhpc.stages.work.shard_gates import QUARANTINE
+from sarhpc.stages.work.shard_gates import QUARANTINE, quarantined_with
 from sarhpc.stages.work.sharded import (
     ShardResult,
     make_missing_shards,
@@ -56,6 +56,7 @@ def generate_stage(config: RunConfig, upstream: Sequence[str]) -> Stage:
         plan=plan_corpus,
         work=lambda work: _make_corpus(work, config),
         finish=package,
+        beside=quarantined_with,
     )
 
 

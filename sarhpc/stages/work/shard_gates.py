@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hpc.store.ledger import Record
 from hpc.store.plan import ShardTask
 from hpc.store.rundir import RunDir
 from sarhpc.generation.config import GenerateConfig
@@ -19,6 +20,19 @@ if TYPE_CHECKING:
 
 QUARANTINE = "quarantine"
 """Folder of the quarantined images, beside that of the corpus, which nobody reads by mistake."""
+
+DIGEST = "quarantine_sha256"
+"""Entry of `detail` of a record: digest of the quarantined images."""
+
+
+def quarantined_with(record: Record) -> dict[Path, str]:
+    """The shard of the images that were quarantined beside a shard, if any were, and its digest."""
+    digest = record.detail.get(DIGEST)
+    return {} if digest is None else {_quarantine(Path(record.path)): digest}
+
+
+def _quarantine(shard: Path) -> Path:
+    return shard.parent.parent / QUARANTINE / shard.name
 
 
 @dataclass
@@ -56,7 +70,7 @@ def shard_gate(
     from sarhpc.generation.quarantine import QuarantineShard
 
     planned = planned_gate(run, task.inputs[GATE_SHA])
-    with QuarantineShard(path.parent.parent / QUARANTINE / path.name, task.number) as quarantine:
+    with QuarantineShard(_quarantine(path), task.number) as quarantine:
         gate = ShardGate(planned, cfg.gate.redraws, quarantine.add, lambda: _others(run, task))
         applied = AppliedGate({"judge": gate.judge, "admit": gate.admit, "refused": gate.refused})
         try:
@@ -73,7 +87,7 @@ def shard_gate(
 
 def _detail(gate: ShardGate, quarantine: QuarantineShard) -> dict[str, str]:
     made = quarantine.publish()
-    digest = {} if made is None else {"quarantine_sha256": made.sha256}
+    digest = {} if made is None else {DIGEST: made.sha256}
     return {**gate.detail(), **digest}
 
 

@@ -96,6 +96,21 @@ def test_card_index_report_and_record_tell_what_the_gate_did(
     assert line in capsys.readouterr().out
 
 
+def test_verify_checks_the_quarantine_too(
+    corpus: RunDir, capsys: pytest.CaptureFixture[str]
+) -> None:
+    [path, *_] = sorted((corpus.root / "data/quarantine").glob("*.tar"))
+    kept = path.read_bytes()
+    assert main(["verify", str(corpus.root), "--deep"]) == 0
+    path.write_bytes(kept[:-1] + b"x")
+    assert main(["verify", str(corpus.root), "--deep"]) == 4
+    assert f"{path} has the wrong content" in capsys.readouterr().out
+    path.unlink()
+    assert main(["verify", str(corpus.root)]) == 4
+    assert f"{path} is missing" in capsys.readouterr().out
+    path.write_bytes(kept)
+
+
 @pytest.mark.slow
 def test_status_has_the_reasons_while_shards_are_made(
     tmp_path: Path, model: Path, tiles: Path, capsys: pytest.CaptureFixture[str]
