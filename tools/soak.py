@@ -61,6 +61,7 @@ SMALL = (
     "generate.images=48",
     "generate.steps=10",
     "generate.shard_samples=4",
+    "generate.gate=null",
     "compare.images=8",
     "evaluate.tiles=60",
     "evaluate.bootstrap=10",

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from hpc.errors import DataError, IncompleteError, StopRequestedError, TransientError
@@ -20,7 +21,7 @@ from hpc.job.shard_progress import remove_progress
 from hpc.job.stop import StopNow, StopRequest, interrupt_work
 from hpc.publish import fault
 from hpc.store.lease import Lease, lease
-from hpc.store.ledger import Ledger
+from hpc.store.ledger import Ledger, Record
 from hpc.store.plan import Plan, ShardTask, publish_plan, read_plan
 from hpc.store.rundir import RunDir
 
@@ -129,6 +130,8 @@ class Stage:
     """Progress of the running work for `status`; cheap, and None before there is any."""
     progress_times: Callable[[RunDir], Sequence[float]] | None = None
     """Times of durable progress, s since the epoch; default: those of the records."""
+    beside: Callable[[Record], Mapping[Path, str]] | None = None
+    """SHA-256 of what a shard published beside its artefact, for `verify`; default: nothing."""
     warnings: Callable[[RunDir], Sequence[str]] | None = None
     """Lines for `status` on what the stage made; cheap, and none before it made anything."""
 

@@ -7,8 +7,9 @@ import datetime
 import math
 import os
 import time
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,8 @@ class StageState:
     """Progress of the work inside the only shard, such as the steps of a training."""
     under_way: UnderWay | None = None
     """Progress inside the shards that are being made now."""
+    reasons: Mapping[str, int] = field(default_factory=dict)
+    """Rejected samples by reason; empty as `samples` is None, and once the stage is complete."""
     holder_job: str | None = None
     """Slurm job of the holder; None outside Slurm."""
     state_unheld: str = ""
@@ -133,6 +136,9 @@ def stage_state(run: RunDir, stage: Stage, clock: float | None = None) -> StageS
     pace = _rate(attempts, made, planned, progress or inside, clock) if holder else (None, None)
     beats = _heartbeats(directory, attempts)
     records = ledger.records().values() if done <= MAX_RECORDS_READ else None
+    reasons: Counter[str] = Counter()
+    for record in records or ():
+        reasons.update(record.rejected)
     found = newest_checkpoint(directory)
     return StageState(
         stage.name,
@@ -140,7 +146,7 @@ def stage_state(run: RunDir, stage: Stage, clock: float | None = None) -> StageS
         done,
         planned,
         None if records is None else sum(record.samples for record in records),
-        None if records is None else sum(sum(record.rejected.values()) for record in records),
+        None if records is None else reasons.total(),
         failed,
         holder,
         recording_obstacle(directory) or _failure(stopped),
@@ -151,6 +157,7 @@ def stage_state(run: RunDir, stage: Stage, clock: float | None = None) -> StageS
         checkpoint=found.name if found else None,
         checkpoint_s=_age([found] if found else [], clock),
         progress=progress,
+        reasons=dict(reasons),
         under_way=inside,
         holder_job=_job_of(held) if holder and held else None,
         state_unheld=idle,

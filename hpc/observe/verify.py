@@ -29,6 +29,12 @@ def verify_run(run: RunDir, stages: Sequence[Stage], deep: bool) -> tuple[int, l
                 problem = f"its record belongs to plan {record.plan}, the plan here is {plan}"
             if problem is not None:
                 problems.append(f"{stage.name} {record.shard}: {problem}")
+            for path, sha256 in ({} if stage.beside is None else stage.beside(record)).items():
+                checked += 1
+                if not path.is_file():
+                    problems.append(f"{stage.name} {record.shard}: {path} is missing")
+                elif deep and digest_file(path).sha256 != sha256:
+                    problems.append(f"{stage.name} {record.shard}: {path} has the wrong content")
     return checked, problems
 
 

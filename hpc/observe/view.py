@@ -133,6 +133,9 @@ def stage_facts(stage: StageStatus) -> Iterator[str]:
         yield f"by {disk.holder}"
     if disk.failed:
         yield f"failed {disk.failed}"
+    if disk.reasons:
+        most = sorted(disk.reasons.items(), key=lambda item: (-item[1], item[0]))
+        yield f"out: {', '.join(f'{reason} {count}' for reason, count in most[:4])}"
     if disk.attempts > 1:
         yield f"attempt {disk.attempts}"
     if disk.under_way is not None:

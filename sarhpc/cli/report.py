@@ -26,6 +26,7 @@ def report_verb(arguments: argparse.Namespace) -> int:
     from hpc.observe.report import cost_report, report_lines
     from sarhpc.launch.profile import requested_resources
     from sarhpc.stages.planned_corpus import coverage_lines, coverage_so_far
+    from sarhpc.stages.work.packaging import gate_notes, gate_so_far
 
     run = open_run(Path(arguments.run))
     stages = line_of_stages(load_run_config(run))
@@ -33,11 +34,14 @@ def report_verb(arguments: argparse.Namespace) -> int:
     coverage = coverage_so_far(run, load_run_config(run))
     if arguments.json:
         planned = {} if coverage is None else {"coverage": coverage.to_json()}
-        print(json.dumps(report.to_json() | planned, indent=1))
+        gate = gate_so_far(run)
+        gated = {} if gate is None else {"gate": gate.to_json()}
+        print(json.dumps(report.to_json() | planned | gated, indent=1))
         return 0
     print("\n".join(report_lines(report)))
     if coverage is not None:
         print("\n".join(f"  {line}" for line in coverage_lines(coverage)))
+    print("".join(f"  {line}\n" for line in gate_notes(run)), end="")
     html = run.root / "report.html"
     if html.exists():
         print(f"  the images are judged in {html}")

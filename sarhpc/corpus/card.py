@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from sarhpc.corpus.card_gate import gate_text
 from sarhpc.corpus.card_pixels import pixel_texts
 from sarhpc.corpus.facts import CorpusFacts, ShardFile
 from sarhpc.corpus.tally import Tally
@@ -136,7 +137,9 @@ def _quality(facts: CorpusFacts, tally: Tally) -> str:
     if tally.verdicts:
         verdicts = [(name, n) for name, n in sorted(tally.verdicts.items())]
         parts.append(_table(verdicts, "verdict on each image", "images"))
-    if facts.rejected:
+    if facts.image_gate is not None:
+        parts.append(gate_text(facts.image_gate, tally))
+    elif facts.rejected:
         left_out = [(f"left out: {why}", n) for why, n in sorted(facts.rejected.items())]
         parts.append(_table(left_out, "reason", "images"))
     return "\n\n".join(parts)

@@ -11,14 +11,22 @@ def pixel_texts(contract: PixelContract | None) -> dict[str, str]:
         return {"master": "", "pixels": _UNKNOWN}
     rows = "\n".join(f"| {name} | {value} |" for name, value in describe(contract).items())
     sigma0 = _SIGMA0 if contract.is_calibrated else ""
-    return {"master": _MASTER, "pixels": _KNOWN.format(rows=rows) + sigma0}
+    floor = contract.level_floor
+    least = "" if floor is None else _FLOOR.format(floor=floor)
+    return {"master": _MASTER.format(least=least), "pixels": _KNOWN.format(rows=rows) + sigma0}
 
 
 _UNKNOWN = """\
 Not known: the model has no contract, and no grey level stands for an amplitude. Where spacing and
 direction of range are given above, the configuration stated them."""
 
-_MASTER = "- `sar16.npy`: the same as the decoder gave it, 16 bits: code / 65535 is the level;\n"
+_MASTER = (
+    "- `sar16.npy`: the same as the decoder gave it, 16 bits: code / 65535 is the level{least};\n"
+)
+
+_FLOOR = """,
+  at least {floor:.3g}, half a step of the 8-bit pictures of the tiles, which tell nothing of
+  what is darker"""
 
 _KNOWN = """\
 By the contract of the model (`contract.json`), which follows from the tiles it was trained on. What

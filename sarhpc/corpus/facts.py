@@ -41,6 +41,47 @@ class Gate:
 
 
 @dataclass(frozen=True)
+class ImageGateFacts:
+    """The gate that each image was held to, and what came of it."""
+
+    planned: int
+    accepted: int
+    draws: int
+    """Images that were sampled."""
+    reasons: Mapping[str, int]
+    """Quarantined images by each of their reasons."""
+    rate: float
+    """Share of real tiles that the limits reject, by all tests together."""
+    tiles: int
+    """Real tiles that the limits are from."""
+    splits: Sequence[str]
+    """Splits of these tiles."""
+    duplicate_bits: int
+    """Bits of 256 in which near duplicates differ at most."""
+    limits: Mapping[str, Any] = field(default_factory=dict)
+    """The limits, as an object of JSON."""
+
+    @property
+    def quarantined(self) -> int:
+        """Images in the quarantine."""
+        return self.draws - self.accepted
+
+    def to_json(self) -> dict[str, Any]:
+        """Limits and counts as an object of JSON."""
+        return {
+            "schema": "sarhpc.gated_corpus/1",
+            "planned": self.planned,
+            "accepted": self.accepted,
+            "unmet": self.planned - self.accepted,
+            "draws": self.draws,
+            "quarantined": self.quarantined,
+            "reasons": dict(sorted(self.reasons.items())),
+            "splits": list(self.splits),
+            "limits": dict(self.limits),
+        }
+
+
+@dataclass(frozen=True)
 class CorpusFacts:
     """Names and hashes of the run, its licences, and its scores once there are any."""
 
@@ -61,6 +102,8 @@ class CorpusFacts:
     """Likewise."""
     contract: PixelContract | None = None
     """What a pixel means, where the model says so."""
+    image_gate: ImageGateFacts | None = None
+    """The gate of single images, if there was one."""
 
 
 @dataclass(frozen=True)

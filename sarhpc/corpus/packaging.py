@@ -11,6 +11,7 @@ from typing import Any
 from hpc.publish import digest_file, publish_json, publish_text
 from sarhpc.corpus.card import render_card
 from sarhpc.corpus.croissant import croissant_metadata
+from sarhpc.corpus.duplicates import flagging
 from sarhpc.corpus.facts import CorpusFacts, ShardFile
 from sarhpc.corpus.index import INDEX, write_index
 from sarhpc.corpus.rows import Origin, shard_rows
@@ -47,7 +48,9 @@ def package_corpus(root: Path, shards: Sequence[ShardFile], facts: CorpusFacts) 
         TransientError: the disk or a quota is full; what was published before stays.
     """
     tally = Tally()
-    rows = _rows(root, shards, Origin(facts.model_sha, facts.config_fingerprint, facts.classes))
+    origin = Origin(facts.model_sha, facts.config_fingerprint, facts.classes)
+    bits = None if facts.image_gate is None else facts.image_gate.duplicate_bits
+    rows = flagging(_rows(root, shards, origin), bits)
     index = root / INDEX
     write_index(index, tally.counting(rows))
     names = [_name(root, shard) for shard in shards]

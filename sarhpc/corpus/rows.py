@@ -39,6 +39,10 @@ _ELSEWHERE = {
 """Entries that are in columns of other names, or the same everywhere."""
 
 
+IMAGE_CODE = "image_code"
+"""Entry of a row, in no column: code of the image, by which duplicates are found."""
+
+
 @dataclass(frozen=True)
 class Origin:
     """What the images of one corpus have in common, and the classes of their prompts."""
@@ -90,7 +94,8 @@ def _row(meta: Mapping[str, Any], origin: Origin) -> dict[str, Any]:
     assert isinstance(labels, Mapping)
     prompt = meta.get("prompt")
     label = meta.get("label") or labels.get("class") or origin.classes.get(str(prompt))
-    verdict, reasons = _verdict(meta.get("gate"))
+    gate = meta.get("gate")
+    gate = gate if isinstance(gate, Mapping) else {"verdict": gate}
     steered = meta.get("steered_by")
     steered = steered if isinstance(steered, Mapping) else {}
     covered = {*_AS_THEY_ARE, *_ELSEWHERE}
@@ -104,8 +109,11 @@ def _row(meta: Mapping[str, Any], origin: Origin) -> dict[str, Any]:
         "labels": json_text(labels),
         "pair_id": _text(labels.get("pair_id")),
         "target": _text(labels.get("target")),
-        "verdict": verdict,
-        "verdict_reasons": json_text(reasons),
+        "verdict": gate.get("verdict"),
+        "verdict_reasons": json_text(gate.get("reasons")),
+        "verdict_values": json_text(gate.get("values")),
+        "draw": gate.get("draw"),
+        IMAGE_CODE: gate.get("code"),
         "steered_layer": steered.get("layer"),
         "steered_tile": steered.get("tile"),
         "steered_sha256": steered.get("sha256"),
@@ -116,13 +124,6 @@ def _row(meta: Mapping[str, Any], origin: Origin) -> dict[str, Any]:
 
 def _text(value: Any) -> str | None:
     return None if value is None or value == "" else str(value)
-
-
-def _verdict(gate: Any) -> tuple[str | None, Any]:
-    """Verdict and reasons of a gate, as metadata state them: a word, or an object."""
-    if isinstance(gate, Mapping):
-        return gate.get("verdict"), gate.get("reasons")
-    return gate, None
 
 
 def _require_origin(meta: Mapping[str, Any], key: str, shard: Path, origin: Origin) -> None:

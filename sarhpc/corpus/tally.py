@@ -29,6 +29,8 @@ class Tally:
     image_bytes: int = 0
     cut: int = 0
     """Images whose prompts the model did not read to the end."""
+    near_duplicates: int = 0
+    """Images that repeat another one."""
     splits: Counter[str] = field(default_factory=Counter)
     labels: Counter[str] = field(default_factory=Counter)
     verdicts: Counter[str] = field(default_factory=Counter)
@@ -73,6 +75,7 @@ class Tally:
         self.samples += 1
         self.image_bytes += row["size"]
         self.cut += row["prompt_tokens_cut"] > 0
+        self.near_duplicates += row.get("near_duplicate_of") is not None
         self.splits[row["split"]] += 1
         for column, counter in (("label", self.labels), ("verdict", self.verdicts)):
             if row[column] is not None:

@@ -15,7 +15,13 @@ from sarhpc.evaluation.image_sets import ARRAYS, Image
 from sarhpc.evaluation.set_facts import AMPLITUDE, LINEAR_LAWS, RAW_CODES, pictures
 from sarhpc.shards.images import decode_array, decode_gray8
 from sarhpc.shards.pictures import opened_picture
-from sarhpc.shards.radiometry import LEVEL_MASTER, Normalisation, decode_levels, master_amplitude
+from sarhpc.shards.radiometry import (
+    LEVEL_MASTER,
+    Normalisation,
+    decode_levels,
+    level_floor,
+    master_amplitude,
+)
 
 Pixels = NDArray[np.floating[Any]] | NDArray[np.uint8]
 """(H, W): linear amplitude, or codes that are proportional to it."""
@@ -140,13 +146,13 @@ def picture_format(image: Image) -> tuple[tuple[int, int], bool]:
 
 
 def _master(master: NDArray[Any], meta: Mapping[str, Any]) -> NDArray[np.floating[Any]]:
-    """Amplitude of a 16-bit master; code 0 stands for half a step, so that it has a level."""
+    """Amplitude of a 16-bit master; a tile's code 0 stands for half of its least amplitude."""
     if master.dtype != np.uint16:
         raise DataError(f"sar16.npy is of {master.dtype}, not uint16")
     law = meta.get("normalisation")
     known = Normalisation.from_json(law) if isinstance(law, Mapping) else None
     if meta.get("master_law") == LEVEL_MASTER:
-        return level_amplitude(decode_levels(np.maximum(master, 0.5)), meta)
+        return level_amplitude(decode_levels(master), meta)
     values = master_amplitude(master, meta)
     if not values.all() and values.any():
         values = np.maximum(values, values[values > 0].min() / 2)
@@ -156,8 +162,13 @@ def _master(master: NDArray[Any], meta: Mapping[str, Any]) -> NDArray[np.floatin
 def level_amplitude(
     level: NDArray[np.floating[Any]], meta: Mapping[str, Any]
 ) -> NDArray[np.floating[Any]]:
-    """Amplitude relative to code 255 of levels between 0 and 1 of the law of a picture."""
+    """Amplitude relative to code 255 of levels between 0 and 1 of the law of a picture.
+
+    Where level 0 is zero amplitude, lower ones stand for `LEVEL_FLOOR`, as in masters with a floor.
+    """
     law = meta.get("normalisation")
+    floor = level_floor(str(law.get("mode")) if isinstance(law, Mapping) else "")
+    level = level if floor is None else np.maximum(level, level.dtype.type(floor))
     if not isinstance(law, Mapping) or law.get("mode") in LINEAR_LAWS:
         return level
     known = Normalisation.from_json(law)

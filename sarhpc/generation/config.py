@@ -22,6 +22,27 @@ class SteerConfig:
     """Weight of the ControlNet's contribution; 0 disables it."""
 
 
+GATE_LEAST_PX = 64
+"""Fewest rows and columns of an image that the gate can measure."""
+
+
+@dataclass
+class GateConfig:
+    """A verdict on each image, by limits from real tiles that no model was trained on."""
+
+    false_rejects: float = 0.01
+    """Share of real tiles that all tests together may reject. Where there are too few tiles for
+    it, the least share that they allow, up to 0.5; 899 tiles allow 0.01, 89 allow 0.1."""
+    tiles: int = 1000
+    """Most real tiles that the limits are from, drawn evenly over flight lines."""
+    shards: str | None = None
+    """Folder of the shards of these tiles, searched recursively; null takes the held-out tiles of
+    the run."""
+    redraws: int = 3
+    """How often an image that was quarantined is drawn again, with another seed; then it is left
+    out of the corpus, and reported."""
+
+
 @dataclass
 class GenerateConfig:
     """Prompts, counts and sampling of one synthetic corpus."""
@@ -59,6 +80,9 @@ class GenerateConfig:
     """Scale of the adapter; at 0 the base model generates."""
     steer: SteerConfig | None = None
     """Conditioning layers for a model with a ControlNet; null for any other model."""
+    gate: GateConfig | None = field(default=None, metadata={"added": True})
+    """Accept or quarantine each image, and draw quarantined ones again; null accepts every image of
+    finite pixels."""
     scheduler: str = "ddim"
     """Sampler: ddim, euler, dpmsolver or pndm."""
     height_px: int | None = None

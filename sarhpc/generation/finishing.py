@@ -54,16 +54,27 @@ class FinishedImage:
     request: ImageRequest
     verdict: Verdict
     sample: Sample | None
-    """None for pixels that cannot be encoded."""
+    """None where nothing is written of it."""
 
 
 SampleBatch = Callable[[Sequence[ImageRequest]], Sequence[SampledImage]]
 Finish = Callable[[SampledImage], FinishedImage]
 """Called in a thread beside the sampler; depends on nothing but its argument."""
+Admit = Callable[[FinishedImage], FinishedImage]
+"""Called with each accepted image, in order, in the thread that iterates: the image, or the image
+refused after all, because of those before it."""
+
+
+def _as_it_is(image: FinishedImage) -> FinishedImage:
+    return image
 
 
 def finished_in_order(
-    requests: Sequence[ImageRequest], sample: SampleBatch, finish: Finish, batch: int
+    requests: Sequence[ImageRequest],
+    sample: SampleBatch,
+    finish: Finish,
+    batch: int,
+    admit: Admit = _as_it_is,
 ) -> Iterator[FinishedImage]:
     """Every image of `requests` in their order; before an accepted one those that were refused.
 
@@ -73,14 +84,15 @@ def finished_in_order(
         requests: The images.
         sample: Makes a batch, in the thread that iterates.
         finish: Makes of an image what is written.
-        batch: Images of a full batch; only the last one may be smaller.
+        batch: Images of a full batch; only the last ones may be smaller.
+        admit: Decides of an accepted image by those before it.
 
     Raises:
         Exception: whatever `sample` and `finish` raise.
     """
     pool = ThreadPoolExecutor(FINISHING_THREADS, thread_name_prefix="finish")
     try:
-        yield from _Images(requests, finish, pool).made(sample, batch)
+        yield from _Images(requests, finish, admit, pool).made(sample, batch)
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
@@ -89,9 +101,13 @@ class _Images:
     """The images of one shard: left to sample, under way, finished."""
 
     def __init__(
-        self, requests: Sequence[ImageRequest], finish: Finish, pool: ThreadPoolExecutor
+        self,
+        requests: Sequence[ImageRequest],
+        finish: Finish,
+        admit: Admit,
+        pool: ThreadPoolExecutor,
     ) -> None:
-        self._finish, self._pool = finish, pool
+        self._finish, self._admit, self._pool = finish, admit, pool
         self._new = deque(requests)
         self._again: deque[ImageRequest] = deque()
         self._under_way: deque[Future[FinishedImage]] = deque()
@@ -101,13 +117,13 @@ class _Images:
 
     def made(self, sample: SampleBatch, size: int) -> Iterator[FinishedImage]:
         """The images in order, made in batches of `size`."""
-        while requests := self._next_batch(size):
-            for image in sample(requests):
+        while self._order:
+            requests = self._next_batch(size)
+            for image in sample(requests) if requests else ():
                 self._under_way.append(self._pool.submit(self._finish, image))
             while self._under_way and (self._under_way[0].done() or len(self._under_way) > size):
                 self._collect()
             yield from self._in_order()
-        yield from self._in_order()
 
     def _next_batch(self, size: int) -> list[ImageRequest]:
         """Up to `size` requests; fewer only when no image is under way that may come again."""
@@ -127,12 +143,24 @@ class _Images:
         """Take over the oldest image under way, waiting for it."""
         image = self._under_way.popleft().result()
         self._finished.setdefault(image.request.index, []).append(image)
+        self._settle(image)
+
+    def _settle(self, image: FinishedImage) -> None:
+        """Note that nothing more comes of the request, or sample it again."""
         if image.verdict.again is None:
             self._settled.add(image.request.index)
         else:
+            self._settled.discard(image.request.index)
             self._again.append(image.verdict.again)
 
     def _in_order(self) -> Iterator[FinishedImage]:
         """The images whose predecessors are all settled."""
         while self._order and self._order[0] in self._settled:
-            yield from self._finished.pop(self._order.popleft())
+            images = self._finished[self._order[0]]
+            if images[-1].verdict.reason is None:
+                images[-1] = self._admit(images[-1])
+                self._settle(images[-1])
+                if self._order[0] not in self._settled:
+                    return
+            del self._finished[self._order.popleft()]
+            yield from images

@@ -72,6 +72,7 @@ def generate_shard(
     requests: Sequence[ImageRequest] | None = None,
     judge: Callable[[SampledImage], Verdict] = finite,
     refused: Callable[[FinishedImage], None] = lambda image: None,
+    admit: Callable[[FinishedImage], FinishedImage] = lambda image: image,
 ) -> GeneratedShard:
     """The samples of planned shard `shard`, a few batches in memory at a time.
 
@@ -90,6 +91,8 @@ def generate_shard(
         judge: Says of an image, in a thread beside the sampler, whether it enters the shard, and
             what to sample in its place. It depends on nothing but the image.
         refused: Called with each refused image, in order, in the thread that iterates.
+        admit: Called with each image that `judge` accepts, likewise: the image, or the image
+            refused because of those before it.
 
     Raises:
         ConfigError: the pipeline was loaded for another configuration.
@@ -113,7 +116,7 @@ def generate_shard(
         return _finished(shard, image, judge(image), shared, image_member)
 
     asked = shard_requests(inputs) if requests is None else requests
-    images = finished_in_order(asked, sample, finish, inputs["batch"])
+    images = finished_in_order(asked, sample, finish, inputs["batch"], admit)
     rejected: dict[str, int] = {}
     return GeneratedShard(_accepted(images, refused, rejected), rejected)
 
@@ -139,14 +142,13 @@ def _finished(
     shared: Mapping[str, Any],
     image_member: str,
 ) -> FinishedImage:
-    """The image with its sample, if its pixels can be encoded."""
-    request = sampled.request
-    sample = None
-    if verdict.reason != NOT_FINITE:
-        key = sample_key(shard, request.index)
-        facts = {**shared, **sampled.facts, **verdict.facts}
-        sample = _sample(key, request, sampled.image, facts, image_member)
-    return FinishedImage(request, verdict, sample)
+    """The image with its sample, in which pixels that are no numbers are black."""
+    request, image = sampled.request, sampled.image
+    key = sample_key(shard, request.index)
+    facts = {**shared, **sampled.facts, **verdict.facts}
+    if not np.isfinite(image).all():
+        image = np.clip(np.nan_to_num(image), 0, 1)
+    return FinishedImage(request, verdict, _sample(key, request, image, facts, image_member))
 
 
 def _sample(
@@ -157,7 +159,9 @@ def _sample(
     image_member: str,
 ) -> Sample:
     if image_member == "sar.png":
-        pictures = pixel_members(image, master="master_law" in shared)
+        pictures = pixel_members(
+            image, master="master_law" in shared, floor=shared.get("master_floor", 0.0)
+        )
     else:
         pictures = {image_member: encode_rgb8(np.round(image * 255).astype(np.uint8))}
     meta = {

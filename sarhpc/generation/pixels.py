@@ -39,6 +39,7 @@ def pixel_metadata(inputs: Mapping[str, Any], cfg: GenerateConfig) -> dict[str, 
         return {"pixel_m": None, "range_direction": None, "contract_sha": None}
     law, span = contract.law, contract.normalisation
     absolute = span is not None and span.law is not None
+    floor = contract.level_floor
     return {
         "pixel_m": only(contract.pixel_m),
         "range_direction": contract.range_direction,
@@ -51,17 +52,21 @@ def pixel_metadata(inputs: Mapping[str, Any], cfg: GenerateConfig) -> dict[str, 
         # In units of the constants of a scene that nobody knows, amplitude is not calibrated.
         "calibration": contract.calibration if absolute else law and "none",
         "master_law": LEVEL_MASTER,
+        **({} if floor is None else {"master_floor": floor}),
         "contract_sha": contract.sha256,
     }
 
 
-def pixel_members(image: NDArray[np.float32], *, master: bool) -> dict[str, bytes]:
+def pixel_members(
+    image: NDArray[np.float32], *, master: bool, floor: float = 0.0
+) -> dict[str, bytes]:
     """Members of an image (H, W, 3) in [0, 1]: the 8-bit picture, and the 16-bit master.
 
-    The master holds the levels as the decoder gave them, never rounded to 8 bits.
+    The master holds the levels as the decoder gave them, never rounded to 8 bits, but for those
+    below `floor`, which stands for them.
     """
     gray = image.mean(axis=2)
     members = {"sar.png": encode_gray8(np.round(gray * 255).astype(np.uint8))}
     if master:
-        members["sar16.npy"] = encode_array(encode_levels(gray))
+        members["sar16.npy"] = encode_array(encode_levels(gray, floor))
     return members

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import hashlib
 import json
@@ -14,7 +15,7 @@ from typing import Any
 from hpc.documents import parse_json
 from hpc.errors import ConfigError
 from sarhpc.diffusion.config import LAYERS
-from sarhpc.generation.config import GenerateConfig
+from sarhpc.generation.config import GATE_LEAST_PX, GateConfig, GenerateConfig
 
 SCHEDULERS = ("ddim", "euler", "dpmsolver", "pndm")
 DTYPES = ("float32", "float16", "bfloat16")
@@ -32,6 +33,8 @@ class ImageRequest:
     """Negative prompt; None takes the one of the configuration."""
     labels: Mapping[str, str | int | float | bool] = field(default_factory=dict, hash=False)
     """What its row of the prompt table says of it."""
+    draw: int = 0
+    """How many images of it were quarantined before, each of another seed."""
 
 
 def image_seed(run_seed: int, prompt: str, repetition: int) -> int:
@@ -41,6 +44,14 @@ def image_seed(run_seed: int, prompt: str, repetition: int) -> int:
     """
     identity = json.dumps([run_seed, prompt, repetition]).encode()
     return int.from_bytes(hashlib.sha256(identity).digest()[:8], "big") >> 1
+
+
+def redrawn(request: ImageRequest) -> ImageRequest:
+    """The next draw of a request, under the same index: its seed follows from the one before."""
+    draw = request.draw + 1
+    identity = json.dumps([request.seed, "redraw", draw]).encode()
+    seed = int.from_bytes(hashlib.sha256(identity).digest()[:8], "big") >> 1
+    return dataclasses.replace(request, seed=seed, draw=draw)
 
 
 def plan_generation(
@@ -129,6 +140,8 @@ def check_config(cfg: GenerateConfig) -> None:
             f"{at}.prompt_template {cfg.prompt_template!r} has no {{prompt}}: every image "
             "would have the same prompt."
         )
+    if cfg.gate is not None:
+        _check_gate(cfg.gate, cfg, f"{at}.gate")
     for name in ("steps", "batch", "threads", "shard_samples", "images_per_prompt", "images"):
         value = getattr(cfg, name)
         if value is not None and value < 1:
@@ -139,6 +152,23 @@ def check_config(cfg: GenerateConfig) -> None:
         value = getattr(cfg, name)
         if value is not None and (value < 8 or value % 8):
             raise ConfigError(f"{at}.{name} is {value}: must be a multiple of 8, or null.")
+
+
+def _check_gate(gate: GateConfig, cfg: GenerateConfig, at: str) -> None:
+    if gate.false_rejects >= 1:
+        raise ConfigError(f"{at}.false_rejects is {gate.false_rejects:g}: give less than 1.")
+    if cfg.shard_samples * (gate.redraws + 1) > _LARGEST_SHARD:
+        raise ConfigError(
+            f"{at}.redraws is {gate.redraws}: a shard of {cfg.shard_samples} images may quarantine "
+            f"{cfg.shard_samples * (gate.redraws + 1)}, and keys tell {_LARGEST_SHARD} apart; lower"
+            f" it, or {cfg.SECTION}.shard_samples."
+        )
+    sides = [side for side in (cfg.height_px, cfg.width_px) if side is not None]
+    if sides and min(sides) < GATE_LEAST_PX:
+        raise ConfigError(
+            f"{at} measures images of at least {GATE_LEAST_PX} px, and {cfg.SECTION} makes some of "
+            f"{min(sides)} px: set {at}=null, or make them larger."
+        )
 
 
 def _requests(cfg: GenerateConfig, prompts: Sequence[str]) -> Iterator[tuple[str, int]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,7 @@ from sarhpc.measures.image_defects import (
     UNITS,
     measure_image,
 )
-from sarhpc.measures.near_duplicates import DuplicateIndex
+from sarhpc.measures.near_duplicates import DuplicateIndex, ImageCode
 
 NOT_FINITE, NEGATIVE, BLACK, CONSTANT = "not finite", "negative", "black", "constant"
 NOT_MEASURABLE = "not measurable"
@@ -85,6 +85,30 @@ class ImageGate:
             ValueError: not an image, or smaller than the tiles that the limits are from; the corpus
                 is full.
         """
+        verdict = self.judge_alone(image, channels)
+        if not verdict.values:
+            return verdict
+        code = ImageCode.of(image)
+        reason = self.duplicate(code)
+        if reason is not None:
+            return replace(verdict, reasons=(*verdict.reasons, reason))
+        if verdict.accepted:
+            self._index.add_code(code)
+        return verdict
+
+    def admit(self, code: ImageCode) -> Reason | None:
+        """Why an image repeats an accepted one; if it does not, it counts as accepted from now on.
+
+        Raises:
+            ValueError: the corpus is full.
+        """
+        reason = self.duplicate(code)
+        if reason is None:
+            self._index.add_code(code)
+        return reason
+
+    def judge_alone(self, image: NDArray[Any], channels: NDArray[Any] | None = None) -> GateVerdict:
+        """As `judge`, whatever other images there are; threads may call it at the same time."""
         if image.ndim != 2 or min(image.shape) < self.limits.least_px:
             raise ValueError(
                 f"image of shape {image.shape}: (H, W) of at least {self.limits.least_px} px is "
@@ -98,22 +122,20 @@ class ImageGate:
             values = measure_image(image, judged)
         except ValueError as error:
             return GateVerdict((Reason(NOT_MEASURABLE, str(error)),), {}, tuple(UNITS))
-        reasons = (*_beyond(self.limits, values), *self._duplicates(image))
-        if not reasons:
-            self._index.add(image)
+        reasons = tuple(_beyond(self.limits, values))
         return GateVerdict(reasons, values, tuple(name for name in UNITS if name not in values))
 
-    def _duplicates(self, image: NDArray[Any]) -> Iterator[Reason]:
-        found = self._index.find(image)
+    def duplicate(self, code: ImageCode) -> Reason | None:
+        """Why an image of this code repeats an accepted one; None if it does not."""
+        found = self._index.find_code(code)
         if found is None or found[1] > self.limits.duplicate_bits:
-            return
+            return None
         number, bits = found
         if bits < 0:
-            yield Reason(DUPLICATE, f"the same as accepted image {number}")
-        else:
-            most = self.limits.duplicate_bits
-            text = f"{bits} of 256 bits differ from accepted image {number}, limit {most}"
-            yield Reason(NEAR_DUPLICATE, text)
+            return Reason(DUPLICATE, f"the same as accepted image {number}")
+        most = self.limits.duplicate_bits
+        text = f"{bits} of 256 bits differ from accepted image {number}, limit {most}"
+        return Reason(NEAR_DUPLICATE, text)
 
 
 def _broken(image: NDArray[Any], channels: NDArray[Any] | None) -> Reason | None:

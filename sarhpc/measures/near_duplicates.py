@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -75,6 +76,40 @@ def chance_distance(codes: Code, rate: float, corpus_size: int) -> int:
     return max(0, math.floor(bits))
 
 
+@dataclass(frozen=True)
+class ImageCode:
+    """What tells an image from others: its scene, and its very pixels."""
+
+    scene: bytes
+    """The 32 bytes of `scene_code`."""
+    digest: int
+    """64 bits of the digest of the pixels."""
+
+    @classmethod
+    def of(cls, image: NDArray[Any]) -> ImageCode:
+        """The code of an image (H, W).
+
+        Raises:
+            ValueError: see `scene_code`.
+        """
+        return cls(scene_code(image).tobytes(), int(_digest(image)))
+
+    def to_text(self) -> str:
+        """80 hexadecimal digits."""
+        return f"{self.scene.hex()}{self.digest:016x}"
+
+    @classmethod
+    def from_text(cls, text: str) -> ImageCode:
+        """The code that `to_text` wrote.
+
+        Raises:
+            ValueError: it is none.
+        """
+        if len(text) != 16 * (WORDS + 1):
+            raise ValueError(f"{text!r:.90} is no code of an image")
+        return cls(bytes.fromhex(text[: 16 * WORDS]), int(text[16 * WORDS :], 16))
+
+
 class DuplicateIndex:
     """Images of a corpus so far: 40 bytes for each of at most `capacity`.
 
@@ -83,7 +118,8 @@ class DuplicateIndex:
     """
 
     def __init__(self, capacity: int) -> None:
-        self._codes = np.zeros((capacity, WORDS), np.uint64)
+        # Word by word: four sums over short numbers take a quarter of the time of one over rows.
+        self._words = np.zeros((WORDS, capacity), np.uint64)
         self._digests = np.zeros(capacity, np.uint64)
         self._size = 0
 
@@ -96,12 +132,18 @@ class DuplicateIndex:
         Raises:
             ValueError: see `scene_code`.
         """
+        return self.find_code(ImageCode.of(image))
+
+    def find_code(self, code: ImageCode) -> tuple[int, int] | None:
+        """As `find`, by the code of an image."""
         if not self._size:
             return None
-        same = np.flatnonzero(self._digests[: self._size] == _digest(image))
+        same = np.flatnonzero(self._digests[: self._size] == np.uint64(code.digest))
         if same.size:
             return int(same[0]), -1
-        away = distances(self._codes[: self._size], scene_code(image))
+        away = np.zeros(self._size, np.uint16)
+        for held, word in zip(self._words, np.frombuffer(code.scene, np.uint64), strict=True):
+            away += np.bitwise_count(held[: self._size] ^ word)
         place = int(np.argmin(away))
         return place, int(away[place])
 
@@ -111,13 +153,21 @@ class DuplicateIndex:
         Raises:
             ValueError: the index is full, or see `scene_code`.
         """
+        return self.add_code(ImageCode.of(image))
+
+    def add_code(self, code: ImageCode) -> int:
+        """As `add`, by the code of an image.
+
+        Raises:
+            ValueError: the index is full.
+        """
         if self._size == len(self._digests):
             raise ValueError(
                 f"the index of duplicates is full at {self._size} images: give a "
                 "capacity (`corpus_size` of the limits) of as many as the corpus has"
             )
-        self._codes[self._size] = scene_code(image)
-        self._digests[self._size] = _digest(image)
+        self._words[:, self._size] = np.frombuffer(code.scene, np.uint64)
+        self._digests[self._size] = code.digest
         self._size += 1
         return self._size - 1
 

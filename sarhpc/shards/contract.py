@@ -86,6 +86,9 @@ class PixelContract:
     """Number of scenes."""
     tiles: int = 0
     """Number of tiles that it was derived from."""
+    level_floor: float | None = None
+    """Least level in the 16-bit masters of images, which stands for whatever is darker; None is 0,
+    as in contracts of before."""
 
     @property
     def law(self) -> Normalisation | None:
@@ -111,7 +114,11 @@ class PixelContract:
 
     def to_json(self) -> dict[str, Any]:
         """The contract as plain JSON values, as written to `contract.json`."""
-        return {"schema": CONTRACT_SCHEMA, **_plain(asdict(self))}
+        entries = {"schema": CONTRACT_SCHEMA, **_plain(asdict(self))}
+        # Its digest stands in images: that of a contract of before must stay.
+        if self.level_floor is None:
+            del entries["level_floor"]
+        return entries
 
     @classmethod
     def from_json(cls, value: Any, source: str = CONTRACT_FILE) -> PixelContract:
@@ -162,8 +169,8 @@ def sidecar(folder: Path) -> Path:
 def sigma0_db(master: NDArray[np.uint16], contract: PixelContract) -> NDArray[np.float32]:
     """sigma0 (H, W) in dB of the 16-bit master of a generated image.
 
-    Under `db` every value is within half a step, (top - low) / 131070 dB. Code 0 also stands for
-    what lies below the window; where its amplitude is zero, sigma0 is -inf.
+    Under `db` every value is within half a step, (top - low) / 131070 dB. The least code also
+    stands for whatever is darker; without a `level_floor` sigma0 of zero amplitude is -inf.
 
     Raises:
         DataError: the contract does not say how a code becomes sigma0.
@@ -222,6 +229,8 @@ def describe(contract: PixelContract) -> dict[str, str]:
     """The contract as rows of a card; `unknown` where it says nothing."""
     units = {"pixel_m": " m", "incidence_deg": " degrees"}
     rows = {f.name: getattr(contract, f.name) for f in fields(contract)}
+    if contract.level_floor is None:
+        del rows["level_floor"]
     return {
         name.removesuffix("_m").removesuffix("_deg").replace("_", " "): (
             "unknown" if value is None else _text(value) + units.get(name, "")
@@ -237,6 +246,8 @@ def _law_text(contract: PixelContract) -> str:
 def _text(value: Any) -> str:
     if isinstance(value, LawSpan):
         return _span_text(value)
+    if isinstance(value, float):
+        return f"{value:.6g}"
     if isinstance(value, tuple):
         values = sorted(set(value))
         if all(isinstance(each, float) for each in values):
@@ -285,6 +296,10 @@ def _read(name: str, value: Any) -> Any:
         return _read_law(value)
     if name in _SPANS:
         return _read_span(name, value)
+    if name == "level_floor":
+        if not _is_positive(value) or value >= 1:
+            raise ValueError(f"level_floor is {value!r:.60}, not a level below 1")
+        return float(value)
     if name in _LISTS:
         if not (isinstance(value, list) and value and all(isinstance(v, str) for v in value)):
             raise ValueError(f"{name} is {value!r:.60}, not a list of texts")

@@ -35,6 +35,10 @@ MASTERS = ("linear", "log")
 LEVEL_MASTER = "level"
 """Law of the master of a generated image: code / 65535 is the level of the picture's law."""
 
+LEVEL_FLOOR = 0.5 / 255
+"""Least level in such a master where level 0 is zero amplitude: half a step of the 8-bit pictures
+that the model learned from, which tell nothing of what is darker."""
+
 MASTER_STEP_DB = 0.002
 """Step of the logarithmic master: 131 dB of range, each value within 0.001 dB."""
 
@@ -162,10 +166,18 @@ def decode_log_master(codes: NDArray[np.uint16], lowest: float) -> NDArray[np.fl
     return np.where(codes > 0, lowest * 10**level, 0.0).astype(np.float32)
 
 
-def encode_levels(levels: NDArray[np.float32]) -> NDArray[np.uint16]:
-    """16-bit codes (H, W) of levels between 0 and 1, each within half a step of 1 / 65535."""
+def level_floor(mode: str) -> float | None:
+    """Least level in the masters of images of a law; None where level 0 has an amplitude."""
+    return None if mode in LOG_MODES else LEVEL_FLOOR
+
+
+def encode_levels(levels: NDArray[np.float32], floor: float = 0.0) -> NDArray[np.uint16]:
+    """16-bit codes (H, W) of levels between `floor` and 1, each within half a step of 1 / 65535.
+
+    Lower levels have the code of the floor.
+    """
     scaled = np.asarray(levels, np.float64) * MASTER_MAX
-    return np.rint(np.clip(scaled, 0, MASTER_MAX)).astype(np.uint16)
+    return np.rint(np.clip(scaled, floor * MASTER_MAX, MASTER_MAX)).astype(np.uint16)
 
 
 def decode_levels(codes: NDArray[np.uint16]) -> NDArray[np.float64]:

@@ -74,6 +74,7 @@ _GENERATED_PIXELS = {
     "normalisation": "object?",
     "calibration": "text?",
     "master_law": "text",
+    "master_floor": "number",
     "contract_sha": "text?",
 }
 """Of a generated image, where its model has a contract; earlier images lack them."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from hpc.errors import DataError
 from sarhpc.shards.contract import LawSpan, PixelContract, Span
-from sarhpc.shards.radiometry import MODES
+from sarhpc.shards.radiometry import MODES, level_floor
 from sarhpc.shards.reader import read_member
 from sarhpc.shards.sample import decode_meta, encode_json
 
@@ -96,8 +96,9 @@ class _Seen:
     def contract(self) -> PixelContract:
         """The contract of all tiles that were added."""
         scenes = None if None in self.scenes else sorted(filter(None, self.scenes))
+        law = self._law()
         return PixelContract(
-            normalisation=self._law(),
+            normalisation=law,
             calibration=self._single("calibration"),
             pixel_m=self.spans["pixel_m"],
             plane=self._single("plane"),
@@ -112,6 +113,7 @@ class _Seen:
             archive=None if scenes is None else hashlib.sha256(encode_json(scenes)).hexdigest(),
             scenes=None if scenes is None else len(scenes),
             tiles=self.tiles,
+            level_floor=None if law is None else level_floor(law.mode),
         )
 
     def _all(self, name: str) -> tuple[str, ...] | None:

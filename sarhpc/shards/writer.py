@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -48,20 +49,61 @@ def write_shard(
         TransientError: the disk or a quota is full.
         Exception: whatever `samples` raises; then nothing was published.
     """
-    with publishing(path) as file:
-        tar, synced = _HashedFile(file), 0
-        count, previous = 0, ""
+    with open_shard(path, sync_bytes=sync_bytes) as writer:
         for sample in samples:
-            _check_sample(sample, previous, path)
-            _write_sample(tar, sample)
-            count, previous = count + 1, sample.key
-            if sync_bytes is not None and tar.bytes - synced >= sync_bytes:
-                synced = tar.bytes
-                file.flush()
-                os.fdatasync(file.fileno())
-            fault("shard.mid_write")
-        tar.write(END_OF_ARCHIVE)
-    return ShardSummary(count, tar.bytes, tar.sha256.hexdigest())
+            writer.add(sample)
+    return writer.summary
+
+
+@contextlib.contextmanager
+def open_shard(path: Path, *, sync_bytes: int | None = None) -> Iterator[ShardWriter]:
+    """A shard to add samples to, published as the tar `path` when the block ends without an error.
+
+    Args:
+        path: the tar.
+        sync_bytes: bytes after which what was written is synchronised with the disk.
+
+    Raises:
+        TransientError: the disk or a quota is full.
+    """
+    with publishing(path) as file:
+        writer = ShardWriter(file, path, sync_bytes)
+        yield writer
+        writer.end()
+
+
+class ShardWriter:
+    """A shard being written, sample by sample in key order."""
+
+    def __init__(self, file: IO[bytes], path: Path, sync_bytes: int | None = None) -> None:
+        self._file, self._tar, self._path = file, _HashedFile(file), path
+        self._sync_bytes, self._synced = sync_bytes, 0
+        self._count, self._previous = 0, ""
+
+    def add(self, sample: Sample) -> None:
+        """Write a sample.
+
+        Raises:
+            DataError: its key repeats or goes backwards, or key, member name or member list is
+                unfit.
+        """
+        _check_sample(sample, self._previous, self._path)
+        _write_sample(self._tar, sample)
+        self._count, self._previous = self._count + 1, sample.key
+        if self._sync_bytes is not None and self._tar.bytes - self._synced >= self._sync_bytes:
+            self._synced = self._tar.bytes
+            self._file.flush()
+            os.fdatasync(self._file.fileno())
+        fault("shard.mid_write")
+
+    def end(self) -> None:
+        """Write the end of the archive."""
+        self._tar.write(END_OF_ARCHIVE)
+
+    @property
+    def summary(self) -> ShardSummary:
+        """What was written so far."""
+        return ShardSummary(self._count, self._tar.bytes, self._tar.sha256.hexdigest())
 
 
 class _HashedFile:

@@ -10,6 +10,7 @@ from pathlib import Path
 from hpc.errors import ConfigError
 from hpc.job.pipeline import Stage, Work
 from hpc.publish import publish_json
+from hpc.store.ledger import Record
 from hpc.store.plan import Plan, ShardTask, make_plan
 from hpc.store.rundir import RunDir
 from hpc.store.tree import digest_tree
@@ -17,6 +18,7 @@ from sarhpc.diffusion.config import LAYERS
 from sarhpc.generation.config import GenerateConfig
 from sarhpc.stages.config import RunConfig
 from sarhpc.stages.inputs.contracts import contract_for, contract_notes
+from sarhpc.stages.inputs.gate_limits import calibrated, check_gate
 from sarhpc.stages.inputs.paths import data_root
 from sarhpc.stages.inputs.prompts import evenly_by_class, held_out_splits, known_prompts
 from sarhpc.stages.inputs.sizes import size_notes
@@ -32,7 +34,8 @@ from sarhpc.stages.spec import StageSpec, pass_all
 from sarhpc.stages.splits import require_held_out
 from sarhpc.stages.table_preview import table_lines
 from sarhpc.stages.work.image_shards import generated_shard, steering_layers
-from sarhpc.stages.work.packaging import package_run
+from sarhpc.stages.work.packaging import image_gate_facts, package_run
+from sarhpc.stages.work.shard_gates import QUARANTINE, quarantined_with
 from sarhpc.stages.work.sharded import (
     ShardResult,
     make_missing_shards,
@@ -51,10 +54,21 @@ def generate_stage(config: RunConfig, upstream: Sequence[str]) -> Stage:
         name="generate",
         needs=GENERATE.needs_in(upstream),
         plan=plan_corpus,
-        work=lambda work: make_missing_shards(
-            make_corpus_shard, work, workers=config.cluster.workers
-        ),
+        work=lambda work: _make_corpus(work, config),
         finish=package,
+        beside=quarantined_with,
+    )
+
+
+def _make_corpus(work: Work, config: RunConfig) -> None:
+    """Make the missing shards; a gate that accepts no image ends the stage."""
+    from sarhpc.generation.gate_errors import NothingAcceptedError
+
+    make_missing_shards(
+        make_corpus_shard,
+        work,
+        workers=config.cluster.workers,
+        hopeless=(NothingAcceptedError,),
     )
 
 
@@ -104,12 +118,14 @@ def plan_corpus(run: RunDir) -> Plan:
     else:
         shards = plan_generation(settings(config), prompts_of(run, config))
     contract = contract_for(Path(export.path), settings(config))
+    images = sum(len(shard["images"]) if "images" in shard else shard["count"] for shard in shards)
     model = {
         "model": run.stored(export.path),
         "model_sha": export.sha256,
         "contract": None if contract is None else contract.to_json(),
         **_named_adapter(config, export.path),
         **_steering_facts(run, config),
+        **calibrated(run, config, Path(export.path), contract, images),
     }
     return make_plan(
         "generate",
@@ -142,12 +158,28 @@ def make_corpus_shard(run: RunDir, task: ShardTask) -> ShardResult:
 def package(work: Work) -> None:
     """Publish index, card and metadata of the finished corpus."""
     config = load_run_config(work.run)
-    remove_stale_files(data_root(work.run, config) / "synthetic")
+    for folder in ("synthetic", QUARANTINE):
+        remove_stale_files(data_root(work.run, config) / folder)
     records = list(work.ledger.records().values())
+    _require_accepted(work.run, records)
     package_run(work.run, config, records, GENERATE.fingerprint(config))
     coverage = coverage_so_far(work.run, config)
     if coverage is not None:
         publish_json(data_root(work.run, config) / "synthetic" / COVERAGE_FILE, coverage.to_json())
+
+
+def _require_accepted(run: RunDir, records: Sequence[Record]) -> None:
+    """Raise NothingAcceptedError where a gate left no image."""
+    from sarhpc.corpus.card_gate import gate_line
+    from sarhpc.generation.gate_errors import NothingAcceptedError
+
+    gate = image_gate_facts(run, records)
+    if gate is not None and gate.accepted == 0:
+        raise NothingAcceptedError(
+            f"the corpus is empty. {gate_line(gate)}. Look at the images in {QUARANTINE}/, beside "
+            "the folder of the corpus; then train longer, or set generate.gate.false_rejects or "
+            "generate.gate=null in a new run"
+        )
 
 
 def check_generation(cfg: GenerateConfig) -> None:
@@ -164,7 +196,11 @@ def _require_prompts(cfg: GenerateConfig) -> None:
 
 
 def _check(config: RunConfig) -> None:
-    pass_all(lambda: check_generation(settings(config)), lambda: check_table(config))
+    pass_all(
+        lambda: check_generation(settings(config)),
+        lambda: check_table(config),
+        lambda: check_gate(config),
+    )
 
 
 def shards_of(config: RunConfig, images: int) -> int:
@@ -207,7 +243,18 @@ def dry_run_notes(config: RunConfig, plan: Plan | None) -> list[str]:
         f"an image: about {(picture + master) / 1e3:.1f} kB, {picture / 1e3:.1f} of them the 8-bit "
         f"picture and {master / 1e3:.1f} the 16-bit master, which needs a contract of the model"
     )
-    return [size, *contract_notes(plan)]
+    return [size, *_gate_notes(config), *contract_notes(plan)]
+
+
+def _gate_notes(config: RunConfig) -> list[str]:
+    gate = settings(config).gate
+    if gate is None:
+        return []
+    return [
+        f"each image is judged by limits that reject {gate.false_rejects:.2g} of real tiles, and "
+        f"if quarantined drawn again, up to {gate.redraws} times: as many images more to sample, "
+        "and to keep in the quarantine"
+    ]
 
 
 GENERATE = StageSpec(

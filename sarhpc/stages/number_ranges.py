@@ -35,7 +35,7 @@ _SHARE, _PART = Range(0, 1), Range(0, 1, excludes_low=True)
 
 _KEYS = {
     _COUNT: """
-        tile.max_tiles imported.px
+        tile.max_tiles imported.px prior.gate.tiles generate.gate.tiles
         caption.batch caption.max_tokens caption.beams caption.threads caption.max_repeats
         caption.clip.keep caption.clip.candidates
         caption_train.new.image_px caption_train.new.patch_px caption_train.new.vision_width
@@ -54,6 +54,7 @@ _KEYS = {
         train.prior.weight train.seed train.validation_guidance
         evaluate.seed evaluate.gates.w1_db evaluate.gates.acf_lag1 evaluate.gates.lsd_db
         cluster.quota_gb cluster.quota_inodes
+        prior.gate.redraws generate.gate.redraws
         """,
     _POSITIVE: """
         tile.survey_mpx imported.pixel_m caption.temperature prior.pixel_m generate.pixel_m
@@ -64,7 +65,9 @@ _KEYS = {
         optical.min_coverage optical.max_cloud caption.clip.min_share
         caption.template.metadata_dropout evaluate.gates.unmeasurable
         """,
-    _PART: "tile.other.min_coverage caption.top_p",
+    _PART: """
+        tile.other.min_coverage caption.top_p prior.gate.false_rejects generate.gate.false_rejects
+        """,
     Range(0, 100, excludes_low=True): "tile.percentile",
     Range(0, 90): "imported.incidence_deg",
     Range(8): "prior.height_px prior.width_px train.image_px",

@@ -116,6 +116,10 @@ def check_settings(config: RunConfig) -> None:
     assert config.prior is not None
     if config.prior.table is not None:
         raise ConfigError("prior.table: these images have one prompt; leave the table out")
+    if config.prior.gate is not None:
+        raise ConfigError(
+            "prior.gate: these images show no radar, and no limits apply to them; leave it out"
+        )
     for name in ("adapter", "steer"):
         if getattr(config.prior, name) is not None:
             raise ConfigError(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ from sarhpc.stages.inputs.prompts import (
 )
 from sarhpc.stages.planned_corpus import coverage_notes
 from sarhpc.stages.run_config import load_run_config
+from sarhpc.stages.work.packaging import gate_notes
 from sarhpc.stages.work.sharded import sealed_records
 from sarhpc.training.denoising.grids import read_index, read_judged
 
@@ -53,16 +55,15 @@ def run_report(run: RunDir, upstream: Sequence[str], compared: ComparedSets) -> 
 
     config = load_run_config(run)
     synthetic = synthetic_samples(run, config)
+    shown = of_the_same_prompts(synthetic, config.evaluate.gallery)
     prompts, grid = _progress(run)
     return Report(
         name=run.name,
         facts=_facts(run, compared),
         config_yaml=run.config_text,
         stages=[line for stage in upstream if (line := stage_line(run, stage))],
-        real=_real_pictures(run, config, synthetic[SYNTHETIC], config.evaluate.gallery),
-        synthetic={
-            name: _pictures(group[: config.evaluate.gallery]) for name, group in synthetic.items()
-        },
+        real=_real_pictures(run, config, shown[SYNTHETIC], config.evaluate.gallery),
+        synthetic={name: _pictures(group) for name, group in shown.items()},
         evaluation=compared.evaluation,
         features=compared.measured,
         other_pixels=_other_pixels(compared),
@@ -71,7 +72,12 @@ def run_report(run: RunDir, upstream: Sequence[str], compared: ComparedSets) -> 
         progress_prompts=prompts,
         progress=grid,
         training=_training_rows(run),
-        notes=[*compared.notes, *other_pixels(run, config), *coverage_notes(run, config)],
+        notes=[
+            *compared.notes,
+            *other_pixels(run, config),
+            *coverage_notes(run, config),
+            *gate_notes(run),
+        ],
     )
 
 
@@ -91,12 +97,35 @@ def synthetic_shards(run: RunDir, config: RunConfig) -> dict[str, list[Any]]:
 
 
 def synthetic_samples(run: RunDir, config: RunConfig) -> dict[str, list[Sample]]:
-    """The first samples of each set, those that have the same prompts and seeds."""
+    """The first samples of each set: of the same prompts, but for those that a gate left out."""
     limit = config.evaluate.tiles
     return {
         name: list(itertools.islice(_read(Path(record.path) for record in records), limit))
         for name, records in synthetic_shards(run, config).items()
     }
+
+
+def of_the_same_prompts(
+    sets: Mapping[str, Sequence[Sample]], count: int
+) -> dict[str, list[Sample]]:
+    """The first samples of each set, at most `count`, such that those in one place share a prompt.
+
+    Where the sets share no prompt, the first ones of each.
+    """
+    left: dict[str, dict[str | None, deque[Sample]]] = {}
+    for name, samples in sets.items():
+        for sample in samples:
+            left.setdefault(name, {}).setdefault(sample.caption, deque()).append(sample)
+    shown: dict[str, list[Sample]] = {name: [] for name in sets}
+    for sample in next(iter(sets.values())):
+        found = [left.get(name, {}).get(sample.caption) for name in sets]
+        if all(found) and len(shown[SYNTHETIC]) < count:
+            for name, queue in zip(sets, found, strict=True):
+                assert queue is not None
+                shown[name].append(queue.popleft())
+    if shown[SYNTHETIC]:
+        return shown
+    return {name: list(samples[:count]) for name, samples in sets.items()}
 
 
 def _real_samples(run: RunDir, config: RunConfig) -> Iterator[Sample]:

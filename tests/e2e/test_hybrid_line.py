@@ -30,6 +30,7 @@ train.validation_every_steps=4
 train.validation_seeds=[0]
 train.validation_steps=2
 generate.images=4
+generate.gate=null
 generate.steps=2
 evaluate={tiles: 40, bootstrap: 5, gallery: 3, orientation_steps: 0}
 cluster={workers: 1, ranks: 2}

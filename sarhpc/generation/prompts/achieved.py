@@ -1,10 +1,10 @@
-"""Planned against achieved: how many images of each level a corpus has, and which are missing."""
+"""Planned against achieved: how many images of each level a corpus has."""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sarhpc.generation.prompts.images import PlannedImage, opened, read_images, repetition_seed
+from sarhpc.generation.prompts.images import opened
 
 COVERAGE_SCHEMA = "sarhpc.coverage/1"
 MOST_LEVELS = 60
@@ -88,50 +88,3 @@ def _by_level(planned: Counter[str], made: Counter[str]) -> dict[str, dict[str, 
         for name, levels in sorted(fields.items())
         if len(levels) <= MOST_LEVELS
     }
-
-
-def refill(
-    path: Path, accepted: NDArray[np.bool_], run_seed: int, used: Mapping[int, int] | None = None
-) -> list[PlannedImage]:
-    """One new image for each planned one that was not accepted: its prompt with the next seed.
-
-    Accepted images of earlier refills count as planned ones do: pass a mask in which what they
-    replaced is true, and in `used` how many were drawn for each row, so that no seed comes twice.
-
-    Args:
-        path: the planned images.
-        accepted: for each of them whether the corpus has it, or one in its place.
-        run_seed: seed of the run.
-        used: row -> images that earlier refills drew.
-    """
-    missing = np.flatnonzero(~accepted)
-    if not len(missing):
-        return []
-    following = Counter(used or {})
-    with opened(path) as file:
-        for batch in file.iter_batches(_BATCH, columns=["row"]):
-            following.update(batch.column("row").to_pylist())
-    images = []
-    for image in _images_at(path, missing):
-        number = following[image.row]
-        following[image.row] += 1
-        seed = repetition_seed(run_seed, image.prompt, image.given_seed, number)
-        images.append(
-            PlannedImage(
-                image.row,
-                number,
-                image.prompt,
-                image.negative_prompt,
-                seed,
-                image.given_seed,
-                image.labels,
-            )
-        )
-    return images
-
-
-def _images_at(path: Path, numbers: NDArray[np.int64]) -> Iterator[PlannedImage]:
-    for block in np.split(numbers, np.flatnonzero(np.diff(numbers // _BATCH)) + 1):
-        first = int(block[0])
-        images = read_images(path, first, int(block[-1]) - first + 1)
-        yield from (images[int(number) - first] for number in block)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 
 from hpc.cluster.allocation import Allocation, current_allocation
 from hpc.job.pipeline import Work
@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 RECORDS_POLL_S = 5.0
 """Interval between two looks at the records of an element whose cluster is awaited."""
 
-Outcomes = Iterator[tuple[ShardTask, Record | BaseException]]
+Outcomes = Generator[tuple[ShardTask, Record | BaseException], None, None]
 Call = Callable[[ShardTask], Record]
 """Makes one shard and publishes its record; picklable."""
 

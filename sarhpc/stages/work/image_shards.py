@@ -16,6 +16,7 @@ from sarhpc.stages.config import RunConfig
 from sarhpc.stages.inputs.prompts import held_out_splits, sample_shards
 from sarhpc.stages.planned_corpus import requests_of
 from sarhpc.stages.run_config import load_run_config
+from sarhpc.stages.work.shard_gates import shard_gate
 from sarhpc.stages.work.sharded import ShardResult
 
 if TYPE_CHECKING:
@@ -52,25 +53,28 @@ def generated_shard(
     pipeline = loaded_pipeline(model, cfg)
     layers = None if cfg.steer is None else _indexed_layers(run.root)
     requests = requests_of(run, task.inputs)
-    generated = generate_shard(
-        task.number,
-        task.inputs,
-        cfg,
-        pipeline,
-        provenance,
-        stop=lambda: stop_signalled() or run.stop_file.exists(),
-        layers=layers,
-        image_member=image_member,
-        requests=requests,
-    )
-    samples = generated.samples
-    # A shard that was planned before layers were kept is made as its siblings were.
-    if layers is not None and "layer_member" in task.inputs:
-        samples = with_layers(samples, layers, task.inputs["layer_member"], task.inputs["first"])
-    devices = _devices(pipeline.device.type, task.inputs["threads"])
-    shown = counted(samples, run.stage(stage), task.id, len(requests), devices)
-    summary = write_shard_beside(path, shown)
-    return ShardResult(path, summary.samples, summary.bytes, summary.sha256, generated.rejected)
+    with shard_gate(run, task, cfg, path) as gate:
+        generated = generate_shard(
+            task.number,
+            task.inputs,
+            cfg,
+            pipeline,
+            provenance,
+            stop=lambda: stop_signalled() or run.stop_file.exists(),
+            layers=layers,
+            image_member=image_member,
+            requests=requests,
+            **gate.hooks,
+        )
+        samples = generated.samples
+        # A shard that was planned before layers were kept is made as its siblings were.
+        if layers is not None and "layer_member" in task.inputs:
+            member, first = task.inputs["layer_member"], task.inputs["first"]
+            samples = with_layers(samples, layers, member, first)
+        devices = _devices(pipeline.device.type, task.inputs["threads"])
+        shown = counted(samples, run.stage(stage), task.id, len(requests), devices)
+        made = write_shard_beside(path, shown)
+    return ShardResult(path, made.samples, made.bytes, made.sha256, generated.rejected, gate.detail)
 
 
 def _devices(kind: str, threads: int) -> Devices:

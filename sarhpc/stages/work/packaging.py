@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hpc.documents import parse_json
 from hpc.errors import ConfigError
+from hpc.publish import publish_json
 from hpc.store.ledger import Record
+from hpc.store.plan import read_plan
 from hpc.store.rundir import RunDir
 from sarhpc.stages.config import RunConfig
 from sarhpc.stages.inputs.base_models import FETCHED
 from sarhpc.stages.inputs.contracts import contract_of_corpus
+from sarhpc.stages.inputs.gate_limits import GATE_SHA, planned_gate
 from sarhpc.stages.inputs.paths import data_root, model_folder
 from sarhpc.stages.inputs.prompts import held_out_splits, known_prompts
 from sarhpc.stages.work.sharded import sealed_records
 
 if TYPE_CHECKING:
-    from sarhpc.corpus.facts import Gate, Licence, Score
+    from sarhpc.corpus.facts import Gate, ImageGateFacts, Licence, Score
     from sarhpc.corpus.packaging import Corpus
     from sarhpc.shards.contract import PixelContract
 
+GATE_FILE = "gate.json"
+"""Limits and counts of the gate, in the folder of the corpus."""
 SETTINGS = ("steps", "guidance", "scheduler", "batch", "threads")
 """Settings of `generate` that the card lists."""
 
@@ -68,9 +74,55 @@ def package_run(
         scores=scores,
         gates=gates,
         contract=contract,
+        image_gate=image_gate_facts(run, records),
     )
     shards = [ShardFile(Path(r.path), r.bytes, r.sha256) for r in records]
-    return package_corpus(data_root(run, config) / "synthetic", shards, facts)
+    root = data_root(run, config) / "synthetic"
+    if facts.image_gate is not None:
+        publish_json(root / GATE_FILE, facts.image_gate.to_json())
+    return package_corpus(root, shards, facts)
+
+
+def image_gate_facts(run: RunDir, records: Sequence[Record]) -> ImageGateFacts | None:
+    """What came of the gate of single images in shards with these records; None without a gate."""
+    from sarhpc.corpus.facts import ImageGateFacts
+
+    plan = run.plan_file("generate")
+    tasks = read_plan(plan).shards if plan.exists() else ()
+    digest = tasks[0].inputs.get(GATE_SHA) if tasks else None
+    if digest is None:
+        return None
+    gate, detail = planned_gate(run, digest), Counter[str]()
+    for record in records:
+        detail.update({name: int(n) for name, n in record.detail.items() if n.isdigit()})
+    accepted = sum(record.samples for record in records)
+    prefix = "quarantined "
+    reasons = {name[len(prefix) :]: n for name, n in detail.items() if name.startswith(prefix)}
+    return ImageGateFacts(
+        accepted + detail["unmet"],
+        accepted,
+        detail["draws"],
+        reasons,
+        gate.limits.rate,
+        gate.limits.tiles,
+        gate.splits,
+        gate.limits.duplicate_bits,
+        gate.limits.to_json(),
+    )
+
+
+def gate_notes(run: RunDir) -> list[str]:
+    """The gate as a sentence for the report of a run, of the shards so far; none without a gate."""
+    from sarhpc.corpus.card_gate import gate_line
+
+    facts = gate_so_far(run)
+    return [] if facts is None else [f"{gate_line(facts)}."]
+
+
+def gate_so_far(run: RunDir) -> ImageGateFacts | None:
+    """What came of the gate in the shards that have records; None without a gate or shards."""
+    facts = image_gate_facts(run, list(run.ledger("generate").records().values()))
+    return facts if facts is not None and facts.draws else None
 
 
 def _prompt_classes(run: RunDir, config: RunConfig) -> dict[str, str]:

@@ -132,7 +132,7 @@ def _decoded(
     out: torch.Tensor = reconstruct(model, picture[None], seed)[0]
     if pixels == AMPLITUDE:
         level = (out.mean(0).double().numpy() + 1) / 2
-        whole: NDArray[Any] = level_amplitude(np.maximum(level, 0.5 / 65535), image.meta)
+        whole: NDArray[Any] = level_amplitude(level, image.meta)
     else:
         gray = as_gray8(out)
         whole = (

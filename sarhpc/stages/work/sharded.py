@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import platform
@@ -87,7 +88,13 @@ def make_and_record(
 
 
 def make_missing_shards(
-    make: MakeShard, work: Work, *, workers: int, retries: int = 2, per_core: bool = False
+    make: MakeShard,
+    work: Work,
+    *,
+    workers: int,
+    retries: int = 2,
+    per_core: bool = False,
+    hopeless: tuple[type[HpcError], ...] = (),
 ) -> None:
     """Make every missing shard of the work's part, noting failures in the ledger.
 
@@ -101,9 +108,11 @@ def make_missing_shards(
         workers: Dask worker processes of this task, where the allocation does not say.
         retries: how often a shard may be tried again after its worker died.
         per_core: whether there is a worker for each core even where the job has GPUs.
+        hopeless: errors of a shard after which no other one is worth a try.
 
     Raises:
         StopRequestedError: a stop was requested.
+        HpcError: one of those that are `hopeless`.
     """
     here, in_element = current_allocation(), work.element is not None
     workers = workers_here(here, workers, per_core=per_core, element=in_element)
@@ -130,7 +139,8 @@ def make_missing_shards(
             outcomes = run_sequentially(work, call, stopping)
         else:
             outcomes = run_on_dask(work, call, stopping, workers, retries, dog)
-        _log_outcomes(work, outcomes, stopping, dog)
+        with contextlib.closing(outcomes):
+            _log_outcomes(work, outcomes, stopping, dog, hopeless)
 
 
 def watchdog(work: Work) -> Watchdog:
@@ -141,7 +151,13 @@ def watchdog(work: Work) -> Watchdog:
     return Watchdog(place, work.done, HangLimits(startup_s=2 * 3600, min_s=3600))
 
 
-def _log_outcomes(work: Work, outcomes: Outcomes, stopping: GracefulStop, dog: Watchdog) -> None:
+def _log_outcomes(
+    work: Work,
+    outcomes: Outcomes,
+    stopping: GracefulStop,
+    dog: Watchdog,
+    hopeless: tuple[type[HpcError], ...],
+) -> None:
     """Log every shard as it finishes, and record failures."""
     progress = ProgressLog(work.plan.stage, work.total, work.done())
     for task, outcome in outcomes:
@@ -149,6 +165,8 @@ def _log_outcomes(work: Work, outcomes: Outcomes, stopping: GracefulStop, dog: W
         given_up = isinstance(outcome, IncompleteError) and stopping.reason is not None
         if isinstance(outcome, BaseException) and not given_up:
             _note_failure(work, task, outcome)
+        if isinstance(outcome, hopeless):
+            raise outcome
         progress.step(outcome)
     if stopping.reason is not None and work.todo():
         raise _stopped(work, progress, stopping.reason)

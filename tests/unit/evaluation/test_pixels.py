@@ -12,12 +12,14 @@ from hpc.errors import DataError
 from sarhpc.evaluation.image_sets import Image
 from sarhpc.evaluation.pixels import amplitude_member, fault_of, measured_pixels
 from sarhpc.evaluation.set_facts import AMPLITUDE, CODES
+from sarhpc.measures.log_cumulants import log_cumulants
 from sarhpc.shards.images import encode_array, encode_gray8
 from sarhpc.shards.radiometry import (
     Normalisation,
     encode_levels,
     encode_log_master,
     encode_master,
+    level_floor,
 )
 
 PX = (40, 40)
@@ -58,12 +60,28 @@ def test_a_master_of_levels_is_measured_on_the_same_scale(law: Normalisation | N
     np.testing.assert_allclose(found, truth / 4.0, rtol=1e-3, atol=1e-4)
 
 
-def test_a_level_of_zero_stands_for_half_a_step_so_that_it_can_be_measured() -> None:
+@pytest.mark.parametrize("law", [LINEAR, DB, None])
+def test_a_master_of_before_floors_is_measured_as_one_with_a_floor(
+    law: Normalisation | None,
+) -> None:
     levels = np.zeros(PX, np.float32)
     levels[20:] = 0.5
-    members = {"sar16.npy": encode_array(encode_levels(levels))}
-    found = measured_pixels(image(members, master_law="level"), AMPLITUDE, PX)
-    assert found.min() == pytest.approx(0.5 / 65535)
+    meta = {"master_law": "level", "normalisation": None if law is None else law.to_json()}
+    least = []
+    for floor in (0.0, level_floor("" if law is None else law.mode)):
+        members = {"sar16.npy": encode_array(encode_levels(levels, floor or 0.0))}
+        least.append(float(measured_pixels(image(members, **meta), AMPLITUDE, PX).min()))
+    assert least[0] == pytest.approx(least[1], rel=0.01)
+    assert least[0] == pytest.approx(DB.low / 4.0 if law is DB else 0.5 / 255, rel=0.01)
+
+
+def test_a_few_pixels_that_a_decoder_clipped_do_not_decide_the_law_of_the_clutter() -> None:
+    speckle = np.random.default_rng(3).rayleigh(0.1, (128, 128)).astype(np.float32)
+    known = log_cumulants(speckle.astype(np.float64) ** 2).k3
+    speckle[speckle < 0.006] = 0.0
+    members = {"sar16.npy": encode_array(encode_levels(speckle))}
+    found = measured_pixels(image(members, master_law="level"), AMPLITUDE, (128, 128))
+    assert log_cumulants(np.square(found, dtype=np.float64)).k3 == pytest.approx(known, abs=0.6)
 
 
 def test_codes_of_a_law_that_is_not_linear_are_decoded() -> None:

@@ -15,6 +15,7 @@ from sarhpc.generation.plan import plan_generation
 from sarhpc.shards.contract import CONTRACT_FILE, LawSpan, PixelContract, sidecar, sigma0_db
 from sarhpc.shards.images import decode_array, decode_gray8
 from sarhpc.shards.radiometry import amplitude_of_db, master_amplitude
+from sarhpc.shards.tile_contract import contract_of_tiles
 from sarhpc.stages.inputs.contracts import contract_for
 
 LOW, TOP = amplitude_of_db(-40.0), amplitude_of_db(20.0)
@@ -75,6 +76,25 @@ def test_the_master_holds_levels_between_those_of_the_picture():
     wanted = -40 + 60 * level.astype(np.float64)
     assert np.abs(sigma0_db(codes, CONTRACT) - wanted).max() <= 60 / 65535 / 2 + 1e-5
     assert set(pixel_members(image, master=False)) == {"sar.png"}
+
+
+def test_a_master_has_a_floor_where_level_zero_is_zero_amplitude_and_says_so():
+    tile = {"key": "1", "pixel_m": 0.5, "incidence_deg": 40.0}
+    linear = contract_of_tiles([{**tile, "normalisation": {"mode": "mu+3sigma", "top": 2.0}}])
+    found = metadata(linear)
+    assert found["master_floor"] == linear.level_floor == pytest.approx(0.5 / 255)
+    image = np.zeros((2, 2, 3), np.float32)
+    members = pixel_members(image, master=True, floor=found["master_floor"])
+    codes = decode_array(members["sar16.npy"])
+    assert master_amplitude(codes, found).min() == pytest.approx(2.0 * 0.5 / 255, rel=0.01)
+    windowed = contract_of_tiles(
+        [{**tile, "normalisation": {"mode": "db", "low": LOW, "top": TOP}}]
+    )
+    assert "master_floor" not in metadata(windowed), "level 0 has an amplitude"
+    # Images of before stay what they were, and so does the digest that they carry.
+    before = PixelContract.from_json({**linear.to_json(), "level_floor": None})
+    assert "level_floor" not in before.to_json()
+    assert "master_floor" not in metadata(before)
 
 
 def test_a_damaged_contract_in_a_plan_is_an_error():

@@ -26,7 +26,7 @@ UPSTREAM = {
     "diffusion": {"measures"},
     "training": {"diffusion", "shards", "measures"},
     "generation": {"diffusion", "shards", "measures"},
-    "corpus": {"archive", "shards"},
+    "corpus": {"archive", "measures", "shards"},
     "evaluation": {"shards", "measures"},
 }
 """What each package of the science may import of the others."""

@@ -26,6 +26,7 @@ NEGATIVE = """
     prior.adapter_weight generate.adapter_weight train.validation_seeds
 """
 ZERO = """
+    generate.gate.redraws
     simulate.reflown_fraction simulate.scene_kinds.water simulate.scene_kinds.forest
     simulate.scene_kinds.field simulate.scene_kinds.town simulate.scene_kinds.mixed
     simulate.incidence_spread_deg simulate.relief_m simulate.trihedrals simulate.ambiguity_shift_m
@@ -57,6 +58,7 @@ BESIDE = {
     "train.adapter.block": ["train.adapter={kind: dylora}"],
     "caption.clip": ["caption={captioner: clip, clip: {phrases: [a, b]}}"],
     "export": ["train.adapter={kind: dylora}"],
+    "generate.gate": ["tile.tile_px=64"],
     "generate.table": ["generate={images: 4, table: {grammar: {classes: [water]}}}"],
 }
 
@@ -77,7 +79,7 @@ def numbers(schema: type[Any], prefix: str = "") -> Iterator[str]:
                 yield f"{prefix}{name}"
 
 
-REFUSED_WHOLE = ("prior.table.", "prior.steer.")
+REFUSED_WHOLE = ("prior.table.", "prior.steer.", "prior.gate.")
 KEYS = [key for key in numbers(RunConfig) if not key.startswith(REFUSED_WHOLE)]
 
 

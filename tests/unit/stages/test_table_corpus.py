@@ -6,7 +6,6 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import pytest
 from line_runs import TINY, make_tiny_model, seal_captions, seal_export, tiny_run
 from shard_checks import validate_shard
@@ -17,8 +16,7 @@ from hpc.job.pipeline import ensure_plan, seal
 from hpc.store.plan import read_plan
 from hpc.store.rundir import RunDir
 from sarhpc.cli import main
-from sarhpc.generation.prompts.achieved import coverage_of, refill
-from sarhpc.generation.prompts.images import IMAGES_FILE, read_images
+from sarhpc.generation.prompts.images import IMAGES_FILE
 from sarhpc.shards.reader import read_shard
 from sarhpc.shards.sample import Sample
 from sarhpc.stages.compare import plan_comparison
@@ -149,26 +147,6 @@ def test_other_models_are_asked_for_the_first_images(tmp_path: Path, model: Path
     compared = plan_comparison(run).shards
     assert [(t.inputs["first"], t.inputs["count"]) for t in compared] == [(0, 2), (2, 1)]
     assert compared[0].inputs["images_sha256"] == plan.shards[0].inputs["images_sha256"]
-
-
-def test_a_refill_draws_new_seeds_for_the_rows_that_lack_images(
-    tmp_path: Path, model: Path
-) -> None:
-    run = table_run(tmp_path / "a", model)
-    ensure_plan(run, stage_named(load_run_config(run), "generate"))
-    path = run.stage("generate") / IMAGES_FILE
-    planned = read_images(path, 0, 6)
-    accepted = np.ones(6, np.bool_)
-    assert refill(path, accepted, 0) == []
-    accepted[[1, 4]] = False
-    again = refill(path, accepted, 0)
-    assert [image.prompt for image in again] == [planned[1].prompt, planned[4].prompt]
-    assert [image.labels for image in again] == [planned[1].labels, planned[4].labels]
-    used = {row: sum(image.row == row for image in again) for row in range(3)}
-    third = refill(path, accepted, 0, used)
-    seeds = {image.seed for image in (*planned, *again, *third)}
-    assert len(seeds) == 10, "no seed comes twice"
-    assert coverage_of(path, accepted).achieved == 4
 
 
 def dry_run(folder: Path, capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
