@@ -31,7 +31,6 @@ from sarhpc.tiling.grid import (
 from sarhpc.tiling.pairs.conditions import CROSS_BAND
 from sarhpc.tiling.pairs.partners import Paired, Partners
 from sarhpc.tiling.plan_warnings import (
-    warn_of_empty_splits,
     warn_of_mixed_resolutions,
     warn_of_negative_pixels,
 )
@@ -147,7 +146,6 @@ def plan_scenes(
         if plan.rejected:
             log.warning("scene=%s rejected=%s %s", plan.scene_id, plan.rejected, plan.detail)
     counts = _counts(plans, shards, planned)
-    warn_of_empty_splits(counts, cfg)
     resolutions = {p.scene_id: list(p.irw_m) for p in plans if p.tiles and p.irw_m}
     warn_of_mixed_resolutions(resolutions)
     return TilePlan(

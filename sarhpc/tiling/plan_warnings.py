@@ -5,9 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 
-from sarhpc.shards.sample import SPLITS
-from sarhpc.tiling.config import TileConfig
-
 log = logging.getLogger(__name__)
 
 _MIXED = 1.15
@@ -25,20 +22,6 @@ def warn_of_negative_pixels(scene_id: str, fraction: float) -> None:
             scene_id,
             100 * fraction,
         )
-
-
-def warn_of_empty_splits(counts: Mapping[str, int], cfg: TileConfig) -> None:
-    """Warn of splits that were asked for and have no tile."""
-    if not counts.get("tiles"):
-        return
-    for name, share in zip(SPLITS, cfg.split.fractions, strict=True):
-        if share > 0 and not counts.get(f"tiles_{name}"):
-            log.warning(
-                "no tile fell into the split %s (%g of the ground asked for): nothing is held out "
-                "in it; tile more ground, or set tile.split.seed or a smaller tile.split.cell_m",
-                name,
-                share,
-            )
 
 
 def warn_of_mixed_resolutions(resolutions: Mapping[str, Sequence[float]]) -> None:

@@ -195,11 +195,3 @@ def test_small_tiles_keep_the_cells_of_earlier_plans():
     assert with_cells_for(TileConfig(), []) == TileConfig()
     ten_m = TileConfig(pixel_m=None)
     assert with_cells_for(ten_m, [10.0, 3.0]).split.cell_m == 51_200.0
-
-
-def test_a_split_without_a_tile_is_told(caplog):
-    with caplog.at_level("WARNING"):
-        plan = coarse_plan(cell_m=1e6)
-    [held] = {shard["split"] for shard in plan.shards}
-    for name in {"train", "val", "test"} - {held}:
-        assert f"no tile fell into the split {name}" in caplog.text
