@@ -1,4 +1,4 @@
-"""Reading files that anybody may have put where a document belongs: only regular ones, bounded.
+"""Finding and reading files that anybody may have put there: only regular ones, bounded.
 
 Opening a named pipe waits for a writer, and a device may never end: `status` of a run in a shared
 folder must do neither.
@@ -6,8 +6,11 @@ folder must do neither.
 
 from __future__ import annotations
 
+import codecs
 import os
 import stat
+from collections import deque
+from collections.abc import Iterator, MutableMapping
 from pathlib import Path
 from typing import BinaryIO
 
@@ -59,3 +62,54 @@ def read_regular_text(path: Path, errors: str = "strict", encoding: str = "utf-8
     """
     text = read_regular(path).decode(encoding, errors)
     return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+_UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+
+
+def decoded_text(data: bytes) -> str:
+    """The text in `data`: UTF-8, or what a byte order mark at its start says; without the mark.
+
+    Editors and shells of Windows write UTF-8 with the mark, and UTF-16.
+
+    Raises:
+        UnicodeDecodeError: it is in another encoding, such as Latin-1.
+    """
+    return data.decode("utf-16" if data.startswith(_UTF16) else "utf-8-sig")
+
+
+def files_under(folder: Path, unread: MutableMapping[Path, str] | None = None) -> Iterator[Path]:
+    """Yield all files below `folder` but hidden ones and those in hidden folders.
+
+    Links to folders are followed. A folder that is reached in several ways, a loop of links among
+    them, is entered once, and by a way without links if there is one. Links that lead nowhere are
+    yielded as files: opening them says what is wrong.
+
+    Args:
+        folder: the root; may be a link itself.
+        unread: takes folders that may not be read, with the reason; None passes over them.
+    """
+    entered: set[tuple[int, int]] = set()
+    folders, links = deque([folder]), deque[Path]()
+    while folders or links:
+        here = folders.popleft() if folders else links.popleft()
+        try:
+            found = here.stat()
+            if (found.st_dev, found.st_ino) in entered:
+                continue
+            entered.add((found.st_dev, found.st_ino))
+            with os.scandir(here) as listing:
+                entries = sorted(listing, key=lambda entry: entry.name)
+        except OSError as error:
+            if unread is not None:
+                unread[here] = f"the folder cannot be read ({error.strerror or error})"
+            continue
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if not entry.is_dir():
+                yield here / entry.name
+            elif entry.is_symlink():
+                links.append(here / entry.name)
+            else:
+                folders.append(here / entry.name)

@@ -23,6 +23,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 LONG_FIRST = ("slurm", "chaos", "e2e", "ranks")
 """Folders in the order in which they begin; the short files of the others end a suite together."""
 DATA_VARIABLE = "SARHPC_TEST_DATA"
+CASES_VARIABLE = "SARHPC_TEST_CASES"
 
 # Two cores run several test processes: more threads only fight each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -51,6 +52,15 @@ def test_data() -> Path:
     folder = Path(os.environ.get(DATA_VARIABLE, REPOSITORY.parent / "shared" / "data"))
     if not folder.is_dir():
         pytest.skip(f"no real test data at {folder}: set {DATA_VARIABLE} to its folder")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def test_cases() -> Path:
+    """Small inputs of others that were once read wrongly (see the README.md beside them)."""
+    folder = Path(os.environ.get(CASES_VARIABLE, REPOSITORY.parent / "shared" / "cases"))
+    if not folder.is_dir():
+        pytest.skip(f"no small inputs of others at {folder}: set {CASES_VARIABLE} to their folder")
     return folder
 
 

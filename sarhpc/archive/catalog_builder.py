@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from hpc.errors import DataError
+from hpc.regular_files import files_under
 from sarhpc.archive.catalog_files import OpticalFile, SarFile, optical_file, optical_pairs
 from sarhpc.archive.declaration import SIDECAR, Declaration, read_declarations
 from sarhpc.archive.footprint import (
@@ -188,10 +189,12 @@ def catalog_directory(
     found = _Inventory()
     known = read_declarations(folder, declarations, declared_in)
     names = []
-    for path in _files(folder, out):
+    unread: dict[Path, str] = {}
+    for path in _files(folder, out, unread):
         names.append(path.relative_to(folder).as_posix())
         found.add(path, names[-1], known.of(names[-1]))
     sar, skipped = found.sar, found.skipped
+    skipped += [Skipped(path, reason) for path, reason in unread.items()]
     if not sar:
         reasons = f"no SAR scene under {folder} could be catalogued: {_first(skipped)}"
         raise NoSceneError(reasons, sorted(skipped, key=lambda item: item.path), names)
@@ -226,10 +229,9 @@ def _first(skipped: list[Skipped]) -> str:
     return "; ".join(named) or "no files"
 
 
-def _files(folder: Path, out: Path) -> Iterator[Path]:
-    for path in sorted(folder.rglob("*")):
-        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-        if hidden or path.name == SIDECAR or out in path.parents or not path.is_file():
+def _files(folder: Path, out: Path, unread: dict[Path, str]) -> Iterator[Path]:
+    for path in sorted(files_under(folder, unread)):
+        if path.name == SIDECAR or out in path.parents or not (path.is_file() or path.is_symlink()):
             continue
         if not any(form.accompanies(path) for form in known_formats()):
             yield path

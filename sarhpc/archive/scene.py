@@ -10,6 +10,11 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from sarhpc.archive.response import AxisResponse
+
+AS_FORMED = "sarhpc:as_formed"
+"""Property of a scene that is to be opened in the plane in which it was formed: not rectified."""
+
 RangeDirection = Literal["+col", "-col", "+row", "-row"]
 """Image axis along which slant range grows, as stored: `+col` = near range at column 0."""
 
@@ -110,6 +115,12 @@ class SarHeader:
     whole scene, for a rough outline only."""
     local: LocalAcquisition | None = None
     """Of a scene whose file states incidence and noise pixel by pixel."""
+    slant_spacing_m: tuple[float, float] | None = None
+    """Spacing (row, col) in the slant plane, of an image that was formed in it."""
+    response: tuple[AxisResponse, AxisResponse] | None = None
+    """Impulse response along stored rows and columns, where the file states it."""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """Further entries of the metadata of all its tiles, as plain JSON values."""
     corners: tuple[tuple[float, float], ...] | None = None
     """Longitude and latitude of the corners, clockwise in image order, of a scene whose file states
     them without a CRS: they serve search and split, and place no pixel."""

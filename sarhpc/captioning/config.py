@@ -15,7 +15,8 @@ class TemplateConfig:
     """How a caption becomes the text of a sample."""
 
     token: str = "An aerial view of"  # noqa: S105 - no password
-    """Activation phrase of training texts; prompts for SAR use another one ("A SAR image of")."""
+    """Activation phrase of training texts; prompts for SAR use another one ("A SAR image of").
+    Texts that came along (`captioner=given`) stay as they are unless this or `pattern` is set."""
     pattern: str = "{token} {caption}"
     """Training text: any of {token}, {caption}, {band}, {gsd}, {incidence} (see `metadata`)."""
     variant: str = "SHORT"

@@ -22,13 +22,24 @@ _CIDER_SIGMA = 6.0
 # The toolkit's guards against a zero in the numerator and the denominator of a precision.
 _TINY, _SMALL = 1e-15, 1e-9
 
-_CONTRACTION = re.compile(r"(?<=\w)(n't|'(?:s|re|ve|ll|d|m))\b")
-_WORD = re.compile(r"n't\b|(?<=\s)'(?:s|re|ve|ll|d|m)\b|\w+(?:[-.]\w+)*")
+_CONTRACTION = re.compile(r"(?<=\w)(n't|'(?:s|re|ve|ll|d|m))\b", re.IGNORECASE)
+# Abbreviations that keep their stop, as in PTBLexer.flex of Stanford CoreNLP: months, days, states,
+# companies, titles, persons, and letters with stops between them. Those of the second group, which
+# are also words, only with a capital.
+_ABBREVIATION = (
+    r"(?<![\w.-])(?:[A-Za-z](?:\.[A-Za-z])*|(?i:jan|feb|mar|apr|jun|jul|aug|sept?|oct|nov|dec|mon|tues?|wed|thu|thurs|"
+    r"fri|ala|ariz|calif|colo|conn|ct|dak|fla|ga|ind|kans?|ky|md|mich|minn|mo|mont|neb|nev|okla|"
+    r"penn|tenn|va|vt|wisc?|wyo|inc|cos?|corp|ltd|plc|dept|assn|univ|jr|bros|blvd|rd|esq|etc|al|"
+    r"seq|bldg|mr|mrs|ms|drs?|profs?|sens?|reps?|lt|col|gen|govs?|adm|rev|maj|sgt|capt|mt|ste?|"
+    r"ave|pres|hon)|Ark|Del|Ill|La|Mass|Miss|Ore|Pa|Tex|Wash)\.(?!\w)"
+)
+_WORD = re.compile(_ABBREVIATION + r"|(?i:n't\b|(?<=\s)'(?:s|re|ve|ll|d|m)\b)|\w+(?:[-.]\w+)*")
 
 
 def tokenize(caption: str) -> Tokens:
     """Words in lower case without punctuation, contractions split: nearly the PTB tokenizer."""
-    return _WORD.findall(_CONTRACTION.sub(r" \1", caption.lower().replace("’", "'")))
+    words = _WORD.findall(_CONTRACTION.sub(r" \1", caption.replace("’", "'")))
+    return [word.lower() for word in words]
 
 
 def caption_metrics(

@@ -55,11 +55,15 @@ def compose(draft: Draft, meta: Mapping[str, Any], cfg: TemplateConfig) -> Capti
     """Variants and training text of a draft.
 
     SHORT is the first sentence; MID adds further sentences and relations; LONG adds the
-    `cfg.metadata` phrases of the sample, each dropped with `cfg.metadata_dropout`.
+    `cfg.metadata` phrases of the sample, each dropped with `cfg.metadata_dropout`. A text that came
+    along stays as it is unless `cfg` asks for a token, which it then gets once.
 
     Raises:
         ConfigError: the pattern, a metadata phrase or the variant is not valid.
     """
+    lengths = draft.lengths
+    if lengths is not None and (not asks_token(cfg) or len({*lengths.values()}) > 1):
+        return _as_given(lengths, meta, cfg)
     first, *others = sentences(draft.text) or [""]
     short = clean(first, cfg.strip_openings)
     mid = "; ".join([short, *(clean(part) for part in (*others, *draft.details))])
@@ -68,8 +72,34 @@ def compose(draft: Draft, meta: Mapping[str, Any], cfg: TemplateConfig) -> Capti
     variants = {"SHORT": short, "MID": mid, "LONG": ", ".join([mid, *phrases])}
     if cfg.variant not in variants:
         raise ConfigError(f"template.variant={cfg.variant!r}: take SHORT, MID or LONG.")
-    text = fill(cfg.pattern, cfg.token, variants[cfg.variant], **values)
+    chosen = variants[cfg.variant]
+    if lengths is not None:
+        chosen = without_opening(chosen, cfg.token)
+    text = fill(cfg.pattern, cfg.token, chosen, **values)
     return Captions(short, mid, variants["LONG"], text)
+
+
+def asks_token(cfg: TemplateConfig) -> bool:
+    """Whether the configuration asks for a token on texts that came along, by its own words."""
+    default = TemplateConfig()
+    return (cfg.token, cfg.pattern) != (default.token, default.pattern)
+
+
+def without_opening(text: str, opening: str) -> str:
+    """`text` without these words at its beginning, in whatever case."""
+    words = opening.strip()
+    head, rest = text[: len(words)], text[len(words) :]
+    return rest.strip() if words and head.lower() == words.lower() and rest[:1].isspace() else text
+
+
+def _as_given(lengths: Mapping[str, str], meta: Mapping[str, Any], cfg: TemplateConfig) -> Captions:
+    if cfg.variant not in lengths:
+        raise ConfigError(f"template.variant={cfg.variant!r}: take SHORT, MID or LONG.")
+    text = lengths[cfg.variant]
+    if asks_token(cfg):
+        bare = without_opening(text, cfg.token)
+        text = fill(cfg.pattern, cfg.token, bare, **metadata_values(meta))
+    return Captions(lengths["SHORT"], lengths["MID"], lengths["LONG"], text)
 
 
 def metadata_values(meta: Mapping[str, Any]) -> dict[str, str]:

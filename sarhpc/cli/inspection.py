@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from hpc.documents import read_json
 from hpc.errors import ConfigError, DataError
 from hpc.publish import publish_text
+from hpc.regular_files import files_under
 from hpc.store.ledger import Record
 from hpc.store.rundir import RunDir, open_run
 from sarhpc.cli.verbs import Verbs, add_verb, existing_path, reading_finished_data
@@ -162,7 +163,7 @@ def _inspect_folder(path: Path, tiles: int) -> Inspection:
 
 
 def _tars(folder: Path) -> Iterator[Path]:
-    return (f for f in folder.rglob("*.tar") if not f.name.startswith(".") and f.is_file())
+    return (f for f in files_under(folder) if f.suffix == ".tar" and f.is_file())
 
 
 def _run_around(path: Path) -> RunDir | None:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from hpc.documents import parse_json
 from hpc.errors import DataError
+from hpc.regular_files import files_under
 from sarhpc.shards.foreign import PICTURES, RADAR, list_foreign
 from sarhpc.shards.reader import ShardIndex
 from sarhpc.shards.sample import decode_meta
@@ -63,7 +64,7 @@ def list_images(path: Path) -> ImageSet:
     """
     if not path.exists():
         raise DataError(f"{path} does not exist; name a folder of shards or images, or a run")
-    files = [path] if path.is_file() else sorted(f for f in path.rglob("*") if _shown(f, path))
+    files = [path] if path.is_file() else sorted(f for f in files_under(path) if f.is_file())
     tars = [str(file) for file in files if file.suffix == ".tar"]
     if tars:
         return set_of_shards(str(path), tars)
@@ -87,7 +88,7 @@ def set_of_shards(name: str, tars: Sequence[str], counts: Sequence[int] | None =
         DataError: a tar is cut short or damaged.
     """
     if counts is None:
-        counts = [len(_rows(ShardIndex.scan(Path(tar)))) for tar in tars]
+        counts = [len(_rows(ShardIndex.scan(Path(tar), ended=False))) for tar in tars]
     return ImageSet(name, tuple(tars), tuple(counts))
 
 
@@ -169,7 +170,7 @@ def _indexed(path: Path) -> tuple[ShardIndex, list[int]]:
 
 @functools.lru_cache(maxsize=1)
 def _scanned(path: Path, *_: int) -> tuple[ShardIndex, list[int]]:
-    index = ShardIndex.scan(path)
+    index = ShardIndex.scan(path, ended=False)
     return index, _rows(index)
 
 
@@ -201,8 +202,3 @@ def _meta(found: Mapping[str, bytes], key: str, path: Path) -> dict[str, Any]:
 
 def _extension(path: Path) -> str:
     return path.suffix.lower().lstrip(".")
-
-
-def _shown(path: Path, root: Path) -> bool:
-    hidden = any(part.startswith(".") for part in path.relative_to(root).parts)
-    return path.is_file() and not hidden

@@ -86,9 +86,9 @@ class GenerateConfig:
     scheduler: str = "ddim"
     """Sampler: ddim, euler, dpmsolver or pndm."""
     height_px: int | None = None
-    """Image height, px, a multiple of 8; null: the size the model was trained at."""
+    """Image height, px, a multiple of 8; null: that of the tiles the model was trained on."""
     width_px: int | None = None
-    """Image width, px, a multiple of 8; null: the size the model was trained at."""
+    """Image width, px, a multiple of 8; null: that of the tiles the model was trained on."""
     dtype: str = "float32"
     """Dtype of the model: float32, float16 or bfloat16."""
     batch: int = 4

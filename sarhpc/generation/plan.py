@@ -14,6 +14,7 @@ from typing import Any
 
 from hpc.documents import parse_json
 from hpc.errors import ConfigError
+from hpc.regular_files import decoded_text
 from sarhpc.diffusion.config import LAYERS
 from sarhpc.generation.config import GATE_LEAST_PX, GateConfig, GenerateConfig
 
@@ -86,7 +87,18 @@ def plan_generation(
 
 def full_prompt(cfg: GenerateConfig, description: str) -> str:
     """What the model is asked for: the description within the prompt template."""
-    return cfg.prompt_template.replace("{prompt}", description.strip())
+    return within_template(cfg.prompt_template, description)
+
+
+def within_template(template: str, description: str) -> str:
+    """The prompt template with the description in it, which does not repeat how it begins.
+
+    A text that came along with an image may begin with the words of the template.
+    """
+    opening, text = template.partition("{prompt}")[0], description.strip()
+    if opening.strip() and text.lower().startswith(opening.lower()):
+        text = text[len(opening) :].strip()
+    return template.replace("{prompt}", text)
 
 
 def shard_requests(inputs: Mapping[str, Any]) -> list[ImageRequest]:
@@ -195,7 +207,7 @@ def _file_prompts(path: Path, section: str) -> list[str]:
     if path.suffix not in (".txt", ".jsonl"):
         raise ConfigError(f"{section}.prompts_file {path}: a .txt or .jsonl file is expected.")
     try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
+        lines = decoded_text(path.read_bytes()).replace("\r\n", "\n").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot read {section}.prompts_file {path}: {error}.") from error
     numbered = [(number, line) for number, line in enumerate(lines, 1) if line.strip()]

@@ -41,14 +41,16 @@ def read_shard(path: Path) -> Iterator[Sample]:
             yield Sample(key, members, path)
 
 
-def read_member(path: Path, extension: str) -> Iterator[tuple[str, bytes]]:
+def read_member(path: Path, extension: str, *, ended: bool = True) -> Iterator[tuple[str, bytes]]:
     """Yield key and bytes of the members with this extension; nothing else is read.
+
+    `ended` as in `scan_members`.
 
     Raises:
         DataError: the shard is missing, cut short, damaged or unsafe.
     """
     with _open(path, 0) as file:
-        for member in scan_members(file, path):
+        for member in scan_members(file, path, ended=ended):
             parts = split_name(member.name)
             if parts is not None and parts[1] == extension:
                 yield parts[0], read_exactly(file, member, path)
@@ -68,14 +70,15 @@ class ShardIndex:
     sizes: NDArray[np.int64]
 
     @classmethod
-    def scan(cls, path: Path) -> ShardIndex:
-        """Index of the tar at `path`, from its headers alone.
+    def scan(cls, path: Path, *, ended: bool = True) -> ShardIndex:
+        """Index of the tar at `path`, from its headers alone; `ended` as in `scan_members`.
 
         Raises:
             DataError: the shard is missing, cut short, damaged or unsafe.
         """
         with _open(path, 0) as file:
-            contents = ((member.name, member) for member in scan_members(file, path))
+            found = scan_members(file, path, ended=ended)
+            contents = ((member.name, member) for member in found)
             samples = list(_group(contents, path))
         extensions = tuple(sorted({extension for _, members in samples for extension in members}))
         if len(extensions) > _MOST_EXTENSIONS:

@@ -6,6 +6,7 @@ that does not come from the content is fixed, so that equal content is equal byt
 
 from __future__ import annotations
 
+import logging
 import posixpath
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from hpc.errors import DataError
+
+log = logging.getLogger(__name__)
 
 BLOCK = 512
 END_OF_ARCHIVE = bytes(2 * BLOCK)
@@ -64,11 +67,18 @@ def padding(size: int) -> bytes:
     return bytes(-size % BLOCK)
 
 
-def scan_members(file: BinaryIO, path: Path) -> Iterator[Member]:
+def scan_members(file: BinaryIO, path: Path, *, ended: bool = True) -> Iterator[Member]:
     """Yield the regular files of an open, seekable tar in order, reading headers only.
 
     The reader may move the file's position between two members. Directories are passed over; pax
     and GNU long names are understood.
+
+    Args:
+        file: the tar.
+        path: where it is, for messages.
+        ended: whether the end-of-archive blocks must be there, as in every shard of this project.
+            Other writers may leave them out; a tar of theirs that stops between two members is
+            read with a warning, since it may also have been cut short.
 
     Raises:
         DataError: the archive is cut short or damaged, a name would leave the directory it is
@@ -80,6 +90,14 @@ def scan_members(file: BinaryIO, path: Path) -> Iterator[Member]:
     while True:
         file.seek(position)
         header = file.read(BLOCK)
+        if not header and position and not ended and not extended:
+            log.warning(
+                "%s has no end-of-archive blocks: its members up to byte %d are read; compare its "
+                "size with that of the original",
+                path,
+                end,
+            )
+            return
         if len(header) < BLOCK:
             raise _cut_short(path, position, end)
         if header == END_OF_ARCHIVE[:BLOCK]:

@@ -23,6 +23,7 @@ from sarhpc.stages.generate import (
     shards_of,
 )
 from sarhpc.stages.inputs.contracts import contract_for, missing
+from sarhpc.stages.inputs.image_size import size_of_tiles, with_planned_size
 from sarhpc.stages.inputs.paths import data_root, model_folder
 from sarhpc.stages.planned_corpus import first_shards
 from sarhpc.stages.run_config import load_run_config
@@ -59,6 +60,7 @@ def plan_comparison(run: RunDir) -> Plan:
             "model_sha": digest_tree(Path(folder)).sha256,
             "set": name,
             "contract": None if contract is None else contract.to_json(),
+            **size_of_tiles(run, few, Path(folder)),
         }
         if few.table is not None:
             planned = first_shards(run, few, config.compare.images)
@@ -73,7 +75,8 @@ def make_compare_shard(run: RunDir, task: ShardTask) -> ShardResult:
     config = load_run_config(run)
     root = data_root(run, config) / "compare" / task.inputs["set"]
     # Neither the adapter of the corpus nor its steering applies to another model.
-    cfg = dataclasses.replace(settings(config), adapter=None, adapter_weight=1.0, steer=None)
+    cfg = with_planned_size(settings(config), task.inputs)
+    cfg = dataclasses.replace(cfg, adapter=None, adapter_weight=1.0, steer=None)
     # The fingerprint is that of the corpus with which the images are compared.
     path, fingerprint = root / f"{task.id}.tar", GENERATE.fingerprint(config)
     model = Path(task.inputs["model"])

@@ -97,7 +97,8 @@ def export_model(work: Work) -> ShardResult:
     }
     if config.train.judge is not None and config.train.judge.choose == "best":
         judged = len(best_first(run.stage("train") / FOLDER))
-        chosen = f"of {judged} checkpoints the one whose images were nearest to held-out tiles"
+        known = "tiles trained on" if "train" in config.train.judge.splits else "held-out tiles"
+        chosen = f"of {judged} checkpoints the one whose images were nearest to {known}"
         facts["chosen_as"] = chosen
     if config.export.adapter_rank is not None:
         facts["adapter_rank"] = config.export.adapter_rank

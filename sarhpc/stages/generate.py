@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import math
 from collections.abc import Sequence
@@ -19,7 +20,9 @@ from sarhpc.generation.config import GenerateConfig
 from sarhpc.stages.config import RunConfig
 from sarhpc.stages.inputs.contracts import contract_for, contract_notes
 from sarhpc.stages.inputs.gate_limits import calibrated, check_gate
+from sarhpc.stages.inputs.image_size import size_of_tiles, with_planned_size
 from sarhpc.stages.inputs.paths import data_root
+from sarhpc.stages.inputs.prompt_text import prompt_template
 from sarhpc.stages.inputs.prompts import evenly_by_class, held_out_splits, known_prompts
 from sarhpc.stages.inputs.sizes import size_notes
 from sarhpc.stages.planned_corpus import (
@@ -73,9 +76,9 @@ def _make_corpus(work: Work, config: RunConfig) -> None:
 
 
 def settings(config: RunConfig) -> GenerateConfig:
-    """The generation settings of a run that has them."""
+    """The generation settings of a run that has them, with the prompt template that applies."""
     assert config.generate is not None
-    return config.generate
+    return dataclasses.replace(config.generate, prompt_template=prompt_template(config))
 
 
 def prompts_of(run: RunDir, config: RunConfig) -> list[str] | None:
@@ -124,6 +127,7 @@ def plan_corpus(run: RunDir) -> Plan:
         "model_sha": export.sha256,
         "contract": None if contract is None else contract.to_json(),
         **_named_adapter(config, export.path),
+        **size_of_tiles(run, settings(config), Path(export.path)),
         **_steering_facts(run, config),
         **calibrated(run, config, Path(export.path), contract, images),
     }
@@ -152,7 +156,8 @@ def make_corpus_shard(run: RunDir, task: ShardTask) -> ShardResult:
     root = data_root(run, config) / "synthetic"
     path = root / f"{task.id}.tar"
     model = run.located(task.inputs["model"])
-    return generated_shard(run, task, model, settings(config), path, GENERATE.fingerprint(config))
+    cfg = with_planned_size(settings(config), task.inputs)
+    return generated_shard(run, task, model, cfg, path, GENERATE.fingerprint(config))
 
 
 def package(work: Work) -> None:

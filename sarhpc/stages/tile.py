@@ -88,6 +88,8 @@ def plan_tile_shards(run: RunDir) -> Plan:
     if not planned.shards:
         rejected |= _dropped(planned.counts)
     facts = {"proof": planned.proof, "reflown": planned.reflown, "counts": planned.counts}
+    if planned.resolutions:
+        facts["resolution_m"] = planned.resolutions
     publish_json(run.stage("tile") / SPLIT_FILE, facts)
     if planned.window is not None:
         publish_json(run.stage("tile") / WINDOW_FILE, planned.window.to_json())

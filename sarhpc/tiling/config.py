@@ -14,7 +14,9 @@ class SplitConfig:
     """Shares of the coarse cells that go to train, val and test; they sum to 1."""
 
     cell_m: float = 2000.0
-    """Side of the coarse cells of the Earth that are assigned as a whole, metres."""
+    """Side of the coarse cells of the Earth that are assigned as a whole, metres. The default is
+    raised to ten sides of the largest tiles, where these are longer than 200 m; any other value
+    stays."""
 
     buffer_m: Optional[float] = None  # noqa: UP045 - OmegaConf reads Optional
     """Tiles closer than this to a cell of another split are dropped, metres. Null takes half the
@@ -61,6 +63,10 @@ class TileConfig:
 
     pixel_m: Optional[float] = 0.35  # noqa: UP045
     """Ground spacing of tile pixels, metres; null keeps the scene's own and resamples nothing."""
+
+    plane: str = field(default="ground", metadata={"added": True})
+    """Plane in which `pixel_m` is measured: `ground`, or `slant`, that in which complex images are
+    formed (SARLO-80 has 0.8 m both ways in it). Tiles of both are not to be mixed."""
 
     allow_upsampling: bool = False
     """Accept scenes whose spacing is more than 1.5 times `pixel_m`. Tiles then look
@@ -119,6 +125,11 @@ class TileConfig:
     min_signal: float = 0.002
     """Least mean amplitude of a tile in units of the amplitude of code 255; below half an 8-bit
     code nothing is left to see. With `db_scope=archive` its level in the window, 0 to 1."""
+
+    screen: bool = field(default=False, metadata={"added": True})
+    """Reject tiles that show no ground: `noise` (mean power within 1 dB of the noise floor, where
+    the file states it), `interference` (a bright line over the whole tile, or a narrow line in its
+    spectrum), `clipped` (many pixels at one largest value)."""
 
     allow_uncalibrated: bool = False
     """Accept scenes of unknown calibration; their tiles carry `calibration: none`."""
@@ -223,6 +234,19 @@ class ImportConfig:
     """Side of the tiles, pixels, cut from the middle of larger images; smaller ones are left out.
     Null keeps their size. Nothing is resampled."""
 
+    cut: str = field(default="centre", metadata={"added": True})
+    """Of `px`: `centre` cuts one tile from the middle of each image, `grid` as many as fit side by
+    side (four of 512 from 1,024 pixels)."""
+
+    quantity: Optional[str] = field(default=None, metadata={"added": True})  # noqa: UP045
+    """Meaning of pixels of more than 8 bits: `amplitude`, `intensity` or `db`; null is
+    amplitude."""
+
+    level_scope: str = field(default="image", metadata={"added": True})
+    """Of images of more than 8 bits: `image` normalises the picture of each by itself, `set` all by
+    one law, measured on 256 of them, so that a dark tile stays darker than a bright one. `set`
+    prefers `sar.npy` to an 8-bit `sar.png` beside it."""
+
     colour: str = "reject"
     """Coloured pictures: `reject` leaves them out, `luma` keeps their luminance."""
 
@@ -248,7 +272,8 @@ class ImportConfig:
     """Licence of all images, an SPDX identifier where there is one."""
 
     range_direction: Optional[str] = None  # noqa: UP045
-    """`+col` where near range is known to be at column 0; null is unknown."""
+    """Axis along which slant range grows in the images: `+col`, `-col`, `+row` or `-row`. Images
+    and layers are turned so that near range is at column 0. Null is unknown: nothing is turned."""
 
     synthetic: bool = False
     """The images were generated. Images whose metadata say so are marked in any case."""

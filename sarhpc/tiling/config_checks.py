@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 from hpc.errors import ConfigError
+from sarhpc.archive.scene import RangeDirection
 from sarhpc.shards.radiometry import MASTERS, MODES
 from sarhpc.shards.sample import SPLITS
 from sarhpc.tiling.config import ImportConfig, TileConfig
 from sarhpc.tiling.pairs.conditions import CONDITIONS, CROSS_BAND
+from sarhpc.tiling.plane import PLANES
 from sarhpc.tiling.splits.assignment import check_split
 
 
@@ -31,6 +35,8 @@ def check_config(cfg: TileConfig) -> None:
         raise ConfigError(
             f"tile.pixel_m {cfg.pixel_m}: must be a positive spacing in metres, or null"
         )
+    if cfg.plane not in PLANES:
+        raise ConfigError(f"tile.plane {cfg.plane!r}: must be one of {', '.join(PLANES)}")
     if not 0 < cfg.transition <= 1:
         raise ConfigError(f"tile.transition {cfg.transition}: must be in (0, 1]")
 
@@ -47,6 +53,18 @@ def check_import(cfg: ImportConfig) -> None:
         raise ConfigError(f"imported.colour={cfg.colour!r}: must be reject or luma")
     if cfg.plane not in (None, "ground", "slant"):
         raise ConfigError(f"imported.plane={cfg.plane!r}: must be ground, slant or null")
+    choices: dict[str, tuple[str | None, ...]] = {
+        "cut": ("centre", "grid"),
+        "quantity": (None, "amplitude", "intensity", "db"),
+        "level_scope": ("image", "set"),
+        "range_direction": (None, *get_args(RangeDirection)),
+    }
+    for name, values in choices.items():
+        if getattr(cfg, name) not in values:
+            known = ", ".join("null" if value is None else value for value in values)
+            raise ConfigError(f"imported.{name}={getattr(cfg, name)!r}: must be one of {known}")
+    if cfg.cut == "grid" and cfg.px is None:
+        raise ConfigError("imported.cut=grid does not say of what size; set imported.px")
     if not 1 <= cfg.shard_samples <= 100_000:
         raise ConfigError(
             f"imported.shard_samples={cfg.shard_samples}: must be between 1 and 100000"

@@ -8,37 +8,49 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import math
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from hpc.errors import DataError
+from sarhpc.archive.scene import RangeDirection
 from sarhpc.shards.foreign import (
+    RADAR,
     ForeignSample,
     Item,
     kept_meta,
     list_foreign,
     read_foreign,
 )
-from sarhpc.shards.images import decode_array, decode_rgb8, encode_array, encode_gray8, encode_rgb8
-from sarhpc.shards.pictures import opened_picture
-from sarhpc.shards.radiometry import Normalisation, encode_master
+from sarhpc.shards.radiometry import Normalisation
 from sarhpc.shards.sample import SAMPLE_SCHEMA, SPLITS, Sample, encode_json, sample_key
 from sarhpc.shards.schema import GEOLOCATION, UNKNOWN
 from sarhpc.tiling.config import ImportConfig
 from sarhpc.tiling.config_checks import check_import
 from sarhpc.tiling.fingerprints import content_digest, ground_hash
+from sarhpc.tiling.image_pixels import (
+    Cut,
+    cuts_of,
+    decoded_image,
+    encoded_layer,
+    encoded_pictures,
+    gray_image,
+)
+from sarhpc.tiling.orientation import Orientation, canonical_orientation
+from sarhpc.tiling.public_sets import public_facts
 from sarhpc.tiling.tile import TiledShard
 
 _FOLDERS = {**{name: name for name in SPLITS}, "validation": "val", "valid": "val"}
-_GRAY_SPREAD = 16
-"""Largest difference between channels, in codes, that JPEG makes of a gray image."""
+_SPLIT_NAME = re.compile(rf"({'|'.join(_FOLDERS)})[-_.]?\d*\.tar|({'|'.join(_FOLDERS)})[-_].*\.tar")
+_LEVEL_IMAGES = 256
+"""Images that one law for all is measured on."""
 
 
 @dataclass(frozen=True)
@@ -61,12 +73,51 @@ def plan_import(cfg: ImportConfig) -> ImportPlan:
     groups: dict[tuple[str, str], list[Item]] = {}
     for item in listing.items:
         groups.setdefault((item.source, _split(item, cfg)), []).append(item)
-    shards = []
+    shards: list[dict[str, Any]] = []
     for (source, split), items in sorted(groups.items(), key=lambda pair: pair[0]):
         for first in range(0, len(items), cfg.shard_samples):
             rows = [_row(item) for item in items[first : first + cfg.shard_samples]]
             shards.append({"source": source, "split": split, "items": rows})
+    if cfg.level_scope == "set":
+        law = _common_law(cfg, listing.items).to_json()
+        shards = [{**shard, "normalisation": law} for shard in shards]
     return ImportPlan(tuple(shards), listing.left_out)
+
+
+def _common_law(cfg: ImportConfig, items: Sequence[Item]) -> Normalisation:
+    """The normalisation of all images of more than 8 bits, by the mean and deviation of some.
+
+    Raises:
+        DataError: none of those measured has more than 8 bits and a signal.
+    """
+    count, total, squares = 0, 0.0, 0.0
+    step = max(math.ceil(len(items) / _LEVEL_IMAGES), 1)
+    by_source = itertools.groupby(items[::step], key=lambda item: item.source)
+    for _, some in by_source:
+        for foreign in read_foreign(Path(cfg.path), list(some), _kinds(cfg)):
+            try:
+                pixels = decoded_image(foreign, cfg.quantity)
+            except DataError:
+                continue
+            if pixels.dtype != np.uint8:
+                amplitude = np.abs(pixels).astype(np.float64)
+                count, total = count + amplitude.size, total + float(amplitude.sum())
+                squares += float(np.square(amplitude).sum())
+    if not total > 0:
+        raise DataError(
+            f"imported.level_scope=set: {cfg.path} holds no image of more than 8 bits with a "
+            "signal among those measured; leave it at image"
+        )
+    mu = total / count
+    sigma = math.sqrt(max(squares / count - mu**2, 0.0))
+    return Normalisation("mu+3sigma", mu, sigma, mu + 3 * sigma)
+
+
+def _kinds(cfg: ImportConfig) -> Sequence[str]:
+    """Members of a tar that may be the image, the one to take first."""
+    if cfg.level_scope == "image":
+        return RADAR
+    return ("sar.npy", *(name for name in RADAR if name != "sar.npy"))
 
 
 def _row(item: Item) -> list[Any]:
@@ -78,6 +129,11 @@ def _split(item: Item, cfg: ImportConfig) -> str:
     """The split its folder names, else one drawn for its group."""
     parts = PurePosixPath(item.source or item.name).parts[:-1]
     named = [_FOLDERS[part] for part in parts if part in _FOLDERS]
+    # Public sets also say it in the names of their tars, or in the metadata of a sample.
+    if tar := _SPLIT_NAME.fullmatch(PurePosixPath(item.source).name):
+        named.append(_FOLDERS[tar[1] or tar[2]])
+    if item.facts.get("split") in _FOLDERS:
+        named.append(_FOLDERS[item.facts["split"]])
     if named:
         return named[-1]
     group = item.facts.get(cfg.group) if cfg.group is not None else None
@@ -93,8 +149,9 @@ def import_shard(
 ) -> TiledShard:
     """The images of one planned shard as samples, keys `sample_key(shard, position in the plan)`.
 
-    Rejected are `unreadable`, `colour`, `too_small`. Bytes depend on the files and `cfg` alone.
-    A transient error of the file system (OSError) is raised, to be retried.
+    Rejected are `unreadable`, `colour`, `too_small`, `no_signal` (more than 8 bits, all zero) and
+    `caption_encoding` (a text that is neither UTF-8 nor marked as UTF-16). Bytes depend on the
+    files and `cfg` alone. A transient error of the file system (OSError) is raised, to be retried.
     """
     rejected: Counter[str] = Counter()
     notes: dict[str, str] = {}
@@ -114,135 +171,132 @@ class _ImportWork:
 
 def _samples(work: _ImportWork) -> Iterator[Sample]:
     items = [Item(work.inputs["source"], name, *rest) for name, *rest in work.inputs["items"]]
-    for index, foreign in enumerate(read_foreign(Path(work.cfg.path), items)):
+    grid = work.cfg.cut == "grid"
+    number = 0
+    for index, foreign in enumerate(read_foreign(Path(work.cfg.path), items, _kinds(work.cfg))):
         try:
-            made = _sample(foreign, sample_key(work.shard, index), work)
+            for made in _made(foreign, work):
+                if isinstance(made, str):
+                    work.rejected[made] += 1
+                    continue
+                yield made.keyed(sample_key(work.shard, number if grid else index))
+                number += 1
         except DataError as error:
             work.notes["unreadable"] = f"{foreign.item.name}: {error}"
-            made = "unreadable"
-        if isinstance(made, str):
-            work.rejected[made] += 1
-        else:
-            yield made
+            work.rejected["unreadable"] += 1
 
 
-def _sample(foreign: ForeignSample, key: str, work: _ImportWork) -> Sample | str:
+def _made(foreign: ForeignSample, work: _ImportWork) -> Iterator[_Tile | str]:
+    """Yield the tiles of one image, or the reason why there is none."""
     cfg = work.cfg
-    whole = _gray(_decoded(foreign), cfg.colour)
+    if foreign.undecodable is not None:
+        work.notes["caption_encoding"] = f"{foreign.item.name}: {foreign.undecodable}"
+        yield "caption_encoding"
+        return
+    whole = gray_image(decoded_image(foreign, cfg.quantity), cfg.colour)
     if whole is None:
-        return "colour"
-    window = _centre(whole.shape, cfg.px)
-    if window is None:
-        return "too_small"
-    pixels = np.ascontiguousarray(whole[window])
-    members, facts = _pictures(pixels)
-    layers, dropped = _layers(foreign, whole.shape, window)
-    meta = _meta(foreign.meta, cfg, cropped=pixels.shape != whole.shape) | facts
-    meta |= {"key": key, "split": work.inputs["split"]}
-    meta["origin"] = _origin(foreign, window, dropped)
+        yield "colour"
+        return
+    cuts = cuts_of(whole.shape, cfg.px, cfg.cut)
+    if not cuts:
+        yield "too_small"
+    turn = _turn(foreign.meta, cfg)
+    for cut in cuts:
+        pixels = np.ascontiguousarray(turn.apply(whole[cut]))
+        # A picture of 8 bits may be black; a measurement that is zero everywhere is none.
+        if pixels.dtype != np.uint8 and not pixels.any():
+            yield "no_signal"
+            continue
+        yield _tile(foreign, pixels, _Place(whole.shape, cut, turn), work)
+
+
+def _turn(meta: Mapping[str, Any], cfg: ImportConfig) -> Orientation:
+    """The rotation that brings near range to column 0.
+
+    Raises:
+        DataError: the image is a tile whose near range is there already, and not as declared.
+    """
+    if cfg.range_direction is None:
+        return Orientation()
+    if meta.get("schema") == SAMPLE_SCHEMA and cfg.range_direction != "+col":
+        raise DataError(
+            f"a tile whose near range is at column 0 already, and imported.range_direction is "
+            f"{cfg.range_direction}; set it to null"
+        )
+    return canonical_orientation(cast("RangeDirection", cfg.range_direction))
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a tile lies in the image as it was found, and how it was turned."""
+
+    shape: tuple[int, ...]
+    cut: Cut
+    turn: Orientation
+
+
+@dataclass(frozen=True)
+class _Tile:
+    """Members and metadata of a tile before it has a key."""
+
+    members: dict[str, bytes]
+    meta: dict[str, Any]
+
+    def keyed(self, key: str) -> Sample:
+        """The sample under its key."""
+        return Sample(key, {**self.members, "meta.json": encode_json({**self.meta, "key": key})})
+
+
+def _tile(foreign: ForeignSample, pixels: NDArray[Any], place: _Place, work: _ImportWork) -> _Tile:
+    cfg = work.cfg
+    law = work.inputs.get("normalisation")
+    known = None if law is None else Normalisation.from_json(law)
+    members, facts = encoded_pictures(pixels, known)
+    layers, dropped = _layers(foreign, place)
+    meta = _meta(foreign, cfg, cropped=pixels.size != math.prod(place.shape)) | facts
+    meta["split"] = work.inputs["split"]
+    meta["origin"] = _origin(foreign, place.cut, dropped)
+    if cfg.range_direction is not None:
+        meta["range_direction"] = "+col"
+    if cfg.range_direction not in (None, "+col"):
+        meta["origin"]["range_direction"] = cfg.range_direction
     if work.fingerprints:
         amplitude, valid = np.abs(pixels).astype(np.float32), np.ones(pixels.shape, np.bool_)
         meta["content_digest"] = content_digest(amplitude, valid)
         meta["ground_hash"] = ground_hash(amplitude, valid)
     if foreign.caption is not None:
         members["txt"] = foreign.caption.encode()
-    return Sample(key, {**layers, **members, "meta.json": encode_json(meta)})
+    return _Tile({**layers, **members}, meta)
 
 
-def _decoded(foreign: ForeignSample) -> NDArray[Any]:
-    """Pixels (H, W) uint8, uint16 or complex64, or (H, W, 3) uint8."""
-    if foreign.kind == "sar.npy":
-        return _complex(foreign.image)
-    try:
-        with opened_picture(foreign.image) as image:
-            if image.mode.startswith("I"):
-                return _sixteen_bits(np.asarray(image))
-            gray = image.mode in ("1", "L", "LA")
-            return np.asarray(image.convert("L" if gray else "RGB"))
-    except DataError as error:
-        raise DataError(f"not a picture that can be read ({error})") from error
-
-
-def _complex(data: bytes) -> NDArray[np.complex64]:
-    field_ = decode_array(data)
-    if field_.dtype != np.complex64 or field_.ndim != 2 or not np.isfinite(field_).all():
-        raise DataError(f"sar.npy is {field_.dtype} {field_.shape}, not finite complex64 (H, W)")
-    return field_
-
-
-def _sixteen_bits(pixels: NDArray[Any]) -> NDArray[np.uint16]:
-    if pixels.min() < 0 or pixels.max() > 65535:
-        raise DataError("values beyond 16 bits")
-    return pixels.astype(np.uint16)
-
-
-def _gray(pixels: NDArray[Any], colour: str) -> NDArray[Any] | None:
-    """One channel (H, W); None for a coloured image that is rejected."""
-    if pixels.ndim == 2:
-        return pixels
-    spread = pixels.max(axis=2).astype(np.int16) - pixels.min(axis=2)
-    if colour == "reject" and int(spread.max()) > _GRAY_SPREAD:
-        return None
-    # The green channel weighs most; equal channels come out as they are.
-    return np.asarray(Image.fromarray(pixels).convert("L"))
-
-
-def _centre(shape: Sequence[int], px: int | None) -> tuple[slice, slice] | None:
-    """The middle `px` rows and columns; None if there are fewer."""
-    if px is None:
-        return slice(0, shape[0]), slice(0, shape[1])
-    if min(shape) < px:
-        return None
-    row, col = (shape[0] - px) // 2, (shape[1] - px) // 2
-    return slice(row, row + px), slice(col, col + px)
-
-
-def _pictures(pixels: NDArray[Any]) -> tuple[dict[str, bytes], dict[str, Any]]:
-    """Members of the image, and how its 8-bit picture was derived from more bits."""
-    if pixels.dtype == np.uint8:
-        return {"sar.png": encode_gray8(pixels)}, {}
-    amplitude = np.abs(pixels).astype(np.float32)
-    mu, sigma = float(amplitude.mean(dtype=np.float64)), float(amplitude.std(dtype=np.float64))
-    law = Normalisation("mu+3sigma", mu, sigma, mu + 3 * sigma)
-    codes, scale = (pixels, 1.0) if pixels.dtype == np.uint16 else encode_master(amplitude)
-    members = {"sar.png": encode_gray8(law.encode(amplitude)), "sar16.npy": encode_array(codes)}
-    return members, {"normalisation": law.to_json(), "master_scale": scale}
-
-
-def _layers(
-    foreign: ForeignSample, shape: Sequence[int], window: tuple[slice, slice]
-) -> tuple[dict[str, bytes], list[str]]:
-    """Layers in the pixels of the image, and the names of those of another size."""
+def _layers(foreign: ForeignSample, place: _Place) -> tuple[dict[str, bytes], list[str]]:
+    """Layers in the pixels of the tile, and the names of those of another size."""
     made: dict[str, bytes] = {}
     for name, data in foreign.layers.items():
         try:
-            made |= {name: encoded} if (encoded := _layer(name, data, shape, window)) else {}
+            encoded = encoded_layer(name, data, place.shape, place.cut, place.turn)
         except DataError:
             continue
+        made |= {} if encoded is None else {name: encoded}
     return made, sorted(foreign.layers.keys() - made.keys())
 
 
-def _layer(
-    name: str, data: bytes, shape: Sequence[int], window: tuple[slice, slice]
-) -> bytes | None:
-    if name == "optic.png":
-        rgb = decode_rgb8(data)
-        return encode_rgb8(np.ascontiguousarray(rgb[window])) if rgb.shape[:2] == shape else None
-    array = _complex(data) if name == "sar.npy" else decode_array(data)
-    if array.shape[-2:] != tuple(shape) or (name == "landcover.npy" and array.dtype != np.uint8):
-        return None
-    return encode_array(np.ascontiguousarray(array[..., *window]))
-
-
-def _meta(meta: Mapping[str, Any], cfg: ImportConfig, cropped: bool) -> dict[str, Any]:
-    """Entries of the schema: unknown, declared, or, from shards of this project, as they were."""
+def _meta(foreign: ForeignSample, cfg: ImportConfig, cropped: bool) -> dict[str, Any]:
+    """Entries of the schema: unknown, stated, declared, or, from shards of this project, as they
+    were.
+    """
+    meta = foreign.meta
     known: dict[str, Any] = dict(UNKNOWN)
+    if meta.get("schema") != SAMPLE_SCHEMA:
+        stated = public_facts(meta, foreign.layers)
+        known |= {k: v for k, v in stated.items() if not (cropped and k == "footprint")}
+        known |= {} if foreign.lengths is None else {"caption": dict(foreign.lengths)}
     if meta.get("schema") == SAMPLE_SCHEMA:
         lost = ("window", "affine", "footprint") if cropped else ()
         ours = (*UNKNOWN, "flight_line", "truth", "caption", "geolocation", "plane", "licence")
         known |= {name: meta[name] for name in ours if name in meta and name not in lost}
     declared = ("band", "polarization", "platform", "pixel_m", "plane", "incidence_deg",
-                "range_direction", "licence")  # fmt: skip
+                "licence")  # fmt: skip
     known |= {name: getattr(cfg, name) for name in declared if getattr(cfg, name) is not None}
     if cfg.synthetic or meta.get("synthetic") is True:
         known |= dict.fromkeys(GEOLOCATION)

@@ -11,6 +11,7 @@ from sarhpc.archive.scene import SarHeader, Scene
 from sarhpc.shards.sample import SAMPLE_SCHEMA
 from sarhpc.tiling.grid import SceneFrame, TileGrid, TileIndex
 from sarhpc.tiling.quality import TileQuality
+from sarhpc.tiling.resolution import resolution_facts
 from sarhpc.tiling.splits.footprint import tile_footprints
 from sarhpc.tiling.survey import SceneConstants
 
@@ -33,6 +34,7 @@ def scene_metadata(opened: OpenScene) -> dict[str, Any]:
     scene, header, frame = opened.scene, opened.header, opened.frame
     incidence = header.incidence_deg if header.incidence_deg is not None else scene.incidence_deg
     licence = scene.properties.get("license")
+    negative = opened.constants.negative_fraction
     return {
         "schema": SAMPLE_SCHEMA,
         "synthetic": False,
@@ -53,6 +55,9 @@ def scene_metadata(opened: OpenScene) -> dict[str, Any]:
         "calibration": header.calibration,
         # Only where it is known: older tiles keep their bytes.
         **({"licence": licence} if isinstance(licence, str) else {}),
+        **({"negative_fraction": negative} if negative else {}),
+        **header.facts,
+        **resolution_facts(header, frame, opened.constants.sampling),
     }
 
 

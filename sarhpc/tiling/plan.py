@@ -30,8 +30,19 @@ from sarhpc.tiling.grid import (
 )
 from sarhpc.tiling.pairs.conditions import CROSS_BAND
 from sarhpc.tiling.pairs.partners import Paired, Partners
+from sarhpc.tiling.plan_warnings import (
+    warn_of_mixed_resolutions,
+    warn_of_negative_pixels,
+)
+from sarhpc.tiling.plane import header_in, opener_in
 from sarhpc.tiling.read_errors import DamagedError, classify_read_errors
-from sarhpc.tiling.splits.assignment import split_buffer_m, split_of
+from sarhpc.tiling.resolution import resolution_m
+from sarhpc.tiling.splits.assignment import (
+    split_buffer_m,
+    split_of,
+    stated_spacing,
+    with_cells_for,
+)
 from sarhpc.tiling.splits.earth_cells import NearCells, near_cells
 from sarhpc.tiling.splits.flight_lines import flight_line_of, line_groups, reflown
 from sarhpc.tiling.splits.proof import split_proof
@@ -66,6 +77,8 @@ class ScenePlan:
     """Partners of the tiles, where the cross-band layer is requested."""
     levels: LevelCounts | None = None
     """Pixels by level, where one dB window is chosen for the archive."""
+    irw_m: tuple[float, float] | None = None
+    """Resolution (azimuth, range) of its tiles, metres, where the file states it."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +99,8 @@ class TilePlan:
     """Pairs of scenes whose bounding boxes share ground."""
     window: ArchiveWindow | None = None
     """The dB window of the archive, where one was chosen (`db_scope=archive`)."""
+    resolutions: dict[str, list[float]] = field(default_factory=dict)
+    """Scene id -> resolution (azimuth, range) of its tiles, metres, where files state them."""
 
 
 def plan_scenes(
@@ -111,6 +126,7 @@ def plan_scenes(
     """
     check_config(cfg)
     listed = list(scenes)
+    cfg = with_cells_for(cfg, map(stated_spacing, listed))
     groups = line_groups(listed, cfg.split, line_buffer_m(cfg)) if cfg.split.by == "line" else None
     partners = None
     if CROSS_BAND in cfg.conditions:
@@ -129,13 +145,17 @@ def plan_scenes(
     for plan in plans:
         if plan.rejected:
             log.warning("scene=%s rejected=%s %s", plan.scene_id, plan.rejected, plan.detail)
+    counts = _counts(plans, shards, planned)
+    resolutions = {p.scene_id: list(p.irw_m) for p in plans if p.tiles and p.irw_m}
+    warn_of_mixed_resolutions(resolutions)
     return TilePlan(
         shards=shards,
         rejected={p.scene_id: f"{p.rejected}: {p.detail}" for p in plans if p.rejected},
-        counts=_counts(plans, shards, planned),
+        counts=counts,
         proof=_proof(plans, cfg),
         reflown=reflown(listed),
         window=window,
+        resolutions=resolutions,
     )
 
 
@@ -174,6 +194,7 @@ def plan_scene(
     `groups` names the group of every scene that goes to one split as a whole (`split.by=line`);
     `partners` are candidates for the cross-band layer, if it is requested.
     """
+    opener = opener_in(cfg.plane, opener)
     try:
         with classify_read_errors(f"scene {scene.id}"), closing(opener(scene)) as reader:
             return _plan_open_scene(scene, reader, cfg, groups, partners)
@@ -188,17 +209,20 @@ def _plan_open_scene(
     groups: Mapping[str, str] | None,
     partners: Partners | None,
 ) -> ScenePlan:
-    frame = scene_frame(reader.header, cfg.pixel_m)
+    header = header_in(cfg.plane, reader.header)
+    frame = scene_frame(header, cfg.pixel_m)
     grid = tile_grid(frame, cfg)
-    refusal = _refusal(scene, reader.header, frame, grid, cfg)
+    refusal = _refusal(scene, header, frame, grid, cfg)
     if refusal:
         return refusal
     constants = survey_scene(reader, frame, cfg)
     if constants is None:
         return ScenePlan(scene.id, rejected="nodata", detail="no valid pixel; remove the scene")
+    warn_of_negative_pixels(scene.id, constants.negative_fraction)
     if not constants.normalisation.top > 0:
         return ScenePlan(scene.id, rejected="no_signal", detail="all zero; remove the scene")
     plan = _split_tiles(scene, frame, grid, constants, cfg, groups)
+    plan = replace(plan, irw_m=resolution_m(header, frame, constants.sampling))
     if partners is None or not plan.tiles:
         return plan
     return _with_partners(plan, partners.pair(scene, frame, grid, plan.tiles), partners, scene)
@@ -237,6 +261,12 @@ def _refusal(
     if header.calibration == "none" and not cfg.allow_uncalibrated:
         detail = "no calibration known; add it to the scene, or set tile.allow_uncalibrated=true"
         return ScenePlan(scene.id, rejected="uncalibrated", detail=detail)
+    if cfg.plane == "slant" and header.slant_spacing_m is None:
+        detail = (
+            "tile.plane=slant, and no spacing in slant range is known (a projected or detected "
+            "image?); set tile.plane=ground, or declare geometry: slant and spacing_m"
+        )
+        return ScenePlan(scene.id, rejected="no_slant", detail=detail)
     if frame.upsampling > MAX_UPSAMPLING and not cfg.allow_upsampling:
         spacing = " x ".join(f"{metres:g}" for metres in frame.spacing_m)
         detail = (

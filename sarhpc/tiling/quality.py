@@ -16,6 +16,9 @@ TILE_REASONS = (
     "nonfinite",
     "no_signal",
     "saturated",
+    "noise",
+    "interference",
+    "clipped",
     "optical_missing",
     "condition_missing",
     "unreadable",
@@ -30,6 +33,7 @@ SCENE_REASONS = (
     "nodata",
     "no_signal",
     "no_partner",
+    "no_slant",
 )
 """Reasons for which a whole scene is not planned."""
 

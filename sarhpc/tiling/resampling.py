@@ -36,10 +36,10 @@ _CACHE_SAMPLES = 1 << 16
 
 def halo_px(ratio: Fraction, transition: float) -> int:
     """Native pixels around a block that its band-limited samples depend on."""
-    return 0 if ratio == 1 else math.ceil(_KERNEL_REACH / (transition * _cutoff(ratio)))
+    return 0 if ratio == 1 else math.ceil(_KERNEL_REACH / (transition * cutoff(ratio)))
 
 
-def _cutoff(ratio: Fraction) -> float:
+def cutoff(ratio: Fraction | float) -> float:
     """Half of the band that both grids support, cycles per native pixel."""
     return min(float(ratio), 1.0) / 2
 
@@ -106,7 +106,7 @@ def band_plan(
     first = math.floor(centroid * size - kept / 2) + 1
     frequency = np.arange(first, first + kept)
     shift = float(_centre(output[0], ratio) - start)
-    weight = _roll_off(frequency / size - centroid, _cutoff(ratio), transition) * np.exp(
+    weight = roll_off(frequency / size - centroid, cutoff(ratio), transition) * np.exp(
         2j * np.pi * frequency * shift / size
     )
     spread = np.zeros(size_out, np.complex64)
@@ -126,11 +126,11 @@ def _runs(first: int, count: int, size_out: int, size: int) -> tuple[tuple[slice
     return tuple(found)
 
 
-def _roll_off(
-    frequency: NDArray[np.float64], cutoff: float, transition: float
+def roll_off(
+    frequency: NDArray[np.float64], half_band: float, transition: float
 ) -> NDArray[np.float64]:
-    """1 inside the band, 0 from `cutoff` on, a quintic step of three continuous derivatives."""
-    x = np.clip((cutoff - np.abs(frequency)) / (transition * cutoff), 0, 1)
+    """1 inside the band, 0 from `half_band` on, a quintic step of three continuous derivatives."""
+    x = np.clip((half_band - np.abs(frequency)) / (transition * half_band), 0, 1)
     return np.asarray(x**3 * (10 + x * (6 * x - 15)), np.float64)
 
 

@@ -54,11 +54,15 @@ class SceneConstants:
     """Share of the scene's pixels that were measured."""
     levels: LevelCounts | None = field(default=None, compare=False, repr=False)
     """Pixels by level, where the window of the archive is chosen by them; not carried on."""
+    negative_fraction: float = 0.0
+    """Share of the pixels measured that were stored negative, and are zero in the tiles."""
 
     def to_json(self) -> dict[str, Any]:
         """The constants as plain JSON values."""
         value = asdict(replace(self, levels=None))
         del value["levels"]
+        if not self.negative_fraction:
+            del value["negative_fraction"]
         value["sampling"]["centroid"] = list(self.sampling.centroid)
         value["normalisation"] = self.normalisation.to_json()
         return value
@@ -72,6 +76,7 @@ class SceneConstants:
             Normalisation.from_json(value["normalisation"]),
             value["enl"],
             value["surveyed"],
+            negative_fraction=value.get("negative_fraction", 0.0),
         )
 
 
@@ -110,6 +115,7 @@ def survey_scene(reader: SarReader, frame: SceneFrame, cfg: TileConfig) -> Scene
         enl=reader.header.looks * factor,
         surveyed=round(share, 6),
         levels=levels,
+        negative_fraction=round(getattr(reader, "negative_fraction", 0.0), 6),
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from functools import partial
@@ -32,6 +32,7 @@ from sarhpc.tiling.metadata import OpenScene, scene_metadata, tile_metadata
 from sarhpc.tiling.orientation import Interval
 from sarhpc.tiling.pairs.conditions import CROSS_BAND, TileLayers, make_conditions
 from sarhpc.tiling.pairs.cross_band import CrossBandLayer, Partner, open_partner
+from sarhpc.tiling.pairs.partners import FURTHER
 from sarhpc.tiling.pairs.scene_assets import (
     SceneAssets,
     cut_label,
@@ -40,8 +41,10 @@ from sarhpc.tiling.pairs.scene_assets import (
     tile_truth,
 )
 from sarhpc.tiling.plan import Opener
+from sarhpc.tiling.plane import header_in, opener_in
 from sarhpc.tiling.quality import reject_reason, tile_quality
 from sarhpc.tiling.read_errors import DamagedError, classify_read_errors
+from sarhpc.tiling.screening import floor_of, screen_tile
 from sarhpc.tiling.survey import SceneConstants
 
 log = logging.getLogger(__name__)
@@ -109,16 +112,18 @@ def _samples(work: _ShardWork, archive: Archive, opener: Opener) -> Iterator[Sam
         try:
             with classify_read_errors(f"scene {scene_id}"):
                 scene = _find(archive, scene_id)
-                reader = stack.enter_context(closing(opener(scene)))
-            partner = None
+                formed = opener_in(work.cfg.plane, opener)
+                reader = stack.enter_context(closing(formed(scene)))
+            partners = []
             if CROSS_BAND in work.inputs:
-                opening = open_partner(work.inputs[CROSS_BAND], partial(_find, archive), opener)
-                partner = stack.enter_context(opening)
+                for named in (work.inputs[CROSS_BAND], *work.inputs.get(FURTHER, ())):
+                    opening = open_partner(named, partial(_find, archive), opener)
+                    partners.append(stack.enter_context(opening))
         except DamagedError as error:
             work.unreadable(len(work.tiles), error)
             return
         opened = _open_scene(scene, reader, work)
-        yield from _scene_samples(opened, reader, work, partner)
+        yield from _scene_samples(opened, reader, work, partners)
 
 
 def _find(archive: Archive, scene_id: str) -> Scene:
@@ -130,13 +135,14 @@ def _find(archive: Archive, scene_id: str) -> Scene:
 
 
 def _open_scene(scene: Scene, reader: SarReader, work: _ShardWork) -> OpenScene:
-    frame = scene_frame(reader.header, work.cfg.pixel_m)
+    header = header_in(work.cfg.plane, reader.header)
+    frame = scene_frame(header, work.cfg.pixel_m)
     constants = SceneConstants.from_json(work.inputs["scene"])
-    return OpenScene(scene, reader.header, frame, tile_grid(frame, work.cfg), constants)
+    return OpenScene(scene, header, frame, tile_grid(frame, work.cfg), constants)
 
 
 def _scene_samples(
-    opened: OpenScene, reader: SarReader, work: _ShardWork, partner: Partner | None
+    opened: OpenScene, reader: SarReader, work: _ShardWork, partners: Sequence[Partner]
 ) -> Iterator[Sample]:
     assets = scene_assets(opened.scene, work.cfg)
     line = opened.scene.properties.get(work.cfg.split.line_property)
@@ -154,7 +160,7 @@ def _scene_samples(
         except DamagedError as error:
             work.unreadable(len(tiles), error)
             continue
-        cutter = _Cutter(opened, work.cfg, assets, shared, block, partner)
+        cutter = _Cutter(opened, work.cfg, assets, shared, block, partners)
         for tile in tiles:
             try:
                 made = cutter.cut(tile, sample_key(work.shard, positions[tile]))
@@ -176,7 +182,8 @@ class _Cutter:
     assets: SceneAssets
     shared: Mapping[str, Any]
     block: Block
-    partner: Partner | None
+    partners: Sequence[Partner]
+    """Scenes that may show a tile in the cross-band layer, the one to try first."""
 
     def cut(self, tile: TileIndex, key: str) -> Sample | str:
         """The sample of a tile, or the reason why it is rejected."""
@@ -187,6 +194,8 @@ class _Cutter:
         window = law if law.mode == "db" and self.cfg.db_scope == "archive" else None
         quality = tile_quality(amplitude, valid, nonfinite, law.top, window)
         reason = reject_reason(quality, self.cfg)
+        if reason is None and self.cfg.screen:
+            reason = self._screened(tile, amplitude, valid, part)
         if reason is not None:
             return reason
         place = (self.opened.frame, *self.opened.grid.window(tile))
@@ -221,12 +230,28 @@ class _Cutter:
         members["meta.json"] = encode_json(meta)
         return Sample(key, members)
 
+    def _screened(
+        self,
+        tile: TileIndex,
+        amplitude: NDArray[np.float32],
+        valid: NDArray[np.bool_],
+        part: tuple[slice, slice],
+    ) -> str | None:
+        header = self.opened.header
+        row, col, rows, cols = self.opened.frame.native_window(*self.opened.grid.window(tile))
+        calibrated = header.calibration == "sigma0"
+        floor = floor_of(header.local, row + rows / 2, col + cols / 2) if calibrated else None
+        field = None if self.block.field is None else self.block.field[part]
+        return screen_tile(amplitude, valid, field, floor)
+
     def _cross_band(
         self, frame: SceneFrame, rows: Interval, cols: Interval
     ) -> CrossBandLayer | None:
-        if self.partner is None or self.cfg.other is None:
+        if self.cfg.other is None:
             return None
-        return self.partner.cut(frame, rows, cols, self.cfg.other.min_coverage)
+        least = self.cfg.other.min_coverage
+        layers = (partner.cut(frame, rows, cols, least) for partner in self.partners)
+        return next((layer for layer in layers if layer is not None), None)
 
     def _optic_dates(self, present: bool) -> dict[str, Any]:
         return {

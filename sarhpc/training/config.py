@@ -164,7 +164,8 @@ class TrainConfig:
     """Standard deviation of a constant added to the noise of each latent channel."""
     azimuth_flip: bool = False
     """Flip half of the tiles along azimuth (rows), and with them the words for top and bottom in
-    their captions; along range would move the sensor."""
+    their captions; along range would move the sensor. Refused where range is not known to run along
+    columns (`imported.range_direction`)."""
     shuffle_captions: bool = False
     """Give every image the caption of another: the control that shows what captions teach."""
     cache_latents: bool = False

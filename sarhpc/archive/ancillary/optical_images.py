@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpc.errors import DataError
+from hpc.regular_files import files_under
 from sarhpc.archive.footprint import wgs84_outline
 from sarhpc.archive.raster_files import crs_text, has_affine, opened_raster
 from sarhpc.archive.scene import Scene
@@ -71,7 +72,7 @@ def list_optical(uri: str) -> OpticalListing:
     images: dict[str, OpticalImage] = {}
     left_out: dict[str, str] = {}
     if folder.is_dir() and not (folder / CATALOG_FILE).exists():
-        paths = [path for path in folder.rglob("*") if path.suffix.lower() in _RASTERS]
+        paths = [path for path in files_under(folder) if path.suffix.lower() in _RASTERS]
         names = sorted(str(path.relative_to(folder)) for path in paths)
         found = ((name, _of_raster(folder, name)) for name in names)
     else:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -25,6 +25,9 @@ class Draft:
     reason: str | None = None
     scores: tuple[tuple[str, float], ...] = ()
     """The candidates with their scores, best first."""
+    lengths: Mapping[str, str] | None = None
+    """Of a text that came along: SHORT, MID and LONG as they were, equal where there is one text.
+    It stays as it is unless the template asks for a token."""
 
 
 class Captioner(Protocol):

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from hpc.documents import parse_json
 from hpc.errors import ConfigError, DataError
+from hpc.regular_files import decoded_text
 from sarhpc.captioning.config import CaptionSetConfig
 from sarhpc.captioning.tuning.published import LAYOUTS, find_published, require_sets
 from sarhpc.shards.images import decode_rgb8
@@ -237,7 +238,7 @@ def _read_text(path: Path) -> str:
                 data = file.read(_MOST_TEXT + 1)
         if len(data) > _MOST_TEXT:
             raise DataError(f"{path} holds more than {_MOST_TEXT >> 20} MiB: no file of captions.")
-        return data.decode()
+        return decoded_text(data)
     except (OSError, EOFError, ValueError, zlib.error) as error:
         raise DataError(f"cannot read captions from {path}: {error}.") from error
 

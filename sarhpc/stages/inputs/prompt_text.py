@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from hpc.errors import ConfigError
 from sarhpc.captioning.captioners.captioner import Draft
-from sarhpc.captioning.template import compose, metadata_values
+from sarhpc.captioning.template import asks_token, compose, metadata_values
+from sarhpc.generation.plan import within_template
 from sarhpc.stages.config import RunConfig
 
 if TYPE_CHECKING:
@@ -18,13 +19,27 @@ _PLACEHOLDERS = {"{band}": "band", "{gsd}": "spacing_m", "{incidence}": "inciden
 """Placeholder of `prompt_template` -> label that fills it."""
 
 
+def prompt_template(config: RunConfig) -> str:
+    """The prompt template of a run; the prompt alone where neither it nor captions have a token.
+
+    Texts that came along are trained on as they are, so they are asked for as they are, unless
+    somebody set a template.
+    """
+    generate = config.generate
+    assert generate is not None
+    unset = generate.prompt_template == type(generate)().prompt_template
+    if config.caption.captioner == "given" and unset and not asks_token(config.caption.template):
+        return "{prompt}"
+    return generate.prompt_template
+
+
 class PromptWriter:
     """Prompts of one run: its caption template within its prompt template."""
 
     def __init__(self, config: RunConfig) -> None:
         """For the captions and the prompt template of `config`."""
         assert config.generate is not None
-        self._template = config.generate.prompt_template
+        self._template = prompt_template(config)
         self._section = config.generate.SECTION
         # Every condition is stated: leaving some out is for training.
         self._captions = dataclasses.replace(
@@ -40,7 +55,7 @@ class PromptWriter:
             ConfigError: the prompt template names a condition that the row has no label for.
         """
         template = self._template if self._plain else self._conditions(labels, lenient=False)
-        return template.replace("{prompt}", description)
+        return within_template(template, description)
 
     def stated(self, description: str, fields: Mapping[str, Label]) -> str:
         """The prompt for a description of the grammar, with its conditions.
@@ -72,7 +87,7 @@ class PromptWriter:
     def _composed(self, description: str, fields: Mapping[str, Label], *, lenient: bool) -> str:
         caption = compose(Draft(description), _metadata(fields), self._captions).text
         template = self._template if self._plain else self._conditions(fields, lenient=lenient)
-        return template.replace("{prompt}", caption)
+        return within_template(template, caption)
 
     def _conditions(self, labels: Mapping[str, Label], *, lenient: bool) -> str:
         """The prompt template with its conditions filled in."""

@@ -61,7 +61,7 @@ def check_sizes(config: RunConfig) -> None:
 
 
 def size_notes(config: RunConfig) -> list[str]:
-    """A warning if the corpus would have images of another side than the tiles."""
+    """A note if images follow the tiles and not the size of the base model."""
     key, side = tile_side(config)
     found = image_side(config)
     cfg = config.generate
@@ -70,7 +70,7 @@ def size_notes(config: RunConfig) -> list[str]:
     if found[0] == side:
         return []
     return [
-        f"warning: tiles are {side} px ({key}) and {config.train.base_model} makes images of "
-        f"{found[0]} px; for images as large as the tiles: generate.height_px={side} "
+        f"images are {side} px, as the tiles are ({key}), and {config.train.base_model} was made "
+        f"for {found[0]} px; to say so yourself: generate.height_px={side} "
         f"generate.width_px={side}"
     ]

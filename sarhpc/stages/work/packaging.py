@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ from sarhpc.stages.inputs.base_models import FETCHED
 from sarhpc.stages.inputs.contracts import contract_of_corpus
 from sarhpc.stages.inputs.gate_limits import GATE_SHA, planned_gate
 from sarhpc.stages.inputs.paths import data_root, model_folder
+from sarhpc.stages.inputs.prompt_text import prompt_template
 from sarhpc.stages.inputs.prompts import held_out_splits, known_prompts
 from sarhpc.stages.work.sharded import sealed_records
 
@@ -129,8 +131,10 @@ def _prompt_classes(run: RunDir, config: RunConfig) -> dict[str, str]:
     """Class of each prompt that is the caption of a held-out tile whose class is known."""
     from sarhpc.generation.plan import full_prompt
 
-    cfg = config.generate
-    if cfg is None or cfg.table is not None or cfg.prompts or cfg.prompts_file:
+    if config.generate is None:
+        return {}
+    cfg = dataclasses.replace(config.generate, prompt_template=prompt_template(config))
+    if cfg.table is not None or cfg.prompts or cfg.prompts_file:
         return {}
     if not run.ledger("caption").sealed:
         return {}

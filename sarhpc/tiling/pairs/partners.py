@@ -38,6 +38,10 @@ _AT_ONCE = 1024
 _CORRELATION_MPX = 1.0
 """Megapixels on which the correlation of speckle is measured."""
 
+FURTHER = "other_further"
+"""Entry of a shard's inputs: the partners to try next where the first has a gap."""
+_MOST_FURTHER = 2
+
 Ints = NDArray[np.int64]
 Extent = tuple[float, float]
 
@@ -51,12 +55,19 @@ class Paired:
     (of speckle along rows and columns)."""
     of_tiles: dict[str, Ints] = field(default_factory=dict)
     """Index (N,) in `inputs` of the partner of each tile, by split; -1 for none."""
+    further: dict[str, dict[int, tuple[int, ...]]] = field(default_factory=dict)
+    """By split and partner: indices in `inputs` of those that cover some of its tiles too, and show
+    them where the first has a gap in its data."""
 
     def groups(self, split: str, tiles: Ints) -> Iterator[tuple[dict[str, Any], Ints]]:
         """Tiles of a split that share a partner, with the entry it adds to their shards."""
         of_tiles = self.of_tiles[split]
         for number in np.unique(of_tiles[of_tiles >= 0]).tolist():
-            yield {CROSS_BAND: self.inputs[number]}, tiles[of_tiles == number]
+            entry = {CROSS_BAND: self.inputs[number]}
+            further = self.further.get(split, {}).get(number, ())
+            if further:
+                entry[FURTHER] = [self.inputs[other] for other in further]
+            yield entry, tiles[of_tiles == number]
 
 
 class Partners:
@@ -85,13 +96,14 @@ class Partners:
         """The partner of each of `tiles` (N, 2) by split, of a scene that is being planned."""
         of_tiles = {split: np.full(len(some), -1, np.int64) for split, some in tiles.items()}
         inputs: list[dict[str, Any]] = []
+        further: dict[str, dict[int, tuple[int, ...]]] = {split: {} for split in tiles}
         for days, partner in self._by_time(scene):
-            missing = {s: np.flatnonzero(of_tiles[s] < 0) for s in tiles}
             own = self._frame(partner)
-            if own is None or not any(len(some) for some in missing.values()):
+            if own is None:
                 continue
-            found = {s: self._covered(frame, grid, tiles[s][missing[s]], own) for s in tiles}
-            if not any(some.any() for some in found.values()):
+            covered = {s: self._covered(frame, grid, tiles[s], own) for s in tiles}
+            wanted = {s: self._tiles_for(of_tiles[s], further[s], covered[s]) for s in tiles}
+            if not any(some.any() for some in wanted.values()):
                 continue
             extent = self._extent(frame, own)
             survey = (
@@ -99,10 +111,20 @@ class Partners:
             )
             if survey is None:
                 continue
-            for split, covered in found.items():
-                of_tiles[split][missing[split][covered]] = len(inputs)
+            for split, some in wanted.items():
+                first = some & (of_tiles[split] < 0)
+                for earlier in np.unique(of_tiles[split][some & ~first]).tolist():
+                    further[split][earlier] = (*further[split].get(earlier, ()), len(inputs))
+                of_tiles[split][first] = len(inputs)
             inputs.append({"scene_id": partner.id, "days": days, **survey})
-        return Paired(tuple(inputs), of_tiles)
+        return Paired(tuple(inputs), of_tiles, further)
+
+    def _tiles_for(
+        self, of_tiles: Ints, further: Mapping[int, tuple[int, ...]], covered: NDArray[np.bool_]
+    ) -> NDArray[np.bool_]:
+        """Covered tiles (N,) without a partner yet, or whose partner has few others behind it."""
+        full = [number for number, others in further.items() if len(others) >= _MOST_FURTHER]
+        return covered & ~np.isin(of_tiles, full)
 
     def missing_reason(self, scene: Scene) -> str:
         """Why a scene has no partner for any of its tiles, and the remedy."""

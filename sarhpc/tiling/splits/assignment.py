@@ -8,18 +8,22 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hpc.errors import ConfigError
+from sarhpc.archive.scene import Scene
 from sarhpc.shards.sample import SPLITS
 from sarhpc.tiling.config import SplitConfig, TileConfig
 
 SPLIT_BY = ("cell", "line", "cell+line")
 
 METRES_PER_DEGREE = 111_320.0
+_CELL_TILES = 10
+"""Least number of tiles along a side of a cell of the default size."""
 EDGE_DEGREES = 1e-6
 """Margin of boxes, so that what touches an edge counts on both sides of it."""
 
@@ -59,6 +63,30 @@ def split_buffer_m(cfg: TileConfig, pixel_m: float) -> float:
     if cfg.split.buffer_m is not None:
         return cfg.split.buffer_m
     return cfg.tile_px * pixel_m / math.sqrt(2)
+
+
+def stated_spacing(scene: Scene) -> float:
+    """The larger ground spacing of a scene by its item, metres; 0 where it states none."""
+    names = ("sar:pixel_spacing_range", "sar:pixel_spacing_azimuth")
+    stated = (scene.properties.get(name) for name in names)
+    return max((float(v) for v in stated if isinstance(v, int | float)), default=0.0)
+
+
+def with_cells_for(cfg: TileConfig, spacings_m: Iterable[float]) -> TileConfig:
+    """The configuration with cells of the Earth that are large beside its tiles.
+
+    Of a cell of the size of a tile nothing is left within its buffer. One size holds for all
+    scenes, since cells are fixed to the Earth.
+
+    Args:
+        cfg: the configuration of tiling.
+        spacings_m: ground spacing of the scenes that keep their own (`pixel_m=null`).
+    """
+    if cfg.split.cell_m != SplitConfig.cell_m:
+        return cfg
+    pixel_m = cfg.pixel_m or max(spacings_m, default=0.0)
+    cell_m = max(cfg.split.cell_m, float(f"{_CELL_TILES * cfg.tile_px * pixel_m:.3g}"))
+    return replace(cfg, split=replace(cfg.split, cell_m=cell_m))
 
 
 def cells_near(outline: NDArray[np.float64], buffer_m: float, cell_m: float) -> Iterator[str]:

@@ -276,11 +276,13 @@ def test_slant_spacing_is_stretched_to_the_ground_along_range(tmp_path: Path) ->
         open_sar(scene_of(path, sarhpc__spacing_m=[2.0, 1.0], sarhpc__geometry="slant"))
 
 
-def test_degrees_are_no_metres(tmp_path: Path) -> None:
+def test_degrees_are_placed_in_metres(tmp_path: Path) -> None:
     degrees = Affine(1e-5, 0, 4, 0, -1e-5, 43)
     path = write_tif(tmp_path / "x.tif", np.ones((4, 4), np.float32), degrees, crs="EPSG:4326")
-    with pytest.raises(DataError, match="not in metres"):
-        open_sar(scene_of(path))
+    header = open_sar(scene_of(path)).header
+    assert header.crs == "EPSG:32631"
+    # 1e-5 degrees are 1.11 m along the meridian, and 0.81 m along the parallel of 43 degrees.
+    assert header.spacing_m == pytest.approx((1.111, 0.815), rel=2e-3)
 
 
 def test_what_tiling_must_know_is_asked_for(test_data: Path, tmp_path: Path) -> None:

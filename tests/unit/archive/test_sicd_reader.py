@@ -100,6 +100,15 @@ def test_search_fields_come_from_the_file(test_data: Path) -> None:
     assert read_sicd_metadata(test_data / "nitf_six" / "cropped_sicd_110.nitf").band == "X"
 
 
+@pytest.mark.parametrize("version", ["040", "041", "050", "101", "110", "120"])
+def test_metadata_of_every_version_is_read(test_data: Path, version: str) -> None:
+    metadata = read_sicd_metadata(test_data / "nitf_six" / f"cropped_sicd_{version}.nitf")
+    assert (metadata.shape, metadata.band, metadata.polarization) == ((5, 5), "X", "HH")
+    assert metadata.incidence_deg == pytest.approx(47.1757, abs=1e-3)
+    assert metadata.axes is not None
+    assert metadata.axes.angle_deg == pytest.approx(90, abs=0.2)
+
+
 @pytest.mark.parametrize(
     ("name", "reason"),
     [

@@ -96,3 +96,14 @@ def test_what_cannot_be_scored_is_an_error() -> None:
     for said, references in ([], []), (["a"], []), (["a"], [[]]):
         with pytest.raises(DataError):
             caption_metrics(said, references)
+
+
+def test_abbreviations_keep_their_stop_as_in_the_ptb_tokenizer(test_cases):
+    first, second = (test_cases / "ptb_stops" / "abbreviations.txt").read_text().splitlines()
+    assert " ".join(tokenize(first)) == (
+        "there railways are flanked by some trees and a. a road is under the railways"
+    )
+    assert " ".join(tokenize(second)) == (
+        "the desert has yellow sand and some lakeasis and some dec."
+    )
+    assert " ".join(tokenize("A mass. It isn't a road")) == "a mass it is n't a road"

@@ -15,6 +15,7 @@ from cross_band_scenes import (
     partner_view,
     planned,
     tiled_view,
+    tiles_of,
 )
 
 from sarhpc.tiling.config import CrossBandConfig
@@ -88,3 +89,20 @@ def test_a_partner_of_many_scenes_is_opened_and_surveyed_once():
     assert opened.count("b") == 2
     assert parallel == planned(archive, asking(), names)
     assert len({id(shard["other"]["scene"]) for shard in parallel.shards}) == 1
+
+
+def test_the_next_partner_is_shown_where_the_first_has_a_gap():
+    whole = partner_view(0.5, (150, 150), datetime="2024-05-09T10:00:00Z")
+    holed = whole.amplitude.copy()
+    holed[40:110, 40:110] = np.nan
+    archive = archive_of(
+        a=tiled_view(),
+        first=replace(whole, amplitude=holed, datetime="2024-05-02T10:00:00Z"),
+        second=whole,
+    )
+    (inputs,) = planned(archive, asking()).shards
+    assert inputs["other"]["scene_id"] == "first"
+    assert [named["scene_id"] for named in inputs["other_further"]] == ["second"]
+    samples, rejected = tiles_of(archive, asking())
+    assert rejected == {}
+    assert samples[0].meta["conditions"]["other"]["scene_id"] == "second"

@@ -6,18 +6,21 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from array_scenes import array_reader
+from array_scenes import ArrayArchive, array_reader
 from split_oracles import footprint_split, overlaps_across_splits, tile_splits
 
 from hpc.errors import ConfigError
 from sarhpc.tiling.config import SplitConfig, TileConfig
 from sarhpc.tiling.grid import scene_frame, tile_grid
+from sarhpc.tiling.plan import plan_scenes
 from sarhpc.tiling.splits.assignment import (
     check_split,
     split_buffer_m,
     split_of,
+    with_cells_for,
 )
 from sarhpc.tiling.splits.footprint import tile_footprints
+from sarhpc.tiling.splits.proof import check_proof
 
 
 def metas(scene_id, cfg, shape=(4000, 4000), **header):
@@ -161,3 +164,34 @@ def test_shares_that_do_not_add_up_are_refused(fractions):
 def test_cells_without_size_are_refused():
     with pytest.raises(ConfigError, match="cell_m"):
         check_split(SplitConfig(cell_m=0))
+
+
+def coarse_plan(**split):
+    """Plan of 256 tiles of 5.12 km, as of 512 px of Sentinel-1, on a scene of 80 m pixels."""
+    affine = (80.0, 0.0, 400_000.0, 0.0, -80.0, 4_800_000.0)
+    field = np.random.default_rng(0).rayleigh(1, (1024, 1024)).astype(np.float32)
+    reader = array_reader(field, crs="EPSG:32631", affine=affine, spacing_m=(80.0, 80.0))
+    archive = ArrayArchive({"a": lambda: reader})
+    cfg = TileConfig(tile_px=64, pixel_m=80.0, split=SplitConfig(**split))
+    return plan_scenes(archive.search(), cfg, opener=archive.open)
+
+
+def test_cells_follow_the_size_of_the_tiles():
+    lost = {
+        cell_m: [
+            coarse_plan(cell_m=cell_m, seed=seed).counts.get("tiles_dropped_split_buffer", 0)
+            for seed in range(4)
+        ]
+        for cell_m in (2000.0, 2001.0)
+    }
+    assert min(lost[2001.0]) > 180, "a cell smaller than a tile is all buffer"
+    assert max(lost[2000.0]) < 110
+    plan = coarse_plan()
+    assert plan.proof["cell_m"] == 51_200.0
+    check_proof(plan.proof)
+
+
+def test_small_tiles_keep_the_cells_of_earlier_plans():
+    assert with_cells_for(TileConfig(), []) == TileConfig()
+    ten_m = TileConfig(pixel_m=None)
+    assert with_cells_for(ten_m, [10.0, 3.0]).split.cell_m == 51_200.0

@@ -7,13 +7,16 @@ What the file cannot say comes from the scene's properties: `sarhpc:range_direct
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import threading
+from collections.abc import Mapping, Sequence
 from math import hypot, radians, sin
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from rasterio.control import GroundControlPoint
+from rasterio.crs import CRS
 from rasterio.enums import MaskFlags
 from rasterio.windows import Window
 
@@ -27,17 +30,30 @@ from sarhpc.archive.formats.geotiff.content import (
     stored_scale,
 )
 from sarhpc.archive.geolocation import central_spacing, fit_gcps
+from sarhpc.archive.map_scale import placed_degrees, true_spacing
 from sarhpc.archive.pixel_window import Range, check_window
 from sarhpc.archive.raster_files import RasterHandles, crs_text, has_affine, readable
 from sarhpc.archive.scene import Affine6, RangeDirection, SarHeader, Scene
 from sarhpc.archive.zero_collar import LazyCollar, ZeroCollar, find_collar
 
+_DEGREES = CRS.from_epsg(4326)
+
 
 class GeoTiffReader:
     """A SAR image in a GeoTIFF, read window by window; threads may share one reader."""
 
-    def __init__(self, scene: Scene, assume_calibrated: bool = False) -> None:
+    def __init__(
+        self,
+        scene: Scene,
+        assume_calibrated: bool = False,
+        gcps: Sequence[GroundControlPoint] = (),
+    ) -> None:
         """Read the header of the scene's `sar` asset.
+
+        Args:
+            scene: whose image it is.
+            assume_calibrated: take values of unknown calibration as sigma0 amplitude.
+            gcps: control points in degrees of its annotation, for a file that holds none.
 
         Raises:
             DataError: no usable file, a geographic CRS, useless GCPs, or an unknown range
@@ -46,6 +62,7 @@ class GeoTiffReader:
         self._path = Path(scene.assets["sar"])
         self._handles = RasterHandles(self._path)
         self._collar = LazyCollar(self._measured_collar)
+        self._negative = NegativeCount()
         properties = scene.properties
         dataset = self._handles.get()
         try:
@@ -53,7 +70,7 @@ class GeoTiffReader:
             self._band = _band_index(dataset, properties, self._path, self._quantity)
             known, self._scale = calibration_of(dataset, properties)
             self._header = _header(
-                dataset, self._path, properties, known or assume_calibrated, self._quantity
+                dataset, self._path, properties, known or assume_calibrated, self._quantity, gcps
             )
         except BaseException:
             self.close()
@@ -82,12 +99,19 @@ class GeoTiffReader:
             valid &= np.isfinite(raw)
         if self._quantity != "db" and not raw.all() and bool((valid & (raw == 0)).any()):
             valid &= (raw != 0) | ~self._collar.get().covers(rows, cols)
+        if self._quantity in ("amplitude", "intensity"):
+            self._negative.add(raw, valid)
         pixels = _amplitude(raw, self._quantity)
         if self._scale != 1.0:
             pixels *= np.float32(self._scale)
         if not valid.all():
             pixels[~valid] = 0
         return pixels, valid
+
+    @property
+    def negative_fraction(self) -> float:
+        """Share of the valid pixels read so far that were stored negative, and are zero here."""
+        return self._negative.fraction
 
     def is_empty(self) -> bool:
         """Whether no pixel at all is valid; reads the whole file strip by strip, once."""
@@ -136,6 +160,29 @@ class GeoTiffReader:
         return filled
 
 
+class NegativeCount:
+    """Pixels stored negative among all valid ones that were read; threads may share one."""
+
+    def __init__(self) -> None:
+        """Nothing read yet."""
+        self._lock = threading.Lock()
+        self._negative = self._read = 0
+
+    def add(self, raw: NDArray[Any], valid: NDArray[np.bool_]) -> None:
+        """Count the pixels of one window (H, W)."""
+        if raw.dtype.kind == "u":
+            return
+        negative = int(np.count_nonzero((raw < 0) & valid))
+        with self._lock:
+            self._negative += negative
+            self._read += int(np.count_nonzero(valid))
+
+    @property
+    def fraction(self) -> float:
+        """Share of negative pixels, 0 before any is read."""
+        return self._negative / self._read if self._read else 0.0
+
+
 def _amplitude(raw: NDArray[Any], quantity: str) -> NDArray[np.complex64] | NDArray[np.float32]:
     """Complex or amplitude pixels from stored values."""
     if quantity in ("complex", "iq"):
@@ -143,7 +190,9 @@ def _amplitude(raw: NDArray[Any], quantity: str) -> NDArray[np.complex64] | NDAr
     if quantity == "db":
         return np.power(np.float32(10), raw.astype(np.float32) / np.float32(20))
     values = raw.astype(np.float32, copy=False)
-    return np.sqrt(np.maximum(values, 0)) if quantity == "intensity" else values
+    # Processors that subtract noise leave negative values, which no amplitude or power has.
+    values = np.maximum(values, 0) if raw.dtype.kind != "u" else values
+    return np.sqrt(values) if quantity == "intensity" else values
 
 
 def _joined(parts: NDArray[Any]) -> NDArray[np.complex64]:
@@ -184,17 +233,34 @@ def _band_index(dataset: Any, properties: Mapping[str, Any], path: Path, quantit
 
 
 def _header(
-    dataset: Any, path: Path, properties: Mapping[str, Any], calibrated: bool, quantity: str
+    dataset: Any,
+    path: Path,
+    properties: Mapping[str, Any],
+    calibrated: bool,
+    quantity: str,
+    gcps: Sequence[GroundControlPoint],
 ) -> SarHeader:
     incidence = properties.get("view:incidence_angle")
     geometry = properties.get("sarhpc:geometry", "ground")
     direction = range_direction(properties, path)
     placement = None
-    unplaced = not has_affine(dataset) and properties.get("sarhpc:spacing_m") is None
-    if unplaced and dataset.gcps[0]:
-        # Control points lie on the ground, which includes the stretch of slant range.
-        points, points_crs = dataset.gcps
-        placement = fit_gcps(points, points_crs, path)
+    # An annotation with positions stands above the affine of its file, which is none of a map.
+    annotated = bool(gcps) and not dataset.gcps[0]
+    unplaced = annotated or not has_affine(dataset)
+    unplaced = unplaced and properties.get("sarhpc:spacing_m") is None
+    in_degrees = (
+        not unplaced
+        and has_affine(dataset)
+        and dataset.crs is not None
+        and dataset.crs.is_geographic
+    )
+    if in_degrees or (unplaced and (dataset.gcps[0] or gcps)):
+        if in_degrees:
+            placement = placed_degrees(dataset.transform[:6], dataset.shape, dataset.crs, path)
+        else:
+            # Control points lie on the ground, which includes the stretch of slant range.
+            points, points_crs = dataset.gcps if dataset.gcps[0] else (gcps, _DEGREES)
+            placement = fit_gcps(points, points_crs, path)
         crs: str | None = placement.crs
         affine = placement.affine_over((0, 0), (dataset.width, dataset.height))
         spacing = central_spacing(placement, dataset.shape)
@@ -203,6 +269,8 @@ def _header(
         if geometry == "slant":
             affine = ground_affine(affine, direction, crs, incidence, path)
         spacing = (hypot(affine[1], affine[4]), hypot(affine[0], affine[3]))
+        if crs is not None:
+            spacing = true_spacing(affine, dataset.shape, crs, path)
     return SarHeader(
         shape=(dataset.height, dataset.width),
         is_complex=quantity in ("complex", "iq"),
@@ -216,7 +284,14 @@ def _header(
         incidence_deg=incidence,
         look_side=properties.get("sar:observation_direction"),
         placement=placement,
+        slant_spacing_m=_slant_spacing(properties) if geometry == "slant" else None,
     )
+
+
+def _slant_spacing(properties: Mapping[str, Any]) -> tuple[float, float] | None:
+    """The declared spacing (row, col) of an image in slant range."""
+    spacing = properties.get("sarhpc:spacing_m")
+    return None if spacing is None else (float(spacing[0]), float(spacing[1]))
 
 
 def _placement(
@@ -234,8 +309,8 @@ def _placement(
         return None, (float(spacing[1]), 0.0, 0.0, 0.0, -float(spacing[0]), 0.0)
     if dataset.crs is not None and not dataset.crs.is_projected:
         raise DataError(
-            f"{path} is in {crs_text(dataset)}, not in metres; reproject it to a projected grid "
-            "from the original data, or leave it out"
+            f"{path} is in {crs_text(dataset)}, neither in metres nor in degrees; reproject it to "
+            "UTM from the original data (gdalwarp -t_srs EPSG:326NN), or leave it out"
         )
     a, b, c, d, e, f = tuple(dataset.transform)[:6]
     return crs_text(dataset), (a, b, c, d, e, f)

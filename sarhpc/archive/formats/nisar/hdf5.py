@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -93,3 +95,33 @@ def units(group: Any, name: str) -> str:
     """The attribute `units` of a dataset; empty without it."""
     value = group[name].attrs.get("units", "")
     return value.decode() if isinstance(value, bytes) else str(value)
+
+
+_EPOCH = re.compile(
+    r"seconds since\s+(\d{4}-\d{2}-\d{2})(?:[T ]+(\d{2}:\d{2}:\d{2})(?:\.(\d*))?)?\s*(?:Z|UTC)?",
+    re.IGNORECASE,
+)
+
+
+def seconds_between(later: str, earlier: str) -> float:
+    """Seconds from the epoch of `later` to that of `earlier`, units of times as CF writes them.
+
+    Added to times counted from the epoch of `earlier`, they are counted from that of `later`. Equal
+    texts differ by 0 whatever they say.
+
+    Raises:
+        ValueError: one of two different texts is no epoch.
+    """
+    if later.strip() == earlier.strip():
+        return 0.0
+    whole, fraction = zip(*(_epoch(text) for text in (later, earlier)), strict=True)
+    return (whole[1] - whole[0]).total_seconds() + fraction[1] - fraction[0]
+
+
+def _epoch(text: str) -> tuple[datetime, float]:
+    found = _EPOCH.fullmatch(text.strip())
+    if found is None:
+        raise ValueError(f"times in {text!r}, which names no epoch (seconds since ...)")
+    day, clock, fraction = found.groups()
+    moment = datetime.fromisoformat(f"{day}T{clock or '00:00:00'}").replace(tzinfo=UTC)
+    return moment, float(f"0.{fraction or 0}")

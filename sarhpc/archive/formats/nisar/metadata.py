@@ -22,9 +22,11 @@ from hpc.errors import DataError
 from sarhpc.archive.formats.lookup_table import LookupTable
 from sarhpc.archive.formats.nisar.cube import placement_of, surface, terrain_height
 from sarhpc.archive.formats.nisar.hdf5 import (
+    Array,
     hdf5_errors,
     number,
     optional,
+    seconds_between,
     shape_of,
     step_of,
     text,
@@ -32,7 +34,9 @@ from sarhpc.archive.formats.nisar.hdf5 import (
     values,
     vector,
 )
+from sarhpc.archive.formats.nisar.orbit import PlatformPass, platform_pass
 from sarhpc.archive.geolocation import Geolocation, central_spacing
+from sarhpc.archive.map_scale import true_spacing
 from sarhpc.archive.opening import open_hdf5
 from sarhpc.archive.scene import Affine6, RangeDirection
 
@@ -70,6 +74,11 @@ class NisarMetadata:
     looks: float
     radiometry: Radiometry
     incidence: LookupTable | None
+    slant_step_m: float | None = None
+    """Spacing of samples in slant range, of an image in it."""
+    stated_spacing_m: tuple[float, float] | None = None
+    """Ground spacing (row, col) at the scene centre as the file states it; `spacing_m` is measured,
+    where the file gives positions or the orbit."""
 
     @property
     def group(self) -> str:
@@ -181,13 +190,14 @@ def _read_grid(path: Path, file: h5py.File, root: str, dataset: str) -> NisarMet
     if cube is not None and "incidenceAngle" in cube:
         nodes = to_rows(vector(cube, "yCoordinates")), to_cols(vector(cube, "xCoordinates"))
         incidence = surface(cube, "incidenceAngle", height, *nodes)
+    affine = (dx, 0.0, float(x[0] - dx / 2), 0.0, dy, float(y[0] - dy / 2))
     return NisarMetadata(
         dataset=dataset,
         shape=shape,
         product=product,
-        affine=(dx, 0.0, float(x[0] - dx / 2), 0.0, dy, float(y[0] - dy / 2)),
+        affine=affine,
         crs=f"EPSG:{crs.to_epsg()}",
-        spacing_m=(-dy, dx),
+        spacing_m=true_spacing(affine, shape, f"EPSG:{crs.to_epsg()}", path),
         placement=None,
         range_direction=_grid_direction(file, root, cube, crs),
         looks=_looks(group, shape) if product == "GCOV" else 1.0,
@@ -207,11 +217,14 @@ def _read_swath(path: Path, file: h5py.File, root: str, dataset: str) -> NisarMe
     cube = file.get(f"{root}/metadata/geolocationGrid")
     height = terrain_height(file, root)
     placement = incidence = spacing = None
+    along, across = (optional(group, f"sceneCenter{name}Spacing") for name in
+                     ("AlongTrack", "GroundRange"))  # fmt: skip
+    stated = None if along is None or across is None else (along, across)
     if cube is not None and "coordinateX" in cube:
-        # Times are relative to an epoch, which must be the same for both vectors.
-        if units(cube, "zeroDopplerTime") != units(group.parent, "zeroDopplerTime"):
-            raise ValueError("geolocationGrid and swath count time from different epochs")
-        rows = (vector(cube, "zeroDopplerTime") - times[0]) / dt + 0.5
+        shift = seconds_between(
+            units(group.parent, "zeroDopplerTime"), units(cube, "zeroDopplerTime")
+        )
+        rows = (vector(cube, "zeroDopplerTime") + shift - times[0]) / dt + 0.5
         cols = (vector(cube, "slantRange") - ranges[0]) / dr + 0.5
         if "incidenceAngle" in cube:
             incidence = surface(cube, "incidenceAngle", height, rows, cols)
@@ -219,9 +232,10 @@ def _read_swath(path: Path, file: h5py.File, root: str, dataset: str) -> NisarMe
         affine = placement.affine_over((0, 0), (shape[1], shape[0]))
         spacing = central_spacing(placement, shape)
     else:
-        along, across = (optional(group, f"sceneCenter{name}Spacing") for name in
-                         ("AlongTrack", "GroundRange"))  # fmt: skip
-        spacing = None if along is None or across is None else (along, across)
+        flown = platform_pass(file.get(f"{root}/metadata/orbit"), group.parent, height)
+        spacing = stated if flown is None else _spacing_from(flown, ranges, dr, dt) or stated
+        if flown is not None and incidence is None and spacing is not None:
+            incidence = flown.incidence_table(ranges, shape[0])
         affine = (1.0, 0.0, 0.0, 0.0, -1.0, 0.0)
         if spacing is not None:
             affine = (spacing[1], 0.0, 0.0, 0.0, -spacing[0], 0.0)
@@ -237,8 +251,21 @@ def _read_swath(path: Path, file: h5py.File, root: str, dataset: str) -> NisarMe
         looks=1.0,
         radiometry=_complex_of(file, root),
         incidence=incidence,
+        stated_spacing_m=stated,
+        slant_step_m=dr,
         **_acquisition(file, root, dataset, optional(group, "processedCenterFrequency")),
     )
+
+
+def _spacing_from(
+    flown: PlatformPass, ranges: Array, dr: float, dt: float
+) -> tuple[float, float] | None:
+    """Ground spacing (row, col) at the scene centre; None where no range reaches the ground."""
+    middle = float(ranges[len(ranges) // 2])
+    angle = float(flown.incidence(np.array([middle]))[0])
+    if not 0 < angle < math.pi / 2:
+        return None
+    return flown.ground_speed(middle) * dt, dr / math.sin(angle)
 
 
 def _acquisition(

@@ -6,6 +6,7 @@ gamma0 of the terrain, and sigma0 = gamma0 times the product's own factor, pixel
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,17 @@ from numpy.typing import NDArray
 
 from sarhpc.archive.formats.declared import UndeclaredError, looks_of, range_direction
 from sarhpc.archive.formats.format import Format, Layer
-from sarhpc.archive.formats.nisar.hdf5 import hdf5_errors
+from sarhpc.archive.formats.nisar.hdf5 import hdf5_errors, values
 from sarhpc.archive.formats.nisar.metadata import NisarMetadata, layers_of, read_nisar
 from sarhpc.archive.opening import open_hdf5
 from sarhpc.archive.pixel_window import Range, check_window
 from sarhpc.archive.scene import SarHeader, Scene
 from sarhpc.archive.zero_collar import LazyCollar, ZeroCollar, find_collar
+
+log = logging.getLogger(__name__)
+
+_SPACING_TOLERANCE = 0.05
+"""Relative deviation of a stated ground spacing that is not worth telling."""
 
 _CACHE_BYTES = 64 << 20
 """Of chunks, per open image: one row of chunks, read tile by tile, is decompressed once."""
@@ -54,6 +60,12 @@ def is_calibrated(metadata: NisarMetadata) -> bool:
     return metadata.radiometry in ("gamma0", "sigma0")
 
 
+def _marks_any(valid_samples: Any) -> bool:
+    """Whether a table (H, 2) of first and end columns marks any pixel."""
+    first, end = np.asarray(values(valid_samples), np.int64).reshape(-1, 2).T
+    return bool((end > first).any())
+
+
 class NisarReader:
     """One image of such a file, read window by window; threads may share one reader."""
 
@@ -78,6 +90,14 @@ class NisarReader:
             self._file = open_hdf5(self._path, _CACHE_BYTES)
             layers = self._file[self.metadata.group]
             self._swaths = [name for name in layers if name.startswith("validSamplesSubSwath")]
+            if self._swaths and not any(_marks_any(layers[name]) for name in self._swaths):
+                log.warning(
+                    "%s: %s in %s mark no pixel as valid; the pixels themselves are taken",
+                    self._path,
+                    ", ".join(self._swaths),
+                    self.metadata.group,
+                )
+                self._swaths = []
             self._bounded = "mask" in layers or bool(self._swaths)
 
     @property
@@ -142,6 +162,9 @@ class NisarReader:
             look_side=properties.get("sar:observation_direction"),
             placement=metadata.placement,
             local=metadata if metadata.incidence is not None else None,
+            slant_spacing_m=None
+            if metadata.slant_step_m is None
+            else (placed[0], metadata.slant_step_m),
         )
 
     def _calibrated(
@@ -193,7 +216,17 @@ class NisarReader:
 
 
 def _properties(path: Path, layer: str | None) -> dict[str, Any]:
-    return nisar_properties(read_nisar(path, layer)) | {"sarhpc:layer": layer}
+    metadata = read_nisar(path, layer)
+    said, found = metadata.stated_spacing_m, metadata.spacing_m
+    if said is not None and found is not None:
+        off = max(abs(a / b - 1) for a, b in zip(said, found, strict=True))
+        if off > _SPACING_TOLERANCE:
+            log.warning(
+                "%s states a ground spacing of %.2f x %.2f m (along track, range); from its "
+                "positions it is %.2f x %.2f m, which is taken",
+                path, *said, *found,
+            )  # fmt: skip
+    return nisar_properties(metadata) | {"sarhpc:layer": layer}
 
 
 def _layers(path: Path) -> list[Layer]:

@@ -13,12 +13,23 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
+from rasterio.control import GroundControlPoint
 
 from hpc.errors import DataError
 from sarhpc.archive.formats.lookup_table import LookupTable, Vector
 
 _MOST_BYTES = 256 << 20
 """Of an annotation, which is read whole; those of whole products have a few megabytes."""
+_ENL = {
+    ("IW", (5, 1)): 4.4,
+    ("IW", (22, 5)): 81.8,
+    ("EW", (6, 2)): 10.7,
+    ("SM", (2, 2)): 3.7,
+    ("SM", (6, 6)): 29.7,
+    ("SM", (22, 22)): 398.4,
+}
+"""Equivalent number of looks of GRD by mode and looks (range, azimuth): ESA, Sentinel-1 User Guide,
+"Level-1 Ground Range Detected", Table 1, after the Product Definition, S1-RS-MDA-52-7440."""
 _MISSION = {f"S1{letter}": f"sentinel-1{letter.lower()}" for letter in "ABCD"}
 
 
@@ -70,6 +81,18 @@ class SafeMetadata:
     amplitude_gain: LookupTable | None
     """sigmaNought: sigma0 = |DN|^2 / gain^2; None without a calibration file."""
     noise: Noise | None
+    slant_spacing_m: tuple[float, float] | None = None
+    """Spacing of (lines, samples) of an image in slant range."""
+    points: tuple[GroundControlPoint, ...] = ()
+    """Points of the geolocation grid at pixel corners, degrees."""
+
+    @property
+    def equivalent_looks(self) -> float:
+        """Equivalent number of looks: overlapping looks are not independent."""
+        if self.product_type != "GRD":
+            return float(self.looks[0] * self.looks[1])
+        mode = "SM" if self.mode.startswith("S") else self.mode
+        return _ENL.get((mode, self.looks), float(self.looks[0] * self.looks[1]))
 
     def at(self, row: float, col: float) -> dict[str, float]:
         """Incidence and noise-equivalent sigma0 at a pixel, as entries of tile metadata."""
@@ -186,7 +209,29 @@ def _metadata(
         incidence=_incidence(root),
         amplitude_gain=gain,
         noise=noise,
+        points=_points(root),
+        slant_spacing_m=_slant_spacing(root),
     )
+
+
+def _slant_spacing(root: ElementTree.Element) -> tuple[float, float] | None:
+    image = "imageAnnotation/imageInformation"
+    steps = [root.findtext(f"{image}/{axis}PixelSpacing") for axis in ("azimuth", "range")]
+    if text_of(root, "adsHeader/productType") != "SLC" or None in steps:
+        return None
+    return float(steps[0] or 0), float(steps[1] or 0)
+
+
+def _points(root: ElementTree.Element) -> tuple[GroundControlPoint, ...]:
+    nodes = root.iterfind("geolocationGrid/geolocationGridPointList/geolocationGridPoint")
+    points = []
+    for node in nodes:
+        line, pixel, lon, lat = (
+            float(text_of(node, name)) for name in ("line", "pixel", "longitude", "latitude")
+        )
+        # The grid refers to pixel centres, half a pixel from their corners.
+        points.append(GroundControlPoint(line + 0.5, pixel + 0.5, lon, lat))
+    return tuple(points)
 
 
 def _incidence(root: ElementTree.Element) -> LookupTable:

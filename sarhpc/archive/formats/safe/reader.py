@@ -43,6 +43,7 @@ def safe_properties(metadata: SafeMetadata) -> dict[str, Any]:
         "sar:observation_direction": "right",
         "sar:looks_range": looks_range,
         "sar:looks_azimuth": looks_azimuth,
+        "sar:looks_equivalent_number": metadata.equivalent_looks,
         "view:incidence_angle": metadata.mid_incidence_deg,
         "sarhpc:quantity": "complex" if metadata.product_type == "SLC" else "amplitude",
         "sarhpc:range_direction": "+col",
@@ -85,10 +86,14 @@ class SafeReader:
         own = properties["sarhpc:calibration"] == "sigma0" and "sarhpc:scale" not in declared
         self._gain = self.metadata.amplitude_gain if own else None
         self._bands = GeoTiffReader(
-            dataclasses.replace(scene, properties=properties), assume_calibrated
+            dataclasses.replace(scene, properties=properties),
+            assume_calibrated,
+            gcps=self.metadata.points,
         )
         self._burst: Burst | None = None
-        self._header = dataclasses.replace(self._bands.header, local=self.metadata)
+        self._header = dataclasses.replace(
+            self._bands.header, local=self.metadata, slant_spacing_m=self.metadata.slant_spacing_m
+        )
         layer = properties.get("sarhpc:layer")
         if layer is not None:
             try:
@@ -113,6 +118,7 @@ class SafeReader:
             crs=placement.crs,
             spacing_m=central_spacing(placement, burst.shape),
             placement=placement,
+            slant_spacing_m=self.metadata.slant_spacing_m,
             local=BurstAcquisition(self.metadata, burst),
         )
 

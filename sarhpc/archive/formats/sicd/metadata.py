@@ -12,12 +12,17 @@ from typing import IO, Any, Literal
 
 import numpy as np
 import sarkit.sicd
+from lxml import etree
 from numpy.typing import NDArray
 
 from hpc.errors import DataError
+from sarhpc.archive.formats.sicd.geometry import GroundAxes, ground_axes, vertical
+from sarhpc.archive.response import AxisResponse
 
 # jbpy logs every blank header field of older files; errors that matter are raised.
 logging.getLogger("jbpy").setLevel(logging.CRITICAL)
+
+_DOCUMENT_BYTES = 16 << 20
 
 _BANDS = (("L", 1, 2), ("S", 2, 4), ("C", 4, 8), ("X", 8, 12), ("Ku", 12, 18), ("K", 18, 27))
 
@@ -43,6 +48,16 @@ class SicdMetadata:
     scp_pixel: tuple[int, int]
     sigma_zero: NDArray[np.float64] | None
     """Coefficients (row power, col power) of the sigma0 factor, distances from the SCP in m."""
+    axes: GroundAxes | None = None
+    """How rows and columns lie on the ground, where the file gives their directions."""
+    azimuth_centre: NDArray[np.float64] | None = None
+    """Coefficients of the centre of the spectrum along columns, cycles per metre."""
+    azimuth_sign: int = -1
+    """Sign of the exponent of the transform along columns."""
+    noise_db: NDArray[np.float64] | None = None
+    """Coefficients of the absolute noise power of a pixel, dB."""
+    response: tuple[AxisResponse, AxisResponse] | None = None
+    """Impulse response along rows and columns, widths on the ground."""
 
     @property
     def spacing_m(self) -> tuple[float, float]:
@@ -66,13 +81,34 @@ def band_of(centre_ghz: float) -> str | None:
 
 
 def read_sicd_metadata(path: Path) -> SicdMetadata:
-    """The metadata of the SICD at `path`.
+    """The metadata of the SICD at `path`, of any version: 0.4 has the same elements.
 
     Raises:
-        DataError: not a SICD of a known version, or an incomplete or damaged one.
+        DataError: no SICD, or an incomplete or damaged one.
     """
     with sicd_errors(path), path.open("rb") as file:
-        return _metadata(open_sicd(file, path).metadata.xmltree)
+        try:
+            tree = open_sicd(file, path).metadata.xmltree
+        except DataError:
+            # Of a version whose pixels are not read, the document has the same elements.
+            tree = _document_in(file)
+            if tree is None:
+                raise
+        return _metadata(tree)
+
+
+def _document_in(file: IO[bytes]) -> Any:
+    """The SICD document near the beginning or the end of a file; None if there is none."""
+    size = file.seek(0, 2)
+    for start in dict.fromkeys((0, max(size - _DOCUMENT_BYTES, 0))):
+        file.seek(start)
+        data = file.read(_DOCUMENT_BYTES)
+        first = data.find(b'<SICD xmlns="urn:SICD:')
+        last = data.find(b"</SICD>", first)
+        if first >= 0 and last > first:
+            parser = etree.XMLParser(resolve_entities=False, no_network=True)
+            return etree.ElementTree(etree.fromstring(data[first : last + 7], parser))
+    return None
 
 
 def open_sicd(file: IO[bytes], path: Path) -> sarkit.sicd.NitfReader:
@@ -138,7 +174,76 @@ def _metadata(tree: Any) -> SicdMetadata:
         first_pixel=pair("ImageData/{*}FirstRow", "ImageData/{*}FirstCol"),
         scp_pixel=pair("SCPPixel/{*}Row", "SCPPixel/{*}Col"),
         sigma_zero=_polynomial(tree.find(".//{*}Radiometric/{*}SigmaZeroSFPoly")),
+        axes=_axes(tree),
+        azimuth_centre=_polynomial(tree.find(".//{*}Grid/{*}Col/{*}DeltaKCOAPoly")),
+        azimuth_sign=1 if (optional("Grid/Col/Sgn") or "-1").strip() in ("1", "+1") else -1,
+        noise_db=_noise(tree),
+        response=_response(tree),
     )
+
+
+def _axes(tree: Any) -> GroundAxes | None:
+    """The axes on the ground; None where the file lacks directions or the place of the scene."""
+
+    def vector(path: str) -> NDArray[np.float64] | None:
+        node = tree.find(f".//{{*}}{path.replace('/', '/{*}')}")
+        parts = [] if node is None else [node.find(f"{{*}}{axis}") for axis in "XYZ"]
+        if not parts or any(part is None or not part.text for part in parts):
+            return None
+        return np.array([float(part.text) for part in parts])
+
+    row, col = vector("Grid/Row/UVectECF"), vector("Grid/Col/UVectECF")
+    place = tree.find(".//{*}GeoData/{*}SCP/{*}LLH")
+    if row is None or col is None or place is None:
+        return None
+    lat, lon = (place.find(f"{{*}}{name}") for name in ("Lat", "Lon"))
+    if lat is None or lon is None:
+        return None
+    return ground_axes(row, col, vertical(float(lat.text), float(lon.text)))
+
+
+def _noise(tree: Any) -> NDArray[np.float64] | None:
+    level = tree.find(".//{*}Radiometric/{*}NoiseLevel")
+    kind = None if level is None else level.find("{*}NoiseLevelType")
+    if kind is None or (kind.text or "").strip() != "ABSOLUTE":
+        return None
+    return _polynomial(level.find("{*}NoisePoly"))
+
+
+def _response(tree: Any) -> tuple[AxisResponse, AxisResponse] | None:
+    axes = [_axis_response(tree.find(f".//{{*}}Grid/{{*}}{name}")) for name in ("Row", "Col")]
+    return None if axes[0] is None or axes[1] is None else (axes[0], axes[1])
+
+
+def _axis_response(axis: Any) -> AxisResponse | None:
+    """Response along one axis in the image plane; None where its band is not given."""
+
+    def value(name: str) -> str | None:
+        node = None if axis is None else axis.find(f"{{*}}{name.replace('/', '/{*}')}")
+        return None if node is None or not (node.text or "").strip() else node.text.strip()
+
+    band, spacing, width = (value(name) for name in ("ImpRespBW", "SS", "ImpRespWid"))
+    if band is None or spacing is None or not 0 < float(band) * float(spacing) <= 1:
+        return None
+    parameters = {} if axis is None else {
+        node.get("name", "").upper(): node.text for node in axis.findall("{*}WgtType/{*}Parameter")
+    }  # fmt: skip
+    listed = [float(node.text) for node in axis.findall("{*}WgtFunct/{*}Wgt") if node.text]
+    first = next((p for name, p in parameters.items() if name != "NBAR" and p), None)
+    return AxisResponse(
+        band=float(band) * float(spacing),
+        window=(value("WgtType/WindowName") or "UNIFORM").upper(),
+        parameter=_number(first),
+        weights=tuple(listed),
+        irw_m=None if width is None else float(width),
+    )
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        return None if text is None else float(text)
+    except ValueError:
+        return None
 
 
 def _corners(tree: Any) -> tuple[tuple[float, float], ...]:
