@@ -41,7 +41,7 @@ def build_catalogue(folder: Path, out: Path, declarations: Path | None) -> int:
     for skipped in report.skipped:
         print(f"left out {skipped.path.name}: {skipped.reason}")
     print(f"{len(report.scenes)} scenes, {len(report.skipped)} files left out: {report.catalogue}")
-    print(f"next: sarhpc run RUN --config configs/paper_sd15.yaml archive.uri={out}")
+    print(f"next: sarhpc run RUN --template paper_sd15 archive.uri={out}")
     return 0
 
 

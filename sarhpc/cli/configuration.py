@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hpc.config import differences, fingerprint, load, loads, to_dict, to_yaml
-from hpc.errors import FingerprintMismatchError
+from hpc.errors import ConfigError, FingerprintMismatchError
 from hpc.store.rundir import PreviewedRun, RunDir, open_run, preview_run
 from sarhpc import __version__
 from sarhpc.cli.frozen_text import frozen_text
@@ -16,6 +16,7 @@ from sarhpc.cli.own_run import acted_on
 from sarhpc.cli.verbs import Verbs, add_verb
 from sarhpc.stages.config import RunConfig
 from sarhpc.stages.run_config import load_run_config
+from sarhpc.stages.templates import template, template_names
 
 
 def add_init(verbs: Verbs) -> None:
@@ -28,9 +29,19 @@ def add_init(verbs: Verbs) -> None:
 
 def add_config_arguments(verb: argparse.ArgumentParser) -> None:
     """Add the arguments that configure a run."""
-    verb.add_argument("--config", help="YAML configuration (see configs/)")
+    source = verb.add_mutually_exclusive_group()
+    source.add_argument("--config", metavar="FILE", help="YAML configuration")
+    source.add_argument("--template", metavar="NAME", dest="config", type=_template, help="a "
+                        f"configuration that ships: {', '.join(template_names())}")  # fmt: skip
     verb.add_argument("overrides", nargs="*", metavar="key=value", help="overrides, a.b=c")
     verb.add_argument("--cfg", action="store_true", help="print the configuration and stop")
+
+
+def _template(name: str) -> str:
+    try:
+        return str(template(name))
+    except ConfigError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def init_verb(arguments: argparse.Namespace) -> int:

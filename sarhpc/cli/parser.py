@@ -14,6 +14,7 @@ from sarhpc.cli.configuration import add_init
 from sarhpc.cli.contract import add_contract
 from sarhpc.cli.corpus import add_corpus
 from sarhpc.cli.decoder import add_decoder
+from sarhpc.cli.demo import add_demo
 from sarhpc.cli.doctor import add_doctor
 from sarhpc.cli.fetch import add_fetch
 from sarhpc.cli.grid import add_grid
@@ -31,6 +32,7 @@ from sarhpc.cli.verbs import Parser
 from sarhpc.cli.verification import add_verify
 
 PARTS = (
+    add_demo,
     add_init,
     add_catalog,
     add_stages,
@@ -59,7 +61,7 @@ EPILOG = """\
 A run is one directory and one frozen configuration. Each stage has a verb, `run` carries out all of
 them, and any verb may be repeated at any time.
 
-  sarhpc run runs/demo --config configs/demo.yaml --wait
+  sarhpc run runs/demo --template demo --wait
   sarhpc status runs/demo
   sarhpc resume runs/demo
 
