@@ -23,7 +23,12 @@ from sarhpc.stages.evaluate import EVALUATE
 from sarhpc.stages.inputs.contracts import models_without_contract
 from sarhpc.stages.registry import STAGES, line_of_stages, stage_named
 from sarhpc.stages.run_config import load_run_config
-from sarhpc.stages.settings import require_inputs, require_present, require_settings
+from sarhpc.stages.settings import (
+    require_inputs,
+    require_installed,
+    require_present,
+    require_settings,
+)
 
 if TYPE_CHECKING:
     from hpc.cluster.profile import Profile
@@ -160,6 +165,9 @@ def _carry_out(
 
     config, names = load_run_config(run), [stage.name for stage in stages]
     executor, profile = chosen_executor(run, config, arguments.profile, arguments.executor)
+
+    if profile is None or profile.container is None:  # an image has packages of its own
+        require_installed(config, names)
 
     def ranks(stage: str) -> int:
         """Processes of a training."""

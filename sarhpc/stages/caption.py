@@ -137,6 +137,7 @@ CAPTION = StageSpec(
     branches=("caption",),
     build=caption_stage,
     needs=("tile", "optical", "caption-train"),
+    needs_extra=lambda config: "caption" if models_of(config) else "slurm",
     check=check_settings,
     models=models_of,
     sharded=True,

@@ -241,6 +241,7 @@ CAPTION_TRAIN = StageSpec(
     name="caption-train",
     help="fine-tune the captioner on optical tiles with reference captions",
     branches=("caption_train",),
+    needs_extra=lambda _: "train",
     build=caption_train_stage,
     needs=("tile",),
     enabled=lambda config: config.caption_train is not None,

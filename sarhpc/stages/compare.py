@@ -102,6 +102,7 @@ COMPARE = StageSpec(
     name="compare",
     help="generate the same prompts with other models, for the report",
     branches=("compare", "generate"),
+    needs_extra=lambda _: "generate",
     build=compare_stage,
     needs=("export", "generate"),
     enabled=lambda config: config.generate is not None and bool(config.compare.models),

@@ -121,6 +121,7 @@ ENCODE = StageSpec(
     name="encode",
     help="precompute the latents of the training tiles",
     branches=("encode",),
+    needs_extra=lambda _: "train",
     build=encode_stage,
     needs=("caption",),
     enabled=lambda config: config.encode is not None,

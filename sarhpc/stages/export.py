@@ -165,6 +165,7 @@ EXPORT = StageSpec(
     name="export",
     help="write the trained model as a diffusers folder",
     branches=("export",),
+    needs_extra=lambda _: "train",
     build=export_stage,
     needs=("train",),
     check=require_exportable,

@@ -288,6 +288,7 @@ GENERATE = StageSpec(
     name="generate",
     help="generate the synthetic corpus",
     branches=("generate",),
+    needs_extra=lambda _: "generate",
     build=generate_stage,
     needs=("export",),
     enabled=lambda config: config.generate is not None,

@@ -128,6 +128,7 @@ PRIOR = StageSpec(
     name="prior",
     help="generate regularisation images with the base model",
     branches=("prior",),
+    needs_extra=lambda _: "train",
     build=prior_stage,
     # Nothing of it is read, but without samples to train on the images would be wasted.
     needs=("caption",),

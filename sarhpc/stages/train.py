@@ -203,6 +203,7 @@ TRAIN = StageSpec(
     name="train",
     help="fine-tune the diffusion model with DeepSpeed ZeRO",
     branches=("train",),
+    needs_extra=lambda _: "train",
     build=train_stage,
     needs=("caption", "encode", "prior"),
     check=check_settings,

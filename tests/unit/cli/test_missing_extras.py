@@ -1,0 +1,73 @@
+"""Without the packages of an extra, one line names it before anything begins."""
+
+from __future__ import annotations
+
+import importlib.abc
+import importlib.util
+import sys
+from collections.abc import Iterator, Sequence
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from sarhpc.cli import main
+from sarhpc.extras import EXTRA_OF, is_installed
+
+
+class NotInstalled(importlib.abc.MetaPathFinder):
+    """Finds nothing of the packages that only extras bring."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if fullname.partition(".")[0] in EXTRA_OF:
+            raise ModuleNotFoundError(f"No module named {fullname!r}", name=fullname)
+        return None
+
+
+@pytest.fixture
+def _plain(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """An installation without extras, as `import` and `find_spec` see it."""
+    for name in list(sys.modules):
+        if name.partition(".")[0] in EXTRA_OF or name.startswith("sarhpc.generation"):
+            monkeypatch.delitem(sys.modules, name)
+    finder, real = NotInstalled(), importlib.util.find_spec
+
+    def find_spec(name: str, package: str | None = None) -> ModuleSpec | None:
+        return None if name in EXTRA_OF else real(name, package)
+
+    monkeypatch.setattr(importlib.util, "find_spec", find_spec)
+    sys.meta_path.insert(0, finder)
+    yield
+    sys.meta_path.remove(finder)
+
+
+@pytest.mark.usefixtures("_plain")
+def test_a_run_is_refused_before_it_begins(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["run", str(tmp_path / "run"), "--template", "demo"]
+    for flags in ([], ["--dry-run"]):
+        assert main([*words, *flags]) == 2
+        [line] = capsys.readouterr().err.splitlines()
+        assert "stage train needs cloudpickle, submitit" in line
+        assert "deepspeed" in line
+        assert line.endswith("pip install 'sarhpc[train]'")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.usefixtures("_plain")
+def test_a_verb_that_needs_a_model_says_what_to_install(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["grid", "embedded:sar", "--prompt", "a lake", "--out", str(tmp_path / "grid.png")]
+    assert main(words) == 2
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 1
+    assert "pip install 'sarhpc[" in said[0]
+
+
+def test_this_environment_has_what_the_tests_need() -> None:
+    assert is_installed("train")
