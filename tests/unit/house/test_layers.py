@@ -45,7 +45,6 @@ OWNERS = {
     "submitit": ["hpc/cluster/submit.py", "hpc/cluster/batch.py"],
     "dask": ["hpc/cluster/dask"],
     "distributed": ["hpc/cluster/dask"],
-    "dask_jobqueue": ["hpc/cluster/dask"],
     "subprocess": ["hpc/cluster/"],
     "deepspeed": ["sarhpc/training/"],
     "wandb": ["sarhpc/training/"],
