@@ -17,7 +17,6 @@ from sarhpc.stages.generate import (
     GENERATE,
     check_generation,
     dry_run_notes,
-    generated_shard,
     prompts_of,
     settings,
     shard_bytes,
@@ -28,6 +27,7 @@ from sarhpc.stages.inputs.paths import data_root, model_folder
 from sarhpc.stages.planned_corpus import first_shards
 from sarhpc.stages.run_config import load_run_config
 from sarhpc.stages.spec import StageSpec
+from sarhpc.stages.work.image_shards import generated_shard
 from sarhpc.stages.work.sharded import ShardResult, make_missing_shards, remove_stale_files
 
 

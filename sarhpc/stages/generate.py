@@ -2,41 +2,33 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from hpc.job.pipeline import Stage, Work
-from hpc.job.stop import stop_signalled
 from hpc.publish import publish_json
 from hpc.store.plan import Plan, ShardTask, make_plan
-from hpc.store.rundir import RunDir, open_run
+from hpc.store.rundir import RunDir
 from hpc.store.tree import digest_tree
 from sarhpc.diffusion.config import LAYERS
 from sarhpc.generation.config import GenerateConfig
 from sarhpc.stages.config import RunConfig
 from sarhpc.stages.inputs.contracts import contract_for, contract_notes
 from sarhpc.stages.inputs.paths import data_root
-from sarhpc.stages.inputs.prompts import (
-    evenly_by_class,
-    held_out_splits,
-    known_prompts,
-    sample_shards,
-)
+from sarhpc.stages.inputs.prompts import evenly_by_class, held_out_splits, known_prompts
 from sarhpc.stages.planned_corpus import (
     COVERAGE_FILE,
     check_table,
     coverage_so_far,
     images_of,
-    requests_of,
     table_shards,
 )
 from sarhpc.stages.run_config import load_run_config
 from sarhpc.stages.spec import StageSpec
 from sarhpc.stages.table_preview import table_lines
+from sarhpc.stages.work.image_shards import generated_shard, steering_layers
 from sarhpc.stages.work.packaging import package_run
 from sarhpc.stages.work.sharded import (
     ShardResult,
@@ -45,9 +37,6 @@ from sarhpc.stages.work.sharded import (
     remove_stale_files,
     sealed_records,
 )
-
-if TYPE_CHECKING:
-    from sarhpc.generation.steering import SteeringLayers
 
 PICTURE_BYTES_PER_PX = 1.15
 MASTER_BYTES_PER_PX = 2.0
@@ -85,23 +74,6 @@ def prompts_of(run: RunDir, config: RunConfig) -> list[str] | None:
         return [layers.caption(number) for number in range(len(layers))]
     splits = held_out_splits(run, config.evaluate.real_splits)
     return [p.caption for p in evenly_by_class(list(known_prompts(run, splits)))]
-
-
-def steering_layers(run: RunDir, config: RunConfig) -> SteeringLayers | None:
-    """What steers the images, if anything does.
-
-    Raises:
-        DataError: there are no tiles to steer by.
-    """
-    from sarhpc.generation.steering import SteeringLayers
-
-    steer = settings(config).steer
-    if steer is None:
-        return None
-    if steer.shards is None:
-        splits = held_out_splits(run, config.evaluate.real_splits)
-        return SteeringLayers(sample_shards(run, splits), steer)
-    return SteeringLayers(sorted(Path(steer.shards).rglob("*.tar")), steer)
 
 
 def _steering_facts(run: RunDir, config: RunConfig) -> dict[str, str]:
@@ -158,73 +130,6 @@ def make_corpus_shard(run: RunDir, task: ShardTask) -> ShardResult:
     path = root / f"{task.id}.tar"
     model = run.located(task.inputs["model"])
     return generated_shard(run, task, model, settings(config), path, GENERATE.fingerprint(config))
-
-
-def generated_shard(
-    run: RunDir,
-    task: ShardTask,
-    model: Path,
-    cfg: GenerateConfig,
-    path: Path,
-    fingerprint: str,
-    image_member: str = "sar.png",
-) -> ShardResult:
-    """Generate the planned shard by `model`, and publish it at `path`.
-
-    Args:
-        run: in which it is planned.
-        task: the shard.
-        model: the diffusers folder.
-        cfg: how images are made.
-        path: of the tar.
-        fingerprint: of the configuration, which the images carry.
-        image_member: `sar.png`, or `optic.png` for images that show no radar.
-    """
-    from sarhpc.generation.sampler import Provenance, generate_shard
-    from sarhpc.generation.steering import with_layers
-    from sarhpc.shards.writer import write_shard
-
-    provenance = Provenance(task.inputs["model_sha"], fingerprint)
-    pipeline = _pipeline(model, cfg)
-    layers = None if cfg.steer is None else _indexed_layers(run.root)
-    generated = generate_shard(
-        task.number,
-        task.inputs,
-        cfg,
-        pipeline,
-        provenance,
-        stop=lambda: stop_signalled() or run.stop_file.exists(),
-        layers=layers,
-        image_member=image_member,
-        requests=requests_of(run, task.inputs),
-    )
-    samples = generated.samples
-    # A shard that was planned before layers were kept is made as its siblings were.
-    if layers is not None and "layer_member" in task.inputs:
-        samples = with_layers(samples, layers, task.inputs["layer_member"], task.inputs["first"])
-    summary = write_shard(path, samples)
-    return ShardResult(path, summary.samples, summary.bytes, summary.sha256, generated.rejected)
-
-
-# A worker process keeps the pipeline it loaded last: one load per worker and model, not per shard.
-_loaded: dict[tuple[str, str], Any] = {}
-
-
-def _pipeline(model: Path, cfg: GenerateConfig) -> Any:
-    from sarhpc.generation.model import load_pipeline
-
-    key = (str(model), f"{cfg.scheduler} {cfg.dtype} {cfg.adapter} {cfg.adapter_weight}")
-    if key not in _loaded:
-        _loaded.clear()
-        _loaded[key] = load_pipeline(model, cfg)
-    return _loaded[key]
-
-
-@functools.lru_cache(maxsize=1)
-def _indexed_layers(root: Path) -> SteeringLayers | None:
-    """What steers, indexed once a worker: the whole corpus is steered by the same shards."""
-    run = open_run(root)
-    return steering_layers(run, load_run_config(run))
 
 
 def package(work: Work) -> None:

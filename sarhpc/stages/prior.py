@@ -14,10 +14,11 @@ from hpc.store.rundir import RunDir
 from hpc.store.tree import digest_tree
 from sarhpc.generation.config import PriorImagesConfig
 from sarhpc.stages.config import RunConfig
-from sarhpc.stages.generate import check_generation, generated_shard
+from sarhpc.stages.generate import check_generation
 from sarhpc.stages.inputs.paths import data_root, expanded, model_folder
 from sarhpc.stages.run_config import load_run_config
 from sarhpc.stages.spec import StageSpec
+from sarhpc.stages.work.image_shards import generated_shard
 from sarhpc.stages.work.sharded import (
     ShardResult,
     make_missing_shards,

@@ -21,9 +21,10 @@ from sarhpc.diffusion.adapter import (
 )
 from sarhpc.diffusion.config import LORA_FILE, AdapterConfig
 from sarhpc.generation.config import GenerateConfig
+from sarhpc.generation.image_shard import Provenance, generate_shard
 from sarhpc.generation.model import load_pipeline
-from sarhpc.generation.plan import plan_generation
-from sarhpc.generation.sampler import Provenance, generate_shard, sample_images, shard_requests
+from sarhpc.generation.plan import plan_generation, shard_requests
+from sarhpc.generation.sampler import sample_images
 
 pytestmark = pytest.mark.slow
 

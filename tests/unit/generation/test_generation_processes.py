@@ -14,9 +14,9 @@ import pytest
 def make(model: Path, out: Path, shards: str) -> int:
     """Make the shards named by the digits of `shards`, in that order."""
     from sarhpc.generation.config import GenerateConfig
+    from sarhpc.generation.image_shard import Provenance, generate_shard
     from sarhpc.generation.model import load_pipeline
     from sarhpc.generation.plan import plan_generation
-    from sarhpc.generation.sampler import Provenance, generate_shard
     from sarhpc.shards.writer import write_shard
 
     cfg = GenerateConfig(

@@ -13,9 +13,9 @@ from diffusers import ControlNetModel, StableDiffusionControlNetPipeline
 
 from hpc.errors import ConfigError, DataError
 from sarhpc.generation.config import GenerateConfig, SteerConfig
+from sarhpc.generation.image_shard import Provenance, generate_shard
 from sarhpc.generation.model import load_pipeline
 from sarhpc.generation.plan import plan_generation
-from sarhpc.generation.sampler import Provenance, generate_shard
 from sarhpc.generation.steering import SteeringLayers
 from sarhpc.shards.images import encode_gray8, encode_rgb8
 from sarhpc.shards.sample import Sample, encode_json, sample_key

@@ -15,9 +15,9 @@ from sarhpc.diffusion.bundle import new_bundle, save_bundle
 from sarhpc.diffusion.config import AutoencoderShape, BundleConfig, TextShape, UNetShape
 from sarhpc.diffusion.tokenizer import train_clip_tokenizer
 from sarhpc.generation.config import GenerateConfig
+from sarhpc.generation.image_shard import Provenance, generate_shard
 from sarhpc.generation.model import load_pipeline
 from sarhpc.generation.plan import plan_generation
-from sarhpc.generation.sampler import Provenance, generate_shard
 from sarhpc.shards.images import decode_gray8
 from sarhpc.shards.sample import Sample
 from sarhpc.shards.schema import validate_sample

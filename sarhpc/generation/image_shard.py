@@ -1,0 +1,206 @@
+"""The samples of a planned shard of images: sampled, judged, encoded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from hpc.errors import IncompleteError
+from sarhpc import __version__
+from sarhpc.generation.config import GenerateConfig
+from sarhpc.generation.finishing import (
+    FinishedImage,
+    SampledImage,
+    Verdict,
+    finished_in_order,
+)
+from sarhpc.generation.model import Pipeline, require_match
+from sarhpc.generation.pixels import pixel_members, pixel_metadata
+from sarhpc.generation.plan import ImageRequest, shard_requests
+from sarhpc.generation.sampler import rescaled, sampled_batch
+from sarhpc.generation.steering import SteeringLayers
+from sarhpc.shards.images import encode_rgb8
+from sarhpc.shards.sample import SAMPLE_SCHEMA, Sample, encode_json, sample_key
+
+NOT_FINITE = "not_finite"
+
+
+class GenerationStoppedError(IncompleteError):
+    """A stop was requested between two batches; the shard was abandoned and not published."""
+
+
+@dataclass(frozen=True)
+class GeneratedShard:
+    """Samples of a shard, generated lazily, and the number of rejected images by reason.
+
+    `rejected` is complete when `samples` is exhausted.
+    """
+
+    samples: Iterator[Sample]
+    rejected: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Hashes of the model folder and of the run's configuration."""
+
+    model_sha: str
+    config_fingerprint: str
+
+
+def finite(sampled: SampledImage) -> Verdict:
+    """Accepts every image whose pixels are finite numbers; refuses others without another try."""
+    return Verdict() if np.isfinite(sampled.image).all() else Verdict(NOT_FINITE)
+
+
+def generate_shard(
+    shard: int,
+    inputs: Mapping[str, Any],
+    cfg: GenerateConfig,
+    pipeline: Pipeline,
+    provenance: Provenance,
+    stop: Callable[[], bool] = lambda: False,
+    layers: SteeringLayers | None = None,
+    image_member: str = "sar.png",
+    requests: Sequence[ImageRequest] | None = None,
+    judge: Callable[[SampledImage], Verdict] = finite,
+    refused: Callable[[FinishedImage], None] = lambda image: None,
+) -> GeneratedShard:
+    """The samples of planned shard `shard`, a few batches in memory at a time.
+
+    Batches are sampled in the thread that iterates; threads beside it judge and encode.
+
+    Args:
+        shard: Number of the shard, the prefix of its keys.
+        inputs: The shard's part of the plan (`plan.plan_generation`).
+        cfg: Steps, guidance, size and so on.
+        pipeline: The model, from `model.load_pipeline`.
+        provenance: Hashes to write into each sample.
+        stop: Called before each batch; true abandons the shard.
+        layers: Conditioning layers for a model with a ControlNet.
+        image_member: `sar.png`, gray, or `optic.png`, in colour and without SAR metadata.
+        requests: The images of the shard where `inputs` only name them; null reads `inputs`.
+        judge: Says of an image, in a thread beside the sampler, whether it enters the shard, and
+            what to sample in its place. It depends on nothing but the image.
+        refused: Called with each refused image, in order, in the thread that iterates.
+
+    Raises:
+        ConfigError: the pipeline was loaded for another configuration.
+        GenerationStoppedError: while iterating, after `stop` returned true.
+    """
+    require_match(pipeline, cfg)
+    shared = _shared_meta(inputs, cfg, pipeline, provenance)
+    if image_member == "sar.png":
+        shared |= pixel_metadata(inputs, cfg)
+
+    def sample(batch: Sequence[ImageRequest]) -> list[SampledImage]:
+        if stop():
+            raise GenerationStoppedError(
+                f"stopped inside shard {shard:06d}, which was abandoned; resume generates it again."
+            )
+        return sampled_batch(batch, inputs, cfg, pipeline, layers)
+
+    def finish(image: SampledImage) -> FinishedImage:
+        return _finished(shard, image, judge(image), shared, image_member)
+
+    asked = shard_requests(inputs) if requests is None else requests
+    images = finished_in_order(asked, sample, finish, inputs["batch"])
+    rejected: dict[str, int] = {}
+    return GeneratedShard(_accepted(images, refused, rejected), rejected)
+
+
+def _accepted(
+    images: Iterator[FinishedImage],
+    refused: Callable[[FinishedImage], None],
+    rejected: dict[str, int],
+) -> Iterator[Sample]:
+    for image in images:
+        reason = image.verdict.reason
+        if reason is not None:
+            rejected[reason] = rejected.get(reason, 0) + 1
+            refused(image)
+        elif image.sample is not None:
+            yield image.sample
+
+
+def _finished(
+    shard: int,
+    sampled: SampledImage,
+    verdict: Verdict,
+    shared: Mapping[str, Any],
+    image_member: str,
+) -> FinishedImage:
+    """The image with its sample, if its pixels can be encoded."""
+    request = sampled.request
+    sample = None
+    if verdict.reason != NOT_FINITE:
+        key = sample_key(shard, request.index)
+        facts = {**shared, **sampled.facts, **verdict.facts}
+        sample = _sample(key, request, sampled.image, facts, image_member)
+    return FinishedImage(request, verdict, sample)
+
+
+def _sample(
+    key: str,
+    request: ImageRequest,
+    image: NDArray[np.float32],
+    shared: Mapping[str, Any],
+    image_member: str,
+) -> Sample:
+    if image_member == "sar.png":
+        pictures = pixel_members(image, master="master_law" in shared)
+    else:
+        pictures = {image_member: encode_rgb8(np.round(image * 255).astype(np.uint8))}
+    meta = {
+        **shared,
+        "key": key,
+        "prompt": request.prompt,
+        "seed": request.seed,
+        "channel_spread": round(float(np.ptp(image, axis=2).mean()), 6),
+    }
+    members = {
+        **pictures,
+        "txt": request.prompt.encode(),
+        "meta.json": encode_json(meta),
+    }
+    return Sample(key, members)
+
+
+def _shared_meta(
+    inputs: Mapping[str, Any],
+    cfg: GenerateConfig,
+    pipeline: Pipeline,
+    provenance: Provenance,
+) -> dict[str, Any]:
+    adapter = {"adapter_sha": inputs["adapter_sha"]} if "adapter_sha" in inputs else {}
+    weight = {"adapter_weight": cfg.adapter_weight} if cfg.adapter_weight != 1.0 else {}
+    return {
+        **adapter,
+        **weight,
+        **rescaled(cfg),
+        "schema": SAMPLE_SCHEMA,
+        "synthetic": True,
+        "negative_prompt": cfg.negative_prompt,
+        "steps": cfg.steps,
+        "guidance": cfg.guidance,
+        "scheduler": cfg.scheduler,
+        "dtype": cfg.dtype,
+        "batch": inputs["batch"],
+        "threads": inputs["threads"],
+        "model_sha": provenance.model_sha,
+        "config_fingerprint": provenance.config_fingerprint,
+        "generator": _generator_name(pipeline.device),
+    }
+
+
+def _generator_name(device: torch.device) -> str:
+    """Software and device, on which the bits depend beside model and configuration."""
+    kind = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    packages = " ".join(f"{name}-{version(name)}" for name in ("diffusers", "torch"))
+    return f"sarhpc-{__version__} {packages} {kind}"

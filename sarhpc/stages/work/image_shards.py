@@ -1,0 +1,105 @@
+"""Shards of generated images, of every stage that makes some."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hpc.job.stop import stop_signalled
+from hpc.store.plan import ShardTask
+from hpc.store.rundir import RunDir, open_run
+from sarhpc.generation.config import GenerateConfig
+from sarhpc.stages.config import RunConfig
+from sarhpc.stages.inputs.prompts import held_out_splits, sample_shards
+from sarhpc.stages.planned_corpus import requests_of
+from sarhpc.stages.run_config import load_run_config
+from sarhpc.stages.work.sharded import ShardResult
+
+if TYPE_CHECKING:
+    from sarhpc.generation.steering import SteeringLayers
+
+
+def generated_shard(
+    run: RunDir,
+    task: ShardTask,
+    model: Path,
+    cfg: GenerateConfig,
+    path: Path,
+    fingerprint: str,
+    image_member: str = "sar.png",
+) -> ShardResult:
+    """Generate the planned shard by `model`, and publish it at `path`.
+
+    Args:
+        run: in which it is planned.
+        task: the shard.
+        model: the diffusers folder.
+        cfg: how images are made.
+        path: of the tar.
+        fingerprint: of the configuration, which the images carry.
+        image_member: `sar.png`, or `optic.png` for images that show no radar.
+    """
+    from sarhpc.generation.image_shard import Provenance, generate_shard
+    from sarhpc.generation.steering import with_layers
+    from sarhpc.shards.writer_thread import write_shard_beside
+
+    provenance = Provenance(task.inputs["model_sha"], fingerprint)
+    pipeline = _pipeline(model, cfg)
+    layers = None if cfg.steer is None else _indexed_layers(run.root)
+    generated = generate_shard(
+        task.number,
+        task.inputs,
+        cfg,
+        pipeline,
+        provenance,
+        stop=lambda: stop_signalled() or run.stop_file.exists(),
+        layers=layers,
+        image_member=image_member,
+        requests=requests_of(run, task.inputs),
+    )
+    samples = generated.samples
+    # A shard that was planned before layers were kept is made as its siblings were.
+    if layers is not None and "layer_member" in task.inputs:
+        samples = with_layers(samples, layers, task.inputs["layer_member"], task.inputs["first"])
+    summary = write_shard_beside(path, samples)
+    return ShardResult(path, summary.samples, summary.bytes, summary.sha256, generated.rejected)
+
+
+# A worker process keeps the pipeline it loaded last: one load per worker and model, not per shard.
+_loaded: dict[tuple[str, str], Any] = {}
+
+
+def _pipeline(model: Path, cfg: GenerateConfig) -> Any:
+    from sarhpc.generation.model import load_pipeline
+
+    key = (str(model), f"{cfg.scheduler} {cfg.dtype} {cfg.adapter} {cfg.adapter_weight}")
+    if key not in _loaded:
+        _loaded.clear()
+        _loaded[key] = load_pipeline(model, cfg)
+    return _loaded[key]
+
+
+@functools.lru_cache(maxsize=1)
+def _indexed_layers(root: Path) -> SteeringLayers | None:
+    """What steers, indexed once a worker: the whole corpus is steered by the same shards."""
+    run = open_run(root)
+    return steering_layers(run, load_run_config(run))
+
+
+def steering_layers(run: RunDir, config: RunConfig) -> SteeringLayers | None:
+    """What steers the images of the corpus, if anything does.
+
+    Raises:
+        DataError: there are no tiles to steer by.
+    """
+    from sarhpc.generation.steering import SteeringLayers
+
+    assert config.generate is not None
+    steer = config.generate.steer
+    if steer is None:
+        return None
+    if steer.shards is None:
+        splits = held_out_splits(run, config.evaluate.real_splits)
+        return SteeringLayers(sample_shards(run, splits), steer)
+    return SteeringLayers(sorted(Path(steer.shards).rglob("*.tar")), steer)
