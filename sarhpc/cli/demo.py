@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from hpc.store.rundir import open_run
-from sarhpc.cli.running import run_verb
+from sarhpc.cli.running import run_verb, submission_options
 from sarhpc.cli.verbs import Verbs, add_verb
 from sarhpc.stages.inputs.paths import data_root
 from sarhpc.stages.run_config import load_run_config
@@ -22,19 +22,8 @@ def add_demo(verbs: Verbs) -> None:
     )
     demo.add_argument("run", nargs="?", default=RUN, help=f"run directory (default {RUN})")
     demo.add_argument("overrides", nargs="*", metavar="key=value", help="overrides, a.b=c")
-    demo.set_defaults(
-        handler=demo_verb,
-        cfg=False,
-        profile=None,
-        executor="local",
-        wait=True,
-        dry_run=False,
-        print_sbatch=False,
-        force=False,
-        trust_checkpoint=False,
-        first=None,
-        last=None,
-    )
+    options = submission_options(executor="local", wait=True)
+    demo.set_defaults(handler=demo_verb, cfg=False, first=None, last=None, **vars(options))
 
 
 def demo_verb(arguments: argparse.Namespace) -> int:

@@ -73,6 +73,13 @@ def _add_submission_arguments(verb: argparse.ArgumentParser) -> None:
                       help="take checkpoints that no job of the run signed")  # fmt: skip
 
 
+def submission_options(**chosen: object) -> argparse.Namespace:
+    """The arguments of a submission as without flags, but for those `chosen`."""
+    parser = argparse.ArgumentParser(add_help=False)
+    _add_submission_arguments(parser)
+    return argparse.Namespace(**(vars(parser.parse_args([])) | chosen))
+
+
 def stage_verb(arguments: argparse.Namespace) -> int:
     """Carry out one stage."""
     if arguments.verb == EVALUATE.name and evaluates_here(arguments):
