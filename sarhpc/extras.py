@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from hpc.errors import ConfigError
 
 EXTRA_OF: Mapping[str, str] = {
-    "cloudpickle": "slurm",
     "submitit": "slurm",
     "huggingface_hub": "caption",
     "tokenizers": "caption",
