@@ -16,7 +16,10 @@ export OMP_NUM_THREADS ?= 1
 export HF_HUB_OFFLINE  ?= 1
 export DS_ACCELERATOR  ?= $(shell command -v nvidia-smi >/dev/null 2>&1 && echo cuda || echo cpu)
 
-.PHONY: help setup slurm-setup demo test test-long test-mutants soak check format bench bench-data bench-plan bench-shards bench-step bench-train bench-checkpoint bench-loader bench-slurm bench-evaluate simulator-report sensitivity-report embedded clean
+# Tests start many processes, and each would compile the same modules again.
+unexport PYTHONDONTWRITEBYTECODE
+
+.PHONY: help setup slurm-setup demo test test-long test-mutants soak check format bench bench-data bench-plan bench-shards bench-step bench-train bench-checkpoint bench-loader bench-slurm bench-evaluate docs simulator-report sensitivity-report embedded clean
 
 help:
 	@echo "make demo       archive -> tiles -> captions -> training -> corpus -> report, on this machine"
@@ -25,6 +28,7 @@ help:
 	@echo "make soak       an hour of whole pipelines on a real Slurm under random faults (root: a full disk too)"
 	@echo "make slurm-setup  install Slurm (root, apt-get) for the tests on a real cluster"
 	@echo "make check      format, lint, types, layers, fast tests (before each commit)"
+	@echo "make docs       the documentation as a site in build/site, readable without a network"
 	@echo "make bench      side-by-side measurements, one run each"
 	@echo "make embedded   train the embedded base models again"
 
@@ -36,7 +40,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --upgrade "setuptools<81" wheel
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt "$$(grep '^torch==' constraints.txt)"
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev]"
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev,docs]"
 	touch $@
 
 # The tests start a Slurm cluster of their own; where it cannot be installed they say so.
@@ -68,11 +72,18 @@ build/mutants/venv/.ready:
 	build/mutants/venv/bin/pip install --quiet --disable-pip-version-check cosmic-ray==8.7.0
 	touch $@
 
+# Types are checked beside the tests, by a process that would have one core for itself otherwise.
 check: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/mypy
-	$(BIN)/python -m pytest -q -n $(JOBS) $(SHARE) -m "not slow and not long and not gpu and not slurm" tests/unit tests/golden
+	@said=$$(mktemp); echo "$(BIN)/mypy, beside the tests"; $(BIN)/mypy >$$said 2>&1 & types=$$!; \
+	$(BIN)/python -m pytest -q -n $(JOBS) $(SHARE) -m "not slow and not long and not gpu and not slurm" tests/unit tests/golden; \
+	tests=$$?; wait $$types; types=$$?; cat $$said; rm -f $$said; exit $$((tests || types))
+
+# A link or an anchor that leads nowhere is an error.
+docs: setup
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	@echo "docs: $(abspath build/site)/index.html"
 
 format: setup
 	$(BIN)/ruff check --fix .

@@ -107,10 +107,16 @@ def _merged(
         document = literal(yaml.safe_load(document))
     document = OmegaConf.create(document)
     dotlist = OmegaConf.from_dotlist(_checked_overrides(overrides))
+    plain: Any = _plain_defaults(schema)  # type: ignore[arg-type]
     for layer, where, of in ((document, source, origin), (dotlist, "the command line", "own")):
         values = cast("dict[str, Any]", OmegaConf.to_container(layer))
         _refuse_unknown(schema, values, where)
         interpolations(values, where, of)
+        plain = _overlaid(schema, plain, values)
+    if "${" not in f"{yaml_text}{overrides}":
+        config = typed(schema, copy.deepcopy(plain))
+        if config is not DECLINED:
+            return config
     # merge copies its first argument, so the defaults stay as they are.
     defaults = _defaults(schema)  # type: ignore[arg-type]
     merged = OmegaConf.merge(defaults, document, dotlist)
@@ -126,6 +132,29 @@ def _defaults(schema: type[Any]) -> Any:
     from omegaconf import OmegaConf
 
     return OmegaConf.structured(schema)
+
+
+@functools.lru_cache(maxsize=8)
+def _plain_defaults(schema: type[Any]) -> Any:
+    """The defaults of `schema` as nested dicts."""
+    from omegaconf import OmegaConf
+
+    return OmegaConf.to_container(_defaults(schema))  # type: ignore[arg-type]
+
+
+def _overlaid(schema: type[Any], below: Any, above: Mapping[str, Any]) -> dict[str, Any]:
+    """The values `below` of a dataclass with those of `above`, as OmegaConf merges them."""
+    merged = dict(below)
+    for key, value in above.items():
+        nested, old = _nested(fields_of(schema)[key]), below[key]
+        if nested is not None and isinstance(value, dict):
+            # A part that is None until something in it is set has its own defaults.
+            start = _plain_defaults(nested) if old is None else old  # type: ignore[arg-type]
+            merged[key] = _overlaid(nested, start, value)
+        else:
+            both = isinstance(old, dict) and isinstance(value, dict)
+            merged[key] = old | value if both else value
+    return merged
 
 
 def read_yaml(path: Path) -> tuple[str, Origin]:
@@ -269,12 +298,19 @@ def _paths(schema: type[Any], prefix: str) -> Iterator[str]:
 
 def to_yaml(config: Any) -> str:
     """The complete configuration as YAML, including all defaults."""
+    import yaml
     from omegaconf import OmegaConf
+    from omegaconf._utils import get_omega_conf_dumper
 
     plain = to_dict(config)
-    # OmegaConf's tree of a schema checks and converts every value: slow, and seldom needed.
-    converted = typed(type(config), plain) is DECLINED
-    return OmegaConf.to_yaml(OmegaConf.structured(config) if converted else OmegaConf.create(plain))
+    if typed(type(config), plain) is DECLINED:
+        return OmegaConf.to_yaml(OmegaConf.structured(config))
+    # As `OmegaConf.to_yaml`, whose tree checks and converts every value: slow, and not needed here.
+    written: str = yaml.dump(
+        plain, default_flow_style=False, allow_unicode=True, sort_keys=False,
+        Dumper=get_omega_conf_dumper(),
+    )  # fmt: skip
+    return written
 
 
 def to_dict(config: Any, *, transient: bool = True) -> dict[str, Any]:

@@ -77,13 +77,23 @@ def interpolations(values: Any, where: str, origin: Origin) -> dict[str, str]:
         origin: who wrote it.
 
     Raises:
-        ConfigError: a resolver or a variable that is not allowed.
+        ConfigError: a resolver or a variable that is not allowed, or variables that are not set.
         GrammarParseError: a value that OmegaConf cannot parse.
     """
     found = {key: text for key, text in _texts(values, "") if "${" in text}
+    unset: dict[str, list[str]] = {}
     for key, text in found.items():
-        for name, argument in _resolvers(text):
+        for name, argument, has_default in _resolvers(text):
             _require_allowed(key, where, name, argument, origin)
+            if not has_default and argument not in os.environ:
+                unset.setdefault(argument, []).append(key)
+    if unset and origin != "frozen":
+        raise ConfigError(
+            f"{where} reads environment variables that are not set: "
+            + "; ".join(
+                f"export {name}=VALUE for {', '.join(keys)}" for name, keys in unset.items()
+            )
+        )
     return {key: text for key, text in found.items() if re.search(r"(?<!\\)\$\{", text)}
 
 
@@ -129,8 +139,11 @@ def _texts(values: Any, prefix: str) -> Iterator[tuple[str, str]]:
             yield from _texts(value, f"{prefix}[{number}]")
 
 
-def _resolvers(text: str) -> Iterator[tuple[str, str]]:
-    """Name and first argument of every resolver that OmegaConf's own grammar finds in a value."""
+def _resolvers(text: str) -> Iterator[tuple[str, str, bool]]:
+    """Name and first argument of every resolver that OmegaConf's own grammar finds in a value.
+
+    The third is whether it has another argument, its default.
+    """
     from omegaconf.grammar_parser import parse
 
     pending: list[Any] = [parse(text)]
@@ -140,5 +153,6 @@ def _resolvers(text: str) -> Iterator[tuple[str, str]]:
             arguments = node.sequence()
             first = next(arguments.getChildren(), None) if arguments is not None else None
             argument = "" if first is None else first.getText()
-            yield node.resolverName().getText(), argument.strip("\"'")
+            more = arguments is not None and arguments.getChildCount() > 1
+            yield node.resolverName().getText(), argument.strip("\"'"), more
         pending += getattr(node, "children", None) or []

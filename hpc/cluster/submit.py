@@ -1,13 +1,15 @@
 """Submission of jobs to this machine (`local`, `debug`).
 
-Only this module and `hpc.cluster.batch`, which submits to Slurm, use submitit; the work runs in the
-same submitit worker either way. submitit launches; it neither checkpoints nor requeues for us: its
-handler for SIGUSR2 acts on rank 0 only, and a stop request installed inside the work replaces it.
-The pickled work holds the parameters of a job, never its progress, which is on disk.
+Only this module, `hpc.cluster.detached` and `hpc.cluster.batch`, which submits to Slurm, use
+submitit; the work runs in the same submitit worker either way. submitit launches; it neither
+checkpoints nor requeues for us: its handler for SIGUSR2 acts on rank 0 only, and a stop request
+installed inside the work replaces it. The pickled work holds the parameters of a job, never its
+progress, which is on disk.
 
-A local job outlives the process that submitted it, as a Slurm job does. It is guaranteed that its
-tasks end when its controller dies, seconds after another task has failed or was killed, and at
-`time_min`; Ctrl-C in `wait` ends it too.
+A local job outlives the process that submitted it and its terminal, as a Slurm job does: it has a
+session of its own, so that neither Ctrl-C nor the hang-up of a closed terminal reaches it. It is
+guaranteed that its tasks end when its controller dies, seconds after another task has failed or was
+killed, and at `time_min`; an interrupted `wait` ends it too.
 """
 
 from __future__ import annotations
@@ -23,12 +25,13 @@ import socket
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from hpc.cluster.detached import detached
 from hpc.cluster.local_tasks import publish_outcome, watch_tasks
 from hpc.cluster.profile import Resources
 from hpc.errors import ConfigError, HpcError
@@ -161,6 +164,11 @@ class Submission:
         lines = [f"job {self.job_id} ({self.name}, {self.executor}, {len(self.stdout)} tasks)"]
         return "\n".join(lines + [f"log {path}" for path in self.stderr])
 
+    @property
+    def ended(self) -> bool:
+        """Whether every task has ended; asking a `debug` job carries it out."""
+        return bool(self._job.done())
+
     def wait(self, poll_s: float = 0.2) -> int:
         """The exit code of the work: 0, or that of the task that failed first.
 
@@ -168,7 +176,7 @@ class Submission:
         job.
         """
         try:
-            while not self._job.done():
+            while not self.ended:
                 time.sleep(poll_s)
         except BaseException:
             if self.executor == "local":
@@ -270,44 +278,11 @@ def submit(
         cuda_devices=_cuda_devices(resources) if executor == "local" else None,
     )
     # A debug job runs later, inside `wait`.
-    with _detached_streams() if executor == "local" else contextlib.nullcontext():
+    with detached() if executor == "local" else contextlib.nullcontext():
         job = launcher.submit(ranked)
     submission = Submission(job, name, logs, executor, outcomes)
     _log.info("submitted job=%s name=%s executor=%s", submission.job_id, name, executor)
     return submission
-
-
-@contextlib.contextmanager
-def _detached_streams() -> Iterator[None]:
-    """What starts in the block outlives this process, so it must not keep its pipes open.
-
-    `sarhpc run ... | tee log` would end only with the last stage. The job has logs of its own.
-    """
-    sys.stdout.flush()
-    sys.stderr.flush()
-    kept = {number: _duplicate(number) for number in range(3)}
-    null = os.open(os.devnull, os.O_RDWR)
-    try:
-        for number in kept:
-            os.dup2(null, number)
-        yield
-    finally:
-        for number, descriptor in kept.items():
-            if descriptor is None:
-                os.close(number)
-            else:
-                os.dup2(descriptor, number)
-                os.close(descriptor)
-        if null not in kept:
-            os.close(null)
-
-
-def _duplicate(descriptor: int) -> int | None:
-    """A second descriptor; None of one that is closed, as cron and daemons may leave it."""
-    try:
-        return os.dup(descriptor)
-    except OSError:
-        return None
 
 
 def _check(work: Callable[[], int], executor: str, resources: Resources) -> None:

@@ -1,6 +1,7 @@
 """Array elements: many jobs share the shards of one stage, and the last of them seals it.
 
-An element holds its own lease and makes its stripe of shards. The element that finds no shard
+An element holds its own lease and makes its stripe of shards, by one worker for each GPU of each of
+its tasks; the first task holds the lease and hands the shards out. The element that finds no shard
 missing after its own takes the stage's lease and seals; doing that twice is harmless. Where what is
 missing belongs to elements that never come back, the last living one makes it first.
 """
@@ -72,6 +73,45 @@ def run_element(
         path = run.stage(stage.name) / f".lease-{element}.json"
         with lease(path, context.lease_timeout_s, interrupt_work) as held:
             return _Element(run, stage, element, part, context, siblings, held).make(attempt)
+
+
+def follow_element(
+    run: RunDir,
+    stage: Stage,
+    element: int,
+    part: Callable[[Plan], Sequence[str]],
+    rank: int,
+    context: JobContext | None = None,
+) -> str:
+    """Work for the first task of an element, which holds its lease, as another of its tasks.
+
+    It ends when the shards of the element have records, or with the first task; a summary line.
+
+    Args:
+        run: the run.
+        stage: a sharded stage.
+        element: number of the element within the stage.
+        part: ids of its shards, given the stage's plan.
+        rank: of this task within the element.
+        context: of the job.
+    """
+    context = context or JobContext()
+    ledger, path = run.ledger(stage.name), run.plan_file(stage.name)
+    stop = context.stop_request(run)
+    idle = f"{stage.name}: rank {rank} of element {element} has nothing to do"
+    until = time.monotonic() + PLAN_TIMEOUT_S
+    while not path.exists():
+        # The first task says why there is no plan, and its end ends this one.
+        if ledger.sealed or time.monotonic() >= until or stop.agree() is not None:
+            return idle
+        time.sleep(1.0)
+    plan = read_plan(path)
+    mine = frozenset(part(plan))
+    work = Work(run, plan, ledger, -1, rank, context, element, mine)
+    if ledger.sealed or not work.todo():
+        return idle
+    stage.work(work)
+    return f"{stage.name}: rank {rank} of element {element} done"
 
 
 class _Element:

@@ -16,6 +16,7 @@ from hpc.job.attempt import (
     compact_sealed,
     recorded_attempt,
 )
+from hpc.job.shard_progress import remove_progress
 from hpc.job.stop import StopNow, StopRequest, interrupt_work
 from hpc.publish import fault
 from hpc.store.lease import Lease, lease
@@ -130,6 +131,8 @@ class Stage:
     """Progress of the running work for `status`; cheap, and None before there is any."""
     progress_times: Callable[[RunDir], Sequence[float]] | None = None
     """Times of durable progress, s since the epoch; default: those of the records."""
+    warnings: Callable[[RunDir], Sequence[str]] | None = None
+    """Lines for `status` on what the stage made; cheap, and none before it made anything."""
 
 
 def run_stage(
@@ -208,6 +211,7 @@ def seal(run: RunDir, stage: Stage, plan: Plan, held: Lease | None = None) -> No
             held.require_held()
         stage.finish(Work(run, plan, ledger, attempt=-1, lease=held))
     ledger.seal(plan)
+    remove_progress(run.stage(stage.name))
 
 
 def require_upstream(run: RunDir, stage: Stage) -> None:

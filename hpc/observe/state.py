@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import math
 import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,6 +15,7 @@ from typing import Any
 from hpc.documents import parse_json
 from hpc.errors import VerificationError
 from hpc.job.pipeline import Stage, StageProgress
+from hpc.observe.under_way import UnderWay, shards_under_way
 from hpc.regular_files import open_regular, read_regular_text
 from hpc.store.attempts import (
     count_starts,
@@ -55,7 +57,7 @@ class StageState:
     attempts: int = 0
     """Starts of this stage so far."""
     per_s: float | None = None
-    """Shards per second since the live attempt began, or the rate of `progress`."""
+    """Shards per second, of the workers or since the live attempt began, or that of `progress`."""
     left_s: float | None = None
     """Remaining time at that rate, s."""
     heartbeat_age_s: float | None = None
@@ -67,7 +69,9 @@ class StageState:
     checkpoint_s: float | None = None
     """Its age, s."""
     progress: StageProgress | None = None
-    """Progress of the work inside a shard."""
+    """Progress of the work inside the only shard, such as the steps of a training."""
+    under_way: UnderWay | None = None
+    """Progress inside the shards that are being made now."""
     holder_job: str | None = None
     """Slurm job of the holder; None outside Slurm."""
     state_unheld: str = ""
@@ -84,11 +88,16 @@ class StageState:
             left_s=None,
             heartbeat_age_s=None,
             heartbeat_interval_s=None,
+            under_way=None,
         )
 
     def to_json(self) -> dict[str, Any]:
         """The state as `status --json` shows it."""
-        values = {**vars(self), "progress": self.progress and self.progress.to_json()}
+        values = {
+            **vars(self),
+            "progress": self.progress and self.progress.to_json(),
+            "under_way": self.under_way and self.under_way.to_json(),
+        }
         del values["state_unheld"]
         return {_JSON_KEYS.get(name, name): value for name, value in values.items()}
 
@@ -110,7 +119,8 @@ def stage_state(run: RunDir, stage: Stage, clock: float | None = None) -> StageS
     starts = count_starts(attempts)
     if ledger.sealed:
         return _complete(stage, ledger, starts)
-    done, planned = len(ledger.recorded_ids()), _planned(run.plan_file(stage.name))
+    recorded = ledger.recorded_ids()
+    done, planned = len(recorded), _planned(run.plan_file(stage.name))
     failed = len(ledger.failures())
     leases = _leases(directory)
     held = next((path for path in leases if _holder(path)), None)
@@ -118,7 +128,9 @@ def stage_state(run: RunDir, stage: Stage, clock: float | None = None) -> StageS
     stopped = _stopped_elements(directory, attempts)
     idle = _idle_state(run, stage, bool(done), bool(failed or stopped), attempts)
     progress = stage.live_progress(run) if stage.live_progress is not None else None
-    pace = _rate(attempts, done, planned, progress, clock) if holder else (None, None)
+    inside = shards_under_way(directory, clock, recorded) if holder else None
+    made = done + (inside.share if inside else 0.0)
+    pace = _rate(attempts, made, planned, progress or inside, clock) if holder else (None, None)
     beats = _heartbeats(directory, attempts)
     records = ledger.records().values() if done <= MAX_RECORDS_READ else None
     found = newest_checkpoint(directory)
@@ -139,6 +151,7 @@ def stage_state(run: RunDir, stage: Stage, clock: float | None = None) -> StageS
         checkpoint=found.name if found else None,
         checkpoint_s=_age([found] if found else [], clock),
         progress=progress,
+        under_way=inside,
         holder_job=_job_of(held) if holder and held else None,
         state_unheld=idle,
     )
@@ -201,24 +214,31 @@ def _failure(stopped: Sequence[str]) -> str | None:
 
 def _rate(
     attempts: Sequence[Mapping[str, Any]],
-    done: int,
+    done: float,
     planned: int,
-    progress: StageProgress | None,
+    progress: StageProgress | UnderWay | None,
     clock: float,
 ) -> tuple[float | None, float | None]:
     """Units per second in the live attempt, and remaining seconds at that rate."""
-    if progress is not None:
+    rate: float | None
+    todo: float | None
+    if isinstance(progress, StageProgress):
         rate, todo = (
             progress.per_s,
             None if progress.goal is None else progress.goal - progress.done,
         )
+    elif progress is not None and progress.shards_per_s is not None:
+        # Of all workers together: elements of an array start at times of their own.
+        rate, todo = progress.shards_per_s, planned - done
     else:
         begun = sorted((r for r in attempts if "from" in r), key=lambda row: str(row["started"]))
         if not begun or done <= begun[-1]["from"]:
             return None, None
         since = clock - seconds_of(begun[-1].get("started"))
         rate, todo = (done - begun[-1]["from"]) / max(since, 1.0), planned - done
-    return rate, todo / rate if rate and todo is not None else None
+    if rate is None or not math.isfinite(rate) or rate <= 0:
+        return None, None
+    return rate, None if todo is None else max(todo, 0) / rate
 
 
 def seconds_of(stamp: str | None) -> float:
@@ -271,9 +291,13 @@ def _heartbeats(directory: Path, attempts: Sequence[Mapping[str, Any]]) -> list[
 
     Before its first progress there are none; the lease, which a thread touches, is used instead.
     """
-    begun = [seconds_of(row.get("started")) for row in attempts if "from" in row]
-    since = max(begun, default=0.0)
+    since = _begun(attempts)
     return [path for path in (directory / "heartbeat").glob("[er]*.json") if _time(path) >= since]
+
+
+def _begun(attempts: Sequence[Mapping[str, Any]]) -> float:
+    """Start of the newest attempt, s since the epoch; 0 before any."""
+    return max((seconds_of(row.get("started")) for row in attempts if "from" in row), default=0.0)
 
 
 def _heartbeat_interval(beats: Sequence[Path]) -> float | None:

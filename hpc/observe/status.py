@@ -128,6 +128,7 @@ def run_status(
     ]
     profile = submissions[-1].profile if submissions else None
     notes = list(_notes_of_move(run, open_names))
+    notes += [line for stage in stages if stage.warnings for line in stage.warnings(run)]
     unrecorded = _unrecorded_jobs(run, scheduler, notes) if open_names else []
     jobs += [job for job in unrecorded if job.stage in open_names]
     if not jobs:

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import json
+import re
 import textwrap
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from hpc.observe.queue import Queue
 from hpc.observe.state import StageState
 from hpc.observe.status import RunStatus, StageStatus
 from hpc.observe.terminal import displayable
+from hpc.observe.under_way import UnderWay
+
+if TYPE_CHECKING:
+    from rich.text import Text
 
 WIDTH = 80
 BAR = 8
+ACTIVE = ("RUNNING", "STALLED", "PENDING", "REQUEUED", "BLOCKED", "FAILED")
+"""States of a stage of which a line of a log tells more than its name."""
 STYLES = {
     "COMPLETE": "green",
     "RUNNING": "bold cyan",
@@ -25,6 +34,8 @@ STYLES = {
     "BLOCKED": "bold red",
     "LOST": "bold red",
 }
+QUIET = ("COMPLETE", "WAITING")
+"""States of a stage of which only the name is shown where there is little room."""
 HEAD = f"  {'stage':<14}{'state':<10}{'done':<20}{'samples':>8}{'rejected':>9}{'rate':>8}{'ETA':>9}"
 
 
@@ -37,19 +48,28 @@ class Line:
     style: str = ""
 
 
-def status_lines(status: RunStatus, width: int = WIDTH) -> list[Line]:
-    """The status as lines of at most `width` columns."""
+def status_lines(status: RunStatus, width: int = WIDTH, *, brief: bool = False) -> list[Line]:
+    """The status as lines of at most `width` columns.
+
+    Args:
+        status: of the run.
+        width: columns.
+        brief: whether stages that are finished or have not begun share a line each.
+    """
     info = status.run.info
     title = f"{status.run.root}  configuration {info['fingerprint']}"
     title += f"  profile {status.profile}" if status.profile else ""
     lines = [Line(text) for text in _wrapped(title, width, "", "  ")]
     lines.append(Line(HEAD, HEAD, "dim"))
-    for stage in status.stages:
+    shown = [s for s in status.stages if not (brief and s.state in QUIET and not s.problem)]
+    lines += _quiet_lines(status, "COMPLETE", width) if brief else []
+    for stage in shown:
         lines.append(Line(_row(stage), stage.state, STYLES.get(stage.state, "dim")))
-        facts = "; ".join(_facts(stage))
+        facts = "; ".join(stage_facts(stage))
         lines += [Line(text, text, "dim") for text in _wrapped(facts, width)]
         if stage.problem:
             lines += [Line(text, text, "red") for text in _wrapped(f"! {stage.problem}", width)]
+    lines += _quiet_lines(status, "WAITING", width) if brief else []
     for note in status.notes:
         lines += [Line(text, text, "red") for text in _wrapped(note, width, "  ")]
     if status.idle:
@@ -58,6 +78,13 @@ def status_lines(status: RunStatus, width: int = WIDTH) -> list[Line]:
         note = f"stopped by an operator; continue with: sarhpc resume {status.run.root}"
         lines += [Line(text, text, "yellow") for text in _wrapped(note, width, "", "  ")]
     return lines
+
+
+def _quiet_lines(status: RunStatus, state: str, width: int) -> list[Line]:
+    """The stages of a state that has nothing more to tell, in one line."""
+    names = [s.disk.name for s in status.stages if s.state == state and not s.problem]
+    text = f"{state}: {', '.join(names)}" if names else ""
+    return [Line(line, line, "dim") for line in _wrapped(text, width, "  ", "    ")]
 
 
 def _wrapped(text: str, width: int, first: str = " " * 6, rest: str = " " * 8) -> list[str]:
@@ -80,17 +107,23 @@ def _row(stage: StageStatus) -> str:
 
 def _done(disk: StageState, state: str) -> str:
     """`412/1000 shards`, with a bar before it while work is in progress."""
-    done, goal, unit = disk.done, disk.planned or None, "shards"
-    if disk.progress is not None and state != "COMPLETE":
-        done, goal, unit = disk.progress.done, disk.progress.goal, disk.progress.unit
+    done, goal, unit = count_of(disk)
     count = f"{done}/{goal if goal is not None else '?'}"
-    if state == "COMPLETE" or not goal or not done:
+    if state == "COMPLETE" or not goal or not (done or disk.under_way):
         return f"{count} {unit}"
-    filled = min(BAR * done // goal, BAR)
+    made = done if disk.under_way is None else done + disk.under_way.share
+    filled = min(int(BAR * made / goal), BAR)
     return f"{'#' * filled}{'-' * (BAR - filled)} {count}"
 
 
-def _facts(stage: StageStatus) -> Iterator[str]:
+def count_of(disk: StageState) -> tuple[int, int | None, str]:
+    """How much is done, of how much if that is known, and of what: shards, or steps of one."""
+    if disk.progress is not None:
+        return disk.progress.done, disk.progress.goal, disk.progress.unit
+    return disk.done, disk.planned or None, "shards"
+
+
+def stage_facts(stage: StageStatus) -> Iterator[str]:
     """Facts that do not fit in the row."""
     disk, queue = stage.disk, stage.queue
     if stage.state == "COMPLETE":
@@ -102,12 +135,27 @@ def _facts(stage: StageStatus) -> Iterator[str]:
         yield f"failed {disk.failed}"
     if disk.attempts > 1:
         yield f"attempt {disk.attempts}"
+    if disk.under_way is not None:
+        yield _under_way(disk.under_way)
     if disk.progress is not None and disk.progress.note:
         yield disk.progress.note
     if disk.checkpoint is not None and disk.checkpoint_s is not None:
         yield f"checkpoint {disk.checkpoint} {duration_text(disk.checkpoint_s)} old"
     if disk.heartbeat_age_s is not None and disk.heartbeat_age_s > 60:
         yield f"last heartbeat {duration_text(disk.heartbeat_age_s)} ago"
+
+
+def _under_way(inside: UnderWay) -> str:
+    """`2 shards under way: 31/64 samples, 3.1/s, 5,580 per GPU-hour`."""
+    goal = "" if inside.goal is None else f"/{inside.goal}"
+    shards = "1 shard" if inside.shards == 1 else f"{inside.shards} shards"
+    text = f"{shards} under way: {inside.done}{goal} samples"
+    text += f", {rate_text(inside.per_s)}" if inside.per_s else ""
+    if inside.per_gpu_hour is not None:
+        return f"{text}, {inside.per_gpu_hour:,.0f} per GPU-hour"
+    if inside.per_core_hour is not None:
+        return f"{text}, {inside.per_core_hour:,.0f} per CPU-core-hour"
+    return text
 
 
 def _queue_facts(queue: Queue) -> Iterator[str]:
@@ -143,9 +191,50 @@ def rate_text(per_s: float) -> str:
 
 
 def key_values(status: RunStatus) -> str:
-    """The status in one `key=value` line, for a log."""
+    """The status in one `key=value` line, for a log: all stages, then those that are worked on.
+
+    A rate or a remaining time that is not known has no key.
+    """
     words = [f"{stage.disk.name}={stage.state}:{stage.disk.done}" for stage in status.stages]
+    for stage in status.stages:
+        if stage.state in ACTIVE:
+            words += [f"{stage.disk.name}.{word}" for word in _key_values(stage)]
+    if status.idle:
+        words.append(f"problem={_quoted(status.idle)}")
     return f"{time.strftime('%H:%M:%S')} {' '.join(words)}"
+
+
+def _key_values(stage: StageStatus) -> Iterator[str]:
+    disk = stage.disk
+    yield f"shards={disk.done}/{disk.planned or '?'}"
+    if disk.samples is not None:
+        yield f"samples={disk.samples}"
+    if disk.under_way is not None:
+        yield f"under_way={_of(disk.under_way.done, disk.under_way.goal)}"
+    unit = "shards"
+    if disk.progress is not None:
+        unit = disk.progress.unit
+        yield f"{unit}={_of(disk.progress.done, disk.progress.goal)}"
+    if disk.per_s is not None:
+        yield f"{unit}_per_s={disk.per_s:.4g}"
+    if disk.left_s is not None:
+        yield f"eta_s={disk.left_s:.0f}"
+    if disk.progress is not None and disk.progress.note:
+        yield f"note={_quoted(disk.progress.note)}"
+    if stage.queue.reasons:
+        yield f"waits={_quoted(stage.queue.reasons[0])}"
+    if stage.problem:
+        yield f"problem={_quoted(stage.problem)}"
+
+
+def _of(done: int, goal: int | None) -> str:
+    """`31/64`, or `31` while the goal is unknown."""
+    return f"{done}" if goal is None else f"{done}/{goal}"
+
+
+def _quoted(text: str) -> str:
+    """`text` as one word of a `key=value` line."""
+    return json.dumps(text) if re.search(r'[\s"=]', text) else text
 
 
 def show(status: RunStatus) -> None:
@@ -158,12 +247,13 @@ def show(status: RunStatus) -> None:
 
         console = Console(highlight=False, soft_wrap=True)
         for line in lines:
-            console.print(_rich(line))
+            console.print(rich_text(line))
     else:
         print("\n".join(line.text for line in lines))
 
 
-def _rich(line: Line) -> object:
+def rich_text(line: Line) -> Text:
+    """The line as rich shows it, its word in colour."""
     from rich.text import Text
 
     text = Text(displayable(line.text))
@@ -171,41 +261,3 @@ def _rich(line: Line) -> object:
         at = text.plain.index(displayable(line.word))
         text.stylize(line.style, at, at + len(line.word))
     return text
-
-
-def watch(read_status: Callable[[], RunStatus], every_s: float) -> RunStatus:
-    """Show `read_status()` repeatedly until the run is complete; returns the last status.
-
-    On a terminal it is updated in place, elsewhere one line is printed each time.
-    """
-    import sys
-
-    if not sys.stdout.isatty():
-        while True:
-            status = read_status()
-            print(key_values(status), flush=True)
-            if status.complete:
-                return status
-            time.sleep(every_s)
-    return _watch_in_place(read_status, every_s)
-
-
-def _watch_in_place(read_status: Callable[[], RunStatus], every_s: float) -> RunStatus:
-    import sys
-
-    from rich.console import Console, Group
-    from rich.live import Live
-
-    # The view moves the cursor; the texts in it do not.
-    console = Console(highlight=False, file=sys.__stdout__)
-    with Live(console=console, auto_refresh=False, vertical_overflow="visible") as live:
-        while True:
-            status = read_status()
-            lines = [_rich(line) for line in status_lines(status, min(console.width, 120))]
-            stamp = Line(
-                f"{time.strftime('%H:%M:%S')}, every {every_s:.0f} s; Ctrl-C ends this view"
-            )
-            live.update(Group(*lines, _rich(stamp)), refresh=True)  # type: ignore[arg-type]
-            if status.complete:
-                return status
-            time.sleep(every_s)

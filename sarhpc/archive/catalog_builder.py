@@ -6,25 +6,24 @@ does not stop the others.
 
 from __future__ import annotations
 
+import dataclasses
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from pyproj import Transformer
 
-from hpc.errors import ConfigError, DataError
+from hpc.errors import DataError
+from sarhpc.archive.catalog_files import OpticalFile, SarFile, optical_file, optical_pairs
 from sarhpc.archive.declaration import SIDECAR, Declaration, read_declarations
 from sarhpc.archive.footprint import (
-    covered_share,
     geojson_bbox,
     geojson_polygon,
-    outline,
     wgs84_outline,
 )
+from sarhpc.archive.formats.declared import UndeclaredError
 from sarhpc.archive.formats.format import ArchiveReader, Format, Layer
 from sarhpc.archive.formats.readers import (
     find_format,
@@ -32,8 +31,7 @@ from sarhpc.archive.formats.readers import (
     open_checked,
     raster_suffixes,
 )
-from sarhpc.archive.raster_files import crs_text, has_affine, opened_raster
-from sarhpc.archive.scene import SarHeader, SarReader, Scene
+from sarhpc.archive.scene import SarReader, Scene
 from sarhpc.archive.stac_catalog import write_catalogue
 from sarhpc.archive.stac_item import make_item
 from sarhpc.archive.stac_properties import (
@@ -48,10 +46,25 @@ PROBE_PIXELS = 4 << 20
 
 @dataclass(frozen=True)
 class Skipped:
-    """A file left out of the catalogue, with the reason."""
+    """A file left out of the catalogue."""
 
     path: Path
     reason: str
+    """Every reason that was found, one a line."""
+    missing: Mapping[str, Any] = field(default_factory=dict)
+    """Entries to declare -> a valid value; the file is catalogued once they are, where `only`."""
+    only: bool = False
+    """Whether nothing but declarations is missing."""
+
+
+class NoSceneError(DataError):
+    """Not one scene of a folder could be catalogued."""
+
+    def __init__(self, message: str, skipped: Sequence[Skipped], names: Sequence[str]) -> None:
+        super().__init__(message)
+        self.skipped = tuple(skipped)
+        self.names = tuple(names)
+        """Every file of the folder, relative to it."""
 
 
 @dataclass(frozen=True)
@@ -65,63 +78,82 @@ class CatalogReport:
     optical: Mapping[str, Path]
     """Optical image by scene id, where there is one."""
     skipped: tuple[Skipped, ...]
-
-
-@dataclass(frozen=True)
-class _SarFile:
-    id: str
-    path: Path
-    properties: Mapping[str, Any]
-    header: SarHeader
-    lonlat: NDArray[np.float64] | None
-    optical: str | None
-    media_type: str | None
-
-
-@dataclass(frozen=True)
-class _OpticalFile:
-    name: str
-    path: Path
-    bands: int
-    pixel: float
-    crs: str | None
-    outline: NDArray[np.float64] | None
-    datetime: str | None
-    in_scene_frame: bool
+    files: Mapping[str, SarFile] = field(default_factory=dict)
+    """The SAR image by scene id."""
+    names: tuple[str, ...] = ()
+    """Every file of the folder, relative to it."""
 
 
 @dataclass
 class _Inventory:
     """Files classified so far."""
 
-    sar: dict[str, _SarFile] = field(default_factory=dict)
-    optical: list[_OpticalFile] = field(default_factory=list)
+    sar: dict[str, SarFile] = field(default_factory=dict)
+    optical: list[OpticalFile] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
 
     def add(self, path: Path, name: str, declared: Declaration) -> None:
-        """Classify the file at `path`, or raise DataError with the reason for leaving it out.
+        """Classify the file at `path`, or list it with all that is wrong with it.
 
-        In a file of several images, one that cannot be used does not stop the others.
+        Where something is missing that could be declared, the search goes on as if it were. In a
+        file of several images, one that cannot be used does not stop the others.
         """
-        if declared.role == "skip":
-            raise DataError("declared to be skipped")
-        form = None if declared.role == "optical" else _format_of(path, declared)
-        if form is None or (declared.role or form.role(path)) == "optical":
-            self.optical.append(_optical_file(path, name, declared))
-            return
-        for layer in form.layers(path):
+        reasons: list[str] = []
+        missing: dict[str, Any] = {}
+        while True:
             try:
-                self._add_scene(_sar_file(path, declared, form, layer))
+                contents = _contents(path, name, dataclasses.replace(declared, **missing))
+                break
             except DataError as error:
-                if layer.name is None:
-                    raise
-                self.skipped.append(Skipped(path, f"{layer.name}: {error}"))
+                reasons.append(f"{'as a SAR image: ' if 'role' in missing else ''}{error}")
+                assumed = error.assumed if isinstance(error, UndeclaredError) else {}
+                if not assumed.keys() - missing.keys():
+                    self.skipped.append(Skipped(path, "\n".join(reasons), missing))
+                    return
+                missing |= assumed
+        if reasons:
+            self.skipped.append(Skipped(path, "\n".join(reasons), missing, only=True))
+            return
+        for item in contents:
+            if isinstance(item, Skipped):
+                self.skipped.append(item)
+            elif isinstance(item, OpticalFile):
+                self.optical.append(item)
+            else:
+                self._add_scene(item)
 
-    def _add_scene(self, scene: _SarFile) -> None:
-        if scene.id in self.sar:
-            other = self.sar[scene.id].path.name
-            raise DataError(f"scene id {scene.id} is already taken by {other}; declare another id")
-        self.sar[scene.id] = scene
+    def _add_scene(self, scene: SarFile) -> None:
+        other = self.sar.setdefault(scene.id, scene)
+        if other is not scene:
+            taken = f"scene id {scene.id} is already taken by {other.path.name}"
+            named = {"id": _safe_id(f"{scene.path.parent.name}-{scene.id}")}
+            reason = f"{taken}; declare another id"
+            self.skipped.append(Skipped(scene.path, reason, named, only=True))
+
+
+def _contents(
+    path: Path, name: str, declared: Declaration
+) -> list[SarFile | OpticalFile | Skipped]:
+    """The images in the file at `path`.
+
+    Raises:
+        DataError: the reason for leaving it out.
+    """
+    if declared.role == "skip":
+        raise DataError("declared to be skipped")
+    form = None if declared.role == "optical" else _format_of(path, declared)
+    if form is None or (declared.role or form.role(path)) == "optical":
+        return [optical_file(path, name, declared)]
+    found: list[SarFile | OpticalFile | Skipped] = []
+    for layer in form.layers(path):
+        try:
+            found.append(_sar_file(path, declared, form, layer))
+        except DataError as error:
+            if layer.name is None:
+                raise
+            missing = error.assumed if isinstance(error, UndeclaredError) else {}
+            found.append(Skipped(path, f"{layer.name}: {error}", missing, only=bool(missing)))
+    return found
 
 
 def _format_of(path: Path, declared: Declaration) -> Format:
@@ -132,7 +164,11 @@ def _format_of(path: Path, declared: Declaration) -> Format:
 
 
 def catalog_directory(
-    folder: Path, out: Path, *, declarations: Mapping[str, Any] | None = None
+    folder: Path,
+    out: Path,
+    *,
+    declarations: Mapping[str, Any] | None = None,
+    declared_in: str = "the declarations given",
 ) -> CatalogReport:
     """Catalogue the SAR files under `folder` into `out`; the report accounts for every file.
 
@@ -140,25 +176,26 @@ def catalog_directory(
         folder: searched with all its subfolders; never written to.
         out: becomes the STAC catalogue; assets are referenced where they are.
         declarations: overrides `folder/sarhpc.yaml`, same structure.
+        declared_in: where they come from, for messages.
 
     Raises:
         ConfigError: invalid declarations.
-        DataError: no folder, or no scene could be catalogued.
+        DataError: no folder.
+        NoSceneError: no scene could be catalogued.
     """
     if not folder.is_dir():
         raise DataError(f"no folder {folder}; give the folder that holds the SAR files")
     found = _Inventory()
-    known = read_declarations(folder, declarations)
+    known = read_declarations(folder, declarations, declared_in)
+    names = []
     for path in _files(folder, out):
-        try:
-            name = path.relative_to(folder).as_posix()
-            found.add(path, name, known.of(name))
-        except DataError as error:
-            found.skipped.append(Skipped(path, str(error)))
+        names.append(path.relative_to(folder).as_posix())
+        found.add(path, names[-1], known.of(names[-1]))
     sar, skipped = found.sar, found.skipped
     if not sar:
-        raise DataError(f"no SAR scene under {folder} could be catalogued: {_first(skipped)}")
-    pairs = {scene.id: _optical_of(scene, found.optical) for scene in sar.values()}
+        reasons = f"no SAR scene under {folder} could be catalogued: {_first(skipped)}"
+        raise NoSceneError(reasons, sorted(skipped, key=lambda item: item.path), names)
+    pairs = optical_pairs(sar.values(), found.optical)
     paired = {pair.path for pair in pairs.values() if pair is not None}
     skipped += [
         Skipped(image.path, "optical image over none of the scenes")
@@ -176,6 +213,8 @@ def catalog_directory(
         scenes=tuple(sorted(sar)),
         optical={name: pair.path for name, pair in sorted(pairs.items()) if pair is not None},
         skipped=tuple(sorted(skipped, key=lambda item: item.path)),
+        files=dict(sorted(sar.items())),
+        names=tuple(names),
     )
 
 
@@ -183,7 +222,8 @@ def _first(skipped: list[Skipped]) -> str:
     """The most useful reasons: those of rasters before those of other files."""
     rasters = raster_suffixes()
     ordered = sorted(skipped, key=lambda item: item.path.suffix.lower() not in rasters)
-    return "; ".join(f"{item.path.name}: {item.reason}" for item in ordered[:5]) or "no files"
+    named = (f"{item.path.name}: {item.reason.replace(chr(10), '; ')}" for item in ordered[:5])
+    return "; ".join(named) or "no files"
 
 
 def _files(folder: Path, out: Path) -> Iterator[Path]:
@@ -199,7 +239,7 @@ def _safe_id(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "-", name).lstrip("-._") or "scene"
 
 
-def _sar_file(path: Path, declared: Declaration, form: Format, layer: Layer) -> _SarFile:
+def _sar_file(path: Path, declared: Declaration, form: Format, layer: Layer) -> SarFile:
     """One SAR image of the file at `path`, opened and probed.
 
     Raises:
@@ -222,7 +262,7 @@ def _sar_file(path: Path, declared: Declaration, form: Format, layer: Layer) -> 
     elif header.crs is not None:
         lonlat = wgs84_outline(header.affine, header.shape, header.crs, header.placement)
     properties |= grid_properties(header)
-    return _SarFile(scene_id, path, properties, header, lonlat, declared.optical, form.media_type)
+    return SarFile(scene_id, path, properties, header, lonlat, declared.optical, form.media_type)
 
 
 def _probe(reader: ArchiveReader, path: Path) -> None:
@@ -242,64 +282,7 @@ def _any_valid(reader: SarReader, row: int, count: int) -> bool:
     return bool(valid.any())
 
 
-def _optical_file(path: Path, name: str, declared: Declaration) -> _OpticalFile:
-    with opened_raster(path) as dataset:
-        affine = tuple(dataset.transform)[:6]
-        a, b, c, d, e, f = affine
-        placed = has_affine(dataset)
-        return _OpticalFile(
-            name=name,
-            path=path,
-            bands=dataset.count,
-            pixel=float(np.sqrt(abs(a * e - b * d))),
-            crs=crs_text(dataset),
-            outline=outline((a, b, c, d, e, f), dataset.shape) if placed else None,
-            datetime=declared.datetime,
-            in_scene_frame=declared.frame == "scene",
-        )
-
-
-def _optical_of(scene: _SarFile, images: list[_OpticalFile]) -> _OpticalFile | None:
-    """The declared optical image, else the one that covers most of the scene.
-
-    Ties are broken by colour, then the finer pixel, then the name.
-
-    Raises:
-        ConfigError: the declared image is not among the optical files.
-    """
-    if scene.optical is not None:
-        for image in images:
-            if scene.optical in (image.name, image.path.name):
-                return image
-        raise ConfigError(
-            f"{scene.path.name} declares the optical image {scene.optical}, which is not among the "
-            f"optical files: {', '.join(image.name for image in images) or 'none'}; correct it"
-        )
-    ranked = [
-        (-round(share, 3), -min(image.bands, 3), image.pixel, image.name, image)
-        for image in images
-        if (share := _overlap(scene, image)) > 0
-    ]
-    return min(ranked, key=lambda entry: entry[:-1])[-1] if ranked else None
-
-
-def _overlap(scene: _SarFile, image: _OpticalFile) -> float:
-    """Share of the scene that the image covers; 0 where one of them has no georeference."""
-    if scene.header.crs is None or image.crs is None or image.outline is None:
-        return 0.0
-    points = image.outline
-    if image.crs != scene.header.crs:
-        transformer = Transformer.from_crs(image.crs, scene.header.crs, always_xy=True)
-        points = np.stack(transformer.transform(*points.T), axis=1)
-        if not np.isfinite(points).all():
-            return 0.0
-    header = scene.header
-    # A scene placed by control points is convex enough for a share of its area.
-    edge = outline(header.affine, header.shape, placement=header.placement)
-    return covered_share(edge, points)
-
-
-def _item(scene: _SarFile, image: _OpticalFile | None) -> dict[str, Any]:
+def _item(scene: SarFile, image: OpticalFile | None) -> dict[str, Any]:
     properties = dict(scene.properties)
     assets = {"sar": scene.path}
     if image is not None:

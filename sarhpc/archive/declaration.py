@@ -28,8 +28,10 @@ from sarhpc.archive.scene import RangeDirection
 from sarhpc.archive.stac_checks import is_number
 
 SIDECAR = "sarhpc.yaml"
+UNFILLED = "???"
+"""Value of an entry that a draft leaves to the user."""
 
-_CHOICES = {
+CHOICES = {
     "role": ("sar", "optical", "skip"),
     "range_direction": get_args(RangeDirection),
     "look_side": ("left", "right"),
@@ -109,13 +111,17 @@ class Declarations:
         return Declaration(**merged)
 
 
-def read_declarations(folder: Path, extra: Mapping[str, Any] | None = None) -> Declarations:
+def read_declarations(
+    folder: Path,
+    extra: Mapping[str, Any] | None = None,
+    extra_name: str = "the declarations given",
+) -> Declarations:
     """The declarations in sarhpc.yaml of `folder`, if present, overridden by `extra`.
 
-    `extra` has the structure of the file.
+    `extra` has the structure of the file; messages call it `extra_name`.
 
     Raises:
-        ConfigError: invalid YAML, an unknown key, or a value of the wrong type.
+        ConfigError: invalid YAML; or names every unknown key and every value of the wrong type.
     """
     path = folder / SIDECAR
     layers: list[tuple[Any, str]] = []
@@ -125,37 +131,52 @@ def read_declarations(folder: Path, extra: Mapping[str, Any] | None = None) -> D
         except (yaml.YAMLError, ValueError) as error:
             raise ConfigError(f"{path} is not YAML: {error}; correct it") from error
     if extra is not None:
-        layers.append((extra, "the declarations given"))
+        layers.append((extra, extra_name))
     defaults: dict[str, Any] = {}
     files: list[tuple[str, Mapping[str, Any]]] = []
+    wrong: list[str] = []
     for document, where in layers:
-        _refuse_unknown(document, {"defaults", "files"}, where)
-        defaults |= _checked(document.get("defaults") or {}, f"{where}, defaults")
+        wrong += _unknown(document, {"defaults", "files"}, where)
+        if not isinstance(document, Mapping):
+            continue
+        defaults |= _checked(document.get("defaults") or {}, f"{where}, defaults", wrong)
         patterns = document.get("files") or {}
         if not isinstance(patterns, Mapping):
-            raise ConfigError(f"{where}: files must map names to values, see docs/scenes.md")
+            wrong.append(f"{where}: files must map names to values, see docs/scenes.md")
+            continue
         for pattern, values in patterns.items():
-            files.append((str(pattern), _checked(values or {}, f"{where}, {pattern}")))
+            files.append((str(pattern), _checked(values or {}, f"{where}, {pattern}", wrong)))
+    if wrong:
+        raise ConfigError("\n".join(wrong))
     return Declarations(defaults, tuple(files))
 
 
-def _refuse_unknown(document: Any, known: set[str], where: str) -> None:
+def _unknown(document: Any, known: set[str], where: str) -> list[str]:
+    """A line for each key that is not known."""
     if not isinstance(document, Mapping):
-        raise ConfigError(f"{where}: expected a mapping, found {document!r}; see docs/scenes.md")
+        return [f"{where}: expected a mapping, found {document!r}; see docs/scenes.md"]
+    lines = []
     for key in document:
         if key not in known:
             near = difflib.get_close_matches(str(key), sorted(known), n=3) or sorted(known)
-            raise ConfigError(f"{where}: unknown key {key!r}; did you mean {', '.join(near)}?")
+            lines.append(f"{where}: unknown key {key!r}; did you mean {', '.join(near)}?")
+    return lines
 
 
-def _checked(values: Any, where: str) -> dict[str, Any]:
-    fields = {item.name: str(item.type) for item in dataclasses.fields(Declaration)}
-    _refuse_unknown(values, set(fields), where)
-    return {
-        key: _value(key, value, fields[key].removesuffix(" | None"), where)
-        for key, value in values.items()
-        if value is not None
-    }
+def _checked(values: Any, where: str, wrong: list[str]) -> dict[str, Any]:
+    """The valid entries of `values`; a line for each other one is added to `wrong`."""
+    kinds = {item.name: str(item.type) for item in dataclasses.fields(Declaration)}
+    wrong += _unknown(values, set(kinds), where)
+    checked: dict[str, Any] = {}
+    for key, value in values.items() if isinstance(values, Mapping) else ():
+        unused = value == UNFILLED and values.get("role") in ("optical", "skip")
+        if value is None or key not in kinds or unused:
+            continue
+        try:
+            checked[key] = _value(key, value, kinds[key].removesuffix(" | None"), where)
+        except ConfigError as error:
+            wrong.append(str(error))
+    return checked
 
 
 def _value(key: str, value: Any, kind: str, where: str) -> Any:
@@ -164,8 +185,11 @@ def _value(key: str, value: Any, kind: str, where: str) -> Any:
     Raises:
         ConfigError: it is of another type, or none of the choices.
     """
-    if key in _CHOICES and value not in _CHOICES[key]:
-        raise ConfigError(f"{where}: {key} is {value!r}; choose {', '.join(_CHOICES[key])}")
+    if value == UNFILLED:
+        choices = f" by {', '.join(CHOICES[key])}" if key in CHOICES else ""
+        raise ConfigError(f"{where}: {key} is still {UNFILLED}; replace it{choices}")
+    if key in CHOICES and value not in CHOICES[key]:
+        raise ConfigError(f"{where}: {key} is {value!r}; choose {', '.join(CHOICES[key])}")
     if key == "datetime":
         return _rfc3339(value, where)
     numeric = is_number(value)

@@ -7,7 +7,7 @@ from typing import Any, Optional
 
 TRANSIENT: dict[str, Any] = {"transient": True}
 ADDED: dict[str, Any] = {"added": True}
-BLIP_MODEL = "Salesforce/blip-image-captioning-base"
+BLIP_MODEL = "fetched:blip"
 
 
 @dataclass
@@ -74,8 +74,8 @@ class CaptionConfig:
     phrases; `truth` repeats what the procedural archive knows; `given` takes the text that imported
     images came with."""
     model: str = BLIP_MODEL
-    """BLIP or GIT folder (config, safetensors, processor, tokenizer), or a model name in
-    `HF_HOME`."""
+    """BLIP or GIT folder (config, safetensors, processor, tokenizer), `fetched:NAME`, or a model
+    name in `HF_HOME`."""
     clip: Optional[ClipConfig] = field(default=None, metadata=ADDED)  # noqa: UP045 - OmegaConf
     """CLIP: what `captioner=clip` says; beside `blip` and `git` it picks among their captions."""
     prompt: str = ""
@@ -194,7 +194,7 @@ class CaptionTrainConfig:
     val: list[CaptionSetConfig] = field(default_factory=list)
     """Sets held out: validation loss, and caption metrics before and after for each and together.
     An image in two of them counts in the first."""
-    base_model: Optional[str] = "Salesforce/blip-image-captioning-base"  # noqa: UP045
+    base_model: Optional[str] = BLIP_MODEL  # noqa: UP045
     """BLIP to start from; null builds `new` and trains a tokenizer on the captions."""
     new: BlipModelConfig = field(default_factory=BlipModelConfig)
     """Shape of a new model."""
@@ -204,7 +204,8 @@ class CaptionTrainConfig:
     batch: int = 16
     """Images per step over all ranks."""
     micro_batch: Optional[int] = field(default=None, metadata=ADDED)  # noqa: UP045
-    """Images per forward pass of one rank; null takes its whole part of the batch at once."""
+    """Most images per forward pass of one rank, as `train.micro_batch`; null takes its whole part
+    of the batch at once."""
     lr: float = 1e-5
     """Peak learning rate of AdamW (1e-3 for a new small model)."""
     warmup_steps: int = 100

@@ -11,16 +11,20 @@ from collections.abc import Sequence
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb and return its exit code."""
-    from hpc.observe.terminal import display_stream
-
     # Jobs, which inherit this, load pickles and code from the run: only its owner may write there.
     os.umask(os.umask(0o077) | 0o022)
     if argv is None:
+        from hpc.observe.terminal import display_stream
+
         _guard_import_path()
         sys.stdout, sys.stderr = display_stream(sys.stdout), display_stream(sys.stderr)
-    from sarhpc.cli.parser import build_parser
+    from sarhpc.cli.parser import build_parser, empty_parser
 
-    parser = build_parser()
+    words = sys.argv[1:] if argv is None else [*argv]
+    if {*words} <= {"-h", "--help"}:
+        print(empty_parser().format_help(), end="")
+        return 0 if words else 2
+    parser = build_parser(words[0])
     # Overrides may follow flags: `run DIR --config C a=b`; argparse alone loses them there.
     arguments, rest = parser.parse_known_args(argv)
     unknown = [word for word in rest if word.startswith("-") or "=" not in word]
@@ -36,8 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(__version__)
         return 0
     if arguments.verb is None:
-        parser.print_help()
-        return 2
+        parser.error(f"name a verb: {', '.join(words)} alone does nothing")
     return _carry_out(arguments)
 
 

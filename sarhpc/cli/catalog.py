@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hpc.documents import load_yaml
-from hpc.errors import ConfigError
+from hpc.errors import ConfigError, DataError
 from sarhpc.cli.verbs import Verbs, add_verb, existing_path
+
+if TYPE_CHECKING:
+    from sarhpc.archive.catalog_builder import CatalogReport, NoSceneError, Skipped
 
 
 def add_catalog(verbs: Verbs) -> None:
@@ -17,8 +21,8 @@ def add_catalog(verbs: Verbs) -> None:
     catalog.add_argument("folder", help="folder of SAR products (GeoTIFF, NITF, SAFE, HDF5, "
                          "formats of plug-ins)")  # fmt: skip
     catalog.add_argument("--out", required=True, help="folder the catalogue is written to")
-    catalog.add_argument("--declare", help="YAML of facts the files do not carry (default: "
-                         "sarhpc.yaml in the folder)")  # fmt: skip
+    catalog.add_argument("--declare", help="YAML of facts the files do not carry, beside "
+                         "sarhpc.yaml in the folder (default: sarhpc.yaml in OUT)")  # fmt: skip
     catalog.set_defaults(handler=catalog_verb)
 
 
@@ -30,19 +34,96 @@ def catalog_verb(arguments: argparse.Namespace) -> int:
 
 
 def build_catalogue(folder: Path, out: Path, declarations: Path | None) -> int:
-    """Write the catalogue and print which files it includes and which not, with reasons."""
-    from sarhpc.archive.catalog_builder import catalog_directory
+    """Write the catalogue and print which files it includes and which not, with reasons.
 
+    Where files lack nothing but declarations, a draft of them is written into `out`.
+
+    Raises:
+        ConfigError: invalid declarations.
+        DataError: no scene could be catalogued.
+    """
+    from sarhpc.archive.catalog_builder import NoSceneError, catalog_directory
+    from sarhpc.archive.declaration import SIDECAR
+
+    if declarations is None and (out / SIDECAR).is_file() and out.resolve() != folder.resolve():
+        declarations = out / SIDECAR
     declared = _declarations(declarations) if declarations is not None else None
-    report = catalog_directory(folder, out, declarations=declared)
-    for scene in report.scenes:
-        optical = report.optical.get(scene)
-        print(f"scene {scene}" + (f"  optical {optical.name}" if optical else "  no optical image"))
-    for skipped in report.skipped:
-        print(f"left out {skipped.path.name}: {skipped.reason}")
+    try:
+        report = catalog_directory(
+            folder, out, declarations=declared, declared_in=str(declarations)
+        )
+    except NoSceneError as error:
+        _print_table(("left out", "why"), _left_out(folder, error.skipped))
+        advice = _draft(folder, out, error, declarations)
+        if advice is None:
+            raise
+        raise DataError(f"no SAR scene under {folder} could be catalogued; {advice}") from error
+    _print_table(("scene", "file", "size", "pixel", "sigma0", "optical"), _scenes(folder, report))
+    _print_table(("left out", "why"), _left_out(folder, report.skipped))
     print(f"{len(report.scenes)} scenes, {len(report.skipped)} files left out: {report.catalogue}")
-    print(f"next: sarhpc run RUN --template paper_sd15 archive.uri={out}")
+    advice = _draft(folder, out, report, declarations)
+    if advice is not None:
+        print(f"for more scenes: {advice}")
+    print(f"next: sarhpc run RUN --template paper_sd15 archive.uri={out.resolve()}")
     return 0
+
+
+def _draft(
+    folder: Path, out: Path, found: CatalogReport | NoSceneError, declarations: Path | None
+) -> str | None:
+    """Write a draft of what is to be declared; what to do with it, None if nothing helps."""
+    from hpc.publish import publish_text
+    from sarhpc.archive.declaration import SIDECAR
+    from sarhpc.archive.declaration_draft import draft_declarations
+
+    text = draft_declarations(folder, found.skipped, found.names)
+    if text is None:
+        return None
+    path, number = out / SIDECAR, 2
+    while path.exists():
+        # What a user has filled in is kept.
+        path, number = out / f"sarhpc-{number}.yaml", number + 1
+    publish_text(path, text)
+    if declarations is not None:
+        return f"fill in {path}, and add its entries to {declarations}"
+    return f"fill in {path}, and repeat the command"
+
+
+def _scenes(folder: Path, report: CatalogReport) -> Iterator[tuple[str, ...]]:
+    for scene, file in report.files.items():
+        header = file.header
+        spacing = " x ".join(dict.fromkeys(f"{side:.3g}" for side in header.spacing_m))
+        optical = report.optical.get(scene)
+        yield (
+            scene,
+            file.path.relative_to(folder).as_posix(),
+            f"{header.shape[0]} x {header.shape[1]}",
+            f"{spacing} m",
+            "yes" if header.calibration == "sigma0" else "unknown",
+            optical.name if optical is not None else "-",
+        )
+
+
+def _left_out(folder: Path, skipped: Sequence[Skipped]) -> Iterator[tuple[str, ...]]:
+    for item in skipped:
+        name = item.path.relative_to(folder).as_posix()
+        for reason in item.reason.replace(str(item.path), item.path.name).splitlines():
+            yield name, reason
+            name = ""
+
+
+def _print_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Rows in aligned columns under their header; nothing without rows."""
+    table = [header, *rows]
+    if len(table) == 1:
+        return
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    # One long name does not push every other row off the screen.
+    widths = [min(width, 48) for width in widths]
+    for row in table:
+        cells = [f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)]
+        print("  ".join(cells).rstrip())
+    print()
 
 
 def _declarations(path: Path) -> dict[str, Any]:
@@ -53,7 +134,5 @@ def _declarations(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise ConfigError(f"declarations {path} cannot be read: {error}") from error
     if not isinstance(declared, dict):
-        raise ConfigError(
-            f"declarations {path} must map file names to facts, see docs/guide/index.md"
-        )
+        raise ConfigError(f"declarations {path} must map file names to facts, see docs/scenes.md")
     return declared

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from hpc.store.rundir import open_run
 from sarhpc.cli.own_run import own_run
-from sarhpc.cli.verbs import Verbs, add_verb
+from sarhpc.cli.verbs import Verbs, add_json, add_verb, print_json
 from sarhpc.stages.inputs.paths import data_root
 from sarhpc.stages.registry import line_of_stages
 from sarhpc.stages.run_config import load_run_config
@@ -18,6 +18,7 @@ def add_clean(verbs: Verbs) -> None:
     clean = add_verb(verbs, "clean", "list files that are no longer needed; --yes removes them")
     clean.add_argument("run", help="run directory")
     clean.add_argument("--yes", action="store_true", help="remove them")
+    add_json(clean)
     clean.set_defaults(handler=clean_verb)
 
 
@@ -31,6 +32,12 @@ def clean_verb(arguments: argparse.Namespace) -> int:
     stages = line_of_stages(config)
     status = run_status(run, stages)
     removable = find_removable(status, stages, data_root(run, config))
+    if arguments.json:
+        if arguments.yes:
+            remove_files(run, removable)
+        pieces = [vars(piece) for piece in removable]
+        print_json({"removed": arguments.yes, "notes": status.notes, "files": pieces})
+        return 0
     for line in removable_lines(removable):
         print(line)
     total = size_text(sum(piece.bytes for piece in removable))

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import platform
 from pathlib import Path
-from typing import Any
 
-from hpc.config import differences, fingerprint, load, loads, to_dict, to_yaml
+from hpc.config import differences, fingerprint, load, loads, to_yaml
 from hpc.errors import ConfigError, FingerprintMismatchError
 from hpc.store.rundir import PreviewedRun, RunDir, open_run, preview_run
-from sarhpc import __version__
 from sarhpc.cli.frozen_text import frozen_text
 from sarhpc.cli.own_run import acted_on
 from sarhpc.cli.verbs import Verbs, add_verb
 from sarhpc.stages.config import RunConfig
-from sarhpc.stages.run_config import load_run_config
+from sarhpc.stages.run_config import facts_of, load_run_config
 from sarhpc.stages.templates import template, template_names
 
 
@@ -86,17 +83,8 @@ def previewed_run(arguments: argparse.Namespace, config: RunConfig) -> RunDir:
     if (root / "run.json").exists():
         run = open_run(root)
         return _changed_run(run, config, arguments)
-    text, facts = frozen_text(config, arguments), _facts(config)
+    text, facts = frozen_text(config, arguments), facts_of(config)
     return preview_run(root, text, fingerprint(config), arguments.overrides, facts)
-
-
-def _facts(config: RunConfig) -> dict[str, Any]:
-    """What `run.json` says of the configuration and of what froze it."""
-    return {
-        "version": __version__,
-        "platform": platform.platform(),
-        "config": to_dict(config, transient=False),
-    }
 
 
 def _changed_run(run: RunDir, config: RunConfig, arguments: argparse.Namespace) -> RunDir:
@@ -117,7 +105,7 @@ def _changed_run(run: RunDir, config: RunConfig, arguments: argparse.Namespace) 
     text = frozen_text(config, arguments, run.config_text, changes)
     if not changes:
         return PreviewedRun(run.root, text, run.info)
-    facts = {**run.info, **_facts(config), "fingerprint": fingerprint(config)}
+    facts = {**run.info, **facts_of(config), "fingerprint": fingerprint(config)}
     words = run.root / "overrides.txt"
     before = words.read_text().splitlines() if words.exists() and not arguments.config else []
     return PreviewedRun(run.root, text, facts, (*before, *arguments.overrides))

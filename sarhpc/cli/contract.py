@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import sys
 
 from hpc.errors import ConfigError, DataError
 from hpc.publish import publish_json
-from sarhpc.cli.verbs import Verbs, add_verb, existing_path
+from sarhpc.cli.verbs import Verbs, add_json, add_verb, existing_path, print_json
 from sarhpc.stages.inputs.paths import model_folder
 
 
@@ -19,6 +20,7 @@ def add_contract(verbs: Verbs) -> None:
     contract.add_argument("--tiles", metavar="FOLDER", help="folder of the shards it was trained "
                           "on, such as RUN/data/samples/train: write the contract of a model that "
                           "has none")  # fmt: skip
+    add_json(contract)
     contract.set_defaults(handler=contract_verb)
 
 
@@ -40,12 +42,15 @@ def contract_verb(arguments: argparse.Namespace) -> int:
         found = contract_of_shards(sorted(tiles.rglob("*.tar")))
         # Beside the folder: its digest is recorded, and stays what it is.
         publish_json(sidecar(model), found.to_json())
-        print(f"written: {sidecar(model)}")
+        print(f"written: {sidecar(model)}", file=sys.stderr if arguments.json else sys.stdout)
     if found is None:
         raise DataError(
             f"{model} has no contract; if you have the tiles it was trained on: "
             f"sarhpc contract {model} --tiles FOLDER"
         )
+    if arguments.json:
+        print_json(found.to_json())
+        return 0
     for name, value in describe(found).items():
         print(f"{name:16} {value}")
     return 0

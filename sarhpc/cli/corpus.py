@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from hpc.errors import ConfigError
 from hpc.store.rundir import open_run
 from sarhpc.cli.own_run import own_run
-from sarhpc.cli.verbs import Verbs, add_verb
+from sarhpc.cli.verbs import Verbs, add_verb, reading_finished_data
 from sarhpc.stages.inputs.paths import data_root
 from sarhpc.stages.run_config import load_run_config
 
@@ -43,22 +43,26 @@ def add_corpus(verbs: Verbs) -> None:
 
 
 def package_verb(arguments: argparse.Namespace) -> int:
-    """Write index, card and metadata of the run's corpus."""
+    """Write index, card and metadata of the run's corpus; exit code 4 where it is damaged."""
     from sarhpc.stages.packaging import package_again
 
-    made = package_again(own_run(arguments.run))
+    run = own_run(arguments.run)
+    with reading_finished_data():
+        made = package_again(run)
     print(f"{made.samples} images in {made.shards} shards; card: {made.card}")
     return 0
 
 
 def export_verb(arguments: argparse.Namespace) -> int:
-    """Write the corpus of a run or folder to another folder."""
+    """Write the corpus of a run or folder to another folder; exit code 4 where it is damaged."""
     from sarhpc.corpus.export import export_corpus
 
     source, out = Path(arguments.source), Path(arguments.out)
     root = corpus_folder(source)
     splits = tuple(dict.fromkeys(arguments.split or SPLITS))
-    done = export_corpus(root, out, _layout(arguments.layout, arguments.declare), splits)
+    layout = _layout(arguments.layout, arguments.declare)
+    with reading_finished_data():
+        done = export_corpus(root, out, layout, splits)
     what = "were exported before" if done.already else "exported"
     print(f"{done.images} images {what}: {out}")
     return 0

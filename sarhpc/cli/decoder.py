@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import io
-import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -22,12 +21,12 @@ if TYPE_CHECKING:
 
 HELD_OUT = ("val", "test")
 _ROWS = {
-    "E1 ENL, mode (real {enl_mode_real:.2f})": "enl_mode",
-    "E3 histogram, JSD, bits": "histogram_jsd_bits",
-    "E3 histogram, W1, dB": "histogram_w1_db",
-    "E4 autocorrelation, azimuth": "acf_azimuth_difference",
-    "E4 autocorrelation, range": "acf_range_difference",
-    "E5 log-spectral distance, dB": "lsd_db",
+    "E1 ENL, mode, |ln ratio|": "E1_enl",
+    "E3 histogram, Jensen-Shannon, bits": "E3_jsd",
+    "E3 histogram, Wasserstein-1, dB": "E3_w1",
+    "E4 autocorrelation, largest difference": "E4_acf",
+    "E5 log-spectral distance, dB": "E5_lsd",
+    "E5 lines of a grid of 8 px, dB": "E5_lines",
 }
 
 
@@ -60,13 +59,13 @@ def decoder_verb(arguments: argparse.Namespace) -> int:
     folder = existing_path(model_folder(arguments.base), "a diffusers folder, or embedded:NAME")
     root = existing_path(arguments.tiles, "the folder of a run's shards, such as RUN/data/samples")
     out = Path(arguments.out)
-    tiles = read_tiles(root, ["train"], cfg.tiles)
-    held_out = read_tiles(root, HELD_OUT, cfg.tiles)
+    tiles, _ = read_tiles(root, ["train"], cfg.tiles)
+    held_out, groups = read_tiles(root, HELD_OUT, cfg.tiles)
     base = load_bundle(folder)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     before = base.vae.to(device)
     after = tune_decoder(cfg, before, tiles, out / "state.pt")
-    report, crops = decoder_report(cfg, before, after, held_out)
+    report, crops = decoder_report(cfg, before, after, held_out, groups)
     publish_bytes(out / "panel.png", panel(crops))
     facts = {"base_model": arguments.base, "tiles": len(tiles), "config": to_dict(cfg)}
     publish_json(out / "report.json", {**facts, **report})
@@ -77,28 +76,24 @@ def decoder_verb(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def read_tiles(root: Path, splits: Sequence[str], most: int) -> Images:
-    """At most `most` SAR tiles (H, W) in 8 bits, evenly from all shards of those splits there are.
+def read_tiles(root: Path, splits: Sequence[str], most: int) -> tuple[Images, list[str]]:
+    """At most `most` SAR tiles (H, W) in 8 bits of those splits, and the flight line of each.
+
+    They are drawn as evenly over flight lines, or else scenes, as there are tiles.
 
     Raises:
         DataError: there is none.
     """
-    from sarhpc.shards.images import decode_gray8
-    from sarhpc.shards.reader import read_member
+    from sarhpc.stages.inputs.real_tiles import even_tiles
 
     shards = [path for split in splits for path in sorted((root / split).glob("*.tar"))]
-    each = -(-most // max(len(shards), 1))
-    tiles = [
-        decode_gray8(data)
-        for shard in shards
-        for _, data in itertools.islice(read_member(shard, "sar.png"), each)
-    ]
-    if not tiles:
+    if not shards:
         raise DataError(
             f"{root} has no tiles in {' or '.join(splits)}: give the folder of a run's shards, "
             "such as RUN/data/samples; tuning needs train, and its report val or test"
         )
-    return tiles[:most]
+    tiles, groups = even_tiles(shards, most)
+    return list(tiles), groups
 
 
 def panel(crops: tuple[Images, Images, Images], columns: int = 8) -> bytes:
@@ -113,12 +108,16 @@ def panel(crops: tuple[Images, Images, Images], columns: int = 8) -> bytes:
 
 
 def lines(report: Mapping[str, Any]) -> list[str]:
-    """The report as a table: before, after, and one half of the real crops against the other."""
-    columns = [report[name] for name in ("before", "after", "real_versus_real")]
-    head = f"{'held-out tiles through the autoencoder':40} {'before':>9} {'after':>9} {'real':>9}"
+    """The report as a table: before, after, and the null of distances between real tiles."""
+    before, after = (report["nulls"][name] for name in ("before", "after"))
+    head = f"{'held-out tiles through the autoencoder':40} {'before':>9} {'after':>9}"
+    judged = "null_median" in after["E5_lsd"]
+    if judged:
+        head += f" {'null':>9} {'null 95 %':>9}"
+    columns = ("null_median", "null_95") if judged else ()
     body = [
-        f"{title.format(**report['before']):40} "
-        + " ".join(f"{column[key]:9.3f}" for column in columns)
+        f"{title:40} {before[key]['raw']:9.3f} {after[key]['raw']:9.3f}"
+        + "".join(f" {after[key][column]:9.3f}" for column in columns)
         for title, key in _ROWS.items()
     ]
-    return [head, *body]
+    return [head, *body] if judged else [head, *body, f"no null: {after['E5_lsd']['reason']}"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from sarhpc.cli.verbs import Verbs, add_verb, existing_path
+from sarhpc.cli.verbs import Verbs, add_json, add_verb, existing_path, print_json
 
 
 def add_fetch(verbs: Verbs) -> None:
@@ -18,6 +18,7 @@ def add_fetch(verbs: Verbs) -> None:
                        "models in $HF_HOME)")  # fmt: skip
     fetch.add_argument("--from", dest="source", metavar="FOLDER", help="take the files from here")
     fetch.add_argument("--deep", action="store_true", help="compare every byte of what is there")
+    add_json(fetch, "machine-readable list of models")
     fetch.set_defaults(handler=fetch_verb)
 
 
@@ -43,7 +44,14 @@ def fetch_verb(arguments: argparse.Namespace) -> int:
             require_whole(model, folder, deep=True)
         name = str(folder) if arguments.to else f"fetched:{model.name}"
         print(f"  {folder}; use it with {model.use}={name}")
-    if not arguments.models:
+    if not arguments.models and arguments.json:
+        print_json([
+            {"name": model.name, "repository": model.repository, "revision": model.revision,
+             "licence": model.licence, "use": model.use,
+             "folder": root / model.name if (root / model.name).is_dir() else None}
+            for model in MODELS
+        ])  # fmt: skip
+    elif not arguments.models:
         for model in MODELS:
             there = (root / model.name).is_dir()
             print(f"{model.name:<6} {model.repository}  {model.licence}"

@@ -12,7 +12,7 @@ from hpc.errors import ConfigError, DataError
 from hpc.publish import publish_text
 from hpc.store.ledger import Record
 from hpc.store.rundir import RunDir, open_run
-from sarhpc.cli.verbs import Verbs, add_verb, existing_path
+from sarhpc.cli.verbs import Verbs, add_verb, existing_path, reading_finished_data
 from sarhpc.shards.sample import SPLITS
 from sarhpc.stages.caption import CAPTION
 from sarhpc.stages.generate import GENERATE
@@ -52,7 +52,8 @@ def inspect_verb(arguments: argparse.Namespace) -> int:
 
     if arguments.tiles < 1:
         raise ConfigError(f"--tiles {arguments.tiles}: must be >= 1")
-    inspection = inspect_path(Path(arguments.shards), arguments.tiles)
+    with reading_finished_data():
+        inspection = inspect_path(Path(arguments.shards), arguments.tiles)
     out = Path(arguments.out)
     publish_text(out, render_inspection(inspection))
     for look in inspection.looks:

@@ -13,6 +13,7 @@ from hpc.store.ownership import (
     require_own_run,
 )
 from hpc.store.rundir import RunDir, freeze
+from sarhpc.stages.run_config import with_edits
 
 
 def acted_on(run: RunDir) -> RunDir:
@@ -34,6 +35,8 @@ def _is_of_somebody_else(folder: Path) -> bool:
 def own_run(root: str | Path) -> RunDir:
     """The existing run at `root`, to act on it; warns if others could put another in its place.
 
+    `run.json` is brought up to a draft that was edited by hand.
+
     Raises:
         ConfigError: there is none.
         NotTrustedError: it belongs to somebody else, or others can write it.
@@ -49,4 +52,4 @@ def own_run(root: str | Path) -> RunDir:
             file=sys.stderr,
         )
     private_umask(run)
-    return run
+    return RunDir(freeze(with_edits(run)).root)

@@ -18,7 +18,7 @@ from hpc.store.rundir import RunDir, open_run
 from sarhpc.cli.configuration import add_config_arguments, given_config, previewed_run
 from sarhpc.cli.evaluation import add_evaluate_arguments, evaluate_here, evaluates_here
 from sarhpc.cli.own_run import acted_on
-from sarhpc.cli.verbs import Verbs, add_verb
+from sarhpc.cli.verbs import Verbs, add_json, add_verb, print_json
 from sarhpc.stages.evaluate import EVALUATE
 from sarhpc.stages.inputs.contracts import models_without_contract
 from sarhpc.stages.registry import STAGES, line_of_stages, stage_named
@@ -43,6 +43,8 @@ def add_stages(verbs: Verbs) -> None:
         _add_submission_arguments(stage)
         if spec is EVALUATE:
             add_evaluate_arguments(stage)
+        else:
+            _add_json(stage)
         stage.set_defaults(handler=stage_verb)
 
 
@@ -52,12 +54,14 @@ def add_run_and_resume(verbs: Verbs) -> None:
     run.add_argument("run", help="run directory, created if new")
     add_config_arguments(run)
     _add_submission_arguments(run)
+    _add_json(run)
     run.add_argument("--from", dest="first", metavar="STAGE", help="start at this stage")
     run.add_argument("--until", dest="last", metavar="STAGE", help="end with this stage")
     run.set_defaults(handler=run_verb)
     resume = add_verb(verbs, "resume", "continue a run with its unsealed stages")
     resume.add_argument("run", help="run directory")
     _add_submission_arguments(resume)
+    _add_json(resume)
     resume.set_defaults(handler=resume_verb)
 
 
@@ -65,7 +69,11 @@ def _add_submission_arguments(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--profile", help="cluster: a name in slurm/profiles, or a YAML file")
     verb.add_argument("--executor", choices=["slurm", "local", "debug"],
                       help="how work reaches a machine (default: that of the profile)")  # fmt: skip
-    verb.add_argument("--wait", action="store_true", help="wait for the end and show the log")
+    verb.add_argument(
+        "--wait",
+        action="store_true",
+        help="show progress until the end; Ctrl-C leaves it running",
+    )
     verb.add_argument("--dry-run", action="store_true", help="show plan and cost, and stop")
     verb.add_argument("--print-sbatch", action="store_true", help="print the scripts, submit none")
     verb.add_argument("--force", action="store_true", help="try again after a crash loop")
@@ -77,7 +85,12 @@ def submission_options(**chosen: object) -> argparse.Namespace:
     """The arguments of a submission as without flags, but for those `chosen`."""
     parser = argparse.ArgumentParser(add_help=False)
     _add_submission_arguments(parser)
+    _add_json(parser)
     return argparse.Namespace(**(vars(parser.parse_args([])) | chosen))
+
+
+def _add_json(verb: argparse.ArgumentParser) -> None:
+    add_json(verb, "with --dry-run: machine-readable plan and cost")
 
 
 def stage_verb(arguments: argparse.Namespace) -> int:
@@ -166,7 +179,7 @@ def _carry_out(
         arguments: of the verb.
         alone: whether they are one stage that needs no driver.
     """
-    from sarhpc.launch.estimate import require_room_for, show_plan_and_cost
+    from sarhpc.launch.estimate import require_room_for
     from sarhpc.launch.local import launch_line, launch_stage
     from sarhpc.launch.profile import chosen_executor, number_of_ranks
 
@@ -180,10 +193,13 @@ def _carry_out(
         """Processes of a training."""
         return number_of_ranks(config, profile, stage)
 
+    as_json = bool(getattr(arguments, "json", False))
+    if as_json and not arguments.dry_run:
+        raise ConfigError("--json shows plan and cost: give --dry-run too, or ask `sarhpc status`")
     if arguments.dry_run:
         require_settings(config, _up_to(run, stages[-1].name), ranks)
         _pass_all(
-            lambda: show_plan_and_cost(run, stages, profile),
+            lambda: _show_plan_and_cost(run, stages, profile, as_json=as_json),
             lambda: require_inputs(run, config, names),
             lambda: require_present(run, config, names),
         )
@@ -215,7 +231,8 @@ def _carry_out(
     require_own_checkpoints(run.root, trust=arguments.trust_checkpoint)
     if profile is not None:
         from sarhpc.launch.moved_jobs import cancel_moved_jobs
-        from sarhpc.launch.slurm import submit_stages, wait_for_jobs
+        from sarhpc.launch.slurm import submit_stages
+        from sarhpc.launch.waiting import wait_for_jobs
 
         cancel_moved_jobs(run)
         submit_stages(run, stages, profile, force=arguments.force)
@@ -224,6 +241,17 @@ def _carry_out(
     if alone:
         return launch_stage(run, stages[0], executor, wait=arguments.wait, force=arguments.force)
     return launch_line(run, stages, executor, wait=arguments.wait, force=arguments.force)
+
+
+def _show_plan_and_cost(
+    run: RunDir, stages: Sequence[Stage], profile: Profile | None, *, as_json: bool
+) -> None:
+    from sarhpc.launch.estimate import plan_and_cost
+
+    if as_json:
+        print_json(plan_and_cost(run, stages, profile, lambda line: None))
+    else:
+        plan_and_cost(run, stages, profile)
 
 
 def _pass_all(*checks: Callable[[], None]) -> None:

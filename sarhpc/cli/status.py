@@ -26,7 +26,8 @@ def add_status(verbs: Verbs) -> None:
 def status_verb(arguments: argparse.Namespace) -> int:
     """Show the state of the run, once or until it is complete."""
     from hpc.observe.status import run_status
-    from hpc.observe.view import show, watch
+    from hpc.observe.view import show
+    from hpc.observe.watch import Watching, watch
     from hpc.store.submissions import read_submissions
 
     run = open_run(Path(arguments.run))
@@ -34,7 +35,7 @@ def status_verb(arguments: argparse.Namespace) -> int:
     if arguments.watch:
         try:
             every = arguments.every or (30 if read_submissions(run) else 5)
-            watch(lambda: run_status(run, stages), every)
+            watch(Watching(lambda: run_status(run, stages), every))
         except KeyboardInterrupt:
             return 0
         return 0

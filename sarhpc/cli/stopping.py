@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 
 from sarhpc.cli.own_run import own_run
 from sarhpc.cli.verbs import Verbs, add_verb
@@ -22,9 +21,9 @@ def add_stop_and_cancel(verbs: Verbs) -> None:
 
 def stop_verb(arguments: argparse.Namespace) -> int:
     """Request that the run saves and stops, until `resume`."""
-    run = own_run(arguments.run)
-    descriptor = os.open(run.stop_file, os.O_CREAT | os.O_WRONLY, 0o600)
-    os.close(descriptor)
+    from sarhpc.launch.stopping import request_stop
+
+    request_stop(own_run(arguments.run))
     print(f"stop requested; work saves first. Continue later with: sarhpc resume {arguments.run}")
     return 0
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from hpc.errors import ConfigError
 from hpc.permissions import user_name
 from hpc.store.trusted import revoke_trust, trust, trusted_file, trusted_paths
-from sarhpc.cli.verbs import Verbs, add_verb
+from sarhpc.cli.verbs import Verbs, add_json, add_verb, print_json
 
 
 def add_trust(verbs: Verbs) -> None:
@@ -18,12 +18,17 @@ def add_trust(verbs: Verbs) -> None:
     )
     verb.add_argument("path", nargs="?", help="run directory, profile, or folder of runs")
     verb.add_argument("--revoke", action="store_true", help="take the declaration back")
+    add_json(verb, "machine-readable list")
     verb.set_defaults(handler=trust_verb)
 
 
 def trust_verb(arguments: argparse.Namespace) -> int:
     """Declare a path safe, or take that back; without a path list what was declared."""
     if arguments.path is None:
+        if arguments.json:
+            owners = {name: user_name(owner) for name, owner in sorted(trusted_paths().items())}
+            print_json({"file": trusted_file(), "trusted": owners})
+            return 0
         for name, owner in sorted(trusted_paths().items()):
             print(f"{name}  of {user_name(owner)}")
         print(f"declared in {trusted_file()}")

@@ -4,21 +4,42 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import NoReturn, TypeAlias
+from typing import Any, NoReturn, TypeAlias
 
-from hpc.errors import ConfigError
+from hpc.errors import ConfigError, DataError, VerificationError
+from sarhpc.cli.verb_groups import ENTRIES
 
 Verbs: TypeAlias = "argparse._SubParsersAction[Parser]"
 
 
 def add_verb(verbs: Verbs, name: str, summary: str) -> argparse.ArgumentParser:
     """Parser of a verb; `summary` is its line in `sarhpc --help` and in its own help."""
-    verb = verbs.add_parser(name, help=summary, description=summary)
+    entry = ENTRIES.get(name)
+    verb = verbs.add_parser(
+        name,
+        help=summary,
+        description=summary,
+        aliases=() if entry is None else entry.aliases,
+        epilog=None if entry is None else f"example:\n  sarhpc {entry.example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     verb.set_defaults(parser=verb)
     return verb
+
+
+def add_json(verb: argparse.ArgumentParser, what: str = "machine-readable") -> None:
+    """Add `--json`."""
+    verb.add_argument("--json", action="store_true", help=what)
+
+
+def print_json(document: Any) -> None:
+    """Print what a verb tells as one JSON document."""
+    print(json.dumps(document, indent=1, default=str))
 
 
 class Parser(argparse.ArgumentParser):
@@ -55,3 +76,16 @@ def existing_path(name: str | Path, what: str) -> Path:
     if not path.exists():
         raise ConfigError(f"{path} does not exist; name {what}")
     return path
+
+
+@contextmanager
+def reading_finished_data() -> Iterator[None]:
+    """Data that cannot be used as they are end a verb that only reads them with exit code 4.
+
+    Raises:
+        VerificationError: in the place of a DataError; repeating the command does not help.
+    """
+    try:
+        yield
+    except DataError as error:
+        raise VerificationError(str(error)) from error

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from hpc.observe.verify import verify_run
 from hpc.store.rundir import open_run
-from sarhpc.cli.verbs import Verbs, add_verb
+from sarhpc.cli.verbs import Verbs, add_json, add_verb, print_json
 from sarhpc.stages.registry import line_of_stages
 from sarhpc.stages.run_config import load_run_config
 
@@ -18,6 +18,7 @@ def add_verify(verbs: Verbs) -> None:
     verify = add_verb(verbs, "verify", "check every published artefact against its record")
     verify.add_argument("run", help="run directory")
     verify.add_argument("--deep", action="store_true", help="read every byte, not only sizes")
+    add_json(verify)
     verify.set_defaults(handler=verify_verb)
 
 
@@ -25,6 +26,9 @@ def verify_verb(arguments: argparse.Namespace) -> int:
     """Check every published artefact against its record; exit 4 if any disagrees."""
     run = open_run(Path(arguments.run))
     checked, problems = verify_run(run, line_of_stages(load_run_config(run)), arguments.deep)
+    if arguments.json:
+        print_json({"checked": checked, "problems": problems})
+        return 4 if problems else 0
     for problem in problems:
         print(problem)
     print(f"{checked} artefacts checked, {len(problems)} wrong")

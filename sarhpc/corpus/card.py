@@ -17,6 +17,10 @@ GENERATED = "generated"
 
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 
+_NOT_COMPARED = """\
+The corpus was not compared with real tiles yet: `sarhpc evaluate RUN` does that, and `sarhpc
+package RUN` then writes the distances into this card."""
+
 _GEOMETRY = (
     ("pixel_m", "pixel spacing", " m"),
     ("band", "band", ""),
@@ -121,7 +125,7 @@ def _quality(facts: CorpusFacts, tally: Tally) -> str:
         head = "| distance to real tiles | value | against real tiles among themselves |"
         parts.append("\n".join([head, "|---|---|---|", *rows]))
     else:
-        parts.append("The corpus was not compared with real tiles yet.")
+        parts.append(_NOT_COMPARED)
     if facts.gates:
         rows = [
             f"| {_cell(g.text)} | {'' if g.value is None else f'{g.value:.3g}'} | "

@@ -26,7 +26,7 @@ from sarhpc.diffusion.autoencoder import (
     train_autoencoder,
 )
 from sarhpc.diffusion.config import AutoencoderConfig
-from sarhpc.diffusion.crops import TilePool, as_gray8, as_input, as_rgb8
+from sarhpc.diffusion.crops import SarCrops, TilePool, as_gray8, as_input, as_rgb8
 from sarhpc.measures import autoencoder_fidelity as fidelity
 
 Tile = NDArray[np.uint8]
@@ -47,16 +47,17 @@ def run_autoencoder(
     """Train on `pool` and return `folder/vae`, the best model by its floor on `held_out`.
 
     If the encoder is frozen from some step on, only models after that step are considered, so that
-    all published ones share their latents. `vae/report.json` holds the floor and the distance of
-    one half of the held-out crops from the other. `folder` keeps the checkpoint and a panel of
-    reconstructions for each. Called again, it resumes.
+    all published ones share their latents. `vae/report.json` holds the floor, and under `nulls` how
+    its distances stand in those between real crops of different images. `folder` keeps the
+    checkpoint and a panel of reconstructions for each. Called again, it resumes.
 
     Raises:
         NumericalError: the loss is not finite.
         DataError: the checkpoint is damaged, an image is smaller than a crop, or no checkpoint
             reconstructs the crops.
     """
-    optical, sar = held_out.fixed(CROPS, cfg.final_crop_px)
+    optical, drawn = held_out.fixed(CROPS, cfg.final_crop_px)
+    sar = drawn.crops
     best = Best(folder)
 
     def observe(state: TrainingState) -> dict[str, Any]:
@@ -68,9 +69,8 @@ def run_autoencoder(
         publish_bytes(folder / f"panel_{state.step:06d}.png", panel(originals, decoded))
         final = cfg.encoder_steps is None or state.step > cfg.encoder_steps
         if final and best.improved_by(numbers):
-            held = [tile for tile in sar if tile.min() < tile.max()]
-            real = fidelity.compare(held[::2], held[1::2])
-            report = {**numbers, "real_versus_real": real, "step": state.step, "crops": CROPS}
+            nulls = _nulls(drawn, decoded[len(optical) :])
+            report = {**numbers, "nulls": nulls, "step": state.step, "crops": CROPS}
             _publish(folder / "vae", model, {**report, "config": asdict(cfg)})
         return {key: value for key, value in numbers.items() if isinstance(value, float)}
 
@@ -81,6 +81,14 @@ def run_autoencoder(
             "SAR crop, or still trains the encoder; train for more steps, and see the panels there"
         )
     return folder / "vae"
+
+
+def _nulls(drawn: SarCrops, decoded: Sequence[Tile]) -> dict[str, dict[str, Any]]:
+    """How the reconstructions of the crops that are not constant stand in the nulls."""
+    rows = zip(drawn.crops, decoded, drawn.sources, strict=True)
+    held = [row for row in rows if row[0].min() < row[0].max()]
+    real, fake, sources = zip(*held, strict=True)
+    return fidelity.against_nulls(real, fake, sources)
 
 
 class Best:

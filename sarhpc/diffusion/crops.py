@@ -17,6 +17,15 @@ Images = Sequence[NDArray[np.uint8]]
 
 
 @dataclass(frozen=True)
+class SarCrops:
+    """Crops (size, size) of SAR images."""
+
+    crops: Images
+    sources: tuple[int, ...]
+    """Number of the image that each is of."""
+
+
+@dataclass(frozen=True)
 class TilePool:
     """Optical images (H, W, 3) and SAR images (H, W), 8 bit; scenes or tiles of any size."""
 
@@ -43,11 +52,11 @@ class TilePool:
         sar = [_mirrored(rng, crop, (0,)) for crop in sar]
         return torch.stack([as_input(crop) for crop in optical + sar])
 
-    def fixed(self, count: int, size: int, *, seed: int = 7) -> tuple[Images, Images]:
+    def fixed(self, count: int, size: int, *, seed: int = 7) -> tuple[Images, SarCrops]:
         """`count` optical and `count` SAR crops, the same at every call."""
         rng = np.random.default_rng([seed, count])
         optical = [_crop(rng, self.optical, size) for _ in range(count)]
-        return optical, [_crop(rng, self.sar, size) for _ in range(count)]
+        return optical, _sar_crops(rng, self.sar, count, size)
 
 
 def sar_batch(tiles: Images, seed: int, step: int, count: int, size: int) -> Tensor:
@@ -57,10 +66,9 @@ def sar_batch(tiles: Images, seed: int, step: int, count: int, size: int) -> Ten
     return torch.stack([as_input(_mirrored(rng, crop, (0,))) for crop in crops])
 
 
-def sar_crops(tiles: Images, count: int, size: int, *, seed: int = 7) -> Images:
+def sar_crops(tiles: Images, count: int, size: int, *, seed: int = 7) -> SarCrops:
     """`count` crops (size, size) of SAR images, the same at every call."""
-    rng = np.random.default_rng([seed, count])
-    return [_crop(rng, tiles, size) for _ in range(count)]
+    return _sar_crops(np.random.default_rng([seed, count]), tiles, count, size)
 
 
 def load_pool(folder: Path) -> TilePool:
@@ -94,13 +102,26 @@ def as_gray8(image: Tensor) -> NDArray[np.uint8]:
     return as_rgb8(image.detach().mean(0, keepdim=True).expand(3, -1, -1))[..., 0]
 
 
+def _sar_crops(rng: np.random.Generator, images: Images, count: int, size: int) -> SarCrops:
+    drawn = [_numbered_crop(rng, images, size) for _ in range(count)]
+    return SarCrops([crop for _, crop in drawn], tuple(source for source, _ in drawn))
+
+
 def _crop(rng: np.random.Generator, images: Images, size: int) -> NDArray[np.uint8]:
-    image = images[int(rng.integers(len(images)))]
+    return _numbered_crop(rng, images, size)[1]
+
+
+def _numbered_crop(
+    rng: np.random.Generator, images: Images, size: int
+) -> tuple[int, NDArray[np.uint8]]:
+    """Number of an image, and a crop of it."""
+    number = int(rng.integers(len(images)))
+    image = images[number]
     rows, cols = image.shape[:2]
     if rows < size or cols < size:
         raise DataError(f"a crop of {size} px does not fit an image of {rows} x {cols} px")
     row, col = (int(rng.integers(limit - size + 1)) for limit in (rows, cols))
-    return np.asarray(image[row : row + size, col : col + size])
+    return number, np.asarray(image[row : row + size, col : col + size])
 
 
 def _mirrored(

@@ -29,6 +29,7 @@ from sarhpc.diffusion.autoencoder import Log, reconstruct, sar_terms
 from sarhpc.diffusion.config import DecoderConfig
 from sarhpc.diffusion.crops import Images, as_gray8, as_input, sar_batch, sar_crops
 from sarhpc.measures import autoencoder_fidelity as fidelity
+from sarhpc.measures.nulls import Labels
 
 _BATCH = 8
 
@@ -180,24 +181,35 @@ def reconstructions(model: AutoencoderKL, crops: Images) -> Images:
 
 
 def decoder_report(
-    cfg: DecoderConfig, before: AutoencoderKL, after: AutoencoderKL, held_out: Images
+    cfg: DecoderConfig,
+    before: AutoencoderKL,
+    after: AutoencoderKL,
+    held_out: Images,
+    groups: Labels,
 ) -> tuple[dict[str, Any], tuple[Images, Images, Images]]:
     """E1, E3, E4 and E5 of held-out tiles reconstructed by each autoencoder, and the crops used.
 
-    `real_versus_real` is the distance of one half of the crops from the other. The crops are the
+    `before` and `after` have the distances of the crops to their own reconstructions, and `nulls`
+    how either stands in the distances between real crops of different groups. The crops are the
     real ones, their reconstructions by `before` and those by `after`.
+
+    Args:
+        cfg: crops of the report.
+        before: the autoencoder that was tuned.
+        after: the tuned one.
+        held_out: SAR tiles (H, W) in 8 bits.
+        groups: flight line or else scene of each.
 
     Raises:
         DataError: a crop or a reconstruction is constant, or smaller than 32 px.
     """
-    crops = sar_crops(held_out, cfg.report_crops, cfg.crop_px)
-    shown = (crops, reconstructions(before, crops), reconstructions(after, crops))
+    drawn = sar_crops(held_out, cfg.report_crops, cfg.crop_px)
+    crops, of = drawn.crops, [groups[source] for source in drawn.sources]
+    decoded = {"before": reconstructions(before, crops), "after": reconstructions(after, crops)}
     try:
-        compared = {
-            "before": fidelity.compare(crops, shown[1]),
-            "after": fidelity.compare(crops, shown[2]),
-            "real_versus_real": fidelity.compare(crops[::2], crops[1::2]),
-        }
+        compared = {name: fidelity.compare(crops, fake) for name, fake in decoded.items()}
+        nulls = {name: fidelity.against_nulls(crops, fake, of) for name, fake in decoded.items()}
     except ValueError as error:
         raise DataError(f"held-out crops or reconstructions cannot be measured: {error}") from error
-    return {**compared, "crops": len(crops), "crop_px": cfg.crop_px}, shown
+    facts = {"nulls": nulls, "crops": len(crops), "crop_px": cfg.crop_px}
+    return {**compared, **facts}, (crops, decoded["before"], decoded["after"])

@@ -33,11 +33,6 @@ def png_uri(image: NDArray[np.uint8], display_px: int | None = None) -> str:
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-def stretched(tile: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The tile with the square-root stretch usual for displaying SAR images."""
-    return np.round(255.0 * np.sqrt(tile / 255.0)).astype(np.uint8)
-
-
 def distribution_figure(sets: Mapping[str, Features]) -> str:
     """SVG: dB histograms, speckle autocorrelation and radial spectrum of every set."""
     figure, axes = new_figure(3)
@@ -91,8 +86,13 @@ def new_figure(panels: int) -> tuple[object, NDArray[np.object_]]:
 
     # A fixed salt keeps the ids inside the SVG, and so the report's bytes, the same every time.
     mpl.rcParams.update({"svg.hashsalt": "sarhpc", "font.size": 9, "font.family": "sans-serif"})
-    figure, axes = plt.subplots(1, panels, figsize=(3.6 * panels, 2.7), constrained_layout=True)
-    return figure, np.atleast_1d(axes)
+    width = 3.6 * panels
+    figure, axes = plt.subplots(1, panels, figsize=(width, 2.7), squeeze=False)
+    # Margins for labels of two lines; a layout engine would draw everything twice to find them.
+    figure.subplots_adjust(
+        left=0.75 / width, right=1 - 0.2 / width, bottom=0.18, top=0.88, wspace=0.3
+    )
+    return figure, axes[0]
 
 
 def label_axis(axis: object, title: str, x: str, y: str) -> None:

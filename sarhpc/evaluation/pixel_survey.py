@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpc.errors import DataError
-from sarhpc.evaluation.page import colour_thumbnail, radar_thumbnail
+from sarhpc.evaluation.page import colour_thumbnail, displayed, radar_thumbnail
 from sarhpc.evaluation.survey import SampleRef, SetSurvey
 from sarhpc.measures.features import LEAST_PX, Features, measure
 from sarhpc.shards.images import decode_array, decode_gray8, decode_rgb8
@@ -114,12 +114,13 @@ def _count_sigma0(look: PixelSurvey, sample: Sample, decode_master: DecodeMaster
 
 def _card(sample: Sample, tile: NDArray[np.uint8]) -> TileCard:
     optical = _readable(lambda: decode_rgb8(sample.members["optic.png"]))
+    meta = _readable(lambda: sample.meta) or {}
     return TileCard(
-        radar=radar_thumbnail(tile),
+        radar=displayed(radar_thumbnail(tile), meta),
         optical=None if optical is None else colour_thumbnail(optical),
         caption=_readable(lambda: sample.caption) or "",
         key=sample.key,
-        facts=list(_card_facts(_readable(lambda: sample.meta) or {}, tile)),
+        facts=list(_card_facts(meta, tile)),
     )
 
 

@@ -42,6 +42,7 @@ class Picture:
     """One tile with its caption."""
 
     image: NDArray[np.uint8]
+    """As it is shown."""
     text: str
     note: str = ""
 
@@ -127,16 +128,19 @@ def _metrics(report: Report) -> dict[str, tuple[Distance, str, str]]:
 
 
 def _remarks(evaluation: Evaluation) -> Iterator[str]:
-    """Sizes behind the verdicts of each set, or why it has none."""
+    """Sizes behind the verdicts of each set, and once why there is none."""
+    without: dict[str, list[str]] = {}
     for name, of in evaluation.sets.items():
         found = next(iter(of.measures.values()), None)
         if isinstance(found, NoVerdict):
-            yield f"No verdict for {name}: {found.reason}."
+            without.setdefault(found.reason, []).append(name)
         elif found is not None:
             yield (
                 f"{name}: {found.tiles} tiles against {found.reference_tiles} of other scenes; "
                 f"the null draws {found.groups_drawn} of {found.groups} scenes."
             )
+    for reason, names in without.items():
+        yield f"No verdict for {', '.join(names)}: {reason}."
 
 
 def _pixel_remarks(report: Report) -> Iterator[str]:

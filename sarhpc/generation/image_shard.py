@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from hpc.errors import IncompleteError
 from sarhpc import __version__
 from sarhpc.generation.config import GenerateConfig
+from sarhpc.generation.embeddings import TextEmbeddings
 from sarhpc.generation.finishing import (
     FinishedImage,
     SampledImage,
@@ -99,12 +100,14 @@ def generate_shard(
     if image_member == "sar.png":
         shared |= pixel_metadata(inputs, cfg)
 
+    embeddings = TextEmbeddings(pipeline, inputs["batch"])
+
     def sample(batch: Sequence[ImageRequest]) -> list[SampledImage]:
         if stop():
             raise GenerationStoppedError(
                 f"stopped inside shard {shard:06d}, which was abandoned; resume generates it again."
             )
-        return sampled_batch(batch, inputs, cfg, pipeline, layers)
+        return sampled_batch(batch, inputs, cfg, pipeline, layers, embeddings)
 
     def finish(image: SampledImage) -> FinishedImage:
         return _finished(shard, image, judge(image), shared, image_member)

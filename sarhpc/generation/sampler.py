@@ -15,10 +15,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from sarhpc.diffusion.conditioning import tokens_cut
 from sarhpc.generation.config import GenerateConfig
+from sarhpc.generation.embeddings import TextEmbeddings, embedding_arguments
 from sarhpc.generation.finishing import SampledImage
-from sarhpc.generation.model import Pipeline, first_text_encoder
+from sarhpc.generation.model import Pipeline
 from sarhpc.generation.plan import ImageRequest
 from sarhpc.generation.steering import SteeringLayer, SteeringLayers, steering_facts
 
@@ -29,11 +29,14 @@ def sampled_batch(
     cfg: GenerateConfig,
     pipeline: Pipeline,
     layers: SteeringLayers | None,
+    embeddings: TextEmbeddings,
 ) -> list[SampledImage]:
     """The images of a batch of a planned shard, each with its own metadata."""
     steers = _steers(layers, requests, inputs)
-    cut = tokens_cut(first_text_encoder(pipeline)[0], [request.prompt for request in requests])
-    images = sample_images(pipeline, requests, cfg, inputs["batch"], inputs["threads"], steers)
+    images = sample_images(
+        pipeline, requests, cfg, inputs["batch"], inputs["threads"], steers, embeddings
+    )
+    cut = [embedding.cut for embedding in embeddings.of([r.prompt for r in requests])]
     facts = _steering_facts(steers, cfg) or [{} for _ in requests]
     return [
         # Only for prompts that are too long: the bytes of the others do not change.
@@ -60,18 +63,20 @@ def sample_images(
     batch: int,
     threads: int,
     steers: Sequence[SteeringLayer] = (),
+    embeddings: TextEmbeddings | None = None,
 ) -> NDArray[np.float32]:
     """Images (len(requests), H, W, 3) in [0, 1], sampled in a batch of exactly `batch`.
 
-    A model with a ControlNet takes one conditioning layer of `steers` for each request.
+    A model with a ControlNet takes one conditioning layer of `steers` for each request. Prompts
+    are encoded by `embeddings`, which keeps them from batch to batch.
     """
+    embeddings = embeddings or TextEmbeddings(pipeline, batch)
     padded = [*requests] + [requests[-1]] * (batch - len(requests))
     # Generators on the CPU: the same initial noise on every device.
     generators = [torch.Generator("cpu").manual_seed(request.seed) for request in padded]
     with _pinned_arithmetic(threads):
         result = pipeline(
-            prompt=[request.prompt for request in padded],
-            negative_prompt=[_negative(request, cfg) for request in padded],
+            **_texts(padded, cfg, embeddings),
             num_inference_steps=cfg.steps,
             guidance_scale=cfg.guidance,
             height=cfg.height_px,
@@ -83,6 +88,16 @@ def sample_images(
         )
     images: NDArray[np.float32] = result.images[: len(requests)]
     return images
+
+
+def _texts(
+    requests: Sequence[ImageRequest], cfg: GenerateConfig, embeddings: TextEmbeddings
+) -> dict[str, Any]:
+    """The pipeline's arguments for the prompts; negative ones where there is guidance."""
+    prompts = [request.prompt for request in requests]
+    negatives = [_negative(request, cfg) for request in requests] if cfg.guidance > 1 else []
+    found = embeddings.of([*prompts, *negatives])
+    return embedding_arguments(found[: len(prompts)], found[len(prompts) :])
 
 
 def _negative(request: ImageRequest, cfg: GenerateConfig) -> str:

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import dataclasses
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from hpc.errors import ConfigError, VerificationError
+from hpc.errors import ConfigError, DataError, VerificationError
 from hpc.job.pipeline import Stage, why_empty
 from hpc.store.plan import Plan, read_plan
 from hpc.store.rundir import RunDir, planning_in
@@ -28,38 +28,75 @@ if TYPE_CHECKING:
     from hpc.cluster.profile import Profile, Resources
 
 
-def show_plan_and_cost(run: RunDir, stages: Sequence[Stage], profile: Profile | None) -> None:
-    """Print what each stage would make and cost, and submit nothing.
+def plan_and_cost(
+    run: RunDir,
+    stages: Sequence[Stage],
+    profile: Profile | None,
+    say: Callable[[str], None] = print,
+) -> dict[str, Any]:
+    """What each stage would make and cost, as lines to `say` and as a JSON document.
 
     Raises:
         ConfigError: a stage would make nothing, or the run has no room for its data.
     """
     config = load_run_config(run)
-    hours, size, inodes, open_ends, need = 0.0, 0.0, 0, False, Need()
+    need, rows = Need(), []
     for stage in stages:
-        plan = _plan(run, stage)
-        todo = None if plan is None else len(run.ledger(stage.name).missing(plan))
-        resources = profile.resources_of(stage.name) if profile is not None else None
-        print(_plan_line(run, stage, plan, todo))
-        ranks = number_of_ranks(config, profile, stage.name)
-        left = estimate(spec_named(stage.name), config, plan, todo, ranks)
-        for line in left.lines:
-            print(f"  {line}")
-        for name, reason in list(plan.rejected.items())[:20] if plan is not None else ():
-            print(f"  left out {name}: {reason}")
-        if resources is not None:
-            elements = min(resources.elements, left.shards or resources.elements)
-            hours += gpu_hours(resources, elements)
-            print(f"  {_request(resources, elements)}")
-        if left.bytes is not None and left.inodes is not None:
-            print(f"  about {left.bytes / 1e9:.2f} GB in {left.inodes} inodes")
-        size, inodes = size + (left.bytes or 0.0), inodes + (left.inodes or 0)
+        row, left = _stage_row(run, config, stage, profile)
+        _say_row(row, say)
         need.add(spec_named(stage.name), left)
-        open_ends = open_ends or left.bytes is None
-    more = ", and what is not planned yet" if open_ends else ""
-    spent = f"at most {hours:.1f} GPU-hours, " if profile is not None else ""
-    print(f"together: {spent}about {size / 1e9:.2f} GB in {inodes} inodes{more}")
+        rows.append(row)
+    known = [row for row in rows if row["bytes"] is not None]
+    total = {
+        "gpu_hours": None if profile is None else sum(row["gpu_hours"] for row in rows),
+        "bytes": sum(row["bytes"] for row in known),
+        "inodes": sum(row["inodes"] or 0 for row in rows),
+        "complete": len(known) == len(rows),
+    }
+    more = "" if total["complete"] else ", and what is not planned yet"
+    spent = "" if profile is None else f"at most {total['gpu_hours']:.1f} GPU-hours, "
+    say(f"together: {spent}about {total['bytes'] / 1e9:.2f} GB in {total['inodes']} inodes{more}")
     require_room(run, config, need)
+    return {"run": str(run.root), "stages": rows, "together": total}
+
+
+def _stage_row(
+    run: RunDir, config: RunConfig, stage: Stage, profile: Profile | None
+) -> tuple[dict[str, Any], Estimate]:
+    """What a stage would make and cost, as `--dry-run --json` shows it."""
+    plan = _plan(run, stage)
+    todo = None if plan is None else len(run.ledger(stage.name).missing(plan))
+    ranks = number_of_ranks(config, profile, stage.name)
+    left = estimate(spec_named(stage.name), config, plan, todo, ranks)
+    row: dict[str, Any] = {
+        "stage": stage.name,
+        "plan": None if plan is None else plan.id,
+        "shards": None if plan is None else len(plan.shards),
+        "to_make": todo,
+        "waits_for": [need for need in stage.needs if not run.ledger(need).sealed],
+        "notes": list(left.lines),
+        "left_out": {} if plan is None else dict(plan.rejected),
+        "bytes": left.bytes,
+        "inodes": left.inodes,
+    }
+    if profile is not None:
+        resources = profile.resources_of(stage.name)
+        elements = min(resources.elements, left.shards or resources.elements)
+        row["request"] = _request(resources, elements)
+        row["gpu_hours"] = gpu_hours(resources, elements)
+    return row, left
+
+
+def _say_row(row: Mapping[str, Any], say: Callable[[str], None]) -> None:
+    say(_plan_line(row))
+    for line in row["notes"]:
+        say(f"  {line}")
+    for name, reason in list(row["left_out"].items())[:20]:
+        say(f"  left out {name}: {reason}")
+    if "request" in row:
+        say(f"  {row['request']}")
+    if row["bytes"] is not None and row["inodes"] is not None:
+        say(f"  about {row['bytes'] / 1e9:.2f} GB in {row['inodes']} inodes")
 
 
 def require_room_for(run: RunDir, stages: Sequence[Stage]) -> None:
@@ -123,20 +160,22 @@ def _plan(run: RunDir, stage: Stage) -> Plan | None:
     if run.plan_file(stage.name).exists():
         return read_plan(run.plan_file(stage.name))
     if all(run.ledger(need).sealed for need in stage.needs):
-        with tempfile.TemporaryDirectory() as scratch:
-            plan = stage.plan(planning_in(run, stage.name, Path(scratch)))
+        try:
+            with tempfile.TemporaryDirectory() as scratch:
+                plan = stage.plan(planning_in(run, stage.name, Path(scratch)))
+        except DataError as error:
+            raise ConfigError(f"{stage.name} cannot be planned: {error}") from error
         if not plan.shards:
             raise ConfigError(why_empty(plan))
         return plan
     return None
 
 
-def _plan_line(run: RunDir, stage: Stage, plan: Plan | None, todo: int | None) -> str:
-    if plan is None:
-        missing = [need for need in stage.needs if not run.ledger(need).sealed]
-        sealed = "is sealed" if len(missing) == 1 else "are sealed"
-        return f"{stage.name}: planned when {', '.join(missing)} {sealed}"
-    return f"{stage.name}: {len(plan.shards)} shards, {todo} to make, plan {plan.id}"
+def _plan_line(row: Mapping[str, Any]) -> str:
+    if row["plan"] is None:
+        sealed = "is sealed" if len(row["waits_for"]) == 1 else "are sealed"
+        return f"{row['stage']}: planned when {', '.join(row['waits_for'])} {sealed}"
+    return f"{row['stage']}: {row['shards']} shards, {row['to_make']} to make, plan {row['plan']}"
 
 
 def _request(resources: Resources, elements: int) -> str:

@@ -18,7 +18,7 @@ from hpc.collector import relax_gc
 from hpc.errors import HpcError, exit_code_of
 from hpc.job.agreement import SingleProcess
 from hpc.job.attempt import RecordedAttempt, recorded_attempt
-from hpc.job.elements import run_element
+from hpc.job.elements import follow_element, run_element
 from hpc.job.lost_shards import Siblings
 from hpc.job.pipeline import JobContext, interrupted, run_stage
 from hpc.job.requeue import (
@@ -214,6 +214,8 @@ def _run_stage(
         seal_upstream(run, cfg, stage, job.here.rank)
         if job.element is not None:
             part, siblings = functools.partial(job.part, name), job.siblings(name)
+            if job.here.rank > 0:
+                return follow_element(run, stage, job.element, part, job.here.rank, context)
             return run_element(run, stage, job.element, part, context, siblings)
         return run_stage(run, stage, job.here.rank, context=context)
 

@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
-import threading
-import time
 from collections.abc import Sequence
-from pathlib import Path
+from signal import SIGHUP, SIGINT, SIGTERM
+from types import FrameType
 from typing import TYPE_CHECKING
 
-from hpc.errors import RunInUseError
-from hpc.job.pipeline import Stage
-from hpc.observe.logs import LogFollower, failure_cause
-from hpc.store.local_jobs import live_local_jobs, record_local_job
+from hpc.errors import IncompleteError
+from hpc.job.pipeline import Stage, unsealed_stages
+from hpc.observe.logs import failure_cause, tail
+from hpc.store.local_jobs import LocalJob, live_local_jobs, record_local_job
 from hpc.store.rundir import RunDir
 from sarhpc.launch.line import LineWork, submit_stage
+from sarhpc.launch.outcome import outcome_lines
+from sarhpc.launch.stopping import request_stop
+from sarhpc.launch.waiting import DETACHED, wait_in_view
 
 if TYPE_CHECKING:
     from hpc.cluster.submit import Submission
 
-POLL_S = 0.5
+EVERY_S = 2.0
+"""Interval between two looks at the status, s."""
+LOG_LINES = 20
+"""Lines of the log of a job that failed."""
 
 
 def launch_stage(
@@ -36,19 +43,17 @@ def launch_line(
 ) -> int:
     """Submit a driver of `stages` and print where to look; its exit code if `wait`, else 0.
 
-    A driver that works already is left alone; one that received a stop is waited for by the new
-    one.
+    A driver that works already is left alone, with `wait` it is the one that is waited for; one
+    that received a stop is waited for by the new one.
 
     Raises:
-        RunInUseError: with `wait`, another driver works on the run.
+        IncompleteError: the driver that worked already has ended, and stages are not sealed.
     """
     drivers = [job for job in live_local_jobs(run) if job.what.startswith("line:")]
     if working := [job for job in drivers if not job.stopped]:
         text = f"{run.root} is worked on by process {working[0].pid} on {working[0].host}"
-        if wait:
-            raise RunInUseError(f"{text}; see `sarhpc status {run.root}`")
-        print(f"nothing to start: {text}; see its progress with: sarhpc status {run.root}")
-        return 0
+        print(f"nothing to start: {text}; see its progress with: sarhpc status {run.root} --watch")
+        return _wait_for_driver(run, working[0], stages) if wait else 0
     behind = tuple(job.pid for job in drivers)
     submission, name = start_driver(run, stages, executor, force=force, behind=behind)
     return _announce(run, submission, name, executor, stages, wait=wait)
@@ -95,33 +100,75 @@ def _announce(
     print(f"job {submission.job_id} ({what}) by the {executor} executor")
     for path in submission.stderr:
         print(f"  log     {path}")
-    print(f"  status  sarhpc status {run.root}")
+    print(f"  watch   sarhpc status {run.root} --watch")
     print(f"  stop    sarhpc stop {run.root}", flush=True)
-    # A debug job runs inside `wait`, in this process.
-    if not wait and executor != "debug":
+    if executor == "debug":
+        code = _carry_out_here(submission)
+    elif not wait:
         return 0
-    code = _follow(submission)
-    if code != 0 and (cause := failure_cause(run, stages)) is not None:
-        print(f"failed: {cause}", file=sys.stderr)
+    else:
+        ended = wait_in_view(
+            run, lambda: request_stop(run), every_s=EVERY_S, has_ended=lambda: submission.ended
+        )
+        if ended is None:
+            return DETACHED
+        code = submission.wait()
+    if code != 0:
+        _print_failure(run, submission, stages)
+    print("\n".join(outcome_lines(run, failed=code != 0)))
     return code
 
 
-def _follow(submission: Submission) -> int:
-    """Copy the job's log to standard error until the job ends; its exit code."""
-    ended = threading.Event()
-    thread = threading.Thread(target=_copy, args=(submission.stderr, ended), daemon=True)
-    thread.start()
-    code = submission.wait()
-    ended.set()
-    thread.join(timeout=5)
+def _wait_for_driver(run: RunDir, driver: LocalJob, stages: Sequence[Stage]) -> int:
+    """Wait for a driver that another command has started; 0 if `stages` are sealed then.
+
+    Raises:
+        IncompleteError: they are not.
+    """
+    ended = wait_in_view(
+        run, lambda: request_stop(run), every_s=EVERY_S, has_ended=lambda: not driver.alive
+    )
+    if ended is None:
+        return DETACHED
+    left = [stage.name for stage in unsealed_stages(run, stages)]
+    failed = bool(left) and not run.stop_file.exists()
+    print("\n".join(outcome_lines(run, failed=failed)))
+    if failed:
+        cause = failure_cause(run, stages)
+        raise IncompleteError(
+            f"process {driver.pid} has ended and {', '.join(left)} not sealed"
+            + (f": {cause}" if cause else f"; `sarhpc resume {run.root}` goes on")
+        )
+    return 0
+
+
+def _print_failure(run: RunDir, submission: Submission, stages: Sequence[Stage]) -> None:
+    """Print the end of the job's log unless it was shown, and why the job failed."""
+    if submission.executor != "debug":
+        for path in submission.stderr:
+            if path.is_file():
+                print("\n".join(["", f"==> {path}", *tail(path, LOG_LINES)]), file=sys.stderr)
     if submission.failure:
         print(submission.failure, file=sys.stderr)
-    return code
+    if (cause := failure_cause(run, stages)) is not None:
+        print(f"failed: {cause}", file=sys.stderr)
 
 
-def _copy(paths: tuple[Path, ...], ended: threading.Event) -> None:
-    follower, last = LogFollower(), False
-    while not last:
-        last = ended.is_set()
-        follower.copy(paths, sys.stderr)
-        time.sleep(POLL_S)
+def _carry_out_here(submission: Submission) -> int:
+    """Carry out a debug job in this process, whose log is this terminal's; its exit code.
+
+    Ctrl-C, and the end of the terminal, make it save and end; Ctrl-C again ends it at once.
+    """
+    before = {number: signal.signal(number, _save_and_end) for number in (SIGINT, SIGHUP)}
+    try:
+        return submission.wait()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _save_and_end(number: int, frame: FrameType | None) -> None:
+    signal.signal(SIGINT, signal.default_int_handler)
+    if number == SIGINT:
+        print("stopping; work saves first. Ctrl-C again ends it at once", file=sys.stderr)
+    os.kill(os.getpid(), SIGTERM)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hpc.errors import ConfigError
@@ -9,6 +12,7 @@ from hpc.job.pipeline import Stage
 from hpc.store.rundir import RunDir
 from hpc.store.submissions import read_submissions
 from sarhpc.stages.config import RunConfig
+from sarhpc.stages.run_config import load_run_config
 
 if TYPE_CHECKING:
     from hpc.cluster.profile import Profile, Resources
@@ -71,3 +75,21 @@ def resources(config: RunConfig, stage: Stage) -> Resources:
     if stage.collective:
         return Resources(tasks_per_node=config.cluster.ranks, time_min=config.cluster.time_min)
     return Resources(cpus_per_task=config.cluster.workers, time_min=config.cluster.time_min)
+
+
+def requested_resources(run: RunDir, stages: Sequence[Stage]) -> dict[str, Resources]:
+    """What each stage asks for: by the profile last submitted to, else on this machine."""
+    from hpc.cluster.profile import load_profile
+
+    config = load_run_config(run)
+    submissions = read_submissions(run)
+    if submissions:
+        newest = submissions[-1]
+        file = Path(newest.profile_file)
+        try:
+            profile = load_profile(str(file) if file.is_file() else newest.profile)
+        except ConfigError as error:
+            print(f"widths of stages are not known: {error}", file=sys.stderr)
+        else:
+            return {stage.name: profile.resources_of(stage.name) for stage in stages}
+    return {stage.name: resources(config, stage) for stage in stages}

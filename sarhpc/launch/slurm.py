@@ -10,7 +10,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hpc.errors import HpcError, IncompleteError, RunInUseError
+from hpc.errors import HpcError, RunInUseError
 from hpc.job.pipeline import Stage
 from hpc.store.run_paths import require_plain_path
 from hpc.store.rundir import RunDir
@@ -24,7 +24,7 @@ from hpc.store.submissions import (
     submitting_command,
 )
 from sarhpc.launch.job import StageWork
-from sarhpc.launch.submission_plan import SubmissionPlan, is_blocked, plan_submission
+from sarhpc.launch.submission_plan import SubmissionPlan, plan_submission
 from sarhpc.stages.inputs.paths import EMBEDDED
 from sarhpc.stages.registry import used_models
 from sarhpc.stages.run_config import load_run_config
@@ -303,35 +303,3 @@ def _print_submission(run: RunDir, record: SubmissionRecord) -> None:
 def _log_name(run: RunDir, pattern: str, job_id: str) -> str:
     name = pattern.replace("%j", job_id).replace("%A", job_id).replace("%a", "0")
     return str(run.root / name.replace("%t", "0").replace("%r", "0"))
-
-
-def wait_for_jobs(run: RunDir, stages: Sequence[Stage], poll_s: float = 15.0) -> int:
-    """Wait until none of the run's jobs is in the queue; 0 if all `stages` are sealed then.
-
-    Raises:
-        IncompleteError: they are not.
-    """
-    from hpc.cluster import slurm
-
-    while True:
-        try:
-            jobs = [job for found in queued_jobs(run).values() for job in found]
-        except slurm.SlurmMissingError:
-            raise
-        except slurm.SlurmUnavailableError as error:
-            log.warning("%s; waiting on", error)
-            time.sleep(poll_s)
-            continue
-        if all(is_blocked(job) for job in jobs) and submitting_command(run) is None:
-            break
-        if all(run.ledger(stage.name).sealed for stage in stages):
-            break
-        time.sleep(poll_s)
-    open_stages = [stage.name for stage in stages if not run.ledger(stage.name).sealed]
-    if not open_stages:
-        print("every stage is sealed")
-        return 0
-    raise IncompleteError(
-        f"no job is left and {', '.join(open_stages)} not sealed; see `sarhpc logs {run.root} "
-        f"--failed`, then `sarhpc resume {run.root}`"
-    )

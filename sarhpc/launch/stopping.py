@@ -15,6 +15,12 @@ from hpc.store.submissions import (
 from sarhpc.launch.slurm import queued_jobs, record_ending_jobs
 
 
+def request_stop(run: RunDir) -> None:
+    """Request that all work on the run saves and ends; sticky until `resume`."""
+    descriptor = os.open(run.stop_file, os.O_CREAT | os.O_WRONLY, 0o600)
+    os.close(descriptor)
+
+
 def cancel_jobs(run: RunDir, *, now: bool) -> int:
     """Ask the run to stop, sticky until `resume`, and take its jobs out of the queue.
 

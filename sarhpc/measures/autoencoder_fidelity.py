@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sarhpc.measures import distances as between
-from sarhpc.measures.distances import autocorrelation, looks, uniform
+from sarhpc.measures.distances import DISTANCES, autocorrelation, looks, uniform
 from sarhpc.measures.features import measure
+from sarhpc.measures.nulls import Labels, verdicts
 from sarhpc.measures.spectrum import grid_lines_db
+
+JUDGED = ("E1_enl", "E3_jsd", "E3_w1", "E4_acf", "E5_lsd", "E5_lines")
+"""Distances that are held against nulls."""
 
 
 def compare(
@@ -39,3 +45,25 @@ def compare(
         "lsd_db": between.log_spectral_distance(*both),
         "grid_lines_db": grid_lines_db(g.lines_db),
     }
+
+
+def against_nulls(
+    real: Sequence[NDArray[np.uint8]], fake: Sequence[NDArray[np.uint8]], groups: Labels
+) -> dict[str, dict[str, Any]]:
+    """E1, E3, E4 and E5 by name, each with its verdict as in `evaluation.json`.
+
+    Reconstructions of tiles of some groups are compared with real tiles of the others, as the draws
+    of the null are; so these distances are larger than those of `compare`, which are of the same
+    tiles. With too few groups a distance has a `reason` in place of a verdict.
+
+    Args:
+        real: real tiles in 8 bits.
+        fake: the reconstruction of each, in their order.
+        groups: flight line, scene or image that each is of.
+
+    Raises:
+        ValueError: a tile is constant or smaller than 32 px; the message has its number.
+    """
+    distances = {name: DISTANCES[name][0] for name in JUDGED}
+    found = verdicts(measure(fake), measure(real), groups, distances, copies=True)
+    return {name: asdict(verdict) for name, verdict in found.items()}

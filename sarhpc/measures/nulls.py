@@ -219,8 +219,8 @@ def evenly_over_groups(groups: Labels, tiles: int, seed: int = 0) -> Indices:
 def _evenly(labels: Indices, among: Indices, tiles: int, rng: np.random.Generator) -> Indices:
     """Tiles of every group in turn, random within it, until there are enough."""
     order = among[np.lexsort((rng.random(among.size), labels[among]))]
-    _, start, size = np.unique(labels[order], return_index=True, return_counts=True)
-    turn = np.arange(order.size) - np.repeat(start, size)
+    start = np.flatnonzero(np.diff(labels[order], prepend=-1))
+    turn = np.arange(order.size) - np.repeat(start, np.diff(start, append=order.size))
     # Which groups give to the last, incomplete turn is random.
     return order[np.lexsort((rng.random(order.size), turn))[:tiles]]
 

@@ -34,6 +34,8 @@ LAGS = 5
 BLOCK_PX = 16
 FAR_LAGS_PX = (6, 9)
 """Lags that count as uncorrelated: beyond the main lobe of any band of at least 0.4."""
+_APART = np.abs(np.arange(BLOCK_PX)[:, None] - np.arange(BLOCK_PX))
+"""Lag of any two rows, or columns, of a block."""
 
 
 def lag_products(intensity: ArrayLike) -> Array:
@@ -49,17 +51,9 @@ def lag_products(intensity: ArrayLike) -> Array:
     Raises:
         ValueError: NaN, negative, constant, too small, or a block without any power.
     """
-    blocks = _blocks(require_image(intensity, 2 * BLOCK_PX))
-    mean = blocks.mean((1, 2), keepdims=True)
-    if empty := int((mean == 0).sum()):
-        raise ValueError(
-            f"{empty} of {len(blocks)} blocks of {BLOCK_PX} px are 0 everywhere: leave out tiles "
-            "with gaps"
-        )
-    # Rows of the blocks first, so that all products are of two matrices.
-    ratios = np.ascontiguousarray((blocks / mean).swapaxes(0, 1))
+    ratios = _ratios(require_image(intensity, 2 * BLOCK_PX))
     by_row, by_column = ratios.reshape(BLOCK_PX, -1), ratios.reshape(-1, BLOCK_PX)
-    pairs = BLOCK_PX * np.arange(BLOCK_PX, BLOCK_PX - LAGS - 1, -1) * len(blocks)
+    pairs = BLOCK_PX * np.arange(BLOCK_PX, BLOCK_PX - LAGS - 1, -1) * ratios.shape[1]
     near = [
         [np.trace(gram, lag) / pairs[lag] for lag in range(LAGS + 1)]
         for gram in (by_row @ by_row.T, by_column.T @ by_column)
@@ -76,12 +70,11 @@ def _pairs_within(ratios: Array, lag: int) -> tuple[float, float]:
         ratios: (16, B, 16): rows, blocks, columns.
         lag: px.
     """
-    index = np.arange(BLOCK_PX)
-    near = (np.abs(index[:, None] - index) <= lag).astype(np.float64)
-    along_azimuth = near @ ratios.reshape(BLOCK_PX, -1)
+    near = np.less_equal(_APART, lag).astype(np.float64)
     along_range = ratios.reshape(-1, BLOCK_PX) @ near
-    sums = float(along_azimuth.ravel() @ along_range.ravel())
-    return sums, float(near.sum() ** 2 * ratios.shape[1])
+    # Of any two rows; those that are near each other count.
+    rows = ratios.reshape(BLOCK_PX, -1) @ along_range.reshape(BLOCK_PX, -1).T
+    return float((near * rows).sum()), float(near.sum() ** 2 * ratios.shape[1])
 
 
 def speckle_autocorrelation(products: Array, looks: float = 1.0) -> Array:
@@ -121,20 +114,43 @@ def autocorrelation_of_band(weights: ArrayLike, lags: int = LAGS) -> Array:
     return rho
 
 
-def _blocks(image: Array) -> Array:
-    return np.concatenate([_tiling(image[start:, start:]) for start in (0, BLOCK_PX // 2)])
+def _ratios(image: Array) -> Array:
+    """I / m (16, B, 16), rows, blocks, columns: rows first, so that products are of two matrices.
+
+    Raises:
+        ValueError: a block without any power.
+    """
+    tilings = [_tiling(image[start:, start:]) for start in (0, BLOCK_PX // 2)]
+    ratios = np.empty((BLOCK_PX, sum(one.shape[0] * one.shape[2] for one in tilings), BLOCK_PX))
+    first = empty = 0
+    for blocks in tilings:
+        mean = blocks.mean((1, 3), keepdims=True)
+        empty += int((mean == 0).sum())
+        after = first + mean.size
+        place = ratios[:, first:after].reshape(BLOCK_PX, len(blocks), -1, BLOCK_PX)
+        with np.errstate(invalid="ignore"):
+            np.divide(blocks.swapaxes(0, 1), mean.swapaxes(0, 1), out=place)
+        first = after
+    if empty:
+        raise ValueError(
+            f"{empty} of {first} blocks of {BLOCK_PX} px are 0 everywhere: leave out tiles with "
+            "gaps"
+        )
+    return ratios
 
 
 def _tiling(image: Array) -> Array:
+    """Blocks as a view (block row, row, block column, column) of an image."""
     rows, columns = (side // BLOCK_PX for side in image.shape)
     cut = image[: rows * BLOCK_PX, : columns * BLOCK_PX]
-    split = cut.reshape(rows, BLOCK_PX, columns, BLOCK_PX)
-    return split.swapaxes(1, 2).reshape(-1, BLOCK_PX, BLOCK_PX)
+    return cut.reshape(rows, BLOCK_PX, columns, BLOCK_PX)
 
 
 def _block_bias(rho: Array) -> Array:
     """4 (t(d) - rho(d) S) of (2, 6) `rho` at lags 0 to 5, for a separable band, r >= 0."""
-    r = toeplitz(np.sqrt(np.maximum(rho, 0.0)), BLOCK_PX)
+    at_lag = np.zeros((2, BLOCK_PX))
+    at_lag[:, : LAGS + 1] = np.sqrt(np.maximum(rho, 0.0))
+    r = at_lag[:, _APART]
     own = (r * r).mean((1, 2))
     # Mean over pairs at each lag of 1/n sum_k r_ij r_jk r_ki, n the side of the block.
     triples = (r * (r @ r) / BLOCK_PX).reshape(2, -1) @ _MEAN_AT_LAG.T
@@ -142,20 +158,9 @@ def _block_bias(rho: Array) -> Array:
     return bias
 
 
-def toeplitz(values: Array, side: int) -> Array:
-    """Matrices (..., side, side) of the value (..., n) at lag |i - j|; 0 beyond the last one."""
-    padded = np.zeros((*values.shape[:-1], max(side, values.shape[-1])))
-    padded[..., : values.shape[-1]] = values
-    index = np.arange(side)
-    matrix: Array = padded[..., np.abs(index[:, None] - index)]
-    return matrix
-
-
 def _mean_at_lag() -> Array:
     """Weights (6, 256) of the pairs of a row of a block that are 0 to 5 px apart."""
-    index = np.arange(BLOCK_PX)
-    apart = np.abs(index[:, None] - index).ravel()
-    at_lag = apart == np.arange(LAGS + 1)[:, None]
+    at_lag = _APART.ravel() == np.arange(LAGS + 1)[:, None]
     return np.asarray(at_lag / at_lag.sum(1, keepdims=True))
 
 

@@ -44,8 +44,8 @@ def measure_texture(amplitude: NDArray[Any]) -> Array:
 
 def quantise(amplitude: NDArray[Any]) -> NDArray[np.intp]:
     """Gray levels (H, W), 0 to 31, in steps of 1.5 dB; the median lies between 15 and 16."""
-    level_db = log_amplitude(amplitude, LEAST_PX) * (20.0 / np.log(10.0))
-    codes = np.floor(level_db / STEP_DB).astype(np.intp)
+    level = log_amplitude(amplitude, LEAST_PX) * float(20.0 / np.log(10.0) / STEP_DB)
+    codes = np.floor(level, out=level).astype(np.intp)
     codes += LEVELS // 2
     return np.asarray(np.clip(codes, 0, LEVELS - 1, out=codes))
 

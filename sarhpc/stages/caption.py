@@ -6,7 +6,8 @@ import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from hpc.job.pipeline import Stage
+from hpc.job.pipeline import Stage, Work
+from hpc.job.shard_progress import counted
 from hpc.store.plan import Plan, ShardTask
 from hpc.store.rundir import RunDir
 from sarhpc.captioning.config import CaptionConfig
@@ -14,7 +15,8 @@ from sarhpc.stages.config import RunConfig
 from sarhpc.stages.inputs.paths import data_root, model_folder
 from sarhpc.stages.run_config import load_run_config
 from sarhpc.stages.spec import StageSpec, in_branch
-from sarhpc.stages.tile import shard_pixels
+from sarhpc.stages.splits import publish_split_counts
+from sarhpc.stages.tile import most_tiles, shard_pixels
 from sarhpc.stages.work.sharded import (
     ShardResult,
     make_missing_shards,
@@ -40,8 +42,14 @@ def caption_stage(config: RunConfig, upstream: Sequence[str]) -> Stage:
         work=lambda work: make_missing_shards(
             make_caption_shard, work, workers=config.cluster.workers
         ),
-        finish=lambda work: remove_stale_files(data_root(work.run, config) / "samples"),
+        finish=lambda work: finish_samples(work, config),
     )
+
+
+def finish_samples(work: Work, config: RunConfig) -> None:
+    """Remove temporary files of killed writers, and publish counts by split."""
+    remove_stale_files(data_root(work.run, config) / "samples")
+    publish_split_counts(work)
 
 
 def plan_caption_shards(run: RunDir) -> Plan:
@@ -74,7 +82,8 @@ def make_caption_shard(run: RunDir, task: ShardTask) -> ShardResult:
     duplicates = task.inputs.get("duplicate_of", {})
     tiles = (s for s in read_tiles(run, task.inputs) if s.key not in duplicates)
     captioned = caption_samples(tiles, _captioner(captioner_config), captioner_config)
-    summary = write_shard(path, captioned.samples)
+    samples = counted(captioned.samples, run.stage("caption"), task.id, most_tiles(config))
+    summary = write_shard(path, samples)
     rejected = captioned.rejected | ({"duplicate_of": len(duplicates)} if duplicates else {})
     return ShardResult(
         path, summary.samples, summary.bytes, summary.sha256, rejected, {"split": split}

@@ -111,6 +111,10 @@ def train_ranks(work: Work) -> None:
     key = run_key(work.run.root)
     joined = join(cfg.threads, deterministic=True, seed=cfg.seed, on_cpu=on_cpu, key=key)
     try:
+        micro = ranks.frozen_micro_batch(
+            work, joined, cfg.micro_batch or cfg.batch, cfg.batch, "caption_train.batch"
+        )
+        cfg = dataclasses.replace(cfg, micro_batch=micro)
         folder = work.run.stage("caption-train")
         with ranks.train_context(
             work,
@@ -222,12 +226,12 @@ def check_settings(config: RunConfig) -> None:
 
 def check_ranks(config: RunConfig, world: int) -> None:
     """Raise ConfigError unless the batch divides among `world` ranks."""
-    from sarhpc.training.schedule import accumulation
+    from sarhpc.training.schedule import fitting_micro_batch
 
     assert config.caption_train is not None
-    loop = loop_config(config.caption_train, world)
+    cfg = config.caption_train
     with in_branch("caption_train"):
-        accumulation(loop.global_batch, loop.micro_batch, world, "batch")
+        fitting_micro_batch(cfg.micro_batch or cfg.batch, cfg.batch, world, "batch")
 
 
 def models_of(config: RunConfig) -> list[str]:

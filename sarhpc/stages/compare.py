@@ -76,7 +76,8 @@ def make_compare_shard(run: RunDir, task: ShardTask) -> ShardResult:
     cfg = dataclasses.replace(settings(config), adapter=None, adapter_weight=1.0, steer=None)
     # The fingerprint is that of the corpus with which the images are compared.
     path, fingerprint = root / f"{task.id}.tar", GENERATE.fingerprint(config)
-    made = generated_shard(run, task, Path(task.inputs["model"]), cfg, path, fingerprint)
+    model = Path(task.inputs["model"])
+    made = generated_shard(run, task, model, cfg, path, fingerprint, stage="compare")
     return dataclasses.replace(made, detail={"set": task.inputs["set"]})
 
 

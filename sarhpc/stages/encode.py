@@ -7,6 +7,7 @@ from pathlib import Path
 
 from hpc.errors import ConfigError
 from hpc.job.pipeline import Stage, Work
+from hpc.job.shard_progress import counted
 from hpc.store.plan import Plan, ShardTask, make_plan
 from hpc.store.rundir import RunDir
 from hpc.store.tree import digest_tree
@@ -15,7 +16,7 @@ from sarhpc.stages.inputs.paths import data_root, model_folder
 from sarhpc.stages.inputs.prompts import TRAIN_SPLITS
 from sarhpc.stages.run_config import load_run_config
 from sarhpc.stages.spec import StageSpec
-from sarhpc.stages.tile import shard_pixels
+from sarhpc.stages.tile import most_tiles, shard_pixels
 from sarhpc.stages.work.sharded import (
     ShardResult,
     make_missing_shards,
@@ -96,6 +97,7 @@ def make_latent_shard(run: RunDir, task: ShardTask) -> ShardResult:
         flipped=task.inputs["flipped"],
     )
     path = data_root(run, config) / "latents" / f"{task.id}.tar"
+    latents = counted(latents, run.stage("encode"), task.id, most_tiles(config))
     summary = write_shard(path, latents)
     return ShardResult(path, summary.samples, summary.bytes, summary.sha256)
 

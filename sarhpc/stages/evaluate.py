@@ -20,6 +20,7 @@ from hpc.store.rundir import RunDir
 from sarhpc.stages.config import RunConfig
 from sarhpc.stages.run_config import load_run_config
 from sarhpc.stages.spec import StageSpec
+from sarhpc.stages.splits import require_held_out
 from sarhpc.stages.work.measuring import (
     TABLES,
     measure_part,
@@ -60,6 +61,7 @@ def evaluate_stage(config: RunConfig, upstream: Sequence[str]) -> Stage:
 def plan_evaluation(run: RunDir) -> Plan:
     """A shard for each part of the sets, and the last one, which names what is compared."""
     config = load_run_config(run)
+    require_held_out(run, config)
     compared = _planned_comparison(run, config)
     inputs = {"real": manifest_sha(run, "caption"), "synthetic": manifest_sha(run, "generate")}
     last = {**inputs, "compared": compared.facts()}

@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
+from hpc.errors import ConfigError
 from hpc.job.pipeline import Stage, Work
 from hpc.publish import publish_json
 from hpc.store.plan import Plan, ShardTask, make_plan
@@ -18,6 +19,7 @@ from sarhpc.stages.config import RunConfig
 from sarhpc.stages.inputs.contracts import contract_for, contract_notes
 from sarhpc.stages.inputs.paths import data_root
 from sarhpc.stages.inputs.prompts import evenly_by_class, held_out_splits, known_prompts
+from sarhpc.stages.inputs.sizes import size_notes
 from sarhpc.stages.planned_corpus import (
     COVERAGE_FILE,
     check_table,
@@ -27,6 +29,7 @@ from sarhpc.stages.planned_corpus import (
 )
 from sarhpc.stages.run_config import load_run_config
 from sarhpc.stages.spec import StageSpec
+from sarhpc.stages.splits import require_held_out
 from sarhpc.stages.table_preview import table_lines
 from sarhpc.stages.work.image_shards import generated_shard, steering_layers
 from sarhpc.stages.work.packaging import package_run
@@ -65,10 +68,14 @@ def prompts_of(run: RunDir, config: RunConfig) -> list[str] | None:
     """Captions of held-out tiles, balanced over classes, unless the configuration names prompts.
 
     Where layers steer, each tile's own caption, in the order in which the tiles steer.
+
+    Raises:
+        DataError: the splits that they would come from are empty.
     """
     generate = settings(config)
     if generate.prompts or generate.prompts_file:
         return None
+    require_held_out(run, config)
     layers = steering_layers(run, config)
     if layers is not None:
         return [layers.caption(number) for number in range(len(layers))]
@@ -179,6 +186,16 @@ def _image_bytes(config: RunConfig) -> tuple[float, float]:
     return PICTURE_BYTES_PER_PX * pixels, MASTER_BYTES_PER_PX * pixels
 
 
+def check_inputs(_: RunDir, config: RunConfig) -> None:
+    """Raise ConfigError if the shards that steer are not there."""
+    steer = settings(config).steer
+    if steer is not None and steer.shards is not None and not Path(steer.shards).is_dir():
+        raise ConfigError(
+            f"generate.steer.shards={steer.shards} is no folder; name that of the shards whose "
+            "layers steer"
+        )
+
+
 def dry_run_notes(config: RunConfig, plan: Plan | None) -> list[str]:
     """Bytes of an image, and models without a contract."""
     picture, master = _image_bytes(config)
@@ -198,9 +215,14 @@ GENERATE = StageSpec(
     needs=("export",),
     enabled=lambda config: config.generate is not None,
     check=_check,
+    check_inputs=check_inputs,
     sharded=True,
     shards=_shards,
     shard_bytes=shard_bytes,
-    notes=lambda config, plan: [*table_lines(config), *dry_run_notes(config, plan)],
+    notes=lambda config, plan: [
+        *size_notes(config),
+        *table_lines(config),
+        *dry_run_notes(config, plan),
+    ],
     request="array",
 )

@@ -16,6 +16,7 @@ from sarhpc.generation.config import PriorImagesConfig
 from sarhpc.stages.config import RunConfig
 from sarhpc.stages.generate import check_generation
 from sarhpc.stages.inputs.paths import data_root, expanded, model_folder
+from sarhpc.stages.inputs.sizes import tile_side
 from sarhpc.stages.run_config import load_run_config
 from sarhpc.stages.spec import StageSpec
 from sarhpc.stages.work.image_shards import generated_shard
@@ -62,7 +63,8 @@ def plan_prior(run: RunDir) -> Plan:
 def settings(config: RunConfig) -> PriorImagesConfig:
     """How the images are made: unless configured, as large as the tiles."""
     assert config.prior is not None
-    side = config.tile.tile_px
+    # Imported images of unknown size take that of the tiles, as nothing else is known.
+    side = tile_side(config)[1] or config.tile.tile_px
     return dataclasses.replace(
         config.prior,
         height_px=config.prior.height_px or side,
@@ -75,7 +77,9 @@ def make_prior_shard(run: RunDir, task: ShardTask) -> ShardResult:
     config = load_run_config(run)
     path = prior_root(run, config) / f"{task.id}.tar"
     model, fingerprint = Path(task.inputs["model"]), PRIOR.fingerprint(config)
-    return generated_shard(run, task, model, settings(config), path, fingerprint, "optic.png")
+    return generated_shard(
+        run, task, model, settings(config), path, fingerprint, "optic.png", stage="prior"
+    )
 
 
 def with_prior_shards(run: RunDir, config: RunConfig) -> TrainConfig:

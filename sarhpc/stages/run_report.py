@@ -128,11 +128,12 @@ def _stack(samples: Sequence[Sample]) -> NDArray[np.uint8]:
 
 
 def _pictures(samples: Sequence[Sample]) -> list[Picture]:
+    from sarhpc.evaluation.page import displayed
     from sarhpc.evaluation.report import Picture
 
     tiles = _stack(samples)
     return [
-        Picture(tile, sample.caption or "", f"seed {sample.meta['seed']}")
+        Picture(displayed(tile, sample.meta), sample.caption or "", f"seed {sample.meta['seed']}")
         for tile, sample in zip(tiles, samples, strict=True)
     ]
 
@@ -141,6 +142,7 @@ def _real_pictures(
     run: RunDir, config: RunConfig, synthetic: Sequence[Sample], count: int
 ) -> list[Picture]:
     """For each synthetic tile a real one of its caption, or else of its class, or else any."""
+    from sarhpc.evaluation.page import displayed
     from sarhpc.evaluation.report import Picture
     from sarhpc.generation.plan import full_prompt
 
@@ -156,7 +158,9 @@ def _real_pictures(
         alike = (classes.get(named) if named else None) or [next(iter(real.values()))]
         match = real.get(asked.meta["prompt"]) or alike[number % len(alike)]
         [tile] = _stack([match])
-        pictures.append(Picture(tile, match.caption or "", f"tile {match.key}"))
+        pictures.append(
+            Picture(displayed(tile, match.meta), match.caption or "", f"tile {match.key}")
+        )
     return pictures
 
 

@@ -9,7 +9,7 @@ from hpc.errors import ConfigError
 from hpc.store.rundir import RunDir
 from sarhpc.extras import CHAIN, require_extra
 from sarhpc.stages.config import RunConfig
-from sarhpc.stages.inputs.paths import archive_uri, expanded, model_folder
+from sarhpc.stages.inputs.paths import archive_uri, model_folder
 from sarhpc.stages.number_ranges import out_of_range
 from sarhpc.stages.registry import spec_named, specs_of
 
@@ -77,29 +77,23 @@ def require_installed(config: RunConfig, stages: Iterable[str]) -> None:
 
 
 def require_present(run: RunDir, config: RunConfig, stages: Iterable[str]) -> None:
-    """Raise ConfigError unless what `stages` are to read from elsewhere is there.
+    """Raise ConfigError unless what `stages` are to read from elsewhere is there and of use.
 
     Raises:
-        ConfigError: names each archive, folder of images and model that is not, and what to do.
+        ConfigError: names each archive, folder and model that is not, and what to do.
     """
-    names = list(stages)
-    reasons = [] if "tile" not in names else _missing_images(run, config)
-    for name in dict.fromkeys(name for stage in names for name in spec_named(stage).models(config)):
+    reasons: list[str] = []
+    models: dict[str, None] = {}
+    for spec in map(spec_named, stages):
+        models |= dict.fromkeys(spec.models(config))
+        try:
+            spec.check_inputs(run, config)
+        except ConfigError as error:
+            reasons.append(str(error))
+    for name in models:
         reasons += _missing_model(name)
     if reasons:
         raise ConfigError("\n".join(dict.fromkeys(reasons)))
-
-
-def _missing_images(run: RunDir, config: RunConfig) -> list[str]:
-    if config.imported is not None:
-        key, path = "imported.path", expanded(config.imported.path)
-    elif config.archive.uri:
-        key, path = "archive.uri", archive_uri(run, config)
-    else:
-        return []
-    # A scheme is that of a plug-in, which knows what is there.
-    there = Path(path).exists() or ":" in path
-    return [] if there else [f"{key}={path} does not exist; give a path that this machine can read"]
 
 
 def _missing_model(name: str) -> list[str]:

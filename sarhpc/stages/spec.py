@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from hpc.cluster.draft import Request
     from hpc.job.pipeline import Stage
     from hpc.store.plan import Plan
+    from hpc.store.rundir import RunDir
     from sarhpc.stages.config import RunConfig
 
 
@@ -35,6 +36,10 @@ def _always(_: RunConfig) -> bool:
 
 
 def _nothing(_: RunConfig) -> None:
+    return None
+
+
+def _no_inputs(_: RunDir, __: RunConfig) -> None:
     return None
 
 
@@ -73,6 +78,9 @@ class StageSpec:
     """Whether a configuration asks for it."""
     check: Callable[[RunConfig], None] = _nothing
     """Raises ConfigError unless it accepts its settings; asked before anything is submitted."""
+    check_inputs: Callable[[RunDir, RunConfig], None] = _no_inputs
+    """Raises ConfigError unless what it reads from outside the run is there and of use; asked
+    before anything is submitted, and only of what is there by then."""
     check_ranks: Callable[[RunConfig, int], None] | None = None
     """Of a collective stage: raises ConfigError unless it can run on so many ranks."""
     models: Callable[[RunConfig], Sequence[str]] = _no_models

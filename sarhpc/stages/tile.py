@@ -5,15 +5,16 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hpc.cluster.allocation import current_allocation
 from hpc.documents import read_json
-from hpc.errors import ConfigError
+from hpc.errors import ConfigError, DataError
 from hpc.job.pipeline import Stage, Work
+from hpc.job.shard_progress import counted
 from hpc.publish import publish_json
 from hpc.store.ledger import Record
 from hpc.store.plan import Plan, ShardTask, make_plan
@@ -23,6 +24,7 @@ from sarhpc.stages.config import RunConfig
 from sarhpc.stages.inputs.paths import archive_uri, data_root, import_config
 from sarhpc.stages.run_config import load_run_config
 from sarhpc.stages.spec import StageSpec
+from sarhpc.stages.splits import publish_split_counts, split_warnings
 from sarhpc.stages.work.executors import workers_here
 from sarhpc.stages.work.sharded import ShardResult, make_missing_shards, remove_stale_files
 from sarhpc.tiling.config import ImportConfig
@@ -52,6 +54,7 @@ def tile_stage(config: RunConfig, upstream: Sequence[str]) -> Stage:
             make_tile_shard, work, workers=config.cluster.workers
         ),
         finish=lambda work: finish_tiles(work, config),
+        warnings=lambda run: split_warnings(run, config),
     )
 
 
@@ -81,6 +84,9 @@ def plan_tile_shards(run: RunDir) -> Plan:
         planned = plan_scenes(scenes, config.tile, opener=opener, scatter=pool.map, offered=offered)
     if planned.proof:
         check_proof(planned.proof)
+    rejected = dict(planned.rejected)
+    if not planned.shards:
+        rejected |= _dropped(planned.counts)
     facts = {"proof": planned.proof, "reflown": planned.reflown, "counts": planned.counts}
     publish_json(run.stage("tile") / SPLIT_FILE, facts)
     if planned.window is not None:
@@ -89,8 +95,19 @@ def plan_tile_shards(run: RunDir) -> Plan:
         "tile",
         planned.shards,
         fingerprint=TILE.fingerprint(config),
-        rejected=planned.rejected,
+        rejected=rejected,
     )
+
+
+def _dropped(counts: Mapping[str, int]) -> dict[str, str]:
+    """Why the tiles of scenes that were not rejected are in no shard, as rows of `rejected`."""
+    dropped = "tiles_dropped_"
+    named = {name.removeprefix(dropped): n for name, n in counts.items() if dropped in name and n}
+    remedy = "; give larger scenes, a smaller tile.split.buffer_m, or one split alone"
+    return {
+        f"{number} tiles": reason + (remedy if reason.startswith("split") else "")
+        for reason, number in named.items()
+    }
 
 
 def _plan_import(config: RunConfig, imported: ImportConfig) -> Plan:
@@ -113,7 +130,9 @@ def make_tile_shard(run: RunDir, task: ShardTask) -> ShardResult:
     split = task.inputs["split"]
     path = data_root(run, config) / "tiles" / split / f"{task.id}.tar"
     tiled = _tiles(run, config, task)
-    summary = write_shard(path, tiled.samples)
+    planned = len(task.inputs["items" if config.imported is not None else "tiles"])
+    samples = counted(tiled.samples, run.stage("tile"), task.id, planned)
+    summary = write_shard(path, samples)
     return ShardResult(
         path, summary.samples, summary.bytes, summary.sha256, tiled.rejected, {"split": split}
     )
@@ -135,11 +154,12 @@ def _tiles(run: RunDir, config: RunConfig, task: ShardTask) -> TiledShard:
 
 
 def finish_tiles(work: Work, config: RunConfig) -> None:
-    """Remove temporary files of killed writers; with `tile.dedupe` publish repeated tiles.
+    """Remove temporary files of killed writers, publish counts by split, and repeated tiles.
 
     Derived from the shards alone: independent of the order in which they were made.
     """
     remove_stale_files(data_root(work.run, config) / "tiles")
+    publish_split_counts(work)
     if config.tile.dedupe:
         publish_duplicates(work.run, work.ledger.records().values())
 
@@ -193,6 +213,69 @@ def check_settings(config: RunConfig) -> None:
             raise ConfigError(
                 f"archive.bbox={config.archive.bbox}: give four numbers: west, south, east, north"
             )
+        _check_simulated(config)
+
+
+def _check_simulated(config: RunConfig) -> None:
+    """Raise ConfigError if the scenes that the run simulates are smaller than a tile."""
+    made = config.simulate
+    if made is None:
+        return
+    pixels = int(made.size_px * made.pixel_m / (config.tile.pixel_m or made.pixel_m) + 1e-6)
+    if pixels < config.tile.tile_px:
+        raise ConfigError(
+            f"simulate.size_px={made.size_px}: scenes of {pixels} px at the spacing of the tiles "
+            f"are smaller than tile.tile_px={config.tile.tile_px}; give larger scenes or smaller "
+            "tiles"
+        )
+
+
+def check_inputs(run: RunDir, config: RunConfig) -> None:
+    """Raise ConfigError if images or archive are not there, or no scene gives a tile.
+
+    Scenes are judged by their headers, until one of them may give a tile.
+    """
+    if config.imported is not None:
+        _require_path("imported.path", import_config(config.imported).path)
+    elif config.archive.uri:
+        uri = archive_uri(run, config)
+        # A scheme is that of a plug-in, which knows what is there.
+        if ":" not in uri or Path(uri).exists():
+            _require_path("archive.uri", uri)
+            _require_tiles(run, config, uri)
+
+
+def _require_path(key: str, path: str) -> None:
+    if not Path(path).exists():
+        raise ConfigError(f"{key}={path} does not exist; give a path that this machine can read")
+
+
+def _require_tiles(run: RunDir, config: RunConfig, uri: str) -> None:
+    from sarhpc.archive.formats.readers import open_sar
+    from sarhpc.archive.stac_catalog import select_scenes
+    from sarhpc.tiling.plan import refused_scenes
+
+    try:
+        scenes = select_scenes(archive_config(run, config))
+    except DataError as error:
+        raise ConfigError(f"archive.uri={uri}: {error}") from error
+    if not scenes:
+        raise ConfigError(
+            f"archive.uri={uri} has no scene that archive.band, polarization, bbox, datetime and "
+            "ids select; set them to null, or name another catalogue"
+        )
+    opener = functools.partial(open_sar, assume_calibrated=config.archive.assume_calibrated)
+    refused = refused_scenes(scenes, config.tile, opener)
+    if refused:
+        why = "; ".join(f"{scene}: {reason}" for scene, reason in list(refused.items())[:5])
+        raise ConfigError(
+            f"archive.uri={uri}: no tile could be cut from any of {len(refused)} scenes ({why})"
+        )
+
+
+def most_tiles(config: RunConfig) -> int:
+    """Tiles of a full shard."""
+    return (config.imported or config.tile).shard_samples
 
 
 def shard_pixels(config: RunConfig) -> int:
@@ -221,6 +304,7 @@ TILE = StageSpec(
     build=tile_stage,
     needs=("simulate",),
     check=check_settings,
+    check_inputs=check_inputs,
     sharded=True,
     shard_bytes=lambda config: TILE_BYTES_PER_PX * shard_pixels(config),
     notes=window_notes,

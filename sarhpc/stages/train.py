@@ -16,6 +16,7 @@ from hpc.store.tree import digest_tree
 from sarhpc.stages.config import RunConfig
 from sarhpc.stages.inputs.paths import model_folder
 from sarhpc.stages.inputs.prompts import TRAIN_SPLITS, sample_shards
+from sarhpc.stages.inputs.sizes import check_sizes
 from sarhpc.stages.judging import grid_judge, require_judges
 from sarhpc.stages.prior import prior_digest, with_prior_shards
 from sarhpc.stages.run_config import load_run_config
@@ -115,7 +116,10 @@ def train_ranks(work: Work) -> None:
     key = run_key(work.run.root)
     joined = join(cfg.threads, deterministic=cfg.deterministic, seed=cfg.seed, key=key)
     try:
-        checkpoint = _train(work, cfg, joined)
+        micro = ranks.frozen_micro_batch(
+            work, joined, cfg.micro_batch, cfg.global_batch, "train.global_batch"
+        )
+        checkpoint = _train(work, dataclasses.replace(cfg, micro_batch=micro), joined)
     finally:
         leave()
     if joined.rank == 0:
@@ -175,12 +179,23 @@ def check_settings(config: RunConfig) -> None:
         )
 
 
+def check_inputs(_: RunDir, config: RunConfig) -> None:
+    """Raise ConfigError if tiles are of a size that training refuses, or images are not there."""
+    check_sizes(config)
+    prior = config.train.prior
+    if prior is not None and prior.shards is not None and not Path(prior.shards).is_dir():
+        raise ConfigError(
+            f"train.prior.shards={prior.shards} is no folder; name that of the shards of "
+            "regularisation images"
+        )
+
+
 def check_ranks(config: RunConfig, world: int) -> None:
     """Raise ConfigError unless the global batch divides among `world` ranks."""
-    from sarhpc.training.schedule import accumulation
+    from sarhpc.training.schedule import fitting_micro_batch
 
     with in_branch("train"):
-        accumulation(config.train.global_batch, config.train.micro_batch, world)
+        fitting_micro_batch(config.train.micro_batch, config.train.global_batch, world)
 
 
 def estimate(config: RunConfig, plan: Plan | None, world: int) -> Estimate:
@@ -207,6 +222,7 @@ TRAIN = StageSpec(
     build=train_stage,
     needs=("caption", "encode", "prior"),
     check=check_settings,
+    check_inputs=check_inputs,
     check_ranks=check_ranks,
     models=lambda config: [config.train.base_model],
     estimate=estimate,

@@ -7,6 +7,7 @@ are estimates, named where they are shown.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from hpc.store.plan import Plan
 from sarhpc.diffusion.families.registry import family_of
 from sarhpc.stages.config import RunConfig
 from sarhpc.stages.inputs.paths import FETCHED, model_folder
+from sarhpc.stages.inputs.sizes import tile_side
 from sarhpc.training.estimate.footprint import (
     CARDS,
     FRAGMENTATION,
@@ -28,7 +30,7 @@ from sarhpc.training.estimate.footprint import (
     footprint,
     gpu_hours,
 )
-from sarhpc.training.schedule import length
+from sarhpc.training.schedule import fitting_micro_batch, length
 
 if TYPE_CHECKING:
     from sarhpc.training.estimate.operations import FlopEstimate
@@ -53,8 +55,11 @@ def training_cost(config: RunConfig, plan: Plan | None, world: int) -> TrainingC
     """The cost of the training of `config` on `world` GPUs, for the samples that its plan names.
 
     Raises:
-        ConfigError: the global batch does not divide among ranks and micro-batches.
+        ConfigError: the global batch does not divide among the ranks.
     """
+    cfg = config.train
+    micro = fitting_micro_batch(cfg.micro_batch, cfg.global_batch, world)
+    config = dataclasses.replace(config, train=dataclasses.replace(cfg, micro_batch=micro))
     samples = EXAMPLE_TILES if plan is None else int(plan.shards[0].inputs["samples"])
     steps, line = _steps(config, samples, world, known=plan is not None)
     base = _base(config)
@@ -62,7 +67,7 @@ def training_cost(config: RunConfig, plan: Plan | None, world: int) -> TrainingC
         return TrainingCost(None, (line, f"memory: unknown, {base} is no diffusers folder"), steps)
     from sarhpc.training.estimate.operations import estimate_flops
 
-    counted = estimate_flops(config.train, base, config.tile.tile_px)
+    counted = estimate_flops(config.train, base, tile_side(config)[1] or config.tile.tile_px)
     lines = (line, *_lines(config, counted, samples, world))
     return TrainingCost(counted.learned, lines, steps)
 
@@ -96,7 +101,7 @@ def _steps(config: RunConfig, samples: int, world: int, *, known: bool) -> tuple
 
 
 def _lines(config: RunConfig, counted: FlopEstimate, samples: int, world: int) -> Iterator[str]:
-    cfg = config.train
+    cfg, side = config.train, tile_side(config)[1] or config.tile.tile_px
     counts = Counts(
         counted.parameters,
         counted.learned,
@@ -115,7 +120,7 @@ def _lines(config: RunConfig, counted: FlopEstimate, samples: int, world: int) -
     ways = " with checkpointing" if cfg.gradient_checkpointing else ""
     yield (
         f"each GPU, ZeRO-{cfg.zero_stage} {cfg.precision}, {cfg.micro_batch} x "
-        f"{config.tile.tile_px} px{ways}: {held.total / GIB:.2f} GiB = {shares}"
+        f"{side} px{ways}: {held.total / GIB:.2f} GiB = {shares}"
     )
     if held.host or held.disk:
         disk = f" and {_size(held.disk)} GiB on its disk" if held.disk else ""

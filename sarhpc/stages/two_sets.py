@@ -120,6 +120,7 @@ def _examples(planned: ComparisonPlan, name: str, count: int) -> Iterator[Pictur
     """Some of the images of a set as they were measured, in 8 bits for display."""
     import numpy as np
 
+    from sarhpc.evaluation.page import displayed
     from sarhpc.evaluation.report import Picture
     from sarhpc.stages.work.measuring import part_pixels
 
@@ -134,4 +135,4 @@ def _examples(planned: ComparisonPlan, name: str, count: int) -> Iterator[Pictur
         codes = pixels
         if pixels.dtype != np.uint8:
             codes = np.rint(255 * np.clip(pixels, 0, 1)).astype(np.uint8)
-        yield Picture(codes, key)
+        yield Picture(displayed(codes, {}), key)

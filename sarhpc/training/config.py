@@ -187,7 +187,8 @@ class TrainConfig:
     global_batch: int = 16
     """Samples per optimiser step over all ranks (the paper's 16)."""
     micro_batch: int = 2
-    """Samples per forward pass of one rank; accumulation follows from this and the world size."""
+    """Most samples per forward pass of one rank; a run takes the largest number up to it that
+    divides a rank's share of `global_batch`, and keeps the one of its first start."""
     lr_unet: float = 5e-5
     """Learning rate of the U-Net or its adapter; 0 leaves it as it is."""
     lr_text_encoder: float = 5e-6

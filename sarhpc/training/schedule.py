@@ -41,6 +41,31 @@ def length(cfg: TrainConfig, samples: int, world: int) -> Length:
     return Length(samples, cfg.global_batch, steps, passes)
 
 
+def fitting_micro_batch(
+    most: int, global_batch: int, world: int, name: str = "global_batch"
+) -> int:
+    """The largest micro-batch up to `most` of which a rank's share of the batch is a multiple.
+
+    Args:
+        most: samples that a forward pass of one rank may take.
+        global_batch: samples of a step over all ranks.
+        world: number of ranks.
+        name: what a message calls the global batch.
+
+    Raises:
+        ConfigError: the global batch does not divide among the ranks; names the numbers that do.
+    """
+    if global_batch % world:
+        fit = [str(n) for n in range(1, global_batch + 1) if global_batch % n == 0]
+        shown = ", ".join(fit if len(fit) <= 12 else [*fit[:11], "...", fit[-1]])
+        raise ConfigError(
+            f"{name}={global_batch} does not divide among {world} ranks: use one of {shown} "
+            "(cluster.ranks, or nodes times tasks_per_node in the profile), or another batch"
+        )
+    share = global_batch // world
+    return max(size for size in range(1, min(most, share) + 1) if share % size == 0)
+
+
 def accumulation(
     global_batch: int, micro_batch: int, world: int, name: str = "global_batch"
 ) -> int:

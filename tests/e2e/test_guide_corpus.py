@@ -88,6 +88,11 @@ def test_the_corpus_of_a_run_is_packaged_again_and_exported(place: Path) -> None
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("64 images in 2 shards; card: ")
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    (folder / "000000.tar").write_bytes(before["000000.tar"][:-2000])
+    damaged = sarhpc("package", "runs/first")
+    assert (damaged.returncode, damaged.stdout) == (4, ""), damaged.stderr
+    assert "000000.tar" in damaged.stderr
+    (folder / "000000.tar").write_bytes(before["000000.tar"])
     done = sarhpc("export-corpus", "runs/first", "out", "--layout", "imagefolder")
     assert done.stdout == "64 images exported: out\n", done.stderr
     assert len(list((place / "out").rglob("*.png"))) == 64

@@ -46,6 +46,12 @@ def processes(run: RunDir) -> list[psutil.Process]:
     return [p for parent in found for p in (parent, *parent.children(recursive=True))]
 
 
+@pytest.fixture(autouse=True)
+def model_folder(tmp_path: Path) -> None:
+    """A base model that is there when a run is submitted; no test here trains."""
+    (tmp_path / "model").mkdir()
+
+
 @pytest.fixture
 def started(tmp_path: Path) -> Iterator[RunDir]:
     """A run whose first stage has made a scene; its processes are suspended."""

@@ -17,7 +17,7 @@ from sarhpc.cli import main
 
 STORED = Path(__file__).resolve().parents[1] / "golden" / "run_0_1"
 SUFFIXES = (".json", ".jsonl", ".yaml", ".txt", "")
-VERBS = (["status"], ["verify"], ["logs", "--failed"], ["clean"], ["report"])
+VERBS = (["status"], ["verify"], ["logs", "--failed"], ["clean"], ["costs"])
 LONG_CASES = 25
 """Damaged copies of each file."""
 

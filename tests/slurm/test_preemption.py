@@ -21,6 +21,12 @@ TILING = ["simulate.scenes=24", "simulate.size_px=256", "tile.shard_samples=4",
           "cluster.workers=1"]  # fmt: skip
 
 
+@pytest.fixture(autouse=True)
+def model_folder(tmp_path: Path) -> None:
+    """A base model that is there when a run is submitted; no test here trains."""
+    (tmp_path / "model").mkdir()
+
+
 def digests(run: RunDir, stage: str) -> dict[str, str]:
     return {shard: record.sha256 for shard, record in run.ledger(stage).records().items()}
 

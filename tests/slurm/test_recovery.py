@@ -25,6 +25,12 @@ SCENES = ["simulate.scenes=12", "simulate.scenes_per_line=4", "simulate.size_px=
           "cluster.workers=1"]  # fmt: skip
 
 
+@pytest.fixture(autouse=True)
+def model_folder(tmp_path: Path) -> None:
+    """A base model that is there when a run is submitted; no test here trains."""
+    (tmp_path / "model").mkdir()
+
+
 def batch_scripts(cluster: MiniSlurm) -> list[psutil.Process]:
     """The shells that run the scripts of jobs."""
     return [p for p in cluster.job_processes() if "slurm_script" in " ".join(p.cmdline())]

@@ -10,17 +10,27 @@ from hpc.errors import DataError
 from sarhpc.archive.scene import RangeDirection
 
 
+class UndeclaredError(DataError):
+    """A file does not state what is needed of it, and a user can declare."""
+
+    def __init__(self, message: str, **assumed: Any) -> None:
+        super().__init__(message)
+        self.assumed = assumed
+        """Entries of a declaration -> a valid value, to go on looking for other faults with."""
+
+
 def range_direction(properties: Mapping[str, Any], path: Path) -> RangeDirection:
     """The declared range direction.
 
     Raises:
-        DataError: it is not declared, or not one of the four directions.
+        UndeclaredError: it is not declared, or not one of the four directions.
     """
     direction = properties.get("sarhpc:range_direction")
     if direction not in get_args(RangeDirection):
-        raise DataError(
+        raise UndeclaredError(
             f"the range direction of {path} is unknown ({direction}); declare range_direction in "
-            f"sarhpc.yaml: {', '.join(get_args(RangeDirection))} (where slant range grows)"
+            f"sarhpc.yaml: {', '.join(get_args(RangeDirection))} (where slant range grows)",
+            range_direction="+col",
         )
     return cast("RangeDirection", direction)
 

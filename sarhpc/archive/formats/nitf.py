@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from hpc.errors import DataError
+from sarhpc.archive.formats.declared import UndeclaredError
 from sarhpc.archive.formats.format import Format, Role
 from sarhpc.archive.formats.geotiff.content import raster_properties
 from sarhpc.archive.formats.geotiff.reader import GeoTiffReader
@@ -36,8 +36,10 @@ def _role(path: Path) -> Role:
         DataError: the file holds neither.
     """
     if nitf_kind(path) == "plain":
-        raise DataError(
-            "NITF without SICD metadata; if it is a SAR image declare role: sar and its quantity"
+        raise UndeclaredError(
+            "NITF without SICD metadata; if it is a SAR image declare role: sar and its quantity",
+            role="sar",
+            quantity="amplitude",
         )
     return "sar"
 

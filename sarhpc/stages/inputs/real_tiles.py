@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,11 +15,18 @@ if TYPE_CHECKING:
     from sarhpc.shards.sample import Sample
 
 
-def even_samples(shards: Sequence[Path], limit: int) -> list[Sample]:
+def even_samples(
+    shards: Sequence[Path], limit: int, wanted: Collection[str] | None = None
+) -> list[Sample]:
     """At most `limit` samples of shards, in their order, as evenly over flight lines as they allow.
 
     Samples that name no flight line count as of their scene, without one as of one group. Memory
     holds the samples taken, and of the others the name of the group.
+
+    Args:
+        shards: the shards.
+        limit: most samples.
+        wanted: extensions of the members to read; None reads all.
 
     Raises:
         DataError: a shard is missing, cut short or damaged.
@@ -36,12 +43,13 @@ def even_samples(shards: Sequence[Path], limit: int) -> list[Sample]:
     ]
     if not groups:
         return []
-    wanted = evenly_over_groups(groups, limit)
+    drawn = evenly_over_groups(groups, limit)
     taken, first = [], 0
     for index in indices:
-        for number in wanted[(wanted >= first) & (wanted < first + len(index))]:
+        for number in drawn[(drawn >= first) & (drawn < first + len(index))]:
             row = int(number) - first
-            taken.append(Sample(index.key(row), _members(index, row, index.members(row))))
+            read = index.members(row) if wanted is None else wanted
+            taken.append(Sample(index.key(row), _members(index, row, read)))
         first += len(index)
     return taken
 
@@ -56,7 +64,7 @@ def even_tiles(shards: Sequence[Path], limit: int) -> tuple[NDArray[np.uint8], l
 
     from sarhpc.shards.images import decode_gray8
 
-    samples = even_samples(shards, limit)
+    samples = even_samples(shards, limit, ("sar.png", "meta.json"))
     tiles = np.stack([decode_gray8(sample.members["sar.png"]) for sample in samples])
     return tiles, [_group_of(sample.members) for sample in samples]
 

@@ -16,6 +16,9 @@ from hpc.store.plan import ShardTask
 
 log = logging.getLogger(__name__)
 
+RECORDS_POLL_S = 5.0
+"""Interval between two looks at the records of an element whose cluster is awaited."""
+
 Outcomes = Iterator[tuple[ShardTask, Record | BaseException]]
 Call = Callable[[ShardTask], Record]
 """Makes one shard and publishes its record; picklable."""
@@ -107,18 +110,42 @@ def join_as_workers(work: Work, workers: int) -> None:
         join_cluster(
             work.run.root / "dask",
             workers,
-            is_over=lambda: work.ledger.sealed or work.run.stop_file.exists() or stop_signalled(),
+            is_over=_Ending(work),
         )
     except Exception as error:
         log.error("rank %d provides no workers, the job continues without: %r", work.rank, error)
 
 
-def workers_here(here: Allocation, configured: int, *, per_core: bool = False) -> int:
+class _Ending:
+    """Says whether rank 0 opens no cluster any more."""
+
+    def __init__(self, work: Work) -> None:
+        self._work = work
+        self._looked = time.monotonic()
+
+    def __call__(self) -> bool:
+        """Whether there is nothing left to work for."""
+        work = self._work
+        if work.ledger.sealed or work.run.stop_file.exists() or stop_signalled():
+            return True
+        # Rank 0 of an element may have had little to do, and have ended.
+        if work.element is None or time.monotonic() - self._looked < RECORDS_POLL_S:
+            return False
+        self._looked = time.monotonic()
+        return not work.todo()
+
+
+def workers_here(
+    here: Allocation, configured: int, *, per_core: bool = False, element: bool = False
+) -> int:
     """Worker processes of this task: one per GPU, else one per core the job gave it.
 
     As many as configured where the allocation does not say, as outside a job. With `per_core`,
-    GPUs do not count.
+    GPUs do not count. A task of an array `element` has one per GPU, else one: arrays are for work
+    that fills the cores of a task.
     """
+    if element:
+        return 1 if per_core else len(here.gpus) or 1
     if here.job_id is None or here.cpus is None:
         return configured
     return here.cpus if per_core else len(here.gpus) or here.cpus

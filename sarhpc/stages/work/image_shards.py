@@ -6,6 +6,8 @@ import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hpc.cluster.allocation import current_allocation
+from hpc.job.shard_progress import Devices, counted
 from hpc.job.stop import stop_signalled
 from hpc.store.plan import ShardTask
 from hpc.store.rundir import RunDir, open_run
@@ -28,6 +30,7 @@ def generated_shard(
     path: Path,
     fingerprint: str,
     image_member: str = "sar.png",
+    stage: str = "generate",
 ) -> ShardResult:
     """Generate the planned shard by `model`, and publish it at `path`.
 
@@ -39,6 +42,7 @@ def generated_shard(
         path: of the tar.
         fingerprint: of the configuration, which the images carry.
         image_member: `sar.png`, or `optic.png` for images that show no radar.
+        stage: whose shard it is.
     """
     from sarhpc.generation.image_shard import Provenance, generate_shard
     from sarhpc.generation.steering import with_layers
@@ -47,6 +51,7 @@ def generated_shard(
     provenance = Provenance(task.inputs["model_sha"], fingerprint)
     pipeline = _pipeline(model, cfg)
     layers = None if cfg.steer is None else _indexed_layers(run.root)
+    requests = requests_of(run, task.inputs)
     generated = generate_shard(
         task.number,
         task.inputs,
@@ -56,14 +61,27 @@ def generated_shard(
         stop=lambda: stop_signalled() or run.stop_file.exists(),
         layers=layers,
         image_member=image_member,
-        requests=requests_of(run, task.inputs),
+        requests=requests,
     )
     samples = generated.samples
     # A shard that was planned before layers were kept is made as its siblings were.
     if layers is not None and "layer_member" in task.inputs:
         samples = with_layers(samples, layers, task.inputs["layer_member"], task.inputs["first"])
-    summary = write_shard_beside(path, samples)
+    devices = _devices(pipeline.device.type, task.inputs["threads"])
+    shown = counted(samples, run.stage(stage), task.id, len(requests), devices)
+    summary = write_shard_beside(path, shown)
     return ShardResult(path, summary.samples, summary.bytes, summary.sha256, generated.rejected)
+
+
+def _devices(kind: str, threads: int) -> Devices:
+    """What this worker computes on: one GPU, or the cores that nobody else uses meanwhile."""
+    if kind == "cuda":
+        return Devices(gpus=1)
+    here = current_allocation()
+    if here.job_id is None or here.cpus is None:
+        return Devices(cores=threads)
+    # An array element has one worker a task, any other job one a core.
+    return Devices(cores=here.cpus if here.array_id is not None else 1)
 
 
 # A worker process keeps the pipeline it loaded last: one load per worker and model, not per shard.

@@ -11,6 +11,7 @@ from hpc.documents import json_rows, read_json
 from hpc.errors import StopRequestedError
 from hpc.job.pipeline import StageProgress, Work
 from hpc.observe.state import newest_checkpoint
+from hpc.publish import publish_json
 from hpc.store.rundir import RunDir
 
 if TYPE_CHECKING:
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 PACE = "pace.json"
 """The pace of every rank, in the stage's directory."""
+MICRO_BATCH = "micro_batch.json"
+"""The micro-batch that the first start of a training chose, likewise."""
 
 
 def newest_step(run: RunDir, stage: str) -> int:
@@ -70,6 +73,35 @@ def checkpointed_step_times(run: RunDir, stage: str) -> list[float]:
     return [
         row["time"] for row in timed if isinstance(row.get("step"), int) and row["step"] <= newest
     ]
+
+
+def frozen_micro_batch(
+    work: Work, ranks: RankGroup, most: int, global_batch: int, name: str
+) -> int:
+    """The micro-batch, chosen at the first start of a training and kept after it. Collective.
+
+    Only ranks among which the kept one does not divide make it smaller, while there are so many.
+
+    Args:
+        work: of this rank.
+        ranks: that this process joined.
+        most: samples that a forward pass of one rank may take.
+        global_batch: samples of a step over all ranks.
+        name: what a message calls the global batch.
+
+    Raises:
+        ConfigError: the global batch does not divide among the ranks.
+    """
+    from sarhpc.training.schedule import fitting_micro_batch
+
+    path = work.run.stage(work.plan.stage) / MICRO_BATCH
+    is_first = ranks.rank == 0 and not path.exists()
+    if ranks.rank == 0 and not is_first:
+        most = int(read_json(path)["micro_batch"])
+    chosen = fitting_micro_batch(ranks.broadcast(most), global_batch, ranks.world, name)
+    if is_first:
+        publish_json(path, {"micro_batch": chosen, "ranks": ranks.world})
+    return chosen
 
 
 @contextmanager

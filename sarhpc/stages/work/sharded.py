@@ -91,9 +91,10 @@ def make_missing_shards(
 ) -> None:
     """Make every missing shard of the work's part, noting failures in the ledger.
 
-    An array element makes them one after the other in this process, as a sequential context asks
-    for; any other job on a Dask cluster over all its tasks, with rank 0 as the client. After a stop
-    request no further shard starts; those under way are waited for while there is time.
+    An array element with one worker makes them one after the other in this process, as a sequential
+    context asks for; any other job on a Dask cluster over all its tasks, with rank 0 as the client.
+    After a stop request no further shard starts; those under way are waited for while there is
+    time.
 
     Args:
         make: makes one shard.
@@ -105,7 +106,8 @@ def make_missing_shards(
     Raises:
         StopRequestedError: a stop was requested.
     """
-    workers = workers_here(current_allocation(), workers, per_core=per_core)
+    here, in_element = current_allocation(), work.element is not None
+    workers = workers_here(here, workers, per_core=per_core, element=in_element)
     if work.rank > 0:
         join_as_workers(work, workers)
         return
@@ -125,7 +127,7 @@ def make_missing_shards(
         watchdog(work).watching() as dog,
     ):
         stopping = GracefulStop(stop, work.context.grace_s)
-        if work.element is not None or work.context.sequential:
+        if work.context.sequential or (in_element and workers * here.tasks == 1):
             outcomes = run_sequentially(work, call, stopping)
         else:
             outcomes = run_on_dask(work, call, stopping, workers, retries, dog)
@@ -188,9 +190,10 @@ class ProgressLog:
         if clock - self.last >= 30 or self.done == self.total:
             self.last = clock
             rate = self.here / max(clock - self.first, 1e-9)
-            eta = (self.total - self.done) / rate if rate else float("inf")
+            # Without a shard that went well nobody knows when it ends.
+            eta = f" eta_s={(self.total - self.done) / rate:.0f}" if rate else ""
             log.info(
-                "stage=%s shards=%d/%d samples=%d shards_per_s=%.2f eta_s=%.0f",
+                "stage=%s shards=%d/%d samples=%d shards_per_s=%.2f%s",
                 self.stage, self.done, self.total, self.samples, rate, eta,
             )  # fmt: skip
 

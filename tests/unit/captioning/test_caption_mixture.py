@@ -223,7 +223,10 @@ def test_settings_of_sets_that_cannot_be_right_are_told_before_anything_is_submi
         words = ["simulate.scenes=1", f"caption_train.train=[{wrong}]"]
         with pytest.raises(ConfigError, match="of /a"):
             require_settings(load(RunConfig, None, words), ["caption-train"])
-    right = ["simulate.scenes=1", "caption_train.train=[{kind: nwpu, path: /a, weight: 2}]"]
+    folder = tmp_path / "nwpu"
+    folder.mkdir()
+    sets = f"caption_train.train=[{{kind: nwpu, path: {folder}, weight: 2}}]"
+    right = ["simulate.scenes=1", "train.base_model=embedded:base", sets]
     embedded = ["caption_train.base_model=null", "caption.captioner=truth"]
     config = load(RunConfig, None, [*right, *embedded])
     require_settings(config, ["caption-train", "caption"])

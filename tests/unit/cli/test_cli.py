@@ -34,7 +34,7 @@ def test_help_is_quick_and_loads_nothing_heavy() -> None:
         seconds.append(spent - before.children_user - before.children_system)
     assert json.loads(done.stderr) == []
     assert "VERB" in done.stdout
-    assert min(seconds) < 0.3
+    assert min(seconds) < 0.15
 
 
 def test_every_verb_has_a_handler_and_only_those_of_job_scripts_are_hidden() -> None:
@@ -42,7 +42,7 @@ def test_every_verb_has_a_handler_and_only_those_of_job_scripts_are_hidden() -> 
     [verbs] = [a for a in parser._actions if isinstance(a, argparse._SubParsersAction)]
     assert all(callable(verb.get_default("handler")) for verb in verbs.choices.values())
     listed = {action.dest for action in verbs._choices_actions}
-    assert set(verbs.choices) - listed == {"attach-job", "enlist", "work"}
+    assert set(verbs.choices) - listed - {"report"} == {"attach-job", "enlist", "work"}
     assert verbs.choices["enlist"] is verbs.choices["attach-job"]
 
 

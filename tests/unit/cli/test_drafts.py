@@ -92,3 +92,41 @@ def test_a_start_that_slurm_refused_freezes_nothing(draft: RunDir) -> None:
         (draft.root / name / "file").write_text("left")
     assert main(["init", str(draft.root), "train.max_steps=9"]) == 0
     assert load_run_config(draft).train.max_steps == 9
+
+
+def test_a_draft_may_be_edited_by_hand_until_it_begins(
+    draft: RunDir, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = draft.config_text
+    draft.config_file.write_text(text.replace("max_steps: 4", "max_steps: 9"))
+    assert load_run_config(draft).train.max_steps == 9
+    assert say(capsys, "run", draft.root, "--executor", "local", "--dry-run")[0] == 0
+    assert draft.info["config"]["train"]["max_steps"] == 4, "a look writes nothing"
+    assert main(["init", str(draft.root), "generate.images=8"]) == 0
+    config = load_run_config(draft)
+    assert (config.train.max_steps, config.generate and config.generate.images) == (9, 8)
+    draft.config_file.write_text(draft.config_text.replace("max_steps: 9", "max_steps: 7"))
+    assert main(["init", str(draft.root), "cluster.workers=1"]) == 0
+    assert draft.info["fingerprint"] == fingerprint(load_run_config(draft))
+    simulate = stage_named(load_run_config(draft), "simulate")
+    run_element(draft, simulate, 0, lambda plan: [shard.id for shard in plan.shards])
+    assert load_run_config(draft).train.max_steps == 7
+    draft.config_file.write_text(draft.config_text.replace("max_steps: 7", "max_steps: 5"))
+    with pytest.raises(FingerprintMismatchError, match=r"train\.max_steps: 7 -> 5"):
+        load_run_config(draft)
+
+
+def test_a_kill_between_the_two_files_of_a_change_leaves_a_draft(
+    draft: RunDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as killed:
+        killed.setattr("hpc.store.rundir.publish_json", die)
+        assert main(["init", str(draft.root), "train.max_steps=9"]) == 130
+    assert load_run_config(draft).train.max_steps == 9
+    assert main(["init", str(draft.root), "tile.max_tiles=8"]) == 0
+    config = load_run_config(draft)
+    assert (config.train.max_steps, config.tile.max_tiles) == (9, 8)
+    assert draft.info["fingerprint"] == fingerprint(config)

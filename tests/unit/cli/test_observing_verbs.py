@@ -164,11 +164,11 @@ def test_report_of_a_run_on_this_machine(run: RunDir, capsys: pytest.CaptureFixt
     ]  # fmt: skip
     path = run.stage("generate") / "attempts.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    assert main(["report", str(run.root), "--json"]) == 0
+    assert main(["costs", str(run.root), "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert document["images"] == 10
     assert document["total"]["cpu_h"] == pytest.approx(2.0), "two workers for an hour"
-    assert main(["report", str(run.root)]) == 0
+    assert main(["costs", str(run.root)]) == 0
     assert "200 CPU-h per thousand images for generation" in capsys.readouterr().out
 
 
@@ -179,8 +179,8 @@ def test_report_knows_a_profile_that_was_named_by_its_file(
     file.write_text("executor: slurm\nresources: {cpus_per_task: 2, mem_gb: 1, time_min: 20}\n")
     record = SubmissionRecord(0, now(), "slurm", "mine", "f00d", (), profile_file=str(file))
     publish_submission(run, record)
-    assert main(["report", str(run.root)]) == 0
+    assert main(["costs", str(run.root)]) == 0
     assert "not known" not in capsys.readouterr().err
     file.unlink()
-    assert main(["report", str(run.root)]) == 0
+    assert main(["costs", str(run.root)]) == 0
     assert "widths of stages are not known: no profile 'mine'" in capsys.readouterr().err

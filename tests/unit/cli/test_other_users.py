@@ -41,7 +41,7 @@ READING = (
     "status --json",
     "logs",
     "logs --failed",
-    "report",
+    "costs",
     "verify --deep",
     "inspect",
     "clean",

@@ -128,3 +128,26 @@ def test_a_container_stands_before_the_interpreter() -> None:
     assert Profile(container=pyxis).interpreter_command(gpu, "/venv/bin/python") == ["python3"]
     assert Profile(python="/opt/py").interpreter_command(gpu, "/venv/bin/python") == ["/opt/py"]
     assert Profile().interpreter_command(gpu, "/venv/bin/python") == ["/venv/bin/python"]
+
+
+@pytest.mark.parametrize("name", ["jean_zay", "leonardo"])
+def test_a_shipped_profile_names_every_variable_to_export(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("SARHPC_PROJECT", raising=False)
+    with pytest.raises(ConfigError, match="not set: export SARHPC_PROJECT=VALUE for account"):
+        load_profile(name)
+    monkeypatch.setenv("SARHPC_PROJECT", "abc")
+    assert str(load_profile(name).account).startswith("abc")
+
+
+def test_all_variables_that_are_not_set_are_named_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("WORK", "A_SCRATCH", "STORE"):
+        monkeypatch.delenv(name, raising=False)
+    env = "A: '${oc.env:WORK}', B: '${oc.env:A_SCRATCH}/${oc.env:WORK}', C: '${oc.env:STORE,/s}'"
+    file = write(tmp_path, f"env: {{{env}}}")
+    told = "export WORK=VALUE for env.A, env.B; export A_SCRATCH=VALUE for env.B$"
+    with pytest.raises(ConfigError, match=told):
+        load_profile(file)

@@ -50,7 +50,8 @@ def test_what_the_images_do_not_state_is_not_in_the_card(tmp_path):
     card = corpus_of(tmp_path, samples).card.read_text()
     assert "- `sar.png`: 8-bit gray image;\n" in card
     assert "The run does not state them" in card
-    assert "was not compared with real tiles yet" in card
+    assert "was not compared with real tiles yet: `sarhpc evaluate RUN`" in card
+    assert "package RUN` then writes the distances into this card" in card
     mixed = [generated(0, 0, pixel_m=0.35), generated(0, 1, pixel_m=0.5)]
     assert "pixel spacing" not in corpus_of(tmp_path, mixed).card.read_text()
 

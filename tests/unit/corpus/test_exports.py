@@ -13,6 +13,7 @@ import pytest
 from corpora import corpus_of, generated
 
 from hpc.errors import ConfigError, DataError, HpcError, TransientError, VerificationError
+from sarhpc.cli import main
 from sarhpc.corpus import export as exporting
 from sarhpc.corpus.export import LAYOUTS, export_corpus
 from sarhpc.corpus.index import COLUMNS, read_index
@@ -234,6 +235,20 @@ def test_a_damaged_shard_is_named(corpus, tmp_path):
         export_corpus(corpus, tmp_path / "c", LAYOUTS["imagefolder"])
     shard.write_bytes(whole)
     assert export_corpus(corpus, tmp_path / "a", LAYOUTS["imagefolder"]).images == 40
+
+
+def test_the_verb_exits_with_4_for_a_damaged_corpus(corpus, tmp_path, capsys):
+    whole = (corpus / "000002.tar").read_bytes()
+    words = ["export-corpus", str(corpus), str(tmp_path / "out"), "--layout", "imagefolder"]
+    (corpus / "000002.tar").write_bytes(whole[:-2000])
+    assert main(words) == 4
+    assert "000002.tar is cut short" in capsys.readouterr().err
+    (corpus / "000002.tar").write_bytes(b"no tar at all".ljust(len(whole), b"."))
+    assert main(words) == 4
+    (corpus / "000002.tar").write_bytes(whole)
+    (corpus / "index.parquet").write_bytes(b"damaged")
+    assert main(words) == 4
+    assert "index.parquet" in capsys.readouterr().err
 
 
 def test_a_shard_without_an_indexed_sample_is_named(corpus, tmp_path):

@@ -97,10 +97,14 @@ def test_speckle_of_another_sensor_is_drawn_better_afterwards(tmp_path: Path) ->
     base = load_autoencoder(EMBEDDED / "vae")
     cfg = replace(TINY, steps=40, batch=4, report_crops=16, learning_rate=1e-3, warmup=5)
     tuned = tune_decoder(cfg, base, TILES, tmp_path / "state.pt", log=lambda _: None)
-    report, (real, old, new) = decoder_report(cfg, base, tuned, HELD_OUT)
+    held_out = [speckle(seed, 0.15) for seed in range(10, 26)]
+    report, (real, old, new) = decoder_report(cfg, base, tuned, held_out, range(16))
     before, after = report["before"], report["after"]
     for measure in ("lsd_db", "acf_azimuth_difference", "acf_range_difference"):
         assert after[measure] < 0.5 * before[measure], measure
+    judged = {name: one["E5_lsd"] for name, one in report["nulls"].items()}
+    assert judged["before"]["raw"] > judged["before"]["null_95"]
+    assert judged["after"]["log_ratio"] < judged["before"]["log_ratio"] - 0.5
     assert len(real) == len(old) == len(new) == 16
     assert np.abs(np.mean(new) - np.mean(real)) < 8
 
@@ -126,8 +130,11 @@ def test_the_verb_publishes_a_base_model_and_the_report(
     assert "val or test" in capsys.readouterr().err
     write_tiles(tiles, "val", HELD_OUT[:2], 1)
     assert main(words) == 0
-    assert "E5 log-spectral distance, dB" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "E5 log-spectral distance, dB" in told
+    assert "no null: the real tiles are of 1 scenes" in told, "these tiles name no scene"
     report = json.loads((out / "report.json").read_text())
+    assert report["nulls"]["after"]["E5_lsd"].keys() == {"raw", "reason"}
     assert report["before"]["lsd_db"] != report["after"]["lsd_db"]
     assert (out / "panel.png").stat().st_size > 0
     tuned, base = load_bundle(out / "model"), load_bundle(EMBEDDED)

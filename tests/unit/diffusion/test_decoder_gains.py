@@ -30,6 +30,7 @@ def acf(told: dict[str, Any]) -> float:
 def test_a_tuned_decoder_preserves_more_speckle_of_held_out_tiles(tmp_path: Path) -> None:
     run = make_archive(tmp_path / "run", "simulate.band_fraction=0.4")
     learnt, held_out = (list(tiles(run, split).grays()) for split in ("train", "val"))
+    groups = tiles(run, "val").scenes()
     base = load_autoencoder(BASE / "vae")
     before, after = [], []
     for seed in SEEDS:
@@ -38,7 +39,7 @@ def test_a_tuned_decoder_preserves_more_speckle_of_held_out_tiles(tmp_path: Path
         )
         state = tmp_path / f"{seed}.pt"
         tuned = tune_decoder(cfg, base, learnt, state, log=lambda _: None)
-        report, _ = decoder_report(cfg, base, tuned, held_out)
+        report, _ = decoder_report(cfg, base, tuned, held_out, groups)
         before.append(report["before"])
         after.append(report["after"])
     spectra = ([one["lsd_db"] for one in told] for told in (before, after))

@@ -170,3 +170,18 @@ def test_lines_of_an_eight_pixel_grid_are_reported() -> None:
     lined = [(tile * grid).astype(np.uint8) for tile in tiles]
     assert abs(float(fidelity.compare(tiles, tiles)["grid_lines_db"])) < 2  # type: ignore[arg-type]
     assert float(fidelity.compare(tiles, lined)["grid_lines_db"]) > 5  # type: ignore[arg-type]
+
+
+def test_reconstructions_are_held_against_distances_between_real_crops() -> None:
+    tiles = [_speckle(seed) for seed in range(16)]
+    blurred = [as_gray8(_blurred(as_input(tile)[None])[0]) for tile in tiles]
+    exact = fidelity.against_nulls(tiles, tiles, range(16))
+    blur = fidelity.against_nulls(tiles, blurred, range(16))
+    for name in ("E4_acf", "E5_lsd"):
+        assert exact[name]["p_value"] > 0.05, name
+        assert exact[name]["raw"] > 0, "tiles of some images against those of the others"
+        assert blur[name]["p_value"] < 0.01, name
+        assert blur[name]["raw"] > 3 * blur[name]["null_95"], name
+    few = fidelity.against_nulls(tiles, blurred, [number // 4 for number in range(16)])
+    assert "of 4 scenes" in few["E5_lsd"]["reason"]
+    assert few["E5_lsd"]["raw"] > blur["E5_lsd"]["null_95"]

@@ -16,6 +16,7 @@ from hpc.store.plan import make_plan, publish_plan
 from hpc.store.rundir import RunDir, now
 from sarhpc.cli import main
 from sarhpc.evaluation.footprint_map import draw_sites
+from sarhpc.evaluation.page import displayed
 from sarhpc.evaluation.survey import Outline, ShardRef, shared_ground, survey_set
 from sarhpc.shards.images import encode_array, encode_gray8, encode_rgb8
 from sarhpc.shards.sample import SAMPLE_SCHEMA, Sample, encode_json, sample_key
@@ -97,6 +98,21 @@ def test_the_page_of_a_folder_shows_its_tiles_and_needs_nothing_else(tmp_path: P
         assert title in page
 
 
+@pytest.mark.parametrize(
+    ("law", "shown"),
+    [
+        ({"mode": "mu+3sigma", "mu": 0.2, "sigma": 0.1, "top": 0.5}, 128),
+        ({"mode": "db", "low": 0.01, "top": 1.0}, 64),
+        ({"mode": "log1p", "top": 1.0, "gain": 100.0}, 64),
+        (None, 128),
+    ],
+)
+def test_amplitude_is_shown_with_a_square_root_and_a_logarithm_as_it_is(law, shown) -> None:
+    codes = np.full((4, 4), 64, np.uint8)
+    meta = {} if law is None else {"normalisation": law}
+    assert int(displayed(codes, meta)[0, 0]) == shown
+
+
 def test_the_same_shards_are_the_same_page(tmp_path: Path) -> None:
     shelve(tmp_path / "set", 1, 40)
     pages = [inspect(tmp_path / "set", tmp_path / f"{n}.html", "--tiles", "8") for n in "ab"]
@@ -161,22 +177,23 @@ def test_what_is_odd_is_told_and_the_rest_still_shown(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("make", "says"),
+    ("make", "says", "code"),
     [
-        (lambda _: None, "does not exist"),
-        (lambda path: path.mkdir(), "holds no shards"),
+        (lambda _: None, "does not exist", 2),
+        (lambda path: path.mkdir(), "holds no shards", 4),
         (
             lambda path: write_shard(path / "000000.tar", [Sample("00000000000", {"jpg": b"x"})]),
             "none of 1 samples has a member sar.png",
+            4,
         ),
-        (lambda path: path.write_bytes(b"x" * 2000), "no valid tar header"),
+        (lambda path: path.write_bytes(b"x" * 2000), "no valid tar header", 4),
     ],
 )
 def test_nothing_to_look_at_is_an_error_that_helps(
-    make: Any, says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    make: Any, says: str, code: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     make(tmp_path / "set")
-    assert main(["inspect", str(tmp_path / "set"), "--out", str(tmp_path / "page.html")]) == 1
+    assert main(["inspect", str(tmp_path / "set"), "--out", str(tmp_path / "page.html")]) == code
     assert says in capsys.readouterr().err
     assert not (tmp_path / "page.html").exists()
 

@@ -25,6 +25,7 @@ REAL = [shadowed(seed) for seed in range(32)]
 SCENES = [f"scene {number % 8}" for number in range(32)]
 
 
+@pytest.mark.slow
 def test_sets_are_told_from_their_range_flip_and_not_from_their_azimuth_flip() -> None:
     other = [shadowed(100 + seed) for seed in range(24)]
     sets = {

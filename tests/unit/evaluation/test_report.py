@@ -67,7 +67,8 @@ def test_the_page_gives_the_null_of_each_distance_or_says_that_there_is_no_verdi
     assert "0.005<br>" in page
     page = render(example(scenes=2))
     assert page.count(">no verdict<") == 2 * len(DISTANCES)
-    assert "No verdict for base: the real tiles are of 2 scenes" in page
+    assert page.count("No verdict for base, demo: the real tiles are of 2 scenes") == 1
+    assert page.count("the real tiles are of 2 scenes") == 1, "the reason is given once"
 
 
 def test_sets_in_other_pixels_are_named_and_not_in_the_figure() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -34,10 +35,16 @@ def calls(source: str) -> Iterator[str]:
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
+@functools.cache
+def calls_by_module() -> dict[str, set[str]]:
+    """What each module calls or imports by name."""
+    modules = [p for part in ("hpc", "sarhpc") for p in (REPOSITORY / part).rglob("*.py")]
+    return {p.relative_to(REPOSITORY).as_posix(): {*calls(p.read_text())} for p in modules}
+
+
 @pytest.mark.parametrize(("call", "owner"), OPENERS.items())
 def test_a_file_is_opened_by_the_module_that_bounds_it(call: str, owner: str | None) -> None:
-    modules = [p for part in ("hpc", "sarhpc") for p in (REPOSITORY / part).rglob("*.py")]
-    found = {p.relative_to(REPOSITORY).as_posix() for p in modules if call in calls(p.read_text())}
+    found = {module for module, called in calls_by_module().items() if call in called}
     assert found == ({owner} if owner is not None and owner in found else set())
 
 

@@ -5,8 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from omegaconf import OmegaConf
 
 from hpc.config import load, loads, to_yaml
+from hpc.errors import ConfigError
 from hpc.frozen_config import DECLINED, read_frozen
 from sarhpc.stages.config import RunConfig
 
@@ -32,8 +34,6 @@ class Outer:
 
 
 def by_omegaconf(text: str) -> Outer:
-    from omegaconf import OmegaConf
-
     merged = OmegaConf.merge(OmegaConf.structured(Outer), OmegaConf.create(text))
     return OmegaConf.to_object(merged)  # type: ignore[return-value]
 
@@ -83,8 +83,43 @@ def test_an_integer_for_a_float_is_printed_as_a_float() -> None:
     assert "- 1.0\n" in text
 
 
+LAYERS: list[tuple[str, list[str]]] = [
+    ("", []),
+    ("name: b\ninner: {words: {a: b}}", ["inner.words.c=d", "inner.rate=0.5"]),
+    (
+        "inner: {words: {a: b}, phrases: {port: [a port]}}",
+        ["inner.words.a=e", "inner.phrases.x=[y]"],
+    ),
+    ("more: {rate: 2.0}", ["more.words.a=b"]),
+    ("more: {rate: 2.0}", ["more=null", "steps=4"]),
+    ("", ["more.rate=0.25", "more.weights={a: 1.5}"]),
+    ("scales: []", ["scales=[3.0, 4.0]"]),
+    ("steps: 3", ["steps=null", "ready=true"]),
+    # Converted: an integer for a float, a number for a text, a text for a number.
+    ("scales: [1, 2]\nname: 3", ["inner.rate=1", "steps='7'", "inner.weights={a: 1}"]),
+    ("name: yes", ["name=on"]),
+]
+
+
+@pytest.mark.parametrize(("text", "overrides"), LAYERS)
+def test_layers_are_merged_as_omegaconf_merges_them(text: str, overrides: list[str]) -> None:
+    merged = OmegaConf.merge(
+        OmegaConf.structured(Outer), OmegaConf.create(text), OmegaConf.from_dotlist(overrides)
+    )
+    expected = OmegaConf.to_object(merged)
+    assert repr(loads(Outer, text, overrides)) == repr(expected)
+    assert to_yaml(expected) == OmegaConf.to_yaml(OmegaConf.structured(expected))
+
+
+@pytest.mark.parametrize("overrides", [["steps=a"], ["inner=null"], ["scales=[a]"], ["ready=7.5"]])
+def test_what_omegaconf_refuses_is_refused(overrides: list[str]) -> None:
+    with pytest.raises(ConfigError, match="invalid configuration"):
+        loads(Outer, "", overrides)
+
+
 @pytest.mark.parametrize("name", ["demo", "paper_sd15", "sdxl_hybrid", "embedded/sar"])
 def test_shipped_configurations_take_the_quick_way_once_frozen(name: str) -> None:
     config = load(RunConfig, CONFIGS / f"{name}.yaml")
     text = to_yaml(config)
+    assert text == OmegaConf.to_yaml(OmegaConf.structured(config))
     assert read_frozen(RunConfig, text) == config == loads(RunConfig, text, ["data=data"])

@@ -104,6 +104,8 @@ def test_bad_samples_are_refused() -> None:
         log_cumulants(I[:60])
     with pytest.raises(ValueError, match="101 given for 100 values"):
         log_cumulants(I, 101)
+    with pytest.raises(ValueError, match="1 given for 100 values"):
+        log_cumulants(I, 1)
     with pytest.raises(ValueError, match=r"shape \(2, 2\)"):
         diagram_distance(np.eye(2), np.eye(2))
     with pytest.raises(ValueError, match="NaN or infinite: leave out the tile"):

@@ -161,6 +161,7 @@ def test_p_values_are_uniform_where_scenes_are_of_unequal_size() -> None:
     assert kstest(p_values, "uniform").pvalue > 0.01
 
 
+@pytest.mark.slow
 def test_a_null_of_tiles_instead_of_scenes_rejects_a_perfect_generator() -> None:
     by_scene, by_tile = (p_values_of_levels(30, [30] * 10, by_tile=flag) for flag in (False, True))
     # The reference shares the 10 levels of its scenes: sigma^2 (1/30 + 1/10) by scene, and in

@@ -111,6 +111,7 @@ def field_of_reflectors(seed: int, each_way: int) -> np.ndarray:
     return image
 
 
+@pytest.mark.slow
 def test_the_mean_of_many_reflectors_reads_as_its_weighting_in_clutter_of_minus_40_db() -> None:
     # What is left of the clutter is -64 dB: 0.14 dB of a sidelobe of -30 dB (one sigma).
     image = field_of_reflectors(seed=3, each_way=16)

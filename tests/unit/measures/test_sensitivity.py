@@ -63,6 +63,7 @@ def show(name: str, found: Sensitivity) -> None:
     print("\n".join(found.lines()))
 
 
+@pytest.mark.slow
 def test_each_defect_of_procedural_tiles_lands_where_it_should_and_nowhere_else() -> None:
     cfg = ProceduralConfig(seed=11, scenes=100, scenes_per_line=1, size_px=128, optical=False)
     tiles = [np.abs(simulate_scene(cfg, name).sar) for name in scene_ids(cfg)]

@@ -36,6 +36,12 @@ def test_the_axes_are_told_apart(bands: tuple[float, float]) -> None:
     assert abs(acf[0, 0] - acf[1, 0]) > 0.25
 
 
+def test_swapping_the_axes_of_the_products_swaps_those_of_the_autocorrelation() -> None:
+    products = lag_products(speckle(np.random.default_rng(8), bands=(0.8, 0.5)))
+    swapped = speckle_autocorrelation(products[::-1])
+    np.testing.assert_allclose(swapped, speckle_autocorrelation(products)[::-1], rtol=1e-12)
+
+
 def test_white_speckle_has_none() -> None:
     """Standard error of a lag over 512 x 512 independent pixels: 1/512, 5 of them here."""
     I = np.random.default_rng(3).exponential(size=(512, 512))  # noqa: E741

@@ -17,6 +17,7 @@ from sarhpc.measures.texture import (
     DISTANCES_PX,
     FEATURES,
     LEVELS,
+    cooccurrence,
     measure_texture,
     overall,
     quantise,
@@ -108,8 +109,20 @@ def test_what_has_no_texture_is_refused() -> None:
         measure_texture(tile(0)[:20])
     with pytest.raises(ValueError, match="pass 1 and 2"):
         texture_distance(np.zeros((1, 4, 3, 5)), np.zeros((1, 4, 3, 5)))
+    with pytest.raises(ValueError, match="0 generated and 2 real tiles"):
+        texture_distance(np.zeros((0, 4, 3, 5)), np.zeros((2, 4, 3, 5)))
     with pytest.raises(ValueError, match="all alike"):
         texture_distance(np.zeros((1, 4, 3, 5)), np.zeros((2, 4, 3, 5)))
+    for step in ((40, 0), (0, 40), (0, -40), (-1, 0)):
+        with pytest.raises(ValueError, match="leaves no pair in 40 x 40 px"):
+            cooccurrence(np.zeros((40, 40), np.intp), *step)
+
+
+def test_one_tile_alone_has_the_spread_of_all() -> None:
+    real = np.random.default_rng(2).normal(size=(3, 4, 3, 5))
+    found = texture_distance(real[1:2], real, None, np.array([1.0, 0.0, 0.0]))
+    shift = (real[1] - real[0]) / real.std(0)
+    np.testing.assert_allclose(found, np.sqrt(np.square(shift).mean((1, 2))))
 
 
 def test_levels_spectrum_and_texture_take_less_than_50_ms_for_a_tile_of_512_px() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from queued_runs import STAGES, Slurm, queued, stand, submitted
 from hpc.job.pipeline import Stage, StageProgress
 from hpc.observe.status import RunStatus, run_status
 from hpc.observe.view import duration_text, key_values, rate_text, status_lines
+from hpc.store.lease import lease
 from hpc.store.rundir import RunDir, create_run
 
 
@@ -67,6 +69,47 @@ def test_a_log_gets_one_line_of_keys_and_values(run: RunDir) -> None:
     line = key_values(full_status(run))
     assert "\n" not in line
     assert "tile=RUNNING:40" in line
+
+
+def test_a_line_of_a_log_tells_rate_and_rest_of_what_is_worked_on(run: RunDir) -> None:
+    run.stage("caption-train").mkdir()
+    with lease(run.stage("caption-train") / ".lease.json"):
+        line = key_values(full_status(run))
+    words = {*line.split()}
+    assert {"tile.shards=40/100", "caption-train.steps=123456/200000"} <= words
+    assert {"caption-train.steps_per_s=1.25", "caption-train.eta_s=61235"} <= words
+    assert 'caption-train.note="loss 0.1374, 32.4 samples/s"' in line
+
+
+def test_a_line_of_a_log_has_no_key_for_what_is_not_known(run: RunDir) -> None:
+    stand(run, "tile", 4, 0)
+    submitted(run, ("tile", "12"))
+    line = key_values(run_status(run, STAGES, Slurm([queued("12", "PENDING", "Priority")])))
+    assert "tile.waits=Priority" in line
+    assert "eta_s" not in line
+    assert "_per_s" not in line
+
+
+@pytest.mark.parametrize("per_s", [0.0, float("inf"), float("nan"), -1.0, None])
+def test_no_rate_and_no_rest_is_shown_that_is_no_number(run: RunDir, per_s: float | None) -> None:
+    progress = StageProgress(1, 10, "steps", per_s)
+    stage = Stage("tile", (), STAGES[0].plan, STAGES[0].work, live_progress=lambda _: progress)
+    stand(run, "tile", 4, 0)
+    run.stage("tile").mkdir(exist_ok=True)
+    with lease(run.stage("tile") / ".lease.json"):
+        status = run_status(run, [stage])
+    text = key_values(status) + " ".join(line.text for line in status_lines(status))
+    assert "RUNNING" in text
+    assert not re.search(r"\b(inf|nan)\b|_per_s|eta_s", text)
+
+
+def test_a_low_terminal_shows_what_is_worked_on(run: RunDir) -> None:
+    names = [f"s{n}" for n in range(9)]
+    stages = [Stage(n, ("tile",), STAGES[0].plan, STAGES[0].work) for n in names]
+    status = run_status(run, [STAGES[0], *stages])
+    lines = status_lines(status, brief=True)
+    assert len(status_lines(status)) - len(lines) == 8
+    assert any(f"WAITING: {', '.join(names)}" in line.text for line in lines)
 
 
 def test_json_holds_what_the_view_shows(run: RunDir) -> None:

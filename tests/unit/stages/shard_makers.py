@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import functools
+import os
+import time
+from pathlib import Path
+
 from hpc.errors import DataError, IncompleteError, TransientError
+from hpc.job.elements import follow_element, run_element
+from hpc.job.pipeline import Stage
 from hpc.publish import publish_bytes
-from hpc.store.plan import ShardTask
+from hpc.store.plan import Plan, ShardTask, make_plan
 from hpc.store.rundir import RunDir
-from sarhpc.stages.work.sharded import ShardResult
+from sarhpc.stages.work.sharded import ShardResult, make_missing_shards
 
 
 def make(run: RunDir, task: ShardTask) -> ShardResult:
@@ -40,3 +47,32 @@ def give_up_when_stopped(run: RunDir, task: ShardTask) -> ShardResult:
     """An operator asks to stop, and the shard is given up as generation does."""
     run.stop_file.touch()
     raise IncompleteError("stopped inside the shard")
+
+
+def name_worker(run: RunDir, task: ShardTask) -> ShardResult:
+    """Publish the GPUs that the worker sees and its own process, taking a while."""
+    time.sleep(0.3)
+    path = run.root / "data" / f"{task.id}.bin"
+    seen = f"{os.environ.get('CUDA_VISIBLE_DEVICES')} {os.getpid()}"
+    digest = publish_bytes(path, seen.encode())
+    return ShardResult(path, 2, digest.bytes, digest.sha256)
+
+
+def named_workers(shards: int) -> Stage:
+    """A stage whose shards name their workers."""
+    plan = make_plan("generate", [{"n": n} for n in range(shards)])
+    work = functools.partial(make_missing_shards, name_worker, workers=1)
+    return Stage("generate", (), lambda _: plan, work)
+
+
+def odd(plan: Plan) -> list[str]:
+    """Every second shard of a plan."""
+    return [shard.id for shard in plan.shards][1::2]
+
+
+def element_task(root: str, rank: int, shards: int) -> int:
+    """Task `rank` of element 1, which has the odd shards; prints how it ended."""
+    run, stage = RunDir(Path(root)), named_workers(shards)
+    done = follow_element(run, stage, 1, odd, rank) if rank else run_element(run, stage, 1, odd)
+    print(done, flush=True)
+    return 0

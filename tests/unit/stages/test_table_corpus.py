@@ -94,7 +94,7 @@ def test_images_carry_their_rows_and_are_the_same_in_other_shards(
     assert (coverage["planned"], coverage["achieved"], coverage["prompts"]) == (6, 6, 3)
     assert coverage["most_of_a_prompt"] == 3
     assert coverage["fields"]["class"]["water"] == {"planned": 3, "achieved": 3}
-    assert main(["report", str(run.root)]) == 0
+    assert main(["costs", str(run.root)]) == 0
     shown = capsys.readouterr().out
     assert "6 of 6 planned images, 3 prompts, at most 3 of one" in shown
     assert "class: forest 2, town 1, water 3" in shown

@@ -91,6 +91,8 @@ def test_a_set_with_too_little_range_of_levels_fails_its_gate_and_exits_4(
     assert gates["level_spread_ratio"]["verdict"] == "fail"
     assert gates["level_spread_ratio"]["value"] < 0.8
     assert gates["lsd_db"]["verdict"] == "pass"
+    measures = result(tmp_path / "out")["sets"]["synthetic"]["measures"]
+    assert gates["lsd_db"]["value"] == measures["E5_lsd"]["raw"], "one distance, one value"
     assert "gate level_spread_ratio fail" in capsys.readouterr().out
     assert "fail" in (tmp_path / "out" / "report.html").read_text()
     loose = ["gates.level_spread_ratio=null", "gates.w1_db=3", "gates.enl_ratio=null"]

@@ -16,7 +16,13 @@ from sarhpc.training.config import (
     TrainConfig,
 )
 from sarhpc.training.config_checks import check, check_judge
-from sarhpc.training.schedule import accumulation, ema_decay, length, rate_scale
+from sarhpc.training.schedule import (
+    accumulation,
+    ema_decay,
+    fitting_micro_batch,
+    length,
+    rate_scale,
+)
 
 
 def config(**changes: object) -> TrainConfig:
@@ -56,6 +62,26 @@ def test_passes_make_up_the_global_batch(micro: int, world: int, passes: int) ->
     assert accumulation(12, micro, world) == passes
     with pytest.raises(ConfigError, match="batch=12 is no multiple of micro_batch x ranks = 5 x 1"):
         accumulation(12, 5, 1, "batch")
+
+
+@pytest.mark.parametrize(
+    ("most", "batch", "world", "size"),
+    [(8, 16, 8, 2), (8, 16, 1, 8), (6, 16, 2, 4), (5, 12, 2, 3), (7, 14, 2, 7), (1, 16, 4, 1),
+     (99, 16, 2, 8), (3, 16, 1, 2)],
+)  # fmt: skip
+def test_the_micro_batch_is_the_largest_that_divides_a_ranks_share(
+    most: int, batch: int, world: int, size: int
+) -> None:
+    found = fitting_micro_batch(most, batch, world)
+    assert found == size
+    assert accumulation(batch, found, world) * found * world == batch
+
+
+@pytest.mark.parametrize("world", [3, 5, 17, 32])
+def test_ranks_that_do_not_divide_a_batch_are_told_those_that_do(world: int) -> None:
+    told = f"batch=16 does not divide among {world} ranks: use one of 1, 2, 4, 8, 16 "
+    with pytest.raises(ConfigError, match=told):
+        fitting_micro_batch(8, 16, world)
 
 
 @pytest.mark.parametrize(

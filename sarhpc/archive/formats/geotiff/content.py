@@ -10,6 +10,7 @@ from rasterio.enums import ColorInterp
 
 from hpc.documents import parse_json
 from hpc.errors import DataError
+from sarhpc.archive.formats.declared import UndeclaredError
 from sarhpc.archive.formats.format import Quantity, Role
 from sarhpc.archive.raster_files import opened_raster
 
@@ -40,7 +41,9 @@ def role_of(path: Path) -> Role:
         colours = {ColorInterp.red, ColorInterp.green, ColorInterp.blue}
         if words & _OPTICAL_WORDS or colours <= set(dataset.colorinterp):
             return "optical"
-    raise DataError("cannot tell whether this is SAR or optical; declare role: sar or optical")
+    raise UndeclaredError(
+        "cannot tell whether this is SAR or optical; declare role: sar or optical", role="sar"
+    )
 
 
 def raster_properties(path: Path, layer: str | None = None) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from rasterio.enums import MaskFlags
 from rasterio.windows import Window
 
 from hpc.errors import DataError
-from sarhpc.archive.formats.declared import looks_of, range_direction
+from sarhpc.archive.formats.declared import UndeclaredError, looks_of, range_direction
 from sarhpc.archive.formats.format import Format
 from sarhpc.archive.formats.geotiff.content import (
     quantity_of,
@@ -173,9 +173,10 @@ def _band_index(dataset: Any, properties: Mapping[str, Any], path: Path, quantit
             )
         return int(index or 1)
     if index is None and dataset.count > 1:
-        raise DataError(
+        raise UndeclaredError(
             f"{path} has {dataset.count} bands; declare which one is the image (band_index: 1 ..), "
-            "or quantity: iq"
+            "or quantity: iq",
+            band_index=1,
         )
     if index is not None and not 1 <= int(index) <= dataset.count:
         raise DataError(f"{path} has no band {index}; band_index counts from 1 to {dataset.count}")
@@ -225,9 +226,10 @@ def _placement(
     spacing = properties.get("sarhpc:spacing_m")
     if not has_affine(dataset):
         if spacing is None:
-            raise DataError(
+            raise UndeclaredError(
                 f"{path} has no geotransform; declare spacing_m: [row, col] in sarhpc.yaml, or "
-                "write the file with one"
+                "write the file with one",
+                spacing_m=[1.0, 1.0],
             )
         return None, (float(spacing[1]), 0.0, 0.0, 0.0, -float(spacing[0]), 0.0)
     if dataset.crs is not None and not dataset.crs.is_projected:

@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hpc.errors import DataError
-from sarhpc.archive.formats.declared import looks_of, range_direction
+from sarhpc.archive.formats.declared import UndeclaredError, looks_of, range_direction
 from sarhpc.archive.formats.format import Format, Layer
 from sarhpc.archive.formats.nisar.hdf5 import hdf5_errors
 from sarhpc.archive.formats.nisar.metadata import NisarMetadata, layers_of, read_nisar
@@ -123,9 +122,10 @@ class NisarReader:
         affine, placed = metadata.affine, metadata.spacing_m
         if placed is None:
             if spacing is None:
-                raise DataError(
+                raise UndeclaredError(
                     f"{self._path} states neither position nor spacing of its pixels; "
-                    "declare spacing_m: [row, col] on the ground in sarhpc.yaml"
+                    "declare spacing_m: [row, col] on the ground in sarhpc.yaml",
+                    spacing_m=[1.0, 1.0],
                 )
             placed = (float(spacing[0]), float(spacing[1]))
             affine = (placed[1], 0.0, 0.0, 0.0, -placed[0], 0.0)

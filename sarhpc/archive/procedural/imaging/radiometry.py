@@ -29,8 +29,6 @@ from sarhpc.archive.procedural.landscape.ground import Ground, Points
 from sarhpc.archive.procedural.noise import Field, smooth_noise
 from sarhpc.archive.procedural.streams import stream
 
-VERSIONS = (1, 2)
-
 WALL_DB = -3.0
 """Median of the fragments of a wall's dihedral, against the wall of version 1, dB."""
 WALL_SPREAD_DB = 6.0

@@ -1,0 +1,1 @@
+"""The pages of a run in a browser: status, validation grids, report and inspection."""

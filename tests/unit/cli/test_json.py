@@ -1,0 +1,70 @@
+"""`--json`: every verb that tells something tells it to programs too, as one document."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from stage_verbs import say, seal
+
+from hpc.store.rundir import RunDir
+from sarhpc.cli.parser import build_parser
+from sarhpc.cli.verb_groups import ENTRIES
+
+TELL_NOTHING = {
+    "init": "--cfg prints YAML", "stop": "", "cancel": "", "supervise": "a log",
+    "inspect": "writes a page", "grid": "writes a picture and a JSON beside it",
+    "decoder": "writes report.json", "package": "", "export-corpus": "", "catalog": "writes STAC",
+}  # fmt: skip
+
+
+def document(capsys: pytest.CaptureFixture[str], *words: str | Path, code: int = 0) -> Any:
+    found, out, err = say(capsys, *words, "--json")
+    assert found == code, err
+    return json.loads(out)
+
+
+@pytest.mark.parametrize("name", sorted({*ENTRIES} - {*TELL_NOTHING}))
+def test_a_verb_that_tells_something_has_the_flag(name: str) -> None:
+    parser = build_parser(name)
+    [verbs] = [action for action in parser._actions if action.dest == "verb"]
+    flags = {flag for action in verbs.choices[name]._actions for flag in action.option_strings}  # type: ignore[index]
+    assert "--json" in flags
+
+
+def test_verbs_on_a_run_print_one_document(
+    run: RunDir, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SARHPC_MODELS", str(tmp_path / "models"))
+    paths = seal(run, "simulate")
+    assert document(capsys, "verify", run.root) == {"checked": 2, "problems": []}
+    paths[0].write_bytes(b"other")
+    [problem] = document(capsys, "verify", run.root, code=4)["problems"]
+    assert str(paths[0]) in problem
+    assert document(capsys, "clean", run.root)["removed"] is False
+    (run.logs("tile")).mkdir(parents=True)
+    (run.logs("tile") / "1_0.a0.log").write_text("one\ntwo\n")
+    found = document(capsys, "logs", run.root, "--tail", "1")
+    assert [log["tail"] for log in found["logs"]["tile"]] == [["two"]]
+    assert found["failures"] == {}
+    assert document(capsys, "logs", run.root, "--failed") == {"failures": {}, "logs": {}}
+    assert document(capsys, "status", run.root)["stages"][0]["state"] == "COMPLETE"
+    assert "trusted" in document(capsys, "trust")
+    models = document(capsys, "fetch")
+    assert {"name": "sd15", "folder": None}.items() <= models[0].items()
+    assert say(capsys, "logs", run.root, "--json", "-f")[0] == 2
+
+
+def test_a_dry_run_prints_plan_and_cost_as_one_document(
+    run: RunDir, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = document(capsys, "run", run.root, "--dry-run", "--profile", "a100", "--until", "tile")
+    assert [row["stage"] for row in found["stages"]] == ["simulate", "tile"]
+    assert (found["stages"][0]["shards"], found["stages"][1]["waits_for"]) == (4, ["simulate"])
+    assert found["together"]["gpu_hours"] == 0.0
+    code, _, err = say(capsys, "run", run.root, "--json", "--executor", "local")
+    assert code == 2
+    assert "give --dry-run too" in err
+    assert not (run.root / "simulate").exists()
