@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -185,14 +186,9 @@ def _carry_out(
 
     config, names = load_run_config(run), [stage.name for stage in stages]
     executor, profile = chosen_executor(run, config, arguments.profile, arguments.executor)
-
+    ranks = functools.partial(number_of_ranks, config, profile)
     if profile is None or profile.container is None:  # an image has packages of its own
         require_installed(config, names)
-
-    def ranks(stage: str) -> int:
-        """Processes of a training."""
-        return number_of_ranks(config, profile, stage)
-
     as_json = bool(getattr(arguments, "json", False))
     if as_json and not arguments.dry_run:
         raise ConfigError("--json shows plan and cost: give --dry-run too, or ask `sarhpc status`")

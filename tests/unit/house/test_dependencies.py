@@ -53,7 +53,8 @@ def package_of(module: str) -> str:
 def declared() -> dict[str, set[str]]:
     """Extra -> its own packages; "" for those that every installation has."""
     extras = {name: names(items) for name, items in PROJECT["optional-dependencies"].items()}
-    extras.pop("dev")
+    for of_the_checkout in ("dev", "docs"):
+        extras.pop(of_the_checkout)
     own = {name: {item for item in items if "[" not in item} for name, items in extras.items()}
     return {"": names(PROJECT["dependencies"]), **own}
 
