@@ -140,7 +140,7 @@ def models_of(config: RunConfig) -> list[str]:
     return writer + clip
 
 
-CAPTION = StageSpec(
+CAPTION: StageSpec = StageSpec(
     name="caption",
     help="caption the tiles and write training shards",
     branches=("caption",),

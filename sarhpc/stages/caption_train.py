@@ -241,7 +241,7 @@ def models_of(config: RunConfig) -> list[str]:
     return [] if base is None else [base]
 
 
-CAPTION_TRAIN = StageSpec(
+CAPTION_TRAIN: StageSpec = StageSpec(
     name="caption-train",
     help="fine-tune the captioner on optical tiles with reference captions",
     branches=("caption_train",),

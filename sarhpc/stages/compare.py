@@ -99,7 +99,7 @@ def unplanned_notes(config: RunConfig, plan: Plan | None) -> list[str]:
     return notes
 
 
-COMPARE = StageSpec(
+COMPARE: StageSpec = StageSpec(
     name="compare",
     help="generate the same prompts with other models, for the report",
     branches=("compare", "generate"),

@@ -119,7 +119,7 @@ def _shard_bytes(config: RunConfig) -> float:
     return LATENT_BYTES_PER_PX * copies * shard_pixels(config)
 
 
-ENCODE = StageSpec(
+ENCODE: StageSpec = StageSpec(
     name="encode",
     help="precompute the latents of the training tiles",
     branches=("encode",),

@@ -231,7 +231,7 @@ def check_settings(config: RunConfig) -> None:
         )
 
 
-EVALUATE = StageSpec(
+EVALUATE: StageSpec = StageSpec(
     name="evaluate",
     help="compare synthetic with real images and write the report",
     branches=("evaluate",),

@@ -161,7 +161,7 @@ def _elements(path: Path) -> int:
     return sum(math.prod(tensor["shape"]) for tensor in tensors)
 
 
-EXPORT = StageSpec(
+EXPORT: StageSpec = StageSpec(
     name="export",
     help="write the trained model as a diffusers folder",
     branches=("export",),

@@ -206,7 +206,7 @@ def dry_run_notes(config: RunConfig, plan: Plan | None) -> list[str]:
     return [size, *contract_notes(plan)]
 
 
-GENERATE = StageSpec(
+GENERATE: StageSpec = StageSpec(
     name="generate",
     help="generate the synthetic corpus",
     branches=("generate",),

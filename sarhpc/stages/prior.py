@@ -129,7 +129,7 @@ def _shards(config: RunConfig) -> int | None:
     return None if cfg.images is None else math.ceil(cfg.images / cfg.shard_samples)
 
 
-PRIOR = StageSpec(
+PRIOR: StageSpec = StageSpec(
     name="prior",
     help="generate regularisation images with the base model",
     branches=("prior",),
