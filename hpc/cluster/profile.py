@@ -288,7 +288,8 @@ def _find(name_or_path: str | Path, folders: list[Path]) -> Path:
     known = sorted({path.stem for folder in folders for path in folder.glob("*.yaml")})
     raise ConfigError(
         f"no profile {str(name_or_path)!r}; known: {', '.join(known) or 'none'}. "
-        f"Draft one with `sarhpc doctor --write-profile`, or adapt a copy of {_SHIPPED}/a100.yaml."
+        f"Copy {_SHIPPED}/a100.yaml and adapt it to your cluster, or draft one there with "
+        "`sarhpc doctor --write-profile`."
     )
 
 

@@ -16,6 +16,7 @@ from sarhpc.cli.verb_groups import ENTRIES
 TELL_NOTHING = {
     "init": "--cfg prints YAML", "stop": "", "cancel": "", "supervise": "a log",
     "inspect": "writes a page", "grid": "writes a picture and a JSON beside it",
+    "demo": "what `run` prints",
     "decoder": "writes report.json", "package": "", "export-corpus": "", "catalog": "writes STAC",
 }  # fmt: skip
 

@@ -2,46 +2,25 @@
 
 from __future__ import annotations
 
-import importlib.abc
 import importlib.util
-import sys
-from collections.abc import Iterator, Sequence
 from importlib.machinery import ModuleSpec
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
 from sarhpc.cli import main
-from sarhpc.extras import EXTRA_OF, is_installed
-
-
-class NotInstalled(importlib.abc.MetaPathFinder):
-    """Finds nothing of the packages that only extras bring."""
-
-    def find_spec(
-        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
-        if fullname.partition(".")[0] in EXTRA_OF:
-            raise ModuleNotFoundError(f"No module named {fullname!r}", name=fullname)
-        return None
+from sarhpc.extras import EXTRA_OF, is_installed, missing_extra
 
 
 @pytest.fixture
-def _plain(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """An installation without extras, as `import` and `find_spec` see it."""
-    for name in list(sys.modules):
-        if name.partition(".")[0] in EXTRA_OF or name.startswith("sarhpc.generation"):
-            monkeypatch.delitem(sys.modules, name)
-    finder, real = NotInstalled(), importlib.util.find_spec
+def _plain(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An installation without extras, as whoever asks what is installed sees it."""
+    real = importlib.util.find_spec
 
     def find_spec(name: str, package: str | None = None) -> ModuleSpec | None:
         return None if name in EXTRA_OF else real(name, package)
 
     monkeypatch.setattr(importlib.util, "find_spec", find_spec)
-    sys.meta_path.insert(0, finder)
-    yield
-    sys.meta_path.remove(finder)
 
 
 @pytest.mark.usefixtures("_plain")
@@ -71,3 +50,9 @@ def test_a_verb_that_needs_a_model_says_what_to_install(
 
 def test_this_environment_has_what_the_tests_need() -> None:
     assert is_installed("train")
+
+
+def test_a_failed_import_is_told_by_its_extra() -> None:
+    lacking = missing_extra(ModuleNotFoundError(name="tensorboard.compat"))
+    assert str(lacking) == "tensorboard is not installed: pip install 'sarhpc[train]'"
+    assert missing_extra(ModuleNotFoundError(name="numpy")) is None
