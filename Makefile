@@ -50,7 +50,7 @@ slurm-setup:
 
 demo: setup
 	@echo "demo: the whole pipeline on this machine, about ten minutes on two cores; the run is $(RUN)"
-	$(BIN)/sarhpc run $(RUN) --config configs/demo.yaml --executor local --wait
+	$(BIN)/sarhpc demo $(RUN)
 
 test: setup slurm-setup
 	@echo "test: every test but the long ones, on $(ALL) processes"

@@ -164,7 +164,9 @@ def read_yaml(path: Path) -> tuple[str, Origin]:
         ConfigError: it is missing, or no UTF-8 text.
     """
     if not path.is_file():
-        raise ConfigError(f"no configuration file {path}; see configs/ for the ones that ship")
+        raise ConfigError(
+            f"no configuration file {path}; those that ship are given by name: --template NAME"
+        )
     try:
         with io.TextIOWrapper(open_regular(path), encoding="utf-8") as file:
             # Of the file that is open: another one may take its name meanwhile.

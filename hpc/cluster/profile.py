@@ -23,6 +23,7 @@ from hpc.store.ownership import read_own_file
 EXECUTORS = ("slurm", "local", "debug")
 REQUEUE_MODES = ("scontrol", "chain", "none")
 CONTAINER_RUNTIMES = ("apptainer", "pyxis")
+_SHIPPED = Path(__file__).resolve().parents[1] / "slurm" / "profiles"
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _OPTION = re.compile(r"[a-z][a-z0-9-]*")
 
@@ -233,7 +234,7 @@ def load_profile(name_or_path: str | Path, folders: list[Path] | None = None) ->
     Args:
         name_or_path: a name such as `a100`, or a path ending in `.yaml`.
         folders: search path for names; by default `slurm/profiles` in the working directory and
-            beside this package.
+            in this package.
 
     Raises:
         ConfigError: no such profile, an unknown key (with the nearest names) or a bad value.
@@ -278,8 +279,7 @@ def profile_names(folders: list[Path] | None = None) -> list[str]:
 
 
 def _profile_folders() -> list[Path]:
-    beside = Path(__file__).resolve().parents[2] / "slurm" / "profiles"
-    return [Path.cwd() / "slurm" / "profiles", beside]
+    return [Path.cwd() / "slurm" / "profiles", _SHIPPED]
 
 
 def _find(name_or_path: str | Path, folders: list[Path]) -> Path:
@@ -294,7 +294,8 @@ def _find(name_or_path: str | Path, folders: list[Path]) -> Path:
     known = profile_names(folders)
     raise ConfigError(
         f"no profile {str(name_or_path)!r}; known: {', '.join(known) or 'none'}. "
-        "Copy slurm/profiles/a100.yaml and adapt it to your cluster."
+        f"Copy {_SHIPPED}/a100.yaml and adapt it to your cluster, or draft one there with "
+        "`sarhpc doctor --write-profile`."
     )
 
 

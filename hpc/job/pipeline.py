@@ -42,6 +42,8 @@ class JobContext:
     """Start despite a crash loop: the operator has fixed its cause."""
     attempt: RecordedAttempt | None = None
     """Begun by the job, which ends it as well; None to begin and end one with the stage's work."""
+    sequential: bool = False
+    """Make the shards one after the other in this process, and start no workers."""
 
     def stop_request(self, run: RunDir) -> StopRequest:
         """The stop request to poll."""

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import shapely
 from numpy.typing import NDArray
 from pyproj import Transformer
 
@@ -50,7 +51,7 @@ def wgs84_outline(
 def geojson_polygon(lonlat: Sequence[Sequence[float]] | NDArray[np.float64]) -> dict[str, Any]:
     """A GeoJSON polygon, counter-clockwise and closed (RFC 7946), to a millionth of a degree."""
     ring = [[round(float(lon), 6), round(float(lat), 6)] for lon, lat in lonlat]
-    if _signed_area(np.asarray(ring)) < 0:
+    if not shapely.LinearRing(ring).is_ccw:
         ring.reverse()
     return {"type": "Polygon", "coordinates": [[*ring, ring[0]]]}
 
@@ -66,35 +67,7 @@ def geojson_bbox(polygon: dict[str, Any]) -> BoundingBox:
 
 def covered_share(scene: NDArray[np.float64], other: NDArray[np.float64]) -> float:
     """Share of the convex polygon `scene` (n, 2) that the convex polygon `other` covers, 0 to 1."""
-    clipped = [tuple(point) for point in scene]
-    ring = other if _signed_area(other) > 0 else other[::-1]
-    for start, end in zip(ring, np.roll(ring, -1, axis=0), strict=True):
-        clipped = _clip(clipped, start, end)
-        if len(clipped) < 3:
-            return 0.0
-    return abs(_signed_area(np.asarray(clipped)) / _signed_area(scene))
-
-
-def _clip(
-    polygon: list[tuple[float, ...]], start: NDArray[np.float64], end: NDArray[np.float64]
-) -> list[tuple[float, ...]]:
-    """The part of `polygon` left of the line from `start` to `end` (Sutherland, Hodgman 1974)."""
-    side = [
-        (end[0] - start[0]) * (y - start[1]) - (end[1] - start[1]) * (x - start[0])
-        for x, y in polygon
-    ]
-    kept: list[tuple[float, ...]] = []
-    for i, point in enumerate(polygon):
-        before, s0, s1 = polygon[i - 1], side[i - 1], side[i]
-        if (s0 >= 0) != (s1 >= 0):
-            t = s0 / (s0 - s1)
-            kept.append(tuple(p + t * (q - p) for p, q in zip(before, point, strict=True)))
-        if s1 >= 0:
-            kept.append(point)
-    return kept
-
-
-def _signed_area(ring: NDArray[np.float64]) -> float:
-    # Relative to the first point: products of large map coordinates would cancel.
-    x, y = (ring - ring[0]).T
-    return float(np.sum(x * np.roll(y, -1) - np.roll(x, -1) * y) / 2)
+    # Relative to a corner: products of large map coordinates would cancel.
+    corner = scene[0]
+    ground, over = (shapely.MultiPoint(ring - corner).convex_hull for ring in (scene, other))
+    return float(ground.intersection(over).area / ground.area)

@@ -13,6 +13,8 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
+import pystac
+
 from hpc.errors import ConfigError, DataError
 from hpc.plugins import load_plugin
 from hpc.publish import publish_json
@@ -66,23 +68,15 @@ def write_catalogue(
     if repeated:
         raise DataError(f"scene ids occur twice in {root}: {', '.join(repeated)}; rename them")
     folder = Path(os.path.abspath(root))
-    links = [{"rel": "root", "href": f"./{CATALOG_FILE}", "type": "application/json"}]
-    links += [
-        {
-            "rel": "item",
-            "href": f"./{relative_reference(path, folder)}",
-            "type": "application/geo+json",
-        }
+    catalogue = pystac.Catalog(catalogue_id, description)
+    catalogue.clear_links()
+    catalogue.add_link(pystac.Link("root", f"./{CATALOG_FILE}", "application/json"))
+    catalogue.add_links(
+        pystac.Link("item", f"./{relative_reference(path, folder)}", "application/geo+json")
         for _, path in sorted(zip(ids, paths, strict=True))
-    ]
-    catalogue = {
-        "type": "Catalog",
-        "stac_version": STAC_VERSION,
-        "id": catalogue_id,
-        "description": description,
-        "links": links,
-    }
-    publish_json(root / CATALOG_FILE, catalogue)
+    )
+    written = catalogue.to_dict(include_self_link=False, transform_hrefs=False)
+    publish_json(root / CATALOG_FILE, {**written, "stac_version": STAC_VERSION})
     return root / CATALOG_FILE
 
 

@@ -9,6 +9,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import pystac
+import pystac.utils
+
 from hpc.errors import DataError
 from hpc.publish import publish_json
 
@@ -64,7 +67,8 @@ def make_item(
         media_types: media types by role; otherwise they follow from the suffix.
 
     Raises:
-        DataError: the id cannot name a folder, or only one of `bbox` and `geometry` is given.
+        DataError: the id cannot name a folder, the time is none, or only one of `bbox` and
+            `geometry` is given.
     """
     if not _SAFE_ID.fullmatch(scene_id):
         raise DataError(
@@ -72,25 +76,33 @@ def make_item(
         )
     if (bbox is None) != (geometry is None):
         raise DataError(f"scene {scene_id}: give both bbox and geometry, or neither")
-    known = {**properties, **_time_fields(datetime)}
-    item: dict[str, Any] = {
-        "type": "Feature",
-        "stac_version": STAC_VERSION,
-        "stac_extensions": [
+    times = _time_fields(datetime)
+    known = {**properties, **times}
+    item = pystac.Item(
+        scene_id,
+        geometry=None if geometry is None else dict(geometry),
+        bbox=None if bbox is None else list(bbox),
+        datetime=None if datetime is None else _parsed(datetime, scene_id),
+        properties=known,
+        stac_extensions=[
             uri for uri, needed in _EXTENSIONS.items() if all(key in known for key in needed)
         ],
-        "id": scene_id,
-        "geometry": None if geometry is None else dict(geometry),
-        "properties": known,
-        "links": [],
-        "assets": {
+        assets={
             role: _asset(role, path, (media_types or {}).get(role))
             for role, path in sorted(assets.items())
         },
-    }
-    if bbox is not None:
-        item["bbox"] = list(bbox)
-    return item
+    )
+    written = item.to_dict(include_self_link=False, transform_hrefs=False)
+    # A time is recorded as the file states it, to the nanosecond if it does.
+    written["properties"].update(times)
+    return {**written, "stac_version": STAC_VERSION}
+
+
+def _parsed(datetime: str, scene_id: str) -> Any:
+    try:
+        return pystac.utils.str_to_datetime(datetime)
+    except (ValueError, OverflowError) as error:
+        raise DataError(f"scene {scene_id}: datetime {datetime!r} is no time ({error})") from error
 
 
 def _time_fields(datetime: str | None) -> dict[str, str | None]:
@@ -104,10 +116,10 @@ def _time_fields(datetime: str | None) -> dict[str, str | None]:
     }
 
 
-def _asset(role: str, path: Path, media_type: str | None) -> dict[str, Any]:
+def _asset(role: str, path: Path, media_type: str | None) -> Any:
     media_type = media_type or _MEDIA_TYPES.get(path.suffix.lower(), "application/octet-stream")
     roles = ["data"] if role == "sar" else ["overview" if role == "optical" else "metadata"]
-    return {"href": os.path.abspath(path), "type": media_type, "roles": roles}
+    return pystac.Asset(os.path.abspath(path), media_type=media_type, roles=roles)
 
 
 def write_item(item: Mapping[str, Any], root: Path) -> Path:

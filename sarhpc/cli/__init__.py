@@ -62,9 +62,16 @@ def _guard_import_path() -> None:
 
 def _carry_out(arguments: argparse.Namespace) -> int:
     from hpc.errors import HpcError, exit_code_of
+    from sarhpc.extras import missing_extra
 
     try:
         return int(arguments.handler(arguments))
+    except ModuleNotFoundError as error:
+        missing = missing_extra(error)
+        if missing is None:
+            raise
+        print(f"sarhpc {arguments.verb}: {missing}", file=sys.stderr)
+        return missing.exit_code
     except HpcError as error:
         print(f"sarhpc {arguments.verb}: {error}", file=sys.stderr)
         return error.exit_code

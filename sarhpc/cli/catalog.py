@@ -78,7 +78,7 @@ def build_catalogue(
     print(f"{len(report.scenes)} scenes, {len(report.skipped)} files left out: {report.catalogue}")
     if draft is not None:
         print(f"for more scenes: {_what_to_do(draft, declarations)}")
-    print(f"next: sarhpc run RUN --config configs/paper_sd15.yaml archive.uri={out.resolve()}")
+    print(f"next: sarhpc run RUN --template paper_sd15 archive.uri={out.resolve()}")
     return 0
 
 

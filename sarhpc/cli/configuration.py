@@ -6,13 +6,14 @@ import argparse
 from pathlib import Path
 
 from hpc.config import differences, fingerprint, load, loads, to_yaml
-from hpc.errors import FingerprintMismatchError
+from hpc.errors import ConfigError, FingerprintMismatchError
 from hpc.store.rundir import PreviewedRun, RunDir, open_run, preview_run
 from sarhpc.cli.frozen_text import frozen_text
 from sarhpc.cli.own_run import acted_on
 from sarhpc.cli.verbs import Verbs, add_verb
 from sarhpc.stages.config import RunConfig
 from sarhpc.stages.run_config import facts_of, load_run_config
+from sarhpc.stages.templates import template, template_names
 
 
 def add_init(verbs: Verbs) -> None:
@@ -25,9 +26,19 @@ def add_init(verbs: Verbs) -> None:
 
 def add_config_arguments(verb: argparse.ArgumentParser) -> None:
     """Add the arguments that configure a run."""
-    verb.add_argument("--config", help="YAML configuration (see configs/)")
+    source = verb.add_mutually_exclusive_group()
+    source.add_argument("--config", metavar="FILE", help="YAML configuration")
+    source.add_argument("--template", metavar="NAME", dest="config", type=_template, help="a "
+                        f"configuration that ships: {', '.join(template_names())}")  # fmt: skip
     verb.add_argument("overrides", nargs="*", metavar="key=value", help="overrides, a.b=c")
     verb.add_argument("--cfg", action="store_true", help="print the configuration and stop")
+
+
+def _template(name: str) -> str:
+    try:
+        return str(template(name))
+    except ConfigError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def init_verb(arguments: argparse.Namespace) -> int:

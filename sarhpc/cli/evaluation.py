@@ -9,11 +9,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hpc.config import loads
 from hpc.documents import read_json
 from hpc.errors import ConfigError
 from hpc.store.rundir import RunDir, open_run
-from sarhpc.cli.verbs import existing_path, reading_finished_data
+from sarhpc.cli.verbs import reading_finished_data
 from sarhpc.stages.evaluate import EVALUATE
 from sarhpc.stages.registry import line_of_stages
 from sarhpc.stages.run_config import load_run_config
@@ -22,8 +21,6 @@ if TYPE_CHECKING:
     from sarhpc.evaluation.compared import ComparedSets
 
 RESULT = "evaluation.json"
-OUT = "evaluation"
-"""Folder for the result of two sets, here."""
 
 
 def add_evaluate_arguments(verb: argparse.ArgumentParser) -> None:
@@ -38,7 +35,7 @@ def add_evaluate_arguments(verb: argparse.ArgumentParser) -> None:
                       "all)")  # fmt: skip
     verb.add_argument("--out", metavar="FOLDER", help="write into this folder, here and now; a "
                       "run is only read then, and may be anybody's (two sets: default "
-                      f"{OUT})")  # fmt: skip
+                      "evaluation)")  # fmt: skip
     verb.add_argument("--workers", type=int, metavar="N", help="of two sets: processes that "
                       "measure (default: as many as cores)")  # fmt: skip
     verb.add_argument("--json", action="store_true", help="print the result as JSON")
@@ -89,20 +86,20 @@ def _evaluate_elsewhere(run: RunDir, out: Path, as_json: bool) -> int:
 
 
 def _evaluate_two(arguments: argparse.Namespace) -> int:
-    from sarhpc.evaluation.config import EvaluateConfig
+    from sarhpc.api.evaluation import OUT, evaluate
     from sarhpc.evaluation.gates import passed
-    from sarhpc.stages.two_sets import evaluate_sets
 
-    config = loads(EvaluateConfig, "", arguments.overrides)
     suites = None if arguments.suite is None else arguments.suite.split(",")
-    workers = arguments.workers if arguments.workers is not None else _cores()
-    if workers < 1:
-        raise ConfigError(f"--workers {workers}: give at least 1")
     out = Path(arguments.out or OUT)
-    what = "a folder of shards or images, a tar, or a run"
-    real = existing_path(arguments.run, what)
-    synthetic = existing_path(arguments.synthetic, what)
-    compared = evaluate_sets(real, synthetic, out, config, suites, workers, _to_stderr)
+    compared = evaluate(
+        arguments.run,
+        arguments.synthetic,
+        out,
+        arguments.overrides,
+        suites=suites,
+        workers=_cores() if arguments.workers is None else arguments.workers,
+        report=_to_stderr,
+    )
     if arguments.json:
         print(json.dumps(compared.to_json(), indent=2))
     else:

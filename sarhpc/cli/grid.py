@@ -9,9 +9,7 @@ from pathlib import Path
 from hpc.errors import ConfigError
 from hpc.publish import publish_json, publishing
 from hpc.store.tree import digest_tree
-from sarhpc.cli.verbs import Verbs, add_verb, existing_path
-from sarhpc.generation.config import GenerateConfig
-from sarhpc.stages.inputs.paths import model_folder
+from sarhpc.cli.verbs import Verbs, add_verb
 
 
 def add_grid(verbs: Verbs) -> None:
@@ -31,18 +29,15 @@ def add_grid(verbs: Verbs) -> None:
 
 def grid_verb(arguments: argparse.Namespace) -> int:
     """Sample the grid; write how it was made and how similar its prompts are to a JSON file."""
+    from sarhpc.api.models import load_model
     from sarhpc.diffusion.contact_sheet import contact_sheet
     from sarhpc.generation.grid import columns, prompt_similarity, sample_grid
-    from sarhpc.generation.model import load_pipeline
-    from sarhpc.generation.plan import check_config
 
     out = Path(arguments.out)
     if out.suffix != ".png":
         raise ConfigError(f"--out {out}: give a file that ends in .png")
-    model = existing_path(model_folder(arguments.model), "a diffusers folder, or embedded:NAME")
-    cfg = GenerateConfig(steps=arguments.steps, guidance=arguments.guidance)
-    check_config(cfg)
-    pipeline = load_pipeline(model, cfg)
+    model = load_model(arguments.model, steps=arguments.steps, guidance=arguments.guidance)
+    pipeline, cfg = model.pipeline, model.config
     across = columns(arguments.seed or [0, 1, 2, 3], arguments.between)
     titles = [column.title for column in across]
     images = sample_grid(pipeline, cfg, arguments.prompt, across)
@@ -53,7 +48,7 @@ def grid_verb(arguments: argparse.Namespace) -> int:
     facts = {
         "synthetic": True,
         "model": arguments.model,
-        "model_sha256": digest_tree(model).sha256,
+        "model_sha256": digest_tree(model.folder).sha256,
         "prompts": arguments.prompt,
         "columns": titles,
         "steps": cfg.steps,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,7 +24,12 @@ from sarhpc.stages.evaluate import EVALUATE
 from sarhpc.stages.inputs.contracts import models_without_contract
 from sarhpc.stages.registry import STAGES, line_of_stages, stage_named
 from sarhpc.stages.run_config import load_run_config
-from sarhpc.stages.settings import require_inputs, require_present, require_settings
+from sarhpc.stages.settings import (
+    require_inputs,
+    require_installed,
+    require_present,
+    require_settings,
+)
 from sarhpc.stages.spec import pass_all
 
 if TYPE_CHECKING:
@@ -75,6 +81,14 @@ def _add_submission_arguments(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--force", action="store_true", help="try again after a crash loop")
     verb.add_argument("--trust-checkpoint", action="store_true",
                       help="take checkpoints that no job of the run signed")  # fmt: skip
+
+
+def submission_options(**chosen: object) -> argparse.Namespace:
+    """The arguments of a submission as without flags, but for those `chosen`."""
+    parser = argparse.ArgumentParser(add_help=False)
+    _add_submission_arguments(parser)
+    _add_json(parser)
+    return argparse.Namespace(**(vars(parser.parse_args([])) | chosen))
 
 
 def _add_json(verb: argparse.ArgumentParser) -> None:
@@ -176,11 +190,9 @@ def _carry_out(
 
     config, names = load_run_config(run), [stage.name for stage in stages]
     executor, profile = chosen_executor(run, config, arguments.profile, arguments.executor)
-
-    def ranks(stage: str) -> int:
-        """Processes of a training."""
-        return number_of_ranks(config, profile, stage)
-
+    ranks = functools.partial(number_of_ranks, config, profile)
+    if profile is None or profile.container is None:  # an image has packages of its own
+        require_installed(config, names)
     as_json = bool(getattr(arguments, "json", False))
     if as_json and not arguments.dry_run:
         raise ConfigError("--json shows plan and cost: give --dry-run too, or ask `sarhpc status`")

@@ -35,11 +35,13 @@ GROUPS: tuple[tuple[str, tuple[VerbEntry, ...]], ...] = (
     (
         "start and continue",
         (
+            _of("demo:add_demo", "demo",
+                "archive to corpus and report on this machine, in about ten minutes", "demo"),
             _of("configuration:add_init", "init",
                 "create a run directory with a draft of its configuration",
-                "init runs/first --config configs/demo.yaml generate.images=64"),
+                "init runs/first --template demo generate.images=64"),
             _of("running:add_run_and_resume", "run", "carry out every stage, in order",
-                "run runs/first --config configs/demo.yaml --wait"),
+                "run runs/first --template demo --wait"),
             _of("running:add_run_and_resume", "resume",
                 "continue a run with its unsealed stages", "resume runs/first"),
             _of("stopping:add_stop_and_cancel", "stop",
@@ -145,6 +147,5 @@ def grouped_help() -> str:
     lines = []
     for title, entries in GROUPS:
         lines += [f"{title}:", *(f"  {each.name:<14} {each.summary}" for each in entries)]
-        shown = entries[1] if len(entries) > 1 and entries[0].name == "init" else entries[0]
-        lines += [f"  {'':<14} > sarhpc {shown.example}", ""]
+        lines += [f"  {'':<14} > sarhpc {entries[0].example}", ""]
     return "\n".join(lines)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sarhpc.evaluation.classes import Conformity
 from sarhpc.evaluation.figures import distribution_figure, training_figure
 from sarhpc.evaluation.gates import GateResult
 from sarhpc.evaluation.page import page_environment
@@ -17,6 +16,9 @@ from sarhpc.evaluation.suite import Evaluation
 from sarhpc.measures.distances import DISTANCES, Distance
 from sarhpc.measures.features import Features, measure
 from sarhpc.measures.nulls import NoVerdict
+
+if TYPE_CHECKING:
+    from sarhpc.evaluation.classes import Conformity  # imports torch
 
 REPORT_SCHEMA = "sarhpc.report/2"
 """Version 1 had floors of half sets in `evaluation`, and their ratios."""

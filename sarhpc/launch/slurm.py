@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-CODE = ("hpc", "sarhpc", "configs", "slurm", "pyproject.toml")
+CODE = ("hpc", "sarhpc", "pyproject.toml")
 """What the code snapshot of a run holds."""
 
 

@@ -140,12 +140,13 @@ def models_of(config: RunConfig) -> list[str]:
     return writer + clip
 
 
-CAPTION = StageSpec(
+CAPTION: StageSpec = StageSpec(
     name="caption",
     help="caption the tiles and write training shards",
     branches=("caption",),
     build=caption_stage,
     needs=("tile", "optical", "caption-train"),
+    needs_extra=lambda config: "caption" if models_of(config) else "slurm",
     check=check_settings,
     models=models_of,
     sharded=True,

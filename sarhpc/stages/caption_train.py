@@ -241,10 +241,11 @@ def models_of(config: RunConfig) -> list[str]:
     return [] if base is None else [base]
 
 
-CAPTION_TRAIN = StageSpec(
+CAPTION_TRAIN: StageSpec = StageSpec(
     name="caption-train",
     help="fine-tune the captioner on optical tiles with reference captions",
     branches=("caption_train",),
+    needs_extra=lambda _: "train",
     build=caption_train_stage,
     needs=("tile",),
     enabled=lambda config: config.caption_train is not None,

@@ -102,10 +102,11 @@ def unplanned_notes(config: RunConfig, plan: Plan | None) -> list[str]:
     return notes
 
 
-COMPARE = StageSpec(
+COMPARE: StageSpec = StageSpec(
     name="compare",
     help="generate the same prompts with other models, for the report",
     branches=("compare", "generate"),
+    needs_extra=lambda _: "generate",
     build=compare_stage,
     needs=("export", "generate"),
     enabled=lambda config: config.generate is not None and bool(config.compare.models),

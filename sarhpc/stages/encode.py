@@ -119,10 +119,11 @@ def _shard_bytes(config: RunConfig) -> float:
     return LATENT_BYTES_PER_PX * copies * shard_pixels(config)
 
 
-ENCODE = StageSpec(
+ENCODE: StageSpec = StageSpec(
     name="encode",
     help="precompute the latents of the training tiles",
     branches=("encode",),
+    needs_extra=lambda _: "train",
     build=encode_stage,
     needs=("caption",),
     enabled=lambda config: config.encode is not None,

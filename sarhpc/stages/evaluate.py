@@ -231,10 +231,11 @@ def check_settings(config: RunConfig) -> None:
         )
 
 
-EVALUATE = StageSpec(
+EVALUATE: StageSpec = StageSpec(
     name="evaluate",
     help="compare synthetic with real images and write the report",
     branches=("evaluate",),
+    needs_extra=lambda _: "generate",
     build=evaluate_stage,
     needs=("caption", "generate", "compare"),
     enabled=lambda config: config.generate is not None,

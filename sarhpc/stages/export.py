@@ -162,10 +162,11 @@ def _elements(path: Path) -> int:
     return sum(math.prod(tensor["shape"]) for tensor in tensors)
 
 
-EXPORT = StageSpec(
+EXPORT: StageSpec = StageSpec(
     name="export",
     help="write the trained model as a diffusers folder",
     branches=("export",),
+    needs_extra=lambda _: "train",
     build=export_stage,
     needs=("train",),
     check=require_exportable,

@@ -262,10 +262,11 @@ def _gate_notes(config: RunConfig) -> list[str]:
     ]
 
 
-GENERATE = StageSpec(
+GENERATE: StageSpec = StageSpec(
     name="generate",
     help="generate the synthetic corpus",
     branches=("generate",),
+    needs_extra=lambda _: "generate",
     build=generate_stage,
     needs=("export",),
     enabled=lambda config: config.generate is not None,

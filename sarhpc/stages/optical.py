@@ -173,7 +173,7 @@ def read_tiles(run: RunDir, inputs: Mapping[str, Any]) -> Iterator[Sample]:
         paired = paired if mine is None else next(images, None)
 
 
-OPTICAL = StageSpec(
+OPTICAL: StageSpec = StageSpec(
     name="optical",
     help="pair tiles with optical images from another source",
     branches=("optical",),

@@ -133,10 +133,11 @@ def _shards(config: RunConfig) -> int | None:
     return None if cfg.images is None else math.ceil(cfg.images / cfg.shard_samples)
 
 
-PRIOR = StageSpec(
+PRIOR: StageSpec = StageSpec(
     name="prior",
     help="generate regularisation images with the base model",
     branches=("prior",),
+    needs_extra=lambda _: "train",
     build=prior_stage,
     # Nothing of it is read, but without samples to train on the images would be wasted.
     needs=("caption",),

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from hpc.errors import ConfigError
 from hpc.store.rundir import RunDir
+from sarhpc.extras import CHAIN, require_extra
 from sarhpc.stages.config import RunConfig
 from sarhpc.stages.inputs.paths import archive_uri, model_folder
 from sarhpc.stages.number_ranges import out_of_range
@@ -65,6 +66,14 @@ def require_inputs(run: RunDir, config: RunConfig, stages: Iterable[str] | None 
     for spec in specs:
         for name in spec.models(config):
             model_folder(name)
+
+
+def require_installed(config: RunConfig, stages: Iterable[str]) -> None:
+    """Raise MissingExtraError unless the packages that the work of `stages` needs are installed."""
+    needed = {name: spec_named(name).needs_extra(config) for name in stages}
+    if needed:
+        name = max(needed, key=lambda stage: CHAIN.index(needed[stage]))
+        require_extra(needed[name], f"stage {name}")
 
 
 def require_present(run: RunDir, config: RunConfig, stages: Iterable[str]) -> None:

@@ -82,7 +82,7 @@ def check_settings(config: RunConfig) -> None:
         raise ConfigError(f"simulate.scenes={cfg.scenes}: give at least 1")
 
 
-SIMULATE = StageSpec(
+SIMULATE: StageSpec = StageSpec(
     name="simulate",
     help="write the procedural archive, scene by scene",
     branches=("simulate",),

@@ -47,6 +47,10 @@ def _no_notes(_: RunConfig, __: Plan | None) -> Sequence[str]:
     return ()
 
 
+def _jobs(_: RunConfig) -> str:
+    return "slurm"
+
+
 def _no_models(_: RunConfig) -> Sequence[str]:
     return ()
 
@@ -81,6 +85,8 @@ class StageSpec:
     """Of a collective stage: raises ConfigError unless it can run on so many ranks."""
     models: Callable[[RunConfig], Sequence[str]] = _no_models
     """Models that it starts from: `embedded:NAME`, `fetched:NAME` or folders."""
+    needs_extra: Callable[[RunConfig], str] = _jobs
+    """Extra of the package that its work needs, see `sarhpc.extras`."""
     sharded: bool = False
     """Whether the elements of a job array may divide its shards."""
     shards: Callable[[RunConfig], int | None] = _nothing

@@ -299,7 +299,7 @@ def window_notes(config: RunConfig, plan: Plan | None) -> list[str]:
     ]
 
 
-TILE = StageSpec(
+TILE: StageSpec = StageSpec(
     name="tile",
     help="cut the scenes of the archive into tile shards",
     branches=("archive", "tile", "imported"),

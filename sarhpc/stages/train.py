@@ -240,10 +240,11 @@ def estimate(config: RunConfig, plan: Plan | None, world: int) -> Estimate:
     return Estimate(1, checkpoint_bytes(cfg, cost.learned) * kept, files * kept, cost.lines)
 
 
-TRAIN = StageSpec(
+TRAIN: StageSpec = StageSpec(
     name="train",
     help="fine-tune the diffusion model with DeepSpeed ZeRO",
     branches=("train",),
+    needs_extra=lambda _: "train",
     build=train_stage,
     needs=("caption", "encode", "prior"),
     check=check_settings,

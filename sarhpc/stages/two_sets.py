@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 from hpc.errors import ConfigError, DataError, VerificationError
 from hpc.publish import publish_json, publish_text
 from sarhpc.evaluation.comparison_plan import ComparisonPlan, plan_comparison
+from sarhpc.extras import is_installed
 from sarhpc.shards.subset import spread
 from sarhpc.stages.inputs.named_sets import named_set
 from sarhpc.stages.work.measuring import measure_parts, parts_in, read_views
@@ -19,6 +21,9 @@ if TYPE_CHECKING:
     from sarhpc.evaluation.report import Picture
 
 SYNTHETIC = "synthetic"
+NO_ORIENTATION = (
+    "The look direction (E8) was not measured: it needs torch, pip install 'sarhpc[caption]'."
+)
 
 
 def evaluate_sets(
@@ -65,8 +70,11 @@ def evaluate_sets(
             raise VerificationError(f"{named}; repair them or take them out of the set")
         facts = {**planned.facts(), "real": str(real), SYNTHETIC: str(synthetic)}
         compared = compare(views, config, SYNTHETIC, facts, suites)
-        if not suites or "orientation" in suites:
+        if "orientation" in (suites or ()) or (not suites and is_installed("caption")):
             compared = with_orientation(compared, planned, views, config)
+        elif not suites:
+            compared = dataclasses.replace(compared, notes=(*compared.notes, NO_ORIENTATION))
+            report(NO_ORIENTATION)
     except DataError as error:
         raise VerificationError(str(error)) from error
     publish_json(out / "evaluation.json", compared.to_json())

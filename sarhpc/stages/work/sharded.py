@@ -98,9 +98,10 @@ def make_missing_shards(
 ) -> None:
     """Make every missing shard of the work's part, noting failures in the ledger.
 
-    An array element with one worker makes them one after the other in this process; any other job
-    on a Dask cluster over all its tasks, with rank 0 as the client. After a stop request no further
-    shard starts; those under way are waited for while there is time.
+    An array element with one worker makes them one after the other in this process, as a sequential
+    context asks for; any other job on a Dask cluster over all its tasks, with rank 0 as the client.
+    After a stop request no further shard starts; those under way are waited for while there is
+    time.
 
     Args:
         make: makes one shard.
@@ -135,7 +136,7 @@ def make_missing_shards(
         watchdog(work).watching() as dog,
     ):
         stopping = GracefulStop(stop, work.context.grace_s)
-        if in_element and workers * here.tasks == 1:
+        if work.context.sequential or (in_element and workers * here.tasks == 1):
             outcomes = run_sequentially(work, call, stopping)
         else:
             outcomes = run_on_dask(work, call, stopping, workers, retries, dog)
