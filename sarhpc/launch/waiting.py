@@ -23,6 +23,8 @@ SECOND_S = 3.0
 """Time after Ctrl-C in which another one stops the work, s."""
 QUEUE_S = 30.0
 """Interval between two queries of the queue, s."""
+STOPPING_S = 5.0
+"""The same after a stop, which ends within seconds, s."""
 LOG_S = 30.0
 """Interval between two lines where there is no terminal, s."""
 
@@ -62,8 +64,13 @@ def wait_in_view(
     except KeyboardInterrupt:
         print("stopping; work saves first", flush=True)
         stop()
+    ending = dataclasses.replace(
+        watching,
+        every_s=min(watching.every_s, STOPPING_S),
+        hint="stopping; Ctrl-C does not wait for it",
+    )
     try:
-        return watch(dataclasses.replace(watching, hint="stopping; Ctrl-C does not wait for it"))
+        return watch(ending)
     except KeyboardInterrupt:
         return None
 
