@@ -57,13 +57,15 @@ def wait_in_view(
     try:
         return watch(watching)
     except KeyboardInterrupt:
-        _say_how_to_come_back(run)
+        pass
     try:
+        # The next Ctrl-C may come while this is being printed.
+        _say_how_to_come_back(run)
         time.sleep(SECOND_S)
         return None
     except KeyboardInterrupt:
-        print("stopping; work saves first", flush=True)
         stop()
+        print("stopping; work saves first", flush=True)
     ending = dataclasses.replace(
         watching,
         every_s=min(watching.every_s, STOPPING_S),
