@@ -143,12 +143,24 @@ def test_the_wheel_is_installed_into_an_empty_environment_and_used(
     assert called(command, ["--version"], tmp_path).stdout.strip() == "0.1.0"
 
 
-SMALL = """
-simulate.scenes=4 simulate.size_px=384 tile.split.fractions=[0.5,0.5,0.0] tile.split.cell_m=100
-tile.split.buffer_m=0 train.max_steps=2 train.validation_every_steps=2 train.validation_steps=2
-train.checkpoint_every_steps=2 train.warmup_steps=1 generate.images=24 generate.steps=2
-compare.images=24 evaluate.tiles=40 evaluate.bootstrap=5 evaluate.orientation_steps=0
-""".split()
+SMALL = [
+    "simulate.scenes=4",
+    "simulate.size_px=384",
+    "tile.split.fractions=[0.5,0.5,0.0]",
+    "tile.split.cell_m=100",
+    "tile.split.buffer_m=0",
+    "train.max_steps=2",
+    "train.validation_every_steps=2",
+    "train.validation_steps=2",
+    "train.checkpoint_every_steps=2",
+    "train.warmup_steps=1",
+    "generate.images=24",
+    "generate.steps=2",
+    "compare.images=24",
+    "evaluate.tiles=40",
+    "evaluate.bootstrap=5",
+    "evaluate.orientation_steps=0",
+]
 
 
 @pytest.mark.long
