@@ -6,6 +6,7 @@ import dataclasses
 import datetime
 import math
 import os
+import socket
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -25,7 +26,7 @@ from hpc.store.attempts import (
     read_attempts,
     recording_obstacle,
 )
-from hpc.store.identity import parse_identity
+from hpc.store.identity import parse_identity, process_identity
 from hpc.store.lease import live_holder
 from hpc.store.ledger import Ledger
 from hpc.store.plan import planned_shards
@@ -33,6 +34,9 @@ from hpc.store.rundir import RunDir
 
 MAX_RECORDS_READ = 1000
 """Maximum single records that `stage_state` reads; each costs a round trip on a shared disk."""
+
+MAX_START_S = 60.0
+"""Time from the start of an attempt within which its process counts before it holds a lease, s."""
 
 
 @dataclass(frozen=True)
@@ -127,7 +131,7 @@ def stage_state(run: RunDir, stage: Stage, clock: float | None = None) -> StageS
     failed = len(ledger.failures())
     leases = _leases(directory)
     held = next((path for path in leases if _holder(path)), None)
-    holder = None if held is None else _holder(held)
+    holder = _starting(attempts, clock) if held is None else _holder(held)
     stopped = _stopped_elements(directory, attempts)
     idle = _idle_state(run, stage, bool(done), bool(failed or stopped), attempts)
     progress = stage.live_progress(run) if stage.live_progress is not None else None
@@ -282,6 +286,22 @@ def _holder(path: Path) -> str | None:
         return live_holder(path)
     except OSError:
         return None
+
+
+def _starting(attempts: list[dict[str, Any]], clock: float) -> str | None:
+    """A live process of this machine that began an attempt just now and has no lease yet."""
+    for rows in by_element(attempts).values():
+        if not is_open(rows):
+            continue
+        start = max((row for row in rows if "from" in row), key=lambda row: int(row["attempt"]))
+        began, pid = seconds_of(start.get("started")), start.get("pid")
+        if clock - began > MAX_START_S or start.get("host") != socket.gethostname():
+            continue
+        found = process_identity(pid) if isinstance(pid, int) else None
+        # A process that was born later has only the number of the one that began.
+        if found is not None and (found.born or 0.0) < began + 1.0:
+            return f"process {pid} on {found.host}"
+    return None
 
 
 def _job_of(held: Path) -> str | None:

@@ -105,7 +105,10 @@ def test_following_sees_new_files_until_the_end(
     assert "before" not in out
 
 
-def test_the_cause_of_a_stage_whose_attempt_was_killed_is_one_line(run: RunDir) -> None:
+def test_the_cause_of_a_stage_whose_attempt_was_killed_is_one_line(
+    run: RunDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hpc.observe.state.MAX_START_S", -1.0)
     stages = [Stage("train", (), lambda _: make_plan("train", [{}]), lambda _: None)]
     assert failure_cause(run, stages) is None
     attempt = begin_attempt(run.stage("train"), 0)

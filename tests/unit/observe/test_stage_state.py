@@ -7,6 +7,7 @@ import datetime
 import json
 import os
 import socket
+import subprocess
 import time
 from pathlib import Path
 
@@ -85,6 +86,26 @@ def test_only_the_newest_attempt_can_be_lost(run: RunDir) -> None:
     assert look(run).state == "PARTIAL", "the first never ended, and another came after it"
     begin_attempt(directory, 1)
     assert look(run).state == "LOST"
+
+
+def test_an_attempt_without_a_lease_runs_while_its_process_starts(run: RunDir) -> None:
+    number = begin_attempt(run.stage("tile"), 0)
+    found = stage_state(run, TILE)
+    process = f"process {os.getpid()} on {socket.gethostname()}"
+    assert (found.state, found.holder) == ("RUNNING", process)
+    assert look(run).state == "LOST", "it should have had a lease long ago"
+    end_attempt(run.stage("tile"), number, 0, 0, "saved", "PREEMPT")
+    assert stage_state(run, TILE).state == "PARTIAL"
+
+
+def test_an_attempt_of_a_dead_process_is_lost_at_once(run: RunDir) -> None:
+    begin_attempt(run.stage("tile"), 0)
+    file = next((run.stage("tile") / "attempts").iterdir())
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    file.write_text(file.read_text().replace(f'"pid": {os.getpid()}', f'"pid": {dead.pid}'))
+    assert str(dead.pid) in file.read_text()
+    assert stage_state(run, TILE).state == "LOST"
 
 
 @pytest.mark.parametrize(("shards", "read"), [(2, True), (3, False)])

@@ -182,7 +182,10 @@ def test_a_crash_loop_is_one_clear_line(run: RunDir) -> None:
     assert "--force" in says
 
 
-def test_an_attempt_that_was_killed_is_lost_on_disk_alone(run: RunDir) -> None:
+def test_an_attempt_that_was_killed_is_lost_on_disk_alone(
+    run: RunDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hpc.observe.state.MAX_START_S", -1.0)
     begin_attempt(run.stage("tile"), 0)
     status = run_status(run, STAGES)
     assert states(status)[0] == "LOST"

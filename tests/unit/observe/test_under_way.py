@@ -158,8 +158,9 @@ def run(tmp_path: Path) -> RunDir:
 
 
 def test_the_status_shows_rate_and_remaining_time_of_the_workers_while_the_stage_is_held(
-    run: RunDir,
+    run: RunDir, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("hpc.observe.state.MAX_START_S", -1.0)
     # An element that started a second ago after others had made shards for hours.
     stand(run, "tile", 10, 5)
     (run.stage("tile") / FOLDER).mkdir()
