@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hpc.errors import ConfigError
 from sarhpc.archive.formats.readers import open_sar
 from sarhpc.archive.scene import SarHeader, SarReader, Scene
 from sarhpc.shards.radiometry import amplitude_of_db
@@ -39,6 +38,7 @@ from sarhpc.tiling.read_errors import DamagedError, classify_read_errors
 from sarhpc.tiling.resolution import resolution_m
 from sarhpc.tiling.shard_inputs import first_tiles, tile_positions
 from sarhpc.tiling.splits.assignment import (
+    line_buffer_m,
     split_buffer_m,
     split_of,
     stated_spacing,
@@ -324,20 +324,6 @@ def _split_tiles(
         line=line,
         cells=cells,
     )
-
-
-def line_buffer_m(cfg: TileConfig) -> float:
-    """Distance within which scenes of different flight lines go to one split, metres.
-
-    Raises:
-        ConfigError: it follows from a spacing that is only known scene by scene.
-    """
-    if cfg.split.buffer_m is None and cfg.pixel_m is None:
-        raise ConfigError(
-            "tile.split.by=line with tile.pixel_m=null leaves the distance between scenes "
-            "undefined; set tile.split.buffer_m, in metres"
-        )
-    return split_buffer_m(cfg, cfg.pixel_m or 0.0)
 
 
 def _near(
