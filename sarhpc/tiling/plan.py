@@ -213,7 +213,7 @@ def _plan_open_scene(
     header = header_in(cfg.plane, reader.header)
     frame = scene_frame(header, cfg.pixel_m)
     grid = tile_grid(frame, cfg)
-    refusal = _refusal(scene, header, frame, grid, cfg)
+    refusal = header_refusal(scene, header, frame, grid, cfg)
     if refusal:
         return refusal
     constants = survey_scene(reader, frame, cfg)
@@ -229,24 +229,6 @@ def _plan_open_scene(
     return _with_partners(plan, partners.pair(scene, frame, grid, plan.tiles), partners, scene)
 
 
-def refused_scenes(
-    scenes: Iterable[Scene], cfg: TileConfig, opener: Opener = open_sar
-) -> dict[str, str]:
-    """Scene id -> why its header alone gives no tile; empty as soon as one scene may give some."""
-    refused: dict[str, str] = {}
-    for scene in scenes:
-        try:
-            with classify_read_errors(f"scene {scene.id}"), closing(opener(scene)) as reader:
-                frame = scene_frame(reader.header, cfg.pixel_m)
-                found = _refusal(scene, reader.header, frame, tile_grid(frame, cfg), cfg)
-        except DamagedError as error:
-            found = ScenePlan(scene.id, rejected="unreadable", detail=str(error))
-        if found is None:
-            return {}
-        refused[scene.id] = f"{found.rejected}: {found.detail}"
-    return refused
-
-
 def _with_partners(plan: ScenePlan, paired: Paired, partners: Partners, scene: Scene) -> ScenePlan:
     if not paired.inputs:
         return ScenePlan(scene.id, rejected="no_partner", detail=partners.missing_reason(scene))
@@ -255,7 +237,7 @@ def _with_partners(plan: ScenePlan, paired: Paired, partners: Partners, scene: S
     return replace(plan, dropped=dropped, paired=paired)
 
 
-def _refusal(
+def header_refusal(
     scene: Scene, header: SarHeader, frame: SceneFrame, grid: TileGrid, cfg: TileConfig
 ) -> ScenePlan | None:
     """The rejection of a scene that its header alone justifies, if any."""
