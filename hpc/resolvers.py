@@ -88,11 +88,9 @@ def interpolations(values: Any, where: str, origin: Origin) -> dict[str, str]:
             if not has_default and argument not in os.environ:
                 unset.setdefault(argument, []).append(key)
     if unset and origin != "frozen":
+        lines = [f"export {name}=VALUE for {', '.join(keys)}" for name, keys in unset.items()]
         raise ConfigError(
-            f"{where} reads environment variables that are not set: "
-            + "; ".join(
-                f"export {name}=VALUE for {', '.join(keys)}" for name, keys in unset.items()
-            )
+            f"{where} reads environment variables that are not set: {'; '.join(lines)}"
         )
     return {key: text for key, text in found.items() if re.search(r"(?<!\\)\$\{", text)}
 

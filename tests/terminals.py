@@ -10,7 +10,7 @@ import signal
 import sys
 import termios
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -21,13 +21,19 @@ CTRL_C = b"\x03"
 class Terminal:
     """`sarhpc WORDS` as the leader of a session with a controlling terminal."""
 
-    def __init__(self, *words: str | Path, columns: int = 80, rows: int = 40) -> None:
+    def __init__(
+        self,
+        *words: str | Path,
+        columns: int = 80,
+        rows: int = 40,
+        env: Mapping[str, str] | None = None,
+    ) -> None:
         self.shown = ""
         self.pid, self._screen = pty.fork()
         if self.pid == 0:
             # Tests that were started in the background inherit a deaf ear for Ctrl-C.
             signal.signal(signal.SIGINT, signal.SIG_DFL)
-            os.environ.update(TERM="xterm", NO_COLOR="1")
+            os.environ.update({**(env or {}), "TERM": "xterm", "NO_COLOR": "1"})
             os.execv(sys.executable, [sys.executable, "-m", "sarhpc.cli", *map(str, words)])
         termios.tcsetwinsize(self._screen, (rows, columns))
 

@@ -23,9 +23,9 @@ def api_page() -> str:
     public = [name for name in getattr(package, "__all__", ()) if not name.startswith("_")]
     lines = [
         "# Python\n",
-        "Shards are plain WebDataset tars and need nothing of this package "
-        "([Using a corpus](../guide/corpus.md)). What follows reads what they do not say by "
-        "themselves.\n",
+        "Every name of `import sarhpc`, with its signature; how they work together is in "
+        "[From Python](../api.md). Shards are plain WebDataset tars and need nothing of this "
+        "package ([Using a corpus](../guide/corpus.md)).\n",
     ]
     if public:
         lines.append("## sarhpc\n")
@@ -43,15 +43,21 @@ def _entry(path: str, value: Any) -> list[str]:
     if callable(value):
         lines += ["```python", _signature(path.rpartition(".")[2], value), "```\n"]
     lines += [_markdown(inspect.getdoc(value) or ""), ""]
-    if inspect.isclass(value):
-        for name, method in vars(value).items():
-            if name.startswith("_") or not inspect.getdoc(method):
-                continue
-            shown = getattr(method, "__func__", getattr(method, "fget", method))
-            if callable(shown):
-                text = _signature(name, shown)
-                lines += ["```python", text, "```\n", _markdown(inspect.getdoc(shown) or ""), ""]
+    for name, member in vars(value).items() if inspect.isclass(value) else ():
+        if not name.startswith("_") and inspect.getdoc(member):
+            called = f"{value.__name__}.{name}"
+            lines += ["```python", _member(called, member), "```\n"]
+            lines += [_markdown(inspect.getdoc(member) or ""), ""]
     return lines
+
+
+def _member(called: str, member: Any) -> str:
+    """A method without its first argument, or a property with its type."""
+    if isinstance(member, property):
+        returns = inspect.signature(member.fget).return_annotation  # type: ignore[arg-type]
+        return f"{called}: {returns}"
+    function = getattr(member, "__func__", member)
+    return re.sub(r"\((\s*)(self|cls)(,\s*|(?=\)))", r"(\1", _signature(called, function), count=1)
 
 
 def _signature(name: str, value: Any) -> str:

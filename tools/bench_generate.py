@@ -205,12 +205,20 @@ class Sides:
         self._process.join()
 
 
-def race(asked: Question, rounds: int) -> tuple[float, dict[str, list[Round]]]:
-    """Largest difference of the images of ours to stock's, and the turns of each side."""
+def race(
+    asked: Question, rounds: int, seconds: float = float("inf")
+) -> tuple[float, dict[str, list[Round]]]:
+    """Largest difference of the images of ours to stock's, and the turns of each side.
+
+    No round begins after so many seconds.
+    """
+    until = time.monotonic() + seconds
     stock, ours = (Sides(names, asked) for names in PROCESSES)
     difference = float(np.abs(stock.images - ours.images).max())
     found: dict[str, list[Round]] = {name: [] for name in SIDES}
     for number in range(rounds):
+        if number and time.monotonic() >= until:
+            break
         for name in SIDES[:: -1 if number % 2 else 1]:
             found[name].append((stock if name == STOCK else ours).turn(name))
     for process in (stock, ours):
@@ -262,11 +270,12 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--scheduler", default="ddim")
     parser.add_argument("--threads", type=int, default=int(os.environ.get("OMP_NUM_THREADS", "1")))
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="begin no round later")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args(words)
     with tempfile.TemporaryDirectory() as scratch:
         asked = question(arguments, Path(scratch))
-        difference, found = race(asked, arguments.rounds)
+        difference, found = race(asked, arguments.rounds, arguments.seconds)
     images = arguments.images
     print(f"{'side':<10}{'images/s':>10}{'CPU s/image':>13}{'of stock':>10}{'by CPU time':>13}")
     for name in SIDES:
@@ -277,6 +286,7 @@ def main(words: Sequence[str] | None = None) -> int:
     share, by_cpu = ratio(found, JOB, SAMPLER), ratio(found, JOB, SAMPLER, "cpu_s")
     print(f"the job runs at {100 * share:.1f} % of the sampler ({100 * by_cpu:.1f} % by CPU time)")
     print(f"largest difference of pixels to stock: {255 * difference:.2g} of 255")
+    print(f"{len(found[STOCK])} rounds of {images} images")
     print(f"load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
     if arguments.json is not None:
         turns = {name: [vars(r) for r in rounds] for name, rounds in found.items()}

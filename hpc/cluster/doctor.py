@@ -75,7 +75,9 @@ def check_python(packages: Sequence[str]) -> Iterator[Finding]:
     found = {name: _version(name) for name in packages}
     missing = [name for name, version_ in found.items() if version_ is None]
     if missing:
-        yield Finding("packages", FAIL, f"missing: {', '.join(missing)}", "pip install -e .")
+        yield Finding(
+            "packages", FAIL, f"missing: {', '.join(missing)}", f"pip install {' '.join(missing)}"
+        )
     else:
         yield Finding("packages", OK, " ".join(f"{name}={v}" for name, v in found.items()))
     files = _count_files(Path(sys.prefix))
@@ -110,7 +112,12 @@ def check_imports(modules: Sequence[str]) -> Finding:
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
     took = time.monotonic() - begin
     if done.returncode:
-        return Finding("imports", FAIL, done.stderr.strip().splitlines()[-1], "pip install -e .")
+        return Finding(
+            "imports",
+            FAIL,
+            done.stderr.strip().splitlines()[-1],
+            "pip install --force-reinstall what it names",
+        )
     slow = took > SLOW_IMPORT_S
     advice = "every process of a job pays this: keep the environment on local disk" if slow else ""
     return Finding("imports", WARN if slow else OK, f"{', '.join(modules)} in {took:.1f} s", advice)

@@ -101,10 +101,10 @@ class _Inventory:
         """
         reasons: list[str] = []
         missing: dict[str, Any] = {}
-        while True:
+        contents: Sequence[SarFile | OpticalFile | Skipped] | None = None
+        while contents is None:
             try:
                 contents = _contents(path, name, dataclasses.replace(declared, **missing))
-                break
             except DataError as error:
                 reasons.append(f"{'as a SAR image: ' if 'role' in missing else ''}{error}")
                 assumed = error.assumed if isinstance(error, UndeclaredError) else {}

@@ -27,6 +27,7 @@ NOMINAL = 0.005
 _MOST_CHANGE = 1.02
 """Ratio between the spacings at two corners of a scene beyond which no single one describes it."""
 _GRID_STEPS = 7
+_SMALLEST_M, _FARTHEST_M = 1e-4, 1e9
 
 Array = NDArray[np.float64]
 
@@ -39,18 +40,21 @@ def true_spacing(
     Raises:
         DataError: the projection stretches too differently over the scene, or does not reach it.
     """
-    a, b, _, d, e, _ = affine
-    nominal = np.hypot(b, e), np.hypot(a, d)
+    a, b, c, d, e, f = affine
+    nominal = float(np.hypot(b, e)), float(np.hypot(a, d))
+    if not (min(nominal) > _SMALLEST_M and max(*nominal, abs(c), abs(f)) < _FARTHEST_M):
+        # No grid of any image: the check of the header says so.
+        return nominal
     height, width = shape
     places = [(width / 2, height / 2), (0.0, 0.0), (width, 0.0), (0.0, height), (width, height)]
     try:
-        steps = np.array([_steps(affine, place, crs) for place in places])
+        steps = _steps(affine, np.array(places), crs)
     except ProjError as error:
         raise DataError(f"{path}: its CRS {crs[:60]} cannot be used ({error})") from error
     if not np.isfinite(steps).all():
         raise DataError(f"{path} lies where its CRS {crs[:60]} does not reach; correct it")
     if (np.abs(steps / nominal - 1) <= NOMINAL).all():
-        return float(nominal[0]), float(nominal[1])
+        return nominal
     if (steps.max(axis=0) / steps.min(axis=0) > _MOST_CHANGE).any():
         low, high = steps.min(axis=0), steps.max(axis=0)
         raise DataError(
@@ -61,15 +65,15 @@ def true_spacing(
     return float(steps[0, 0]), float(steps[0, 1])
 
 
-def _steps(affine: Affine6, place: tuple[float, float], crs: str) -> tuple[float, float]:
-    """Geodesic lengths (row, col) of a pixel around a position (col, row)."""
+def _steps(affine: Affine6, places: Array, crs: str) -> Array:
+    """Geodesic lengths (n, 2) as (row, col) of pixels around positions (n, 2) as (col, row)."""
     a, b, c, d, e, f = affine
-    offsets = np.array([(0, -0.5), (0, 0.5), (-0.5, 0), (0.5, 0)]) + place
+    offsets = places[:, None] + np.array([(0, -0.5), (-0.5, 0), (0, 0.5), (0.5, 0)])
     x, y = offsets @ (a, b) + c, offsets @ (d, e) + f
     lon, lat = Transformer.from_crs(crs, "EPSG:4326", always_xy=True).transform(x, y)
-    geod = Geod(ellps="WGS84")
-    lengths = [geod.inv(lon[i], lat[i], lon[i + 1], lat[i + 1])[2] for i in (0, 2)]
-    return lengths[0], lengths[1]
+    first, second = (lon[:, :2], lat[:, :2]), (lon[:, 2:], lat[:, 2:])
+    _, _, lengths = Geod(ellps="WGS84").inv(*(v.copy() for v in (*first, *second)))
+    return np.asarray(lengths, np.float64)
 
 
 def placed_degrees(

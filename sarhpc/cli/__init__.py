@@ -10,7 +10,14 @@ from collections.abc import Sequence
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one verb and return its exit code."""
+    """Run one verb and return its exit code; 130 after Ctrl-C."""
+    try:
+        return _main(argv)
+    except KeyboardInterrupt:
+        return 130
+
+
+def _main(argv: Sequence[str] | None) -> int:
     # Jobs, which inherit this, load pickles and code from the run: only its owner may write there.
     os.umask(os.umask(0o077) | 0o022)
     if argv is None:
@@ -83,5 +90,3 @@ def _carry_out(arguments: argparse.Namespace) -> int:
         hint = "check its permissions, its disk and its spelling, then repeat the command"
         print(f"sarhpc {arguments.verb}: {error}; {hint}", file=sys.stderr)
         return exit_code_of(error)
-    except KeyboardInterrupt:
-        return 130

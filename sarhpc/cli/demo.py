@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
-from hpc.store.rundir import open_run
 from sarhpc.cli.running import run_verb, submission_options
 from sarhpc.cli.verbs import Verbs, add_verb
-from sarhpc.stages.inputs.paths import data_root
-from sarhpc.stages.run_config import load_run_config
 from sarhpc.stages.templates import template
 
 RUN = "sarhpc-demo"
@@ -27,11 +23,6 @@ def add_demo(verbs: Verbs) -> None:
 
 
 def demo_verb(arguments: argparse.Namespace) -> int:
-    """Carry out every stage of the template `demo`, and print where report and corpus are."""
+    """Carry out every stage of the template `demo`."""
     arguments.config = str(template("demo"))
-    code = run_verb(arguments)
-    if code == 0:
-        run = open_run(Path(arguments.run))
-        print(f"report: {run.root / 'report.html'}")
-        print(f"corpus: {data_root(run, load_run_config(run)) / 'synthetic'}")
-    return code
+    return run_verb(arguments)

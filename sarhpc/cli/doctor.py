@@ -6,12 +6,13 @@ import argparse
 import functools
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hpc.errors import ConfigError
 from sarhpc.cli.verbs import Verbs, add_verb
+from sarhpc.extras import CHAIN, EXTRA_OF, is_installed
 from sarhpc.stages.registry import profile_requests
 from sarhpc.stages.train import TRAIN
 
@@ -83,7 +84,11 @@ def _findings(arguments: argparse.Namespace) -> Iterator[Finding]:
     from hpc.cluster import doctor, site
 
     profile = _profile(arguments.profile)
-    yield from doctor.check_python(PACKAGES)
+    yield from doctor.check_python(_expected(PACKAGES))
+    lacking = [extra for extra in CHAIN if not is_installed(extra)]
+    if lacking:
+        yield doctor.Finding("extras", doctor.WARN, f"not installed: {', '.join(lacking)}",
+                             f"for all of them: pip install 'sarhpc[{CHAIN[-1]}]'")  # fmt: skip
     folders = doctor.folders_to_check(os.environ)
     if arguments.run:
         folders["run"] = _run_folder(Path(arguments.run))
@@ -106,13 +111,20 @@ def _findings(arguments: argparse.Namespace) -> Iterator[Finding]:
 def _slow_findings() -> Iterator[Finding]:
     from hpc.cluster import doctor
 
-    yield doctor.run_check("imports", lambda: doctor.check_imports(MODULES))
+    yield doctor.run_check("imports", lambda: doctor.check_imports(_expected(MODULES)))
+    if not is_installed("generate"):
+        return
     yield from doctor.gpu_findings(compute=True)
     yield doctor.run_check("all-reduce gloo", lambda: doctor.check_all_reduce("gloo", 2))
     gpus = doctor.count_gpus()
     if gpus:
         yield doctor.run_check("all-reduce nccl", lambda: doctor.check_all_reduce("nccl", gpus))
     yield doctor.run_check("offline", lambda: doctor.check_offline(_OFFLINE, _models()))
+
+
+def _expected(packages: Sequence[str]) -> list[str]:
+    """Those of `packages` that every installation has, and those of its extras."""
+    return [p for p in packages if p not in EXTRA_OF or is_installed(EXTRA_OF[p])]
 
 
 def _profile(name: str | None) -> Profile | None:

@@ -30,14 +30,15 @@ def add_grid(verbs: Verbs) -> None:
 def grid_verb(arguments: argparse.Namespace) -> int:
     """Sample the grid; write how it was made and how similar its prompts are to a JSON file."""
     from sarhpc.api.models import load_model
-    from sarhpc.diffusion.contact_sheet import contact_sheet
-    from sarhpc.generation.grid import columns, prompt_similarity, sample_grid
 
     out = Path(arguments.out)
     if out.suffix != ".png":
         raise ConfigError(f"--out {out}: give a file that ends in .png")
     model = load_model(arguments.model, steps=arguments.steps, guidance=arguments.guidance)
     pipeline, cfg = model.pipeline, model.config
+    from sarhpc.diffusion.contact_sheet import contact_sheet
+    from sarhpc.generation.grid import columns, prompt_similarity, sample_grid
+
     across = columns(arguments.seed or [0, 1, 2, 3], arguments.between)
     titles = [column.title for column in across]
     images = sample_grid(pipeline, cfg, arguments.prompt, across)

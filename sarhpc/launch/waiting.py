@@ -23,6 +23,8 @@ SECOND_S = 3.0
 """Time after Ctrl-C in which another one stops the work, s."""
 QUEUE_S = 30.0
 """Interval between two queries of the queue, s."""
+STOPPING_S = 5.0
+"""The same after a stop, which ends within seconds, s."""
 LOG_S = 30.0
 """Interval between two lines where there is no terminal, s."""
 
@@ -55,15 +57,22 @@ def wait_in_view(
     try:
         return watch(watching)
     except KeyboardInterrupt:
-        _say_how_to_come_back(run)
+        pass
     try:
+        # The next Ctrl-C may come while this is being printed.
+        _say_how_to_come_back(run)
         time.sleep(SECOND_S)
         return None
     except KeyboardInterrupt:
-        print("stopping; work saves first", flush=True)
         stop()
+        print("stopping; work saves first", flush=True)
+    ending = dataclasses.replace(
+        watching,
+        every_s=min(watching.every_s, STOPPING_S),
+        hint="stopping; Ctrl-C does not wait for it",
+    )
     try:
-        return watch(dataclasses.replace(watching, hint="stopping; Ctrl-C does not wait for it"))
+        return watch(ending)
     except KeyboardInterrupt:
         return None
 

@@ -37,6 +37,7 @@ from sarhpc.tiling.plan_warnings import (
 from sarhpc.tiling.plane import header_in, opener_in
 from sarhpc.tiling.read_errors import DamagedError, classify_read_errors
 from sarhpc.tiling.resolution import resolution_m
+from sarhpc.tiling.shard_inputs import first_tiles, tile_positions
 from sarhpc.tiling.splits.assignment import (
     split_buffer_m,
     split_of,
@@ -141,7 +142,7 @@ def plan_scenes(
     pairs: dict[int, list[int]] = {}
     shards = [shard for plan in plans for shard in _shards(plan, cfg.shard_samples, pairs)]
     planned = sum(len(shard["tiles"]) for shard in shards)
-    shards = _truncate(shards, cfg.max_tiles)
+    shards = first_tiles(shards, cfg.max_tiles)
     for plan in plans:
         if plan.rejected:
             log.warning("scene=%s rejected=%s %s", plan.scene_id, plan.rejected, plan.detail)
@@ -361,7 +362,7 @@ def _shards(plan: ScenePlan, size: int, pairs: dict[int, list[int]]) -> list[dic
         {
             "split": split,
             "scene_id": plan.scene_id,
-            "tiles": _listed(tiles[first : first + size], pairs),
+            "tiles": tile_positions(tiles[first : first + size], pairs),
             "scene": plan.constants,
             **partner,
         }
@@ -369,29 +370,6 @@ def _shards(plan: ScenePlan, size: int, pairs: dict[int, list[int]]) -> list[dic
         for partner, tiles in (plan.paired.groups(split, every) if plan.paired else [({}, every)])
         for first in range(0, len(tiles), size)
     ]
-
-
-def _listed(tiles: NDArray[np.int64], pairs: dict[int, list[int]]) -> list[list[int]]:
-    codes = (tiles[:, 0] << 32) + tiles[:, 1]
-    listed = []
-    for code in codes.tolist():
-        pair = pairs.get(code)
-        if pair is None:
-            pair = pairs[code] = [code >> 32, code & 0xFFFFFFFF]
-        listed.append(pair)
-    return listed
-
-
-def _truncate(shards: list[dict[str, Any]], max_tiles: int | None) -> list[dict[str, Any]]:
-    if max_tiles is None:
-        return shards
-    kept = []
-    for shard in shards:
-        if max_tiles <= 0:
-            break
-        kept.append({**shard, "tiles": shard["tiles"][:max_tiles]})
-        max_tiles -= len(shard["tiles"])
-    return kept
 
 
 def _counts(

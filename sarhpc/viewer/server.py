@@ -128,7 +128,7 @@ class _Pages(tornado.web.RequestHandler):
         try:
             made = await loop.run_in_executor(None, make, rest)
         except (OSError, HpcError) as error:
-            # Whatever is not there yet; what stands in the way is told to its user.
+            # What is not there yet; only messages of this project are shown.
             self._refuse(404, str(error) if isinstance(error, HpcError) else "not there yet")
             return
         self.set_header("Content-Type", media_type)

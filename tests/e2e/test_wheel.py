@@ -141,3 +141,36 @@ def test_the_wheel_is_installed_into_an_empty_environment_and_used(
     require_refused(python, tmp_path)
     command = tmp_path / "env" / "bin" / "sarhpc"
     assert called(command, ["--version"], tmp_path).stdout.strip() == "0.1.0"
+
+
+SMALL = [
+    "simulate.scenes=4",
+    "simulate.size_px=384",
+    "tile.split.fractions=[0.5,0.5,0.0]",
+    "tile.split.cell_m=100",
+    "tile.split.buffer_m=0",
+    "train.max_steps=2",
+    "train.validation_every_steps=2",
+    "train.validation_steps=2",
+    "train.checkpoint_every_steps=2",
+    "train.warmup_steps=1",
+    "generate.images=24",
+    "generate.steps=2",
+    "compare.images=24",
+    "evaluate.tiles=40",
+    "evaluate.bootstrap=5",
+    "evaluate.orientation_steps=0",
+]
+
+
+@pytest.mark.long
+def test_the_demo_of_the_wheel_ends_with_a_report_and_a_corpus(wheel: Path, tmp_path: Path) -> None:
+    place = tmp_path / "site"
+    zipfile.ZipFile(wheel).extractall(place)
+    words = ["-m", "sarhpc.cli", "demo", "small", *SMALL]
+    done = called(sys.executable, words, tmp_path, PYTHONPATH=str(place))
+    assert done.returncode == 0, done.stderr[-3000:]
+    report, corpus = (line.partition(": ")[2] for line in done.stdout.splitlines()[-2:])
+    assert Path(report).name == "report.html"
+    assert Path(report).is_file()
+    assert (Path(corpus) / "index.parquet").is_file()

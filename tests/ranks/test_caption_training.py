@@ -310,6 +310,8 @@ def test_the_stage_stops_on_all_ranks_of_its_job_and_goes_on_with_the_line(
     assert state.progress.note.startswith("loss ")
     manifest = json.loads((folder / "checkpoints" / state.checkpoint / MANIFEST).read_text())
     assert manifest["world_size"] == 2
+    kept = json.loads((folder / "micro_batch.json").read_text())
+    assert kept == {"micro_batch": 2, "ranks": 2}, "a rank's whole share, kept for the next start"
 
     run.stop_file.unlink()
     ranks = start_ranks(run, "caption-train")

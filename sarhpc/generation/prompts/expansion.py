@@ -18,6 +18,9 @@ MOST_PROMPTS = 1_000_000
 def expand(grammar: Grammar, cfg: GrammarConfig) -> Iterator[tuple[dict[str, Label], list[str]]]:
     """Fields and descriptions of every combination of levels that makes sense.
 
+    A description of two relations ("beside crop fields" is one of `beside field` and of `beside
+    crop`) belongs to the first of them, all else being equal.
+
     Raises:
         ConfigError: a level is unknown or named twice, a class is left without any combination, or
             there are more than a million.
@@ -39,14 +42,18 @@ def expand(grammar: Grammar, cfg: GrammarConfig) -> Iterator[tuple[dict[str, Lab
         varied += [levels[field_name] or [None] for field_name in FIELDS[3:]]
         if math.prod(map(len, varied)) > MOST_PROMPTS:
             raise ConfigError(f"more than {MOST_PROMPTS:,} combinations: give fewer levels")
+        known: set[tuple[Label, ...]] = set()
         for chosen in itertools.product(*varied):
             pairs = zip(FIELDS, (name, *chosen), strict=True)
             fields: dict[str, Label] = {key: level for key, level in pairs if level is not None}
-            descriptions = grammar.descriptions(fields)
+            others = tuple(level for key, level in fields.items() if key != "relation")
+            descriptions = [t for t in grammar.descriptions(fields) if (t, *others) not in known]
+            known.update((text, *others) for text in descriptions)
             total += len(descriptions)
             if total > MOST_PROMPTS:
                 raise ConfigError(f"more than {MOST_PROMPTS:,} prompts: give fewer levels")
-            yield fields, descriptions
+            if descriptions:
+                yield fields, descriptions
 
 
 def _levels(grammar: Grammar, cfg: GrammarConfig) -> dict[str, Sequence[Label]]:

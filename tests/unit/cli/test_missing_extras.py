@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 
@@ -38,14 +39,18 @@ def test_a_run_is_refused_before_it_begins(
 
 
 @pytest.mark.usefixtures("_plain")
-def test_a_verb_that_needs_a_model_says_what_to_install(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_a_plain_installation_is_sound(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["grid", "embedded:sar", "--prompt", "a lake", "--out", str(tmp_path / "grid.png")]
-    assert main(words) == 2
-    said = capsys.readouterr().err.splitlines()
-    assert len(said) == 1
-    assert "pip install 'sarhpc[" in said[0]
+    """`doctor` failed for the lack of torch, and advised what no longer installs it."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    main(["doctor", "--json", "--quick"])
+    found = {item["check"]: item for item in json.loads(capsys.readouterr().out)}
+    assert found["packages"]["state"] == "ok"
+    assert "torch" not in found["packages"]["says"]
+    assert found["extras"]["state"] == "warn"
+    assert "pip install 'sarhpc[train]'" in str(found["extras"])
 
 
 def test_this_environment_has_what_the_tests_need() -> None:

@@ -124,6 +124,14 @@ def test_a_point_of_the_diagram_is_fitted_by_its_law_exactly(law: str) -> None:
     assert fits[0].chi2 == pytest.approx(0, abs=1e-9)
 
 
+def test_a_narrow_weibull_law_is_fitted_by_its_shape() -> None:
+    """Shape 2 has k2 = 0.41, below that of single-look speckle."""
+    k2, k3 = law_cumulants("weibull", 2.0)
+    sample = LogCumulants(0.0, k2, k3, (1e-4, 0.0, 1e-4))
+    fit = next(fit for fit in fit_laws(sample) if fit.law == "weibull")
+    assert fit.shape == pytest.approx(2.0)
+
+
 def test_k_bends_down_and_g0_up_from_speckle() -> None:
     speckle = law_cumulants("gamma", 1)
     k, g0 = law_cumulants("k", 2.0), law_cumulants("g0", 2.0)

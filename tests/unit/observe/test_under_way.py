@@ -175,7 +175,7 @@ def test_the_status_shows_rate_and_remaining_time_of_the_workers_while_the_stage
         assert found.left_s == pytest.approx(40.0)
         row = " ".join(" ".join(line.text for line in status_lines(status)).split())
         assert "2 shards under way: 64/128 samples, 6.4/s, 11,520 per GPU-hour" in row
-        assert " tile.samples_per_s=6.4 tile.shards_per_s=0.1 " in key_values(status)
+        assert " tile/samples_per_s=6.4 tile/shards_per_s=0.1 " in key_values(status)
         shown = json.loads(json.dumps(status.to_json()))["stages"][0]["under_way"]
     assert (shown["done"], shown["goal"], shown["per_gpu_hour"]) == (64, 128, 11520.0)
     assert stage_state(run, STAGES[0]).under_way is None

@@ -31,6 +31,6 @@ def test_the_first_start_chooses_and_the_next_ones_keep_it(tmp_path: Path) -> No
 
 
 def test_ranks_that_do_not_divide_the_batch_choose_nothing(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"train.global_batch=16 does not divide among 3 ranks"):
+    with pytest.raises(ConfigError, match=r"train\.global_batch=16 does not divide among 3 ranks"):
         chosen(tmp_path, 3)
     assert not (tmp_path / "train").exists()
