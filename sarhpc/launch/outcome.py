@@ -59,7 +59,8 @@ def _hours(run: RunDir) -> str | None:
         if report.unit == "GPU-h"
         else (total.cpu_h, total.lost_cpu_h)
     )
-    return f"{used:.2f} {report.unit} in {total.starts} starts, {lost:.2f} of them lost"
+    starts = "1 start" if total.starts == 1 else f"{total.starts} starts"
+    return f"{used:.2f} {report.unit} in {starts}, {lost:.2f} of them lost"
 
 
 def _next_command(run: RunDir, failed: bool) -> str:

@@ -255,7 +255,7 @@ def _require_path(key: str, path: str) -> None:
 def _require_tiles(run: RunDir, config: RunConfig, uri: str) -> None:
     from sarhpc.archive.formats.readers import open_sar
     from sarhpc.archive.stac_catalog import select_scenes
-    from sarhpc.tiling.plan import refused_scenes
+    from sarhpc.tiling.refusals import refused_scenes
 
     try:
         scenes = select_scenes(archive_config(run, config))

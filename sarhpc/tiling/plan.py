@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hpc.errors import ConfigError
 from sarhpc.archive.formats.readers import open_sar
 from sarhpc.archive.scene import SarHeader, SarReader, Scene
 from sarhpc.shards.radiometry import amplitude_of_db
@@ -37,7 +36,9 @@ from sarhpc.tiling.plan_warnings import (
 from sarhpc.tiling.plane import header_in, opener_in
 from sarhpc.tiling.read_errors import DamagedError, classify_read_errors
 from sarhpc.tiling.resolution import resolution_m
+from sarhpc.tiling.shard_inputs import first_tiles, tile_positions
 from sarhpc.tiling.splits.assignment import (
+    line_buffer_m,
     split_buffer_m,
     split_of,
     stated_spacing,
@@ -141,7 +142,7 @@ def plan_scenes(
     pairs: dict[int, list[int]] = {}
     shards = [shard for plan in plans for shard in _shards(plan, cfg.shard_samples, pairs)]
     planned = sum(len(shard["tiles"]) for shard in shards)
-    shards = _truncate(shards, cfg.max_tiles)
+    shards = first_tiles(shards, cfg.max_tiles)
     for plan in plans:
         if plan.rejected:
             log.warning("scene=%s rejected=%s %s", plan.scene_id, plan.rejected, plan.detail)
@@ -212,7 +213,7 @@ def _plan_open_scene(
     header = header_in(cfg.plane, reader.header)
     frame = scene_frame(header, cfg.pixel_m)
     grid = tile_grid(frame, cfg)
-    refusal = _refusal(scene, header, frame, grid, cfg)
+    refusal = header_refusal(scene, header, frame, grid, cfg)
     if refusal:
         return refusal
     constants = survey_scene(reader, frame, cfg)
@@ -228,24 +229,6 @@ def _plan_open_scene(
     return _with_partners(plan, partners.pair(scene, frame, grid, plan.tiles), partners, scene)
 
 
-def refused_scenes(
-    scenes: Iterable[Scene], cfg: TileConfig, opener: Opener = open_sar
-) -> dict[str, str]:
-    """Scene id -> why its header alone gives no tile; empty as soon as one scene may give some."""
-    refused: dict[str, str] = {}
-    for scene in scenes:
-        try:
-            with classify_read_errors(f"scene {scene.id}"), closing(opener(scene)) as reader:
-                frame = scene_frame(reader.header, cfg.pixel_m)
-                found = _refusal(scene, reader.header, frame, tile_grid(frame, cfg), cfg)
-        except DamagedError as error:
-            found = ScenePlan(scene.id, rejected="unreadable", detail=str(error))
-        if found is None:
-            return {}
-        refused[scene.id] = f"{found.rejected}: {found.detail}"
-    return refused
-
-
 def _with_partners(plan: ScenePlan, paired: Paired, partners: Partners, scene: Scene) -> ScenePlan:
     if not paired.inputs:
         return ScenePlan(scene.id, rejected="no_partner", detail=partners.missing_reason(scene))
@@ -254,7 +237,7 @@ def _with_partners(plan: ScenePlan, paired: Paired, partners: Partners, scene: S
     return replace(plan, dropped=dropped, paired=paired)
 
 
-def _refusal(
+def header_refusal(
     scene: Scene, header: SarHeader, frame: SceneFrame, grid: TileGrid, cfg: TileConfig
 ) -> ScenePlan | None:
     """The rejection of a scene that its header alone justifies, if any."""
@@ -325,20 +308,6 @@ def _split_tiles(
     )
 
 
-def line_buffer_m(cfg: TileConfig) -> float:
-    """Distance within which scenes of different flight lines go to one split, metres.
-
-    Raises:
-        ConfigError: it follows from a spacing that is only known scene by scene.
-    """
-    if cfg.split.buffer_m is None and cfg.pixel_m is None:
-        raise ConfigError(
-            "tile.split.by=line with tile.pixel_m=null leaves the distance between scenes "
-            "undefined; set tile.split.buffer_m, in metres"
-        )
-    return split_buffer_m(cfg, cfg.pixel_m or 0.0)
-
-
 def _near(
     frame: SceneFrame, grid: TileGrid, tiles: NDArray[np.int64], cfg: TileConfig
 ) -> NearCells | None:
@@ -361,7 +330,7 @@ def _shards(plan: ScenePlan, size: int, pairs: dict[int, list[int]]) -> list[dic
         {
             "split": split,
             "scene_id": plan.scene_id,
-            "tiles": _listed(tiles[first : first + size], pairs),
+            "tiles": tile_positions(tiles[first : first + size], pairs),
             "scene": plan.constants,
             **partner,
         }
@@ -369,29 +338,6 @@ def _shards(plan: ScenePlan, size: int, pairs: dict[int, list[int]]) -> list[dic
         for partner, tiles in (plan.paired.groups(split, every) if plan.paired else [({}, every)])
         for first in range(0, len(tiles), size)
     ]
-
-
-def _listed(tiles: NDArray[np.int64], pairs: dict[int, list[int]]) -> list[list[int]]:
-    codes = (tiles[:, 0] << 32) + tiles[:, 1]
-    listed = []
-    for code in codes.tolist():
-        pair = pairs.get(code)
-        if pair is None:
-            pair = pairs[code] = [code >> 32, code & 0xFFFFFFFF]
-        listed.append(pair)
-    return listed
-
-
-def _truncate(shards: list[dict[str, Any]], max_tiles: int | None) -> list[dict[str, Any]]:
-    if max_tiles is None:
-        return shards
-    kept = []
-    for shard in shards:
-        if max_tiles <= 0:
-            break
-        kept.append({**shard, "tiles": shard["tiles"][:max_tiles]})
-        max_tiles -= len(shard["tiles"])
-    return kept
 
 
 def _counts(

@@ -80,9 +80,12 @@ def assert_rows_match(run: RunDir) -> int:
 
 
 def files(run: RunDir) -> dict[str, str]:
-    """Digest of each quarantine shard and of what describes the corpus."""
+    """Digest of each quarantine shard and of what describes the corpus.
+
+    A killed writer leaves a hidden temporary file, which is removed once it is an hour old.
+    """
     root = run.root / "data"
-    paths = [*(root / "quarantine").glob("*.tar"), *(root / "synthetic").glob("*.*")]
+    paths = [*(root / "quarantine").glob("[!.]*"), *(root / "synthetic").glob("[!.]*")]
     return {str(path.relative_to(root)): digest_file(path).sha256 for path in paths}
 
 

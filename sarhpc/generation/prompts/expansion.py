@@ -18,8 +18,8 @@ MOST_PROMPTS = 1_000_000
 def expand(grammar: Grammar, cfg: GrammarConfig) -> Iterator[tuple[dict[str, Label], list[str]]]:
     """Fields and descriptions of every combination of levels that makes sense.
 
-    What two combinations of a class have in common ("beside crop fields" is said of `beside field`
-    and of `beside crop`) counts for the first.
+    A description of two relations ("beside crop fields" is one of `beside field` and of `beside
+    crop`) belongs to the first of them, all else being equal.
 
     Raises:
         ConfigError: a level is unknown or named twice, a class is left without any combination, or
@@ -42,12 +42,13 @@ def expand(grammar: Grammar, cfg: GrammarConfig) -> Iterator[tuple[dict[str, Lab
         varied += [levels[field_name] or [None] for field_name in FIELDS[3:]]
         if math.prod(map(len, varied)) > MOST_PROMPTS:
             raise ConfigError(f"more than {MOST_PROMPTS:,} combinations: give fewer levels")
-        known: set[str] = set()
+        known: set[tuple[Label, ...]] = set()
         for chosen in itertools.product(*varied):
             pairs = zip(FIELDS, (name, *chosen), strict=True)
             fields: dict[str, Label] = {key: level for key, level in pairs if level is not None}
-            descriptions = [t for t in grammar.descriptions(fields) if t not in known]
-            known.update(descriptions)
+            others = tuple(level for key, level in fields.items() if key != "relation")
+            descriptions = [t for t in grammar.descriptions(fields) if (t, *others) not in known]
+            known.update((text, *others) for text in descriptions)
             total += len(descriptions)
             if total > MOST_PROMPTS:
                 raise ConfigError(f"more than {MOST_PROMPTS:,} prompts: give fewer levels")

@@ -65,6 +65,20 @@ def split_buffer_m(cfg: TileConfig, pixel_m: float) -> float:
     return cfg.tile_px * pixel_m / math.sqrt(2)
 
 
+def line_buffer_m(cfg: TileConfig) -> float:
+    """Distance within which scenes of different flight lines go to one split, metres.
+
+    Raises:
+        ConfigError: it follows from a spacing that is only known scene by scene.
+    """
+    if cfg.split.buffer_m is None and cfg.pixel_m is None:
+        raise ConfigError(
+            "tile.split.by=line with tile.pixel_m=null leaves the distance between scenes "
+            "undefined; set tile.split.buffer_m, in metres"
+        )
+    return split_buffer_m(cfg, cfg.pixel_m or 0.0)
+
+
 def stated_spacing(scene: Scene) -> float:
     """The larger ground spacing of a scene by its item, metres; 0 where it states none."""
     names = ("sar:pixel_spacing_range", "sar:pixel_spacing_azimuth")
