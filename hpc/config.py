@@ -12,16 +12,16 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import difflib
 import functools
 import hashlib
 import io
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
+from hpc.config_keys import nested_schema, unknown_keys
 from hpc.documents import check_yaml
 from hpc.errors import ConfigError, HpcError
 from hpc.frozen_config import DECLINED, fields_of, read_frozen, typed
@@ -86,10 +86,31 @@ def _read_layers(
     except HpcError:
         raise
     except Exception as error:  # OmegaConf and its grammar assert and miss keys, among others
-        first = _first_line(error)
+        faults = _faulty_overrides(schema, yaml_text, overrides, source, origin)
+        if faults:
+            raise ConfigError(
+                f"invalid configuration in the command line: {'; '.join(faults)}"
+            ) from error
         key = getattr(error, "full_key", None)
         at = f" at {key!r}" if key else ""
-        raise ConfigError(f"invalid configuration in {source}{at}: {first}") from error
+        raise ConfigError(f"invalid configuration in {source}{at}: {_reason(error)}") from error
+
+
+def _faulty_overrides(
+    schema: type[Any], yaml_text: str, overrides: tuple[str, ...], source: str, origin: Origin
+) -> list[str]:
+    """Each override that cannot be merged, with the reason; none where the document is at fault."""
+    faults = []
+    for words in ((), *((override,) for override in overrides)):
+        try:
+            _merged(schema, yaml_text, words, source, origin)
+        except HpcError:
+            continue  # a value that another override gives is missing
+        except Exception as error:  # as in `_read_layers`
+            if not words:
+                return []
+            faults.append(f"{words[0]}: {_reason(error)}")
+    return faults
 
 
 _parsed = functools.lru_cache(maxsize=8)(_read_layers)
@@ -108,9 +129,14 @@ def _merged(
     document = OmegaConf.create(document)
     dotlist = OmegaConf.from_dotlist(_checked_overrides(overrides))
     plain: Any = _plain_defaults(schema)  # type: ignore[arg-type]
-    for layer, where, of in ((document, source, origin), (dotlist, "the command line", "own")):
-        values = cast("dict[str, Any]", OmegaConf.to_container(layer))
-        _refuse_unknown(schema, values, where)
+    layers = (
+        (cast("dict[str, Any]", OmegaConf.to_container(document)), source, origin),
+        (cast("dict[str, Any]", OmegaConf.to_container(dotlist)), "the command line", "own"),
+    )
+    unknown = [line for values, where, _ in layers for line in unknown_keys(schema, values, where)]
+    if unknown:
+        raise ConfigError("\n".join(unknown))
+    for values, where, of in layers:
         interpolations(values, where, of)
         plain = _overlaid(schema, plain, values)
     if "${" not in f"{yaml_text}{overrides}":
@@ -188,12 +214,15 @@ def _mapping(text: str, source: str) -> str:
     return text
 
 
-def _first_line(error: Exception) -> str:
+def _reason(error: Exception) -> str:
     """The error in one line; for YAML with its line and column, which follow in the message."""
     problem, mark = getattr(error, "problem", None), getattr(error, "problem_mark", None)
     if problem and mark is not None:
         return f"line {mark.line + 1}, column {mark.column + 1}: {problem}"
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    first = (str(error).strip() or type(error).__name__).splitlines()[0]
+    if first.startswith("Cannot merge incompatible container types"):
+        return "keys and values belong where a list stands, or a list where keys and values stand"
+    return first
 
 
 def _checked_overrides(overrides: Sequence[str]) -> list[str]:
@@ -255,45 +284,6 @@ def _items_of(hint: Any) -> bool:
         return False
     kind = hint.__args__[-1]
     return isinstance(kind, type) or dataclasses.is_dataclass(kind)
-
-
-def nested_schema(hint: Any) -> type[Any] | None:
-    """The dataclass in the hint `X` or `X | None`; None for plain values, lists and mappings."""
-    candidates = [hint, *getattr(hint, "__args__", ())]
-    if getattr(hint, "__origin__", None) in (list, dict, tuple):
-        return None
-    return next((c for c in candidates if dataclasses.is_dataclass(c)), None)  # type: ignore[return-value]
-
-
-def _refuse_unknown(
-    schema: type[Any], values: Mapping[str, Any], where: str, prefix: str = ""
-) -> None:
-    fields = fields_of(schema)
-    for key, value in values.items():
-        if key not in fields:
-            raise ConfigError(_unknown(f"{prefix}{key}", where, schema, fields, prefix))
-        nested = nested_schema(fields[key])
-        if nested is not None and isinstance(value, Mapping):
-            _refuse_unknown(nested, value, where, f"{prefix}{key}.")
-
-
-def _unknown(
-    key: str, where: str, schema: type[Any], fields: Mapping[str, Any], prefix: str
-) -> str:
-    name = key.rpartition(".")[2]
-    near = [f"{prefix}{match}" for match in difflib.get_close_matches(name, fields, n=3)]
-    near += [path for path in _paths(schema, prefix) if path.endswith(f".{name}")]
-    hint = f"did you mean {', '.join(dict.fromkeys(near))}?" if near else ""
-    known = hint or f"known here: {', '.join(sorted(fields))}"
-    return f"unknown key {key!r} in {where}; {known}"
-
-
-def _paths(schema: type[Any], prefix: str) -> Iterator[str]:
-    for name, hint in fields_of(schema).items():
-        yield f"{prefix}{name}"
-        nested = nested_schema(hint)
-        if nested is not None:
-            yield from _paths(nested, f"{prefix}{name}.")
 
 
 def to_yaml(config: Any) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hpc.config import fingerprint
+from hpc.config import fingerprint, loads
 from hpc.errors import ConfigError, DataError
 from hpc.store.tree import digest_tree
 from sarhpc.captioning.config import CaptionConfig
@@ -73,13 +74,17 @@ def load_model(name: str | Path, **settings: Any) -> Model:
     from sarhpc.generation.plan import check_config
 
     _require_known(settings, GenerateConfig)
-    config = GenerateConfig(**settings)
+    config = loads(GenerateConfig, json.dumps(settings, default=_as_plain), source="the settings")
     check_config(config)
     folder = existing_path(model_folder(str(name)), "a diffusers folder, or embedded:NAME")
     # Importing it takes seconds, which a wrong setting need not wait for.
     from sarhpc.generation.model import load_pipeline
 
     return Model(folder, config, load_pipeline(folder, config))
+
+
+def _as_plain(value: Any) -> Any:
+    return dataclasses.asdict(value) if dataclasses.is_dataclass(value) else str(value)
 
 
 def _require_known(settings: Mapping[str, Any], config: type[Any]) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from hpc.documents import read_json
 from hpc.errors import HpcError
-from hpc.store.rundir import open_run
+from hpc.store.rundir import RunDir, open_run
 from sarhpc.api.settings import Settings, overrides
 from sarhpc.cli.configuration import given_config, previewed_run
 from sarhpc.cli.own_run import acted_on
@@ -80,13 +80,7 @@ class Run:
         if template is not None and config is not None:
             raise TypeError("give either a template or a file")
         file = shipped(template) if template is not None else config
-        arguments = argparse.Namespace(
-            run=str(root),
-            config=None if file is None else str(file),
-            overrides=overrides(settings),
-            cfg=False,
-        )
-        return cls(acted_on(previewed_run(arguments, given_config(arguments))).root)
+        return cls(acted_on(run_and_config(root, file, settings)[0]).root)
 
     @property
     def root(self) -> Path:
@@ -172,3 +166,22 @@ class Run:
             report=made("evaluate", self.root / "report.html"),
             evaluation=None if evaluation is None else read_json(evaluation),
         )
+
+
+def run_and_config(
+    root: str | Path, file: str | Path | None, settings: Settings | None
+) -> tuple[RunDir, RunConfig]:
+    """The run that `Run.create` would make or change, and its configuration; nothing is written.
+
+    Raises:
+        ConfigError: an unknown key or a wrong value.
+        FingerprintMismatchError: the run has begun with other values.
+    """
+    arguments = argparse.Namespace(
+        run=str(root),
+        config=None if file is None else str(file),
+        overrides=overrides(settings),
+        cfg=False,
+    )
+    config = given_config(arguments)
+    return previewed_run(arguments, config), config

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sarhpc.api.runs import Run
+from sarhpc.api.runs import Run, run_and_config
 from sarhpc.api.settings import Settings, overrides
 
 
@@ -52,7 +52,6 @@ def cut_tiles(
     from hpc.job.pipeline import JobContext, run_stage
     from hpc.store.rundir import open_run
     from sarhpc.stages.registry import stage_named
-    from sarhpc.stages.run_config import load_run_config
     from sarhpc.stages.settings import require_inputs, require_present, require_settings
     from sarhpc.stages.work.sharded import sealed_records
 
@@ -60,12 +59,12 @@ def cut_tiles(
     if Path(uri).exists():
         uri = str(Path(uri).absolute())
     words = [f"archive.uri={uri}", *overrides(settings), f"cluster.workers={workers}"]
+    previewed, config = run_and_config(out, None, words)
+    for check in (require_inputs, require_present):
+        check(previewed, config, ["tile"])
+    require_settings(config, ["tile"])
     created = Run.create(out, settings=words)
     run = open_run(created.root)
-    config = load_run_config(run)
-    for check in (require_inputs, require_present):
-        check(run, config, ["tile"])
-    require_settings(config, ["tile"])
     run_stage(run, stage_named(config, "tile"), context=JobContext(sequential=workers == 1))
     splits: Counter[str] = Counter()
     rejected: Counter[str] = Counter()

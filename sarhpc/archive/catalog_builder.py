@@ -165,8 +165,8 @@ def _format_of(path: Path, declared: Declaration) -> Format:
 
 
 def catalog_directory(
-    folder: Path,
-    out: Path,
+    folder: str | Path,
+    out: str | Path,
     *,
     declarations: Mapping[str, Any] | None = None,
     declared_in: str = "the declarations given",
@@ -184,6 +184,7 @@ def catalog_directory(
         DataError: no folder.
         NoSceneError: no scene could be catalogued.
     """
+    folder, out = Path(folder), Path(out)
     if not folder.is_dir():
         raise DataError(f"no folder {folder}; give the folder that holds the SAR files")
     found = _Inventory()

@@ -17,7 +17,7 @@ from argcomplete import CompletionFinder
 from argcomplete.lexers import split_line
 
 from hpc.cluster.profile import profile_names
-from hpc.config import nested_schema
+from hpc.config_keys import nested_schema
 from hpc.frozen_config import fields_of
 from sarhpc.cli.parser import build_parser, empty_parser
 from sarhpc.cli.verb_groups import ENTRIES, PARTS

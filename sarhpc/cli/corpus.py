@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hpc.errors import ConfigError
+from hpc.errors import ConfigError, IncompleteError
 from hpc.store.rundir import open_run
 from sarhpc.cli.own_run import own_run
 from sarhpc.cli.verbs import Verbs, add_verb, reading_finished_data
@@ -91,10 +91,15 @@ def corpus_folder(source: Path) -> Path:
 
     Raises:
         ConfigError: there is no such folder.
+        IncompleteError: the corpus of the run is not complete.
     """
     if not source.is_dir():
         raise ConfigError(f"{source} is no folder: name a run, or the folder of a corpus")
     if not (source / "run.json").is_file():
         return source
     run = open_run(source)
+    if not run.ledger("generate").sealed:
+        raise IncompleteError(
+            f"generate is not sealed in {run.root}; continue with: sarhpc resume {run.root}"
+        )
     return data_root(run, load_run_config(run)) / "synthetic"

@@ -242,11 +242,13 @@ def sealed_records(run: RunDir, stage: str) -> list[Record]:
     """Records of a sealed stage in shard order.
 
     Raises:
-        HpcError: the stage is not sealed.
+        IncompleteError: the stage is not sealed.
     """
     ledger = run.ledger(stage)
     if not ledger.sealed:
-        raise HpcError(f"{stage} is not sealed in {run.root}; run `sarhpc {stage}` first")
+        raise IncompleteError(
+            f"{stage} is not sealed in {run.root}; continue with: sarhpc resume {run.root}"
+        )
     return list(ledger.records().values())
 
 

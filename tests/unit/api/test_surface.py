@@ -106,3 +106,20 @@ def test_a_wrong_setting_of_a_model_names_the_others() -> None:
         sarhpc.load_model("embedded:sar", step=3)
     with pytest.raises(ConfigError, match="no embedded model"):
         sarhpc.load_model("embedded:none")
+
+
+def test_a_setting_of_the_wrong_type_is_named() -> None:
+    """It was a TypeError of a comparison."""
+    with pytest.raises(ConfigError, match=r"the settings at 'steps': Value 'many'"):
+        sarhpc.load_model("embedded:sar", steps="many")
+
+
+def test_a_refused_archive_leaves_no_run(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"archive\.uri=.*does not exist"):
+        sarhpc.cut_tiles(tmp_path / "none", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_may_be_given_as_text(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no folder none"):
+        sarhpc.catalog_directory("none", str(tmp_path / "catalogue"))

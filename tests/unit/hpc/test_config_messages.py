@@ -79,6 +79,33 @@ def test_words_are_told_as_those_of_the_command_line() -> None:
         load(Outer)
 
 
+def test_every_unknown_key_of_file_and_command_line_is_named_at_once() -> None:
+    with pytest.raises(ConfigError) as caught:
+        loads(Outer, GIVEN + "nmae: c\ninner: {rte: 1}", ["maybe.rte=3", "stps=1"])
+    lines = str(caught.value).splitlines()
+    assert [line.split(";")[0] for line in lines] == [
+        "unknown key 'nmae' in text",
+        "unknown key 'inner.rte' in text",
+        "unknown key 'maybe.rte' in the command line",
+        "unknown key 'stps' in the command line",
+    ]
+
+
+def test_every_mistyped_override_is_named_with_its_value() -> None:
+    with pytest.raises(ConfigError) as caught:
+        loads(Outer, GIVEN, ["steps=many", "inner=[a]", "name=c", "maybe.rate=x"])
+    says = str(caught.value)
+    assert says.startswith("invalid configuration in the command line: steps=many: Value 'many'")
+    assert "; inner=[a]: " in says
+    assert "; maybe.rate=x: Value 'x'" in says
+    assert "name=c" not in says
+
+
+def test_a_document_at_fault_is_not_blamed_on_the_command_line() -> None:
+    with pytest.raises(ConfigError, match=r"invalid configuration in text at 'steps'"):
+        loads(Outer, GIVEN + "steps: many", ["inner.rate=x"])
+
+
 def test_a_file_is_told_by_its_path(tmp_path: Path) -> None:
     path = tmp_path / "c.yaml"
     with pytest.raises(ConfigError, match=r"no configuration file .*c\.yaml"):

@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 from line_runs import tiny_run
 
-from hpc.errors import DataError, HpcError
+from hpc.errors import DataError, IncompleteError
 from hpc.publish import publish_text
 from hpc.store.ledger import Record
 from hpc.store.plan import make_plan, publish_plan
 from hpc.store.rundir import RunDir, now
+from sarhpc.cli import main
 from sarhpc.corpus.facts import Gate, Score
 from sarhpc.stages.packaging import evaluated, package_again
 
@@ -66,5 +67,18 @@ def test_an_evaluation_that_cannot_be_read_is_named(run, text):
 
 
 def test_a_corpus_that_is_not_generated_cannot_be_packaged(run):
-    with pytest.raises(HpcError, match="generate is not sealed"):
+    with pytest.raises(IncompleteError, match=r"generate is not sealed .*sarhpc resume"):
         package_again(run)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["package", "RUN"], ["export-corpus", "RUN", "OUT", "--layout", "imagefolder"]],
+)
+def test_verbs_of_a_corpus_that_is_not_generated_say_that_it_is_incomplete(
+    run, tmp_path, capsys, words
+):
+    places = {"RUN": str(run.root), "OUT": str(tmp_path / "out")}
+    assert main([places.get(word, word) for word in words]) == IncompleteError.exit_code
+    assert f"sarhpc resume {run.root}" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
