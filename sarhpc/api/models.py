@@ -84,7 +84,9 @@ def load_model(name: str | Path, **settings: Any) -> Model:
 
 
 def _as_plain(value: Any) -> Any:
-    return dataclasses.asdict(value) if dataclasses.is_dataclass(value) else str(value)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return dataclasses.asdict(value)
+    return str(value)
 
 
 def _require_known(settings: Mapping[str, Any], config: type[Any]) -> None:

@@ -18,20 +18,26 @@ class Range:
     low: float
     high: float = math.inf
     excludes_low: bool = False
+    excludes_high: bool = False
 
     def holds(self, value: float) -> bool:
         """Whether `value` lies within it."""
-        return self.low <= value <= self.high and not (self.excludes_low and value == self.low)
+        if (self.excludes_low and value == self.low) or (self.excludes_high and value == self.high):
+            return False
+        return self.low <= value <= self.high
 
     def __str__(self) -> str:
         if self.high == math.inf:
             return f"{'more than' if self.excludes_low else 'at least'} {self.low:g}"
+        if self.excludes_high:
+            return f"more than {self.low:g} and less than {self.high:g}"
         lower = "more than" if self.excludes_low else "from"
         return f"{lower} {self.low:g} {'and at most' if self.excludes_low else 'to'} {self.high:g}"
 
 
 _COUNT, _NOT_NEGATIVE, _POSITIVE = Range(1), Range(0), Range(0, excludes_low=True)
 _SHARE, _PART = Range(0, 1), Range(0, 1, excludes_low=True)
+_OPEN = Range(0, 1, excludes_low=True, excludes_high=True)
 
 _KEYS = {
     _COUNT: """
@@ -66,7 +72,10 @@ _KEYS = {
         caption.template.metadata_dropout evaluate.gates.unmeasurable
         """,
     _PART: """
-        tile.other.min_coverage caption.top_p prior.gate.false_rejects generate.gate.false_rejects
+        tile.other.min_coverage caption.top_p
+        """,
+    _OPEN: """
+        prior.gate.false_rejects generate.gate.false_rejects
         """,
     Range(0, 100, excludes_low=True): "tile.percentile",
     Range(0, 90): "imported.incidence_deg",

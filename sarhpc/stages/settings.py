@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -40,9 +41,15 @@ def require_settings(
             if counted is not None and spec.check_ranks is not None and not wrong:
                 spec.check_ranks(config, counted(spec.name))
         except ConfigError as error:
-            reasons.append(str(error))
+            reasons += [str(error)] if not _is_named(str(error), wrong) else []
     if reasons:
         raise ConfigError("\n".join(dict.fromkeys(reasons)))
+
+
+def _is_named(reason: str, wrong: Iterable[str]) -> bool:
+    """Whether the setting that `reason` begins with is in one of the lines `wrong`."""
+    key = re.split(r"[=\s]", reason, maxsplit=1)[0]
+    return any(line.partition("=")[0] == key for line in wrong)
 
 
 def require_inputs(run: RunDir, config: RunConfig, stages: Iterable[str] | None = None) -> None:

@@ -122,7 +122,7 @@ def real_shards(
         ConfigError: there are none.
     """
     if cfg.shards is not None:
-        shards, splits = sorted(Path(cfg.shards).rglob("*.tar")), ["of others"]
+        shards, splits = sorted(Path(cfg.shards).rglob("*.tar")), ["given shards"]
         where = f"no shards below generate.gate.shards={cfg.shards}"
     elif not run.ledger("caption").sealed:
         shards, splits, where = [], [], "the run has no captioned tiles"

@@ -39,7 +39,7 @@ def whole_line(*words: str, text: str = TINY, ranks: int | None = 2) -> None:
         (["tile.tile_px=16"], r"tile\.tile_px=16: the evaluation measures"),
         (
             ["evaluate.gates.lsd_db=-1"],
-            r"evaluate\.gates\.lsd_db=-1\.0: give a bound of at least 0",
+            r"evaluate\.gates\.lsd_db=-1\.0: give at least 0",
         ),
         (["evaluate.gates.w1_db=nan"], r"evaluate\.gates\.w1_db=nan"),
         (["evaluate.gates.enl_ratio=[1.1, 0.9]"], r"evaluate\.gates\.enl_ratio=\[1\.1, 0\.9\]"),

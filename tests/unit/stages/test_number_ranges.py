@@ -138,3 +138,15 @@ def test_a_dry_run_names_every_number_that_is_out_of_range(
         "encode.threads=-1: give at least 1",
     ):
         assert line in told
+
+
+def test_a_number_that_two_checks_refuse_is_named_once() -> None:
+    words = ["train.max_steps=-6", "generate.gate.false_rejects=1", "generate.gate.redraws=-1"]
+    config = loads(RunConfig, "simulate: {scenes: 2}", words)
+    with pytest.raises(ConfigError) as caught:
+        require_settings(config, ["train", "generate"])
+    assert str(caught.value).splitlines() == [
+        "train.max_steps=-6: give at least 1",
+        "generate.gate.false_rejects=1.0: give more than 0 and less than 1",
+        "generate.gate.redraws=-1: give at least 0",
+    ]
