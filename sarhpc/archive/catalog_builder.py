@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from hpc.errors import DataError
+from hpc.errors import ConfigError, DataError
 from hpc.regular_files import files_under
 from sarhpc.archive.catalog_files import OpticalFile, SarFile, optical_file, optical_pairs
 from sarhpc.archive.declaration import SIDECAR, Declaration, read_declarations
@@ -180,13 +180,18 @@ def catalog_directory(
         declared_in: where they come from, for messages.
 
     Raises:
-        ConfigError: invalid declarations.
+        ConfigError: invalid declarations, or `out` holds `folder`.
         DataError: no folder.
         NoSceneError: no scene could be catalogued.
     """
     folder, out = Path(folder), Path(out)
     if not folder.is_dir():
         raise DataError(f"no folder {folder}; give the folder that holds the SAR files")
+    if out.resolve() in (folder.resolve(), *folder.resolve().parents):
+        raise ConfigError(
+            f"the catalogue in {out} would hold the files of {folder} themselves; give an empty "
+            "folder outside of it, or one below it"
+        )
     found = _Inventory()
     known = read_declarations(folder, declarations, declared_in)
     names = []

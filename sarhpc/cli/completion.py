@@ -62,6 +62,8 @@ def _attach_completer(action: argparse.Action, verb: str | None) -> None:
     complete: Any = None
     if "--profile" in flags:
         complete = _profiles
+    elif "--template" in flags:
+        complete = _templates
     elif flags & OF_STAGES and not {(verb, flag) for flag in flags} & OTHERS:
         complete = _stages
     elif action.dest == "overrides":
@@ -79,6 +81,12 @@ def _files(prefix: str) -> list[str]:
     folder, _, name = prefix.rpartition("/")
     found = sorted(Path(folder or "/").glob(f"{name}*"))
     return [f"{path}/" if path.is_dir() else str(path) for path in found]
+
+
+def _templates(**_: Any) -> list[str]:
+    from sarhpc.stages.templates import template_names
+
+    return list(template_names())
 
 
 def _stages(**_: Any) -> list[str]:

@@ -27,8 +27,9 @@ def range_direction(properties: Mapping[str, Any], path: Path) -> RangeDirection
     """
     direction = properties.get("sarhpc:range_direction")
     if direction not in get_args(RangeDirection):
+        found = "not stated" if direction is None else direction
         raise UndeclaredError(
-            f"the range direction of {path} is unknown ({direction}); declare range_direction in "
+            f"the range direction of {path} is unknown ({found}); declare range_direction in "
             f"sarhpc.yaml: {', '.join(get_args(RangeDirection))} (where slant range grows)",
             range_direction="+col",
         )

@@ -311,3 +311,12 @@ def test_images_in_another_zone_are_compared_on_the_same_ground(tmp_path: Path) 
     report = catalog_directory(folder, tmp_path / "out", declarations=declared)
     assert report.optical["sar"].name == "rgb_near.tif"
     assert "rgb_far.tif" in reasons(report)
+
+
+@pytest.mark.parametrize("out", ["", "sub/.."])
+def test_a_catalogue_does_not_replace_the_folder_of_its_files(tmp_path: Path, out: str) -> None:
+    """All files lay below `out`, which is not searched: "no files"."""
+    (tmp_path / "sub").mkdir()
+    for folder in (tmp_path, tmp_path / "sub"):
+        with pytest.raises(ConfigError, match="give an empty folder"):
+            catalog_directory(folder, tmp_path / out)

@@ -51,22 +51,35 @@ def offered(commands: Path, *lines: str) -> list[list[str]]:
 
 
 def test_verbs_flags_settings_profiles_and_stages_are_offered(commands: Path) -> None:
-    verbs, verb, flag, profiles, stages, branch, keys, late, values, layouts, runs, nothing = (
-        offered(
-            commands,
-            "sarhpc ",
-            "sarhpc sup",
-            "sarhpc run runs/x --pro",
-            "sarhpc run runs/x --profile ",
-            "sarhpc logs runs/x --stage ",
-            "sarhpc run runs/x tra",
-            "sarhpc init runs/x train.lr",
-            "sarhpc run runs/x --config c.yaml --wait tile.split.",
-            "sarhpc run runs/x train.deterministic=",
-            "sarhpc export-corpus runs/x out --layout ",
-            "sarhpc status hpc/obs",
-            "sarhpc run runs/x no.such.key",
-        )
+    (
+        verbs,
+        verb,
+        flag,
+        profiles,
+        stages,
+        branch,
+        keys,
+        late,
+        values,
+        layouts,
+        runs,
+        template,
+        nothing,
+    ) = offered(
+        commands,
+        "sarhpc ",
+        "sarhpc sup",
+        "sarhpc run runs/x --pro",
+        "sarhpc run runs/x --profile ",
+        "sarhpc logs runs/x --stage ",
+        "sarhpc run runs/x tra",
+        "sarhpc init runs/x train.lr",
+        "sarhpc run runs/x --config c.yaml --wait tile.split.",
+        "sarhpc run runs/x train.deterministic=",
+        "sarhpc export-corpus runs/x out --layout ",
+        "sarhpc status hpc/obs",
+        "sarhpc init runs/x --template sdxl_h",
+        "sarhpc run runs/x no.such.key",
     )
     assert {*ENTRIES} <= {*verbs}
     assert verb == ["supervise "]
@@ -80,6 +93,7 @@ def test_verbs_flags_settings_profiles_and_stages_are_offered(commands: Path) ->
     assert values == ["false", "true"]
     assert {"imagefolder", "cog", "sarlo80", "sidd"} == {*layouts}
     assert runs == ["hpc/observe/"]
+    assert template == ["sdxl_hybrid "]
     assert nothing == []
 
 
