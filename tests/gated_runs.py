@@ -44,7 +44,7 @@ def real_tiles(root: Path, model: Path, count: int = 240) -> Path:
 
 def gated_run(root: Path, model: Path, tiles: Path, *words: str) -> RunDir:
     """A run that generates by a gate with limits from `tiles`."""
-    gate = f"{{false_rejects: 0.05, redraws: 2, shards: {tiles}}}"
+    gate = f"{{false_rejects: 0.08, redraws: 2, shards: {tiles}}}"
     prompts = "generate.prompts=[a lake, a field, a town]"
     return image_run(root, model, prompts, f"generate.gate={gate}", *words)
 

@@ -12,6 +12,7 @@ from sarhpc.cli.frozen_text import frozen_text
 from sarhpc.cli.own_run import acted_on
 from sarhpc.cli.verbs import Verbs, add_verb
 from sarhpc.stages.config import RunConfig
+from sarhpc.stages.former_defaults import with_defaults_of
 from sarhpc.stages.run_config import facts_of, load_run_config
 from sarhpc.stages.templates import template, template_names
 
@@ -90,6 +91,8 @@ def previewed_run(arguments: argparse.Namespace, config: RunConfig) -> RunDir:
 def _changed_run(run: RunDir, config: RunConfig, arguments: argparse.Namespace) -> RunDir:
     """The existing run with other values: any of a draft, else those that decide nothing."""
     existing = load_run_config(run)
+    if run.begun:
+        config = with_defaults_of(existing, config)
     changes = differences(existing, config)
     if changes and run.begun:
         raise FingerprintMismatchError(

@@ -120,6 +120,6 @@ def test_a_gated_corpus_killed_at_random_is_complete_and_has_the_bytes_of_an_und
     assert killed >= min(faults, 2)
     assert shard_digests(run, "generate") == shard_digests(calm, "generate")
     assert files(run) == files(calm)
-    assert 0.02 < told["quarantined"] / told["draws"] < 0.1
+    assert 0.01 < told["quarantined"] / told["draws"] < 0.15
     assert assert_rows_match(run) == told["accepted"] == images - told["unmet"]
-    assert told["unmet"] <= images / 1000
+    assert told["unmet"] <= images / 100

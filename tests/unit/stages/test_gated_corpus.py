@@ -139,7 +139,7 @@ def test_the_same_bytes_in_another_order_with_the_limits_of_the_plan(
         assert not ours.exists() or ours.read_bytes() == theirs.read_bytes()
     assert plan_corpus(run).id == read_plan(run.plan_file("generate")).id
     [limits] = run.stage("generate").glob("gate-*.json")
-    limits.write_text(limits.read_text().replace("0.05", "0.06"))
+    limits.write_text(limits.read_text().replace("0.08", "0.09"))
     task = read_plan(run.plan_file("generate")).shards[0]
     with pytest.raises(VerificationError, match="other limits than were planned"):
         make_corpus_shard(run, task)
