@@ -17,7 +17,9 @@ def add_fetch(verbs: Verbs) -> None:
     fetch.add_argument("--to", metavar="FOLDER", help="the cache (default $SARHPC_MODELS, else "
                        "models in $HF_HOME)")  # fmt: skip
     fetch.add_argument("--from", dest="source", metavar="FOLDER", help="take the files from here")
-    fetch.add_argument("--deep", action="store_true", help="compare every byte of what is there")
+    fetch.add_argument(
+        "--deep", action="store_true", help="compare every byte of the files already there"
+    )
     add_json(fetch, "machine-readable list of models")
     fetch.set_defaults(handler=fetch_verb)
 

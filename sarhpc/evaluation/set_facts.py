@@ -151,7 +151,7 @@ def comparison_of(real: SetFacts, other: SetFacts, one_law: bool = False) -> Com
     if unknown:
         pixels = RAW_CODES
         notes.append(
-            f"The law of the codes of {other.name} is not said; it is taken to be that of "
+            f"The law of the codes of {other.name} is not stated; it is assumed to be that of "
             f"{real.name}, {', '.join(real.laws)}, and codes are compared as they are."
         )
     common = True
@@ -190,7 +190,9 @@ def _spacing_notes(real: SetFacts, other: SetFacts) -> Iterator[str]:
             )
     for one, rest in ((real, other), (other, real)):
         if not one.spacings_m and rest.spacings_m:
-            yield f"The spacing of {one.name} is not known: it is taken to be that of {rest.name}."
+            yield (
+                f"The spacing of {one.name} is not known: it is assumed to be that of {rest.name}."
+            )
         elif one.spacings_m and one.spacings_m[-1] > one.spacings_m[0] * (1 + SPACING_TOLERANCE):
             yield (
                 f"{one.name} has images of {_range(one.spacings_m)} a pixel, and what is measured "

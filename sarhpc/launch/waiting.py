@@ -1,4 +1,4 @@
-"""Waiting for submitted work in its view: Ctrl-C leaves it to itself, twice stops it."""
+"""Waiting for submitted work in its view: Ctrl-C detaches from it, twice stops it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from sarhpc.stages.registry import line_of_stages
 from sarhpc.stages.run_config import load_run_config
 
 DETACHED = 130
-"""Exit code of a command that left its work to itself: that of any command ended by Ctrl-C."""
+"""Exit code of a command that detached from its work: that of any command ended by Ctrl-C."""
 SECOND_S = 3.0
 """Time after Ctrl-C in which another one stops the work, s."""
 QUEUE_S = 30.0
@@ -37,7 +37,7 @@ def wait_in_view(
     has_ended: Callable[[], bool] = never,
     is_over: Callable[[RunStatus], bool] = lambda status: status.complete,
 ) -> RunStatus | None:
-    """The last status of the run once its work has ended; None if Ctrl-C left it to itself.
+    """The last status of the run once its work has ended; None if Ctrl-C detached from it.
 
     Args:
         run: the run.
@@ -52,7 +52,7 @@ def wait_in_view(
         every_s if sys.stdout.isatty() else max(every_s, LOG_S),
         is_over,
         has_ended,
-        hint="Ctrl-C leaves the run to itself, twice stops it",
+        hint="Ctrl-C detaches, twice stops the run",
     )
     try:
         return watch(watching)

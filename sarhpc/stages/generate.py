@@ -248,7 +248,7 @@ def dry_run_notes(config: RunConfig, plan: Plan | None) -> list[str]:
         f"an image: about {(picture + master) / 1e3:.1f} kB, {picture / 1e3:.1f} of them the 8-bit "
         f"picture and {master / 1e3:.1f} the 16-bit master, which needs a contract of the model"
     )
-    return [size, *_gate_notes(config), *contract_notes(plan)]
+    return [size, *contract_notes(plan)]
 
 
 def _gate_notes(config: RunConfig) -> list[str]:
@@ -256,9 +256,9 @@ def _gate_notes(config: RunConfig) -> list[str]:
     if gate is None:
         return []
     return [
-        f"each image is judged by limits that reject {gate.false_rejects:.2g} of real tiles, and "
-        f"if quarantined drawn again, up to {gate.redraws} times: as many images more to sample, "
-        "and to keep in the quarantine"
+        f"each image is judged by limits that reject {gate.false_rejects:.2g} of real tiles; a "
+        f"quarantined one is kept and drawn again up to {gate.redraws} times, so that there may be "
+        f"{gate.redraws + 1} times as many images to sample and store"
     ]
 
 
@@ -279,6 +279,7 @@ GENERATE: StageSpec = StageSpec(
         *size_notes(config),
         *table_lines(config),
         *dry_run_notes(config, plan),
+        *_gate_notes(config),
     ],
     request="array",
 )

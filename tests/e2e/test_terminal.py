@@ -39,14 +39,14 @@ def scenes(run: RunDir) -> int:
 def test_a_run_outlives_its_terminal_and_is_come_back_to_left_and_stopped(run: RunDir) -> None:
     with Terminal("run", run.root, *SIMULATE) as first:
         first.read_until(lambda: scenes(run), "the first scene")
-        first.read_for("Ctrl-C leaves the run to itself, twice stops it")
+        first.read_for("Ctrl-C detaches, twice stops the run")
         first.hang_up()
     [driver] = live_local_jobs(run)
     before = scenes(run)
 
     with Terminal("run", run.root, *SIMULATE) as second:
         second.read_for("is worked on by process")
-        second.read_for("Ctrl-C leaves the run to itself")
+        second.read_for("Ctrl-C detaches")
         second.read_until(lambda: scenes(run) > before, "the run goes on")
         second.type(CTRL_C)
         assert second.exit_code() == 130
@@ -55,7 +55,7 @@ def test_a_run_outlives_its_terminal_and_is_come_back_to_left_and_stopped(run: R
     before = scenes(run)
 
     with Terminal("run", run.root, *SIMULATE) as third:
-        third.read_for("Ctrl-C leaves the run to itself")
+        third.read_for("Ctrl-C detaches")
         third.read_until(lambda: scenes(run) > before, "the run went on")
         third.type(CTRL_C)
         third.read_for("goes on without this terminal")

@@ -13,7 +13,7 @@ from terminals import CTRL_C, Terminal
 from hpc.store.rundir import RunDir
 
 SCENES = ["simulate.scenes=400", "simulate.scenes_per_line=4", "simulate.size_px=192"]
-VIEW = "Ctrl-C leaves the run to itself, twice stops it"
+VIEW = "Ctrl-C detaches, twice stops the run"
 
 
 def scenes(run: RunDir) -> int:

@@ -207,11 +207,11 @@ def rate_of(asked: float, tiles: int) -> float:
             f"generate.gate: {tiles} real tiles can be measured, which allow no rate of false "
             f"rejects below {min(least, 1):.0%}; {tests / LARGEST_RATE - 1:.0f} allow "
             f"{LARGEST_RATE:.0%}, {tests / asked - 1:.0f} allow the {asked:.2%} of "
-            "generate.gate.false_rejects. Name more tiles (generate.gate.shards), or set "
-            "generate.gate=null"
+            "generate.gate.false_rejects. Give more tiles (generate.gate.tiles, "
+            "generate.gate.shards), or set generate.gate=null"
         )
     log.warning(
-        "generate.gate.false_rejects=%g needs %.0f real tiles, %d are held out: %.3g is taken",
+        "generate.gate.false_rejects=%g needs %.0f real tiles, there are %d: %.3g is used",
         asked, tests / asked - 1, tiles, least,
     )  # fmt: skip
     return least

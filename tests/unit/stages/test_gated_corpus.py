@@ -257,6 +257,6 @@ def test_too_few_tiles_take_the_least_rate_that_they_allow(
 ) -> None:
     assert rate_of(0.01, 899) == 0.01
     assert rate_of(0.01, 212) == pytest.approx(9 / 213)
-    assert "needs 899 real tiles, 212 are held out" in caplog.text
+    assert "needs 899 real tiles, there are 212" in caplog.text
     with pytest.raises(ConfigError, match="16 real tiles"):
         rate_of(0.01, 16)
