@@ -31,8 +31,9 @@ class Terminal:
         self.shown = ""
         self.pid, self._screen = pty.fork()
         if self.pid == 0:
-            # Tests that were started in the background inherit a deaf ear for Ctrl-C.
+            # Tests started in the background or by nohup inherit signals that are ignored.
             signal.signal(signal.SIGINT, signal.SIG_DFL)
+            signal.signal(signal.SIGHUP, signal.SIG_DFL)
             os.environ.update({**(env or {}), "TERM": "xterm", "NO_COLOR": "1"})
             os.execv(sys.executable, [sys.executable, "-m", "sarhpc.cli", *map(str, words)])
         termios.tcsetwinsize(self._screen, (rows, columns))
