@@ -156,6 +156,7 @@ SMALL = [
     "train.warmup_steps=1",
     "generate.images=24",
     "generate.steps=2",
+    "generate.gate=null",
     "compare.images=24",
     "evaluate.tiles=40",
     "evaluate.bootstrap=5",
@@ -170,7 +171,8 @@ def test_the_demo_of_the_wheel_ends_with_a_report_and_a_corpus(wheel: Path, tmp_
     words = ["-m", "sarhpc.cli", "demo", "small", *SMALL]
     done = called(sys.executable, words, tmp_path, PYTHONPATH=str(place))
     assert done.returncode == 0, done.stderr[-3000:]
-    report, corpus = (line.partition(": ")[2] for line in done.stdout.splitlines()[-2:])
+    ended = {words[0]: words[1] for words in map(str.split, done.stdout.splitlines()[-5:])}
+    report, corpus = ended["report"], ended["corpus"]
     assert Path(report).name == "report.html"
     assert Path(report).is_file()
     assert (Path(corpus) / "index.parquet").is_file()
