@@ -221,7 +221,7 @@ def _reason(error: Exception) -> str:
         return f"line {mark.line + 1}, column {mark.column + 1}: {problem}"
     first = (str(error).strip() or type(error).__name__).splitlines()[0]
     if first.startswith("Cannot merge incompatible container types"):
-        return "keys and values belong where a list stands, or a list where keys and values stand"
+        return "a list is given where keys and values are expected, or the reverse"
     return first
 
 

@@ -52,7 +52,7 @@ def require_extra(extra: str, what: str) -> None:
 
 
 def missing_extra(error: ModuleNotFoundError) -> MissingExtraError | None:
-    """What to tell in place of a failed import; None of a package that no extra brings."""
+    """The message in place of a failed import; None for a package of no extra."""
     name = (error.name or "").partition(".")[0]
     if name not in EXTRA_OF:
         return None

@@ -72,6 +72,7 @@ def stock_side(asked: Question) -> Callable[[], Any]:
     requests = requests_of(cfg)
 
     def images() -> Any:
+        """The images of the stock pipeline (N, H, W, 3)."""
         made = []
         for first in range(0, len(requests), cfg.batch):
             batch = requests[first : first + cfg.batch]
@@ -105,6 +106,7 @@ def sampler_side(asked: Question) -> Callable[[], Any]:
     requests = requests_of(cfg)
 
     def images() -> Any:
+        """The same images by our sampler."""
         embeddings = TextEmbeddings(pipeline, cfg.batch)
         return np.concatenate(
             [
@@ -144,6 +146,7 @@ def job_side(asked: Question) -> Callable[[], Any]:
         return generated_shard(run, task, Path(asked.model), cfg, path, "f00d")
 
     def images() -> None:
+        """Every shard of the plan, as the stage makes it."""
         assert scratch.name, "kept as long as this side"
         plan = f"{next(turns):016x}"
         for number, inputs in enumerate(plan_generation(cfg)):

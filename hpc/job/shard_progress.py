@@ -77,7 +77,7 @@ def counted(
         stage: directory of the stage.
         shard: id of the shard.
         goal: samples at which it ends; None if unknown.
-        devices: what makes them; None where nobody asks for samples per GPU-hour.
+        devices: what makes them; None where samples per GPU-hour are not asked for.
     """
     path = stage / FOLDER / f"{socket.gethostname()}-{os.getpid()}.json"
     began = last = time.monotonic()

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 WIDTH = 80
 BAR = 8
 ACTIVE = ("RUNNING", "STALLED", "PENDING", "REQUEUED", "BLOCKED", "FAILED")
-"""States of a stage of which a line of a log tells more than its name."""
+"""States of a stage that a log line describes by more than their name."""
 STYLES = {
     "COMPLETE": "green",
     "RUNNING": "bold cyan",
@@ -81,7 +81,7 @@ def status_lines(status: RunStatus, width: int = WIDTH, *, brief: bool = False) 
 
 
 def _quiet_lines(status: RunStatus, state: str, width: int) -> list[Line]:
-    """The stages of a state that has nothing more to tell, in one line."""
+    """The stages of a state without further details, in one line."""
     names = [s.disk.name for s in status.stages if s.state == state and not s.problem]
     text = f"{state}: {', '.join(names)}" if names else ""
     return [Line(line, line, "dim") for line in _wrapped(text, width, "  ", "    ")]

@@ -21,7 +21,7 @@ POLL_S = 0.5
 
 
 def never() -> bool:
-    """False: nobody but the status tells that the work has ended."""
+    """False, for work whose end shows in the status alone."""
     return False
 
 
@@ -75,6 +75,7 @@ def _display(watching: Watching) -> Iterator[Callable[[RunStatus], None]]:
     with Live(console=console, auto_refresh=False, vertical_overflow="visible") as live:
 
         def show(status: RunStatus) -> None:
+            """Draw the view of a status in place of the one before."""
             stamp = f"{time.strftime('%H:%M:%S')}, every {watching.every_s:.3g} s; {watching.hint}"
             lines = [*_fitting(status, console), Line(stamp, stamp, "dim")]
             live.update(Group(*map(rich_text, lines)), refresh=True)

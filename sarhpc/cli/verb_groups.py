@@ -20,7 +20,7 @@ class VerbEntry:
     example: str
     """Its words, without the name of the program."""
     aliases: tuple[str, ...] = ()
-    """Names of before that still work and are not listed."""
+    """Former names, which still work and are not listed."""
 
 
 def _of(module: str, name: str, summary: str, example: str, *aliases: str) -> VerbEntry:

@@ -38,7 +38,7 @@ def add_json(verb: argparse.ArgumentParser, what: str = "machine-readable") -> N
 
 
 def print_json(document: Any) -> None:
-    """Print what a verb tells as one JSON document."""
+    """Print the result of a verb as one JSON document."""
     print(json.dumps(document, indent=1, default=str))
 
 

@@ -106,6 +106,7 @@ def generate_shard(
     embeddings = TextEmbeddings(pipeline, inputs["batch"])
 
     def sample(batch: Sequence[ImageRequest]) -> list[SampledImage]:
+        """The images of a batch, unless a stop was requested."""
         if stop():
             raise GenerationStoppedError(
                 f"stopped inside shard {shard:06d}, which was abandoned; resume generates it again."
@@ -113,6 +114,7 @@ def generate_shard(
         return sampled_batch(batch, inputs, cfg, pipeline, layers, embeddings)
 
     def finish(image: SampledImage) -> FinishedImage:
+        """The image judged and encoded."""
         return _finished(shard, image, judge(image), shared, image_member)
 
     asked = shard_requests(inputs) if requests is None else requests

@@ -57,7 +57,7 @@ def wait_in_view(
     try:
         return watch(watching)
     except KeyboardInterrupt:
-        pass
+        pass  # the first one detaches, below
     try:
         # The next Ctrl-C may come while this is being printed.
         _say_how_to_come_back(run)
@@ -94,6 +94,7 @@ def wait_for_jobs(run: RunDir, stages: Sequence[Stage]) -> int:
     """
 
     def is_over(status: RunStatus) -> bool:
+        """Whether the stages are sealed, or no job is left."""
         if all(run.ledger(stage.name).sealed for stage in stages):
             return True
         return status.on_its_way is False

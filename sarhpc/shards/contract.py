@@ -88,7 +88,7 @@ class PixelContract:
     """Number of tiles that it was derived from."""
     level_floor: float | None = None
     """Least level in the 16-bit masters of images, which stands for whatever is darker; None is 0,
-    as in contracts of before."""
+    as in earlier contracts."""
 
     @property
     def law(self) -> Normalisation | None:
@@ -115,7 +115,7 @@ class PixelContract:
     def to_json(self) -> dict[str, Any]:
         """The contract as plain JSON values, as written to `contract.json`."""
         entries = {"schema": CONTRACT_SCHEMA, **_plain(asdict(self))}
-        # Its digest stands in images: that of a contract of before must stay.
+        # Its digest stands in images: that of an earlier contract must stay.
         if self.level_floor is None:
             del entries["level_floor"]
         return entries

@@ -1,4 +1,4 @@
-"""Defaults of earlier versions, with which the runs of then are frozen."""
+"""Defaults of earlier versions, with which older runs are frozen."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Warnings of the tile plan: what is in the archive and nobody may expect."""
+"""Warnings of the tile plan: what is unexpected in the archive."""
 
 from __future__ import annotations
 

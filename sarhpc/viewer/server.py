@@ -64,6 +64,7 @@ def serve_until_interrupted(
     """Serve the pages until Ctrl-C, SIGTERM or the end of the terminal."""
 
     async def run() -> None:
+        """Serve until a signal arrives."""
         ended, loop = asyncio.Event(), asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             loop.add_signal_handler(number, ended.set)
@@ -105,6 +106,7 @@ class _Pages(tornado.web.RequestHandler):
     SUPPORTED_METHODS = ("GET", "HEAD")
 
     def set_default_headers(self) -> None:
+        """Send the security headers with every answer, errors included."""
         for name, value in _HEADERS.items():
             self.set_header(name, value)
         self.set_header("Content-Security-Policy", DOCUMENT_POLICY)

@@ -100,7 +100,7 @@ def require_used(python: Path | str, folder: Path, place: Path, **env: str) -> N
 
 
 def require_refused(python: Path | str, folder: Path, **env: str) -> None:
-    """What needs an extra is told so in one line, and `init` works."""
+    """A stage that needs an extra names it in one line, and `init` works."""
     cli = ["-m", "sarhpc.cli"]
     done = called(python, [*cli, "init", "paper", "--template", "paper_sd15"], folder, **env)
     assert done.returncode == 0, done.stderr

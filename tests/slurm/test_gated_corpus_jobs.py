@@ -112,14 +112,15 @@ def test_a_gated_corpus_killed_at_random_is_complete_and_has_the_bytes_of_an_und
     assert done.returncode == 0, done.stderr
     begun = time.monotonic()
     killed = disturbed(cluster, run, faults, random.Random(images), 6 * images + 600)
-    told = json.loads((run.root / "data/synthetic/gate.json").read_text())
+    reported = json.loads((run.root / "data/synthetic/gate.json").read_text())
     print(
         f"{images} images in {time.monotonic() - begun:.0f} s with {killed} faults, "
-        f"{told['quarantined']} of {told['draws']} draws quarantined, {told['unmet']} unmet"
+        f"{reported['quarantined']} of {reported['draws']} draws quarantined, "
+        f"{reported['unmet']} unmet"
     )
     assert killed >= min(faults, 2)
     assert shard_digests(run, "generate") == shard_digests(calm, "generate")
     assert files(run) == files(calm)
-    assert 0.01 < told["quarantined"] / told["draws"] < 0.15
-    assert assert_rows_match(run) == told["accepted"] == images - told["unmet"]
-    assert told["unmet"] <= images / 100
+    assert 0.01 < reported["quarantined"] / reported["draws"] < 0.15
+    assert assert_rows_match(run) == reported["accepted"] == images - reported["unmet"]
+    assert reported["unmet"] <= images / 100

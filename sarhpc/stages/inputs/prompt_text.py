@@ -23,7 +23,7 @@ def prompt_template(config: RunConfig) -> str:
     """The prompt template of a run; the prompt alone where neither it nor captions have a token.
 
     Texts that came along are trained on as they are, so they are asked for as they are, unless
-    somebody set a template.
+    a template was set.
     """
     generate = config.generate
     assert generate is not None

@@ -78,7 +78,7 @@ def generated_shard(
 
 
 def _devices(kind: str, threads: int) -> Devices:
-    """What this worker computes on: one GPU, or the cores that nobody else uses meanwhile."""
+    """What this worker computes on: one GPU, or the cores that no other worker uses meanwhile."""
     if kind == "cuda":
         return Devices(gpus=1)
     here = current_allocation()

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from sarhpc.generation.quarantine import QuarantineShard
 
 QUARANTINE = "quarantine"
-"""Folder of the quarantined images, beside that of the corpus, which nobody reads by mistake."""
+"""Folder of the quarantined images, beside that of the corpus lest it be read with it."""
 
 DIGEST = "quarantine_sha256"
 """Entry of `detail` of a record: digest of the quarantined images."""

@@ -208,7 +208,7 @@ class ProgressLog:
         if clock - self.last >= 30 or self.done == self.total:
             self.last = clock
             rate = self.here / max(clock - self.first, 1e-9)
-            # Without a shard that went well nobody knows when it ends.
+            # Without a finished shard the end cannot be estimated.
             eta = f" eta_s={(self.total - self.done) / rate:.0f}" if rate else ""
             log.info(
                 "stage=%s shards=%d/%d samples=%d shards_per_s=%.2f%s",

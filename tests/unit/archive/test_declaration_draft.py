@@ -1,4 +1,4 @@
-"""What `sarhpc catalog` drafts for files that do not state enough, and how it tells it."""
+"""What `sarhpc catalog` drafts for files that do not state enough, and how it reports it."""
 
 from __future__ import annotations
 
@@ -62,10 +62,10 @@ def test_all_that_is_missing_of_a_file_is_told_at_once(
     catalog(folder)
     lines = capsys.readouterr().out.splitlines()
     start = next(number for number, line in enumerate(lines) if line.startswith("a.tif "))
-    told = "\n".join(lines[start : start + 3])
-    assert "declare role" in told
-    assert "declare range_direction" in told
-    assert "declare spacing_m" in told
+    reported = "\n".join(lines[start : start + 3])
+    assert "declare role" in reported
+    assert "declare range_direction" in reported
+    assert "declare spacing_m" in reported
     assert any("damaged.tif" in line and "the file is empty" in line for line in lines)
 
 
@@ -95,9 +95,11 @@ def test_entries_that_are_left_open_are_all_named(
     catalog(folder)
     capsys.readouterr()
     assert catalog(folder) == 2
-    told = capsys.readouterr().err
-    assert told.count("is still ???") == 7
-    assert "out/sarhpc.yaml, two/c.tif: range_direction is still ???; replace it by +col" in told
+    reported = capsys.readouterr().err
+    assert reported.count("is still ???") == 7
+    assert (
+        "out/sarhpc.yaml, two/c.tif: range_direction is still ???; replace it by +col" in reported
+    )
 
 
 def test_of_an_optical_image_the_role_is_enough(folder: Path) -> None:
@@ -164,10 +166,10 @@ def test_every_fault_of_the_declarations_is_told(tmp_path: Path) -> None:
     (tmp_path / "sarhpc.yaml").write_text(json.dumps(declared))
     with pytest.raises(ConfigError) as caught:
         read_declarations(tmp_path)
-    told = str(caught.value)
+    reported = str(caught.value)
     for fault in ("'bnad'; did you mean band", "'steep'", "'radar'", "found 3", "'filse'"):
-        assert fault in told
-    assert len(told.splitlines()) == 5
+        assert fault in reported
+    assert len(reported.splitlines()) == 5
 
 
 def test_the_same_draft_is_written_once(folder: Path) -> None:

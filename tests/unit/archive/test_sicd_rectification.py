@@ -185,12 +185,12 @@ def test_resolution_is_told_before_and_after(tmp_path):
         window="TAYLOR",
     )  # fmt: skip
     [first, *_] = tiles_of(path, pixel_m=0.35)
-    told = first.meta["resolution"]
-    assert told["before"]["weighting"] == ["TAYLOR", "TAYLOR"]
-    assert told["before"]["pslr_db"][0] == pytest.approx(-30.3, abs=0.5)
-    assert told["after"]["pslr_db"][0] == pytest.approx(-18.5, abs=1.5)
-    assert "cut to 0.71 of its band" in told["after"]["weighting"][0]
-    assert told["after"]["irw_m"][0] > told["before"]["irw_m"][0]
+    reported = first.meta["resolution"]
+    assert reported["before"]["weighting"] == ["TAYLOR", "TAYLOR"]
+    assert reported["before"]["pslr_db"][0] == pytest.approx(-30.3, abs=0.5)
+    assert reported["after"]["pslr_db"][0] == pytest.approx(-18.5, abs=1.5)
+    assert "cut to 0.71 of its band" in reported["after"]["weighting"][0]
+    assert reported["after"]["irw_m"][0] > reported["before"]["irw_m"][0]
     [kept, *_] = tiles_of(path, pixel_m=None)
     assert kept.meta["resolution"]["after"] == kept.meta["resolution"]["before"]
 

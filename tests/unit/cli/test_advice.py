@@ -162,8 +162,8 @@ def test_a_profile_that_is_not_there_is_made_as_told(
 
 def test_a_stopped_run_is_resumed_as_told(run: RunDir, capsys: pytest.CaptureFixture[str]) -> None:
     _, out, _ = say(capsys, "stop", run.root)
-    told = named_command(out.strip())
+    reported = named_command(out.strip())
     code, _, err = say(capsys, "run", run.root, "--executor", "local")
-    assert (code, named_command(err)[:2]) == (2, told)
-    assert main([*told, "--dry-run"]) == 0
+    assert (code, named_command(err)[:2]) == (2, reported)
+    assert main([*reported, "--dry-run"]) == 0
     assert run.stop_file.exists(), "a look changes nothing"

@@ -86,12 +86,12 @@ def test_a_dry_run_says_after_the_cost_all_that_is_not_there(
         assert code == 2
         assert ("generate: planned when" in out) == ("simulate.scenes=2" in words)
         assert ("archive.uri=/no/archive does not exist" in err) == ("simulate" not in words[0])
-        for told in (
+        for reported in (
             "models/blip does not exist; on a node with network: sarhpc fetch blip",
             "models/sd15 does not exist; on a node with network: sarhpc fetch sd15",
             "model /no/model is neither a folder",
         ):
-            assert told in err
+            assert reported in err
         assert not root.exists()
 
 
@@ -124,14 +124,14 @@ def test_wrong_settings_and_missing_inputs_are_told_together(
     for how in ("--dry-run", "--executor=local", "--print-sbatch"):
         code, _, err = say(capsys, "run", tmp_path / "run", *words, how)
         assert code == 2
-        for told in (
+        for reported in (
             "archive.uri=/no/archive",
             "model /no/model",
             "tile.tile_px",
             "'foo'",
             "/no/prompts",
         ):
-            assert told in err, how
+            assert reported in err, how
     assert not (tmp_path / "run").exists()
 
 

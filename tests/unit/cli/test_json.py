@@ -1,4 +1,4 @@
-"""`--json`: every verb that tells something tells it to programs too, as one document."""
+"""`--json`: every verb that prints a result prints it for programs too, as one document."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A mistyped verb, flag, key or path: the nearest name is told, exit code 2."""
+"""A mistyped verb, flag, key or path: the nearest name is given, exit code 2."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ def refused(words: str, capsys: pytest.CaptureFixture[str]) -> str:
         code: object = main(words.split())
     except SystemExit as ended:
         code = ended.code
-    told = capsys.readouterr().err
-    assert code == 2, told
-    return told
+    reported = capsys.readouterr().err
+    assert code == 2, reported
+    return reported
 
 
 @pytest.mark.parametrize(
@@ -38,9 +38,9 @@ def refused(words: str, capsys: pytest.CaptureFixture[str]) -> str:
 def test_the_nearest_name_is_told(
     words: str, near: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    told = refused(words.replace("RUN", str(tmp_path / "run")), capsys)
-    assert near in told
-    assert "attach-job" not in told, "nothing else is listed"
+    reported = refused(words.replace("RUN", str(tmp_path / "run")), capsys)
+    assert near in reported
+    assert "attach-job" not in reported, "nothing else is listed"
 
 
 def test_what_is_near_to_nothing_lists_the_choices(capsys: pytest.CaptureFixture[str]) -> None:

@@ -88,7 +88,7 @@ def test_cfg_prints_and_does_nothing_else(run: RunDir, capsys: pytest.CaptureFix
         ("trian: {}\n", "did you mean train"),
         ("train: {max_steps: many}\n", "train.max_steps"),
         ("42\n", "keys and values"),
-        ("compare: {models: [1]}\n", "keys and values belong where a list stands"),
+        ("compare: {models: [1]}\n", "where keys and values are expected, or the reverse"),
     ],
 )
 def test_bad_yaml_exits_2_and_says_where(

@@ -56,8 +56,8 @@ def test_shell_words_are_taken_literally() -> None:
     nasty = "a b; $(touch pwned) 'x' \"y\""
     lines = Profile(env={"WORDS": nasty}).setup_lines()
     script = "\n".join([*lines, 'printf %s "$WORDS"'])
-    told = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True)
-    assert told.stdout == nasty
+    reported = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True)
+    assert reported.stdout == nasty
     assert Profile(modules=["cuda/12; rm x"]).setup_lines() == ["module load 'cuda/12; rm x'"]
 
 
@@ -148,6 +148,6 @@ def test_all_variables_that_are_not_set_are_named_at_once(
         monkeypatch.delenv(name, raising=False)
     env = "A: '${oc.env:WORK}', B: '${oc.env:A_SCRATCH}/${oc.env:WORK}', C: '${oc.env:STORE,/s}'"
     file = write(tmp_path, f"env: {{{env}}}")
-    told = "export WORK=VALUE for env.A, env.B; export A_SCRATCH=VALUE for env.B$"
-    with pytest.raises(ConfigError, match=told):
+    reported = "export WORK=VALUE for env.A, env.B; export A_SCRATCH=VALUE for env.B$"
+    with pytest.raises(ConfigError, match=reported):
         load_profile(file)

@@ -130,9 +130,9 @@ def test_the_verb_publishes_a_base_model_and_the_report(
     assert "val or test" in capsys.readouterr().err
     write_tiles(tiles, "val", HELD_OUT[:2], 1)
     assert main(words) == 0
-    told = capsys.readouterr().out
-    assert "E5 log-spectral distance, dB" in told
-    assert "no null: the real tiles are of 1 scenes" in told, "these tiles name no scene"
+    reported = capsys.readouterr().out
+    assert "E5 log-spectral distance, dB" in reported
+    assert "no null: the real tiles are of 1 scenes" in reported, "these tiles name no scene"
     report = json.loads((out / "report.json").read_text())
     assert report["nulls"]["after"]["E5_lsd"].keys() == {"raw", "reason"}
     assert report["before"]["lsd_db"] != report["after"]["lsd_db"]

@@ -91,7 +91,7 @@ def test_a_master_has_a_floor_where_level_zero_is_zero_amplitude_and_says_so():
         [{**tile, "normalisation": {"mode": "db", "low": LOW, "top": TOP}}]
     )
     assert "master_floor" not in metadata(windowed), "level 0 has an amplitude"
-    # Images of before stay what they were, and so does the digest that they carry.
+    # Earlier images stay what they were, and so does the digest that they carry.
     before = PixelContract.from_json({**linear.to_json(), "level_floor": None})
     assert "level_floor" not in before.to_json()
     assert "master_floor" not in metadata(before)

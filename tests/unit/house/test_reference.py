@@ -127,9 +127,11 @@ def test_types_read_as_a_user_writes_values() -> None:
 def test_every_verb_and_flag_is_in_the_reference() -> None:
     page = verbs_page()
     [verbs] = [item for item in build_parser()._actions if item.dest == "verb"]
-    told = {name: verb for name, verb in dict(verbs.choices or {}).items() if f"#{name} }}" in page}
-    assert len(told) > 25
-    for name, verb in told.items():
+    reported = {
+        name: verb for name, verb in dict(verbs.choices or {}).items() if f"#{name} }}" in page
+    }
+    assert len(reported) > 25
+    for name, verb in reported.items():
         section = page.partition(f"{{ #{name} }}\n")[2].partition("\n## ")[0]
         shown = [action for action in verb._actions if action.help != argparse.SUPPRESS]
         flags = [action.option_strings[0] for action in shown if action.option_strings]

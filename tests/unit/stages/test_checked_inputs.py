@@ -35,7 +35,7 @@ def present(tmp_path: Path, stage: str, *words: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "reported"),
     [
         (
             ["tile.tile_px=64"],
@@ -47,9 +47,9 @@ def present(tmp_path: Path, stage: str, *words: str) -> None:
     ],
 )
 def test_an_archive_that_gives_no_tile_is_told_with_the_reasons(
-    archive: Path, tmp_path: Path, words: list[str], told: str
+    archive: Path, tmp_path: Path, words: list[str], reported: str
 ) -> None:
-    with pytest.raises(ConfigError, match=told):
+    with pytest.raises(ConfigError, match=reported):
         present(tmp_path, "tile", f"archive.uri={archive}", *words)
 
 
@@ -67,7 +67,7 @@ def test_a_file_that_is_no_catalogue_is_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "reported"),
     [
         (["tile.tile_px=100"], "tile.tile_px=100 is no multiple of 8.*give 96 or 104"),
         (["imported={path: /x, px: 5}"], "imported.px=5 is no multiple of 8.*give 8$"),
@@ -80,10 +80,10 @@ def test_a_file_that_is_no_catalogue_is_told(tmp_path: Path) -> None:
     ],
 )
 def test_sizes_that_the_training_would_refuse_are_told(
-    tmp_path: Path, words: list[str], told: str
+    tmp_path: Path, words: list[str], reported: str
 ) -> None:
     base = ["train.base_model=embedded:base"]
-    with pytest.raises(ConfigError, match=told):
+    with pytest.raises(ConfigError, match=reported):
         present(tmp_path, "train", *base, "tile.tile_px=128", *words)
 
 
@@ -114,5 +114,5 @@ def test_tiles_that_the_buffer_between_splits_takes_all_are_told(
     words = [f"archive.uri={archive}", "simulate=null", "tile.tile_px=32", "tile.split.cell_m=20"]
     run = tiny_run(tmp_path / "run", tmp_path, [*words, "tile.split.buffer_m=500"])
     plan = stage_named(load_run_config(run), "tile").plan(run)
-    told = r"inputs were rejected \(\d+ tiles: split_buffer; give larger scenes, a smaller "
-    assert re.search(told, why_empty(plan))
+    reported = r"inputs were rejected \(\d+ tiles: split_buffer; give larger scenes, a smaller "
+    assert re.search(reported, why_empty(plan))

@@ -1,4 +1,4 @@
-"""A split that was asked for and came out empty is told by `status`, and stops who needs it."""
+"""A split that was asked for and came out empty is reported by `status`, and stops who needs it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A corpus behind a gate: planned limits, redraws, quarantine, and what is told of them."""
+"""A corpus behind a gate: planned limits, redraws, quarantine, and what is reported of them."""
 
 from __future__ import annotations
 
@@ -84,13 +84,13 @@ def test_a_corpus_meets_its_plan_by_redraws_and_its_index_matches_its_samples(
 def test_card_index_report_and_record_tell_what_the_gate_did(
     corpus: RunDir, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    told = json.loads((corpus.root / "data/synthetic/gate.json").read_text())
+    reported = json.loads((corpus.root / "data/synthetic/gate.json").read_text())
     records = corpus.ledger("generate").records().values()
-    assert told["planned"] == told["accepted"] + told["unmet"] == IMAGES
-    assert told["quarantined"] == sum(sum(record.rejected.values()) for record in records)
-    assert sum(told["reasons"].values()) >= told["quarantined"]
-    assert told["limits"]["tiles"] == 240
-    line = f"{told['quarantined']} of {told['draws']} draws quarantined"
+    assert reported["planned"] == reported["accepted"] + reported["unmet"] == IMAGES
+    assert reported["quarantined"] == sum(sum(record.rejected.values()) for record in records)
+    assert sum(reported["reasons"].values()) >= reported["quarantined"]
+    assert reported["limits"]["tiles"] == 240
+    line = f"{reported['quarantined']} of {reported['draws']} draws quarantined"
     assert line in (corpus.root / "data/synthetic/README.md").read_text()
     assert main(["costs", str(corpus.root)]) == 0
     assert line in capsys.readouterr().out
@@ -172,11 +172,11 @@ def test_a_gate_that_rejects_everything_ends_the_stage_with_exit_4_and_leaves_th
     with pytest.raises(NothingAcceptedError) as raised:
         stage.work(work)
     assert raised.value.exit_code == 4
-    told = str(raised.value)
-    assert "none of 64 images" in told
-    assert "200 real tiles" in told
+    reported = str(raised.value)
+    assert "none of 64 images" in reported
+    assert "200 real tiles" in reported
     quarantine = run.root / "data/quarantine/000000.tar"
-    assert str(quarantine) in told
+    assert str(quarantine) in reported
     assert len(list(read_shard(quarantine))) == 64
     assert len(run.ledger("generate").failures()) == 1, "it stops at the first shard"
     assert run.ledger("generate").records() == {}
@@ -196,21 +196,21 @@ def test_limits_that_cannot_be_had_are_told_when_the_corpus_is_planned(
 ) -> None:
     empty = tmp_path / "empty"
     empty.mkdir()
-    told = refused(gated_run(tmp_path / "a", model, empty))
-    assert "no shards below" in told
-    assert "generate.gate=null" in told
+    reported = refused(gated_run(tmp_path / "a", model, empty))
+    assert "no shards below" in reported
+    assert "generate.gate=null" in reported
     gate = "generate.gate={}"
-    told = refused(image_run(tmp_path / "b", model, "generate.prompts=[a lake]", gate))
-    assert "none of 2 real tiles can be measured" in told, "they have 32 px"
+    reported = refused(image_run(tmp_path / "b", model, "generate.prompts=[a lake]", gate))
+    assert "none of 2 real tiles can be measured" in reported, "they have 32 px"
     few = real_tiles(tmp_path / "c", model, 16)
-    told = refused(gated_run(tmp_path / "d", model, few))
-    assert "16 real tiles" in told
-    assert "17 allow 50%" in told
+    reported = refused(gated_run(tmp_path / "d", model, few))
+    assert "16 real tiles" in reported
+    assert "17 allow 50%" in reported
     known = tmp_path / "known"
     shutil.copytree(model, known)
     publish_json(known / CONTRACT_FILE, {**KNOWN_PIXELS, "pixel_m": [0.5, 0.5]})
-    told = refused(gated_run(tmp_path / "e", known, _coarser(tmp_path / "tiles", tiles)))
-    assert "pixel_m: 0.5 against 2" in told
+    reported = refused(gated_run(tmp_path / "e", known, _coarser(tmp_path / "tiles", tiles)))
+    assert "pixel_m: 0.5 against 2" in reported
 
 
 def _coarser(folder: Path, tiles: Path) -> Path:
@@ -227,7 +227,7 @@ def _coarser(folder: Path, tiles: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "reported"),
     [
         ({"tile.tile_px": "32"}, "at least 64 px, and tile.tile_px is 32"),
         ({"generate.height_px": "32"}, "32 px"),
@@ -239,7 +239,7 @@ def _coarser(folder: Path, tiles: Path) -> Path:
     ],
 )
 def test_settings_that_cannot_be_are_refused_before_anything_is_submitted(
-    words: dict[str, Any], told: str
+    words: dict[str, Any], reported: str
 ) -> None:
     from line_runs import TINY
 
@@ -248,7 +248,7 @@ def test_settings_that_cannot_be_are_refused_before_anything_is_submitted(
 
     settings = {"generate.gate.redraws": "1", "tile.tile_px": "64", **words}
     config = loads(RunConfig, TINY, [f"{key}={value}" for key, value in settings.items()])
-    with pytest.raises(ConfigError, match=told):
+    with pytest.raises(ConfigError, match=reported):
         require_settings(config, ["generate"], lambda _: 1)
 
 

@@ -114,8 +114,8 @@ def told_of(key: str, value: float) -> str:
 def test_zero_and_a_negative_number_are_refused_by_name_or_have_a_meaning(key: str) -> None:
     name = key.rpartition(".")[2]
     for value, meant in ((0, ZERO_HAS_A_MEANING), (-1, NEGATIVE_HAS_A_MEANING)):
-        told = told_of(key, value)
-        assert (name in told) != (key in meant), f"{key}={value}: {told or 'accepted'}"
+        reported = told_of(key, value)
+        assert (name in reported) != (key in meant), f"{key}={value}: {reported or 'accepted'}"
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -130,14 +130,14 @@ def test_a_dry_run_names_every_number_that_is_out_of_range(
     wrong = ["cluster.ranks=0", "tile.max_tiles=0", "train.betas=[0.9, 1]", "encode={threads: -1}"]
     run = tiny_run(tmp_path / "run", tmp_path, wrong)
     assert main(["run", str(run.root), "--executor", "local", "--dry-run"]) == 2
-    told = capsys.readouterr().err
+    reported = capsys.readouterr().err
     for line in (
         "cluster.ranks=0: give at least 1",
         "tile.max_tiles=0: give at least 1",
         "train.betas=[0.9, 1.0]: give two",
         "encode.threads=-1: give at least 1",
     ):
-        assert line in told
+        assert line in reported
 
 
 def test_a_number_that_two_checks_refuse_is_named_once() -> None:

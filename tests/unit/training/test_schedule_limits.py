@@ -79,8 +79,8 @@ def test_the_micro_batch_is_the_largest_that_divides_a_ranks_share(
 
 @pytest.mark.parametrize("world", [3, 5, 17, 32])
 def test_ranks_that_do_not_divide_a_batch_are_told_those_that_do(world: int) -> None:
-    told = f"batch=16 does not divide among {world} ranks: use one of 1, 2, 4, 8, 16 "
-    with pytest.raises(ConfigError, match=told):
+    reported = f"batch=16 does not divide among {world} ranks: use one of 1, 2, 4, 8, 16 "
+    with pytest.raises(ConfigError, match=reported):
         fitting_micro_batch(8, 16, world)
 
 

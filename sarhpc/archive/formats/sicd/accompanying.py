@@ -30,10 +30,12 @@ def sicd_facts(data: bytes) -> dict[str, Any]:
         raise DataError(f"sicd.xml is no XML ({error})") from error
 
     def text(*names: str) -> str | None:
+        """Text of the element at that path; None if it is absent or empty."""
         found = root.find("/".join([".", *(f"{{*}}{name}" for name in names)]))
         return None if found is None or not (found.text or "").strip() else found.text.strip()  # type: ignore[union-attr]
 
     def number(*names: str) -> float | None:
+        """The same as a number; None for anything else."""
         try:
             return float(text(*names) or "")
         except ValueError:

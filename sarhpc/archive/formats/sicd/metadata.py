@@ -186,6 +186,7 @@ def _axes(tree: Any) -> GroundAxes | None:
     """The axes on the ground; None where the file lacks directions or the place of the scene."""
 
     def vector(path: str) -> NDArray[np.float64] | None:
+        """The vector (3,) in ECF at that path; None where a component is absent."""
         node = tree.find(f".//{{*}}{path.replace('/', '/{*}')}")
         parts = [] if node is None else [node.find(f"{{*}}{axis}") for axis in "XYZ"]
         if not parts or any(part is None or not part.text for part in parts):
