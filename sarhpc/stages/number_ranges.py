@@ -64,6 +64,7 @@ _KEYS = {
         """,
     _POSITIVE: """
         tile.survey_mpx imported.pixel_m caption.temperature prior.pixel_m generate.pixel_m
+        prior.homogeneous_areas.looks generate.homogeneous_areas.looks
         train.min_snr_gamma train.adapter.alpha train.adam_epsilon
         """,
     _SHARE: """
@@ -79,6 +80,7 @@ _KEYS = {
         """,
     Range(0, 100, excludes_low=True): "tile.percentile",
     Range(0, 90): "imported.incidence_deg",
+    Range(16): "prior.homogeneous_areas.side_px generate.homogeneous_areas.side_px",
     Range(8): "prior.height_px prior.width_px train.image_px",
 }
 RANGES = {key: bounds for bounds, keys in _KEYS.items() for key in keys.split()}

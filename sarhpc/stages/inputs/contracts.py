@@ -49,6 +49,11 @@ def contract_for(model: Path, cfg: GenerateConfig) -> PixelContract | None:
     from sarhpc.shards.contract import only, read_contract
 
     contract = read_contract(model)
+    if cfg.homogeneous_areas is not None and (contract is None or contract.law is None):
+        raise ConfigError(
+            f"{cfg.SECTION}.homogeneous_areas needs the intensity of pixels, which "
+            + (missing(model) if contract is None else f"the contract of {model} does not state")
+        )
     if contract is None:
         log.warning("%s", missing(model))
         return None
