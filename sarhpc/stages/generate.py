@@ -275,6 +275,8 @@ GENERATE: StageSpec = StageSpec(
     sharded=True,
     shards=_shards,
     shard_bytes=shard_bytes,
+    # The second one is of its quarantined images.
+    shard_files=lambda config: 1 if settings(config).gate is None else 2,
     notes=lambda config, plan: [
         *size_notes(config),
         *table_lines(config),

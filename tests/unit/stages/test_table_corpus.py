@@ -171,6 +171,9 @@ def test_a_dry_run_shows_the_table_and_what_it_takes(
     assert "class: water 24, forest 24, field 24, town 24" in shown
     assert "96 images of " in shown
     assert "in 116 inodes" in shown
+    gate = f"generate.gate={{shards: {tmp_path}}}"
+    _, shown, _ = dry_run(tmp_path, capsys, GRAMMAR, gate)
+    assert "in 164 inodes" in shown, "each of 48 shards may have one of quarantined images"
 
 
 def test_a_disk_that_is_too_small_is_told_before_it_is_full(
