@@ -24,7 +24,7 @@ from sarhpc.stages.inputs.image_size import size_of_tiles, with_planned_size
 from sarhpc.stages.inputs.paths import data_root
 from sarhpc.stages.inputs.prompt_text import prompt_template
 from sarhpc.stages.inputs.prompts import evenly_by_class, held_out_splits, known_prompts
-from sarhpc.stages.inputs.sizes import size_notes
+from sarhpc.stages.inputs.sizes import assumed_side, size_notes
 from sarhpc.stages.planned_corpus import (
     COVERAGE_FILE,
     check_table,
@@ -227,7 +227,7 @@ def _image_bytes(config: RunConfig) -> tuple[float, float]:
     """About how many bytes the 8-bit picture of an image has, and its 16-bit master."""
     cfg = settings(config)
     rows, columns = cfg.height_px, cfg.width_px
-    pixels = rows * columns if rows and columns else config.tile.tile_px**2
+    pixels = rows * columns if rows and columns else assumed_side(config) ** 2
     return PICTURE_BYTES_PER_PX * pixels, MASTER_BYTES_PER_PX * pixels
 
 
