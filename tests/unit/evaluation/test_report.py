@@ -64,7 +64,7 @@ def test_the_page_gives_the_null_of_each_distance_or_says_that_there_is_no_verdi
     page = render(example(scenes=8))
     assert "demo: 4 tiles against 4 of other scenes; the null draws 4 of 8 scenes" in page
     assert ">no verdict<" not in page
-    assert "0.005<br>" in page
+    assert "p 0.005; ln ratio" in page
     page = render(example(scenes=2))
     assert page.count(">no verdict<") == 2 * len(DISTANCES)
     assert page.count("No verdict for base, demo: the real tiles are of 2 scenes") == 1
