@@ -134,7 +134,7 @@ def _running_mean(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def new_figure(
-    panels: int, height: float = 2.9, left: float = 0.62
+    panels: int, height: float = 2.9, left: float = 0.62, width: float = 4.6
 ) -> tuple[Canvas, NDArray[np.object_]]:
     """A figure with this many axes beside each other; sizes in inches of 72 units of the SVG."""
     import matplotlib as mpl
@@ -149,7 +149,7 @@ def new_figure(
          "axes.labelcolor": SOFT, "xtick.color": SOFT, "ytick.color": SOFT,
          "axes.linewidth": 0.8, "path.simplify": True}
     )  # fmt: skip
-    width = 4.6 if panels == 1 else 3.6 * panels
+    width = width if panels == 1 else 3.6 * panels
     figure, axes = plt.subplots(1, panels, figsize=(width, height), squeeze=False)
     # Margins for labels of two lines; a layout engine would draw everything twice to find them.
     top = 0.96 if panels == 1 else 0.88

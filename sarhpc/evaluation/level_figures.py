@@ -22,6 +22,8 @@ POINTS = 160
 """Most tiles of a set in the log-cumulant diagram."""
 LAW_NAMES = {"gamma": "gamma (speckle alone)", "k": "K", "g0": "G0", "weibull": "Weibull"}
 Array = NDArray[np.float64]
+_FIRST = 2
+"""First bin that is drawn."""
 _STEP_DB = float(LEVEL_EDGES_DB[1] - LEVEL_EDGES_DB[0])
 _CENTRES = (LEVEL_EDGES_DB[1:] + LEVEL_EDGES_DB[:-1]) / 2
 
@@ -45,21 +47,27 @@ class Fit:
 def levels_figure(sets: Mapping[str, Features], styles: Mapping[str, SetStyle]) -> Figure:
     """Histograms of the levels of all pixels of each set."""
     figure, [axis] = new_figure(1)
-    medians, densities = {}, []
+    medians, densities, below = {}, [], {}
     for name, features in sets.items():
+        # What lies below the histogram is in its first bin, and would press all others down.
         density = level_density(features)
+        below[name] = float(density[:_FIRST].sum() * _STEP_DB)
         densities.append(density)
-        styles[name].of(axis.plot(_CENTRES, density, **styles[name].line))
+        inner = slice(_FIRST, None)
+        styles[name].of(axis.plot(_CENTRES[inner], density[inner], **styles[name].line))
         medians[name] = float(np.median(features.percentiles_db[:, 3]))
     axis.set_xlim(*_shown(densities))
-    # What lies below the histogram is in its first bins, and would press all others down.
-    axis.set_ylim(0, 1.08 * max(float(density[2:-1].max()) for density in densities))
+    axis.set_ylim(0)
     label_axis(axis, "", "level, dB", "share of pixels per dB")
     told = ", ".join(f"{name} {value:.1f} dB" for name, value in medians.items())
-    note = "8-bit codes: a code counts from half way to the one below to half way to the one above."
-    coded = any(is_coded(features) for features in sets.values())
-    return Figure("Levels (E3)", svg_text(figure), f"Histograms of levels; medians: {told}.",
-                  note if coded else "")  # fmt: skip
+    note = ""
+    if max(below.values()) >= 0.0005:
+        shares = ", ".join(f"{name} {100 * share:.1f} %" for name, share in below.items())
+        note = f"Below {LEVEL_EDGES_DB[_FIRST]:.0f} dB, and not drawn: {shares} of the pixels."
+    if any(is_coded(features) for features in sets.values()):
+        note += " 8-bit codes are drawn spread to half way to their neighbours."
+    alt = f"Histograms of levels; medians: {told}."
+    return Figure("Levels (E3)", svg_text(figure), alt, note.strip())
 
 
 def fits_figure(name: str, features: Features, looks: float, style: SetStyle) -> Figure:
@@ -100,7 +108,7 @@ def diagram_figure(
         colour, of = styles[name].colour, styles[name].of
         of(axis.scatter(shown[:, 1], shown[:, 0], s=5, color=colour, alpha=0.45, lw=0))
         k2, k3 = cloud.mean(0)
-        of(axis.plot(k3, k2, "o", color=colour, ms=7.5, mec="white", mew=1, label=name, zorder=5))
+        of(axis.plot(k3, k2, "o", color=colour, ms=7.5, mec="white", mew=1, zorder=5))
         told.append(f"{name} k2 {k2:.2f}, k3 {k3:.2f}")
     _limits(axis, np.concatenate(list(clouds.values())), looks)
     _curves(axis, looks)
@@ -211,19 +219,14 @@ def _limits(axis: object, points: Array, looks: float) -> None:
 
 
 def _curves(axis: object, looks: float) -> None:
-    (low3, high3), (low2, high2) = axis.get_xlim(), axis.get_ylim()  # type: ignore[attr-defined]
+    limits3, limits2 = axis.get_xlim(), axis.get_ylim()  # type: ignore[attr-defined]
     shapes = np.geomspace(0.05, 400, 300)
-    labelled = {"gamma": "gamma", "k": "K", "g0": "G0", "weibull": "Weibull"}
-    for law, dash in zip(labelled, ("-", "--", "-.", ":"), strict=True):
+    for law, dash in zip(("gamma", "k", "g0", "weibull"), ("-", "--", "-.", ":"), strict=True):
         curve = np.array([law_cumulants(law, s, s if law == "gamma" else looks) for s in shapes])
-        inside = (curve[:, 0] < high2) & (curve[:, 0] > low2)
-        inside &= (curve[:, 1] > low3) & (curve[:, 1] < high3)
-        axis.plot(curve[:, 1], curve[:, 0], color=SOFT, lw=1, ls=dash, zorder=1)  # type: ignore[attr-defined]
-        if inside.any():
-            k2, k3 = curve[np.flatnonzero(inside)[np.argmax(curve[inside, 0])]]
-            axis.annotate(labelled[law], (k3, k2), xytext=(4, -9), textcoords="offset points",  # type: ignore[attr-defined]
-                          fontsize=8.5, color=SOFT)  # fmt: skip
+        name = LAW_NAMES[law].split()[0]
+        axis.plot(curve[:, 1], curve[:, 0], color=SOFT, lw=1.1, ls=dash, label=name, zorder=1)  # type: ignore[attr-defined]
+    axis.legend(frameon=False, fontsize=8.5, loc="best", handlelength=2.6)  # type: ignore[attr-defined]
     k2, k3 = law_cumulants("gamma", looks, looks)
     axis.plot(k3, k2, "s", color=SOFT, ms=5, zorder=4)  # type: ignore[attr-defined]
-    axis.set_xlim(low3, high3)  # type: ignore[attr-defined]
-    axis.set_ylim(low2, high2)  # type: ignore[attr-defined]
+    axis.set_xlim(limits3)  # type: ignore[attr-defined]
+    axis.set_ylim(limits2)  # type: ignore[attr-defined]

@@ -144,9 +144,9 @@ def _figure_note(report: Report) -> str:
         return "Measured on linear amplitude, from masters of 16 bits or more."
     if pixels:
         return (
-            f"Measured on {pixels}: their histogram is a comb at low levels, where codes are "
-            "decibels apart, and rounding the darkest pixels moves k3. Masters of 16 bits on both "
-            "sides (sar16.npy) have neither."
+            f"Measured on {pixels}: at low levels codes are decibels apart, so that a histogram is "
+            "a comb, and rounding the darkest pixels moves k3. Masters of 16 bits on both sides "
+            "(sar16.npy) have neither."
         )
     return "Means over the tiles of each set."
 
@@ -232,7 +232,7 @@ def _times(pairs: Sequence[Pair], examples: Mapping[str, Sequence[Tile]]) -> int
         return 1
     side = max(tile.image.shape[1] for tile in rows[0])
     beside = len(rows[0]) if pairs else 4
-    return max(1, min(WIDE_PX // (beside * (side + 14)), 256 // side))
+    return max(1, min(WIDE_PX // (beside * (side + 8)), 256 // side))
 
 
 def _contents(report: Report, pairs: Sequence[Pair]) -> Iterator[tuple[str, str]]:

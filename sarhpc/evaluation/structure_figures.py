@@ -129,13 +129,14 @@ def distances_figure(
     ratios = {name: of for name, of in ratios.items() if of}
     if not ratios:
         return None
-    figure, [axis] = new_figure(1, height=0.62 + 0.3 * len(rows), left=1.35)
+    figure, [axis] = new_figure(1, width=7.0, height=0.62 + 0.26 * len(rows), left=3.25)
     for number, (name, of) in enumerate(ratios.items()):
         shift = ((len(ratios) - 1) / 2 - number) * 0.6 / max(len(ratios), 2)
         _intervals(axis, of, rows, shift, styles[name])
     axis.axvline(1, color=INK, lw=1.2)
     axis.set_xscale("log")
-    axis.set_yticks(range(len(rows)), [row.replace("_", " ") for row in reversed(rows)])
+    labels = [f"{row.split('_')[0]}  {words[row]}" for row in reversed(rows)]
+    axis.set_yticks(range(len(rows)), labels)
     axis.set_ylim(-0.6, len(rows) - 0.4)
     ticks = [t for t in (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100) if _within(t, axis.get_xlim())]
     axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])

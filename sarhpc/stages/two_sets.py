@@ -92,6 +92,7 @@ def _publish_page(
     out: Path, planned: ComparisonPlan, compared: ComparedSets, config: EvaluateConfig
 ) -> None:
     from hpc.config import to_yaml
+    from sarhpc.evaluation.headline import Headline
     from sarhpc.evaluation.report import Report, render, to_json
 
     facts = compared.facts
@@ -111,6 +112,16 @@ def _publish_page(
         features=compared.measured,
         gates=compared.gates,
         notes=compared.notes,
+        headline=Headline(
+            asked="how close the synthetic set is to the real one",
+            came=" and ".join(f"{n:,} {name}" for name, n in planned.drawn.items())
+            + f" images measured as {planned.pixels}",
+            places={
+                "Real": str(facts["real"]),
+                "Synthetic": str(facts[SYNTHETIC]),
+                "Numbers": str(out / "evaluation.json"),
+            },
+        ),
         blocks=compared.blocks,
         folder=out,
     )

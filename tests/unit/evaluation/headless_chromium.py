@@ -1,4 +1,4 @@
-"""A page in headless Chromium, driven by its DevTools protocol: widths, media, console, pictures."""
+"""A page in headless Chromium by its DevTools protocol: widths, media, console, pictures."""
 
 from __future__ import annotations
 
@@ -94,7 +94,8 @@ class Tab:
 def tab(profile: Path) -> Iterator[Tab]:
     """A tab of a browser of its own."""
     command = [str(BROWSER), "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run",
-               f"--user-data-dir={profile}", "--remote-debugging-port=0", "about:blank"]  # fmt: skip
+               f"--user-data-dir={profile}", "--remote-debugging-port=0",
+               "about:blank"]  # fmt: skip
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     loop = asyncio.new_event_loop()
     try:
@@ -124,6 +125,8 @@ async def _connected(loop: asyncio.AbstractEventLoop, port: int) -> Tab:
     from tornado.httpclient import AsyncHTTPClient
 
     answer = await AsyncHTTPClient().fetch(f"http://127.0.0.1:{port}/json/list")
-    url = next(one["webSocketDebuggerUrl"] for one in json.loads(answer.body) if one["type"] == "page")
+    url = next(
+        one["webSocketDebuggerUrl"] for one in json.loads(answer.body) if one["type"] == "page"
+    )
     socket = await tornado.websocket.websocket_connect(url, max_message_size=1 << 28)
     return Tab(loop, socket)
