@@ -55,7 +55,7 @@ def _asked(run: RunDir, config: RunConfig, stages: Sequence[StageLine]) -> str:
 def _planned(run: RunDir) -> tuple[int, int]:
     """Planned images, and their prompts; 0 prompts where the plan holds ranges of a table."""
     shards = [task.inputs for task in read_plan(run.plan_file("generate")).shards]
-    images = sum(one["count"] if "count" in one else len(one["images"]) for one in shards)
+    images = sum(one.get("count", len(one.get("images", ()))) for one in shards)
     return images, len({prompt for one in shards for prompt in one.get("prompts", ())})
 
 

@@ -54,6 +54,7 @@ def evaluate_sets(
     """
     from sarhpc.evaluation.compared import REAL, compare, faults_of, metrics_of
     from sarhpc.evaluation.config import check_config
+    from sarhpc.stages.work.class_levels import with_classes
     from sarhpc.stages.work.orientation import with_orientation
 
     check_config(config)
@@ -69,7 +70,7 @@ def evaluate_sets(
             named = "; ".join(faults).replace(" and are left out", "")
             raise VerificationError(f"{named}; repair them or take them out of the set")
         facts = {**planned.facts(), "real": str(real), SYNTHETIC: str(synthetic)}
-        compared = compare(views, config, SYNTHETIC, facts, suites)
+        compared = with_classes(compare(views, config, SYNTHETIC, facts, suites), planned, views)
         if "orientation" in (suites or ()) or (not suites and is_installed("caption")):
             compared = with_orientation(compared, planned, views, config)
         elif not suites:
