@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from sarhpc.evaluation.gates import FAIL, PASS, GateResult
@@ -42,12 +42,13 @@ def judge_gates(
         gates: of the set.
         measures: its distances to the real tiles, by name.
     """
-    reasons = tuple(line for line in (_failed(gates), _near(measures)) if line)
+    reasons = (*(_missed(gate) for gate in gates if gate.verdict != PASS), *_near(measures))
     if not gates:
         return Judgement(FAIR, "No gates were set", reasons)
     counts = Counter(gate.verdict for gate in gates)
     if counts[PASS] == len(gates):
-        return Judgement(GOOD, f"Passes all {len(gates)} gates", reasons)
+        text = "Passes its gate" if len(gates) == 1 else f"Passes all {len(gates)} gates"
+        return Judgement(GOOD, text, reasons)
     if counts[FAIL]:
         return Judgement(BAD, f"Fails {counts[FAIL]} of {len(gates)} gates", reasons)
     undecided = len(gates) - counts[PASS]
@@ -63,18 +64,21 @@ def grade_of(found: Verdict | NoVerdict) -> tuple[str, str]:
     return (FAIR, "near") if found.raw < 2 * found.null_95 else (BAD, "far")
 
 
-def _failed(gates: Sequence[GateResult]) -> str:
-    named = [f"{gate.name} ({gate.verdict})" for gate in gates if gate.verdict != PASS]
-    return f"Not passed: {', '.join(named)}." if named else ""
+def _missed(gate: GateResult) -> str:
+    """A gate that is not passed, with its value and bounds."""
+    if gate.value is None:
+        return f"{gate.text}: cannot be decided."
+    low = "at most " if gate.low is None else f"{gate.low:g} to "
+    return f"{gate.text}: {gate.value:.3g}, allowed {low}{gate.high:g}."
 
 
-def _near(measures: Mapping[str, Verdict | NoVerdict]) -> str:
+def _near(measures: Mapping[str, Verdict | NoVerdict]) -> Iterator[str]:
     found = list(measures.values())
-    if not found:
-        return ""
-    if reasons := [one.reason for one in found if isinstance(one, NoVerdict)]:
-        return f"Distances have no verdict: {reasons[0]}."
-    alike = sum(grade_of(one)[0] == GOOD for one in found)
-    return (
-        f"{alike} of {len(found)} distances are within what real tiles of other scenes differ by."
-    )
+    if any(isinstance(one, NoVerdict) for one in found):
+        yield "Distances have no verdict: real tiles are of too few scenes, or of unknown ones."
+    elif found:
+        alike = sum(grade_of(one)[0] == GOOD for one in found)
+        yield (
+            f"{alike} of {len(found)} distances are within what real tiles of other scenes differ "
+            "by."
+        )

@@ -77,7 +77,10 @@ def fits_figure(name: str, features: Features, looks: float, style: SetStyle) ->
     axis.fill_between(_RELATIVE, density, step="mid", color=style.colour, alpha=0.22, lw=0)
     axis.step(_RELATIVE, density, where="mid", color=style.colour, lw=1.2)
     k1 = _mean_of_logarithm(features)
-    for fit, dash in zip(fits[:2], ("-", (0, (4, 2))), strict=False):
+    best, speckle = (
+        next(fit for fit in fits if (fit.law == "gamma") == alone) for alone in (False, True)
+    )
+    for fit, dash in ((best, "-"), (speckle, (0, (4, 2)))):
         x = (_RELATIVE - k1) * NEPERS_PER_DB
         law = log_intensity_density(fit.law, fit.shape, looks, x) * NEPERS_PER_DB
         axis.plot(_RELATIVE, law, color=INK, lw=1.3, ls=dash, label=fit.text)
@@ -85,12 +88,14 @@ def fits_figure(name: str, features: Features, looks: float, style: SetStyle) ->
     axis.set_ylim(bottom=0)
     axis.legend(frameon=False, fontsize=8.5, loc="upper left")
     label_axis(axis, "", "level from the mean of the tile, dB", "share of pixels per dB")
-    best, *others = fits
     alt = (
         f"Levels of {name} from the mean of each tile. Nearest law: {best.text}, whose k3 differs "
-        f"by {best.miss:+.2f}; next {others[0].text}, {others[0].miss:+.2f}."
+        f"by {best.miss:+.2f}; speckle alone differs by {speckle.miss:+.2f}."
     )
-    note = f"Shapes solve k2 with L = {looks:.3g} looks (E1); the law with the nearest k3 is solid."
+    note = (
+        f"Solid: of K, G0 and Weibull with L = {looks:.3g} looks (E1) and the k2 of the set, the "
+        "one with the nearest k3. Dashed: speckle without texture."
+    )
     if is_coded(features):
         note += " Rounding to 8 bits moves k3: fits of masters are to be preferred."
     return Figure(f"Fitted laws: {name} (E2)", svg_text(figure), alt, note)
@@ -137,9 +142,7 @@ def fitted(features: Features, looks: float) -> list[Fit]:
         for law, shape in shapes.items()
         if law not in ("k", "g0") or math.isfinite(shape)
     ]
-    # Gamma has no shape to solve k2 with: it counts by its distance in the diagram.
-    away = abs(law_cumulants("gamma", looks, looks)[0] - k2)
-    return sorted(fits, key=lambda fit: math.hypot(fit.miss, away if fit.law == "gamma" else 0.0))
+    return sorted(fits, key=lambda fit: abs(fit.miss))
 
 
 def is_coded(features: Features) -> bool:

@@ -156,10 +156,19 @@ def _rendered(report: Report, context: Mapping[str, Any], side_px: int) -> str:
     return environment.get_template("report.html.j2").render(
         **context,
         resolution=_resolution(report, side_px),
+        row_px=_row_px(report, context, side_px),
         sections=list(make_sections(report.blocks, report.folder, environment)),
         policy=policy(),
         script=script(),
     )
+
+
+def _row_px(report: Report, context: Mapping[str, Any], side_px: int) -> int:
+    """Width of a row of tiles with its frame, px: as many rows as fit stand beside each other."""
+    groups = report.examples or report.synthetic
+    widths = [one.image.shape[1] for of in groups.values() for one in of]
+    shown = min(max(widths, default=0), side_px) * int(context["times"])
+    return int(context["row"]) * (shown + 8) + 22
 
 
 def _resolution(report: Report, side_px: int) -> str:

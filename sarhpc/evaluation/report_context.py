@@ -63,6 +63,7 @@ def report_context(report: Report, rows: int) -> dict[str, Any]:
         "pairs": pairs,
         "examples": examples,
         "times": _times(pairs, examples),
+        "row": _row_tiles(pairs, examples),
         "training": training_figures(report.training) if report.training else [],
         "contents": list(_contents(report, pairs)),
     }
@@ -225,6 +226,11 @@ def _examples(name: str, pictures: Sequence[Picture]) -> list[Tile]:
     return [Tile(one.image, f"{name} image {one.text}", name, one.text) for one in pictures]
 
 
+def _row_tiles(pairs: Sequence[Pair], examples: Mapping[str, Sequence[Tile]]) -> int:
+    """Tiles that stand beside each other."""
+    return max((len(pair.tiles) for pair in pairs), default=8 if examples else 1)
+
+
 def _times(pairs: Sequence[Pair], examples: Mapping[str, Sequence[Tile]]) -> int:
     """Whole factor by which tiles are enlarged, so that those of a row stand beside each other."""
     rows = [pair.tiles for pair in pairs] or list(examples.values())
@@ -249,6 +255,10 @@ def _contents(report: Report, pairs: Sequence[Pair]) -> Iterator[tuple[str, str]
         (report.training, "training", "Training"),
         (report.evaluation, "sensitivity", "What each measure sees"),
         (report.stages, "stages", "What was run"),
-        (report.notes or report.facts, "notes", "Facts and remarks"),
+        (
+            report.notes or report.facts,
+            "notes",
+            "Facts and remarks" if report.stages else "What was compared",
+        ),
     ]
     return ((id_, title) for there, id_, title in parts if there)

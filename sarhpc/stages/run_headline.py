@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from hpc.observe.state import seconds_of
 from hpc.observe.view import duration_text
+from hpc.store.attempts import read_attempts
 from hpc.store.plan import read_plan
 from hpc.store.rundir import RunDir
 from sarhpc.stages.config import RunConfig
@@ -72,14 +74,27 @@ def _came(run: RunDir) -> str:
 
 
 def _cost(run: RunDir, stages: Sequence[StageLine]) -> str:
-    seconds = sum(line.seconds for line in stages)
-    made = next((line for line in stages if line.name == "generate" and line.samples), None)
-    each = f", {made.seconds / made.samples:.3g} s for each image" if made else ""
+    took = {line.name: _job_seconds(run, line.name) for line in stages}
+    longest = sorted(took, key=lambda name: -took[name])[:3]
+    named = ", ".join(f"{name} {duration_text(took[name])}" for name in longest)
     starts = sum(line.attempts for line in stages)
     return (
-        f"{duration_text(seconds)} of workers in {len(stages)} stages and {starts} starts{each}; "
-        f"GPU-hours: sarhpc costs {run.root}"
+        f"{duration_text(sum(took.values()))} of jobs in {starts} starts of {len(stages)} stages "
+        f"({named}); GPU-hours: sarhpc costs {run.root}"
     )
+
+
+def _job_seconds(run: RunDir, stage: str) -> float:
+    """Time for which the starts of a stage ran; of one that did not end, what is not known is 0."""
+    began: dict[tuple[Any, Any], float] = {}
+    total = 0.0
+    for row in read_attempts(run.stage(stage)):
+        key = row["attempt"], row.get("element")
+        if "from" in row:
+            began[key] = seconds_of(row.get("started"))
+        if "to" in row and key in began:
+            total += max(seconds_of(row.get("ended")) - began[key], 0.0)
+    return total
 
 
 def _places(run: RunDir, folder: Path) -> Iterator[tuple[str, str]]:
