@@ -184,7 +184,7 @@ def _report(
     config = load_run_config(run)
     views = read_views(planned, folder, config.evaluate)
     compared = _compared(run, config, planned, views)
-    return run_report(run, upstream, compared), compared
+    return run_report(run, upstream, compared, folder), compared
 
 
 def _compared(
@@ -196,12 +196,14 @@ def _compared(
     """The sets of a run compared, with the real tiles through the autoencoder as one of them."""
     from sarhpc.evaluation.compared import REAL, compare, with_copies
     from sarhpc.stages.run_report import SYNTHETIC
+    from sarhpc.stages.work.class_levels import with_classes
     from sarhpc.stages.work.orientation import with_orientation
     from sarhpc.stages.work.reconstruction import reconstruct_tiles
 
     real = views[0][REAL]
     compared = compare(views, config.evaluate, SYNTHETIC, planned.facts())
     compared = with_orientation(compared, planned, views, config.evaluate, run.located)
+    compared = with_classes(compared, planned, views, run.located)
     decoded = reconstruct_tiles(
         run.stage("export") / "model" / "vae",
         [(run.located(file), row) for file, row in real.places],

@@ -24,6 +24,7 @@ from sarhpc.stages.inputs.prompts import (
 )
 from sarhpc.stages.planned_corpus import coverage_notes
 from sarhpc.stages.run_config import load_run_config
+from sarhpc.stages.run_headline import run_headline
 from sarhpc.stages.work.packaging import gate_notes
 from sarhpc.stages.work.sharded import sealed_records
 from sarhpc.training.denoising.grids import read_index, read_judged
@@ -43,13 +44,16 @@ _SHOWN = ("sar.png", "txt", "meta.json")
 """Members that the report uses: masters and optical images are not held in memory."""
 
 
-def run_report(run: RunDir, upstream: Sequence[str], compared: ComparedSets) -> Report:
+def run_report(
+    run: RunDir, upstream: Sequence[str], compared: ComparedSets, folder: Path
+) -> Report:
     """The report on a run with its evaluation; writes nothing.
 
     Args:
         run: the run.
         upstream: names of the stages before the evaluation, for the table.
         compared: the evaluation.
+        folder: where further measures left pictures and tables.
     """
     from sarhpc.evaluation.report import Report
 
@@ -57,11 +61,12 @@ def run_report(run: RunDir, upstream: Sequence[str], compared: ComparedSets) -> 
     synthetic = synthetic_samples(run, config)
     shown = of_the_same_prompts(synthetic, config.evaluate.gallery)
     prompts, grid = _progress(run)
+    stages = [line for stage in upstream if (line := stage_line(run, stage))]
     return Report(
         name=run.name,
         facts=_facts(run, compared),
         config_yaml=run.config_text,
-        stages=[line for stage in upstream if (line := stage_line(run, stage))],
+        stages=stages,
         real=_real_pictures(run, config, shown[SYNTHETIC], config.evaluate.gallery),
         synthetic={name: _pictures(group) for name, group in shown.items()},
         evaluation=compared.evaluation,
@@ -78,6 +83,9 @@ def run_report(run: RunDir, upstream: Sequence[str], compared: ComparedSets) -> 
             *coverage_notes(run, config),
             *gate_notes(run),
         ],
+        headline=run_headline(run, config, stages, folder),
+        blocks=compared.blocks,
+        folder=folder,
     )
 
 

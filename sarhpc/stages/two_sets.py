@@ -54,6 +54,7 @@ def evaluate_sets(
     """
     from sarhpc.evaluation.compared import REAL, compare, faults_of, metrics_of
     from sarhpc.evaluation.config import check_config
+    from sarhpc.stages.work.class_levels import with_classes
     from sarhpc.stages.work.orientation import with_orientation
 
     check_config(config)
@@ -69,7 +70,7 @@ def evaluate_sets(
             named = "; ".join(faults).replace(" and are left out", "")
             raise VerificationError(f"{named}; repair them or take them out of the set")
         facts = {**planned.facts(), "real": str(real), SYNTHETIC: str(synthetic)}
-        compared = compare(views, config, SYNTHETIC, facts, suites)
+        compared = with_classes(compare(views, config, SYNTHETIC, facts, suites), planned, views)
         if "orientation" in (suites or ()) or (not suites and is_installed("caption")):
             compared = with_orientation(compared, planned, views, config)
         elif not suites:
@@ -92,6 +93,7 @@ def _publish_page(
     out: Path, planned: ComparisonPlan, compared: ComparedSets, config: EvaluateConfig
 ) -> None:
     from hpc.config import to_yaml
+    from sarhpc.evaluation.headline import Headline
     from sarhpc.evaluation.report import Report, render, to_json
 
     facts = compared.facts
@@ -111,6 +113,18 @@ def _publish_page(
         features=compared.measured,
         gates=compared.gates,
         notes=compared.notes,
+        headline=Headline(
+            asked="how close the synthetic set is to the real one",
+            came=" and ".join(f"{n:,} {name}" for name, n in planned.drawn.items())
+            + f" images measured as {planned.pixels}",
+            places={
+                "Real": str(facts["real"]),
+                "Synthetic": str(facts[SYNTHETIC]),
+                "Numbers": str(out / "evaluation.json"),
+            },
+        ),
+        blocks=compared.blocks,
+        folder=out,
     )
     publish_json(out / "report.json", to_json(report))
     publish_text(out / "report.html", render(report))
