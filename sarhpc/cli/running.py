@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import functools
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,10 +15,15 @@ from hpc.job.pipeline import Stage, require_upstream, unsealed_stages
 from hpc.job.signatures import require_own_checkpoints
 from hpc.store.ownership import open_own_run, require_own_run
 from hpc.store.run_paths import require_plain_path
-from hpc.store.rundir import RunDir, open_run
-from sarhpc.cli.configuration import add_config_arguments, given_config, previewed_run
+from hpc.store.rundir import PreviewedRun, RunDir, open_run
+from sarhpc.cli.configuration import (
+    add_config_arguments,
+    given_config,
+    previewed_run,
+    require_changes,
+)
 from sarhpc.cli.evaluation import add_evaluate_arguments, evaluate_here, evaluates_here
-from sarhpc.cli.own_run import acted_on
+from sarhpc.cli.own_run import acted_on, changes_of
 from sarhpc.cli.verbs import Verbs, add_json, add_verb, print_json
 from sarhpc.stages.evaluate import EVALUATE
 from sarhpc.stages.inputs.contracts import models_without_contract
@@ -196,11 +201,14 @@ def _carry_out(
     as_json = bool(getattr(arguments, "json", False))
     if as_json and not arguments.dry_run:
         raise ConfigError("--json shows plan and cost: give --dry-run too, or ask `sarhpc status`")
+    if _only_looks(arguments):
+        for line in changes_of(run):
+            print(f"would be changed for this run: {line}", file=sys.stderr)
     if arguments.dry_run:
 
         def show() -> None:
             """Plans are made by settings that hold."""
-            require_settings(config, _up_to(run, stages[-1].name), ranks)
+            _require_values(run, _up_to(run, stages[-1].name), ranks)
             _show_plan_and_cost(run, stages, profile, as_json=as_json)
 
         pass_all(
@@ -211,7 +219,7 @@ def _carry_out(
         return 0
     pass_all(
         lambda: require_inputs(run, config, names),
-        lambda: require_settings(config, names, ranks),
+        lambda: _require_values(run, names, ranks),
         lambda: require_present(run, config, names),
     )
     for line in models_without_contract(run, config, names):
@@ -225,6 +233,14 @@ def _carry_out(
         print_scripts(run, stages, profile, force=arguments.force)
         return 0
     return _start(run, stages, arguments, (executor, profile), alone=alone)
+
+
+def _require_values(run: RunDir, stages: Sequence[str], ranks: Callable[[str], int]) -> None:
+    """Raise ConfigError unless `stages` accept their settings, and the others what was changed."""
+    pass_all(
+        lambda: require_settings(load_run_config(run), stages, ranks),
+        lambda: require_changes(run) if isinstance(run, PreviewedRun) else None,
+    )
 
 
 def _start(
