@@ -98,7 +98,7 @@ class RunStatus:
         if not left or self.on_its_way is not False:
             return None
         note = f"nothing is on its way: no job is queued or running for {', '.join(left)}"
-        return note if self.stopped else f"{note}; continue with: sarhpc resume {self.run.root}"
+        return note if self.stopped else f"{note}; continue with: sarhpc resume {self.run.quoted}"
 
     def to_json(self) -> dict[str, Any]:
         """The status as `status --json` shows it."""
@@ -176,7 +176,7 @@ def _unrecorded_jobs(
     if found:
         notes.append(
             f"jobs {', '.join(found)} were submitted by a command that died before it recorded "
-            f"them; `sarhpc resume {run.root}` adopts them"
+            f"them; `sarhpc resume {run.quoted}` adopts them"
         )
     return list(found.values())
 
@@ -190,7 +190,7 @@ def _notes_of_move(run: RunDir, open_names: Collection[str]) -> tuple[str, ...]:
         return ()
     return (
         f"this run was at {moved[-1].root} when its jobs were submitted, and they work there; "
-        f"`sarhpc resume {run.root}` cancels them and submits what is left from here",
+        f"`sarhpc resume {run.quoted}` cancels them and submits what is left from here",
     )
 
 
@@ -254,7 +254,7 @@ class _Cluster:
         """State of a stage whose newest job left the queue without a recorded failure."""
         ended = self._account().get(job)
         queue = Queue(jobs=(job,))
-        resume = f"continue with: sarhpc resume {self.run.root}"
+        resume = f"continue with: sarhpc resume {self.run.quoted}"
         if ended is not None and ended.state not in ENDED_WELL:
             if disk.state == "WAITING" and ended.exit_code == f"{IncompleteError.exit_code}:0":
                 return StageStatus("WAITING", disk, queue)  # it ended because its upstream was open
@@ -316,12 +316,12 @@ def _job_problem(run: RunDir, state: str, disk: StageState, queue: Queue) -> str
     if state == "BLOCKED":
         return (
             f"job {job} can never start ({queue.reasons[0]}); "
-            f"repair the chain with: sarhpc resume {run.root}"
+            f"repair the chain with: sarhpc resume {run.quoted}"
         )
     if state == "STALLED":
         return (
-            f"job {job} has no heartbeat; check sarhpc logs {run.root} --stage {disk.name}, "
-            f"then: scancel {job}; sarhpc resume {run.root}"
+            f"job {job} has no heartbeat; check sarhpc logs {run.quoted} --stage {disk.name}, "
+            f"then: scancel {job}; sarhpc resume {run.quoted}"
         )
     return disk.failure
 
@@ -329,5 +329,5 @@ def _job_problem(run: RunDir, state: str, disk: StageState, queue: Queue) -> str
 def _disk_problem(run: RunDir, disk: StageState) -> str | None:
     """The problem of a stage without jobs in the queue, in one line."""
     if disk.state == "LOST":
-        return f"its last attempt wrote no end row; continue with: sarhpc resume {run.root}"
+        return f"its last attempt wrote no end row; continue with: sarhpc resume {run.quoted}"
     return None if disk.holder else disk.failure

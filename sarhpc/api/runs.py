@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from hpc.documents import read_json
 from hpc.errors import HpcError
+from hpc.shell import quoted
 from hpc.store.rundir import RunDir, open_run
 from sarhpc.api.settings import Settings, overrides
 from sarhpc.cli.configuration import drafted_run, given_config, previewed_run
@@ -141,7 +142,9 @@ class Run:
         options.run = str(self.root)
         code = verb(options)
         if code != 0:
-            raise HpcError(f"{self.root} ended with exit code {code}; see sarhpc logs {self.root}")
+            raise HpcError(
+                f"{self.root} ended with exit code {code}; see sarhpc logs {quoted(self.root)}"
+            )
         return self.status()
 
     def status(self) -> RunStatus:

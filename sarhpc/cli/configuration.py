@@ -7,6 +7,7 @@ from pathlib import Path
 
 from hpc.config import differences, fingerprint, load, loads, to_yaml
 from hpc.errors import ConfigError, FingerprintMismatchError
+from hpc.shell import quoted
 from hpc.store.rundir import PreviewedRun, RunDir, open_run, preview_run
 from sarhpc.cli.frozen_text import frozen_text
 from sarhpc.cli.own_run import acted_on
@@ -53,8 +54,8 @@ def init_verb(arguments: argparse.Namespace) -> int:
         print(f"run {run.root} is frozen with configuration {run.info['fingerprint']}")
     else:
         print(f"run {run.root} has a draft of its configuration, which its first job freezes")
-        print(f"change it: sarhpc init {arguments.run} key=value")
-    print(f"next: sarhpc run {arguments.run}")
+        print(f"change it: sarhpc init {quoted(arguments.run)} key=value")
+    print(f"next: sarhpc run {quoted(arguments.run)}")
     return 0
 
 

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from hpc.config import differences
+from hpc.shell import quoted
 from hpc.store.ownership import (
     open_own_run,
     private_umask,
@@ -60,8 +61,8 @@ def own_run(root: str | Path) -> RunDir:
         folder, writers = found
         print(
             f"warning: {folder} {writers} and has no sticky bit, so this run could be renamed and "
-            f"another put in its place: chmod +t {folder}, or if you trust them: "
-            f"sarhpc trust {folder}",
+            f"another put in its place: chmod +t {quoted(folder)}, or if you trust them: "
+            f"sarhpc trust {quoted(folder)}",
             file=sys.stderr,
         )
     private_umask(run)

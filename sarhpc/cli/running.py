@@ -257,7 +257,7 @@ def _start(
     executor, profile = where
     if run.stop_file.exists():
         raise ConfigError(
-            f"{run.root} was stopped by an operator; `sarhpc resume {run.root}` removes the stop"
+            f"{run.root} was stopped by an operator; `sarhpc resume {run.quoted}` removes the stop"
         )
     if profile is not None:
         require_plain_path(run.root)

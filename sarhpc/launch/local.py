@@ -52,7 +52,9 @@ def launch_line(
     drivers = [job for job in live_local_jobs(run) if job.what.startswith("line:")]
     if working := [job for job in drivers if not job.stopped]:
         text = f"{run.root} is worked on by process {working[0].pid} on {working[0].host}"
-        print(f"nothing to start: {text}; see its progress with: sarhpc status {run.root} --watch")
+        print(
+            f"nothing to start: {text}; see its progress with: sarhpc status {run.quoted} --watch"
+        )
         return _wait_for_driver(run, working[0], stages) if wait else 0
     behind = tuple(job.pid for job in drivers)
     submission, name = start_driver(run, stages, executor, force=force, behind=behind)
@@ -100,8 +102,8 @@ def _announce(
     print(f"job {submission.job_id} ({what}) by the {executor} executor")
     for path in submission.stderr:
         print(f"  log     {path}")
-    print(f"  watch   sarhpc status {run.root} --watch")
-    print(f"  stop    sarhpc stop {run.root}", flush=True)
+    print(f"  watch   sarhpc status {run.quoted} --watch")
+    print(f"  stop    sarhpc stop {run.quoted}", flush=True)
     if executor == "debug":
         code = _carry_out_here(submission)
     elif not wait:
@@ -137,7 +139,7 @@ def _wait_for_driver(run: RunDir, driver: LocalJob, stages: Sequence[Stage]) -> 
         cause = failure_cause(run, stages)
         raise IncompleteError(
             f"process {driver.pid} has ended and {', '.join(left)} not sealed"
-            + (f": {cause}" if cause else f"; `sarhpc resume {run.root}` goes on")
+            + (f": {cause}" if cause else f"; `sarhpc resume {run.quoted}` goes on")
         )
     return 0
 

@@ -37,7 +37,7 @@ def obstacle(run: RunDir, stage: Stage, *, only_lost: bool = False) -> str | Non
     if count >= RESUBMISSION_LIMIT:
         return (
             f"submitted again {count} times without progress; find the cause, then "
-            f"`sarhpc resume {run.root}`"
+            f"`sarhpc resume {run.quoted}`"
         )
     for element, rows in by_element(read_attempts(directory)).items():
         if _is_done(rows):
@@ -45,9 +45,9 @@ def obstacle(run: RunDir, stage: Stage, *, only_lost: bool = False) -> str | Non
         if (loop := crash_loop(directory, element)) is not None:
             return loop
         if (failure := _permanent_failure(run, stage, rows, only_lost)) is not None:
-            return f"{failure}; fix the cause, then `sarhpc resume {run.root}`"
+            return f"{failure}; fix the cause, then `sarhpc resume {run.quoted}`"
     if (failure := _failed_shards(run, stage)) is not None:
-        return f"{failure}; fix the cause, then `sarhpc resume {run.root}`"
+        return f"{failure}; fix the cause, then `sarhpc resume {run.quoted}`"
     return None
 
 

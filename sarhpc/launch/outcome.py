@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 from hpc.errors import HpcError
 from hpc.job.pipeline import unsealed_stages
@@ -64,10 +63,9 @@ def _hours(run: RunDir) -> str | None:
 
 
 def _next_command(run: RunDir, failed: bool) -> str:
-    root: Path = run.root
     if run.stop_file.exists():
-        return f"sarhpc resume {root}"
+        return f"sarhpc resume {run.quoted}"
     if failed:
-        return f"sarhpc logs {root} --failed, then sarhpc resume {root}"
+        return f"sarhpc logs {run.quoted} --failed, then sarhpc resume {run.quoted}"
     left = [s.name for s in unsealed_stages(run, line_of_stages(load_run_config(run)))]
-    return f"sarhpc run {root}  ({', '.join(left)})" if left else f"sarhpc view {root}"
+    return f"sarhpc run {run.quoted}  # {', '.join(left)}" if left else f"sarhpc view {run.quoted}"

@@ -37,7 +37,7 @@ def seal(run: RunDir, stage: str) -> None:
 def test_a_run_that_has_made_nothing_ends_with_the_next_command(run: RunDir) -> None:
     [(name, command)] = facts(run).items()
     assert name == "next"
-    assert command.startswith(f"sarhpc run {run.root}  (simulate, tile, caption")
+    assert command.startswith(f"sarhpc run {run.root}  # simulate, tile, caption")
 
 
 def test_a_finished_run_ends_with_what_it_made(run: RunDir, tmp_path: Path) -> None:
