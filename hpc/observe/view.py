@@ -81,6 +81,9 @@ def status_lines(status: RunStatus, width: int = WIDTH, *, brief: bool = False) 
         lines += [Line(text, text, "red") for text in _wrapped(note, width, "  ")]
     if status.idle:
         lines += [Line(text, text, "red") for text in _wrapped(f"! {status.idle}", width, "", "  ")]
+    if status.at_rest and not status.stopped:
+        style = "dim" if all(s.state != "COMPLETE" for s in status.stages) else "green"
+        lines += [Line(text, text, style) for text in _wrapped(status.at_rest, width, "", "  ")]
     if status.stopped:
         note = f"stopped by an operator; continue with: sarhpc resume {status.run.quoted}"
         lines += [Line(text, text, "yellow") for text in _wrapped(note, width, "", "  ")]

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from hpc.errors import HpcError
-from hpc.job.pipeline import unsealed_stages
+from hpc.job.pipeline import Stage, unsealed_stages
 from hpc.observe.report import cost_report
+from hpc.observe.state import stage_state
 from hpc.store.rundir import RunDir
 from sarhpc.launch.profile import requested_resources
 from sarhpc.stages.export import EXPORT
@@ -65,7 +66,13 @@ def _hours(run: RunDir) -> str | None:
 def _next_command(run: RunDir, failed: bool) -> str:
     if run.stop_file.exists():
         return f"sarhpc resume {run.quoted}"
+    if failed and any(stage_state(run, stage).permanent for stage in _open_stages(run)):
+        return f"sarhpc logs {run.quoted} --failed  # the same start would fail again"
     if failed:
         return f"sarhpc logs {run.quoted} --failed, then sarhpc resume {run.quoted}"
-    left = [s.name for s in unsealed_stages(run, line_of_stages(load_run_config(run)))]
+    left = [stage.name for stage in _open_stages(run)]
     return f"sarhpc run {run.quoted}  # {', '.join(left)}" if left else f"sarhpc view {run.quoted}"
+
+
+def _open_stages(run: RunDir) -> list[Stage]:
+    return list(unsealed_stages(run, line_of_stages(load_run_config(run))))
