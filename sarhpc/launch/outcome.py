@@ -24,7 +24,12 @@ def outcome_lines(run: RunDir, *, failed: bool) -> list[str]:
         run: the run.
         failed: whether its work ended with an error.
     """
-    return [f"  {name:<7} {text}" for name, text in _facts(run, failed)]
+    return [f"  {name:<7} {text}" for name, text in outcome(run, failed=failed).items()]
+
+
+def outcome(run: RunDir, *, failed: bool) -> dict[str, str]:
+    """The same by name."""
+    return dict(_facts(run, failed))
 
 
 def _facts(run: RunDir, failed: bool) -> Iterator[tuple[str, str]]:

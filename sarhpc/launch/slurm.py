@@ -19,11 +19,13 @@ from hpc.store.submissions import (
     job_ids,
     lifted_stop,
     next_number,
+    read_submissions,
     record_stopped_jobs,
     stopped_jobs,
     submitting_command,
 )
 from sarhpc.launch.job import StageWork
+from sarhpc.launch.started import Note, no_note, note_submission
 from sarhpc.launch.submission_plan import SubmissionPlan, plan_submission
 from sarhpc.stages.inputs.paths import EMBEDDED
 from sarhpc.stages.registry import used_models
@@ -50,6 +52,7 @@ def submit_stages(
     profile: Profile,
     *,
     force: bool = False,
+    note: Note = no_note,
 ) -> SubmissionRecord | None:
     """Submit the unsealed of `stages` and print where to look; None if all are in the queue.
 
@@ -61,6 +64,7 @@ def submit_stages(
         stages: in order.
         profile: the cluster.
         force: start despite a crash loop.
+        note: is told of each job.
 
     Raises:
         IncompleteError: a stage needs another one that is neither sealed nor in the queue.
@@ -68,7 +72,15 @@ def submit_stages(
         RunInUseError: another command is submitting for this run, and takes longer than a minute.
         SlurmUnavailableError: Slurm does not answer; the same command continues the submission.
     """
-    plan, record = _submit_uncontested(run, stages, profile, force)
+    begin = next_number(run)
+    try:
+        plan, record = _submit_uncontested(run, stages, profile, force)
+    except HpcError:
+        for made in read_submissions(run):
+            if made.number >= begin:  # Slurm refused the rest
+                note_submission(note, run, made, {})
+        raise
+    note_submission(note, run, record, plan.queued)
     if record is None:
         for stage, jobs in plan.queued.items():
             print(f"{stage}: in the queue as job {', '.join(jobs)}")
