@@ -68,7 +68,7 @@ def evaluate_here(arguments: argparse.Namespace) -> int:
     if arguments.out:
         return _evaluate_elsewhere(run, Path(arguments.out), arguments.json)
     if not run.ledger(EVALUATE.name).sealed:
-        raise ConfigError(f"{run.root} is not evaluated yet: sarhpc evaluate {run.root}")
+        raise ConfigError(f"{run.root} is not evaluated yet: sarhpc evaluate {run.quoted}")
     print(json.dumps(read_json(run.stage(EVALUATE.name) / RESULT), indent=2))
     return 0
 

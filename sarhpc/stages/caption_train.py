@@ -176,7 +176,7 @@ def stop_check(run: RunDir, ctx: TrainContext) -> StopCheck:
         if reason is not None and reason.stops:
             raise StopRequestedError(
                 f"caption-train stopped while captions were judged ({reason.name}); what was "
-                f"learnt is saved, continue with `sarhpc resume {run.root}`",
+                f"learnt is saved, continue with `sarhpc resume {run.quoted}`",
                 requeue=reason.requeues,
                 reason=reason.name,
             )

@@ -38,7 +38,7 @@ from sarhpc.stages.splits import require_held_out
 from sarhpc.stages.table_preview import table_lines
 from sarhpc.stages.work.image_shards import generated_shard, steering_layers
 from sarhpc.stages.work.packaging import image_gate_facts, package_run
-from sarhpc.stages.work.shard_gates import QUARANTINE, quarantined_with
+from sarhpc.stages.work.shard_gates import QUARANTINE, after_nothing_accepted, quarantined_with
 from sarhpc.stages.work.sharded import (
     ShardResult,
     make_missing_shards,
@@ -180,10 +180,9 @@ def _require_accepted(run: RunDir, records: Sequence[Record]) -> None:
 
     gate = image_gate_facts(run, records)
     if gate is not None and gate.accepted == 0:
+        folder = data_root(run, load_run_config(run)) / QUARANTINE
         raise NothingAcceptedError(
-            f"the corpus is empty. {gate_line(gate)}. Look at the images in {QUARANTINE}/, beside "
-            "the folder of the corpus; then train longer, or set generate.gate.false_rejects or "
-            "generate.gate=null in a new run"
+            f"the corpus is empty. {gate_line(gate)}. {after_nothing_accepted(run, folder)}"
         )
 
 

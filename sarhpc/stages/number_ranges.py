@@ -49,7 +49,7 @@ _KEYS = {
         caption_train.new.text_layers caption_train.new.text_heads caption_train.new.max_positions
         caption_train.new.vocabulary caption_train.readers
         encode.threads train.adapter.rank train.adapter.block train.max_steps train.judge.tiles
-        cluster.workers cluster.ranks cluster.time_min
+        cluster.workers cluster.ranks cluster.time_min generate.table.max_per_prompt
         """,
     _NOT_NEGATIVE: """
         simulate.scene_kinds.water simulate.scene_kinds.forest simulate.scene_kinds.field
@@ -66,6 +66,7 @@ _KEYS = {
         tile.survey_mpx imported.pixel_m caption.temperature prior.pixel_m generate.pixel_m
         prior.homogeneous_areas.looks generate.homogeneous_areas.looks
         train.min_snr_gamma train.adapter.alpha train.adam_epsilon
+        generate.table.grammar.spacing_m generate.table.grammar.incidence_deg
         """,
     _SHARE: """
         tile.min_valid tile.max_saturated tile.min_signal tile.min_optical_coverage
