@@ -17,6 +17,7 @@ from hpc.job.pipeline import Stage, Work
 from hpc.publish import digest_file, publish_json, publish_text
 from hpc.store.plan import Plan, ShardTask, make_plan
 from hpc.store.rundir import RunDir
+from sarhpc import __version__
 from sarhpc.stages.config import RunConfig
 from sarhpc.stages.run_config import load_run_config
 from sarhpc.stages.spec import StageSpec
@@ -186,6 +187,7 @@ def _report(
     config = load_run_config(run)
     views = read_views(planned, folder, config.evaluate)
     compared = _compared(run, config, planned, views, folder)
+    compared = dataclasses.replace(compared, facts={**compared.facts, "version": __version__})
     return run_report(run, upstream, compared, folder), compared
 
 
@@ -244,7 +246,7 @@ def check_inputs(run: RunDir, config: RunConfig) -> None:
     sides = [config.tile.tile_px if imported is None else imported.px]
     if config.generate is not None:
         sides += [config.generate.height_px, config.generate.width_px]
-    # Tiles of others may have any size: then a network is tried on more than any takes.
+    # Third-party tiles may have any size: then a network is tried on more than any takes.
     side = min((px for px in sides if px), default=LARGEST_PX)
     require_backbone(config.evaluate.features, (side, side))
 
