@@ -31,8 +31,10 @@ def page_environment() -> Environment:
     return environment
 
 
-def number(value: float) -> str:
-    """Three significant digits, without an exponent where that reads well."""
+def number(value: float | None) -> str:
+    """Three significant digits, without an exponent where that reads well; empty for None."""
+    if value is None:
+        return ""
     return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
 
 
