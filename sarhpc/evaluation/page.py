@@ -72,8 +72,10 @@ def _above(value: float, bounds: tuple[float, ...]) -> int:
     return sum(value >= bound for bound in bounds)
 
 
-def number(value: float) -> str:
-    """Three significant digits, without an exponent where that reads well."""
+def number(value: float | None) -> str:
+    """Three significant digits, without an exponent where that reads well; empty for None."""
+    if value is None:
+        return ""
     return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
 
 
