@@ -20,6 +20,7 @@ EXTRA_OF: Mapping[str, str] = {
     "deepspeed": "train",
     "tensorboard": "train",
     "pycocoevalcap": "meteor",
+    "torchmetrics": "features",
     "wandb": "wandb",
 }
 """Module -> the smallest extra that brings it."""

@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,8 +32,8 @@ def add_evaluate_arguments(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("overrides", nargs="*", metavar="key=value", help="of two sets: settings of "
                       "`evaluate`, such as tiles=1000 or gates.lsd_db=3")  # fmt: skip
     verb.add_argument("--suite", metavar="PARTS", help="of two sets: radiometry, speckle, "
-                      "spectrum, texture, orientation, separated by commas (default: "
-                      "all)")  # fmt: skip
+                      "spectrum, texture, orientation, features, separated by commas "
+                      "(default: all)")  # fmt: skip
     verb.add_argument("--out", metavar="FOLDER", help="write into this folder, here and now; a "
                       "run is only read then, and may be anybody's (two sets: default "
                       "evaluation)")  # fmt: skip
@@ -138,6 +139,28 @@ def _print_result(compared: ComparedSets, out: Path) -> None:
         else:
             line += " no verdict"
         print(f"{line}  {text}")
+    for line in _feature_lines(compared, name):
+        print(line)
     for gate in compared.gates:
         print(line_of(gate))
     print(f"page: {(out / 'report.html').resolve()}")
+
+
+def _feature_lines(compared: ComparedSets, name: str) -> Iterator[str]:
+    """Yield a line for each distance between features of a set."""
+    from sarhpc.evaluation.page_features import label_of
+
+    block = compared.blocks.get("features", {"sets": {}})
+    for vectors, measures in block["sets"].get(name, {}).items():
+        for measure, found in measures.items():
+            words = f"E9 {label_of(measure, vectors)}, features {vectors}"
+            if "raw" not in found:
+                yield f"{words}: no number, {found['reason']}"
+                continue
+            null = (
+                f"null {found['null_median']:.3g} (95 % {found['null_95']:.3g}), "
+                f"p {found['p_value']:.3f}"
+                if "p_value" in found
+                else "no verdict"
+            )
+            yield f"{words}: {found['raw']:.3g}, {null}, {found['tiles']} tiles a side"

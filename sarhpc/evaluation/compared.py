@@ -21,6 +21,7 @@ SUITES: Mapping[str, tuple[str, ...]] = {
     "spectrum": ("E5",),
     "texture": ("E6",),
     "orientation": ("E8",),
+    "features": ("E9",),
 }
 """Name of a part of the suite -> its measures."""
 NAMED_FAULTS = 5

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from hpc.errors import ConfigError
+from sarhpc.evaluation.feature_config import FeaturesConfig, check_features
 from sarhpc.shards.sample import SPLITS
 
 LEAST_PX = 32
@@ -53,6 +54,8 @@ class EvaluateConfig:
     orientation_steps: int = field(default=400, metadata={"added": True})
     """Training steps of each of ten small networks that learn the look direction of the real tiles
     (E8); 0 leaves it out."""
+    features: FeaturesConfig = field(default_factory=FeaturesConfig, metadata={"added": True})
+    """Distances between clouds of features (E9)."""
     gates: GatesConfig = field(default_factory=GatesConfig, metadata={"added": True})
     """What the corpus is held to."""
     gates_fail: bool = field(default=False, metadata={"added": True})
@@ -77,6 +80,7 @@ def check_config(cfg: EvaluateConfig) -> None:
         )
     if not cfg.autoencoder_s >= 0:
         raise ConfigError(f"evaluate.autoencoder_s={cfg.autoencoder_s}: give at least 0")
+    check_features(cfg.features)
     for name in ("enl_ratio", "level_spread_ratio"):
         bounds = getattr(cfg.gates, name)
         if bounds is not None and not (len(bounds) == 2 and 0 <= bounds[0] <= bounds[1]):

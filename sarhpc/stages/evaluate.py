@@ -45,6 +45,8 @@ if TYPE_CHECKING:
 AUTOENCODER = "autoencoder"
 """Set of real tiles after encoding and decoding: what the decoder alone costs, and so the floor of
 anything the model generates."""
+LARGEST_PX = 1024
+"""Side of tiles of unknown size, larger than what networks take."""
 
 
 def evaluate_stage(config: RunConfig, upstream: Sequence[str]) -> Stage:
@@ -183,7 +185,7 @@ def _report(
 
     config = load_run_config(run)
     views = read_views(planned, folder, config.evaluate)
-    compared = _compared(run, config, planned, views)
+    compared = _compared(run, config, planned, views, folder)
     return run_report(run, upstream, compared, folder), compared
 
 
@@ -192,16 +194,19 @@ def _compared(
     config: RunConfig,
     planned: ComparisonPlan,
     views: Sequence[Mapping[str, TileMeasures]],
+    folder: Path,
 ) -> ComparedSets:
     """The sets of a run compared, with the real tiles through the autoencoder as one of them."""
     from sarhpc.evaluation.compared import REAL, compare, with_copies
     from sarhpc.stages.run_report import SYNTHETIC
+    from sarhpc.stages.work.feature_distances import with_features
     from sarhpc.stages.work.orientation import with_orientation
     from sarhpc.stages.work.reconstruction import reconstruct_tiles
 
     real = views[0][REAL]
     compared = compare(views, config.evaluate, SYNTHETIC, planned.facts())
     compared = with_orientation(compared, planned, views, config.evaluate, run.located)
+    compared = with_features(compared, planned, views, config.evaluate, folder, run.located)
     decoded = reconstruct_tiles(
         run.stage("export") / "model" / "vae",
         [(run.located(file), row) for file, row in real.places],
@@ -231,6 +236,19 @@ def check_settings(config: RunConfig) -> None:
         )
 
 
+def check_inputs(run: RunDir, config: RunConfig) -> None:
+    """Raise ConfigError unless the network whose features are compared can be used here."""
+    from sarhpc.stages.work.feature_distances import require_backbone
+
+    imported = config.imported
+    sides = [config.tile.tile_px if imported is None else imported.px]
+    if config.generate is not None:
+        sides += [config.generate.height_px, config.generate.width_px]
+    # Tiles of others may have any size: then a network is tried on more than any takes.
+    side = min((px for px in sides if px), default=LARGEST_PX)
+    require_backbone(config.evaluate.features, (side, side))
+
+
 EVALUATE: StageSpec = StageSpec(
     name="evaluate",
     help="compare synthetic with real images and write the report",
@@ -240,5 +258,6 @@ EVALUATE: StageSpec = StageSpec(
     needs=("caption", "generate", "compare"),
     enabled=lambda config: config.generate is not None,
     check=check_settings,
+    check_inputs=check_inputs,
     request="gpu_briefly",
 )

@@ -54,6 +54,7 @@ def evaluate_sets(
     """
     from sarhpc.evaluation.compared import REAL, compare, faults_of, metrics_of
     from sarhpc.evaluation.config import check_config
+    from sarhpc.stages.work.feature_distances import require_backbone, with_features
     from sarhpc.stages.work.orientation import with_orientation
 
     check_config(config)
@@ -62,6 +63,9 @@ def evaluate_sets(
     try:
         sets = {REAL: named_set(real, REAL), SYNTHETIC: named_set(synthetic, SYNTHETIC)}
         planned = plan_comparison(sets[REAL], {SYNTHETIC: sets[SYNTHETIC]}, config)
+        features = not suites or "features" in suites
+        if features:
+            require_backbone(config.features, planned.px)
         measure_parts(parts_in(planned, out), workers, out, report)
         views = read_views(planned, out, config)
         faults = faults_of(views[0])
@@ -75,6 +79,8 @@ def evaluate_sets(
         elif not suites:
             compared = dataclasses.replace(compared, notes=(*compared.notes, NO_ORIENTATION))
             report(NO_ORIENTATION)
+        if features:
+            compared = with_features(compared, planned, views, config, out, report=report)
     except DataError as error:
         raise VerificationError(str(error)) from error
     publish_json(out / "evaluation.json", compared.to_json())
