@@ -36,6 +36,7 @@ CHECKED = (
         train.loader_threads train.log_every_steps
         generate.images generate.images_per_prompt generate.steps generate.batch generate.threads
         generate.shard_samples compare.images
+        evaluate.text.batch evaluate.text.threads
         """),
     CheckedRange("at least 0", 0, (-1,), """
         caption_train.micro_batch caption_train.lr caption_train.warmup_steps
@@ -49,7 +50,7 @@ CHECKED = (
         """),
     CheckedRange("at least 2", 2, (1,), """
         clip_train.batch clip_train.val_tiles clip_train.judge.among clip_train.keep_last
-        caption_train.keep_last train.keep_last evaluate.bootstrap
+        caption_train.keep_last train.keep_last evaluate.bootstrap evaluate.text.among
         """),
     CheckedRange("at least 4", 4, (3,), "evaluate.tiles"),
     CheckedRange("more than 0", 0.01, (0,), "tile.pixel_m tile.log1p_gain tile.split.cell_m"),

@@ -22,6 +22,7 @@ SUITES: Mapping[str, tuple[str, ...]] = {
     "texture": ("E6",),
     "orientation": ("E8",),
     "features": ("E9",),
+    "text": ("E10",),
 }
 """Name of a part of the suite -> its measures."""
 NAMED_FAULTS = 5

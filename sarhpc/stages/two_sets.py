@@ -56,6 +56,7 @@ def evaluate_sets(
     from sarhpc.evaluation.config import check_config
     from sarhpc.stages.work.feature_distances import require_backbone, with_features
     from sarhpc.stages.work.orientation import with_orientation
+    from sarhpc.stages.work.text import with_text
 
     check_config(config)
     metrics_of(suites)
@@ -66,6 +67,7 @@ def evaluate_sets(
         features = not suites or "features" in suites
         if features:
             require_backbone(config.features, planned.px)
+        clip = _clip_asked(config, suites)
         measure_parts(parts_in(planned, out), workers, out, report)
         views = read_views(planned, out, config)
         faults = faults_of(views[0])
@@ -81,11 +83,25 @@ def evaluate_sets(
             report(NO_ORIENTATION)
         if features:
             compared = with_features(compared, planned, views, config, out, report=report)
+        compared = with_text(compared, planned, views, config, clip, out, report=report)
     except DataError as error:
         raise VerificationError(str(error)) from error
     publish_json(out / "evaluation.json", compared.to_json())
     _publish_page(out, planned, compared, config)
     return compared
+
+
+def _clip_asked(config: EvaluateConfig, suites: Sequence[str] | None) -> Path | None:
+    """Folder of the CLIP that reads images and captions; None where that is not asked.
+
+    Raises:
+        ConfigError: it is asked and no CLIP is named, or that does not load.
+    """
+    from sarhpc.evaluation.text_config import TextConfig
+    from sarhpc.stages.work.text import require_clip
+
+    asked = "text" in suites if suites else config.text is not None
+    return require_clip(config.text or TextConfig()) if asked else None
 
 
 def _require_apart(out: Path, sets: Sequence[Path]) -> None:
