@@ -26,6 +26,9 @@ CHECKED = (
         caption_train.skip_in_all caption_train.max_tokens caption_train.threads
         caption_train.checkpoint_every_steps caption_train.val_every caption_train.val_images
         caption_train.judge.images caption_train.eval_beams caption_train.log_every
+        clip_train.steps clip_train.threads clip_train.skip_in_a_row clip_train.skip_in_all
+        clip_train.micro_batch clip_train.checkpoint_every_steps clip_train.val_every
+        clip_train.log_every
         prior.images prior.images_per_prompt prior.steps prior.batch prior.threads
         prior.shard_samples
         train.epochs train.global_batch train.micro_batch train.skip_in_a_row train.skip_in_all
@@ -33,17 +36,21 @@ CHECKED = (
         train.loader_threads train.log_every_steps
         generate.images generate.images_per_prompt generate.steps generate.batch generate.threads
         generate.shard_samples compare.images
+        evaluate.text.batch evaluate.text.threads
         """),
     CheckedRange("at least 0", 0, (-1,), """
         caption_train.micro_batch caption_train.lr caption_train.warmup_steps
         caption_train.weight_decay caption_train.grad_clip caption_train.checkpoint_every_s
         caption_train.eval_images
+        clip_train.lr clip_train.warmup_steps clip_train.weight_decay clip_train.grad_clip
+        clip_train.checkpoint_every_s
         train.noise_offset train.lr_unet train.lr_text_encoder train.lr_text_encoder_2
         train.warmup_steps train.weight_decay train.grad_clip train.checkpoint_every_s
         train.validation_every_steps evaluate.gallery evaluate.autoencoder_s
         """),
     CheckedRange("at least 2", 2, (1,), """
-        caption_train.keep_last train.keep_last evaluate.bootstrap
+        clip_train.batch clip_train.val_tiles clip_train.judge.among clip_train.keep_last
+        caption_train.keep_last train.keep_last evaluate.bootstrap evaluate.text.among
         """),
     CheckedRange("at least 4", 4, (3,), "evaluate.tiles"),
     CheckedRange("more than 0", 0.01, (0,), "tile.pixel_m tile.log1p_gain tile.split.cell_m"),
@@ -52,9 +59,12 @@ CHECKED = (
         train.caption_dropout prior.guidance_rescale generate.guidance_rescale
         """),
     CheckedRange("from 0 to less than 1", 0, (-1, 1), """
-        caption_train.label_smoothing caption_train.ema_decay train.ema_decay
+        caption_train.label_smoothing caption_train.ema_decay clip_train.ema_decay
+        train.ema_decay
         """),
-    CheckedRange("0, 1, 2 or 3", 1, (-1, 4), "caption_train.zero_stage train.zero_stage"),
+    CheckedRange("0, 1, 2 or 3", 1, (-1, 4), """
+        caption_train.zero_stage clip_train.zero_stage train.zero_stage
+        """),
     CheckedRange("0, or at least 2", 0, (-1, 1), "evaluate.orientation_steps"),
     CheckedRange("a multiple of 8", 64, (-8, 12), "generate.height_px generate.width_px"),
     CheckedRange("from 1 to 100000", 100_000, (0, 100_001), "imported.shard_samples"),

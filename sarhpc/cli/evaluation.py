@@ -32,8 +32,8 @@ def add_evaluate_arguments(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("overrides", nargs="*", metavar="key=value", help="of two sets: settings of "
                       "`evaluate`, such as tiles=1000 or gates.lsd_db=3")  # fmt: skip
     verb.add_argument("--suite", metavar="PARTS", help="of two sets: radiometry, speckle, "
-                      "spectrum, texture, orientation, features, separated by commas "
-                      "(default: all)")  # fmt: skip
+                      "spectrum, texture, orientation, features, text, use, separated by "
+                      "commas (default: all)")  # fmt: skip
     verb.add_argument("--out", metavar="FOLDER", help="write into this folder, here and now; a "
                       "run is only read then, and may be anybody's (two sets: default "
                       "evaluation)")  # fmt: skip
@@ -139,7 +139,7 @@ def _print_result(compared: ComparedSets, out: Path) -> None:
         else:
             line += " no verdict"
         print(f"{line}  {text}")
-    for line in _feature_lines(compared, name):
+    for line in (*_feature_lines(compared, name), *_text_lines(compared, name)):
         print(line)
     for gate in compared.gates:
         print(line_of(gate))
@@ -164,3 +164,18 @@ def _feature_lines(compared: ComparedSets, name: str) -> Iterator[str]:
                 else "no verdict"
             )
             yield f"{words}: {found['raw']:.3g}, {null}, {found['tiles']} tiles a side"
+
+
+def _text_lines(compared: ComparedSets, name: str) -> Iterator[str]:
+    """Yield a line for each measure of a set's images against their captions."""
+    from sarhpc.evaluation.page_text import measures_of
+
+    block = compared.blocks.get("text", {"sets": {}})
+    for words, found in measures_of(block["sets"].get(name, {})):
+        if "value" not in found:
+            yield f"E10 {words}: no number, {found['left_out']}"
+            continue
+        yield (
+            f"E10 {words}: {found['value']:.3g} ({found['low']:.3g} to {found['high']:.3g}), "
+            f"captions of other images {found['shuffled']['value']:.3g}, {found['images']} images"
+        )

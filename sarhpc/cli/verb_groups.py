@@ -121,6 +121,7 @@ GROUPS: tuple[tuple[str, tuple[VerbEntry, ...]], ...] = (
             _stage("caption-train",
                    "fine-tune the captioner on optical tiles with reference captions"),
             _stage("caption", "caption the tiles and write training shards"),
+            _stage("clip-train", "fine-tune CLIP on captioned radar tiles, for the evaluation"),
             _stage("encode", "precompute the latents of the training tiles"),
             _stage("prior", "generate regularisation images with the base model"),
             _stage("train", "fine-tune the diffusion model with DeepSpeed ZeRO",

@@ -29,6 +29,7 @@ SUITES: Mapping[str, tuple[str, ...]] = {
     "orientation": ("E8",),
     "features": ("E9",),
     "use": ("E12",),
+    "text": ("E10",),
 }
 """Name of a part of the suite -> its measures."""
 NAMED_FAULTS = 5

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from hpc.errors import ConfigError
 from sarhpc.evaluation.feature_config import FeaturesConfig, check_features
+from sarhpc.evaluation.text_config import TextConfig, check_text
 from sarhpc.evaluation.use.config import UseConfig, check_use
 from sarhpc.shards.sample import SPLITS
 
@@ -68,6 +69,8 @@ class EvaluateConfig:
     use: UseConfig = field(default_factory=UseConfig, metadata={"added": True})
     """E12: what networks learn from real, synthetic and mixed images; left out unless `task` is
     set."""
+    text: TextConfig | None = field(default=None, metadata={"added": True})
+    """Images held against their captions by a CLIP (E10); null leaves it out."""
     gates: GatesConfig = field(default_factory=GatesConfig, metadata={"added": True})
     """What the corpus is held to."""
     gates_fail: bool = field(default=False, metadata={"added": True})
@@ -93,6 +96,8 @@ def check_config(cfg: EvaluateConfig) -> None:
     if not cfg.autoencoder_s >= 0:
         raise ConfigError(f"evaluate.autoencoder_s={cfg.autoencoder_s}: give at least 0")
     check_features(cfg.features)
+    if cfg.text is not None:
+        check_text(cfg.text)
     for name in ("enl_ratio", "level_spread_ratio"):
         bounds = getattr(cfg.gates, name)
         if bounds is not None and not (len(bounds) == 2 and 0 <= bounds[0] <= bounds[1]):

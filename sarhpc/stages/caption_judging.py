@@ -1,23 +1,45 @@
-"""Judging a fine-tuning of the captioner on held-out captions, and what is published of it."""
+"""Judging a fine-tuning of captioner or CLIP on held-out captions, and what is published of it."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from hpc.errors import DataError, VerificationError
 from hpc.store.rundir import RunDir
 from sarhpc.captioning.config import CaptionTrainConfig
 from sarhpc.stages.judging import samples_by_split
-from sarhpc.training.judged import FOLDER, chosen_checkpoint, publish_index
+from sarhpc.training.judged import FOLDER, Choice, chosen_checkpoint, publish_index
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from hpc.job.agreement import RankGroup
     from hpc.job.signatures import RunSignature
-    from sarhpc.captioning.tuning.task import CaptionTask, Record
+    from sarhpc.captioning.tuning.task import Record
 
 HELD_OUT = "val"
 """Split of the run's own tiles that no captioner learns from."""
+
+
+class Learned(Protocol):
+    """A training task that has ended."""
+
+    def load(self, weights: Mapping[str, Tensor]) -> None:
+        """Load weights, by the names of what learns, into the model that is published."""
+
+
+class Chooses(Protocol):
+    """The settings of a fine-tuning, as far as they choose what is published."""
+
+    @property
+    def judge(self) -> Choice | None:
+        """What chooses the checkpoint; None takes the last."""
+
+    @property
+    def ema_decay(self) -> float:
+        """Decay of the averaged weights; 0 where there are none."""
 
 
 def require_held_out_tiles(run: RunDir, cfg: CaptionTrainConfig | None) -> None:
@@ -39,17 +61,17 @@ def judged_record(folder: Path) -> Record:
 
 
 def load_chosen(
-    task: CaptionTask,
-    cfg: CaptionTrainConfig,
+    task: Learned,
+    cfg: Chooses,
     ranks: RankGroup,
     folder: Path,
     last: Path,
     signature: RunSignature | None,
 ) -> int:
-    """Step of the checkpoint that is published, whose weights are now in the BLIP. Collective.
+    """Step of the checkpoint that is published, whose weights are now in the model. Collective.
 
     Args:
-        task: ended, with the weights of its last step in the BLIP.
+        task: ended, with the weights of its last step in the model.
         cfg: the fine-tuning.
         ranks: this process among the others.
         folder: of the stage.

@@ -13,6 +13,7 @@ from hpc.store.plan import Plan, make_plan
 from hpc.store.rundir import RunDir
 from hpc.store.tree import digest_tree
 from sarhpc.captioning.config import CaptionSetConfig, CaptionTrainConfig
+from sarhpc.captioning.contrastive.config import ClipTrainConfig
 from sarhpc.stages.caption_judging import (
     HELD_OUT,
     judged_record,
@@ -167,16 +168,21 @@ def _train(run: RunDir, cfg: CaptionTrainConfig, joined: RankGroup, ctx: TrainCo
     )
 
 
-def stop_check(run: RunDir, ctx: TrainContext) -> StopCheck:
-    """What ends all ranks if a stop was requested while captions are judged."""
+def stop_check(
+    run: RunDir, ctx: TrainContext, during: str = "caption-train stopped while captions were judged"
+) -> StopCheck:
+    """What ends all ranks if a stop was requested while captions are judged.
+
+    `during` begins its message.
+    """
 
     def check() -> None:
         """Raise StopRequestedError if it was; a save would change nothing meanwhile."""
         reason = ctx.stop.agree()
         if reason is not None and reason.stops:
             raise StopRequestedError(
-                f"caption-train stopped while captions were judged ({reason.name}); what was "
-                f"learnt is saved, continue with `sarhpc resume {run.quoted}`",
+                f"{during} ({reason.name}); what was learnt is saved, continue with "
+                f"`sarhpc resume {run.quoted}`",
                 requeue=reason.requeues,
                 reason=reason.name,
             )
@@ -184,7 +190,7 @@ def stop_check(run: RunDir, ctx: TrainContext) -> StopCheck:
     return check
 
 
-def loop_config(cfg: CaptionTrainConfig, world: int) -> LoopConfig:
+def loop_config(cfg: CaptionTrainConfig | ClipTrainConfig, world: int) -> LoopConfig:
     """The trainer's part of a fine-tuning on `world` ranks."""
     from sarhpc.training.config import LoopConfig
 

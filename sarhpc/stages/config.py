@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from sarhpc.archive.config import ArchiveConfig
 from sarhpc.archive.procedural.config import ProceduralConfig
 from sarhpc.captioning.config import CaptionConfig, CaptionTrainConfig
+from sarhpc.captioning.contrastive.config import ClipTrainConfig
 from sarhpc.evaluation.config import EvaluateConfig
 from sarhpc.generation.config import GenerateConfig, PriorImagesConfig
 from sarhpc.tiling.config import ImportConfig, OpticalConfig, TileConfig
@@ -68,6 +69,9 @@ class RunConfig:
     """Fine-tuning of the captioner before captioning; null captions with the model as it is."""
     caption: CaptionConfig = field(default_factory=CaptionConfig)
     """Tiles to captioned samples."""
+    clip_train: ClipTrainConfig | None = field(default=None, metadata={"added": True})
+    """Fine-tuning of a CLIP on the captioned tiles, which then reads images and captions in the
+    evaluation; null trains none."""
     encode: EncodeConfig | None = None
     """Encode the tiles to train on once, as a stage; null encodes them while training."""
     prior: PriorImagesConfig | None = field(default=None, metadata={"added": True})

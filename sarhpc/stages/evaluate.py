@@ -18,7 +18,9 @@ from hpc.publish import digest_file, publish_json, publish_text
 from hpc.store.plan import Plan, ShardTask, make_plan
 from hpc.store.rundir import RunDir
 from sarhpc import __version__
+from sarhpc.stages.clip_train import CLIP_TRAIN
 from sarhpc.stages.config import RunConfig
+from sarhpc.stages.inputs.paths import model_folder
 from sarhpc.stages.run_config import load_run_config
 from sarhpc.stages.spec import StageSpec
 from sarhpc.stages.splits import require_held_out
@@ -79,6 +81,8 @@ def plan_evaluation(run: RunDir) -> Plan:
     require_held_out(run, config)
     compared = _planned_comparison(run, config)
     inputs = {"real": manifest_sha(run, "caption"), "synthetic": manifest_sha(run, "generate")}
+    if config.evaluate.text is not None and config.evaluate.text.model is None:
+        inputs["clip"] = manifest_sha(run, CLIP_TRAIN.name)
     fits, left_out = _planned_use(run, config)
     last: dict[str, Any] = {**inputs, "compared": compared.facts()}
     last |= {"use_left_out": left_out} if left_out else {}
@@ -263,12 +267,15 @@ def _compared(
     from sarhpc.stages.work.feature_distances import with_features
     from sarhpc.stages.work.orientation import with_orientation
     from sarhpc.stages.work.reconstruction import reconstruct_tiles
+    from sarhpc.stages.work.text import with_text
 
     real = views[0][REAL]
     compared = compare(views, config.evaluate, SYNTHETIC, planned.facts())
     compared = with_orientation(compared, planned, views, config.evaluate, run.located)
     compared = with_classes(compared, planned, views, run.located)
     compared = with_features(compared, planned, views, config.evaluate, folder, run.located)
+    clip = _clip_folder(run, config)
+    compared = with_text(compared, planned, views, config.evaluate, clip, folder, run.located)
     decoded = reconstruct_tiles(
         run.stage("export") / "model" / "vae",
         [(run.located(file), row) for file, row in real.places],
@@ -283,11 +290,28 @@ def _compared(
     )
 
 
+def _clip_folder(run: RunDir, config: RunConfig) -> Path | None:
+    """Folder of the CLIP that reads images and captions, the run's own where none is named."""
+    text = config.evaluate.text
+    if text is None:
+        return None
+    if text.model is not None:
+        return Path(model_folder(text.model))
+    [trained] = sealed_records(run, CLIP_TRAIN.name)
+    return Path(trained.path)
+
+
 def check_settings(config: RunConfig) -> None:
     """Raise ConfigError unless real and synthetic can be compared as configured."""
     from sarhpc.evaluation.config import LEAST_PX, check_config
 
     check_config(config.evaluate)
+    text = config.evaluate.text
+    if text is not None and text.model is None and config.clip_train is None:
+        raise ConfigError(
+            "evaluate.text.model: name the CLIP that reads images and captions, such as "
+            "embedded:clip, or let the run train one (clip_train={})"
+        )
     imported = config.imported
     side = config.tile.tile_px if imported is None else imported.px
     key = "tile.tile_px" if imported is None else "imported.px"
@@ -299,16 +323,25 @@ def check_settings(config: RunConfig) -> None:
 
 
 def check_inputs(run: RunDir, config: RunConfig) -> None:
-    """Raise ConfigError unless the network whose features are compared can be used here."""
+    """Raise ConfigError unless the models that the evaluation uses can be used here."""
     from sarhpc.stages.work.feature_distances import require_backbone
+    from sarhpc.stages.work.text import require_clip
 
+    if config.evaluate.text is not None and config.evaluate.text.model is not None:
+        require_clip(config.evaluate.text)
     imported = config.imported
     sides = [config.tile.tile_px if imported is None else imported.px]
     if config.generate is not None:
         sides += [config.generate.height_px, config.generate.width_px]
-    # Third-party tiles may have any size: then a network is tried on more than any takes.
+    # Tiles of others may have any size: then a network is tried on more than any takes.
     side = min((px for px in sides if px), default=LARGEST_PX)
     require_backbone(config.evaluate.features, (side, side))
+
+
+def models_of(config: RunConfig) -> list[str]:
+    """The CLIP that reads images and captions, where one is named."""
+    text = config.evaluate.text
+    return [] if text is None or text.model is None else [text.model]
 
 
 EVALUATE: StageSpec = StageSpec(
@@ -317,9 +350,10 @@ EVALUATE: StageSpec = StageSpec(
     branches=("evaluate",),
     needs_extra=lambda _: "generate",
     build=evaluate_stage,
-    needs=("caption", "generate", "compare"),
+    needs=("caption", "clip-train", "generate", "compare"),
     enabled=lambda config: config.generate is not None,
     check=check_settings,
     check_inputs=check_inputs,
+    models=models_of,
     request="gpu_briefly",
 )

@@ -48,6 +48,10 @@ _KEYS = {
         caption_train.new.vision_layers caption_train.new.vision_heads caption_train.new.text_width
         caption_train.new.text_layers caption_train.new.text_heads caption_train.new.max_positions
         caption_train.new.vocabulary caption_train.readers
+        clip_train.new.image_px clip_train.new.patch_px clip_train.new.vision_width
+        clip_train.new.vision_layers clip_train.new.vision_heads clip_train.new.text_width
+        clip_train.new.text_layers clip_train.new.text_heads clip_train.new.projection
+        clip_train.readers
         encode.threads train.adapter.rank train.adapter.block train.max_steps train.judge.tiles
         cluster.workers cluster.ranks cluster.time_min generate.table.max_per_prompt
         """,
@@ -56,8 +60,8 @@ _KEYS = {
         simulate.scene_kinds.town simulate.scene_kinds.mixed simulate.trihedrals
         simulate.ambiguity_shift_m tile.max_optical_delta_days tile.other.max_days
         tile.split.buffer_m optical.max_delta_days caption.min_words caption_train.seed
-        prior.guidance generate.guidance generate.steer.scale train.token.lr train.control.lr
-        train.prior.weight train.seed train.validation_guidance
+        clip_train.seed prior.guidance generate.guidance generate.steer.scale train.token.lr
+        train.control.lr train.prior.weight train.seed train.validation_guidance
         evaluate.seed evaluate.gates.w1_db evaluate.gates.acf_lag1 evaluate.gates.lsd_db
         cluster.quota_gb cluster.quota_inodes
         prior.gate.redraws generate.gate.redraws
@@ -80,6 +84,8 @@ _KEYS = {
         prior.gate.false_rejects generate.gate.false_rejects
         """,
     Range(0, 100, excludes_low=True): "tile.percentile",
+    Range(3): "clip_train.new.max_positions",
+    Range(514): "clip_train.new.vocabulary",
     Range(0, 90): "imported.incidence_deg",
     Range(16): "prior.homogeneous_areas.side_px generate.homogeneous_areas.side_px",
     Range(8): "prior.height_px prior.width_px train.image_px",

@@ -8,6 +8,7 @@ from hpc.errors import ConfigError
 from hpc.job.pipeline import Stage
 from sarhpc.stages.caption import CAPTION
 from sarhpc.stages.caption_train import CAPTION_TRAIN
+from sarhpc.stages.clip_train import CLIP_TRAIN
 from sarhpc.stages.compare import COMPARE
 from sarhpc.stages.config import RunConfig
 from sarhpc.stages.encode import ENCODE
@@ -30,6 +31,7 @@ STAGES: tuple[StageSpec, ...] = (
     OPTICAL,
     CAPTION_TRAIN,
     CAPTION,
+    CLIP_TRAIN,
     ENCODE,
     PRIOR,
     TRAIN,

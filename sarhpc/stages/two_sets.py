@@ -67,6 +67,7 @@ def evaluate_sets(
     from sarhpc.stages.work.class_levels import with_classes
     from sarhpc.stages.work.feature_distances import require_backbone, with_features
     from sarhpc.stages.work.orientation import with_orientation
+    from sarhpc.stages.work.text import with_text
 
     if suites and USE in suites and not config.use.task:
         config = dataclasses.replace(
@@ -81,6 +82,7 @@ def evaluate_sets(
         features = not suites or "features" in suites
         if features:
             require_backbone(config.features, planned.px)
+        clip = _clip_asked(config, suites)
         fits, left_out = _planned_use(real, synthetic, config, suites)
         if left_out:
             report(f"E12 was left out: {left_out}.")
@@ -102,6 +104,7 @@ def evaluate_sets(
             compared = with_features(compared, planned, views, config, out, report=report)
         if fits or left_out:
             compared = _with_use(compared, fits, left_out, out, config)
+        compared = with_text(compared, planned, views, config, clip, out, report=report)
     except DataError as error:
         raise VerificationError(str(error)) from error
     publish_json(out / "evaluation.json", compared.to_json())
@@ -145,6 +148,19 @@ def _with_use(
         return with_use(compared, *left_out_block(left_out), config)
     block, lines = use_block([part.table for part in fits_in(fits, out)], config)
     return with_use(compared, block, lines, config)
+
+
+def _clip_asked(config: EvaluateConfig, suites: Sequence[str] | None) -> Path | None:
+    """Folder of the CLIP that reads images and captions; None where that is not asked.
+
+    Raises:
+        ConfigError: it is asked and no CLIP is named, or that does not load.
+    """
+    from sarhpc.evaluation.text_config import TextConfig
+    from sarhpc.stages.work.text import require_clip
+
+    asked = "text" in suites if suites else config.text is not None
+    return require_clip(config.text or TextConfig()) if asked else None
 
 
 def _require_apart(out: Path, sets: Sequence[Path]) -> None:

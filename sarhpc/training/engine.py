@@ -97,7 +97,8 @@ def deepspeed_config(
     """DeepSpeed's own configuration; buckets fit the model, no optimiser, no scheduler."""
     sizes = [parameter.numel() for parameter in model.parameters()]
     learn = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    bucket = min(learn, LARGEST_BUCKET)
+    # DeepSpeed refuses an odd number of elements at stages 1 and 2.
+    bucket = min(learn + learn % 2, LARGEST_BUCKET)
     zero: dict[str, Any] = {
         "stage": cfg.zero_stage,
         "reduce_bucket_size": bucket,

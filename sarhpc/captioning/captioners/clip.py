@@ -78,9 +78,14 @@ class ClipScorer:
     def __init__(
         self, clip: Clip, *, name: str, revision: str, batch: int = 16, threads: int = 1
     ) -> None:
-        self.name, self.revision = name, revision
-        self._clip, self._batch, self._threads = clip, batch, threads
+        self.name, self.revision, self.batch = name, revision, batch
+        self._clip, self._threads = clip, threads
         self._positions = int(clip.model.config.text_config.max_position_embeddings)
+
+    @property
+    def width(self) -> int:
+        """Elements of a direction."""
+        return int(self._clip.model.config.projection_dim)
 
     @property
     def scale(self) -> float:
@@ -115,9 +120,9 @@ class ClipScorer:
         return min(-(-len(ids) // _BUCKET) * _BUCKET, self._positions)
 
     def _filled(self, rows: Sequence[int]) -> Iterator[list[int]]:
-        for start in range(0, len(rows), self._batch):
-            some = list(rows[start : start + self._batch])
-            yield some + [some[-1]] * (self._batch - len(some))
+        for start in range(0, len(rows), self.batch):
+            some = list(rows[start : start + self.batch])
+            yield some + [some[-1]] * (self.batch - len(some))
 
     def _read_batch(self, ids: Sequence[Sequence[int]], length: int) -> Directions:
         device, end = self._clip.model.device, self._clip.tokenizer.eos_token_id

@@ -128,7 +128,7 @@ def filled_in(words: tuple[str, ...], place: Path, profile: str) -> list[str]:
 
 def begun_run(words: list[str]) -> None:
     """Make the draft that a command without a configuration is about."""
-    fine_tuned = ["caption_train.base_model=embedded:blip"]
+    fine_tuned = ["caption_train.base_model=embedded:blip", "clip_train.base_model=null"]
     if words[1:2] == ["new"] and "--config" not in words:
         assert main(["init", "new", "--config", "configs/demo.yaml", *fine_tuned]) == 0
 

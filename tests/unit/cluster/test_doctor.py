@@ -232,6 +232,7 @@ def test_a_draft_is_a_profile_that_uses_what_the_cluster_has(tmp_path: Path) -> 
         "caption": 4,
         "encode": 4,
         "caption-train": 1,
+        "clip-train": 1,
         "train": 4,
         "generate": 1,
         "prior": 1,

@@ -20,7 +20,7 @@ SOURCES = [
 UPSTREAM = {
     "archive": set(),
     "tiling": {"archive", "shards"},
-    "captioning": {"shards"},
+    "captioning": {"measures", "shards"},
     "shards": set(),
     "measures": set(),
     "diffusion": {"measures"},

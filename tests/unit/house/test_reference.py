@@ -81,6 +81,7 @@ def test_every_range_is_of_a_setting() -> None:
 OTHER_BRANCHES = {
     "imported": ["imported={path: /data/theirs}"],
     "caption_train": ["caption_train={judge: {}}"],
+    "clip_train": ["clip_train={judge: {}}"],
     "prior": ["prior={}", "train.prior={}"],
     "generate": ["generate.prompts=[a lake]"],
     "compare": ["compare.models.base=embedded:base"],

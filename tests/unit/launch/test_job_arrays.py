@@ -20,6 +20,7 @@ from sarhpc.stages.run_config import load_run_config
 EVERYTHING = [
     "optical={}",
     "caption_train={}",
+    "clip_train={}",
     "encode={}",
     "prior={images: 8, shard_samples: 2}",
     "train.prior={}",

@@ -37,6 +37,8 @@ ZERO = """
     caption_train.warmup_steps caption_train.weight_decay caption_train.grad_clip
     caption_train.label_smoothing caption_train.ema_decay caption_train.seed
     caption_train.zero_stage caption_train.checkpoint_every_s caption_train.eval_images
+    clip_train.lr clip_train.warmup_steps clip_train.weight_decay clip_train.grad_clip
+    clip_train.ema_decay clip_train.seed clip_train.zero_stage clip_train.checkpoint_every_s
     prior.guidance prior.guidance_rescale train.caption_dropout
     train.noise_offset train.token.lr train.control.lr train.prior.weight train.lr_unet
     train.lr_text_encoder train.lr_text_encoder_2 train.warmup_steps train.weight_decay
@@ -52,6 +54,7 @@ ZERO_HAS_A_MEANING = {*NEGATIVE.split(), *ZERO.split()}
 BESIDE = {
     "imported": ["simulate=null", "imported.path=/data"],
     "caption_train": ["caption_train.train=[{path: /set}]"],
+    "clip_train.new": ["clip_train={base_model: null}"],
     "compare": ["compare.models={one: /m}"],
     "prior": ["train.prior={}", "prior={}"],
     "train.judge": ["train.validation_prompts=[a, b]", "train.validation_seeds=[0, 1]"],

@@ -42,6 +42,7 @@ def changed_stages(*words: str) -> set[str]:
         ("tile.tile_px=64", {"tile"}),
         ("caption.template.token=radar", {"caption"}),
         ("caption_train.steps=2", {"caption-train"}),
+        ("clip_train.steps=2", {"clip-train"}),
         ("train.max_steps=5", {"train"}),
         ("export.variants=[fp16]", {"export"}),
         ("generate.steps=3", {"generate", "compare"}),
@@ -81,7 +82,10 @@ def test_shipped_configurations_survive_being_frozen(path: Path) -> None:
 
 
 def test_the_line_has_the_stages_asked_for_and_each_needs_earlier_ones() -> None:
-    asked = ["compare.models={m: /m}", *(f"{s}={{}}" for s in ("optical", "caption_train"))]
+    asked = [
+        "compare.models={m: /m}",
+        *(f"{s}={{}}" for s in ("optical", "caption_train", "clip_train")),
+    ]
     full = config(*asked, "encode={}", "prior={}")
     names = [stage.name for stage in line_of_stages(full)]
     assert names == [spec.name for spec in STAGES]
@@ -111,6 +115,7 @@ def test_places_that_cannot_be_are_told(tmp_path: Path) -> None:
         "train.base_model=embedded:nosuch",
         "compare.models={m: embedded:nosuch}",
         "caption_train.base_model=embedded:nosuch",
+        "clip_train.base_model=embedded:nosuch",
     ):
         with pytest.raises(ConfigError, match="no embedded model 'embedded:nosuch'"):
             require_inputs(run, config(word))

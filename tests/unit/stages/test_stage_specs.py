@@ -9,6 +9,7 @@ from line_runs import TINY
 
 from hpc.config import loads
 from sarhpc.captioning.config import BLIP_MODEL
+from sarhpc.captioning.contrastive.config import CLIP_MODEL
 from sarhpc.stages.config import RunConfig
 from sarhpc.stages.registry import STAGES, line_of_stages, used_models
 from sarhpc.stages.spec import StageSpec
@@ -17,6 +18,7 @@ ALL = [
     "train.base_model=/m",
     "optical={}",
     "caption_train={}",
+    "clip_train={}",
     "encode={}",
     "prior={images: 8, shard_samples: 2}",
     "train.prior={}",
@@ -52,7 +54,7 @@ def test_stages_that_are_not_asked_for_are_not_in_the_line(config: RunConfig) ->
 
 
 def test_models_are_those_of_the_stages_in_the_line(config: RunConfig) -> None:
-    assert used_models(config) == [BLIP_MODEL, "/m", "/o"]
+    assert used_models(config) == [BLIP_MODEL, CLIP_MODEL, "/m", "/o"]
     words = ["train.base_model=/m", "caption={captioner: git, model: /git, clip: {model: /c}}"]
     assert used_models(loads(RunConfig, TINY, words)) == ["/git", "/c", "/m"]
     words = ["train.base_model=/m", "caption_train={base_model: /b}", "generate=null"]

@@ -1,0 +1,1 @@
+"""Contrastive fine-tuning of CLIP on captioned radar tiles."""

@@ -1,0 +1,74 @@
+"""What a caption says of an image: its class, and where in the image something lies."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+from sarhpc.evaluation.image_sets import Image
+
+RELATIONS: Mapping[str, tuple[str, str]] = {
+    "range": ("near range", "far range"),
+    "left and right": ("left", "right"),
+    "upper and lower": ("upper", "lower"),
+}
+"""Relation -> the two words or phrases that it exchanges."""
+
+_ARTICLE = re.compile(r"^(?:an?|the)\s+", re.IGNORECASE)
+_CROSSES = re.compile(r"\bcross(?:es|ing)?\b", re.IGNORECASE)
+_MIXED = re.compile(r"\b(?:beside|next to)\b", re.IGNORECASE)
+
+Phrases = Mapping[str, Sequence[str]]
+"""Class -> phrases that name it."""
+
+
+def caption_of(image: Image) -> str | None:
+    """Caption of an image: its `txt`, else what its metadata say; None without any."""
+    text = image.members.get("txt", b"").decode("utf-8", "replace").strip()
+    if text:
+        return text
+    lengths = image.meta.get("caption")
+    said = lengths.get("SHORT") if isinstance(lengths, Mapping) else lengths
+    for found in (image.meta.get("prompt"), said, image.meta.get("text")):
+        if isinstance(found, str) and found.strip():
+            return found.strip()
+    return None
+
+
+def class_of(caption: str, classes: Phrases) -> str | None:
+    """The class that a caption names as its main one; None where it names none, or two alike.
+
+    It is the first that is named, but what "a road crosses a forest" is about is the forest.
+    "A forest beside a lake" is about both, and of no class.
+    """
+    named = _named(caption, classes)
+    if not named:
+        return None
+    crosses = _CROSSES.search(caption)
+    if crosses:
+        return next((name for at, name in named if at > crosses.start()), named[0][1])
+    if _MIXED.search(caption) and len({name for _, name in named[:2]}) > 1:
+        return None
+    return named[0][1]
+
+
+def _named(caption: str, classes: Phrases) -> list[tuple[int, str]]:
+    """Place and class of everything that is named, in order; the longest phrase at a place."""
+    found: dict[int, tuple[int, str]] = {}
+    for name, phrases in classes.items():
+        for phrase in phrases:
+            bare = re.escape(_ARTICLE.sub("", phrase.strip()))
+            for match in re.finditer(rf"\b{bare}(?:s|es)?\b", caption, re.IGNORECASE):
+                length = match.end() - match.start()
+                if length > found.get(match.start(), (0, ""))[0]:
+                    found[match.start()] = (length, name)
+    return [(at, found[at][1]) for at in sorted(found)]
+
+
+def swapped(caption: str, pair: tuple[str, str]) -> str | None:
+    """The caption with both sides of a relation exchanged; None where it names neither."""
+    one, other = pair
+    pattern = re.compile(rf"\b({re.escape(one)}|{re.escape(other)})\b", re.IGNORECASE)
+    if not pattern.search(caption):
+        return None
+    return pattern.sub(lambda m: other if m.group(0).lower() == one else one, caption)

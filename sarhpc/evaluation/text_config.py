@@ -1,0 +1,59 @@
+"""Configuration of the evaluation of images against their captions (E10)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from hpc.errors import ConfigError
+
+LAND_COVER = {
+    "water": ["a lake", "a river", "a pond", "calm water"],
+    "forest": ["a forest", "a wood", "trees"],
+    "field": ["a field", "crop fields", "farmland", "meadow fields", "vineyard fields"],
+    "town": ["a town", "houses", "a village", "buildings", "streets"],
+}
+"""Classes by the phrases that name them."""
+
+
+@dataclass
+class TextConfig:
+    """A CLIP that reads images and their captions."""
+
+    model: str | None = None
+    """CLIP that reads both: a folder, `embedded:NAME` or `fetched:NAME`; null takes the one that
+    the stage `clip-train` of the run made."""
+    among: int = 10
+    """Captions that the caption of an image is searched among, its own included."""
+    classes: dict[str, list[str]] = field(
+        default_factory=lambda: {k: [*v] for k, v in LAND_COVER.items()}
+    )
+    """Class -> phrases that name it in captions, and by which the CLIP recognises it."""
+    prompts: list[str] = field(default_factory=lambda: ["A SAR image of {phrase}"])
+    """Sentences with {phrase} that the CLIP compares with an image; their directions are
+    averaged."""
+    batch: int = 64
+    """Images per forward pass."""
+    threads: int = 1
+    """CPU threads of the CLIP."""
+    device: str = "auto"
+    """`cpu`, `cuda`, or `auto` for CUDA where there is one."""
+
+
+def check_text(cfg: TextConfig) -> None:
+    """Raise ConfigError unless images can be held against captions so.
+
+    Raises:
+        ConfigError: names the field, its value and the values that work.
+    """
+    for name, least in {"among": 2, "batch": 1, "threads": 1}.items():
+        if getattr(cfg, name) < least:
+            raise ConfigError(f"evaluate.text.{name}={getattr(cfg, name)}: give at least {least}")
+    if len(cfg.classes) < 2 or not all(cfg.classes.values()):
+        raise ConfigError(
+            f"evaluate.text.classes={dict(cfg.classes)}: give two classes or more, each with the "
+            "phrases that name it: {water: [a lake, a river], forest: [a forest]}"
+        )
+    if not cfg.prompts or not all("{phrase}" in prompt for prompt in cfg.prompts):
+        raise ConfigError(
+            f"evaluate.text.prompts={list(cfg.prompts)}: give sentences with {{phrase}}"
+        )
