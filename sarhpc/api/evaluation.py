@@ -38,7 +38,8 @@ def evaluate(
         synthetic: likewise.
         out: folder to write into.
         settings: of `evaluate`, such as `{"tiles": 1000, "gates.lsd_db": 3}`.
-        suites: `radiometry`, `speckle`, `spectrum`, `texture`, `orientation`; None takes all.
+        suites: `radiometry`, `speckle`, `spectrum`, `texture`, `orientation`, `use`; None takes
+            all, `use` only where `use.task` is set.
         workers: processes that measure. With more than one a script needs
             `if __name__ == "__main__":` around what it does, as for any process pool.
         report: is given a line now and then on long work.
