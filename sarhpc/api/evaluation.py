@@ -38,8 +38,8 @@ def evaluate(
         synthetic: likewise.
         out: folder to write into.
         settings: of `evaluate`, such as `{"tiles": 1000, "gates.lsd_db": 3}`.
-        suites: `radiometry`, `speckle`, `spectrum`, `texture`, `orientation`,
-            `features`; None takes all.
+        suites: `radiometry`, `speckle`, `spectrum`, `texture`, `orientation`, `features`,
+            `text`, `memory`, `use`; None takes all, the last three only where their settings ask.
         workers: processes that measure. With more than one a script needs
             `if __name__ == "__main__":` around what it does, as for any process pool.
         report: is given a line now and then on long work.

@@ -63,6 +63,7 @@ _KEYS = {
         clip_train.seed prior.guidance generate.guidance generate.steer.scale train.token.lr
         train.control.lr train.prior.weight train.seed train.validation_guidance
         evaluate.seed evaluate.gates.w1_db evaluate.gates.acf_lag1 evaluate.gates.lsd_db
+        evaluate.gates.use_ratio
         cluster.quota_gb cluster.quota_inodes
         prior.gate.redraws generate.gate.redraws
         """,
@@ -75,7 +76,7 @@ _KEYS = {
     _SHARE: """
         tile.min_valid tile.max_saturated tile.min_signal tile.min_optical_coverage
         optical.min_coverage optical.max_cloud caption.clip.min_share
-        caption.template.metadata_dropout evaluate.gates.unmeasurable
+        caption.template.metadata_dropout evaluate.gates.unmeasurable evaluate.gates.manifest
         """,
     _PART: """
         tile.other.min_coverage caption.top_p

@@ -35,10 +35,10 @@ from sarhpc.shards.images import decode_array
 
 TRAIN, TEST, SYNTHETIC = "train", "test", "synthetic"
 UNKNOWN = 255
-"""Target of a pixel whose class is not known, or is not told apart."""
+"""Target of a pixel whose class is not known, or is not one of the classes."""
 LEAST_DB = -60.0
 _LEAST_SHARE = 1e-3
-"""Share of the pixels of each part that a class of land cover has, to be told apart."""
+"""Share of the pixels of each part that a class of land cover has, to be one of the classes."""
 _REAL, _OTHER = "real", "synthetic"
 
 

@@ -162,7 +162,7 @@ def _no_verdict(facts: Mapping[str, Any], classes: Sequence[str], scores: Sequen
         if one.setting in CONTROLS and one.low > chance + CONTROL_TOLERANCE:
             return (
                 f"networks that learned shuffled labels ({one.setting}) reach {one.value:.3f} "
-                f"where chance is {chance:.3f}: something but the labels tells the classes"
+                f"where chance is {chance:.3f}: the classes show without any label"
             )
     return ""
 
