@@ -244,9 +244,9 @@ def _found(evaluation: Mapping[str, Any] | None) -> Iterator[_Found]:
 
 
 def _cell(found: Mapping[str, Any]) -> Cell:
-    names = ("low", "high", "null_median", "null_95", "p_value", "tiles")
-    values = {name: found.get(name) for name in names}
-    return Cell(found.get("raw"), **values, reason=str(found.get("reason", "")))
+    names = ("raw", "low", "high", "null_median", "null_95", "p_value", "tiles")
+    values: dict[str, Any] = {name: found.get(name) for name in names}
+    return Cell(**values, reason=str(found.get("reason", "")))
 
 
 def _ranked(found: Sequence[_Found | None], groups: Sequence[int | None]) -> dict[int, Cell]:
