@@ -55,7 +55,7 @@ def _read(run: RunDir, name: str) -> EvaluatedRun:
 
 
 def _evaluation(run: RunDir) -> tuple[dict[str, Any] | None, str]:
-    from sarhpc.evaluation.ablation import JUDGED
+    from sarhpc.evaluation.ablation_measures import JUDGED
     from sarhpc.stages.evaluate import EVALUATE
     from sarhpc.stages.run_config import load_run_config
 
