@@ -95,6 +95,7 @@ TEXTS = {
     r"lies on disk": "is on disk",
     r"litter": "leftover files",
     r"mend(s|ed|ing)?": "fix, repair",
+    r"somebody( else)?('s)?": "another user, a third party",
     r"not even save": "skip the final checkpoint",
     r"nothing below 0": "must be >= 0",
     r"Return if\b": "Raise X unless",
