@@ -25,10 +25,8 @@ def sections(
     patch.setitem(sys.modules, "sarhpc.evaluation.page_memory", module)
     environment = page_environment()
     assert environment.loader is not None
-    environment.loader = ChoiceLoader(
-        [DictLoader({"page_memory.html.j2": template}), environment.loader]
-    )
-    return list(make_sections(blocks, Path("evaluate"), environment))
+    loader = ChoiceLoader([DictLoader({"page_memory.html.j2": template}), environment.loader])
+    return list(make_sections(blocks, Path("evaluate"), environment.overlay(loader=loader)))
 
 
 def test_a_section_shows_its_block_and_escapes_what_it_says(
