@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from hpc.errors import ConfigError, DataError
 from hpc.job.pipeline import Stage, StageProgress, Work
+from hpc.memory import gpu_memory_advised
 from hpc.observe.state import last_row
 from hpc.store.plan import Plan, make_plan
 from hpc.store.rundir import RunDir
@@ -107,8 +108,10 @@ def train_ranks(work: Work) -> None:
 
     Raises:
         StopRequestedError: someone asked to stop; all ranks saved the same step.
+        GpuMemoryError: it does not fit on a GPU.
     """
     from hpc.cluster.keys import run_key
+    from sarhpc.stages.training_cost import memory_advice
     from sarhpc.training.ranks import join, leave
 
     config = load_run_config(work.run)
@@ -120,7 +123,9 @@ def train_ranks(work: Work) -> None:
         micro = ranks.frozen_micro_batch(
             work, joined, cfg.micro_batch, cfg.global_batch, "train.global_batch"
         )
-        checkpoint = _train(work, dataclasses.replace(cfg, micro_batch=micro), joined)
+        cfg = dataclasses.replace(cfg, micro_batch=micro)
+        with gpu_memory_advised(lambda: memory_advice(config, cfg, joined.world)):
+            checkpoint = _train(work, cfg, joined)
     finally:
         leave()
     if joined.rank == 0:
