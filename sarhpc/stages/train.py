@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import os
+from collections.abc import MutableMapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ from hpc.errors import ConfigError, DataError
 from hpc.job.pipeline import Stage, StageProgress, Work
 from hpc.memory import gpu_memory_advised
 from hpc.observe.state import last_row
+from hpc.state_directory import state_directory
 from hpc.store.plan import Plan, make_plan
 from hpc.store.rundir import RunDir
 from hpc.store.tree import digest_tree
@@ -117,6 +119,8 @@ def train_ranks(work: Work) -> None:
     config = load_run_config(work.run)
     cfg = with_prior_shards(work.run, config)
     cfg = dataclasses.replace(cfg, base_model=model_folder(cfg.base_model))
+    if cfg.compile:
+        keep_compiled(os.environ)
     key = run_key(work.run.root)
     joined = join(cfg.threads, deterministic=cfg.deterministic, seed=cfg.seed, key=key)
     try:
@@ -132,6 +136,16 @@ def train_ranks(work: Work) -> None:
         checkpoint = chosen_checkpoint(work.run.stage("train"), cfg.judge, checkpoint)
         digest = digest_tree(checkpoint)
         single_shard(work, lambda: ShardResult(checkpoint, 0, digest.bytes, digest.sha256))
+
+
+def keep_compiled(environment: MutableMapping[str, str]) -> None:
+    """Let torch keep what it compiles where every node and later start of this user finds it.
+
+    Not in the run, which may be a copy of somebody else's: what lies there is run.
+    """
+    folder = state_directory() / "compiled"
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    environment.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder))
 
 
 def _training_shards(run: RunDir) -> dict[Path, str]:
