@@ -152,4 +152,5 @@ CAPTION: StageSpec = StageSpec(
     sharded=True,
     shard_bytes=lambda config: CAPTIONED_BYTES_PER_PX * shard_pixels(config),
     request="gpu_node",
+    computes_on=lambda config: config.caption.device if models_of(config) else "cpu",
 )
