@@ -11,16 +11,21 @@ import numpy as np
 import pytest
 from caption_training import process_as_before
 from clip_tiles import clip_training, fine_tune_clip, write_radar_tiles
-from line_runs import TINY
+from evaluated_runs import run_before_evaluation, seal
+from line_runs import TINY, make_tiny_model
 from safetensors.torch import load_file, save_file
 
 from hpc.config import loads
 from hpc.errors import ConfigError
+from hpc.job.pipeline import run_stage
 from sarhpc.cli import main
 from sarhpc.shards.reader import read_shard
 from sarhpc.shards.writer import write_shard
 from sarhpc.stages.config import RunConfig
 from sarhpc.stages.evaluate import EVALUATE
+from sarhpc.stages.registry import stage_named
+from sarhpc.stages.run_config import load_run_config
+from sarhpc.stages.settings import require_present
 from sarhpc.training.ranks import join, leave
 
 QUICK = ["bootstrap=50", "gallery=2", "tiles=60", "gates.enl_ratio=null"]
@@ -192,3 +197,33 @@ def test_a_run_names_a_clip_or_trains_one() -> None:
     assert EVALUATE.fingerprint(loads(RunConfig, TINY)) == EVALUATE.fingerprint(
         loads(RunConfig, TINY, ["clip_train={}"])
     )
+
+
+@pytest.mark.slow
+def test_a_run_reads_captions_with_the_clip_that_it_trained(clip: Path, tmp_path: Path) -> None:
+    words = [
+        "evaluate.text={}",
+        "clip_train={base_model: null}",
+        "evaluate.features.measured=false",
+    ]
+    run = run_before_evaluation(tmp_path / "run", make_tiny_model(tmp_path / "model"), words)
+    shutil.copytree(clip, run.stage("clip-train") / "model")
+    seal(run, "clip-train", [(run.stage("clip-train") / "model", 0, {})])
+    config = load_run_config(run)
+    require_present(run, config, ["evaluate"])
+    run_stage(run, stage_named(config, "evaluate"))
+    block = result(run.stage("evaluate"))["text"]
+    # Every caption of this run is the same.
+    found = block["sets"]["this run"]
+    assert found["score"]["images"] == 12
+    assert found["r_precision"] == {"left_out": "1 different captions, and R@1 of 10 needs 10"}
+    assert "of 1 classes" in found["classes"]["left_out"]
+    assert len(list((run.stage("evaluate") / "text").iterdir())) == 2
+    assert "Images and their captions (E10)" in (run.root / "report.html").read_text()
+
+
+def test_a_run_refuses_a_clip_that_does_not_load_before_submission(tmp_path: Path) -> None:
+    words = [f"evaluate.text={{model: {tmp_path}}}"]
+    run = run_before_evaluation(tmp_path / "run", make_tiny_model(tmp_path / "model"), words)
+    with pytest.raises(ConfigError, match=r"evaluate\.text\.model=.*: cannot load CLIP from"):
+        require_present(run, load_run_config(run), ["evaluate"])
