@@ -212,7 +212,7 @@ def other_captions(captions: Sequence[str], seed: int) -> NDArray[np.int64]:
     for _ in range(_EXCHANGES):
         for row in np.flatnonzero(texts[moved] == texts):
             other = int(rng.integers(len(texts)))
-            moved[[row, other]] = moved[[other, row]]
+            moved[row], moved[other] = int(moved[other]), int(moved[row])
     return moved
 
 

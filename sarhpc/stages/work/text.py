@@ -310,13 +310,16 @@ class _Reading:
     def _batches(
         self, part: Part, places: Sequence[Place], scorer: ClipScorer
     ) -> Iterator[tuple[Sequence[Place], NDArray[np.float32]]]:
+        import numpy as np
+
         from sarhpc.captioning.contrastive.tiles import seen
         from sarhpc.evaluation.pixels import code_member, codes
 
         batch: list[tuple[Place, Any]] = []
         for file, image in self._images(part, places, code_member):
             picture = codes(image, part.inputs["scale"], decoded=False)
-            batch.append(((file, image.row), seen(picture, dict(image.meta))))
+            codes8 = np.asarray(picture, np.uint8)
+            batch.append(((file, image.row), seen(codes8, dict(image.meta))))
             if len(batch) == scorer.batch:
                 yield [place for place, _ in batch], scorer.see([one for _, one in batch])
                 batch = []
