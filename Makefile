@@ -19,7 +19,7 @@ export DS_ACCELERATOR  ?= $(shell command -v nvidia-smi >/dev/null 2>&1 && echo 
 # Tests start many processes, and each would compile the same modules again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup slurm-setup demo test test-long test-mutants soak check format bench bench-data bench-plan bench-shards bench-step bench-train bench-generate bench-checkpoint bench-loader bench-slurm bench-evaluate docs simulator-report sensitivity-report embedded clean
+.PHONY: help setup slurm-setup compiler-setup demo test test-long test-mutants soak check format bench bench-data bench-plan bench-shards bench-step bench-train bench-generate bench-checkpoint bench-loader bench-slurm bench-evaluate docs simulator-report sensitivity-report embedded clean
 
 help:
 	@echo "make demo       archive -> tiles -> captions -> training -> corpus -> report, on this machine"
@@ -48,15 +48,19 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 slurm-setup:
 	@tools/slurm_setup.sh
 
+# The tests on a pretended GPU compile a few lines of C++; without a compiler they say so.
+compiler-setup:
+	@tools/compiler_setup.sh
+
 demo: setup
 	@echo "demo: the whole pipeline on this machine, about ten minutes on two cores; the run is $(RUN)"
 	$(BIN)/sarhpc demo $(RUN)
 
-test: setup slurm-setup
+test: setup slurm-setup compiler-setup
 	@echo "test: every test but the long ones, on $(ALL) processes"
 	$(BIN)/python -m pytest -n $(ALL) $(SHARE) -m "not long and not gpu" -raR --durations=15
 
-test-long: setup slurm-setup
+test-long: setup slurm-setup compiler-setup
 	$(BIN)/python -m pytest -n $(ALL) $(SHARE) -m "not gpu" --timeout=3600 --durations=30
 
 # Nobody types a command after the submission: every pipeline has to come back and end byte-identical.

@@ -21,6 +21,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
+from hpc.config_faults import faults, reason_of
 from hpc.config_keys import nested_schema, unknown_keys
 from hpc.documents import check_yaml
 from hpc.errors import ConfigError, HpcError
@@ -83,34 +84,43 @@ def _read_layers(
             if frozen is not DECLINED:
                 return frozen
         return _merged(schema, yaml_text, overrides, source, origin)
-    except HpcError:
-        raise
     except Exception as error:  # OmegaConf and its grammar assert and miss keys, among others
-        faults = _faulty_overrides(schema, yaml_text, overrides, source, origin)
-        if faults:
-            raise ConfigError(
-                f"invalid configuration in the command line: {'; '.join(faults)}"
-            ) from error
+        found = _faults(schema, yaml_text, overrides, source)
+        if found:
+            raise ConfigError("\n".join(found)) from error
+        if isinstance(error, HpcError):
+            raise
         key = getattr(error, "full_key", None)
         at = f" at {key!r}" if key else ""
-        raise ConfigError(f"invalid configuration in {source}{at}: {_reason(error)}") from error
+        raise ConfigError(f"invalid configuration in {source}{at}: {reason_of(error)}") from error
 
 
-def _faulty_overrides(
-    schema: type[Any], yaml_text: str, overrides: tuple[str, ...], source: str, origin: Origin
+def _faults(
+    schema: type[Any], yaml_text: str, overrides: tuple[str, ...], source: str
 ) -> list[str]:
-    """Each override that cannot be merged, with the reason; none where the document is at fault."""
-    faults = []
-    for words in ((), *((override,) for override in overrides)):
+    """All wrong values and keys of both layers; none where the document cannot be parsed."""
+    from omegaconf import OmegaConf
+
+    def values(of: Callable[[], Any]) -> dict[str, Any] | None:
+        """Keys and values; None for what is not parsed."""
         try:
-            _merged(schema, yaml_text, words, source, origin)
-        except HpcError:
-            continue  # a value that another override gives is missing
-        except Exception as error:  # as in `_read_layers`
-            if not words:
-                return []
-            faults.append(f"{words[0]}: {_reason(error)}")
-    return faults
+            return cast("dict[str, Any]", OmegaConf.to_container(of()))
+        except Exception:  # as in `_read_layers`
+            return None
+
+    document = values(lambda: OmegaConf.create(_mapping(yaml_text, source)))
+    if document is None or any("=" not in word for word in overrides):
+        return []
+
+    def merge(below: Mapping[str, Any], words: Sequence[str]) -> object:
+        """Some of the values over the defaults."""
+        layers = OmegaConf.create(dict(below)), OmegaConf.from_dotlist(list(words))
+        return OmegaConf.merge(_defaults(schema), *layers)  # type: ignore[arg-type]
+
+    parsed = {
+        word: values(lambda word=word: OmegaConf.from_dotlist([word])) or {} for word in overrides
+    }
+    return faults(schema, document, source, parsed, merge)
 
 
 _parsed = functools.lru_cache(maxsize=8)(_read_layers)
@@ -212,17 +222,6 @@ def _mapping(text: str, source: str) -> str:
     if not isinstance(root, yaml.MappingNode):
         raise ConfigError(f"configuration from {source} must be keys and values, not {text[:40]!r}")
     return text
-
-
-def _reason(error: Exception) -> str:
-    """The error in one line; for YAML with its line and column, which follow in the message."""
-    problem, mark = getattr(error, "problem", None), getattr(error, "problem_mark", None)
-    if problem and mark is not None:
-        return f"line {mark.line + 1}, column {mark.column + 1}: {problem}"
-    first = (str(error).strip() or type(error).__name__).splitlines()[0]
-    if first.startswith("Cannot merge incompatible container types"):
-        return "a list is given where keys and values are expected, or the reverse"
-    return first
 
 
 def _checked_overrides(overrides: Sequence[str]) -> list[str]:

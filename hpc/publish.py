@@ -150,11 +150,12 @@ def publish_json(target: Path, value: Any, guard: Guard | None = None) -> Digest
 
 
 @contextlib.contextmanager
-def publishing_directory(target: Path) -> Iterator[Path]:
+def publishing_directory(target: Path, *, keep_existing: bool = False) -> Iterator[Path]:
     """Yield a directory that becomes `target` by one rename when the block ends well.
 
     An existing `target` is moved aside first and removed afterwards: a reader finds the old
-    directory, briefly none, or the new one, never a mixture.
+    directory, briefly none, or the new one, never a mixture. With `keep_existing`, for directories
+    named by their content, one that another process published meanwhile stays, as it may be in use.
 
     Raises:
         TransientError: the disk or a quota is full; nothing was published.
@@ -164,7 +165,7 @@ def publishing_directory(target: Path) -> Iterator[Path]:
         target.parent.mkdir(parents=True, exist_ok=True)
         staging.mkdir()
         yield staging
-        commit_directory(staging, target)
+        commit_directory(staging, target, keep_existing=keep_existing)
     except BaseException as error:
         shutil.rmtree(staging, ignore_errors=True)
         _restore(_previous_path(target), target)
@@ -173,8 +174,13 @@ def publishing_directory(target: Path) -> Iterator[Path]:
         raise
 
 
-def commit_directory(staging: Path, target: Path, guard: Guard | None = None) -> None:
-    """Make all under `staging` durable and rename it to `target`; `guard` as for `publishing`."""
+def commit_directory(
+    staging: Path, target: Path, guard: Guard | None = None, *, keep_existing: bool = False
+) -> None:
+    """Make all under `staging` durable and rename it to `target`; `guard` as for `publishing`.
+
+    With `keep_existing` a `target` with content stays and `staging` is removed.
+    """
     for directory, _, names in os.walk(staging):
         for name in names:
             with (Path(directory) / name).open("rb") as file:
@@ -184,11 +190,16 @@ def commit_directory(staging: Path, target: Path, guard: Guard | None = None) ->
     if guard is not None:
         guard()
     aside = _previous_path(target)
-    if target.exists():
+    if target.exists() and not keep_existing:
         shutil.rmtree(aside, ignore_errors=True)
         os.replace(target, aside)
         fault("publish.directory_between_renames")
-    os.replace(staging, target)
+    try:
+        os.replace(staging, target)
+    except OSError as error:
+        if not keep_existing or error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+        shutil.rmtree(staging, ignore_errors=True)
     shutil.rmtree(aside, ignore_errors=True)
     fault("publish.directory_after_rename")
     fsync_directory(target.parent)

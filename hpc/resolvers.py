@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from hpc.errors import ConfigError
 from hpc.permissions import other_writers
+from hpc.shell import quoted
 
 Origin = Literal["own", "frozen"] | str
 """`own` resolves what is allowed, `frozen` nothing; any other text says why nothing is resolved."""
@@ -64,7 +65,9 @@ def origin_of(path: Path, status: os.stat_result) -> Origin:
     writers = other_writers(status, (os.getuid(), 0))
     if writers is None:
         return "own"
-    remedy = "copy it, read it, use the copy" if "belongs" in writers else f"`chmod go-w {path}`"
+    remedy = (
+        "copy it, read it, use the copy" if "belongs" in writers else f"`chmod go-w {quoted(path)}`"
+    )
     return f"it {writers}: {remedy}"
 
 

@@ -17,6 +17,7 @@ _MODULES = {
     "Results": "sarhpc.api.runs",
     "Run": "sarhpc.api.runs",
     "Tiles": "sarhpc.api.tiles",
+    "ablation": "sarhpc.api.ablation",
     "caption": "sarhpc.api.models",
     "catalog_directory": "sarhpc.archive.catalog_builder",
     "cut_tiles": "sarhpc.api.tiles",

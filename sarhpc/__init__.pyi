@@ -1,3 +1,4 @@
+from sarhpc.api.ablation import ablation
 from sarhpc.api.evaluation import evaluate
 from sarhpc.api.models import Generated, Model, caption, generate, load_model
 from sarhpc.api.reading import open_dataset
@@ -13,6 +14,7 @@ __all__ = [
     "Results",
     "Run",
     "Tiles",
+    "ablation",
     "caption",
     "catalog_directory",
     "cut_tiles",

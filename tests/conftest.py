@@ -109,6 +109,13 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
             f"{on_slurm} tests on a real Slurm cluster did NOT run. `make slurm-setup` installs "
             "it; SARHPC_REQUIRE_SLURM=1 makes this an error.",
         )
+    on_gpu = sum("tests/pretended_gpu/" in report.nodeid for report in skipped)
+    if on_gpu:
+        _warn(
+            terminalreporter,
+            f"{on_gpu} tests on a pretended GPU did NOT run: no g++. `make compiler-setup` "
+            "installs it; SARHPC_REQUIRE_COMPILER=1 makes this an error.",
+        )
     on_data = sum(DATA_VARIABLE in str(report.longrepr) for report in skipped)
     if on_data:
         _warn(

@@ -171,7 +171,7 @@ def _require_not_stopped(run: RunDir, jobs: Sequence[SubmittedJob]) -> None:
     slurm.cancel([job.job_id for job in jobs])
     raise IncompleteError(
         f"{run.root} was stopped by an operator during the submission; its {len(jobs)} jobs so far "
-        f"are cancelled. Continue with `sarhpc resume {run.root}`"
+        f"are cancelled. Continue with `sarhpc resume {run.quoted}`"
     )
 
 
@@ -187,7 +187,7 @@ def _refused(
     named = ", ".join(f"{job.stage} {job.job_id}" for job in jobs)
     return slurm.SlurmRefusedError(
         f"{error}; {len(jobs)} of {len(chain.parts)} jobs were submitted and stay ({named}). "
-        f"Once the cause is gone, `sarhpc resume {run.root}` submits the others"
+        f"Once the cause is gone, `sarhpc resume {run.quoted}` submits the others"
     )
 
 

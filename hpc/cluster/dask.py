@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from hpc.clock import file_system_time
 from hpc.cluster.allocation import Allocation, current_allocation
 from hpc.cluster.certificate import Credentials, issue_credentials, write_private
-from hpc.errors import TransientError
+from hpc.errors import HpcError, TransientError
 from hpc.memory import KEPT_BYTES, OWN_MAPPING_BYTES
 from hpc.signals import ignore_stop_signals
 
@@ -188,6 +188,23 @@ def dask_setup(worker: Any) -> None:
     """Prepare a new worker process; Dask calls this because the module is preloaded there."""
     ignore_stop_signals()
     _send_by_monotonic_clock()
+    logging.getLogger("distributed.worker").addFilter(_is_unexpected)
+
+
+def _is_unexpected(record: logging.LogRecord) -> bool:
+    """Whether Dask is to log a record with a traceback: of expected errors the message is enough.
+
+    That is logged by who distributes the shards.
+    """
+    if not str(record.msg).startswith("Compute Failed"):
+        return True
+    text = record.getMessage().partition("\nException: ")[2].lstrip("\"'")
+    return text.partition("(")[0] not in _names_of(HpcError)
+
+
+def _names_of(error: type[Exception]) -> set[str]:
+    """Name of an error and of everything derived from it."""
+    return {error.__name__}.union(*map(_names_of, error.__subclasses__()))
 
 
 def _send_by_monotonic_clock() -> None:

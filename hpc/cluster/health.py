@@ -28,6 +28,7 @@ from hpc.cluster.bad_nodes import EXPIRY_H, BadNodeList
 from hpc.cluster.shared_folders import Blame, SharedFolder
 from hpc.errors import HpcError, IncompleteError, TransientError
 from hpc.publish import publish_text
+from hpc.shell import quoted
 
 GOOD, DOUBTFUL, BAD = "good", "doubtful", "bad"
 
@@ -189,7 +190,7 @@ def _blamed(shared: SharedFolder, node: str, reason: str, listed: BadNodeList) -
         return _unfit(node, reason)
     advice = (
         f"Check owner, mode, quota and mount of {shared.folder}, for example with "
-        f"`touch {shared.folder}/x` on a node, then `sarhpc resume RUN`"
+        f"`touch {quoted(shared.folder)}/x` on a node, then `sarhpc resume RUN`"
     )
     if blame is Blame.FOLDER:
         nodes = ", ".join(shared.failed_nodes())

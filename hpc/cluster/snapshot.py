@@ -87,7 +87,8 @@ def take_snapshot(
     commit, changed, patch = _history(source, wanted)
     size = sum(digest.bytes for digest in digests.values())
     facts = Snapshot(identity, commit, changed, len(files), size)
-    with publishing_directory(target) as folder:
+    # Another command may publish the same snapshot now, and its jobs may already import from it.
+    with publishing_directory(target, keep_existing=not target.exists()) as folder:
         for name in files:
             _place(source / name, folder / name, name, digests[name].bytes, store)
         _compile(folder, target)

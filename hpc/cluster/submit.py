@@ -40,7 +40,6 @@ __all__ = [
     "RankedWork",
     "Resources",
     "Submission",
-    "WorkFailedError",
     "require_picklable",
     "submit",
 ]
@@ -52,10 +51,6 @@ FAILURE_GRACE_S = 5.0
 """Seconds that local tasks continue after another one has failed; srun ends them at once."""
 
 _log = logging.getLogger(__name__)
-
-
-class WorkFailedError(HpcError):
-    """The work of a job ended with an exit code other than 0."""
 
 
 @dataclass(frozen=True)
@@ -82,9 +77,8 @@ class RankedWork:
         """Run the work; an exit code other than 0 becomes a failed task.
 
         Raises:
-            WorkFailedError: so that the launcher sees a failure. Not under `debug`, where
-                submitit would open a debugger.
-            SystemExit: with that code on Slurm, so that its records show it.
+            SystemExit: with that code, so that Slurm's records show it; of another exception
+                submitit logs a traceback. Not under `debug`, which is the process of the command.
         """
         import submitit
 
@@ -108,10 +102,8 @@ class RankedWork:
             # The work is done. A handler that runs during interpreter shutdown could hang it, and
             # Slurm waits for every rank before a requeued job can start again.
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        if code != 0 and self.executor == "slurm":
-            raise SystemExit(code)
         if code != 0 and self.executor != "debug":
-            raise WorkFailedError(f"exit code {code}: {failure}")
+            raise SystemExit(code)
         return code
 
     def _variables(self, environment: Any) -> dict[str, str]:
@@ -311,7 +303,7 @@ def _run(work: Callable[[], int]) -> tuple[int, str | None]:
     try:
         code = work()
     except HpcError as error:
-        traceback.print_exc()
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return error.exit_code, f"{type(error).__name__}: {error}"
     except KeyboardInterrupt:
         return 130, "interrupted"

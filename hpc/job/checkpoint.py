@@ -46,6 +46,7 @@ from hpc.job.part import Write, joined_parts, run_in_thread, sync_part, write_pa
 from hpc.job.signatures import RunSignature
 from hpc.publish import Digest, Guard, commit_directory, fault, publish_json, publish_text
 from hpc.regular_files import read_regular_text
+from hpc.shell import quoted
 
 T = TypeVar("T")
 Read = Callable[[Path, Mapping[str, Any]], None]
@@ -382,8 +383,8 @@ class CheckpointStore:
             listed = ", ".join(f"{name} ({why})" for name, why in self._foreign.items())
             raise CheckpointError(
                 f"no checkpoint in {self.root} is known to be of this run: {listed}. If you trust "
-                f"who wrote them: `sarhpc resume {self.root.parent.parent} --trust-checkpoint`. To "
-                "start at step 0, move them away."
+                f"who wrote them: `sarhpc resume {quoted(self.root.parent.parent)} "
+                "--trust-checkpoint`. To start at step 0, move them away."
             )
         found = [f"{name} ({problem})" for name, problem in unreadable.items()]
         found += sorted(f"{path.name} (damaged)" for path in self.root.glob("step_*.bad*"))

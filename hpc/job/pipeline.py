@@ -223,7 +223,7 @@ def require_upstream(run: RunDir, stage: Stage) -> None:
         if not run.ledger(need).sealed:
             raise UpstreamOpenError(
                 f"{stage.name} needs {need}, which is not sealed; "
-                f"run `sarhpc {need} {run.root}` or `sarhpc resume {run.root}` first"
+                f"run `sarhpc {need} {run.quoted}` or `sarhpc resume {run.quoted}` first"
             )
 
 

@@ -31,6 +31,7 @@ from hpc.errors import (
     TransientError,
     VerificationError,
 )
+from hpc.shell import quoted
 from hpc.store.attempts import (
     CRASH_LIMIT,
     HANG,
@@ -146,7 +147,7 @@ def _too_many_unrecorded(directory: Path, rows: Sequence[Mapping[str, Any]]) -> 
         return None
     return (
         f"the last {unrecorded} starts of job {here.job_id} could not be recorded in {directory}; "
-        f"make the folder writable, then `sarhpc resume {directory.parent}`"
+        f"make the folder writable, then `sarhpc resume {quoted(directory.parent)}`"
     )
 
 
@@ -163,7 +164,7 @@ def _too_many_restarts(directory: Path) -> str | None:
     return (
         f"job {here.job_id} has restarted {here.restart} times and its attempts in {directory} "
         "cannot be read; make the folder readable and writable, then "
-        f"`sarhpc resume {directory.parent}`"
+        f"`sarhpc resume {quoted(directory.parent)}`"
     )
 
 

@@ -32,6 +32,7 @@ from hpc.errors import ConfigError, VerificationError
 from hpc.job.manifest import MANIFEST, list_checkpoints
 from hpc.publish import publish_json
 from hpc.regular_files import read_regular
+from hpc.shell import quoted
 
 SIGNATURES = "signatures.json"
 SCHEMA = "hpc.checkpoint-signatures/1"
@@ -133,7 +134,7 @@ def require_own_checkpoints(root: Path, *, trust: bool) -> None:
             f"the key of {root} is {'absent' if key is None else 'none of yours'}: the run and its "
             f"checkpoints, such as {found}, were made by somebody else or under another home "
             "directory, and reading them means trusting whoever made them. If you do: "
-            f"`sarhpc resume {root} --trust-checkpoint`"
+            f"`sarhpc resume {quoted(root)} --trust-checkpoint`"
         )
     if key is None:
         run_key(root)

@@ -105,7 +105,7 @@ def failure_lines(run: RunDir, stage: Stage) -> list[str]:
     state = stage_state(run, stage)
     failure = state.failure
     if failure is None and state.state == "LOST":
-        where = f"sarhpc logs {run.root} --stage {stage.name}"
+        where = f"sarhpc logs {run.quoted} --stage {stage.name}"
         failure = f"its last attempt was killed, as no end row was written; see: {where}"
     return [*lines, f"{stage.name} {failure}"] if failure else lines
 

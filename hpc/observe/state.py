@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from hpc.documents import parse_json
-from hpc.errors import VerificationError
+from hpc.errors import ConfigError, NumericalError, VerificationError
 from hpc.job.pipeline import Stage, StageProgress
 from hpc.observe.under_way import UnderWay, shards_under_way
 from hpc.regular_files import open_regular, read_regular_text
@@ -31,6 +31,9 @@ from hpc.store.lease import live_holder
 from hpc.store.ledger import Ledger
 from hpc.store.plan import planned_shards
 from hpc.store.rundir import RunDir
+
+PERMANENT = (ConfigError.exit_code, NumericalError.exit_code, VerificationError.exit_code)
+"""Exit codes of failures that another start does not change."""
 
 MAX_RECORDS_READ = 1000
 """Maximum single records that `stage_state` reads; each costs a round trip on a shared disk."""
@@ -59,6 +62,8 @@ class StageState:
     holder: str | None = None
     failure: str | None = None
     """How the last attempt failed, the message of a crash loop, or why none can be recorded."""
+    permanent: bool = False
+    """Whether it failed by an error that another start meets again, unless something is changed."""
     attempts: int = 0
     """Starts of this stage so far."""
     per_s: float | None = None
@@ -154,6 +159,7 @@ def stage_state(run: RunDir, stage: Stage, clock: float | None = None) -> StageS
         failed,
         holder,
         recording_obstacle(directory) or _failure(stopped),
+        not holder and _fails_again(attempts),
         starts,
         *pace,
         heartbeat_age_s=_age(beats or leases, clock) if holder else None,
@@ -199,6 +205,16 @@ def _stopped_elements(directory: Path, attempts: list[dict[str, Any]]) -> list[s
         elif (failure := last_failure(rows)) is not None:
             found.append(which + failure)
     return found
+
+
+def _fails_again(attempts: list[dict[str, Any]]) -> bool:
+    """Whether the newest attempt of an element failed by an error that another start meets too."""
+    for rows in by_element(attempts).values():
+        newest = max(row["attempt"] for row in rows)
+        ends = [row for row in rows if row["attempt"] == newest and "to" in row]
+        if ends and ends[-1]["exit"] in PERMANENT:
+            return True
+    return False
 
 
 def is_open(rows: Sequence[Mapping[str, Any]]) -> bool:

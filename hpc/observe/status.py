@@ -15,9 +15,10 @@ from hpc.errors import HpcError, IncompleteError
 from hpc.job.pipeline import Stage
 from hpc.observe.queue import Queue, is_stuck, queue_summary
 from hpc.observe.state import StageState, stage_state
-from hpc.store.local_jobs import live_local_jobs
+from hpc.store.local_jobs import live_local_jobs, newest_local_job
 from hpc.store.rundir import RunDir
 from hpc.store.submissions import (
+    SubmissionRecord,
     SubmittedJob,
     moved_submissions,
     next_number,
@@ -80,6 +81,8 @@ class RunStatus:
     notes: tuple[str, ...] = ()
     on_its_way: bool | None = None
     """Whether a job is queued or running for any unsealed stage; None if Slurm does not answer."""
+    requested: frozenset[str] = frozenset()
+    """The stages that were submitted or that a driver of this machine was to take."""
 
     @property
     def complete(self) -> bool:
@@ -93,12 +96,42 @@ class RunStatus:
 
     @property
     def idle(self) -> str | None:
-        """One line if stages are left and nothing works on them or will, else None."""
-        left = [stage.disk.name for stage in self.stages if stage.state != "COMPLETE"]
-        if not left or self.on_its_way is not False:
+        """One line if stages that were asked for are left and nothing works on them, else None."""
+        left = self._left
+        if not left or self.on_its_way is not False or self.at_rest is not None:
             return None
         note = f"nothing is on its way: no job is queued or running for {', '.join(left)}"
-        return note if self.stopped else f"{note}; continue with: sarhpc resume {self.run.root}"
+        if self.stopped:
+            return note
+        resume = f"sarhpc resume {self.run.quoted}"
+        again = [stage.disk.name for stage in self.stages if stage.disk.permanent]
+        if again:
+            return (
+                f"{note}; {', '.join(again)} would fail again: do what the message above says "
+                f"first, `{resume}` alone repeats it"
+            )
+        return f"{note}; continue with: {resume}"
+
+    @property
+    def at_rest(self) -> str | None:
+        """One line if everything that was asked for is done and stages are left, else None."""
+        left = self._left
+        untouched = all(
+            stage.state in ("READY", "WAITING") and not stage.disk.attempts
+            for stage in self.stages
+            if stage.disk.name in left
+        )
+        if not left or not untouched or self.on_its_way is not False or {*left} & self.requested:
+            return None
+        go_on = f"sarhpc run {self.run.quoted}"
+        if len(left) == len(self.stages):
+            return f"nothing has been started yet; start with: {go_on}"
+        return f"the requested stages are complete; for {', '.join(left)}: {go_on}"
+
+    @property
+    def _left(self) -> list[str]:
+        """The stages that are not sealed."""
+        return [stage.disk.name for stage in self.stages if stage.state != "COMPLETE"]
 
     def to_json(self) -> dict[str, Any]:
         """The status as `status --json` shows it."""
@@ -127,18 +160,33 @@ def run_status(
         if job.stage in open_names
     ]
     profile = submissions[-1].profile if submissions else None
+    asked = _requested(run, submissions, [stage.name for stage in stages])
     notes = list(_notes_of_move(run, open_names))
     notes += [line for stage in stages if stage.warnings for line in stage.warnings(run)]
     unrecorded = _unrecorded_jobs(run, scheduler, notes) if open_names else []
     jobs += [job for job in unrecorded if job.stage in open_names]
     if not jobs:
         found = tuple(StageStatus(d.state, d, problem=_disk_problem(run, d)) for d in disks)
-        return RunStatus(run, found, profile, tuple(notes), on_its_way=_is_coming(run, found))
+        return RunStatus(run, found, profile, tuple(notes), _is_coming(run, found), asked)
     holders = [disk.holder_job for disk in disks if disk.holder_job is not None]
     view = _Cluster(run, scheduler or cluster_scheduler(), jobs, holders)
     found = tuple(view.join(disk) for disk in disks)
     coming = _is_coming(run, found) or (None if view.silent else False)
-    return RunStatus(run, found, profile, (*notes, *view.notes), coming)
+    return RunStatus(run, found, profile, (*notes, *view.notes), coming, asked)
+
+
+def _requested(
+    run: RunDir, submissions: Sequence[SubmissionRecord], names: Sequence[str]
+) -> frozenset[str]:
+    """The stages of all submissions, and those of the newest job of this machine."""
+    asked = {stage for one in submissions for stage in (*one.refused, *(j.stage for j in one.jobs))}
+    what = newest_local_job(run)
+    if what is not None:
+        kind, *ends = what.split(":")
+        first, last = ends if kind == "line" and len(ends) == 2 else (kind, kind)
+        if first in names and last in names:
+            asked |= {*names[names.index(first) : names.index(last) + 1]}
+    return frozenset(asked)
 
 
 def _is_coming(run: RunDir, stages: Sequence[StageStatus]) -> bool:
@@ -176,7 +224,7 @@ def _unrecorded_jobs(
     if found:
         notes.append(
             f"jobs {', '.join(found)} were submitted by a command that died before it recorded "
-            f"them; `sarhpc resume {run.root}` adopts them"
+            f"them; `sarhpc resume {run.quoted}` adopts them"
         )
     return list(found.values())
 
@@ -190,7 +238,7 @@ def _notes_of_move(run: RunDir, open_names: Collection[str]) -> tuple[str, ...]:
         return ()
     return (
         f"this run was at {moved[-1].root} when its jobs were submitted, and they work there; "
-        f"`sarhpc resume {run.root}` cancels them and submits what is left from here",
+        f"`sarhpc resume {run.quoted}` cancels them and submits what is left from here",
     )
 
 
@@ -254,7 +302,7 @@ class _Cluster:
         """State of a stage whose newest job left the queue without a recorded failure."""
         ended = self._account().get(job)
         queue = Queue(jobs=(job,))
-        resume = f"continue with: sarhpc resume {self.run.root}"
+        resume = f"continue with: sarhpc resume {self.run.quoted}"
         if ended is not None and ended.state not in ENDED_WELL:
             if disk.state == "WAITING" and ended.exit_code == f"{IncompleteError.exit_code}:0":
                 return StageStatus("WAITING", disk, queue)  # it ended because its upstream was open
@@ -316,12 +364,12 @@ def _job_problem(run: RunDir, state: str, disk: StageState, queue: Queue) -> str
     if state == "BLOCKED":
         return (
             f"job {job} can never start ({queue.reasons[0]}); "
-            f"repair the chain with: sarhpc resume {run.root}"
+            f"repair the chain with: sarhpc resume {run.quoted}"
         )
     if state == "STALLED":
         return (
-            f"job {job} has no heartbeat; check sarhpc logs {run.root} --stage {disk.name}, "
-            f"then: scancel {job}; sarhpc resume {run.root}"
+            f"job {job} has no heartbeat; check sarhpc logs {run.quoted} --stage {disk.name}, "
+            f"then: scancel {job}; sarhpc resume {run.quoted}"
         )
     return disk.failure
 
@@ -329,5 +377,5 @@ def _job_problem(run: RunDir, state: str, disk: StageState, queue: Queue) -> str
 def _disk_problem(run: RunDir, disk: StageState) -> str | None:
     """The problem of a stage without jobs in the queue, in one line."""
     if disk.state == "LOST":
-        return f"its last attempt wrote no end row; continue with: sarhpc resume {run.root}"
+        return f"its last attempt wrote no end row; continue with: sarhpc resume {run.quoted}"
     return None if disk.holder else disk.failure

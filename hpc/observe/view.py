@@ -39,6 +39,13 @@ QUIET = ("COMPLETE", "WAITING")
 HEAD = f"  {'stage':<14}{'state':<10}{'done':<20}{'samples':>8}{'rejected':>9}{'rate':>8}{'ETA':>9}"
 
 
+_QUOTED = r"'[^']*'(?:\"'\"'[^']*')*"
+_WHOLE = re.compile(rf"\bsarhpc [a-z-]+ (?:{_QUOTED}|\S+)|(?<!\S){_QUOTED}")
+"""A verb with its path, and a word in the quotes of a shell, as `shlex.quote` writes it."""
+_BLANK = "\0"
+"""Stands for a blank at which no line may end."""
+
+
 @dataclass(frozen=True)
 class Line:
     """One line of text, and the style of one word in it."""
@@ -74,8 +81,11 @@ def status_lines(status: RunStatus, width: int = WIDTH, *, brief: bool = False) 
         lines += [Line(text, text, "red") for text in _wrapped(note, width, "  ")]
     if status.idle:
         lines += [Line(text, text, "red") for text in _wrapped(f"! {status.idle}", width, "", "  ")]
+    if status.at_rest and not status.stopped:
+        style = "dim" if all(s.state != "COMPLETE" for s in status.stages) else "green"
+        lines += [Line(text, text, style) for text in _wrapped(status.at_rest, width, "", "  ")]
     if status.stopped:
-        note = f"stopped by an operator; continue with: sarhpc resume {status.run.root}"
+        note = f"stopped by an operator; continue with: sarhpc resume {status.run.quoted}"
         lines += [Line(text, text, "yellow") for text in _wrapped(note, width, "", "  ")]
     return lines
 
@@ -89,10 +99,12 @@ def _quiet_lines(status: RunStatus, state: str, width: int) -> list[Line]:
 
 def _wrapped(text: str, width: int, first: str = " " * 6, rest: str = " " * 8) -> list[str]:
     # A path or a command must stay in one piece, to be copied.
-    return textwrap.wrap(
-        text, width, initial_indent=first, subsequent_indent=rest,
+    whole = _WHOLE.sub(lambda word: word[0].replace(" ", _BLANK), text)
+    lines = textwrap.wrap(
+        whole, width, initial_indent=first, subsequent_indent=rest,
         break_long_words=False, break_on_hyphens=False,
     )  # fmt: skip
+    return [line.replace(_BLANK, " ") for line in lines]
 
 
 def _row(stage: StageStatus) -> str:

@@ -71,7 +71,8 @@ def _display(watching: Watching) -> Iterator[Callable[[RunStatus], None]]:
     from rich.live import Live
 
     # The view moves the cursor; the texts in it do not.
-    console = Console(highlight=False, file=sys.__stdout__)
+    screen = sys.__stderr__ if sys.stdout is sys.stderr else sys.__stdout__
+    console = Console(highlight=False, file=screen)
     with Live(console=console, auto_refresh=False, vertical_overflow="visible") as live:
 
         def show(status: RunStatus) -> None:

@@ -21,6 +21,7 @@ from typing import Any
 from hpc.documents import json_rows
 from hpc.errors import CrashLoopError
 from hpc.publish import publish_text, remove_stale_temporaries
+from hpc.shell import quoted
 from hpc.store.restarts import BAD_NODE, CRASH_LIMIT, HANG, KILLED, RESTART_LIMIT, SIGNALLED
 from hpc.store.restarts import exhausted as restarts_exhausted
 from hpc.store.rundir import now
@@ -147,7 +148,7 @@ def recording_obstacle(directory: Path) -> str | None:
         if mine and not (folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)):
             return (
                 f"{folder} is no writable folder, so no attempt can be recorded; fix it, then "
-                f"`sarhpc resume {directory.parent}`"
+                f"`sarhpc resume {quoted(directory.parent)}`"
             )
     return None
 
@@ -333,4 +334,4 @@ def exhausted(
     if why is None:
         return None
     where = str(directory) if element is None else f"{directory} element {element}"
-    return f"{where}: {why}; fix the cause, then `sarhpc resume {directory.parent} --force`"
+    return f"{where}: {why}; fix the cause, then `sarhpc resume {quoted(directory.parent)} --force`"

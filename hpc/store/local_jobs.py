@@ -60,6 +60,13 @@ def live_local_jobs(run: RunDir) -> list[LocalJob]:
     return [job for job in _read(run).values() if job.alive and job.pid not in _own_processes()]
 
 
+def newest_local_job(run: RunDir) -> str | None:
+    """What the job of this machine was to do that was started last, ended or not; None if none."""
+    found = _read(run)
+    newest = max(found, key=lambda path: path.stat().st_mtime, default=None)
+    return None if newest is None else found[newest].what
+
+
 def mark_local_jobs_stopped(run: RunDir) -> None:
     """Record that the live jobs received a stop, before the stop is removed."""
     for job in live_local_jobs(run):

@@ -17,6 +17,7 @@ from pathlib import Path
 from hpc.errors import NotTrustedError
 from hpc.permissions import other_writers
 from hpc.regular_files import open_regular
+from hpc.shell import quoted
 from hpc.store.rundir import RunDir, open_run
 from hpc.store.trusted import is_trusted
 
@@ -52,7 +53,8 @@ def require_own_run(run: RunDir, *, thorough: bool = True) -> None:
     raise NotTrustedError(
         f"{path}{inside} {writers}: to act on this run is to do what its files say, with your "
         "rights; status, logs, report, inspect, verify and evaluate --out only read it. "
-        f"{_remedy(run.root, writers)}if you trust all who can write there: sarhpc trust {run.root}"
+        f"{_remedy(run.root, writers)}if you trust all who can write there: "
+        f"sarhpc trust {run.quoted}"
     )
 
 
@@ -70,7 +72,7 @@ def read_own_file(path: Path, owners: Iterable[int] = ()) -> str:
         if writers is not None and not is_trusted(path):
             raise NotTrustedError(
                 f"{path} {writers}: what it says is done with your rights; copy it, or if you "
-                f"trust all who can write it: sarhpc trust {path.resolve()}"
+                f"trust all who can write it: sarhpc trust {quoted(path.resolve())}"
             )
         return file.read()
 
@@ -100,7 +102,7 @@ def private_umask(run: RunDir) -> int:
 def _remedy(root: Path, writers: str) -> str:
     if not writers.startswith("can"):
         return ""
-    return f"Take the right away: chmod -R go-w {root}; or "
+    return f"Take the right away: chmod -R go-w {quoted(root)}; or "
 
 
 def _first_doubt(root: Path, paths: Iterable[Path]) -> tuple[Path, str] | None:

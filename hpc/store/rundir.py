@@ -14,6 +14,7 @@ from hpc.documents import read_json
 from hpc.errors import ConfigError, FingerprintMismatchError, VerificationError
 from hpc.publish import publish_json, publish_text
 from hpc.regular_files import read_regular_text
+from hpc.shell import quoted
 from hpc.store.lease import Lease
 from hpc.store.ledger import Ledger
 from hpc.store.run_paths import located_path, require_plain_path, stored_path
@@ -37,6 +38,11 @@ class RunDir:
     def name(self) -> str:
         """Name of the run."""
         return self.root.name
+
+    @property
+    def quoted(self) -> str:
+        """The directory as one word of a shell, for commands to copy."""
+        return quoted(self.root)
 
     @property
     def config_file(self) -> Path:
@@ -256,5 +262,7 @@ def open_run(root: Path) -> RunDir:
     """
     run = RunDir(root.resolve())
     if not run.frozen:
-        raise ConfigError(f"{root} is not a run directory; make one with `sarhpc init {root}`")
+        raise ConfigError(
+            f"{root} is not a run directory; make one with `sarhpc init {quoted(root)}`"
+        )
     return run

@@ -148,7 +148,7 @@ def await_submission(run: RunDir, number: int, timeout_s: float = 120.0) -> Subm
             raise TransientError(
                 f"{submission_path(run, number)} did not appear in {timeout_s:.0f} s and no "
                 f"command submits for this run; the one that did has died: `sarhpc resume "
-                f"{run.root}` completes it"
+                f"{run.quoted}` completes it"
             )
         time.sleep(0.5)
     return read_submission(run, number)
@@ -215,7 +215,7 @@ def publish_submission(run: RunDir, record: SubmissionRecord) -> Path:
             return path
         raise HpcError(
             f"{path} exists and is never rewritten; another command is submitting for {run.root}: "
-            f"check with `sarhpc status {run.root}`"
+            f"check with `sarhpc status {run.quoted}`"
         )
     document = {"schema": SUBMISSION_SCHEMA, **dataclasses.asdict(record)}
     # Code of before does not know these fields.

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from hpc.documents import read_json
 from hpc.errors import HpcError
+from hpc.shell import quoted
 from hpc.store.rundir import RunDir, open_run
 from sarhpc.api.settings import Settings, overrides
-from sarhpc.cli.configuration import given_config, previewed_run
+from sarhpc.cli.configuration import drafted_run, given_config, previewed_run
 from sarhpc.cli.own_run import acted_on
 from sarhpc.cli.running import resume_verb, run_verb, submission_options
 from sarhpc.stages.config import RunConfig
@@ -80,7 +81,7 @@ class Run:
         if template is not None and config is not None:
             raise TypeError("give either a template or a file")
         file = shipped(template) if template is not None else config
-        return cls(acted_on(run_and_config(root, file, settings)[0]).root)
+        return cls(acted_on(drafted_run(*_words(root, file, settings))).root)
 
     @property
     def root(self) -> Path:
@@ -141,7 +142,9 @@ class Run:
         options.run = str(self.root)
         code = verb(options)
         if code != 0:
-            raise HpcError(f"{self.root} ended with exit code {code}; see sarhpc logs {self.root}")
+            raise HpcError(
+                f"{self.root} ended with exit code {code}; see sarhpc logs {quoted(self.root)}"
+            )
         return self.status()
 
     def status(self) -> RunStatus:
@@ -177,11 +180,18 @@ def run_and_config(
         ConfigError: an unknown key or a wrong value.
         FingerprintMismatchError: the run has begun with other values.
     """
+    arguments, config = _words(root, file, settings)
+    return previewed_run(arguments, config), config
+
+
+def _words(
+    root: str | Path, file: str | Path | None, settings: Settings | None
+) -> tuple[argparse.Namespace, RunConfig]:
+    """The arguments that a command line would have, and the configuration they mean."""
     arguments = argparse.Namespace(
         run=str(root),
         config=None if file is None else str(file),
         overrides=overrides(settings),
         cfg=False,
     )
-    config = given_config(arguments)
-    return previewed_run(arguments, config), config
+    return arguments, given_config(arguments)

@@ -53,6 +53,7 @@ def cut_tiles(
     from hpc.store.rundir import open_run
     from sarhpc.stages.registry import stage_named
     from sarhpc.stages.settings import require_inputs, require_present, require_settings
+    from sarhpc.stages.spec import pass_all
     from sarhpc.stages.work.sharded import sealed_records
 
     uri = str(getattr(archive, "path", archive))
@@ -60,9 +61,11 @@ def cut_tiles(
         uri = str(Path(uri).absolute())
     words = [f"archive.uri={uri}", *overrides(settings), f"cluster.workers={workers}"]
     previewed, config = run_and_config(out, None, words)
-    for check in (require_inputs, require_present):
-        check(previewed, config, ["tile"])
-    require_settings(config, ["tile"])
+    pass_all(
+        lambda: require_inputs(previewed, config, ["tile"]),
+        lambda: require_settings(config, ["tile"]),
+        lambda: require_present(previewed, config, ["tile"]),
+    )
     created = Run.create(out, settings=words)
     run = open_run(created.root)
     run_stage(run, stage_named(config, "tile"), context=JobContext(sequential=workers == 1))

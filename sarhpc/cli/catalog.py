@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from hpc.documents import load_yaml
 from hpc.errors import ConfigError, DataError
+from hpc.shell import quoted
 from sarhpc.cli.verbs import Verbs, add_json, add_verb, existing_path, print_json
 
 COLUMNS = ("scene", "file", "size", "pixel", "sigma0", "optical")
@@ -78,7 +79,7 @@ def build_catalogue(
     print(f"{len(report.scenes)} scenes, {len(report.skipped)} files left out: {report.catalogue}")
     if draft is not None:
         print(f"for more scenes: {_what_to_do(draft, declarations)}")
-    print(f"next: sarhpc run RUN --template paper_sd15 archive.uri={out.resolve()}")
+    print(f"next: sarhpc run RUN --template paper_sd15 archive.uri={quoted(out.resolve())}")
     return 0
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from hpc.shell import quoted
 from hpc.store.rundir import open_run
 from sarhpc.cli.own_run import own_run
 from sarhpc.cli.verbs import Verbs, add_json, add_verb, print_json
@@ -50,5 +51,7 @@ def clean_verb(arguments: argparse.Namespace) -> int:
         remove_files(run, removable)
         print(f"removed {what}; noted in {run.root / 'cleaned.jsonl'}")
     else:
-        print(f"{what}; nothing was removed. To remove it: sarhpc clean {arguments.run} --yes")
+        print(
+            f"{what}; nothing was removed. To remove it: sarhpc clean {quoted(arguments.run)} --yes"
+        )
     return 0

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from hpc.config import differences, fingerprint, load, loads, to_yaml
 from hpc.errors import ConfigError, FingerprintMismatchError
+from hpc.shell import quoted
 from hpc.store.rundir import PreviewedRun, RunDir, open_run, preview_run
 from sarhpc.cli.frozen_text import frozen_text
 from sarhpc.cli.own_run import acted_on
@@ -48,13 +49,13 @@ def init_verb(arguments: argparse.Namespace) -> int:
     if arguments.cfg:
         print(to_yaml(config), end="")
         return 0
-    run = acted_on(previewed_run(arguments, config))
+    run = acted_on(drafted_run(arguments, config))
     if run.begun:
         print(f"run {run.root} is frozen with configuration {run.info['fingerprint']}")
     else:
         print(f"run {run.root} has a draft of its configuration, which its first job freezes")
-        print(f"change it: sarhpc init {arguments.run} key=value")
-    print(f"next: sarhpc run {arguments.run}")
+        print(f"change it: sarhpc init {quoted(arguments.run)} key=value")
+    print(f"next: sarhpc run {quoted(arguments.run)}")
     return 0
 
 
@@ -88,6 +89,26 @@ def previewed_run(arguments: argparse.Namespace, config: RunConfig) -> RunDir:
     return preview_run(root, text, fingerprint(config), arguments.overrides, facts)
 
 
+def drafted_run(arguments: argparse.Namespace, config: RunConfig) -> RunDir:
+    """As `previewed_run`, of a configuration whose values are right as far as one sees now.
+
+    Raises:
+        ConfigError: names each that is not; those of an existing run are not asked again.
+    """
+    run = previewed_run(arguments, config)
+    if isinstance(run, PreviewedRun):
+        require_changes(run)
+    return run
+
+
+def require_changes(run: PreviewedRun) -> None:
+    """Raise ConfigError if a value is wrong that the run on disk does not have already."""
+    from sarhpc.stages.settings import require_right_values
+
+    there = RunDir(run.root)
+    require_right_values(load_run_config(run), load_run_config(there) if there.frozen else None)
+
+
 def _changed_run(run: RunDir, config: RunConfig, arguments: argparse.Namespace) -> RunDir:
     """The existing run with other values: any of a draft, else those that decide nothing."""
     existing = load_run_config(run)
@@ -101,8 +122,6 @@ def _changed_run(run: RunDir, config: RunConfig, arguments: argparse.Namespace) 
         )
     # What else may differ does not change what is made (workers, logging).
     changed = differences(existing, config, transient=True)
-    for line in changed:
-        print(f"changed for this run: {line}")
     if not changed:
         return run
     text = frozen_text(config, arguments, run.config_text, changes)

@@ -7,6 +7,7 @@ import sys
 
 from hpc.errors import ConfigError, DataError
 from hpc.publish import publish_json
+from hpc.shell import quoted
 from sarhpc.cli.verbs import Verbs, add_json, add_verb, existing_path, print_json
 from sarhpc.stages.inputs.paths import model_folder
 
@@ -37,7 +38,7 @@ def contract_verb(arguments: argparse.Namespace) -> int:
     found = read_contract(model)
     if arguments.tiles is not None:
         if found is not None:
-            raise DataError(f"{model} has a contract; `sarhpc contract {model}` shows it")
+            raise DataError(f"{model} has a contract; `sarhpc contract {quoted(model)}` shows it")
         tiles = existing_path(arguments.tiles, "the folder of the shards it was trained on")
         found = contract_of_shards(sorted(tiles.rglob("*.tar")))
         # Beside the folder: its digest is recorded, and stays what it is.
@@ -46,7 +47,7 @@ def contract_verb(arguments: argparse.Namespace) -> int:
     if found is None:
         raise DataError(
             f"{model} has no contract; if you have the tiles it was trained on: "
-            f"sarhpc contract {model} --tiles FOLDER"
+            f"sarhpc contract {quoted(model)} --tiles FOLDER"
         )
     if arguments.json:
         print_json(found.to_json())

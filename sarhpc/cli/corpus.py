@@ -100,6 +100,6 @@ def corpus_folder(source: Path) -> Path:
     run = open_run(source)
     if not run.ledger("generate").sealed:
         raise IncompleteError(
-            f"generate is not sealed in {run.root}; continue with: sarhpc resume {run.root}"
+            f"generate is not sealed in {run.root}; continue with: sarhpc resume {run.quoted}"
         )
     return data_root(run, load_run_config(run)) / "synthetic"

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hpc.errors import ConfigError
+from hpc.shell import quoted
 from sarhpc.cli.verbs import Verbs, add_verb
 from sarhpc.extras import CHAIN, EXTRA_OF, is_installed
 from sarhpc.stages.registry import profile_requests
@@ -75,7 +76,7 @@ def _write_profile(name: str) -> int:
     from hpc.cluster.draft import write_profile
 
     path = write_profile(Path(name) if name else None, profile_requests())
-    print(f"wrote {path}; look through it, then: sarhpc doctor --profile {path}")
+    print(f"wrote {path}; look through it, then: sarhpc doctor --profile {quoted(path)}")
     return 0
 
 

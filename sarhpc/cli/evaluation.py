@@ -32,8 +32,8 @@ def add_evaluate_arguments(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("overrides", nargs="*", metavar="key=value", help="of two sets: settings of "
                       "`evaluate`, such as tiles=1000 or gates.lsd_db=3")  # fmt: skip
     verb.add_argument("--suite", metavar="PARTS", help="of two sets: radiometry, speckle, "
-                      "spectrum, texture, orientation, features, text, separated by commas "
-                      "(default: all)")  # fmt: skip
+                      "spectrum, texture, orientation, features, text, use, separated by "
+                      "commas (default: all)")  # fmt: skip
     verb.add_argument("--out", metavar="FOLDER", help="write into this folder, here and now; a "
                       "run is only read then, and may be anybody's (two sets: default "
                       "evaluation)")  # fmt: skip
@@ -69,7 +69,7 @@ def evaluate_here(arguments: argparse.Namespace) -> int:
     if arguments.out:
         return _evaluate_elsewhere(run, Path(arguments.out), arguments.json)
     if not run.ledger(EVALUATE.name).sealed:
-        raise ConfigError(f"{run.root} is not evaluated yet: sarhpc evaluate {run.root}")
+        raise ConfigError(f"{run.root} is not evaluated yet: sarhpc evaluate {run.quoted}")
     print(json.dumps(read_json(run.stage(EVALUATE.name) / RESULT), indent=2))
     return 0
 

@@ -90,7 +90,7 @@ def _inspect_run(run: RunDir, tiles: int) -> Inspection:
     real = [name for name in REAL if records[name]][:1]
     chosen = [*real, *(name for name in SYNTHETIC if records[name])]
     if not chosen:
-        raise DataError(f"{run.root} has no shards yet; make some with `sarhpc run {run.root}`")
+        raise DataError(f"{run.root} has no shards yet; make some with `sarhpc run {run.quoted}`")
     set_names = REAL | SYNTHETIC
     sets = [(set_names[name], [_shard_ref(record) for record in records[name]]) for name in chosen]
     unsealed = [name for name in chosen if not run.ledger(name).sealed]

@@ -6,14 +6,16 @@ import os
 import sys
 from pathlib import Path
 
+from hpc.config import differences
+from hpc.shell import quoted
 from hpc.store.ownership import (
     open_own_run,
     private_umask,
     replaceable_parent,
     require_own_run,
 )
-from hpc.store.rundir import RunDir, freeze
-from sarhpc.stages.run_config import with_edits
+from hpc.store.rundir import PreviewedRun, RunDir, freeze
+from sarhpc.stages.run_config import load_run_config, with_edits
 
 
 def acted_on(run: RunDir) -> RunDir:
@@ -24,7 +26,19 @@ def acted_on(run: RunDir) -> RunDir:
     """
     if run.frozen or _is_of_somebody_else(run.root):
         require_own_run(run)
-    return own_run(freeze(run).root)
+    changed = changes_of(run)
+    made = own_run(freeze(run).root)
+    for line in changed:
+        print(f"changed for this run: {line}")
+    return made
+
+
+def changes_of(run: RunDir) -> list[str]:
+    """A line for each value of the run on disk that the previewed one replaces."""
+    before = RunDir(run.root)
+    if not isinstance(run, PreviewedRun) or not before.frozen:
+        return []
+    return differences(load_run_config(before), load_run_config(run), transient=True)
 
 
 def _is_of_somebody_else(folder: Path) -> bool:
@@ -47,8 +61,8 @@ def own_run(root: str | Path) -> RunDir:
         folder, writers = found
         print(
             f"warning: {folder} {writers} and has no sticky bit, so this run could be renamed and "
-            f"another put in its place: chmod +t {folder}, or if you trust them: "
-            f"sarhpc trust {folder}",
+            f"another put in its place: chmod +t {quoted(folder)}, or if you trust them: "
+            f"sarhpc trust {quoted(folder)}",
             file=sys.stderr,
         )
     private_umask(run)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import functools
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,10 +15,16 @@ from hpc.job.pipeline import Stage, require_upstream, unsealed_stages
 from hpc.job.signatures import require_own_checkpoints
 from hpc.store.ownership import open_own_run, require_own_run
 from hpc.store.run_paths import require_plain_path
-from hpc.store.rundir import RunDir, open_run
-from sarhpc.cli.configuration import add_config_arguments, given_config, previewed_run
+from hpc.store.rundir import PreviewedRun, RunDir, open_run
+from sarhpc.cli.configuration import (
+    add_config_arguments,
+    given_config,
+    previewed_run,
+    require_changes,
+)
 from sarhpc.cli.evaluation import add_evaluate_arguments, evaluate_here, evaluates_here
-from sarhpc.cli.own_run import acted_on
+from sarhpc.cli.own_run import acted_on, changes_of
+from sarhpc.cli.submission_json import answering
 from sarhpc.cli.verbs import Verbs, add_json, add_verb, print_json
 from sarhpc.stages.evaluate import EVALUATE
 from sarhpc.stages.inputs.contracts import models_without_contract
@@ -47,7 +53,7 @@ def add_stages(verbs: Verbs) -> None:
             add_evaluate_arguments(stage)
         else:
             _add_json(stage)
-        stage.set_defaults(handler=stage_verb)
+        stage.set_defaults(handler=stage_verb if spec is EVALUATE else answering(stage_verb))
 
 
 def add_run_and_resume(verbs: Verbs) -> None:
@@ -59,12 +65,12 @@ def add_run_and_resume(verbs: Verbs) -> None:
     _add_json(run)
     run.add_argument("--from", dest="first", metavar="STAGE", help="start at this stage")
     run.add_argument("--until", dest="last", metavar="STAGE", help="end with this stage")
-    run.set_defaults(handler=run_verb)
+    run.set_defaults(handler=answering(run_verb))
     resume = add_verb(verbs, "resume", "continue a run with its unsealed stages")
     resume.add_argument("run", help="run directory")
     _add_submission_arguments(resume)
     _add_json(resume)
-    resume.set_defaults(handler=resume_verb)
+    resume.set_defaults(handler=answering(resume_verb))
 
 
 def _add_submission_arguments(verb: argparse.ArgumentParser) -> None:
@@ -92,7 +98,7 @@ def submission_options(**chosen: object) -> argparse.Namespace:
 
 
 def _add_json(verb: argparse.ArgumentParser) -> None:
-    add_json(verb, "with --dry-run: machine-readable plan and cost")
+    add_json(verb, "machine-readable: the jobs; with --dry-run plan and cost")
 
 
 def stage_verb(arguments: argparse.Namespace) -> int:
@@ -193,15 +199,15 @@ def _carry_out(
     ranks = functools.partial(number_of_ranks, config, profile)
     if profile is None or profile.container is None:  # an image has packages of its own
         require_installed(config, names)
-    as_json = bool(getattr(arguments, "json", False))
-    if as_json and not arguments.dry_run:
-        raise ConfigError("--json shows plan and cost: give --dry-run too, or ask `sarhpc status`")
+    if _only_looks(arguments):
+        for line in changes_of(run):
+            print(f"would be changed for this run: {line}", file=sys.stderr)
     if arguments.dry_run:
 
         def show() -> None:
             """Plans are made by settings that hold."""
-            require_settings(config, _up_to(run, stages[-1].name), ranks)
-            _show_plan_and_cost(run, stages, profile, as_json=as_json)
+            _require_values(run, _up_to(run, stages[-1].name), ranks)
+            _show_plan_and_cost(run, stages, profile, as_json=arguments.json)
 
         pass_all(
             show,
@@ -211,7 +217,7 @@ def _carry_out(
         return 0
     pass_all(
         lambda: require_inputs(run, config, names),
-        lambda: require_settings(config, names, ranks),
+        lambda: _require_values(run, names, ranks),
         lambda: require_present(run, config, names),
     )
     for line in models_without_contract(run, config, names):
@@ -227,6 +233,14 @@ def _carry_out(
     return _start(run, stages, arguments, (executor, profile), alone=alone)
 
 
+def _require_values(run: RunDir, stages: Sequence[str], ranks: Callable[[str], int]) -> None:
+    """Raise ConfigError unless `stages` accept their settings, and the others what was changed."""
+    pass_all(
+        lambda: require_settings(load_run_config(run), stages, ranks),
+        lambda: require_changes(run) if isinstance(run, PreviewedRun) else None,
+    )
+
+
 def _start(
     run: RunDir,
     stages: Sequence[Stage],
@@ -237,11 +251,13 @@ def _start(
 ) -> int:
     """Submit what was checked; arguments as of `_carry_out`, `where` is executor and profile."""
     from sarhpc.launch.local import launch_line, launch_stage
+    from sarhpc.launch.started import no_note
 
     executor, profile = where
+    note = getattr(arguments, "note", no_note)
     if run.stop_file.exists():
         raise ConfigError(
-            f"{run.root} was stopped by an operator; `sarhpc resume {run.root}` removes the stop"
+            f"{run.root} was stopped by an operator; `sarhpc resume {run.quoted}` removes the stop"
         )
     if profile is not None:
         require_plain_path(run.root)
@@ -255,12 +271,13 @@ def _start(
         from sarhpc.launch.waiting import wait_for_jobs
 
         cancel_moved_jobs(run)
-        submit_stages(run, stages, profile, force=arguments.force)
+        submit_stages(run, stages, profile, force=arguments.force, note=note)
         return wait_for_jobs(run, stages) if arguments.wait else 0
     require_upstream(run, stages[0])
+    wait, force = arguments.wait, arguments.force
     if alone:
-        return launch_stage(run, stages[0], executor, wait=arguments.wait, force=arguments.force)
-    return launch_line(run, stages, executor, wait=arguments.wait, force=arguments.force)
+        return launch_stage(run, stages[0], executor, wait=wait, force=force, note=note)
+    return launch_line(run, stages, executor, wait=wait, force=force, note=note)
 
 
 def _show_plan_and_cost(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from hpc.shell import quoted
 from sarhpc.cli.own_run import own_run
 from sarhpc.cli.verbs import Verbs, add_verb
 
@@ -24,7 +25,8 @@ def stop_verb(arguments: argparse.Namespace) -> int:
     from sarhpc.launch.stopping import request_stop
 
     request_stop(own_run(arguments.run))
-    print(f"stop requested; work saves first. Continue later with: sarhpc resume {arguments.run}")
+    resume = f"sarhpc resume {quoted(arguments.run)}"
+    print(f"stop requested; work saves first. Continue later with: {resume}")
     return 0
 
 

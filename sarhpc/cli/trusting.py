@@ -7,6 +7,7 @@ from pathlib import Path
 
 from hpc.errors import ConfigError
 from hpc.permissions import user_name
+from hpc.shell import quoted
 from hpc.store.trusted import revoke_trust, trust, trusted_file, trusted_paths
 from sarhpc.cli.verbs import Verbs, add_json, add_verb, print_json
 
@@ -50,7 +51,7 @@ def _declare(path: Path) -> None:
         print(f"{path} of {owner} is trusted: what it says is done with your rights")
     else:
         print(f"no warning any more that runs below {path} could be replaced")
-    print(f"declared in {trusted_file()}; to take it back: sarhpc trust {path} --revoke")
+    print(f"declared in {trusted_file()}; to take it back: sarhpc trust {quoted(path)} --revoke")
 
 
 def _revoke(path: Path) -> None:

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from hpc.observe.verify import verify_run
+from hpc.shell import quoted
 from hpc.store.rundir import open_run
 from sarhpc.cli.verbs import Verbs, add_json, add_verb, print_json
 from sarhpc.stages.registry import line_of_stages
@@ -35,7 +36,7 @@ def verify_verb(arguments: argparse.Namespace) -> int:
     if problems:
         print(
             "to make them again move their records away, in a sealed stage its manifest.jsonl, "
-            f"then: sarhpc resume {arguments.run}",
+            f"then: sarhpc resume {quoted(arguments.run)}",
             file=sys.stderr,
         )
     return 4 if problems else 0

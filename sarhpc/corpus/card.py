@@ -93,6 +93,7 @@ def _rows(
         *([("images of prompts longer than the model reads", tally.cut)] if tally.cut else []),
         *([("pairs with and without a target", tally.whole_pairs)] if tally.pairs else []),
         *([("pairs that lack one of the two", half)] if half else []),
+        *([("images with homogeneous areas", tally.even)] if tally.even else []),
         *((f"split {name}", count) for name, count in sorted(tally.splits.items())),
         ("model (SHA-256 of the folder)", f"`{facts.model_sha}`"),
         ("configuration (fingerprint)", f"`{facts.config_fingerprint}`"),

@@ -35,6 +35,7 @@ _AS_THEY_ARE = (
 """Entries of `meta.json` with a column of their name."""
 _ELSEWHERE = {
     "schema", "key", "synthetic", "prompt_tokens_cut", "labels", "label", "gate", "steered_by",
+    "homogeneous_areas",
 }  # fmt: skip
 """Entries that are in columns of other names, or the same everywhere."""
 
@@ -113,6 +114,7 @@ def _row(meta: Mapping[str, Any], origin: Origin) -> dict[str, Any]:
         "verdict_reasons": json_text(gate.get("reasons")),
         "verdict_values": json_text(gate.get("values")),
         "draw": gate.get("draw"),
+        "homogeneous_areas": json_text(meta.get("homogeneous_areas")),
         IMAGE_CODE: gate.get("code"),
         "steered_layer": steered.get("layer"),
         "steered_tile": steered.get("tile"),

@@ -31,6 +31,8 @@ class Tally:
     """Images whose prompts the model did not read to the end."""
     near_duplicates: int = 0
     """Images that repeat another one."""
+    even: int = 0
+    """Images with homogeneous areas."""
     splits: Counter[str] = field(default_factory=Counter)
     labels: Counter[str] = field(default_factory=Counter)
     verdicts: Counter[str] = field(default_factory=Counter)
@@ -77,6 +79,7 @@ class Tally:
         self.cut += row["prompt_tokens_cut"] > 0
         self.near_duplicates += row.get("near_duplicate_of") is not None
         self.splits[row["split"]] += 1
+        self.even += row.get("homogeneous_areas") is not None
         for column, counter in (("label", self.labels), ("verdict", self.verdicts)):
             if row[column] is not None:
                 counter[row[column]] += 1

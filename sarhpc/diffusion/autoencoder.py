@@ -28,6 +28,7 @@ from sarhpc.diffusion import texture
 from sarhpc.diffusion.config import AutoencoderConfig, AutoencoderShape, TextureWeights
 from sarhpc.diffusion.crops import TilePool
 from sarhpc.diffusion.discriminator import PatchDiscriminator, discriminator_loss, generator_loss
+from sarhpc.diffusion.unblocked_sampling import without_waiting
 
 Log = Callable[[str], None]
 
@@ -288,6 +289,16 @@ def _line(values: Mapping[str, Any]) -> str:
     return " ".join(f"{key}={value}" for key, value in shown.items())
 
 
+def drawn(posterior: Any, generator: torch.Generator) -> Tensor:
+    """A latent (B, C, h, w) of each distribution, with noise from a generator of the CPU.
+
+    As its own `sample`, which waits for a GPU at every draw.
+    """
+    mean: Tensor = posterior.mean
+    noise = torch.randn(mean.shape, generator=generator, dtype=mean.dtype)
+    return mean + posterior.std * without_waiting(noise, mean.device)
+
+
 @torch.no_grad()
 def reconstruct(model: AutoencoderKL, images: Tensor, seed: int = 0) -> Tensor:
     """Images (B, 3, H, W) decoded from one sample of each one's latent distribution, as trained.
@@ -296,7 +307,7 @@ def reconstruct(model: AutoencoderKL, images: Tensor, seed: int = 0) -> Tensor:
     """
     generator = torch.Generator().manual_seed(seed)
     model.eval()
-    latents = model.encode(images.to(model.device)).latent_dist.sample(generator)
+    latents = drawn(model.encode(without_waiting(images, model.device)).latent_dist, generator)
     decoded: Tensor = model.decode(latents).sample
     return decoded.clamp(-1, 1).cpu()
 

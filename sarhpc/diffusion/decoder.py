@@ -25,9 +25,10 @@ from torch import Tensor, nn
 
 from hpc.errors import ConfigError, DataError, NumericalError
 from hpc.publish import publishing
-from sarhpc.diffusion.autoencoder import Log, reconstruct, sar_terms
+from sarhpc.diffusion.autoencoder import Log, drawn, reconstruct, sar_terms
 from sarhpc.diffusion.config import DecoderConfig
 from sarhpc.diffusion.crops import Images, as_gray8, as_input, sar_batch, sar_crops
+from sarhpc.diffusion.unblocked_sampling import without_waiting
 from sarhpc.measures import autoencoder_fidelity as fidelity
 from sarhpc.measures.nulls import Labels
 
@@ -102,12 +103,15 @@ def tuning_step(state: DecoderTuning, images: Tensor, cfg: DecoderConfig) -> dic
     for group in state.optimizer.param_groups:
         group["lr"] = cfg.learning_rate * _rate_factor(cfg, state.step)
     generator = torch.Generator().manual_seed(cfg.seed * 1_000_003 + state.step)
-    images = images.to(state.model.device)
+    images = without_waiting(images, state.model.device)
     with torch.no_grad():
-        latents = state.model.encode(images).latent_dist.sample(generator)
+        latents = drawn(state.model.encode(images).latent_dist, generator)
     terms = sar_terms(images, state.model.decode(latents).sample, cfg.weights)
-    loss = torch.stack(list(terms.values())).sum()
-    if not bool(torch.isfinite(loss)):
+    each = torch.stack(list(terms.values()))
+    loss = each.sum()
+    # Read together: a GPU is waited for at every number.
+    *values, total = torch.cat([each.detach(), loss.detach()[None]]).tolist()
+    if not math.isfinite(total):
         raise NumericalError(
             f"loss of the decoder is not finite at step {state.step}; lower learning_rate and "
             "resume from the last checkpoint"
@@ -118,7 +122,7 @@ def tuning_step(state: DecoderTuning, images: Tensor, cfg: DecoderConfig) -> dic
     torch.nn.utils.clip_grad_norm_(learn, 1.0)
     state.optimizer.step()
     state.step += 1
-    return {name: float(term.detach()) for name, term in terms.items()}
+    return dict(zip(terms, values, strict=True))
 
 
 def _rate_factor(cfg: DecoderConfig, step: int) -> float:

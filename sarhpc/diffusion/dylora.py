@@ -37,7 +37,7 @@ def draw_ranks(
 class DynamicRanks:
     """Restricts each sample of a batch to the first directions of every adapter.
 
-    To be attached before models are wrapped; until the first `set_ranks` all directions are used.
+    To be attached before models are wrapped; until the first `set_mask` all directions are used.
     """
 
     def __init__(self, models: Mapping[str, nn.Module], cfg: AdapterConfig) -> None:
@@ -50,10 +50,18 @@ class DynamicRanks:
 
     def set_ranks(self, ranks: Tensor, device: torch.device) -> None:
         """Let sample i of each following batch use the first `ranks[i]` directions."""
+        self.set_mask(self.mask(ranks).to(device))
+
+    def mask(self, ranks: Tensor) -> Tensor:
+        """Factor (B, rank) on each direction of each sample, which uses its first `ranks[i]`."""
         kept = torch.arange(self._cfg.rank) < ranks[:, None]
         # The layer scales by alpha / rank; a truncation is to be scaled by alpha / b.
         scale = torch.ones(len(ranks)) if self._cfg.alpha is None else self._cfg.rank / ranks
-        self._mask = (kept * scale[:, None]).to(device)
+        return kept * scale[:, None]
+
+    def set_mask(self, mask: Tensor) -> None:
+        """Apply a `mask`, on the device of the models, to each following batch."""
+        self._mask = mask
 
     def _cut(self, module: nn.Module, inputs: Any, answer: Tensor) -> Tensor:
         if self._mask is None:

@@ -8,7 +8,13 @@ from typing import Any
 
 from hpc.errors import ConfigError, DataError
 from sarhpc.evaluation.config import MIN_TILES, EvaluateConfig
-from sarhpc.evaluation.gates import GateResult, check_gates, passed
+from sarhpc.evaluation.gates import (
+    GateResult,
+    check_gates,
+    manifest_gate,
+    passed,
+    use_gates,
+)
 from sarhpc.evaluation.suite import Evaluation, evaluate_features
 from sarhpc.evaluation.tables import TileMeasures
 from sarhpc.measures.distances import DISTANCES
@@ -22,6 +28,7 @@ SUITES: Mapping[str, tuple[str, ...]] = {
     "texture": ("E6",),
     "orientation": ("E8",),
     "features": ("E9",),
+    "use": ("E12",),
     "text": ("E10",),
 }
 """Name of a part of the suite -> its measures."""
@@ -107,6 +114,7 @@ def compare(
         evaluation.sets[judged].measures,
         len(tiles.faults) / tiles.measured,
     )
+    gates += manifest_gate(config.gates, facts.get("manifests", {}))
     notes = dict.fromkeys(note for view in views for note in _fault_notes(view))
     left_out = {name: dict(one.faults) for name, one in sets.items() if one.faults}
     measured = {name: one.features for name, one in sets.items()}
@@ -149,6 +157,18 @@ def with_copies(
         evaluation=evaluation,
         measured={**of.measured, name: copies},
         notes=(*of.notes, *notes),
+    )
+
+
+def with_use(
+    of: ComparedSets, block: Mapping[str, Any], lines: Collection[str], config: EvaluateConfig
+) -> ComparedSets:
+    """The same with the block of E12, its lines as notes, and its gates."""
+    return replace(
+        of,
+        blocks={**of.blocks, "use": block},
+        notes=(*of.notes, *lines),
+        gates=(*of.gates, *use_gates(config.gates, block)),
     )
 
 

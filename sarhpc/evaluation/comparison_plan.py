@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from sarhpc.evaluation.compared import REAL
@@ -52,6 +52,8 @@ class ComparisonPlan:
     """Images of each set that are measured."""
     parts: tuple[Mapping[str, Any], ...]
     """See `measure_part`."""
+    manifests: Mapping[str, int] = field(default_factory=dict)
+    """Of the set that is judged, as in `SetFacts`."""
 
     @property
     def pixels(self) -> str:
@@ -70,7 +72,10 @@ class ComparisonPlan:
         """The plan of these facts and parts."""
         px, notes = tuple(facts["px"]), tuple(facts["notes"])
         views = tuple((pixels, tuple(names)) for pixels, names in facts["views"])
-        return cls(views, px, notes, facts["splits"], facts["drawn"], tuple(parts))
+        return cls(
+            views, px, notes, facts["splits"], facts["drawn"], tuple(parts),
+            facts.get("manifests", {}),
+        )  # fmt: skip
 
 
 def plan_comparison(
@@ -99,7 +104,7 @@ def plan_comparison(
     most = max(min(len(one), config.tiles) for one in drawn.values())
     drawn = {REAL: draw_real(real, most, config.real_splits, config.all_tiles), **drawn}
     require_images(drawn[REAL], MIN_TILES)
-    facts = {name: _facts(one) for name, one in drawn.items()}
+    facts = {name: facts_of_drawn(one) for name, one in drawn.items()}
     compared = {name: comparison_of(facts[REAL], facts[name], one_law) for name in others}
     px = (
         min(one.px[0] for one in compared.values()),
@@ -108,7 +113,7 @@ def plan_comparison(
     views = _views(compared)
     parts = []
     for pixels, names in views:
-        scales = _scales(drawn, facts, pixels, [compared[name] for name in names])
+        scales = amplitude_scales(drawn, facts, pixels, [compared[name] for name in names])
         parts += [
             {"set": name, "pixels": pixels, "px": list(px), "scale": scales[name], "files": files}
             for name in (REAL, *names)
@@ -117,7 +122,10 @@ def plan_comparison(
     notes = [*_split_notes(facts[REAL], config), *_role_notes(facts)]
     notes += dict.fromkeys(note for one in compared.values() for note in one.notes)
     counts = {name: len(one) for name, one in drawn.items()}
-    return ComparisonPlan(views, px, tuple(notes), facts[REAL].splits, counts, tuple(parts))
+    judged = facts[next(iter(others))]
+    return ComparisonPlan(
+        views, px, tuple(notes), facts[REAL].splits, counts, tuple(parts), judged.manifests
+    )
 
 
 def _views(compared: Mapping[str, Comparison]) -> tuple[tuple[str, tuple[str, ...]], ...]:
@@ -133,14 +141,15 @@ def _views(compared: Mapping[str, Comparison]) -> tuple[tuple[str, tuple[str, ..
     return tuple(views)
 
 
-def _facts(drawn: Drawn) -> SetFacts:
+def facts_of_drawn(drawn: Drawn) -> SetFacts:
+    """Facts on the drawn images of a set; the size is that of the first."""
     file, rows = drawn.places[0]
     [first] = read_images(drawn.images, file, rows[:1], code_member)
     px, sixteen = picture_format(first)
     return facts_of(drawn.images.name, drawn_facts(drawn), px, sixteen)
 
 
-def _scales(
+def amplitude_scales(
     drawn: Mapping[str, Drawn],
     facts: Mapping[str, SetFacts],
     pixels: str,

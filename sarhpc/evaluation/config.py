@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from hpc.errors import ConfigError
 from sarhpc.evaluation.feature_config import FeaturesConfig, check_features
 from sarhpc.evaluation.text_config import TextConfig, check_text
+from sarhpc.evaluation.use.config import UseConfig, check_use
 from sarhpc.shards.sample import SPLITS
 
 LEAST_PX = 32
@@ -32,6 +33,14 @@ class GatesConfig:
     """E5: most log-spectral distance, dB."""
     unmeasurable: float | None = 0.0
     """Most images, as a share, that cannot be measured: of one value, or with gaps."""
+    use_ratio: float | None = field(default=0.8, metadata={"added": True})
+    """E12, where it is asked for: least score of networks that learned from synthetic images, over
+    that of networks that learned from real ones."""
+    use_gain: float | None = field(default=None, metadata={"added": True})
+    """E12: least gain of synthetic images beside the smallest share of real labels."""
+    manifest: float | None = field(default=1.0, metadata={"added": True})
+    """Least share of the images of a corpus that say that they are synthetic, and by which prompt,
+    seed, model and configuration they were made."""
 
 
 @dataclass
@@ -57,6 +66,9 @@ class EvaluateConfig:
     (E8); 0 leaves it out."""
     features: FeaturesConfig = field(default_factory=FeaturesConfig, metadata={"added": True})
     """Distances between clouds of features (E9)."""
+    use: UseConfig = field(default_factory=UseConfig, metadata={"added": True})
+    """E12: what networks learn from real, synthetic and mixed images; left out unless `task` is
+    set."""
     text: TextConfig | None = field(default=None, metadata={"added": True})
     """Images held against their captions by a CLIP (E10); null leaves it out."""
     gates: GatesConfig = field(default_factory=GatesConfig, metadata={"added": True})
@@ -90,7 +102,8 @@ def check_config(cfg: EvaluateConfig) -> None:
         bounds = getattr(cfg.gates, name)
         if bounds is not None and not (len(bounds) == 2 and 0 <= bounds[0] <= bounds[1]):
             raise ConfigError(f"evaluate.gates.{name}={bounds}: give least and most, [0.9,1.1]")
-    for name in ("w1_db", "acf_lag1", "lsd_db", "unmeasurable"):
+    check_use(cfg.use)
+    for name in ("w1_db", "acf_lag1", "lsd_db", "unmeasurable", "use_ratio", "manifest"):
         most = getattr(cfg.gates, name)
         if most is not None and not most >= 0:
             raise ConfigError(

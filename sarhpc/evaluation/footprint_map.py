@@ -9,7 +9,7 @@ from xml.sax.saxutils import escape
 import numpy as np
 from numpy.typing import NDArray
 
-from sarhpc.evaluation.figures import COLOURS, GRID, INK
+from sarhpc.evaluation.figures import COLOURS, GRID, INK, themed
 from sarhpc.evaluation.survey import Outline, unwrapped
 from sarhpc.shards.sample import SPLITS
 
@@ -97,7 +97,7 @@ def _svg_map(group: Sequence[Outline], metres: Sequence[NDArray[np.float64]], px
         _polygon(outline, (points - low) * factor + pad, colours[outline.split])
         for outline, points in zip(group, metres, strict=True)
     )
-    return (
+    return themed(
         f'<svg viewBox="0 0 {width:.0f} {height + 26:.0f}" width="{width:.0f}" '
         f'xmlns="http://www.w3.org/2000/svg" role="img" aria-label="map of footprints">'
         f'<rect width="{width:.0f}" height="{height:.0f}" fill="none" stroke="{GRID}"/>'

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -30,7 +31,7 @@ class GateResult:
     verdict: str
     """`pass`, `fail` or `undecided`, which does not pass."""
     reason: str = ""
-    """Why it is undecided."""
+    """Why it is undecided, or what fails."""
 
 
 def check_gates(
@@ -61,9 +62,57 @@ def line_of(result: GateResult) -> str:
     """The gate as a line: verdict, value and bounds."""
     value = "no value" if result.value is None else f"{result.value:.3g}"
     low = "" if result.low is None else f"{result.low:g} to "
-    bound = f"{low}{result.high:g}" if low else f"at most {result.high:g}"
+    if result.high is None:
+        bound = f"at least {result.low:g}"
+    else:
+        bound = f"{low}{result.high:g}" if low else f"at most {result.high:g}"
     why = f": {result.reason}" if result.reason else ""
     return f"gate {result.name} {result.verdict}: {result.text} {value} ({bound}){why}"
+
+
+def manifest_gate(config: GatesConfig, manifests: Mapping[str, int]) -> list[GateResult]:
+    """The gate on what generated images say of their origin; none for third-party images.
+
+    Args:
+        config: the bounds.
+        manifests: counts of the set, as in `SetFacts`.
+    """
+    images = manifests.get("images", 0)
+    if config.manifest is None or not images:
+        return []
+    share = manifests.get("complete", 0) / images
+    lacking = [name for name in manifests if name not in ("images", "complete")]
+    reason = f"some lack {', '.join(sorted(lacking))}" if lacking else ""
+    return [_at_least("manifest", "share of images with a complete manifest", share,
+                      config.manifest, reason)]  # fmt: skip
+
+
+def use_gates(config: GatesConfig, block: Mapping[str, Any]) -> list[GateResult]:
+    """The gates of E12, from its block; undecided where it has no verdict.
+
+    Args:
+        config: the bounds.
+        block: `use` of the result.
+    """
+    reason, gains = block["reason"], block.get("gains", [])
+    ratio = (block.get("ratio") or {}).get("value")
+    gain = min(gains, key=lambda one: one["share"])["value"] if gains else None
+    asked = (
+        ("use_ratio", "E12 score of synthetic / of real training images", ratio, config.use_ratio),
+        ("use_gain", "E12 gain beside the smallest share of real labels", gain, config.use_gain),
+    )
+    return [
+        _at_least(name, text, value, bound, "")
+        if value is not None and not reason
+        else GateResult(name, text, None, bound, None, UNDECIDED, reason)
+        for name, text, value, bound in asked
+        if bound is not None
+    ]
+
+
+def _at_least(name: str, text: str, value: float, bound: float, reason: str) -> GateResult:
+    verdict = PASS if value >= bound else FAIL
+    return GateResult(name, text, float(value), bound, None, verdict, reason)
 
 
 def _results(

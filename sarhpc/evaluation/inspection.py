@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sarhpc.evaluation.figures import distribution_figure
+from sarhpc.evaluation.figures import Figure, set_styles
 from sarhpc.evaluation.footprint_map import draw_sites, split_colours
-from sarhpc.evaluation.inspection_figures import numbers_figure, radiometry_figure
+from sarhpc.evaluation.inspection_figures import numbers_figures, radiometry_figures
+from sarhpc.evaluation.level_figures import levels_figure
 from sarhpc.evaluation.page import page_environment, size
 from sarhpc.evaluation.pixel_survey import SIGMA0_EDGES, PixelSurvey
 from sarhpc.evaluation.report import StageLine
+from sarhpc.evaluation.structure_figures import correlation_figures, spectrum_figure
 from sarhpc.evaluation.survey import SetSurvey, shared_ground
 from sarhpc.evaluation.tally import Tally
+from sarhpc.measures.features import Features
 
 
 @dataclass(frozen=True)
@@ -43,11 +46,23 @@ def render_inspection(inspection: Inspection) -> str:
             inspection=inspection,
             sections=sections,
             warnings=warnings,
-            distribution=distribution_figure(measured) if measured else "",
-            radiometry=radiometry_figure(inspection.looks, SIGMA0_EDGES),
-            numbers=numbers_figure(inspection.looks),
+            styles=list(set_styles(list(measured)).values()),
+            figures=[
+                *(_distributions(measured) if measured else ()),
+                *radiometry_figures(inspection.looks, SIGMA0_EDGES),
+                *numbers_figures(inspection.looks),
+            ],
         )
     )
+
+
+def _distributions(measured: Mapping[str, Features]) -> list[Figure]:
+    styles = set_styles(list(measured))
+    return [
+        levels_figure(measured, styles),
+        *correlation_figures(measured, styles),
+        spectrum_figure(measured, styles),
+    ]
 
 
 def _warnings(look: PixelSurvey) -> list[str]:

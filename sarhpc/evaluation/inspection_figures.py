@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from sarhpc.evaluation.figures import COLOURS, label_axis, new_figure, svg_text
+from sarhpc.evaluation.figures import COLOURS, Figure, label_axis, new_figure, svg_text
 from sarhpc.measures.looks import LN_EDGES
 
 if TYPE_CHECKING:
@@ -20,13 +20,13 @@ Draw = Callable[["Axes"], None]
 Array = NDArray[np.float64]
 
 
-def radiometry_figure(looks: Sequence[PixelSurvey], sigma0_edges: Array) -> str:
-    """SVG: sigma0 of calibrated pixels, and local looks beside the expected ones; or nothing."""
-    return _figure_of(list(_radiometry(looks, sigma0_edges)))
+def radiometry_figures(looks: Sequence[PixelSurvey], sigma0_edges: Array) -> list[Figure]:
+    """Backscatter of calibrated pixels, and local looks beside the expected ones, if known."""
+    return [_drawn(looks, *panel) for panel in _radiometry(looks, sigma0_edges)]
 
 
-def numbers_figure(looks: Sequence[PixelSurvey]) -> str:
-    """SVG: histograms of incidence, caption length, noise floor and shares of tiles; or nothing."""
+def numbers_figures(looks: Sequence[PixelSurvey]) -> list[Figure]:
+    """Histograms of incidence, caption length, noise floor and shares of tiles, where they vary."""
     wanted = (
         ("incidence_deg", "incidence", "degrees"),
         ("words", "length of captions", "words"),
@@ -34,12 +34,11 @@ def numbers_figure(looks: Sequence[PixelSurvey]) -> str:
         ("valid_fraction", "valid pixels", "share of tile"),
         ("saturated_fraction", "saturated pixels", "share of tile"),
     )
-    panels = [
-        (_histograms(looks, name), title, unit)
+    return [
+        _drawn(looks, _histograms(looks, name), title, unit)
         for name, title, unit in wanted
         if _varies(looks, name)
     ]
-    return _figure_of(panels)
 
 
 def _varies(looks: Sequence[PixelSurvey], name: str) -> bool:
@@ -102,14 +101,11 @@ def _zoom(edges: Sequence[float], ranges: Sequence[tuple[float, float]]) -> tupl
     return max(edges[0], min(low, edges[-2])), min(edges[-1], max(high, edges[1]))
 
 
-def _figure_of(panels: Sequence[tuple[Draw, str, str]]) -> str:
-    if not panels:
-        return ""
-    figure, axes = new_figure(len(panels))
-    for axis, (draw, title, unit) in zip(axes, panels, strict=True):
-        draw(axis)
-        label_axis(axis, title, unit, "")
-    axes[0].set_ylabel("share")
-    if len(axes[0].get_legend_handles_labels()[0]) > 1:
-        axes[0].legend(frameon=False, fontsize=8)
-    return svg_text(figure)
+def _drawn(looks: Sequence[PixelSurvey], draw: Draw, title: str, unit: str) -> Figure:
+    figure, [axis] = new_figure(1)
+    draw(axis)
+    label_axis(axis, "", unit, "share")
+    if len(axis.get_legend_handles_labels()[0]) > 1:
+        axis.legend(frameon=False, fontsize=8)
+    names = ", ".join(look.survey.name for look in looks)
+    return Figure(title.capitalize(), svg_text(figure), f"Histogram of {title} of {names}.")

@@ -1,10 +1,10 @@
-"""Shared by all pages: the template environment, the style, thumbnails."""
+"""Shared by all pages: the template environment, the style, tiles as they are shown."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import base64
+import hashlib
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, select_autoescape
@@ -12,27 +12,67 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from sarhpc.evaluation.figures import png_uri
-from sarhpc.evaluation.set_facts import LINEAR_LAWS
+from sarhpc.evaluation.headline import grade_of
 
 TILE_PX = 192
+HERE = Path(__file__).parent
 
 
-def page_environment() -> Environment:
-    """The template environment of this folder: autoescaping, with the filters of the pages."""
+def page_environment(side_px: int | None = None) -> Environment:
+    """The template environment of this folder: autoescaping, with the filters of the pages.
+
+    Args:
+        side_px: most pixels on a side of a picture, of which larger ones have their middle shown;
+            None shows all of it, and small ones enlarged.
+    """
     environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
+        loader=FileSystemLoader(HERE),
         autoescape=select_autoescape(default=True, default_for_string=True),
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["picture"] = lambda image: png_uri(image, TILE_PX)
+    if side_px is None:
+        environment.filters["picture"] = lambda image: png_uri(image, TILE_PX)
+    else:
+        environment.filters["picture"] = lambda image: png_uri(middle(image, side_px))
+    environment.filters["shown_px"] = lambda image: middle(image, side_px or TILE_PX).shape[1]
+    environment.filters["small_picture"] = lambda image: png_uri(small(image))
     environment.filters["number"] = number
+    environment.filters["decibels"] = lambda value: f"{round(value, 1) + 0.0:.1f}"
+    environment.filters["item"] = lambda mapping, key: mapping[key]
     environment.filters["size"] = size
+    environment.filters["grade"] = grade_of
+    environment.filters["heat"] = lambda value: _above(abs(value), (0.25, 0.5, 1.0))
+    environment.filters["power_heat"] = lambda value: _above(value, (0.05, 0.5, 0.8))
     return environment
 
 
-def number(value: float) -> str:
-    """Three significant digits, without an exponent where that reads well."""
+def script() -> str:
+    """The script of the report; the page is whole without it."""
+    return (HERE / "page.js").read_text()
+
+
+def policy() -> str:
+    """Content security policy of the report: its own script, by digest, and nothing from outside.
+
+    What a caption or an id may hold is text; were it taken for a script, it would not run.
+    """
+    digest = base64.b64encode(hashlib.sha256(script().encode()).digest()).decode()
+    return (
+        f"default-src 'none'; script-src 'sha256-{digest}'; style-src 'unsafe-inline'; "
+        "img-src data:; base-uri 'none'; form-action 'none'"
+    )
+
+
+def _above(value: float, bounds: tuple[float, ...]) -> int:
+    """How many of the bounds a value reaches."""
+    return sum(value >= bound for bound in bounds)
+
+
+def number(value: float | None) -> str:
+    """Three significant digits, without an exponent where that reads well; empty for None."""
+    if value is None:
+        return ""
     return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
 
 
@@ -45,16 +85,17 @@ def size(count: float) -> str:
     return f"{count:.3g} TB"
 
 
-def displayed(codes: NDArray[np.uint8], meta: Mapping[str, Any]) -> NDArray[np.uint8]:
-    """8-bit codes (H, W) as they are shown, by the law of the picture in `meta`.
+def middle(image: NDArray[np.uint8], px: int) -> NDArray[np.uint8]:
+    """The middle of an image (H, W) or (H, W, 3), at most `px` on a side: every pixel as it is."""
+    row, column = (max(0, (side - px) // 2) for side in image.shape[:2])
+    return image[row : row + px, column : column + px]
 
-    Codes of a logarithm are shown as they are, those of amplitude with the square-root stretch
-    usual for SAR images.
-    """
-    law = meta.get("normalisation")
-    if isinstance(law, Mapping) and law.get("mode") not in LINEAR_LAWS:
-        return codes
-    return np.round(255.0 * np.sqrt(codes / 255.0)).astype(np.uint8)
+
+def small(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """An image (H, W) or (H, W, 3) for the grid of validation images."""
+    if image.ndim == 3 and (image == image[..., :1]).all():
+        image = image[..., 0]
+    return radar_thumbnail(image) if image.ndim == 2 else colour_thumbnail(image)
 
 
 def radar_thumbnail(tile: NDArray[np.uint8], px: int = TILE_PX) -> NDArray[np.uint8]:

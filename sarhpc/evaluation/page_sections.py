@@ -38,6 +38,7 @@ class SectionSpec:
 
 
 SECTIONS = (
+    SectionSpec("classes", "Measures by class"),
     SectionSpec("features", "Distances between features (E9)"),
     SectionSpec("text", "Images and their captions (E10)"),
     SectionSpec("memory", "Copies and near copies (E11)"),

@@ -12,12 +12,16 @@ from sarhpc.evaluation.config import LEAST_PX
 from sarhpc.evaluation.image_sets import ARRAYS, Image, group_of
 from sarhpc.shards.foreign import RADAR
 from sarhpc.shards.radiometry import LEVEL_MASTER, LINEAR_MODES
+from sarhpc.shards.sample import SAMPLE_SCHEMA
+from sarhpc.shards.schema import GEOLOCATION
 
 AMPLITUDE, CODES, RAW_CODES = "amplitude", "8-bit codes", "8-bit codes as they are"
 """Pixels that are measured, the best first: linear amplitude with its range; what an 8-bit picture
 holds, by its law; the same without regard to a law."""
 PIXELS = (AMPLITUDE, CODES, RAW_CODES)
 
+MANIFEST = ("prompt", "seed", "model_sha", "config_fingerprint")
+"""What a generated image says of its origin, beside that it is synthetic."""
 SPACING_TOLERANCE = 0.01
 """Relative difference of spacings that counts as none."""
 LINEAR_LAWS = LINEAR_MODES
@@ -48,6 +52,9 @@ class SetFacts:
     groups: int = 0
     """Flight lines, or else scenes."""
     synthetic: int = 0
+    manifests: Mapping[str, int] = field(default_factory=dict)
+    """Of images of this project: how many there are (`images`), how many say all that a generated
+    one has to say (`complete`), and how many lack each fact."""
 
 
 @dataclass(frozen=True)
@@ -78,12 +85,14 @@ def facts_of(
     spacings: set[float] = set()
     bands: set[str] = set()
     laws: set[str] = set()
+    manifests: Counter[str] = Counter()
     ranged, coded, scaled, count, synthetic, lawless = 0, 0, 0, 0, 0, 0
     for image in images:
         meta = image.meta
         count += 1
         splits[str(meta.get("split") or "unknown")] += 1
         synthetic += meta.get("synthetic") is True
+        manifests.update(manifest_of(meta))
         groups.add(group_of(meta))
         law = meta.get("normalisation")
         laws.add(str(law.get("mode")) if isinstance(law, Mapping) else UNKNOWN)
@@ -100,7 +109,23 @@ def facts_of(
         has_range=ranged == count, has_codes=coded == count, full_scale=scaled == count,
         levels_without_law=lawless > 0,
         splits=dict(splits), groups=len(groups - {""}), synthetic=synthetic,
+        manifests=dict(manifests),
     )  # fmt: skip
+
+
+def manifest_of(meta: Mapping[str, Any]) -> list[str]:
+    """`images`, and `complete` or the facts that a generated image of this project lacks.
+
+    Nothing for a third-party image or a real tile, which promise nothing.
+    """
+    if meta.get("schema") != SAMPLE_SCHEMA or meta.get("synthetic") is False:
+        return []
+    missing = [name for name in MANIFEST if meta.get(name) in (None, "")]
+    if meta.get("synthetic") is not True:
+        missing.append("synthetic: true")
+    if any(meta.get(name) is not None for name in GEOLOCATION):
+        missing.append("an empty geolocation")
+    return ["images", *(missing or ["complete"])]
 
 
 def pictures(names: Iterable[str]) -> list[str]:

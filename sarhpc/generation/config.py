@@ -43,6 +43,20 @@ class GateConfig:
     out of the corpus, and reported."""
 
 
+AREAS_LEAST_PX = 32
+"""Fewest rows and columns of an image whose speckle can be measured."""
+
+
+@dataclass
+class HomogeneousAreasConfig:
+    """Squares of each image in which nothing but speckle varies, listed in its metadata."""
+
+    looks: float = 1.0
+    """Number of looks of the speckle of the archive."""
+    side_px: int = 32
+    """Side of the squares, px, a multiple of 4 and at least 16."""
+
+
 @dataclass
 class GenerateConfig:
     """Prompts, counts and sampling of one synthetic corpus."""
@@ -83,6 +97,8 @@ class GenerateConfig:
     gate: GateConfig | None = field(default=None, metadata={"added": True})
     """Accept or quarantine each image, and draw quarantined ones again; null accepts every image of
     finite pixels."""
+    homogeneous_areas: HomogeneousAreasConfig | None = field(default=None, metadata={"added": True})
+    """List the homogeneous areas of each image; null lists none. Needs a contract of the model."""
     scheduler: str = "ddim"
     """Sampler: ddim, euler, dpmsolver or pndm."""
     height_px: int | None = None

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from sarhpc.diffusion.unblocked_sampling import without_waiting
 from sarhpc.generation.config import GenerateConfig
 from sarhpc.generation.model import Pipeline, backbone_of, first_text_encoder
 
@@ -90,7 +91,7 @@ def _gray(pipeline: Pipeline, cfg: GenerateConfig, prompt: str, noise: Tensor) -
         guidance_scale=cfg.guidance,
         height=cfg.height_px,
         width=cfg.width_px,
-        latents=noise.to(pipeline.device, backbone_of(pipeline).dtype),
+        latents=without_waiting(noise.to(backbone_of(pipeline).dtype), pipeline.device),
         output_type="np",
     ).images[0]
     return np.asarray(np.round(image.mean(axis=2) * 255), np.uint8)

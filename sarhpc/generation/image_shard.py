@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from hpc.errors import IncompleteError
 from sarhpc import __version__
+from sarhpc.generation.areas import area_facts
 from sarhpc.generation.config import GenerateConfig
 from sarhpc.generation.embeddings import TextEmbeddings
 from sarhpc.generation.finishing import (
@@ -104,6 +105,7 @@ def generate_shard(
         shared |= pixel_metadata(inputs, cfg)
 
     embeddings = TextEmbeddings(pipeline, inputs["batch"])
+    areas = area_facts(inputs, cfg)
 
     def sample(batch: Sequence[ImageRequest]) -> list[SampledImage]:
         """The images of a batch, unless a stop was requested."""
@@ -115,7 +117,7 @@ def generate_shard(
 
     def finish(image: SampledImage) -> FinishedImage:
         """The image judged and encoded."""
-        return _finished(shard, image, judge(image), shared, image_member)
+        return _finished(shard, image, judge(image), shared, areas, image_member)
 
     asked = shard_requests(inputs) if requests is None else requests
     images = finished_in_order(asked, sample, finish, inputs["batch"], admit)
@@ -142,14 +144,15 @@ def _finished(
     sampled: SampledImage,
     verdict: Verdict,
     shared: Mapping[str, Any],
+    areas: Callable[[NDArray[np.float32]], dict[str, Any]],
     image_member: str,
 ) -> FinishedImage:
     """The image with its sample, in which pixels that are no numbers are black."""
     request, image = sampled.request, sampled.image
     key = sample_key(shard, request.index)
-    facts = {**shared, **sampled.facts, **verdict.facts}
     if not np.isfinite(image).all():
         image = np.clip(np.nan_to_num(image), 0, 1)
+    facts = {**shared, **sampled.facts, **verdict.facts, **areas(image)}
     return FinishedImage(request, verdict, _sample(key, request, image, facts, image_member))
 
 

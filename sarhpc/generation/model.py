@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -19,6 +18,7 @@ from hpc.documents import read_json
 from hpc.errors import ConfigError, DataError
 from sarhpc.diffusion.families.family import ModelFamily
 from sarhpc.diffusion.families.registry import FAMILIES, family_of_pipeline
+from sarhpc.diffusion.unblocked_sampling import step_on_cpu, unblock
 from sarhpc.generation.adapter import apply_adapter
 from sarhpc.generation.config import GenerateConfig
 
@@ -68,9 +68,7 @@ def load_pipeline(model: Path, cfg: GenerateConfig, device: str | None = None) -
         ) from error
     apply_adapter(pipeline, model, cfg)
     scheduler, options = _SCHEDULERS[cfg.scheduler]
-    pipeline.scheduler = _stepped_on_cpu(
-        scheduler.from_config(pipeline.scheduler.config, **options)
-    )
+    pipeline.scheduler = step_on_cpu(scheduler.from_config(pipeline.scheduler.config, **options))
     # A tokenizer without a maximum length pads to thousands of tokens, too many for the encoder.
     for encoder in family.encoders:
         longest = getattr(pipeline, encoder.folder).config.max_position_embeddings
@@ -79,23 +77,7 @@ def load_pipeline(model: Path, cfg: GenerateConfig, device: str | None = None) -
     pipeline.set_progress_bar_config(disable=True)
     # One image at a time: decoding is where memory peaks, and a batch gains nothing there.
     pipeline.vae.enable_slicing()
-    return pipeline.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-
-
-def _stepped_on_cpu(scheduler: Any) -> Any:
-    """The scheduler, with its timesteps on the CPU on every device.
-
-    The coefficients are there, and a timestep on a GPU that indexes them is waited for: in each
-    step of DDIM five times.
-    """
-    set_timesteps = scheduler.set_timesteps
-
-    @functools.wraps(set_timesteps)
-    def on_cpu(*args: Any, device: Any = None, **options: Any) -> None:
-        set_timesteps(*args, device="cpu", **options)
-
-    scheduler.set_timesteps = on_cpu
-    return scheduler
+    return unblock(pipeline.to(device or ("cuda" if torch.cuda.is_available() else "cpu")))
 
 
 def backbone_of(pipeline: Pipeline) -> Any:

@@ -16,7 +16,13 @@ from hpc.documents import parse_json
 from hpc.errors import ConfigError
 from hpc.regular_files import decoded_text
 from sarhpc.diffusion.config import LAYERS
-from sarhpc.generation.config import GATE_LEAST_PX, GateConfig, GenerateConfig
+from sarhpc.generation.config import (
+    AREAS_LEAST_PX,
+    GATE_LEAST_PX,
+    GateConfig,
+    GenerateConfig,
+    HomogeneousAreasConfig,
+)
 
 SCHEDULERS = ("ddim", "euler", "dpmsolver", "pndm")
 DTYPES = ("float32", "float16", "bfloat16")
@@ -154,6 +160,8 @@ def check_config(cfg: GenerateConfig) -> None:
         )
     if cfg.gate is not None:
         _check_gate(cfg.gate, cfg, f"{at}.gate")
+    if cfg.homogeneous_areas is not None:
+        _check_areas(cfg.homogeneous_areas, cfg, f"{at}.homogeneous_areas")
     for name in ("steps", "batch", "threads", "shard_samples", "images_per_prompt", "images"):
         value = getattr(cfg, name)
         if value is not None and value < 1:
@@ -164,6 +172,19 @@ def check_config(cfg: GenerateConfig) -> None:
         value = getattr(cfg, name)
         if value is not None and (value < 8 or value % 8):
             raise ConfigError(f"{at}.{name} is {value}: must be a multiple of 8, or null.")
+
+
+def _check_areas(areas: HomogeneousAreasConfig, cfg: GenerateConfig, at: str) -> None:
+    if areas.side_px % 4:
+        raise ConfigError(f"{at}.side_px is {areas.side_px}: must be a multiple of 4.")
+    least = max(areas.side_px, AREAS_LEAST_PX)
+    for name in ("height_px", "width_px"):
+        value = getattr(cfg, name)
+        if value is not None and value < least:
+            raise ConfigError(
+                f"{cfg.SECTION}.{name} is {value}: areas of {areas.side_px} px need images of at "
+                f"least {least} px."
+            )
 
 
 def _check_gate(gate: GateConfig, cfg: GenerateConfig, at: str) -> None:

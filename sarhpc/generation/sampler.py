@@ -15,12 +15,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from sarhpc.diffusion.unblocked_sampling import starting_noise
 from sarhpc.generation.config import GenerateConfig
 from sarhpc.generation.embeddings import TextEmbeddings, embedding_arguments
 from sarhpc.generation.finishing import SampledImage
 from sarhpc.generation.model import Pipeline
 from sarhpc.generation.plan import ImageRequest
 from sarhpc.generation.steering import SteeringLayer, SteeringLayers, steering_facts
+from sarhpc.shards.transfer import to_device
 
 
 def sampled_batch(
@@ -82,8 +84,9 @@ def sample_images(
             height=cfg.height_px,
             width=cfg.width_px,
             generator=generators,
+            latents=starting_noise(pipeline, generators, (cfg.height_px, cfg.width_px)),
             output_type="np",
-            **_steering(steers, cfg, batch),
+            **_steering(pipeline, steers, cfg, batch),
             **rescaled(cfg),
         )
     images: NDArray[np.float32] = result.images[: len(requests)]
@@ -124,14 +127,17 @@ def rescaled(cfg: GenerateConfig) -> dict[str, float]:
     return {"guidance_rescale": cfg.guidance_rescale} if cfg.guidance_rescale else {}
 
 
-def _steering(steers: Sequence[SteeringLayer], cfg: GenerateConfig, batch: int) -> dict[str, Any]:
+def _steering(
+    pipeline: Pipeline, steers: Sequence[SteeringLayer], cfg: GenerateConfig, batch: int
+) -> dict[str, Any]:
     """The pipeline's arguments for the layers, padded like the requests."""
     if cfg.steer is None or not steers:
         return {}
     layers = [steer.layer for steer in steers]
     layers += layers[-1:] * (batch - len(layers))
     stacked = torch.from_numpy(np.stack(layers)).permute(0, 3, 1, 2)
-    return {"image": stacked, "controlnet_conditioning_scale": cfg.steer.scale}
+    [image] = to_device([stacked], pipeline.device)
+    return {"image": image, "controlnet_conditioning_scale": cfg.steer.scale}
 
 
 @contextlib.contextmanager

@@ -152,7 +152,8 @@ def estimate(
     if size is None or shards is None:
         return Estimate(shards, None, None, notes)
     # Records are files until the stage is sealed.
-    return Estimate(shards, size * shards, (spec.shard_files + 1) * shards + 20, notes)
+    files = spec.shard_files(config) + 1
+    return Estimate(shards, size * shards, files * shards + 20, notes)
 
 
 def _plan(run: RunDir, stage: Stage) -> Plan | None:

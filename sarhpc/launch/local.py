@@ -17,6 +17,7 @@ from hpc.store.local_jobs import LocalJob, live_local_jobs, record_local_job
 from hpc.store.rundir import RunDir
 from sarhpc.launch.line import LineWork, submit_stage
 from sarhpc.launch.outcome import outcome_lines
+from sarhpc.launch.started import Note, StartedJob, no_note, note_local_job
 from sarhpc.launch.stopping import request_stop
 from sarhpc.launch.waiting import DETACHED, wait_in_view
 
@@ -30,16 +31,29 @@ LOG_LINES = 20
 
 
 def launch_stage(
-    run: RunDir, stage: Stage, executor: str, *, wait: bool, force: bool = False
+    run: RunDir,
+    stage: Stage,
+    executor: str,
+    *,
+    wait: bool,
+    force: bool = False,
+    note: Note = no_note,
 ) -> int:
     """Submit a stage and print where to look; its exit code if `wait`, else 0."""
     submission = submit_stage(run, stage, executor, force=force)
     _record(run, submission, stage.name)
+    note_local_job(note, submission, stage.name)
     return _announce(run, submission, stage.name, executor, [stage], wait=wait)
 
 
 def launch_line(
-    run: RunDir, stages: Sequence[Stage], executor: str, *, wait: bool, force: bool = False
+    run: RunDir,
+    stages: Sequence[Stage],
+    executor: str,
+    *,
+    wait: bool,
+    force: bool = False,
+    note: Note = no_note,
 ) -> int:
     """Submit a driver of `stages` and print where to look; its exit code if `wait`, else 0.
 
@@ -51,11 +65,15 @@ def launch_line(
     """
     drivers = [job for job in live_local_jobs(run) if job.what.startswith("line:")]
     if working := [job for job in drivers if not job.stopped]:
+        note(StartedJob(working[0].what, str(working[0].pid), new=False))
         text = f"{run.root} is worked on by process {working[0].pid} on {working[0].host}"
-        print(f"nothing to start: {text}; see its progress with: sarhpc status {run.root} --watch")
+        print(
+            f"nothing to start: {text}; see its progress with: sarhpc status {run.quoted} --watch"
+        )
         return _wait_for_driver(run, working[0], stages) if wait else 0
     behind = tuple(job.pid for job in drivers)
     submission, name = start_driver(run, stages, executor, force=force, behind=behind)
+    note_local_job(note, submission, name)
     return _announce(run, submission, name, executor, stages, wait=wait)
 
 
@@ -100,8 +118,8 @@ def _announce(
     print(f"job {submission.job_id} ({what}) by the {executor} executor")
     for path in submission.stderr:
         print(f"  log     {path}")
-    print(f"  watch   sarhpc status {run.root} --watch")
-    print(f"  stop    sarhpc stop {run.root}", flush=True)
+    print(f"  watch   sarhpc status {run.quoted} --watch")
+    print(f"  stop    sarhpc stop {run.quoted}", flush=True)
     if executor == "debug":
         code = _carry_out_here(submission)
     elif not wait:
@@ -137,7 +155,7 @@ def _wait_for_driver(run: RunDir, driver: LocalJob, stages: Sequence[Stage]) -> 
         cause = failure_cause(run, stages)
         raise IncompleteError(
             f"process {driver.pid} has ended and {', '.join(left)} not sealed"
-            + (f": {cause}" if cause else f"; `sarhpc resume {run.root}` goes on")
+            + (f": {cause}" if cause else f"; `sarhpc resume {run.quoted}` goes on")
         )
     return 0
 

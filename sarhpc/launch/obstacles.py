@@ -5,17 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hpc.errors import ConfigError, NumericalError, TransientError, VerificationError
+from hpc.errors import TransientError
 from hpc.job.pipeline import Stage
-from hpc.observe.state import by_element
+from hpc.observe.state import PERMANENT, by_element
 from hpc.store.attempts import SIGNALLED, crash_loop, read_attempts, recording_obstacle
 from hpc.store.plan import read_plan
 from hpc.store.rundir import RunDir
 from hpc.store.submissions import read_submissions
 from hpc.store.supervision import RESUBMISSION_LIMIT, resubmissions_without_progress
 
-_PERMANENT = (ConfigError.exit_code, NumericalError.exit_code, VerificationError.exit_code)
-"""Exit codes of failures that another start does not change."""
 _PERMANENT_NAMES = ("ConfigError", "DataError", "NumericalError", "VerificationError")
 """Failures of a shard that another start does not change."""
 
@@ -37,7 +35,7 @@ def obstacle(run: RunDir, stage: Stage, *, only_lost: bool = False) -> str | Non
     if count >= RESUBMISSION_LIMIT:
         return (
             f"submitted again {count} times without progress; find the cause, then "
-            f"`sarhpc resume {run.root}`"
+            f"`sarhpc resume {run.quoted}`"
         )
     for element, rows in by_element(read_attempts(directory)).items():
         if _is_done(rows):
@@ -45,9 +43,9 @@ def obstacle(run: RunDir, stage: Stage, *, only_lost: bool = False) -> str | Non
         if (loop := crash_loop(directory, element)) is not None:
             return loop
         if (failure := _permanent_failure(run, stage, rows, only_lost)) is not None:
-            return f"{failure}; fix the cause, then `sarhpc resume {run.root}`"
+            return f"{failure}; fix the cause, then `sarhpc resume {run.quoted}`"
     if (failure := _failed_shards(run, stage)) is not None:
-        return f"{failure}; fix the cause, then `sarhpc resume {run.root}`"
+        return f"{failure}; fix the cause, then `sarhpc resume {run.quoted}`"
     return None
 
 
@@ -95,7 +93,7 @@ def _permanent_failure(
     if starts and starts[-1]["started"] < _last_submission(run, stage.name):
         return None
     code, reason = ends[-1]["exit"], str(ends[-1]["reason"])
-    permanent = code in _PERMANENT or reason.startswith("DataError")
+    permanent = code in PERMANENT or reason.startswith("DataError")
     if permanent or (only_lost and code != TransientError.exit_code):
         return f"attempt {newest} exit={code}: {reason}"
     return None

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 from hpc.errors import HpcError
-from hpc.job.pipeline import unsealed_stages
+from hpc.job.pipeline import Stage, unsealed_stages
 from hpc.observe.report import cost_report
+from hpc.observe.state import stage_state
 from hpc.store.rundir import RunDir
 from sarhpc.launch.profile import requested_resources
 from sarhpc.stages.export import EXPORT
@@ -24,7 +24,12 @@ def outcome_lines(run: RunDir, *, failed: bool) -> list[str]:
         run: the run.
         failed: whether its work ended with an error.
     """
-    return [f"  {name:<7} {text}" for name, text in _facts(run, failed)]
+    return [f"  {name:<7} {text}" for name, text in outcome(run, failed=failed).items()]
+
+
+def outcome(run: RunDir, *, failed: bool) -> dict[str, str]:
+    """The same by name."""
+    return dict(_facts(run, failed))
 
 
 def _facts(run: RunDir, failed: bool) -> Iterator[tuple[str, str]]:
@@ -64,10 +69,15 @@ def _hours(run: RunDir) -> str | None:
 
 
 def _next_command(run: RunDir, failed: bool) -> str:
-    root: Path = run.root
     if run.stop_file.exists():
-        return f"sarhpc resume {root}"
+        return f"sarhpc resume {run.quoted}"
+    if failed and any(stage_state(run, stage).permanent for stage in _open_stages(run)):
+        return f"sarhpc logs {run.quoted} --failed  # the same start would fail again"
     if failed:
-        return f"sarhpc logs {root} --failed, then sarhpc resume {root}"
-    left = [s.name for s in unsealed_stages(run, line_of_stages(load_run_config(run)))]
-    return f"sarhpc run {root}  ({', '.join(left)})" if left else f"sarhpc view {root}"
+        return f"sarhpc logs {run.quoted} --failed, then sarhpc resume {run.quoted}"
+    left = [stage.name for stage in _open_stages(run)]
+    return f"sarhpc run {run.quoted}  # {', '.join(left)}" if left else f"sarhpc view {run.quoted}"
+
+
+def _open_stages(run: RunDir) -> list[Stage]:
+    return list(unsealed_stages(run, line_of_stages(load_run_config(run))))

@@ -60,7 +60,7 @@ def attach_job(run: RunDir, name: str, *, requeue: str, grace_s: float) -> str:
     if here.job_id is None:
         stage_named(load_run_config(run), name)
         raise ConfigError(
-            f"`attach-job` must run inside a Slurm script; try `sarhpc {name} {run.root}`"
+            f"`attach-job` must run inside a Slurm script; try `sarhpc {name} {run.quoted}`"
         )
     require_plain_path(run.root)
     config = load_run_config(run)
@@ -89,7 +89,9 @@ def run_task(run: RunDir, name: str) -> int:
 
     if "SLURM_JOB_ID" not in os.environ:
         stage_named(load_run_config(run), name)
-        raise ConfigError(f"`work` must run inside a Slurm script; try `sarhpc {name} {run.root}`")
+        raise ConfigError(
+            f"`work` must run inside a Slurm script; try `sarhpc {name} {run.quoted}`"
+        )
     os.environ["SUBMITIT_EXECUTOR"] = "slurm"
     number = os.environ.get(SUBMISSION)
     work = StageWork(str(run.root), name, submission=int(number) if number else None)

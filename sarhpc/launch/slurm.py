@@ -19,11 +19,13 @@ from hpc.store.submissions import (
     job_ids,
     lifted_stop,
     next_number,
+    read_submissions,
     record_stopped_jobs,
     stopped_jobs,
     submitting_command,
 )
 from sarhpc.launch.job import StageWork
+from sarhpc.launch.started import Note, no_note, note_submission
 from sarhpc.launch.submission_plan import SubmissionPlan, plan_submission
 from sarhpc.stages.inputs.paths import EMBEDDED
 from sarhpc.stages.registry import used_models
@@ -50,6 +52,7 @@ def submit_stages(
     profile: Profile,
     *,
     force: bool = False,
+    note: Note = no_note,
 ) -> SubmissionRecord | None:
     """Submit the unsealed of `stages` and print where to look; None if all are in the queue.
 
@@ -61,6 +64,7 @@ def submit_stages(
         stages: in order.
         profile: the cluster.
         force: start despite a crash loop.
+        note: is told of each job.
 
     Raises:
         IncompleteError: a stage needs another one that is neither sealed nor in the queue.
@@ -68,11 +72,19 @@ def submit_stages(
         RunInUseError: another command is submitting for this run, and takes longer than a minute.
         SlurmUnavailableError: Slurm does not answer; the same command continues the submission.
     """
-    plan, record = _submit_uncontested(run, stages, profile, force)
+    begin = next_number(run)
+    try:
+        plan, record = _submit_uncontested(run, stages, profile, force)
+    except HpcError:
+        for made in read_submissions(run):
+            if made.number >= begin:  # Slurm refused the rest
+                note_submission(note, run, made, {})
+        raise
+    note_submission(note, run, record, plan.queued)
     if record is None:
         for stage, jobs in plan.queued.items():
             print(f"{stage}: in the queue as job {', '.join(jobs)}")
-        print(f"nothing to submit; see its progress with: sarhpc status {run.root}")
+        print(f"nothing to submit; see its progress with: sarhpc status {run.quoted}")
         return None
     if plan.blocked:
         print(f"cancelled because their dependency is resubmitted: {', '.join(plan.blocked)}")
@@ -116,7 +128,9 @@ def submit_missing(
         RunInUseError: another command is submitting for this run.
     """
     if (other := submitting_command(run)) is not None:
-        raise RunInUseError(f"{other} is submitting for {run.root}; see `sarhpc status {run.root}`")
+        raise RunInUseError(
+            f"{other} is submitting for {run.root}; see `sarhpc status {run.quoted}`"
+        )
     number = next_number(run)
     record_ending_jobs(run)
     ended = {*ending, *stopped_jobs(run)}
@@ -174,8 +188,8 @@ def _print_ended(run: RunDir, record: SubmissionRecord) -> None:
             continue
         if not run.ledger(job.stage).sealed:
             state = "unknown to Slurm" if found is None else f"has ended already: {found.state}"
-            print(f"  ! {job.stage} job {job.job_id} {state}; see `sarhpc status {run.root}`, "
-                  f"then `sarhpc resume {run.root}`", flush=True)  # fmt: skip
+            print(f"  ! {job.stage} job {job.job_id} {state}; see `sarhpc status {run.quoted}`, "
+                  f"then `sarhpc resume {run.quoted}`", flush=True)  # fmt: skip
 
 
 def print_scripts(run: RunDir, stages: Sequence[Stage], profile: Profile, *, force: bool) -> None:
@@ -296,8 +310,8 @@ def _print_submission(run: RunDir, record: SubmissionRecord) -> None:
         after += "  submitted before by a command that died" * (job.job_id in record.adopted)
         print(f"  {job.stage:<14} job {job.job_id}{array}{after}")
         print(f"  {'':<14} log {_log_name(run, job.logs, job.job_id)}")
-    print(f"  status  sarhpc status {run.root}")
-    print(f"  cancel  sarhpc cancel {run.root}", flush=True)
+    print(f"  status  sarhpc status {run.quoted}")
+    print(f"  cancel  sarhpc cancel {run.quoted}", flush=True)
 
 
 def _log_name(run: RunDir, pattern: str, job_id: str) -> str:

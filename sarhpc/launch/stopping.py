@@ -40,7 +40,7 @@ def cancel_jobs(run: RunDir, *, now: bool) -> int:
     print(f"cancelled: {', '.join(others) or 'nothing'}")
     if running:
         print(f"signalled to save and exit: {', '.join(running)}; --now skips the final checkpoint")
-    print(f"continue later with: sarhpc resume {run.root}")
+    print(f"continue later with: sarhpc resume {run.quoted}")
     return 0
 
 

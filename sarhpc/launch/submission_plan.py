@@ -91,7 +91,7 @@ def plan_submission(
             if not coming:
                 raise IncompleteError(
                     f"{stage.name} needs {need}, which is neither sealed nor in the queue; "
-                    f"run `sarhpc resume {run.root}` for all unsealed stages"
+                    f"run `sarhpc resume {run.quoted}` for all unsealed stages"
                 )
             waiting[need] = coming
         link = link_of(run, config, stage, profile)

@@ -148,7 +148,9 @@ def supervise_once(run: RunDir, target: Target) -> Pass:
     if not todo:
         return Pass(complete=True)
     if run.stop_file.exists():
-        return Pass(obstacles=(f"stopped by an operator; continue with: sarhpc resume {run.root}",))
+        return Pass(
+            obstacles=(f"stopped by an operator; continue with: sarhpc resume {run.quoted}",)
+        )
     if submitting_command(run) is not None:
         return Pass(on_its_way=True)
     executor, profile = chosen_executor(run, config, target.profile, target.executor)

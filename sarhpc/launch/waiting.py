@@ -80,8 +80,8 @@ def wait_in_view(
 def _say_how_to_come_back(run: RunDir) -> None:
     print(
         f"\nthe run goes on without this terminal; Ctrl-C within {SECOND_S:.0f} s stops it\n"
-        f"  watch   sarhpc status {run.root} --watch\n"
-        f"  stop    sarhpc stop {run.root}",
+        f"  watch   sarhpc status {run.quoted} --watch\n"
+        f"  stop    sarhpc stop {run.quoted}",
         flush=True,
     )
 
@@ -107,7 +107,7 @@ def wait_for_jobs(run: RunDir, stages: Sequence[Stage]) -> int:
     print("\n".join(outcome_lines(run, failed=failed)))
     if failed:
         raise IncompleteError(
-            f"no job is left and {', '.join(open_stages)} not sealed; see `sarhpc logs {run.root} "
-            f"--failed`, then `sarhpc resume {run.root}`"
+            f"no job is left and {', '.join(open_stages)} not sealed; see "
+            f"`sarhpc logs {run.quoted} --failed`, then `sarhpc resume {run.quoted}`"
         )
     return 0

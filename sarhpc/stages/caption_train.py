@@ -182,7 +182,7 @@ def stop_check(
         if reason is not None and reason.stops:
             raise StopRequestedError(
                 f"{during} ({reason.name}); what was learnt is saved, continue with "
-                f"`sarhpc resume {run.root}`",
+                f"`sarhpc resume {run.quoted}`",
                 requeue=reason.requeues,
                 reason=reason.name,
             )

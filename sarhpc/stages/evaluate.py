@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hpc.documents import read_json
 from hpc.errors import ConfigError, VerificationError
@@ -17,6 +17,7 @@ from hpc.job.pipeline import Stage, Work
 from hpc.publish import digest_file, publish_json, publish_text
 from hpc.store.plan import Plan, ShardTask, make_plan
 from hpc.store.rundir import RunDir
+from sarhpc import __version__
 from sarhpc.stages.clip_train import CLIP_TRAIN
 from sarhpc.stages.config import RunConfig
 from sarhpc.stages.inputs.paths import model_folder
@@ -25,6 +26,7 @@ from sarhpc.stages.spec import StageSpec
 from sarhpc.stages.splits import require_held_out
 from sarhpc.stages.work.measuring import (
     TABLES,
+    fits_in,
     measure_part,
     measure_parts,
     parts_in,
@@ -37,12 +39,23 @@ from sarhpc.stages.work.sharded import (
     manifest_sha,
     sealed_records,
 )
+from sarhpc.stages.work.use import (
+    USE,
+    fit_one,
+    fits_planned,
+    left_out_block,
+    plan_of_run,
+    use_block,
+)
 
 if TYPE_CHECKING:
     from sarhpc.evaluation.compared import ComparedSets
     from sarhpc.evaluation.comparison_plan import ComparisonPlan
     from sarhpc.evaluation.report import Report
     from sarhpc.evaluation.tables import TileMeasures
+
+UseBlock = tuple[dict[str, Any], list[str]]
+"""Block of E12 in the result, and its lines."""
 
 AUTOENCODER = "autoencoder"
 """Set of real tiles after encoding and decoding: what the decoder alone costs, and so the floor of
@@ -70,8 +83,23 @@ def plan_evaluation(run: RunDir) -> Plan:
     inputs = {"real": manifest_sha(run, "caption"), "synthetic": manifest_sha(run, "generate")}
     if config.evaluate.text is not None and config.evaluate.text.model is None:
         inputs["clip"] = manifest_sha(run, CLIP_TRAIN.name)
-    last = {**inputs, "compared": compared.facts()}
-    return make_plan("evaluate", [*compared.parts, last], fingerprint=EVALUATE.fingerprint(config))
+    fits, left_out = _planned_use(run, config)
+    last: dict[str, Any] = {**inputs, "compared": compared.facts()}
+    last |= {"use_left_out": left_out} if left_out else {}
+    shards = [*compared.parts, *fits, last]
+    return make_plan("evaluate", shards, fingerprint=EVALUATE.fingerprint(config))
+
+
+def _planned_use(run: RunDir, config: RunConfig) -> tuple[list[dict[str, Any]], str]:
+    """The networks of E12 to train, or why there are none; nothing where it is not asked for."""
+    if not config.evaluate.use.task:
+        return [], ""
+    from sarhpc.evaluation.use.split import UnusableSetsError
+
+    try:
+        return fits_planned(plan_of_run(run), {}), ""
+    except UnusableSetsError as error:
+        return [], str(error)
 
 
 def _planned_comparison(run: RunDir, config: RunConfig) -> ComparisonPlan:
@@ -97,7 +125,9 @@ def evaluate_run(work: Work, upstream: Sequence[str], workers: int) -> None:
 
     Writes `evaluate/tables/*.parquet`, `evaluate/evaluation.json`, `report.json`, `report.html`.
     """
-    parts = frozenset(task.id for task in work.plan.shards if "files" in task.inputs)
+    parts = frozenset(
+        task.id for task in work.plan.shards if "files" in task.inputs or USE in task.inputs
+    )
     if parts or work.rank > 0:
         make_missing_shards(
             measure_shard, dataclasses.replace(work, stripe=parts), workers=workers, per_core=True
@@ -118,7 +148,12 @@ def evaluate_run(work: Work, upstream: Sequence[str], workers: int) -> None:
 
 
 def measure_shard(run: RunDir, task: ShardTask) -> ShardResult:
-    """Measure one part of a set and publish its table."""
+    """Measure one part of a set and publish its table, or train one network of E12."""
+    if USE in task.inputs:
+        fitted = _fit_file(run.stage("evaluate"), task)
+        tested = fit_one(task.inputs, fitted, run)
+        digest = digest_file(fitted)
+        return ShardResult(fitted, tested, digest.bytes, digest.sha256, {}, {"set": USE})
     table = run.stage("evaluate") / TABLES / f"{task.id}.parquet"
     tiles = measure_part(task.inputs, table, run.located)
     digest = digest_file(table)
@@ -137,12 +172,25 @@ def _compare_and_report(
     else:
         planned = _planned_comparison(run, load_run_config(run))
         measure_parts(parts_in(planned, folder, run), workers, folder)
-    report, compared = _report(run, planned, folder, upstream)
+    fits = [_fit_file(folder, shard) for shard in plan.shards if USE in shard.inputs]
+    used = _use_result(fits, task.inputs.get("use_left_out", ""), load_run_config(run))
+    report, compared = _report(run, planned, folder, upstream, used)
     path = folder / "evaluation.json"
     publish_json(path, compared.to_json())
     _publish_report(report, run.root)
     digest = digest_file(path)
     return ShardResult(path, compared.evaluation.real_tiles, digest.bytes, digest.sha256)
+
+
+def _fit_file(folder: Path, task: ShardTask) -> Path:
+    return folder / USE / f"{task.id}.json"
+
+
+def _use_result(fits: Sequence[Path], left_out: str, config: RunConfig) -> UseBlock | None:
+    """The block of E12 and its lines; None where it is not asked for."""
+    if left_out:
+        return left_out_block(left_out)
+    return use_block(fits, config.evaluate) if fits else None
 
 
 def require_gates(work: Work) -> None:
@@ -168,8 +216,12 @@ def evaluate_elsewhere(run: RunDir, upstream: Sequence[str], folder: Path) -> Pa
         raise ConfigError(f"--out {folder} is inside {run.root}, which is only read; give another")
     config = load_run_config(run)
     planned = _planned_comparison(run, config)
-    measure_parts(parts_in(planned, folder, run), config.cluster.workers, folder)
-    report, compared = _report(run, planned, folder, upstream)
+    fits, left_out = _planned_use(run, config)
+    networks = fits_in(fits, folder, run)
+    parts = [*parts_in(planned, folder, run), *networks]
+    measure_parts(parts, config.cluster.workers, folder)
+    used = _use_result([part.table for part in networks], left_out, config)
+    report, compared = _report(run, planned, folder, upstream, used)
     publish_json(folder / "evaluation.json", compared.to_json())
     return _publish_report(report, folder)
 
@@ -183,13 +235,21 @@ def _publish_report(report: Report, folder: Path) -> Path:
 
 
 def _report(
-    run: RunDir, planned: ComparisonPlan, folder: Path, upstream: Sequence[str]
+    run: RunDir,
+    planned: ComparisonPlan,
+    folder: Path,
+    upstream: Sequence[str],
+    used: UseBlock | None,
 ) -> tuple[Report, ComparedSets]:
+    from sarhpc.evaluation.compared import with_use
     from sarhpc.stages.run_report import run_report
 
     config = load_run_config(run)
     views = read_views(planned, folder, config.evaluate)
     compared = _compared(run, config, planned, views, folder)
+    compared = dataclasses.replace(compared, facts={**compared.facts, "version": __version__})
+    if used is not None:
+        compared = with_use(compared, *used, config.evaluate)
     return run_report(run, upstream, compared, folder), compared
 
 
@@ -203,6 +263,7 @@ def _compared(
     """The sets of a run compared, with the real tiles through the autoencoder as one of them."""
     from sarhpc.evaluation.compared import REAL, compare, with_copies
     from sarhpc.stages.run_report import SYNTHETIC
+    from sarhpc.stages.work.class_levels import with_classes
     from sarhpc.stages.work.feature_distances import with_features
     from sarhpc.stages.work.orientation import with_orientation
     from sarhpc.stages.work.reconstruction import reconstruct_tiles
@@ -211,6 +272,7 @@ def _compared(
     real = views[0][REAL]
     compared = compare(views, config.evaluate, SYNTHETIC, planned.facts())
     compared = with_orientation(compared, planned, views, config.evaluate, run.located)
+    compared = with_classes(compared, planned, views, run.located)
     compared = with_features(compared, planned, views, config.evaluate, folder, run.located)
     clip = _clip_folder(run, config)
     compared = with_text(compared, planned, views, config.evaluate, clip, folder, run.located)

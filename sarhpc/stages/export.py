@@ -76,14 +76,14 @@ def export_model(work: Work) -> ShardResult:
     checkpoint = run.located(task.inputs["checkpoint"])
     if digest_tree(checkpoint).sha256 != task.inputs["sha256"]:
         raise VerificationError(
-            f"{checkpoint} changed since training was recorded; `sarhpc verify {run.root} --deep` "
-            "lists what else did"
+            f"{checkpoint} changed since training was recorded; "
+            f"`sarhpc verify {run.quoted} --deep` lists what else did"
         )
     signature = RunSignature(run.root)
     if problem := signature.find_problem(checkpoint):
         raise VerificationError(
             f"{checkpoint} is not exported: {problem}. If you trust whoever wrote it: "
-            f"`sarhpc export {run.root} --trust-checkpoint`"
+            f"`sarhpc export {run.quoted} --trust-checkpoint`"
         )
     signature.adopt(checkpoint)
     target = run.stage("export") / "model"

@@ -24,7 +24,7 @@ from sarhpc.stages.inputs.image_size import size_of_tiles, with_planned_size
 from sarhpc.stages.inputs.paths import data_root
 from sarhpc.stages.inputs.prompt_text import prompt_template
 from sarhpc.stages.inputs.prompts import evenly_by_class, held_out_splits, known_prompts
-from sarhpc.stages.inputs.sizes import size_notes
+from sarhpc.stages.inputs.sizes import assumed_side, size_notes
 from sarhpc.stages.planned_corpus import (
     COVERAGE_FILE,
     check_table,
@@ -38,7 +38,7 @@ from sarhpc.stages.splits import require_held_out
 from sarhpc.stages.table_preview import table_lines
 from sarhpc.stages.work.image_shards import generated_shard, steering_layers
 from sarhpc.stages.work.packaging import image_gate_facts, package_run
-from sarhpc.stages.work.shard_gates import QUARANTINE, quarantined_with
+from sarhpc.stages.work.shard_gates import QUARANTINE, after_nothing_accepted, quarantined_with
 from sarhpc.stages.work.sharded import (
     ShardResult,
     make_missing_shards,
@@ -180,10 +180,9 @@ def _require_accepted(run: RunDir, records: Sequence[Record]) -> None:
 
     gate = image_gate_facts(run, records)
     if gate is not None and gate.accepted == 0:
+        folder = data_root(run, load_run_config(run)) / QUARANTINE
         raise NothingAcceptedError(
-            f"the corpus is empty. {gate_line(gate)}. Look at the images in {QUARANTINE}/, beside "
-            "the folder of the corpus; then train longer, or set generate.gate.false_rejects or "
-            "generate.gate=null in a new run"
+            f"the corpus is empty. {gate_line(gate)}. {after_nothing_accepted(run, folder)}"
         )
 
 
@@ -227,7 +226,7 @@ def _image_bytes(config: RunConfig) -> tuple[float, float]:
     """About how many bytes the 8-bit picture of an image has, and its 16-bit master."""
     cfg = settings(config)
     rows, columns = cfg.height_px, cfg.width_px
-    pixels = rows * columns if rows and columns else config.tile.tile_px**2
+    pixels = rows * columns if rows and columns else assumed_side(config) ** 2
     return PICTURE_BYTES_PER_PX * pixels, MASTER_BYTES_PER_PX * pixels
 
 
@@ -275,6 +274,8 @@ GENERATE: StageSpec = StageSpec(
     sharded=True,
     shards=_shards,
     shard_bytes=shard_bytes,
+    # The second one is of its quarantined images.
+    shard_files=lambda config: 1 if settings(config).gate is None else 2,
     notes=lambda config, plan: [
         *size_notes(config),
         *table_lines(config),

@@ -53,7 +53,7 @@ _KEYS = {
         clip_train.new.text_layers clip_train.new.text_heads clip_train.new.projection
         clip_train.readers
         encode.threads train.adapter.rank train.adapter.block train.max_steps train.judge.tiles
-        cluster.workers cluster.ranks cluster.time_min
+        cluster.workers cluster.ranks cluster.time_min generate.table.max_per_prompt
         """,
     _NOT_NEGATIVE: """
         simulate.scene_kinds.water simulate.scene_kinds.forest simulate.scene_kinds.field
@@ -68,7 +68,9 @@ _KEYS = {
         """,
     _POSITIVE: """
         tile.survey_mpx imported.pixel_m caption.temperature prior.pixel_m generate.pixel_m
+        prior.homogeneous_areas.looks generate.homogeneous_areas.looks
         train.min_snr_gamma train.adapter.alpha train.adam_epsilon
+        generate.table.grammar.spacing_m generate.table.grammar.incidence_deg
         """,
     _SHARE: """
         tile.min_valid tile.max_saturated tile.min_signal tile.min_optical_coverage
@@ -85,6 +87,7 @@ _KEYS = {
     Range(3): "clip_train.new.max_positions",
     Range(514): "clip_train.new.vocabulary",
     Range(0, 90): "imported.incidence_deg",
+    Range(16): "prior.homogeneous_areas.side_px generate.homogeneous_areas.side_px",
     Range(8): "prior.height_px prior.width_px train.image_px",
 }
 RANGES = {key: bounds for bounds, keys in _KEYS.items() for key in keys.split()}

@@ -16,7 +16,7 @@ from sarhpc.generation.config import PriorImagesConfig
 from sarhpc.stages.config import RunConfig
 from sarhpc.stages.generate import check_generation
 from sarhpc.stages.inputs.paths import data_root, expanded, model_folder
-from sarhpc.stages.inputs.sizes import tile_side
+from sarhpc.stages.inputs.sizes import assumed_side
 from sarhpc.stages.run_config import load_run_config
 from sarhpc.stages.spec import StageSpec
 from sarhpc.stages.work.image_shards import generated_shard
@@ -64,7 +64,7 @@ def settings(config: RunConfig) -> PriorImagesConfig:
     """How the images are made: unless configured, as large as the tiles."""
     assert config.prior is not None
     # Imported images of unknown size take that of the tiles, as nothing else is known.
-    side = tile_side(config)[1] or config.tile.tile_px
+    side = assumed_side(config)
     return dataclasses.replace(
         config.prior,
         height_px=config.prior.height_px or side,
@@ -146,7 +146,7 @@ PRIOR: StageSpec = StageSpec(
     sharded=True,
     shards=_shards,
     shard_bytes=lambda config: (
-        IMAGE_BYTES_PER_PX * config.tile.tile_px**2 * settings(config).shard_samples
+        IMAGE_BYTES_PER_PX * assumed_side(config) ** 2 * settings(config).shard_samples
     ),
     request="gpu",
 )

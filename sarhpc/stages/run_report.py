@@ -24,6 +24,7 @@ from sarhpc.stages.inputs.prompts import (
 )
 from sarhpc.stages.planned_corpus import coverage_notes
 from sarhpc.stages.run_config import load_run_config
+from sarhpc.stages.run_headline import run_headline
 from sarhpc.stages.work.packaging import gate_notes
 from sarhpc.stages.work.sharded import sealed_records
 from sarhpc.training.denoising.grids import read_index, read_judged
@@ -60,11 +61,12 @@ def run_report(
     synthetic = synthetic_samples(run, config)
     shown = of_the_same_prompts(synthetic, config.evaluate.gallery)
     prompts, grid = _progress(run)
+    stages = [line for stage in upstream if (line := stage_line(run, stage))]
     return Report(
         name=run.name,
         facts=_facts(run, compared),
         config_yaml=run.config_text,
-        stages=[line for stage in upstream if (line := stage_line(run, stage))],
+        stages=stages,
         real=_real_pictures(run, config, shown[SYNTHETIC], config.evaluate.gallery),
         synthetic={name: _pictures(group) for name, group in shown.items()},
         evaluation=compared.evaluation,
@@ -81,6 +83,7 @@ def run_report(
             *coverage_notes(run, config),
             *gate_notes(run),
         ],
+        headline=run_headline(run, config, stages, folder),
         blocks=compared.blocks,
         folder=folder,
     )
@@ -162,8 +165,8 @@ def _stack(samples: Sequence[Sample]) -> NDArray[np.uint8]:
 
 
 def _pictures(samples: Sequence[Sample]) -> list[Picture]:
-    from sarhpc.evaluation.page import displayed
     from sarhpc.evaluation.report import Picture
+    from sarhpc.shards.stretch import displayed
 
     tiles = _stack(samples)
     return [
@@ -176,9 +179,9 @@ def _real_pictures(
     run: RunDir, config: RunConfig, synthetic: Sequence[Sample], count: int
 ) -> list[Picture]:
     """For each synthetic tile a real one of its caption, or else of its class, or else any."""
-    from sarhpc.evaluation.page import displayed
     from sarhpc.evaluation.report import Picture
     from sarhpc.generation.plan import full_prompt
+    from sarhpc.shards.stretch import displayed
 
     real: dict[str, Sample] = {}
     classes: dict[str, list[Sample]] = {}

@@ -92,5 +92,5 @@ SIMULATE: StageSpec = StageSpec(
     sharded=True,
     shards=lambda config: procedural(config).scenes,
     shard_bytes=lambda config: SCENE_BYTES_PER_PX * procedural(config).size_px ** 2,
-    shard_files=SCENE_FILES,
+    shard_files=lambda _: SCENE_FILES,
 )

@@ -39,6 +39,10 @@ def _nothing(_: RunConfig) -> None:
     return None
 
 
+def _one(_: RunConfig) -> int:
+    return 1
+
+
 def _no_inputs(_: RunDir, __: RunConfig) -> None:
     return None
 
@@ -93,8 +97,8 @@ class StageSpec:
     """Shards that it will have, if the configuration alone determines them."""
     shard_bytes: Callable[[RunConfig], float | None] = _nothing
     """About how many bytes a shard has."""
-    shard_files: int = 1
-    """Files of a shard, without its record."""
+    shard_files: Callable[[RunConfig], int] = _one
+    """Most files of a shard, without its record."""
     estimate: Callable[[RunConfig, Plan | None, int], Estimate] | None = None
     """What it leaves on disk where that does not grow with its shards: from its plan, if there is
     one, and the number of its processes."""

@@ -22,6 +22,7 @@ from hpc.store.rundir import RunDir
 from sarhpc.archive.config import ArchiveConfig
 from sarhpc.stages.config import RunConfig
 from sarhpc.stages.inputs.paths import archive_uri, data_root, import_config
+from sarhpc.stages.inputs.sizes import assumed_side
 from sarhpc.stages.run_config import load_run_config
 from sarhpc.stages.spec import StageSpec
 from sarhpc.stages.splits import publish_split_counts, split_warnings
@@ -282,7 +283,7 @@ def most_tiles(config: RunConfig) -> int:
 
 def shard_pixels(config: RunConfig) -> int:
     """Pixels of the tiles of a full shard."""
-    return config.tile.tile_px**2 * config.tile.shard_samples
+    return assumed_side(config) ** 2 * most_tiles(config)
 
 
 def window_notes(config: RunConfig, plan: Plan | None) -> list[str]:

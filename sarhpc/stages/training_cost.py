@@ -19,7 +19,7 @@ from hpc.store.plan import Plan
 from sarhpc.diffusion.families.registry import family_of
 from sarhpc.stages.config import RunConfig
 from sarhpc.stages.inputs.paths import FETCHED, model_folder
-from sarhpc.stages.inputs.sizes import tile_side
+from sarhpc.stages.inputs.sizes import assumed_side
 from sarhpc.training.estimate.footprint import (
     CARDS,
     FRAGMENTATION,
@@ -67,7 +67,7 @@ def training_cost(config: RunConfig, plan: Plan | None, world: int) -> TrainingC
         return TrainingCost(None, (line, f"memory: unknown, {base} is no diffusers folder"), steps)
     from sarhpc.training.estimate.operations import estimate_flops
 
-    counted = estimate_flops(config.train, base, tile_side(config)[1] or config.tile.tile_px)
+    counted = estimate_flops(config.train, base, assumed_side(config))
     lines = (line, *_lines(config, counted, samples, world))
     return TrainingCost(counted.learned, lines, steps)
 
@@ -101,7 +101,7 @@ def _steps(config: RunConfig, samples: int, world: int, *, known: bool) -> tuple
 
 
 def _lines(config: RunConfig, counted: FlopEstimate, samples: int, world: int) -> Iterator[str]:
-    cfg, side = config.train, tile_side(config)[1] or config.tile.tile_px
+    cfg, side = config.train, assumed_side(config)
     counts = Counts(
         counted.parameters,
         counted.learned,

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hpc.errors import ConfigError, DataError, VerificationError
 from hpc.publish import publish_json, publish_text
@@ -13,7 +13,16 @@ from sarhpc.evaluation.comparison_plan import ComparisonPlan, plan_comparison
 from sarhpc.extras import is_installed
 from sarhpc.shards.subset import spread
 from sarhpc.stages.inputs.named_sets import named_set
-from sarhpc.stages.work.measuring import measure_parts, parts_in, read_views
+from sarhpc.stages.work.measuring import fits_in, measure_parts, parts_in, read_views
+from sarhpc.stages.work.use import (
+    NOT_INSTALLED,
+    USE,
+    common_of_sets,
+    fits_planned,
+    left_out_block,
+    plan_of_sets,
+    use_block,
+)
 
 if TYPE_CHECKING:
     from sarhpc.evaluation.compared import ComparedSets
@@ -54,10 +63,16 @@ def evaluate_sets(
     """
     from sarhpc.evaluation.compared import REAL, compare, faults_of, metrics_of
     from sarhpc.evaluation.config import check_config
+    from sarhpc.evaluation.use.config import CLASSIFICATION
+    from sarhpc.stages.work.class_levels import with_classes
     from sarhpc.stages.work.feature_distances import require_backbone, with_features
     from sarhpc.stages.work.orientation import with_orientation
     from sarhpc.stages.work.text import with_text
 
+    if suites and USE in suites and not config.use.task:
+        config = dataclasses.replace(
+            config, use=dataclasses.replace(config.use, task=CLASSIFICATION)
+        )
     check_config(config)
     metrics_of(suites)
     _require_apart(out, (real, synthetic))
@@ -68,14 +83,18 @@ def evaluate_sets(
         if features:
             require_backbone(config.features, planned.px)
         clip = _clip_asked(config, suites)
-        measure_parts(parts_in(planned, out), workers, out, report)
+        fits, left_out = _planned_use(real, synthetic, config, suites)
+        if left_out:
+            report(f"E12 was left out: {left_out}.")
+        parts = [*parts_in(planned, out), *fits_in(fits, out)]
+        measure_parts(parts, workers, out, report)
         views = read_views(planned, out, config)
         faults = faults_of(views[0])
         if faults:
             named = "; ".join(faults).replace(" and are left out", "")
             raise VerificationError(f"{named}; repair them or take them out of the set")
         facts = {**planned.facts(), "real": str(real), SYNTHETIC: str(synthetic)}
-        compared = compare(views, config, SYNTHETIC, facts, suites)
+        compared = with_classes(compare(views, config, SYNTHETIC, facts, suites), planned, views)
         if "orientation" in (suites or ()) or (not suites and is_installed("caption")):
             compared = with_orientation(compared, planned, views, config)
         elif not suites:
@@ -83,12 +102,52 @@ def evaluate_sets(
             report(NO_ORIENTATION)
         if features:
             compared = with_features(compared, planned, views, config, out, report=report)
+        if fits or left_out:
+            compared = _with_use(compared, fits, left_out, out, config)
         compared = with_text(compared, planned, views, config, clip, out, report=report)
     except DataError as error:
         raise VerificationError(str(error)) from error
     publish_json(out / "evaluation.json", compared.to_json())
     _publish_page(out, planned, compared, config)
     return compared
+
+
+def _planned_use(
+    real: Path, synthetic: Path, config: EvaluateConfig, suites: Sequence[str] | None
+) -> tuple[list[dict[str, Any]], str]:
+    """The networks of E12 to train, or why there are none; nothing where it is not asked for.
+
+    Raises:
+        DataError: nothing can be learned from the sets, and nothing else is asked for.
+    """
+    if not config.use.task or (suites and USE not in suites):
+        return [], ""
+    if not is_installed("caption"):
+        return [], NOT_INSTALLED
+    from sarhpc.evaluation.use.split import UnusableSetsError
+
+    try:
+        plan = plan_of_sets(real, synthetic, config)
+        return fits_planned(plan, common_of_sets(real, synthetic, config)), ""
+    except UnusableSetsError as error:
+        if [*(suites or ())] == [USE]:
+            raise
+        return [], str(error)
+
+
+def _with_use(
+    compared: ComparedSets,
+    fits: Sequence[Mapping[str, Any]],
+    left_out: str,
+    out: Path,
+    config: EvaluateConfig,
+) -> ComparedSets:
+    from sarhpc.evaluation.compared import with_use
+
+    if left_out:
+        return with_use(compared, *left_out_block(left_out), config)
+    block, lines = use_block([part.table for part in fits_in(fits, out)], config)
+    return with_use(compared, block, lines, config)
 
 
 def _clip_asked(config: EvaluateConfig, suites: Sequence[str] | None) -> Path | None:
@@ -114,6 +173,7 @@ def _publish_page(
     out: Path, planned: ComparisonPlan, compared: ComparedSets, config: EvaluateConfig
 ) -> None:
     from hpc.config import to_yaml
+    from sarhpc.evaluation.headline import Headline
     from sarhpc.evaluation.report import Report, render, to_json
 
     facts = compared.facts
@@ -133,6 +193,16 @@ def _publish_page(
         features=compared.measured,
         gates=compared.gates,
         notes=compared.notes,
+        headline=Headline(
+            asked="how close the synthetic set is to the real one",
+            came=" and ".join(f"{n:,} {name}" for name, n in planned.drawn.items())
+            + f" images measured as {planned.pixels}",
+            places={
+                "Real": str(facts["real"]),
+                "Synthetic": str(facts[SYNTHETIC]),
+                "Numbers": str(out / "evaluation.json"),
+            },
+        ),
         blocks=compared.blocks,
         folder=out,
     )
@@ -144,8 +214,8 @@ def _examples(planned: ComparisonPlan, name: str, count: int) -> Iterator[Pictur
     """Some of the images of a set as they were measured, in 8 bits for display."""
     import numpy as np
 
-    from sarhpc.evaluation.page import displayed
     from sarhpc.evaluation.report import Picture
+    from sarhpc.shards.stretch import displayed
     from sarhpc.stages.work.measuring import part_pixels
 
     places = [

@@ -227,6 +227,11 @@ class ImportConfig:
     """Entry of the images' metadata (a city, a scene); images of one value go to one split.
     Without it neighbours may fall into different splits, since no position is known."""
 
+    classes: Optional[dict[str, str]] = field(default=None, metadata={"added": True})  # noqa: UP045
+    """Folder -> words: images below a folder of that name, in a tar too, are of the class that it
+    names, and images without a text are described by its words; others are left out. Null: folders
+    name no classes."""
+
     seed: int = 0
     """Seed of the draw."""
 

@@ -63,6 +63,9 @@ def check_import(cfg: ImportConfig) -> None:
         if getattr(cfg, name) not in values:
             known = ", ".join("null" if value is None else value for value in values)
             raise ConfigError(f"imported.{name}={getattr(cfg, name)!r}: must be one of {known}")
+    if cfg.classes is not None and not all(cfg.classes.values()):
+        empty = [name for name, words in cfg.classes.items() if not words]
+        raise ConfigError(f"imported.classes: give words for {', '.join(empty) or 'each folder'}")
     if cfg.cut == "grid" and cfg.px is None:
         raise ConfigError("imported.cut=grid does not say of what size; set imported.px")
     if not 1 <= cfg.shard_samples <= 100_000:

@@ -127,7 +127,7 @@ def _row(item: Item) -> list[Any]:
 
 def _split(item: Item, cfg: ImportConfig) -> str:
     """The split its folder names, else one drawn for its group."""
-    parts = PurePosixPath(item.source or item.name).parts[:-1]
+    parts = [part.lower() for part in PurePosixPath(item.source or item.name).parts[:-1]]
     named = [_FOLDERS[part] for part in parts if part in _FOLDERS]
     # Public sets also say it in the names of their tars, or in the metadata of a sample.
     if tar := _SPLIT_NAME.fullmatch(PurePosixPath(item.source).name):
@@ -149,8 +149,9 @@ def import_shard(
 ) -> TiledShard:
     """The images of one planned shard as samples, keys `sample_key(shard, position in the plan)`.
 
-    Rejected are `unreadable`, `colour`, `too_small`, `no_signal` (more than 8 bits, all zero) and
-    `caption_encoding` (a text that is neither UTF-8 nor marked as UTF-16). Bytes depend on the
+    Rejected are `unreadable`, `no_class` (in no folder of `cfg.classes`), `colour`, `too_small`,
+    `no_signal` (more than 8 bits, all zero) and `caption_encoding` (a text that is neither UTF-8
+    nor marked as UTF-16). Bytes depend on the
     files and `cfg` alone. A transient error of the file system (OSError) is raised, to be retried.
     """
     rejected: Counter[str] = Counter()
@@ -193,6 +194,9 @@ def _made(foreign: ForeignSample, work: _ImportWork) -> Iterator[_Tile | str]:
         work.notes["caption_encoding"] = f"{foreign.item.name}: {foreign.undecodable}"
         yield "caption_encoding"
         return
+    if cfg.classes is not None and class_of_folder(foreign.item.name, cfg.classes) is None:
+        yield "no_class"
+        return
     whole = gray_image(decoded_image(foreign, cfg.quantity), cfg.colour)
     if whole is None:
         yield "colour"
@@ -208,6 +212,12 @@ def _made(foreign: ForeignSample, work: _ImportWork) -> Iterator[_Tile | str]:
             yield "no_signal"
             continue
         yield _tile(foreign, pixels, _Place(whole.shape, cut, turn), work)
+
+
+def class_of_folder(name: str, classes: Mapping[str, str]) -> str | None:
+    """The class that the folders of an image name, the innermost first; None if they name none."""
+    folders = reversed(PurePosixPath(name).parts[:-1])
+    return next((folder for folder in folders if folder in classes), None)
 
 
 def _turn(meta: Mapping[str, Any], cfg: ImportConfig) -> Orientation:
@@ -264,8 +274,14 @@ def _tile(foreign: ForeignSample, pixels: NDArray[Any], place: _Place, work: _Im
         amplitude, valid = np.abs(pixels).astype(np.float32), np.ones(pixels.shape, np.bool_)
         meta["content_digest"] = content_digest(amplitude, valid)
         meta["ground_hash"] = ground_hash(amplitude, valid)
-    if foreign.caption is not None:
-        members["txt"] = foreign.caption.encode()
+    caption = foreign.caption
+    if cfg.classes is not None:
+        found = class_of_folder(foreign.item.name, cfg.classes)
+        assert found is not None
+        meta["class"] = found
+        caption = caption or cfg.classes[found]
+    if caption is not None:
+        members["txt"] = caption.encode()
     return _Tile({**layers, **members}, meta)
 
 

@@ -82,7 +82,7 @@ def test_where_there_is_no_terminal_lines_tell_the_progress_and_the_end(tmp_path
     last = done.stdout.splitlines()[-2:]
     assert last[0].split()[0] == "hours"
     assert last[1] == (
-        f"  next    sarhpc run {run.root}  (tile, caption, train, export, generate, evaluate)"
+        f"  next    sarhpc run {run.quoted}  # tile, caption, train, export, generate, evaluate"
     )
 
 

@@ -49,12 +49,28 @@ def sarhpc(
     )
 
 
+_forgotten: set[str] = set()
+
+
 def jobs_of(cluster: MiniSlurm, run: str, state: str = "all") -> dict[str, str]:
     """Job id -> comment of the jobs of a run that Slurm knows in those states."""
+    jobs = _comments(cluster, state)
+    return {
+        job: comment
+        for job, comment in jobs.items()
+        if comment.startswith(f"sarhpc:{run}:") and job not in _forgotten
+    }
+
+
+def forget_jobs(cluster: MiniSlurm) -> None:
+    """Leave the jobs of now out of `jobs_of`: a repeated test uses the same names again."""
+    _forgotten.update(_comments(cluster, "all"))
+
+
+def _comments(cluster: MiniSlurm, state: str) -> dict[str, str]:
     output = cluster.run("squeue", "-h", "-a", "-t", state, "-o", "%A|%k").stdout
     # A comment of another test may have several lines.
-    rows = [line.split("|", 1) for line in output.splitlines() if "|" in line]
-    return {job: comment for job, comment in rows if comment.startswith(f"sarhpc:{run}:")}
+    return dict(line.split("|", 1) for line in output.splitlines() if "|" in line)
 
 
 def wait_for(condition: Callable[[], object], seconds: float, what: str) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import mini_slurm
 import pytest
+from chain_runs import forget_jobs
 from line_runs import make_tiny_model
 from mini_slurm import MiniSlurm
 from training_runs import ready_to_train, train_undisturbed
@@ -77,7 +78,9 @@ def calm_training(ready_training: RunDir, tmp_path_factory: pytest.TempPathFacto
 
 @pytest.fixture(autouse=True)
 def _healed(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Whatever a test broke or left in the queue is gone for the next one."""
+    """Whatever a test broke or left in the queue is gone for the next one, or when it repeats."""
+    if getattr(request.node, "execution_count", 1) > 1 and "cluster" in request.fixturenames:
+        forget_jobs(request.getfixturevalue("cluster"))
     yield
     if "cluster" in request.fixturenames:
         request.getfixturevalue("cluster").heal()

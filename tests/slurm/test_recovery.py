@@ -162,8 +162,17 @@ def test_resume_right_after_stop_submits_the_stages_behind_the_job_that_ends(
 def test_status_says_when_nothing_is_on_its_way(tmp_path: Path, cluster: MiniSlurm) -> None:
     run = tiny_run(tmp_path / "idle", tmp_path / "model", SCENES)
     profile = write_profile(tmp_path, NEVER)
-    words = ("--until", "tile", "--profile", profile)
-    assert sarhpc(cluster, "run", run.root, *words).returncode == 0
+    words = ("--until", "tile", "--profile", profile, "--json")
+    reported = json.loads(sarhpc(cluster, "run", run.root, *words).stdout)
+    submitted = read_submissions(run)[0].jobs
+    assert [job["id"] for job in reported["jobs"]] == [job.job_id for job in submitted]
+    simulate, tile = reported["jobs"]
+    assert (simulate["stage"], tile["stage"]) == ("simulate", "tile")
+    assert (simulate["depends_on"], tile["depends_on"]) == ([], [simulate["id"]])
+    again = json.loads(sarhpc(cluster, "run", run.root, *words).stdout)
+    assert [(job["id"], job["new"]) for job in again["jobs"]] == [
+        (job.job_id, False) for job in submitted
+    ]
     assert "nothing is on its way" not in sarhpc(cluster, "status", run.root).stdout
     cluster.run("scancel", *(job.job_id for job in read_submissions(run)[0].jobs))
     status = sarhpc(cluster, "status", run.root)

@@ -14,6 +14,7 @@ from transformers import BertTokenizerFast, BlipForConditionalGeneration, BlipIm
 
 from hpc.errors import DataError
 from sarhpc.captioning.captioners.pretrained import load_parts, pick_dtype
+from sarhpc.shards.transfer import to_device
 
 
 @dataclass(frozen=True)
@@ -31,8 +32,17 @@ class Blip:
 
     def pixels(self, images: Sequence[NDArray[np.uint8]]) -> torch.Tensor:
         """Normalised images (N, 3, S, S) of the model's size, resized with antialiasing."""
-        batch = self.processor(list(images), return_tensors="pt")["pixel_values"]
-        return batch.to(self.device, self.model.dtype)
+        [batch] = to_device([self.host_pixels(images)], self.device)
+        return batch.to(self.model.dtype)
+
+    def host_pixels(self, images: Sequence[NDArray[np.uint8]]) -> torch.Tensor:
+        """The same in float32 on the CPU."""
+        batch: torch.Tensor = self.processor(list(images), return_tensors="pt")["pixel_values"]
+        return batch
+
+    def opening_length(self, prompt: str) -> int:
+        """Word pieces of an opening."""
+        return len(self.tokenizer(prompt).input_ids)
 
     def opening(self, prompt: str) -> torch.Tensor:
         """Word pieces (1, P + 2) of [DEC] `prompt` [SEP]: how every text of this model begins."""

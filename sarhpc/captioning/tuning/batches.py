@@ -19,6 +19,7 @@ from sarhpc.captioning.captioners.blip import Blip
 from sarhpc.captioning.config import CaptionTrainConfig
 from sarhpc.captioning.tuning.datasets import CaptionedImage
 from sarhpc.shards.loader import Cursor, SampleOrder, batches, prefetch
+from sarhpc.shards.transfer import to_device
 
 _IGNORED = -100
 
@@ -121,7 +122,7 @@ def _passes(
 
 def _pieces(blip: Blip, captions: Sequence[str], cfg: CaptionTrainConfig) -> list[int]:
     """How many word pieces of each caption the loss counts: those after the prompt, and [SEP]."""
-    opening = blip.opening(cfg.prompt).shape[1] - 1
+    opening = blip.opening_length(cfg.prompt) - 1
     texts = blip.tokenizer(_texts(captions, cfg), truncation=True, max_length=_longest(blip, cfg))
     return [len(ids) - opening for ids in texts.input_ids]
 
@@ -132,23 +133,25 @@ def _texts(captions: Sequence[str], cfg: CaptionTrainConfig) -> list[str]:
 
 def _longest(blip: Blip, cfg: CaptionTrainConfig) -> int:
     """Most word pieces of a text, [SEP] included."""
-    return min(cfg.max_tokens + blip.opening(cfg.prompt).shape[1] - 1, blip.positions)
+    return min(cfg.max_tokens + blip.opening_length(cfg.prompt) - 1, blip.positions)
 
 
 def collate(
     blip: Blip, pairs: Sequence[tuple[NDArray[np.uint8], str]], cfg: CaptionTrainConfig
 ) -> Batch:
     """Tensors of images (H, W, 3) with their captions, each after the prompt of `cfg`."""
-    opening = blip.opening(cfg.prompt).shape[1] - 1
+    opening = blip.opening_length(cfg.prompt) - 1
     encoded = blip.tokenizer(
         _texts([caption for _, caption in pairs], cfg),
         padding=True,
         truncation=True,
         max_length=_longest(blip, cfg),
         return_tensors="pt",
-    ).to(blip.device)
+    )
     ids, mask = encoded.input_ids, encoded.attention_mask
     ids[:, 0] = blip.model.config.text_config.bos_token_id
     labels = ids.masked_fill(mask == 0, _IGNORED)
     labels[:, :opening] = _IGNORED
-    return Batch(blip.pixels([image for image, _ in pairs]), ids, mask, labels)
+    pixels = blip.host_pixels([image for image, _ in pairs])
+    pixels, ids, mask, labels = to_device([pixels, ids, mask, labels], blip.device)
+    return Batch(pixels.to(blip.model.dtype), ids, mask, labels)

@@ -44,6 +44,10 @@ BEFORE = "before.json"
 METRICS = "metrics.jsonl"
 """The rows of progress."""
 
+TRAINED_DTYPE = "float32"
+"""Weights that a fine-tuning starts from and that are scored before and after it, on any device.
+In float16, as captions are written on a GPU, it would start from rounded weights."""
+
 _EXAMPLES = 8
 
 
@@ -166,9 +170,7 @@ def _score_rows(event: str, scores: Mapping[str, Scores]) -> list[dict[str, Any]
 
 def _start(cfg: CaptionTrainConfig, train: Sequence[CaptionedImage], device: str) -> Blip:
     if cfg.base_model is not None:
-        blip = load_blip(cfg.base_model, device)
-        blip.model.float()
-        return blip
+        return load_blip(cfg.base_model, device, TRAINED_DTYPE)
     captions = (caption for image in train for caption in image.distinct)
     tokenizer = train_bert_tokenizer(captions, cfg.new.vocabulary)
     blip = new_blip(cfg.new, tokenizer, cfg.seed)
@@ -198,7 +200,7 @@ def _publish(
         after = Judged({}, [])
         published = Path(ranks.broadcast(str(folder or out)))
         if evaluator.parts:
-            after = evaluator.judge(load_blip(published, str(ranks.device)), ranks, check_stop)
+            after = evaluator.judge(load_published(published, ranks), ranks, check_stop)
         examples = [
             {"name": image.name, "references": list(image.captions), "caption": caption}
             for image, caption in spread(after.captions, _EXAMPLES)
@@ -216,6 +218,11 @@ def _publish(
             report = {**asdict(result), **facts, "parameters": parameters, "config": _portable(cfg)}
             publish_json(folder / REPORT, report)
     return result
+
+
+def load_published(folder: Path, ranks: RankGroup) -> Blip:
+    """The BLIP that was published in `folder`, as the one it started from was scored."""
+    return load_blip(folder, str(ranks.device), TRAINED_DTYPE)
 
 
 def _portable(cfg: CaptionTrainConfig) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hpc.errors import ConfigError, DataError
+from hpc.shell import quoted
 from hpc.store.plan import Plan, read_plan
 from hpc.store.rundir import RunDir
 from sarhpc.generation.config import GenerateConfig
@@ -49,6 +50,11 @@ def contract_for(model: Path, cfg: GenerateConfig) -> PixelContract | None:
     from sarhpc.shards.contract import only, read_contract
 
     contract = read_contract(model)
+    if cfg.homogeneous_areas is not None and (contract is None or contract.law is None):
+        raise ConfigError(
+            f"{cfg.SECTION}.homogeneous_areas needs the intensity of pixels, which "
+            + (missing(model) if contract is None else f"the contract of {model} does not state")
+        )
     if contract is None:
         log.warning("%s", missing(model))
         return None
@@ -68,7 +74,8 @@ def missing(model: str | Path) -> str:
     return (
         f"{model} has no contract: its images carry no spacing, no direction of range, no "
         "calibration (null in meta.json) and no 16-bit master. If you have the tiles that it was "
-        f"trained on, write one before images are planned: sarhpc contract {model} --tiles FOLDER"
+        "trained on, write one before images are planned: "
+        f"sarhpc contract {quoted(model)} --tiles FOLDER"
     )
 
 

@@ -17,6 +17,7 @@ from sarhpc.generation.config import GATE_LEAST_PX, GateConfig
 from sarhpc.stages.config import RunConfig
 from sarhpc.stages.inputs.prompts import held_out_splits, sample_shards
 from sarhpc.stages.inputs.real_tiles import even_samples
+from sarhpc.stages.inputs.sizes import tile_side
 
 if TYPE_CHECKING:
     import numpy as np
@@ -82,10 +83,12 @@ def check_gate(config: RunConfig) -> None:
                 f"generate.gate.shards={cfg.shards} is no folder: name that of shards of real "
                 "tiles, or leave it out to take the held-out tiles of the run"
             )
-    elif config.imported is None and config.tile.tile_px < GATE_LEAST_PX:
+        return
+    key, side = tile_side(config)
+    if side is not None and side < GATE_LEAST_PX:
         raise ConfigError(
-            f"generate.gate measures tiles of at least {GATE_LEAST_PX} px, and tile.tile_px is "
-            f"{config.tile.tile_px}: set generate.gate=null, or cut larger tiles"
+            f"generate.gate measures tiles of at least {GATE_LEAST_PX} px, and {key} is {side}: "
+            "set generate.gate=null, or cut larger tiles"
         )
 
 

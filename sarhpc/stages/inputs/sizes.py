@@ -18,6 +18,11 @@ def tile_side(config: RunConfig) -> tuple[str, int | None]:
     return "tile.tile_px", config.tile.tile_px
 
 
+def assumed_side(config: RunConfig) -> int:
+    """Side of the tiles of a run, px, for estimates: `tile.tile_px` for images as they are."""
+    return tile_side(config)[1] or config.tile.tile_px
+
+
 def image_side(config: RunConfig) -> tuple[int, int] | None:
     """Side of the images that the base model makes, px, and pixels to a side of its latents.
 

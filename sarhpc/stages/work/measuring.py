@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from hpc.errors import DataError, HpcError
 from hpc.store.rundir import RunDir
+from sarhpc.stages.work.use import USE, fit_one
 
 if TYPE_CHECKING:
     from sarhpc.evaluation.comparison_plan import ComparisonPlan
@@ -49,6 +50,16 @@ def parts_in(planned: ComparisonPlan, folder: Path, run: RunDir | None = None) -
     return [
         Part(f"{number:06d}", inputs, folder / TABLES / f"{number:06d}.parquet", run)
         for number, inputs in enumerate(planned.parts)
+    ]
+
+
+def fits_in(
+    fits: Sequence[Mapping[str, Any]], folder: Path, run: RunDir | None = None
+) -> list[Part]:
+    """The networks of E12 as parts, with what each publishes in `folder`."""
+    return [
+        Part(f"{USE}-{number:04d}", inputs, folder / USE / f"{number:04d}.json", run)
+        for number, inputs in enumerate(fits)
     ]
 
 
@@ -251,5 +262,7 @@ def _outcomes(
 
 
 def measure_one(part: Part) -> int:
-    """Measure one part; the unit of work of a Dask worker."""
+    """Measure one part, or train one network; the unit of work of a Dask worker."""
+    if USE in part.inputs:
+        return fit_one(part.inputs, part.table, part.run)
     return measure_part(part.inputs, part.table, Path if part.run is None else part.run.located)

@@ -165,7 +165,7 @@ def require_finished(run: RunDir, result: FitResult) -> Path:
     raise StopRequestedError(
         f"training saved step {result.step} and stopped "
         f"({reason.name if reason else 'no reason given'}); "
-        f"continue with `sarhpc resume {run.root}`",
+        f"continue with `sarhpc resume {run.quoted}`",
         requeue=reason is not None and reason.requeues,
         reason=reason.name if reason else None,
     )

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hpc.shell import quoted
 from hpc.store.ledger import Record
 from hpc.store.plan import ShardTask
 from hpc.store.rundir import RunDir
@@ -79,10 +80,19 @@ def shard_gate(
         except NothingAcceptedError as error:
             quarantine.publish()
             raise NothingAcceptedError(
-                f"{error}. Look at them in {quarantine.path}; then train longer, or set "
-                "generate.gate.false_rejects or generate.gate=null in a new run"
+                f"{error}. {after_nothing_accepted(run, quarantine.path)}"
             ) from error
         applied.detail = _detail(gate, quarantine)
+
+
+def after_nothing_accepted(run: RunDir, quarantine: Path) -> str:
+    """What to do about a gate that accepts nothing: look, then a new run, as this one is frozen."""
+    return (
+        f"Look at them: `sarhpc inspect {quoted(quarantine)}`. Then train longer, give the gate "
+        "tiles like the images (generate.gate.shards), lower generate.gate.false_rejects, or "
+        "accept every image with generate.gate=null; this run is frozen, a new one takes its "
+        f"settings: `sarhpc run NEW --config {quoted(run.config_file)} generate.gate=null`"
+    )
 
 
 def _detail(gate: ShardGate, quarantine: QuarantineShard) -> dict[str, str]:

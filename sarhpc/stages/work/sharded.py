@@ -176,7 +176,7 @@ def _log_outcomes(
 def _stopped(work: Work, progress: ProgressLog, reason: StopReason) -> StopRequestedError:
     return StopRequestedError(
         f"{progress.stage} stopped ({reason.name}) with {progress.done} of {progress.total} shards "
-        f"done; continue with `sarhpc resume {work.run.root}`",
+        f"done; continue with `sarhpc resume {work.run.quoted}`",
         requeue=reason.requeues,
         reason=reason.name,
     )
@@ -247,7 +247,7 @@ def sealed_records(run: RunDir, stage: str) -> list[Record]:
     ledger = run.ledger(stage)
     if not ledger.sealed:
         raise IncompleteError(
-            f"{stage} is not sealed in {run.root}; continue with: sarhpc resume {run.root}"
+            f"{stage} is not sealed in {run.root}; continue with: sarhpc resume {run.quoted}"
         )
     return list(ledger.records().values())
 

@@ -21,6 +21,7 @@ from hpc.errors import VerificationError
 from sarhpc.shards.images import decode_array, encode_array
 from sarhpc.shards.sample import Sample, encode_json
 from sarhpc.shards.samples import ShardedSamples
+from sarhpc.shards.transfer import to_device
 from sarhpc.training.denoising.data import Samples, TileBatch
 
 SCHEMA = "sarhpc.latents/1"
@@ -41,25 +42,44 @@ class LatentEncoder:
         self._device = device
         self._known: dict[tuple[str, bool], Tensor] | None = {} if cache else None
 
-    @torch.no_grad()
     def moments(self, batch: TileBatch) -> Tensor:
         """Mean and log-variance stacked along the channels, (B, 8, h, w) float32 on the device."""
+        known = self.known_moments(batch)
+        return self.encode(batch.images) if known is None else known.to(self._device)
+
+    @property
+    def latent_channels(self) -> int:
+        """Channels of a latent."""
+        return int(self._vae.config.latent_channels)
+
+    @property
+    def reduction(self) -> int:
+        """Side of an image over that of its latent."""
+        return int(2 ** (len(self._vae.config.block_out_channels) - 1))
+
+    @torch.no_grad()
+    def known_moments(self, batch: TileBatch) -> Tensor | None:
+        """The same on the CPU, stored or cached, where what is not known yet is encoded first.
+
+        None where images are encoded every time.
+        """
         if batch.moments is not None:
-            return batch.moments.to(self._device)
+            return batch.moments
         if self._known is None:
-            return self.encode(batch.images)
+            return None
         found = []
         for row, flipped in enumerate(batch.flipped):
             name = (batch.keys[row], flipped)
             if name not in self._known:
                 self._known[name] = self.encode(batch.images[row : row + 1]).cpu()
             found.append(self._known[name])
-        return torch.cat(found).to(self._device)
+        return torch.cat(found)
 
     @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:
         """The same of images (B, 3, H, W) in [-1, 1], now."""
-        latents = self._vae.encode(images.to(self._device)).latent_dist
+        [images] = to_device([images], self._device)
+        latents = self._vae.encode(images).latent_dist
         return torch.cat([latents.mean, latents.logvar], dim=1)
 
 
@@ -87,7 +107,7 @@ def encode_samples(
 
     Each image is encoded alone, so that no latent depends on another image.
     """
-    encoder, encoded_by = LatentEncoder(vae, device, cache=False), autoencoder_digest(vae)
+    encoded_by, encoder = autoencoder_digest(vae), LatentEncoder(vae, device, cache=False)
     for number in range(len(samples)):
         image, _ = samples.load(number, image_member)
         members = {

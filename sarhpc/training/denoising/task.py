@@ -17,6 +17,7 @@ from sarhpc.diffusion.config import ObjectiveConfig
 from sarhpc.diffusion.dylora import DynamicRanks, draw_ranks
 from sarhpc.diffusion.objective import Draw, add_noise, draw, loss_per_sample, with_dropout
 from sarhpc.shards.loader import Cursor
+from sarhpc.shards.transfer import to_device
 from sarhpc.training.checkpoints.checkpointing import preserved_random_state
 from sarhpc.training.config import LoopConfig, TrainConfig
 from sarhpc.training.config_checks import check
@@ -63,6 +64,21 @@ def train(
     return fit(task.loop, task, ranks, ctx)
 
 
+@dataclasses.dataclass(frozen=True)
+class _Inputs:
+    """What the pass over a micro-batch of B samples reads, on the device."""
+
+    moments: Tensor
+    """Mean and log-variance of the latents (B, 8, h, w)."""
+    choices: Draw
+    conditions: list[Tensor]
+    """Token ids for each text encoder and, where the family has them, size ids."""
+    layers: Tensor | None = None
+    """What a ControlNet reads (B, 3, H, W)."""
+    mask: Tensor | None = None
+    """Factors on the directions of a dynamic adapter."""
+
+
 class DenoisingTask(TrainTask[TileBatch]):
     """The fine-tuning of a diffusion model; what it does with a sample depends on nothing else."""
 
@@ -96,6 +112,8 @@ class DenoisingTask(TrainTask[TileBatch]):
         self._stored = StoredLatents(latents, autoencoder_digest(bundle.vae)) if latents else None
         self._vae_scale = float(bundle.vae.config.scaling_factor)
         self._tokenizers, self._scheduler = bundle.tokenizers, bundle.scheduler
+        # Read at every step, and copied there each time otherwise.
+        self._scheduler.alphas_cumprod = self._scheduler.alphas_cumprod.to(ranks.device)
         self._has_size_ids = bundle.family.size_ids > 0
         self._dynamic = (
             DynamicRanks(bundle.models, cfg.adapter)
@@ -134,13 +152,14 @@ class DenoisingTask(TrainTask[TileBatch]):
         for tiles in batch.micro(self._cfg.micro_batch):
             micro = tiles.with_prior_beside()
             with clock.part("encode"):
-                latents, choices = self._latents(micro)
-                conditions = self._conditions(micro, choices, count_cut=clock.exact)
+                given = self._inputs(micro, count_cut=clock.exact)
+                latents, choices = self._latents(given), given.choices
                 noisy = add_noise(self._scheduler, latents, choices)
-            self._draw_ranks(micro)
+            if self._dynamic is not None and given.mask is not None:
+                self._dynamic.set_mask(given.mask)
             with clock.part("forward"):
-                timesteps, steering = choices.timesteps.to(latents.device), self._steering(micro)
-                prediction = engine(noisy, timesteps, *conditions, **steering)
+                steering = {} if given.layers is None else {"layer": given.layers}
+                prediction = engine(noisy, choices.timesteps, *given.conditions, **steering)
                 errors = loss_per_sample(
                     self._scheduler, prediction, latents, choices, self._objective
                 )
@@ -154,29 +173,58 @@ class DenoisingTask(TrainTask[TileBatch]):
         prior = errors[tiles:].mean() if len(errors) > tiles else torch.zeros_like(errors[0])
         return torch.stack([errors[:tiles].mean(), prior])
 
-    def _latents(self, batch: TileBatch) -> tuple[Tensor, Draw]:
-        """Scaled latents (B, 4, h, w) from the autoencoder's posterior, and the choices."""
-        mean, logvar = self._encoder.moments(batch).chunk(2, dim=1)
-        choices = draw_batch(
+    def _inputs(self, batch: TileBatch, *, count_cut: bool) -> _Inputs:
+        """What the pass over a micro-batch reads, on the device; copied there together."""
+        known, choices = self._encoder.known_moments(batch), self._draw(batch)
+        pictures = batch.images if known is None else known
+        optional = {"layers": batch.layers, "mask": self._mask(batch)}
+        further = {name: tensor for name, tensor in optional.items() if tensor is not None}
+        conditions = self._conditions(batch, choices, count_cut=count_cut)
+        pictures, latent_noise, noise, timesteps, *rest = to_device(
+            [
+                *(pictures, choices.latent_noise, choices.noise, choices.timesteps),
+                *conditions,
+                *further.values(),
+            ],
+            self._ranks.device,
+        )
+        on_device = dataclasses.replace(
+            choices, timesteps=timesteps, noise=noise, latent_noise=latent_noise
+        )
+        return _Inputs(
+            self._encoder.encode(pictures) if known is None else pictures,
+            on_device,
+            rest[: len(conditions)],
+            **dict(zip(further, rest[len(conditions) :], strict=True)),
+        )
+
+    def _draw(self, batch: TileBatch) -> Draw:
+        """The random choices of a micro-batch, on the CPU."""
+        encoder, side = (
+            self._encoder,
+            [s // self._encoder.reduction for s in batch.images.shape[2:]],
+        )
+        return draw_batch(
             batch,
             seed=self._cfg.seed,
-            shape=(mean.shape[1], mean.shape[2], mean.shape[3]),
+            shape=(encoder.latent_channels, side[0], side[1]),
             cfg=self._objective,
             timesteps=int(self._scheduler.config.num_train_timesteps),
         )
+
+    def _latents(self, given: _Inputs) -> Tensor:
+        """Scaled latents (B, 4, h, w) from the autoencoder's posterior."""
+        mean, logvar = given.moments.chunk(2, dim=1)
         deviation = torch.exp(0.5 * logvar)
-        sampled = mean + deviation * choices.latent_noise.to(mean.device)
-        return sampled * self._vae_scale, choices
+        sampled = mean + deviation * given.choices.latent_noise
+        return sampled * self._vae_scale
 
-    def _draw_ranks(self, batch: TileBatch) -> None:
-        """Draw the rank of the adapter for each sample, if it is dynamic (DyLoRA)."""
-        if self._dynamic is not None and self._cfg.adapter is not None:
-            drawn = draw_ranks(self._cfg.adapter, batch.keys, batch.epochs, self._cfg.seed)
-            self._dynamic.set_ranks(drawn, self._ranks.device)
-
-    def _steering(self, batch: TileBatch) -> dict[str, Tensor]:
-        """The layers that a ControlNet reads, where there is one."""
-        return {} if batch.layers is None else {"layer": batch.layers.to(self._ranks.device)}
+    def _mask(self, batch: TileBatch) -> Tensor | None:
+        """Which directions of the adapter each sample uses, drawn if it is dynamic (DyLoRA)."""
+        if self._dynamic is None or self._cfg.adapter is None:
+            return None
+        drawn = draw_ranks(self._cfg.adapter, batch.keys, batch.epochs, self._cfg.seed)
+        return self._dynamic.mask(drawn)
 
     def _conditions(self, batch: TileBatch, choices: Draw, *, count_cut: bool) -> list[Tensor]:
         """Token ids (B, L) for each text encoder and, where the family has them, size ids."""
@@ -184,9 +232,7 @@ class DenoisingTask(TrainTask[TileBatch]):
         if count_cut:
             self._captions_cut += sum(cut > 0 for cut in tokens_cut(self._tokenizers[0], captions))
         found = [tokenize(tokenizer, captions) for tokenizer in self._tokenizers]
-        if self._has_size_ids:
-            found.append(size_ids(batch.images))
-        return [tensor.to(self._ranks.device) for tensor in found]
+        return [*found, size_ids(batch.images)] if self._has_size_ids else found
 
     # Metrics
 

@@ -18,6 +18,7 @@ from hpc.job.agreement import RankGroup
 from hpc.publish import publishing
 from sarhpc.diffusion.bundle import Bundle
 from sarhpc.diffusion.config import LAYERS
+from sarhpc.diffusion.unblocked_sampling import starting_noise, step_on_cpu, unblock
 from sarhpc.shards.pictures import read_picture
 from sarhpc.training.config import TrainConfig
 from sarhpc.training.denoising import grids
@@ -124,11 +125,12 @@ def read_images(folder: Path, images: list[GridImage]) -> NDArray[np.uint8]:
 
 def _pipeline(cfg: TrainConfig, bundle: Bundle, device: torch.device) -> Any:
     pipeline: Any = bundle.pipeline()
-    pipeline.scheduler = DDIMScheduler.from_config(bundle.scheduler.config)
+    pipeline.scheduler = step_on_cpu(DDIMScheduler.from_config(bundle.scheduler.config))
     pipeline.set_progress_bar_config(disable=True)
     if device.type == "cpu":
         return pipeline
-    return pipeline.to(device, torch.bfloat16 if cfg.precision == "bf16" else torch.float32)
+    dtype = torch.bfloat16 if cfg.precision == "bf16" else torch.float32
+    return unblock(pipeline.to(device, dtype))
 
 
 def _steering(cfg: TrainConfig, samples: Samples, seed: int) -> dict[str, Tensor]:
@@ -142,11 +144,13 @@ def _steering(cfg: TrainConfig, samples: Samples, seed: int) -> dict[str, Tensor
 def _sample_one(
     cfg: TrainConfig, pipeline: Any, image: GridImage, folder: Path, steering: dict[str, Tensor]
 ) -> None:
+    generator = torch.Generator("cpu").manual_seed(image.seed)
     sampled = pipeline(
         image.prompt,
         num_inference_steps=cfg.validation_steps,
         guidance_scale=cfg.validation_guidance,
-        generator=torch.Generator("cpu").manual_seed(image.seed),
+        generator=generator,
+        latents=starting_noise(pipeline, [generator], (cfg.image_px, cfg.image_px)),
         height=cfg.image_px,
         width=cfg.image_px,
         **steering,

@@ -10,6 +10,7 @@ import pytest
 from stage_verbs import say, seal
 
 from hpc.store.rundir import RunDir
+from sarhpc.cli import main
 from sarhpc.cli.parser import build_parser
 from sarhpc.cli.verb_groups import ENTRIES
 
@@ -65,7 +66,48 @@ def test_a_dry_run_prints_plan_and_cost_as_one_document(
     assert [row["stage"] for row in found["stages"]] == ["simulate", "tile"]
     assert (found["stages"][0]["shards"], found["stages"][1]["waits_for"]) == (4, ["simulate"])
     assert found["together"]["gpu_hours"] == 0.0
-    code, _, err = say(capsys, "run", run.root, "--json", "--executor", "local")
-    assert code == 2
-    assert "give --dry-run too" in err
+    assert not (run.root / "simulate").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("executor", ["debug", "local"])
+def test_a_submission_prints_its_jobs_as_one_document(
+    executor: str, run: RunDir, capfd: pytest.CaptureFixture[str]
+) -> None:
+    words = ["run", str(run.root), "--until", "simulate", "--executor", executor, "--wait"]
+    assert main([*words, "simulate.scenes=1", "--json"]) == 0
+    out, err = capfd.readouterr()
+    found = json.loads(out)
+    assert (found["run"], found["exit_code"], found["error"]) == (str(run.root), 0, None)
+    assert (found["sealed"], found["left"][0], found["waited"]) == (["simulate"], "tile", True)
+    [job] = found["jobs"]
+    assert job.items() >= {"stage": "line:simulate:simulate", "new": True}.items()
+    assert f"job {job['id']} (line:simulate:simulate) by the {executor} executor" in err
+    assert found["outcome"]["next"].startswith(f"sarhpc run {run.root}")
+    assert "changed for this run: simulate.scenes: 4 -> 1" in err
+    # Nothing is left to start.
+    assert main([*words, "--json"]) == 0
+    again = json.loads(capfd.readouterr().out)
+    assert (again["jobs"], again["exit_code"]) == ([], 0)
+
+
+@pytest.mark.slow
+def test_work_that_fails_prints_its_jobs_and_its_exit_code(
+    run: RunDir, capfd: pytest.CaptureFixture[str]
+) -> None:
+    seal(run, "simulate")  # of no scene
+    assert main(["tile", str(run.root), "--executor", "debug", "--json"]) != 0
+    found = json.loads(capfd.readouterr().out)
+    assert [job["stage"] for job in found["jobs"]] == ["tile"]
+    assert found["exit_code"] != 0
+    assert "--failed" in found["outcome"]["next"]
+
+
+def test_a_refused_submission_prints_no_document(
+    run: RunDir, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for words in (["cluster.ranks=0"], ["train.base_model=/none"], ["--print-sbatch"]):
+        code, out, err = say(capsys, "run", run.root, "--executor", "local", "--json", *words)
+        assert (code, out) == (2, ""), words
+        assert err.startswith("sarhpc run: ")
     assert not (run.root / "simulate").exists()

@@ -77,8 +77,8 @@ def test_a_look_at_a_run_that_has_begun_changes_nothing(
     for look in looks:
         assert main(["run", str(run.root), *look]) == 0
         assert contents(run.root) == before, look
-    out = capsys.readouterr().out
+    out, err = capsys.readouterr()
     assert "tile: " in out, "it was planned, which comes with the file of the split"
     assert f"{run.root}/code/" in out
-    assert "changed for this run: cluster.workers: 2 -> 7" in out
+    assert "would be changed for this run: cluster.workers: 2 -> 7" in err
     assert load_run_config(run).cluster.workers == 2

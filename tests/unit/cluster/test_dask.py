@@ -308,3 +308,18 @@ def test_a_cluster_that_does_its_work_says_nothing(tmp_path: Path, capfd) -> Non
         shards = run_shards(client, make, [Shard("0", tmp_path)], window=1, retries=0)
         assert [made for _, made in shards] == ["made 0"]
     assert capfd.readouterr() == ("", "")
+
+
+def test_only_an_unexpected_error_of_a_shard_has_a_traceback_in_the_log(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with dask_cluster(tmp_path / "dask", 1) as client:
+        for id in ("000001", "not a number"):
+            [(_, outcome)] = run_shards(
+                client, fail_on_odd, [Shard(id, tmp_path)], window=1, retries=0
+            )
+            assert isinstance(outcome, DataError | ValueError)
+    logged = "".join(capfd.readouterr())
+    assert "is corrupt" not in logged, "who distributes the shards logs it"
+    assert "invalid literal for int()" in logged
+    assert logged.count("Traceback") == 1

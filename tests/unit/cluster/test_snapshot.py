@@ -6,12 +6,15 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
+from hpc.cluster import snapshot
 from hpc.cluster.snapshot import FACTS, LARGE_BYTES, PATCH, take_snapshot
 from hpc.errors import HpcError
+from hpc.publish import Digest
 
 WEIGHTS = bytes(LARGE_BYTES + 1)
 
@@ -77,6 +80,25 @@ def test_the_same_code_is_stored_once_and_other_code_apart(tmp_path: Path, check
     assert weights[0].stat().st_ino == weights[1].stat().st_ino != weights[2].stat().st_ino
     (checkout / "package" / "weights.bin").write_bytes(b"other")
     assert weights[0].read_bytes() == WEIGHTS
+
+
+def test_a_snapshot_that_another_command_publishes_meanwhile_stays(
+    tmp_path: Path, checkout: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check = snapshot._check
+    first: list[tuple[Path, int]] = []
+
+    def publish_before(folder: Path, digests: Mapping[str, Digest]) -> None:
+        check(folder, digests)
+        if not first:
+            monkeypatch.setattr(snapshot, "_check", check)
+            published = take(tmp_path, checkout)
+            first.append((published, published.stat().st_ino))
+
+    monkeypatch.setattr(snapshot, "_check", publish_before)
+    second = take(tmp_path, checkout)
+    assert [(second, second.stat().st_ino)] == first
+    assert [path.name for path in second.parent.iterdir()] == [second.name]
 
 
 def test_nothing_in_a_snapshot_may_be_written(tmp_path: Path, checkout: Path) -> None:

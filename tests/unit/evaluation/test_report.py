@@ -1,21 +1,36 @@
 from __future__ import annotations
 
+import base64
 import dataclasses
+import functools
+import io
 import json
 import re
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from sarhpc.evaluation.classes import Conformity
 from sarhpc.evaluation.config import EvaluateConfig
-from sarhpc.evaluation.report import GridRow, Picture, Report, StageLine, render, to_json
+from sarhpc.evaluation.gates import GateResult
+from sarhpc.evaluation.headline import judge_gates
+from sarhpc.evaluation.report import (
+    MAX_PAGE_BYTES,
+    GridRow,
+    Picture,
+    Report,
+    StageLine,
+    render,
+    to_json,
+)
 from sarhpc.evaluation.suite import evaluate
 from sarhpc.measures.distances import DISTANCES
 
 pytestmark = pytest.mark.slow
 
 
+@functools.cache
 def example(scenes: int | None = None) -> Report:
     rng = np.random.default_rng(0)
     sets = {
@@ -64,7 +79,7 @@ def test_the_page_gives_the_null_of_each_distance_or_says_that_there_is_no_verdi
     page = render(example(scenes=8))
     assert "demo: 4 tiles against 4 of other scenes; the null draws 4 of 8 scenes" in page
     assert ">no verdict<" not in page
-    assert "0.005<br>" in page
+    assert "p 0.005; ln ratio" in page
     page = render(example(scenes=2))
     assert page.count(">no verdict<") == 2 * len(DISTANCES)
     assert page.count("No verdict for base, demo: the real tiles are of 2 scenes") == 1
@@ -81,7 +96,7 @@ def test_sets_in_other_pixels_are_named_and_not_in_the_figure() -> None:
 
 
 def test_same_report_is_the_same_page() -> None:
-    assert render(example()) == render(example())
+    assert render(example()) == render(example.__wrapped__())
 
 
 def test_json_holds_the_numbers_of_the_page() -> None:
@@ -89,3 +104,55 @@ def test_json_holds_the_numbers_of_the_page() -> None:
     assert document["evaluation"]["sets"]["demo"]["measures"]["E3_w1"]["raw"] > 0
     assert document["stages"][0]["rejected"] == {"nodata": 4}
     assert document["conformity"]["real"]["recall"]["water"] == 0.9
+
+
+def test_large_tiles_are_shown_pixel_by_pixel_within_the_size_of_a_page() -> None:
+    rng = np.random.default_rng(1)
+    tiles = rng.integers(0, 256, (8, 512, 512), np.uint8)
+    shown = {name: [Picture(tile, "a river") for tile in tiles] for name in ("a", "b", "c")}
+    page = render(Report("large", {}, "", [], real=shown["a"], synthetic=shown))
+    assert len(page.encode()) <= MAX_PAGE_BYTES
+    assert "Of 512 x 512 px the middle 288 x 288 are shown pixel by pixel" in page
+    uri = re.findall(r'src="data:image/png;base64,([^"]*)"', page)[1]
+    with Image.open(io.BytesIO(base64.b64decode(uri))) as first:
+        assert np.array_equal(np.asarray(first), tiles[0][112:400, 112:400])
+
+
+def test_more_tiles_than_a_page_has_room_for_are_fewer_rows() -> None:
+    tile = np.random.default_rng(1).integers(0, 256, (128, 128), np.uint8)
+    shown = {name: [Picture(tile, "a river")] * 400 for name in ("a", "b")}
+    page = render(Report("many", {}, "", [], synthetic=shown))
+    assert len(page.encode()) <= MAX_PAGE_BYTES
+    assert 100 < page.count("<img") < 800
+
+
+def test_a_report_without_an_evaluation_or_later_fields_is_a_page() -> None:
+    page = render(Report("bare", {}, "", []))
+    assert "Not evaluated" in page
+
+
+def test_the_verdict_stands_first_with_the_gates_that_were_missed() -> None:
+    missed = GateResult("lsd_db", "E5 log-spectral distance, dB", 3.25, None, 2.0, "fail")
+    kept = GateResult("unmeasurable", "share", 0.0, None, 0.0, "pass")
+    open_ = GateResult("w1_db", "E3 levels", None, None, 0.5, "undecided", "too few scenes")
+    for gates, word in (
+        ([kept], "Passes its gate"),
+        ([kept, open_], "1 of 2 gates cannot be decided"),
+        ([], "No gates were set"),
+    ):
+        assert judge_gates(gates, {}).text == word
+    page = render(dataclasses.replace(example(), gates=[kept, missed]))
+    assert page.index('<p class="word">Fails 1 of 2 gates</p>') < page.index("<img")
+    assert "<li>E5 log-spectral distance, dB: 3.25, allowed at most 2.</li>" in page
+
+
+def test_figures_are_text_in_the_colours_of_the_style() -> None:
+    page = render(example(scenes=8))
+    figures = re.findall(r'<svg aria-hidden="true" (?!width="30").*?</svg>', page, re.DOTALL)
+    assert len(figures) == 13
+    for svg in figures:
+        assert "<text" in svg
+        assert "<style" not in svg
+        assert "DejaVu" not in svg
+    assert "var(--set-1, #0f766e)" in page
+    assert not re.findall(r'(?<!, )#0f766e(?![")])', page.split("</style>")[1])

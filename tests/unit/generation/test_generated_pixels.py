@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,9 +10,10 @@ import pytest
 
 from hpc.errors import ConfigError, DataError
 from hpc.publish import publish_json
-from sarhpc.generation.config import GenerateConfig
+from sarhpc.generation.areas import area_facts
+from sarhpc.generation.config import GenerateConfig, HomogeneousAreasConfig
 from sarhpc.generation.pixels import pixel_members, pixel_metadata, planned_contract
-from sarhpc.generation.plan import plan_generation
+from sarhpc.generation.plan import check_config, plan_generation
 from sarhpc.shards.contract import CONTRACT_FILE, LawSpan, PixelContract, sidecar, sigma0_db
 from sarhpc.shards.images import decode_array, decode_gray8
 from sarhpc.shards.radiometry import amplitude_of_db, master_amplitude
@@ -118,3 +120,30 @@ def test_a_spacing_that_the_contract_contradicts_is_refused(tmp_path):
     publish_json(model / CONTRACT_FILE, {"schema": "sarhpc.contract/2"})
     with pytest.raises(DataError, match=r"sarhpc\.contract/2"):
         contract_for(model, GenerateConfig())
+
+
+def test_homogeneous_areas_are_measured_on_the_intensity_of_the_master() -> None:
+    rng = np.random.default_rng(3)
+    intensity = rng.exponential(size=(64, 64)) * np.where(np.arange(64) < 32, 1.0, 0.01)[:, None]
+    levels = (10 * np.log10(intensity) + 40) / 60
+    image = np.repeat(levels[:, :, None], 3, axis=2).clip(0, 1).astype(np.float32)
+    cfg = GenerateConfig(homogeneous_areas=HomogeneousAreasConfig())
+    found = area_facts({"contract": CONTRACT.to_json()}, cfg)(image)["homogeneous_areas"]
+    assert [(one["row"], one["column"]) for one in found] == [(0, 0), (0, 32), (32, 0), (32, 32)]
+    levels_db = [one["level_db"] for one in found]
+    np.testing.assert_allclose(levels_db, [0.0, 0.0, -20.0, -20.0], atol=0.4)
+    black = np.zeros_like(image)
+    assert area_facts({"contract": CONTRACT.to_json()}, cfg)(black) == {"homogeneous_areas": []}
+    assert area_facts({"contract": None}, GenerateConfig())(image) == {}
+
+
+def test_homogeneous_areas_without_a_contract_are_refused_before_any_image(tmp_path: Path) -> None:
+    cfg = GenerateConfig(prompts=["a river"], homogeneous_areas=HomogeneousAreasConfig())
+    with pytest.raises(ConfigError, match=r"_areas needs the intensity.*sarhpc contract"):
+        contract_for(tmp_path, cfg)
+    cfg.homogeneous_areas = HomogeneousAreasConfig(side_px=34)
+    with pytest.raises(ConfigError, match="side_px is 34: must be a multiple of 4"):
+        check_config(cfg)
+    cfg.homogeneous_areas, cfg.height_px = HomogeneousAreasConfig(side_px=128), 64
+    with pytest.raises(ConfigError, match="height_px is 64: areas of 128 px need images of at"):
+        check_config(cfg)

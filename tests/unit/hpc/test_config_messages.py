@@ -49,7 +49,7 @@ GIVEN = "name: a\nsecond: b\n"
             GIVEN + "zzzz: 1",
             r"unknown key 'zzzz' in text; known here: inner, many, maybe, name, second, steps$",
         ),
-        (GIVEN + "inner: 3", r"invalid configuration in text: "),
+        (GIVEN + "inner: 3", r"invalid configuration in text at 'inner': one value is given where"),
     ],
 )
 def test_what_is_wrong_is_told_with_its_place(text: str, says: str) -> None:
@@ -99,6 +99,23 @@ def test_every_mistyped_override_is_named_with_its_value() -> None:
     assert "; inner=[a]: " in says
     assert "; maybe.rate=x: Value 'x'" in says
     assert "name=c" not in says
+
+
+def test_every_wrong_value_and_key_of_both_layers_is_named_at_once() -> None:
+    text = GIVEN + "steps: many\nnmae: c\ninner: {rate: x, names: 3}\nmaybe: {rate: y}\nmany: 4"
+    with pytest.raises(ConfigError) as caught:
+        loads(Outer, text, ["maybe.rate=z", "stps=1", "name=d"])
+    assert [line.partition(";")[0].partition(": Value")[0] for line in
+            str(caught.value).splitlines()] == [
+        "unknown key 'nmae' in text",
+        "unknown key 'stps' in the command line",
+        "invalid configuration in text at 'steps'",
+        "invalid configuration in text at 'inner.rate'",
+        "invalid configuration in text at 'inner.names': a list is expected, such as [1, 2]",
+        "invalid configuration in text at 'maybe.rate'",
+        "invalid configuration in text at 'many': a list is expected, such as [1, 2]",
+        "invalid configuration in the command line: maybe.rate=z",
+    ]  # fmt: skip
 
 
 def test_a_document_at_fault_is_not_blamed_on_the_command_line() -> None:

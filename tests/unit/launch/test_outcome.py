@@ -8,6 +8,7 @@ import pytest
 from line_runs import seal_captions, seal_export, tiny_run
 
 from hpc.publish import publish_bytes
+from hpc.store.attempts import begin_attempt, end_attempt
 from hpc.store.ledger import Record
 from hpc.store.plan import make_plan, publish_plan
 from hpc.store.rundir import RunDir, now
@@ -37,7 +38,7 @@ def seal(run: RunDir, stage: str) -> None:
 def test_a_run_that_has_made_nothing_ends_with_the_next_command(run: RunDir) -> None:
     [(name, command)] = facts(run).items()
     assert name == "next"
-    assert command.startswith(f"sarhpc run {run.root}  (simulate, tile, caption")
+    assert command.startswith(f"sarhpc run {run.root}  # simulate, tile, caption")
 
 
 def test_a_finished_run_ends_with_what_it_made(run: RunDir, tmp_path: Path) -> None:
@@ -59,5 +60,9 @@ def test_a_finished_run_ends_with_what_it_made(run: RunDir, tmp_path: Path) -> N
 def test_a_failed_and_a_stopped_run_say_how_they_go_on(run: RunDir) -> None:
     failed = facts(run, failed=True)["next"]
     assert failed == f"sarhpc logs {run.root} --failed, then sarhpc resume {run.root}"
+    attempt = begin_attempt(run.stage("simulate"), 0)
+    end_attempt(run.stage("simulate"), attempt, 0, 4, "the gate accepts nothing")
+    lasting = facts(run, failed=True)["next"]
+    assert lasting == f"sarhpc logs {run.root} --failed  # the same start would fail again"
     run.stop_file.touch()
     assert facts(run)["next"] == f"sarhpc resume {run.root}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -131,3 +132,13 @@ def test_spans_read_well(seconds: float, text: str) -> None:
 @pytest.mark.parametrize(("per_s", "text"), [(3.14, "3.14/s"), (0.05, "3/min"), (0.001, "3.6/h")])
 def test_rates_read_well(per_s: float, text: str) -> None:
     assert rate_text(per_s) == text
+
+
+def test_a_quoted_path_in_a_command_stays_in_one_piece(tmp_path: Path) -> None:
+    run = create_run(tmp_path / "it's my work" / "the first run", "a: 1\n", "f00d")
+    run.stop_file.touch()
+    submitted(run, ("tile", "11"))
+    rows = [queued("11", "PENDING", "DependencyNeverSatisfied")]
+    lines = [line.text for line in status_lines(run_status(run, STAGES, Slurm(rows)), width=60)]
+    assert sum(run.quoted in line for line in lines) == 2, lines
+    assert shlex.split(run.quoted) == [str(run.root)]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 import shutil
 from pathlib import Path
 from typing import Any
@@ -176,7 +178,11 @@ def test_a_gate_that_rejects_everything_ends_the_stage_with_exit_4_and_leaves_th
     assert "none of 64 images" in reported
     assert "200 real tiles" in reported
     quarantine = run.root / "data/quarantine/000000.tar"
-    assert str(quarantine) in reported
+    inspect, again = re.findall(r"`sarhpc (.*?)`", reported)
+    assert main([*shlex.split(inspect), "--out", str(tmp_path / "page.html")]) == 0
+    words = shlex.split(again.replace("NEW", str(tmp_path / "new")))
+    assert main([*words, "--dry-run"]) == 0, "the advice can be followed"
+    assert str(quarantine) in inspect
     assert len(list(read_shard(quarantine))) == 64
     assert len(run.ledger("generate").failures()) == 1, "it stops at the first shard"
     assert run.ledger("generate").records() == {}

@@ -6,8 +6,10 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 from line_runs import TINY, make_tiny_model, seal_captions, seal_export, tiny_run
+from PIL import Image
 from shard_checks import validate_shard
 from small_disk import small_disk
 
@@ -160,6 +162,22 @@ def dry_run(folder: Path, capsys: pytest.CaptureFixture[str], *words: str) -> tu
     return code, shown.out, shown.err
 
 
+def test_a_dry_run_counts_bytes_of_imported_images_by_their_own_size(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = tmp_path / "images"
+    source.mkdir()
+    Image.fromarray(np.zeros((128, 128), np.uint8)).save(source / "a.png")
+    imported = (f"imported.path={source}", "tile.tile_px=512", "imported.px=")
+    _, small, _ = dry_run(tmp_path, capsys, GRAMMAR, *imported[:2], f"{imported[2]}128")
+    assert "an image: about 51.6 kB" in small
+    code, _, error = dry_run(
+        tmp_path, capsys, GRAMMAR, *imported[:2], f"{imported[2]}32", "generate.gate={}"
+    )
+    assert code == 2
+    assert "generate.gate measures tiles of at least 64 px, and imported.px is 32" in error
+
+
 GRAMMAR = "generate.table={coverage: balanced, grammar: {classes: [water, forest, field, town]}}"
 
 
@@ -171,6 +189,9 @@ def test_a_dry_run_shows_the_table_and_what_it_takes(
     assert "class: water 24, forest 24, field 24, town 24" in shown
     assert "96 images of " in shown
     assert "in 116 inodes" in shown
+    gate = f"generate.gate={{shards: {tmp_path}}}"
+    _, shown, _ = dry_run(tmp_path, capsys, GRAMMAR, gate)
+    assert "in 164 inodes" in shown, "each of 48 shards may have one of quarantined images"
 
 
 def test_a_disk_that_is_too_small_is_told_before_it_is_full(

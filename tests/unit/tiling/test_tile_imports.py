@@ -266,3 +266,37 @@ def test_plane_and_licence_are_declared_or_unknown(tmp_path):
     assert found == [("slant", ("CC0-1.0",)), (None, None)]
     with pytest.raises(ConfigError, match=r"imported\.plane='flat'"):
         plan_import(ImportConfig(path=str(tmp_path), plane="flat"))
+
+
+CLASSES = {"T72": "a T72 tank", "D7": "a D7 bulldozer"}
+
+
+def test_folders_name_classes_where_they_are_declared(tmp_path):
+    """As public chips of vehicles come: `TRAIN/<class>[/<serial>]/`, also as keys of a tar."""
+    chips = {"TRAIN/T72/SN_132/HB1": picture(gray(1)), "TRAIN/D7/HB2": picture(gray(2)),
+             "TRAIN/SLICY/HB3": picture(gray(3))}  # fmt: skip
+    for name, data in chips.items():
+        write(tmp_path / "folder" / f"{name}.png", data)
+    write(tmp_path / "folder" / "TRAIN/D7/HB2.txt", "a bulldozer on grass")
+    write_tar(tmp_path / "tar" / "train.tar", {f"{name}.png": d for name, d in chips.items()})
+    samples, rejected = take(tmp_path / "folder", classes=CLASSES)
+    found = {name: (s.meta["class"], s.caption, s.meta["split"]) for name, s in samples.items()}
+    assert found == {
+        "TRAIN/T72/SN_132/HB1.png": ("T72", "a T72 tank", "train"),
+        "TRAIN/D7/HB2.png": ("D7", "a bulldozer on grass", "train"),
+    }
+    assert rejected == {"no_class": 1}
+    samples, rejected = take(tmp_path / "tar", classes=CLASSES)
+    assert [s.meta["class"] for s in samples.values()] == ["T72", "D7"]
+    assert rejected == {"no_class": 1}
+    samples, _ = take(tmp_path / "tar")
+    assert all("class" not in s.meta for s in samples.values())
+    with pytest.raises(ConfigError, match="classes: give words for D7"):
+        take(tmp_path / "tar", classes={**CLASSES, "D7": ""})
+
+
+def test_folders_of_splits_are_known_in_any_case(tmp_path):
+    for split in ("TRAIN", "Test"):
+        write(tmp_path / split / "a.png", picture(gray()))
+    samples, _ = take(tmp_path)
+    assert {s.meta["split"] for s in samples.values()} == {"train", "test"}

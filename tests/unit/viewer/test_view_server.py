@@ -48,7 +48,7 @@ def test_one_page_holds_status_report_grids_and_inspection(address: Address) -> 
     page = body.decode()
     assert code == 200
     for part in ('id="status"', 'id="report"', 'id="grids"', 'id="inspection"', "COMPLETE",
-                 "step 2", "step 0", "nothing is on its way"):  # fmt: skip
+                 "step 2", "step 0", "the requested stages are complete"):  # fmt: skip
         assert part in page, part
     assert headers["Referrer-Policy"] == "no-referrer", "the address holds the token"
     assert "script-src 'self'" in headers["Content-Security-Policy"]
