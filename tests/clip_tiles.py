@@ -54,13 +54,14 @@ def write_radar_tiles(root: Path, split: str, count: int, shard: int = 0) -> Pat
     """Write a captioned shard of `split`; its path."""
     rng = np.random.default_rng([shard, count])
     samples = []
+    law = {"mode": "mu+3sigma", "mu": 0.3, "sigma": 0.2, "top": 1.0}
     for index in range(count):
         codes, caption = radar_tile(rng)
         key = sample_key(shard, index)
         members = {
             "sar.png": encode_gray8(codes),
             "txt": caption.encode(),
-            "meta.json": encode_json({"key": key, "normalisation": {"mode": "db"}}),
+            "meta.json": encode_json({"key": key, "normalisation": law}),
         }
         samples.append(Sample(key, members))
     path = root / split / f"{shard:06d}.tar"

@@ -7,6 +7,7 @@
     base         U-Net and text encoder on optical tiles
     sar          the base fine-tuned on SAR tiles
     blip         the small captioner
+    clip         the small CLIP on radar tiles
     install      fp16 copies in sarhpc/embedded
 
 By name only:
@@ -113,6 +114,11 @@ def blip() -> None:
     _line("blip", "--until", "caption-train")
 
 
+def clip() -> None:
+    """The CLIP that reads radar tiles and captions."""
+    _line("clip", "--until", "clip-train")
+
+
 def install() -> None:
     """Copies in fp16 where the package finds them."""
     import shutil
@@ -127,10 +133,11 @@ def install() -> None:
         bundle = load_bundle(BUILD / name / "export" / "model")
         bundle = dataclasses.replace(bundle, vae=trained)
         save_bundle(bundle, EMBEDDED / name, dtype=torch.float16)
-    captioner = BUILD / "blip" / "caption-train" / "model"
-    if captioner.is_dir():
-        shutil.rmtree(EMBEDDED / "blip", ignore_errors=True)
-        shutil.copytree(captioner, EMBEDDED / "blip")
+    for name, stage in (("blip", "caption-train"), ("clip", "clip-train")):
+        published = BUILD / name / stage / "model"
+        if published.is_dir():
+            shutil.rmtree(EMBEDDED / name, ignore_errors=True)
+            shutil.copytree(published, EMBEDDED / name)
     size = sum(p.stat().st_size for p in EMBEDDED.rglob("*.safetensors")) / 1e6
     print(f"embedded models: {size:.1f} MB of weights in {EMBEDDED}")
 
@@ -142,7 +149,8 @@ def _line(recipe: str, *flags: str, name: str | None = None) -> None:
 
 
 STEPS: dict[str, Callable[[], None]] = {
-    step.__name__: step for step in (pool, autoencoder, captions, start, base, sar, blip, install)
+    step.__name__: step
+    for step in (pool, autoencoder, captions, start, base, sar, blip, clip, install)
 }
 BY_NAME = {"control": control}
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 import base64
 import functools
 import hashlib
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, select_autoescape
@@ -16,7 +14,6 @@ from PIL import Image
 
 from sarhpc.evaluation.figures import png_uri
 from sarhpc.evaluation.headline import grade_of
-from sarhpc.evaluation.set_facts import LINEAR_LAWS
 
 TILE_PX = 192
 HERE = Path(__file__).parent
@@ -88,18 +85,6 @@ def size(count: float) -> str:
             return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.3g} {unit}"
         count /= 1000
     return f"{count:.3g} TB"
-
-
-def displayed(codes: NDArray[np.uint8], meta: Mapping[str, Any]) -> NDArray[np.uint8]:
-    """8-bit codes (H, W) as they are shown, by the law of the picture in `meta`.
-
-    Codes of a logarithm are shown as they are, those of amplitude with the square-root stretch
-    usual for SAR images.
-    """
-    law = meta.get("normalisation")
-    if isinstance(law, Mapping) and law.get("mode") not in LINEAR_LAWS:
-        return codes
-    return np.round(255.0 * np.sqrt(codes / 255.0)).astype(np.uint8)
 
 
 def middle(image: NDArray[np.uint8], px: int) -> NDArray[np.uint8]:

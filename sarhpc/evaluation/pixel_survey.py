@@ -11,12 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpc.errors import DataError
-from sarhpc.evaluation.page import colour_thumbnail, displayed, radar_thumbnail
+from sarhpc.evaluation.page import colour_thumbnail, radar_thumbnail
 from sarhpc.evaluation.survey import SampleRef, SetSurvey
 from sarhpc.measures.features import LEAST_PX, Features, measure
 from sarhpc.shards.images import decode_array, decode_gray8, decode_rgb8
 from sarhpc.shards.sample import Sample
 from sarhpc.shards.schema import validate_sample
+from sarhpc.shards.stretch import displayed
 from sarhpc.shards.subset import spread
 
 SIGMA0_EDGES = np.linspace(-60.0, 30.0, 181)

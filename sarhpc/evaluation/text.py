@@ -122,7 +122,7 @@ class _Judge:
                 f"classes, and {LEAST} of two classes are needed (evaluate.text.classes)",
                 "asked": counts,
             }
-        read = classified(self._of.images[rows], self._directions())
+        read = self._recognised(rows)
         shuffled = np.random.default_rng(self._seed).permutation(labels)
         confusion = np.zeros((len(names), len(names)), int)
         np.add.at(confusion, (labels, read), 1)
@@ -134,14 +134,16 @@ class _Judge:
             "confusion": confusion.tolist(),
         }
 
-    def _directions(self) -> Vectors:
-        """Unit vector (C, D) of each class: the mean over its phrases and all prompts."""
-        means = []
-        for phrases in self._cfg.classes.values():
-            texts = [p.format(phrase=phrase) for p in self._cfg.prompts for phrase in phrases]
-            means.append(self._read(texts).mean(0))
-        vectors = np.stack(means)
-        return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), np.float32)
+    def _recognised(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Class of each image: that of the phrase nearest to it, averaged over the prompts."""
+        vectors, owners = [], []
+        for number, phrases in enumerate(self._cfg.classes.values()):
+            for phrase in phrases:
+                mean = self._read([p.format(phrase=phrase) for p in self._cfg.prompts]).mean(0)
+                vectors.append(mean / np.linalg.norm(mean))
+                owners.append(number)
+        nearest = classified(self._of.images[rows], np.stack(vectors))
+        return np.array(owners, np.int64)[nearest]
 
     def relation(self, pair: tuple[str, str]) -> dict[str, Any]:
         """Share of images nearer to their caption than to that with the relation exchanged."""
@@ -210,7 +212,7 @@ def other_captions(captions: Sequence[str], seed: int) -> NDArray[np.int64]:
     for _ in range(_EXCHANGES):
         for row in np.flatnonzero(texts[moved] == texts):
             other = int(rng.integers(len(texts)))
-            moved[[row, other]] = moved[[other, row]]
+            moved[row], moved[other] = int(moved[other]), int(moved[row])
     return moved
 
 

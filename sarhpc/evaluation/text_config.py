@@ -7,10 +7,27 @@ from dataclasses import dataclass, field
 from hpc.errors import ConfigError
 
 LAND_COVER = {
-    "water": ["a lake", "a river", "a pond", "calm water"],
-    "forest": ["a forest", "a wood", "trees"],
-    "field": ["a field", "crop fields", "farmland", "meadow fields", "vineyard fields"],
-    "town": ["a town", "houses", "a village", "buildings", "streets"],
+    "water": ["a lake", "a river", "a pond", "open water", "calm water"],
+    "forest": ["a forest", "a dense forest", "an open forest", "a wood", "trees"],
+    "field": [
+        "a field",
+        "crop fields",
+        "farmland",
+        "a grass field",
+        "meadow fields",
+        "a bare field",
+        "ploughed fields",
+        "a vineyard field",
+    ],
+    "town": [
+        "a town",
+        "a dense town",
+        "houses",
+        "a village",
+        "buildings",
+        "streets",
+        "an industrial area",
+    ],
 }
 """Classes by the phrases that name them."""
 
@@ -27,7 +44,8 @@ class TextConfig:
     classes: dict[str, list[str]] = field(
         default_factory=lambda: {k: [*v] for k, v in LAND_COVER.items()}
     )
-    """Class -> phrases that name it in captions, and by which the CLIP recognises it."""
+    """Class -> phrases that name it in captions; an image is recognised as the class of the phrase
+    that is nearest."""
     prompts: list[str] = field(default_factory=lambda: ["A SAR image of {phrase}"])
     """Sentences with {phrase} that the CLIP compares with an image; their directions are
     averaged."""

@@ -165,8 +165,8 @@ def _stack(samples: Sequence[Sample]) -> NDArray[np.uint8]:
 
 
 def _pictures(samples: Sequence[Sample]) -> list[Picture]:
-    from sarhpc.evaluation.page import displayed
     from sarhpc.evaluation.report import Picture
+    from sarhpc.shards.stretch import displayed
 
     tiles = _stack(samples)
     return [
@@ -179,9 +179,9 @@ def _real_pictures(
     run: RunDir, config: RunConfig, synthetic: Sequence[Sample], count: int
 ) -> list[Picture]:
     """For each synthetic tile a real one of its caption, or else of its class, or else any."""
-    from sarhpc.evaluation.page import displayed
     from sarhpc.evaluation.report import Picture
     from sarhpc.generation.plan import full_prompt
+    from sarhpc.shards.stretch import displayed
 
     real: dict[str, Sample] = {}
     classes: dict[str, list[Sample]] = {}

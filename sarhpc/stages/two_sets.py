@@ -214,8 +214,8 @@ def _examples(planned: ComparisonPlan, name: str, count: int) -> Iterator[Pictur
     """Some of the images of a set as they were measured, in 8 bits for display."""
     import numpy as np
 
-    from sarhpc.evaluation.page import displayed
     from sarhpc.evaluation.report import Picture
+    from sarhpc.shards.stretch import displayed
     from sarhpc.stages.work.measuring import part_pixels
 
     places = [

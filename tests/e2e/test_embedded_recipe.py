@@ -31,6 +31,9 @@ SMALL: dict[str, dict[str, Any]] = {
     "blip": {"simulate": {"scenes": 8, "size_px": 256}, "tile": TILE,
              "caption_train": {"steps": 4, "val_every": 2, "val_images": 4, "eval_images": 4,
                                "warmup_steps": 1, "eval_beams": 1}},
+    "clip": {"simulate": {"scenes": 8, "size_px": 256}, "tile": TILE,
+             "clip_train": {"steps": 4, "batch": 8, "val_every": 2, "warmup_steps": 1,
+                            "judge": {"among": 2}}},
 }  # fmt: skip
 
 

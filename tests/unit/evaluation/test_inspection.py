@@ -16,10 +16,10 @@ from hpc.store.plan import make_plan, publish_plan
 from hpc.store.rundir import RunDir, now
 from sarhpc.cli import main
 from sarhpc.evaluation.footprint_map import draw_sites
-from sarhpc.evaluation.page import displayed
 from sarhpc.evaluation.survey import Outline, ShardRef, shared_ground, survey_set
 from sarhpc.shards.images import encode_array, encode_gray8, encode_rgb8
 from sarhpc.shards.sample import SAMPLE_SCHEMA, Sample, encode_json, sample_key
+from sarhpc.shards.stretch import displayed
 from sarhpc.shards.writer import ShardSummary, write_shard
 
 pytestmark = pytest.mark.slow
