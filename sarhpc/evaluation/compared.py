@@ -38,12 +38,15 @@ class ComparedSets:
     """Measures of the tiles of each set, for figures."""
     facts: Mapping[str, Any] = field(default_factory=dict)
     """How they are compared: pixels, sizes, splits."""
+    blocks: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Result of each further measure, by name (`page_sections.SECTIONS`): plain values of JSON."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for `evaluation.json`."""
         return {
             **self.evaluation.to_json(),
             **self.facts,
+            **self.blocks,
             "notes": list(self.notes),
             "gates": [asdict(gate) for gate in self.gates],
             "gates_passed": passed(self.gates),

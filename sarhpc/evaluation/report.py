@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from sarhpc.evaluation.figures import distribution_figure, training_figure
 from sarhpc.evaluation.gates import GateResult
 from sarhpc.evaluation.page import page_environment
+from sarhpc.evaluation.page_sections import make_sections
 from sarhpc.evaluation.suite import Evaluation
 from sarhpc.measures.distances import DISTANCES, Distance
 from sarhpc.measures.features import Features, measure
@@ -81,6 +83,10 @@ class Report:
     progress: Sequence[GridRow] = ()
     training: Sequence[Mapping[str, float]] = ()
     notes: Sequence[str] = ()
+    blocks: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Result of each further measure, by name; see `page_sections`."""
+    folder: Path = Path()
+    """Of the evaluation, where further measures left pictures and tables."""
 
 
 def to_json(report: Report) -> dict[str, Any]:
@@ -90,7 +96,9 @@ def to_json(report: Report) -> dict[str, Any]:
         "name": report.name,
         "facts": dict(report.facts),
         "stages": [asdict(line) for line in report.stages],
-        "evaluation": report.evaluation.to_json() if report.evaluation else None,
+        "evaluation": {**report.evaluation.to_json(), **report.blocks}
+        if report.evaluation
+        else None,
         "gates": [asdict(gate) for gate in report.gates],
         "conformity": {name: asdict(value) for name, value in report.conformity.items()},
         "training": {"rows": len(report.training), "last": dict(report.training[-1])}
@@ -105,18 +113,16 @@ def render(report: Report) -> str:
     measured = report.features or {name: measure(tiles) for name, tiles in report.tiles.items()}
     # Decibels of codes and of amplitude have no common axis.
     measured = {name: of for name, of in measured.items() if name not in report.other_pixels}
-    return (
-        page_environment()
-        .get_template("report.html.j2")
-        .render(
-            report=report,
-            metrics=_metrics(report),
-            remarks=[*_remarks(report.evaluation), *_pixel_remarks(report)]
-            if report.evaluation
-            else [],
-            distribution=distribution_figure(measured) if measured else "",
-            curves=training_figure(report.training) if report.training else "",
-        )
+    environment = page_environment()
+    return environment.get_template("report.html.j2").render(
+        report=report,
+        metrics=_metrics(report),
+        remarks=[*_remarks(report.evaluation), *_pixel_remarks(report)]
+        if report.evaluation
+        else [],
+        distribution=distribution_figure(measured) if measured else "",
+        curves=training_figure(report.training) if report.training else "",
+        sections=list(make_sections(report.blocks, report.folder, environment)),
     )
 
 

@@ -184,7 +184,7 @@ def _report(
     config = load_run_config(run)
     views = read_views(planned, folder, config.evaluate)
     compared = _compared(run, config, planned, views)
-    return run_report(run, upstream, compared), compared
+    return run_report(run, upstream, compared, folder), compared
 
 
 def _compared(

@@ -43,13 +43,16 @@ _SHOWN = ("sar.png", "txt", "meta.json")
 """Members that the report uses: masters and optical images are not held in memory."""
 
 
-def run_report(run: RunDir, upstream: Sequence[str], compared: ComparedSets) -> Report:
+def run_report(
+    run: RunDir, upstream: Sequence[str], compared: ComparedSets, folder: Path
+) -> Report:
     """The report on a run with its evaluation; writes nothing.
 
     Args:
         run: the run.
         upstream: names of the stages before the evaluation, for the table.
         compared: the evaluation.
+        folder: where further measures left pictures and tables.
     """
     from sarhpc.evaluation.report import Report
 
@@ -78,6 +81,8 @@ def run_report(run: RunDir, upstream: Sequence[str], compared: ComparedSets) -> 
             *coverage_notes(run, config),
             *gate_notes(run),
         ],
+        blocks=compared.blocks,
+        folder=folder,
     )
 
 

@@ -111,6 +111,8 @@ def _publish_page(
         features=compared.measured,
         gates=compared.gates,
         notes=compared.notes,
+        blocks=compared.blocks,
+        folder=out,
     )
     publish_json(out / "report.json", to_json(report))
     publish_text(out / "report.html", render(report))
