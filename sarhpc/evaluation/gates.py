@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -93,6 +94,15 @@ def _results(
     if config.unmeasurable is not None:
         text = "share of images that cannot be measured"
         yield _bounded("unmeasurable", text, unmeasurable, [config.unmeasurable])
+
+
+def memorised_gate(bound: float, block: Mapping[str, Any]) -> GateResult:
+    """The gate on copies of training tiles, of the block `memory` of a result."""
+    text = "E11 share of images that repeat training tiles, beyond false alarms"
+    if "left_out" in block:
+        return GateResult("memorised", text, None, None, bound, UNDECIDED, block["left_out"])
+    beyond = max(block["memorised"]["share"] - block["false_alarms"], 0.0)
+    return _bounded("memorised", text, beyond, [bound])
 
 
 def _bounded(name: str, text: str, value: float, bounds: Sequence[float]) -> GateResult:

@@ -28,6 +28,7 @@ from sarhpc.stages.work.measuring import (
     parts_in,
     read_views,
 )
+from sarhpc.stages.work.memory import with_memory
 from sarhpc.stages.work.sharded import (
     ShardResult,
     make_and_record,
@@ -39,6 +40,7 @@ from sarhpc.stages.work.sharded import (
 if TYPE_CHECKING:
     from sarhpc.evaluation.compared import ComparedSets
     from sarhpc.evaluation.comparison_plan import ComparisonPlan
+    from sarhpc.evaluation.image_sets import ImageSet
     from sarhpc.evaluation.report import Report
     from sarhpc.evaluation.tables import TileMeasures
 
@@ -66,6 +68,17 @@ def plan_evaluation(run: RunDir) -> Plan:
     inputs = {"real": manifest_sha(run, "caption"), "synthetic": manifest_sha(run, "generate")}
     last = {**inputs, "compared": compared.facts()}
     return make_plan("evaluate", [*compared.parts, last], fingerprint=EVALUATE.fingerprint(config))
+
+
+def _sets(run: RunDir, config: RunConfig) -> tuple[ImageSet, ImageSet]:
+    """Real tiles of every split, and the corpus of this run."""
+    from sarhpc.stages.inputs.named_sets import set_of_records
+    from sarhpc.stages.run_report import SYNTHETIC, synthetic_shards
+
+    return (
+        set_of_records("the real set", sealed_records(run, "caption")),
+        set_of_records(f"the set “{SYNTHETIC}”", synthetic_shards(run, config)[SYNTHETIC]),
+    )
 
 
 def _planned_comparison(run: RunDir, config: RunConfig) -> ComparisonPlan:
@@ -184,6 +197,9 @@ def _report(
     config = load_run_config(run)
     views = read_views(planned, folder, config.evaluate)
     compared = _compared(run, config, planned, views)
+    compared = with_memory(
+        compared, planned, _sets(run, config), config.evaluate, folder, config.cluster.workers, run
+    )
     return run_report(run, upstream, compared, folder), compared
 
 

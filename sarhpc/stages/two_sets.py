@@ -14,6 +14,7 @@ from sarhpc.extras import is_installed
 from sarhpc.shards.subset import spread
 from sarhpc.stages.inputs.named_sets import named_set
 from sarhpc.stages.work.measuring import measure_parts, parts_in, read_views
+from sarhpc.stages.work.memory import with_memory
 
 if TYPE_CHECKING:
     from sarhpc.evaluation.compared import ComparedSets
@@ -75,6 +76,8 @@ def evaluate_sets(
         elif not suites:
             compared = dataclasses.replace(compared, notes=(*compared.notes, NO_ORIENTATION))
             report(NO_ORIENTATION)
+        both = sets[REAL], sets[SYNTHETIC]
+        compared = with_memory(compared, planned, both, config, out, workers)
     except DataError as error:
         raise VerificationError(str(error)) from error
     publish_json(out / "evaluation.json", compared.to_json())
