@@ -41,7 +41,7 @@ _OPEN = Range(0, 1, excludes_low=True, excludes_high=True)
 
 _KEYS = {
     _COUNT: """
-        tile.max_tiles imported.px prior.gate.tiles generate.gate.tiles
+        tile.max_tiles imported.px evaluate.memory.images prior.gate.tiles generate.gate.tiles
         caption.batch caption.max_tokens caption.beams caption.threads caption.max_repeats
         caption.clip.keep caption.clip.candidates
         caption_train.new.image_px caption_train.new.patch_px caption_train.new.vision_width
@@ -65,9 +65,10 @@ _KEYS = {
         evaluate.seed evaluate.gates.w1_db evaluate.gates.acf_lag1 evaluate.gates.lsd_db
         evaluate.gates.use_ratio
         cluster.quota_gb cluster.quota_inodes
-        prior.gate.redraws generate.gate.redraws
+        evaluate.memory.pairs prior.gate.redraws generate.gate.redraws
         """,
     _POSITIVE: """
+        evaluate.memory.gib
         tile.survey_mpx imported.pixel_m caption.temperature prior.pixel_m generate.pixel_m
         prior.homogeneous_areas.looks generate.homogeneous_areas.looks
         train.min_snr_gamma train.adapter.alpha train.adam_epsilon
@@ -77,12 +78,15 @@ _KEYS = {
         tile.min_valid tile.max_saturated tile.min_signal tile.min_optical_coverage
         optical.min_coverage optical.max_cloud caption.clip.min_share
         caption.template.metadata_dropout evaluate.gates.unmeasurable evaluate.gates.manifest
+        evaluate.gates.memorised
         """,
     _PART: """
         tile.other.min_coverage caption.top_p
         """,
     _OPEN: """
         prior.gate.false_rejects generate.gate.false_rejects
+        prior.gate.memorised.false_alarms generate.gate.memorised.false_alarms
+        evaluate.memory.false_alarms
         """,
     Range(0, 100, excludes_low=True): "tile.percentile",
     Range(3): "clip_train.new.max_positions",

@@ -14,6 +14,7 @@ from sarhpc.extras import is_installed
 from sarhpc.shards.subset import spread
 from sarhpc.stages.inputs.named_sets import named_set
 from sarhpc.stages.work.measuring import fits_in, measure_parts, parts_in, read_views
+from sarhpc.stages.work.memory import with_memory
 from sarhpc.stages.work.use import (
     NOT_INSTALLED,
     USE,
@@ -105,6 +106,9 @@ def evaluate_sets(
         if fits or left_out:
             compared = _with_use(compared, fits, left_out, out, config)
         compared = with_text(compared, planned, views, config, clip, out, report=report)
+        if not suites or "memory" in suites:
+            both = sets[REAL], sets[SYNTHETIC]
+            compared = with_memory(compared, planned, both, config, out, workers)
     except DataError as error:
         raise VerificationError(str(error)) from error
     publish_json(out / "evaluation.json", compared.to_json())
