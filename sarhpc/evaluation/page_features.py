@@ -27,7 +27,7 @@ def section(block: Mapping[str, Any], folder: Path) -> dict[str, Any]:
             "sets": [one for one, found in block["sets"].items() if name in found],
             "rows": _rows(block, name),
         }
-        for name, facts in block["vectors"].items()
+        for name, facts in sorted(block["vectors"].items(), reverse=True)
     ]
     return {"tables": [t for t in tables if t["sets"]], "left_out": block["left_out"]}
 
@@ -57,7 +57,7 @@ def input_of(name: str, facts: Mapping[str, Any]) -> str:
         "inside": f"all {tiles} px, resized by the network itself",
     }[given["fit"]]
     return (
-        f"Input: {values}; {fitted}; {given['channels']} like channels. Network {facts['kind']}, "
+        f"Input: {values}; {fitted}; {given['channels']} equal channels. Network {facts['kind']}, "
         f"SHA-256 {facts['sha256'][:12]}."
     )
 
