@@ -14,6 +14,8 @@ JUDGED = "this run"
 """Set of an evaluation that is the corpus of the run."""
 _USE = {"synthetic": "synthetic alone", "mixed": "synthetic beside {labels} real labels"}
 """Setting of E12 that a corpus decides -> its words."""
+_COPIES = {"memorised": "repeats a training tile", "within": "repeats another image of the corpus"}
+"""Share of E11 -> its words."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ def measures_of(evaluation: Mapping[str, Any] | None) -> Iterator[Found]:
     """Yield each measure of the corpus in an evaluation."""
     if evaluation is not None:
         yield from _distances(evaluation["sets"][JUDGED]["measures"])
-        for name, read in (("features", _features), ("text", _text), ("use", _use)):
+        for name, read in _BLOCKS.items():
             if isinstance(block := evaluation.get(name), Mapping):
                 yield from read(block)
 
@@ -93,6 +95,19 @@ def _text(block: Mapping[str, Any]) -> Iterator[Found]:
         yield Found(Measure(f"E10_{words}", f"E10 {words}", "", True), cell, basis)
 
 
+def _memory(block: Mapping[str, Any]) -> Iterator[Found]:
+    """E11: shares of the corpus that repeat tiles, and how many of its images differ in effect."""
+    basis = json.dumps([block.get(name) for name in ("px", "false_alarms", "calibration")])
+    for name, words in _COPIES.items():
+        if one := block.get(name):
+            cell = Cell(one["share"], one["low"], one["high"])
+            yield Found(Measure(f"E11_{name}", f"E11 share that {words}", "", False), cell, basis)
+    if diversity := block.get("diversity"):
+        cell = Cell(diversity["corpus"]["vendi"])
+        measure = Measure("E11_vendi", "E11 Vendi score", "images", True)
+        yield Found(measure, cell, json.dumps([basis, diversity["tiles"]]))
+
+
 def _use(block: Mapping[str, Any]) -> Iterator[Found]:
     """E12: balanced accuracy on real images of networks that learned from the corpus."""
     names = ("task", "classes", "test_groups", "pixels")
@@ -104,6 +119,10 @@ def _use(block: Mapping[str, Any]) -> Iterator[Found]:
             name = f"E12_{one['setting']}_{one['share']:g}"
             cell = Cell(one["value"], one["low"], one["high"])
             yield Found(Measure(name, text, "", True), cell, basis)
+
+
+_BLOCKS = {"features": _features, "text": _text, "memory": _memory, "use": _use}
+"""Block of an evaluation -> what yields its measures."""
 
 
 def _cell(found: Mapping[str, Any]) -> Cell:

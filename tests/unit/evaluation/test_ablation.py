@@ -189,3 +189,18 @@ def test_captions_and_use_are_rows_too_where_they_were_measured() -> None:
     assert "synthetic beside 5 real labels" in text
     assert "no number: 8 captions are too few" in text
     assert "no null" not in text.partition("E12")[2].partition("Captioners")[0]
+
+
+def test_copies_are_rows_too() -> None:
+    def of(count: int) -> dict[str, Any]:
+        share = {"count": count, "of": 100, "share": count / 100, "low": 0.0, "high": 0.5}
+        diversity = {"tiles": 100, "corpus": {"vendi": 90.0 - count}, "training": {"vendi": 95.0}}
+        memory = {"px": [64, 64], "false_alarms": 0.001, "calibration": {"tiles": 50}}
+        memory |= {"memorised": share, "within": None, "diversity": diversity}
+        return evaluation(0.9, 2.0, memory=memory)
+
+    left_out = evaluation(0.9, 2.0, memory={"left_out": "too few training tiles"})
+    table = tabulate([run("a", of(3)), run("b", of(0)), run("c", left_out)])
+    for name in ("E11_memorised", "E11_vendi"):
+        assert [row.cells[name].rank for row in table.rows[:2]] == [2, 1]
+        assert name not in table.rows[2].cells
