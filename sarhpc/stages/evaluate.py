@@ -349,7 +349,7 @@ def check_inputs(run: RunDir, config: RunConfig) -> None:
     sides = [config.tile.tile_px if imported is None else imported.px]
     if config.generate is not None:
         sides += [config.generate.height_px, config.generate.width_px]
-    # Tiles of others may have any size: then a network is tried on more than any takes.
+    # Third-party tiles may have any size: then a network is tried on more than any takes.
     side = min((px for px in sides if px), default=LARGEST_PX)
     require_backbone(config.evaluate.features, (side, side))
 

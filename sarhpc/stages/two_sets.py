@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from sarhpc.evaluation.compared import ComparedSets
     from sarhpc.evaluation.config import EvaluateConfig
     from sarhpc.evaluation.report import Picture
+    from sarhpc.evaluation.tables import TileMeasures
 
 SYNTHETIC = "synthetic"
 NO_ORIENTATION = (
@@ -62,12 +63,11 @@ def evaluate_sets(
         ConfigError: the sets cannot be compared, or the folder is one of them.
         VerificationError: a set has too few images, or some that cannot be read or measured.
     """
-    from sarhpc.evaluation.compared import REAL, compare, faults_of, metrics_of
+    from sarhpc.evaluation.compared import REAL, compare, metrics_of
     from sarhpc.evaluation.config import check_config
     from sarhpc.evaluation.use.config import CLASSIFICATION
     from sarhpc.stages.work.class_levels import with_classes
     from sarhpc.stages.work.feature_distances import require_backbone, with_features
-    from sarhpc.stages.work.orientation import with_orientation
     from sarhpc.stages.work.text import with_text
 
     if suites and USE in suites and not config.use.task:
@@ -90,17 +90,10 @@ def evaluate_sets(
         parts = [*parts_in(planned, out), *fits_in(fits, out)]
         measure_parts(parts, workers, out, report)
         views = read_views(planned, out, config)
-        faults = faults_of(views[0])
-        if faults:
-            named = "; ".join(faults).replace(" and are left out", "")
-            raise VerificationError(f"{named}; repair them or take them out of the set")
+        _require_measurable(views[0])
         facts = {**planned.facts(), "real": str(real), SYNTHETIC: str(synthetic)}
         compared = with_classes(compare(views, config, SYNTHETIC, facts, suites), planned, views)
-        if "orientation" in (suites or ()) or (not suites and is_installed("caption")):
-            compared = with_orientation(compared, planned, views, config)
-        elif not suites:
-            compared = dataclasses.replace(compared, notes=(*compared.notes, NO_ORIENTATION))
-            report(NO_ORIENTATION)
+        compared = _with_orientation(compared, planned, views, config, suites, report)
         if features:
             compared = with_features(compared, planned, views, config, out, report=report)
         if fits or left_out:
@@ -114,6 +107,35 @@ def evaluate_sets(
     publish_json(out / "evaluation.json", compared.to_json())
     _publish_page(out, planned, compared, config)
     return compared
+
+
+def _require_measurable(view: Mapping[str, TileMeasures]) -> None:
+    """Raise VerificationError if images of a set cannot be measured."""
+    from sarhpc.evaluation.compared import faults_of
+
+    faults = faults_of(view)
+    if faults:
+        named = "; ".join(faults).replace(" and are left out", "")
+        raise VerificationError(f"{named}; repair them or take them out of the set")
+
+
+def _with_orientation(
+    compared: ComparedSets,
+    planned: ComparisonPlan,
+    views: Sequence[Mapping[str, TileMeasures]],
+    config: EvaluateConfig,
+    suites: Sequence[str] | None,
+    report: Callable[[str], None],
+) -> ComparedSets:
+    """The same with the look direction, where it is asked for and torch is installed."""
+    from sarhpc.stages.work.orientation import with_orientation
+
+    if "orientation" in (suites or ()) or (not suites and is_installed("caption")):
+        return with_orientation(compared, planned, views, config)
+    if suites:
+        return compared
+    report(NO_ORIENTATION)
+    return dataclasses.replace(compared, notes=(*compared.notes, NO_ORIENTATION))
 
 
 def _planned_use(
