@@ -49,9 +49,11 @@ def evaluate(
         VerificationError: a set has too few images, or some that cannot be read.
     """
     from sarhpc.evaluation.config import EvaluateConfig
+    from sarhpc.stages.number_ranges import require_in_range
     from sarhpc.stages.two_sets import evaluate_sets
 
     config = loads(EvaluateConfig, "", overrides(settings))
+    require_in_range("evaluate", config)
     if workers < 1:
         raise ConfigError(f"{workers} workers: give at least 1")
     sets = existing_path(real, _SETS), existing_path(synthetic, _SETS)

@@ -22,6 +22,7 @@ from sarhpc.stages.caption_judging import (
     require_held_out_tiles,
 )
 from sarhpc.stages.config import RunConfig
+from sarhpc.stages.inputs.model_layout import require_captioner
 from sarhpc.stages.inputs.paths import caption_sets, data_root, model_folder
 from sarhpc.stages.run_config import load_run_config
 from sarhpc.stages.spec import StageSpec, in_branch
@@ -257,6 +258,12 @@ def models_of(config: RunConfig) -> list[str]:
     return [] if base is None else [base]
 
 
+def check_inputs(_: RunDir, config: RunConfig) -> None:
+    """Raise ConfigError if the captioner that it starts from is a folder without a model."""
+    for name in models_of(config):
+        require_captioner("caption_train.base_model", name)
+
+
 CAPTION_TRAIN: StageSpec = StageSpec(
     name="caption-train",
     help="fine-tune the captioner on optical tiles with reference captions",
@@ -266,6 +273,7 @@ CAPTION_TRAIN: StageSpec = StageSpec(
     needs=("tile",),
     enabled=lambda config: config.caption_train is not None,
     check=check_settings,
+    check_inputs=check_inputs,
     check_ranks=check_ranks,
     models=models_of,
     request="rank",

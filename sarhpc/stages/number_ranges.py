@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from hpc.errors import ConfigError
 from sarhpc.stages.config import RunConfig
 
 
@@ -102,15 +103,29 @@ of the program, or may be anything finite (seeds that are hashed, levels in dB).
 
 def out_of_range(config: RunConfig, branches: Iterable[str]) -> list[str]:
     """A line for each number in `branches` that is not finite or not in its range."""
-    lines = []
-    for branch in branches:
-        for key, value in _numbers(getattr(config, branch), branch):
-            bounds = RANGES.get(key)
-            if not math.isfinite(value):
-                lines.append(f"{key}={value}: give a finite number")
-            elif bounds is not None and not bounds.holds(value):
-                lines.append(f"{key}={value}: give {bounds}")
-    return lines
+    return [line for name in branches for line in _wrong_numbers(name, getattr(config, name))]
+
+
+def require_in_range(branch: str, settings: Any) -> None:
+    """Raise ConfigError unless each number in the settings of a branch is in its range.
+
+    For settings that are no part of the configuration of a run.
+
+    Raises:
+        ConfigError: names each that is not.
+    """
+    lines = list(_wrong_numbers(branch, settings))
+    if lines:
+        raise ConfigError("\n".join(lines))
+
+
+def _wrong_numbers(branch: str, settings: Any) -> Iterator[str]:
+    for key, value in _numbers(settings, branch):
+        bounds = RANGES.get(key)
+        if not math.isfinite(value):
+            yield f"{key}={value}: give a finite number"
+        elif bounds is not None and not bounds.holds(value):
+            yield f"{key}={value}: give {bounds}"
 
 
 def _numbers(value: Any, key: str) -> Iterator[tuple[str, float]]:

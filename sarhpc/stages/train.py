@@ -17,13 +17,14 @@ from hpc.store.plan import Plan, make_plan
 from hpc.store.rundir import RunDir
 from hpc.store.tree import digest_tree
 from sarhpc.stages.config import RunConfig
+from sarhpc.stages.inputs.model_layout import require_diffusers_model
 from sarhpc.stages.inputs.paths import model_folder
 from sarhpc.stages.inputs.prompts import TRAIN_SPLITS, sample_shards
 from sarhpc.stages.inputs.sizes import check_sizes
 from sarhpc.stages.judging import grid_judge, require_judges
 from sarhpc.stages.prior import prior_digest, with_prior_shards
 from sarhpc.stages.run_config import load_run_config
-from sarhpc.stages.spec import Estimate, StageSpec, in_branch
+from sarhpc.stages.spec import Estimate, StageSpec, in_branch, pass_all
 from sarhpc.stages.work import ranks
 from sarhpc.stages.work.sharded import (
     ShardResult,
@@ -225,8 +226,16 @@ def check_settings(config: RunConfig) -> None:
 
 
 def check_inputs(_: RunDir, config: RunConfig) -> None:
-    """Raise ConfigError if tiles are of a size that training refuses, or images are not there."""
-    check_sizes(config)
+    """Raise ConfigError unless model, size of the tiles and regularisation images are of use."""
+    base = config.train.base_model
+    pass_all(
+        lambda: require_diffusers_model("train.base_model", base, or_file=True),
+        lambda: check_sizes(config),
+        lambda: _require_prior_shards(config),
+    )
+
+
+def _require_prior_shards(config: RunConfig) -> None:
     prior = config.train.prior
     if prior is not None and prior.shards is not None and not Path(prior.shards).is_dir():
         raise ConfigError(
