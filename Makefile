@@ -19,7 +19,7 @@ export DS_ACCELERATOR  ?= $(shell command -v nvidia-smi >/dev/null 2>&1 && echo 
 # Tests start many processes, and each would compile the same modules again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup slurm-setup compiler-setup demo test test-long test-mutants soak check format bench bench-data bench-plan bench-shards bench-step bench-train bench-generate bench-checkpoint bench-loader bench-slurm bench-evaluate docs simulator-report sensitivity-report embedded clean
+.PHONY: help setup slurm-setup compiler-setup demo test test-long test-mutants soak check check-types check-models check-others format bench bench-data bench-plan bench-shards bench-step bench-train bench-generate bench-checkpoint bench-loader bench-slurm bench-evaluate docs simulator-report sensitivity-report embedded clean
 
 help:
 	@echo "make demo       archive -> tiles -> captions -> training -> corpus -> report, on this machine"
@@ -77,13 +77,24 @@ build/mutants/venv/.ready:
 	build/mutants/venv/bin/pip install --quiet --disable-pip-version-check cosmic-ray==8.7.0
 	touch $@
 
-# Types are checked beside the tests, by a process that would have one core for itself otherwise.
+# Three processes side by side: types, and two halves of the fast tests. The packages whose tests
+# import torch share one half, so that the libraries of models are imported once.
 check: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	@said=$$(mktemp); echo "$(BIN)/mypy, beside the tests"; $(BIN)/mypy >$$said 2>&1 & types=$$!; \
-	$(BIN)/python -m pytest -q -n $(JOBS) $(SHARE) -m "not slow and not long and not gpu and not slurm" tests/unit tests/golden; \
-	tests=$$?; wait $$types; types=$$?; cat $$said; rm -f $$said; exit $$((tests || types))
+	+$(MAKE) --no-print-directory --keep-going --jobs=3 --output-sync check-types check-models check-others
+
+check-types:
+	$(BIN)/mypy
+
+FAST   := $(BIN)/python -m pytest -q -p no:xdist -m "not slow and not long and not gpu and not slurm"
+MODELS := $(addprefix tests/unit/,captioning cli diffusion evaluation generation launch stages tools training)
+
+check-models:
+	$(FAST) $(MODELS)
+
+check-others:
+	$(FAST) $(filter-out $(MODELS),$(patsubst %/,%,$(wildcard tests/unit/[a-z]*/))) tests/golden
 
 # A link or an anchor that leads nowhere is an error.
 docs: setup

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from hpc.documents import read_json
 from hpc.errors import ConfigError
+from hpc.shell import quoted
 from hpc.store.rundir import RunDir, open_run
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def _evaluation(run: RunDir) -> tuple[dict[str, Any] | None, str]:
         return None, "it makes no corpus (generate=null), so that there is nothing to evaluate"
     path = run.stage(EVALUATE.name) / "evaluation.json"
     if not run.ledger(EVALUATE.name).sealed or not path.is_file():
-        return None, f"not evaluated yet: sarhpc evaluate {run.root}"
+        return None, f"not evaluated yet: sarhpc evaluate {quoted(run.root)}"
     document = read_json(path)
     if "real" not in document.get("sets", {}) or JUDGED not in document["sets"]:
         return None, f"{path} is of another version, and is left out"

@@ -324,6 +324,9 @@ def test_real_tiles_are_drawn_evenly_over_scenes_and_not_in_shard_order() -> Non
     assert np.array_equal(taken, np.unique(taken))
     assert taken[:30].max() > 300, "not the first of the scene"
     assert len(evenly_over_groups(labels, 10_000)) == 533
+    assert len(evenly_over_groups(labels, 1)) == 1
+    with pytest.raises(ValueError, match="give at least 1"):
+        evenly_over_groups(labels, 0)
     assert np.array_equal(taken, evenly_over_groups(labels, 63))
 
 

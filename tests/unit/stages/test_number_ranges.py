@@ -47,7 +47,7 @@ ZERO = """
     generate.guidance_rescale generate.steer.scale evaluate.seed evaluate.gallery
     evaluate.autoencoder_s evaluate.orientation_steps evaluate.gates.w1_db
     evaluate.gates.acf_lag1 evaluate.gates.lsd_db evaluate.gates.unmeasurable
-    evaluate.gates.use_ratio evaluate.gates.manifest
+    evaluate.gates.use_ratio evaluate.gates.manifest evaluate.memory.pairs
     cluster.quota_gb cluster.quota_inodes
 """
 NEGATIVE_HAS_A_MEANING = {*NEGATIVE.split()}
