@@ -227,7 +227,7 @@ def _train(
             ignore_index=UNKNOWN,
         )
         optimizer.zero_grad()
-        loss.backward()
+        torch.autograd.backward(loss)
         optimizer.step()
         schedule.step()
         if step in checks and sources[0].kept.size:

@@ -89,7 +89,7 @@ class UseResult:
     def lines(self) -> list[str]:
         """What is printed and noted of it."""
         said = [f"E12, {self.task}: {note}" for note in self.notes]
-        said += [f"E12: share left out: {reason}" for reason in self.left_out.values()]
+        said += [f"E12: share left out: {reason}." for reason in self.left_out.values()]
         if self.reason:
             said.append(f"E12: no verdict: {self.reason}.")
         for one in self.gains:
@@ -192,7 +192,7 @@ class _Draws:
         drawn = np.stack(
             [(times @ one.reshape(groups, -1)).reshape(-1, *one.shape[1:]) for one in table]
         )
-        return np.einsum("ds,sd->d", of_seeds, balanced_accuracy(drawn))
+        return np.asarray(np.einsum("ds,sd->d", of_seeds, balanced_accuracy(drawn)))
 
     def score(
         self, setting: str, share: float, fits: Sequence[Mapping[str, Any]], table: Floats,

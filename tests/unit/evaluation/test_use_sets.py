@@ -36,7 +36,7 @@ def tiles(root: Path, images: int = 32, **meta: Any) -> ImageSet:
     """A shard of tiles of eight scenes and the classes a and b in turn."""
     shard_of(
         root / "000000.tar",
-        speckle_codes(3, images, px=32),
+        list(speckle_codes(3, images, px=32)),
         lambda n: {"scene_id": f"s{n // 2 % 8}", "class": "ab"[n % 2]} | meta,
     )
     return list_images(root)
@@ -90,7 +90,7 @@ def test_tiles_without_a_split_are_parted_by_scene(tmp_path: Path) -> None:
 def test_training_tiles_of_scenes_that_are_tested_are_left_out(tmp_path: Path) -> None:
     shard_of(
         tmp_path / "real" / "000000.tar",
-        speckle_codes(3, 40, px=32),
+        list(speckle_codes(3, 40, px=32)),
         lambda n: {
             "scene_id": f"s{n // 8}", "class": "ab"[n % 2],
             "split": "train" if n < 20 else "val",
@@ -105,7 +105,7 @@ def test_words_of_captions_are_classes(tmp_path: Path) -> None:
     captions = ["A forest by the road", "a LAKE", "forest and lake", "reforested land"]
     shard_of(
         tmp_path / "made" / "000000.tar",
-        speckle_codes(3, 32, px=32),
+        list(speckle_codes(3, 32, px=32)),
         lambda n: {"prompt": captions[n % 4], "synthetic": True},
     )
     config = UseConfig(task="classification", classes=["forest", "lake"])
@@ -143,7 +143,7 @@ def test_sets_without_use_are_refused_with_what_to_do(
 def test_every_scene_on_both_sides_is_refused(tmp_path: Path) -> None:
     shard_of(
         tmp_path / "real" / "000000.tar",
-        speckle_codes(3, 32, px=32),
+        list(speckle_codes(3, 32, px=32)),
         lambda n: {"scene_id": "s", "class": "ab"[n % 2], "split": ("train", "val")[n // 16]},
     )
     with pytest.raises(UnusableSetsError, match="split by scene or flight line"):

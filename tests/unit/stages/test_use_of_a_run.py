@@ -18,10 +18,10 @@ from hpc.store.rundir import RunDir
 from sarhpc.shards.reader import read_shard
 from sarhpc.shards.sample import encode_json
 from sarhpc.shards.writer import write_shard
-from sarhpc.stages import evaluate
 from sarhpc.stages.evaluate import evaluate_elsewhere
 from sarhpc.stages.registry import stage_named
 from sarhpc.stages.run_config import load_run_config
+from sarhpc.stages.work.use import fit_one
 
 pytestmark = pytest.mark.slow
 WORDS = [
@@ -65,15 +65,14 @@ def test_networks_are_shards_and_only_those_that_failed_are_trained_again(
     run: RunDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trained: list[str] = []
-    real = evaluate.fit_one
 
     def _fit(inputs: Mapping[str, Any], target: Path, of: RunDir | None) -> int:
         trained.append(inputs["use"]["setting"])
         if trained == ["mixed", "real"]:
             raise DataError("a file cannot be read")
-        return real(inputs, target, of)
+        return fit_one(inputs, target, of)
 
-    monkeypatch.setattr(evaluate, "fit_one", _fit)
+    monkeypatch.setattr("sarhpc.stages.evaluate.fit_one", _fit)
     with pytest.raises(IncompleteError, match="a file cannot be read"):
         finish(run)
     plan = read_plan(run.plan_file("evaluate"))
