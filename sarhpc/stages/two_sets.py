@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from sarhpc.evaluation.compared import ComparedSets
     from sarhpc.evaluation.config import EvaluateConfig
     from sarhpc.evaluation.report import Picture
+    from sarhpc.evaluation.tables import TileMeasures
 
 SYNTHETIC = "synthetic"
 NO_ORIENTATION = (
@@ -66,7 +67,6 @@ def evaluate_sets(
     from sarhpc.evaluation.use.config import CLASSIFICATION
     from sarhpc.stages.work.class_levels import with_classes
     from sarhpc.stages.work.feature_distances import require_backbone, with_features
-    from sarhpc.stages.work.orientation import with_orientation
     from sarhpc.stages.work.text import with_text
 
     if suites and USE in suites and not config.use.task:
@@ -95,11 +95,7 @@ def evaluate_sets(
             raise VerificationError(f"{named}; repair them or take them out of the set")
         facts = {**planned.facts(), "real": str(real), SYNTHETIC: str(synthetic)}
         compared = with_classes(compare(views, config, SYNTHETIC, facts, suites), planned, views)
-        if "orientation" in (suites or ()) or (not suites and is_installed("caption")):
-            compared = with_orientation(compared, planned, views, config)
-        elif not suites:
-            compared = dataclasses.replace(compared, notes=(*compared.notes, NO_ORIENTATION))
-            report(NO_ORIENTATION)
+        compared = _with_look_direction(compared, planned, views, config, suites, report)
         if features:
             compared = with_features(compared, planned, views, config, out, report=report)
         if fits or left_out:
@@ -110,6 +106,25 @@ def evaluate_sets(
     publish_json(out / "evaluation.json", compared.to_json())
     _publish_page(out, planned, compared, config)
     return compared
+
+
+def _with_look_direction(
+    compared: ComparedSets,
+    planned: ComparisonPlan,
+    views: Sequence[Mapping[str, TileMeasures]],
+    config: EvaluateConfig,
+    suites: Sequence[str] | None,
+    report: Callable[[str], None],
+) -> ComparedSets:
+    """The same with the look direction, or a note on why it was not measured."""
+    from sarhpc.stages.work.orientation import with_orientation
+
+    if "orientation" in (suites or ()) or (not suites and is_installed("caption")):
+        return with_orientation(compared, planned, views, config)
+    if suites:
+        return compared
+    report(NO_ORIENTATION)
+    return dataclasses.replace(compared, notes=(*compared.notes, NO_ORIENTATION))
 
 
 def _planned_use(
