@@ -39,7 +39,7 @@ def evaluate(
         out: folder to write into.
         settings: of `evaluate`, such as `{"tiles": 1000, "gates.lsd_db": 3}`.
         suites: `radiometry`, `speckle`, `spectrum`, `texture`, `orientation`,
-            `features`; None takes all.
+            `features`, `text`; None takes all.
         workers: processes that measure. With more than one a script needs
             `if __name__ == "__main__":` around what it does, as for any process pool.
         report: is given a line now and then on long work.
