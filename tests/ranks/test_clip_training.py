@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from clip_tiles import clip_training, metric_rows, write_radar_tiles
+from clip_tiles import SMALL, clip_training, metric_rows, write_radar_tiles
+from line_runs import stage_log, start_ranks, tiny_run
 from safetensors.torch import load_file
+from test_training_stop import wait_for
 from training_ranks import contents, differences, enter_rank, finish, start, step_folder
 from transformers import CLIPModel, CLIPProcessor
 
+from hpc.observe.state import stage_state
+from hpc.publish import digest_file
+from hpc.store.ledger import Record
+from hpc.store.plan import make_plan, publish_plan
+from hpc.store.rundir import RunDir, now
 from sarhpc.captioning.contrastive.config import ClipJudgeConfig, ClipTrainConfig
+from sarhpc.shards.contract import read_contract
+from sarhpc.stages.registry import stage_named
+from sarhpc.stages.run_config import load_run_config
 from sarhpc.training.judged import FOLDER, best_first, read_judged
 
 pytestmark = pytest.mark.slow
@@ -188,3 +198,48 @@ def test_a_judge_without_enough_different_captions_says_how_many_there_are(
     assert fit_ranks(job, world=1) == [1]
     reported = (job.root / "error_0.txt").read_text()
     assert "8 different captions among the held-out tiles, and 30 are needed" in reported
+
+
+def sealed_captions(run: RunDir, tiles: Path) -> None:
+    """Stand a finished `caption` with the shards of `train` and `val` in the run."""
+    plan = make_plan("caption", [{}, {}])
+    publish_plan(plan, run.plan_file("caption"))
+    for task, split in zip(plan.shards, ("train", "val"), strict=True):
+        [path] = (tiles / split).glob("*.tar")
+        digest = digest_file(path)
+        run.ledger("caption").publish(
+            Record(task.id, plan.id, str(path), 20, digest.bytes, digest.sha256, 0, "here", now(),
+                   now(), 0.0, {}, {"split": split})
+        )  # fmt: skip
+    run.ledger("caption").seal(plan)
+
+
+def test_the_stage_stops_on_all_ranks_of_its_job_and_goes_on(tiles: Path, tmp_path: Path) -> None:
+    small = [f"clip_train.new.{name}={value}" for name, value in asdict(SMALL).items()]
+    words = [*small, "clip_train.base_model=null", "clip_train.steps=120", "clip_train.batch=8",
+             "clip_train.micro_batch=2", "clip_train.device=cpu", "clip_train.log_every=1",
+             "clip_train.zero_stage=1", "clip_train.val_every=1000", "cluster.ranks=2"]  # fmt: skip
+    run = tiny_run(tmp_path / "run", tmp_path / "model", words)
+    sealed_captions(run, tiles)
+    stage = stage_named(load_run_config(run), "clip-train")
+    folder = run.stage("clip-train")
+    ranks = start_ranks(run, "clip-train")
+    metrics = folder / "metrics.jsonl"
+    wait_for(lambda: metrics.is_file() and len(metrics.read_text().splitlines()) >= 6)
+    run.stop_file.touch()
+    assert [rank.wait(120) for rank in ranks] == [0, 0], stage_log(run, "clip-train")
+    state = stage_state(run, stage)
+    assert state.progress is not None
+    assert (state.state, state.progress.goal) == ("PARTIAL", 120)
+    assert 3 <= state.progress.done < 120
+    assert not (folder / "model").exists()
+    run.stop_file.unlink()
+    ranks = start_ranks(run, "clip-train")
+    assert [rank.wait(400) for rank in ranks] == [0, 0], stage_log(run, "clip-train")
+    [record] = run.ledger("clip-train").records().values()
+    assert Path(record.path) == folder / "model"
+    assert run.ledger("clip-train").sealed
+    contract = read_contract(folder / "model")
+    assert contract is not None
+    assert contract.normalisation is not None
+    assert contract.normalisation.mode == "mu+3sigma"
