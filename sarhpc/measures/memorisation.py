@@ -74,11 +74,18 @@ class CopyLimit:
             ValueError: entries are missing or not finite.
         """
         try:
-            floats = [float(value[n]) for n in ("highest_cohort", "threshold", "scale", "share")]
-            found = cls(*floats, int(value["tiles"]), int(value["searched"]))
+            found = cls(
+                float(value["highest_cohort"]),
+                float(value["threshold"]),
+                float(value["scale"]),
+                float(value["share"]),
+                int(value["tiles"]),
+                int(value["searched"]),
+            )
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"limits on copies are damaged: {error!r}; calibrate again") from error
-        if not np.isfinite(floats).all() or found.scale <= 0 or not 0 < found.share <= 1:
+        ends = (found.highest_cohort, found.threshold, found.scale)
+        if not all(map(math.isfinite, ends)) or found.scale <= 0 or not 0 < found.share <= 1:
             raise ValueError("limits on copies are not finite; calibrate again")
         return found
 

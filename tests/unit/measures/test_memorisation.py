@@ -139,7 +139,7 @@ def test_the_limit_follows_the_law_of_the_tail_and_the_number_of_tiles() -> None
     with pytest.raises(ValueError, match="calibrate again"):
         CopyLimit.from_json({**limit.to_json(), "scale": 0.0})
     few = Neighbours(*(column[:39] for column in vars(found).values()))
-    with pytest.raises(ValueError, match="39 real tiles .* needs 40"):
+    with pytest.raises(ValueError, match=r"39 real tiles .* needs 40"):
         copy_limit(few, 39)
 
 
