@@ -21,7 +21,7 @@ TRAINING_MAP = np.dtype([("key", "S64"), ("map", "<f2", (32, 32))])
 
 @dataclass(frozen=True)
 class PlannedCopies:
-    """How copies are told, as it was planned."""
+    """How copies are recognised, as it was planned."""
 
     sha256: str
     """Of the file of training maps."""
@@ -109,7 +109,7 @@ def middle(pixels: NDArray[Any], px: Sequence[int]) -> NDArray[Any]:
     """
     if any(side < want for side, want in zip(pixels.shape, px, strict=True)):
         raise ValueError(
-            f"image of shape {pixels.shape}: copies of training tiles are told in {px[0]} x "
+            f"image of shape {pixels.shape}: copies are looked for in {px[0]} x "
             f"{px[1]} px"
         )
     row, column = ((side - want) // 2 for side, want in zip(pixels.shape, px, strict=True))

@@ -43,7 +43,7 @@ class PlannedGate:
     splits: tuple[str, ...]
     """Splits of the real tiles."""
     copies: PlannedCopies | None = None
-    """How copies of training tiles are told; None where they are not looked for."""
+    """How copies of training tiles are recognised; None where they are not looked for."""
 
     def to_json(self) -> dict[str, Any]:
         """The gate as an object of JSON."""

@@ -186,7 +186,7 @@ def _require_large(px: tuple[int, int]) -> None:
 
     if min(px) < LEAST_PX:
         raise ConfigError(
-            f"images are {px[0]} x {px[1]} px, and copies are told in {LEAST_PX} x {LEAST_PX} px "
+            f"images are {px[0]} x {px[1]} px, and copies are found in {LEAST_PX} x {LEAST_PX} px "
             "or more: give larger tiles, or leave it out (evaluate.memory=null)"
         )
 
