@@ -41,8 +41,9 @@ def tiles_and_copies(
     rng = np.random.default_rng([seed, 3])
     tiles, copies = [], []
     for number in range(count):
-        of = ground(1000 * seed + number, px + 2 * most)
-        tiles.append(cut(seen(of, 2 * number), px))
-        copy = cut(seen(of, 2 * number + 1), px, random_shift(rng, most))
+        own = 1000 * seed + number
+        of = ground(own, px + 2 * most)
+        tiles.append(cut(seen(of, 2 * own), px))
+        copy = cut(seen(of, 2 * own + 1), px, random_shift(rng, most))
         copies.append(copy[::-1] if number % 2 else copy)
     return tiles, copies

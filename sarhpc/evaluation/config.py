@@ -56,7 +56,7 @@ class MemoryConfig:
     """Folder of the shards that the model was trained on, searched recursively; null takes the
     tiles of split `train` of the run, or of the real set, and all of a set without splits."""
     images: int = 1_000_000
-    """Most images of the corpus that are looked at, evenly from the first to the last."""
+    """Most images of the corpus that are read, evenly from the first to the last."""
     gib: float = 8.0
     """Most memory for the maps of training tiles and images, GiB: 2.5 for a million."""
     pairs: int = 6

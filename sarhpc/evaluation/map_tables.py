@@ -41,10 +41,13 @@ class MappedTiles:
 
     def subset(self, numbers: NDArray[np.int64]) -> MappedTiles:
         """The tiles of these numbers."""
-        keys, places, groups = (
-            tuple(of[number] for number in numbers) for of in (self.keys, self.places, self.groups)
+        return MappedTiles(
+            self.maps[numbers],
+            tuple(self.keys[number] for number in numbers),
+            tuple(self.places[number] for number in numbers),
+            tuple(self.groups[number] for number in numbers),
+            self.faults,
         )
-        return MappedTiles(self.maps[numbers], keys, places, groups, self.faults)
 
     def group_numbers(self) -> NDArray[np.int64]:
         """(N,) number of the group of each tile."""

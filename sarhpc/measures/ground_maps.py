@@ -92,7 +92,7 @@ def correlate(ones: Maps, others: Maps, rows: int, columns: int) -> NDArray[np.f
     norm = np.sqrt(np.einsum("ni,ni->n", a, a) * np.einsum("ni,ni->n", b, b))
     r = np.einsum("ni,ni->n", a, b) / np.maximum(norm, 1e-6)
     share = a.shape[1] / SIDE**2
-    return np.tanh(np.sqrt(share) * fisher(r))
+    return np.asarray(np.tanh(np.sqrt(share) * fisher(r)), np.float64)
 
 
 def fisher(correlation: NDArray[Any]) -> NDArray[np.float64]:

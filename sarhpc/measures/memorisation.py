@@ -5,7 +5,8 @@ mean of the next eight: what is common in an archive, such as streets, is simila
 copy to one. That mean counts at most as much as for any real tile, so that ten copies of one image
 do not excuse each other. The limit is from real tiles and their nearest of other scenes: the
 highest twentieth of their evidence follows an exponential law (Pickands, Ann. Stat. 3(1) 1975, of
-shape 0), which gives the limit for rarer false alarms and for other numbers of tiles.
+shape 0), which gives the limit for rarer false alarms and for other numbers of tiles: that which a
+further tile exceeds at the rate, on average over sets of tiles behind the limit.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ LEAST_NULL = 40
 """Fewest real tiles that a limit can be from."""
 SURELY_NEAR = 1 / 3
 """Ratio of distances below which a copy is nearer than tiles are to each other (science: E11)."""
-_TAIL, _LEAST_TAIL = 0.05, 10
+_TAIL, _LEAST_TAIL = 0.05, 20
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,11 @@ class CopyLimit:
         if not 0 < rate < 1:
             raise ValueError(f"false alarms {rate:g}: give a share between 0 and 1")
         of_one = rate * self.searched / (searched or self.searched)
-        return self.threshold + self.scale * max(math.log(self.share / of_one), 0.0)
+        # The next value of an exponential law whose scale is estimated follows Pareto's; a pair
+        # that is nearest to each other is there twice.
+        seen = max(self.share * self.tiles / 2, 1.0)
+        rarer = max(self.share / of_one, 1.0)
+        return float(self.threshold + self.scale * seen * (rarer ** (1 / seen) - 1))
 
     def to_json(self) -> dict[str, Any]:
         """The limit as an object of JSON."""
@@ -74,11 +79,18 @@ class CopyLimit:
             ValueError: entries are missing or not finite.
         """
         try:
-            floats = [float(value[n]) for n in ("highest_cohort", "threshold", "scale", "share")]
-            found = cls(*floats, int(value["tiles"]), int(value["searched"]))
+            found = cls(
+                float(value["highest_cohort"]),
+                float(value["threshold"]),
+                float(value["scale"]),
+                float(value["share"]),
+                int(value["tiles"]),
+                int(value["searched"]),
+            )
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"limits on copies are damaged: {error!r}; calibrate again") from error
-        if not np.isfinite(floats).all() or found.scale <= 0 or not 0 < found.share <= 1:
+        ends = (found.highest_cohort, found.threshold, found.scale)
+        if not all(map(math.isfinite, ends)) or found.scale <= 0 or not 0 < found.share <= 1:
             raise ValueError("limits on copies are not finite; calibrate again")
         return found
 

@@ -43,6 +43,7 @@ _OPEN = Range(0, 1, excludes_low=True, excludes_high=True)
 _KEYS = {
     _COUNT: """
         tile.max_tiles imported.px evaluate.memory.images prior.gate.tiles generate.gate.tiles
+        prior.gate.memorised.tiles generate.gate.memorised.tiles
         caption.batch caption.max_tokens caption.beams caption.threads caption.max_repeats
         caption.clip.keep caption.clip.candidates
         caption_train.new.image_px caption_train.new.patch_px caption_train.new.vision_width

@@ -64,7 +64,7 @@ def evaluate_sets(
         VerificationError: a set has too few images, or some that cannot be read or measured.
     """
     from sarhpc.evaluation.compared import REAL, compare, metrics_of
-    from sarhpc.evaluation.config import check_config
+    from sarhpc.evaluation.config import MemoryConfig, check_config
     from sarhpc.evaluation.use.config import CLASSIFICATION
     from sarhpc.stages.work.class_levels import with_classes
     from sarhpc.stages.work.feature_distances import require_backbone, with_features
@@ -74,6 +74,8 @@ def evaluate_sets(
         config = dataclasses.replace(
             config, use=dataclasses.replace(config.use, task=CLASSIFICATION)
         )
+    if suites and "memory" in suites and config.memory is None:
+        config = dataclasses.replace(config, memory=MemoryConfig())
     check_config(config)
     metrics_of(suites)
     _require_apart(out, (real, synthetic))

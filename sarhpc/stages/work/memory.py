@@ -186,7 +186,7 @@ def _require_large(px: tuple[int, int]) -> None:
 
     if min(px) < LEAST_PX:
         raise ConfigError(
-            f"images are {px[0]} x {px[1]} px, and copies are told in {LEAST_PX} x {LEAST_PX} px "
+            f"images are {px[0]} x {px[1]} px, and copies are found in {LEAST_PX} x {LEAST_PX} px "
             "or more: give larger tiles, or leave it out (evaluate.memory=null)"
         )
 
@@ -299,4 +299,4 @@ def _shown(pixels: NDArray[Any]) -> NDArray[np.uint8]:
 
     values = np.nan_to_num(np.asarray(pixels, np.float64))
     top = max(float(np.percentile(values, 99.9)), 1e-12)
-    return np.rint(255 * np.sqrt(np.clip(values / top, 0, 1))).astype(np.uint8)
+    return np.asarray(np.rint(255 * np.sqrt(np.clip(values / top, 0, 1))), np.uint8)

@@ -81,7 +81,7 @@ def test_copies_of_training_tiles_are_counted_shown_and_fail_the_gate(
     assert gate.value == pytest.approx(block["memorised"]["share"] - 0.001)
     assert json.loads((tmp_path / "out/evaluation.json").read_text())["memory"] == block
     page = (tmp_path / "out/report.html").read_text()
-    assert "Copies and near copies (E11)" in page
+    assert page.count('<h2 id="memory">Copies and near copies (E11)') == 1
     assert page.count('alt="training tile ') == len(block["pairs"]) == 6
     assert "flipped in azimuth" in page
 

@@ -26,7 +26,7 @@ NEGATIVE = """
     prior.adapter_weight generate.adapter_weight train.validation_seeds evaluate.gates.use_gain
 """
 ZERO = """
-    generate.gate.redraws
+    generate.gate.redraws evaluate.memory.pairs
     simulate.reflown_fraction simulate.scene_kinds.water simulate.scene_kinds.forest
     simulate.scene_kinds.field simulate.scene_kinds.town simulate.scene_kinds.mixed
     simulate.incidence_spread_deg simulate.relief_m simulate.trihedrals simulate.ambiguity_shift_m
