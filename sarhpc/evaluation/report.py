@@ -157,7 +157,7 @@ def _rendered(report: Report, context: Mapping[str, Any], side_px: int) -> str:
         **context,
         resolution=_resolution(report, side_px),
         row_px=_row_px(report, context, side_px),
-        sections=list(make_sections(report.blocks, report.folder, environment)),
+        sections=list(make_sections(report.blocks, report.folder, environment, context["judged"])),
         policy=policy(),
         script=script(),
     )
