@@ -84,13 +84,13 @@ def make_sections(
             module = importlib.import_module(f"sarhpc.evaluation.page_{spec.name}")
             template = environment.get_template(f"page_{spec.name}.html.j2")
             body = template.render(module.section(blocks[spec.name], folder))
-            told = getattr(module, "sentence", _nothing)(blocks[spec.name], judged)
+            stated = getattr(module, "sentence", _nothing)(blocks[spec.name], judged)
         # Whatever it is: no section may cost the reader the others.
         except Exception as error:
             log.warning("section=%s of the page cannot be made", spec.name, exc_info=True)
             yield Section(spec.name, spec.title, "", f"{type(error).__name__}: {error}")
         else:
-            yield Section(spec.name, spec.title, body, sentence=told)
+            yield Section(spec.name, spec.title, body, sentence=stated)
 
 
 def _nothing(block: Mapping[str, Any], judged: str) -> str:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from sarhpc.evaluation.compared import ComparedSets
     from sarhpc.evaluation.config import EvaluateConfig
     from sarhpc.evaluation.report import Picture
+    from sarhpc.evaluation.tables import TileMeasures
 
 SYNTHETIC = "synthetic"
 NO_ORIENTATION = (
@@ -67,7 +68,6 @@ def evaluate_sets(
     from sarhpc.evaluation.use.config import CLASSIFICATION
     from sarhpc.stages.work.class_levels import with_classes
     from sarhpc.stages.work.feature_distances import require_backbone, with_features
-    from sarhpc.stages.work.orientation import with_orientation
     from sarhpc.stages.work.text import with_text
 
     if suites and USE in suites and not config.use.task:
@@ -96,11 +96,7 @@ def evaluate_sets(
             raise VerificationError(f"{named}; repair them or take them out of the set")
         facts = {**planned.facts(), "real": str(real), SYNTHETIC: str(synthetic)}
         compared = with_classes(compare(views, config, SYNTHETIC, facts, suites), planned, views)
-        if "orientation" in (suites or ()) or (not suites and is_installed("caption")):
-            compared = with_orientation(compared, planned, views, config)
-        elif not suites:
-            compared = dataclasses.replace(compared, notes=(*compared.notes, NO_ORIENTATION))
-            report(NO_ORIENTATION)
+        compared = _with_orientation(compared, planned, views, config, suites, report)
         if features:
             compared = with_features(compared, planned, views, config, out, report=report)
         if fits or left_out:
@@ -114,6 +110,25 @@ def evaluate_sets(
     publish_json(out / "evaluation.json", compared.to_json())
     _publish_page(out, planned, compared, config)
     return compared
+
+
+def _with_orientation(
+    compared: ComparedSets,
+    planned: ComparisonPlan,
+    views: Sequence[Mapping[str, TileMeasures]],
+    config: EvaluateConfig,
+    suites: Sequence[str] | None,
+    report: Callable[[str], None],
+) -> ComparedSets:
+    """The same with the look direction where it is asked for and can be measured here."""
+    from sarhpc.stages.work.orientation import with_orientation
+
+    if "orientation" in (suites or ()) or (not suites and is_installed("caption")):
+        return with_orientation(compared, planned, views, config)
+    if suites:
+        return compared
+    report(NO_ORIENTATION)
+    return dataclasses.replace(compared, notes=(*compared.notes, NO_ORIENTATION))
 
 
 def _planned_use(
@@ -178,7 +193,8 @@ def _publish_page(
 ) -> None:
     from hpc.config import to_yaml
     from sarhpc.evaluation.headline import Headline
-    from sarhpc.evaluation.report import Report, render, to_json
+    from sarhpc.evaluation.report import Report, to_json
+    from sarhpc.evaluation.report_page import render
 
     facts = compared.facts
     report = Report(

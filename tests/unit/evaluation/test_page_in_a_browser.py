@@ -15,7 +15,8 @@ from test_report import example
 
 from sarhpc.evaluation.gates import GateResult
 from sarhpc.evaluation.headline import Headline
-from sarhpc.evaluation.report import Picture, render
+from sarhpc.evaluation.report import Picture
+from sarhpc.evaluation.report_page import render
 
 pytestmark = [
     pytest.mark.slow,

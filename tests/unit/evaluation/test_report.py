@@ -15,15 +15,8 @@ from sarhpc.evaluation.classes import Conformity
 from sarhpc.evaluation.config import EvaluateConfig
 from sarhpc.evaluation.gates import GateResult
 from sarhpc.evaluation.headline import judge_gates
-from sarhpc.evaluation.report import (
-    MAX_PAGE_BYTES,
-    GridRow,
-    Picture,
-    Report,
-    StageLine,
-    render,
-    to_json,
-)
+from sarhpc.evaluation.report import GridRow, Picture, Report, StageLine, to_json
+from sarhpc.evaluation.report_page import MAX_PAGE_BYTES, render
 from sarhpc.evaluation.suite import evaluate
 from sarhpc.measures.distances import DISTANCES
 
@@ -131,7 +124,7 @@ def test_the_section_of_a_measure_stands_on_the_page_once() -> None:
     page = render(dataclasses.replace(example(), blocks={"use": use, "other": {"a": 1}}))
     assert page.count('<h2 id="use">') == 1
     assert page.count("Not measured: too few real labels.") == 1
-    assert "<h2 id=\"other\"" not in page
+    assert '<h2 id="other"' not in page
 
 
 def test_a_report_without_an_evaluation_or_later_fields_is_a_page() -> None:
