@@ -32,6 +32,19 @@ def section(block: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     return {"tables": [t for t in tables if t["sets"]], "left_out": block["left_out"]}
 
 
+def sentence(block: Mapping[str, Any], judged: str) -> str:
+    """How many of the measures find the judged set as real; empty without verdicts."""
+    found = [
+        one["p_value"] > 0.05
+        for of in block["sets"].get(judged, {}).values()
+        for one in of.values()
+        if "p_value" in one
+    ]
+    if not found:
+        return ""
+    return f"{sum(found)} of {len(found)} measures of its features (E9) find it as real."
+
+
 def title_of(name: str, facts: Mapping[str, Any]) -> str:
     """What the features are."""
     if name == "measured":

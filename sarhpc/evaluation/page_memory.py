@@ -29,6 +29,19 @@ def section(block: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     return {"memory": block, "pairs": pairs}
 
 
+def sentence(block: Mapping[str, Any], judged: str) -> str:
+    """How many images repeat a training tile, or that this was not looked for."""
+    if block.get("left_out"):
+        return f"Copies of training tiles were not looked for: {block['left_out'].rstrip('.')}."
+    found = block.get("memorised")
+    if not found:
+        return ""
+    return (
+        f"{found['count']:,} of {found['of']:,} images repeat a training tile; "
+        f"{100 * block['false_alarms']:.2g} % would by chance."
+    )
+
+
 def _images(path: Path) -> list[NDArray[np.uint8]]:
     """An image and its nearest training tile; none where the picture is gone."""
     from sarhpc.shards.pictures import read_picture

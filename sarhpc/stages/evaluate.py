@@ -240,7 +240,8 @@ def evaluate_elsewhere(run: RunDir, upstream: Sequence[str], folder: Path) -> Pa
 
 
 def _publish_report(report: Report, folder: Path) -> Path:
-    from sarhpc.evaluation.report import render, to_json
+    from sarhpc.evaluation.report import to_json
+    from sarhpc.evaluation.report_page import render
 
     publish_json(folder / "report.json", to_json(report))
     publish_text(folder / "report.html", render(report))

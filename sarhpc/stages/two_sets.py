@@ -202,7 +202,8 @@ def _publish_page(
 ) -> None:
     from hpc.config import to_yaml
     from sarhpc.evaluation.headline import Headline
-    from sarhpc.evaluation.report import Report, render, to_json
+    from sarhpc.evaluation.report import Report, to_json
+    from sarhpc.evaluation.report_page import render
 
     facts = compared.facts
     report = Report(

@@ -55,5 +55,16 @@ def test_a_section_that_fails_says_why_in_its_place(
     assert failed.fault.startswith(("FileNotFoundError: evaluate/pair.png", "UndefinedError"))
 
 
+def test_a_section_may_have_a_sentence_for_the_summary(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = types.ModuleType("sarhpc.evaluation.page_memory")
+    module.section = lambda block, folder: block  # type: ignore[attr-defined]
+    module.sentence = lambda block, judged: f"{judged} has copies"  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "sarhpc.evaluation.page_memory", module)
+    environment = page_environment()
+    environment.loader = DictLoader({"page_memory.html.j2": TEMPLATE})
+    [made] = make_sections({"memory": BLOCK}, Path(), environment, "this run")
+    assert made.sentence == "this run has copies"
+
+
 def test_names_of_sections_are_names_of_modules() -> None:
     assert all(spec.name.isidentifier() for spec in SECTIONS)
