@@ -98,6 +98,6 @@ def test_comparison_holds_one_set_of_gradients() -> None:
 
 @pytest.mark.long
 @pytest.mark.timeout(1800)
-def test_what_torch_compiles_for_cpus_is_refused() -> None:
-    with pytest.raises(NumericalError, match="are not those of the plain one"):
-        compile_network(unet(), 2, 16)
+def test_blocks_that_torch_compiles_have_the_gradients_of_the_plain_ones() -> None:
+    # The whole U-Net, compiled for a CPU, lost some of them.
+    compile_network(unet(), 2, 16)
