@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,9 @@ from sarhpc.measures.features import TOP_CODE, Features
 from sarhpc.measures.law_densities import log_intensity_density
 from sarhpc.measures.levels import LEVEL_EDGES_DB
 from sarhpc.measures.log_cumulants import inverse_trigamma
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 NEPERS_PER_DB = math.log(10.0) / 10.0
 """Of power."""
@@ -153,7 +157,7 @@ def is_coded(features: Features) -> bool:
 def level_density(features: Features) -> Array:
     """Share of the pixels of a set per dB (256,); codes are spread to half way to the next."""
     mean = features.histogram.mean(0)
-    return (mean @ _SPREAD if is_coded(features) else mean) / _STEP_DB
+    return np.asarray((mean @ _SPREAD if is_coded(features) else mean) / _STEP_DB)
 
 
 def relative_density(features: Features) -> Array:
@@ -165,15 +169,14 @@ def relative_density(features: Features) -> Array:
     return np.asarray(total / len(features) / _STEP_DB)
 
 
-_RELATIVE = np.arange(-256, 256) * _STEP_DB
+_RELATIVE: Array = np.arange(-256.0, 256.0) * _STEP_DB
 """Levels from the mean of a tile, dB."""
 
 
 def _code_bins() -> tuple[NDArray[np.bool_], Array]:
     """Bins that hold a code, and the matrix that spreads each to half way to its neighbours."""
-    codes = np.arange(1, TOP_CODE + 1)
     first_and_last: dict[int, list[int]] = {}
-    for code in codes:
+    for code in range(1, TOP_CODE + 1):
         level = 20 * math.log10(code / TOP_CODE)
         bin_ = min(max(int(np.searchsorted(LEVEL_EDGES_DB, level, side="right")) - 1, 0), 255)
         first_and_last.setdefault(bin_, [code, code])[1] = code
@@ -212,24 +215,24 @@ def _shown(densities: list[Array], centres: Array = _CENTRES) -> tuple[float, fl
     return float(centres[max(low - 6, 0)]), float(centres[min(high + 6, centres.size - 1)])
 
 
-def _limits(axis: object, points: Array, looks: float) -> None:
+def _limits(axis: Axes, points: Array, looks: float) -> None:
     gamma = np.array(law_cumulants("gamma", looks, looks))
     low = np.minimum(np.percentile(points, 2, axis=0), gamma)
     high = np.maximum(np.percentile(points, 98, axis=0), gamma)
     margin = 0.12 * (high - low) + 0.02
-    axis.set_xlim(low[1] - margin[1], max(high[1] + margin[1], 0.3))  # type: ignore[attr-defined]
-    axis.set_ylim(max(low[0] - margin[0], 0), high[0] + margin[0])  # type: ignore[attr-defined]
+    axis.set_xlim(low[1] - margin[1], max(high[1] + margin[1], 0.3))
+    axis.set_ylim(max(low[0] - margin[0], 0), high[0] + margin[0])
 
 
-def _curves(axis: object, looks: float) -> None:
-    limits3, limits2 = axis.get_xlim(), axis.get_ylim()  # type: ignore[attr-defined]
+def _curves(axis: Axes, looks: float) -> None:
+    limits3, limits2 = axis.get_xlim(), axis.get_ylim()
     shapes = np.geomspace(0.05, 400, 300)
     for law, dash in zip(("gamma", "k", "g0", "weibull"), ("-", "--", "-.", ":"), strict=True):
         curve = np.array([law_cumulants(law, s, s if law == "gamma" else looks) for s in shapes])
         name = LAW_NAMES[law].split()[0]
-        axis.plot(curve[:, 1], curve[:, 0], color=SOFT, lw=1.1, ls=dash, label=name, zorder=1)  # type: ignore[attr-defined]
-    axis.legend(frameon=False, fontsize=8.5, loc="best", handlelength=2.6)  # type: ignore[attr-defined]
+        axis.plot(curve[:, 1], curve[:, 0], color=SOFT, lw=1.1, ls=dash, label=name, zorder=1)
+    axis.legend(frameon=False, fontsize=8.5, loc="best", handlelength=2.6)
     k2, k3 = law_cumulants("gamma", looks, looks)
-    axis.plot(k3, k2, "s", color=SOFT, ms=5, zorder=4)  # type: ignore[attr-defined]
-    axis.set_xlim(limits3)  # type: ignore[attr-defined]
-    axis.set_ylim(limits2)  # type: ignore[attr-defined]
+    axis.plot(k3, k2, "s", color=SOFT, ms=5, zorder=4)
+    axis.set_xlim(limits3)
+    axis.set_ylim(limits2)

@@ -234,7 +234,7 @@ def _times(pairs: Sequence[Pair], examples: Mapping[str, Sequence[Tile]]) -> int
     rows = [pair.tiles for pair in pairs] or list(examples.values())
     if not rows or not rows[0]:
         return 1
-    side = max(tile.image.shape[1] for tile in rows[0])
+    side = max(int(tile.image.shape[1]) for tile in rows[0])
     beside = len(rows[0]) if pairs else 4
     return max(1, min(WIDE_PX // (beside * (side + 8)), 256 // side))
 

@@ -32,11 +32,12 @@ def render(report: Report) -> str:
     """
     rows, side = picture_room(report)
     context = report_context(report, rows)
-    for side_px in (side, side * 2 // 3, side // 2, side // 3):
-        page = _rendered(report, context, side_px)
-        if len(page.encode()) <= MAX_PAGE_BYTES:
-            return page
-    log.warning("page of %d bytes, more than %d", len(page.encode()), MAX_PAGE_BYTES)
+    page = _rendered(report, context, side)
+    for side_px in (side * 2 // 3, side // 2, side // 3):
+        if len(page.encode()) > MAX_PAGE_BYTES:
+            page = _rendered(report, context, side_px)
+    if len(page.encode()) > MAX_PAGE_BYTES:
+        log.warning("page of %d bytes, more than %d", len(page.encode()), MAX_PAGE_BYTES)
     return page
 
 
