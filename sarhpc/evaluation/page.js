@@ -19,7 +19,9 @@ function magnify(row, u, v) {
   for (const figure of row.querySelectorAll(".tile")) {
     const image = figure.querySelector("img");
     const lens = lensOf(figure);
-    const wide = image.clientWidth, high = image.clientHeight, half = 68;
+    const wide = image.clientWidth, high = image.clientHeight;
+    const half = Math.round(Math.min(72, 0.38 * wide));
+    lens.style.width = lens.style.height = `${2 * half}px`;
     lens.style.left = `${u * wide - half}px`;
     lens.style.top = `${v * high - half}px`;
     if (lens.dataset.shown === undefined) {
