@@ -1,4 +1,4 @@
-"""What a command has started: the jobs, as programs are told of them."""
+"""The jobs that a command has started, as `--json` shows them."""
 
 from __future__ import annotations
 
@@ -36,17 +36,17 @@ class StartedJob:
 
 
 Note = Callable[[StartedJob], object]
-"""Is told of each job."""
+"""Called with each job."""
 
 
 def no_note(_: StartedJob) -> None:
-    """For a caller who does not want to know."""
+    """For a caller who needs none."""
 
 
 def note_submission(
     note: Note, run: RunDir, record: SubmissionRecord | None, queued: Mapping[str, Sequence[str]]
 ) -> None:
-    """Tell of the jobs of a submission, and of those that were in the queue before."""
+    """Note the jobs of a submission, and those that were in the queue before."""
     for stage, jobs in queued.items():
         for job in jobs:
             note(StartedJob(stage, job, new=False))
@@ -57,6 +57,6 @@ def note_submission(
 
 
 def note_local_job(note: Note, submission: Submission, what: str) -> None:
-    """Tell of a job of this machine."""
+    """Note a job of this machine."""
     logs = tuple(str(path) for path in submission.stderr)
     note(StartedJob(what, submission.job_id, logs=logs))
