@@ -1,4 +1,4 @@
-"""The jobs that a command has started, as `--json` shows them."""
+"""What a command has started: the jobs, as programs receive them."""
 
 from __future__ import annotations
 
@@ -36,17 +36,17 @@ class StartedJob:
 
 
 Note = Callable[[StartedJob], object]
-"""Called with each job."""
+"""Receives each job."""
 
 
 def no_note(_: StartedJob) -> None:
-    """For a caller who needs none."""
+    """For a caller without a use for them."""
 
 
 def note_submission(
     note: Note, run: RunDir, record: SubmissionRecord | None, queued: Mapping[str, Sequence[str]]
 ) -> None:
-    """Note the jobs of a submission, and those that were in the queue before."""
+    """Tell of the jobs of a submission, and of those that were in the queue before."""
     for stage, jobs in queued.items():
         for job in jobs:
             note(StartedJob(stage, job, new=False))
@@ -57,6 +57,6 @@ def note_submission(
 
 
 def note_local_job(note: Note, submission: Submission, what: str) -> None:
-    """Note a job of this machine."""
+    """Tell of a job of this machine."""
     logs = tuple(str(path) for path in submission.stderr)
     note(StartedJob(what, submission.job_id, logs=logs))
