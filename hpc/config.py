@@ -117,9 +117,11 @@ def _faults(
         layers = OmegaConf.create(dict(below)), OmegaConf.from_dotlist(list(words))
         return OmegaConf.merge(_defaults(schema), *layers)  # type: ignore[arg-type]
 
-    parsed = {
-        word: values(lambda word=word: OmegaConf.from_dotlist([word])) or {} for word in overrides
-    }
+    def parsed_override(word: str) -> dict[str, Any]:
+        """Key and value of an override; empty for what is not parsed."""
+        return values(lambda: OmegaConf.from_dotlist([word])) or {}
+
+    parsed = {word: parsed_override(word) for word in overrides}
     return faults(schema, document, source, parsed, merge)
 
 

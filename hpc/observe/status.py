@@ -90,6 +90,11 @@ class RunStatus:
         return all(stage.state == "COMPLETE" for stage in self.stages)
 
     @property
+    def over(self) -> bool:
+        """Whether every stage is sealed, or every requested one and nothing works on the others."""
+        return self.complete or (self.at_rest is not None and bool(self.requested))
+
+    @property
     def stopped(self) -> bool:
         """Whether an operator requested a stop."""
         return self.run.stop_file.exists()

@@ -17,7 +17,9 @@ def add_status(verbs: Verbs) -> None:
     status = add_verb(verbs, "status", "state of a run, from disk, queue and accounting")
     status.add_argument("run", help="run directory")
     status.add_argument("--json", action="store_true", help="machine-readable")
-    status.add_argument("--watch", action="store_true", help="repeat until the run is complete")
+    status.add_argument(
+        "--watch", action="store_true", help="repeat until all that was started is done"
+    )
     status.add_argument("--every", type=float, metavar="S", help="seconds between updates (default "
                         "5, with jobs on a cluster 30)")  # fmt: skip
     status.set_defaults(handler=status_verb)
@@ -35,7 +37,7 @@ def status_verb(arguments: argparse.Namespace) -> int:
     if arguments.watch:
         try:
             every = arguments.every or (30 if read_submissions(run) else 5)
-            watch(Watching(lambda: run_status(run, stages), every))
+            watch(Watching(lambda: run_status(run, stages), every, lambda status: status.over))
         except KeyboardInterrupt:
             return 0
         return 0

@@ -34,6 +34,7 @@ PARSED = {
     "supervise": "never ends by itself; tests/unit/launch/test_supervise.py",
     "view": "never ends by itself; tests/unit/viewer",
     "demo": "ten minutes; make demo",
+    "ablation": "needs several evaluated runs; tests/unit/stages/test_ablation_of_runs.py",
 }
 ENDLESS = {"--watch", "-f", "--follow"}
 SUBMIT = {"run", "resume", *(spec.name for spec in STAGES)}

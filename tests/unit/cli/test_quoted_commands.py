@@ -43,7 +43,7 @@ def unquoted(nodes: Iterable[ast.AST]) -> Iterator[tuple[int, str]]:
             value = ast.unparse(part.value)
             command = re.split(r"[`;\n#]|, then |\. ", before)[-1]
             quoted = value.endswith(".quoted") or value.startswith(("quoted(", "shlex.quote("))
-            if re.search(r"\b(sarhpc [a-z{]|chmod |touch )", command) and not quoted:
+            if re.search(r"\b(sarhpc [a-z-]+ |sarhpc $|chmod |touch )", command) and not quoted:
                 yield part.lineno, value
             before += "{}"
 

@@ -37,6 +37,7 @@ def ended_local_job(run: RunDir, what: str) -> None:
 
 
 def test_a_draft_is_told_how_to_start(run: RunDir) -> None:
+    assert not run_status(run, STAGES).over
     text, styles = shown(run_status(run, STAGES))
     assert text == f"nothing has been started yet; start with: sarhpc run {run.root}"
     assert styles == {"dim"}
@@ -45,7 +46,9 @@ def test_a_draft_is_told_how_to_start(run: RunDir) -> None:
 @pytest.mark.parametrize("what", ["tile", "line:tile:tile"])
 def test_requested_stages_that_are_done_name_the_next_command(run: RunDir, what: str) -> None:
     ended_local_job(run, what)
+    assert not run_status(run, STAGES).over
     stand(run, "tile", 2, 2)
+    assert run_status(run, STAGES).over, "a view of it ends"
     text, styles = shown(run_status(run, STAGES))
     assert text == f"the requested stages are complete; for train: sarhpc run {run.root}"
     assert styles == {"green"}
@@ -61,6 +64,7 @@ def test_so_do_those_that_were_submitted(run: RunDir) -> None:
 def test_a_driver_that_died_between_its_stages_is_no_success(run: RunDir) -> None:
     ended_local_job(run, "line:tile:train")
     stand(run, "tile", 2, 2)
+    assert not run_status(run, STAGES).over
     text, styles = shown(run_status(run, STAGES))
     assert text == (
         "! nothing is on its way: no job is queued or running for train; continue with: "
