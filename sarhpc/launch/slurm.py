@@ -64,7 +64,7 @@ def submit_stages(
         stages: in order.
         profile: the cluster.
         force: start despite a crash loop.
-        note: is told of each job.
+        note: receives each job.
 
     Raises:
         IncompleteError: a stage needs another one that is neither sealed nor in the queue.

@@ -1,4 +1,4 @@
-"""What a command has started: the jobs, as programs are told of them."""
+"""What a command has started: the jobs, as programs receive them."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ class StartedJob:
 
 
 Note = Callable[[StartedJob], object]
-"""Is told of each job."""
+"""Receives each job."""
 
 
 def no_note(_: StartedJob) -> None:
-    """For a caller who does not want to know."""
+    """For a caller without a use for them."""
 
 
 def note_submission(
