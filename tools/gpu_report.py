@@ -64,11 +64,11 @@ def run_phase(phase: Phase, size: str, folder: Path) -> Iterator[dict[str, Any]]
     deadline_s = TINY_S if size == "tiny" else phase.deadline_s
     errors = folder / f"{phase.name}.stderr"
     errors.touch()
-    results, told = multiprocessing.Pipe(duplex=False)
-    process = _server().Process(target=run, args=(phase.name, size, folder, told, errors))
+    results, sender = multiprocessing.Pipe(duplex=False)
+    process = _server().Process(target=run, args=(phase.name, size, folder, sender, errors))
     began = time.monotonic()
     process.start()
-    told.close()
+    sender.close()
     try:
         while results.poll(max(began + deadline_s - time.monotonic(), 0.0)):
             yield {"phase": phase.name, **json.loads(results.recv())}

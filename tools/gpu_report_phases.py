@@ -12,8 +12,8 @@ from typing import Any
 _HERE = Path(__file__).resolve().parent
 
 
-def run(name: str, size: str, folder: Path, told: Connection, errors: Path) -> None:
-    """Run the phase `name`; each result goes to `told` at once, what is said to `errors`."""
+def run(name: str, size: str, folder: Path, sender: Connection, errors: Path) -> None:
+    """Run the phase `name`; each result goes to `sender` at once, what is said to `errors`."""
     with errors.open("w") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
@@ -25,7 +25,7 @@ def run(name: str, size: str, folder: Path, told: Connection, errors: Path) -> N
 
     def tell(**facts: Any) -> None:
         """Send one result."""
-        told.send(json.dumps(facts))
+        sender.send(json.dumps(facts))
 
     if name == "machine":
         from gpu_report_machine import tell_machine

@@ -62,10 +62,10 @@ def train_speed(shape: str) -> Callable[[str, Path, Tell], None]:
         """Stock first, then each side of ours, and one profile."""
         asked = _TINY if size == "tiny" else _PUBLISHED[shape]
         base = base_model(size, shape, folder)
-        with _told(tell, side="stock", shape=shape):
+        with _reported(tell, side="stock", shape=shape):
             _tell_stock(asked, base, tell, shape)
         for name, settings in asked.sides.items():
-            with _told(tell, side=name, shape=shape):
+            with _reported(tell, side=name, shape=shape):
                 _tell_ours(
                     asked, base, folder / name.replace(" ", "-"), settings, tell, (shape, name)
                 )
@@ -74,7 +74,7 @@ def train_speed(shape: str) -> Callable[[str, Path, Tell], None]:
 
 
 @contextmanager
-def _told(tell: Tell, **facts: Any) -> Iterator[None]:
+def _reported(tell: Tell, **facts: Any) -> Iterator[None]:
     """Write what a side refuses, or why it does not fit, and go on with the next."""
     _reset_memory()
     try:
@@ -166,12 +166,12 @@ def generate_speed(shape: str) -> Callable[[str, Path, Tell], None]:
         steps = 2 if size == "tiny" else 20
         batches = (2,) if size == "tiny" else ((4, 16, 32) if shape == "sd15" else (2, 8))
         cfg = GenerateConfig(steps=steps, batch=batches[0], dtype=dtype)
-        with _told(tell, side="stock", shape=shape):
+        with _reported(tell, side="stock", shape=shape):
             _tell_images(tell, shape, "stock", cfg, _stock_images(base, cfg))
         for batch in batches:
             for scheduler in ("ddim", "euler") if batch == batches[-1] else ("ddim",):
                 cfg = GenerateConfig(steps=steps, batch=batch, dtype=dtype, scheduler=scheduler)
-                with _told(tell, side="ours", batch=batch):
+                with _reported(tell, side="ours", batch=batch):
                     _tell_images(tell, shape, "ours", cfg, _our_images(base, cfg))
 
     return phase

@@ -142,7 +142,7 @@ def train_ranks(work: Work) -> None:
 def keep_compiled(environment: MutableMapping[str, str]) -> None:
     """Let torch keep what it compiles where every node and later start of this user finds it.
 
-    Not in the run, which may be a copy of somebody else's: what lies there is run.
+    Not in the run, which may be a copy of another user's: what lies there is run.
     """
     folder = state_directory() / "compiled"
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)

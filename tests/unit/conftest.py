@@ -1,4 +1,4 @@
-"""Fake Slurm commands for unit tests."""
+"""What unit tests share: fake Slurm commands, reports without figures."""
 
 from __future__ import annotations
 
@@ -29,3 +29,12 @@ def fake_site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., 
 def fake_slurm(fake_site: Callable[..., FakeSlurm]) -> FakeSlurm:
     """A site with every command."""
     return fake_site()
+
+
+@pytest.fixture
+def without_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A report without its ten figures, which take half of the time of a small evaluation.
+
+    For tests of what is measured; other tests draw them of the same sets.
+    """
+    monkeypatch.setattr("sarhpc.evaluation.report_context._figures", lambda *_: [])

@@ -86,6 +86,7 @@ def test_copies_of_training_tiles_are_counted_shown_and_fail_the_gate(
     assert "flipped in azimuth" in page
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_a_corpus_of_other_ground_passes_and_its_tables_are_kept(
     tmp_path: Path, real: Path, grounds: tuple[list[np.ndarray], ...]
 ) -> None:
@@ -117,6 +118,7 @@ def test_one_image_many_times_is_found_in_the_corpus_itself(
         ({"memory.shards": "/nowhere"}, "/nowhere does not exist"),
     ],
 )
+@pytest.mark.usefixtures("without_figures")
 def test_what_cannot_be_searched_is_left_out_and_the_rest_goes_on(
     tmp_path: Path,
     real: Path,
@@ -139,6 +141,7 @@ def test_what_cannot_be_searched_is_left_out_and_the_rest_goes_on(
     assert "Copies were not looked for" in (tmp_path / "out/report.html").read_text()
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_training_tiles_of_another_spacing_or_too_small_or_of_one_scene_are_left_out(
     tmp_path: Path, real: Path, grounds: tuple[list[np.ndarray], ...]
 ) -> None:
@@ -155,6 +158,7 @@ def test_training_tiles_of_another_spacing_or_too_small_or_of_one_scene_are_left
         assert message in block["left_out"], name
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_without_the_setting_there_is_no_block_and_the_gate_alone_is_refused(
     tmp_path: Path, real: Path, grounds: tuple[list[np.ndarray], ...]
 ) -> None:

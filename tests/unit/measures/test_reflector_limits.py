@@ -91,3 +91,18 @@ def test_a_width_is_that_of_the_weighting_to_2_in_10_000() -> None:
     found = point_response([np.outer(*lines)], (1.0, 1.0))
     assert found.range.irw_px == pytest.approx(irw, rel=2e-4)
     assert found.azimuth.irw_px == pytest.approx(irw, rel=2e-4)
+
+
+@pytest.mark.parametrize("spacing_m", [(0.0, 1.0), (1.0, -0.5), (math.nan, 1.0), (1.0, math.inf)])
+def test_a_spacing_that_is_no_distance_is_refused(spacing_m: tuple[float, float]) -> None:
+    with pytest.raises(ValueError, match="two positive distances"):
+        point_response([reflector((32, 32))], spacing_m)
+
+
+def test_clutter_is_the_mean_that_the_median_of_speckle_stands_for() -> None:
+    rng = np.random.default_rng(0)
+    clutter = np.exp(2j * np.pi * rng.random((64, 80)))
+    clutter[16:49], clutter[:, 24:57] = 0, 0
+    lines = [response(np.arange(size) - size // 2, "taylor", 0.8) for size in clutter.shape]
+    found = point_response([np.outer(*lines) + 0.01 * clutter], (1.0, 1.0))
+    assert found.clutter_db == pytest.approx(-40 - 10 * math.log10(math.log(2)), abs=0.1)

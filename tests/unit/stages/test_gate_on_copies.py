@@ -74,6 +74,7 @@ def plain(tmp_path_factory: pytest.TempPathFactory, model: Path, tiles: Path) ->
     return run
 
 
+@pytest.mark.slow
 def test_copies_of_training_tiles_are_quarantined_and_drawn_again(
     tmp_path: Path, model: Path, tiles: Path, plain: RunDir
 ) -> None:
@@ -100,12 +101,14 @@ def test_copies_of_training_tiles_are_quarantined_and_drawn_again(
     assert int(record.rejected[MEMORISED]) >= 1
 
 
+@pytest.mark.slow
 def test_without_the_setting_the_plan_says_nothing_of_copies(plain: RunDir) -> None:
     assert not list(plain.stage("generate").glob("training-maps*"))
     sample = next(iter(samples_of(plain.root / "data/synthetic").values()))
     assert MEMORISED not in sample.meta["gate"]
 
 
+@pytest.mark.slow
 def test_maps_that_were_changed_or_lost_since_the_plan_are_refused(
     tmp_path: Path, model: Path, tiles: Path
 ) -> None:
@@ -149,6 +152,7 @@ def test_training_tiles_that_copies_cannot_be_told_of_are_refused_at_planning(
     assert "larger than training tiles of 32 x 32 px" in words or "no tiles of train" in words
 
 
+@pytest.mark.slow
 def test_a_copy_with_other_speckle_flipped_and_moved_is_no_image_for_the_corpus() -> None:
     """The acceptance: recall of 0.95 among images that the other tests of the gate accept."""
     made, copies = tiles_and_copies(80, seed=5)

@@ -102,6 +102,7 @@ def test_the_look_direction_is_part_of_the_result(
     assert "E8, look direction" in (out / "report.html").read_text()
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_a_set_with_too_little_range_of_levels_fails_its_gate_and_exits_4(
     sets: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -218,6 +219,7 @@ def test_masters_are_measured_where_both_sets_have_them_and_codes_where_one_has_
     assert any("has 8 bits only" in note for note in found["notes"])
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_tiles_of_the_training_split_are_taken_only_where_there_are_no_others_and_that_is_said(
     sets: tuple[Path, Path], tmp_path: Path
 ) -> None:
@@ -236,6 +238,7 @@ def test_tiles_of_the_training_split_are_taken_only_where_there_are_no_others_an
     assert result(tmp_path / "out")["splits"] == {"val": 12}
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_every_tile_is_in_the_tables_where_that_is_asked_and_as_many_are_compared(
     sets: tuple[Path, Path], tmp_path: Path
 ) -> None:

@@ -37,6 +37,7 @@ def test_another_spacing_is_refused(
     assert "of 0.35 m" in said
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_another_band_and_an_unknown_spacing_are_said(real: Path, tmp_path: Path) -> None:
     synthetic = synthetic_set(tmp_path / "synthetic", band="L", pixel_m=None)
     evaluate(real, synthetic, tmp_path / "out")
@@ -45,6 +46,7 @@ def test_another_band_and_an_unknown_spacing_are_said(real: Path, tmp_path: Path
     assert f"The spacing of {synthetic} is not known" in notes
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_spacings_that_differ_within_the_real_set_are_said(tmp_path: Path) -> None:
     real = real_set(tmp_path / "real")
     facts = {"pixel_m": 0.7, "split": "val", "scene_id": "x"}
@@ -54,6 +56,7 @@ def test_spacings_that_differ_within_the_real_set_are_said(tmp_path: Path) -> No
     assert "images of 0.5 to 0.7 m a pixel" in notes
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_the_middle_of_larger_images_is_measured_and_that_is_said(
     real: Path, tmp_path: Path
 ) -> None:
@@ -81,6 +84,7 @@ def test_images_of_several_sizes_in_a_set_are_named(
     assert "48 x 48" in said
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_codes_of_an_unknown_law_against_logarithmic_ones_are_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
