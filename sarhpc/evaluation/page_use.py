@@ -8,11 +8,8 @@ from typing import Any
 
 from sarhpc.evaluation.figures import COLOURS, INK, label_axis, new_figure, svg_text
 
-_CURVES = {
-    "real": "real alone",
-    "mixed": "real and synthetic",
-    "real, tested on synthetic": "real alone, tested on synthetic",
-}
+_CURVES = {"real": ("real alone", "-", 0.98), "mixed": ("real and synthetic", "--", 1.02)}
+"""Setting -> label, dashes, and factor by which its points stand beside those of the other."""
 _NAMES = {
     "real": "real on real (TRTR)",
     "mixed": "real and synthetic on real (TSRTR)",
@@ -73,23 +70,25 @@ def use_figure(scores: Sequence[Mapping[str, Any]], chance: float) -> str:
     figure: Any
     figure, axes = new_figure(1)
     figure.set_size_inches(6.4, 3.4)
-    figure.subplots_adjust(left=0.12, right=0.97, bottom=0.15, top=0.9)
+    figure.subplots_adjust(left=0.1, right=0.97, bottom=0.2, top=0.96)
     axis = axes[0]
-    for (setting, label), colour in zip(_CURVES.items(), COLOURS, strict=False):
+    for (setting, (label, dash, beside)), colour in zip(_CURVES.items(), COLOURS, strict=False):
         points = [one for one in scores if one["setting"] == setting]
-        labels = [one["labels"] for one in points]
-        axis.plot(labels, [one["value"] for one in points], "o-", color=colour, label=label, ms=4)
-        axis.vlines(
-            labels, [o["low"] for o in points], [o["high"] for o in points], color=colour, lw=1.2
-        )
+        x = [beside * one["labels"] for one in points]
+        axis.plot(x, [one["value"] for one in points], "o", ls=dash, color=colour, label=label)
+        low, high = ([one[end] for one in points] for end in ("low", "high"))
+        axis.vlines(x, low, high, color=colour, lw=1.4)
     for one in scores:
         if one["setting"] == "synthetic":
-            axis.axhline(one["value"], color=COLOURS[3], lw=1.4, label="synthetic alone")
+            axis.axhline(one["value"], color=COLOURS[3], lw=1.4, ls="-.", label="synthetic alone")
             axis.axhspan(one["low"], one["high"], color=COLOURS[3], alpha=0.12, lw=0)
     axis.axhline(chance, color=INK, lw=1, ls=":", label="chance")
     axis.set_xscale("log")
+    axis.minorticks_off()
+    asked = {one["labels"]: percent(one) for one in scores if one["setting"] == "real"}
+    axis.set_xticks(list(asked), [f"{labels}\n{share}" for labels, share in asked.items()])
     axis.set_ylim(0, 1.02)
-    label_axis(axis, "tested on real images", "real labels", "balanced accuracy")
+    label_axis(axis, "", "real labels, and their share", "balanced accuracy on real images")
     axis.legend(frameon=False, fontsize=8, loc="lower right")
     return svg_text(figure)
 

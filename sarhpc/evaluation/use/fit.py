@@ -32,8 +32,10 @@ CROP = 0.6875
 RATE = 4e-3
 CHECKS, PATIENCE = 12, 5
 """How often a network is validated, and after how many checks without a better one it stops."""
-LEAST_TO_VALIDATE = 5
-"""Labels of a class of which one is kept to validate with."""
+VALIDATION = 5
+"""Labels of which one is kept to validate with."""
+LEAST_TO_VALIDATE = 20
+"""Labels that every class has where some are kept: fewer than four of each say nothing."""
 _TEST_BATCH = 256
 
 Numbers = NDArray[np.int64]
@@ -155,12 +157,14 @@ def _shuffled(
 
 
 def _kept(targets: NDArray[np.uint8], images: Numbers, rng: np.random.Generator) -> Numbers:
-    """Every fifth image of each class, to validate with; none of a class with fewer."""
+    """Every fifth image of each class, to validate with; none where a class has few."""
     order = rng.permutation(images)
-    if targets.ndim == 3:
-        return np.sort(order[: order.size // LEAST_TO_VALIDATE])
-    parts = [order[targets[order] == number] for number in np.unique(targets[order])]
-    return np.sort(np.concatenate([part[: part.size // LEAST_TO_VALIDATE] for part in parts]))
+    parts = [order]
+    if targets.ndim == 1:
+        parts = [order[targets[order] == number] for number in np.unique(targets[order])]
+    if min(part.size for part in parts) < LEAST_TO_VALIDATE:
+        return images[:0]
+    return np.sort(np.concatenate([part[: part.size // VALIDATION] for part in parts]))
 
 
 @dataclass(frozen=True)
