@@ -19,12 +19,13 @@ export DS_ACCELERATOR  ?= $(shell command -v nvidia-smi >/dev/null 2>&1 && echo 
 # Tests start many processes, and each would compile the same modules again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup slurm-setup compiler-setup demo test test-long test-mutants soak check format bench bench-data bench-plan bench-shards bench-step bench-train bench-generate bench-checkpoint bench-loader bench-slurm bench-evaluate docs simulator-report sensitivity-report embedded clean
+.PHONY: help setup slurm-setup compiler-setup demo test test-long test-gpu test-mutants soak check check-types check-models check-others format bench bench-data bench-plan bench-shards bench-step bench-train bench-generate bench-checkpoint bench-loader bench-slurm bench-evaluate docs gpu-report gpu-wheels simulator-report sensitivity-report embedded clean
 
 help:
 	@echo "make demo       archive -> tiles -> captions -> training -> corpus -> report, on this machine"
 	@echo "make test       the tests; test-long: their long versions too"
 	@echo "make test-mutants  change the code in one place at a time: do the tests see it? (half an hour)"
+	@echo "make gpu-report  on a GPU: does it compute right, and how fast (ten minutes); test-gpu: tests for owners of one"
 	@echo "make soak       an hour of whole pipelines on a real Slurm under random faults (root: a full disk too)"
 	@echo "make slurm-setup  install Slurm (root, apt-get) for the tests on a real cluster"
 	@echo "make check      format, lint, types, layers, fast tests (before each commit)"
@@ -77,13 +78,24 @@ build/mutants/venv/.ready:
 	build/mutants/venv/bin/pip install --quiet --disable-pip-version-check cosmic-ray==8.7.0
 	touch $@
 
-# Types are checked beside the tests, by a process that would have one core for itself otherwise.
+# Three processes side by side: types, and two halves of the fast tests. The packages whose tests
+# import torch share one half, so that the libraries of models are imported once.
 check: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	@said=$$(mktemp); echo "$(BIN)/mypy, beside the tests"; $(BIN)/mypy >$$said 2>&1 & types=$$!; \
-	$(BIN)/python -m pytest -q -n $(JOBS) $(SHARE) -m "not slow and not long and not gpu and not slurm" tests/unit tests/golden; \
-	tests=$$?; wait $$types; types=$$?; cat $$said; rm -f $$said; exit $$((tests || types))
+	+$(MAKE) --no-print-directory --keep-going --jobs=3 --output-sync check-types check-models check-others
+
+check-types:
+	$(BIN)/mypy
+
+FAST   := $(BIN)/python -m pytest -q -p no:xdist -m "not slow and not long and not gpu and not slurm"
+MODELS := $(addprefix tests/unit/,captioning cli diffusion evaluation generation launch stages tools training)
+
+check-models:
+	$(FAST) $(MODELS)
+
+check-others:
+	$(FAST) $(filter-out $(MODELS),$(patsubst %/,%,$(wildcard tests/unit/[a-z]*/))) tests/golden
 
 # A link or an anchor that leads nowhere is an error.
 docs: setup
@@ -93,6 +105,21 @@ docs: setup
 format: setup
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# On a machine with a GPU; below ten minutes. REPORT=FILE for another file.
+gpu-report: setup
+	$(BIN)/python tools/gpu_report.py --out $(or $(REPORT),build/gpu_report.jsonl)
+
+# What a bare image with torch, transformers, accelerate and peft lacks; for a Python of another version PYTHON_TAG=3.11.
+gpu-wheels: setup
+	$(BIN)/pip download --quiet --no-deps --only-binary=:all: --python-version $(or $(PYTHON_TAG),3.12) --dest build/gpu_wheels \
+	  $$(grep -E '^(diffusers|pydantic|pydantic_core|omegaconf|hjson|importlib_metadata|typing-inspection|annotated-types)==' constraints.txt)
+	DS_BUILD_OPS=0 $(BIN)/pip wheel --quiet --no-deps --no-build-isolation --wheel-dir build/gpu_wheels $$(grep '^deepspeed==' constraints.txt)
+	@echo "gpu-wheels: there, pip install --no-index --no-deps build/gpu_wheels/*.whl, then python tools/gpu_report.py --out FILE"
+
+# For owners of a GPU.
+test-gpu: setup
+	$(BIN)/python -m pytest -m gpu -raR tests/gpu
 
 # Each prints its figures and the ratio to its peers, measured in one run.
 bench: bench-data bench-shards bench-step bench-train

@@ -44,6 +44,10 @@ class LeaseLostError(RunInUseError):
     """Another process took over the lease of this one, which publishes nothing more."""
 
 
+class GpuMemoryError(HpcError):
+    """The work does not fit in the memory of its GPU; the same work will not fit the next time."""
+
+
 class NumericalError(HpcError):
     """A numerical failure: NaN, infinite loss, loss-scale floor."""
 

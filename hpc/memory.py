@@ -1,4 +1,4 @@
-"""Malloc settings that keep freed memory in the process for reuse.
+"""Memory of a process that works: how it is kept for reuse, and what is said when a GPU's is full.
 
 glibc returns memory to the system once enough is free at the top of the heap, and maps each large
 array anew; every page then costs a page fault and is zeroed. Arithmetic on CPUs frees and allocates
@@ -7,7 +7,13 @@ the same few hundred megabytes every second.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import importlib.metadata
+import os
+from collections.abc import Callable, Iterator, MutableMapping
+
+from hpc.errors import GpuMemoryError
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 
@@ -27,3 +33,43 @@ def keep_freed_memory() -> bool:
         return False
     parameters = ((_M_MMAP_THRESHOLD, OWN_MAPPING_BYTES), (_M_TRIM_THRESHOLD, KEPT_BYTES))
     return all(mallopt(name, value) == 1 for name, value in parameters)
+
+
+ALLOCATOR, FORMER_ALLOCATOR = "PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"
+"""Variables that configure torch's allocator for GPUs; the second one before torch 2.9."""
+
+
+def use_expandable_segments(environment: MutableMapping[str, str] | None = None) -> None:
+    """Let torch grow its segments of GPU memory, which fragments it less; before torch is imported.
+
+    What the user or the profile has set stays.
+    """
+    env = os.environ if environment is None else environment
+    if ALLOCATOR in env or FORMER_ALLOCATOR in env:
+        return
+    try:
+        major, minor = importlib.metadata.version("torch").split(".")[:2]
+    except importlib.metadata.PackageNotFoundError:
+        return
+    name = ALLOCATOR if (int(major), int(minor)) >= (2, 9) else FORMER_ALLOCATOR
+    env[name] = "expandable_segments:True"
+
+
+@contextlib.contextmanager
+def gpu_memory_advised(advice: Callable[[], str]) -> Iterator[None]:
+    """Report a full GPU as GpuMemoryError, with what to do about it.
+
+    Args:
+        advice: gives the settings to lower, and estimates where there are any.
+
+    Raises:
+        GpuMemoryError: instead of torch's OutOfMemoryError.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        # By name: torch is not imported here, and its class has two homes.
+        if type(error).__name__ != "OutOfMemoryError":
+            raise
+        said = str(error).partition(". ")[0]
+        raise GpuMemoryError(f"the memory of the GPU is full ({said}): {advice()}") from error

@@ -1,7 +1,7 @@
 """Resolvers in configurations and profiles: `${oc.env:NAME}` of an allow-list of variables.
 
 A configuration may come from anybody, and its values end in captions, cards and scripts. So it
-reads no variable that could hold a secret, and a file of somebody else reads none at all.
+reads no variable that could hold a secret, and a file of another user reads none at all.
 References to other keys (`${tile.tile_px}`) tell nothing that is not in the file, and work
 everywhere. A frozen configuration is read as it stands.
 """

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 CAPTIONS = (
@@ -40,6 +39,8 @@ def make_bundle(folder: Path, *, xl: bool = False, captions: Sequence[str] = CAP
 
 def paint(pipeline: Any, prompt: str = "a forest") -> NDArray[np.float32]:
     """Images (1, H, W, 3) of a stock pipeline, the same ones each time."""
+    import torch
+
     pipeline.set_progress_bar_config(disable=True)
     images: NDArray[np.float32] = pipeline(
         prompt,

@@ -13,13 +13,16 @@ backward; neither the autoencoder's nor what checkpointing repeats is in it.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
+import math
 import os
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -50,8 +53,14 @@ TOGETHER = {
     "cuda": ("latents cached", "fused AdamW", "channels last", "compiled", "ZeRO 0"),
 }
 """What a single process would choose."""
+FP32_ONLY = ("ZeRO 0",)
+"""DeepSpeed keeps no masters in fp32 at stage 0, so training refuses it in bf16."""
 GPU_ONLY = ("compiled",)
 """What torch compiles for CPUs gives wrong gradients, and training refuses it there."""
+
+
+class SideFailedError(Exception):
+    """The process of one side ended without a result."""
 
 
 @dataclass
@@ -64,6 +73,8 @@ class Side:
     """Share of the step in neither forward nor backward pass: data, autoencoder, optimiser."""
     flops: float | None = None
     """Operations of the model in a step."""
+    failed: str | None = None
+    """Why it was given up."""
 
     @property
     def step(self) -> float:
@@ -106,13 +117,18 @@ def stock_alone(arguments: argparse.Namespace) -> dict[str, Any]:
 def _run(command: list[str]) -> None:
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
-        raise SystemExit(
+        raise SideFailedError(
             f"{' '.join(command)} ended with {done.returncode}:\n{done.stderr[-4000:]}"
         )
 
 
-def measure(arguments: argparse.Namespace) -> dict[str, Side]:
-    """Each side over all turns."""
+def measure(
+    arguments: argparse.Namespace, keep: Callable[[dict[str, Side]], None] = lambda _: None
+) -> dict[str, Side]:
+    """Each side over all turns; `keep` gets what is known after each side of each turn.
+
+    A side that fails is given up, and the others go on.
+    """
     sides: dict[str, tuple[str, ...] | None] = {STOCK: None, OURS: ()}
     sides |= {f"{OURS}, {lever}": LEVERS[lever] for lever in arguments.levers}
     together = [lever for lever in TOGETHER[_device()] if lever in arguments.levers]
@@ -123,8 +139,18 @@ def measure(arguments: argparse.Namespace) -> dict[str, Side]:
         # Every other turn in reverse, so that a machine that warms up favours no side.
         for side in sides if turn % 2 == 0 else reversed(sides):
             changes = sides[side]
-            result = stock_alone(arguments) if changes is None else our_steps(arguments, changes)
-            _add(found[side], result)
+            if found[side].failed is not None:
+                continue
+            try:
+                if changes is None:
+                    result = stock_alone(arguments)
+                else:
+                    result = our_steps(arguments, changes)
+                _add(found[side], result)
+            except SideFailedError as error:
+                found[side].failed = str(error)
+                print(f"{side}: {error}", file=sys.stderr)
+            keep(found)
     found[STOCK].flops = found[OURS].flops
     return found
 
@@ -160,10 +186,15 @@ def _device() -> str:
 
 def show(arguments: argparse.Namespace, found: dict[str, Side], peak: float) -> None:
     """Print the table and, on request, write it."""
-    stock, rows = found[STOCK].step, {}
+    stock = found[STOCK].step if found[STOCK].seconds else math.nan
+    rows: dict[str, dict[str, Any]] = {}
     print(f"matrix peak {peak / 1e12:.3f} TFLOP/s, {arguments.precision}")
     print(f"{'':<44} {'ms':>8} {'images/s':>9} {'ratio':>6} {'MFU':>6} {'outside':>8} {'GB':>7}")
     for name, side in found.items():
+        if not side.seconds:
+            print(f"{name:<44} failed")
+            rows[name] = {"failed": side.failed}
+            continue
         rate = arguments.global_batch / side.step
         use = None if side.flops is None else side.flops / side.step / peak
         print(
@@ -199,7 +230,10 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--levers", nargs="*", default=usable, choices=usable)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--stock-to", type=Path, help=argparse.SUPPRESS)
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    if arguments.precision == "bf16":
+        arguments.levers = [lever for lever in arguments.levers if lever not in FP32_ONLY]
+    return arguments
 
 
 def main() -> int:
@@ -213,7 +247,14 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as scratch:
         arguments.bundle = arguments.bundle or make_bundle(Path(scratch), arguments.shape)
         peak = matrix_peak(arguments.precision, arguments.threads)
-        show(arguments, measure(arguments), peak)
+
+        def keep(found: dict[str, Side]) -> None:
+            """Write what is known so far, as the next side may take long or fail."""
+            if arguments.json is not None:
+                sides = {name: dataclasses.asdict(side) for name, side in found.items()}
+                publish_json(arguments.json, {"matrix_peak": peak, "so_far": sides})
+
+        show(arguments, measure(arguments, keep), peak)
     return 0
 
 

@@ -1,12 +1,15 @@
 """Multiply matrices once on every GPU of this process; exit code 1 on an error or a wrong result.
 
-Run as `python -m hpc.cluster.gpu_probe COUNT`, in a process of its own.
+Run as `python -m hpc.cluster.gpu_probe COUNT`, in a process of its own. A torch that is not built
+for the driver is no fault of a GPU: exit code 2.
 """
 
 from __future__ import annotations
 
 import sys
 import time
+
+from hpc.cluster.gpu_driver import TorchBuildError, require_fitting_torch
 
 _SIZE = 2048
 _ALLOCATE_SHARE = 0.5
@@ -18,10 +21,13 @@ def probe(count: int) -> list[str]:
 
     Raises:
         RuntimeError: fewer than `count` GPUs, a failed allocation, or a wrong product.
+        TorchBuildError: this torch is not built for the driver.
     """
     import torch
 
     visible = torch.cuda.device_count()
+    if not visible:
+        require_fitting_torch(count)
     if visible < count:
         raise RuntimeError(f"torch sees {visible} GPUs, {count} were requested")
     generator = torch.Generator().manual_seed(0)
@@ -48,5 +54,8 @@ def probe(count: int) -> list[str]:
 if __name__ == "__main__":
     try:
         print("; ".join(probe(int(sys.argv[1]))))
+    except TorchBuildError as error:
+        print(error)
+        sys.exit(error.exit_code)
     except RuntimeError as error:
         sys.exit(" ".join(str(error).split())[:300])

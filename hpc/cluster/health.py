@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hpc.cluster.bad_nodes import EXPIRY_H, BadNodeList
+from hpc.cluster.gpu_driver import TorchBuildError
 from hpc.cluster.shared_folders import Blame, SharedFolder
 from hpc.errors import HpcError, IncompleteError, TransientError
 from hpc.publish import publish_text
@@ -358,6 +359,8 @@ def check_compute(requested: int, timeout_s: float = CHECK_TIMEOUT_S) -> Verdict
         return Verdict("compute", BAD, f"no matrix product in {timeout_s:.0f} s")
     message = (done.stdout if done.returncode == 0 else done.stdout + done.stderr).strip()
     last = message.splitlines()[-1] if message else f"ended with {done.returncode}"
+    if done.returncode == TorchBuildError.exit_code:
+        return Verdict("compute", DOUBTFUL, last)
     return Verdict("compute", GOOD if done.returncode == 0 else BAD, last)
 
 

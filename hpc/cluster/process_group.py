@@ -27,8 +27,9 @@ _OPEN_S = 20.0
 _PROVE_S = 10.0
 """Seconds for the proofs of all pairs."""
 _TRIES = 3
-_TIMEOUT = datetime.timedelta(minutes=30)
-"""Of a collective, as torch has it for gloo."""
+COLLECTIVE_TIMEOUT = datetime.timedelta(hours=6)
+"""Of a collective, on any backend. Ranks wait in one for whatever a rank does alone; how long that
+may take is for the watchdog to say, which writes stacks, so its limits are all shorter."""
 
 _stores: list[Any] = []
 
@@ -77,7 +78,9 @@ class RankSession:
                 store=prefixed(name, store),
                 rank=meeting.rank,
                 world_size=meeting.world,
-                timeout=datetime.timedelta(seconds=_OPEN_S) if backend == "gloo" else _TIMEOUT,
+                timeout=datetime.timedelta(seconds=_OPEN_S)
+                if backend == "gloo"
+                else COLLECTIVE_TIMEOUT,
             )
             return distributed.group.WORLD
 
@@ -95,7 +98,7 @@ class RankSession:
         import torch.distributed as distributed
 
         if distributed.get_backend() != "gloo":
-            return distributed.new_group(ranks)
+            return distributed.new_group(ranks, timeout=COLLECTIVE_TIMEOUT)
         limit = datetime.timedelta(seconds=_OPEN_S)
         return self._open_proven(lambda name: distributed.new_group(ranks, timeout=limit), ranks)
 
@@ -123,7 +126,7 @@ class RankSession:
             if not failures:
                 self._opened += 1
                 if self._meeting.rank in members:
-                    _set_pg_timeout(_TIMEOUT, group)
+                    _set_pg_timeout(COLLECTIVE_TIMEOUT, group)
                 return group
             _log.warning("a process group is opened again: %s", "; ".join(failures[:3]))
             if group is not None:

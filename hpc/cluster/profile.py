@@ -238,7 +238,7 @@ def load_profile(name_or_path: str | Path, folders: list[Path] | None = None) ->
 
     Raises:
         ConfigError: no such profile, an unknown key (with the nearest names) or a bad value.
-        NotTrustedError: somebody else can write it: modules, environment and options of jobs.
+        NotTrustedError: another user can write it: modules, environment and options of jobs.
     """
     from omegaconf import OmegaConf
 

@@ -115,15 +115,18 @@ def open_ranks(backend: str, key: bytes | None = None) -> None:
         TransientError: another rank did not arrive, or could not be reached.
     """
     global _session
+    from hpc.cluster.process_group import COLLECTIVE_TIMEOUT, RankSession, bind_to_loopback
+
     if os.environ["WORLD_SIZE"] == "1":
         import torch.distributed as distributed
 
         # A lone process needs no rendezvous that listens.
         alone = distributed.HashStore()  # type: ignore[attr-defined]
-        distributed.init_process_group(backend, store=alone, rank=0, world_size=1)
+        distributed.init_process_group(
+            backend, store=alone, rank=0, world_size=1, timeout=COLLECTIVE_TIMEOUT
+        )
         return
     from hpc.cluster.keys import user_key
-    from hpc.cluster.process_group import RankSession, bind_to_loopback
     from hpc.cluster.rendezvous import meeting_of
 
     bind_to_loopback(os.environ)
@@ -144,7 +147,11 @@ def open_group(ranks: Sequence[int]) -> Any:
     """
     import torch.distributed as distributed
 
-    return distributed.new_group(ranks) if _session is None else _session.new_group(ranks)
+    if _session is not None:
+        return _session.new_group(ranks)
+    from hpc.cluster.process_group import COLLECTIVE_TIMEOUT
+
+    return distributed.new_group(ranks, timeout=COLLECTIVE_TIMEOUT)
 
 
 def close_ranks() -> None:

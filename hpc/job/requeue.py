@@ -23,6 +23,7 @@ from hpc.errors import (
     ConfigError,
     CrashLoopError,
     DataError,
+    GpuMemoryError,
     HpcError,
     IncompleteError,
     NumericalError,
@@ -50,6 +51,7 @@ _PERMANENT = (
     ConfigError,
     CrashLoopError,
     DataError,
+    GpuMemoryError,
     IncompleteError,
     NumericalError,
     RunInUseError,
@@ -171,7 +173,7 @@ def _too_many_restarts(directory: Path) -> str | None:
 def time_limit_reason(error: BaseException, requeue_policy: RequeuePolicy) -> str | None:
     """The reason to requeue a job that received SIGTERM: it reached its time limit; or None.
 
-    A limit that somebody shortened ends a job without the configured warning, and Slurm does not
+    A limit that was shortened later ends a job without the configured warning, and Slurm does not
     requeue such a job. A cancelled job receives the same signal and must not be requeued, so Slurm
     is queried.
     """

@@ -132,7 +132,7 @@ def require_own_checkpoints(root: Path, *, trust: bool) -> None:
     if signed and (found := next(_step_directories(root), None)):
         raise VerificationError(
             f"the key of {root} is {'absent' if key is None else 'none of yours'}: the run and its "
-            f"checkpoints, such as {found}, were made by somebody else or under another home "
+            f"checkpoints, such as {found}, were made by another user or under another home "
             "directory, and reading them means trusting whoever made them. If you do: "
             f"`sarhpc resume {quoted(root)} --trust-checkpoint`"
         )

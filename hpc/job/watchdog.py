@@ -47,6 +47,9 @@ class HangLimits:
     """Least limit afterwards; a save on a slow file system must fit in."""
     factor: float = 20.0
     """Limit afterwards as a multiple of the median interval between two signs of progress."""
+    max_s: float = 4 * 3600.0
+    """Largest limit afterwards: under the timeout of a collective, which would end the ranks
+    without their stacks."""
     write_every_s: float = 15.0
     """Interval between two heartbeat files."""
     poll_s: float = 2.0
@@ -138,7 +141,8 @@ class Watchdog:
         """Current limit of the time without progress, s."""
         if not self._pauses:
             return self._limits.startup_s
-        return max(self._limits.min_s, self._limits.factor * statistics.median(self._pauses))
+        usual = min(self._limits.factor * statistics.median(self._pauses), self._limits.max_s)
+        return max(self._limits.min_s, usual)
 
     @contextlib.contextmanager
     def watching(self) -> Iterator[Watchdog]:

@@ -138,7 +138,7 @@ def last_failure(rows: Sequence[Row]) -> str | None:
 def recording_obstacle(directory: Path) -> str | None:
     """Why no attempt can be recorded in a stage directory; None if one can, as far as one sees.
 
-    Nothing is written. Folders of somebody else are not judged: their owner may write there.
+    Nothing is written. Folders of another user are not judged: their owner may write there.
     """
     for folder in (directory, directory / "attempts"):
         try:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from hpc.documents import read_json
 from hpc.errors import ConfigError
+from hpc.shell import quoted
 from hpc.store.rundir import RunDir, open_run
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def _read(run: RunDir, name: str) -> EvaluatedRun:
 
 
 def _evaluation(run: RunDir) -> tuple[dict[str, Any] | None, str]:
-    from sarhpc.evaluation.ablation import JUDGED
+    from sarhpc.evaluation.ablation_measures import JUDGED
     from sarhpc.stages.evaluate import EVALUATE
     from sarhpc.stages.run_config import load_run_config
 
@@ -63,7 +64,7 @@ def _evaluation(run: RunDir) -> tuple[dict[str, Any] | None, str]:
         return None, "it makes no corpus (generate=null), so that there is nothing to evaluate"
     path = run.stage(EVALUATE.name) / "evaluation.json"
     if not run.ledger(EVALUATE.name).sealed or not path.is_file():
-        return None, f"not evaluated yet: sarhpc evaluate {run.root}"
+        return None, f"not evaluated yet: sarhpc evaluate {quoted(run.root)}"
     document = read_json(path)
     if "real" not in document.get("sets", {}) or JUDGED not in document["sets"]:
         return None, f"{path} is of another version, and is left out"

@@ -38,8 +38,8 @@ def evaluate(
         synthetic: likewise.
         out: folder to write into.
         settings: of `evaluate`, such as `{"tiles": 1000, "gates.lsd_db": 3}`.
-        suites: `radiometry`, `speckle`, `spectrum`, `texture`, `orientation`,
-            `features`, `text`; None takes all.
+        suites: `radiometry`, `speckle`, `spectrum`, `texture`, `orientation`, `features`,
+            `text`, `memory`, `use`; None takes all, the last three only where their settings ask.
         workers: processes that measure. With more than one a script needs
             `if __name__ == "__main__":` around what it does, as for any process pool.
         report: is given a line now and then on long work.
@@ -49,9 +49,11 @@ def evaluate(
         VerificationError: a set has too few images, or some that cannot be read.
     """
     from sarhpc.evaluation.config import EvaluateConfig
+    from sarhpc.stages.number_ranges import require_in_range
     from sarhpc.stages.two_sets import evaluate_sets
 
     config = loads(EvaluateConfig, "", overrides(settings))
+    require_in_range("evaluate", config)
     if workers < 1:
         raise ConfigError(f"{workers} workers: give at least 1")
     sets = existing_path(real, _SETS), existing_path(synthetic, _SETS)

@@ -22,6 +22,8 @@ from sarhpc.generation.config import GenerateConfig
 from sarhpc.shards.images import decode_gray8
 from sarhpc.shards.sample import Sample
 from sarhpc.stages.inputs.paths import model_folder
+from sarhpc.stages.number_ranges import require_in_range
+from sarhpc.stages.spec import pass_all
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,7 @@ def load_model(name: str | Path, **settings: Any) -> Model:
 
     _require_known(settings, GenerateConfig)
     config = loads(GenerateConfig, json.dumps(settings, default=_as_plain), source="the settings")
-    check_config(config)
+    pass_all(lambda: require_in_range("generate", config), lambda: check_config(config))
     folder = existing_path(model_folder(str(name)), "a diffusers folder, or embedded:NAME")
     # Importing it takes seconds, which a wrong setting need not wait for.
     from sarhpc.generation.model import load_pipeline
@@ -177,6 +179,7 @@ def caption(
 
     _require_known(settings, CaptionConfig)
     cfg = CaptionConfig(model=model_folder(str(model)), **settings)
+    require_in_range("caption", cfg)
     opened = open_captioner(cfg)
     captioner = opened.captioner if isinstance(opened, OpticalDrafter) else opened
     if not hasattr(captioner, "caption"):

@@ -32,8 +32,8 @@ def add_evaluate_arguments(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("overrides", nargs="*", metavar="key=value", help="of two sets: settings of "
                       "`evaluate`, such as tiles=1000 or gates.lsd_db=3")  # fmt: skip
     verb.add_argument("--suite", metavar="PARTS", help="of two sets: radiometry, speckle, "
-                      "spectrum, texture, orientation, features, text, use, separated by "
-                      "commas (default: all)")  # fmt: skip
+                      "spectrum, texture, orientation, features, text, memory, use, separated by "
+                      "commas (default: all that is set)")  # fmt: skip
     verb.add_argument("--out", metavar="FOLDER", help="write into this folder, here and now; a "
                       "run is only read then, and may be anybody's (two sets: default "
                       "evaluation)")  # fmt: skip

@@ -22,9 +22,9 @@ def acted_on(run: RunDir) -> RunDir:
     """The run on disk, to act on it; one that was only previewed is made or changed now.
 
     Raises:
-        NotTrustedError: it belongs to somebody else, or others can write it.
+        NotTrustedError: it belongs to another user, or others can write it.
     """
-    if run.frozen or _is_of_somebody_else(run.root):
+    if run.frozen or _is_of_another_user(run.root):
         require_own_run(run)
     changed = changes_of(run)
     made = own_run(freeze(run).root)
@@ -41,8 +41,8 @@ def changes_of(run: RunDir) -> list[str]:
     return differences(load_run_config(before), load_run_config(run), transient=True)
 
 
-def _is_of_somebody_else(folder: Path) -> bool:
-    """Whether somebody has made the directory of a new run beforehand."""
+def _is_of_another_user(folder: Path) -> bool:
+    """Whether another user has made the directory of a new run beforehand."""
     return folder.exists() and folder.stat().st_uid != os.geteuid()
 
 
@@ -53,7 +53,7 @@ def own_run(root: str | Path) -> RunDir:
 
     Raises:
         ConfigError: there is none.
-        NotTrustedError: it belongs to somebody else, or others can write it.
+        NotTrustedError: it belongs to another user, or others can write it.
     """
     run = open_own_run(Path(root))
     found = replaceable_parent(run)

@@ -139,7 +139,7 @@ def _only_looks(arguments: argparse.Namespace) -> bool:
 
 
 def _require_own(run: RunDir, arguments: argparse.Namespace) -> None:
-    """Raise NotTrustedError if a verb that acts was given somebody else's run."""
+    """Raise NotTrustedError if a verb that acts was given another user's run."""
     if run.frozen and not _only_looks(arguments):
         require_own_run(run)
 

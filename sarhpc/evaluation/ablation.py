@@ -12,12 +12,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from sarhpc.evaluation.page_features import MORE_IS_BETTER, label_of, title_of
-from sarhpc.measures.distances import DISTANCES
+from sarhpc.evaluation.ablation_measures import JUDGED, Cell, Found, Measure, measures_of
 
 ABLATION_SCHEMA = "sarhpc.ablation/1"
-JUDGED = "this run"
-"""Set of an evaluation that is the corpus of the run."""
 IGNORED = ("data", "evaluate.gallery", "evaluate.gates_fail")
 """Settings that change no result."""
 
@@ -38,37 +35,6 @@ class EvaluatedRun:
     """`unit`, hours in `total` and in each of `stages`, `images`."""
     captions: Mapping[str, Mapping[str, float]]
     """Scores of its captioner `before` and `after` fine-tuning; empty without one."""
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A measure of a run."""
-
-    raw: float | None
-    """None where there is no number."""
-    low: float | None = None
-    high: float | None = None
-    """95 % interval, of measures that have one."""
-    null_median: float | None = None
-    null_95: float | None = None
-    p_value: float | None = None
-    tiles: int | None = None
-    reason: str = ""
-    """Why there is no number, or no verdict."""
-    rank: int | None = None
-    """1 is the best of its group; None where it is not ranked."""
-    like_best: bool = False
-    """Whether its interval meets that of the best."""
-
-
-@dataclass(frozen=True)
-class Measure:
-    """A row of the table of measures."""
-
-    name: str
-    text: str
-    unit: str
-    more_is_better: bool
 
 
 @dataclass(frozen=True)
@@ -114,7 +80,7 @@ def tabulate(runs: Sequence[EvaluatedRun]) -> Ablation:
         None if basis is None else numbers.setdefault(_key(basis), len(numbers) + 1)
         for basis in bases
     ]
-    known = [{found.measure.name: found for found in _found(run.evaluation)} for run in runs]
+    known = [{found.measure.name: found for found in measures_of(run.evaluation)} for run in runs]
     measures: dict[str, Measure] = {}
     for found in known:
         measures |= {name: one.measure for name, one in found.items() if name not in measures}
@@ -214,42 +180,7 @@ def _tiles(evaluation: Mapping[str, Any] | None) -> int | None:
     return None if ours is None else int(ours["tiles"])
 
 
-@dataclass(frozen=True)
-class _Found:
-    """A measure of one run, and what else its value depends on."""
-
-    measure: Measure
-    cell: Cell
-    basis: str = ""
-
-
-def _found(evaluation: Mapping[str, Any] | None) -> Iterator[_Found]:
-    """Yield the measures of the corpus in an evaluation."""
-    if evaluation is None:
-        return
-    known = evaluation["sets"][JUDGED]["measures"]
-    for name, (_, unit, text) in DISTANCES.items():
-        if name in known:
-            measure = Measure(name, f"{name.partition('_')[0]} {text}", unit, False)
-            yield _Found(measure, _cell(known[name]))
-    block = evaluation.get("features") or {"sets": {}}
-    for vectors, found in block["sets"].get(JUDGED, {}).items():
-        facts = block["vectors"][vectors]
-        basis = json.dumps({k: v for k, v in facts.items() if k != "path"}, sort_keys=True)
-        of = vectors if "sha256" not in facts else f"{vectors}_{facts['sha256'][:8]}"
-        for name, one in found.items():
-            text = f"E9 {label_of(name, vectors)}, {title_of(vectors, facts)}"
-            measure = Measure(f"E9_{of}_{name}", text, "", name in MORE_IS_BETTER)
-            yield _Found(measure, _cell(one), f"{basis} {one.get('tiles')}")
-
-
-def _cell(found: Mapping[str, Any]) -> Cell:
-    names = ("low", "high", "null_median", "null_95", "p_value", "tiles")
-    values = {name: found.get(name) for name in names}
-    return Cell(found.get("raw"), **values, reason=str(found.get("reason", "")))
-
-
-def _ranked(found: Sequence[_Found | None], groups: Sequence[int | None]) -> dict[int, Cell]:
+def _ranked(found: Sequence[Found | None], groups: Sequence[int | None]) -> dict[int, Cell]:
     """The cells of a measure by number of the run, ranked within each group."""
     cells = {n: one.cell for n, one in enumerate(found) if one is not None}
     alike: dict[tuple[int, str], dict[int, float]] = {}

@@ -7,7 +7,8 @@ import io
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from sarhpc.evaluation.ablation import Ablation, AblationRow, Cell
+from sarhpc.evaluation.ablation import Ablation, AblationRow
+from sarhpc.evaluation.ablation_measures import Cell
 from sarhpc.evaluation.page import page_environment
 
 HEAD = "run"
@@ -66,9 +67,9 @@ def cell_text(cell: Cell | None) -> str:
     parts = [_number(cell.raw)]
     if cell.low is not None:
         parts.append(f"[{_number(cell.low)}, {_number(cell.high)}]")
-    if cell.p_value is None:
+    if cell.p_value is None and cell.reason:
         parts.append("no null")
-    else:
+    elif cell.p_value is not None:
         parts.append(f"null {_number(cell.null_median)}, 95 % {_number(cell.null_95)}")
         parts.append(f"p {cell.p_value:.3f}")
     if cell.rank is not None:

@@ -133,8 +133,8 @@ def _prepared(tile: NDArray[Any], wanted: BackboneInput) -> torch.Tensor:
     if wanted.db is not None:
         low, high = wanted.db
         decibels = 20 * np.log10(np.maximum(level, np.float32(1e-10)))
-        level = (decibels - low) / (high - low)
-    level = np.clip(level, 0.0, 1.0)
+        level = ((decibels - low) / (high - low)).astype(np.float32)
+    level = np.clip(level, 0.0, 1.0).astype(np.float32)
     if wanted.px and wanted.fit == CROP:
         row, column = ((side - wanted.px) // 2 for side in level.shape)
         level = level[row : row + wanted.px, column : column + wanted.px]
@@ -166,7 +166,8 @@ def _kind(path: Path, kind: str) -> str:
 def _script(path: Path, kind: str) -> tuple[Any, dict[str, Any]]:
     import torch
 
-    module = torch.jit.load(str(path), map_location=_device()).eval()
+    module = torch.jit.load(str(path), map_location=_device())  # type: ignore[no-untyped-call]
+    module.eval()
     if kind == INCEPTION:
         return lambda batch: module(batch, return_features=True), {"fit": "inside", "top": 255.0}
     return module, {}

@@ -28,6 +28,7 @@ SUITES: Mapping[str, tuple[str, ...]] = {
     "texture": ("E6",),
     "orientation": ("E8",),
     "features": ("E9",),
+    "memory": ("E11",),
     "use": ("E12",),
     "text": ("E10",),
 }

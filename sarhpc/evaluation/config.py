@@ -41,6 +41,26 @@ class GatesConfig:
     manifest: float | None = field(default=1.0, metadata={"added": True})
     """Least share of the images of a corpus that say that they are synthetic, and by which prompt,
     seed, model and configuration they were made."""
+    memorised: float | None = field(default=None, metadata={"added": True})
+    """E11: most images, as a share, that repeat training tiles, beyond those that do by chance
+    (`evaluate.memory.false_alarms`); it needs `evaluate.memory`."""
+
+
+@dataclass
+class MemoryConfig:
+    """Copies of training tiles and of each other in a corpus (E11)."""
+
+    false_alarms: float = 0.001
+    """Share of images of other ground that may be taken for copies of training tiles."""
+    shards: str | None = None
+    """Folder of the shards that the model was trained on, searched recursively; null takes the
+    tiles of split `train` of the run, or of the real set, and all of a set without splits."""
+    images: int = 1_000_000
+    """Most images of the corpus that are read, evenly from the first to the last."""
+    gib: float = 8.0
+    """Most memory for the maps of training tiles and images, GiB: 2.5 for a million."""
+    pairs: int = 6
+    """Most suspicious images that are shown beside the training tiles they resemble."""
 
 
 @dataclass
@@ -71,6 +91,8 @@ class EvaluateConfig:
     set."""
     text: TextConfig | None = field(default=None, metadata={"added": True})
     """Images held against their captions by a CLIP (E10); null leaves it out."""
+    memory: MemoryConfig | None = field(default=None, metadata={"added": True})
+    """Look for images that repeat training tiles or each other (E11); null leaves it out."""
     gates: GatesConfig = field(default_factory=GatesConfig, metadata={"added": True})
     """What the corpus is held to."""
     gates_fail: bool = field(default=False, metadata={"added": True})
@@ -103,12 +125,43 @@ def check_config(cfg: EvaluateConfig) -> None:
         if bounds is not None and not (len(bounds) == 2 and 0 <= bounds[0] <= bounds[1]):
             raise ConfigError(f"evaluate.gates.{name}={bounds}: give least and most, [0.9,1.1]")
     check_use(cfg.use)
-    for name in ("w1_db", "acf_lag1", "lsd_db", "unmeasurable", "use_ratio", "manifest"):
+    for name in (
+        "w1_db",
+        "acf_lag1",
+        "lsd_db",
+        "unmeasurable",
+        "use_ratio",
+        "manifest",
+        "memorised",
+    ):
         most = getattr(cfg.gates, name)
         if most is not None and not most >= 0:
             raise ConfigError(
                 f"evaluate.gates.{name}={most}: give a bound of at least 0, or null to leave it out"
             )
+    _check_memory(cfg)
     for split in cfg.real_splits:
         if split not in SPLITS:
             raise ConfigError(f"evaluate.real_splits: {split!r} is none of {', '.join(SPLITS)}")
+
+
+def _check_memory(cfg: EvaluateConfig) -> None:
+    memory = cfg.memory
+    if memory is None:
+        if cfg.gates.memorised is not None:
+            raise ConfigError(
+                "evaluate.gates.memorised needs the search for copies: set evaluate.memory={}, or "
+                "the gate to null"
+            )
+        return
+    if not 0 < memory.false_alarms < 1:
+        raise ConfigError(
+            f"evaluate.memory.false_alarms={memory.false_alarms}: give a share between 0 and 1"
+        )
+    for name, least in (("images", MIN_TILES), ("pairs", 0)):
+        if getattr(memory, name) < least:
+            raise ConfigError(
+                f"evaluate.memory.{name}={getattr(memory, name)}: give at least {least}"
+            )
+    if not memory.gib > 0:
+        raise ConfigError(f"evaluate.memory.gib={memory.gib}: give more than 0")

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 INK, SOFT, GRID = "#1e293b", "#586577", "#dde3ea"
 COLOURS = ("#0f766e", "#c2410c", "#6d28d9", "#0369a1", "#a16207", "#be123c")
 DASHES = ("-", (0, (5, 1.6)), (0, (1.2, 1.2)), "-.")
-"""Of curves, in turn: sets can be told apart without colours."""
+"""Of curves, in turn: sets differ without colours too."""
 _VARIABLES = {INK: "ink", SOFT: "soft", GRID: "line"} | {
     colour: f"set-{number}" for number, colour in enumerate(COLOURS, 1)
 }

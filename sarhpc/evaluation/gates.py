@@ -144,6 +144,15 @@ def _results(
         yield _bounded("unmeasurable", text, unmeasurable, [config.unmeasurable])
 
 
+def memorised_gate(bound: float, block: Mapping[str, Any]) -> GateResult:
+    """The gate on copies of training tiles, of the block `memory` of a result."""
+    text = "E11 share of images that repeat training tiles, beyond false alarms"
+    if "left_out" in block:
+        return GateResult("memorised", text, None, None, bound, UNDECIDED, block["left_out"])
+    beyond = max(block["memorised"]["share"] - block["false_alarms"], 0.0)
+    return _bounded("memorised", text, beyond, [bound])
+
+
 def _bounded(name: str, text: str, value: float, bounds: Sequence[float]) -> GateResult:
     low, high = (None, bounds[0]) if len(bounds) == 1 else (bounds[0], bounds[1])
     if not np.isfinite(value):

@@ -30,7 +30,7 @@ class Judgement:
     grade: str
     """`good`, `fair` or `bad`."""
     text: str
-    reasons: tuple[str, ...]
+    reasons: list[str]
 
 
 def judge_gates(
@@ -42,7 +42,7 @@ def judge_gates(
         gates: of the set.
         measures: its distances to the real tiles, by name.
     """
-    reasons = (*(_missed(gate) for gate in gates if gate.verdict != PASS), *_near(measures))
+    reasons = [*(_missed(gate) for gate in gates if gate.verdict != PASS), *_near(measures)]
     if not gates:
         return Judgement(FAIR, "No gates were set", reasons)
     counts = Counter(gate.verdict for gate in gates)

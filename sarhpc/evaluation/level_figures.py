@@ -59,14 +59,14 @@ def levels_figure(sets: Mapping[str, Features], styles: Mapping[str, SetStyle]) 
     axis.set_xlim(*_shown(densities))
     axis.set_ylim(0)
     label_axis(axis, "", "level, dB", "share of pixels per dB")
-    told = ", ".join(f"{name} {value:.1f} dB" for name, value in medians.items())
+    stated = ", ".join(f"{name} {value:.1f} dB" for name, value in medians.items())
     note = ""
     if max(below.values()) >= 0.0005:
         shares = ", ".join(f"{name} {100 * share:.1f} %" for name, share in below.items())
         note = f"Below {LEVEL_EDGES_DB[_FIRST]:.0f} dB, and not drawn: {shares} of the pixels."
     if any(is_coded(features) for features in sets.values()):
         note += " 8-bit codes are drawn spread to half way to their neighbours."
-    alt = f"Histograms of levels; medians: {told}."
+    alt = f"Histograms of levels; medians: {stated}."
     return Figure("Levels (E3)", svg_text(figure), alt, note.strip())
 
 
@@ -107,18 +107,18 @@ def diagram_figure(
     """The log-cumulant diagram: tiles, means of sets, and the curves of the laws."""
     figure, [axis] = new_figure(1)
     clouds = {name: features.log_cumulants[:, 1:] for name, features in sets.items()}
-    told = []
+    stated = []
     for name, cloud in clouds.items():
         shown = cloud[np.linspace(0, len(cloud) - 1, min(len(cloud), POINTS)).astype(int)]
         colour, of = styles[name].colour, styles[name].of
         of(axis.scatter(shown[:, 1], shown[:, 0], s=5, color=colour, alpha=0.45, lw=0))
         k2, k3 = cloud.mean(0)
         of(axis.plot(k3, k2, "o", color=colour, ms=7.5, mec="white", mew=1, zorder=5))
-        told.append(f"{name} k2 {k2:.2f}, k3 {k3:.2f}")
+        stated.append(f"{name} k2 {k2:.2f}, k3 {k3:.2f}")
     _limits(axis, np.concatenate(list(clouds.values())), looks)
     _curves(axis, looks)
     label_axis(axis, "", "k3 of ln I", "k2 of ln I")
-    alt = f"Log-cumulant diagram. Means of sets: {'; '.join(told)}."
+    alt = f"Log-cumulant diagram. Means of sets: {'; '.join(stated)}."
     note = (
         f"A dot is a tile, a disc the mean of a set. Speckle of L looks without texture is on the "
         f"curve “gamma” (square: L = {looks:.3g}, the looks of the real tiles); texture leads to "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 from pathlib import Path
 
@@ -18,6 +19,7 @@ TILE_PX = 192
 HERE = Path(__file__).parent
 
 
+@functools.cache
 def page_environment(side_px: int | None = None) -> Environment:
     """The template environment of this folder: autoescaping, with the filters of the pages.
 

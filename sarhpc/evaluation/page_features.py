@@ -27,9 +27,22 @@ def section(block: Mapping[str, Any], folder: Path) -> dict[str, Any]:
             "sets": [one for one, found in block["sets"].items() if name in found],
             "rows": _rows(block, name),
         }
-        for name, facts in block["vectors"].items()
+        for name, facts in sorted(block["vectors"].items(), reverse=True)
     ]
     return {"tables": [t for t in tables if t["sets"]], "left_out": block["left_out"]}
+
+
+def sentence(block: Mapping[str, Any], judged: str) -> str:
+    """How many of the measures find the judged set as real; empty without verdicts."""
+    found = [
+        one["p_value"] > 0.05
+        for of in block["sets"].get(judged, {}).values()
+        for one in of.values()
+        if "p_value" in one
+    ]
+    if not found:
+        return ""
+    return f"{sum(found)} of {len(found)} measures of its features (E9) find it as real."
 
 
 def title_of(name: str, facts: Mapping[str, Any]) -> str:
@@ -57,7 +70,7 @@ def input_of(name: str, facts: Mapping[str, Any]) -> str:
         "inside": f"all {tiles} px, resized by the network itself",
     }[given["fit"]]
     return (
-        f"Input: {values}; {fitted}; {given['channels']} like channels. Network {facts['kind']}, "
+        f"Input: {values}; {fitted}; {given['channels']} equal channels. Network {facts['kind']}, "
         f"SHA-256 {facts['sha256'][:12]}."
     )
 

@@ -10,6 +10,9 @@ A measure called `memory` has
   macros of `page_parts.html.j2` for figures, pictures and notes. Text is escaped by itself.
 - a line in `SECTIONS` below.
 
+`page_memory.py` may also have `sentence(block, judged)`: what a reader in a hurry has to know of
+the judged set, for the summary at the top of the page; empty where there is nothing to say.
+
 A section that cannot be made says so in its place, and the rest of the page is as it would be.
 """
 
@@ -56,10 +59,15 @@ class Section:
     """HTML; empty where it cannot be made."""
     fault: str = ""
     """Why it cannot be made."""
+    sentence: str = ""
+    """What the summary says of it."""
 
 
 def make_sections(
-    blocks: Mapping[str, Mapping[str, Any]], folder: Path, environment: Environment
+    blocks: Mapping[str, Mapping[str, Any]],
+    folder: Path,
+    environment: Environment,
+    judged: str = "",
 ) -> Iterator[Section]:
     """Yield the section of each block that there is, in the order of `SECTIONS`.
 
@@ -67,6 +75,7 @@ def make_sections(
         blocks: result of each further measure, by name; plain values of JSON.
         folder: of the evaluation.
         environment: with the templates and filters of the pages.
+        judged: name of the set that is held to the gates.
     """
     for spec in SECTIONS:
         if not blocks.get(spec.name):
@@ -75,9 +84,15 @@ def make_sections(
             module = importlib.import_module(f"sarhpc.evaluation.page_{spec.name}")
             template = environment.get_template(f"page_{spec.name}.html.j2")
             body = template.render(module.section(blocks[spec.name], folder))
+            stated = getattr(module, "sentence", _nothing)(blocks[spec.name], judged)
         # Whatever it is: no section may cost the reader the others.
         except Exception as error:
             log.warning("section=%s of the page cannot be made", spec.name, exc_info=True)
             yield Section(spec.name, spec.title, "", f"{type(error).__name__}: {error}")
         else:
-            yield Section(spec.name, spec.title, body)
+            yield Section(spec.name, spec.title, body, sentence=stated)
+
+
+def _nothing(block: Mapping[str, Any], judged: str) -> str:
+    """The sentence of a section that has none."""
+    return ""

@@ -36,6 +36,18 @@ def section(block: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     }
 
 
+def sentence(block: Mapping[str, Any], judged: str) -> str:
+    """How well the classes of captions are recognised, beside real tiles; empty if not measured."""
+    stated = [
+        f"{found['classes']['value']:.2f} in {name}"
+        for name, found in block["sets"].items()
+        if name in (judged, "real") and "value" in found.get("classes", {})
+    ]
+    return f"A CLIP recognises the class of the caption (macro-F1): {', '.join(stated)}." * bool(
+        stated
+    )
+
+
 def measures_of(found: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Yield each measure of a set in words, with its value or why it has none.
 

@@ -50,6 +50,19 @@ def section(block: Mapping[str, Any], folder: Path) -> Mapping[str, Any]:
     }
 
 
+def sentence(block: Mapping[str, Any], judged: str) -> str:
+    """What synthetic images add to the fewest real labels; empty if not measured."""
+    gains = sorted(block.get("gains", ()), key=lambda one: one["share"])
+    if not gains:
+        return ""
+    one = gains[0]
+    return (
+        f"Beside {one['labels']} real labels its images change the balanced accuracy of a small "
+        f"network by {one['value']:+.3f} ({one['low']:+.3f} to {one['high']:+.3f}): "
+        f"{one['verdict']}."
+    )
+
+
 def percent(score: Mapping[str, Any]) -> str:
     """Share of the real labels, as it is written in the table; empty without real labels."""
     return f"{100 * score['share']:.3g} %" if score["labels"] else ""

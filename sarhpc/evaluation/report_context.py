@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,14 +14,12 @@ from sarhpc.evaluation.figures import Figure, set_styles, training_figures
 from sarhpc.evaluation.headline import judge_gates
 from sarhpc.evaluation.known_sensitivity import POWERS, SOURCE
 from sarhpc.evaluation.page_sections import SECTIONS
+from sarhpc.evaluation.report import Picture, Report
 from sarhpc.evaluation.set_facts import AMPLITUDE
 from sarhpc.measures.distances import DISTANCES, Distance, looks, uniform
 from sarhpc.measures.features import Features, measure
 from sarhpc.measures.nulls import NoVerdict
 from sarhpc.measures.texture import DIRECTIONS, DISTANCES_PX, FEATURES
-
-if TYPE_CHECKING:
-    from sarhpc.evaluation.report import Picture, Report
 
 REAL = "real"
 WIDE_PX = 1080

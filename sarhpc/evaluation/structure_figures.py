@@ -26,12 +26,12 @@ def looks_figure(sets: Sets, styles: Styles) -> Figure:
     figure, [axis] = new_figure(1)
     edges = np.exp(LN_EDGES[::_TOGETHER])
     width = _TOGETHER * float(LN_EDGES[1] - LN_EDGES[0])
-    shares, told = [], []
+    shares, stated = [], []
     for name, features in sets.items():
         share = features.local_enl.mean(0).reshape(-1, _TOGETHER).sum(1) / width
         shares.append(share)
         styles[name].of(axis.stairs(share, edges, **styles[name].line))
-        told.append(f"{name} {looks(features, uniform(features)):.2f}")
+        stated.append(f"{name} {looks(features, uniform(features)):.2f}")
     total = np.cumsum(np.sum(shares, axis=0))
     low, high = np.searchsorted(total / total[-1], [0.001, 0.999])
     axis.set_xscale("log")
@@ -41,7 +41,7 @@ def looks_figure(sets: Sets, styles: Styles) -> Figure:
     axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axis.minorticks_off()
     label_axis(axis, "", "ENL of 9 x 9 px", "density per ln ENL")
-    alt = f"Local equivalent numbers of looks; corrected mode: {', '.join(told)}."
+    alt = f"Local equivalent numbers of looks; corrected mode: {', '.join(stated)}."
     return Figure("Number of looks (E1)", svg_text(figure), alt)
 
 
@@ -63,8 +63,8 @@ def correlation_figures(sets: Sets, styles: Styles) -> list[Figure]:
         axis.set_ylim(least - 0.03, 1.03)
         axis.set_xticks(lags)
         label_axis(axis, "", f"lag in {direction}, px", "autocorrelation of I")
-        told = ", ".join(f"{name} {values[row][0]:.3f}" for name, values in found.items())
-        alt = f"Autocorrelation of speckle in {direction}; at lag 1: {told}."
+        stated = ", ".join(f"{name} {values[row][0]:.3f}" for name, values in found.items())
+        alt = f"Autocorrelation of speckle in {direction}; at lag 1: {stated}."
         figures.append(Figure(f"Speckle in {direction} (E4)", svg_text(figure), alt))
     return figures
 
@@ -73,19 +73,17 @@ def spectrum_figure(sets: Sets, styles: Styles) -> Figure:
     """Radial spectrum of ln A of each set, with the frequencies of a grid of 8 px."""
     figure, [axis] = new_figure(1)
     frequency = np.arange(1, RADII + 1) / (2 * RADII)
-    told = []
+    stated = []
     for name, features in sets.items():
         level = 10 * np.log10(features.radial.mean(0))
         styles[name].of(axis.plot(frequency, level, **styles[name].line))
-        told.append(f"{name} {level[0] - level[-1]:.1f} dB")
+        stated.append(f"{name} {level[0] - level[-1]:.1f} dB")
     for line in LINES / SEGMENT_PX:
         axis.axvline(line, color=SOFT, lw=0.8, ls=":")
     axis.set_xlim(0, 0.5)
     axis.set_xticks([0, *(LINES / SEGMENT_PX)], ["0", "1/8", "1/4", "3/8", "1/2"])
     label_axis(axis, "", "cycles / px", "power density of ln A, dB")
-    alt = (
-        f"Radial power spectrum of ln A; fall from lowest to highest frequency: {', '.join(told)}."
-    )
+    alt = f"Radial spectrum of ln A; fall from lowest to highest frequency: {', '.join(stated)}."
     note = "Dotted: where an autoencoder or JPEG with blocks of 8 px leaves lines."
     return Figure("Spectrum (E5)", svg_text(figure), alt, note)
 
@@ -93,20 +91,20 @@ def spectrum_figure(sets: Sets, styles: Styles) -> Figure:
 def lines_figure(sets: Sets, styles: Styles) -> Figure:
     """Level of the lines of a grid of 8 px over the continuum of each set, on both axes."""
     figure, [axis] = new_figure(1)
-    told, places = [], np.arange(LINES.size, dtype=float)
+    stated, places = [], np.arange(LINES.size, dtype=float)
     for number, (name, features) in enumerate(sets.items()):
         azimuth, range_ = features.lines_db.mean(0)
         beside = (number - (len(sets) - 1) / 2) * 0.7 / max(len(sets), 2)
         for values, marker, shift in ((range_, "o", -0.04), (azimuth, "^", 0.04)):
             style = {"color": styles[name].colour, "marker": marker, "ms": 5, "ls": "none"}
             styles[name].of(axis.plot(places + beside + shift, values, **style))
-        told.append(f"{name} {max(np.abs(azimuth).max(), np.abs(range_).max()):.2f} dB")
+        stated.append(f"{name} {max(np.abs(azimuth).max(), np.abs(range_).max()):.2f} dB")
     axis.axhline(0, color=SOFT, lw=0.8)
     axis.set_xticks(places, ["1/8", "1/4", "3/8", "1/2"])
     low, high = axis.get_ylim()
     axis.set_ylim(min(low, -0.5), max(high, 0.5))
     label_axis(axis, "", "cycles / px", "line over continuum, dB")
-    alt = f"Lines of a grid of 8 px over the continuum; largest: {', '.join(told)}."
+    alt = f"Lines of a grid of 8 px over the continuum; largest: {', '.join(stated)}."
     return Figure("Lines of a grid of 8 px (E5)", svg_text(figure), alt,
                   "Discs: range; triangles: azimuth. 0 dB is no line.")  # fmt: skip
 
@@ -142,8 +140,8 @@ def distances_figure(
     axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axis.minorticks_off()
     label_axis(axis, "", "distance / (95 % of real against real)", "")
-    told = _beyond(ratios)
-    alt = f"Distances relative to those of real against real. Beyond 1: {told}."
+    stated = _beyond(ratios)
+    alt = f"Distances relative to those of real against real. Beyond 1: {stated}."
     note = (
         "Left of 1: as near as real tiles are to real tiles of other scenes. Bars: 95 % interval."
     )

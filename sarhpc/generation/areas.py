@@ -38,8 +38,8 @@ def area_facts(
     if contract is None or law is None:
         raise ConfigError(
             f"{cfg.SECTION}.homogeneous_areas needs the intensity of pixels, which no contract of "
-            f"the model states: write one (sarhpc contract), or set {cfg.SECTION}.homogeneous_areas"
-            "=null in a new run"
+            "the model states: write one (`sarhpc contract`), or set "
+            f"{cfg.SECTION}.homogeneous_areas=null in a new run"
         )
     floor = contract.level_floor or 0.0
     return lambda image: {HOMOGENEOUS_AREAS: _areas(image.mean(axis=2), law, floor, wanted)}

@@ -27,6 +27,20 @@ GATE_LEAST_PX = 64
 
 
 @dataclass
+class CopiesConfig:
+    """Images that repeat what the model was trained on, whatever their speckle."""
+
+    false_alarms: float = 0.001
+    """Share of images of other ground that may be taken for copies of training tiles."""
+    shards: str | None = None
+    """Folder of the shards that the model was trained on, searched recursively; null takes the
+    tiles of split `train` of the run."""
+    tiles: int = 100_000
+    """Most training tiles that images are compared with, evenly from the first to the last: each
+    takes 2.6 kB of the memory of every process."""
+
+
+@dataclass
 class GateConfig:
     """A verdict on each image, by limits from real tiles that no model was trained on."""
 
@@ -38,6 +52,8 @@ class GateConfig:
     shards: str | None = None
     """Folder of the shards of these tiles, searched recursively; null takes the held-out tiles of
     the run."""
+    memorised: CopiesConfig | None = field(default=None, metadata={"added": True})
+    """Quarantine copies of training tiles as well (E11); null does not look for them."""
     redraws: int = 3
     """How often an image that was quarantined is drawn again, with another seed; then it is left
     out of the corpus, and reported."""

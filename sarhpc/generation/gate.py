@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpc.errors import ConfigError, DataError
+from sarhpc.generation.copies import MEMORISED, CopyGate, PlannedCopies
 from sarhpc.generation.finishing import FinishedImage, SampledImage, Verdict
 from sarhpc.generation.gate_errors import NothingAcceptedError
 from sarhpc.generation.judged_pixels import judged_pixels
@@ -41,10 +42,14 @@ class PlannedGate:
     """Of the pictures; None where codes are judged as they are."""
     splits: tuple[str, ...]
     """Splits of the real tiles."""
+    copies: PlannedCopies | None = None
+    """How copies of training tiles are recognised; None where they are not looked for."""
 
     def to_json(self) -> dict[str, Any]:
         """The gate as an object of JSON."""
+        copies = {} if self.copies is None else {MEMORISED: self.copies.to_json()}
         return {
+            **copies,
             "schema": GATE_SCHEMA,
             "limits": self.limits.to_json(),
             "normalisation": None if self.law is None else self.law.to_json(),
@@ -66,6 +71,7 @@ class PlannedGate:
                 GateLimits.from_json(value["limits"]),
                 None if law is None else Normalisation.from_json(law),
                 tuple(value["splits"]),
+                PlannedCopies.from_json(value[MEMORISED]) if MEMORISED in value else None,
             )
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(f"a gate is damaged: {error!r}") from error
@@ -79,6 +85,7 @@ class ShardGate:
         redraws: how often a request is drawn again.
         quarantine: called with each quarantined image, in order.
         others: draws of the other shards so far, and how many of them were accepted.
+        copies: tells copies of training tiles; None does not look for them.
     """
 
     def __init__(
@@ -87,8 +94,10 @@ class ShardGate:
         redraws: int,
         quarantine: Callable[[FinishedImage], None],
         others: Callable[[], tuple[int, int]] = lambda: (0, 0),
+        copies: CopyGate | None = None,
     ) -> None:
         self._gate, self._law = ImageGate(planned.limits), planned.law
+        self._copies = copies
         self._redraws, self._quarantine, self._others = redraws, quarantine, others
         self._last = ""
         self.accepted = self.unmet = 0
@@ -120,6 +129,9 @@ class ShardGate:
     def _verdict(self, request: ImageRequest, found: GateVerdict, pixels: NDArray[Any]) -> Verdict:
         values = {name: _rounded(value) for name, value in found.values.items()}
         facts: dict[str, Any] = {"draw": request.draw, "values": values}
+        if found.accepted and self._copies is not None:
+            facts[MEMORISED], copied = self._copies.find(pixels)
+            found = found if copied is None else GateVerdict((copied,), found.values)
         if found.accepted:
             code = ImageCode.of(pixels).to_text()
             return Verdict(facts={"gate": {"verdict": "accepted", "code": code, **facts}})

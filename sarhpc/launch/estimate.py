@@ -67,7 +67,10 @@ def _stage_row(
     plan = _plan(run, stage)
     todo = None if plan is None else len(run.ledger(stage.name).missing(plan))
     ranks = number_of_ranks(config, profile, stage.name)
-    left = estimate(spec_named(stage.name), config, plan, todo, ranks)
+    try:
+        left = estimate(spec_named(stage.name), config, plan, todo, ranks)
+    except DataError as error:  # such as shapes of a base model that cannot be read
+        raise ConfigError(f"{stage.name}: {error}") from error
     row: dict[str, Any] = {
         "stage": stage.name,
         "plan": None if plan is None else plan.id,

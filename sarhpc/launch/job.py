@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hpc.cluster.allocation import Allocation, current_allocation
+from hpc.cluster.gpu_driver import gpus_of_job, require_fitting_torch, torch_sees_gpus
 from hpc.cluster.health import BadNodeError, Needs, require_fit_node
 from hpc.collector import relax_gc
 from hpc.errors import HpcError, exit_code_of
@@ -30,7 +31,7 @@ from hpc.job.requeue import (
 )
 from hpc.job.staging import existing_folder
 from hpc.job.stop import StopNow, StopRequest
-from hpc.memory import keep_freed_memory
+from hpc.memory import keep_freed_memory, use_expandable_segments
 from hpc.signals import stop_signals_ignored
 from hpc.store.lease import STALE_S
 from hpc.store.ownership import private_umask, require_own_run
@@ -80,6 +81,7 @@ def work(root: str, stage: str, *, force: bool = False, submission: int | None =
     here = current_allocation()
     configure_logging(here.rank)
     keep_freed_memory()
+    use_expandable_segments()
     relax_gc()
     try:
         run = open_run(Path(root))
@@ -186,7 +188,9 @@ def _run_stage(
 
     cfg = load_run_config(run)
     stage = stage_named(cfg, name)
-    _require_fit_node(run, job, spec_named(name).node_local(cfg))
+    spec = spec_named(name)
+    sees_gpus = _sees_its_gpus(spec.uses_gpus(cfg))
+    _require_fit_node(run, job, spec.node_local(cfg), compute=not sees_gpus)
     left = _time_left_s(job)
     ends = None if left is None else time.time() + left
     grace_s = job.grace_s if left is None else min(job.grace_s, left / 2)
@@ -220,13 +224,27 @@ def _run_stage(
         return run_stage(run, stage, job.here.rank, context=context)
 
 
-def _require_fit_node(run: RunDir, job: _Job, node_local: str | None) -> None:
+def _sees_its_gpus(is_gpu_stage: bool) -> bool:
+    """Whether torch sees GPUs where the job has some for its stage; True where it has none.
+
+    Raises:
+        TorchBuildError: it sees none because it is not built for the driver.
+    """
+    gpus = gpus_of_job() if is_gpu_stage else 0
+    if not gpus or torch_sees_gpus():
+        return True
+    require_fitting_torch(gpus)
+    return False
+
+
+def _require_fit_node(run: RunDir, job: _Job, node_local: str | None, *, compute: bool) -> None:
     """Raise BadNodeError unless this node is fit for the job; one rank of each node checks it.
 
     Args:
         run: the run.
         job: this job.
         node_local: folder of the node that the work copies to, `$VARIABLES` in it; None for none.
+        compute: whether an array element too tests a product on each GPU.
 
     Raises:
         BadNodeError: it is not, and is put on the list of bad nodes.
@@ -247,7 +265,7 @@ def _require_fit_node(run: RunDir, job: _Job, node_local: str | None) -> None:
         cpus=job.here.cpus or 0,
         gpus=int(os.environ.get("SLURM_GPUS_ON_NODE") or 0),
         # Thousands of elements do not each import torch once more.
-        compute=job.element is None,
+        compute=compute or job.element is None,
     )
     require_fit_node(needs, BadNodeList(cluster) if cluster else None)
 

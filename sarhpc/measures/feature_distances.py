@@ -40,7 +40,7 @@ def too_few_for_covariance(count: int, width: int) -> str:
     """Why so many vectors have no Frechet distance."""
     return (
         f"{count} images a side are too few for the covariance of {width} features: at least "
-        f"{width + 1} are needed, evaluate.tiles and real tiles of more scenes"
+        f"{width + 1} are needed (evaluate.tiles, and real tiles of more scenes)"
     )
 
 

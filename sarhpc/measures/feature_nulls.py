@@ -173,9 +173,9 @@ def _shares(
         return
     xx, xy, yy = products
     x, y = np.diagonal(xx), np.diagonal(yy)
-    distances = (squared_distances(p, a, b) for p, a, b in ((xx, x, x), (xy, x, y), (yy, y, y)))
+    generated, across = squared_distances(xx, x, x), squared_distances(xy, x, y)
     try:
-        found = shares(*distances, neighbours)
+        found = shares(generated, across, squared_distances(yy, y, y), neighbours)
     except ValueError as error:
         yield from ((name, str(error)) for name in names)
     else:
@@ -189,8 +189,11 @@ def _drawn(
     products = real @ real.T if pairing.draws else np.zeros((0, 0))
     values: dict[str, list[float]] = {name: [] for name in measures}
     for ours, theirs in pairing.draws:
-        blocks = tuple(products[np.ix_(a, b)] for a, b in
-                       ((ours, ours), (ours, theirs), (theirs, theirs)))  # fmt: skip
+        blocks = (
+            products[np.ix_(ours, ours)],
+            products[np.ix_(ours, theirs)],
+            products[np.ix_(theirs, theirs)],
+        )
         if FRECHET in measures:
             values[FRECHET].append(frechet(real[ours], real[theirs]))
         if KERNEL in measures:

@@ -1,8 +1,8 @@
 """The sample schema: which members and which metadata a sample of this project carries.
 
 `meta.json` says `synthetic`: false for a tile cut from a scene, true for a generated image, and has
-`origin` for an image somebody else cut. They differ in what is required, and a generated image may
-not carry a geolocation.
+`origin` for an image cut by a third party. They differ in what is required, and a generated image
+may not carry a geolocation.
 """
 
 from __future__ import annotations

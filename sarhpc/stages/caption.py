@@ -12,9 +12,10 @@ from hpc.store.plan import Plan, ShardTask
 from hpc.store.rundir import RunDir
 from sarhpc.captioning.config import CaptionConfig
 from sarhpc.stages.config import RunConfig
+from sarhpc.stages.inputs.model_layout import require_captioner
 from sarhpc.stages.inputs.paths import data_root, model_folder
 from sarhpc.stages.run_config import load_run_config
-from sarhpc.stages.spec import StageSpec, in_branch
+from sarhpc.stages.spec import StageSpec, in_branch, pass_all
 from sarhpc.stages.splits import publish_split_counts
 from sarhpc.stages.tile import most_tiles, shard_pixels
 from sarhpc.stages.work.sharded import (
@@ -140,6 +141,23 @@ def models_of(config: RunConfig) -> list[str]:
     return writer + clip
 
 
+def check_inputs(_: RunDir, config: RunConfig) -> None:
+    """Raise ConfigError for folders of the captioner and of CLIP that hold no model.
+
+    What a captioner of another package reads is its own.
+    """
+    from sarhpc.captioning.captioners.generated import BLIP, GIT
+
+    cfg = config.caption
+    checks = []
+    if cfg.captioner in (BLIP.name, GIT.name) and cfg.model != TRAINED:
+        checks.append(lambda: require_captioner("caption.model", cfg.model))
+    if cfg.clip is not None:
+        clip = cfg.clip.model
+        checks.append(lambda: require_captioner("caption.clip.model", clip))
+    pass_all(*checks)
+
+
 CAPTION: StageSpec = StageSpec(
     name="caption",
     help="caption the tiles and write training shards",
@@ -148,8 +166,10 @@ CAPTION: StageSpec = StageSpec(
     needs=("tile", "optical", "caption-train"),
     needs_extra=lambda config: "caption" if models_of(config) else "slurm",
     check=check_settings,
+    check_inputs=check_inputs,
     models=models_of,
     sharded=True,
     shard_bytes=lambda config: CAPTIONED_BYTES_PER_PX * shard_pixels(config),
     request="gpu_node",
+    computes_on=lambda config: config.caption.device if models_of(config) else "cpu",
 )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from hpc.errors import ConfigError, StopRequestedError
 from hpc.job.pipeline import Stage, StageProgress, Work
+from hpc.memory import gpu_memory_advised
 from hpc.observe.state import last_row
 from hpc.store.plan import Plan, make_plan
 from hpc.store.rundir import RunDir
@@ -21,6 +22,7 @@ from sarhpc.stages.caption_judging import (
     require_held_out_tiles,
 )
 from sarhpc.stages.config import RunConfig
+from sarhpc.stages.inputs.model_layout import require_captioner
 from sarhpc.stages.inputs.paths import caption_sets, data_root, model_folder
 from sarhpc.stages.run_config import load_run_config
 from sarhpc.stages.spec import StageSpec, in_branch
@@ -97,6 +99,12 @@ def _progress_note(row: Mapping[str, Any]) -> str:
     return f"BLEU-4 {row['bleu_4']:.3g} {row['event']}" if "bleu_4" in row else str(row["event"])
 
 
+_MEMORY_ADVICE = (
+    "start a new run with caption_train.micro_batch below {} (or of 1, precision=bf16 and "
+    "zero_stage=2), or on GPUs with more memory"
+)
+
+
 def train_ranks(work: Work) -> None:
     """Fine-tune BLIP on this rank; rank 0 publishes it and records it.
 
@@ -117,12 +125,15 @@ def train_ranks(work: Work) -> None:
         )
         cfg = dataclasses.replace(cfg, micro_batch=micro)
         folder = work.run.stage("caption-train")
-        with ranks.train_context(
-            work,
-            joined,
-            keep_last=cfg.keep_last,
-            also_keep=lambda: best_steps(folder, cfg.judge),
-        ) as ctx:
+        with (
+            ranks.train_context(
+                work,
+                joined,
+                keep_last=cfg.keep_last,
+                also_keep=lambda: best_steps(folder, cfg.judge),
+            ) as ctx,
+            gpu_memory_advised(lambda: _MEMORY_ADVICE.format(micro)),
+        ):
             _train(work.run, cfg, joined, ctx)
     finally:
         leave()
@@ -247,6 +258,12 @@ def models_of(config: RunConfig) -> list[str]:
     return [] if base is None else [base]
 
 
+def check_inputs(_: RunDir, config: RunConfig) -> None:
+    """Raise ConfigError if the captioner that it starts from is a folder without a model."""
+    for name in models_of(config):
+        require_captioner("caption_train.base_model", name)
+
+
 CAPTION_TRAIN: StageSpec = StageSpec(
     name="caption-train",
     help="fine-tune the captioner on optical tiles with reference captions",
@@ -256,7 +273,9 @@ CAPTION_TRAIN: StageSpec = StageSpec(
     needs=("tile",),
     enabled=lambda config: config.caption_train is not None,
     check=check_settings,
+    check_inputs=check_inputs,
     check_ranks=check_ranks,
     models=models_of,
     request="rank",
+    computes_on=lambda config: config.caption_train.device if config.caption_train else "auto",
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,10 +25,11 @@ from sarhpc.stages.generate import (
 )
 from sarhpc.stages.inputs.contracts import contract_for, missing
 from sarhpc.stages.inputs.image_size import size_of_tiles, with_planned_size
+from sarhpc.stages.inputs.model_layout import require_diffusers_model
 from sarhpc.stages.inputs.paths import data_root, model_folder
 from sarhpc.stages.planned_corpus import first_shards
 from sarhpc.stages.run_config import load_run_config
-from sarhpc.stages.spec import StageSpec
+from sarhpc.stages.spec import StageSpec, pass_all
 from sarhpc.stages.work.image_shards import generated_shard
 from sarhpc.stages.work.sharded import ShardResult, make_missing_shards, remove_stale_files
 
@@ -91,6 +93,16 @@ def check_settings(config: RunConfig) -> None:
     check_generation(dataclasses.replace(settings(config), steer=None))
 
 
+def check_inputs(_: RunDir, config: RunConfig) -> None:
+    """Raise ConfigError for folders of other models that hold none."""
+    pass_all(
+        *(
+            functools.partial(require_diffusers_model, f"compare.models.{key}", name)
+            for key, name in config.compare.models.items()
+        )
+    )
+
+
 def unplanned_notes(config: RunConfig, plan: Plan | None) -> list[str]:
     """As of the corpus; of models that are not planned yet, those without a contract too."""
     from sarhpc.shards.contract import read_contract
@@ -111,6 +123,7 @@ COMPARE: StageSpec = StageSpec(
     needs=("export", "generate"),
     enabled=lambda config: config.generate is not None and bool(config.compare.models),
     check=check_settings,
+    check_inputs=check_inputs,
     models=lambda config: list(config.compare.models.values()),
     sharded=True,
     shards=lambda config: len(config.compare.models) * shards_of(config, config.compare.images),

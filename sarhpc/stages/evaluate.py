@@ -32,6 +32,7 @@ from sarhpc.stages.work.measuring import (
     parts_in,
     read_views,
 )
+from sarhpc.stages.work.memory import with_memory
 from sarhpc.stages.work.sharded import (
     ShardResult,
     make_and_record,
@@ -51,6 +52,7 @@ from sarhpc.stages.work.use import (
 if TYPE_CHECKING:
     from sarhpc.evaluation.compared import ComparedSets
     from sarhpc.evaluation.comparison_plan import ComparisonPlan
+    from sarhpc.evaluation.image_sets import ImageSet
     from sarhpc.evaluation.report import Report
     from sarhpc.evaluation.tables import TileMeasures
 
@@ -100,6 +102,17 @@ def _planned_use(run: RunDir, config: RunConfig) -> tuple[list[dict[str, Any]], 
         return fits_planned(plan_of_run(run), {}), ""
     except UnusableSetsError as error:
         return [], str(error)
+
+
+def _sets(run: RunDir, config: RunConfig) -> tuple[ImageSet, ImageSet]:
+    """Real tiles of every split, and the corpus of this run."""
+    from sarhpc.stages.inputs.named_sets import set_of_records
+    from sarhpc.stages.run_report import SYNTHETIC, synthetic_shards
+
+    return (
+        set_of_records("the real set", sealed_records(run, "caption")),
+        set_of_records(f"the set “{SYNTHETIC}”", synthetic_shards(run, config)[SYNTHETIC]),
+    )
 
 
 def _planned_comparison(run: RunDir, config: RunConfig) -> ComparisonPlan:
@@ -227,7 +240,8 @@ def evaluate_elsewhere(run: RunDir, upstream: Sequence[str], folder: Path) -> Pa
 
 
 def _publish_report(report: Report, folder: Path) -> Path:
-    from sarhpc.evaluation.report import render, to_json
+    from sarhpc.evaluation.report import to_json
+    from sarhpc.evaluation.report_page import render
 
     publish_json(folder / "report.json", to_json(report))
     publish_text(folder / "report.html", render(report))
@@ -250,6 +264,9 @@ def _report(
     compared = dataclasses.replace(compared, facts={**compared.facts, "version": __version__})
     if used is not None:
         compared = with_use(compared, *used, config.evaluate)
+    compared = with_memory(
+        compared, planned, _sets(run, config), config.evaluate, folder, config.cluster.workers, run
+    )
     return run_report(run, upstream, compared, folder), compared
 
 
@@ -333,7 +350,7 @@ def check_inputs(run: RunDir, config: RunConfig) -> None:
     sides = [config.tile.tile_px if imported is None else imported.px]
     if config.generate is not None:
         sides += [config.generate.height_px, config.generate.width_px]
-    # Tiles of others may have any size: then a network is tried on more than any takes.
+    # Third-party tiles may have any size: then a network is tried on more than any takes.
     side = min((px for px in sides if px), default=LARGEST_PX)
     require_backbone(config.evaluate.features, (side, side))
 

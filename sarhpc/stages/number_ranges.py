@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from hpc.errors import ConfigError
 from sarhpc.stages.config import RunConfig
 
 
@@ -41,7 +42,8 @@ _OPEN = Range(0, 1, excludes_low=True, excludes_high=True)
 
 _KEYS = {
     _COUNT: """
-        tile.max_tiles imported.px prior.gate.tiles generate.gate.tiles
+        tile.max_tiles imported.px evaluate.memory.images prior.gate.tiles generate.gate.tiles
+        prior.gate.memorised.tiles generate.gate.memorised.tiles
         caption.batch caption.max_tokens caption.beams caption.threads caption.max_repeats
         caption.clip.keep caption.clip.candidates
         caption_train.new.image_px caption_train.new.patch_px caption_train.new.vision_width
@@ -63,10 +65,12 @@ _KEYS = {
         clip_train.seed prior.guidance generate.guidance generate.steer.scale train.token.lr
         train.control.lr train.prior.weight train.seed train.validation_guidance
         evaluate.seed evaluate.gates.w1_db evaluate.gates.acf_lag1 evaluate.gates.lsd_db
+        evaluate.gates.use_ratio
         cluster.quota_gb cluster.quota_inodes
-        prior.gate.redraws generate.gate.redraws
+        evaluate.memory.pairs prior.gate.redraws generate.gate.redraws
         """,
     _POSITIVE: """
+        evaluate.memory.gib
         tile.survey_mpx imported.pixel_m caption.temperature prior.pixel_m generate.pixel_m
         prior.homogeneous_areas.looks generate.homogeneous_areas.looks
         train.min_snr_gamma train.adapter.alpha train.adam_epsilon
@@ -75,13 +79,16 @@ _KEYS = {
     _SHARE: """
         tile.min_valid tile.max_saturated tile.min_signal tile.min_optical_coverage
         optical.min_coverage optical.max_cloud caption.clip.min_share
-        caption.template.metadata_dropout evaluate.gates.unmeasurable
+        caption.template.metadata_dropout evaluate.gates.unmeasurable evaluate.gates.manifest
+        evaluate.gates.memorised
         """,
     _PART: """
         tile.other.min_coverage caption.top_p
         """,
     _OPEN: """
         prior.gate.false_rejects generate.gate.false_rejects
+        prior.gate.memorised.false_alarms generate.gate.memorised.false_alarms
+        evaluate.memory.false_alarms
         """,
     Range(0, 100, excludes_low=True): "tile.percentile",
     Range(3): "clip_train.new.max_positions",
@@ -97,15 +104,29 @@ of the program, or may be anything finite (seeds that are hashed, levels in dB).
 
 def out_of_range(config: RunConfig, branches: Iterable[str]) -> list[str]:
     """A line for each number in `branches` that is not finite or not in its range."""
-    lines = []
-    for branch in branches:
-        for key, value in _numbers(getattr(config, branch), branch):
-            bounds = RANGES.get(key)
-            if not math.isfinite(value):
-                lines.append(f"{key}={value}: give a finite number")
-            elif bounds is not None and not bounds.holds(value):
-                lines.append(f"{key}={value}: give {bounds}")
-    return lines
+    return [line for name in branches for line in _wrong_numbers(name, getattr(config, name))]
+
+
+def require_in_range(branch: str, settings: Any) -> None:
+    """Raise ConfigError unless each number in the settings of a branch is in its range.
+
+    For settings that are no part of the configuration of a run.
+
+    Raises:
+        ConfigError: names each that is not.
+    """
+    lines = list(_wrong_numbers(branch, settings))
+    if lines:
+        raise ConfigError("\n".join(lines))
+
+
+def _wrong_numbers(branch: str, settings: Any) -> Iterator[str]:
+    for key, value in _numbers(settings, branch):
+        bounds = RANGES.get(key)
+        if not math.isfinite(value):
+            yield f"{key}={value}: give a finite number"
+        elif bounds is not None and not bounds.holds(value):
+            yield f"{key}={value}: give {bounds}"
 
 
 def _numbers(value: Any, key: str) -> Iterator[tuple[str, float]]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from hpc.observe.state import seconds_of
 from hpc.observe.view import duration_text
+from hpc.shell import quoted
 from hpc.store.attempts import read_attempts
 from hpc.store.plan import read_plan
 from hpc.store.rundir import RunDir
@@ -80,7 +81,7 @@ def _cost(run: RunDir, stages: Sequence[StageLine]) -> str:
     starts = sum(line.attempts for line in stages)
     return (
         f"{duration_text(sum(took.values()))} of jobs in {starts} starts of {len(stages)} stages "
-        f"({named}); GPU-hours: sarhpc costs {run.root}"
+        f"({named}); GPU-hours: sarhpc costs {quoted(run.root)}"
     )
 
 

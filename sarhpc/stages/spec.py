@@ -55,6 +55,10 @@ def _jobs(_: RunConfig) -> str:
     return "slurm"
 
 
+def _any_device(_: RunConfig) -> str:
+    return "auto"
+
+
 def _no_models(_: RunConfig) -> Sequence[str]:
     return ()
 
@@ -108,6 +112,13 @@ class StageSpec:
     """Folder on a disk of the node that it copies its inputs to, with variables unexpanded."""
     request: Request | None = None
     """What a drafted profile asks for; None takes the profile's default."""
+
+    computes_on: Callable[[RunConfig], str] = _any_device
+    """`cpu` where a configuration asks for it, else `auto`."""
+
+    def uses_gpus(self, config: RunConfig) -> bool:
+        """Whether it computes on the GPUs that its job has."""
+        return self.request not in (None, "cpu_node") and self.computes_on(config) != "cpu"
 
     def needs_in(self, upstream: Sequence[str]) -> tuple[str, ...]:
         """The stages that it reads from, of those in `upstream`."""

@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import os
+from collections.abc import MutableMapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hpc.errors import ConfigError, DataError
 from hpc.job.pipeline import Stage, StageProgress, Work
+from hpc.memory import gpu_memory_advised
 from hpc.observe.state import last_row
+from hpc.state_directory import state_directory
 from hpc.store.plan import Plan, make_plan
 from hpc.store.rundir import RunDir
 from hpc.store.tree import digest_tree
 from sarhpc.stages.config import RunConfig
+from sarhpc.stages.inputs.model_layout import require_diffusers_model
 from sarhpc.stages.inputs.paths import model_folder
 from sarhpc.stages.inputs.prompts import TRAIN_SPLITS, sample_shards
 from sarhpc.stages.inputs.sizes import check_sizes
 from sarhpc.stages.judging import grid_judge, require_judges
 from sarhpc.stages.prior import prior_digest, with_prior_shards
 from sarhpc.stages.run_config import load_run_config
-from sarhpc.stages.spec import Estimate, StageSpec, in_branch
+from sarhpc.stages.spec import Estimate, StageSpec, in_branch, pass_all
 from sarhpc.stages.work import ranks
 from sarhpc.stages.work.sharded import (
     ShardResult,
@@ -107,26 +111,42 @@ def train_ranks(work: Work) -> None:
 
     Raises:
         StopRequestedError: someone asked to stop; all ranks saved the same step.
+        GpuMemoryError: it does not fit on a GPU.
     """
     from hpc.cluster.keys import run_key
+    from sarhpc.stages.training_cost import memory_advice
     from sarhpc.training.ranks import join, leave
 
     config = load_run_config(work.run)
     cfg = with_prior_shards(work.run, config)
     cfg = dataclasses.replace(cfg, base_model=model_folder(cfg.base_model))
+    if cfg.compile:
+        keep_compiled(os.environ)
     key = run_key(work.run.root)
     joined = join(cfg.threads, deterministic=cfg.deterministic, seed=cfg.seed, key=key)
     try:
         micro = ranks.frozen_micro_batch(
             work, joined, cfg.micro_batch, cfg.global_batch, "train.global_batch"
         )
-        checkpoint = _train(work, dataclasses.replace(cfg, micro_batch=micro), joined)
+        cfg = dataclasses.replace(cfg, micro_batch=micro)
+        with gpu_memory_advised(lambda: memory_advice(config, cfg, joined.world)):
+            checkpoint = _train(work, cfg, joined)
     finally:
         leave()
     if joined.rank == 0:
         checkpoint = chosen_checkpoint(work.run.stage("train"), cfg.judge, checkpoint)
         digest = digest_tree(checkpoint)
         single_shard(work, lambda: ShardResult(checkpoint, 0, digest.bytes, digest.sha256))
+
+
+def keep_compiled(environment: MutableMapping[str, str]) -> None:
+    """Let torch keep what it compiles where every node and later start of this user finds it.
+
+    Not in the run, which may be a copy of somebody else's: what lies there is run.
+    """
+    folder = state_directory() / "compiled"
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    environment.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder))
 
 
 def _training_shards(run: RunDir) -> dict[Path, str]:
@@ -206,8 +226,16 @@ def check_settings(config: RunConfig) -> None:
 
 
 def check_inputs(_: RunDir, config: RunConfig) -> None:
-    """Raise ConfigError if tiles are of a size that training refuses, or images are not there."""
-    check_sizes(config)
+    """Raise ConfigError unless model, size of the tiles and regularisation images are of use."""
+    base = config.train.base_model
+    pass_all(
+        lambda: require_diffusers_model("train.base_model", base, or_file=True),
+        lambda: check_sizes(config),
+        lambda: _require_prior_shards(config),
+    )
+
+
+def _require_prior_shards(config: RunConfig) -> None:
     prior = config.train.prior
     if prior is not None and prior.shards is not None and not Path(prior.shards).is_dir():
         raise ConfigError(

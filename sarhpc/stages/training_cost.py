@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hpc.errors import ConfigError
+from hpc.errors import ConfigError, HpcError
 from hpc.store.plan import Plan
 from sarhpc.diffusion.families.registry import family_of
 from sarhpc.stages.config import RunConfig
@@ -33,10 +33,15 @@ from sarhpc.training.estimate.footprint import (
 from sarhpc.training.schedule import fitting_micro_batch, length
 
 if TYPE_CHECKING:
+    from sarhpc.training.config import TrainConfig
     from sarhpc.training.estimate.operations import FlopEstimate
 
 EXAMPLE_TILES = 10_000
 """Tiles that costs are given for while their number is unknown: as many as in the paper."""
+
+
+_OF_MEMORY = ("each GPU", "with ", "memory:")
+"""How the lines about the memory of a GPU begin."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +54,11 @@ class TrainingCost:
     """What a dry run prints of it."""
     steps: int = 0
     """Steps of the training."""
+
+    @property
+    def memory(self) -> tuple[str, ...]:
+        """Its lines about the memory of a GPU."""
+        return tuple(line for line in self.lines if line.startswith(_OF_MEMORY))
 
 
 def training_cost(config: RunConfig, plan: Plan | None, world: int) -> TrainingCost:
@@ -110,11 +120,18 @@ def _lines(config: RunConfig, counted: FlopEstimate, samples: int, world: int) -
         # Latents from the stage `encode` are only read.
         counted.encode_bytes if config.encode is None else 0,
     )
-    held = footprint(cfg, counts, world)
     yield (
         f"trainable parameters: {counted.learned / 1e6:,.1f} M of "
         f"{counted.parameters / 1e6:,.1f} M (counted: {counted.origin})"
     )
+    yield from _memory(cfg, counts, side, world)
+    yield f"one checkpoint: {checkpoint_bytes(cfg, counted.learned) / 1e9:.2f} GB"
+    yield from _hours(config, counted, samples, world)
+
+
+def _memory(cfg: TrainConfig, counts: Counts, side: int, world: int) -> Iterator[str]:
+    """Memory of each GPU, and which cards have it."""
+    held = footprint(cfg, counts, world)
     parts = ("weights", "gradients", "optimizer", "average", "buffers", "activations")
     shares = ", ".join(f"{part} {_size(getattr(held, part))}" for part in parts)
     ways = " with checkpointing" if cfg.gradient_checkpointing else ""
@@ -129,8 +146,28 @@ def _lines(config: RunConfig, counted: FlopEstimate, samples: int, world: int) -
         f"with {FRAGMENTATION:.0%} fragmentation and {RESERVED_BYTES / GIB:.1f} GiB for libraries "
         f"(estimates): {_verdicts(held.needed())}"
     )
-    yield f"one checkpoint: {checkpoint_bytes(cfg, counted.learned) / 1e9:.2f} GB"
-    yield from _hours(config, counted, samples, world)
+
+
+def memory_advice(config: RunConfig, cfg: TrainConfig, world: int) -> str:
+    """What to lower where a training does not fit on its GPUs, and the estimate of its memory.
+
+    Args:
+        config: of the run.
+        cfg: its training, with the micro-batch in use and the folder of the base model.
+        world: ranks.
+    """
+    ways = ["more GPUs (--profile)"] if cfg.zero_stage else []
+    ways += [f"train.micro_batch below {cfg.micro_batch}"] if cfg.micro_batch > 1 else []
+    ways += [] if cfg.gradient_checkpointing else ["train.gradient_checkpointing=true"]
+    ways += ["train.zero_stage=2 on several GPUs"] if cfg.zero_stage < 2 else []
+    ways += [] if cfg.offload else ["train.offload.optimizer=cpu"]
+    ways += [] if config.encode is not None else ["the stage encode"]
+    try:
+        used = dataclasses.replace(config, train=cfg)
+        estimate = "; ".join(training_cost(used, None, world).memory)
+    except (HpcError, OSError, ValueError) as error:
+        estimate = f"unknown ({error})"
+    return f"start a new run with {', or '.join(ways)}. Estimate: {estimate}"
 
 
 def _size(size: float) -> str:

@@ -14,6 +14,7 @@ from sarhpc.extras import is_installed
 from sarhpc.shards.subset import spread
 from sarhpc.stages.inputs.named_sets import named_set
 from sarhpc.stages.work.measuring import fits_in, measure_parts, parts_in, read_views
+from sarhpc.stages.work.memory import with_memory
 from sarhpc.stages.work.use import (
     NOT_INSTALLED,
     USE,
@@ -62,8 +63,8 @@ def evaluate_sets(
         ConfigError: the sets cannot be compared, or the folder is one of them.
         VerificationError: a set has too few images, or some that cannot be read or measured.
     """
-    from sarhpc.evaluation.compared import REAL, compare, faults_of, metrics_of
-    from sarhpc.evaluation.config import check_config
+    from sarhpc.evaluation.compared import REAL, compare, metrics_of
+    from sarhpc.evaluation.config import MemoryConfig, check_config
     from sarhpc.evaluation.use.config import CLASSIFICATION
     from sarhpc.stages.work.class_levels import with_classes
     from sarhpc.stages.work.feature_distances import require_backbone, with_features
@@ -73,6 +74,8 @@ def evaluate_sets(
         config = dataclasses.replace(
             config, use=dataclasses.replace(config.use, task=CLASSIFICATION)
         )
+    if suites and "memory" in suites and config.memory is None:
+        config = dataclasses.replace(config, memory=MemoryConfig())
     check_config(config)
     metrics_of(suites)
     _require_apart(out, (real, synthetic))
@@ -89,18 +92,18 @@ def evaluate_sets(
         parts = [*parts_in(planned, out), *fits_in(fits, out)]
         measure_parts(parts, workers, out, report)
         views = read_views(planned, out, config)
-        faults = faults_of(views[0])
-        if faults:
-            named = "; ".join(faults).replace(" and are left out", "")
-            raise VerificationError(f"{named}; repair them or take them out of the set")
+        _require_measurable(views[0])
         facts = {**planned.facts(), "real": str(real), SYNTHETIC: str(synthetic)}
         compared = with_classes(compare(views, config, SYNTHETIC, facts, suites), planned, views)
-        compared = _with_look_direction(compared, planned, views, config, suites, report)
+        compared = _with_orientation(compared, planned, views, config, suites, report)
         if features:
             compared = with_features(compared, planned, views, config, out, report=report)
         if fits or left_out:
             compared = _with_use(compared, fits, left_out, out, config)
         compared = with_text(compared, planned, views, config, clip, out, report=report)
+        if not suites or "memory" in suites:
+            both = sets[REAL], sets[SYNTHETIC]
+            compared = with_memory(compared, planned, both, config, out, workers)
     except DataError as error:
         raise VerificationError(str(error)) from error
     publish_json(out / "evaluation.json", compared.to_json())
@@ -108,7 +111,17 @@ def evaluate_sets(
     return compared
 
 
-def _with_look_direction(
+def _require_measurable(view: Mapping[str, TileMeasures]) -> None:
+    """Raise VerificationError if images of a set cannot be measured."""
+    from sarhpc.evaluation.compared import faults_of
+
+    faults = faults_of(view)
+    if faults:
+        named = "; ".join(faults).replace(" and are left out", "")
+        raise VerificationError(f"{named}; repair them or take them out of the set")
+
+
+def _with_orientation(
     compared: ComparedSets,
     planned: ComparisonPlan,
     views: Sequence[Mapping[str, TileMeasures]],
@@ -116,7 +129,7 @@ def _with_look_direction(
     suites: Sequence[str] | None,
     report: Callable[[str], None],
 ) -> ComparedSets:
-    """The same with the look direction, or a note on why it was not measured."""
+    """The same with the look direction, where it is asked for and torch is installed."""
     from sarhpc.stages.work.orientation import with_orientation
 
     if "orientation" in (suites or ()) or (not suites and is_installed("caption")):
@@ -189,7 +202,8 @@ def _publish_page(
 ) -> None:
     from hpc.config import to_yaml
     from sarhpc.evaluation.headline import Headline
-    from sarhpc.evaluation.report import Report, render, to_json
+    from sarhpc.evaluation.report import Report, to_json
+    from sarhpc.evaluation.report_page import render
 
     facts = compared.facts
     report = Report(

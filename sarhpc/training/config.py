@@ -230,8 +230,9 @@ class TrainConfig:
     """Let U-Net and ControlNet compute with channels innermost, as tensor cores read convolutions;
     rounds sums in another order."""
     compile: bool = field(default=False, metadata=ADDED)
-    """Let torch compile the U-Net; minutes at each start, rounds in another order. GPUs only, not
-    with `zero_stage=3` or a ControlNet."""
+    """Let torch compile the blocks that the U-Net repeats; takes longer at the first start, as
+    later ones read what it kept, and rounds in another order. GPUs only, not with `zero_stage=3` or
+    a ControlNet."""
     fused_optimizer: bool | None = field(default=None, metadata=ADDED)
     """AdamW in one kernel over all weights; None does so on GPUs."""
     offload: OffloadConfig | None = field(default=None, metadata=ADDED)

@@ -51,7 +51,7 @@ def is_token(given: str, token: str) -> bool:
 def is_loopback_name(host: str) -> bool:
     """Whether the header `Host` names this machine.
 
-    A page of somebody else whose name was made to resolve to 127.0.0.1 names itself.
+    A page of another site whose name was made to resolve to 127.0.0.1 names itself.
     """
     name, colon, port = host.rpartition(":")
     if not colon or not port.isdigit():

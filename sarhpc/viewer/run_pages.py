@@ -1,6 +1,6 @@
 """What is shown of a run: status, report, grids, inspection; read from its files, written never.
 
-The run may be somebody else's, and everything in it hostile: text is escaped, pictures are files of
+The run may be another user's, and everything in it hostile: text is escaped, pictures are files of
 that kind in the folder of the grids, and the pages of the run are shown without their scripts.
 """
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 from line_runs import tiny_run
+from model_folders import model_layout
 
 from hpc.store.local_jobs import live_local_jobs
 from hpc.store.rundir import RunDir
@@ -49,7 +50,7 @@ def processes(run: RunDir) -> list[psutil.Process]:
 @pytest.fixture(autouse=True)
 def model_folder(tmp_path: Path) -> None:
     """A base model that is there when a run is submitted; no test here trains."""
-    (tmp_path / "model").mkdir()
+    model_layout(tmp_path / "model")
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ from training_ranks import finish
 
 from hpc.cluster.process_group import bind_to_loopback
 from hpc.cluster.rendezvous import Client, Meeting, Server, torch_store
+from hpc.job.watchdog import HangLimits
 
 NAMES = ("MASTER_ADDR", "NCCL_SOCKET_IFNAME", "GLOO_SOCKET_IFNAME")
 
@@ -38,7 +39,8 @@ def join(folder: Path, rank: int, port: int) -> None:
             store.set("0", secrets.token_hex(64))
         store.wait(["0"], datetime.timedelta(seconds=60))
         named = {name: os.environ.get(name) for name in NAMES}
-        opened.append({"id": store.get("0").decode(), "minutes": timeout.seconds // 60, **named})
+        seconds = timeout.total_seconds()
+        opened.append({"id": store.get("0").decode(), "seconds": seconds, **named})
         return distributed.ProcessGroupGloo(store, rank, size, timeout)
 
     distributed.Backend.register_backend("stand_in", create, devices=["cpu"])
@@ -66,7 +68,7 @@ def test_a_backend_like_nccl_meets_through_the_authenticated_store_alone(tmp_pat
     assert world["id"] != inner["id"]
     for group in (world, inner):
         assert [group[name] for name in NAMES] == ["127.0.0.1", "=lo", "lo"]
-        assert group["minutes"] >= 10, "not the short limit of opening a gloo group"
+        assert group["seconds"] > HangLimits().max_s, "the watchdog ends a hang before nccl does"
 
 
 @pytest.mark.parametrize(

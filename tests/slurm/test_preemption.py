@@ -9,6 +9,7 @@ import pytest
 from chain_runs import sarhpc, wait_for, write_profile
 from line_runs import tiny_run
 from mini_slurm import MiniSlurm
+from model_folders import model_layout
 
 from hpc.job.pipeline import run_stage
 from hpc.store.attempts import read_attempts
@@ -24,7 +25,7 @@ TILING = ["simulate.scenes=24", "simulate.size_px=256", "tile.shard_samples=4",
 @pytest.fixture(autouse=True)
 def model_folder(tmp_path: Path) -> None:
     """A base model that is there when a run is submitted; no test here trains."""
-    (tmp_path / "model").mkdir()
+    model_layout(tmp_path / "model")
 
 
 def digests(run: RunDir, stage: str) -> dict[str, str]:

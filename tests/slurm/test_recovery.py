@@ -12,6 +12,7 @@ import pytest
 from chain_runs import NEVER, jobs_of, sarhpc, shim, wait_for, write_profile
 from line_runs import tiny_run
 from mini_slurm import MiniSlurm
+from model_folders import model_layout
 
 from hpc.job.pipeline import run_stage
 from hpc.store.attempts import read_attempts
@@ -28,7 +29,7 @@ SCENES = ["simulate.scenes=12", "simulate.scenes_per_line=4", "simulate.size_px=
 @pytest.fixture(autouse=True)
 def model_folder(tmp_path: Path) -> None:
     """A base model that is there when a run is submitted; no test here trains."""
-    (tmp_path / "model").mkdir()
+    model_layout(tmp_path / "model")
 
 
 def batch_scripts(cluster: MiniSlurm) -> list[psutil.Process]:

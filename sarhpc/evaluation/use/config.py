@@ -20,7 +20,7 @@ class UseConfig:
     task: str | None = None
     """`classification`, `segmentation` (of sets with `landcover.npy`), or null to leave it out."""
     classes: list[str] = field(default_factory=list)
-    """Classes that are told apart; a word of the captions where images name no class. Empty: those
+    """Classes to distinguish; a word of the captions where images name no class. Empty: those
     that images name, or their folders."""
     shares: list[float] = field(default_factory=lambda: [0.01, 0.05, 0.1, 1.0])
     """Shares of the labels of the real training images, each alone and mixed with synthetic."""
@@ -51,7 +51,7 @@ def check_use(cfg: UseConfig) -> None:
     if len({*cfg.shares}) != len(cfg.shares) or len({*cfg.classes}) != len(cfg.classes):
         raise ConfigError("evaluate.use.shares and classes: give each only once")
     if len(cfg.classes) == 1:
-        raise ConfigError(f"evaluate.use.classes={cfg.classes}: give two or more to tell apart")
+        raise ConfigError(f"evaluate.use.classes={cfg.classes}: give two or more to distinguish")
     if not 0 < cfg.test_share < 1:
         raise ConfigError(
             f"evaluate.use.test_share={cfg.test_share}: give more than 0, less than 1"

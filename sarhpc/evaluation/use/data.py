@@ -35,10 +35,12 @@ from sarhpc.shards.images import decode_array
 
 TRAIN, TEST, SYNTHETIC = "train", "test", "synthetic"
 UNKNOWN = 255
-"""Target of a pixel whose class is not known, or is not told apart."""
+"""Target of a pixel whose class is not known, or is not one of the classes."""
+ASKED = 20
+"""Images of a set whose label is asked, for each that is used at most."""
 LEAST_DB = -60.0
 _LEAST_SHARE = 1e-3
-"""Share of the pixels of each part that a class of land cover has, to be told apart."""
+"""Share of the pixels of each part that a class of land cover has, to be one of the classes."""
 _REAL, _OTHER = "real", "synthetic"
 
 
@@ -107,7 +109,9 @@ def plan_use(inputs: UseInputs) -> UsePlan:
     """
     config, per_pixel = inputs.config, inputs.config.task == SEGMENTATION
     sets: list[LabelledSet] = [
-        labelled_images(images, inputs.class_of, config.classes, per_pixel=per_pixel)
+        labelled_images(
+            images, inputs.class_of, config.classes, ASKED * config.tiles, per_pixel=per_pixel
+        )
         for images in (inputs.real, inputs.synthetic)
     ]
     split = split_sets(sets[0], sets[1], config, inputs.splits, inputs.seed)
@@ -227,7 +231,9 @@ class _Reader:
         factor, side = self._factor, self.px // self._factor
         whole = intensity[: side * factor, : side * factor]
         mean = whole.reshape(side, factor, side, factor).mean((1, 3))
-        return (10 * np.log10(np.maximum(mean, 10 ** (LEAST_DB / 10)))).astype(np.float16)
+        level = 10 * np.log10(np.maximum(mean, 10 ** (LEAST_DB / 10)))
+        decibels: NDArray[np.float16] = level.astype(np.float16)
+        return decibels
 
     def _plane(self, image: Image) -> NDArray[np.uint8]:
         """Codes of land cover of every `factor`-th pixel; 0 where it is not known."""

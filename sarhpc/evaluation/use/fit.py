@@ -17,6 +17,7 @@ from torch.nn import functional
 from sarhpc.evaluation.use.data import SYNTHETIC, TEST, TRAIN, UNKNOWN, UseData
 from sarhpc.evaluation.use.network import Segmenter, classifier
 from sarhpc.evaluation.use.settings import (
+    CONTROLS,
     FROM_REAL,
     FROM_SYNTHETIC,
     SHUFFLED,
@@ -40,7 +41,7 @@ Numbers = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Fit:
-    """A trained network, told by what it does on images that it has not seen."""
+    """A trained network, by what it does on images that it has not seen."""
 
     labels: int
     """Real labels that it learned from, validation included."""
@@ -79,7 +80,8 @@ def fit(data: UseData, settings: FitSettings, steps: int, device: str = "cpu") -
         torch.manual_seed(settings.seed)
         trained = _train(data, sources, rng, steps, device)
         parts = (TEST,) if settings.setting in FROM_SYNTHETIC else (TEST, SYNTHETIC)
-        confusions = {part: _confusions(data, part, trained) for part in parts}
+        draw = rng if settings.setting in CONTROLS else None
+        confusions = {part: _confusions(data, part, trained, draw) for part in parts}
     counts = Counter(source.part for source in sources for _ in source.all)
     return Fit(counts[TRAIN], counts[SYNTHETIC], trained.steps, trained.validation, confusions)
 
@@ -138,7 +140,7 @@ def _share(data: UseData, settings: FitSettings, rng: np.random.Generator) -> Nu
 def _shuffled(
     targets: NDArray[np.uint8], images: Numbers, rng: np.random.Generator
 ) -> NDArray[np.uint8]:
-    """Targets that tell nothing: dealt out in turn to the images of each class in random order.
+    """Targets without information: dealt out in turn to the images of each class in random order.
 
     A random permutation of a few labels still agrees with some class by chance.
     """
@@ -170,15 +172,25 @@ class _Trained:
     steps: int
     validation: float | None
 
-    def read(self, images: NDArray[np.float16], *, whole: bool) -> NDArray[np.int64]:
-        """Class of each image, of its middle crop; of each pixel of the whole one."""
+    def read(
+        self, images: NDArray[np.float16], *, whole: bool, draw: np.random.Generator | None = None
+    ) -> NDArray[np.int64]:
+        """Class of each image, of its middle crop; of each pixel of the whole one.
+
+        With `draw` it is drawn by the probabilities. Where these are nearly equal, the largest is
+        an accident that all images of a class share, and a score of the most probable class
+        deviates from chance by as much as one of a single image.
+        """
         side = images.shape[-1] if whole else _crop(images.shape[-1])
         low = (images.shape[-1] - side) // 2
         found = []
         with torch.inference_mode():
             for first in range(0, len(images), _TEST_BATCH):
                 batch = images[first : first + _TEST_BATCH, low : low + side, low : low + side]
-                found.append(self.network(self.inputs(batch)).argmax(1).cpu().numpy())
+                logits = self.network(self.inputs(batch)).cpu().numpy()
+                if draw is not None:
+                    logits = logits + draw.gumbel(size=logits.shape)
+                found.append(logits.argmax(1))
         return np.concatenate(found)
 
     def inputs(self, batch: NDArray[np.float16]) -> torch.Tensor:
@@ -215,7 +227,7 @@ def _train(
             ignore_index=UNKNOWN,
         )
         optimizer.zero_grad()
-        loss.backward()
+        torch.autograd.backward(loss)
         optimizer.step()
         schedule.step()
         if step in checks and sources[0].kept.size:
@@ -282,11 +294,13 @@ def _validated(data: UseData, source: _Source, trained: _Trained) -> float:
     return float(np.mean([right[true[known] == n].mean() for n in np.unique(true[known])]))
 
 
-def _confusions(data: UseData, part: str, trained: _Trained) -> list[list[int]]:
+def _confusions(
+    data: UseData, part: str, trained: _Trained, draw: np.random.Generator | None
+) -> list[list[int]]:
     """Rows of group, true class, class read, and count, sorted."""
     _, groups = groups_of(data, part)
     true = data.targets[part]
-    read = trained.read(data.images[part], whole=data.per_pixel)
+    read = trained.read(data.images[part], whole=data.per_pixel, draw=draw)
     numbers = np.broadcast_to(groups.reshape(-1, *[1] * (true.ndim - 1)), true.shape)
     known = true != UNKNOWN
     rows = np.stack([numbers[known], true[known], read[known]], axis=1)

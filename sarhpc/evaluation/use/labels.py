@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sarhpc.evaluation.image_sets import Image, ImageSet, group_of, read_images
+from sarhpc.evaluation.drawing import Drawn, draw_evenly
+from sarhpc.evaluation.image_sets import Image, ImageSet, group_of, read_facts, read_images
 
 LAND_COVER = "landcover.npy"
 """Member with the class of each pixel; code 0 is none."""
@@ -41,7 +42,7 @@ class Labelled:
 
 @dataclass(frozen=True)
 class LabelledSet:
-    """The labelled images of a set, and how many have no label."""
+    """The labelled images of a set, of those that were asked, and how many have no label."""
 
     images: ImageSet
     labelled: tuple[Labelled, ...]
@@ -56,13 +57,14 @@ class LabelledSet:
 
 
 def labelled_images(
-    images: ImageSet, class_of: ClassOf, classes: Sequence[str], *, per_pixel: bool
+    images: ImageSet, class_of: ClassOf, classes: Sequence[str], most: int, *, per_pixel: bool
 ) -> LabelledSet:
     """The images of a set that have a label; no pixel is read.
 
     Args:
         images: the set.
         class_of: what metadata of this project say, asked before their keys and folders.
+        most: images that are asked, evenly from the first to the last.
         classes: only these; where an image names none, the one that its caption has a word of.
         per_pixel: whether a label is the land cover of the pixels, and not a class.
 
@@ -70,8 +72,9 @@ def labelled_images(
         DataError: a tar is cut short or damaged.
     """
     found: list[Labelled] = []
-    flips = True
-    for image in _described(images):
+    flips, asked = True, 0
+    for image in _described(draw_evenly(images, most)):
+        asked += 1
         split, folder = _folders(images, image.file)
         label = _label(image, class_of, classes, folder) if not per_pixel else _plane(image)
         if label is None:
@@ -79,7 +82,7 @@ def labelled_images(
         flips = flips and str(image.meta.get("range_direction", "")).endswith("col")
         split = str(image.meta.get("split") or split)
         found.append(Labelled(image.file, image.row, label, group_of(image.meta), split))
-    return LabelledSet(images, tuple(found), len(images) - len(found), flips and bool(found))
+    return LabelledSet(images, tuple(found), asked - len(found), flips and bool(found))
 
 
 def missing_labels(images: LabelledSet, classes: Sequence[str], *, per_pixel: bool) -> str:
@@ -98,15 +101,13 @@ def missing_labels(images: LabelledSet, classes: Sequence[str], *, per_pixel: bo
     )
 
 
-def _described(images: ImageSet) -> Iterator[Image]:
-    """Yield every image with metadata and caption."""
-    for file, count in zip(images.files, images.counts, strict=True):
+def _described(drawn: Drawn) -> Iterator[Image]:
+    """Yield the drawn images with metadata and caption."""
+    for file, rows in drawn.places:
         if file.endswith(".tar"):
-            yield from read_images(images, file, range(count), _texts)
+            yield from read_images(drawn.images, file, rows, _texts)
         else:
-            path = Path(file)
-            extension = path.suffix.lower().lstrip(".")
-            yield Image(path.stem, {extension: b""}, images.facts.get(file, {}), file, 0)
+            yield from read_facts(drawn.images, file)
 
 
 def _texts(names: Collection[str]) -> list[str]:

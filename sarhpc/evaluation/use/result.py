@@ -89,7 +89,7 @@ class UseResult:
     def lines(self) -> list[str]:
         """What is printed and noted of it."""
         said = [f"E12, {self.task}: {note}" for note in self.notes]
-        said += [f"E12: share left out: {reason}" for reason in self.left_out.values()]
+        said += [f"E12: share left out: {reason}." for reason in self.left_out.values()]
         if self.reason:
             said.append(f"E12: no verdict: {self.reason}.")
         for one in self.gains:
@@ -162,7 +162,7 @@ def _no_verdict(facts: Mapping[str, Any], classes: Sequence[str], scores: Sequen
         if one.setting in CONTROLS and one.low > chance + CONTROL_TOLERANCE:
             return (
                 f"networks that learned shuffled labels ({one.setting}) reach {one.value:.3f} "
-                f"where chance is {chance:.3f}: something but the labels tells the classes"
+                f"where chance is {chance:.3f}: the classes show without any label"
             )
     return ""
 
@@ -192,7 +192,7 @@ class _Draws:
         drawn = np.stack(
             [(times @ one.reshape(groups, -1)).reshape(-1, *one.shape[1:]) for one in table]
         )
-        return np.einsum("ds,sd->d", of_seeds, balanced_accuracy(drawn))
+        return np.asarray(np.einsum("ds,sd->d", of_seeds, balanced_accuracy(drawn)))
 
     def score(
         self, setting: str, share: float, fits: Sequence[Mapping[str, Any]], table: Floats,

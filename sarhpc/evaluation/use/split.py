@@ -61,8 +61,8 @@ def split_sets(
         if not one.labelled:
             raise UnusableSetsError(missing_labels(one, config.classes, per_pixel=per_pixel))
     notes = [
-        f"{one.unlabelled} of {len(one.images)} images of {one.images.name} have no label and are "
-        "left out."
+        f"{one.unlabelled} of {one.unlabelled + len(one.labelled)} images of {one.images.name} "
+        "have no label and are left out."
         for one in (real, synthetic)
         if one.unlabelled
     ]

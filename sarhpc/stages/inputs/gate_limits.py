@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import logging
 from collections.abc import Iterator, Sequence
@@ -18,6 +19,7 @@ from sarhpc.stages.config import RunConfig
 from sarhpc.stages.inputs.prompts import held_out_splits, sample_shards
 from sarhpc.stages.inputs.real_tiles import even_samples
 from sarhpc.stages.inputs.sizes import tile_side
+from sarhpc.stages.inputs.training_maps import plan_copies, training_shards
 
 if TYPE_CHECKING:
     import numpy as np
@@ -58,10 +60,14 @@ def calibrated(
     if not cfg:
         return {}
     shards, splits = real_shards(run, config, cfg)
+    if cfg.memorised is not None:
+        training_shards(run, cfg.memorised)
     if isinstance(run, PreviewedRun):
         return {GATE_SHA: "calibrated by the job"}
     require_same_pixels(shards, contract)
-    gate = _calibrate(shards, splits, config, model, contract, images)
+    copies = None if cfg.memorised is None else plan_copies(run, config, cfg.memorised, contract)
+    limits = _calibrate(shards, splits, config, model, contract, images)
+    gate = dataclasses.replace(limits, copies=copies)
     data = encode_json(gate.to_json())
     digest = hashlib.sha256(data).hexdigest()
     publish_bytes(_file(run, digest), data)
@@ -77,6 +83,12 @@ def check_gate(config: RunConfig) -> None:
     cfg = config.generate and config.generate.gate
     if not cfg:
         return
+    copies = cfg.memorised
+    if copies is not None and copies.shards is not None and not Path(copies.shards).is_dir():
+        raise ConfigError(
+            f"generate.gate.memorised.shards={copies.shards} is no folder: name that of the shards "
+            "that the model was trained on, or leave it out to take split train of the run"
+        )
     if cfg.shards is not None:
         if not Path(cfg.shards).is_dir():
             raise ConfigError(

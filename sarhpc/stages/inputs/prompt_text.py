@@ -49,7 +49,7 @@ class PromptWriter:
         self._plain = not any(mark in self._template for mark in _PLACEHOLDERS)
 
     def verbatim(self, description: str, labels: Mapping[str, Label]) -> str:
-        """The prompt for a description that somebody wrote.
+        """The prompt for a description written by hand.
 
         Raises:
             ConfigError: the prompt template names a condition that the row has no label for.

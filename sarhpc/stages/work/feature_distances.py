@@ -178,12 +178,19 @@ def _add_backbone(
 ) -> None:
     from sarhpc.evaluation.backbone import load_backbone
     from sarhpc.evaluation.compared import REAL
+    from sarhpc.evaluation.feature_config import DB
     from sarhpc.evaluation.feature_reference import reference_values
+    from sarhpc.evaluation.set_facts import RAW_CODES
 
     backbone = load_backbone(cfg, planned.px)
     block["vectors"][BACKBONE] = {**backbone.to_json(), "px_of_tiles": list(planned.px)}
     extraction = _Extraction(planned, folder, locate, backbone, cfg.batch, report)
     for side in sides:
+        if cfg.pixels == DB and side.pixels == RAW_CODES:
+            raise DataError(
+                f"features.pixels=db needs levels, and {', '.join(side.names)} has codes of an "
+                "unknown law; give features.pixels=codes"
+            )
         real = extraction.features(REAL, side)
         for name in side.names:
             ours = extraction.features(name, side)

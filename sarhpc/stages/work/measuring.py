@@ -32,6 +32,8 @@ Locate = Callable[[str], Path]
 PROGRESS_S = 30.0
 TABLES = "tables"
 """Folder of the tables, one a part."""
+MAPS = "maps"
+"""Kind of a part of whose tiles maps of the ground are made, for E11, instead of measures."""
 
 
 @dataclass(frozen=True)
@@ -100,13 +102,15 @@ def measure_part(inputs: Mapping[str, Any], table: Path, locate: Locate = Path) 
     A table of the same images, by their content, and of the same measures is kept as it is.
 
     Args:
-        inputs: of the part: `set`, `pixels`, `px`, `scale`, and `files` with rows in each.
+        inputs: of the part: `set`, `pixels`, `px`, `scale`, and `files` with rows in each; its
+            `kind`, where it is not measured by all measures.
         table: where to publish.
         locate: finds a file by its name in the inputs.
 
     Raises:
         DataError: a file is cut short or damaged, or an image cannot be decoded.
     """
+    from sarhpc.evaluation.map_tables import write_maps
     from sarhpc.evaluation.tables import facts_of_table, write_table
 
     digest = _digest(inputs, locate)
@@ -114,7 +118,8 @@ def measure_part(inputs: Mapping[str, Any], table: Path, locate: Locate = Path) 
     if facts_of_table(table).get("input") == digest:
         log.info("kept=%s images=%d", table.name, count)
         return count
-    return write_table(table, _tiles(inputs, locate), {"input": digest, "set": inputs["set"]})
+    write = write_maps if inputs.get("kind") == MAPS else write_table
+    return write(table, _tiles(inputs, locate), {"input": digest, "set": inputs["set"]})
 
 
 def _images(inputs: Mapping[str, Any], locate: Locate) -> Iterator[tuple[str, Image]]:

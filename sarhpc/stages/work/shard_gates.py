@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,7 @@ from hpc.store.plan import ShardTask
 from hpc.store.rundir import RunDir
 from sarhpc.generation.config import GenerateConfig
 from sarhpc.stages.inputs.gate_limits import GATE_SHA, planned_gate
+from sarhpc.stages.inputs.training_maps import copy_gate
 
 if TYPE_CHECKING:
     from sarhpc.generation.gate import ShardGate
@@ -72,7 +74,9 @@ def shard_gate(
 
     planned = planned_gate(run, task.inputs[GATE_SHA])
     with QuarantineShard(_quarantine(path), task.number) as quarantine:
-        gate = ShardGate(planned, cfg.gate.redraws, quarantine.add, lambda: _others(run, task))
+        copies = None if planned.copies is None else copy_gate(run, planned.copies)
+        others = functools.partial(_others, run, task)
+        gate = ShardGate(planned, cfg.gate.redraws, quarantine.add, others, copies)
         applied = AppliedGate({"judge": gate.judge, "admit": gate.admit, "refused": gate.refused})
         try:
             yield applied

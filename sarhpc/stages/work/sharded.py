@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from hpc.cluster.allocation import current_allocation
-from hpc.errors import HpcError, IncompleteError, StopRequestedError
+from hpc.errors import GpuMemoryError, HpcError, IncompleteError, StopRequestedError
 from hpc.job.agreement import SingleProcess
 from hpc.job.pipeline import Work
 from hpc.job.stop import StopReason, StopRequest
 from hpc.job.watchdog import HangLimits, Watchdog, WatchedProcess
+from hpc.memory import gpu_memory_advised
 from hpc.publish import remove_stale_temporaries
 from hpc.store.lease import Lease
 from hpc.store.ledger import STALE_FILE_AGE_S, Failure, Record
@@ -67,7 +68,8 @@ def make_and_record(
     """
     run = RunDir(Path(root))
     started, clock = now(), time.monotonic()
-    made = make(run, task)
+    with gpu_memory_advised(lambda: _MEMORY_ADVICE.get(stage, _OTHER_GPU)):
+        made = make(run, task)
     record = Record(
         shard=task.id,
         plan=plan_id,
@@ -85,6 +87,16 @@ def make_and_record(
     )
     run.ledger(stage, lease).publish(record)
     return record
+
+
+_OTHER_GPU = "run the stage on GPUs with more memory"
+_LOWER = "lower {} in a new run, or " + _OTHER_GPU
+_MEMORY_ADVICE = {
+    "caption": _LOWER.format("caption.batch or caption.beams"),
+    "generate": _LOWER.format("generate.batch, or set generate.dtype=bfloat16,"),
+    "prior": _LOWER.format("prior.batch, or set prior.dtype=bfloat16,"),
+}
+"""Stage -> what to do where its work does not fit on a GPU."""
 
 
 def make_missing_shards(
@@ -114,6 +126,7 @@ def make_missing_shards(
     Raises:
         StopRequestedError: a stop was requested.
         HpcError: one of those that are `hopeless`.
+        GpuMemoryError: a shard does not fit on its GPU, and no other one will.
     """
     here, in_element = current_allocation(), work.element is not None
     workers = workers_here(here, workers, per_core=per_core, element=in_element)
@@ -166,7 +179,7 @@ def _log_outcomes(
         given_up = isinstance(outcome, IncompleteError) and stopping.reason is not None
         if isinstance(outcome, BaseException) and not given_up:
             _note_failure(work, task, outcome)
-        if isinstance(outcome, hopeless):
+        if isinstance(outcome, (*hopeless, GpuMemoryError)):
             raise outcome
         progress.step(outcome)
     if stopping.reason is not None and work.todo():

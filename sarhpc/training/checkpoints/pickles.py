@@ -36,6 +36,6 @@ def read_pickle(path: Path, map_location: Any = "cpu", *, mmap: bool = False) ->
         wanted = next((line.strip() for line in reason if "GLOBAL" in line), reason[0])
         raise VerificationError(
             f"{path} holds more than DeepSpeed's state, and none of it was run: {wanted}. It is of "
-            "another DeepSpeed version, or somebody has made it to run code"
+            "another DeepSpeed version, or it was made to run code"
         ) from error
     return states

@@ -56,6 +56,11 @@ class Denoiser(nn.Module):
         return self.get_submodule(self.family.backbone)
 
     @property
+    def tokens(self) -> int:
+        """Tokens of a text, as its encoders read it."""
+        return int(self.encoders[0].config.max_position_embeddings)
+
+    @property
     def encoders(self) -> tuple[Any, ...]:
         """The text encoders, in order."""
         return tuple(self.get_submodule(encoder.folder) for encoder in self.family.encoders)
@@ -87,7 +92,8 @@ def prepare(cfg: TrainConfig, model: Denoiser, device: torch.device) -> torch.op
     if cfg.compile:
         # On the device and in the type of the training: this is what is compiled, and compared.
         model.to(device, torch.bfloat16 if cfg.precision == "bf16" else torch.float32)
-        compile_network(model.backbone, cfg.micro_batch * (1 if cfg.prior is None else 2))
+        images = cfg.micro_batch * (1 if cfg.prior is None else 2)
+        compile_network(model.backbone, images, model.tokens)
     return _adamw(cfg, model.to(device), device)
 
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import sarhpc
@@ -112,6 +113,17 @@ def test_a_setting_of_the_wrong_type_is_named() -> None:
     """It was a TypeError of a comparison."""
     with pytest.raises(ConfigError, match=r"the settings at 'steps': Value 'many'"):
         sarhpc.load_model("embedded:sar", steps="many")
+
+
+def test_a_number_out_of_range_is_refused_as_by_the_command_line(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"generate\.gate\.redraws=-1: give at least 0"):
+        sarhpc.load_model("embedded:sar", gate={"redraws": -1})
+    with pytest.raises(ConfigError, match=r"generate\.guidance=-2\.0: give at least 0"):
+        sarhpc.load_model("embedded:sar", guidance=-2.0)
+    with pytest.raises(ConfigError, match=r"caption\.beams=0: give at least 1"):
+        sarhpc.caption([np.zeros((8, 8), np.uint8)], beams=0)
+    with pytest.raises(ConfigError, match=r"evaluate\.gates\.w1_db=-1\.0: give at least 0"):
+        sarhpc.evaluate(tmp_path, tmp_path, settings={"gates.w1_db": -1})
 
 
 def test_a_refused_archive_leaves_no_run(tmp_path: Path) -> None:

@@ -58,6 +58,11 @@ def write_sicd(
 <SCPCOA><ARPPos><X>6878137</X><Y>-300000</Y><Z>0</Z></ARPPos>
 <ARPVel><X>0</X><Y>0</Y><Z>7000</Z></ARPVel><SideOfTrack>{side}</SideOfTrack><IncidenceAng>30.0</IncidenceAng></SCPCOA>
 {sigma_zero}</SICD>"""
+    return write_nitf(path, text, PIXELS)
+
+
+def write_nitf(path: Path, text: str, pixels: np.ndarray) -> Path:
+    """A SICD of this XML document and these complex pixels."""
     metadata = sarkit.sicd.NitfMetadata(
         xmltree=etree.ElementTree(etree.fromstring(text)),
         file_header_part={"ostaid": "test", "security": {"clas": "U"}},
@@ -68,5 +73,5 @@ def write_sicd(
         # Only what is read is there, which the schema does not allow.
         warnings.simplefilter("ignore")
         with path.open("wb") as file, sarkit.sicd.NitfWriter(file, metadata) as writer:
-            writer.write_image(PIXELS)
+            writer.write_image(pixels)
     return path

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import math
-import warnings
 from pathlib import Path
 
 import numpy as np
-import sarkit.sicd
-from lxml import etree
+from unit.archive.sicd_files import write_nitf
 
 EAST, NORTH, UP = np.array([0.0, 1, 0]), np.array([0.0, 0, 1]), np.array([1.0, 0, 0])
 """At latitude and longitude 0."""
@@ -124,15 +122,4 @@ def write_sicd_scene(
 <SCPCOA>{xyz("ARPPos", 6378137 * UP - 7e5 * row)}{xyz("ARPVel", 7000 * col)}
 <SideOfTrack>R</SideOfTrack><IncidenceAng>{90 - graze_deg}</IncidenceAng></SCPCOA>
 <Radiometric>{noise}{factor}</Radiometric></SICD>"""
-    metadata = sarkit.sicd.NitfMetadata(
-        xmltree=etree.ElementTree(etree.fromstring(text)),
-        file_header_part={"ostaid": "test", "security": {"clas": "U"}},
-        im_subheader_part={"isorce": "test", "security": {"clas": "U"}},
-        de_subheader_part={"security": {"clas": "U"}},
-    )
-    with warnings.catch_warnings():
-        # Only what is read is there, which the schema does not allow.
-        warnings.simplefilter("ignore")
-        with path.open("wb") as file, sarkit.sicd.NitfWriter(file, metadata) as writer:
-            writer.write_image(pixels.astype(np.complex64))
-    return path
+    return write_nitf(path, text, pixels.astype(np.complex64))

@@ -6,16 +6,14 @@ from pathlib import Path
 
 import pytest
 from line_runs import TINY, tiny_run
+from model_folders import model_layout
 
-from hpc.publish import publish_bytes
 from hpc.store.rundir import RunDir
 
 
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
-    folder = tmp_path / "model"
-    publish_bytes(folder / "unet" / "weights.safetensors", b"weights")
-    return folder
+    return model_layout(tmp_path / "model")
 
 
 @pytest.fixture

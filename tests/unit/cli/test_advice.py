@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from source_trees import REPOSITORY, SOURCES, place, syntax_nodes
 from stage_verbs import say, seal
 
 from hpc.cluster.profile import load_profile
@@ -23,30 +24,28 @@ from sarhpc.stages.registry import stage_named
 from sarhpc.stages.run_config import load_run_config
 from sarhpc.training.schedule import fitting_micro_batch
 
-CHECKOUT = Path(__file__).resolve().parents[3]
-HELP = CHECKOUT / "sarhpc" / "cli" / "verb_groups.py"
+HELP = REPOSITORY / "sarhpc" / "cli" / "verb_groups.py"
 STAGE = "generate"
 """Stands for the value of a replacement field where a verb would be."""
 
 
 def advised() -> Iterator[tuple[str, str]]:
     """File and text after `sarhpc ` of every message of the program that names a command."""
-    for package in ("hpc", "sarhpc"):
-        for path in sorted((CHECKOUT / package).rglob("*.py")):
-            tree = ast.parse(path.read_text())
-            documents = {
-                id(node.value) for node in ast.walk(tree)
-                if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
-            }  # fmt: skip
-            inside = {
-                id(part) for node in ast.walk(tree)
-                if isinstance(node, ast.JoinedStr) for part in node.values
-            }  # fmt: skip
-            for node in ast.walk(tree):
-                if id(node) in documents | inside or path == HELP:
-                    continue
+    for path in SOURCES:
+        if "sarhpc " not in path.read_text() or path == HELP:
+            continue
+        documents = {
+            id(node.value) for node in syntax_nodes(path)
+            if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+        }  # fmt: skip
+        inside = {
+            id(part) for node in syntax_nodes(path)
+            if isinstance(node, ast.JoinedStr) for part in node.values
+        }  # fmt: skip
+        for node in syntax_nodes(path):
+            if id(node) not in documents | inside:
                 for text in re.findall(r"\bsarhpc ([^`;\n]+)", _text(node)):
-                    yield path.relative_to(CHECKOUT).as_posix(), text
+                    yield place(path), text
 
 
 def _text(node: ast.AST) -> str:
@@ -58,13 +57,10 @@ def _text(node: ast.AST) -> str:
     return ""
 
 
-ADVISED = sorted(set(advised()))
-
-
 def test_commands_that_messages_name_have_their_verb_and_flags() -> None:
     [verbs] = [a for a in build_parser()._actions if isinstance(a, argparse._SubParsersAction)]
     strange, wrong = [], []
-    for file, text in ADVISED:
+    for file, text in sorted(set(advised())):
         verb, *words = (word.strip(".,:()'\"") for word in text.split())
         if verb not in verbs.choices:
             strange.append(f"{file}: {text}")
@@ -138,7 +134,7 @@ def test_a_model_that_was_not_fetched_is_fetched_by_the_command_told(
     run: RunDir, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SARHPC_MODELS", str(tmp_path / "models"))
-    code, _, err = say(capsys, "run", run.root, "train.base_model=fetched:sd15", "--dry-run")
+    code, _, err = say(capsys, "run", run.root, "train.base_model=fetched:sd15")
     assert code == 2
     words = named_command(err.partition("on a node with network: ")[2])
     assert words[:2] == ["fetch", "sd15"]
@@ -156,7 +152,7 @@ def test_a_profile_that_is_not_there_is_made_as_told(
         load_profile("mine")
     named = re.findall(r"(slurm/profiles/\S+\.yaml)", str(refused.value))
     (tmp_path / "slurm" / "profiles").mkdir(parents=True)
-    shutil.copy(CHECKOUT / named[0], tmp_path / "slurm" / "profiles" / "mine.yaml")
+    shutil.copy(REPOSITORY / named[0], tmp_path / "slurm" / "profiles" / "mine.yaml")
     assert load_profile("mine").executor == "slurm"
 
 

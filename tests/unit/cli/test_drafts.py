@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from line_runs import TINY
+from model_folders import model_layout
 from other_user import contents
 from stage_verbs import say
 
@@ -21,7 +22,7 @@ from sarhpc.stages.run_config import load_run_config
 @pytest.fixture
 def draft(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunDir:
     monkeypatch.setenv("SCRATCH", str(tmp_path))
-    (tmp_path / "base").mkdir()
+    model_layout(tmp_path / "base")
     path = tmp_path / "tiny.yaml"
     text = TINY.replace("train:\n", f"train:\n  base_model: {tmp_path / 'base'}\n")
     path.write_text(text + "data: '${oc.env:SCRATCH}/data'\n")

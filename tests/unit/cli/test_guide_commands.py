@@ -16,10 +16,12 @@ import pytest
 import rasterio
 from affine import Affine
 from guide_commands import CHECKOUT, Command, mentioned_commands, printed_commands
+from model_folders import captioner_layout, model_layout
 from PIL import Image
 
 from sarhpc.cli import main
 from sarhpc.cli.parser import build_parser
+from sarhpc.diffusion.families.sdxl import SDXL
 from sarhpc.stages.registry import STAGES
 
 PARSED = {
@@ -52,8 +54,10 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (models / name).symlink_to(embedded / shipped)
     (models / "sd15-speckle").mkdir()
     (models / "sd15-speckle" / "model").symlink_to(embedded / "base")
-    for name in ("git-base-coco", "clip", "stable-diffusion-xl-base-1.0", "sdxl"):
-        (models / name).mkdir()
+    for name in ("git-base-coco", "clip"):
+        captioner_layout(models / name)
+    for name in ("stable-diffusion-xl-base-1.0", "sdxl"):
+        model_layout(models / name, SDXL, image_px=1024)
     speckle = np.random.default_rng(0).exponential(1.0, (2200, 2200)).astype(np.float32)
     sar = folder / "data" / "sar"
     sar.mkdir(parents=True)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from line_runs import tiny_run
 from stage_verbs import say, seal
 
 from hpc.store.rundir import RunDir
@@ -111,3 +112,13 @@ def test_a_refused_submission_prints_no_document(
         assert (code, out) == (2, ""), words
         assert err.startswith("sarhpc run: ")
     assert not (run.root / "simulate").exists()
+
+
+def test_an_ablation_is_one_document_that_names_what_is_not_evaluated(
+    run: RunDir, tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = tiny_run(tmp_path / "other", model, ["train.lr_unet=3e-5"])
+    found = document(capsys, "ablation", run.root, other.root)
+    assert found["settings"] == ["train.lr_unet"]
+    assert [row["settings"]["train.lr_unet"] for row in found["rows"]][1] == 3e-5
+    assert found["notes"][1] == f"other: not evaluated yet: sarhpc evaluate {other.root}"

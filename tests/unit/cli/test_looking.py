@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from line_runs import TINY, tiny_run
+from model_folders import model_layout
 from other_user import contents
 
 from hpc.job.elements import run_element
@@ -21,7 +22,7 @@ resources: {cpus_per_task: 2, mem_gb: 1, time_min: 20}
 
 @pytest.fixture
 def config(tmp_path: Path) -> Path:
-    (tmp_path / "base").mkdir()
+    model_layout(tmp_path / "base")
     path = tmp_path / "tiny.yaml"
     path.write_text(TINY.replace("train:\n", f"train:\n  base_model: {tmp_path / 'base'}\n"))
     (tmp_path / "mini.yaml").write_text(PROFILE)

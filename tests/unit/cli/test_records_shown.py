@@ -73,12 +73,14 @@ def test_verify_finds_changed_missing_and_strange_artefacts(
 
     first.write_bytes(content[:-1])
     second.unlink()
-    (model / "unet" / "weights.safetensors").write_bytes(b"weights and more")
+    size = sum(path.stat().st_size for path in model.rglob("*") if path.is_file())
+    with (model / "unet" / "diffusion_pytorch_model.safetensors").open("ab") as weights:
+        weights.write(b" and more")
     code, out, err = say(capsys, "verify", run.root)
     assert code == 4
     assert "has 59 bytes, its record says 60" in out
     assert f"{second} is missing" in out
-    assert f"export 000000: {model} holds 16 bytes, its record says 7" in out
+    assert f"export 000000: {model} holds {size + 9} bytes, its record says {size}" in out
     assert out.endswith("3 artefacts checked, 3 wrong\n")
     assert "manifest.jsonl" in err
 

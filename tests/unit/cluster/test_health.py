@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from fake_slurm import FakeSlurm, queued
 
 from hpc.cluster import health
@@ -153,6 +154,15 @@ def test_gpus_that_nobody_can_look_at_are_doubtful(
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(torch.version.cuda is not None, reason="this torch is built for CUDA")
+def test_torch_that_is_not_built_for_gpus_is_no_fault_of_the_node() -> None:
+    found = health.check_compute(1)
+    assert found.verdict == DOUBTFUL
+    assert "is built for no CUDA" in found.message
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU to have too few")
 def test_gpus_that_torch_cannot_reach_are_bad() -> None:
     found = health.check_compute(99)
     assert found.verdict == BAD

@@ -22,9 +22,15 @@ def test_a_script_is_short_plain_bash_that_says_how_to_use_it(name: str) -> None
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
-def test_a_script_without_a_run_says_what_it_wants(name: str) -> None:
+def test_a_script_without_a_run_says_what_it_wants_and_ends(name: str, tmp_path: Path) -> None:
+    """It went on, and in a run directory it would have worked on that."""
     done = subprocess.run(
-        ["bash", str(FOLDER / f"{name}.sbatch")], capture_output=True, text=True, check=False
+        ["bash", str(FOLDER / f"{name}.sbatch")],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode != 0
-    assert f"usage: sbatch slurm/{name}.sbatch RUN" in done.stderr
+    [said] = done.stderr.splitlines()
+    assert f"usage: sbatch slurm/{name}.sbatch RUN" in said

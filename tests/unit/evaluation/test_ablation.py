@@ -161,3 +161,46 @@ def test_markdown_csv_and_page_hold_the_same_numbers_and_escape_names() -> None:
     assert rows[1]["run"] == f"'{hostile}", "no formula of a spreadsheet"
     assert rows[1]["train.lr"] == "3e-05"
     assert json.loads(json.dumps(table.to_json()))["schema"] == "sarhpc.ablation/1"
+
+
+def test_captions_and_use_are_rows_too_where_they_were_measured() -> None:
+    def of(value: float, model: str = "clip") -> dict[str, Any]:
+        one = {"value": value, "low": value - 0.1, "high": value + 0.1, "shuffled": {}}
+        ours = {"score": one, "relations": {"range": {"left_out": "8 captions are too few"}}}
+        text = {"model": model, "revision": "a", "sets": {"this run": ours}}
+        score = {"setting": "synthetic", "share": 0.0, "labels": 0, "iou": None, "seeds": []} | one
+        real = score | {"setting": "real", "share": 1.0, "labels": 100}
+        mixed = score | {"setting": "mixed", "share": 0.05, "labels": 5}
+        use = {"task": "classes", "classes": ["a"], "scores": [score, real, mixed]}
+        return evaluation(0.9, 2.0, text=text, use=use)
+
+    table = tabulate([run("a", of(0.2)), run("b", of(0.5)), run("c", of(0.9, "other"))])
+    names = [m.name for m in table.measures if m.name.startswith("E1") and m.name[2].isdigit()]
+    assert names == [
+        "E10_CLIP score, 100 times the cosine",
+        "E10_near range and far range as the caption says",
+        "E12_synthetic_0",
+        "E12_mixed_0.05",
+    ]
+    ranks = [[row.cells[name].rank for row in table.rows] for name in names]
+    # Another CLIP has other values; networks of one task compare.
+    assert ranks == [[2, 1, None], [None] * 3, [3, 2, 1], [3, 2, 1]]
+    text = to_markdown(table)
+    assert "synthetic beside 5 real labels" in text
+    assert "no number: 8 captions are too few" in text
+    assert "no null" not in text.partition("E12")[2].partition("Captioners")[0]
+
+
+def test_copies_are_rows_too() -> None:
+    def of(count: int) -> dict[str, Any]:
+        share = {"count": count, "of": 100, "share": count / 100, "low": 0.0, "high": 0.5}
+        diversity = {"tiles": 100, "corpus": {"vendi": 90.0 - count}, "training": {"vendi": 95.0}}
+        memory = {"px": [64, 64], "false_alarms": 0.001, "calibration": {"tiles": 50}}
+        memory |= {"memorised": share, "within": None, "diversity": diversity}
+        return evaluation(0.9, 2.0, memory=memory)
+
+    left_out = evaluation(0.9, 2.0, memory={"left_out": "too few training tiles"})
+    table = tabulate([run("a", of(3)), run("b", of(0)), run("c", left_out)])
+    for name in ("E11_memorised", "E11_vendi"):
+        assert [row.cells[name].rank for row in table.rows[:2]] == [2, 1]
+        assert name not in table.rows[2].cells

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import scipy.linalg
 import torch
 from feature_networks import LikeInception, SmallNetwork, clip_folder, dinov2_folder, script_file
 from image_sets_on_disk import codes_of, speckle_amplitude
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from hpc.errors import ConfigError
@@ -18,6 +21,8 @@ from sarhpc.evaluation.backbone import features_of, load_backbone
 from sarhpc.evaluation.feature_config import FeaturesConfig, check_features
 from sarhpc.evaluation.feature_reference import reference_values
 from sarhpc.measures.feature_distances import cubic_kernel, frechet, kernel_distance
+from sarhpc.measures.feature_nulls import FeatureVerdict, judge_vectors, pair
+from sarhpc.measures.features import measure
 
 PX = (64, 64)
 
@@ -160,3 +165,45 @@ def test_settings_that_cannot_be_are_named(settings: dict[str, Any], said: str) 
     with pytest.raises(ConfigError, match=r"evaluate\.features") as caught:
         check_features(FeaturesConfig(**settings))
     assert said in str(caught.value)
+
+
+@pytest.mark.slow
+def test_kid_of_real_halves_is_zero_within_two_sigma_and_grows_with_a_blur(
+    test_data: Path, script: Path
+) -> None:
+    with tarfile.open(test_data / "mstar_soc" / "train.tar") as chips:
+        names = sorted(n for n in chips.getnames() if n.lower().endswith((".jpg", ".jpeg")))
+        files = [chips.extractfile(name) for name in names[::16]]
+        chips_of = [np.asarray(Image.open(io.BytesIO(f.read())).convert("L")) for f in files if f]
+    tiles = [chip[32:96, 32:96] for chip in chips_of if min(chip.shape) >= 96]
+    backbone = load_backbone(config(script), PX)
+
+    def blurred(sigma_px: float) -> np.ndarray:
+        frequency = np.fft.fftfreq(64)
+        gain = np.exp(-2 * (np.pi * sigma_px) ** 2 * np.add.outer(frequency**2, frequency**2))
+        power = [np.fft.ifft2(np.fft.fft2((A / 255.0) ** 2) * gain).real for A in tiles]
+        return features_of(backbone, codes_of(np.sqrt(np.maximum(power, 0)))).astype(float)
+
+    features = {sigma: blurred(sigma) for sigma in (0.0, 0.2, 0.4, 0.6)}
+    third, known = len(tiles) // 3, measure(tiles)
+    deviations = []
+    for seed in range(12):
+        order = np.random.default_rng(seed).permutation(len(tiles))
+        ours, theirs = order[:third], order[third:]
+        pairing = pair(known.subset(theirs), range(len(theirs)), third, seed)
+        x, y = features[0.0][ours], features[0.0][theirs]
+        [found] = judge_vectors(
+            x[: pairing.tiles], y, pairing, ("kernel",), reference=reference_values
+        ).values()
+        assert isinstance(found, FeatureVerdict)
+        deviations.append(found.raw / found.null_deviation)
+        if seed == 0:
+            values = [
+                reference_values(of[ours][: pairing.tiles], y[pairing.reference])
+                for of in features.values()
+            ]
+    print(np.round(deviations, 1).tolist(), values)
+    assert sum(abs(value) > 2 for value in deviations) <= 2
+    for name in ("frechet", "kernel"):
+        raw = [one[name] for one in values]
+        assert raw == sorted({*raw}), name

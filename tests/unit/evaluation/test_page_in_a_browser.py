@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import re
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from headless_chromium import BROWSER, Tab, tab
@@ -13,7 +15,8 @@ from test_report import example
 
 from sarhpc.evaluation.gates import GateResult
 from sarhpc.evaluation.headline import Headline
-from sarhpc.evaluation.report import Picture, render
+from sarhpc.evaluation.report import Picture
+from sarhpc.evaluation.report_page import render
 
 pytestmark = [
     pytest.mark.slow,
@@ -25,6 +28,61 @@ HOSTILE = (
     f"javascript:{OWNED} " + "unbroken" * 40
 )
 WIDTHS = (400, 800, 1300)
+
+
+def hostile_blocks() -> dict[str, Any]:
+    """A block of each section, as measures leave it, with hostile names and reasons."""
+    distance = {"raw": 1.0, "tiles": 4, "null_median": 1.0, "null_95": 2.0, "p_value": 0.5}
+    level = {"tiles": 4, "enl": 1.0, "k2": 1.6, "k3": -2.4, "mean_db": -9.0,
+             "mean_db_error": 0.1, "p99_9_db": 0.0}  # fmt: skip
+    read = {"value": 0.5, "low": 0.4, "high": 0.6,
+            "shuffled": {"value": 0.1, "low": 0.0, "high": 0.2}}  # fmt: skip
+    return {
+        "classes": {"classes": {HOSTILE: {"real": level, HOSTILE: level}}},
+        "features": {
+            "vectors": {"measured": {"width": 60}},
+            "sets": {HOSTILE: {"measured": {"frechet": distance}}},
+            "left_out": [HOSTILE],
+        },
+        "text": {
+            "model": HOSTILE,
+            "revision": HOSTILE,
+            "classes": {HOSTILE: [HOSTILE]},
+            "sets": {HOSTILE: {"images": 4, "classes": read | {"confusion": [[4]]}}},
+            "contract": {HOSTILE: [HOSTILE]},
+            "left_out": [HOSTILE],
+        },
+        "memory": {
+            "px": [128, 128],
+            "limit": 0.4,
+            "false_alarms": 0.001,
+            "calibration": {"tiles": 40},
+            "memorised": {"count": 1, "of": 4, "share": 0.25, "low": 0.0, "high": 0.5},
+            "diversity": {
+                "tiles": 4,
+                **{
+                    name: {"vendi": 3.0, "mean_distance_to_nearest": 1.0}
+                    for name in ("corpus", "training")
+                },
+            },
+            "pairs": [
+                {
+                    "key": HOSTILE,
+                    "nearest": HOSTILE,
+                    "scene": HOSTILE,
+                    "picture": HOSTILE,
+                    "copy": copy,
+                    "similarity": 0.5,
+                    "evidence": 1.0,
+                    "ratio": None,
+                    "flipped": True,
+                    "shift_px": [1, 2],
+                }
+                for copy in (True, False)
+            ],
+        },
+        "use": {"reason": HOSTILE},
+    }
 
 
 @pytest.fixture(scope="module")
@@ -54,10 +112,16 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> str:
         progress=[dataclasses.replace(plain.progress[0], label=HOSTILE)],
         notes=[HOSTILE, f"E8, {HOSTILE}"],
         headline=Headline(HOSTILE, HOSTILE, HOSTILE, {HOSTILE: HOSTILE}),
-        blocks={"memory": {HOSTILE: HOSTILE}},
+        blocks=hostile_blocks(),
     )
     path = tmp_path_factory.mktemp("page") / "report.html"
-    path.write_text(render(hostile))
+    text = render(hostile)
+    assert not re.findall(r"This section cannot be shown[^<]*", text)
+    assert re.findall(r'<b class="\w+">([^<]*)</b>:\nsimilarity', text) == [
+        "copy",
+        "no copy by the limit",
+    ]
+    path.write_text(text)
     return path.as_uri()
 
 

@@ -25,10 +25,8 @@ def sections(
     patch.setitem(sys.modules, "sarhpc.evaluation.page_memory", module)
     environment = page_environment()
     assert environment.loader is not None
-    environment.loader = ChoiceLoader(
-        [DictLoader({"page_memory.html.j2": template}), environment.loader]
-    )
-    return list(make_sections(blocks, Path("evaluate"), environment))
+    loader = ChoiceLoader([DictLoader({"page_memory.html.j2": template}), environment.loader])
+    return list(make_sections(blocks, Path("evaluate"), environment.overlay(loader=loader)))
 
 
 def test_a_section_shows_its_block_and_escapes_what_it_says(
@@ -55,6 +53,17 @@ def test_a_section_that_fails_says_why_in_its_place(
     [failed] = sections(monkeypatch, {"memory": BLOCK}, _made, template)
     assert (failed.title, failed.body) == ("Copies and near copies (E11)", "")
     assert failed.fault.startswith(("FileNotFoundError: evaluate/pair.png", "UndefinedError"))
+
+
+def test_a_section_may_have_a_sentence_for_the_summary(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = types.ModuleType("sarhpc.evaluation.page_memory")
+    module.section = lambda block, folder: block  # type: ignore[attr-defined]
+    module.sentence = lambda block, judged: f"{judged} has copies"  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "sarhpc.evaluation.page_memory", module)
+    environment = page_environment()
+    environment.loader = DictLoader({"page_memory.html.j2": TEMPLATE})
+    [made] = make_sections({"memory": BLOCK}, Path(), environment, "this run")
+    assert made.sentence == "this run has copies"
 
 
 def test_names_of_sections_are_names_of_modules() -> None:

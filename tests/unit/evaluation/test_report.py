@@ -15,15 +15,8 @@ from sarhpc.evaluation.classes import Conformity
 from sarhpc.evaluation.config import EvaluateConfig
 from sarhpc.evaluation.gates import GateResult
 from sarhpc.evaluation.headline import judge_gates
-from sarhpc.evaluation.report import (
-    MAX_PAGE_BYTES,
-    GridRow,
-    Picture,
-    Report,
-    StageLine,
-    render,
-    to_json,
-)
+from sarhpc.evaluation.report import GridRow, Picture, Report, StageLine, to_json
+from sarhpc.evaluation.report_page import MAX_PAGE_BYTES, render
 from sarhpc.evaluation.suite import evaluate
 from sarhpc.measures.distances import DISTANCES
 
@@ -124,6 +117,14 @@ def test_more_tiles_than_a_page_has_room_for_are_fewer_rows() -> None:
     page = render(Report("many", {}, "", [], synthetic=shown))
     assert len(page.encode()) <= MAX_PAGE_BYTES
     assert 100 < page.count("<img") < 800
+
+
+def test_the_section_of_a_measure_stands_on_the_page_once() -> None:
+    use = {"reason": "too few real labels"}
+    page = render(dataclasses.replace(example(), blocks={"use": use, "other": {"a": 1}}))
+    assert page.count('<h2 id="use">') == 1
+    assert page.count("Not measured: too few real labels.") == 1
+    assert '<h2 id="other"' not in page
 
 
 def test_a_report_without_an_evaluation_or_later_fields_is_a_page() -> None:

@@ -10,9 +10,10 @@ import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
+from source_trees import REPOSITORY, SOURCES, place, syntax_nodes
+
 from sarhpc.extras import CHAIN, EXTRA_OF
 
-REPOSITORY = Path(__file__).resolve().parents[3]
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
 DISTRIBUTIONS = {"PIL": "pillow", "yaml": "pyyaml"}
 """Module -> package, where they are called differently."""
@@ -30,16 +31,15 @@ def names(requirements: list[str]) -> set[str]:
 def imported_modules() -> dict[str, str]:
     """Each module of others that the packages import -> one of the files that do."""
     found: dict[str, str] = {}
-    for package in ("hpc", "sarhpc"):
-        for path in sorted((REPOSITORY / package).rglob("*.py")):
-            for name in modules_of(ast.parse(path.read_text())):
-                if name not in sys.stdlib_module_names and name not in ("hpc", "sarhpc"):
-                    found[name] = path.relative_to(REPOSITORY).as_posix()
+    for path in SOURCES:
+        for name in modules_of(path):
+            if name not in sys.stdlib_module_names and name not in ("hpc", "sarhpc"):
+                found[name] = place(path)
     return found
 
 
-def modules_of(tree: ast.Module) -> Iterator[str]:
-    for node in ast.walk(tree):
+def modules_of(path: Path) -> Iterator[str]:
+    for node in syntax_nodes(path):
         if isinstance(node, ast.Import):
             yield from (alias.name.partition(".")[0] for alias in node.names)
         elif isinstance(node, ast.ImportFrom):

@@ -9,13 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from source_trees import REPOSITORY, SOURCES, place, syntax_nodes, syntax_tree
 
 from sarhpc.stages.registry import STAGES
-
-REPOSITORY = Path(__file__).resolve().parents[3]
-SOURCES = [
-    path for package in ("hpc", "sarhpc") for path in sorted((REPOSITORY / package).rglob("*.py"))
-]
 
 UPSTREAM = {
     "archive": set(),
@@ -88,28 +84,18 @@ HEAVY = {
 
 
 @functools.cache
-def parsed(path: Path) -> ast.Module:
-    return ast.parse(path.read_text())
-
-
-@functools.cache
 def imports(path: Path, *, top_level: bool = False) -> tuple[str, ...]:
     return tuple(_imports(path, top_level))
 
 
 def _imports(path: Path, top_level: bool) -> Iterator[str]:
-    tree = parsed(path)
-    for node in tree.body if top_level else ast.walk(tree):
+    for node in syntax_tree(path).body if top_level else syntax_nodes(path):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
             yield str(node.module)
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
-
-
-def place(path: Path) -> str:
-    return path.relative_to(REPOSITORY).as_posix()
 
 
 def module(path: Path) -> str:
@@ -130,7 +116,7 @@ def test_hpc_never_imports_sarhpc() -> None:
 
 def strings(path: Path) -> set[str]:
     """The string constants of a file, docstrings excepted."""
-    nodes = list(ast.walk(parsed(path)))
+    nodes = syntax_nodes(path)
     docstrings = {id(node.value) for node in nodes if isinstance(node, ast.Expr)}
     constants = (n for n in nodes if isinstance(n, ast.Constant) and id(n) not in docstrings)
     return {node.value for node in constants if isinstance(node.value, str)}
@@ -270,7 +256,7 @@ def called_commands(path: Path) -> frozenset[str]:
 
 def _called_commands(path: Path) -> Iterator[str]:
     """First words of the lists that look like command lines; choices of a parser are none."""
-    nodes = list(ast.walk(parsed(path)))
+    nodes = syntax_nodes(path)
     choices = [n.value for n in nodes if isinstance(n, ast.keyword) and n.arg == "choices"]
     for node in nodes:
         if node in choices:
@@ -324,7 +310,7 @@ def test_files_and_functions_stay_short() -> None:
         text = path.read_text()
         if text.count("\n") > 400:
             long.append(f"{place(path)}: {text.count(chr(10))} lines")
-        for node in definitions(parsed(path)):
+        for node in definitions(syntax_tree(path)):
             if not isinstance(node, ast.ClassDef):
                 lines = (node.end_lineno or 0) - node.lineno + 1
                 if lines > 70:

@@ -14,6 +14,7 @@ import pytest
 from api_reference import api_page
 from checked_ranges import CHECKED, CheckedRange
 from settings_reference import Setting, kind_of, settings, settings_pages
+from source_trees import REPOSITORY, SOURCES, syntax_nodes
 from verbs_reference import verbs_page
 
 from hpc.cluster.profile import Profile
@@ -25,7 +26,6 @@ from sarhpc.stages.config import RunConfig
 from sarhpc.stages.number_ranges import RANGES
 from sarhpc.stages.registry import STAGES
 
-REPOSITORY = Path(__file__).resolve().parents[3]
 PAGES = [
     page
     for page in (REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md")))
@@ -165,16 +165,11 @@ def test_settings_that_a_page_names_exist(page: Path) -> None:
 @cache
 def messages() -> tuple[str, ...]:
     """Every text in the source, with … for what is filled in."""
-    return tuple(
-        text
-        for folder in ("sarhpc", "hpc")
-        for path in (REPOSITORY / folder).rglob("*.py")
-        for text in _texts(ast.parse(path.read_text()))
-    )
+    return tuple(text for path in SOURCES for text in _texts(path))
 
 
-def _texts(tree: ast.AST) -> Iterator[str]:
-    for node in ast.walk(tree):
+def _texts(path: Path) -> Iterator[str]:
+    for node in syntax_nodes(path):
         match node:
             case ast.Constant(str(text)):
                 yield text

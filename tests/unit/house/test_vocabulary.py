@@ -5,15 +5,13 @@ The tables hold private words that were replaced once, so that they do not retur
 
 from __future__ import annotations
 
-import io
 import re
-import tokenize
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-REPOSITORY = Path(__file__).resolve().parents[3]
+from source_trees import REPOSITORY, place
+from source_trees import SOURCES as PACKAGES
 
 NAMES = {
     "Comeback": "RequeuePolicy",
@@ -97,6 +95,7 @@ TEXTS = {
     r"lies on disk": "is on disk",
     r"litter": "leftover files",
     r"mend(s|ed|ing)?": "fix, repair",
+    r"somebody( else)?('s)?": "another user, a third party",
     r"not even save": "skip the final checkpoint",
     r"nothing below 0": "must be >= 0",
     r"Return if\b": "Raise X unless",
@@ -128,9 +127,7 @@ ALLOWED: dict[str, set[str]] = {
 PENDING: dict[str, set[str]] = {}
 """Path prefix -> entries still to be replaced there."""
 
-SOURCES = sorted(
-    path for package in ("hpc", "sarhpc", "tools") for path in (REPOSITORY / package).rglob("*.py")
-)
+SOURCES = (*PACKAGES, *sorted((REPOSITORY / "tools").rglob("*.py")))
 PAGES = [
     REPOSITORY / "README.md",
     REPOSITORY / "CONTRIBUTING.md",
@@ -143,25 +140,34 @@ PAGES = [
 ]
 
 
-def place(path: Path) -> str:
-    return path.relative_to(REPOSITORY).as_posix()
+_TOKENS = re.compile(
+    r"""
+    (?P<text> \#[^\n]*
+      | [rbfu]{0,2} (?: \"{3}.*?(?<!\\)\"{3} | "(?:\\.|[^"\\\n])*" | '(?:\\.|[^'\\\n])*' ) )
+    | (?P<name> [^\W\d]\w* )
+    """,
+    re.VERBOSE | re.DOTALL | re.IGNORECASE,
+)
+"""Comments, strings and names of Python: what `tokenize` finds, in a tenth of the time."""
+_REPLACED = {
+    pattern: re.compile(rf"(?<![\w`.-])(?:{pattern})(?![\w`])", re.IGNORECASE) for pattern in TEXTS
+}
+_ANY_REPLACED = re.compile("|".join(p.pattern for p in _REPLACED.values()), re.IGNORECASE)
 
 
 def names_and_texts(path: Path) -> Iterator[tuple[int, str, bool]]:
     """Line, text and whether it is an identifier, for every token that can hold a word."""
+    text = path.read_text()
     if path.suffix != ".py":
-        yield from ((number, line, False) for number, line in enumerate(lines_of(path), 1))
+        yield from ((number, line, False) for number, line in enumerate(text.splitlines(), 1))
         return
-    for token in tokenize.generate_tokens(io.StringIO(path.read_text()).readline):
-        if token.type == tokenize.NAME:
-            yield token.start[0], token.string, True
-        elif token.type in (tokenize.COMMENT, tokenize.STRING):
-            for number, line in enumerate(token.string.splitlines(), token.start[0]):
-                yield number, line, False
-
-
-def lines_of(path: Path) -> list[str]:
-    return path.read_text().splitlines()
+    for token in _TOKENS.finditer(text):
+        is_name = token.lastgroup == "name"
+        if is_name and token[0].lstrip("_") in NAMES:
+            yield text.count("\n", 0, token.start()) + 1, token[0], True
+        elif not is_name and _ANY_REPLACED.search(token[0]):
+            first = text.count("\n", 0, token.start()) + 1
+            yield from ((n, line, False) for n, line in enumerate(token[0].splitlines(), first))
 
 
 def replaced_words(path: Path) -> Iterator[tuple[str, int, str]]:
@@ -169,9 +175,9 @@ def replaced_words(path: Path) -> Iterator[tuple[str, int, str]]:
     for number, text, is_name in names_and_texts(path):
         if is_name and (plain := text.lstrip("_")) in NAMES:
             yield plain, number, NAMES[plain]
-        elif not is_name:
+        elif not is_name and _ANY_REPLACED.search(text):
             for pattern, term in TEXTS.items():
-                if re.search(rf"(?<![\w`.-])(?:{pattern})(?![\w`])", text, re.IGNORECASE):
+                if _REPLACED[pattern].search(text):
                     yield pattern, number, term
 
 
@@ -180,11 +186,31 @@ def is_excepted(path: str, entry: str) -> bool:
     return entry in ALLOWED.get(path, ()) or any(entry in entries for entries in pending)
 
 
-@pytest.mark.parametrize("path", [*SOURCES, *PAGES], ids=place)
-def test_no_replaced_word_returns(path: Path) -> None:
+def folder_of(path: Path) -> str:
+    return "/".join(place(path).split("/")[:2]) if path.suffix == ".py" else "pages"
+
+
+@pytest.mark.parametrize("folder", sorted({folder_of(path) for path in (*SOURCES, *PAGES)}))
+def test_no_replaced_word_returns(folder: str) -> None:
     found = [
         f"{place(path)}:{line}: {entry!r}: write {term}"
+        for path in (*SOURCES, *PAGES)
+        if folder_of(path) == folder
         for entry, line, term in replaced_words(path)
         if not is_excepted(place(path), entry)
     ]
     assert found == []
+
+
+def test_a_replaced_word_is_found_where_it_is_written(tmp_path: Path) -> None:
+    file = tmp_path / "one.py"
+    file.write_text(
+        '# it\'s "hangs on" nothing\n'
+        "def litter(x: str = 'a \\' b') -> str:\n"
+        '    """What is\n\n    told."""\n'
+        "    return rf'swept {x}' + x.litter  # Company\n"
+    )
+    assert [(line, entry) for entry, line, _ in replaced_words(file)] == [
+        (1, "hangs on"), (2, "litter"), (5, "told"),
+        (6, "(sweep|sweeps|swept|sweeping)"), (6, "litter"),
+    ]  # fmt: skip

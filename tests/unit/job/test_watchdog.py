@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from watched_ranks import LIMITS
 
+from hpc.cluster.process_group import COLLECTIVE_TIMEOUT
 from hpc.job.requeue import requeue_reason_after_kill
 from hpc.job.watchdog import HangLimits, Watchdog, WatchedProcess, WatchedStop
 from hpc.store.attempts import begin_attempt, crash_loop, end_attempt, read_attempts
@@ -126,3 +127,18 @@ def test_asking_whether_to_stop_is_progress(tmp_path: Path) -> None:
     for _ in range(3):
         WatchedStop(Asked(), dog).agree()
     assert dog.limit_s == 1
+
+
+def test_hang_is_noticed_before_a_collective_times_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [0.0]
+    monkeypatch.setattr("hpc.job.watchdog.time.monotonic", lambda: clock[0])
+    limits = HangLimits()
+    dog = Watchdog(WatchedProcess(tmp_path), lambda: 0, limits)
+    assert COLLECTIVE_TIMEOUT.total_seconds() > limits.startup_s
+    for _ in range(5):  # steps of half an hour
+        dog.beat()
+        clock[0] += 1800.0
+    assert dog.limit_s == limits.max_s
+    assert COLLECTIVE_TIMEOUT.total_seconds() > limits.max_s + limits.response_s

@@ -146,6 +146,9 @@ def test_a_submission_published_after_the_queue_was_read_is_not_repeated(
         return {}
 
     monkeypatch.setattr("sarhpc.launch.slurm.queued_jobs", queue_of_before)
+    # Copies of five hundred files that no job imports would take most of the time.
+    code = run.root / "code" / "c0de"
+    monkeypatch.setattr("sarhpc.launch.slurm.snapshot_code", lambda *_, **__: code)
     with pytest.raises(RunInUseError, match="another command has just submitted"):
         submit_missing(run, line_of_stages(load_run_config(run)), Profile("mini"))
     assert not list((run.root / "submit").glob("*.sbatch"))

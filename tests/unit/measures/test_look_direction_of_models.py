@@ -11,9 +11,7 @@ from numpy.typing import NDArray
 
 from hpc.store.rundir import RunDir
 from sarhpc.generation.config import GenerateConfig
-from sarhpc.generation.model import load_pipeline
 from sarhpc.generation.plan import ImageRequest
-from sarhpc.generation.sampler import sample_images
 from sarhpc.measures.look_direction import look_direction, orientation
 from sarhpc.shards.images import decode_gray8
 from sarhpc.shards.reader import read_shard
@@ -48,6 +46,9 @@ def amplitudes(codes: NDArray[np.uint8]) -> NDArray[np.float64]:
 
 def optical_images(captions: list[str]) -> list[NDArray[np.float64]]:
     """Images of the embedded base, trained on optical views alone, in groups of eight."""
+    from sarhpc.generation.model import load_pipeline
+    from sarhpc.generation.sampler import sample_images
+
     cfg = GenerateConfig(steps=15, guidance=4.0, batch=8)
     pipeline = load_pipeline(BASE, cfg)
     images = []

@@ -312,8 +312,9 @@ def test_what_is_not_comparable_is_refused() -> None:
         judge(levels(np.array([0, np.nan, 0, 0])), mean_difference, null)
     with pytest.raises(ValueError, match="one each"):
         draw_null(levels(values), labels[:-1], 4)
-    with pytest.raises(ValueError, match="at least 1"):
-        draw_null(levels(values), labels, 0)
+    for tiles, reference_tiles, draws in ((0, None, 5), (4, 0, 5), (4, None, 0)):
+        with pytest.raises(ValueError, match="at least 1"):
+            draw_null(levels(values), labels, tiles, reference_tiles, draws)
 
 
 def test_real_tiles_are_drawn_evenly_over_scenes_and_not_in_shard_order() -> None:
@@ -323,6 +324,9 @@ def test_real_tiles_are_drawn_evenly_over_scenes_and_not_in_shard_order() -> Non
     assert np.array_equal(taken, np.unique(taken))
     assert taken[:30].max() > 300, "not the first of the scene"
     assert len(evenly_over_groups(labels, 10_000)) == 533
+    assert len(evenly_over_groups(labels, 1)) == 1
+    with pytest.raises(ValueError, match="give at least 1"):
+        evenly_over_groups(labels, 0)
     assert np.array_equal(taken, evenly_over_groups(labels, 63))
 
 

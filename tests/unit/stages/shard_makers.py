@@ -30,6 +30,13 @@ def fail_on_one(run: RunDir, task: ShardTask) -> ShardResult:
     return make(run, task)
 
 
+def fill_the_gpu(run: RunDir, task: ShardTask) -> ShardResult:
+    """As torch does where a GPU's memory is full."""
+    import torch
+
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+
 def fill_the_disk(run: RunDir, task: ShardTask) -> ShardResult:
     """As `make`, but shard 000001 finds a full disk."""
     if task.id == "000001":

@@ -77,6 +77,8 @@ def test_parts_are_shards_and_a_resumed_stage_makes_only_what_is_missing(
     page = (run.root / "report.html").read_text()
     assert "Real tiles are from: val (24)." in page
     assert "level_spread_ratio" in page
+    assert "12 images in 2 shards" in page
+    assert str(run.stage("evaluate") / "evaluation.json") in page
 
 
 def test_a_plan_of_before_with_one_shard_is_brought_to_its_end(

@@ -70,7 +70,7 @@ def test_features_of_two_sets_are_compared_and_how_is_recorded(
     assert "E9 Fréchet distance, FID, features backbone" in printed
     assert "features measured: no number, 16 images a side are too few" in printed
     page = (tmp_path / "report.html").read_text()
-    assert "Distances between features (E9)" in page
+    assert page.count('<h2 id="features">Distances between features (E9)</h2>') == 1
     assert "the middle 32 x 32 px of 64 x 64 px" in page
     assert "cannot be shown" not in page
 

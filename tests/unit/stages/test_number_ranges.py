@@ -23,10 +23,10 @@ from sarhpc.stages.settings import require_settings
 NEGATIVE = """
     simulate.seed simulate.nesz_db simulate.ambiguity_db tile.split.seed imported.seed
     optical.cloud_codes optical.reference_height_m caption.seed prior.seed generate.seed
-    prior.adapter_weight generate.adapter_weight train.validation_seeds
+    prior.adapter_weight generate.adapter_weight train.validation_seeds evaluate.gates.use_gain
 """
 ZERO = """
-    generate.gate.redraws
+    generate.gate.redraws evaluate.memory.pairs
     simulate.reflown_fraction simulate.scene_kinds.water simulate.scene_kinds.forest
     simulate.scene_kinds.field simulate.scene_kinds.town simulate.scene_kinds.mixed
     simulate.incidence_spread_deg simulate.relief_m simulate.trihedrals simulate.ambiguity_shift_m
@@ -47,6 +47,7 @@ ZERO = """
     generate.guidance_rescale generate.steer.scale evaluate.seed evaluate.gallery
     evaluate.autoencoder_s evaluate.orientation_steps evaluate.gates.w1_db
     evaluate.gates.acf_lag1 evaluate.gates.lsd_db evaluate.gates.unmeasurable
+    evaluate.gates.use_ratio evaluate.gates.manifest evaluate.memory.pairs
     cluster.quota_gb cluster.quota_inodes
 """
 NEGATIVE_HAS_A_MEANING = {*NEGATIVE.split()}

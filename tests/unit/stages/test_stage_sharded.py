@@ -9,7 +9,13 @@ import pytest
 import shard_makers
 
 from hpc.cluster.allocation import Allocation, current_allocation
-from hpc.errors import DataError, IncompleteError, StopRequestedError, TransientError
+from hpc.errors import (
+    DataError,
+    GpuMemoryError,
+    IncompleteError,
+    StopRequestedError,
+    TransientError,
+)
 from hpc.job.pipeline import Stage, Work, run_stage
 from hpc.observe.state import stage_state
 from hpc.publish import publish_json
@@ -58,6 +64,15 @@ def test_a_disk_full_in_a_shard_ends_transient(run: RunDir) -> None:
     with pytest.raises(TransientError, match="no space left"):
         run_stage(run, stage(shard_makers.fill_the_disk, shards=2))
     assert run.ledger("tile").recorded_ids() == {"000000"}
+
+
+def test_shard_that_does_not_fit_on_a_gpu_ends_the_stage_with_what_to_do(run: RunDir) -> None:
+    with pytest.raises(GpuMemoryError, match=r"CUDA out of memory.*GPUs with more memory"):
+        run_stage(run, stage(shard_makers.fill_the_gpu))
+    # Where one does not fit none will, so the others were not tried.
+    assert run.ledger("tile").recorded_ids() == set()
+    assert set(run.ledger("tile").failures()) == {"000000"}
+    assert read_attempts(run.stage("tile"))[-1]["exit"] == 1
 
 
 def test_stop_is_heard_between_shards_and_keeps_what_is_finished(run: RunDir) -> None:

@@ -61,8 +61,29 @@ def test_a_good_set_passes_and_each_tile_has_a_row_in_a_table(
     assert "Real tiles are from: val (36)." in printed
     page = (tmp_path / "out" / "report.html").read_text()
     assert "Real tiles are from: val (36)." in page
-    assert "acf_lag1" in page
+    assert "E4 autocorrelation at lag 1" in page
+    assert '<p class="word">Passes all 6 gates</p>' in page
+    assert "Measured on 8-bit codes: at low levels" in page
     assert "data:image/png" in page
+    assert "classes" not in found, "no tile names one"
+
+
+def test_tiles_that_name_their_class_are_measured_by_class(tmp_path: Path) -> None:
+    truth = {"class_fractions": {"water": 0.9}}
+    real = real_set(tmp_path / "real", truth=truth)
+    made = tmp_path / "made"
+    shard_of(
+        made / "000000.tar",
+        speckle_codes(2, 16),
+        lambda n: {"synthetic": True, "labels": {"class": "river" if n % 2 else "town"}},
+    )
+    assert evaluate(real, made, tmp_path / "out") in (0, 4)
+    classes = result(tmp_path / "out")["classes"]["classes"]
+    assert {name: rows["synthetic"]["tiles"] for name, rows in classes.items()} == {"water": 8}
+    assert classes["water"]["real"]["tiles"] == 36
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert '<h2 id="classes">Measures by class</h2>' in page
+    assert "cannot be shown" not in page
 
 
 @pytest.mark.slow

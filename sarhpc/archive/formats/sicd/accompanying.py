@@ -1,4 +1,4 @@
-"""Facts of a SICD XML document that accompanies a tile cut by somebody else."""
+"""Facts of a SICD XML document that accompanies a tile cut by a third party."""
 
 from __future__ import annotations
 

@@ -1,0 +1,214 @@
+"""E11 of a corpus: images that repeat training tiles or each other, and how varied they are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sarhpc.evaluation.map_tables import MappedTiles
+from sarhpc.measures.ground_maps import MAP_BYTES
+from sarhpc.measures.map_search import BYTES_A_MAP, MapIndex, Neighbours
+from sarhpc.measures.memorisation import (
+    SURELY_NEAR,
+    CopyLimit,
+    copy_limit,
+    distance,
+    share_interval,
+    vendi_score,
+)
+
+MOST_NULL = 2000
+"""Real tiles behind the limit, evenly over scenes."""
+MOST_WITHIN = 100_000
+"""Images of a corpus that its images are compared with, evenly from first to last."""
+_NAMES_BYTES = 300
+"""Key, place and group of a tile."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """How copies are looked for."""
+
+    rate: float
+    """Share of other images that may be taken for copies."""
+    most_shift: int
+    """Cells."""
+    cell_px: tuple[float, float]
+    """Rows and columns of a cell, px."""
+    pairs: int
+    """Most suspicious pairs to list."""
+    workers: int = 1
+
+
+@dataclass(frozen=True)
+class Copies:
+    """The result: plain values, and the images of the most suspicious pairs."""
+
+    block: Mapping[str, Any]
+    pairs: Sequence[tuple[tuple[str, int], tuple[str, int]]]
+    """File and row of an image and of its nearest training tile."""
+
+
+class NoLimitError(ValueError):
+    """There is no limit on copies, and why."""
+
+
+def memory_bytes(training: int, images: int) -> int:
+    """Memory that the search takes, bytes: maps of all, projections of those searched, names."""
+    searched = training + min(images, MOST_WITHIN)
+    return searched * BYTES_A_MAP + (training + images) * (MAP_BYTES + _NAMES_BYTES)
+
+
+def find_copies(
+    corpus: MappedTiles, training: MappedTiles, held_out: MappedTiles | None, asked: Asked
+) -> Copies:
+    """What of a corpus repeats the training tiles.
+
+    Args:
+        corpus: its images.
+        training: tiles that the model was trained on.
+        held_out: real tiles of other scenes, which show how many are taken for copies by chance.
+        asked: rate and sizes.
+
+    Raises:
+        NoLimitError: there are too few training tiles, or of too few scenes.
+    """
+    groups = training.group_numbers()
+    if len(training) < 2 or groups.max() < 1:
+        raise NoLimitError(
+            f"{len(training)} training tiles are of {len({*training.groups})} scene: a limit "
+            "needs tiles of other scenes"
+        )
+    index = MapIndex(training.maps, asked.most_shift, groups)
+    limit = _limit(index, training, groups, asked)
+    found = index.nearest(corpus.maps, workers=asked.workers)
+    evidence = limit.evidence(found)
+    least = limit.at(asked.rate)
+    ratio = _ratios(found, index, training, groups, asked)
+    worst = np.argsort(-evidence, kind="stable")[: asked.pairs]
+    block = {
+        "images": len(corpus),
+        "not_measured": corpus.faults,
+        "training_tiles": len(training),
+        "training_groups": int(groups.max()) + 1,
+        "false_alarms": asked.rate,
+        "limit": least,
+        "calibration": limit.to_json(),
+        "memorised": _share(evidence > least),
+        "nearer_than_a_third": _share(ratio < SURELY_NEAR),
+        "held_out": _control(held_out, index, limit, least, asked),
+        "within": _within(corpus, limit, asked),
+        "diversity": _diversity(corpus, training),
+        "pairs": [
+            _pair(corpus, training, found, evidence, ratio, int(one), least, asked) for one in worst
+        ],
+    }
+    places = [(corpus.places[one], training.places[found.number[one]]) for one in worst]
+    return Copies(block, places)
+
+
+def _limit(
+    index: MapIndex, training: MappedTiles, groups: NDArray[np.int64], asked: Asked
+) -> CopyLimit:
+    from sarhpc.measures.nulls import evenly_over_groups
+
+    drawn = evenly_over_groups(training.groups, min(MOST_NULL, len(training)))
+    null = index.nearest(training.maps[drawn], groups=groups[drawn], workers=asked.workers)
+    try:
+        return copy_limit(null, len(training))
+    except ValueError as error:
+        raise NoLimitError(str(error)) from error
+
+
+def _share(flagged: NDArray[np.bool_]) -> dict[str, Any]:
+    count, of = int(flagged.sum()), len(flagged)
+    low, high = share_interval(count, of)
+    return {"count": count, "of": of, "share": count / of if of else 0.0, "low": low, "high": high}
+
+
+def _ratios(
+    found: Neighbours,
+    index: MapIndex,
+    training: MappedTiles,
+    groups: NDArray[np.int64],
+    asked: Asked,
+) -> NDArray[np.float64]:
+    """Distance to the nearest training tile over that of this tile to its nearest; else infinity.
+
+    Only where it can be below a third: distances of two tiles are at most the root of two, unless
+    they are opposites.
+    """
+    ratio = np.full(len(found.number), np.inf)
+    near = np.flatnonzero(distance(found.similarity) < SURELY_NEAR * np.sqrt(2))
+    tiles, place = np.unique(found.number[near], return_inverse=True)
+    if tiles.size:
+        others = index.nearest(training.maps[tiles], groups=groups[tiles], workers=asked.workers)
+        apart = np.maximum(distance(others.similarity), 1e-9)
+        ratio[near] = distance(found.similarity[near]) / apart[place]
+    return ratio
+
+
+def _control(
+    held_out: MappedTiles | None, index: MapIndex, limit: CopyLimit, least: float, asked: Asked
+) -> dict[str, Any] | None:
+    if held_out is None or not len(held_out):
+        return None
+    found = index.nearest(held_out.maps, workers=asked.workers)
+    return _share(limit.evidence(found) > least)
+
+
+def _within(corpus: MappedTiles, limit: CopyLimit, asked: Asked) -> dict[str, Any] | None:
+    """Images that repeat another one of the corpus."""
+    count = len(corpus)
+    if count < 2:
+        return None
+    most = min(count, MOST_WITHIN)
+    drawn = (2 * np.arange(most) + 1) * count // (2 * most)
+    index = MapIndex(corpus.maps[drawn], asked.most_shift)
+    own = np.arange(most)
+    found = index.nearest(corpus.maps[drawn], own=own, workers=asked.workers)
+    least = limit.at(asked.rate, most)
+    return {**_share(limit.evidence(found) > least), "limit": least, "compared": most}
+
+
+def _diversity(corpus: MappedTiles, training: MappedTiles) -> dict[str, Any]:
+    """Vendi score, and similarity to the nearest, of as many images and training tiles."""
+    count = min(len(corpus), len(training), MOST_NULL)
+    values: dict[str, Any] = {"tiles": count}
+    for name, of in (("corpus", corpus), ("training", training)):
+        maps = of.maps[(2 * np.arange(count) + 1) * len(of) // (2 * count)]
+        found = MapIndex(maps, 0).nearest(maps, own=np.arange(count))
+        values[name] = {
+            "vendi": vendi_score(maps),
+            "mean_distance_to_nearest": float(distance(found.similarity).mean()),
+        }
+    return values
+
+
+def _pair(
+    corpus: MappedTiles,
+    training: MappedTiles,
+    found: Neighbours,
+    evidence: NDArray[np.float64],
+    ratio: NDArray[np.float64],
+    one: int,
+    least: float,
+    asked: Asked,
+) -> dict[str, Any]:
+    number = int(found.number[one])
+    shift = [int(s) * px for s, px in zip(found.shift[one], asked.cell_px, strict=True)]
+    return {
+        "key": corpus.keys[one],
+        "nearest": training.keys[number],
+        "scene": training.groups[number],
+        "similarity": float(found.similarity[one]),
+        "evidence": float(evidence[one]),
+        "copy": bool(evidence[one] > least),
+        "ratio": float(ratio[one]) if np.isfinite(ratio[one]) else None,
+        "flipped": bool(found.flipped[one]),
+        "shift_px": shift,
+    }
