@@ -64,18 +64,12 @@ def evaluate_sets(
         VerificationError: a set has too few images, or some that cannot be read or measured.
     """
     from sarhpc.evaluation.compared import REAL, compare, metrics_of
-    from sarhpc.evaluation.config import MemoryConfig, check_config
-    from sarhpc.evaluation.use.config import CLASSIFICATION
+    from sarhpc.evaluation.config import check_config
     from sarhpc.stages.work.class_levels import with_classes
     from sarhpc.stages.work.feature_distances import require_backbone, with_features
     from sarhpc.stages.work.text import with_text
 
-    if suites and USE in suites and not config.use.task:
-        config = dataclasses.replace(
-            config, use=dataclasses.replace(config.use, task=CLASSIFICATION)
-        )
-    if suites and "memory" in suites and config.memory is None:
-        config = dataclasses.replace(config, memory=MemoryConfig())
+    config = _as_asked(config, suites)
     check_config(config)
     metrics_of(suites)
     _require_apart(out, (real, synthetic))
@@ -109,6 +103,20 @@ def evaluate_sets(
     publish_json(out / "evaluation.json", compared.to_json())
     _publish_page(out, planned, compared, config)
     return compared
+
+
+def _as_asked(config: EvaluateConfig, suites: Sequence[str] | None) -> EvaluateConfig:
+    """The configuration with the defaults of measures that are asked for by name."""
+    from sarhpc.evaluation.config import MemoryConfig
+    from sarhpc.evaluation.use.config import CLASSIFICATION
+
+    if suites and USE in suites and not config.use.task:
+        config = dataclasses.replace(
+            config, use=dataclasses.replace(config.use, task=CLASSIFICATION)
+        )
+    if suites and "memory" in suites and config.memory is None:
+        config = dataclasses.replace(config, memory=MemoryConfig())
+    return config
 
 
 def _require_measurable(view: Mapping[str, TileMeasures]) -> None:
