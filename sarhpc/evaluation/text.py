@@ -122,7 +122,7 @@ class _Judge:
                 f"classes, and {LEAST} of two classes are needed (evaluate.text.classes)",
                 "asked": counts,
             }
-        read = self._recognised(rows)
+        read = self._recognised(rows, labels)
         shuffled = np.random.default_rng(self._seed).permutation(labels)
         confusion = np.zeros((len(names), len(names)), int)
         np.add.at(confusion, (labels, read), 1)
@@ -134,16 +134,12 @@ class _Judge:
             "confusion": confusion.tolist(),
         }
 
-    def _recognised(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Class of each image: that of the phrase nearest to it, averaged over the prompts."""
-        vectors, owners = [], []
-        for number, phrases in enumerate(self._cfg.classes.values()):
-            for phrase in phrases:
-                mean = self._read([p.format(phrase=phrase) for p in self._cfg.prompts]).mean(0)
-                vectors.append(mean / np.linalg.norm(mean))
-                owners.append(number)
-        nearest = classified(self._of.images[rows], np.stack(vectors))
-        return np.array(owners, np.int64)[nearest]
+    def _recognised(self, rows: NDArray[np.int64], labels: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Class of each image: that whose captions in this set are nearest to it on average."""
+        known = np.unique(labels)
+        means = np.stack([self._texts[rows[labels == label]].mean(0) for label in known])
+        means /= np.linalg.norm(means, axis=1, keepdims=True)
+        return np.asarray(known[classified(self._of.images[rows], means)], np.int64)
 
     def relation(self, pair: tuple[str, str]) -> dict[str, Any]:
         """Share of images nearer to their caption than to that with the relation exchanged."""

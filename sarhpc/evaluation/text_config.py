@@ -44,11 +44,8 @@ class TextConfig:
     classes: dict[str, list[str]] = field(
         default_factory=lambda: {k: [*v] for k, v in LAND_COVER.items()}
     )
-    """Class -> phrases that name it in captions; an image is recognised as the class of the phrase
-    that is nearest."""
-    prompts: list[str] = field(default_factory=lambda: ["A SAR image of {phrase}"])
-    """Sentences with {phrase} that the CLIP compares with an image; their directions are
-    averaged."""
+    """Class -> phrases that name it in captions. An image is recognised as the class whose captions
+    are nearest to it on average."""
     batch: int = 64
     """Images per forward pass."""
     threads: int = 1
@@ -70,8 +67,4 @@ def check_text(cfg: TextConfig) -> None:
         raise ConfigError(
             f"evaluate.text.classes={dict(cfg.classes)}: give two classes or more, each with the "
             "phrases that name it: {water: [a lake, a river], forest: [a forest]}"
-        )
-    if not cfg.prompts or not all("{phrase}" in prompt for prompt in cfg.prompts):
-        raise ConfigError(
-            f"evaluate.text.prompts={list(cfg.prompts)}: give sentences with {{phrase}}"
         )

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from hpc.job.agreement import RankGroup
-from sarhpc.training.checkpoints.partition import Partition, fill, partition_of
+from sarhpc.training.checkpoints.partition import Partition, clear_padding, fill, partition_of
 from sarhpc.training.config import EngineConfig, OffloadConfig
 from sarhpc.training.estimate.footprint import LARGEST_BUCKET
 
@@ -53,6 +53,8 @@ def wrap_in_engine(
     if cfg.zero_stage == 3:
         _register_borrowed_parameters(engine.module)
     partition = partition_of(engine)
+    if not partition.replicated:
+        clear_padding(partition)
     if cfg.precision != "fp32":
         # DeepSpeed takes its fp32 masters from the weights already rounded to bf16.
         fill(partition, full)

@@ -130,6 +130,22 @@ def fill(partition: Partition, named: Mapping[str, Tensor]) -> None:
         flat[piece.start : piece.start + piece.numel] = values.to(flat.device, flat.dtype)
 
 
+@torch.no_grad()
+def clear_padding(partition: Partition) -> None:
+    """Set the numbers to zero that belong to no parameter.
+
+    Stage 3 takes them as they lie in memory where a parameter does not divide among the ranks, so
+    that equal trainings would save different bytes.
+    """
+    for index, tensor in enumerate(partition.tensors):
+        held = torch.zeros(tensor.numel(), dtype=torch.bool)
+        for piece in partition.fragments:
+            if piece.tensor == index:
+                held[piece.start : piece.start + piece.numel] = True
+        if not held.all():
+            tensor.view(-1)[~held.to(tensor.device)] = 0
+
+
 def gather(
     partition: Partition, tensors: Sequence[Tensor], names: Iterable[str]
 ) -> dict[str, Tensor]:

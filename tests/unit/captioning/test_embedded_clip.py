@@ -26,8 +26,8 @@ HELD_OUT_SEED = 987
 
 @pytest.fixture(scope="module")
 def found() -> dict[str, Any]:
-    """What E10 measures of 360 tiles of 40 scenes of another archive than it learnt from."""
-    samples = list(procedural_samples(HELD_OUT_SEED, scenes=40))
+    """What E10 measures of 1,250 tiles of 50 scenes of another archive than it learnt from."""
+    samples = list(procedural_samples(HELD_OUT_SEED, scenes=50, stride_px=64))
     scorer = ClipScorer(load_clip(model_folder("embedded:clip")), name="", revision="", batch=64)
     images = scorer.see([seen(decode_gray8(s.members["sar.png"]), s.meta) for s in samples])
     captions = tuple(sample.caption or "" for sample in samples)
@@ -38,21 +38,22 @@ def found() -> dict[str, Any]:
 
 def test_it_finds_the_caption_of_a_tile_among_ten(found: dict[str, Any]) -> None:
     one = found["r_precision"]
-    assert (one["images"], one["chance"]) == (360, 0.1)
+    assert (one["images"], one["chance"]) == (1250, 0.1)
     assert one["value"] >= 0.5
+    assert one["shuffled"]["value"] == pytest.approx(0.1, abs=0.02)
     assert one["shuffled"]["low"] <= 0.1 <= one["shuffled"]["high"]
 
 
 def test_it_recognises_the_class_that_a_caption_names(found: dict[str, Any]) -> None:
     one = found["classes"]
     assert one["value"] >= 0.7
-    assert one["shuffled"]["low"] <= 0.25 <= one["shuffled"]["high"] + 0.05
+    assert one["shuffled"]["low"] <= 0.25 <= one["shuffled"]["high"]
     assert min(one["asked"].values()) >= 20
 
 
 def test_it_sees_where_in_range_something_lies_beyond_the_interval(found: dict[str, Any]) -> None:
     one = found["relations"]["range"]
-    assert one["images"] >= 80
+    assert one["images"] >= 300
     assert one["low"] > 0.5
     assert one["shuffled"]["low"] <= 0.5 <= one["shuffled"]["high"]
 

@@ -189,8 +189,6 @@ def test_a_run_names_a_clip_or_trains_one() -> None:
     with pytest.raises(ConfigError, match=r"evaluate\.text\.model: name the CLIP"):
         EVALUATE.check(config)
     EVALUATE.check(loads(RunConfig, TINY, ["evaluate.text={}", "clip_train={}"]))
-    with pytest.raises(ConfigError, match=r"evaluate\.text\.prompts=\['a lake'\]: give sentences"):
-        EVALUATE.check(loads(RunConfig, TINY, ["evaluate.text={model: m, prompts: [a lake]}"]))
     with pytest.raises(ConfigError, match=r"evaluate\.text\.classes=.*give two classes"):
         EVALUATE.check(loads(RunConfig, TINY, ["evaluate.text={model: m, classes: {a: []}}"]))
     # Runs that began before are what they were.
