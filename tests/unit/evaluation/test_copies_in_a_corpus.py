@@ -147,6 +147,7 @@ def test_training_tiles_of_another_spacing_or_too_small_or_of_one_scene_are_left
         "spacing": (grounds[0], {"pixel_m": 2.0, "scene_id": "a"}, "2 m"),
         "small": ([tile[:48, :48] for tile in grounds[0]], {"pixel_m": 0.5}, "64 x 64 px or more"),
         "scene": (grounds[0], {"pixel_m": 0.5, "scene_id": "a"}, "needs tiles of other scenes"),
+        "split": (grounds[0], {"pixel_m": 0.5, "split": "val"}, "and none of train"),
     }
     for name, (tiles, meta, message) in other.items():
         shard_of(tmp_path / name / "000000.tar", tiles, {"split": "train", **meta})
