@@ -266,7 +266,8 @@ def _apart(held_out: MappedTiles, training: MappedTiles) -> MappedTiles:
                 for number, (key, group) in enumerate(
                     zip(held_out.keys, held_out.groups, strict=True)
                 )
-                if key not in keys and group not in known
+                # Keys count from 0 in every set: they say something of unknown scenes only.
+                if group not in known and (group or key not in keys)
             ],
             np.int64,
         )

@@ -122,31 +122,27 @@ def test_a_corpus_that_fails_its_gates_is_reported_and_fails_the_stage_only_wher
     assert (run.stage("evaluate") / "evaluation.json").stat().st_mtime_ns == made
 
 
-def test_copies_of_training_tiles_are_searched_or_left_out_and_the_rest_goes_on(
+def test_copies_of_training_tiles_are_searched_in_the_corpus_of_a_run(
     tmp_path: Path, model: Path
 ) -> None:
-    """The run has no tiles of split train; a folder of shards is named in their place."""
-    gate = "evaluate.gates.memorised=0.01"
-    run = run_before_evaluation(tmp_path / "without", model, ["evaluate.memory={}", gate], px=64)
-    found = evaluate(run)
-    assert "none of train: name the shards" in found["memory"]["left_out"]
-    assert {g["name"]: g["verdict"] for g in found["gates"]}["memorised"] == "undecided"
-    assert found["sets"]["this run"]["measures"]
     shard_of(
         tmp_path / "train/000000.tar",
         speckle_codes(9, 60, px=64),
         lambda n: {"split": "train", "scene_id": f"t{n}"},
     )
-    words = [f"evaluate.memory={{shards: {tmp_path / 'train'}}}", gate]
+    words = [
+        f"evaluate.memory={{shards: {tmp_path / 'train'}}}",
+        "evaluate.gates.memorised=0.2",
+        "evaluate.orientation_steps=0",
+    ]
     run = run_before_evaluation(tmp_path / "with", model, words, px=64)
     found = evaluate(run)
     assert found["memory"]["memorised"]["of"] == 12
     assert found["memory"]["training_tiles"] == 60
     assert found["memory"]["held_out"]["of"] == 24
-    page = (run.root / "report.html").read_text()
-    assert page.count('alt="training tile ') == 6
-    kept = {p: p.stat().st_mtime_ns for p in (run.stage("evaluate") / "memory").iterdir()}
-    assert len(kept) == 3 + 6
+    assert {g["name"]: g["verdict"] for g in found["gates"]}["memorised"] == "pass"
+    assert (run.root / "report.html").read_text().count('alt="training tile ') == 6
+    assert len([*(run.stage("evaluate") / "memory").iterdir()]) == 3 + 6
 
 
 def test_the_result_of_a_run_is_printed_as_json(
