@@ -84,6 +84,8 @@ def test_copies_of_training_tiles_are_counted_shown_and_fail_the_gate(
     assert page.count('<h2 id="memory">Copies and near copies (E11)') == 1
     assert page.count('alt="training tile ') == len(block["pairs"]) == 6
     assert "flipped in azimuth" in page
+    assert page.count(">copy</b>") == len(keys)
+    assert page.count(">no copy by the limit</b>") == 6 - len(keys)
 
 
 def test_a_corpus_of_other_ground_passes_and_its_tables_are_kept(
