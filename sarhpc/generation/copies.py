@@ -109,8 +109,7 @@ def middle(pixels: NDArray[Any], px: Sequence[int]) -> NDArray[Any]:
     """
     if any(side < want for side, want in zip(pixels.shape, px, strict=True)):
         raise ValueError(
-            f"image of shape {pixels.shape}: copies are looked for in {px[0]} x "
-            f"{px[1]} px"
+            f"image of shape {pixels.shape}: copies are looked for in {px[0]} x {px[1]} px"
         )
     row, column = ((side - want) // 2 for side, want in zip(pixels.shape, px, strict=True))
     return pixels[row : row + px[0], column : column + px[1]]
