@@ -64,18 +64,12 @@ def evaluate_sets(
         VerificationError: a set has too few images, or some that cannot be read or measured.
     """
     from sarhpc.evaluation.compared import REAL, compare, metrics_of
-    from sarhpc.evaluation.config import MemoryConfig, check_config
-    from sarhpc.evaluation.use.config import CLASSIFICATION
+    from sarhpc.evaluation.config import check_config
     from sarhpc.stages.work.class_levels import with_classes
     from sarhpc.stages.work.feature_distances import require_backbone, with_features
     from sarhpc.stages.work.text import with_text
 
-    if suites and USE in suites and not config.use.task:
-        config = dataclasses.replace(
-            config, use=dataclasses.replace(config.use, task=CLASSIFICATION)
-        )
-    if suites and "memory" in suites and config.memory is None:
-        config = dataclasses.replace(config, memory=MemoryConfig())
+    config = _with_asked(config, suites or ())
     check_config(config)
     metrics_of(suites)
     _require_apart(out, (real, synthetic))
@@ -138,6 +132,19 @@ def _with_orientation(
         return compared
     report(NO_ORIENTATION)
     return dataclasses.replace(compared, notes=(*compared.notes, NO_ORIENTATION))
+
+
+def _with_asked(config: EvaluateConfig, suites: Sequence[str]) -> EvaluateConfig:
+    """The configuration with what parts of the suite need that are off unless set."""
+    from sarhpc.evaluation.config import MemoryConfig
+    from sarhpc.evaluation.use.config import CLASSIFICATION
+
+    if USE in suites and not config.use.task:
+        use = dataclasses.replace(config.use, task=CLASSIFICATION)
+        config = dataclasses.replace(config, use=use)
+    if "memory" in suites and config.memory is None:
+        config = dataclasses.replace(config, memory=MemoryConfig())
+    return config
 
 
 def _planned_use(

@@ -103,6 +103,22 @@ def test_a_corpus_of_other_ground_passes_and_its_tables_are_kept(
     assert tables == {path: path.stat().st_mtime_ns for path in tables}
 
 
+def test_the_part_memory_of_the_suite_asks_for_it(
+    tmp_path: Path, real: Path, grounds: tuple[list[np.ndarray], ...]
+) -> None:
+    synthetic = corpus(tmp_path / "s", grounds[2][24:])
+    found = evaluate(
+        real,
+        synthetic,
+        tmp_path / "out",
+        {"bootstrap": 2},
+        suites=["memory"],
+        report=lambda _: None,
+    )
+    assert found.blocks["memory"]["memorised"]["count"] <= 1
+    assert not found.evaluation.sets["synthetic"].measures
+
+
 def test_one_image_many_times_is_found_in_the_corpus_itself(
     tmp_path: Path, real: Path, grounds: tuple[list[np.ndarray], ...]
 ) -> None:
