@@ -51,15 +51,15 @@ def main() -> None:
 def _written(path: Path, count: int, seed: int) -> np.ndarray:
     """Random maps on disk, written in parts, mapped."""
     rng = np.random.default_rng(seed)
-    maps = np.lib.format.open_memmap(path, "w+", np.float16, (count, SIDE, SIDE))
-    rows = max(2**26 // MAP_BYTES, 1)
-    some = rng.standard_normal((min(rows, count), SIDE, SIDE), np.float32).astype(np.float16)
-    for start in range(0, count, rows):
-        stop = min(start + rows, count)
-        # Another order of cells: equal maps would all be copies of each other.
-        maps[start:stop] = np.roll(some[: stop - start], start // rows, axis=2)
-    maps.flush()
-    del maps
+    rows = min(2**25 // MAP_BYTES, count)
+    some = rng.standard_normal((rows, SIDE, SIDE), np.float32).astype(np.float16)
+    header = {"descr": "<f2", "fortran_order": False, "shape": (count, SIDE, SIDE)}
+    with path.open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, header)
+        for start in range(0, count, rows):
+            # Another order of cells: equal maps would all be copies of each other.
+            part = np.roll(some[: min(rows, count - start)], start // rows, axis=2)
+            file.write(part.tobytes())
     return np.load(path, mmap_mode="r")
 
 

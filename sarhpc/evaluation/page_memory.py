@@ -13,6 +13,8 @@ FOLDER = "memory"
 """Of tables and pictures, in the folder of the evaluation."""
 GAP_PX = 4
 """Columns between the two tiles of a picture."""
+SHOWN_PX = 128
+"""Side below which tiles are enlarged."""
 
 
 def section(block: Mapping[str, Any], folder: Path) -> dict[str, Any]:
@@ -22,8 +24,13 @@ def section(block: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         block: `memory` of a result.
         folder: of the evaluation.
     """
+    times = 1 if max(block.get("px", [SHOWN_PX])) >= SHOWN_PX else 2
     pairs = [
-        {**pair, "images": _images(folder / FOLDER / str(pair.get("picture", "")))}
+        {
+            **pair,
+            "images": _images(folder / FOLDER / str(pair.get("picture", ""))),
+            "times": times,
+        }
         for pair in block.get("pairs", [])
     ]
     return {"memory": block, "pairs": pairs}

@@ -178,7 +178,14 @@ def _plan(
             f"more, such as {missing[0]}: restore them, or name a copy (evaluate.memory.shards)"
         )
     wanted = dataclasses.replace(config, all_tiles=True, real_splits=["train"])
-    return plan_comparison(training, {"corpus": corpus}, wanted, one_law=one_law)
+    planned = plan_comparison(training, {"corpus": corpus}, wanted, one_law=one_law)
+    splits = {*planned.splits} - {"unknown"}
+    if splits and "train" not in splits:
+        raise DataError(
+            f"{training.name} has tiles of {', '.join(sorted(splits))}, and none of train: name "
+            "the shards that the model was trained on (evaluate.memory.shards)"
+        )
+    return planned
 
 
 def _require_large(px: tuple[int, int]) -> None:
@@ -259,7 +266,8 @@ def _apart(held_out: MappedTiles, training: MappedTiles) -> MappedTiles:
                 for number, (key, group) in enumerate(
                     zip(held_out.keys, held_out.groups, strict=True)
                 )
-                if key not in keys and group not in known
+                # Keys count from 0 in every set: they say something of unknown scenes only.
+                if group not in known and (group or key not in keys)
             ],
             np.int64,
         )

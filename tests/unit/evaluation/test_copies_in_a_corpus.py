@@ -84,6 +84,8 @@ def test_copies_of_training_tiles_are_counted_shown_and_fail_the_gate(
     assert page.count('<h2 id="memory">Copies and near copies (E11)') == 1
     assert page.count('alt="training tile ') == len(block["pairs"]) == 6
     assert "flipped in azimuth" in page
+    assert page.count(">copy</b>") == len(keys)
+    assert page.count(">no copy by the limit</b>") == 6 - len(keys)
 
 
 @pytest.mark.usefixtures("without_figures")
@@ -100,6 +102,22 @@ def test_a_corpus_of_other_ground_passes_and_its_tables_are_kept(
     again = compared(real, synthetic, tmp_path / "out", **settings)
     assert again.blocks["memory"] == found.blocks["memory"]
     assert tables == {path: path.stat().st_mtime_ns for path in tables}
+
+
+def test_the_part_memory_of_the_suite_asks_for_it(
+    tmp_path: Path, real: Path, grounds: tuple[list[np.ndarray], ...]
+) -> None:
+    synthetic = corpus(tmp_path / "s", grounds[2][24:])
+    found = evaluate(
+        real,
+        synthetic,
+        tmp_path / "out",
+        {"bootstrap": 2},
+        suites=["memory"],
+        report=lambda _: None,
+    )
+    assert found.blocks["memory"]["memorised"]["count"] <= 1
+    assert not found.evaluation.sets["synthetic"].measures
 
 
 def test_one_image_many_times_is_found_in_the_corpus_itself(
@@ -150,6 +168,7 @@ def test_training_tiles_of_another_spacing_or_too_small_or_of_one_scene_are_left
         "spacing": (grounds[0], {"pixel_m": 2.0, "scene_id": "a"}, "2 m"),
         "small": ([tile[:48, :48] for tile in grounds[0]], {"pixel_m": 0.5}, "64 x 64 px or more"),
         "scene": (grounds[0], {"pixel_m": 0.5, "scene_id": "a"}, "needs tiles of other scenes"),
+        "split": (grounds[0], {"pixel_m": 0.5, "split": "val"}, "and none of train"),
     }
     for name, (tiles, meta, message) in other.items():
         shard_of(tmp_path / name / "000000.tar", tiles, {"split": "train", **meta})

@@ -205,7 +205,9 @@ def test_copies_of_procedural_tiles_are_found() -> None:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize(("px", "count", "least"), [(128, 600, 0.85), (256, 200, 0.95), (512, 100, 0.95)])
+@pytest.mark.parametrize(
+    ("px", "count", "least"), [(128, 600, 0.85), (256, 200, 0.95), (512, 100, 0.95)]
+)
 def test_copies_of_many_procedural_tiles_are_found(px: int, count: int, least: float) -> None:
     """Of 128 px a copy that is moved by 32 px on both axes holds 56 % of its tile."""
     recall, alarms = judged(*procedural(count, px), np.arange(count), f"procedural, {px} px")

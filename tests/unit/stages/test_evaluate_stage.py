@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 from evaluated_runs import masters_and_a_model_without, run_before_evaluation
+from image_sets_on_disk import shard_of, speckle_codes
 from line_runs import make_tiny_model
 
 from hpc.errors import DataError, IncompleteError, VerificationError
@@ -119,6 +120,29 @@ def test_a_corpus_that_fails_its_gates_is_reported_and_fails_the_stage_only_wher
     with pytest.raises(VerificationError):
         evaluate(run)
     assert (run.stage("evaluate") / "evaluation.json").stat().st_mtime_ns == made
+
+
+def test_copies_of_training_tiles_are_searched_in_the_corpus_of_a_run(
+    tmp_path: Path, model: Path
+) -> None:
+    shard_of(
+        tmp_path / "train/000000.tar",
+        speckle_codes(9, 60, px=64),
+        lambda n: {"split": "train", "scene_id": f"t{n}"},
+    )
+    words = [
+        f"evaluate.memory={{shards: {tmp_path / 'train'}}}",
+        "evaluate.gates.memorised=0.2",
+        "evaluate.orientation_steps=0",
+    ]
+    run = run_before_evaluation(tmp_path / "with", model, words, px=64)
+    found = evaluate(run)
+    assert found["memory"]["memorised"]["of"] == 12
+    assert found["memory"]["training_tiles"] == 60
+    assert found["memory"]["held_out"]["of"] == 24
+    assert {g["name"]: g["verdict"] for g in found["gates"]}["memorised"] == "pass"
+    assert (run.root / "report.html").read_text().count('alt="training tile ') == 6
+    assert len([*(run.stage("evaluate") / "memory").iterdir()]) == 3 + 6
 
 
 def test_the_result_of_a_run_is_printed_as_json(
