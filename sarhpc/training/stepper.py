@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from hpc.job.agreement import RankGroup
+from sarhpc.shards.transfer import to_device
 from sarhpc.training.config import LoopConfig
 from sarhpc.training.engine import trainable_weights, wrap_in_engine
 from sarhpc.training.metrics.gradient_norms import GroupNorms
@@ -96,27 +97,51 @@ class Stepper:
         """The same at stage 0, where DeepSpeed reports no norm and applies any gradient."""
         parameters = [p for p in self.engine.module.parameters() if p.grad is not None]
         norm = get_total_norm([p.grad for p in parameters])
-        if not math.isfinite(norm):
+        whole = float(norm)  # read once: a GPU is waited for
+        if not math.isfinite(whole):
             self.engine.zero_grad()
             self.engine.micro_steps += 1  # its step would count the last micro-batch
-            return float(norm)
+            return whole
         if self._clips and self._cfg.grad_clip:
             clip_grads_with_norm_(parameters, self._cfg.grad_clip, norm)
         self.engine.step()
-        return float(norm)
+        return whole
 
 
-def reduce_losses(
-    own: Mapping[str, Tensor], flag: bool, ranks: RankGroup
-) -> tuple[dict[str, float], bool]:
-    """Mean losses over all ranks, not finite if one rank's is not; whether rank 0's flag is up.
+class ReducedLosses:
+    """Mean losses over all ranks on their way to the host.
 
-    One all-reduce for both: it is the step's only synchronisation besides DeepSpeed's own.
+    The update is launched meanwhile: where they were read first, a GPU would idle between the two.
     """
-    raised = torch.tensor(float(flag and ranks.rank == 0), dtype=torch.float64)
-    values = [*own.values(), raised.to(ranks.device)]
-    both = torch.stack([value.double() for value in values])
+
+    def __init__(self, names: Sequence[str], sums: Tensor, world: int) -> None:
+        """Begin to copy `sums`: of each loss, and last of the flag."""
+        self._names, self._world = names, world
+        self._ready: torch.cuda.Event | None = None
+        self._sums = sums
+        if sums.device.type == "cuda":
+            self._sums = torch.empty(sums.shape, dtype=sums.dtype, pin_memory=True)
+            self._sums.copy_(sums, non_blocking=True)
+            self._ready = torch.cuda.Event()
+            self._ready.record()
+
+    def read(self) -> tuple[dict[str, float], bool]:
+        """The means, not finite if one rank's is not, and whether rank 0's flag is up."""
+        if self._ready is not None:
+            self._ready.synchronize()
+        *totals, raised_by = self._sums.tolist()
+        means = [total / self._world for total in totals]
+        return dict(zip(self._names, means, strict=True)), raised_by > 0
+
+
+def reduce_losses(own: Mapping[str, Tensor], flag: bool, ranks: RankGroup) -> ReducedLosses:
+    """Mean losses over all ranks, and whether rank 0's flag is up; to be read after the update.
+
+    One all-reduce for both: it is the step's only one besides DeepSpeed's own.
+    """
+    [raised] = to_device(
+        [torch.tensor([float(flag and ranks.rank == 0)], dtype=torch.float64)], ranks.device
+    )
+    both = torch.cat([torch.stack([value.double() for value in own.values()]), raised])
     torch.distributed.all_reduce(both)
-    *totals, raised_by = both.tolist()
-    means = [total / ranks.world for total in totals]
-    return dict(zip(own, means, strict=True)), raised_by > 0
+    return ReducedLosses(list(own), both, ranks.world)

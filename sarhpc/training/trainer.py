@@ -191,8 +191,9 @@ def _take_step(run: _Run, batches: Iterator[tuple[Cursor, RankBatch]]) -> None:
     rates = stepper.set_rates(run.task.rate_scale(run.updates))
     own = stepper.forward_backward(run.task, batch)
     late = time.monotonic() - run.saved_at >= cfg.checkpoint_every_s
-    losses, run.due = reduce_losses(own, late, run.ranks)
+    reduced = reduce_losses(own, late, run.ranks)
     gradient, norms = stepper.update(by_group=clock.exact or run.updates == 0)
+    losses, run.due = reduced.read()
     what = describe_nonfinite(sum(losses.values()), gradient)
     row: dict[str, Any] = {"trouble": what}
     if what is None:

@@ -244,7 +244,8 @@ def _count(
     elif func is _aten.copy_.default:
         target, source = args[0], args[1]
         waits = not (kwargs.get("non_blocking") or (len(args) > 2 and args[2]))
-        _note_transfer(source, isinstance(target, PretendedTensor), waits)
+        if waits or isinstance(target, PretendedTensor) or not _is_pinned(target):
+            _note_transfer(source, isinstance(target, PretendedTensor), waits)
     elif func is _aten._to_copy.default and device is not None:
         _note_transfer(args[0], device.type == "cuda", not kwargs.get("non_blocking", False))
     elif on_gpu and on_cpu and func not in _TRANSFERS:
@@ -307,6 +308,17 @@ def install() -> None:
     torch.__future__.set_swap_module_params_on_conversion(True)
 
 
+class _Event:
+    """A point in the work of the GPU, which the host may wait for."""
+
+    def record(self) -> None:
+        """Set the point."""
+
+    def synchronize(self) -> None:
+        """Wait for it."""
+        _note_sync("event")
+
+
 def _cuda_functions() -> dict[str, Callable[..., Any]]:
     return {
         "_lazy_init": lambda: None,
@@ -323,6 +335,7 @@ def _cuda_functions() -> dict[str, Callable[..., Any]]:
         "empty_cache": lambda: None,
         "get_rng_state": lambda *_: torch.zeros(16, dtype=torch.uint8),
         "set_rng_state": lambda *_: None,
+        "Event": _Event,
     }
 
 

@@ -70,6 +70,14 @@ def test_step_that_is_not_logged_never_waits_for_the_gpu_in_its_passes(
     assert found["without_gradient"] == 0
 
 
+@pytest.mark.parametrize("name", TRAINED)
+def test_step_launches_its_update_before_it_reads_its_loss(driven: Driven, name: str) -> None:
+    found = _result(driven, name)
+    assert found["before_update"] == 0, found["sites_after"]
+    # The norm by which stage 0 decides about the update, and losses that have arrived by then.
+    assert found["after_passes"] <= (2 if "fp32" in name else 1), found["sites_after"]
+
+
 @pytest.mark.parametrize("name", ["train sd fp32", "train sdxl fp32"])
 def test_loss_on_a_gpu_is_that_of_the_cpu(driven: Driven, name: str) -> None:
     found = _result(driven, name)

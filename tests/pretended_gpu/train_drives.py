@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from device import CUDA, counted
 from loading import bundle, work_folder
@@ -23,7 +24,7 @@ from sarhpc.training.config import TrainConfig
 from sarhpc.training.denoising import grids, validation
 from sarhpc.training.denoising.data import TileBatch
 from sarhpc.training.denoising.task import DenoisingTask
-from sarhpc.training.stepper import Stepper
+from sarhpc.training.stepper import Stepper, reduce_losses
 
 PX = 32
 MICRO_BATCHES = 2
@@ -58,6 +59,10 @@ class StubEngine:
     def zero_grad(self) -> None:
         """Do nothing."""
 
+    def get_global_grad_norm(self) -> float:
+        """DeepSpeed reads it once a step, where it decides about the update."""
+        return 1.0
+
 
 def stub_engine(
     cfg: Any, model: torch.nn.Module, optimizer: Any, _full: object, _ranks: object, _passes: int
@@ -65,10 +70,11 @@ def stub_engine(
     """An engine whose weights have the precision of the training, as DeepSpeed gives them."""
     if cfg.precision == "bf16":
         model.to(torch.bfloat16)
-    return StubEngine(model, optimizer), Partition([], (), (), replicated=True)
+    return StubEngine(model, optimizer), Partition([], (), (), replicated=cfg.zero_stage == 0)
 
 
 stepper_module.wrap_in_engine = stub_engine
+torch.distributed.all_reduce = lambda tensor: None  # of one rank
 
 
 class Tiles:
@@ -114,6 +120,12 @@ def train_step(*, xl: bool = False, stored: bool = False, **options: Any) -> dic
     stepper.clock.exact = False
     with counted() as counts:
         losses = stepper.forward_backward(task, tiles)
+    with counted() as after:
+        reduced = reduce_losses(losses, False, task._ranks)
+        before_update = after.waits
+        gradient, _ = stepper.update(by_group=False)
+        mean, _ = reduced.read()
+    assert mean["loss"] == pytest.approx(losses["loss"].item())
     loss_on_cpu = None
     if cfg.precision == "fp32":  # in bf16 the attention of the two rounds elsewhere
         with _disable_current_modes():
@@ -122,6 +134,10 @@ def train_step(*, xl: bool = False, stored: bool = False, **options: Any) -> dic
     return {
         **counts.as_json(),
         "micro_batches": MICRO_BATCHES,
+        "before_update": before_update,
+        "after_passes": after.waits,
+        "sites_after": after.as_json()["sites"],
+        "gradient": gradient,
         "loss": losses["loss"].item(),
         "loss_on_cpu": loss_on_cpu,
         "device": str(losses["loss"].device),
