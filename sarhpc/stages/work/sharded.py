@@ -174,12 +174,13 @@ def _log_outcomes(
 ) -> None:
     """Log every shard as it finishes, and record failures."""
     progress = ProgressLog(work.plan.stage, work.total, work.done())
+    permanent: tuple[type[HpcError], ...] = (*hopeless, GpuMemoryError)
     for task, outcome in outcomes:
         dog.beat()
         given_up = isinstance(outcome, IncompleteError) and stopping.reason is not None
         if isinstance(outcome, BaseException) and not given_up:
             _note_failure(work, task, outcome)
-        if isinstance(outcome, (*hopeless, GpuMemoryError)):
+        if isinstance(outcome, permanent):
             raise outcome
         progress.step(outcome)
     if stopping.reason is not None and work.todo():
