@@ -72,6 +72,9 @@ def _gate(found: dict[str, Any]) -> Gate:
     from sarhpc.corpus.facts import Gate
 
     low, high = found.get("low"), found.get("high")
-    bounds = f"at most {high:g}" if low is None else f"{low:g} to {high:g}"
+    if low is None:
+        bounds = f"at most {high:g}"
+    else:
+        bounds = f"at least {low:g}" if high is None else f"{low:g} to {high:g}"
     value = found.get("value")
     return Gate(str(found["text"]), value, bounds, str(found["verdict"]))

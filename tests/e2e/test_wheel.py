@@ -95,7 +95,7 @@ def require_used(python: Path | str, folder: Path, place: Path, **env: str) -> N
     assert said["tiles"] == said["read"] > 0
     assert {name[:2] for name in said["measures"]} == {"E1", "E2", "E3", "E4", "E5", "E6"}
     assert said["profile"] == "a100"
-    assert said["models"] == ["base", "blip", "sar"]
+    assert said["models"] == ["base", "blip", "clip", "sar"]
     assert not set(said["loaded"]) & set(EXTRA_OF)
 
 

@@ -13,6 +13,7 @@ import pytest
 from chain_runs import NEVER, jobs_of, sarhpc, shim, wait_for, write_profile
 from line_runs import make_tiny_model, seal_export, shard_digests, tiny_run
 from mini_slurm import MiniSlurm
+from model_folders import model_layout
 
 from hpc.job.pipeline import run_stage
 from hpc.store.plan import read_plan
@@ -236,8 +237,7 @@ def test_a_controller_that_is_away_loses_no_submission_and_doubles_none(
 def test_resume_repairs_a_broken_tail(
     tmp_path: Path, cluster: MiniSlurm, model: Path, captioned: RunDir
 ) -> None:
-    absent = tmp_path / "model-to-come"
-    absent.mkdir()
+    absent = model_layout(tmp_path / "model-to-come")
     run = tiny_run(tmp_path / "tail", model, [f"train.base_model={absent}", PROMPTS])
     take_over(run, captioned)
     profile = write_profile(tmp_path)
@@ -250,7 +250,7 @@ def test_resume_repairs_a_broken_tail(
         "sacct", "-n", "-P", "-X", "-j", record.of("export")[0].job_id, "-o", "State,ExitCode"
     ).stdout
     assert accounted == "FAILED|5:0\n"
-    absent.rmdir()
+    shutil.rmtree(absent)
     absent.symlink_to(model)
     resumed = sarhpc(cluster, "resume", run.root)
     assert resumed.returncode == 0, resumed.stderr

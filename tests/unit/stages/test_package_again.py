@@ -59,6 +59,14 @@ def test_scores_of_each_version_of_the_evaluation_are_read(run, measure, against
     )
 
 
+def test_gates_with_a_least_a_most_or_both_are_read(run):
+    bounds = [(0.9, 1.1), (1.0, None), (None, 0.5)]
+    gates = [{**GATE, "low": low, "high": high} for low, high in bounds]
+    seal_evaluation(run, json.dumps({"sets": {"this run": {"measures": {}}}, "gates": gates}))
+    texts = [gate.bounds for gate in evaluated(run)[1]]
+    assert texts == ["0.9 to 1.1", "at least 1", "at most 0.5"]
+
+
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"sets": {"this run": {"measures": {"a": 1}}}}'])
 def test_an_evaluation_that_cannot_be_read_is_named(run, text):
     seal_evaluation(run, text)
