@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from line_runs import seal_export, tiny_run
+from model_folders import model_layout
 
 from hpc.publish import publish_json, publish_text
 from hpc.store.ledger import Record
@@ -38,9 +39,7 @@ META: dict[str, Any] = {
 
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
-    folder = tmp_path / "model"
-    publish_text(folder / "model_index.json", "{}")
-    return folder
+    return model_layout(tmp_path / "model")
 
 
 def write_tiles(path: Path, shard: int = 0, **changes: Any) -> Path:
