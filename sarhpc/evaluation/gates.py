@@ -61,13 +61,15 @@ def passed(results: Sequence[GateResult]) -> bool:
 def line_of(result: GateResult) -> str:
     """The gate as a line: verdict, value and bounds."""
     value = "no value" if result.value is None else f"{result.value:.3g}"
-    low = "" if result.low is None else f"{result.low:g} to "
-    if result.high is None:
-        bound = f"at least {result.low:g}"
-    else:
-        bound = f"{low}{result.high:g}" if low else f"at most {result.high:g}"
     why = f": {result.reason}" if result.reason else ""
-    return f"gate {result.name} {result.verdict}: {result.text} {value} ({bound}){why}"
+    return f"gate {result.name} {result.verdict}: {result.text} {value} ({bounds_of(result)}){why}"
+
+
+def bounds_of(result: GateResult) -> str:
+    """What the gate allows, in words."""
+    if result.high is None:
+        return f"at least {result.low:g}"
+    return f"at most {result.high:g}" if result.low is None else f"{result.low:g} to {result.high:g}"
 
 
 def manifest_gate(config: GatesConfig, manifests: Mapping[str, int]) -> list[GateResult]:

@@ -142,9 +142,11 @@ def test_the_verdict_stands_first_with_the_gates_that_were_missed() -> None:
         ([], "No gates were set"),
     ):
         assert judge_gates(gates, {}).text == word
-    page = render(dataclasses.replace(example(), gates=[kept, missed]))
-    assert page.index('<p class="word">Fails 1 of 2 gates</p>') < page.index("<img")
+    least = GateResult("use_ratio", "E12 ratio", 0.5, 0.8, None, "fail")
+    page = render(dataclasses.replace(example(), gates=[kept, missed, least]))
+    assert page.index('<p class="word">Fails 2 of 3 gates</p>') < page.index("<img")
     assert "<li>E5 log-spectral distance, dB: 3.25, allowed at most 2.</li>" in page
+    assert "<li>E12 ratio: 0.5, allowed at least 0.8.</li>" in page
 
 
 def test_figures_are_text_in_the_colours_of_the_style() -> None:
