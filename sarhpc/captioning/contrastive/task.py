@@ -27,6 +27,7 @@ from sarhpc.captioning.tuning.ranks import work_in_rounds
 from sarhpc.captioning.tuning.schedule import adamw, warmup_cosine
 from sarhpc.measures.text_alignment import clip_score, retrieved
 from sarhpc.shards.loader import Cursor
+from sarhpc.shards.transfer import to_device
 
 _PREFIX, _SCALE = "model.", "log_scale"
 _ROWS = 64
@@ -112,7 +113,8 @@ class ClipTask:
         world, passes = self._ranks.world, batch.passes
         known = None
         with clock.part("encode"):
-            names = exchanged(batch.names.to(self._ranks.device), world)
+            [names] = to_device([batch.names], self._ranks.device)
+            names = exchanged(names, world)
             if len(passes) > 1:
                 with torch.no_grad():
                     each = [engine(*inputs)[:2] for inputs in passes]
