@@ -69,7 +69,9 @@ def bounds_of(result: GateResult) -> str:
     """What the gate allows, in words."""
     if result.high is None:
         return f"at least {result.low:g}"
-    return f"at most {result.high:g}" if result.low is None else f"{result.low:g} to {result.high:g}"
+    if result.low is None:
+        return f"at most {result.high:g}"
+    return f"{result.low:g} to {result.high:g}"
 
 
 def manifest_gate(config: GatesConfig, manifests: Mapping[str, int]) -> list[GateResult]:

@@ -11,7 +11,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hpc.errors import DataError, HpcError
+from hpc.errors import DataError
+from sarhpc.stages.work.leaving_out import leaving_out
 from sarhpc.stages.work.measuring import PROGRESS_S, Locate, Part, parts_in, pixels_at
 
 if TYPE_CHECKING:
@@ -101,11 +102,12 @@ def with_features(
     if cfg.backbone is not None:
         steps[BACKBONE] = lambda: _add_backbone(block, sides, planned, cfg, folder, locate, report)
     for name, step in steps.items():
-        try:
+        reasons: list[str] = []
+        with leaving_out(reasons.append):
             step()
-        except (HpcError, OSError, ValueError) as error:
-            block["left_out"].append(f"features {name}: {error}")
-            log.warning("features=%s left out: %s", name, error)
+        block["left_out"] += [f"features {name}: {reason}" for reason in reasons]
+    for reason in block["left_out"]:
+        log.warning("E9, left out: %s", reason)
     notes = [f"E9, left out: {reason}" for reason in block["left_out"]]
     return dataclasses.replace(
         compared,

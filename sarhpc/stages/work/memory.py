@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from hpc.errors import ConfigError, DataError
 from hpc.publish import publish_bytes
+from sarhpc.stages.work.leaving_out import leaving_out
 from sarhpc.stages.work.measuring import MAPS, Part, measure_parts, pixels_at
 
 if TYPE_CHECKING:
@@ -62,13 +63,11 @@ def with_memory(
     cfg = config.memory
     if cfg is None:
         return compared
-    try:
-        copies = _search(planned, sets, config, cfg, folder / BLOCK, workers, run)
-    except (ConfigError, DataError, OSError, ValueError) as error:
-        log.warning("E11, copies of training tiles, is left out: %s", error)
-        block: Mapping[str, Any] = {"left_out": str(error)}
-    else:
-        block = copies.block
+    block: dict[str, Any] = {}
+    with leaving_out(lambda why: block.update(left_out=why)):
+        block |= _search(planned, sets, config, cfg, folder / BLOCK, workers, run).block
+    if "left_out" in block:
+        log.warning("E11, left out: %s", block["left_out"])
     gates = [*compared.gates]
     if config.gates.memorised is not None:
         gates.append(memorised_gate(config.gates.memorised, block))

@@ -97,7 +97,7 @@ def test_a_model_that_is_no_clip_is_refused_before_anything_is_submitted(tmp_pat
     folder = tmp_path / "empty"
     folder.mkdir()
     run = tiny_run(tmp_path / "other", tmp_path, [f"clip_train={{base_model: {folder}}}"])
-    with pytest.raises(ConfigError, match=r"clip_train\.base_model=.* has no config\.json, \*\.safe"):
+    with pytest.raises(ConfigError, match=r"base_model=.* has no config\.json, \*\.safe"):
         check_inputs(run, load_run_config(run))
     shutil.copytree(model_folder("embedded:clip"), folder, dirs_exist_ok=True)
     check_inputs(run, load_run_config(run))
