@@ -82,7 +82,7 @@ def test_the_page_gives_the_null_of_each_distance_or_says_that_there_is_no_verdi
 def test_sets_in_other_pixels_are_named_and_not_in_the_figure() -> None:
     whole = render(example())
     page = render(dataclasses.replace(example(), other_pixels={"base": "8-bit codes"}))
-    assert "base: 8-bit codes, held against the real tiles in the same pixels" in page
+    assert "base: 8-bit codes, compared with the real tiles in the same pixels" in page
     assert page.count('<span class="small">8-bit codes</span>') == 2
     # Each curve of the figure is a path of its own.
     assert page.count("<path") < whole.count("<path")
