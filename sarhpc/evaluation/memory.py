@@ -20,6 +20,7 @@ from sarhpc.measures.memorisation import (
     share_interval,
     vendi_score,
 )
+from sarhpc.shards.subset import spread
 
 MOST_NULL = 2000
 """Real tiles behind the limit, evenly over scenes."""
@@ -166,11 +167,10 @@ def _within(corpus: MappedTiles, limit: CopyLimit, asked: Asked) -> dict[str, An
     count = len(corpus)
     if count < 2:
         return None
-    most = min(count, MOST_WITHIN)
-    drawn = (2 * np.arange(most) + 1) * count // (2 * most)
-    index = MapIndex(corpus.maps[drawn], asked.most_shift)
-    own = np.arange(most)
-    found = index.nearest(corpus.maps[drawn], own=own, workers=asked.workers)
+    maps = corpus.maps[spread(range(count), MOST_WITHIN)]
+    most = len(maps)
+    index = MapIndex(maps, asked.most_shift)
+    found = index.nearest(maps, own=np.arange(most), workers=asked.workers)
     least = limit.at(asked.rate, most)
     return {**_share(limit.evidence(found) > least), "limit": least, "compared": most}
 
@@ -180,7 +180,7 @@ def _diversity(corpus: MappedTiles, training: MappedTiles) -> dict[str, Any]:
     count = min(len(corpus), len(training), MOST_NULL)
     values: dict[str, Any] = {"tiles": count}
     for name, of in (("corpus", corpus), ("training", training)):
-        maps = of.maps[(2 * np.arange(count) + 1) * len(of) // (2 * count)]
+        maps = of.maps[spread(range(len(of)), count)]
         found = MapIndex(maps, 0).nearest(maps, own=np.arange(count))
         values[name] = {
             "vendi": vendi_score(maps),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import functools
 import hashlib
 import logging
@@ -13,6 +14,7 @@ from hpc.errors import ConfigError, DataError, VerificationError
 from hpc.publish import publishing
 from hpc.store.rundir import RunDir
 from sarhpc.generation.config import CopiesConfig
+from sarhpc.shards.subset import spread
 from sarhpc.stages.config import RunConfig
 from sarhpc.stages.inputs.prompts import sample_shards
 
@@ -148,13 +150,12 @@ def _tiles(shards: Sequence[Path], most: int) -> Iterator[tuple[str, str, NDArra
     from sarhpc.shards.tar import read_exactly
 
     counts = [len(ShardIndex.scan(path)) for path in shards]
-    total, number, seen = sum(counts), 0, 0
-    count = min(most, total)
+    wanted, seen = collections.deque(spread(range(sum(counts)), most)), 0
     for path, size in zip(shards, counts, strict=True):
         index = ShardIndex.scan(path)
         with path.open("rb") as file:
-            while number < count and (2 * number + 1) * total // (2 * count) < seen + size:
-                row = (2 * number + 1) * total // (2 * count) - seen
+            while wanted and wanted[0] < seen + size:
+                row = wanted.popleft() - seen
                 places, key = index.members(row), index.key(row)
                 if "sar.png" not in places:
                     raise DataError(f"sample {key} of {path} has no sar.png")
@@ -163,7 +164,6 @@ def _tiles(shards: Sequence[Path], most: int) -> Iterator[tuple[str, str, NDArra
                 if "meta.json" in places:
                     meta = decode_meta(read_exactly(file, places["meta.json"], path), key, path)
                 yield key, group_of(meta), codes
-                number += 1
         seen += size
 
 
