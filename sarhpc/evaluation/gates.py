@@ -91,6 +91,9 @@ def manifest_gate(config: GatesConfig, manifests: Mapping[str, int]) -> list[Gat
                       config.manifest, reason)]  # fmt: skip
 
 
+_NO_RATIO = "networks recognise no class of real images from real labels"
+
+
 def use_gates(config: GatesConfig, block: Mapping[str, Any]) -> list[GateResult]:
     """The gates of E12, from its block; undecided where it has no verdict.
 
@@ -108,7 +111,7 @@ def use_gates(config: GatesConfig, block: Mapping[str, Any]) -> list[GateResult]
     return [
         _at_least(name, text, value, bound, "")
         if value is not None and not reason
-        else GateResult(name, text, None, bound, None, UNDECIDED, reason)
+        else GateResult(name, text, None, bound, None, UNDECIDED, reason or _NO_RATIO)
         for name, text, value, bound in asked
         if bound is not None
     ]
