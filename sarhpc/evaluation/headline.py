@@ -1,4 +1,4 @@
-"""What stands first on the page: what was asked, what came, is it good, the cost, the places."""
+"""The summary at the top of the page: requested, produced, verdict, cost and folders."""
 
 from __future__ import annotations
 
