@@ -62,16 +62,15 @@ def line_of(result: GateResult) -> str:
     """The gate as a line: verdict, value and bounds."""
     value = "no value" if result.value is None else f"{result.value:.3g}"
     why = f": {result.reason}" if result.reason else ""
-    return f"gate {result.name} {result.verdict}: {result.text} {value} ({bounds_of(result)}){why}"
+    bounds = bounds_text(result.low, result.high)
+    return f"gate {result.name} {result.verdict}: {result.text} {value} ({bounds}){why}"
 
 
-def bounds_of(result: GateResult) -> str:
-    """What the gate allows, in words."""
-    if result.high is None:
-        return f"at least {result.low:g}"
-    if result.low is None:
-        return f"at most {result.high:g}"
-    return f"{result.low:g} to {result.high:g}"
+def bounds_text(low: float | None, high: float | None) -> str:
+    """What a gate allows, in words."""
+    if high is None:
+        return f"at least {low:g}"
+    return f"at most {high:g}" if low is None else f"{low:g} to {high:g}"
 
 
 def manifest_gate(config: GatesConfig, manifests: Mapping[str, int]) -> list[GateResult]:

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from sarhpc.evaluation.gates import FAIL, PASS, GateResult, bounds_of
+from sarhpc.evaluation.gates import FAIL, PASS, GateResult, bounds_text
 from sarhpc.measures.nulls import NoVerdict, Verdict
 
 GOOD, FAIR, BAD = "good", "fair", "bad"
@@ -68,7 +68,7 @@ def _missed(gate: GateResult) -> str:
     """A gate that is not passed, with its value and bounds."""
     if gate.value is None:
         return f"{gate.text}: cannot be decided."
-    return f"{gate.text}: {gate.value:.3g}, allowed {bounds_of(gate)}."
+    return f"{gate.text}: {gate.value:.3g}, allowed {bounds_text(gate.low, gate.high)}."
 
 
 def _near(measures: Mapping[str, Verdict | NoVerdict]) -> Iterator[str]:

@@ -345,7 +345,7 @@ def check_inputs(run: RunDir, config: RunConfig) -> None:
     """Raise ConfigError unless the models that the evaluation uses can be used.
 
     They are loaded where torch is installed. A login node whose jobs have a container may lack it;
-    then only the files of the CLIP are looked at.
+    then only the files of the CLIP are checked.
     """
     from sarhpc.stages.work.feature_distances import require_backbone
     from sarhpc.stages.work.text import require_clip
