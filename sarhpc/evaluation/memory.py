@@ -13,17 +13,17 @@ from sarhpc.evaluation.map_tables import MappedTiles
 from sarhpc.measures.ground_maps import MAP_BYTES
 from sarhpc.measures.map_search import BYTES_A_MAP, MapIndex, Neighbours
 from sarhpc.measures.memorisation import (
+    MOST_NULL,
     SURELY_NEAR,
     CopyLimit,
-    copy_limit,
     distance,
+    group_numbers,
+    limit_of_index,
     share_interval,
     vendi_score,
 )
 from sarhpc.shards.subset import spread
 
-MOST_NULL = 2000
-"""Real tiles behind the limit, evenly over scenes."""
 MOST_WITHIN = 100_000
 """Images of a corpus that its images are compared with, evenly from first to last."""
 _NAMES_BYTES = 300
@@ -78,14 +78,17 @@ def find_copies(
     Raises:
         NoLimitError: there are too few training tiles, or of too few scenes.
     """
-    groups = training.group_numbers()
+    groups = group_numbers(training.groups)
     if len(training) < 2 or groups.max() < 1:
         raise NoLimitError(
             f"{len(training)} training tiles are of {len({*training.groups})} scene: a limit "
             "needs tiles of other scenes"
         )
     index = MapIndex(training.maps, asked.most_shift, groups)
-    limit = _limit(index, training, groups, asked)
+    try:
+        limit = limit_of_index(index, training.groups, asked.workers)
+    except ValueError as error:
+        raise NoLimitError(str(error)) from error
     found = index.nearest(corpus.maps, workers=asked.workers)
     evidence = limit.evidence(found)
     least = limit.at(asked.rate)
@@ -110,19 +113,6 @@ def find_copies(
     }
     places = [(corpus.places[one], training.places[found.number[one]]) for one in worst]
     return Copies(block, places)
-
-
-def _limit(
-    index: MapIndex, training: MappedTiles, groups: NDArray[np.int64], asked: Asked
-) -> CopyLimit:
-    from sarhpc.measures.nulls import evenly_over_groups
-
-    drawn = evenly_over_groups(training.groups, min(MOST_NULL, len(training)))
-    null = index.nearest(training.maps[drawn], groups=groups[drawn], workers=asked.workers)
-    try:
-        return copy_limit(null, len(training))
-    except ValueError as error:
-        raise NoLimitError(str(error)) from error
 
 
 def _share(flagged: NDArray[np.bool_]) -> dict[str, Any]:

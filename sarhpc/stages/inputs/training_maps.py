@@ -29,8 +29,6 @@ log = logging.getLogger(__name__)
 
 _KEY = "generate.gate.memorised"
 _INSTEAD = f"or set {_KEY}=null"
-_MOST_NULL = 1000
-"""Training tiles that the limit is from, evenly over flight lines."""
 
 
 def plan_copies(
@@ -43,25 +41,19 @@ def plan_copies(
             too small.
         DataError: a shard of them is damaged.
     """
-    import numpy as np
-
     from sarhpc.generation.copies import PlannedCopies
     from sarhpc.measures.ground_maps import most_shift_cells
     from sarhpc.measures.map_search import MapIndex
-    from sarhpc.measures.memorisation import copy_limit
-    from sarhpc.measures.nulls import evenly_over_groups
+    from sarhpc.measures.memorisation import group_numbers, limit_of_index
 
     shards = training_shards(run, cfg)
     _require_same_pixels(shards, contract)
     law = None if contract is None else contract.law
     log.info("stage=generate gate: mapping at most %d training tiles", cfg.tiles)
     training, groups, px = _mapped(shards, cfg.tiles, config, law)
-    numbers = np.unique(np.array(groups, str), return_inverse=True)[1].astype(np.int64)
-    index = MapIndex(training["map"], most_shift_cells(px), numbers)
-    drawn = evenly_over_groups(groups, min(_MOST_NULL, len(training)))
-    null = index.nearest(index.maps[drawn], groups=numbers[drawn])
+    index = MapIndex(training["map"], most_shift_cells(px), group_numbers(groups))
     try:
-        limit = copy_limit(null, len(training))
+        limit = limit_of_index(index, groups)
     except ValueError as error:
         raise ConfigError(
             f"{_KEY} cannot take a limit from {len(training)} training tiles of "
