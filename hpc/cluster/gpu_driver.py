@@ -70,6 +70,8 @@ def require_fitting_torch(gpus: int) -> None:
 def misfit(torch_version: str, cuda: str | None, driver: str | None) -> str | None:
     """Why a build of torch sees no GPU under a driver, and what to install; None if it should.
 
+    None too for a build with CUDA where there is no driver: that is for the node to explain.
+
     Args:
         torch_version: as torch has it, such as `2.13.0+cpu`.
         cuda: version of CUDA that it is built for; None for a build without.
@@ -77,8 +79,8 @@ def misfit(torch_version: str, cuda: str | None, driver: str | None) -> str | No
     """
     major = None if cuda is None else int(cuda.partition(".")[0])
     branch = None if driver is None else int(driver.partition(".")[0])
-    fits = major is not None and branch is not None and branch >= MINIMUM_DRIVER.get(major, 0)
-    if fits:
+    # A node with GPUs and no driver is at fault itself, whatever torch is built for.
+    if major is not None and (branch is None or branch >= MINIMUM_DRIVER.get(major, 0)):
         return None
     build = "no CUDA" if cuda is None else f"CUDA {cuda}"
     needs = MINIMUM_DRIVER.get(major or 0)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from hpc.documents import parse_json
-from hpc.errors import ConfigError, NumericalError, VerificationError
+from hpc.errors import ConfigError, GpuMemoryError, NumericalError, VerificationError
 from hpc.job.pipeline import Stage, StageProgress
 from hpc.observe.under_way import UnderWay, shards_under_way
 from hpc.regular_files import open_regular, read_regular_text
@@ -34,6 +34,8 @@ from hpc.store.rundir import RunDir
 
 PERMANENT = (ConfigError.exit_code, NumericalError.exit_code, VerificationError.exit_code)
 """Exit codes of failures that another start does not change."""
+GPU_MEMORY = GpuMemoryError.__name__
+"""How the recorded reason of one more begins, whose exit code says less."""
 
 MAX_RECORDS_READ = 1000
 """Maximum single records that `stage_state` reads; each costs a round trip on a shared disk."""
@@ -212,7 +214,9 @@ def _fails_again(attempts: list[dict[str, Any]]) -> bool:
     for rows in by_element(attempts).values():
         newest = max(row["attempt"] for row in rows)
         ends = [row for row in rows if row["attempt"] == newest and "to" in row]
-        if ends and ends[-1]["exit"] in PERMANENT:
+        if ends and (
+            ends[-1]["exit"] in PERMANENT or str(ends[-1].get("reason")).startswith(GPU_MEMORY)
+        ):
             return True
     return False
 

@@ -62,9 +62,9 @@ def live_local_jobs(run: RunDir) -> list[LocalJob]:
 
 def newest_local_job(run: RunDir) -> str | None:
     """What the job of this machine was to do that was started last, ended or not; None if none."""
-    found = _read(run)
-    newest = max(found, key=lambda path: path.stat().st_mtime, default=None)
-    return None if newest is None else found[newest].what
+    # Not by the times of the files: a stop rewrites them, and another command may remove one now.
+    newest = max(_read(run).values(), key=lambda job: job.process.born or 0.0, default=None)
+    return None if newest is None else newest.what
 
 
 def mark_local_jobs_stopped(run: RunDir) -> None:

@@ -90,7 +90,7 @@ class EvaluateConfig:
     """E12: what networks learn from real, synthetic and mixed images; left out unless `task` is
     set."""
     text: TextConfig | None = field(default=None, metadata={"added": True})
-    """Images held against their captions by a CLIP (E10); null leaves it out."""
+    """Images compared with their captions by a CLIP (E10); null leaves it out."""
     memory: MemoryConfig | None = field(default=None, metadata={"added": True})
     """Look for images that repeat training tiles or each other (E11); null leaves it out."""
     gates: GatesConfig = field(default_factory=GatesConfig, metadata={"added": True})

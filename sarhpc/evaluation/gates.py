@@ -61,13 +61,16 @@ def passed(results: Sequence[GateResult]) -> bool:
 def line_of(result: GateResult) -> str:
     """The gate as a line: verdict, value and bounds."""
     value = "no value" if result.value is None else f"{result.value:.3g}"
-    low = "" if result.low is None else f"{result.low:g} to "
-    if result.high is None:
-        bound = f"at least {result.low:g}"
-    else:
-        bound = f"{low}{result.high:g}" if low else f"at most {result.high:g}"
     why = f": {result.reason}" if result.reason else ""
-    return f"gate {result.name} {result.verdict}: {result.text} {value} ({bound}){why}"
+    bounds = bounds_text(result.low, result.high)
+    return f"gate {result.name} {result.verdict}: {result.text} {value} ({bounds}){why}"
+
+
+def bounds_text(low: float | None, high: float | None) -> str:
+    """What a gate allows, in words."""
+    if high is None:
+        return f"at least {low:g}"
+    return f"at most {high:g}" if low is None else f"{low:g} to {high:g}"
 
 
 def manifest_gate(config: GatesConfig, manifests: Mapping[str, int]) -> list[GateResult]:
@@ -87,6 +90,9 @@ def manifest_gate(config: GatesConfig, manifests: Mapping[str, int]) -> list[Gat
                       config.manifest, reason)]  # fmt: skip
 
 
+_NO_RATIO = "networks recognise no class of real images from real labels"
+
+
 def use_gates(config: GatesConfig, block: Mapping[str, Any]) -> list[GateResult]:
     """The gates of E12, from its block; undecided where it has no verdict.
 
@@ -104,7 +110,7 @@ def use_gates(config: GatesConfig, block: Mapping[str, Any]) -> list[GateResult]
     return [
         _at_least(name, text, value, bound, "")
         if value is not None and not reason
-        else GateResult(name, text, None, bound, None, UNDECIDED, reason)
+        else GateResult(name, text, None, bound, None, UNDECIDED, reason or _NO_RATIO)
         for name, text, value, bound in asked
         if bound is not None
     ]

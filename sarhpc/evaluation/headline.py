@@ -1,4 +1,4 @@
-"""What stands first on the page: what was asked, what came, is it good, the cost, the places."""
+"""The summary at the top of the page: requested, produced, verdict, cost and folders."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from sarhpc.evaluation.gates import FAIL, PASS, GateResult
+from sarhpc.evaluation.gates import FAIL, PASS, GateResult, bounds_text
 from sarhpc.measures.nulls import NoVerdict, Verdict
 
 GOOD, FAIR, BAD = "good", "fair", "bad"
@@ -68,8 +68,7 @@ def _missed(gate: GateResult) -> str:
     """A gate that is not passed, with its value and bounds."""
     if gate.value is None:
         return f"{gate.text}: cannot be decided."
-    low = "at most " if gate.low is None else f"{gate.low:g} to "
-    return f"{gate.text}: {gate.value:.3g}, allowed {low}{gate.high:g}."
+    return f"{gate.text}: {gate.value:.3g}, allowed {bounds_text(gate.low, gate.high)}."
 
 
 def _near(measures: Mapping[str, Verdict | NoVerdict]) -> Iterator[str]:

@@ -49,10 +49,6 @@ class MappedTiles:
             self.faults,
         )
 
-    def group_numbers(self) -> NDArray[np.int64]:
-        """(N,) number of the group of each tile."""
-        return np.unique(np.array(self.groups, str), return_inverse=True)[1].astype(np.int64)
-
 
 def write_maps(path: Path, tiles: Iterable[MeasuredTile], facts: dict[str, str]) -> int:
     """Publish the maps of tiles at `path`, and return how many tiles there are.

@@ -13,16 +13,17 @@ from sarhpc.evaluation.map_tables import MappedTiles
 from sarhpc.measures.ground_maps import MAP_BYTES
 from sarhpc.measures.map_search import BYTES_A_MAP, MapIndex, Neighbours
 from sarhpc.measures.memorisation import (
+    MOST_NULL,
     SURELY_NEAR,
     CopyLimit,
-    copy_limit,
     distance,
+    group_numbers,
+    limit_of_index,
     share_interval,
     vendi_score,
 )
+from sarhpc.shards.subset import spread
 
-MOST_NULL = 2000
-"""Real tiles behind the limit, evenly over scenes."""
 MOST_WITHIN = 100_000
 """Images of a corpus that its images are compared with, evenly from first to last."""
 _NAMES_BYTES = 300
@@ -77,14 +78,17 @@ def find_copies(
     Raises:
         NoLimitError: there are too few training tiles, or of too few scenes.
     """
-    groups = training.group_numbers()
+    groups = group_numbers(training.groups)
     if len(training) < 2 or groups.max() < 1:
         raise NoLimitError(
             f"{len(training)} training tiles are of {len({*training.groups})} scene: a limit "
             "needs tiles of other scenes"
         )
     index = MapIndex(training.maps, asked.most_shift, groups)
-    limit = _limit(index, training, groups, asked)
+    try:
+        limit = limit_of_index(index, training.groups, asked.workers)
+    except ValueError as error:
+        raise NoLimitError(str(error)) from error
     found = index.nearest(corpus.maps, workers=asked.workers)
     evidence = limit.evidence(found)
     least = limit.at(asked.rate)
@@ -109,19 +113,6 @@ def find_copies(
     }
     places = [(corpus.places[one], training.places[found.number[one]]) for one in worst]
     return Copies(block, places)
-
-
-def _limit(
-    index: MapIndex, training: MappedTiles, groups: NDArray[np.int64], asked: Asked
-) -> CopyLimit:
-    from sarhpc.measures.nulls import evenly_over_groups
-
-    drawn = evenly_over_groups(training.groups, min(MOST_NULL, len(training)))
-    null = index.nearest(training.maps[drawn], groups=groups[drawn], workers=asked.workers)
-    try:
-        return copy_limit(null, len(training))
-    except ValueError as error:
-        raise NoLimitError(str(error)) from error
 
 
 def _share(flagged: NDArray[np.bool_]) -> dict[str, Any]:
@@ -166,11 +157,10 @@ def _within(corpus: MappedTiles, limit: CopyLimit, asked: Asked) -> dict[str, An
     count = len(corpus)
     if count < 2:
         return None
-    most = min(count, MOST_WITHIN)
-    drawn = (2 * np.arange(most) + 1) * count // (2 * most)
-    index = MapIndex(corpus.maps[drawn], asked.most_shift)
-    own = np.arange(most)
-    found = index.nearest(corpus.maps[drawn], own=own, workers=asked.workers)
+    maps = corpus.maps[spread(range(count), MOST_WITHIN)]
+    most = len(maps)
+    index = MapIndex(maps, asked.most_shift)
+    found = index.nearest(maps, own=np.arange(most), workers=asked.workers)
     least = limit.at(asked.rate, most)
     return {**_share(limit.evidence(found) > least), "limit": least, "compared": most}
 
@@ -180,7 +170,7 @@ def _diversity(corpus: MappedTiles, training: MappedTiles) -> dict[str, Any]:
     count = min(len(corpus), len(training), MOST_NULL)
     values: dict[str, Any] = {"tiles": count}
     for name, of in (("corpus", corpus), ("training", training)):
-        maps = of.maps[(2 * np.arange(count) + 1) * len(of) // (2 * count)]
+        maps = of.maps[spread(range(len(of)), count)]
         found = MapIndex(maps, 0).nearest(maps, own=np.arange(count))
         values[name] = {
             "vendi": vendi_score(maps),

@@ -10,8 +10,8 @@ A measure called `memory` has
   macros of `page_parts.html.j2` for figures, pictures and notes. Text is escaped by itself.
 - a line in `SECTIONS` below.
 
-`page_memory.py` may also have `sentence(block, judged)`: what a reader in a hurry has to know of
-the judged set, for the summary at the top of the page; empty where there is nothing to say.
+`page_memory.py` may also have `sentence(block, judged)`: the result for the judged set in a
+sentence, for the summary at the top of the page; empty where there is nothing to say.
 
 A section that cannot be made says so in its place, and the rest of the page is as it would be.
 """

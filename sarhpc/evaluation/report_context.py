@@ -194,7 +194,7 @@ def _pixel_remarks(report: Report) -> Iterator[str]:
     for pixels in dict.fromkeys(report.other_pixels.values()):
         names = ", ".join(name for name, one in report.other_pixels.items() if one == pixels)
         yield (
-            f"{names}: {pixels}, held against the real tiles in the same pixels. Their looks, "
+            f"{names}: {pixels}, compared with the real tiles in the same pixels. Their looks, "
             "levels and lines below do not compare with those of the other rows, and they are "
             "not in the figures."
         )

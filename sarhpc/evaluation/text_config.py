@@ -55,7 +55,7 @@ class TextConfig:
 
 
 def check_text(cfg: TextConfig) -> None:
-    """Raise ConfigError unless images can be held against captions so.
+    """Raise ConfigError unless images can be compared with captions so.
 
     Raises:
         ConfigError: names the field, its value and the values that work.

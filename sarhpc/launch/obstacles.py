@@ -7,14 +7,20 @@ from typing import Any
 
 from hpc.errors import TransientError
 from hpc.job.pipeline import Stage
-from hpc.observe.state import PERMANENT, by_element
+from hpc.observe.state import GPU_MEMORY, PERMANENT, by_element
 from hpc.store.attempts import SIGNALLED, crash_loop, read_attempts, recording_obstacle
 from hpc.store.plan import read_plan
 from hpc.store.rundir import RunDir
 from hpc.store.submissions import read_submissions
 from hpc.store.supervision import RESUBMISSION_LIMIT, resubmissions_without_progress
 
-_PERMANENT_NAMES = ("ConfigError", "DataError", "NumericalError", "VerificationError")
+_PERMANENT_NAMES = (
+    "ConfigError",
+    "DataError",
+    GPU_MEMORY,
+    "NumericalError",
+    "VerificationError",
+)
 """Failures of a shard that another start does not change."""
 
 
@@ -93,7 +99,7 @@ def _permanent_failure(
     if starts and starts[-1]["started"] < _last_submission(run, stage.name):
         return None
     code, reason = ends[-1]["exit"], str(ends[-1]["reason"])
-    permanent = code in PERMANENT or reason.startswith("DataError")
+    permanent = code in PERMANENT or reason.startswith(("DataError", GPU_MEMORY))
     if permanent or (only_lost and code != TransientError.exit_code):
         return f"attempt {newest} exit={code}: {reason}"
     return None

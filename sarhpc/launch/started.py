@@ -46,7 +46,7 @@ def no_note(_: StartedJob) -> None:
 def note_submission(
     note: Note, run: RunDir, record: SubmissionRecord | None, queued: Mapping[str, Sequence[str]]
 ) -> None:
-    """Tell of the jobs of a submission, and of those that were in the queue before."""
+    """Report the jobs of a submission, and those that were in the queue before."""
     for stage, jobs in queued.items():
         for job in jobs:
             note(StartedJob(stage, job, new=False))
@@ -57,6 +57,6 @@ def note_submission(
 
 
 def note_local_job(note: Note, submission: Submission, what: str) -> None:
-    """Tell of a job of this machine."""
+    """Report a job of this machine."""
     logs = tuple(str(path) for path in submission.stderr)
     note(StartedJob(what, submission.job_id, logs=logs))

@@ -1,8 +1,8 @@
 """E9: a set of feature vectors against as many real ones, and real ones against real ones.
 
-Sizes never differ: N vectors of a set are held against N real ones, and each draw of the null holds
-N real ones against N others of other groups (see `nulls`). The distances grow as sets get smaller,
-so that values of other N do not compare.
+Sizes never differ: N vectors of a set are compared with N real ones, and each draw of the null
+compares N real ones with N others of other groups (see `nulls`). The distances grow as sets get
+smaller, so that values of other N do not compare.
 """
 
 from __future__ import annotations

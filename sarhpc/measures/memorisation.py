@@ -12,7 +12,7 @@ further tile exceeds at the rate, on average over sets of tiles behind the limit
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -21,10 +21,11 @@ from numpy.typing import NDArray
 from scipy.stats import beta
 
 from sarhpc.measures.ground_maps import Maps, fisher
-from sarhpc.measures.map_search import Neighbours, descriptors
+from sarhpc.measures.map_search import MapIndex, Neighbours, descriptors
+from sarhpc.measures.nulls import evenly_over_groups
 
-LEAST_NULL = 40
-"""Fewest real tiles that a limit can be from."""
+LEAST_NULL, MOST_NULL = 40, 2000
+"""Fewest real tiles that a limit can be from, and most that it is from."""
 SURELY_NEAR = 1 / 3
 """Ratio of distances below which a copy is nearer than tiles are to each other (science: E11)."""
 _TAIL, _LEAST_TAIL = 0.05, 20
@@ -114,6 +115,27 @@ def copy_limit(null: Neighbours, searched: int) -> CopyLimit:
     threshold = float(ordered[beyond])
     scale = max(float(np.mean(ordered[:beyond] - threshold)), 1e-6)
     return CopyLimit(highest, threshold, scale, beyond / count, count, searched)
+
+
+def group_numbers(groups: Sequence[str]) -> NDArray[np.int64]:
+    """Number (N,) of the group of each tile, as a `MapIndex` takes them."""
+    return np.unique(np.array(groups, str), return_inverse=True)[1].astype(np.int64)
+
+
+def limit_of_index(index: MapIndex, groups: Sequence[str], workers: int = 1) -> CopyLimit:
+    """The limit from at most 2,000 maps of an index, evenly over groups, among those of others.
+
+    Args:
+        index: of all training tiles, with the numbers of their groups.
+        groups: flight line, else scene, of each.
+        workers: threads.
+
+    Raises:
+        ValueError: as `copy_limit`.
+    """
+    drawn = evenly_over_groups(groups, min(MOST_NULL, len(index)))
+    numbers = group_numbers(groups)[drawn]
+    return copy_limit(index.nearest(index.maps[drawn], groups=numbers, workers=workers), len(index))
 
 
 def share_interval(count: int, of: int, confidence: float = 0.95) -> tuple[float, float]:

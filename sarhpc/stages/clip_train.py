@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from hpc.errors import ConfigError, DataError
 from hpc.job.pipeline import Stage, StageProgress, Work
+from hpc.memory import gpu_memory_advised
 from hpc.observe.state import last_row
 from hpc.store.plan import Plan, make_plan
 from hpc.store.rundir import RunDir
@@ -17,6 +18,7 @@ from sarhpc.captioning.contrastive.config import ClipTrainConfig
 from sarhpc.stages.caption_judging import judged_record, load_chosen
 from sarhpc.stages.caption_train import loop_config, stop_check
 from sarhpc.stages.config import RunConfig
+from sarhpc.stages.inputs.model_layout import require_captioner
 from sarhpc.stages.inputs.paths import model_folder
 from sarhpc.stages.inputs.prompts import TRAIN_SPLITS, sample_shards
 from sarhpc.stages.judging import samples_by_split
@@ -98,11 +100,18 @@ def _progress_note(row: Mapping[str, Any]) -> str:
     return f"R@1 {row['val_r1']:.3g}" if "val_r1" in row else str(row["event"])
 
 
+_MEMORY_ADVICE = (
+    "start a new run with clip_train.micro_batch below {} (or of 1, precision=bf16 and "
+    "zero_stage=2), or on GPUs with more memory"
+)
+
+
 def train_ranks(work: Work) -> None:
     """Fine-tune CLIP on this rank; rank 0 publishes it and records it.
 
     Raises:
-        StopRequestedError: someone asked to stop; all ranks saved the same step.
+        StopRequestedError: a stop was requested; all ranks saved the same step.
+        GpuMemoryError: it does not fit on a GPU.
     """
     from hpc.cluster.keys import run_key
     from sarhpc.captioning.captioners.pretrained import pick_device
@@ -119,12 +128,15 @@ def train_ranks(work: Work) -> None:
         micro = ranks.frozen_micro_batch(work, joined, most, cfg.batch, "clip_train.batch")
         cfg = dataclasses.replace(cfg, micro_batch=micro)
         judge = cfg.judge
-        with ranks.train_context(
-            work,
-            joined,
-            keep_last=cfg.keep_last,
-            also_keep=lambda: best_steps(folder, judge),
-        ) as ctx:
+        with (
+            ranks.train_context(
+                work,
+                joined,
+                keep_last=cfg.keep_last,
+                also_keep=lambda: best_steps(folder, judge),
+            ) as ctx,
+            gpu_memory_advised(lambda: _MEMORY_ADVICE.format(micro)),
+        ):
             _train(work.run, cfg, joined, ctx)
     finally:
         leave()
@@ -211,11 +223,12 @@ def check_inputs(_: RunDir, config: RunConfig) -> None:
     assert config.clip_train is not None
     base = config.clip_train.base_model
     folder = None if base is None else Path(model_folder(base))
-    if folder is None or not folder.is_dir():
+    if base is None or folder is None or not folder.is_dir():
         return  # a name in the cache of the hub, or missing, which the check of all models reports
+    require_captioner("clip_train.base_model", base)
     try:
         kind = read_json(folder / "config.json").get("model_type")
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, AttributeError) as error:
         raise ConfigError(
             f"clip_train.base_model={base}: {folder / 'config.json'} cannot be read ({error}); "
             "give a folder of a CLIP (transformers), or null for a new one"
@@ -257,4 +270,5 @@ CLIP_TRAIN: StageSpec = StageSpec(
     check_ranks=check_ranks,
     models=models_of,
     request="rank",
+    computes_on=lambda config: config.clip_train.device if config.clip_train else "auto",
 )

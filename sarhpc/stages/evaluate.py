@@ -18,8 +18,10 @@ from hpc.publish import digest_file, publish_json, publish_text
 from hpc.store.plan import Plan, ShardTask, make_plan
 from hpc.store.rundir import RunDir
 from sarhpc import __version__
+from sarhpc.extras import is_installed
 from sarhpc.stages.clip_train import CLIP_TRAIN
 from sarhpc.stages.config import RunConfig
+from sarhpc.stages.inputs.model_layout import require_captioner
 from sarhpc.stages.inputs.paths import model_folder
 from sarhpc.stages.run_config import load_run_config
 from sarhpc.stages.spec import StageSpec
@@ -340,10 +342,18 @@ def check_settings(config: RunConfig) -> None:
 
 
 def check_inputs(run: RunDir, config: RunConfig) -> None:
-    """Raise ConfigError unless the models that the evaluation uses can be used here."""
+    """Raise ConfigError unless the models that the evaluation uses can be used.
+
+    They are loaded where torch is installed. A login node whose jobs have a container may lack it;
+    then only the files of the CLIP are checked.
+    """
     from sarhpc.stages.work.feature_distances import require_backbone
     from sarhpc.stages.work.text import require_clip
 
+    if not is_installed("caption"):
+        for name in models_of(config):
+            require_captioner("evaluate.text.model", name)
+        return
     if config.evaluate.text is not None and config.evaluate.text.model is not None:
         require_clip(config.evaluate.text)
     imported = config.imported

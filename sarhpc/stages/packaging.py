@@ -70,11 +70,8 @@ def _against(measure: dict[str, Any]) -> str:
 
 def _gate(found: dict[str, Any]) -> Gate:
     from sarhpc.corpus.facts import Gate
+    from sarhpc.evaluation.gates import bounds_text
 
-    low, high = found.get("low"), found.get("high")
-    if low is None:
-        bounds = f"at most {high:g}"
-    else:
-        bounds = f"at least {low:g}" if high is None else f"{low:g} to {high:g}"
+    bounds = bounds_text(found.get("low"), found.get("high"))
     value = found.get("value")
     return Gate(str(found["text"]), value, bounds, str(found["verdict"]))

@@ -1,4 +1,4 @@
-"""The first lines of a run's report: what was asked, what came, the cost, and where it lies."""
+"""The summary of a run's report: what was requested and produced, the cost, and the folders."""
 
 from __future__ import annotations
 

@@ -147,19 +147,6 @@ def _with_orientation(
     return dataclasses.replace(compared, notes=(*compared.notes, NO_ORIENTATION))
 
 
-def _with_asked(config: EvaluateConfig, suites: Sequence[str]) -> EvaluateConfig:
-    """The configuration with what parts of the suite need that are off unless set."""
-    from sarhpc.evaluation.config import MemoryConfig
-    from sarhpc.evaluation.use.config import CLASSIFICATION
-
-    if USE in suites and not config.use.task:
-        use = dataclasses.replace(config.use, task=CLASSIFICATION)
-        config = dataclasses.replace(config, use=use)
-    if "memory" in suites and config.memory is None:
-        config = dataclasses.replace(config, memory=MemoryConfig())
-    return config
-
-
 def _planned_use(
     real: Path, synthetic: Path, config: EvaluateConfig, suites: Sequence[str] | None
 ) -> tuple[list[dict[str, Any]], str]:

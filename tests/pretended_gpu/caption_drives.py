@@ -18,13 +18,19 @@ from torch.utils._python_dispatch import _disable_current_modes
 from train_drives import OneGpu
 
 from sarhpc.captioning.captioners.blip import load_blip
+from sarhpc.captioning.captioners.clip import load_clip
 from sarhpc.captioning.captioners.writer import WritingCaptioner
 from sarhpc.captioning.config import CaptionTrainConfig
+from sarhpc.captioning.contrastive.batches import collate as collate_tiles
+from sarhpc.captioning.contrastive.loss import Directions, contrastive_loss, text_digests
+from sarhpc.captioning.contrastive.tiles import CaptionedTile
 from sarhpc.captioning.tuning.batches import collate
 from sarhpc.captioning.tuning.finetune import _start, load_published
 from sarhpc.captioning.tuning.task import CaptionLoss
+from sarhpc.shards.transfer import to_device
 
 BLIP = REPOSITORY / "sarhpc" / "embedded" / "blip"
+CLIP = REPOSITORY / "sarhpc" / "embedded" / "clip"
 
 
 def _images() -> list[NDArray[np.uint8]]:
@@ -68,6 +74,27 @@ def fine_tune(precision: str) -> dict[str, Any]:
     return {**counts.as_json(), **facts, "loss": loss.item()}
 
 
+def contrast() -> dict[str, Any]:
+    """One of the passes of a contrastive fine-tuning."""
+    clip = load_clip(CLIP, "cuda:0", "float32")
+    module = Directions(clip.model)
+    texts = ["a forest beside a river", "a town"]
+    tiles = [CaptionedTile(text, i, text) for i, text in zip(_images(), texts, strict=True)]
+
+    def passed() -> torch.Tensor:
+        """The loss of a pass, with gradients behind it."""
+        [names] = to_device([text_digests(texts)], torch.device("cuda:0"))
+        images, vectors, scale = module(*collate_tiles(clip, tiles))
+        loss, _ = contrastive_loss(images, vectors, scale, names)
+        loss.backward()
+        return loss
+
+    passed()
+    with counted() as counts:
+        loss = passed()
+    return {**counts.as_json(), "loss": loss.item()}
+
+
 @functools.cache
 def _in_fp32() -> Path:
     """The embedded BLIP with weights that fp16 cannot hold."""
@@ -96,4 +123,5 @@ CAPTION_DRIVES: Mapping[str, Callable[[], dict[str, Any]]] = {
     "blip nucleus": lambda: caption(decoding="nucleus"),
     "blip training fp32": lambda: fine_tune("fp32"),
     "blip training bf16": lambda: fine_tune("bf16"),
+    "clip training": contrast,
 }

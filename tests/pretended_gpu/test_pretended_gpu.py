@@ -40,6 +40,7 @@ SAMPLED = (
     "sample sdxl fp16",
 )
 CAPTION_TRAINED = ("blip training fp32", "blip training bf16")
+CONTRASTED = "clip training"
 OTHERS = (
     *("validation sd", "validation sdxl", "encode", "decoder", "grid"),
     *("blip beam", "blip nucleus", "evaluation autoencoder"),
@@ -56,7 +57,7 @@ def _result(driven: Driven, name: str) -> dict[str, Any]:
 
 
 def test_every_drive_is_judged(driven: Driven) -> None:
-    assert set(driven) == {*TRAINED, *SAMPLED, *CAPTION_TRAINED, *OTHERS}
+    assert set(driven) == {*TRAINED, *SAMPLED, *CAPTION_TRAINED, CONTRASTED, *OTHERS}
 
 
 @pytest.mark.parametrize("name", TRAINED)
@@ -106,6 +107,15 @@ def test_caption_training_waits_for_nothing_and_starts_from_the_weights_of_the_f
     assert found["changed"] == []
     # The scores before and after are compared with each other.
     assert found["scored_in"] == found["published_in"] == "torch.float32"
+
+
+def test_contrastive_training_waits_only_where_transformers_looks_at_its_mask(
+    driven: Driven,
+) -> None:
+    found = _result(driven, CONTRASTED)
+    assert found["blocking"] == 0, found["sites"]
+    assert found["waits"] <= 2, found["sites"]
+    assert found["copies"] <= MOST_COPIES, found["sites"]
 
 
 @pytest.mark.parametrize("name", OTHERS)

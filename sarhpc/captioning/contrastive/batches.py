@@ -6,7 +6,6 @@ import contextlib
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from sarhpc.captioning.captioners.clip import Clip
@@ -14,6 +13,7 @@ from sarhpc.captioning.contrastive.config import ClipTrainConfig
 from sarhpc.captioning.contrastive.loss import text_digests
 from sarhpc.captioning.contrastive.tiles import CaptionedTile, CaptionedTiles
 from sarhpc.shards.loader import Cursor, SampleOrder, batches, prefetch
+from sarhpc.shards.transfer import to_device
 
 Inputs = tuple[Tensor, Tensor, Tensor]
 """Pixels (N, 3, S, S), word pieces (N, L), and 1 where these are text (N, L)."""
@@ -56,7 +56,6 @@ def rank_batches(
 
 def collate(clip: Clip, tiles: Sequence[CaptionedTile]) -> Inputs:
     """Tensors of tiles and their captions, on the device of the model."""
-    device = clip.model.device
     pixels = clip.processor([tile.picture for tile in tiles], return_tensors="pt")["pixel_values"]
     encoded = clip.tokenizer(
         [tile.text for tile in tiles],
@@ -65,5 +64,6 @@ def collate(clip: Clip, tiles: Sequence[CaptionedTile]) -> Inputs:
         max_length=int(clip.model.config.text_config.max_position_embeddings),
         return_tensors="pt",
     )
-    ids, mask = encoded.input_ids, encoded.attention_mask
-    return pixels.to(device, torch.float32), ids.to(device), mask.to(device)
+    given = [pixels.float(), encoded.input_ids, encoded.attention_mask]
+    pixels, ids, mask = to_device(given, clip.model.device)
+    return pixels, ids, mask

@@ -19,10 +19,11 @@ from sarhpc.captioning.contrastive.build import save_clip
 from sarhpc.captioning.contrastive.checks import check_clip_training
 from sarhpc.captioning.contrastive.config import ClipTrainConfig
 from sarhpc.captioning.contrastive.task import ClipTask, Record
-from sarhpc.captioning.contrastive.tiles import CaptionedTiles, spread_rows
+from sarhpc.captioning.contrastive.tiles import CaptionedTiles
 from sarhpc.captioning.tuning.ranks import StopCheck
 from sarhpc.shards.contract import CONTRACT_FILE, PixelContract
 from sarhpc.shards.stretch import STRETCH
+from sarhpc.shards.subset import spread
 
 REPORT = "clip_train.json"
 """File beside the weights: configuration, what a step contrasts, how well held-out tiles do."""
@@ -82,7 +83,7 @@ def require_captions(train: CaptionedTiles, val: CaptionedTiles, cfg: ClipTrainC
     Raises:
         DataError: all captions are the same, or too few of the held-out tiles differ.
     """
-    if len({train.caption(row) for row in spread_rows(len(train), 4096)}) < 2:
+    if len({train.caption(row) for row in spread(range(len(train)), 4096)}) < 2:
         raise DataError(
             f"clip-train: the captions of the {len(train)} tiles to learn from are all the same, "
             "so that nothing tells one tile from another; caption them (caption.captioner), or "
@@ -90,7 +91,7 @@ def require_captions(train: CaptionedTiles, val: CaptionedTiles, cfg: ClipTrainC
         )
     if cfg.judge is None:
         return
-    different = len({val.caption(row) for row in spread_rows(len(val), cfg.val_tiles)})
+    different = len({val.caption(row) for row in spread(range(len(val)), cfg.val_tiles)})
     if different < cfg.judge.among:
         raise DataError(
             f"clip_train.judge: {different} different captions among the held-out tiles, and "

@@ -22,11 +22,13 @@ from sarhpc.captioning.contrastive.loss import (
     exchanged,
     in_place,
 )
-from sarhpc.captioning.contrastive.tiles import CaptionedTiles, spread_rows
+from sarhpc.captioning.contrastive.tiles import CaptionedTiles
 from sarhpc.captioning.tuning.ranks import work_in_rounds
 from sarhpc.captioning.tuning.schedule import adamw, warmup_cosine
 from sarhpc.measures.text_alignment import clip_score, retrieved
 from sarhpc.shards.loader import Cursor
+from sarhpc.shards.subset import spread
+from sarhpc.shards.transfer import to_device
 
 _PREFIX, _SCALE = "model.", "log_scale"
 _ROWS = 64
@@ -112,7 +114,8 @@ class ClipTask:
         world, passes = self._ranks.world, batch.passes
         known = None
         with clock.part("encode"):
-            names = exchanged(batch.names.to(self._ranks.device), world)
+            [names] = to_device([batch.names], self._ranks.device)
+            names = exchanged(names, world)
             if len(passes) > 1:
                 with torch.no_grad():
                     each = [engine(*inputs)[:2] for inputs in passes]
@@ -164,7 +167,7 @@ class ClipTask:
         `val_r1` is the share whose own caption is nearest of ten, of fewer where there are not as
         many different ones, `val_chance` what chance gives, `val_score` the CLIP score.
         """
-        rows = spread_rows(len(self._val), self._cfg.val_tiles)
+        rows = spread(range(len(self._val)), self._cfg.val_tiles)
         parts = [rows[at : at + _ROWS] for at in range(0, len(rows), _ROWS)]
         scorer = ClipScorer(
             self._clip, name="", revision="", batch=_ROWS, threads=self._cfg.threads
@@ -197,7 +200,7 @@ class ClipTask:
     @property
     def has_held_out(self) -> bool:
         """Whether there are held-out tiles with captions to search among."""
-        rows = spread_rows(len(self._val), self._cfg.val_tiles)
+        rows = spread(range(len(self._val)), self._cfg.val_tiles)
         return len({self._val.caption(row) for row in rows}) > 1
 
     def needs_checkpoint(self, step: int) -> bool:

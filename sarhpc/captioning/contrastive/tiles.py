@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -75,9 +74,3 @@ class CaptionedTiles:
     def captions(self) -> list[str]:
         """Captions of all tiles, in order."""
         return [self.caption(number) for number in range(len(self))]
-
-
-def spread_rows(count: int, most: int) -> Sequence[int]:
-    """At most `most` of the rows 0 to `count` - 1, evenly from first to last."""
-    most = min(most, count)
-    return [(2 * number + 1) * count // (2 * most) for number in range(most)]

@@ -74,7 +74,7 @@ class UseResult:
     scores: list[Score]
     gains: list[Difference]
     ratio: Score | None
-    """Synthetic over real at the largest share: TSTR / TRTR."""
+    """Synthetic over real at the largest share: TSTR / TRTR; None where TRTR can be 0."""
     reason: str
     """Why there is no verdict; empty where there is one."""
     left_out: Mapping[str, str] = field(default_factory=dict)
@@ -219,12 +219,15 @@ class _Draws:
             NO_VERDICT if reason else verdict, reason,
         )  # fmt: skip
 
-    def ratio(self, synthetic: Floats, real: Floats, share: float) -> Score:
-        each = balanced_accuracy(synthetic.sum(1)) / balanced_accuracy(real.sum(1))
-        low, high = np.percentile(self.scores(synthetic) / self.scores(real), [2.5, 97.5])
-        value = float(
-            balanced_accuracy(synthetic.sum(1)).mean() / balanced_accuracy(real.sum(1)).mean()
-        )
+    def ratio(self, synthetic: Floats, real: Floats, share: float) -> Score | None:
+        """Synthetic over real; None where a network, or a draw, learned nothing from real ones."""
+        ours, theirs = (balanced_accuracy(table.sum(1)) for table in (synthetic, real))
+        drawn = self.scores(real)
+        if not (theirs.all() and drawn.all()):
+            return None
+        each = ours / theirs
+        low, high = np.percentile(self.scores(synthetic) / drawn, [2.5, 97.5])
+        value = float(ours.mean() / theirs.mean())
         return Score(
             "synthetic / real",
             share,

@@ -53,7 +53,7 @@ def require_diffusers_model(key: str, name: str, *, or_file: bool = False) -> No
 
 
 def require_captioner(key: str, name: str) -> None:
-    """Raise ConfigError if `name`, the value of `key`, is a folder without a model that writes.
+    """Raise ConfigError if `name`, the value of `key`, is a folder without a captioner or a CLIP.
 
     Raises:
         ConfigError: names what the folder lacks.
@@ -68,7 +68,7 @@ def require_captioner(key: str, name: str) -> None:
     if lacking:
         raise ConfigError(
             f"{key}={name} holds no model that can be used: it has no {', '.join(lacking)}; give a "
-            "folder as `save_pretrained` writes and `sarhpc fetch blip` brings"
+            "folder as `save_pretrained` of transformers writes it"
         )
 
 

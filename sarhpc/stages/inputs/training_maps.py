@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import functools
 import hashlib
 import logging
@@ -13,6 +14,7 @@ from hpc.errors import ConfigError, DataError, VerificationError
 from hpc.publish import publishing
 from hpc.store.rundir import RunDir
 from sarhpc.generation.config import CopiesConfig
+from sarhpc.shards.subset import spread
 from sarhpc.stages.config import RunConfig
 from sarhpc.stages.inputs.prompts import sample_shards
 
@@ -27,8 +29,6 @@ log = logging.getLogger(__name__)
 
 _KEY = "generate.gate.memorised"
 _INSTEAD = f"or set {_KEY}=null"
-_MOST_NULL = 1000
-"""Training tiles that the limit is from, evenly over flight lines."""
 
 
 def plan_copies(
@@ -41,25 +41,19 @@ def plan_copies(
             too small.
         DataError: a shard of them is damaged.
     """
-    import numpy as np
-
     from sarhpc.generation.copies import PlannedCopies
     from sarhpc.measures.ground_maps import most_shift_cells
     from sarhpc.measures.map_search import MapIndex
-    from sarhpc.measures.memorisation import copy_limit
-    from sarhpc.measures.nulls import evenly_over_groups
+    from sarhpc.measures.memorisation import group_numbers, limit_of_index
 
     shards = training_shards(run, cfg)
     _require_same_pixels(shards, contract)
     law = None if contract is None else contract.law
     log.info("stage=generate gate: mapping at most %d training tiles", cfg.tiles)
     training, groups, px = _mapped(shards, cfg.tiles, config, law)
-    numbers = np.unique(np.array(groups, str), return_inverse=True)[1].astype(np.int64)
-    index = MapIndex(training["map"], most_shift_cells(px), numbers)
-    drawn = evenly_over_groups(groups, min(_MOST_NULL, len(training)))
-    null = index.nearest(index.maps[drawn], groups=numbers[drawn])
+    index = MapIndex(training["map"], most_shift_cells(px), group_numbers(groups))
     try:
-        limit = copy_limit(null, len(training))
+        limit = limit_of_index(index, groups)
     except ValueError as error:
         raise ConfigError(
             f"{_KEY} cannot take a limit from {len(training)} training tiles of "
@@ -148,13 +142,12 @@ def _tiles(shards: Sequence[Path], most: int) -> Iterator[tuple[str, str, NDArra
     from sarhpc.shards.tar import read_exactly
 
     counts = [len(ShardIndex.scan(path)) for path in shards]
-    total, number, seen = sum(counts), 0, 0
-    count = min(most, total)
+    wanted, seen = collections.deque(spread(range(sum(counts)), most)), 0
     for path, size in zip(shards, counts, strict=True):
         index = ShardIndex.scan(path)
         with path.open("rb") as file:
-            while number < count and (2 * number + 1) * total // (2 * count) < seen + size:
-                row = (2 * number + 1) * total // (2 * count) - seen
+            while wanted and wanted[0] < seen + size:
+                row = wanted.popleft() - seen
                 places, key = index.members(row), index.key(row)
                 if "sar.png" not in places:
                     raise DataError(f"sample {key} of {path} has no sar.png")
@@ -163,7 +156,6 @@ def _tiles(shards: Sequence[Path], most: int) -> Iterator[tuple[str, str, NDArra
                 if "meta.json" in places:
                     meta = decode_meta(read_exactly(file, places["meta.json"], path), key, path)
                 yield key, group_of(meta), codes
-                number += 1
         seen += size
 
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import logging
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hpc.errors import DataError, HpcError
-from sarhpc.stages.work.measuring import PROGRESS_S, Locate, Part, parts_in, pixels_at
+from hpc.errors import DataError
+from sarhpc.stages.work.leaving_out import leaving_out
+from sarhpc.stages.work.measuring import Locate, Part, pixels_at
+from sarhpc.stages.work.vector_tables import Place, VectorTables
 
 if TYPE_CHECKING:
     import numpy as np
@@ -101,11 +101,12 @@ def with_features(
     if cfg.backbone is not None:
         steps[BACKBONE] = lambda: _add_backbone(block, sides, planned, cfg, folder, locate, report)
     for name, step in steps.items():
-        try:
+        reasons: list[str] = []
+        with leaving_out(reasons.append):
             step()
-        except (HpcError, OSError, ValueError) as error:
-            block["left_out"].append(f"features {name}: {error}")
-            log.warning("features=%s left out: %s", name, error)
+        block["left_out"] += [f"features {name}: {reason}" for reason in reasons]
+    for reason in block["left_out"]:
+        log.warning("E9, left out: %s", reason)
     notes = [f"E9, left out: {reason}" for reason in block["left_out"]]
     return dataclasses.replace(
         compared,
@@ -184,75 +185,39 @@ def _add_backbone(
 
     backbone = load_backbone(cfg, planned.px)
     block["vectors"][BACKBONE] = {**backbone.to_json(), "px_of_tiles": list(planned.px)}
-    extraction = _Extraction(planned, folder, locate, backbone, cfg.batch, report)
+    extraction = _Extraction(planned, locate, backbone, cfg.batch)
+    model = {"backbone": backbone.identity()}
+    tables = VectorTables(planned, folder, TABLES, backbone.width, model, report)
+
+    def features(name: str, side: _Side) -> NDArray[np.float64]:
+        """Features (N, width) of the tiles of a set."""
+        places = side.view[name].places
+        return tables.vectors(name, side.pixels, places, extraction.batches).astype("float64")
+
     for side in sides:
         if cfg.pixels == DB and side.pixels == RAW_CODES:
             raise DataError(
                 f"features.pixels=db needs levels, and {', '.join(side.names)} has codes of an "
                 "unknown law; give features.pixels=codes"
             )
-        real = extraction.features(REAL, side)
+        real = features(REAL, side)
         for name in side.names:
-            ours = extraction.features(name, side)
-            _add(block, side, name, BACKBONE, ours, real, reference_values)
+            _add(block, side, name, BACKBONE, features(name, side), real, reference_values)
 
 
 @dataclass(frozen=True)
 class _Extraction:
-    """Features by a network of the tiles that are compared, part by part."""
+    """Features of tiles by a network."""
 
     planned: ComparisonPlan
-    folder: Path
     locate: Locate
     backbone: Backbone
     batch: int
-    report: Callable[[str], None]
 
-    def features(self, name: str, side: _Side) -> NDArray[np.float64]:
-        """Features (N, width) of the tiles of a set in their order.
-
-        Raises:
-            DataError: a tile or a table cannot be read, or has features of another width.
-        """
-        import numpy as np
-
-        from sarhpc.evaluation.feature_tables import read_features_of
-
-        places = side.view[name].places
-        tables, begun = [], time.monotonic()
-        for part in parts_in(self.planned, self.folder):
-            if (part.inputs["set"], part.inputs["pixels"]) != (name, side.pixels):
-                continue
-            files = {file for file, *_ in part.inputs["files"]}
-            rows = {file: {*rows} for file, rows, *_ in part.inputs["files"]}
-            held = [(f, row) for f, row in places if f in files and row in rows[f]]
-            if held:
-                tables.append(self._table(part, held))
-            if time.monotonic() - begun >= PROGRESS_S:
-                begun = time.monotonic()
-                self.report(f"features set={name} parts={len(tables)}")
-        found = read_features_of(tables, self.backbone.width)
-        return np.stack([found[place] for place in places]).astype(np.float64)
-
-    def _table(self, part: Part, places: Sequence[tuple[str, int]]) -> Path:
-        """The table of a part; one of the same tiles and network is kept."""
-        from sarhpc.evaluation.feature_tables import are_features, write_features
-        from sarhpc.evaluation.tables import facts_of_table
-
-        path = self.folder / TABLES / f"{part.id}.parquet"
-        facts = {
-            "input": facts_of_table(part.table).get("input", ""),
-            "backbone": self.backbone.identity(),
-            "places": json.dumps(places),
-        }
-        if not are_features(path, facts):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_features(path, self._batches(part, places), self.backbone.width, facts)
-        return path
-
-    def _batches(
-        self, part: Part, places: Sequence[tuple[str, int]]
-    ) -> Iterator[tuple[Sequence[tuple[str, int]], NDArray[np.float32]]]:
+    def batches(
+        self, part: Part, places: Sequence[Place]
+    ) -> Iterator[tuple[Sequence[Place], NDArray[np.float32]]]:
+        """Yield places and features (N, width) of some tiles of a part at a time."""
         from sarhpc.evaluation.backbone import features_of
 
         name, pixels = part.inputs["set"], part.inputs["pixels"]

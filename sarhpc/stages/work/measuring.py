@@ -20,7 +20,7 @@ from sarhpc.stages.work.use import USE, fit_one
 if TYPE_CHECKING:
     from sarhpc.evaluation.comparison_plan import ComparisonPlan
     from sarhpc.evaluation.config import EvaluateConfig
-    from sarhpc.evaluation.image_sets import Image
+    from sarhpc.evaluation.image_sets import Choice, Image
     from sarhpc.evaluation.tables import MeasuredTile, TileMeasures
 
 log = logging.getLogger(__name__)
@@ -122,13 +122,19 @@ def measure_part(inputs: Mapping[str, Any], table: Path, locate: Locate = Path) 
     return write(table, _tiles(inputs, locate), {"input": digest, "set": inputs["set"]})
 
 
-def _images(inputs: Mapping[str, Any], locate: Locate) -> Iterator[tuple[str, Image]]:
-    """Each image with its file as the inputs name it."""
+def images_of(
+    inputs: Mapping[str, Any], locate: Locate, choose: Choice | None = None
+) -> Iterator[tuple[str, Image]]:
+    """Yield each image of a part with its file as the inputs name it.
+
+    `choose` names the members that are read; None reads what is measured.
+    """
     from sarhpc.evaluation.image_sets import ImageSet, read_images
     from sarhpc.evaluation.pixels import amplitude_member, code_member
     from sarhpc.evaluation.set_facts import AMPLITUDE
 
-    choose = amplitude_member if inputs["pixels"] == AMPLITUDE else code_member
+    if choose is None:
+        choose = amplitude_member if inputs["pixels"] == AMPLITUDE else code_member
     for file, rows, *facts in inputs["files"]:
         path = str(locate(file))
         known = ImageSet(
@@ -143,7 +149,7 @@ def _tiles(inputs: Mapping[str, Any], locate: Locate) -> Iterator[MeasuredTile]:
     from sarhpc.evaluation.pixels import fault_of, measured_pixels
     from sarhpc.evaluation.tables import MeasuredTile
 
-    for file, image in _images(inputs, locate):
+    for file, image in images_of(inputs, locate):
         pixels = measured_pixels(image, inputs["pixels"], inputs["px"], inputs["scale"])
         yield MeasuredTile(
             key=image.key,
@@ -191,7 +197,7 @@ def _digest(inputs: Mapping[str, Any], locate: Locate) -> str:
     """SHA-256 over the images of a part, how they are read, and the code of the measures."""
     digest = hashlib.sha256(_measures_digest().encode())
     digest.update(repr([inputs[name] for name in ("set", "pixels", "px", "scale")]).encode())
-    for file, image in _images(inputs, locate):
+    for file, image in images_of(inputs, locate):
         digest.update(repr((image.key, file, image.row)).encode())
         digest.update(json.dumps(dict(image.meta), sort_keys=True).encode())
         for name in sorted(image.members):

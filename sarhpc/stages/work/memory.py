@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from hpc.errors import ConfigError, DataError
 from hpc.publish import publish_bytes
+from sarhpc.shards.subset import spread
+from sarhpc.stages.work.leaving_out import leaving_out
 from sarhpc.stages.work.measuring import MAPS, Part, measure_parts, pixels_at
 
 if TYPE_CHECKING:
@@ -62,13 +64,11 @@ def with_memory(
     cfg = config.memory
     if cfg is None:
         return compared
-    try:
-        copies = _search(planned, sets, config, cfg, folder / BLOCK, workers, run)
-    except (ConfigError, DataError, OSError, ValueError) as error:
-        log.warning("E11, copies of training tiles, is left out: %s", error)
-        block: Mapping[str, Any] = {"left_out": str(error)}
-    else:
-        block = copies.block
+    block: dict[str, Any] = {}
+    with leaving_out(lambda why: block.update(left_out=why)):
+        block |= _search(planned, sets, config, cfg, folder / BLOCK, workers, run).block
+    if "left_out" in block:
+        log.warning("E11, left out: %s", block["left_out"])
     gates = [*compared.gates]
     if config.gates.memorised is not None:
         gates.append(memorised_gate(config.gates.memorised, block))
@@ -249,8 +249,8 @@ def _at_most(tiles: MappedTiles, most: int) -> MappedTiles:
     import numpy as np
 
     if len(tiles) <= most:
-        return tiles
-    return tiles.subset((2 * np.arange(most) + 1) * len(tiles) // (2 * most))
+        return tiles  # not copied
+    return tiles.subset(np.array(spread(range(len(tiles)), most), np.int64))
 
 
 def _apart(held_out: MappedTiles, training: MappedTiles) -> MappedTiles:

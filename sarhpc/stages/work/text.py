@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hpc.errors import ConfigError, DataError, HpcError
+from hpc.errors import ConfigError, DataError
+from sarhpc.stages.work.leaving_out import leaving_out
 from sarhpc.stages.work.measuring import Locate
 from sarhpc.stages.work.text_vectors import Described, Reading
 
@@ -90,12 +91,10 @@ def with_text(
         "sets": {},
         "left_out": [],
     }
-    try:
+    with leaving_out(block["left_out"].append):
         _fill(block, Reading(planned, folder, locate, report, config), views, clip)
-    except (HpcError, OSError, ValueError) as error:
-        block["left_out"].append(str(error))
     for reason in block["left_out"]:
-        log.warning("text: left out: %s", reason)
+        log.warning("E10, left out: %s", reason)
     notes = [f"E10, left out: {reason}" for reason in block["left_out"]]
     return dataclasses.replace(
         compared,

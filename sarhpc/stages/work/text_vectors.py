@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import time
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sarhpc.stages.work.measuring import PROGRESS_S, Locate, Part, parts_in
+from sarhpc.stages.work.measuring import Locate, Part, images_of
+from sarhpc.stages.work.vector_tables import Place, VectorTables, parts_holding
 
 if TYPE_CHECKING:
     import numpy as np
@@ -19,14 +18,11 @@ if TYPE_CHECKING:
     from sarhpc.captioning.captioners.clip import ClipScorer
     from sarhpc.evaluation.comparison_plan import ComparisonPlan
     from sarhpc.evaluation.config import EvaluateConfig
-    from sarhpc.evaluation.image_sets import Image
+    from sarhpc.evaluation.image_sets import Choice, Image
     from sarhpc.evaluation.tables import TileMeasures
 
 TABLES = "text"
 """Folder of the tables of vectors, one a part."""
-
-Place = tuple[str, int]
-"""File of a tile as a plan names it, and row in it."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +50,7 @@ class Reading:
 
         found: dict[Place, Described] = {}
         groups = dict(zip(measures.places, measures.groups, strict=True))
-        for part, held in self._parts(name, pixels, measures.places):
+        for part, held in parts_holding(self.planned, self.folder, name, pixels, measures.places):
             for file, image in self._images(
                 part, held, lambda names: [n for n in names if n == "txt"]
             ):
@@ -70,67 +66,22 @@ class Reading:
         Raises:
             DataError: a tile or a table cannot be read, or has vectors of another width.
         """
-        import numpy as np
-
-        from sarhpc.evaluation.feature_tables import read_features_of
-
-        tables, begun = [], time.monotonic()
-        for part, held in self._parts(name, pixels, measures.places):
-            tables.append(self._table(part, held, scorer))
-            if time.monotonic() - begun >= PROGRESS_S:
-                begun = time.monotonic()
-                self.report(f"text set={name} parts={len(tables)}")
-        found = read_features_of(tables, scorer.width)
-        return np.stack([found[place] for place in measures.places])
-
-    def _parts(
-        self, name: str, pixels: str, places: Sequence[Place]
-    ) -> Iterator[tuple[Part, list[Place]]]:
-        """Yield the parts of a set, and those of the places that lie in each."""
-        for part in parts_in(self.planned, self.folder):
-            if (part.inputs["set"], part.inputs["pixels"]) != (name, pixels):
-                continue
-            rows = {file: {*rows} for file, rows, *_ in part.inputs["files"]}
-            held = [(file, row) for file, row in places if row in rows.get(file, ())]
-            if held:
-                yield part, held
+        model = {"clip": scorer.revision}
+        tables = VectorTables(self.planned, self.folder, TABLES, scorer.width, model, self.report)
+        batches = functools.partial(self._batches, scorer=scorer)
+        return tables.vectors(name, pixels, measures.places, batches)
 
     def _images(
-        self, part: Part, places: Sequence[Place], choose: Callable[[Any], Sequence[str]]
+        self, part: Part, places: Sequence[Place], choose: Choice
     ) -> Iterator[tuple[str, Image]]:
-        """Yield images with their file as the part names it."""
-        from sarhpc.evaluation.image_sets import ImageSet, read_images
-
+        """The images at these places of a part, each with its file as the part names it."""
         rows: dict[str, list[int]] = {}
         for file, row in places:
             rows.setdefault(file, []).append(row)
-        facts = {file: rest for file, _, *rest in part.inputs["files"]}
-        for file, wanted in rows.items():
-            path = str(self.locate(file))
-            known = ImageSet(
-                part.inputs["set"],
-                (path,),
-                (len(wanted),),
-                dict.fromkeys([path], *facts[file]) if facts[file] else {},
-            )
-            for image in read_images(known, path, wanted, choose):
-                yield file, image
-
-    def _table(self, part: Part, places: Sequence[Place], scorer: ClipScorer) -> Path:
-        """The table of a part; one of the same tiles and model is kept."""
-        from sarhpc.evaluation.feature_tables import are_features, write_features
-        from sarhpc.evaluation.tables import facts_of_table
-
-        path = self.folder / TABLES / f"{part.id}.parquet"
-        facts = {
-            "input": facts_of_table(part.table).get("input", ""),
-            "clip": scorer.revision,
-            "places": hashlib.sha256(json.dumps(places).encode()).hexdigest(),
-        }
-        if not are_features(path, facts):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_features(path, self._batches(part, places, scorer), scorer.width, facts)
-        return path
+        files = [
+            [file, rows[file], *facts] for file, _, *facts in part.inputs["files"] if file in rows
+        ]
+        return images_of({**part.inputs, "files": files}, self.locate, choose)
 
     def _batches(
         self, part: Part, places: Sequence[Place], scorer: ClipScorer

@@ -19,7 +19,7 @@ from hpc.cluster.gpu_probe import probe
         (None, "580.65.06", ["built for no CUDA", "driver is 580.65.06", "/whl/cu130"]),
         ("12.6", "470.82.01", ["CUDA 12.6", "driver 525", "/whl/cu118"]),
         ("12.6", "390.10", ["newer driver"]),
-        ("13.0", None, ["the driver is unknown", "/whl/cu130", "/whl/cu126"]),
+        (None, None, ["no CUDA", "the driver is unknown", "/whl/cu130", "/whl/cu126"]),
     ],
 )
 def test_build_that_does_not_fit_is_named_with_the_one_to_install(
@@ -30,8 +30,12 @@ def test_build_that_does_not_fit_is_named_with_the_one_to_install(
     assert not [words for words in said if words not in reason], reason
 
 
-@pytest.mark.parametrize(("cuda", "driver"), [("13.0", "580.65.06"), ("12.6", "580.65.06")])
-def test_build_that_fits_is_not_to_blame(cuda: str, driver: str) -> None:
+@pytest.mark.parametrize(
+    ("cuda", "driver"), [("13.0", "580.65.06"), ("12.6", "580.65.06"), ("13.0", None)]
+)
+def test_build_that_fits_is_not_to_blame_nor_where_a_node_has_lost_its_driver(
+    cuda: str, driver: str | None
+) -> None:
     assert misfit("2.13.0", cuda, driver) is None
 
 

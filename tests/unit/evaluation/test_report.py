@@ -82,7 +82,7 @@ def test_the_page_gives_the_null_of_each_distance_or_says_that_there_is_no_verdi
 def test_sets_in_other_pixels_are_named_and_not_in_the_figure() -> None:
     whole = render(example())
     page = render(dataclasses.replace(example(), other_pixels={"base": "8-bit codes"}))
-    assert "base: 8-bit codes, held against the real tiles in the same pixels" in page
+    assert "base: 8-bit codes, compared with the real tiles in the same pixels" in page
     assert page.count('<span class="small">8-bit codes</span>') == 2
     # Each curve of the figure is a path of its own.
     assert page.count("<path") < whole.count("<path")
@@ -142,9 +142,11 @@ def test_the_verdict_stands_first_with_the_gates_that_were_missed() -> None:
         ([], "No gates were set"),
     ):
         assert judge_gates(gates, {}).text == word
-    page = render(dataclasses.replace(example(), gates=[kept, missed]))
-    assert page.index('<p class="word">Fails 1 of 2 gates</p>') < page.index("<img")
+    least = GateResult("use_ratio", "E12 ratio", 0.5, 0.8, None, "fail")
+    page = render(dataclasses.replace(example(), gates=[kept, missed, least]))
+    assert page.index('<p class="word">Fails 2 of 3 gates</p>') < page.index("<img")
     assert "<li>E5 log-spectral distance, dB: 3.25, allowed at most 2.</li>" in page
+    assert "<li>E12 ratio: 0.5, allowed at least 0.8.</li>" in page
 
 
 def test_figures_are_text_in_the_colours_of_the_style() -> None:

@@ -106,6 +106,17 @@ def test_there_is_no_verdict_on_too_little_or_where_shuffled_labels_are_learned(
     assert {gate.verdict for gate in gates} == {UNDECIDED}
 
 
+def test_networks_that_learn_nothing_from_real_labels_give_no_ratio() -> None:
+    rows = [*fits(REAL, 0.1, 0.0), *fits(MIXED, 0.1, 0.9), *fits(ONLY_SYNTHETIC, 0.0, 0.9)]
+    found = combine(facts(), rows)
+    assert found.ratio is None
+    [gate] = use_gates(GatesConfig(), found.to_json())
+    assert gate.verdict == UNDECIDED
+    assert "recognise no class" in line_of(gate)
+    [section] = make_sections({"use": found.to_json()}, Path(), page_environment())
+    assert section.fault == ""
+
+
 def test_gates_hold_the_corpus_to_its_use() -> None:
     config = GatesConfig(use_ratio=0.8, use_gain=0.05)
     good, bad = (use_gates(config, one.to_json()) for one in (result(0.9), result(0.7)))

@@ -52,7 +52,13 @@ def test_a_killed_attempt_is_submitted_again(run: RunDir, code: int | None) -> N
 
 @pytest.mark.parametrize(
     ("code", "name"),
-    [(2, "ConfigError"), (3, "NumericalError"), (4, "VerificationError"), (1, "DataError")],
+    [
+        (2, "ConfigError"),
+        (3, "NumericalError"),
+        (4, "VerificationError"),
+        (1, "DataError"),
+        (1, "GpuMemoryError"),
+    ],
 )
 def test_a_failure_that_would_repeat_is_left_to_a_person(run: RunDir, code: int, name: str) -> None:
     attempt(run, "simulate", code, f"{name}: no such file")
@@ -119,7 +125,7 @@ def test_a_truncated_line_of_the_journal_is_skipped(run: RunDir) -> None:
 
 @pytest.mark.parametrize(
     ("errors", "left"),
-    [(["DataError", "NumericalError"], True), (["DataError", "TransientError"], False),
+    [(["DataError", "GpuMemoryError"], True), (["DataError", "TransientError"], False),
      (["DataError", None], False)],
 )  # fmt: skip
 def test_shards_that_would_all_fail_again_are_left_to_a_person(

@@ -73,10 +73,20 @@ def test_a_driver_that_died_between_its_stages_is_no_success(run: RunDir) -> Non
     assert styles == {"red"}
 
 
-@pytest.mark.parametrize("code", [2, 3, 4])
-def test_a_failure_that_would_come_again_is_to_be_mended_first(run: RunDir, code: int) -> None:
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        (2, "ConfigError: another value"),
+        (3, "NumericalError: not finite"),
+        (4, "VerificationError: the gate accepts none of 64 images"),
+        (1, "GpuMemoryError: the memory of the GPU is full"),
+    ],
+)
+def test_a_failure_that_would_come_again_is_to_be_mended_first(
+    run: RunDir, code: int, reason: str
+) -> None:
     ended_local_job(run, "line:tile:tile")
-    failed(run, "tile", code, "the gate accepts none of 64 images")
+    failed(run, "tile", code, reason)
     status = run_status(run, STAGES)
     text, styles = shown(status)
     assert "tile would fail again: do what the message above says first" in text

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from hpc.errors import ConfigError, DataError
 from hpc.store.ledger import Record
 from hpc.store.plan import make_plan, publish_plan
 from hpc.store.rundir import RunDir, now
+from sarhpc.captioning.contrastive.config import ClipTrainConfig
 from sarhpc.cli import main
 from sarhpc.stages.clip_train import (
     CLIP_TRAIN,
@@ -21,6 +24,7 @@ from sarhpc.stages.clip_train import (
     plan_clip_training,
 )
 from sarhpc.stages.config import RunConfig
+from sarhpc.stages.inputs.paths import model_folder
 from sarhpc.stages.registry import line_of_stages
 from sarhpc.stages.run_config import load_run_config
 from sarhpc.stages.train import TRAIN
@@ -93,8 +97,19 @@ def test_a_model_that_is_no_clip_is_refused_before_anything_is_submitted(tmp_pat
     folder = tmp_path / "empty"
     folder.mkdir()
     run = tiny_run(tmp_path / "other", tmp_path, [f"clip_train={{base_model: {folder}}}"])
+    with pytest.raises(ConfigError, match=r"base_model=.* has no config\.json, \*\.safe"):
+        check_inputs(run, load_run_config(run))
+    shutil.copytree(model_folder("embedded:clip"), folder, dirs_exist_ok=True)
+    check_inputs(run, load_run_config(run))
+    (folder / "config.json").write_text("{")
     with pytest.raises(ConfigError, match=r"config\.json cannot be read"):
         check_inputs(run, load_run_config(run))
+
+
+def test_a_training_on_the_cpu_needs_no_gpu(tmp_path: Path) -> None:
+    on_cpu = load_run_config(clip_run(tmp_path, [*NEW, "clip_train.device=cpu"]))
+    assert not CLIP_TRAIN.uses_gpus(on_cpu)
+    assert CLIP_TRAIN.uses_gpus(dataclasses.replace(on_cpu, clip_train=ClipTrainConfig()))
 
 
 @pytest.mark.parametrize(

@@ -172,7 +172,7 @@ def test_a_set_without_masters_is_compared_by_codes_and_takes_nothing_from_the_o
         ["8-bit codes", ["this run", "base"]],
     ]
     page = (run.root / "report.html").read_text()
-    assert "base: 8-bit codes, held against the real tiles in the same pixels" in page
+    assert "base: 8-bit codes, compared with the real tiles in the same pixels" in page
     assert set(found["sets"]) == {"real", "this run", "base"}
     assert set(found["better"]) == {"this run<base", "base<this run"}
     assert any("“base” has 8 bits only" in note for note in found["notes"])

@@ -15,9 +15,10 @@ from feature_networks import SmallNetwork, script_file
 from image_sets_on_disk import codes_of, real_set, shard_of, speckle_amplitude, synthetic_set
 from line_runs import make_tiny_model
 
-from hpc.errors import ConfigError
+from hpc.errors import ConfigError, TransientError
 from hpc.job.pipeline import run_stage
 from sarhpc.cli import main
+from sarhpc.evaluation import feature_tables
 from sarhpc.stages.registry import stage_named
 from sarhpc.stages.run_config import load_run_config
 from sarhpc.stages.settings import require_present
@@ -179,6 +180,20 @@ def test_what_fails_during_the_work_is_left_out_and_said_and_the_rest_stands(
     assert f"E9, left out: {reason}" in found["notes"]
     assert "E9, left out" in capsys.readouterr().out
     assert "does not exist" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_a_full_disk_is_no_reason_to_leave_a_measure_out(
+    sets: tuple[Path, Path], network: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise TransientError("no space left")
+
+    monkeypatch.setattr(feature_tables, "write_features", full)
+    assert evaluate(*sets, tmp_path / "out", f"features.backbone={network}") == 75
+    assert not (tmp_path / "out" / "evaluation.json").exists()
+    monkeypatch.undo()
+    assert evaluate(*sets, tmp_path / "out", f"features.backbone={network}") == 0
+    assert result(tmp_path / "out")["features"]["left_out"] == []
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import shutil
 from pathlib import Path
@@ -19,6 +20,7 @@ from hpc.config import loads
 from hpc.errors import ConfigError
 from hpc.job.pipeline import run_stage
 from sarhpc.cli import main
+from sarhpc.evaluation.text_config import TextConfig
 from sarhpc.shards.reader import read_shard
 from sarhpc.shards.writer import write_shard
 from sarhpc.stages.config import RunConfig
@@ -225,3 +227,20 @@ def test_a_run_refuses_a_clip_that_does_not_load_before_submission(tmp_path: Pat
     run = run_before_evaluation(tmp_path / "run", make_tiny_model(tmp_path / "model"), words)
     with pytest.raises(ConfigError, match=r"evaluate\.text\.model=.*: cannot load CLIP from"):
         require_present(run, load_run_config(run), ["evaluate"])
+
+
+def test_a_login_node_without_torch_looks_at_the_files_of_a_clip(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The packages are in the container of the jobs.
+    missing = {"torch", "transformers"}
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda n: None if n in missing else find(n))
+    run = run_before_evaluation(tmp_path / "run", make_tiny_model(tmp_path / "model"), [])
+    config = load_run_config(run)
+    config.evaluate.text = TextConfig(model="embedded:clip")
+    config.evaluate.features.backbone = "/models/dinov2"
+    EVALUATE.check_inputs(run, config)
+    config.evaluate.text.model = str(tmp_path)
+    with pytest.raises(ConfigError, match=r"evaluate\.text\.model=.* it has no config\.json"):
+        EVALUATE.check_inputs(run, config)
