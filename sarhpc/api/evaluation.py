@@ -37,7 +37,8 @@ def evaluate(
         real: a folder of shards or images, a tar, a run, or a stage of one.
         synthetic: likewise.
         out: folder to write into.
-        settings: of `evaluate`, such as `{"tiles": 1000, "gates.lsd_db": 3}`.
+        settings: of `evaluate`, such as `{"tiles": 1000, "gates.lsd_db": 3}`; also with
+            `evaluate.` before each.
         suites: `radiometry`, `speckle`, `spectrum`, `texture`, `orientation`, `features`,
             `text`, `memory`, `use`; None takes all, the last three only where their settings ask.
         workers: processes that measure. With more than one a script needs
@@ -52,7 +53,9 @@ def evaluate(
     from sarhpc.stages.number_ranges import require_in_range
     from sarhpc.stages.two_sets import evaluate_sets
 
-    config = loads(EvaluateConfig, "", overrides(settings))
+    # Messages and pages name settings as a run has them.
+    words = [word.removeprefix("evaluate.") for word in overrides(settings)]
+    config = loads(EvaluateConfig, "", words)
     require_in_range("evaluate", config)
     if workers < 1:
         raise ConfigError(f"{workers} workers: give at least 1")

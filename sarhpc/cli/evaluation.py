@@ -90,7 +90,7 @@ def _evaluate_two(arguments: argparse.Namespace) -> int:
     from sarhpc.api.evaluation import OUT, evaluate
     from sarhpc.evaluation.gates import passed
 
-    suites = None if arguments.suite is None else arguments.suite.split(",")
+    suites = None if arguments.suite is None else _parts_named(arguments.suite)
     out = Path(arguments.out or OUT)
     compared = evaluate(
         arguments.run,
@@ -106,6 +106,10 @@ def _evaluate_two(arguments: argparse.Namespace) -> int:
     else:
         _print_result(compared, out)
     return 0 if passed(compared.gates) else 4
+
+
+def _parts_named(words: str) -> list[str]:
+    return list(dict.fromkeys(word.strip() for word in words.split(",")))
 
 
 def _to_stderr(line: str) -> None:

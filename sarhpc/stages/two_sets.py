@@ -102,6 +102,7 @@ def evaluate_sets(
         raise VerificationError(str(error)) from error
     publish_json(out / "evaluation.json", compared.to_json())
     _publish_page(out, planned, compared, config)
+    _require_result(compared, suites or ())
     return compared
 
 
@@ -116,6 +117,27 @@ def _with_suites(config: EvaluateConfig, suites: Sequence[str]) -> EvaluateConfi
     if "memory" in suites and config.memory is None:
         config = dataclasses.replace(config, memory=MemoryConfig())
     return config
+
+
+def _require_result(compared: ComparedSets, suites: Sequence[str]) -> None:
+    """Raise VerificationError if all that was asked for by name was left out.
+
+    Gates on other measures pass then, and an exit code of 0 would read as a verdict.
+    """
+    reasons = [_left_out(name, compared.blocks.get(name, {})) for name in suites]
+    if suites and all(reasons):
+        raise VerificationError(f"nothing that was asked for was measured: {'; '.join(reasons)}")
+
+
+def _left_out(name: str, block: Mapping[str, Any]) -> str:
+    """Why the block of a measure has nothing on the synthetic set; empty where it has."""
+    if name == "text":
+        of_set = block.get("sets", {}).get(SYNTHETIC, {"left_out": ""})
+        reasons = [*block.get("left_out", ()), of_set.get("left_out")]
+        return "; ".join(filter(None, reasons)) if "left_out" in of_set else ""
+    if name == USE:
+        return "" if "scores" in block else str(block.get("reason", ""))
+    return str(block.get("left_out") or "") if name == "memory" else ""
 
 
 def _require_measurable(view: Mapping[str, TileMeasures]) -> None:
@@ -145,19 +167,6 @@ def _with_orientation(
         return compared
     report(NO_ORIENTATION)
     return dataclasses.replace(compared, notes=(*compared.notes, NO_ORIENTATION))
-
-
-def _with_asked(config: EvaluateConfig, suites: Sequence[str]) -> EvaluateConfig:
-    """The configuration with what parts of the suite need that are off unless set."""
-    from sarhpc.evaluation.config import MemoryConfig
-    from sarhpc.evaluation.use.config import CLASSIFICATION
-
-    if USE in suites and not config.use.task:
-        use = dataclasses.replace(config.use, task=CLASSIFICATION)
-        config = dataclasses.replace(config, use=use)
-    if "memory" in suites and config.memory is None:
-        config = dataclasses.replace(config, memory=MemoryConfig())
-    return config
 
 
 def _planned_use(
