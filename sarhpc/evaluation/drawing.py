@@ -123,13 +123,7 @@ def require_images(drawn: Drawn, least: int) -> None:
         DataError: there are fewer than `least`.
     """
     if len(drawn) < least:
-        count = (
-            "no images"
-            if not len(drawn)
-            else "1 image"
-            if len(drawn) == 1
-            else f"{len(drawn)} images"
-        )
+        count = {0: "no images", 1: "1 image"}.get(len(drawn), f"{len(drawn)} images")
         raise DataError(
             f"nothing to evaluate: {drawn.images.name} has {count}; an "
             f"evaluation needs {least}, and some hundred to say much"

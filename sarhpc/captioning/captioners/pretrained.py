@@ -36,13 +36,14 @@ def load_parts(
         # The library takes it for a name on the hub, and complains of that.
         raise DataError(f"cannot load {family} from {name}: there is no such folder. {_WHAT}")
     try:
-        model, found = model_class.from_pretrained(
-            name,
-            dtype=dtype,
-            use_safetensors=True,
-            local_files_only=True,
-            output_loading_info=True,
-        )
+        with _without_progress_bar():
+            model, found = model_class.from_pretrained(
+                name,
+                dtype=dtype,
+                use_safetensors=True,
+                local_files_only=True,
+                output_loading_info=True,
+            )
         processor = processor_class.from_pretrained(name, local_files_only=True)
         tokenizer = tokenizer_class.from_pretrained(name, local_files_only=True)
     except Exception as error:  # damaged files end the libraries in any exception
@@ -54,6 +55,20 @@ def load_parts(
             f"{min(found['missing_keys'])}: fetch or export it again."
         )
     return model.eval(), processor, tokenizer
+
+
+@contextlib.contextmanager
+def _without_progress_bar() -> Iterator[None]:
+    """Keep transformers from drawing a bar, which logs and terminals of a verb do not need."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def model_name(name: str) -> str:

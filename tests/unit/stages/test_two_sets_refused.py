@@ -161,6 +161,7 @@ def test_a_suite_of_which_all_is_left_out_does_not_pass(
     said = capsys.readouterr().err
     assert "nothing that was asked for was measured: " in said
     assert reason in said
+    assert "Loading weights" not in said
 
 
 def test_nan_and_negative_values_are_named(
