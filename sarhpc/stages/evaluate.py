@@ -342,8 +342,10 @@ def check_settings(config: RunConfig) -> None:
 def check_inputs(run: RunDir, config: RunConfig) -> None:
     """Raise ConfigError unless the models that the evaluation uses can be used here."""
     from sarhpc.stages.work.feature_distances import require_backbone
+    from sarhpc.stages.work.memory import require_shards
     from sarhpc.stages.work.text import require_clip
 
+    require_shards(config.evaluate.memory)
     if config.evaluate.text is not None and config.evaluate.text.model is not None:
         require_clip(config.evaluate.text)
     imported = config.imported

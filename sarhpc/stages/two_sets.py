@@ -14,7 +14,7 @@ from sarhpc.extras import is_installed
 from sarhpc.shards.subset import spread
 from sarhpc.stages.inputs.named_sets import named_set
 from sarhpc.stages.work.measuring import fits_in, measure_parts, parts_in, read_views
-from sarhpc.stages.work.memory import with_memory
+from sarhpc.stages.work.memory import require_shards, with_memory
 from sarhpc.stages.work.use import (
     NOT_INSTALLED,
     USE,
@@ -73,6 +73,8 @@ def evaluate_sets(
     check_config(config)
     metrics_of(suites)
     _require_apart(out, (real, synthetic))
+    if not suites or "memory" in suites:
+        require_shards(config.memory)
     try:
         sets = {REAL: named_set(real, REAL), SYNTHETIC: named_set(synthetic, SYNTHETIC)}
         planned = plan_comparison(sets[REAL], {SYNTHETIC: sets[SYNTHETIC]}, config)
