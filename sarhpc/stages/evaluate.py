@@ -20,7 +20,7 @@ from hpc.store.rundir import RunDir
 from sarhpc import __version__
 from sarhpc.stages.clip_train import CLIP_TRAIN
 from sarhpc.stages.config import RunConfig
-from sarhpc.stages.inputs.paths import model_folder
+from sarhpc.stages.inputs.paths import model_folder, require_out
 from sarhpc.stages.run_config import load_run_config
 from sarhpc.stages.spec import StageSpec
 from sarhpc.stages.splits import require_held_out
@@ -225,8 +225,7 @@ def evaluate_elsewhere(run: RunDir, upstream: Sequence[str], folder: Path) -> Pa
         ConfigError: the folder is inside the run.
         HpcError: stages that it compares are not sealed.
     """
-    if folder.resolve().is_relative_to(run.root):
-        raise ConfigError(f"--out {folder} is inside {run.root}, which is only read; give another")
+    require_out(folder, [run.root])
     config = load_run_config(run)
     planned = _planned_comparison(run, config)
     fits, left_out = _planned_use(run, config)

@@ -157,6 +157,14 @@ def test_only_the_parts_of_the_suite_that_are_named_are_in_the_result(
 
 
 @pytest.mark.usefixtures("without_figures")
+def test_a_set_compared_with_itself_is_said(sets: tuple[Path, Path], tmp_path: Path) -> None:
+    for real, synthetic in ((sets[0], sets[0] / "000000.tar"), sets):
+        evaluate(real, synthetic, tmp_path / "out", "--suite", "spectrum")
+        said = "is compared with itself" in " ".join(result(tmp_path / "out")["notes"])
+        assert said is (synthetic is not sets[1])
+
+
+@pytest.mark.usefixtures("without_figures")
 def test_settings_are_taken_as_messages_name_them_and_parts_with_spaces(
     sets: tuple[Path, Path], tmp_path: Path
 ) -> None:

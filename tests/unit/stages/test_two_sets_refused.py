@@ -225,9 +225,12 @@ def test_words_that_belong_to_two_sets_are_refused_for_a_run(
     assert main(["evaluate", str(tmp_path), "--suite", "speckle"]) == 2
 
 
-def test_a_result_inside_one_of_the_sets_is_refused(
+def test_a_result_inside_one_of_the_sets_or_in_a_file_is_refused(
     real: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    (tmp_path / "file").touch()
+    said = assert_refused(real, synthetic_set(tmp_path / "s"), tmp_path / "file", 2, capsys)
+    assert "file is a file; give a folder" in said
     assert_refused(real, synthetic_set(tmp_path / "s"), real / "out", 2, capsys)
 
 
