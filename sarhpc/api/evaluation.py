@@ -25,7 +25,7 @@ def evaluate(
     out: str | Path = OUT,
     settings: Settings | None = None,
     *,
-    suites: Sequence[str] | None = None,
+    suites: str | Sequence[str] | None = None,
     workers: int = 1,
     report: Callable[[str], None] = print,
 ) -> ComparedSets:
@@ -40,7 +40,8 @@ def evaluate(
         settings: of `evaluate`, such as `{"tiles": 1000, "gates.lsd_db": 3}`; also with
             `evaluate.` before each.
         suites: `radiometry`, `speckle`, `spectrum`, `texture`, `orientation`, `features`,
-            `text`, `memory`, `use`; None takes all, the last three only where their settings ask.
+            `text`, `memory`, `use`, also as one string with commas; None takes all, the last
+            three only where their settings ask.
         workers: processes that measure. With more than one a script needs
             `if __name__ == "__main__":` around what it does, as for any process pool.
         report: is given a line now and then on long work.
@@ -57,6 +58,8 @@ def evaluate(
     words = [word.removeprefix("evaluate.") for word in overrides(settings)]
     config = loads(EvaluateConfig, "", words)
     require_in_range("evaluate", config)
+    if isinstance(suites, str):
+        suites = list(dict.fromkeys(name.strip() for name in suites.split(",")))
     if workers < 1:
         raise ConfigError(f"{workers} workers: give at least 1")
     sets = existing_path(real, _SETS), existing_path(synthetic, _SETS)

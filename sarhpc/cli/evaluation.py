@@ -90,14 +90,13 @@ def _evaluate_two(arguments: argparse.Namespace) -> int:
     from sarhpc.api.evaluation import OUT, evaluate
     from sarhpc.evaluation.gates import passed
 
-    suites = None if arguments.suite is None else _parts_named(arguments.suite)
     out = Path(arguments.out or OUT)
     compared = evaluate(
         arguments.run,
         arguments.synthetic,
         out,
         arguments.overrides,
-        suites=suites,
+        suites=arguments.suite,
         workers=_cores() if arguments.workers is None else arguments.workers,
         report=_to_stderr,
     )
@@ -106,10 +105,6 @@ def _evaluate_two(arguments: argparse.Namespace) -> int:
     else:
         _print_result(compared, out)
     return 0 if passed(compared.gates) else 4
-
-
-def _parts_named(words: str) -> list[str]:
-    return list(dict.fromkeys(word.strip() for word in words.split(",")))
 
 
 def _to_stderr(line: str) -> None:

@@ -173,6 +173,12 @@ def test_settings_are_taken_as_messages_name_them_and_parts_with_spaces(
     found = result(tmp_path / "out")
     assert found["drawn"]["synthetic"] == 8
     assert [gate["high"] for gate in found["gates"] if gate["name"] == "lsd_db"] == [7.0]
+    from sarhpc.api.evaluation import evaluate as api
+
+    again = api(*sets, tmp_path / "out", words[2:], suites="spectrum, texture").to_json()
+    assert again["sets"]["synthetic"]["measures"].keys() == (
+        found["sets"]["synthetic"]["measures"].keys()
+    )
 
 
 @pytest.mark.parametrize("ending", ["png", "tif", "npy"])
