@@ -58,7 +58,7 @@ def reason_of(error: Exception) -> str:
     if first.startswith("Cannot merge incompatible container types"):
         return "a list is given where keys and values are expected, or the reverse"
     if first.startswith("Merge error") and "is not a subclass of" in first:
-        return "one value is given where keys and values are expected"
+        return "one value is given where keys and values are expected; {} takes their defaults"
     if first.startswith("Invalid value assigned") and "is not a ListConfig" in first:
         return "a list is expected, such as [1, 2]"
     return first

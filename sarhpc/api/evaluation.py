@@ -25,7 +25,7 @@ def evaluate(
     out: str | Path = OUT,
     settings: Settings | None = None,
     *,
-    suites: Sequence[str] | None = None,
+    suites: str | Sequence[str] | None = None,
     workers: int = 1,
     report: Callable[[str], None] = print,
 ) -> ComparedSets:
@@ -37,9 +37,11 @@ def evaluate(
         real: a folder of shards or images, a tar, a run, or a stage of one.
         synthetic: likewise.
         out: folder to write into.
-        settings: of `evaluate`, such as `{"tiles": 1000, "gates.lsd_db": 3}`.
+        settings: of `evaluate`, such as `{"tiles": 1000, "gates.lsd_db": 3}`; also with
+            `evaluate.` before each.
         suites: `radiometry`, `speckle`, `spectrum`, `texture`, `orientation`, `features`,
-            `text`, `memory`, `use`; None takes all, the last three only where their settings ask.
+            `text`, `memory`, `use`, also as one string with commas; None takes all, the last
+            three only where their settings ask.
         workers: processes that measure. With more than one a script needs
             `if __name__ == "__main__":` around what it does, as for any process pool.
         report: is given a line now and then on long work.
@@ -52,8 +54,12 @@ def evaluate(
     from sarhpc.stages.number_ranges import require_in_range
     from sarhpc.stages.two_sets import evaluate_sets
 
-    config = loads(EvaluateConfig, "", overrides(settings))
+    # Messages and pages name settings as a run has them.
+    words = [word.removeprefix("evaluate.") for word in overrides(settings)]
+    config = loads(EvaluateConfig, "", words)
     require_in_range("evaluate", config)
+    if isinstance(suites, str):
+        suites = list(dict.fromkeys(name.strip() for name in suites.split(",")))
     if workers < 1:
         raise ConfigError(f"{workers} workers: give at least 1")
     sets = existing_path(real, _SETS), existing_path(synthetic, _SETS)

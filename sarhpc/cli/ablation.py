@@ -6,7 +6,6 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hpc.errors import ConfigError
 from sarhpc.cli.verbs import Verbs, add_json, add_verb, existing_path, print_json
 
 if TYPE_CHECKING:
@@ -30,12 +29,12 @@ def ablation_verb(arguments: argparse.Namespace) -> int:
     """Print the table, or write it."""
     from sarhpc.api.ablation import ablation
     from sarhpc.evaluation.ablation_formats import to_markdown
+    from sarhpc.stages.inputs.paths import require_out
 
     paths = [existing_path(name, "a run directory") for name in arguments.runs]
     out = None if arguments.out is None else Path(arguments.out)
-    for path in paths:
-        if out is not None and out.resolve().is_relative_to(path.resolve()):
-            raise ConfigError(f"--out {out} is inside {path}, which is only read; give another")
+    if out is not None:
+        require_out(out, paths)
     table = ablation(paths)
     written = {} if out is None else _write(out, table)
     if arguments.json:

@@ -90,14 +90,13 @@ def _evaluate_two(arguments: argparse.Namespace) -> int:
     from sarhpc.api.evaluation import OUT, evaluate
     from sarhpc.evaluation.gates import passed
 
-    suites = None if arguments.suite is None else arguments.suite.split(",")
     out = Path(arguments.out or OUT)
     compared = evaluate(
         arguments.run,
         arguments.synthetic,
         out,
         arguments.overrides,
-        suites=suites,
+        suites=arguments.suite,
         workers=_cores() if arguments.workers is None else arguments.workers,
         report=_to_stderr,
     )

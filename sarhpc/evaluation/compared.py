@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from difflib import get_close_matches
 from typing import Any
 
 from hpc.errors import ConfigError, DataError
@@ -71,8 +72,10 @@ def metrics_of(suites: Sequence[str] | None) -> list[str]:
     """
     unknown = [name for name in suites or () if name not in SUITES]
     if unknown:
+        near = [one for name in unknown for one in get_close_matches(name, SUITES, n=1)]
+        hint = f"did you mean {', '.join(near)}? There" if near else "there"
         raise ConfigError(
-            f"no part {', '.join(map(repr, unknown))} of the suite; there are {', '.join(SUITES)}"
+            f"no part {', '.join(map(repr, unknown))} of the suite; {hint} are {', '.join(SUITES)}"
         )
     wanted = {prefix for name in suites or SUITES for prefix in SUITES[name]}
     return [name for name in DISTANCES if not suites or name.split("_")[0] in wanted]

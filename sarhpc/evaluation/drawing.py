@@ -123,7 +123,8 @@ def require_images(drawn: Drawn, least: int) -> None:
         DataError: there are fewer than `least`.
     """
     if len(drawn) < least:
+        count = {0: "no images", 1: "1 image"}.get(len(drawn), f"{len(drawn)} images")
         raise DataError(
-            f"nothing to evaluate: {drawn.images.name} has {len(drawn) or 'no'} images; an "
+            f"nothing to evaluate: {drawn.images.name} has {count}; an "
             f"evaluation needs {least}, and some hundred to say much"
         )

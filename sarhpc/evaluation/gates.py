@@ -103,15 +103,18 @@ def use_gates(config: GatesConfig, block: Mapping[str, Any]) -> list[GateResult]
     reason, gains = block["reason"], block.get("gains", [])
     ratio = (block.get("ratio") or {}).get("value")
     gain = min(gains, key=lambda one: one["share"])["value"] if gains else None
+    no_ratio = reason or block.get("ratio_reason", "") or ("" if ratio is not None else _NO_RATIO)
     asked = (
-        ("use_ratio", "E12 score of synthetic / of real training images", ratio, config.use_ratio),
-        ("use_gain", "E12 gain beside the smallest share of real labels", gain, config.use_gain),
-    )
+        ("use_ratio", "E12 score of synthetic / of real training images", ratio,
+         config.use_ratio, no_ratio),
+        ("use_gain", "E12 gain beside the smallest share of real labels", gain,
+         config.use_gain, reason),
+    )  # fmt: skip
     return [
         _at_least(name, text, value, bound, "")
-        if value is not None and not reason
-        else GateResult(name, text, None, bound, None, UNDECIDED, reason or _NO_RATIO)
-        for name, text, value, bound in asked
+        if value is not None and not why
+        else GateResult(name, text, None, bound, None, UNDECIDED, why)
+        for name, text, value, bound, why in asked
         if bound is not None
     ]
 

@@ -22,7 +22,7 @@ from sarhpc.extras import is_installed
 from sarhpc.stages.clip_train import CLIP_TRAIN
 from sarhpc.stages.config import RunConfig
 from sarhpc.stages.inputs.model_layout import require_captioner
-from sarhpc.stages.inputs.paths import model_folder
+from sarhpc.stages.inputs.paths import model_folder, require_out
 from sarhpc.stages.run_config import load_run_config
 from sarhpc.stages.spec import StageSpec
 from sarhpc.stages.splits import require_held_out
@@ -227,8 +227,7 @@ def evaluate_elsewhere(run: RunDir, upstream: Sequence[str], folder: Path) -> Pa
         ConfigError: the folder is inside the run.
         HpcError: stages that it compares are not sealed.
     """
-    if folder.resolve().is_relative_to(run.root):
-        raise ConfigError(f"--out {folder} is inside {run.root}, which is only read; give another")
+    require_out(folder, [run.root])
     config = load_run_config(run)
     planned = _planned_comparison(run, config)
     fits, left_out = _planned_use(run, config)
@@ -348,8 +347,10 @@ def check_inputs(run: RunDir, config: RunConfig) -> None:
     then only the files of the CLIP are checked.
     """
     from sarhpc.stages.work.feature_distances import require_backbone
+    from sarhpc.stages.work.memory import require_shards
     from sarhpc.stages.work.text import require_clip
 
+    require_shards(config.evaluate.memory)
     if not is_installed("caption"):
         for name in models_of(config):
             require_captioner("evaluate.text.model", name)

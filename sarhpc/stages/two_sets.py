@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hpc.errors import ConfigError, DataError, VerificationError
+from hpc.errors import DataError, VerificationError
 from hpc.publish import publish_json, publish_text
 from sarhpc.evaluation.comparison_plan import ComparisonPlan, plan_comparison
 from sarhpc.extras import is_installed
 from sarhpc.shards.subset import spread
 from sarhpc.stages.inputs.named_sets import named_set
+from sarhpc.stages.inputs.paths import require_out
 from sarhpc.stages.work.measuring import fits_in, measure_parts, parts_in, read_views
-from sarhpc.stages.work.memory import with_memory
+from sarhpc.stages.work.memory import require_shards, with_memory
 from sarhpc.stages.work.use import (
     NOT_INSTALLED,
     USE,
@@ -28,6 +30,7 @@ from sarhpc.stages.work.use import (
 if TYPE_CHECKING:
     from sarhpc.evaluation.compared import ComparedSets
     from sarhpc.evaluation.config import EvaluateConfig
+    from sarhpc.evaluation.image_sets import ImageSet
     from sarhpc.evaluation.report import Picture
     from sarhpc.evaluation.tables import TileMeasures
 
@@ -72,10 +75,13 @@ def evaluate_sets(
     config = _with_suites(config, suites or ())
     check_config(config)
     metrics_of(suites)
-    _require_apart(out, (real, synthetic))
+    require_out(out, (real, synthetic))
+    if not suites or "memory" in suites:
+        require_shards(config.memory)
     try:
         sets = {REAL: named_set(real, REAL), SYNTHETIC: named_set(synthetic, SYNTHETIC)}
         planned = plan_comparison(sets[REAL], {SYNTHETIC: sets[SYNTHETIC]}, config)
+        planned = _with_same_files_said(planned, sets[REAL], sets[SYNTHETIC])
         features = not suites or "features" in suites
         if features:
             require_backbone(config.features, planned.px)
@@ -102,6 +108,7 @@ def evaluate_sets(
         raise VerificationError(str(error)) from error
     publish_json(out / "evaluation.json", compared.to_json())
     _publish_page(out, planned, compared, config)
+    _require_result(compared, suites or ())
     return compared
 
 
@@ -116,6 +123,37 @@ def _with_suites(config: EvaluateConfig, suites: Sequence[str]) -> EvaluateConfi
     if "memory" in suites and config.memory is None:
         config = dataclasses.replace(config, memory=MemoryConfig())
     return config
+
+
+def _require_result(compared: ComparedSets, suites: Sequence[str]) -> None:
+    """Raise VerificationError if all that was asked for by name was left out.
+
+    Gates on other measures pass then, and an exit code of 0 would read as a verdict.
+    """
+    reasons = [_left_out(name, compared.blocks.get(name, {})) for name in suites]
+    if suites and all(reasons):
+        raise VerificationError(f"nothing that was asked for was measured: {'; '.join(reasons)}")
+
+
+def _left_out(name: str, block: Mapping[str, Any]) -> str:
+    """Why the block of a measure has nothing on the synthetic set; empty where it has."""
+    if name == "text":
+        of_set = block.get("sets", {}).get(SYNTHETIC, {"left_out": ""})
+        reasons = [*block.get("left_out", ()), of_set.get("left_out")]
+        return "; ".join(filter(None, reasons)) if "left_out" in of_set else ""
+    if name == USE:
+        return "" if "scores" in block else str(block.get("reason", ""))
+    return str(block.get("left_out") or "") if name == "memory" else ""
+
+
+def _with_same_files_said(
+    planned: ComparisonPlan, real: ImageSet, synthetic: ImageSet
+) -> ComparisonPlan:
+    """The same, with a note where the synthetic images are real ones."""
+    if {*map(os.path.realpath, synthetic.files)} - {*map(os.path.realpath, real.files)}:
+        return planned
+    note = f"All files of {synthetic.name} are files of {real.name}, which is compared with itself."
+    return dataclasses.replace(planned, notes=(note, *planned.notes))
 
 
 def _require_measurable(view: Mapping[str, TileMeasures]) -> None:
@@ -196,12 +234,6 @@ def _clip_asked(config: EvaluateConfig, suites: Sequence[str] | None) -> Path | 
 
     asked = "text" in suites if suites else config.text is not None
     return require_clip(config.text or TextConfig()) if asked else None
-
-
-def _require_apart(out: Path, sets: Sequence[Path]) -> None:
-    for path in sets:
-        if path.is_dir() and out.resolve().is_relative_to(path.resolve()):
-            raise ConfigError(f"--out {out} is inside {path}, which is only read; give another")
 
 
 def _publish_page(

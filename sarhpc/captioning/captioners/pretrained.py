@@ -15,6 +15,11 @@ from hpc.publish import digest_file
 
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
+_WHAT = (
+    "It must be a folder with config.json, model.safetensors, preprocessor_config.json and "
+    "tokenizer files, or a model that `sarhpc fetch` has brought to HF_HOME."
+)
+
 
 def load_parts(
     family: str, classes: tuple[Any, Any, Any], name: str | Path, dtype: torch.dtype
@@ -27,22 +32,22 @@ def load_parts(
         DataError: a file or a weight is missing.
     """
     model_class, processor_class, tokenizer_class = classes
+    if Path(name).is_absolute() and not Path(name).is_dir():
+        # The library takes it for a name on the hub, and complains of that.
+        raise DataError(f"cannot load {family} from {name}: there is no such folder. {_WHAT}")
     try:
-        model, found = model_class.from_pretrained(
-            name,
-            dtype=dtype,
-            use_safetensors=True,
-            local_files_only=True,
-            output_loading_info=True,
-        )
+        with _without_progress_bar():
+            model, found = model_class.from_pretrained(
+                name,
+                dtype=dtype,
+                use_safetensors=True,
+                local_files_only=True,
+                output_loading_info=True,
+            )
         processor = processor_class.from_pretrained(name, local_files_only=True)
         tokenizer = tokenizer_class.from_pretrained(name, local_files_only=True)
     except Exception as error:  # damaged files end the libraries in any exception
-        raise DataError(
-            f"cannot load {family} from {name}: {error}. It must be a folder with config.json, "
-            "model.safetensors, preprocessor_config.json and tokenizer files, or a model that "
-            "`sarhpc fetch` has brought to HF_HOME."
-        ) from error
+        raise DataError(f"cannot load {family} from {name}: {error}. {_WHAT}") from error
     if found["missing_keys"]:
         # The library would initialise missing weights at random and go on.
         raise DataError(
@@ -50,6 +55,20 @@ def load_parts(
             f"{min(found['missing_keys'])}: fetch or export it again."
         )
     return model.eval(), processor, tokenizer
+
+
+@contextlib.contextmanager
+def _without_progress_bar() -> Iterator[None]:
+    """Keep transformers from drawing a bar, which logs and terminals of a verb do not need."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def model_name(name: str) -> str:

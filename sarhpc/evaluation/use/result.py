@@ -77,6 +77,8 @@ class UseResult:
     """Synthetic over real at the largest share: TSTR / TRTR; None where TRTR can be 0."""
     reason: str
     """Why there is no verdict; empty where there is one."""
+    ratio_reason: str = ""
+    """Why the ratio says nothing, though gains do."""
     left_out: Mapping[str, str] = field(default_factory=dict)
     """Share -> why."""
     notes: list[str] = field(default_factory=list)
@@ -92,6 +94,8 @@ class UseResult:
         said += [f"E12: share left out: {reason}." for reason in self.left_out.values()]
         if self.reason:
             said.append(f"E12: no verdict: {self.reason}.")
+        elif self.ratio_reason:
+            said.append(f"E12: no verdict on synthetic over real: {self.ratio_reason}.")
         for one in self.gains:
             said.append(
                 f"E12, {one.labels} real labels ({one.share:.3g}): synthetic images beside them "
@@ -141,6 +145,7 @@ def combine(
         gains=gains,
         ratio=draw.ratio(tables[ONLY_SYNTHETIC, 0.0], tables[REAL, largest], largest),
         reason=reason,
+        ratio_reason=_no_ratio(scores, largest, 1 / len(classes)),
         left_out=dict(facts["left_out"]),
         notes=list(facts["notes"]),
         pixels=facts["pixels"],
@@ -165,6 +170,18 @@ def _no_verdict(facts: Mapping[str, Any], classes: Sequence[str], scores: Sequen
                 f"where chance is {chance:.3f}: the classes show without any label"
             )
     return ""
+
+
+def _no_ratio(scores: Sequence[Score], share: float, chance: float) -> str:
+    """Why the ratio says nothing: chance over chance is 1."""
+    [real] = [one for one in scores if (one.setting, one.share) == (REAL, share)]
+    if real.low > chance:
+        return ""
+    return (
+        f"networks that learned from {real.labels} real labels reach {real.value:.3f} "
+        f"({real.low:.3f} to {real.high:.3f}) where chance is {chance:.3f}: give more steps "
+        "(evaluate.use.steps) or more labelled images"
+    )
 
 
 @dataclass(frozen=True)

@@ -65,6 +65,21 @@ def expanded(name: str) -> str:
     return os.path.expandvars(os.path.expanduser(name))
 
 
+def require_out(out: Path, only_read: Iterable[Path]) -> None:
+    """Raise ConfigError unless a result can lie in the folder `out`, new or the same again.
+
+    Raises:
+        ConfigError: it is a file, or inside of a folder that is only read.
+    """
+    if out.exists() and not out.is_dir():
+        raise ConfigError(
+            f"--out {out} is a file; give a folder, which is made where there is none"
+        )
+    for path in only_read:
+        if path.is_dir() and out.resolve().is_relative_to(path.resolve()):
+            raise ConfigError(f"--out {out} is inside {path}, which is only read; give another")
+
+
 def embedded_root() -> Path:
     """Folder of the models that ship with the package."""
     return Path(__file__).resolve().parents[2] / "embedded"

@@ -90,7 +90,10 @@ def read_views(
                 if (part.inputs["set"], part.inputs["pixels"]) == (name, pixels)
             ]
             limit = limits.get(name, config.tiles) if config.all_tiles else None
-            measures[name] = read_tables(tables, limit, by_group=name == REAL)
+            try:
+                measures[name] = read_tables(tables, limit, by_group=name == REAL)
+            except DataError as error:
+                raise DataError(f"{name}: {error}") from error
             require_measured(name, measures[name])
         views.append(measures)
     return views

@@ -39,6 +39,20 @@ PART_IMAGES = 1024
 GIB = 2**30
 
 
+def require_shards(cfg: MemoryConfig | None) -> None:
+    """Raise ConfigError unless the training shards that are named are there.
+
+    Raises:
+        ConfigError: the folder does not exist.
+    """
+    if cfg is None or cfg.shards is None or _shards(cfg.shards).exists():
+        return
+    raise ConfigError(
+        f"evaluate.memory.shards={cfg.shards} does not exist; name the folder of the shards that "
+        "the model was trained on, or null for split train of the real set"
+    )
+
+
 def with_memory(
     compared: ComparedSets,
     planned: ComparisonPlan,
@@ -157,7 +171,13 @@ def _training(real: ImageSet, cfg: MemoryConfig) -> ImageSet:
     """
     from sarhpc.evaluation.image_sets import list_images
 
-    return real if cfg.shards is None else list_images(Path(cfg.shards))
+    return real if cfg.shards is None else list_images(_shards(cfg.shards))
+
+
+def _shards(name: str) -> Path:
+    from sarhpc.stages.inputs.paths import expanded
+
+    return Path(expanded(name))
 
 
 def _plan(

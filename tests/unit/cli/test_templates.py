@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -46,3 +47,10 @@ def test_a_mistyped_profile_is_told_where_the_shipped_ones_are(
     said = capsys.readouterr().err
     assert "known: a100" in said
     assert Path(said.partition("Copy ")[2].split()[0]).is_file()
+
+
+def test_pages_that_a_configuration_names_are_there() -> None:
+    root = Path(__file__).resolve().parents[3]
+    for path in sorted((root / "sarhpc" / "configs").rglob("*.yaml")):
+        for page in re.findall(r"docs/[\w/.-]+\.md", path.read_text()):
+            assert (root / page).is_file(), f"{path} names {page}"

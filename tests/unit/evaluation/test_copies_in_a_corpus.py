@@ -12,6 +12,7 @@ import pytest
 from ground_tiles import tiles_and_copies
 from image_sets_on_disk import codes_of, shard_of
 
+from hpc.errors import ConfigError
 from sarhpc.api.evaluation import evaluate
 from sarhpc.evaluation.compared import ComparedSets
 from sarhpc.evaluation.memory import memory_bytes
@@ -129,29 +130,24 @@ def test_one_image_many_times_is_found_in_the_corpus_itself(
     assert block["diversity"]["corpus"]["vendi"] < block["diversity"]["training"]["vendi"]
 
 
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"memory.gib": 1e-6}, r"evaluate.memory.gib allows 1e-06: allow more"),
-        ({"memory.shards": "/nowhere"}, "/nowhere does not exist"),
-    ],
-)
+def test_training_shards_that_are_not_there_are_refused_before_anything_is_measured(
+    tmp_path: Path, real: Path, grounds: tuple[list[np.ndarray], ...]
+) -> None:
+    synthetic = corpus(tmp_path / "s", grounds[2][24:])
+    with pytest.raises(ConfigError, match=r"evaluate\.memory\.shards=/nowhere does not exist"):
+        compared(real, synthetic, tmp_path / "out", **{"memory.shards": "/nowhere"})
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.usefixtures("without_figures")
 def test_what_cannot_be_searched_is_left_out_and_the_rest_goes_on(
-    tmp_path: Path,
-    real: Path,
-    grounds: tuple[list[np.ndarray], ...],
-    settings: dict[str, Any],
-    message: str,
+    tmp_path: Path, real: Path, grounds: tuple[list[np.ndarray], ...]
 ) -> None:
-    found = compared(
-        real,
-        corpus(tmp_path / "s", grounds[2][24:]),
-        tmp_path / "out",
-        **{**settings, "gates.memorised": 0.01},
-    )
+    settings = {"memory.gib": 1e-6, "gates.memorised": 0.01}
+    synthetic = corpus(tmp_path / "s", grounds[2][24:])
+    found = compared(real, synthetic, tmp_path / "out", **settings)
     reason = found.blocks["memory"]["left_out"]
-    assert message in reason
+    assert "evaluate.memory.gib allows 1e-06: allow more" in reason
     assert any(reason in note for note in found.notes)
     gate = next(gate for gate in found.gates if gate.name == "memorised")
     assert (gate.verdict, gate.reason) == ("undecided", reason)

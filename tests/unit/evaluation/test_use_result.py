@@ -128,6 +128,21 @@ def test_gates_hold_the_corpus_to_its_use() -> None:
     assert not use_gates(GatesConfig(use_ratio=None), result(0.9).to_json())
 
 
+def test_chance_over_chance_is_no_pass() -> None:
+    fits_at_chance = [
+        *fits(REAL, 0.1, 0.5),
+        *fits(MIXED, 0.1, 0.9),
+        *fits(ONLY_SYNTHETIC, 0.0, 0.5),
+    ]
+    found = combine(facts(), fits_at_chance)
+    ratio, gain = use_gates(GatesConfig(use_gain=0.1), found.to_json())
+    assert (ratio.verdict, gain.verdict) == (UNDECIDED, PASS)
+    assert "where chance is 0.500: give more steps (evaluate.use.steps)" in ratio.reason
+    assert any(ratio.reason in line for line in found.lines())
+    [section] = make_sections({"use": found.to_json()}, Path(), page_environment())
+    assert "No verdict on synthetic over real: networks that learned from 10" in section.body
+
+
 def test_the_manifest_gate_names_what_generated_images_lack() -> None:
     whole = {
         "schema": SAMPLE_SCHEMA, "synthetic": True, "prompt": "a lake", "seed": 0,

@@ -116,3 +116,14 @@ def test_tiles_that_the_buffer_between_splits_takes_all_are_told(
     plan = stage_named(load_run_config(run), "tile").plan(run)
     reported = r"inputs were rejected \(\d+ tiles: split_buffer; give larger scenes, a smaller "
     assert re.search(reported, why_empty(plan))
+
+
+def test_training_shards_for_the_search_of_copies_are_told_where_they_are_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = "evaluate.memory={shards: $TILES}"
+    monkeypatch.setenv("TILES", str(tmp_path / "none"))
+    with pytest.raises(ConfigError, match=r"evaluate\.memory\.shards=\$TILES does not exist"):
+        present(tmp_path, "evaluate", words)
+    monkeypatch.setenv("TILES", str(tmp_path))
+    present(tmp_path, "evaluate", words)

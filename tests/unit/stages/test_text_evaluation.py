@@ -176,7 +176,7 @@ def test_a_clip_that_does_not_load_is_refused_before_anything_is_measured(
     (wide / "config.json").write_text(json.dumps(config))
     for model, named in (
         (wide, "cannot load CLIP from"),
-        (tmp_path / "none", "cannot load CLIP from"),
+        (tmp_path / "none", "there is no such folder. It must be a folder with config.json"),
         ("embedded:blip", "evaluate.text.model=embedded:blip: "),
     ):
         assert evaluate(tiles, tiles / "test", tmp_path / "out", f"text.model={model}") == 2

@@ -152,7 +152,33 @@ def test_only_the_parts_of_the_suite_that_are_named_are_in_the_result(
     assert named == {"E5", "E6"}
     assert {gate["name"] for gate in printed["gates"]} == {"lsd_db", "unmeasurable"}
     assert evaluate(*sets, tmp_path / "out", "--suite", "spectra") == 2
-    assert "radiometry, speckle, spectrum, texture" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "did you mean spectrum? There are radiometry, speckle, spectrum, texture" in said
+
+
+@pytest.mark.usefixtures("without_figures")
+def test_a_set_compared_with_itself_is_said(sets: tuple[Path, Path], tmp_path: Path) -> None:
+    for real, synthetic in ((sets[0], sets[0] / "000000.tar"), sets):
+        evaluate(real, synthetic, tmp_path / "out", "--suite", "spectrum")
+        said = "is compared with itself" in " ".join(result(tmp_path / "out")["notes"])
+        assert said is (synthetic is not sets[1])
+
+
+@pytest.mark.usefixtures("without_figures")
+def test_settings_are_taken_as_messages_name_them_and_parts_with_spaces(
+    sets: tuple[Path, Path], tmp_path: Path
+) -> None:
+    words = ["--suite", "spectrum, texture", "evaluate.tiles=8", "evaluate.gates.lsd_db=7"]
+    assert evaluate(*sets, tmp_path / "out", *words) == 0
+    found = result(tmp_path / "out")
+    assert found["drawn"]["synthetic"] == 8
+    assert [gate["high"] for gate in found["gates"] if gate["name"] == "lsd_db"] == [7.0]
+    from sarhpc.api.evaluation import evaluate as api
+
+    again = api(*sets, tmp_path / "out", words[2:], suites="spectrum, texture").to_json()
+    assert again["sets"]["synthetic"]["measures"].keys() == (
+        found["sets"]["synthetic"]["measures"].keys()
+    )
 
 
 @pytest.mark.parametrize("ending", ["png", "tif", "npy"])

@@ -133,6 +133,37 @@ def test_a_tile_of_one_value_is_named_and_nothing_is_computed(
     assert "1 of 8 images of synthetic cannot be measured: 00000000005 (every pixel is 7)" in said
 
 
+def test_the_set_of_which_no_image_can_be_measured_is_named(
+    real: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    blank = np.full((8, 64, 64), 7, np.uint8)
+    shard_of(tmp_path / "blank" / "000000.tar", blank, {"pixel_m": 0.5})
+    said = assert_refused(real, tmp_path / "blank", tmp_path / "out", 4, capsys)
+    assert "synthetic: no image can be measured (00000000000: every pixel is 7" in said
+    said = assert_refused(tmp_path / "blank", real, tmp_path / "out", 4, capsys)
+    assert "real: no image can be measured" in said
+
+
+@pytest.mark.usefixtures("without_figures")
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["--suite", "text", "text.model=embedded:clip"], "no image of synthetic has a caption"),
+        (["--suite", "memory"], "none of train"),
+        (["--suite", "memory,use"], "names its class"),
+    ],
+)
+def test_a_suite_of_which_all_is_left_out_does_not_pass(
+    words: list[str], reason: str, real: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    synthetic = synthetic_set(tmp_path / "synthetic")
+    assert evaluate(real, synthetic, tmp_path / "out", *words) == 4
+    said = capsys.readouterr().err
+    assert "nothing that was asked for was measured: " in said
+    assert reason in said
+    assert "Loading weights" not in said
+
+
 def test_nan_and_negative_values_are_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -194,9 +225,12 @@ def test_words_that_belong_to_two_sets_are_refused_for_a_run(
     assert main(["evaluate", str(tmp_path), "--suite", "speckle"]) == 2
 
 
-def test_a_result_inside_one_of_the_sets_is_refused(
+def test_a_result_inside_one_of_the_sets_or_in_a_file_is_refused(
     real: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    (tmp_path / "file").touch()
+    said = assert_refused(real, synthetic_set(tmp_path / "s"), tmp_path / "file", 2, capsys)
+    assert "file is a file; give a folder" in said
     assert_refused(real, synthetic_set(tmp_path / "s"), real / "out", 2, capsys)
 
 
