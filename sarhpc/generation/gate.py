@@ -21,7 +21,7 @@ from sarhpc.generation.copies import MEMORISED, CopyGate, PlannedCopies
 from sarhpc.generation.finishing import FinishedImage, SampledImage, Verdict
 from sarhpc.generation.gate_errors import NothingAcceptedError
 from sarhpc.generation.judged_pixels import judged_pixels
-from sarhpc.generation.other_classes import CLASSES, ClassGate, PlannedClasses
+from sarhpc.generation.other_classes import CLASS_MARGIN, CLASSES, ClassGate, PlannedClasses
 from sarhpc.generation.plan import ImageRequest, redrawn
 from sarhpc.measures.gate_limits import GateLimits
 from sarhpc.measures.image_gate import BLACK, GateVerdict, ImageGate, Reason
@@ -149,8 +149,10 @@ class ShardGate:
             facts[MEMORISED], copied = self._copies.find(pixels)
             found = found if copied is None else GateVerdict((copied,), found.values)
         if found.accepted and self._classes is not None:
-            of_class, shown = self._classes.find(codes, request)
-            facts |= {CLASSES: of_class} if of_class else {}
+            judged, shown = self._classes.find(codes, request)
+            if judged is not None:
+                facts[CLASSES] = {"class": judged.asked, "nearest_other": judged.nearest_other}
+                values[CLASS_MARGIN] = _rounded(judged.margin)
             found = found if shown is None else GateVerdict((shown,), found.values)
         if found.accepted:
             code = ImageCode.of(pixels).to_text()

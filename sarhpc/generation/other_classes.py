@@ -17,6 +17,8 @@ OTHER_CLASS = "other class"
 """The reason."""
 CLASSES = "other_class"
 """Entry of planned gates, of `gate` in `meta.json`, and of `gate.json`."""
+CLASS_MARGIN = "class_margin"
+"""Value of an image: similarity to the class of its prompt less that to the nearest other."""
 
 See = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 """Unit vector (D,) of the codes (H, W) of a picture; threads call it at the same time."""
@@ -98,6 +100,15 @@ class PlannedClasses:
         )
 
 
+@dataclass(frozen=True)
+class JudgedClass:
+    """An image against the class that it should show."""
+
+    asked: str
+    nearest_other: str
+    margin: float
+
+
 class ClassGate:
     """Tells images of another class; threads may call it at the same time.
 
@@ -114,20 +125,20 @@ class ClassGate:
 
     def find(
         self, codes: NDArray[np.uint8], request: ImageRequest
-    ) -> tuple[dict[str, Any], Reason | None]:
-        """Class, margin and nearest other class as facts, and the reason against the image if any.
+    ) -> tuple[JudgedClass | None, Reason | None]:
+        """What was found of the class of an image, and the reason against it if there is one.
 
-        Facts are empty for an image that should show no class with a limit.
+        None of an image that should show no class with a limit.
         """
         asked = self._asked(request)
-        if asked not in self._limits:
-            return {}, None
+        if asked is None or asked not in self._limits:
+            return None, None
         number = np.array([self._names.index(asked)])
         margin, nearest = class_margins(self._see(codes)[None], self._vectors, number)
         other, least = self._names[int(nearest[0])], self._limits[asked].least
         value = float(margin[0])
-        facts = {"class": asked, "nearest_other": other, "margin": float(f"{value:.4g}")}
+        judged = JudgedClass(asked, other, value)
         if value >= least:
-            return facts, None
+            return judged, None
         text = f"shows {other} rather than {asked}, margin {value:.3g}, limit {least:.3g}"
-        return facts, Reason(OTHER_CLASS, text)
+        return judged, Reason(OTHER_CLASS, text)
