@@ -101,6 +101,9 @@ def image_gate_facts(run: RunDir, records: Sequence[Record]) -> ImageGateFacts |
     accepted = sum(record.samples for record in records)
     prefix = "quarantined "
     reasons = {name[len(prefix) :]: n for name, n in detail.items() if name.startswith(prefix)}
+    classes = None
+    if gate.classes is not None:
+        classes = {**gate.classes.summary(), "judged": detail[CLASS_JUDGED]}
     return ImageGateFacts(
         accepted + detail["unmet"],
         accepted,
@@ -111,7 +114,7 @@ def image_gate_facts(run: RunDir, records: Sequence[Record]) -> ImageGateFacts |
         gate.splits,
         gate.limits.duplicate_bits,
         gate.limits.to_json(),
-        gate.classes and {**gate.classes.summary(), "judged": detail[CLASS_JUDGED]},
+        classes,
     )
 
 
