@@ -18,6 +18,22 @@ def gate_line(gate: ImageGateFacts) -> str:
         f"Gate of single images: {gate.accepted:,} of {gate.planned:,} planned images{left}; "
         f"{gate.quarantined:,} of {gate.draws:,} draws quarantined ({share:.1%}){why}. Limits "
         f"from {gate.tiles:,} real tiles ({', '.join(gate.splits)}) that reject {gate.rate:.2%}"
+        f"{_classes(gate)}"
+    )
+
+
+def _classes(gate: ImageGateFacts) -> str:
+    """How images were held against the class of their prompt, to follow the limits."""
+    if gate.classes is None:
+        return ""
+    names, found = gate.classes["classes"], gate.classes["balanced_accuracy"]
+    shares = sorted({one["false_rejects"] for one in names.values()})
+    share = " to ".join(f"{value:.2%}" for value in dict.fromkeys((shares[0], shares[-1])))
+    return (
+        f"; {gate.classes['judged']:,} draws held against the class of their prompt "
+        f"({', '.join(names)}) by {gate.classes['model']}, which takes {share} of real tiles of a "
+        f"class for another one (balanced accuracy {found['value']:.2f}, {found['low']:.2f} to "
+        f"{found['high']:.2f})"
     )
 
 

@@ -60,6 +60,9 @@ class ImageGateFacts:
     """Bits of 256 in which near duplicates differ at most."""
     limits: Mapping[str, Any] = field(default_factory=dict)
     """The limits, as an object of JSON."""
+    classes: Mapping[str, Any] | None = None
+    """Classes with their limits, the CLIP, and `judged`, the draws whose class was judged; None
+    where images of another class were not looked for."""
 
     @property
     def quarantined(self) -> int:
@@ -68,7 +71,9 @@ class ImageGateFacts:
 
     def to_json(self) -> dict[str, Any]:
         """Limits and counts as an object of JSON."""
+        classes = {} if self.classes is None else {"other_class": dict(self.classes)}
         return {
+            **classes,
             "schema": "sarhpc.gated_corpus/1",
             "planned": self.planned,
             "accepted": self.accepted,

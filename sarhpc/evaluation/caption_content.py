@@ -47,9 +47,14 @@ def class_of(caption: str, classes: Phrases) -> str | None:
     crosses = _CROSSES.search(caption)
     if crosses:
         return next((name for at, name in named if at > crosses.start()), named[0][1])
-    if _MIXED.search(caption) and len({name for _, name in named[:2]}) > 1:
-        return None
-    return named[0][1]
+    return None if names_two(caption, classes) else named[0][1]
+
+
+def names_two(caption: str, classes: Phrases) -> bool:
+    """Whether a caption is about two classes alike, as "a forest beside a lake"."""
+    if not _MIXED.search(caption):
+        return False
+    return len({name for _, name in _named(caption, classes)[:2]}) > 1
 
 
 def _named(caption: str, classes: Phrases) -> list[tuple[int, str]]:

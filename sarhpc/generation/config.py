@@ -41,6 +41,27 @@ class CopiesConfig:
 
 
 @dataclass
+class OtherClassConfig:
+    """Images that show another class than their prompt names, by a CLIP (E10)."""
+
+    model: str | None = None
+    """CLIP that reads images and captions: a folder, `embedded:NAME` or `fetched:NAME`; null takes
+    the one that the stage `clip-train` of the run made."""
+    false_rejects: float = 0.01
+    """Share of real tiles of each class that may be taken for another one, beside those that the
+    other tests reject. A class of fewer tiles than it needs (99 for 0.01) takes the least share
+    that they allow, up to 0.1."""
+    classes: dict[str, list[str]] | None = None
+    """Class -> phrases that name it in captions; null takes those of `evaluate.text.classes`, by
+    default water, forest, field and town."""
+    tiles: int = 1000
+    """Most real tiles that the limits are from, drawn evenly over flight lines."""
+    shards: str | None = None
+    """Folder of the shards of these tiles, with captions, searched recursively; null takes the
+    tiles that the other limits are from."""
+
+
+@dataclass
 class GateConfig:
     """A verdict on each image, by limits from real tiles that no model was trained on."""
 
@@ -54,6 +75,8 @@ class GateConfig:
     the run."""
     memorised: CopiesConfig | None = field(default=None, metadata={"added": True})
     """Quarantine copies of training tiles as well (E11); null does not look for them."""
+    other_class: OtherClassConfig | None = field(default=None, metadata={"added": True})
+    """Quarantine images of another class than their prompt names as well; null does not look."""
     redraws: int = 3
     """How often an image that was quarantined is drawn again, with another seed; then it is left
     out of the corpus, and reported."""

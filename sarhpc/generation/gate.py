@@ -21,6 +21,7 @@ from sarhpc.generation.copies import MEMORISED, CopyGate, PlannedCopies
 from sarhpc.generation.finishing import FinishedImage, SampledImage, Verdict
 from sarhpc.generation.gate_errors import NothingAcceptedError
 from sarhpc.generation.judged_pixels import judged_pixels
+from sarhpc.generation.other_classes import CLASS_MARGIN, CLASSES, ClassGate, PlannedClasses
 from sarhpc.generation.plan import ImageRequest, redrawn
 from sarhpc.measures.gate_limits import GateLimits
 from sarhpc.measures.image_gate import BLACK, GateVerdict, ImageGate, Reason
@@ -29,6 +30,8 @@ from sarhpc.shards.radiometry import Normalisation
 from sarhpc.shards.sample import Sample, encode_json
 
 GATE_SCHEMA = "sarhpc.corpus_gate/1"
+CLASS_JUDGED = "judged of a class"
+"""Entry of `detail` of a record: draws whose class was judged."""
 MOST_IN_VAIN = 64
 """Draws of a corpus of which at least one must be accepted, or generation stops."""
 
@@ -44,12 +47,16 @@ class PlannedGate:
     """Splits of the real tiles."""
     copies: PlannedCopies | None = None
     """How copies of training tiles are recognised; None where they are not looked for."""
+    classes: PlannedClasses | None = None
+    """How images of another class are recognised; None where they are not looked for."""
 
     def to_json(self) -> dict[str, Any]:
         """The gate as an object of JSON."""
         copies = {} if self.copies is None else {MEMORISED: self.copies.to_json()}
+        classes = {} if self.classes is None else {CLASSES: self.classes.to_json()}
         return {
             **copies,
+            **classes,
             "schema": GATE_SCHEMA,
             "limits": self.limits.to_json(),
             "normalisation": None if self.law is None else self.law.to_json(),
@@ -72,6 +79,7 @@ class PlannedGate:
                 None if law is None else Normalisation.from_json(law),
                 tuple(value["splits"]),
                 PlannedCopies.from_json(value[MEMORISED]) if MEMORISED in value else None,
+                PlannedClasses.from_json(value[CLASSES]) if CLASSES in value else None,
             )
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(f"a gate is damaged: {error!r}") from error
@@ -86,6 +94,7 @@ class ShardGate:
         quarantine: called with each quarantined image, in order.
         others: draws of the other shards so far, and how many of them were accepted.
         copies: tells copies of training tiles; None does not look for them.
+        classes: tells images of another class; None does not look for them.
     """
 
     def __init__(
@@ -95,12 +104,13 @@ class ShardGate:
         quarantine: Callable[[FinishedImage], None],
         others: Callable[[], tuple[int, int]] = lambda: (0, 0),
         copies: CopyGate | None = None,
+        classes: ClassGate | None = None,
     ) -> None:
         self._gate, self._law = ImageGate(planned.limits), planned.law
-        self._copies = copies
+        self._copies, self._classes = copies, classes
         self._redraws, self._quarantine, self._others = redraws, quarantine, others
         self._last = ""
-        self.accepted = self.unmet = 0
+        self.accepted = self.unmet = self.of_a_class = 0
         self.reasons: Counter[str] = Counter()
         """Quarantined images by each of their reasons."""
         self.draws = 0
@@ -124,14 +134,26 @@ class ShardGate:
             ) from error
         if finite and (zero := float((codes == 0).mean())) > 0.5:
             found = GateVerdict((Reason(BLACK, f"{zero:.1%} of the pixels are 0"),), found.values)
-        return self._verdict(sampled.request, found, pixels)
+        return self._verdict(sampled.request, found, pixels, codes)
 
-    def _verdict(self, request: ImageRequest, found: GateVerdict, pixels: NDArray[Any]) -> Verdict:
+    def _verdict(
+        self,
+        request: ImageRequest,
+        found: GateVerdict,
+        pixels: NDArray[Any],
+        codes: NDArray[np.uint8],
+    ) -> Verdict:
         values = {name: _rounded(value) for name, value in found.values.items()}
         facts: dict[str, Any] = {"draw": request.draw, "values": values}
         if found.accepted and self._copies is not None:
             facts[MEMORISED], copied = self._copies.find(pixels)
             found = found if copied is None else GateVerdict((copied,), found.values)
+        if found.accepted and self._classes is not None:
+            judged, shown = self._classes.find(codes, request)
+            if judged is not None:
+                facts[CLASSES] = {"class": judged.asked, "nearest_other": judged.nearest_other}
+                values[CLASS_MARGIN] = _rounded(judged.margin)
+            found = found if shown is None else GateVerdict((shown,), found.values)
         if found.accepted:
             code = ImageCode.of(pixels).to_text()
             return Verdict(facts={"gate": {"verdict": "accepted", "code": code, **facts}})
@@ -151,7 +173,7 @@ class ShardGate:
         reason = self._gate.admit(ImageCode.from_text(gate["code"]))
         if reason is None:
             self.accepted += 1
-            self.draws += 1
+            self._count(gate)
             return image
         verdict = self._refusal(image.request, (reason,), gate)
         sample = image.sample and _with_gate(image.sample, verdict.facts["gate"])
@@ -164,13 +186,17 @@ class ShardGate:
             NothingAcceptedError: no image was accepted so far, of many.
         """
         self._quarantine(image)
-        self.draws += 1
+        self._count(image.verdict.facts["gate"])
         self.unmet += image.verdict.again is None
         reasons = image.verdict.facts["gate"]["reasons"]
         self.reasons.update(reason["name"] for reason in reasons)
         self._last = "; ".join(reason["text"] for reason in reasons)
         if self.draws % (MOST_IN_VAIN // 4) == 0:
             self.require_accepted()
+
+    def _count(self, gate: Mapping[str, Any]) -> None:
+        self.draws += 1
+        self.of_a_class += CLASSES in gate
 
     def require_accepted(self) -> None:
         """Raise NothingAcceptedError unless an image of the corpus was accepted, or few were drawn.
@@ -193,7 +219,8 @@ class ShardGate:
     def detail(self) -> dict[str, str]:
         """What the record of the shard says of its gate."""
         reasons = {f"quarantined {name}": str(n) for name, n in sorted(self.reasons.items())}
-        return {"draws": str(self.draws), "unmet": str(self.unmet), **reasons}
+        judged = {} if self._classes is None else {CLASS_JUDGED: str(self.of_a_class)}
+        return {"draws": str(self.draws), "unmet": str(self.unmet), **judged, **reasons}
 
 
 def by_reason(counts: Mapping[str, int]) -> str:

@@ -21,8 +21,9 @@ from sarhpc import __version__
 from sarhpc.extras import is_installed
 from sarhpc.stages.clip_train import CLIP_TRAIN
 from sarhpc.stages.config import RunConfig
+from sarhpc.stages.inputs.clip_models import clip_folder, unnamed_clip
 from sarhpc.stages.inputs.model_layout import require_captioner
-from sarhpc.stages.inputs.paths import model_folder, require_out
+from sarhpc.stages.inputs.paths import require_out
 from sarhpc.stages.run_config import load_run_config
 from sarhpc.stages.spec import StageSpec
 from sarhpc.stages.splits import require_held_out
@@ -311,12 +312,7 @@ def _compared(
 def _clip_folder(run: RunDir, config: RunConfig) -> Path | None:
     """Folder of the CLIP that reads images and captions, the run's own where none is named."""
     text = config.evaluate.text
-    if text is None:
-        return None
-    if text.model is not None:
-        return Path(model_folder(text.model))
-    [trained] = sealed_records(run, CLIP_TRAIN.name)
-    return Path(trained.path)
+    return None if text is None else clip_folder(run, text.model)
 
 
 def check_settings(config: RunConfig) -> None:
@@ -326,10 +322,7 @@ def check_settings(config: RunConfig) -> None:
     check_config(config.evaluate)
     text = config.evaluate.text
     if text is not None and text.model is None and config.clip_train is None:
-        raise ConfigError(
-            "evaluate.text.model: name the CLIP that reads images and captions, such as "
-            "embedded:clip, or let the run train one (clip_train={})"
-        )
+        raise unnamed_clip("evaluate.text.model")
     imported = config.imported
     side = config.tile.tile_px if imported is None else imported.px
     key = "tile.tile_px" if imported is None else "imported.px"

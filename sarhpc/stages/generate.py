@@ -21,6 +21,7 @@ from sarhpc.stages.config import RunConfig
 from sarhpc.stages.inputs.contracts import contract_for, contract_notes
 from sarhpc.stages.inputs.gate_limits import calibrated, check_gate
 from sarhpc.stages.inputs.image_size import size_of_tiles, with_planned_size
+from sarhpc.stages.inputs.other_classes import check_class_model
 from sarhpc.stages.inputs.paths import data_root
 from sarhpc.stages.inputs.prompt_text import prompt_template
 from sarhpc.stages.inputs.prompts import evenly_by_class, held_out_splits, known_prompts
@@ -30,6 +31,7 @@ from sarhpc.stages.planned_corpus import (
     check_table,
     coverage_so_far,
     images_of,
+    requests_of,
     table_shards,
 )
 from sarhpc.stages.run_config import load_run_config
@@ -55,12 +57,20 @@ def generate_stage(config: RunConfig, upstream: Sequence[str]) -> Stage:
     """The stage that generates the corpus with the exported model."""
     return Stage(
         name="generate",
-        needs=GENERATE.needs_in(upstream),
+        needs=_needs(config, upstream),
         plan=plan_corpus,
         work=lambda work: _make_corpus(work, config),
         finish=package,
         beside=quarantined_with,
     )
+
+
+def _needs(config: RunConfig, upstream: Sequence[str]) -> tuple[str, ...]:
+    """The stages that the corpus waits for: also `clip-train` where its CLIP judges images."""
+    gate = settings(config).gate
+    classes = None if gate is None else gate.other_class
+    trained = ("clip-train",) if classes is not None and classes.model is None else ()
+    return tuple(n for n in upstream if n in trained or n in GENERATE.needs_in(upstream))
 
 
 def _make_corpus(work: Work, config: RunConfig) -> None:
@@ -129,7 +139,14 @@ def plan_corpus(run: RunDir) -> Plan:
         **_named_adapter(config, export.path),
         **size_of_tiles(run, settings(config), Path(export.path)),
         **_steering_facts(run, config),
-        **calibrated(run, config, Path(export.path), contract, images),
+        **calibrated(
+            run,
+            config,
+            Path(export.path),
+            contract,
+            images,
+            (request for shard in shards for request in requests_of(run, shard)),
+        ),
     }
     return make_plan(
         "generate",
@@ -231,13 +248,21 @@ def _image_bytes(config: RunConfig) -> tuple[float, float]:
 
 
 def check_inputs(_: RunDir, config: RunConfig) -> None:
-    """Raise ConfigError if the shards that steer are not there."""
+    """Raise ConfigError if the shards that steer or the CLIP of the gate are not of use."""
+    check_class_model(config)
     steer = settings(config).steer
     if steer is not None and steer.shards is not None and not Path(steer.shards).is_dir():
         raise ConfigError(
             f"generate.steer.shards={steer.shards} is no folder; name that of the shards whose "
             "layers steer"
         )
+
+
+def models_of(config: RunConfig) -> list[str]:
+    """The CLIP that tells images of another class, where one is named."""
+    gate = settings(config).gate
+    model = None if gate is None or gate.other_class is None else gate.other_class.model
+    return [] if model is None else [model]
 
 
 def dry_run_notes(config: RunConfig, plan: Plan | None) -> list[str]:
@@ -271,6 +296,7 @@ GENERATE: StageSpec = StageSpec(
     enabled=lambda config: config.generate is not None,
     check=_check,
     check_inputs=check_inputs,
+    models=models_of,
     sharded=True,
     shards=_shards,
     shard_bytes=shard_bytes,

@@ -44,6 +44,7 @@ _KEYS = {
     _COUNT: """
         tile.max_tiles imported.px evaluate.memory.images prior.gate.tiles generate.gate.tiles
         prior.gate.memorised.tiles generate.gate.memorised.tiles
+        prior.gate.other_class.tiles generate.gate.other_class.tiles
         caption.batch caption.max_tokens caption.beams caption.threads caption.max_repeats
         caption.clip.keep caption.clip.candidates
         caption_train.new.image_px caption_train.new.patch_px caption_train.new.vision_width
@@ -88,6 +89,7 @@ _KEYS = {
     _OPEN: """
         prior.gate.false_rejects generate.gate.false_rejects
         prior.gate.memorised.false_alarms generate.gate.memorised.false_alarms
+        prior.gate.other_class.false_rejects generate.gate.other_class.false_rejects
         evaluate.memory.false_alarms
         """,
     Range(0, 100, excludes_low=True): "tile.percentile",

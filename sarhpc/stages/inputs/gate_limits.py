@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from hpc.regular_files import read_regular
 from hpc.store.rundir import PreviewedRun, RunDir
 from sarhpc.generation.config import GATE_LEAST_PX, GateConfig
 from sarhpc.stages.config import RunConfig
+from sarhpc.stages.inputs.other_classes import check_classes, plan_classes
 from sarhpc.stages.inputs.prompts import held_out_splits, sample_shards
 from sarhpc.stages.inputs.real_tiles import even_samples
 from sarhpc.stages.inputs.sizes import tile_side
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from sarhpc.generation.gate import PlannedGate
+    from sarhpc.generation.plan import ImageRequest
     from sarhpc.measures.gate_limits import GateLimits
     from sarhpc.shards.contract import PixelContract
 
@@ -38,7 +40,12 @@ LARGEST_RATE = 0.5
 
 
 def calibrated(
-    run: RunDir, config: RunConfig, model: Path, contract: PixelContract | None, images: int
+    run: RunDir,
+    config: RunConfig,
+    model: Path,
+    contract: PixelContract | None,
+    images: int,
+    requests: Iterable[ImageRequest],
 ) -> dict[str, str]:
     """Entry of the inputs of each shard about its gate; publishes limits in the stage's directory.
 
@@ -50,6 +57,7 @@ def calibrated(
         model: folder of the model, with the autoencoder.
         contract: what its pixels mean.
         images: of the corpus.
+        requests: these images, read as far as needed.
 
     Raises:
         ConfigError: there are no real tiles, too few of them, or tiles of other pixels.
@@ -66,8 +74,11 @@ def calibrated(
         return {GATE_SHA: "calibrated by the job"}
     require_same_pixels(shards, contract)
     copies = None if cfg.memorised is None else plan_copies(run, config, cfg.memorised, contract)
+    classes = None
+    if cfg.other_class is not None:
+        classes = plan_classes(run, config, cfg.other_class, contract, shards, requests)
     limits = _calibrate(shards, splits, config, model, contract, images)
-    gate = dataclasses.replace(limits, copies=copies)
+    gate = dataclasses.replace(limits, copies=copies, classes=classes)
     data = encode_json(gate.to_json())
     digest = hashlib.sha256(data).hexdigest()
     publish_bytes(_file(run, digest), data)
@@ -83,6 +94,7 @@ def check_gate(config: RunConfig) -> None:
     cfg = config.generate and config.generate.gate
     if not cfg:
         return
+    check_classes(config)
     copies = cfg.memorised
     if copies is not None and copies.shards is not None and not Path(copies.shards).is_dir():
         raise ConfigError(

@@ -88,6 +88,7 @@ def package_run(
 def image_gate_facts(run: RunDir, records: Sequence[Record]) -> ImageGateFacts | None:
     """What came of the gate of single images in shards with these records; None without a gate."""
     from sarhpc.corpus.facts import ImageGateFacts
+    from sarhpc.generation.gate import CLASS_JUDGED
 
     plan = run.plan_file("generate")
     tasks = read_plan(plan).shards if plan.exists() else ()
@@ -100,6 +101,9 @@ def image_gate_facts(run: RunDir, records: Sequence[Record]) -> ImageGateFacts |
     accepted = sum(record.samples for record in records)
     prefix = "quarantined "
     reasons = {name[len(prefix) :]: n for name, n in detail.items() if name.startswith(prefix)}
+    classes = None
+    if gate.classes is not None:
+        classes = {**gate.classes.summary(), "judged": detail[CLASS_JUDGED]}
     return ImageGateFacts(
         accepted + detail["unmet"],
         accepted,
@@ -110,6 +114,7 @@ def image_gate_facts(run: RunDir, records: Sequence[Record]) -> ImageGateFacts |
         gate.splits,
         gate.limits.duplicate_bits,
         gate.limits.to_json(),
+        classes,
     )
 
 

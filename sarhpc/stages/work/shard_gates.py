@@ -13,12 +13,14 @@ from hpc.shell import quoted
 from hpc.store.ledger import Record
 from hpc.store.plan import ShardTask
 from hpc.store.rundir import RunDir
-from sarhpc.generation.config import GenerateConfig
+from sarhpc.generation.config import GateConfig, GenerateConfig
+from sarhpc.stages.inputs.class_gate import class_gate
 from sarhpc.stages.inputs.gate_limits import GATE_SHA, planned_gate
 from sarhpc.stages.inputs.training_maps import copy_gate
 
 if TYPE_CHECKING:
-    from sarhpc.generation.gate import ShardGate
+    from sarhpc.generation.gate import PlannedGate, ShardGate
+    from sarhpc.generation.other_classes import ClassGate
     from sarhpc.generation.quarantine import QuarantineShard
 
 QUARANTINE = "quarantine"
@@ -75,8 +77,9 @@ def shard_gate(
     planned = planned_gate(run, task.inputs[GATE_SHA])
     with QuarantineShard(_quarantine(path), task.number) as quarantine:
         copies = None if planned.copies is None else copy_gate(run, planned.copies)
+        classes = _classes(run, cfg.gate, planned)
         others = functools.partial(_others, run, task)
-        gate = ShardGate(planned, cfg.gate.redraws, quarantine.add, others, copies)
+        gate = ShardGate(planned, cfg.gate.redraws, quarantine.add, others, copies, classes)
         applied = AppliedGate({"judge": gate.judge, "admit": gate.admit, "refused": gate.refused})
         try:
             yield applied
@@ -87,6 +90,12 @@ def shard_gate(
                 f"{error}. {after_nothing_accepted(run, quarantine.path)}"
             ) from error
         applied.detail = _detail(gate, quarantine)
+
+
+def _classes(run: RunDir, cfg: GateConfig, planned: PlannedGate) -> ClassGate | None:
+    if planned.classes is None:
+        return None
+    return class_gate(run, cfg, planned.classes, planned.law)
 
 
 def after_nothing_accepted(run: RunDir, quarantine: Path) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hpc.errors import ConfigError, DataError
+from sarhpc.stages.inputs.clip_models import loadable_clip
 from sarhpc.stages.work.leaving_out import leaving_out
 from sarhpc.stages.work.measuring import Locate
 from sarhpc.stages.work.text_vectors import Described, Reading
@@ -38,23 +38,7 @@ def require_clip(cfg: TextConfig) -> Path:
         ConfigError: none is named, it cannot be loaded, or its parts are of other widths.
         MissingExtraError: packages that it needs are not installed.
     """
-    from sarhpc.extras import require_extra
-    from sarhpc.stages.inputs.paths import model_folder
-
-    require_extra("caption", "evaluate.text")
-    if cfg.model is None:
-        raise ConfigError(
-            "evaluate.text.model: name the CLIP that reads images and captions, such as "
-            "embedded:clip, or let the run train one (clip_train={})"
-        )
-    from sarhpc.captioning.captioners.clip import load_clip
-
-    folder = Path(model_folder(cfg.model))
-    try:
-        load_clip(folder)
-    except DataError as error:
-        raise ConfigError(f"evaluate.text.model={cfg.model}: {error}") from error
-    return folder
+    return loadable_clip(cfg.model, "evaluate.text.model")
 
 
 def with_text(
