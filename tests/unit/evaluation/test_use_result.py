@@ -112,7 +112,7 @@ def test_networks_that_learn_nothing_from_real_labels_give_no_ratio() -> None:
     assert found.ratio is None
     [gate] = use_gates(GatesConfig(), found.to_json())
     assert gate.verdict == UNDECIDED
-    assert "recognise no class" in line_of(gate)
+    assert "where chance is 0.500: give more steps" in line_of(gate)
     [section] = make_sections({"use": found.to_json()}, Path(), page_environment())
     assert section.fault == ""
 
