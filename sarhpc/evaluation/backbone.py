@@ -179,9 +179,17 @@ def _transformers(path: Path, cfg: FeaturesConfig) -> tuple[Any, dict[str, Any]]
     known = AutoConfig.from_pretrained(path, local_files_only=True)
     clip = known.model_type in _CLIP
     of = CLIPVisionModelWithProjection if clip else AutoModel
+    vision = getattr(known, "vision_config", known)
+    if clip and hasattr(known, "projection_dim"):
+        # The library takes the width from the part on pictures, which need not name it.
+        vision.projection_dim = known.projection_dim
     with _quiet():
         loaded, report = of.from_pretrained(
-            path, local_files_only=True, use_safetensors=True, output_loading_info=True
+            path,
+            config=vision if clip else known,
+            local_files_only=True,
+            use_safetensors=True,
+            output_loading_info=True,
         )
     if report["missing_keys"]:
         missing = sorted(report["missing_keys"])
@@ -190,7 +198,6 @@ def _transformers(path: Path, cfg: FeaturesConfig) -> tuple[Any, dict[str, Any]]
             f"({', '.join(missing[:3])}, ...), which would be random; fetch the folder again"
         )
     model = loaded.eval().to(_device())
-    vision = getattr(known, "vision_config", known)
     facts = _preprocessing(path, getattr(vision, "image_size", None))
     patch = getattr(vision, "patch_size", None)
     side = cfg.px or facts.get("px")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from sarhpc.evaluation.image_sets import Image
 
@@ -23,7 +24,7 @@ Phrases = Mapping[str, Sequence[str]]
 
 
 def caption_of(image: Image) -> str | None:
-    """Caption of an image: its `txt`, else what its metadata say; None without any."""
+    """Caption of an image: its `txt`, else what its metadata or a file beside it say, else None."""
     text = image.members.get("txt", b"").decode("utf-8", "replace").strip()
     if text:
         return text
@@ -32,7 +33,16 @@ def caption_of(image: Image) -> str | None:
     for found in (image.meta.get("prompt"), said, image.meta.get("text")):
         if isinstance(found, str) and found.strip():
             return found.strip()
-    return None
+    return text_beside(image.file) or None
+
+
+def text_beside(file: str) -> str:
+    """Text of the `.txt` or `.caption` beside an image that is a file of its own; empty without."""
+    if file.endswith(".tar"):
+        return ""
+    beside = (Path(file).with_suffix(ending) for ending in (".txt", ".caption"))
+    texts = (path.read_text("utf-8", "replace").strip() for path in beside if path.is_file())
+    return next(filter(None, texts), "")
 
 
 def class_of(caption: str, classes: Phrases) -> str | None:

@@ -20,7 +20,10 @@ PART_IMAGES = 64
 """Images of a part; a few seconds of work for 512 px, and some hundred kilobytes of measures."""
 REAL_PER_SYNTHETIC = 2
 """Real tiles drawn for each synthetic one: a null parts them into two sides of as many."""
-_KEPT_FACTS = ("scene_id", "flight_line", "split", "normalisation", "band", "pixel_m", "synthetic")
+_KEPT_FACTS = (
+    "scene_id", "flight_line", "split", "normalisation", "band", "pixel_m", "synthetic",
+    "prompt", "caption", "text",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sarhpc.evaluation.caption_content import text_beside
 from sarhpc.evaluation.drawing import Drawn, draw_evenly
 from sarhpc.evaluation.image_sets import Image, ImageSet, group_of, read_facts, read_images
 
@@ -146,15 +147,8 @@ def _of_caption(image: Image, classes: Sequence[str]) -> str | None:
     texts = [image.members.get(name, b"").decode(errors="replace") for name in _TEXTS]
     texts += [str(image.meta.get("text") or ""), str(image.meta.get("prompt") or "")]
     texts += [str(text) for text in caption.values()] if isinstance(caption, Mapping) else []
-    if not image.file.endswith(".tar"):
-        texts += [_beside(Path(image.file), name) for name in _TEXTS]
-    text = next(filter(None, texts), "")
+    text = next(filter(None, texts), "") or text_beside(image.file)
     words = Counter(
         name for name in classes if re.search(rf"\b{re.escape(name)}\b", text, re.IGNORECASE)
     )
     return next(iter(words)) if len(words) == 1 else None
-
-
-def _beside(path: Path, extension: str) -> str:
-    text = path.with_suffix(f".{extension}")
-    return text.read_text(errors="replace") if text.is_file() else ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from sarhpc.evaluation.feature_reference import reference_values
 from sarhpc.measures.feature_distances import cubic_kernel, frechet, kernel_distance
 from sarhpc.measures.feature_nulls import FeatureVerdict, judge_vectors, pair
 from sarhpc.measures.features import measure
+from sarhpc.stages.inputs.paths import model_folder
 
 PX = (64, 64)
 
@@ -117,6 +119,13 @@ def test_folders_of_transformers_name_their_input(dinov2: Path, clip: Path) -> N
     )
     named = load_backbone(config(dinov2), PX).input
     assert (named.px, named.mean) == (14, (0.4, 0.4, 0.4))
+
+
+def test_a_clip_whose_part_on_pictures_does_not_name_the_width_is_a_backbone() -> None:
+    folder = Path(model_folder("embedded:clip"))
+    written = json.loads((folder / "config.json").read_text())
+    assert written["projection_dim"] != written["vision_config"].get("projection_dim")
+    assert load_backbone(config(folder), PX).width == written["projection_dim"]
 
 
 def test_what_is_no_backbone_is_refused_with_what_to_give(

@@ -244,3 +244,24 @@ def test_a_login_node_without_torch_looks_at_the_files_of_a_clip(
     config.evaluate.text.model = str(tmp_path)
     with pytest.raises(ConfigError, match=r"evaluate\.text\.model=.* it has no config\.json"):
         EVALUATE.check_inputs(run, config)
+
+
+def test_captions_of_a_folder_of_images_are_read_from_its_table_or_beside_them(
+    tiles: Path, clip: Path, tmp_path: Path
+) -> None:
+    table, beside = tmp_path / "table", tmp_path / "beside"
+    rows = []
+    for folder in (table, beside):
+        folder.mkdir()
+    for sample in read_shard(next((tiles / "test").glob("*.tar"))):
+        for folder in (table, beside):
+            (folder / f"{sample.key}.png").write_bytes(sample.members["sar.png"])
+        rows.append(json.dumps({"file_name": f"{sample.key}.png", "text": sample.caption}))
+        (beside / f"{sample.key}.txt").write_text(sample.caption or "")
+    (table / "metadata.jsonl").write_text("\n".join(rows))
+    words = ["--out", str(tmp_path / "out"), "--workers", "1", "--suite", "text", *QUICK]
+    given = [f"text.model={clip}", "text.among=4", f"text.classes={WORDS}"]
+    assert main(["evaluate", str(table), str(beside), *words, *given]) == 0
+    found = result(tmp_path / "out")["text"]["sets"]
+    assert found["real"]["images"] == found["synthetic"]["images"] == 60
+    assert found["real"]["r_precision"]["value"] == found["synthetic"]["r_precision"]["value"]
