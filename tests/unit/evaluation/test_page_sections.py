@@ -61,7 +61,7 @@ def test_a_section_may_have_a_sentence_for_the_summary(monkeypatch: pytest.Monke
     module.sentence = lambda block, judged: f"{judged} has copies"  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "sarhpc.evaluation.page_memory", module)
     environment = page_environment()
-    environment.loader = DictLoader({"page_memory.html.j2": TEMPLATE})
+    environment = environment.overlay(loader=DictLoader({"page_memory.html.j2": TEMPLATE}))
     [made] = make_sections({"memory": BLOCK}, Path(), environment, "this run")
     assert made.sentence == "this run has copies"
 
