@@ -66,10 +66,12 @@ def plan_import(cfg: ImportConfig) -> ImportPlan:
 
     Raises:
         ConfigError: fractions that do not sum to 1, or an unknown policy.
-        DataError: there are no images.
+        DataError: there are no images, or none below a folder of `cfg.classes`.
     """
     check_import(cfg)
     listing = list_foreign(Path(cfg.path), with_facts=cfg.group is not None)
+    if cfg.classes is not None:
+        _require_classes(listing.items, cfg.classes, cfg.path)
     groups: dict[tuple[str, str], list[Item]] = {}
     for item in listing.items:
         groups.setdefault((item.source, _split(item, cfg)), []).append(item)
@@ -218,6 +220,17 @@ def class_of_folder(name: str, classes: Mapping[str, str]) -> str | None:
     """The class that the folders of an image name, the innermost first; None if they name none."""
     folders = reversed(PurePosixPath(name).parts[:-1])
     return next((folder for folder in folders if folder in classes), None)
+
+
+def _require_classes(items: Sequence[Item], classes: Mapping[str, str], path: str) -> None:
+    """Raise DataError unless some image is of a class."""
+    if any(class_of_folder(item.name, classes) for item in items):
+        return
+    folders = sorted({PurePosixPath(item.name).parent.name or "." for item in items})
+    raise DataError(
+        f"imported.classes: no image of {path} is below a folder named {', '.join(classes)}; they "
+        f"are in {', '.join(folders[:10])}"
+    )
 
 
 def _turn(meta: Mapping[str, Any], cfg: ImportConfig) -> Orientation:

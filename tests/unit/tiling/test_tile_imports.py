@@ -293,6 +293,8 @@ def test_folders_name_classes_where_they_are_declared(tmp_path):
     assert all("class" not in s.meta for s in samples.values())
     with pytest.raises(ConfigError, match="classes: give words for D7"):
         take(tmp_path / "tar", classes={**CLASSES, "D7": ""})
+    with pytest.raises(DataError, match="folder named M1; they are in D7, SLICY, SN_132"):
+        take(tmp_path / "tar", classes={"M1": "a tank"})
 
 
 def test_folders_of_splits_are_known_in_any_case(tmp_path):
