@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 from hpc.errors import ConfigError
-from sarhpc.captioning.config import CaptionConfig, CaptionJudgeConfig, CaptionTrainConfig
+from sarhpc.captioning.config import (
+    BlipModelConfig,
+    CaptionConfig,
+    CaptionJudgeConfig,
+    CaptionTrainConfig,
+)
+from sarhpc.captioning.contrastive.config import ClipModelConfig
 
 POLICIES = ("reject", "fallback")
 """What is done with a tile that gets no caption, or a degenerate one."""
@@ -71,3 +77,22 @@ def _check_judge(cfg: CaptionTrainConfig, judge: CaptionJudgeConfig) -> None:
             "judge needs held-out captions: name their sets in val, as those in train, or leave "
             "judge out"
         )
+
+
+def check_model_shape(new: BlipModelConfig | ClipModelConfig) -> None:
+    """Raise ConfigError unless the sizes of a new model fit each other.
+
+    Raises:
+        ConfigError: a size is no multiple of its patches or heads.
+    """
+    pairs = (
+        ("image_px", "patch_px"),
+        ("vision_width", "vision_heads"),
+        ("text_width", "text_heads"),
+    )
+    for whole, part in pairs:
+        if getattr(new, part) < 1 or getattr(new, whole) % getattr(new, part):
+            raise ConfigError(
+                f"new.{whole}={getattr(new, whole)} is no multiple of "
+                f"new.{part}={getattr(new, part)}."
+            )

@@ -9,7 +9,7 @@ from typing import Any
 from sarhpc.evaluation.figures import COLOURS, INK, label_axis, new_figure, svg_text
 
 _CURVES = {"real": ("real alone", "-", 0.98), "mixed": ("real and synthetic", "--", 1.02)}
-"""Setting -> label, dashes, and factor by which its points stand beside those of the other."""
+"""Setting -> label, dashes, and horizontal factor that keeps its points apart from the other."""
 _NAMES = {
     "real": "real on real (TRTR)",
     "mixed": "real and synthetic on real (TSRTR)",

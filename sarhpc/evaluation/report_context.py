@@ -225,12 +225,12 @@ def _examples(name: str, pictures: Sequence[Picture]) -> list[Tile]:
 
 
 def _row_tiles(pairs: Sequence[Pair], examples: Mapping[str, Sequence[Tile]]) -> int:
-    """Tiles that stand beside each other."""
+    """Tiles shown side by side."""
     return max((len(pair.tiles) for pair in pairs), default=8 if examples else 1)
 
 
 def _times(pairs: Sequence[Pair], examples: Mapping[str, Sequence[Tile]]) -> int:
-    """Whole factor by which tiles are enlarged, so that those of a row stand beside each other."""
+    """Whole factor by which tiles are enlarged, so that those of a row fit side by side."""
     rows = [pair.tiles for pair in pairs] or list(examples.values())
     if not rows or not rows[0]:
         return 1

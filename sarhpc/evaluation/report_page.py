@@ -68,7 +68,7 @@ def _rendered(report: Report, context: Mapping[str, Any], side_px: int) -> str:
 
 
 def _row_px(report: Report, context: Mapping[str, Any], side_px: int) -> int:
-    """Width of a row of tiles with its frame, px: as many rows as fit stand beside each other."""
+    """Width of a row of tiles with its frame, px: as many rows as fit are shown side by side."""
     groups = report.examples or report.synthetic
     widths = [one.image.shape[1] for of in groups.values() for one in of]
     shown = min(max(widths, default=0), side_px) * int(context["times"])

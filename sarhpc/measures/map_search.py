@@ -89,6 +89,7 @@ class MapIndex:
         starts = range(0, len(queries), _QUERIES)
 
         def found(start: int) -> Neighbours:
+            """Neighbours of the block of queries that starts here."""
             part = slice(start, start + _QUERIES)
             return self._of_block(
                 np.asarray(queries[part], np.float32),

@@ -99,12 +99,6 @@ def _progress_note(row: Mapping[str, Any]) -> str:
     return f"BLEU-4 {row['bleu_4']:.3g} {row['event']}" if "bleu_4" in row else str(row["event"])
 
 
-_MEMORY_ADVICE = (
-    "start a new run with caption_train.micro_batch below {} (or of 1, precision=bf16 and "
-    "zero_stage=2), or on GPUs with more memory"
-)
-
-
 def train_ranks(work: Work) -> None:
     """Fine-tune BLIP on this rank; rank 0 publishes it and records it.
 
@@ -132,7 +126,7 @@ def train_ranks(work: Work) -> None:
                 keep_last=cfg.keep_last,
                 also_keep=lambda: best_steps(folder, cfg.judge),
             ) as ctx,
-            gpu_memory_advised(lambda: _MEMORY_ADVICE.format(micro)),
+            gpu_memory_advised(lambda: ranks.memory_advice("caption_train", micro)),
         ):
             _train(work.run, cfg, joined, ctx)
     finally:

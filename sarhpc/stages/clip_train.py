@@ -100,12 +100,6 @@ def _progress_note(row: Mapping[str, Any]) -> str:
     return f"R@1 {row['val_r1']:.3g}" if "val_r1" in row else str(row["event"])
 
 
-_MEMORY_ADVICE = (
-    "start a new run with clip_train.micro_batch below {} (or of 1, precision=bf16 and "
-    "zero_stage=2), or on GPUs with more memory"
-)
-
-
 def train_ranks(work: Work) -> None:
     """Fine-tune CLIP on this rank; rank 0 publishes it and records it.
 
@@ -135,7 +129,7 @@ def train_ranks(work: Work) -> None:
                 keep_last=cfg.keep_last,
                 also_keep=lambda: best_steps(folder, judge),
             ) as ctx,
-            gpu_memory_advised(lambda: _MEMORY_ADVICE.format(micro)),
+            gpu_memory_advised(lambda: ranks.memory_advice("clip_train", micro)),
         ):
             _train(work.run, cfg, joined, ctx)
     finally:
@@ -161,6 +155,7 @@ def _train(run: RunDir, cfg: ClipTrainConfig, joined: RankGroup, ctx: TrainConte
     )
 
     def fitted(task: ClipTask) -> int:
+        """Step whose weights the task holds after training: the chosen one."""
         result = fit(loop_config(cfg, joined.world), task, joined, ctx)
         last = ranks.require_finished(run, result)
         return load_chosen(task, cfg, joined, ctx.folder, last, RunSignature(run.root))

@@ -10,8 +10,8 @@ from transformers import (
     BlipImageProcessorPil,
 )
 
-from hpc.errors import ConfigError
 from sarhpc.captioning.captioners.blip import Blip, check_blip
+from sarhpc.captioning.checks import check_model_shape
 from sarhpc.captioning.config import BlipModelConfig
 
 _INITIAL_STD = 0.02
@@ -25,7 +25,7 @@ def new_blip(cfg: BlipModelConfig, tokenizer: BertTokenizerFast, seed: int = 0) 
     Raises:
         ConfigError: the sizes do not fit each other.
     """
-    _check_shape(cfg)
+    check_model_shape(cfg)
     if tokenizer.bos_token is None:
         tokenizer.add_special_tokens({"bos_token": "[DEC]", "additional_special_tokens": ["[ENC]"]})
     with torch.random.fork_rng(devices=[]):
@@ -35,20 +35,6 @@ def new_blip(cfg: BlipModelConfig, tokenizer: BertTokenizerFast, seed: int = 0) 
     blip = Blip(model.eval(), BlipImageProcessorPil(size=size), tokenizer)
     check_blip(blip, "the new BLIP")
     return blip
-
-
-def _check_shape(cfg: BlipModelConfig) -> None:
-    pairs = (
-        ("image_px", "patch_px"),
-        ("vision_width", "vision_heads"),
-        ("text_width", "text_heads"),
-    )
-    for whole, part in pairs:
-        if getattr(cfg, whole) % getattr(cfg, part):
-            raise ConfigError(
-                f"new.{whole}={getattr(cfg, whole)} is no multiple of "
-                f"new.{part}={getattr(cfg, part)}."
-            )
 
 
 def _blip_config(cfg: BlipModelConfig, tokenizer: BertTokenizerFast) -> BlipConfig:

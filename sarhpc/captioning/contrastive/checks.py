@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from hpc.errors import ConfigError
-from sarhpc.captioning.checks import ON_NONFINITE, SAVED
-from sarhpc.captioning.contrastive.config import ClipModelConfig, ClipTrainConfig
+from sarhpc.captioning.checks import ON_NONFINITE, SAVED, check_model_shape
+from sarhpc.captioning.contrastive.config import ClipTrainConfig
 
 TEXTS = ("txt", "SHORT", "MID", "LONG")
 """Captions of a sample that can be learnt."""
@@ -46,19 +46,4 @@ def check_clip_training(cfg: ClipTrainConfig) -> None:
         if cfg.judge.among < 2:
             raise ConfigError(f"judge.among={cfg.judge.among}: give at least 2")
     if cfg.base_model is None:
-        _check_shape(cfg.new)
-
-
-def _check_shape(new: ClipModelConfig) -> None:
-    """Raise ConfigError unless the sizes of a new model fit each other."""
-    pairs = (
-        ("image_px", "patch_px"),
-        ("vision_width", "vision_heads"),
-        ("text_width", "text_heads"),
-    )
-    for whole, part in pairs:
-        if getattr(new, part) < 1 or getattr(new, whole) % getattr(new, part):
-            raise ConfigError(
-                f"new.{whole}={getattr(new, whole)} is no multiple of "
-                f"new.{part}={getattr(new, part)}"
-            )
+        check_model_shape(cfg.new)

@@ -174,6 +174,7 @@ class ClipTask:
         )
 
         def embed(part: Sequence[int]) -> list[list[list[float]]]:
+            """Vectors of the pictures of these tiles, and of their texts."""
             tiles = [self._val[row] for row in part]
             images = scorer.see([tile.picture for tile in tiles])
             texts = scorer.read([tile.text for tile in tiles])

@@ -215,6 +215,7 @@ class _Draws:
         self, setting: str, share: float, fits: Sequence[Mapping[str, Any]], table: Floats,
         facts: Mapping[str, Any],
     ) -> Score:  # fmt: skip
+        """Balanced accuracy of one setting at one share with its 95 % interval."""
         whole = table.sum(1)
         each = balanced_accuracy(whole)
         low, high = np.percentile(self.scores(table), [2.5, 97.5])
@@ -228,6 +229,7 @@ class _Draws:
         self, share: float, fits: Sequence[Mapping[str, Any]], mixed: Floats, real: Floats,
         reason: str,
     ) -> Difference:  # fmt: skip
+        """Mixed less real at one share with the 95 % interval; no verdict where a `reason` is."""
         value = float(np.mean(balanced_accuracy(mixed.sum(1)) - balanced_accuracy(real.sum(1))))
         low, high = np.percentile(self.scores(mixed) - self.scores(real), [2.5, 97.5])
         verdict = GAIN if low > 0 else LOSS if high < 0 else NO_DIFFERENCE

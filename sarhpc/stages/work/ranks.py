@@ -31,6 +31,14 @@ def newest_step(run: RunDir, stage: str) -> int:
     return int(path.name.removeprefix("step_")) if path else 0
 
 
+def memory_advice(section: str, micro_batch: int) -> str:
+    """What to lower where a training of this section does not fit on its GPU."""
+    return (
+        f"start a new run with {section}.micro_batch below {micro_batch} (or of 1, precision=bf16 "
+        "and zero_stage=2), or on GPUs with more memory"
+    )
+
+
 def stragglers(run: RunDir, stage: str) -> str:
     """Ranks that keep the others waiting, for a line; empty while there are none."""
     path = run.stage(stage) / PACE

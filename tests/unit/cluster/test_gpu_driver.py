@@ -50,14 +50,14 @@ def test_gpus_are_those_that_slurm_gave_unless_the_cpu_is_asked_for() -> None:
 def test_driver_is_read_where_the_kernel_tells_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told = tmp_path / "version"
-    told.write_text(
+    version = tmp_path / "version"
+    version.write_text(
         "NVRM version: NVIDIA UNIX x86_64 Kernel Module  550.54.15  Tue Mar  5 22:23:56 UTC 2024\n"
         "GCC version:  gcc version 11.4.0 (Ubuntu 11.4.0-1ubuntu1~22.04)\n"
     )
-    monkeypatch.setattr(gpu_driver, "_LOADED_DRIVER", told)
+    monkeypatch.setattr(gpu_driver, "_LOADED_DRIVER", version)
     assert gpu_driver.driver_version() == "550.54.15"
-    told.write_text(
+    version.write_text(
         "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.65.06  Release Build\n"
     )
     assert gpu_driver.driver_version() == "580.65.06"

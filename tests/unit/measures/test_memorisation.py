@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import io
 import tarfile
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -280,14 +279,3 @@ def test_copies_of_mstar_chips_are_found(test_data: Path) -> None:
     recall, alarms = judged(tiles, copies, vehicles, "MSTAR")
     assert recall >= 0.95
     assert alarms <= 0.01
-
-
-@pytest.mark.long
-def test_a_thousandth_of_the_images_searched_in_a_thousandth_of_the_time() -> None:
-    """A piece of 10^6 against 10^5; `tools/bench_memory.py` measures more of it."""
-    rng = np.random.default_rng(0)
-    index = MapIndex(rng.standard_normal((10_000, 32, 32)).astype(np.float16), 2)
-    queries = rng.standard_normal((256, 32, 32)).astype(np.float16)
-    start = time.perf_counter()
-    index.nearest(queries)
-    print(f"\n{(time.perf_counter() - start) / 256 * 1e3:.2f} ms an image against 10,000 tiles")
