@@ -104,11 +104,10 @@ def tab(profile: Path) -> Iterator[Tab]:
         for domain in ("Page", "Runtime", "Log"):
             found.ask(f"{domain}.enable")
         yield found
-        found.socket.close()
     finally:
         process.kill()
         process.wait()
-        loop.close()
+        loop.close()  # nothing is sent first: tornado looks for a running loop, and none runs here
 
 
 def _port(file: Path, process: subprocess.Popen[bytes]) -> int:
