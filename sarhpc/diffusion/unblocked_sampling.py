@@ -83,18 +83,25 @@ class _Timesteps:
         return (sample, timestep, *rest)
 
 
-def _kept_on(device: torch.device, make: Callable[..., Tensor]) -> Callable[..., Tensor]:
+def _kept_on(device: torch.device, make: Callable[..., Any]) -> Callable[..., Any]:
     """`make`, whose result is copied to `device` once for the same arguments."""
-    known: dict[str, Tensor] = {}
+    known: dict[str, Any] = {}
 
-    def made(*args: Any, **named: Any) -> Tensor:
+    def made(*args: Any, **named: Any) -> Any:
         """What `make` returns, on `device`."""
         key = repr((args, named))
         if key not in known:
-            known[key] = without_waiting(make(*args, **named), device)
+            known[key] = _moved(make(*args, **named), device)
         return known[key]
 
     return made
+
+
+def _moved(made: Any, device: torch.device) -> Any:
+    """A tensor, or several as the pipelines that begin with an image make them, on `device`."""
+    if isinstance(made, tuple):
+        return tuple(_moved(each, device) for each in made)
+    return without_waiting(made, device)
 
 
 def without_waiting(tensor: Tensor, device: torch.device) -> Tensor:

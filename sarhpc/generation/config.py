@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from sarhpc.generation.prompts.config import PromptTableConfig
+from sarhpc.generation.sources.config import ImageToImageConfig
 
 
 @dataclass
@@ -133,6 +134,8 @@ class GenerateConfig:
     """Scale of the adapter; at 0 the base model generates."""
     steer: SteerConfig | None = None
     """Conditioning layers for a model with a ControlNet; null for any other model."""
+    image_to_image: ImageToImageConfig | None = field(default=None, metadata={"added": True})
+    """Begin with images, partly noised, instead of pure noise; null is text to image."""
     gate: GateConfig | None = field(default=None, metadata={"added": True})
     """Accept or quarantine each image, and draw quarantined ones again; null accepts every image of
     finite pixels."""

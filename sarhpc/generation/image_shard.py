@@ -26,6 +26,7 @@ from sarhpc.generation.model import Pipeline, require_match
 from sarhpc.generation.pixels import pixel_members, pixel_metadata
 from sarhpc.generation.plan import ImageRequest, shard_requests
 from sarhpc.generation.sampler import rescaled, sampled_batch
+from sarhpc.generation.sources.source_images import SourceImages, require_sources
 from sarhpc.generation.steering import SteeringLayers
 from sarhpc.shards.images import encode_rgb8
 from sarhpc.shards.sample import SAMPLE_SCHEMA, Sample, encode_json, sample_key
@@ -69,6 +70,7 @@ def generate_shard(
     provenance: Provenance,
     stop: Callable[[], bool] = lambda: False,
     layers: SteeringLayers | None = None,
+    sources: SourceImages | None = None,
     image_member: str = "sar.png",
     requests: Sequence[ImageRequest] | None = None,
     judge: Callable[[SampledImage], Verdict] = finite,
@@ -87,6 +89,7 @@ def generate_shard(
         provenance: Hashes to write into each sample.
         stop: Called before each batch; true abandons the shard.
         layers: Conditioning layers for a model with a ControlNet.
+        sources: Images to begin with, for image to image.
         image_member: `sar.png`, gray, or `optic.png`, in colour and without SAR metadata.
         requests: The images of the shard where `inputs` only name them; null reads `inputs`.
         judge: Says of an image, in a thread beside the sampler, whether it enters the shard, and
@@ -100,6 +103,7 @@ def generate_shard(
         GenerationStoppedError: while iterating, after `stop` returned true.
     """
     require_match(pipeline, cfg)
+    require_sources(cfg, sources)
     shared = _shared_meta(inputs, cfg, pipeline, provenance)
     if image_member == "sar.png":
         shared |= pixel_metadata(inputs, cfg)
@@ -113,7 +117,7 @@ def generate_shard(
             raise GenerationStoppedError(
                 f"stopped inside shard {shard:06d}, which was abandoned; resume generates it again."
             )
-        return sampled_batch(batch, inputs, cfg, pipeline, layers, embeddings)
+        return sampled_batch(batch, inputs, cfg, pipeline, layers, embeddings, sources)
 
     def finish(image: SampledImage) -> FinishedImage:
         """The image judged and encoded."""

@@ -51,7 +51,11 @@ def load_pipeline(model: Path, cfg: GenerateConfig, device: str | None = None) -
             ControlNet without `steer`.
     """
     name, family = _pipeline_class(model)
-    _require_steering(model, cfg, has_controlnet=name == family.control_pipeline)
+    has_controlnet = name in family.control_pipelines
+    _require_steering(model, cfg, has_controlnet=has_controlnet)
+    name = family.pipeline_class(
+        control=has_controlnet, begins_with_image=cfg.image_to_image is not None
+    )
     diffusers.utils.logging.disable_progress_bar()
     try:
         pipeline = getattr(diffusers, name).from_pretrained(

@@ -23,6 +23,7 @@ from sarhpc.generation.config import (
     GenerateConfig,
     HomogeneousAreasConfig,
 )
+from sarhpc.generation.sources.checks import check_image_to_image
 
 SCHEDULERS = ("ddim", "euler", "dpmsolver", "pndm")
 DTYPES = ("float32", "float16", "bfloat16")
@@ -68,7 +69,8 @@ def plan_generation(
 
     A shard's inputs are `{"batch", "threads", "prompts": [text], "images": [[prompt number,
     seed]]}`, each text written once per shard: a plan of a million images takes tens of MB. With
-    `cfg.steer`, `first` is the number of the shard's first image in the corpus.
+    `cfg.steer` or `cfg.image_to_image`, `first` is the number of the shard's first image in the
+    corpus.
 
     Args:
         cfg: What to generate.
@@ -86,7 +88,7 @@ def plan_generation(
         )
     starts = range(0, len(requests), cfg.shard_samples)
     shards = [_shard_inputs(cfg, requests[start : start + cfg.shard_samples]) for start in starts]
-    if cfg.steer is None:
+    if cfg.steer is None and cfg.image_to_image is None:
         return shards
     return [{**shard, "first": start} for shard, start in zip(shards, starts, strict=True)]
 
@@ -148,6 +150,7 @@ def check_config(cfg: GenerateConfig) -> None:
             f"{at}.guidance_rescale with {at}.steer: ControlNet pipelines of diffusers have no "
             "such setting; leave it at 0."
         )
+    check_image_to_image(cfg)
     if cfg.table is not None and (cfg.prompts or cfg.prompts_file):
         raise ConfigError(
             f"{at}.table replaces {at}.prompts and {at}.prompts_file: leave them out, or set "

@@ -21,6 +21,8 @@ from sarhpc.generation.embeddings import TextEmbeddings, embedding_arguments
 from sarhpc.generation.finishing import SampledImage
 from sarhpc.generation.model import Pipeline
 from sarhpc.generation.plan import ImageRequest
+from sarhpc.generation.sources.latents import image_arguments
+from sarhpc.generation.sources.source_images import SourceImage, SourceImages, source_facts
 from sarhpc.generation.steering import SteeringLayer, SteeringLayers, steering_facts
 from sarhpc.shards.transfer import to_device
 
@@ -32,22 +34,27 @@ def sampled_batch(
     pipeline: Pipeline,
     layers: SteeringLayers | None,
     embeddings: TextEmbeddings,
+    sources: SourceImages | None = None,
 ) -> list[SampledImage]:
     """The images of a batch of a planned shard, each with its own metadata."""
     steers = _steers(layers, requests, inputs)
+    begun = _begun_with(sources, requests, inputs)
     images = sample_images(
-        pipeline, requests, cfg, inputs["batch"], inputs["threads"], steers, embeddings
+        pipeline, requests, cfg, inputs["batch"], inputs["threads"], steers, embeddings, begun
     )
     cut = [embedding.cut for embedding in embeddings.of([r.prompt for r in requests])]
     facts = _steering_facts(steers, cfg) or [{} for _ in requests]
+    origins = _source_facts(begun, cfg) or [{} for _ in requests]
     return [
         # Only for prompts that are too long: the bytes of the others do not change.
         SampledImage(
             request,
             image,
-            own | _row_facts(request) | ({"prompt_tokens_cut": tokens} if tokens else {}),
+            own | origin | _row_facts(request) | ({"prompt_tokens_cut": tokens} if tokens else {}),
         )
-        for request, image, own, tokens in zip(requests, images, facts, cut, strict=True)
+        for request, image, own, origin, tokens in zip(
+            requests, images, facts, origins, cut, strict=True
+        )
     ]
 
 
@@ -66,11 +73,12 @@ def sample_images(
     threads: int,
     steers: Sequence[SteeringLayer] = (),
     embeddings: TextEmbeddings | None = None,
+    begun: Sequence[SourceImage] = (),
 ) -> NDArray[np.float32]:
     """Images (len(requests), H, W, 3) in [0, 1], sampled in a batch of exactly `batch`.
 
-    A model with a ControlNet takes one conditioning layer of `steers` for each request. Prompts
-    are encoded by `embeddings`, which keeps them from batch to batch.
+    A model with a ControlNet takes one conditioning layer of `steers` for each request, image to
+    image one of `begun`. Prompts are encoded by `embeddings`, which keeps them from batch to batch.
     """
     embeddings = embeddings or TextEmbeddings(pipeline, batch)
     padded = [*requests] + [requests[-1]] * (batch - len(requests))
@@ -81,16 +89,43 @@ def sample_images(
             **_texts(padded, cfg, embeddings),
             num_inference_steps=cfg.steps,
             guidance_scale=cfg.guidance,
-            height=cfg.height_px,
-            width=cfg.width_px,
             generator=generators,
-            latents=starting_noise(pipeline, generators, (cfg.height_px, cfg.width_px)),
             output_type="np",
-            **_steering(pipeline, steers, cfg, batch),
+            **_beginning(pipeline, generators, steers, begun, cfg),
             **rescaled(cfg),
         )
     images: NDArray[np.float32] = result.images[: len(requests)]
     return images
+
+
+def _beginning(
+    pipeline: Pipeline,
+    generators: Sequence[torch.Generator],
+    steers: Sequence[SteeringLayer],
+    begun: Sequence[SourceImage],
+    cfg: GenerateConfig,
+) -> dict[str, Any]:
+    """The pipeline's arguments for where it begins, and for the layers that steer it."""
+    batch = len(generators)
+    steering = _steering(pipeline, steers, cfg, batch)
+    if begun:
+        return image_arguments(pipeline, begun, cfg, batch, steering)
+    size = (cfg.height_px, cfg.width_px)
+    return {
+        "height": cfg.height_px,
+        "width": cfg.width_px,
+        "latents": starting_noise(pipeline, generators, size),
+        **steering,
+    }
+
+
+def _begun_with(
+    sources: SourceImages | None, batch: Sequence[ImageRequest], inputs: Mapping[str, Any]
+) -> list[SourceImage]:
+    """The image that each image of a batch begins with; empty for text to image."""
+    if sources is None:
+        return []
+    return [sources.load(inputs["first"] + request.index) for request in batch]
 
 
 def _texts(
@@ -120,6 +155,14 @@ def _steering_facts(steers: Sequence[SteeringLayer], cfg: GenerateConfig) -> lis
     if cfg.steer is None:
         return []
     return [{"steered_by": steering_facts(steer, cfg.steer)} for steer in steers]
+
+
+def _source_facts(begun: Sequence[SourceImage], cfg: GenerateConfig) -> list[dict[str, Any]]:
+    if cfg.image_to_image is None:
+        return []
+    return [
+        {"image_to_image": source_facts(image, cfg.image_to_image, cfg.steps)} for image in begun
+    ]
 
 
 def rescaled(cfg: GenerateConfig) -> dict[str, float]:

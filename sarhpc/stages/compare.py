@@ -13,6 +13,7 @@ from hpc.job.pipeline import Stage
 from hpc.store.plan import Plan, ShardTask, make_plan
 from hpc.store.rundir import RunDir
 from hpc.store.tree import digest_tree
+from sarhpc.generation.config import GenerateConfig
 from sarhpc.stages.config import RunConfig
 from sarhpc.stages.generate import (
     GENERATE,
@@ -52,7 +53,7 @@ def plan_comparison(run: RunDir) -> Plan:
     from sarhpc.generation.plan import plan_generation
 
     config = load_run_config(run)
-    few = dataclasses.replace(settings(config), images=config.compare.images, steer=None)
+    few = _without_images(dataclasses.replace(settings(config), images=config.compare.images))
     shards: list[Mapping[str, Any]] = []
     for name, model in sorted(config.compare.models.items()):
         folder = model_folder(model)
@@ -77,8 +78,8 @@ def make_compare_shard(run: RunDir, task: ShardTask) -> ShardResult:
     config = load_run_config(run)
     root = data_root(run, config) / "compare" / task.inputs["set"]
     # Neither the adapter of the corpus nor its steering applies to another model.
-    cfg = with_planned_size(settings(config), task.inputs)
-    cfg = dataclasses.replace(cfg, adapter=None, adapter_weight=1.0, steer=None)
+    cfg = _without_images(with_planned_size(settings(config), task.inputs))
+    cfg = dataclasses.replace(cfg, adapter=None, adapter_weight=1.0)
     # The fingerprint is that of the corpus with which the images are compared.
     path, fingerprint = root / f"{task.id}.tar", GENERATE.fingerprint(config)
     model = Path(task.inputs["model"])
@@ -90,7 +91,12 @@ def check_settings(config: RunConfig) -> None:
     """Raise ConfigError unless other models can be compared as configured."""
     if config.compare.images < 1:
         raise ConfigError(f"compare.images={config.compare.images}: give at least 1")
-    check_generation(dataclasses.replace(settings(config), steer=None))
+    check_generation(_without_images(settings(config)))
+
+
+def _without_images(cfg: GenerateConfig) -> GenerateConfig:
+    """The settings for text to image: other models get the prompts alone."""
+    return dataclasses.replace(cfg, steer=None, image_to_image=None)
 
 
 def check_inputs(_: RunDir, config: RunConfig) -> None:

@@ -20,12 +20,18 @@ from sarhpc.generation.config import GenerateConfig
 from sarhpc.stages.config import RunConfig
 from sarhpc.stages.inputs.contracts import contract_for, contract_notes
 from sarhpc.stages.inputs.gate_limits import calibrated, check_gate
-from sarhpc.stages.inputs.image_size import size_of_tiles, with_planned_size
+from sarhpc.stages.inputs.image_size import size_of_images, size_of_tiles, with_planned_size
 from sarhpc.stages.inputs.other_classes import check_class_model
 from sarhpc.stages.inputs.paths import data_root
 from sarhpc.stages.inputs.prompt_text import prompt_template
 from sarhpc.stages.inputs.prompts import evenly_by_class, held_out_splits, known_prompts
 from sarhpc.stages.inputs.sizes import assumed_side, size_notes
+from sarhpc.stages.inputs.source_images import (
+    check_source_images,
+    descriptions,
+    images_of_shard,
+    with_sources,
+)
 from sarhpc.stages.planned_corpus import (
     COVERAGE_FILE,
     check_table,
@@ -94,12 +100,17 @@ def settings(config: RunConfig) -> GenerateConfig:
 def prompts_of(run: RunDir, config: RunConfig) -> list[str] | None:
     """Captions of held-out tiles, balanced over classes, unless the configuration names prompts.
 
-    Where layers steer, each tile's own caption, in the order in which the tiles steer.
+    Where layers steer, each tile's own caption, in the order in which the tiles steer; for image to
+    image, a prompt or caption for each image that is begun with.
 
     Raises:
         DataError: the splits that they would come from are empty.
     """
     generate = settings(config)
+    if generate.image_to_image is not None:
+        if generate.image_to_image.images is None:
+            require_held_out(run, config)
+        return descriptions(run, config, generate)
     if generate.prompts or generate.prompts_file:
         return None
     require_held_out(run, config)
@@ -131,7 +142,9 @@ def plan_corpus(run: RunDir) -> Plan:
     else:
         shards = plan_generation(settings(config), prompts_of(run, config))
     contract = contract_for(Path(export.path), settings(config))
-    images = sum(len(shard["images"]) if "images" in shard else shard["count"] for shard in shards)
+    images = sum(images_of_shard(shard) for shard in shards)
+    size = size_of_images(run, settings(config), Path(export.path))
+    shards = with_sources(run, config, shards, contract, size)
     model = {
         "model": run.stored(export.path),
         "model_sha": export.sha256,
@@ -248,8 +261,9 @@ def _image_bytes(config: RunConfig) -> tuple[float, float]:
 
 
 def check_inputs(_: RunDir, config: RunConfig) -> None:
-    """Raise ConfigError if the shards that steer or the CLIP of the gate are not of use."""
+    """Raise ConfigError if shards that steer, images to begin with or the CLIP are not of use."""
     check_class_model(config)
+    check_source_images(config)
     steer = settings(config).steer
     if steer is not None and steer.shards is not None and not Path(steer.shards).is_dir():
         raise ConfigError(

@@ -84,7 +84,7 @@ _KEYS = {
         evaluate.gates.memorised
         """,
     _PART: """
-        tile.other.min_coverage caption.top_p
+        tile.other.min_coverage caption.top_p generate.image_to_image.strength
         """,
     _OPEN: """
         prior.gate.false_rejects generate.gate.false_rejects

@@ -120,7 +120,7 @@ def check_settings(config: RunConfig) -> None:
         raise ConfigError(
             "prior.gate: these images show no radar, and no limits apply to them; leave it out"
         )
-    for name in ("adapter", "steer"):
+    for name in ("adapter", "steer", "image_to_image"):
         if getattr(config.prior, name) is not None:
             raise ConfigError(
                 f"prior.{name}: these images are made by the unmodified base model; leave it out"

@@ -65,6 +65,10 @@ class ModelFamily:
     """Pipeline class of diffusers."""
     control_pipeline: str
     """Its counterpart with a ControlNet."""
+    image_pipeline: str
+    """Its counterpart that begins with an image."""
+    control_image_pipeline: str
+    """That with a ControlNet."""
     loading_options: Mapping[str, Any]
     """Arguments of `from_pretrained` that disable safety checker and watermark."""
     building_options: Mapping[str, Any]
@@ -85,6 +89,22 @@ class ModelFamily:
     def original_prefixes(self) -> tuple[str, ...]:
         """Prefixes of all text encoders' weights in a single-file checkpoint."""
         return tuple(encoder.original_prefix for encoder in self.encoders)
+
+    @property
+    def pipelines(self) -> tuple[str, ...]:
+        """Classes that a folder of this family may be of; the ones with a ControlNet last."""
+        return (self.pipeline, self.image_pipeline, *self.control_pipelines)
+
+    @property
+    def control_pipelines(self) -> tuple[str, str]:
+        """The classes with a ControlNet."""
+        return (self.control_pipeline, self.control_image_pipeline)
+
+    def pipeline_class(self, *, control: bool, begins_with_image: bool) -> str:
+        """The class that samples with or without a ControlNet, from noise or from an image."""
+        if begins_with_image:
+            return self.control_image_pipeline if control else self.image_pipeline
+        return self.control_pipeline if control else self.pipeline
 
     def folder_files(self) -> tuple[str, ...]:
         """Files of a diffusers folder of this family, as published."""

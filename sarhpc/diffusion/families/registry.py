@@ -20,9 +20,9 @@ def is_text_encoder(part: str) -> bool:
 
 
 def family_of_pipeline(class_name: str) -> ModelFamily | None:
-    """Family of a pipeline class of diffusers, with or without ControlNet; None if unsupported."""
+    """Family of a pipeline class of diffusers, of any of its kinds; None if unsupported."""
     for family in FAMILIES:
-        if class_name in (family.pipeline, family.control_pipeline):
+        if class_name in family.pipelines:
             return family
     return None
 

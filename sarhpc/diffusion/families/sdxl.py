@@ -73,6 +73,8 @@ SDXL = ModelFamily(
     size_ids=SIZE_IDS,
     pipeline="StableDiffusionXLPipeline",
     control_pipeline="StableDiffusionXLControlNetPipeline",
+    image_pipeline="StableDiffusionXLImg2ImgPipeline",
+    control_image_pipeline="StableDiffusionXLControlNetImg2ImgPipeline",
     loading_options=_UNMARKED,
     # Dropped captions are trained as the empty prompt, so that is what an absent negative prompt
     # must mean, not zeros in place of its embedding.

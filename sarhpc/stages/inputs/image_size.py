@@ -41,6 +41,19 @@ def size_of_tiles(run: RunDir, cfg: GenerateConfig, model: Path) -> dict[str, li
     return {"size_px": size}
 
 
+def size_of_images(run: RunDir, cfg: GenerateConfig, model: Path) -> tuple[int, int] | None:
+    """Rows and columns of the images of a corpus; None where nothing states them.
+
+    Raises:
+        ConfigError: the tiles are of a size that no image can have.
+        DataError: the tiles cannot be read.
+    """
+    cfg = with_planned_size(cfg, size_of_tiles(run, cfg, model))
+    own = _model_size(model)
+    rows, columns = cfg.height_px or own, cfg.width_px or own
+    return None if rows is None or columns is None else (rows, columns)
+
+
 def with_planned_size(cfg: GenerateConfig, inputs: Mapping[str, Any]) -> GenerateConfig:
     """The settings with the size of images that their plan holds, if it holds one."""
     if "size_px" not in inputs:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,12 +16,14 @@ from hpc.store.rundir import RunDir, open_run
 from sarhpc.generation.config import GenerateConfig
 from sarhpc.stages.config import RunConfig
 from sarhpc.stages.inputs.prompts import held_out_splits, sample_shards
+from sarhpc.stages.inputs.source_images import SOURCES_SHA, source_images
 from sarhpc.stages.planned_corpus import requests_of
 from sarhpc.stages.run_config import load_run_config
 from sarhpc.stages.work.shard_gates import shard_gate
 from sarhpc.stages.work.sharded import ShardResult
 
 if TYPE_CHECKING:
+    from sarhpc.generation.sources.source_images import SourceImages
     from sarhpc.generation.steering import SteeringLayers
 
 
@@ -53,6 +57,9 @@ def generated_shard(
     pipeline = loaded_pipeline(model, cfg)
     layers = None if cfg.steer is None else _indexed_layers(run.root)
     requests = requests_of(run, task.inputs)
+    sources = None
+    if cfg.image_to_image is not None:
+        sources = planned_sources(run, task.inputs, len(requests))
     with shard_gate(run, task, cfg, path) as gate:
         generated = generate_shard(
             task.number,
@@ -62,6 +69,7 @@ def generated_shard(
             provenance,
             stop=lambda: stop_signalled() or run.stop_file.exists(),
             layers=layers,
+            sources=sources,
             image_member=image_member,
             requests=requests,
             **gate.hooks,
@@ -96,7 +104,8 @@ def loaded_pipeline(model: Path, cfg: GenerateConfig) -> Any:
     """The pipeline of `model`, loaded unless it is the one that this process loaded last."""
     from sarhpc.generation.model import load_pipeline
 
-    key = (str(model), f"{cfg.scheduler} {cfg.dtype} {cfg.adapter} {cfg.adapter_weight}")
+    kind = "from noise" if cfg.image_to_image is None else "from images"
+    key = (str(model), f"{cfg.scheduler} {cfg.dtype} {cfg.adapter} {cfg.adapter_weight} {kind}")
     if key not in _loaded:
         _loaded.clear()
         _loaded[key] = load_pipeline(model, cfg)
@@ -108,6 +117,30 @@ def _indexed_layers(root: Path) -> SteeringLayers | None:
     """What steers, indexed once a worker: the whole corpus is steered by the same shards."""
     run = open_run(root)
     return steering_layers(run, load_run_config(run))
+
+
+def planned_sources(run: RunDir, inputs: Mapping[str, Any], count: int) -> SourceImages:
+    """The images that the `count` images of a planned shard begin with, as they were planned.
+
+    Raises:
+        VerificationError: one has changed since.
+    """
+    contract = inputs.get("contract")
+    found = _indexed_sources(run.root, None if contract is None else json.dumps(contract))
+    found.require_planned(inputs["first"], count, inputs[SOURCES_SHA])
+    return found
+
+
+@functools.lru_cache(maxsize=1)
+def _indexed_sources(root: Path, contract: str | None) -> SourceImages:
+    """What the corpus begins with, indexed once a worker."""
+    from sarhpc.shards.contract import PixelContract
+
+    run = open_run(root)
+    known = None if contract is None else PixelContract.from_json(json.loads(contract))
+    found = source_images(run, load_run_config(run), known)
+    assert found is not None
+    return found
 
 
 def steering_layers(run: RunDir, config: RunConfig) -> SteeringLayers | None:

@@ -1,0 +1,1 @@
+"""Image to image: images that the sampler begins with, instead of pure noise."""

@@ -1,0 +1,44 @@
+"""What is refused of image to image before anything is made."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from hpc.errors import ConfigError
+
+if TYPE_CHECKING:
+    from sarhpc.generation.config import GenerateConfig
+
+
+def check_image_to_image(cfg: GenerateConfig) -> None:
+    """Raise ConfigError unless images can be begun with as configured, if they are to be.
+
+    Raises:
+        ConfigError: a strength out of range or of no step, or a setting that does not combine.
+    """
+    image = cfg.image_to_image
+    if image is None:
+        return
+    at = f"{cfg.SECTION}.image_to_image"
+    if not 0 < image.strength <= 1:
+        raise ConfigError(
+            f"{at}.strength is {image.strength:g}: give more than 0 and at most 1; 0.3 keeps most "
+            "of an image, 1 nearly nothing"
+        )
+    if denoising_steps(cfg.steps, image.strength) < 1:
+        raise ConfigError(
+            f"{at}.strength={image.strength:g} of {cfg.SECTION}.steps={cfg.steps} is less than one "
+            f"step: give at least {math.ceil(1 / image.strength)} steps, or a strength of at least "
+            f"{math.ceil(1e4 / cfg.steps) / 1e4:g}"
+        )
+    if cfg.guidance_rescale:
+        raise ConfigError(
+            f"{cfg.SECTION}.guidance_rescale with {at}: pipelines of diffusers that begin with an "
+            "image have no such setting, but for one of SDXL; leave it at 0"
+        )
+
+
+def denoising_steps(steps: int, strength: float) -> int:
+    """Steps of the schedule that are carried out at a strength, as the pipelines count them."""
+    return min(int(steps * strength), steps)
