@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL.Image import Image
 
 from hpc.errors import DataError
 from sarhpc.generation.sources.found import PICTURE_MEMBERS, FoundImage
@@ -76,20 +77,22 @@ def _facts(meta: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _picture_levels(data: bytes) -> NDArray[np.float32]:
-    try:
-        with opened_picture(data) as image:
-            if getattr(image, "n_frames", 1) > 1:
-                raise DataError(f"a file of {image.n_frames} pictures; give each a file of its own")
-            alpha = "transparency" in image.info
-            if image.mode != "L" or alpha:
-                raise DataError(_refused(image.mode, alpha=alpha))
-            pixels = np.asarray(image)
-    except DataError as error:
-        raise DataError(f"not a gray picture of 8 bits: {error}") from error
+    with opened_picture(data) as image:
+        refused = _refused(image)
+        pixels = None if refused else np.asarray(image)
+    if pixels is None:
+        raise DataError(f"not a gray picture of 8 bits: {refused}")
     return pixels.astype(np.float32) / np.float32(255)
 
 
-def _refused(mode: str, *, alpha: bool) -> str:
+def _refused(image: Image) -> str | None:
+    """Why a picture is no gray one of 8 bits; None if it is."""
+    mode, alpha = image.mode, "transparency" in image.info
+    frames = getattr(image, "n_frames", 1)
+    if frames > 1:
+        return f"a file of {frames} pictures; give each a file of its own"
+    if mode == "L" and not alpha:
+        return None
     if mode[0] in "IF":
         return (
             f"it has more than 8 bits (mode {mode}), and nothing says what amplitude they are; "
