@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from sarhpc.generation.prompts.config import PromptTableConfig
+from sarhpc.generation.scenes.config import SceneConfig
 
 
 @dataclass
@@ -133,6 +134,8 @@ class GenerateConfig:
     """Scale of the adapter; at 0 the base model generates."""
     steer: SteerConfig | None = None
     """Conditioning layers for a model with a ControlNet; null for any other model."""
+    scene: SceneConfig | None = field(default=None, metadata={"added": True})
+    """Images larger than the tiles of the model; null makes images of one window."""
     gate: GateConfig | None = field(default=None, metadata={"added": True})
     """Accept or quarantine each image, and draw quarantined ones again; null accepts every image of
     finite pixels."""

@@ -26,6 +26,7 @@ from sarhpc.generation.model import Pipeline, require_match
 from sarhpc.generation.pixels import pixel_members, pixel_metadata
 from sarhpc.generation.plan import ImageRequest, shard_requests
 from sarhpc.generation.sampler import rescaled, sampled_batch
+from sarhpc.generation.scenes.sampling import images_at_once, require_scene, sampled_scenes
 from sarhpc.generation.steering import SteeringLayers
 from sarhpc.shards.images import encode_rgb8
 from sarhpc.shards.sample import SAMPLE_SCHEMA, Sample, encode_json, sample_key
@@ -100,6 +101,7 @@ def generate_shard(
         GenerationStoppedError: while iterating, after `stop` returned true.
     """
     require_match(pipeline, cfg)
+    require_scene(cfg, pipeline)
     shared = _shared_meta(inputs, cfg, pipeline, provenance)
     if image_member == "sar.png":
         shared |= pixel_metadata(inputs, cfg)
@@ -113,14 +115,15 @@ def generate_shard(
             raise GenerationStoppedError(
                 f"stopped inside shard {shard:06d}, which was abandoned; resume generates it again."
             )
-        return sampled_batch(batch, inputs, cfg, pipeline, layers, embeddings)
+        sampled = sampled_batch if cfg.scene is None else sampled_scenes
+        return sampled(batch, inputs, cfg, pipeline, layers, embeddings)
 
     def finish(image: SampledImage) -> FinishedImage:
         """The image judged and encoded."""
         return _finished(shard, image, judge(image), shared, areas, image_member)
 
     asked = shard_requests(inputs) if requests is None else requests
-    images = finished_in_order(asked, sample, finish, inputs["batch"], admit)
+    images = finished_in_order(asked, sample, finish, images_at_once(inputs, cfg), admit)
     rejected: dict[str, int] = {}
     return GeneratedShard(_accepted(images, refused, rejected), rejected)
 
