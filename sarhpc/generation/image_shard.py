@@ -86,7 +86,7 @@ def generate_shard(
         cfg: Steps, guidance, size and so on.
         pipeline: The model, from `model.load_pipeline`.
         provenance: Hashes to write into each sample.
-        stop: Called before each batch; true abandons the shard.
+        stop: Called before each batch, and each step of a scene; true abandons the shard.
         layers: Conditioning layers for a model with a ControlNet.
         image_member: `sar.png`, gray, or `optic.png`, in colour and without SAR metadata.
         requests: The images of the shard where `inputs` only name them; null reads `inputs`.
@@ -109,14 +109,19 @@ def generate_shard(
     embeddings = TextEmbeddings(pipeline, inputs["batch"])
     areas = area_facts(inputs, cfg)
 
-    def sample(batch: Sequence[ImageRequest]) -> list[SampledImage]:
-        """The images of a batch, unless a stop was requested."""
+    def go_on() -> None:
+        """Raise GenerationStoppedError where a stop was requested."""
         if stop():
             raise GenerationStoppedError(
                 f"stopped inside shard {shard:06d}, which was abandoned; resume generates it again."
             )
-        sampled = sampled_batch if cfg.scene is None else sampled_scenes
-        return sampled(batch, inputs, cfg, pipeline, layers, embeddings)
+
+    def sample(batch: Sequence[ImageRequest]) -> list[SampledImage]:
+        """The images of a batch, unless a stop was requested."""
+        go_on()
+        if cfg.scene is not None:
+            return sampled_scenes(batch, inputs, cfg, pipeline, layers, embeddings, go_on)
+        return sampled_batch(batch, inputs, cfg, pipeline, layers, embeddings)
 
     def finish(image: SampledImage) -> FinishedImage:
         """The image judged and encoded."""

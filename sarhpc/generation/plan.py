@@ -183,8 +183,8 @@ def _check_areas(areas: HomogeneousAreasConfig, cfg: GenerateConfig, at: str) ->
     for name, value in zip(("rows", "columns"), image_size(cfg), strict=True):
         if value is not None and value < least:
             raise ConfigError(
-                f"{cfg.SECTION} makes images of {value} {name}: areas of {areas.side_px} px need images of at "
-                f"least {least} px."
+                f"{cfg.SECTION} makes images of {value} {name}: areas of "
+                f"{areas.side_px} px need images of at least {least} px."
             )
 
 

@@ -38,10 +38,11 @@ def check_scene(cfg: GenerateConfig) -> None:
             raise ConfigError(f"{at}.{name} is {side}: must be a multiple of {STEP_PX}.")
     if scene.decode_px < STEP_PX or scene.decode_px % STEP_PX:
         raise ConfigError(f"{at}.decode_px is {scene.decode_px}: must be a multiple of {STEP_PX}.")
-    if scene.rows_px * scene.columns_px > MOST_PX:
+    pixels = scene.rows_px * scene.columns_px
+    if pixels > MOST_PX:
         raise ConfigError(
-            f"{at}: {scene.rows_px:,} x {scene.columns_px:,} px are {scene.rows_px * scene.columns_px:,}"
-            f" pixels, and pictures of up to {MOST_PX:,} can be read again: make a smaller scene."
+            f"{at}: {scene.rows_px:,} x {scene.columns_px:,} px are {pixels:,} pixels, and pictures "
+            f"of up to {MOST_PX:,} can be read again: make a smaller scene."
         )
     for window, side in ((cfg.height_px, scene.rows_px), (cfg.width_px, scene.columns_px)):
         if window is not None:

@@ -7,7 +7,7 @@ that remember steps as well; only the network is called with windows.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,16 +55,25 @@ class WindowedNetwork:
         seed: of the image.
         batch: windows per call, padded, as another shape changes the bits.
         regions: prompts by latent pixel; None takes that of the image.
+        go_on: called before each evaluation; may raise.
     """
 
     def __init__(
-        self, pipeline: Any, side: Size, seed: int, batch: int, regions: Regions | None = None
+        self,
+        pipeline: Any,
+        side: Size,
+        seed: int,
+        batch: int,
+        *,
+        regions: Regions | None = None,
+        go_on: Callable[[], None] = lambda: None,
     ) -> None:
         self._network, self._control = pipeline.unet, getattr(pipeline, "controlnet", None)
         self._predict = self._network.forward
         self._steer = None if self._control is None else self._control.forward
         self._reduction = pipeline.vae_scale_factor
         self._side, self._seed, self._batch, self._regions = side, seed, batch, regions
+        self._go_on = go_on
         self._steering: dict[str, Any] = {}
         self.evaluations = 0
         """Calls by the pipeline so far."""
@@ -103,6 +112,7 @@ class WindowedNetwork:
         **options: Any,
     ) -> tuple[Tensor]:
         """The prediction (B, C, H, W) of the scene; the last row is the one with the prompt."""
+        self._go_on()
         self.offset = window_offset(self._seed, self.evaluations, self._side)
         self.evaluations += 1
         rows, _, *size = sample.shape

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from sarhpc.generation.config import GenerateConfig
@@ -64,13 +64,16 @@ def sampled_scenes(
     pipeline: Pipeline,
     layers: SteeringLayers | None,
     embeddings: TextEmbeddings,
+    go_on: Callable[[], None] = lambda: None,
 ) -> list[SampledImage]:
     """The scenes of some requests, one after the other, each with its own metadata.
 
-    The bits of a scene depend on its request, model, windows per call and threads only.
+    The bits of a scene depend on its request, model, windows per call and threads only. `go_on` is
+    called before each evaluation of the network, and may raise.
     """
     return [
-        _sampled_scene(request, inputs, cfg, pipeline, layers, embeddings) for request in requests
+        _sampled_scene(request, inputs, cfg, pipeline, layers, embeddings, go_on)
+        for request in requests
     ]
 
 
@@ -81,6 +84,7 @@ def _sampled_scene(
     pipeline: Pipeline,
     layers: SteeringLayers | None,
     embeddings: TextEmbeddings,
+    go_on: Callable[[], None],
 ) -> SampledImage:
     scene = cfg.scene
     assert scene is not None
@@ -90,7 +94,9 @@ def _sampled_scene(
     size = _latent_size(scene, pipeline)
     regions, about_layout = _regions(scene, cfg, inputs, size, embeddings)
     side = _window(cfg, pipeline)
-    network = WindowedNetwork(pipeline, side, request.seed, inputs["batch"], regions)
+    network = WindowedNetwork(
+        pipeline, side, request.seed, inputs["batch"], regions=regions, go_on=go_on
+    )
     with contextlib.ExitStack() as stack:
         stack.enter_context(network.in_place())
         stack.enter_context(decoding_in_parts(pipeline, scene.decode_px))

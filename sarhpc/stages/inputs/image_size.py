@@ -28,7 +28,7 @@ def size_of_tiles(run: RunDir, cfg: GenerateConfig, model: Path) -> dict[str, li
     """
     if cfg.height_px is not None or cfg.width_px is not None:
         return {}
-    size, own = _tile_size(run), _model_size(model)
+    size, own = _tile_size(run), model_side(model)
     if size is None or own is None or size == [own, own]:
         return {}
     step = _reduction(model)
@@ -61,7 +61,7 @@ def _tile_size(run: RunDir) -> list[int] | None:
     return None
 
 
-def _model_size(model: Path) -> int | None:
+def model_side(model: Path) -> int | None:
     """Side of the images of a diffusers folder, px; None where its configuration states none."""
     sample = _config(model, _BACKBONE).get("sample_size")
     return sample * _reduction(model) if isinstance(sample, int) else None
