@@ -14,7 +14,7 @@ from hpc.documents import read_json
 from hpc.errors import ConfigError, TransientError
 from hpc.publish import digest_file, publish_json, publish_text
 from sarhpc.corpus.index import INDEX
-from sarhpc.corpus.layouts.cog import COG
+from sarhpc.corpus.layouts.cog import COG, COG_DB
 from sarhpc.corpus.layouts.imagefolder import IMAGEFOLDER
 from sarhpc.corpus.layouts.layout import Layout
 from sarhpc.corpus.layouts.sarlo80 import SARLO80
@@ -27,7 +27,7 @@ from sarhpc.corpus.reading import (
 )
 from sarhpc.shards.sample import SPLITS
 
-LAYOUTS = {layout.name: layout for layout in (IMAGEFOLDER, COG, SARLO80)}
+LAYOUTS = {layout.name: layout for layout in (IMAGEFOLDER, COG, COG_DB, SARLO80)}
 MARKER = "export.json"
 SCHEMA = "sarhpc.export/1"
 

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from sarhpc.generation.prompts.config import PromptTableConfig
 from sarhpc.generation.sources.config import ImageToImageConfig
+from sarhpc.generation.scenes.config import SceneConfig
 
 
 @dataclass
@@ -136,6 +137,8 @@ class GenerateConfig:
     """Conditioning layers for a model with a ControlNet; null for any other model."""
     image_to_image: ImageToImageConfig | None = field(default=None, metadata={"added": True})
     """Begin with images, partly noised, instead of pure noise; null is text to image."""
+    scene: SceneConfig | None = field(default=None, metadata={"added": True})
+    """Images larger than the tiles of the model; null makes images of one window."""
     gate: GateConfig | None = field(default=None, metadata={"added": True})
     """Accept or quarantine each image, and draw quarantined ones again; null accepts every image of
     finite pixels."""

@@ -27,6 +27,7 @@ from sarhpc.generation.pixels import pixel_members, pixel_metadata
 from sarhpc.generation.plan import ImageRequest, shard_requests
 from sarhpc.generation.sampler import rescaled, sampled_batch
 from sarhpc.generation.sources.source_images import SourceImages, require_sources
+from sarhpc.generation.scenes.sampling import images_at_once, require_scene, sampled_scenes
 from sarhpc.generation.steering import SteeringLayers
 from sarhpc.shards.images import encode_rgb8
 from sarhpc.shards.sample import SAMPLE_SCHEMA, Sample, encode_json, sample_key
@@ -87,7 +88,7 @@ def generate_shard(
         cfg: Steps, guidance, size and so on.
         pipeline: The model, from `model.load_pipeline`.
         provenance: Hashes to write into each sample.
-        stop: Called before each batch; true abandons the shard.
+        stop: Called before each batch, and each step of a scene; true abandons the shard.
         layers: Conditioning layers for a model with a ControlNet.
         sources: Images to begin with, for image to image.
         image_member: `sar.png`, gray, or `optic.png`, in colour and without SAR metadata.
@@ -104,6 +105,7 @@ def generate_shard(
     """
     require_match(pipeline, cfg)
     require_sources(cfg, sources)
+    require_scene(cfg, pipeline)
     shared = _shared_meta(inputs, cfg, pipeline, provenance)
     if image_member == "sar.png":
         shared |= pixel_metadata(inputs, cfg)
@@ -111,12 +113,18 @@ def generate_shard(
     embeddings = TextEmbeddings(pipeline, inputs["batch"])
     areas = area_facts(inputs, cfg)
 
-    def sample(batch: Sequence[ImageRequest]) -> list[SampledImage]:
-        """The images of a batch, unless a stop was requested."""
+    def go_on() -> None:
+        """Raise GenerationStoppedError where a stop was requested."""
         if stop():
             raise GenerationStoppedError(
                 f"stopped inside shard {shard:06d}, which was abandoned; resume generates it again."
             )
+
+    def sample(batch: Sequence[ImageRequest]) -> list[SampledImage]:
+        """The images of a batch, unless a stop was requested."""
+        go_on()
+        if cfg.scene is not None:
+            return sampled_scenes(batch, inputs, cfg, pipeline, layers, embeddings, go_on)
         return sampled_batch(batch, inputs, cfg, pipeline, layers, embeddings, sources)
 
     def finish(image: SampledImage) -> FinishedImage:
@@ -124,7 +132,7 @@ def generate_shard(
         return _finished(shard, image, judge(image), shared, areas, image_member)
 
     asked = shard_requests(inputs) if requests is None else requests
-    images = finished_in_order(asked, sample, finish, inputs["batch"], admit)
+    images = finished_in_order(asked, sample, finish, images_at_once(inputs, cfg), admit)
     rejected: dict[str, int] = {}
     return GeneratedShard(_accepted(images, refused, rejected), rejected)
 

@@ -24,6 +24,7 @@ from sarhpc.generation.config import (
     HomogeneousAreasConfig,
 )
 from sarhpc.generation.sources.checks import check_image_to_image
+from sarhpc.generation.scenes.checks import check_scene, image_size
 
 SCHEDULERS = ("ddim", "euler", "dpmsolver", "pndm")
 DTYPES = ("float32", "float16", "bfloat16")
@@ -161,6 +162,7 @@ def check_config(cfg: GenerateConfig) -> None:
             f"{at}.prompt_template {cfg.prompt_template!r} has no {{prompt}}: every image "
             "would have the same prompt."
         )
+    check_scene(cfg)
     if cfg.gate is not None:
         _check_gate(cfg.gate, cfg, f"{at}.gate")
     if cfg.homogeneous_areas is not None:
@@ -181,12 +183,11 @@ def _check_areas(areas: HomogeneousAreasConfig, cfg: GenerateConfig, at: str) ->
     if areas.side_px % 4:
         raise ConfigError(f"{at}.side_px is {areas.side_px}: must be a multiple of 4.")
     least = max(areas.side_px, AREAS_LEAST_PX)
-    for name in ("height_px", "width_px"):
-        value = getattr(cfg, name)
+    for name, value in zip(("rows", "columns"), image_size(cfg), strict=True):
         if value is not None and value < least:
             raise ConfigError(
-                f"{cfg.SECTION}.{name} is {value}: areas of {areas.side_px} px need images of at "
-                f"least {least} px."
+                f"{cfg.SECTION} makes images of {value} {name}: areas of "
+                f"{areas.side_px} px need images of at least {least} px."
             )
 
 
@@ -199,7 +200,7 @@ def _check_gate(gate: GateConfig, cfg: GenerateConfig, at: str) -> None:
             f"{cfg.shard_samples * (gate.redraws + 1)}, and keys tell {_LARGEST_SHARD} apart; lower"
             f" it, or {cfg.SECTION}.shard_samples."
         )
-    sides = [side for side in (cfg.height_px, cfg.width_px) if side is not None]
+    sides = [side for side in image_size(cfg) if side is not None]
     if sides and min(sides) < GATE_LEAST_PX:
         raise ConfigError(
             f"{at} measures images of at least {GATE_LEAST_PX} px, and {cfg.SECTION} makes some of "

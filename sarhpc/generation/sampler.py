@@ -84,7 +84,7 @@ def sample_images(
     padded = [*requests] + [requests[-1]] * (batch - len(requests))
     # Generators on the CPU: the same initial noise on every device.
     generators = [torch.Generator("cpu").manual_seed(request.seed) for request in padded]
-    with _pinned_arithmetic(threads):
+    with pinned_arithmetic(threads):
         result = pipeline(
             **_texts(padded, cfg, embeddings),
             num_inference_steps=cfg.steps,
@@ -184,7 +184,7 @@ def _steering(
 
 
 @contextlib.contextmanager
-def _pinned_arithmetic(threads: int) -> Iterator[None]:
+def pinned_arithmetic(threads: int) -> Iterator[None]:
     """Fix the thread count and use deterministic convolutions inside the block."""
     before = torch.get_num_threads()
     torch.set_num_threads(threads)

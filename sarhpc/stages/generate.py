@@ -17,6 +17,7 @@ from hpc.store.rundir import RunDir
 from hpc.store.tree import digest_tree
 from sarhpc.diffusion.config import LAYERS
 from sarhpc.generation.config import GenerateConfig
+from sarhpc.generation.scenes.checks import image_size
 from sarhpc.stages.config import RunConfig
 from sarhpc.stages.inputs.contracts import contract_for, contract_notes
 from sarhpc.stages.inputs.gate_limits import calibrated, check_gate
@@ -25,6 +26,7 @@ from sarhpc.stages.inputs.other_classes import check_class_model
 from sarhpc.stages.inputs.paths import data_root
 from sarhpc.stages.inputs.prompt_text import prompt_template
 from sarhpc.stages.inputs.prompts import evenly_by_class, held_out_splits, known_prompts
+from sarhpc.stages.inputs.scenes import planned_scene, scene_notes
 from sarhpc.stages.inputs.sizes import assumed_side, size_notes
 from sarhpc.stages.inputs.source_images import (
     check_source_images,
@@ -80,14 +82,15 @@ def _needs(config: RunConfig, upstream: Sequence[str]) -> tuple[str, ...]:
 
 
 def _make_corpus(work: Work, config: RunConfig) -> None:
-    """Make the missing shards; a gate that accepts no image ends the stage."""
+    """Make the missing shards; a gate that accepts no image, or lack of memory, ends the stage."""
     from sarhpc.generation.gate_errors import NothingAcceptedError
+    from sarhpc.generation.scenes.memory import SceneMemoryError
 
     make_missing_shards(
         make_corpus_shard,
         work,
         workers=config.cluster.workers,
-        hopeless=(NothingAcceptedError,),
+        hopeless=(NothingAcceptedError, SceneMemoryError),
     )
 
 
@@ -143,14 +146,16 @@ def plan_corpus(run: RunDir) -> Plan:
         shards = plan_generation(settings(config), prompts_of(run, config))
     contract = contract_for(Path(export.path), settings(config))
     images = sum(images_of_shard(shard) for shard in shards)
-    size = size_of_images(run, settings(config), Path(export.path))
-    shards = with_sources(run, config, shards, contract, size)
+    planned = size_of_tiles(run, settings(config), Path(export.path))
+    shown = size_of_images(run, settings(config), Path(export.path))
+    shards = with_sources(run, config, shards, contract, shown)
     model = {
         "model": run.stored(export.path),
         "model_sha": export.sha256,
         "contract": None if contract is None else contract.to_json(),
         **_named_adapter(config, export.path),
-        **size_of_tiles(run, settings(config), Path(export.path)),
+        **planned,
+        **planned_scene(run, config, settings(config), Path(export.path), planned),
         **_steering_facts(run, config),
         **calibrated(
             run,
@@ -255,7 +260,7 @@ def shard_bytes(config: RunConfig) -> float:
 def _image_bytes(config: RunConfig) -> tuple[float, float]:
     """About how many bytes the 8-bit picture of an image has, and its 16-bit master."""
     cfg = settings(config)
-    rows, columns = cfg.height_px, cfg.width_px
+    rows, columns = image_size(cfg)
     pixels = rows * columns if rows and columns else assumed_side(config) ** 2
     return PICTURE_BYTES_PER_PX * pixels, MASTER_BYTES_PER_PX * pixels
 
@@ -320,6 +325,7 @@ GENERATE: StageSpec = StageSpec(
         *size_notes(config),
         *table_lines(config),
         *dry_run_notes(config, plan),
+        *scene_notes(config),
         *_gate_notes(config),
     ],
     request="array",

@@ -97,7 +97,11 @@ _KEYS = {
     Range(514): "clip_train.new.vocabulary",
     Range(0, 90): "imported.incidence_deg",
     Range(16): "prior.homogeneous_areas.side_px generate.homogeneous_areas.side_px",
-    Range(8): "prior.height_px prior.width_px train.image_px",
+    Range(8): """
+        prior.height_px prior.width_px train.image_px
+        prior.scene.rows_px prior.scene.columns_px prior.scene.decode_px
+        generate.scene.rows_px generate.scene.columns_px generate.scene.decode_px
+        """,
 }
 RANGES = {key: bounds for bounds, keys in _KEYS.items() for key in keys.split()}
 """Key -> range of its number, or of each in its list. A number in no range is checked by its part

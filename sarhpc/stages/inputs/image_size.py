@@ -28,7 +28,7 @@ def size_of_tiles(run: RunDir, cfg: GenerateConfig, model: Path) -> dict[str, li
     """
     if cfg.height_px is not None or cfg.width_px is not None:
         return {}
-    size, own = _tile_size(run), _model_size(model)
+    size, own = _tile_size(run), model_side(model)
     if size is None or own is None or size == [own, own]:
         return {}
     step = _reduction(model)
@@ -49,7 +49,7 @@ def size_of_images(run: RunDir, cfg: GenerateConfig, model: Path) -> tuple[int, 
         DataError: the tiles cannot be read.
     """
     cfg = with_planned_size(cfg, size_of_tiles(run, cfg, model))
-    own = _model_size(model)
+    own = model_side(model)
     rows, columns = cfg.height_px or own, cfg.width_px or own
     return None if rows is None or columns is None else (rows, columns)
 
@@ -74,7 +74,7 @@ def _tile_size(run: RunDir) -> list[int] | None:
     return None
 
 
-def _model_size(model: Path) -> int | None:
+def model_side(model: Path) -> int | None:
     """Side of the images of a diffusers folder, px; None where its configuration states none."""
     sample = _config(model, _BACKBONE).get("sample_size")
     return sample * _reduction(model) if isinstance(sample, int) else None

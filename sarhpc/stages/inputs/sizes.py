@@ -70,7 +70,7 @@ def size_notes(config: RunConfig) -> list[str]:
     key, side = tile_side(config)
     found = image_side(config)
     cfg = config.generate
-    if cfg is None or side is None or found is None or cfg.height_px or cfg.width_px:
+    if cfg is None or side is None or found is None or cfg.height_px or cfg.width_px or cfg.scene:
         return []
     if found[0] == side:
         return []

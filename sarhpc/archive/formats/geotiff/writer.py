@@ -15,14 +15,15 @@ CENTIMETRE = 3
 
 
 def placeless_cog(
-    image: NDArray[np.uint8] | NDArray[np.uint16],
+    image: NDArray[np.uint8] | NDArray[np.uint16] | NDArray[np.float32],
     tags: Mapping[str, str],
     spacing_m: float | None = None,
 ) -> bytes:
     """Bytes of a COG of an image (H, W) without CRS, affine or control points.
 
     Args:
-        image: of one band.
+        image: of one band; NaN of floats is no data, and their overviews take the nearest pixel, as
+            a mean of decibels is no level.
         tags: GDAL metadata.
         spacing_m: pixel spacing, m; written as `PIXEL_SPACING_M` and as TIFF resolution (pixels
             per centimetre), which place nothing. None writes neither.
@@ -36,13 +37,17 @@ def placeless_cog(
             "TIFFTAG_YRESOLUTION": per_cm,
             "TIFFTAG_RESOLUTIONUNIT": CENTIMETRE,
         }
+    floats: dict[str, object] = {}
+    if image.dtype.kind == "f":
+        floats = {"nodata": float("nan"), "predictor": "FLOATING_POINT",
+                  "overview_resampling": "NEAREST"}  # fmt: skip
     height, width = image.shape
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         with MemoryFile() as memory:
             with memory.open(
                 driver="COG", width=width, height=height, count=1, dtype=image.dtype,
-                compress="DEFLATE", overviews="AUTO",
+                compress="DEFLATE", overviews="AUTO", **floats,
             ) as target:  # fmt: skip
                 target.write(image, 1)
                 target.update_tags(**tags, **spacing)
