@@ -49,6 +49,13 @@ def with_planned_size(cfg: GenerateConfig, inputs: Mapping[str, Any]) -> Generat
     return dataclasses.replace(cfg, height_px=height, width_px=width)
 
 
+def image_size(cfg: GenerateConfig, model: Path) -> tuple[int, int] | None:
+    """Height and width of the images of a model, px; None where neither says it."""
+    own = _model_size(model)
+    height, width = cfg.height_px or own, cfg.width_px or own
+    return None if height is None or width is None else (height, width)
+
+
 def _tile_size(run: RunDir) -> list[int] | None:
     from sarhpc.shards.pictures import opened_picture
     from sarhpc.shards.reader import read_member

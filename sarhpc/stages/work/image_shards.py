@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,15 +14,15 @@ from hpc.job.stop import stop_signalled
 from hpc.store.plan import ShardTask
 from hpc.store.rundir import RunDir, open_run
 from sarhpc.generation.config import GenerateConfig
-from sarhpc.stages.config import RunConfig
-from sarhpc.stages.inputs.prompts import held_out_splits, sample_shards
+from sarhpc.stages.inputs.controls import require_planned_drawings, steering_layers
+from sarhpc.stages.inputs.image_size import image_size
 from sarhpc.stages.planned_corpus import requests_of
 from sarhpc.stages.run_config import load_run_config
 from sarhpc.stages.work.shard_gates import shard_gate
 from sarhpc.stages.work.sharded import ShardResult
 
 if TYPE_CHECKING:
-    from sarhpc.generation.steering import SteeringLayers
+    from sarhpc.generation.steering import LayerSource
 
 
 def generated_shard(
@@ -51,7 +53,7 @@ def generated_shard(
 
     provenance = Provenance(task.inputs["model_sha"], fingerprint)
     pipeline = loaded_pipeline(model, cfg)
-    layers = None if cfg.steer is None else _indexed_layers(run.root)
+    layers = _layers(run, cfg, task.inputs, model)
     requests = requests_of(run, task.inputs)
     with shard_gate(run, task, cfg, path) as gate:
         generated = generate_shard(
@@ -69,8 +71,8 @@ def generated_shard(
         samples = generated.samples
         # A shard that was planned before layers were kept is made as its siblings were.
         if layers is not None and "layer_member" in task.inputs:
-            member, first = task.inputs["layer_member"], task.inputs["first"]
-            samples = with_layers(samples, layers, member, first)
+            names = [task.inputs["layer_member"], *task.inputs.get("further_members", [])]
+            samples = with_layers(samples, layers, task.inputs["first"], names)
         devices = _devices(pipeline.device.type, task.inputs["threads"])
         shown = counted(samples, run.stage(stage), task.id, len(requests), devices)
         made = write_shard_beside(path, shown)
@@ -96,7 +98,9 @@ def loaded_pipeline(model: Path, cfg: GenerateConfig) -> Any:
     """The pipeline of `model`, loaded unless it is the one that this process loaded last."""
     from sarhpc.generation.model import load_pipeline
 
-    key = (str(model), f"{cfg.scheduler} {cfg.dtype} {cfg.adapter} {cfg.adapter_weight}")
+    steer = cfg.steer
+    controls = [] if steer is None else [steer.model, *(each.model for each in steer.further)]
+    key = (str(model), f"{cfg.scheduler} {cfg.dtype} {cfg.adapter} {cfg.adapter_weight} {controls}")
     if key not in _loaded:
         _loaded.clear()
         _loaded[key] = load_pipeline(model, cfg)
@@ -104,25 +108,22 @@ def loaded_pipeline(model: Path, cfg: GenerateConfig) -> Any:
 
 
 @functools.lru_cache(maxsize=1)
-def _indexed_layers(root: Path) -> SteeringLayers | None:
-    """What steers, indexed once a worker: the whole corpus is steered by the same shards."""
+def _indexed_layers(root: Path, planned: str, size: tuple[int, int] | None) -> LayerSource | None:
+    """What steers, indexed once a worker: the whole corpus is steered by the same layers."""
     run = open_run(root)
-    return steering_layers(run, load_run_config(run))
-
-
-def steering_layers(run: RunDir, config: RunConfig) -> SteeringLayers | None:
-    """What steers the images of the corpus, if anything does.
-
-    Raises:
-        DataError: there are no tiles to steer by.
-    """
-    from sarhpc.generation.steering import SteeringLayers
-
+    config = load_run_config(run)
     assert config.generate is not None
-    steer = config.generate.steer
-    if steer is None:
+    require_planned_drawings(config.generate, json.loads(planned))
+    return steering_layers(run, config, config.generate, size)
+
+
+def _layers(
+    run: RunDir, cfg: GenerateConfig, inputs: Mapping[str, Any], model: Path
+) -> LayerSource | None:
+    if cfg.steer is None:
         return None
-    if steer.shards is None:
-        splits = held_out_splits(run, config.evaluate.real_splits)
-        return SteeringLayers(sample_shards(run, splits), steer)
-    return SteeringLayers(sorted(Path(steer.shards).rglob("*.tar")), steer)
+    planned = {name: inputs[name] for name in _PLANNED if name in inputs}
+    return _indexed_layers(run.root, json.dumps(planned), image_size(cfg, model))
+
+
+_PLANNED = ("layers_sha", "further_layers_sha")
