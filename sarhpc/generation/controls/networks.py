@@ -114,11 +114,15 @@ def _loaded(model: str, cfg: GenerateConfig) -> Any:
         ) from error
 
 
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, list | tuple) else value
+
+
 def _require_shapes(unet: Any, networks: Sequence[Any], models: Sequence[str | None]) -> None:
     for network, model in zip(networks, models, strict=True):
         for name in _SHAPE:
             own, other = unet.config.get(name), network.config.get(name)
-            if own != other and list(own or ()) != list(other or ()):
+            if _plain(own) != _plain(other):
                 raise ConfigError(
                     f"the ControlNet of {model} is of another kind of model: its {name} is "
                     f"{other}, that of the U-Net {own}; name one that was trained on this model"
