@@ -16,6 +16,7 @@ EXTRA_OF: Mapping[str, str] = {
     "accelerate": "generate",
     "diffusers": "generate",
     "peft": "generate",
+    "resvg_py": "generate",
     "safetensors": "generate",
     "deepspeed": "train",
     "tensorboard": "train",

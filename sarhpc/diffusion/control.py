@@ -12,8 +12,7 @@ import torch
 from diffusers import ControlNetModel
 from torch import Tensor
 
-CONTROLNET = "controlnet"
-"""Its folder in a diffusers pipeline."""
+from sarhpc.diffusion.control_facts import CONTROLNET as CONTROLNET
 
 
 def new_controlnet(unet: Any, seed: int) -> ControlNetModel:

@@ -5,24 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+from sarhpc.generation.controls.config import SteerConfig as SteerConfig
 from sarhpc.generation.prompts.config import PromptTableConfig
-from sarhpc.generation.sources.config import ImageToImageConfig
 from sarhpc.generation.scenes.config import SceneConfig
-
-
-@dataclass
-class SteerConfig:
-    """Conditioning layers from real tiles for a model with a ControlNet, one per image."""
-
-    shards: str | None = None
-    """Folder of the shards with the layers, searched recursively; null takes the held-out tiles of
-    the run. Images use the samples in turn, and their captions if no prompts are given."""
-    layer: str = "edges"
-    """The layer: `edges`, `segmentation`, `optical`, `coarse` or `other`, the one that the
-    ControlNet was trained on."""
-    scale: float = 1.0
-    """Weight of the ControlNet's contribution; 0 disables it."""
-
+from sarhpc.generation.sources.config import ImageToImageConfig
 
 GATE_LEAST_PX = 64
 """Fewest rows and columns of an image that the gate can measure."""

@@ -26,9 +26,9 @@ from sarhpc.generation.model import Pipeline, require_match
 from sarhpc.generation.pixels import pixel_members, pixel_metadata
 from sarhpc.generation.plan import ImageRequest, shard_requests
 from sarhpc.generation.sampler import rescaled, sampled_batch
-from sarhpc.generation.sources.source_images import SourceImages, require_sources
 from sarhpc.generation.scenes.sampling import images_at_once, require_scene, sampled_scenes
-from sarhpc.generation.steering import SteeringLayers
+from sarhpc.generation.sources.source_images import SourceImages, require_sources
+from sarhpc.generation.steering import LayerSource
 from sarhpc.shards.images import encode_rgb8
 from sarhpc.shards.sample import SAMPLE_SCHEMA, Sample, encode_json, sample_key
 
@@ -70,7 +70,7 @@ def generate_shard(
     pipeline: Pipeline,
     provenance: Provenance,
     stop: Callable[[], bool] = lambda: False,
-    layers: SteeringLayers | None = None,
+    layers: LayerSource | None = None,
     sources: SourceImages | None = None,
     image_member: str = "sar.png",
     requests: Sequence[ImageRequest] | None = None,
@@ -203,6 +203,8 @@ def _shared_meta(
     provenance: Provenance,
 ) -> dict[str, Any]:
     adapter = {"adapter_sha": inputs["adapter_sha"]} if "adapter_sha" in inputs else {}
+    if "control_sha" in inputs:
+        adapter = {**adapter, "control_sha": inputs["control_sha"]}
     weight = {"adapter_weight": cfg.adapter_weight} if cfg.adapter_weight != 1.0 else {}
     return {
         **adapter,

@@ -21,6 +21,7 @@ from sarhpc.diffusion.families.registry import FAMILIES, family_of_pipeline
 from sarhpc.diffusion.unblocked_sampling import step_on_cpu, unblock
 from sarhpc.generation.adapter import apply_adapter
 from sarhpc.generation.config import GenerateConfig
+from sarhpc.generation.controls.networks import require_controls, with_controls
 
 Pipeline: TypeAlias = Any
 """A pipeline of diffusers, of one of the supported families."""
@@ -47,12 +48,12 @@ def load_pipeline(model: Path, cfg: GenerateConfig, device: str | None = None) -
     Raises:
         DataError: the folder is not a diffusers model of a supported family, is incomplete, or has
             no safetensors; or the adapter is missing or of another model.
-        ConfigError: an adapter weight without an adapter, `steer` without a ControlNet, or a
-            ControlNet without `steer`.
+        ConfigError: an adapter weight without an adapter, `steer` without a ControlNet, a
+            ControlNet without `steer`, or one of another layer or U-Net.
     """
     name, family = _pipeline_class(model)
     has_controlnet = name in family.control_pipelines
-    _require_steering(model, cfg, has_controlnet=has_controlnet)
+    require_controls(model, cfg, has_controlnet=has_controlnet)
     name = family.pipeline_class(
         control=has_controlnet, begins_with_image=cfg.image_to_image is not None
     )
@@ -70,6 +71,7 @@ def load_pipeline(model: Path, cfg: GenerateConfig, device: str | None = None) -
             f"cannot load the model in {model}: {error}. Export it again; weights must be "
             "safetensors."
         ) from error
+    pipeline = with_controls(pipeline, family, cfg)
     apply_adapter(pipeline, model, cfg)
     scheduler, options = _SCHEDULERS[cfg.scheduler]
     pipeline.scheduler = step_on_cpu(scheduler.from_config(pipeline.scheduler.config, **options))
@@ -82,6 +84,12 @@ def load_pipeline(model: Path, cfg: GenerateConfig, device: str | None = None) -
     # One image at a time: decoding is where memory peaks, and a batch gains nothing there.
     pipeline.vae.enable_slicing()
     return unblock(pipeline.to(device or ("cuda" if torch.cuda.is_available() else "cpu")))
+
+
+def require_steering(model: Path, cfg: GenerateConfig) -> None:
+    """Raise unless `model` can be steered as `cfg` says; see `require_controls`."""
+    name, family = _pipeline_class(model)
+    require_controls(model, cfg, has_controlnet=name in family.control_pipelines)
 
 
 def backbone_of(pipeline: Pipeline) -> Any:
@@ -115,15 +123,6 @@ def _pipeline_class(model: Path) -> tuple[str, ModelFamily]:
         known = [*(f.pipeline for f in FAMILIES), *(f.control_pipeline for f in FAMILIES)]
         raise DataError(f"{model} holds a {name}: supported are {', '.join(known)}.")
     return str(name), family
-
-
-def _require_steering(model: Path, cfg: GenerateConfig, *, has_controlnet: bool) -> None:
-    if has_controlnet and cfg.steer is None:
-        raise ConfigError(
-            f"{model} has a ControlNet: set generate.steer to the layer and the shards it reads."
-        )
-    if not has_controlnet and cfg.steer is not None:
-        raise ConfigError(f"{model} has no ControlNet: leave generate.steer out.")
 
 
 def require_match(pipeline: Pipeline, cfg: GenerateConfig) -> None:

@@ -15,7 +15,6 @@ from typing import Any
 from hpc.documents import parse_json
 from hpc.errors import ConfigError
 from hpc.regular_files import decoded_text
-from sarhpc.diffusion.config import LAYERS
 from sarhpc.generation.config import (
     AREAS_LEAST_PX,
     GATE_LEAST_PX,
@@ -23,8 +22,9 @@ from sarhpc.generation.config import (
     GenerateConfig,
     HomogeneousAreasConfig,
 )
-from sarhpc.generation.sources.checks import check_image_to_image
+from sarhpc.generation.controls.checks import check_controls
 from sarhpc.generation.scenes.checks import check_scene, image_size
+from sarhpc.generation.sources.checks import check_image_to_image
 
 SCHEDULERS = ("ddim", "euler", "dpmsolver", "pndm")
 DTYPES = ("float32", "float16", "bfloat16")
@@ -142,15 +142,9 @@ def check_config(cfg: GenerateConfig) -> None:
     at = cfg.SECTION
     require_choice(f"{at}.scheduler", cfg.scheduler, SCHEDULERS)
     require_choice(f"{at}.dtype", cfg.dtype, DTYPES)
-    if cfg.steer is not None:
-        require_choice(f"{at}.steer.layer", cfg.steer.layer, tuple(LAYERS))
+    check_controls(cfg)
     if not 0 <= cfg.guidance_rescale <= 1:
         raise ConfigError(f"{at}.guidance_rescale is {cfg.guidance_rescale}: must be 0 to 1.")
-    if cfg.guidance_rescale and cfg.steer is not None:
-        raise ConfigError(
-            f"{at}.guidance_rescale with {at}.steer: ControlNet pipelines of diffusers have no "
-            "such setting; leave it at 0."
-        )
     check_image_to_image(cfg)
     if cfg.table is not None and (cfg.prompts or cfg.prompts_file):
         raise ConfigError(

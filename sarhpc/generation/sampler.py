@@ -17,14 +17,14 @@ from numpy.typing import NDArray
 
 from sarhpc.diffusion.unblocked_sampling import starting_noise
 from sarhpc.generation.config import GenerateConfig
+from sarhpc.generation.controls.several import steering_arguments, steering_facts
 from sarhpc.generation.embeddings import TextEmbeddings, embedding_arguments
 from sarhpc.generation.finishing import SampledImage
 from sarhpc.generation.model import Pipeline
 from sarhpc.generation.plan import ImageRequest
 from sarhpc.generation.sources.latents import image_arguments
 from sarhpc.generation.sources.source_images import SourceImage, SourceImages, source_facts
-from sarhpc.generation.steering import SteeringLayer, SteeringLayers, steering_facts
-from sarhpc.shards.transfer import to_device
+from sarhpc.generation.steering import LayerSource, SteeringLayer
 
 
 def sampled_batch(
@@ -32,7 +32,7 @@ def sampled_batch(
     inputs: Mapping[str, Any],
     cfg: GenerateConfig,
     pipeline: Pipeline,
-    layers: SteeringLayers | None,
+    layers: LayerSource | None,
     embeddings: TextEmbeddings,
     sources: SourceImages | None = None,
 ) -> list[SampledImage]:
@@ -143,7 +143,7 @@ def _negative(request: ImageRequest, cfg: GenerateConfig) -> str:
 
 
 def _steers(
-    layers: SteeringLayers | None, batch: Sequence[ImageRequest], inputs: Mapping[str, Any]
+    layers: LayerSource | None, batch: Sequence[ImageRequest], inputs: Mapping[str, Any]
 ) -> list[SteeringLayer]:
     """The conditioning layer of each image of a batch; empty without a ControlNet."""
     if layers is None:
@@ -176,11 +176,7 @@ def _steering(
     """The pipeline's arguments for the layers, padded like the requests."""
     if cfg.steer is None or not steers:
         return {}
-    layers = [steer.layer for steer in steers]
-    layers += layers[-1:] * (batch - len(layers))
-    stacked = torch.from_numpy(np.stack(layers)).permute(0, 3, 1, 2)
-    [image] = to_device([stacked], pipeline.device)
-    return {"image": image, "controlnet_conditioning_scale": cfg.steer.scale}
+    return steering_arguments(steers, cfg.steer, batch, pipeline.device)
 
 
 @contextlib.contextmanager

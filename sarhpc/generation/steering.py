@@ -6,14 +6,14 @@ import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hpc.errors import DataError
 from sarhpc.diffusion.config import LAYERS
-from sarhpc.generation.config import SteerConfig
+from sarhpc.generation.controls.config import ControlInputConfig
 from sarhpc.shards.pictures import opened_picture
 from sarhpc.shards.sample import Sample
 from sarhpc.shards.samples import ShardedSamples
@@ -29,12 +29,37 @@ class SteeringLayer:
     """Key of its tile."""
     sha256: str
     """Digest of the member's bytes."""
+    drawn: bool = False
+    """Whether somebody drew it: its key is then the name of a file."""
+    further: tuple[SteeringLayer, ...] = ()
+    """Layers of the further ControlNets, in their order."""
+
+
+def as_layer(codes: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """The codes of a picture in [0, 1], by the arithmetic of tiles, whose bits they share."""
+    signed = codes.astype(np.float32) / np.float32(127.5) - np.float32(1)
+    return (signed + np.float32(1)) / np.float32(2)
+
+
+class LayerSource(Protocol):
+    """Conditioning layers by the number of their image in a corpus."""
+
+    def __len__(self) -> int: ...
+
+    def caption(self, number: int) -> str:
+        """Scene description that comes with a layer."""
+
+    def members(self, number: int) -> dict[str, bytes]:
+        """The layers for image `number` as members of its sample."""
+
+    def load(self, number: int) -> SteeringLayer:
+        """The layers for image `number`."""
 
 
 class SteeringLayers:
     """The layers of all samples in some shards, by number."""
 
-    def __init__(self, shards: Sequence[Path], cfg: SteerConfig) -> None:
+    def __init__(self, shards: Sequence[Path], cfg: ControlInputConfig) -> None:
         """Index the shards.
 
         Raises:
@@ -79,6 +104,14 @@ class SteeringLayers:
             )
         return data
 
+    def members(self, number: int) -> dict[str, bytes]:
+        """The layer for image `number` of a corpus by the name of its member.
+
+        Raises:
+            DataError: the tile has no such layer.
+        """
+        return {LAYERS[self._cfg.layer]: self.member(number)}
+
     def load(self, number: int) -> SteeringLayer:
         """The layer for image `number` of a corpus; the tiles are used in turn.
 
@@ -96,33 +129,25 @@ class SteeringLayers:
         )
 
 
-def steering_facts(steer: SteeringLayer, cfg: SteerConfig) -> dict[str, Any]:
-    """Metadata of an image about its conditioning layer."""
-    return {
-        "layer": cfg.layer,
-        "scale": cfg.scale,
-        "tile": steer.key,
-        "sha256": steer.sha256,
-    }
-
-
 def with_layers(
-    samples: Iterable[Sample], layers: SteeringLayers, member: str, first: int
+    samples: Iterable[Sample], layers: LayerSource, first: int, names: Sequence[str]
 ) -> Iterator[Sample]:
-    """Yield the samples with the layer that steered each as `member`: the label of its pixels.
+    """Yield the samples with the layers that steered each: the labels of its pixels.
 
     A layer of another size than its image, which fits no pixel, is left out.
 
     Args:
         samples: of one shard.
         layers: that steered them.
-        member: name of the layer in a sample.
         first: number of the shard's first image in the corpus.
+        names: members that are kept.
     """
     for sample in samples:
-        data = layers.member(first + int(sample.key[-5:]))
-        fits = _size(data) == _size(sample.members["sar.png"])
-        yield sample.with_members(**{member.replace(".", "__"): data}) if fits else sample
+        size = _size(sample.members["sar.png"])
+        found = layers.members(first + int(sample.key[-5:]))
+        kept = {name: data for name, data in found.items() if name in names and _size(data) == size}
+        named = {name.replace(".", "__"): data for name, data in kept.items()}
+        yield sample.with_members(**named) if named else sample
 
 
 def _size(data: bytes) -> tuple[int, int]:

@@ -114,6 +114,7 @@ def export_model(work: Work) -> ShardResult:
         variants=config.export.variants,
         cut=_cut(config),
         contract=contract_of_training(run, config),
+        layer=None if config.train.control is None else config.train.control.layer,
     )
     digest = digest_tree(target)
     return ShardResult(target, samples=0, bytes=digest.bytes, sha256=digest.sha256)

@@ -8,18 +8,22 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from hpc.errors import ConfigError
 from hpc.job.pipeline import Stage, Work
 from hpc.publish import publish_json
 from hpc.store.ledger import Record
 from hpc.store.plan import Plan, ShardTask, make_plan
 from hpc.store.rundir import RunDir
-from hpc.store.tree import digest_tree
-from sarhpc.diffusion.config import LAYERS
 from sarhpc.generation.config import GenerateConfig
 from sarhpc.generation.scenes.checks import image_size
 from sarhpc.stages.config import RunConfig
 from sarhpc.stages.inputs.contracts import contract_for, contract_notes
+from sarhpc.stages.inputs.controls import (
+    check_control_inputs,
+    check_trained_layer,
+    control_notes,
+    first_layers,
+    planned_controls,
+)
 from sarhpc.stages.inputs.gate_limits import calibrated, check_gate
 from sarhpc.stages.inputs.image_size import size_of_images, size_of_tiles, with_planned_size
 from sarhpc.stages.inputs.other_classes import check_class_model
@@ -46,13 +50,12 @@ from sarhpc.stages.run_config import load_run_config
 from sarhpc.stages.spec import StageSpec, pass_all
 from sarhpc.stages.splits import require_held_out
 from sarhpc.stages.table_preview import table_lines
-from sarhpc.stages.work.image_shards import generated_shard, steering_layers
+from sarhpc.stages.work.image_shards import generated_shard
 from sarhpc.stages.work.packaging import image_gate_facts, package_run
 from sarhpc.stages.work.shard_gates import QUARANTINE, after_nothing_accepted, quarantined_with
 from sarhpc.stages.work.sharded import (
     ShardResult,
     make_missing_shards,
-    manifest_sha,
     remove_stale_files,
     sealed_records,
 )
@@ -117,21 +120,11 @@ def prompts_of(run: RunDir, config: RunConfig) -> list[str] | None:
     if generate.prompts or generate.prompts_file:
         return None
     require_held_out(run, config)
-    layers = steering_layers(run, config)
+    layers = first_layers(run, config)
     if layers is not None:
         return [layers.caption(number) for number in range(len(layers))]
     splits = held_out_splits(run, config.evaluate.real_splits)
     return [p.caption for p in evenly_by_class(list(known_prompts(run, splits)))]
-
-
-def _steering_facts(run: RunDir, config: RunConfig) -> dict[str, str]:
-    """Digest of the shards that steer and the member that images keep of them, for the plan."""
-    steer = settings(config).steer
-    if steer is None:
-        return {}
-    named = steer.shards is not None
-    digest = digest_tree(Path(str(steer.shards))).sha256 if named else manifest_sha(run, "caption")
-    return {"layers_sha": digest, "layer_member": LAYERS[steer.layer]}
 
 
 def plan_corpus(run: RunDir) -> Plan:
@@ -144,6 +137,7 @@ def plan_corpus(run: RunDir) -> Plan:
         shards = table_shards(run, config)
     else:
         shards = plan_generation(settings(config), prompts_of(run, config))
+    _require_controls(config, Path(export.path))
     contract = contract_for(Path(export.path), settings(config))
     images = sum(images_of_shard(shard) for shard in shards)
     planned = size_of_tiles(run, settings(config), Path(export.path))
@@ -156,7 +150,7 @@ def plan_corpus(run: RunDir) -> Plan:
         **_named_adapter(config, export.path),
         **planned,
         **planned_scene(run, config, settings(config), Path(export.path), planned),
-        **_steering_facts(run, config),
+        **planned_controls(run, config),
         **calibrated(
             run,
             config,
@@ -171,6 +165,15 @@ def plan_corpus(run: RunDir) -> Plan:
         [{**shard, **model} for shard in shards],
         fingerprint=GENERATE.fingerprint(config),
     )
+
+
+def _require_controls(config: RunConfig, model: Path) -> None:
+    """Raise unless each control fits the exported model, before any image is planned."""
+    if settings(config).steer is None:
+        return
+    from sarhpc.generation.model import require_steering
+
+    require_steering(model, settings(config))
 
 
 def _named_adapter(config: RunConfig, model: str) -> dict[str, str]:
@@ -239,6 +242,7 @@ def _check(config: RunConfig) -> None:
         lambda: check_generation(settings(config)),
         lambda: check_table(config),
         lambda: check_gate(config),
+        lambda: check_trained_layer(config),
     )
 
 
@@ -266,15 +270,11 @@ def _image_bytes(config: RunConfig) -> tuple[float, float]:
 
 
 def check_inputs(_: RunDir, config: RunConfig) -> None:
-    """Raise ConfigError if shards that steer, images to begin with or the CLIP are not of use."""
+    """Raise if what steers, images to begin with or the CLIP of the gate is not of use."""
     check_class_model(config)
     check_source_images(config)
-    steer = settings(config).steer
-    if steer is not None and steer.shards is not None and not Path(steer.shards).is_dir():
-        raise ConfigError(
-            f"generate.steer.shards={steer.shards} is no folder; name that of the shards whose "
-            "layers steer"
-        )
+    cfg, side = settings(config), assumed_side(config)
+    check_control_inputs(config, (cfg.height_px or side, cfg.width_px or side))
 
 
 def models_of(config: RunConfig) -> list[str]:
@@ -326,6 +326,7 @@ GENERATE: StageSpec = StageSpec(
         *table_lines(config),
         *dry_run_notes(config, plan),
         *scene_notes(config),
+        *control_notes(config, images_of(config)),
         *_gate_notes(config),
     ],
     request="array",

@@ -19,7 +19,7 @@ from sarhpc.diffusion.adapter import (
 )
 from sarhpc.diffusion.bundle import Bundle, save_bundle
 from sarhpc.diffusion.config import LORA_FILE, AdapterConfig
-from sarhpc.diffusion.control import CONTROLNET
+from sarhpc.diffusion.control_facts import CONTROLNET, publish_control_facts
 from sarhpc.diffusion.dylora import truncate
 from sarhpc.diffusion.learned_token import (
     EMBEDDING_FILE,
@@ -44,6 +44,7 @@ def export(
     variants: Sequence[str] = (),
     cut: Cut | None = None,
     contract: PixelContract | None = None,
+    layer: str | None = None,
 ) -> Path:
     """A diffusers folder `out` with the weights of `checkpoint` in the shape of bundle `base`.
 
@@ -59,13 +60,14 @@ def export(
         variants: types to write the weights in too (`diffusion.config.VARIANTS`).
         cut: the adapter that was trained and the rank it is cut to; None leaves it whole.
         contract: what a pixel of the tiles means, where it is known.
+        layer: that the ControlNet reads, if one was trained.
 
     Raises:
         ConfigError: the adapter cannot be cut so.
         VerificationError: the checkpoint is incomplete or of another architecture.
     """
     weights = read_weights(checkpoint, average=average)
-    return export_weights(weights, base, out, facts, variants, cut, contract)
+    return export_weights(weights, base, out, facts, variants, cut, contract, layer)
 
 
 def export_weights(
@@ -76,6 +78,7 @@ def export_weights(
     variants: Sequence[str] = (),
     cut: Cut | None = None,
     contract: PixelContract | None = None,
+    layer: str | None = None,
 ) -> Path:
     """As `export`, from full fp32 parameters by name.
 
@@ -95,6 +98,8 @@ def export_weights(
     card = model_card(facts, adapter=bool(adapters), contract=contract)
     with publishing_directory(out) as staging:
         save_bundle(bundle, staging, variants=variants)
+        if bundle.controlnet is not None and layer is not None:
+            publish_control_facts(staging, layer)
         if rows:
             save_token(facts_of_token["token"], bundle.family, rows, staging)
         if adapters:

@@ -19,43 +19,27 @@ import pytest
 from gain_methods import METHODS, paint, painted_numbers, trained
 from gains import BASE, SEEDS, sure_gain, tiles
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 from training_ranks import tiny_config
 
 from hpc.store.rundir import RunDir
-from sarhpc.tiling.pairs.conditions import edge_ratios_db
+from sarhpc.measures.edge_fidelity import misplaced_edges
 from sarhpc.training.denoising.start import load_base
 
 STEPS = 100
 
 
-def misplaced(image: NDArray[np.uint8], layer: NDArray[np.uint8]) -> float:
-    """Share of pairs, on and off the drawn edges, whose edge ratios in `image` disagree: 1 - AUC.
-
-    NaN for a layer without edges.
-    """
-    drawn = layer.ravel() > 0
-    on = int(drawn.sum())
-    if on in (0, drawn.size):
-        return float("nan")
-    amplitude = np.maximum(image.astype(np.float32), 0.5) / 255
-    ratios = edge_ratios_db(amplitude, np.ones(image.shape, bool)).max(axis=0)
-    above = rankdata(ratios)[drawn].sum() - on * (on + 1) / 2
-    return float(1 - above / (on * (drawn.size - on)))
-
-
 def infidelity(images: NDArray[np.uint8], layers: NDArray[np.uint8]) -> float:
     pairs = zip(images, layers, strict=True)
-    return float(np.nanmean([misplaced(image, layer) for image, layer in pairs]))
+    return float(np.nanmean([misplaced_edges(image, layer) for image, layer in pairs]))
 
 
 def test_pairs_are_misplaced_by_half_without_edges_and_hardly_with_them() -> None:
     layer = np.zeros((128, 128), np.uint8)
     layer[:, 63:66] = 255
     speckle = np.random.default_rng(0).rayleigh(40.0, layer.shape)
-    assert abs(misplaced(speckle.clip(0, 255).astype(np.uint8), layer) - 0.5) < 0.1
+    assert abs(misplaced_edges(speckle.clip(0, 255).astype(np.uint8), layer) - 0.5) < 0.1
     speckle[:, :64] /= 4
-    assert misplaced(speckle.clip(0, 255).astype(np.uint8), layer) < 0.02
+    assert misplaced_edges(speckle.clip(0, 255).astype(np.uint8), layer) < 0.02
 
 
 @pytest.mark.long

@@ -22,7 +22,7 @@ from sarhpc.generation.scenes.layout import LAYOUT_SHA, on_latent, read_layout, 
 from sarhpc.generation.scenes.memory import require_memory, scene_memory
 from sarhpc.generation.scenes.seams import joins_of, seam_facts
 from sarhpc.generation.scenes.windows import Size
-from sarhpc.generation.steering import SteeringLayers
+from sarhpc.generation.steering import LayerSource
 
 SCENE = "scene"
 """Entry of `meta.json`."""
@@ -62,7 +62,7 @@ def sampled_scenes(
     inputs: Mapping[str, Any],
     cfg: GenerateConfig,
     pipeline: Pipeline,
-    layers: SteeringLayers | None,
+    layers: LayerSource | None,
     embeddings: TextEmbeddings,
     go_on: Callable[[], None] = lambda: None,
 ) -> list[SampledImage]:
@@ -82,7 +82,7 @@ def _sampled_scene(
     inputs: Mapping[str, Any],
     cfg: GenerateConfig,
     pipeline: Pipeline,
-    layers: SteeringLayers | None,
+    layers: LayerSource | None,
     embeddings: TextEmbeddings,
     go_on: Callable[[], None],
 ) -> SampledImage:

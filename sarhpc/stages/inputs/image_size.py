@@ -48,10 +48,7 @@ def size_of_images(run: RunDir, cfg: GenerateConfig, model: Path) -> tuple[int, 
         ConfigError: the tiles are of a size that no image can have.
         DataError: the tiles cannot be read.
     """
-    cfg = with_planned_size(cfg, size_of_tiles(run, cfg, model))
-    own = model_side(model)
-    rows, columns = cfg.height_px or own, cfg.width_px or own
-    return None if rows is None or columns is None else (rows, columns)
+    return image_size(with_planned_size(cfg, size_of_tiles(run, cfg, model)), model)
 
 
 def with_planned_size(cfg: GenerateConfig, inputs: Mapping[str, Any]) -> GenerateConfig:
@@ -60,6 +57,13 @@ def with_planned_size(cfg: GenerateConfig, inputs: Mapping[str, Any]) -> Generat
         return cfg
     height, width = inputs["size_px"]
     return dataclasses.replace(cfg, height_px=height, width_px=width)
+
+
+def image_size(cfg: GenerateConfig, model: Path) -> tuple[int, int] | None:
+    """Height and width of the images of a model, px; None where neither says it."""
+    own = model_side(model)
+    height, width = cfg.height_px or own, cfg.width_px or own
+    return None if height is None or width is None else (height, width)
 
 
 def _tile_size(run: RunDir) -> list[int] | None:

@@ -14,8 +14,8 @@ from hpc.job.stop import stop_signalled
 from hpc.store.plan import ShardTask
 from hpc.store.rundir import RunDir, open_run
 from sarhpc.generation.config import GenerateConfig
-from sarhpc.stages.config import RunConfig
-from sarhpc.stages.inputs.prompts import held_out_splits, sample_shards
+from sarhpc.stages.inputs.controls import require_planned_drawings, steering_layers
+from sarhpc.stages.inputs.image_size import image_size
 from sarhpc.stages.inputs.source_images import SOURCES_SHA, source_images
 from sarhpc.stages.planned_corpus import requests_of
 from sarhpc.stages.run_config import load_run_config
@@ -24,7 +24,7 @@ from sarhpc.stages.work.sharded import ShardResult
 
 if TYPE_CHECKING:
     from sarhpc.generation.sources.source_images import SourceImages
-    from sarhpc.generation.steering import SteeringLayers
+    from sarhpc.generation.steering import LayerSource
 
 
 def generated_shard(
@@ -55,7 +55,7 @@ def generated_shard(
 
     provenance = Provenance(task.inputs["model_sha"], fingerprint)
     pipeline = loaded_pipeline(model, cfg)
-    layers = None if cfg.steer is None else _indexed_layers(run.root)
+    layers = _layers(run, cfg, task.inputs, model)
     requests = requests_of(run, task.inputs)
     sources = None
     if cfg.image_to_image is not None:
@@ -77,8 +77,8 @@ def generated_shard(
         samples = generated.samples
         # A shard that was planned before layers were kept is made as its siblings were.
         if layers is not None and "layer_member" in task.inputs:
-            member, first = task.inputs["layer_member"], task.inputs["first"]
-            samples = with_layers(samples, layers, member, first)
+            names = [task.inputs["layer_member"], *task.inputs.get("further_members", [])]
+            samples = with_layers(samples, layers, task.inputs["first"], names)
         devices = _devices(pipeline.device.type, task.inputs["threads"])
         shown = counted(samples, run.stage(stage), task.id, len(requests), devices)
         made = write_shard_beside(path, shown)
@@ -104,8 +104,11 @@ def loaded_pipeline(model: Path, cfg: GenerateConfig) -> Any:
     """The pipeline of `model`, loaded unless it is the one that this process loaded last."""
     from sarhpc.generation.model import load_pipeline
 
+    steer = cfg.steer
+    controls = [] if steer is None else [steer.model, *(each.model for each in steer.further)]
     kind = "from noise" if cfg.image_to_image is None else "from images"
-    key = (str(model), f"{cfg.scheduler} {cfg.dtype} {cfg.adapter} {cfg.adapter_weight} {kind}")
+    adapter = f"{cfg.adapter} {cfg.adapter_weight}"
+    key = (str(model), f"{cfg.scheduler} {cfg.dtype} {adapter} {controls} {kind}")
     if key not in _loaded:
         _loaded.clear()
         _loaded[key] = load_pipeline(model, cfg)
@@ -113,10 +116,13 @@ def loaded_pipeline(model: Path, cfg: GenerateConfig) -> Any:
 
 
 @functools.lru_cache(maxsize=1)
-def _indexed_layers(root: Path) -> SteeringLayers | None:
-    """What steers, indexed once a worker: the whole corpus is steered by the same shards."""
+def _indexed_layers(root: Path, planned: str, size: tuple[int, int] | None) -> LayerSource | None:
+    """What steers, indexed once a worker: the whole corpus is steered by the same layers."""
     run = open_run(root)
-    return steering_layers(run, load_run_config(run))
+    config = load_run_config(run)
+    assert config.generate is not None
+    require_planned_drawings(config.generate, json.loads(planned))
+    return steering_layers(run, config, config.generate, size)
 
 
 def planned_sources(run: RunDir, inputs: Mapping[str, Any], count: int) -> SourceImages:
@@ -143,19 +149,13 @@ def _indexed_sources(root: Path, contract: str | None) -> SourceImages:
     return found
 
 
-def steering_layers(run: RunDir, config: RunConfig) -> SteeringLayers | None:
-    """What steers the images of the corpus, if anything does.
-
-    Raises:
-        DataError: there are no tiles to steer by.
-    """
-    from sarhpc.generation.steering import SteeringLayers
-
-    assert config.generate is not None
-    steer = config.generate.steer
-    if steer is None:
+def _layers(
+    run: RunDir, cfg: GenerateConfig, inputs: Mapping[str, Any], model: Path
+) -> LayerSource | None:
+    if cfg.steer is None:
         return None
-    if steer.shards is None:
-        splits = held_out_splits(run, config.evaluate.real_splits)
-        return SteeringLayers(sample_shards(run, splits), steer)
-    return SteeringLayers(sorted(Path(steer.shards).rglob("*.tar")), steer)
+    planned = {name: inputs[name] for name in _PLANNED if name in inputs}
+    return _indexed_layers(run.root, json.dumps(planned), image_size(cfg, model))
+
+
+_PLANNED = ("layers_sha", "further_layers_sha")

@@ -1,0 +1,1 @@
+"""ControlNets at generation: drawings as layers, several controls at once, what fits a model."""

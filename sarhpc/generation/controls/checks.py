@@ -1,0 +1,62 @@
+"""What no set of controls can be, whatever the model: refused before anything is planned."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from hpc.errors import ConfigError
+from sarhpc.diffusion.config import LAYERS
+from sarhpc.generation.controls.config import ControlInputConfig
+
+if TYPE_CHECKING:
+    from sarhpc.generation.config import GenerateConfig
+
+
+def check_controls(cfg: GenerateConfig) -> None:
+    """Raise ConfigError unless the controls of `cfg`, if any, are of use together.
+
+    Raises:
+        ConfigError: names the setting, and what to set instead.
+    """
+    if cfg.steer is None:
+        return
+    at = f"{cfg.SECTION}.steer"
+    _check_control(cfg.steer, at)
+    for number, control in enumerate(cfg.steer.further):
+        where = f"{at}.further[{number}]"
+        _check_control(control, where)
+        if control.model is None:
+            raise ConfigError(
+                f"{where} names no model: set its model to the exported model, or to the folder of "
+                "the ControlNet, that reads this layer"
+            )
+    if cfg.steer.sketch is not None and not (cfg.prompts or cfg.prompts_file or cfg.table):
+        raise ConfigError(
+            f"{at}.sketch without prompts: a drawing has no caption; set {cfg.SECTION}.prompts, "
+            f"{cfg.SECTION}.prompts_file or {cfg.SECTION}.table"
+        )
+    if cfg.guidance_rescale:
+        raise ConfigError(
+            f"{cfg.SECTION}.guidance_rescale with {at}: ControlNet pipelines of diffusers have no "
+            "such setting; leave it at 0."
+        )
+
+
+def _check_control(control: ControlInputConfig, at: str) -> None:
+    from sarhpc.generation.plan import require_choice
+
+    require_choice(f"{at}.layer", control.layer, tuple(LAYERS))
+    if control.start >= control.end:
+        raise ConfigError(
+            f"{at}.start is {control.start:g} and {at}.end {control.end:g}: the ControlNet would "
+            f"never contribute; make start the smaller one, or leave it out by {at}.scale=0"
+        )
+    if control.sketch is None:
+        return
+    if control.shards is not None:
+        raise ConfigError(f"{at}.sketch replaces {at}.shards: leave one of them out")
+    if control.layer != "edges":
+        raise ConfigError(
+            f"{at}.sketch with {at}.layer={control.layer}: a drawing of lines stands for `edges`; "
+            f"layers of other kinds come from shards, {at}.shards"
+        )

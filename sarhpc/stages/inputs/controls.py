@@ -1,0 +1,200 @@
+"""What ControlNets read in a run: layers of tiles or drawings, found, checked, and planned with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hpc.errors import ConfigError, DataError
+from hpc.store.rundir import RunDir
+from hpc.store.tree import digest_tree
+from sarhpc.diffusion.config import LAYERS
+from sarhpc.generation.config import GenerateConfig
+from sarhpc.generation.controls.config import ControlInputConfig, SteerConfig
+from sarhpc.stages.config import RunConfig
+from sarhpc.stages.inputs.prompts import held_out_splits, sample_shards
+from sarhpc.stages.work.sharded import manifest_sha
+
+if TYPE_CHECKING:
+    from sarhpc.generation.steering import LayerSource
+
+
+def _controls(steer: SteerConfig) -> list[tuple[str, ControlInputConfig]]:
+    """Each control with the setting that it stands in."""
+    further = [(f"generate.steer.further[{n}]", each) for n, each in enumerate(steer.further)]
+    return [("generate.steer", steer), *further]
+
+
+def check_trained_layer(config: RunConfig) -> None:
+    """Raise ConfigError if the ControlNet that the run trains reads another layer than is given.
+
+    Raises:
+        ConfigError: it does.
+    """
+    steer = None if config.generate is None else config.generate.steer
+    trained = config.train.control
+    if steer is None or steer.model is not None or trained is None:
+        return
+    if trained.layer != steer.layer:
+        raise ConfigError(
+            f"generate.steer.layer={steer.layer} and train.control.layer={trained.layer}: a "
+            "ControlNet reads the layer that it was trained on; make them the same"
+        )
+
+
+def check_control_inputs(config: RunConfig, size: tuple[int, int]) -> None:
+    """Raise unless the shards, drawings and models of all controls are there and of use.
+
+    Args:
+        config: of the run.
+        size: height and width of the images, as far as they are known, px.
+
+    Raises:
+        ConfigError: a folder is missing, or a drawing of another kind.
+        DataError: a drawing is damaged, in colour, of another shape, or without lines; or a model
+            has no ControlNet.
+    """
+    from sarhpc.generation.controls.drawn import check_drawings
+
+    steer = None if config.generate is None else config.generate.steer
+    for at, control in [] if steer is None else _controls(steer):
+        if control.shards is not None and not Path(control.shards).is_dir():
+            raise ConfigError(
+                f"{at}.shards={control.shards} is no folder; name that of the shards whose "
+                "layers steer"
+            )
+        try:
+            check_drawings(control, size)
+        except (ConfigError, DataError) as error:
+            raise type(error)(f"{at}.sketch: {error}") from error
+        if control.model is not None:
+            _require_layer(at, control)
+
+
+def _require_layer(at: str, control: ControlInputConfig) -> None:
+    from sarhpc.diffusion.control_facts import control_folder, read_control_facts
+
+    folder = control_folder(str(control.model))
+    layer = read_control_facts(folder).layer
+    if layer is not None and layer != control.layer:
+        raise ConfigError(
+            f"{at}.layer={control.layer}, and the ControlNet in {folder} was trained on `{layer}`: "
+            "set that layer, or name another model"
+        )
+
+
+def planned_controls(run: RunDir, config: RunConfig) -> dict[str, Any]:
+    """Digests of layers and ControlNets, and the members that images keep, for the plan."""
+    steer = None if config.generate is None else config.generate.steer
+    if steer is None:
+        return {}
+    facts: dict[str, Any] = {
+        "layers_sha": _layers_sha(run, steer),
+        "layer_member": LAYERS[steer.layer],
+    }
+    if steer.further:
+        facts["further_layers_sha"] = [_layers_sha(run, control) for control in steer.further]
+        facts["further_members"] = [LAYERS[control.layer] for control in steer.further]
+    models = [control.model for _, control in _controls(steer)]
+    if any(model is not None for model in models):
+        facts["control_sha"] = [None if model is None else _model_sha(model) for model in models]
+    return facts
+
+
+def _layers_sha(run: RunDir, control: ControlInputConfig) -> str:
+    from sarhpc.generation.controls.drawn import drawings, drawings_sha
+
+    if control.sketch is not None:
+        return drawings_sha(drawings(control.sketch))
+    if control.shards is not None:
+        return digest_tree(Path(control.shards)).sha256
+    return manifest_sha(run, "caption")
+
+
+def _model_sha(model: str) -> str:
+    from sarhpc.diffusion.control_facts import control_folder
+
+    return digest_tree(control_folder(model)).sha256
+
+
+def first_layers(run: RunDir, config: RunConfig) -> LayerSource | None:
+    """The layers of the first control, if images are steered and not by a drawing.
+
+    Raises:
+        DataError: there are no tiles to steer by.
+    """
+    steer = None if config.generate is None else config.generate.steer
+    return None if steer is None or steer.sketch is not None else _of_tiles(run, config, steer)
+
+
+def steering_layers(
+    run: RunDir, config: RunConfig, cfg: GenerateConfig, size: tuple[int, int] | None
+) -> LayerSource | None:
+    """What steers the images of the corpus, if anything does.
+
+    Args:
+        run: whose held-out tiles they may be.
+        config: of the run.
+        cfg: how images are made.
+        size: height and width of the images, px; only drawings need it.
+
+    Raises:
+        DataError: there are no tiles or drawings to steer by.
+    """
+    from sarhpc.generation.controls.drawn import DrawnLayers, drawings
+    from sarhpc.generation.controls.several import SeveralLayers, controls_of
+
+    if cfg.steer is None:
+        return None
+    sources: list[LayerSource] = []
+    for control in controls_of(cfg.steer):
+        if control.sketch is None:
+            sources.append(_of_tiles(run, config, control))
+        elif size is None:
+            raise DataError("the model does not say how large its images are: set height_px")
+        else:
+            sources.append(DrawnLayers(drawings(control.sketch), size))
+    return sources[0] if len(sources) == 1 else SeveralLayers(sources)
+
+
+def _of_tiles(run: RunDir, config: RunConfig, control: ControlInputConfig) -> LayerSource:
+    from sarhpc.generation.steering import SteeringLayers
+
+    if control.shards is None:
+        splits = held_out_splits(run, config.evaluate.real_splits)
+        return SteeringLayers(sample_shards(run, splits), control)
+    return SteeringLayers(sorted(Path(control.shards).rglob("*.tar")), control)
+
+
+def require_planned_drawings(cfg: GenerateConfig, inputs: dict[str, Any]) -> None:
+    """Raise DataError if drawings changed since the corpus was planned: its shards would differ.
+
+    Raises:
+        DataError: they did.
+    """
+    from sarhpc.generation.controls.drawn import drawings, drawings_sha
+
+    if cfg.steer is None:
+        return
+    planned = [inputs.get("layers_sha"), *inputs.get("further_layers_sha", [])]
+    for (at, control), sha in zip(_controls(cfg.steer), planned, strict=True):
+        if control.sketch is not None and drawings_sha(drawings(control.sketch)) != sha:
+            raise DataError(
+                f"the drawings of {at}.sketch={control.sketch} changed since the corpus was "
+                "planned: put them back as they were, or start a new run"
+            )
+
+
+def control_notes(config: RunConfig, images: int | None) -> list[str]:
+    """How often drawings are used, for the dry run."""
+    from sarhpc.generation.controls.drawn import drawings
+
+    steer = None if config.generate is None else config.generate.steer
+    notes = []
+    for at, control in [] if steer is None else _controls(steer):
+        if control.sketch is None:
+            continue
+        count = len(drawings(control.sketch))
+        used = "" if images is None else f" of {images} images, each {images / count:.3g} times"
+        notes.append(f"{at}: {count} drawings are the layers{used}, in turn")
+    return notes
