@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from sarhpc.generation.prompts.config import PromptTableConfig
+from sarhpc.generation.sweeps.config import SweepConfig
 
 
 @dataclass
@@ -138,6 +139,9 @@ class GenerateConfig:
     finite pixels."""
     homogeneous_areas: HomogeneousAreasConfig | None = field(default=None, metadata={"added": True})
     """List the homogeneous areas of each image; null lists none. Needs a contract of the model."""
+    sweep: SweepConfig | None = field(default=None, metadata={"added": True})
+    """Image each layout under many sensor settings; `images`, `images_per_prompt` and the counts of
+    a table then count layouts. Null makes one image of each."""
     scheduler: str = "ddim"
     """Sampler: ddim, euler, dpmsolver or pndm."""
     height_px: int | None = None

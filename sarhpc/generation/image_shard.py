@@ -27,6 +27,7 @@ from sarhpc.generation.pixels import pixel_members, pixel_metadata
 from sarhpc.generation.plan import ImageRequest, shard_requests
 from sarhpc.generation.sampler import rescaled, sampled_batch
 from sarhpc.generation.steering import SteeringLayers
+from sarhpc.generation.sweeps.layouts import Layouts
 from sarhpc.shards.images import encode_rgb8
 from sarhpc.shards.sample import SAMPLE_SCHEMA, Sample, encode_json, sample_key
 
@@ -90,7 +91,8 @@ def generate_shard(
         image_member: `sar.png`, gray, or `optic.png`, in colour and without SAR metadata.
         requests: The images of the shard where `inputs` only name them; null reads `inputs`.
         judge: Says of an image, in a thread beside the sampler, whether it enters the shard, and
-            what to sample in its place. It depends on nothing but the image.
+            what to sample in its place. It depends on nothing but the image. In a sweep it is asked
+            of what the model drew, not of what the sensor model makes of it.
         refused: Called with each refused image, in order, in the thread that iterates.
         admit: Called with each image that `judge` accepts, likewise: the image, or the image
             refused because of those before it.
@@ -106,8 +108,9 @@ def generate_shard(
 
     embeddings = TextEmbeddings(pipeline, inputs["batch"])
     areas = area_facts(inputs, cfg)
+    layouts = None if cfg.sweep is None else Layouts(cfg.sweep, inputs, cfg)
 
-    def sample(batch: Sequence[ImageRequest]) -> list[SampledImage]:
+    def draw(batch: Sequence[ImageRequest]) -> list[SampledImage]:
         """The images of a batch, unless a stop was requested."""
         if stop():
             raise GenerationStoppedError(
@@ -115,9 +118,22 @@ def generate_shard(
             )
         return sampled_batch(batch, inputs, cfg, pipeline, layers, embeddings)
 
+    def sample(batch: Sequence[ImageRequest]) -> list[SampledImage]:
+        """The images of a batch; with a sweep one for each of the conditions of a layout."""
+        return draw(batch) if layouts is None else layouts.sampled(batch, draw)
+
+    def write(
+        index: int, request: ImageRequest, image: NDArray[np.float32], facts: Mapping[str, Any]
+    ) -> Sample:
+        """The sample of an image with its own entries of `meta.json`."""
+        key = sample_key(shard, index)
+        return _sample(key, request, image, {**shared, **facts}, image_member)
+
     def finish(image: SampledImage) -> FinishedImage:
-        """The image judged and encoded."""
-        return _finished(shard, image, judge(image), shared, areas, image_member)
+        """The image judged and encoded; in a sweep the images of its layout."""
+        if layouts is not None:
+            return layouts.finished(image, judge, write)
+        return _finished(image, judge(image), areas, write)
 
     asked = shard_requests(inputs) if requests is None else requests
     images = finished_in_order(asked, sample, finish, inputs["batch"], admit)
@@ -135,25 +151,24 @@ def _accepted(
         if reason is not None:
             rejected[reason] = rejected.get(reason, 0) + 1
             refused(image)
+        elif image.layout:
+            yield from image.layout
         elif image.sample is not None:
             yield image.sample
 
 
 def _finished(
-    shard: int,
     sampled: SampledImage,
     verdict: Verdict,
-    shared: Mapping[str, Any],
     areas: Callable[[NDArray[np.float32]], dict[str, Any]],
-    image_member: str,
+    write: Callable[..., Sample],
 ) -> FinishedImage:
     """The image with its sample, in which pixels that are no numbers are black."""
     request, image = sampled.request, sampled.image
-    key = sample_key(shard, request.index)
     if not np.isfinite(image).all():
         image = np.clip(np.nan_to_num(image), 0, 1)
-    facts = {**shared, **sampled.facts, **verdict.facts, **areas(image)}
-    return FinishedImage(request, verdict, _sample(key, request, image, facts, image_member))
+    facts = {**sampled.facts, **verdict.facts, **areas(image)}
+    return FinishedImage(request, verdict, write(request.index, request, image, facts))
 
 
 def _sample(

@@ -107,7 +107,7 @@ def steering_facts(steer: SteeringLayer, cfg: SteerConfig) -> dict[str, Any]:
 
 
 def with_layers(
-    samples: Iterable[Sample], layers: SteeringLayers, member: str, first: int
+    samples: Iterable[Sample], layers: SteeringLayers, member: str, first: int, each: int = 1
 ) -> Iterator[Sample]:
     """Yield the samples with the layer that steered each as `member`: the label of its pixels.
 
@@ -117,10 +117,11 @@ def with_layers(
         samples: of one shard.
         layers: that steered them.
         member: name of the layer in a sample.
-        first: number of the shard's first image in the corpus.
+        first: number of the shard's first image in the corpus, in a sweep of its first layout.
+        each: samples of a layout, which one layer steered.
     """
     for sample in samples:
-        data = layers.member(first + int(sample.key[-5:]))
+        data = layers.member(first + int(sample.key[-5:]) // each)
         fits = _size(data) == _size(sample.members["sar.png"])
         yield sample.with_members(**{member.replace(".", "__"): data}) if fits else sample
 
