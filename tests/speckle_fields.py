@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from sarhpc.archive.procedural.imaging.focusing import circular_gaussian, unit_noise_response
+from sarhpc.imaging.focusing import circular_gaussian, unit_noise_response
 from sarhpc.measures.speckle_correlation import autocorrelation_of_band
 
 Array = NDArray[np.float64]

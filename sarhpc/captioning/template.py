@@ -12,12 +12,12 @@ from hpc.errors import ConfigError
 from sarhpc.captioning.captioners.captioner import Draft
 from sarhpc.captioning.clean import clean, sentences
 from sarhpc.captioning.config import TemplateConfig
+from sarhpc.shards.condition_texts import CONDITIONS, metadata_values
 
 TEMPLATE_VERSION = "1"
 """Raised when the same draft and configuration would give another text."""
 
-_METADATA = {"band": "band", "gsd": "pixel_m", "incidence": "incidence_deg"}
-_FIELDS = frozenset({"token", "caption", *_METADATA})
+_FIELDS = frozenset({"token", "caption", *CONDITIONS})
 
 
 @dataclass(frozen=True)
@@ -102,13 +102,6 @@ def _as_given(lengths: Mapping[str, str], meta: Mapping[str, Any], cfg: Template
     return Captions(lengths["SHORT"], lengths["MID"], lengths["LONG"], text)
 
 
-def metadata_values(meta: Mapping[str, Any]) -> dict[str, str]:
-    """Texts of {band}, {gsd} (m) and {incidence} (whole degrees) as far as `meta` knows them."""
-    found = {name: meta.get(member) for name, member in _METADATA.items()}
-    texts = {"band": "{}", "gsd": "{:g}", "incidence": "{:.0f}"}
-    return {name: texts[name].format(v) for name, v in found.items() if v is not None}
-
-
 def check_template(cfg: TemplateConfig) -> None:
     """Raise ConfigError unless `cfg` can be filled for a sample with complete metadata.
 
@@ -131,11 +124,11 @@ def _phrases(
     phrases = []
     for number, pattern in enumerate(patterns):
         needed = {name for _, name, _, _ in string.Formatter().parse(pattern) if name}
-        unknown = needed - _METADATA.keys()
+        unknown = needed - CONDITIONS.keys()
         if unknown:
             raise ConfigError(
                 f"template.metadata phrase {pattern!r} has unknown fields {sorted(unknown)}: "
-                f"known are {', '.join(_METADATA)}."
+                f"known are {', '.join(CONDITIONS)}."
             )
         if needed <= values.keys() and _draw(f"{key}:{number}") >= dropout:
             phrases.append(pattern.format_map(values))

@@ -32,8 +32,8 @@ def add_corpus(verbs: Verbs) -> None:
     export.add_argument("out", help="new folder; the same command goes on after an interruption")
     export.add_argument("--layout", choices=LAYOUTS, required=True,
                         help="imagefolder: PNG files by split and class with metadata.jsonl; cog: "
-                        "cloud-optimised GeoTIFF without a place; cog-db: the same of sigma0 in dB, "
-                        "from the 16-bit masters; sarlo80: WebDataset tars with "
+                        "cloud-optimised GeoTIFF without a place; cog-db: the same of sigma0 in "
+                        "dB, from the 16-bit masters; sarlo80: WebDataset tars with "
                         "the members and metadata of SARLO-80; sidd: SIDD 3.0 at the place "
                         "that --declare states")  # fmt: skip
     export.add_argument("--declare", metavar="FILE",

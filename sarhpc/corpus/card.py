@@ -10,6 +10,7 @@ import yaml
 
 from sarhpc.corpus.card_gate import gate_text
 from sarhpc.corpus.card_pixels import pixel_texts
+from sarhpc.corpus.card_sweep import sweep_text
 from sarhpc.corpus.facts import CorpusFacts, ShardFile
 from sarhpc.corpus.tally import Tally
 
@@ -41,6 +42,7 @@ def render_card(
         geometry=_geometry(tally),
         **pixel_texts(facts.contract),
         labels=_labels(tally),
+        sweep=sweep_text(tally),
         quality=_quality(facts, tally),
         licences=_licences(facts),
         generated=GENERATED,
@@ -204,7 +206,7 @@ programs (Croissant 1.1 with GeoCroissant terms).
 
 {labels}
 
-## Splits
+{sweep}## Splits
 
 The index assigns each image to train, val or test by a hash of what it shares with others: its
 layout, pair or conditioning layer, else its prompt and seed. So images of one layout are in one

@@ -15,7 +15,8 @@ def gate_line(gate: ImageGateFacts) -> str:
     why = f": {', '.join(f'{name} {count:,}' for name, count in reasons)}" if reasons else ""
     left = f", {unmet:,} left out after the last draw" if unmet else ""
     return (
-        f"Gate of single images: {gate.accepted:,} of {gate.planned:,} planned images{left}; "
+        f"Gate of single images: {gate.accepted:,} of {gate.planned:,} planned {gate.counted}"
+        f"{left}; "
         f"{gate.quarantined:,} of {gate.draws:,} draws quarantined ({share:.1%}){why}. Limits "
         f"from {gate.tiles:,} real tiles ({', '.join(gate.splits)}) that reject {gate.rate:.2%}"
         f"{_classes(gate)}"

@@ -63,6 +63,8 @@ class ImageGateFacts:
     classes: Mapping[str, Any] | None = None
     """Classes with their limits, the CLIP, and `judged`, the draws whose class was judged; None
     where images of another class were not looked for."""
+    counted: str = "images"
+    """What is planned and accepted: `images`, or the `layouts` of a sweep."""
 
     @property
     def quarantined(self) -> int:
@@ -72,8 +74,10 @@ class ImageGateFacts:
     def to_json(self) -> dict[str, Any]:
         """Limits and counts as an object of JSON."""
         classes = {} if self.classes is None else {"other_class": dict(self.classes)}
+        counted = {} if self.counted == "images" else {"counted": self.counted}
         return {
             **classes,
+            **counted,
             "schema": "sarhpc.gated_corpus/1",
             "planned": self.planned,
             "accepted": self.accepted,

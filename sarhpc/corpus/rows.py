@@ -35,10 +35,14 @@ _AS_THEY_ARE = (
 """Entries of `meta.json` with a column of their name."""
 _ELSEWHERE = {
     "schema", "key", "synthetic", "prompt_tokens_cut", "labels", "label", "gate", "steered_by",
-    "homogeneous_areas",
+    "homogeneous_areas", "layout",
 }  # fmt: skip
 """Entries that are in columns of other names, or the same everywhere."""
 
+_OF_SWEEPS = (
+    "speckle", "resolution_m", "looks", "noise_db", "noise_reference", "speckle_draw",
+)  # fmt: skip
+"""Entries of `sweep` with a column of their name."""
 
 IMAGE_CODE = "image_code"
 """Entry of a row, in no column: code of the image, by which duplicates are found."""
@@ -99,6 +103,8 @@ def _row(meta: Mapping[str, Any], origin: Origin) -> dict[str, Any]:
     gate = gate if isinstance(gate, Mapping) else {"verdict": gate}
     steered = meta.get("steered_by")
     steered = steered if isinstance(steered, Mapping) else {}
+    swept = meta.get("sweep")
+    swept = swept if isinstance(swept, Mapping) else {}
     covered = {*_AS_THEY_ARE, *_ELSEWHERE}
     return {
         **{name: meta.get(name) for name in _AS_THEY_ARE},
@@ -116,6 +122,8 @@ def _row(meta: Mapping[str, Any], origin: Origin) -> dict[str, Any]:
         "draw": gate.get("draw"),
         "homogeneous_areas": json_text(meta.get("homogeneous_areas")),
         IMAGE_CODE: gate.get("code"),
+        "layout": meta.get("layout"),
+        **{name: swept.get(name) for name in _OF_SWEEPS},
         "steered_layer": steered.get("layer"),
         "steered_tile": steered.get("tile"),
         "steered_sha256": steered.get("sha256"),

@@ -19,8 +19,8 @@ def split_group(meta: Mapping[str, Any]) -> str:
     """What an image shares with those that must be in its split, from its `meta.json`.
 
     The layout or pair that its labels name (columns `layout_id` and `pair_id` of a prompt table);
-    else the conditioning layer that steered it; else its prompt and seed, which do not depend on
-    the size and order of shards.
+    else the conditioning layer that steered it; else the layout of a sweep, or its prompt and seed,
+    none of which depends on the size and order of shards.
     """
     labels = meta.get("labels")
     named = {**meta, **(labels if isinstance(labels, Mapping) else {})}
@@ -30,6 +30,8 @@ def split_group(meta: Mapping[str, Any]) -> str:
     steered = meta.get("steered_by")
     if isinstance(steered, Mapping) and steered.get("sha256"):
         return f"layer {steered['sha256']}"
+    if meta.get("layout") is not None:
+        return f"layout {meta['layout']}"
     identity = json.dumps([meta.get("prompt"), meta.get("seed")]).encode()
     return f"image {hashlib.sha256(identity).hexdigest()[:32]}"
 

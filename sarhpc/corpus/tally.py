@@ -17,6 +17,11 @@ COMMON = (
 )  # fmt: skip
 """Parameters that card and metadata state where all images agree on them."""
 
+SETTINGS = (
+    "incidence_deg", "band", "pixel_m", "resolution_m", "looks", "noise_db", "speckle_draw",
+)  # fmt: skip
+"""Columns by which the images of a layout may differ."""
+
 NO_TARGET = ("none", "no", "False", "0")
 """Values of the label `target` of an image without one, beside an empty one."""
 
@@ -31,6 +36,10 @@ class Tally:
     """Images whose prompts the model did not read to the end."""
     near_duplicates: int = 0
     """Images that repeat another one."""
+    layouts: set[bytes] = field(default_factory=set)
+    """Layouts of a sweep."""
+    sensors: dict[str, Counter[Any]] = field(default_factory=dict)
+    """Images of each value of a setting of a sweep."""
     even: int = 0
     """Images with homogeneous areas."""
     splits: Counter[str] = field(default_factory=Counter)
@@ -83,6 +92,8 @@ class Tally:
         for column, counter in (("label", self.labels), ("verdict", self.verdicts)):
             if row[column] is not None:
                 counter[row[column]] += 1
+        if row.get("layout") is not None:
+            self._count_setting(row)
         if row["pair_id"] is not None:
             shown = row["target"] not in (None, *NO_TARGET)
             self.pairs.setdefault(row["pair_id"], set()).add(shown)
@@ -93,3 +104,8 @@ class Tally:
                 self._values[name] = row[name]
             elif self._values[name] != row[name]:
                 self._mixed.add(name)
+
+    def _count_setting(self, row: Mapping[str, Any]) -> None:
+        self.layouts.add(hashlib.blake2b(row["layout"].encode(), digest_size=8).digest())
+        for name in SETTINGS:
+            self.sensors.setdefault(name, Counter())[row[name]] += 1

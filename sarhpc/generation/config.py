@@ -9,6 +9,7 @@ from sarhpc.generation.controls.config import SteerConfig as SteerConfig
 from sarhpc.generation.prompts.config import PromptTableConfig
 from sarhpc.generation.scenes.config import SceneConfig
 from sarhpc.generation.sources.config import ImageToImageConfig
+from sarhpc.generation.sweeps.config import SweepConfig
 
 GATE_LEAST_PX = 64
 """Fewest rows and columns of an image that the gate can measure."""
@@ -130,6 +131,9 @@ class GenerateConfig:
     finite pixels."""
     homogeneous_areas: HomogeneousAreasConfig | None = field(default=None, metadata={"added": True})
     """List the homogeneous areas of each image; null lists none. Needs a contract of the model."""
+    sweep: SweepConfig | None = field(default=None, metadata={"added": True})
+    """Image each layout under many sensor settings; `images`, `images_per_prompt` and the counts of
+    a table then count layouts. Null makes one image of each."""
     scheduler: str = "ddim"
     """Sampler: ddim, euler, dpmsolver or pndm."""
     height_px: int | None = None

@@ -33,6 +33,8 @@ class SampledImage:
     """(H, W, 3) in [0, 1]."""
     facts: Mapping[str, Any]
     """Its own entries of `meta.json`."""
+    conditions: tuple[SampledImage, ...] = ()
+    """In a sweep the images of the layout under each of its conditions; the first is this one."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,8 @@ class FinishedImage:
     verdict: Verdict
     sample: Sample | None
     """None where nothing is written of it."""
+    layout: tuple[Sample, ...] = ()
+    """In a sweep what is written in its place if it is accepted: the images of its layout."""
 
 
 SampleBatch = Callable[[Sequence[ImageRequest]], Sequence[SampledImage]]

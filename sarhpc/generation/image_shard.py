@@ -29,6 +29,7 @@ from sarhpc.generation.sampler import rescaled, sampled_batch
 from sarhpc.generation.scenes.sampling import images_at_once, require_scene, sampled_scenes
 from sarhpc.generation.sources.source_images import SourceImages, require_sources
 from sarhpc.generation.steering import LayerSource
+from sarhpc.generation.sweeps.layouts import Layouts
 from sarhpc.shards.images import encode_rgb8
 from sarhpc.shards.sample import SAMPLE_SCHEMA, Sample, encode_json, sample_key
 
@@ -94,7 +95,8 @@ def generate_shard(
         image_member: `sar.png`, gray, or `optic.png`, in colour and without SAR metadata.
         requests: The images of the shard where `inputs` only name them; null reads `inputs`.
         judge: Says of an image, in a thread beside the sampler, whether it enters the shard, and
-            what to sample in its place. It depends on nothing but the image.
+            what to sample in its place. It depends on nothing but the image. In a sweep it is asked
+            of what the model drew, not of what the sensor model makes of it.
         refused: Called with each refused image, in order, in the thread that iterates.
         admit: Called with each image that `judge` accepts, likewise: the image, or the image
             refused because of those before it.
@@ -112,6 +114,7 @@ def generate_shard(
 
     embeddings = TextEmbeddings(pipeline, inputs["batch"])
     areas = area_facts(inputs, cfg)
+    layouts = None if cfg.sweep is None else Layouts(cfg.sweep, inputs, cfg)
 
     def go_on() -> None:
         """Raise GenerationStoppedError where a stop was requested."""
@@ -120,16 +123,29 @@ def generate_shard(
                 f"stopped inside shard {shard:06d}, which was abandoned; resume generates it again."
             )
 
-    def sample(batch: Sequence[ImageRequest]) -> list[SampledImage]:
+    def draw(batch: Sequence[ImageRequest]) -> list[SampledImage]:
         """The images of a batch, unless a stop was requested."""
         go_on()
         if cfg.scene is not None:
             return sampled_scenes(batch, inputs, cfg, pipeline, layers, embeddings, go_on)
         return sampled_batch(batch, inputs, cfg, pipeline, layers, embeddings, sources)
 
+    def sample(batch: Sequence[ImageRequest]) -> list[SampledImage]:
+        """The images of a batch; with a sweep one for each of the conditions of a layout."""
+        return draw(batch) if layouts is None else layouts.sampled(batch, draw)
+
+    def write(
+        index: int, request: ImageRequest, image: NDArray[np.float32], facts: Mapping[str, Any]
+    ) -> Sample:
+        """The sample of an image with its own entries of `meta.json`."""
+        key = sample_key(shard, index)
+        return _sample(key, request, image, {**shared, **facts}, image_member)
+
     def finish(image: SampledImage) -> FinishedImage:
-        """The image judged and encoded."""
-        return _finished(shard, image, judge(image), shared, areas, image_member)
+        """The image judged and encoded; in a sweep the images of its layout."""
+        if layouts is not None:
+            return layouts.finished(image, judge, write)
+        return _finished(image, judge(image), areas, write)
 
     asked = shard_requests(inputs) if requests is None else requests
     images = finished_in_order(asked, sample, finish, images_at_once(inputs, cfg), admit)
@@ -147,25 +163,24 @@ def _accepted(
         if reason is not None:
             rejected[reason] = rejected.get(reason, 0) + 1
             refused(image)
+        elif image.layout:
+            yield from image.layout
         elif image.sample is not None:
             yield image.sample
 
 
 def _finished(
-    shard: int,
     sampled: SampledImage,
     verdict: Verdict,
-    shared: Mapping[str, Any],
     areas: Callable[[NDArray[np.float32]], dict[str, Any]],
-    image_member: str,
+    write: Callable[..., Sample],
 ) -> FinishedImage:
     """The image with its sample, in which pixels that are no numbers are black."""
     request, image = sampled.request, sampled.image
-    key = sample_key(shard, request.index)
     if not np.isfinite(image).all():
         image = np.clip(np.nan_to_num(image), 0, 1)
-    facts = {**shared, **sampled.facts, **verdict.facts, **areas(image)}
-    return FinishedImage(request, verdict, _sample(key, request, image, facts, image_member))
+    facts = {**sampled.facts, **verdict.facts, **areas(image)}
+    return FinishedImage(request, verdict, write(request.index, request, image, facts))
 
 
 def _sample(

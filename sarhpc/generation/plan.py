@@ -25,6 +25,8 @@ from sarhpc.generation.config import (
 from sarhpc.generation.controls.checks import check_controls
 from sarhpc.generation.scenes.checks import check_scene, image_size
 from sarhpc.generation.sources.checks import check_image_to_image
+from sarhpc.generation.sweeps.checks import check_sweep
+from sarhpc.generation.sweeps.settings import layout_inputs, layouts_per_shard
 
 SCHEDULERS = ("ddim", "euler", "dpmsolver", "pndm")
 DTYPES = ("float32", "float16", "bfloat16")
@@ -71,7 +73,8 @@ def plan_generation(
     A shard's inputs are `{"batch", "threads", "prompts": [text], "images": [[prompt number,
     seed]]}`, each text written once per shard: a plan of a million images takes tens of MB. With
     `cfg.steer` or `cfg.image_to_image`, `first` is the number of the shard's first image in the
-    corpus.
+    corpus. With `cfg.sweep` the images are layouts, and `layout_images` is the number of images of
+    each.
 
     Args:
         cfg: What to generate.
@@ -87,8 +90,9 @@ def plan_generation(
         raise ConfigError(
             f"nothing to generate: set {cfg.SECTION}.prompts or {cfg.SECTION}.prompts_file{read}."
         )
-    starts = range(0, len(requests), cfg.shard_samples)
-    shards = [_shard_inputs(cfg, requests[start : start + cfg.shard_samples]) for start in starts]
+    size = layouts_per_shard(cfg)
+    starts = range(0, len(requests), size)
+    shards = [_shard_inputs(cfg, requests[start : start + size]) for start in starts]
     if cfg.steer is None and cfg.image_to_image is None:
         return shards
     return [{**shard, "first": start} for shard, start in zip(shards, starts, strict=True)]
@@ -157,6 +161,7 @@ def check_config(cfg: GenerateConfig) -> None:
             "would have the same prompt."
         )
     check_scene(cfg)
+    check_sweep(cfg)
     if cfg.gate is not None:
         _check_gate(cfg.gate, cfg, f"{at}.gate")
     if cfg.homogeneous_areas is not None:
@@ -217,6 +222,7 @@ def _shard_inputs(cfg: GenerateConfig, images: Sequence[tuple[str, int]]) -> dic
     return {
         "batch": cfg.batch,
         "threads": cfg.threads,
+        **layout_inputs(cfg),
         "prompts": list(numbers),
         "images": [[numbers[prompt], seed] for prompt, seed in images],
     }

@@ -130,7 +130,7 @@ class SteeringLayers:
 
 
 def with_layers(
-    samples: Iterable[Sample], layers: LayerSource, first: int, names: Sequence[str]
+    samples: Iterable[Sample], layers: LayerSource, first: int, names: Sequence[str], each: int = 1
 ) -> Iterator[Sample]:
     """Yield the samples with the layers that steered each: the labels of its pixels.
 
@@ -139,12 +139,13 @@ def with_layers(
     Args:
         samples: of one shard.
         layers: that steered them.
-        first: number of the shard's first image in the corpus.
+        first: number of the shard's first image in the corpus, in a sweep of its first layout.
         names: members that are kept.
+        each: samples of a layout, which one layer steered.
     """
     for sample in samples:
         size = _size(sample.members["sar.png"])
-        found = layers.members(first + int(sample.key[-5:]))
+        found = layers.members(first + int(sample.key[-5:]) // each)
         kept = {name: data for name, data in found.items() if name in names and _size(data) == size}
         named = {name.replace(".", "__"): data for name, data in kept.items()}
         yield sample.with_members(**named) if named else sample

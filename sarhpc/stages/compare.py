@@ -91,6 +91,12 @@ def check_settings(config: RunConfig) -> None:
     """Raise ConfigError unless other models can be compared as configured."""
     if config.compare.images < 1:
         raise ConfigError(f"compare.images={config.compare.images}: give at least 1")
+    if settings(config).sweep is not None:
+        raise ConfigError(
+            "compare.models with generate.sweep: models are compared by what they draw, and a sweep"
+            " images it by other sensors; set compare.models={}, or compare in a run without a "
+            "sweep"
+        )
     check_generation(_without_images(settings(config)))
 
 

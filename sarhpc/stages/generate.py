@@ -49,6 +49,7 @@ from sarhpc.stages.planned_corpus import (
 from sarhpc.stages.run_config import load_run_config
 from sarhpc.stages.spec import StageSpec, pass_all
 from sarhpc.stages.splits import require_held_out
+from sarhpc.stages.sweep_preview import sweep_lines
 from sarhpc.stages.table_preview import table_lines
 from sarhpc.stages.work.image_shards import generated_shard
 from sarhpc.stages.work.packaging import image_gate_facts, package_run
@@ -247,8 +248,11 @@ def _check(config: RunConfig) -> None:
 
 
 def shards_of(config: RunConfig, images: int) -> int:
-    """Shards of so many images."""
-    return math.ceil(images / settings(config).shard_samples)
+    """Shards of so many images; in a sweep a shard holds whole layouts."""
+    from sarhpc.generation.sweeps.settings import images_per_layout, layouts_per_shard
+
+    cfg = settings(config)
+    return math.ceil(images / (layouts_per_shard(cfg) * images_per_layout(cfg)))
 
 
 def _shards(config: RunConfig) -> int | None:
@@ -324,6 +328,7 @@ GENERATE: StageSpec = StageSpec(
     notes=lambda config, plan: [
         *size_notes(config),
         *table_lines(config),
+        *sweep_lines(config),
         *dry_run_notes(config, plan),
         *scene_notes(config),
         *control_notes(config, images_of(config)),

@@ -57,6 +57,8 @@ _KEYS = {
         clip_train.readers
         encode.threads train.adapter.rank train.adapter.block train.max_steps train.judge.tiles
         cluster.workers cluster.ranks cluster.time_min generate.table.max_per_prompt
+        generate.sweep.sensor.looks generate.sweep.sensor.draws
+        prior.sweep.sensor.looks prior.sweep.sensor.draws
         """,
     _NOT_NEGATIVE: """
         simulate.scene_kinds.water simulate.scene_kinds.forest simulate.scene_kinds.field
@@ -75,6 +77,10 @@ _KEYS = {
         evaluate.memory.gib
         tile.survey_mpx imported.pixel_m caption.temperature prior.pixel_m generate.pixel_m
         prior.homogeneous_areas.looks generate.homogeneous_areas.looks
+        generate.sweep.spacing_m generate.sweep.sensor.resolution_m
+        generate.sweep.sensor.model_looks generate.sweep.sensor.model_resolution_m
+        prior.sweep.spacing_m prior.sweep.sensor.resolution_m
+        prior.sweep.sensor.model_looks prior.sweep.sensor.model_resolution_m
         train.min_snr_gamma train.adapter.alpha train.adam_epsilon
         generate.table.grammar.spacing_m generate.table.grammar.incidence_deg
         """,
@@ -96,9 +102,15 @@ _KEYS = {
         evaluate.memory.false_alarms
         """,
     Range(0, 100, excludes_low=True): "tile.percentile",
-    Range(3): "clip_train.new.max_positions",
     Range(514): "clip_train.new.vocabulary",
     Range(0, 90): "imported.incidence_deg",
+    Range(0, 90, excludes_low=True, excludes_high=True): """
+        generate.sweep.incidence_deg prior.sweep.incidence_deg
+        """,
+    Range(3): """
+        clip_train.new.max_positions generate.sweep.sensor.window_px prior.sweep.sensor.window_px
+        """,
+    Range(15, 50): "generate.sweep.sensor.sidelobe_db prior.sweep.sensor.sidelobe_db",
     Range(16): "prior.homogeneous_areas.side_px generate.homogeneous_areas.side_px",
     Range(8): """
         prior.height_px prior.width_px train.image_px

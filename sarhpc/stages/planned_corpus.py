@@ -32,6 +32,7 @@ def table_shards(run: RunDir, config: RunConfig) -> list[dict[str, Any]]:
     """
     from sarhpc.generation.plan import check_config
     from sarhpc.generation.prompts.images import IMAGES_FILE, publish_images
+    from sarhpc.generation.sweeps.settings import layouts_per_shard
 
     cfg = _settings(config)
     check_config(cfg)
@@ -44,7 +45,7 @@ def table_shards(run: RunDir, config: RunConfig) -> list[dict[str, Any]]:
         corpus.counts,
         corpus.fields,
         seed=cfg.seed,
-        shard_images=cfg.shard_samples,
+        shard_images=layouts_per_shard(cfg),
     )
     return [_inputs(cfg, shard) for shard in ranges]
 
@@ -58,7 +59,9 @@ def first_shards(run: RunDir, cfg: GenerateConfig, images: int) -> list[dict[str
 
 
 def _inputs(cfg: GenerateConfig, shard: Mapping[str, Any]) -> dict[str, Any]:
-    return {"batch": cfg.batch, "threads": cfg.threads, **shard}
+    from sarhpc.generation.sweeps.settings import layout_inputs
+
+    return {"batch": cfg.batch, "threads": cfg.threads, **layout_inputs(cfg), **shard}
 
 
 def requests_of(run: RunDir, inputs: Mapping[str, Any]) -> list[ImageRequest]:
@@ -80,13 +83,15 @@ def requests_of(run: RunDir, inputs: Mapping[str, Any]) -> list[ImageRequest]:
 def coverage_so_far(run: RunDir, config: RunConfig) -> Coverage | None:
     """Planned against achieved of the shards that have records; None without a planned table.
 
-    Of a shard with rejected images its keys say which of them it has.
+    Of a shard with rejected images its keys say which of them it has. A sweep is counted by
+    layouts.
     """
     import numpy as np
 
     from hpc.store.plan import read_plan
     from sarhpc.generation.prompts.achieved import coverage_of
     from sarhpc.generation.prompts.images import IMAGES_FILE
+    from sarhpc.generation.sweeps.settings import images_per_layout
 
     path = run.stage("generate") / IMAGES_FILE
     if config.generate is None or config.generate.table is None:
@@ -100,11 +105,13 @@ def coverage_so_far(run: RunDir, config: RunConfig) -> Coverage | None:
     except KeyError as error:
         raise VerificationError(f"{plan} has no {error}: restore it, or the records") from error
     achieved = np.zeros(sum(count for _, count in ranges.values()), np.bool_)
+    each = images_per_layout(config.generate)
     for record, first, count in records:
-        if record.samples == count:
+        if record.samples == count * each:
             achieved[first : first + count] = True
         else:
-            achieved[[first + index for index in _indices(Path(record.path))]] = True
+            made = {index // each for index in _indices(Path(record.path))}
+            achieved[[first + index for index in sorted(made)]] = True
     return coverage_of(path, achieved)
 
 
@@ -148,6 +155,18 @@ def check_table(config: RunConfig) -> None:
 
 def images_of(config: RunConfig) -> int | None:
     """Images of the corpus, if the configuration alone determines them.
+
+    Raises:
+        ConfigError: the prompt table cannot be planned.
+    """
+    from sarhpc.generation.sweeps.settings import images_per_layout
+
+    layouts = layouts_of(config)
+    return None if layouts is None else layouts * images_per_layout(_settings(config))
+
+
+def layouts_of(config: RunConfig) -> int | None:
+    """Layouts of the corpus, likewise: images without a sweep.
 
     Raises:
         ConfigError: the prompt table cannot be planned.

@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 
 from hpc.errors import ConfigError
 from sarhpc.archive.procedural.config import SCENE_KINDS, ProceduralConfig
-from sarhpc.archive.procedural.streams import stream
+from sarhpc.imaging.streams import stream
 
 CRS = "EPSG:2154"
 ORIGIN_M = (560_000.0, 6_230_000.0)

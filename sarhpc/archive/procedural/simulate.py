@@ -12,12 +12,6 @@ from numpy.typing import NDArray
 from sarhpc.archive.procedural.backscatter import SIGMA0_REFERENCE_DEG, table
 from sarhpc.archive.procedural.config import ProceduralConfig
 from sarhpc.archive.procedural.flight import Pass, acquisition, scene_ids
-from sarhpc.archive.procedural.imaging.focusing import (
-    Complex,
-    add_points,
-    circular_gaussian,
-    impulse_response,
-)
 from sarhpc.archive.procedural.imaging.geometry import Map, View, project
 from sarhpc.archive.procedural.imaging.optical import Sun, photograph
 from sarhpc.archive.procedural.imaging.radiometry import Radiance, radiance
@@ -26,7 +20,13 @@ from sarhpc.archive.procedural.landscape.compose import compose_ground
 from sarhpc.archive.procedural.landscape.ground import Ground
 from sarhpc.archive.procedural.landscape.terrain import Grid, working_grid
 from sarhpc.archive.procedural.noise import Field
-from sarhpc.archive.procedural.streams import stream
+from sarhpc.imaging.focusing import (
+    Complex,
+    add_points,
+    circular_gaussian,
+    impulse_response,
+)
+from sarhpc.imaging.streams import stream
 
 __all__ = ["ProceduralScene", "scene_ids", "simulate_scene"]
 

@@ -16,9 +16,9 @@ from hpc.publish import publish_bytes
 from sarhpc.archive.procedural.backscatter import WAVELENGTH_M
 from sarhpc.archive.procedural.config import LABELS, ProceduralConfig
 from sarhpc.archive.procedural.flight import CRS, Affine
-from sarhpc.archive.procedural.imaging.focusing import resolution_px
 from sarhpc.archive.procedural.simulate import SUN, ProceduralScene, simulate_scene
 from sarhpc.archive.stac_item import BoundingBox, make_item, write_item
+from sarhpc.imaging.focusing import resolution_px
 
 BLOCK_PX = 256
 GIGAHERTZ = 0.299792458 / WAVELENGTH_M

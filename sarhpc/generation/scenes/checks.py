@@ -41,8 +41,8 @@ def check_scene(cfg: GenerateConfig) -> None:
     pixels = scene.rows_px * scene.columns_px
     if pixels > MOST_PX:
         raise ConfigError(
-            f"{at}: {scene.rows_px:,} x {scene.columns_px:,} px are {pixels:,} pixels, and pictures "
-            f"of up to {MOST_PX:,} can be read again: make a smaller scene."
+            f"{at}: {scene.rows_px:,} x {scene.columns_px:,} px are {pixels:,} pixels, and "
+            f"pictures of up to {MOST_PX:,} can be read again: make a smaller scene."
         )
     for window, side in ((cfg.height_px, scene.rows_px), (cfg.width_px, scene.columns_px)):
         if window is not None:
@@ -82,6 +82,11 @@ def _require_combination(cfg: GenerateConfig, at: str) -> None:
     if cfg.SECTION == "prior":
         raise ConfigError(
             f"{at}: regularisation images are as large as training tiles; leave it out."
+        )
+    if cfg.sweep is not None:
+        raise ConfigError(
+            f"{at} with {cfg.SECTION}.sweep: sweeps image layouts of one tile; leave one of the two "
+            "out."
         )
     if cfg.image_to_image is not None:
         raise ConfigError(

@@ -45,11 +45,14 @@ def contract_for(model: Path, cfg: GenerateConfig) -> PixelContract | None:
 
     Raises:
         DataError: it cannot be read.
-        ConfigError: it is of another spacing than `cfg.pixel_m` demands.
+        ConfigError: it is of another spacing than `cfg.pixel_m` demands, or does not hold the
+            settings of the sweep.
     """
+    from sarhpc.generation.sweeps.checks import require_contract
     from sarhpc.shards.contract import only, read_contract
 
     contract = read_contract(model)
+    require_contract(cfg, contract, missing(model))
     if cfg.homogeneous_areas is not None and (contract is None or contract.law is None):
         raise ConfigError(
             f"{cfg.SECTION}.homogeneous_areas needs the intensity of pixels, which "

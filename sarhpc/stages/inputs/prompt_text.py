@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 
 from hpc.errors import ConfigError
 from sarhpc.captioning.captioners.captioner import Draft
-from sarhpc.captioning.template import asks_token, compose, metadata_values
+from sarhpc.captioning.template import asks_token, compose
+from sarhpc.generation.config import GenerateConfig
 from sarhpc.generation.plan import within_template
+from sarhpc.shards.condition_texts import metadata_values
 from sarhpc.stages.config import RunConfig
 
 if TYPE_CHECKING:
@@ -41,6 +43,7 @@ class PromptWriter:
         assert config.generate is not None
         self._template = prompt_template(config)
         self._section = config.generate.SECTION
+        self._swept = _swept(config.generate)
         # Every condition is stated: leaving some out is for training.
         self._captions = dataclasses.replace(
             config.caption.template, pattern="{caption}", metadata_dropout=0.0
@@ -94,11 +97,26 @@ class PromptWriter:
         known = metadata_values(_metadata({**labels, **numeric(labels)}))
         template = self._template
         for mark, name in _PLACEHOLDERS.items():
+            if name in self._swept:
+                # Stays in the prompt of a layout, for the sweep to fill in.
+                if name in labels:
+                    raise ConfigError(
+                        f"{name} is a label, and {self._section}.sweep.{name} sweeps it: leave one "
+                        "of them out"
+                    )
+                continue
             text = known.get(mark.strip("{}"))
             if text is None and mark in template and not lenient:
                 raise ConfigError(f"{self._section}.prompt_template names {mark}: no {name} here")
             template = template.replace(mark, text or "")
         return template
+
+
+def _swept(cfg: GenerateConfig) -> frozenset[str]:
+    """Conditions that the prompts of one layout state differently."""
+    from sarhpc.generation.sweeps.settings import stated_values
+
+    return frozenset() if cfg.sweep is None else frozenset(stated_values(cfg.sweep))
 
 
 def numeric(labels: Mapping[str, Label]) -> dict[str, Label]:

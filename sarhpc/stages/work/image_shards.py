@@ -51,12 +51,13 @@ def generated_shard(
     """
     from sarhpc.generation.image_shard import Provenance, generate_shard
     from sarhpc.generation.steering import with_layers
+    from sarhpc.generation.sweeps.settings import images_per_layout
     from sarhpc.shards.writer_thread import write_shard_beside
 
     provenance = Provenance(task.inputs["model_sha"], fingerprint)
     pipeline = loaded_pipeline(model, cfg)
     layers = _layers(run, cfg, task.inputs, model)
-    requests = requests_of(run, task.inputs)
+    requests, each = requests_of(run, task.inputs), images_per_layout(cfg)
     sources = None
     if cfg.image_to_image is not None:
         sources = planned_sources(run, task.inputs, len(requests))
@@ -78,9 +79,9 @@ def generated_shard(
         # A shard that was planned before layers were kept is made as its siblings were.
         if layers is not None and "layer_member" in task.inputs:
             names = [task.inputs["layer_member"], *task.inputs.get("further_members", [])]
-            samples = with_layers(samples, layers, task.inputs["first"], names)
+            samples = with_layers(samples, layers, task.inputs["first"], names, each)
         devices = _devices(pipeline.device.type, task.inputs["threads"])
-        shown = counted(samples, run.stage(stage), task.id, len(requests), devices)
+        shown = counted(samples, run.stage(stage), task.id, len(requests) * each, devices)
         made = write_shard_beside(path, shown)
     return ShardResult(path, made.samples, made.bytes, made.sha256, generated.rejected, gate.detail)
 

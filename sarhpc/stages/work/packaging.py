@@ -89,6 +89,7 @@ def image_gate_facts(run: RunDir, records: Sequence[Record]) -> ImageGateFacts |
     """What came of the gate of single images in shards with these records; None without a gate."""
     from sarhpc.corpus.facts import ImageGateFacts
     from sarhpc.generation.gate import CLASS_JUDGED
+    from sarhpc.generation.sweeps.settings import LAYOUT_IMAGES
 
     plan = run.plan_file("generate")
     tasks = read_plan(plan).shards if plan.exists() else ()
@@ -98,7 +99,8 @@ def image_gate_facts(run: RunDir, records: Sequence[Record]) -> ImageGateFacts |
     gate, detail = planned_gate(run, digest), Counter[str]()
     for record in records:
         detail.update({name: int(n) for name, n in record.detail.items() if n.isdigit()})
-    accepted = sum(record.samples for record in records)
+    each = tasks[0].inputs.get(LAYOUT_IMAGES)
+    accepted = sum(record.samples for record in records) // (each or 1)
     prefix = "quarantined "
     reasons = {name[len(prefix) :]: n for name, n in detail.items() if name.startswith(prefix)}
     classes = None
@@ -115,6 +117,7 @@ def image_gate_facts(run: RunDir, records: Sequence[Record]) -> ImageGateFacts |
         gate.limits.duplicate_bits,
         gate.limits.to_json(),
         classes,
+        "images" if each is None else "layouts",
     )
 
 

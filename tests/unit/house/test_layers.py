@@ -14,14 +14,15 @@ from source_trees import REPOSITORY, SOURCES, place, syntax_nodes, syntax_tree
 from sarhpc.stages.registry import STAGES
 
 UPSTREAM = {
-    "archive": set(),
+    "imaging": set(),
+    "archive": {"imaging"},
     "tiling": {"archive", "shards"},
     "captioning": {"measures", "shards"},
     "shards": set(),
     "measures": set(),
     "diffusion": {"measures"},
     "training": {"diffusion", "shards", "measures"},
-    "generation": {"diffusion", "shards", "measures"},
+    "generation": {"imaging", "diffusion", "shards", "measures"},
     "corpus": {"archive", "measures", "shards"},
     "evaluation": {"shards", "measures"},
 }

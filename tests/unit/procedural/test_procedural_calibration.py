@@ -19,7 +19,7 @@ from sarhpc.archive.procedural.config import LABELS, ProceduralConfig
 from sarhpc.archive.procedural.imaging.texture import CORRELATION_PX, gamma_of_normal
 from sarhpc.archive.procedural.noise import smooth_noise
 from sarhpc.archive.procedural.simulate import ProceduralScene, scene_ids, simulate_scene
-from sarhpc.archive.procedural.streams import stream
+from sarhpc.imaging.streams import stream
 
 FLAT = ProceduralConfig(seed=2, scenes=1, size_px=512, optical=False, nesz_db=-70.0)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.signal.windows import taylor
 
-from sarhpc.archive.procedural.imaging.focusing import (
+from sarhpc.imaging.focusing import (
     add_points,
     circular_gaussian,
     impulse_response,
@@ -14,7 +14,7 @@ from sarhpc.archive.procedural.imaging.focusing import (
     taylor_weights,
     unit_noise_response,
 )
-from sarhpc.archive.procedural.streams import stream
+from sarhpc.imaging.streams import stream
 
 BAND, SIDELOBE = 0.8, 30.0
 OVERSAMPLING = 64

@@ -14,8 +14,8 @@ from hpc.errors import ConfigError
 from sarhpc.archive.procedural.config import LABELS, SCENE_KINDS, KindWeights, ProceduralConfig
 from sarhpc.archive.procedural.flight import acquisition
 from sarhpc.archive.procedural.simulate import ProceduralScene, scene_ids, simulate_scene
-from sarhpc.archive.procedural.streams import stream
 from sarhpc.archive.procedural.truth.composition import dominant_class
+from sarhpc.imaging.streams import stream
 
 pytestmark = pytest.mark.slow
 

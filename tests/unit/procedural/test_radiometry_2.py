@@ -35,8 +35,8 @@ from sarhpc.archive.procedural.landscape.ground import Ground
 from sarhpc.archive.procedural.landscape.terrain import Grid, working_grid
 from sarhpc.archive.procedural.noise import smooth_noise
 from sarhpc.archive.procedural.simulate import ProceduralScene, scene_ids, simulate_scene
-from sarhpc.archive.procedural.streams import stream
 from sarhpc.archive.procedural.write import write_scene
+from sarhpc.imaging.streams import stream
 
 pytestmark = pytest.mark.slow
 

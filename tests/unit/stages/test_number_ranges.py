@@ -44,8 +44,8 @@ ZERO = """
     train.lr_text_encoder train.lr_text_encoder_2 train.warmup_steps train.weight_decay
     train.grad_clip train.ema_decay train.seed train.zero_stage train.checkpoint_every_s
     train.validation_every_steps train.validation_guidance generate.guidance
-    generate.guidance_rescale generate.steer.scale generate.steer.start evaluate.seed evaluate.gallery
-    evaluate.autoencoder_s evaluate.orientation_steps evaluate.gates.w1_db
+    generate.guidance_rescale generate.steer.scale generate.steer.start evaluate.seed
+    evaluate.gallery evaluate.autoencoder_s evaluate.orientation_steps evaluate.gates.w1_db
     evaluate.gates.acf_lag1 evaluate.gates.lsd_db evaluate.gates.unmeasurable
     evaluate.gates.use_ratio evaluate.gates.manifest evaluate.memory.pairs
     cluster.quota_gb cluster.quota_inodes

@@ -1,1 +1,1 @@
-"""How radar and camera see a procedural ground: geometry, texture, focusing, optical rendering."""
+"""How radar and camera see a procedural ground: geometry, texture, optical rendering."""

@@ -27,7 +27,7 @@ from sarhpc.archive.procedural.imaging.discretes import NEPER_PER_DB, discrete_l
 from sarhpc.archive.procedural.imaging.geometry import Map, Projection, View, surface_nodes
 from sarhpc.archive.procedural.landscape.ground import Ground, Points
 from sarhpc.archive.procedural.noise import Field, smooth_noise
-from sarhpc.archive.procedural.streams import stream
+from sarhpc.imaging.streams import stream
 
 WALL_DB = -3.0
 """Median of the fragments of a wall's dihedral, against the wall of version 1, dB."""

@@ -33,7 +33,7 @@ from sarhpc.archive.procedural.landscape.landcover import (
 from sarhpc.archive.procedural.landscape.terrain import AZIMUTH_MARGIN, Grid, terrain_height
 from sarhpc.archive.procedural.landscape.town import build_farms, build_town
 from sarhpc.archive.procedural.landscape.vegetation import grow_trees, scatter_trees
-from sarhpc.archive.procedural.streams import stream
+from sarhpc.imaging.streams import stream
 
 TRIHEDRAL_SIDE_M = 0.5
 

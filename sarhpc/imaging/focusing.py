@@ -8,9 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import fft
 
-from sarhpc.archive.procedural.noise import Field
-
 Complex = NDArray[np.complex64]
+Field = NDArray[np.float32]
 
 
 def taylor_weights(frequency: NDArray[np.float64], band: float, sidelobe_db: float) -> Field:

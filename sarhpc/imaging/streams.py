@@ -1,4 +1,4 @@
-"""Random streams: one per (archive seed, scene, purpose), independent of each other."""
+"""Random streams: one per (seed, owner, purpose), independent of each other."""
 
 from __future__ import annotations
 

@@ -1,0 +1,1 @@
+"""Sensor sweeps: each layout imaged under many sensor settings, and speckle drawn repeatedly."""
