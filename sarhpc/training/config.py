@@ -237,8 +237,13 @@ class TrainConfig:
     """AdamW in one kernel over all weights; None does so on GPUs."""
     offload: OffloadConfig | None = field(default=None, metadata=ADDED)
     """Keep a part of the training's state in the memory of the node; null keeps all on the GPU."""
+    fit: str | None = field(default=None, metadata=ADDED)
+    """`auto` or `exact` choose `micro_batch`, `gradient_checkpointing` and `zero_stage` by the
+    memory of the GPUs (on CPUs: of the node) at the first start, whatever those say, and keep them;
+    `auto` also gives up `deterministic` on GPUs. Null takes the three as they are."""
     deterministic: bool = True
-    """Ask torch for deterministic kernels, so that a resumed run repeats the bits."""
+    """Ask torch for deterministic kernels, so that a resumed run repeats the bits; not on GPUs
+    under `fit=auto`."""
 
     checkpoint_every_steps: int | None = None
     """Steps between checkpoints; None leaves it to the clock."""

@@ -21,6 +21,7 @@ def check(cfg: TrainConfig) -> None:
     _one_of("on_nonfinite", cfg.on_nonfinite, ("stop", "skip"))
     _one_of("prediction_type", cfg.prediction_type, (None, "epsilon", "v_prediction"))
     _one_of("image_member", cfg.image_member, ("sar.png", "optic.png"))
+    _one_of("fit", cfg.fit, (None, "auto", "exact"))
     if cfg.compile and cfg.zero_stage == 3:
         raise ConfigError(
             "compile with zero_stage=3: its weights come and go inside the pass that would be "
