@@ -272,8 +272,9 @@ class TrainConfig:
 
     threads: int = 1
     """CPU threads per rank; on a CPU the bits depend on it, so it stays over a resume."""
-    loader_threads: int = field(default=2, metadata=TRANSIENT)
-    """Threads per rank that read and decode samples ahead of the step."""
+    loader_threads: int | None = field(default=None, metadata=TRANSIENT)
+    """Threads per rank that read and decode samples ahead of the step; null takes the cores of the
+    rank but one, 16 at most."""
     tensorboard: bool = field(default=True, metadata=TRANSIENT)
     """Write the rows of metrics.jsonl as TensorBoard scalars too."""
     wandb: bool = field(default=False, metadata=TRANSIENT)

@@ -56,8 +56,9 @@ def _check_numbers(cfg: TrainConfig) -> None:
     counts = ("epochs", "global_batch", "micro_batch", "threads", "loader_threads",
               "log_every_steps", "validation_steps")  # fmt: skip
     for name in counts:
-        if getattr(cfg, name) < 1:
-            raise ConfigError(f"{name}={getattr(cfg, name)}: give at least 1")
+        count = getattr(cfg, name)
+        if count is not None and count < 1:
+            raise ConfigError(f"{name}={count}: give at least 1")
     rates = ("lr_unet", "lr_text_encoder", "lr_text_encoder_2", "warmup_steps", "weight_decay",
              "grad_clip", "noise_offset", "max_steps", "validation_every_steps")  # fmt: skip
     for name in rates:
