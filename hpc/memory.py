@@ -12,6 +12,7 @@ import ctypes
 import importlib.metadata
 import os
 from collections.abc import Callable, Iterator, MutableMapping
+from pathlib import Path
 
 from hpc.errors import GpuMemoryError
 
@@ -33,6 +34,22 @@ def keep_freed_memory() -> bool:
         return False
     parameters = ((_M_MMAP_THRESHOLD, OWN_MAPPING_BYTES), (_M_TRIM_THRESHOLD, KEPT_BYTES))
     return all(mallopt(name, value) == 1 for name, value in parameters)
+
+
+_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
+"""Files of this container's memory limit: of cgroups version 2, and 1."""
+
+
+def node_memory_bytes() -> int:
+    """Memory of this machine, or of the container or allocation that this process is in."""
+    found = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    for path in _LIMITS:
+        with contextlib.suppress(OSError, ValueError):  # no such version, or no limit ("max")
+            found.append(int(path.read_text()))
+    with contextlib.suppress(ValueError):
+        # MB; 0 asks for all of a node.
+        found.append((int(os.environ.get("SLURM_MEM_PER_NODE", "")) << 20) or found[0])
+    return min(found)
 
 
 ALLOCATOR, FORMER_ALLOCATOR = "PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"

@@ -139,6 +139,8 @@ class Profile:
     """How GPUs are requested: `gpus-per-node` or `gres`."""
     gpu_type: str | None = None
     """Type of GPU in that request, such as `a100`."""
+    gpu_memory_gb: float | None = None
+    """Memory of each GPU as its name has it, GB (40, 64, 80, 141): what a dry run fits to."""
     ask_memory: bool = True
     """Whether to request `mem_gb`; some sites refuse that and assign memory by the core."""
     options: dict[str, str] = field(default_factory=dict)
@@ -174,6 +176,10 @@ class Profile:
         _require(self.name, "executor", self.executor, EXECUTORS)
         _require(self.name, "requeue", self.requeue, REQUEUE_MODES)
         _require(self.name, "gpu_syntax", self.gpu_syntax, ("gpus-per-node", "gres"))
+        if self.gpu_memory_gb is not None and self.gpu_memory_gb <= 0:
+            raise ConfigError(
+                f"profile {self.name}: gpu_memory_gb={self.gpu_memory_gb} must be above 0"
+            )
         for variable in self.env:
             if not _VARIABLE.fullmatch(variable):
                 raise ConfigError(f"profile {self.name}: env: {variable!r} is not a variable name")

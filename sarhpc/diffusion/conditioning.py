@@ -28,11 +28,10 @@ def tokens_cut(tokenizer: CLIPTokenizer, texts: Sequence[str]) -> list[int]:
     return [max(0, len(ids) - tokenizer.model_max_length) for ids in encoded.input_ids]
 
 
-def size_ids(images: Tensor) -> Tensor:
-    """Size ids (B, 6) of whole tiles (B, 3, H, W): H, W, top 0, left 0, H, W; int64.
+def size_ids(images: int, height: int, width: int) -> Tensor:
+    """Size ids (B, 6) of so many whole tiles (B, 3, H, W): H, W, top 0, left 0, H, W; int64.
 
     A tile is neither resized nor cropped before training, so original and target size are its own
     and the crop offset is zero: what pipelines assume for the images they generate.
     """
-    height, width = images.shape[-2:]
-    return torch.tensor([[height, width, 0, 0, height, width]] * len(images))
+    return torch.tensor([[height, width, 0, 0, height, width]] * images)

@@ -68,7 +68,8 @@ def _stage_row(
     todo = None if plan is None else len(run.ledger(stage.name).missing(plan))
     ranks = number_of_ranks(config, profile, stage.name)
     try:
-        left = estimate(spec_named(stage.name), config, plan, todo, ranks)
+        memory = _memory(config, profile, ranks)
+        left = estimate(spec_named(stage.name), config, plan, todo, ranks, memory)
     except DataError as error:  # such as shapes of a base model that cannot be read
         raise ConfigError(f"{stage.name}: {error}") from error
     row: dict[str, Any] = {
@@ -88,6 +89,19 @@ def _stage_row(
         row["request"] = _request(resources, elements)
         row["gpu_hours"] = gpu_hours(resources, elements)
     return row, left
+
+
+def _memory(config: RunConfig, profile: Profile | None, ranks: int) -> float | None:
+    """Bytes of each rank's GPU by the profile, or on this machine; None where nothing asks."""
+    if config.train.fit is None:
+        return None
+    from sarhpc.stages.training_fit import local_memory, usable_memory
+
+    if profile is None or profile.executor != "slurm":
+        return local_memory(ranks)
+    if profile.gpu_memory_gb is None:
+        return None
+    return usable_memory(profile.gpu_memory_gb)
 
 
 def _say_row(row: Mapping[str, Any], say: Callable[[str], None]) -> None:
@@ -137,7 +151,12 @@ def gpu_hours(resources: Resources, elements: int = 1) -> float:
 
 
 def estimate(
-    spec: StageSpec, config: RunConfig, plan: Plan | None, todo: int | None, ranks: int
+    spec: StageSpec,
+    config: RunConfig,
+    plan: Plan | None,
+    todo: int | None,
+    ranks: int,
+    memory: float | None = None,
 ) -> Estimate:
     """What a stage will leave on disk, from its plan or else from the configuration.
 
@@ -147,9 +166,10 @@ def estimate(
         plan: of the stage, if it can be made yet.
         todo: shards of the plan that have no record.
         ranks: processes of a collective stage.
+        memory: bytes of each one's GPU, where they are known.
     """
     if spec.estimate is not None:
-        return spec.estimate(config, plan, ranks)
+        return spec.estimate(config, plan, ranks, memory)
     shards = spec.shards(config) if todo is None else todo
     size, notes = spec.shard_bytes(config), tuple(spec.notes(config, plan))
     if size is None or shards is None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from hpc.errors import ConfigError, DataError
 
 T = TypeVar("T")
+U = TypeVar("U")
 
 
 @dataclass(frozen=True, order=True)
@@ -100,24 +101,46 @@ def prefetch(
     threads: int = 2,
     depth: int = 2,
 ) -> Generator[tuple[Cursor, list[T]], None, None]:
-    """Yield (cursor, loaded samples) batch by batch, reading up to `depth` batches ahead.
+    """As `prefetch_assembled`, each batch the list of its samples."""
+    yield from prefetch_assembled(
+        load, lambda _, samples: samples, plan, threads=threads, depth=depth
+    )
 
-    Order and content do not depend on `threads` or `depth`. An error of `load` is raised when its
-    batch is reached. Close the iterator to stop the threads.
+
+def prefetch_assembled(
+    load: Callable[[int], T],
+    assemble: Callable[[Cursor, list[T]], U],
+    plan: Iterator[tuple[Cursor, list[int]]],
+    *,
+    threads: int = 2,
+    depth: int = 2,
+) -> Generator[tuple[Cursor, U], None, None]:
+    """Yield (cursor, assembled batch), reading up to `depth` batches ahead.
+
+    Samples are loaded, and batches assembled, in threads. Order and content do not depend on
+    `threads` or `depth`. An error of either is raised when its batch is reached. Close the
+    iterator to stop the threads.
     """
     pool = ThreadPoolExecutor(threads, thread_name_prefix="loader")
-    ahead: deque[tuple[Cursor, list[Future[T]]]] = deque()
+    ahead: deque[tuple[Cursor, Future[U]]] = deque()
+
+    def assembled(cursor: Cursor, samples: list[Future[T]]) -> U:
+        """The batch, once its samples are there."""
+        # They stand before it in the queue, so a thread is at each, or done with it.
+        return assemble(cursor, [sample.result() for sample in samples])
 
     def submit(count: int) -> None:
+        """Queue the next batches of the plan."""
         for cursor, indices in itertools.islice(plan, count):
-            ahead.append((cursor, [pool.submit(load, index) for index in indices]))
+            samples = [pool.submit(load, index) for index in indices]
+            ahead.append((cursor, pool.submit(assembled, cursor, samples)))
 
     try:
         submit(max(depth, 1))
         while ahead:
-            cursor, futures = ahead.popleft()
-            loaded: Sequence[T] = [future.result() for future in futures]
+            cursor, batch = ahead.popleft()
+            found = batch.result()
             submit(1)
-            yield cursor, list(loaded)
+            yield cursor, found
     finally:
         pool.shutdown(wait=True, cancel_futures=True)

@@ -81,20 +81,32 @@ class ShardedSamples:
     ) -> tuple[NDArray[np.float32], str]:
         """Image (H, W, 3) float32 in [-1, 1], gray repeated over the channels, and its caption.
 
+        The image may be read-only.
+
         `caption` is `txt`, or SHORT, MID or LONG to take that length from `meta.json`, where
         public sets keep them; None gives the empty caption.
 
         Raises:
             DataError: the sample lacks the image or the caption, or they cannot be decoded.
         """
-        data = self._require(number, image_member)
+        data = self.encoded(number, image_member)
         decode = decode_rgb8 if image_member.startswith(("optic", "segmentation")) else decode_gray8
         pixels = decode(data).astype(np.float32) / np.float32(127.5) - np.float32(1)
         if pixels.ndim == 2:
-            pixels = np.repeat(pixels[:, :, None], 3, axis=2)
-        return pixels, "" if caption is None else self._caption(number, caption)
+            # A view: whoever copies it reads a third of what three channels take.
+            pixels = np.broadcast_to(pixels[:, :, None], (*pixels.shape, 3))
+        return pixels, "" if caption is None else self.caption(number, caption)
 
-    def _caption(self, number: int, source: str) -> str:
+    def encoded(self, number: int, image_member: str) -> bytes:
+        """The image as it is stored.
+
+        Raises:
+            DataError: the sample lacks it.
+        """
+        return self._require(number, image_member)
+
+    def caption(self, number: int, source: str = "txt") -> str:
+        """The caption alone; `source` and errors as of `load`."""
         index, _ = self._locate(number)
         if source not in _CAPTION_LENGTHS:
             data = self._require(number, source)

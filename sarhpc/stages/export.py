@@ -130,7 +130,9 @@ def _cut(config: RunConfig) -> Cut | None:
     return require_truncation(config.train.adapter, rank), rank
 
 
-def estimate(config: RunConfig, _plan: Plan | None, _world: int) -> Estimate:
+def estimate(
+    config: RunConfig, _plan: Plan | None, _world: int, _memory: float | None = None
+) -> Estimate:
     """The exported model, if the base model is there to be counted."""
     parameters = _parameters(config)
     each = BYTES_PER_PARAMETER * (1 + len(config.export.variants) / 2)

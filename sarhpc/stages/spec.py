@@ -103,9 +103,9 @@ class StageSpec:
     """About how many bytes a shard has."""
     shard_files: Callable[[RunConfig], int] = _one
     """Most files of a shard, without its record."""
-    estimate: Callable[[RunConfig, Plan | None, int], Estimate] | None = None
+    estimate: Callable[[RunConfig, Plan | None, int, float | None], Estimate] | None = None
     """What it leaves on disk where that does not grow with its shards: from its plan, if there is
-    one, and the number of its processes."""
+    one, the number of its processes, and the bytes of each one's GPU where they are known."""
     notes: Callable[[RunConfig, Plan | None], Sequence[str]] = _no_notes
     """What else its dry run prints, from the configuration and the plan, if there is one."""
     node_local: Callable[[RunConfig], str | None] = _nothing

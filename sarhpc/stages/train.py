@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import MutableMapping, Sequence
+from collections.abc import Callable, MutableMapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,6 +34,7 @@ from sarhpc.stages.work.sharded import (
     single_shard,
 )
 from sarhpc.training.config import TrainConfig
+from sarhpc.training.estimate.fit import Fit, is_deterministic
 from sarhpc.training.judged import best_steps, chosen_checkpoint
 
 if TYPE_CHECKING:
@@ -115,7 +116,7 @@ def train_ranks(work: Work) -> None:
     """
     from hpc.cluster.keys import run_key
     from sarhpc.stages.training_cost import memory_advice
-    from sarhpc.training.ranks import join, leave
+    from sarhpc.training.ranks import join, leave, on_gpu
 
     config = load_run_config(work.run)
     cfg = with_prior_shards(work.run, config)
@@ -123,12 +124,10 @@ def train_ranks(work: Work) -> None:
     if cfg.compile:
         keep_compiled(os.environ)
     key = run_key(work.run.root)
-    joined = join(cfg.threads, deterministic=cfg.deterministic, seed=cfg.seed, key=key)
+    deterministic = is_deterministic(cfg, on_gpu=on_gpu())
+    joined = join(cfg.threads, deterministic=deterministic, seed=cfg.seed, key=key)
     try:
-        micro = ranks.frozen_micro_batch(
-            work, joined, cfg.micro_batch, cfg.global_batch, "train.global_batch"
-        )
-        cfg = dataclasses.replace(cfg, micro_batch=micro)
+        cfg = ranks.frozen_layout(work, joined, cfg, _layout_for(config, cfg, joined))
         with gpu_memory_advised(lambda: memory_advice(config, cfg, joined.world)):
             checkpoint = _train(work, cfg, joined)
     finally:
@@ -137,6 +136,15 @@ def train_ranks(work: Work) -> None:
         checkpoint = chosen_checkpoint(work.run.stage("train"), cfg.judge, checkpoint)
         digest = digest_tree(checkpoint)
         single_shard(work, lambda: ShardResult(checkpoint, 0, digest.bytes, digest.sha256))
+
+
+def _layout_for(config: RunConfig, cfg: TrainConfig, joined: RankGroup) -> Callable[[], Fit]:
+    """Chooses the layout of a first start on the memory that the ranks have. Collective."""
+    from sarhpc.stages.training_fit import layout, rank_memory
+
+    memory = 0.0 if cfg.fit is None else rank_memory(joined)
+    used = dataclasses.replace(config, train=cfg)
+    return lambda: layout(used, Path(cfg.base_model), joined.world, memory)
 
 
 def keep_compiled(environment: MutableMapping[str, str]) -> None:
@@ -252,12 +260,14 @@ def check_ranks(config: RunConfig, world: int) -> None:
         fitting_micro_batch(config.train.micro_batch, config.train.global_batch, world)
 
 
-def estimate(config: RunConfig, plan: Plan | None, world: int) -> Estimate:
+def estimate(
+    config: RunConfig, plan: Plan | None, world: int, memory: float | None = None
+) -> Estimate:
     """Checkpoints kept and the one being written, after what the training will take."""
     from sarhpc.stages.training_cost import training_cost
     from sarhpc.training.estimate.footprint import checkpoint_bytes
 
-    cost = training_cost(config, plan, world)
+    cost = training_cost(config, plan, world, memory)
     if cost.learned is None:
         return Estimate(1, None, None, cost.lines)
     cfg = config.train

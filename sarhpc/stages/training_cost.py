@@ -61,8 +61,16 @@ class TrainingCost:
         return tuple(line for line in self.lines if line.startswith(_OF_MEMORY))
 
 
-def training_cost(config: RunConfig, plan: Plan | None, world: int) -> TrainingCost:
+def training_cost(
+    config: RunConfig, plan: Plan | None, world: int, memory: float | None = None
+) -> TrainingCost:
     """The cost of the training of `config` on `world` GPUs, for the samples that its plan names.
+
+    Args:
+        config: of the run.
+        plan: of the training, if it can be made yet.
+        world: ranks.
+        memory: bytes of each rank's GPU, where they are known; only `train.fit` asks for it.
 
     Raises:
         ConfigError: the global batch does not divide among the ranks.
@@ -71,14 +79,21 @@ def training_cost(config: RunConfig, plan: Plan | None, world: int) -> TrainingC
     micro = fitting_micro_batch(cfg.micro_batch, cfg.global_batch, world)
     config = dataclasses.replace(config, train=dataclasses.replace(cfg, micro_batch=micro))
     samples = EXAMPLE_TILES if plan is None else int(plan.shards[0].inputs["samples"])
-    steps, line = _steps(config, samples, world, known=plan is not None)
-    base = _base(config)
+    known, base = plan is not None, _base(config)
     if base.is_dir() and not _has_shapes(base):
+        steps, line = _steps(config, samples, world, known=known)
         return TrainingCost(None, (line, f"memory: unknown, {base} is no diffusers folder"), steps)
-    from sarhpc.training.estimate.operations import estimate_flops
+    if cfg.fit is not None:
+        from sarhpc.stages.training_fit import fitted
 
-    counted = estimate_flops(config.train, base, assumed_side(config))
-    lines = (line, *_lines(config, counted, samples, world))
+        found = fitted(config, base, world, memory)
+        config, counted, chosen = found.config, found.counted, found.lines
+    else:
+        from sarhpc.training.estimate.operations import estimate_flops
+
+        counted, chosen = estimate_flops(config.train, base, assumed_side(config)), ()
+    steps, line = _steps(config, samples, world, known=known)
+    lines = (line, *chosen, *_lines(config, counted, samples, world))
     return TrainingCost(counted.learned, lines, steps)
 
 
@@ -111,15 +126,9 @@ def _steps(config: RunConfig, samples: int, world: int, *, known: bool) -> tuple
 
 
 def _lines(config: RunConfig, counted: FlopEstimate, samples: int, world: int) -> Iterator[str]:
-    cfg, side = config.train, assumed_side(config)
-    counts = Counts(
-        counted.parameters,
-        counted.learned,
-        counted.autoencoder,
-        counted.activation_bytes,
-        # Latents from the stage `encode` are only read.
-        counted.encode_bytes if config.encode is None else 0,
-    )
+    from sarhpc.stages.training_fit import counts_of
+
+    cfg, side, counts = config.train, assumed_side(config), counts_of(config, counted)
     yield (
         f"trainable parameters: {counted.learned / 1e6:,.1f} M of "
         f"{counted.parameters / 1e6:,.1f} M (counted: {counted.origin})"
@@ -156,14 +165,16 @@ def memory_advice(config: RunConfig, cfg: TrainConfig, world: int) -> str:
         cfg: its training, with the micro-batch in use and the folder of the base model.
         world: ranks.
     """
-    ways = ["more GPUs (--profile)"] if cfg.zero_stage else []
+    ways = ["train.fit left out"] if cfg.fit is not None else []
+    ways += ["more GPUs (--profile)"] if cfg.zero_stage else []
     ways += [f"train.micro_batch below {cfg.micro_batch}"] if cfg.micro_batch > 1 else []
     ways += [] if cfg.gradient_checkpointing else ["train.gradient_checkpointing=true"]
     ways += ["train.zero_stage=2 on several GPUs"] if cfg.zero_stage < 2 else []
     ways += [] if cfg.offload else ["train.offload.optimizer=cpu"]
     ways += [] if config.encode is not None else ["the stage encode"]
     try:
-        used = dataclasses.replace(config, train=cfg)
+        # In the layout in use: nothing is chosen again.
+        used = dataclasses.replace(config, train=dataclasses.replace(cfg, fit=None))
         estimate = "; ".join(training_cost(used, None, world).memory)
     except (HpcError, OSError, ValueError) as error:
         estimate = f"unknown ({error})"

@@ -237,8 +237,13 @@ class TrainConfig:
     """AdamW in one kernel over all weights; None does so on GPUs."""
     offload: OffloadConfig | None = field(default=None, metadata=ADDED)
     """Keep a part of the training's state in the memory of the node; null keeps all on the GPU."""
+    fit: str | None = field(default=None, metadata=ADDED)
+    """`auto` or `exact` choose `micro_batch`, `gradient_checkpointing` and `zero_stage` by the
+    memory of the GPUs (on CPUs: of the node) at the first start, whatever those say, and keep them;
+    `auto` also gives up `deterministic` on GPUs. Null takes the three as they are."""
     deterministic: bool = True
-    """Ask torch for deterministic kernels, so that a resumed run repeats the bits."""
+    """Ask torch for deterministic kernels, so that a resumed run repeats the bits; not on GPUs
+    under `fit=auto`."""
 
     checkpoint_every_steps: int | None = None
     """Steps between checkpoints; None leaves it to the clock."""
@@ -267,8 +272,9 @@ class TrainConfig:
 
     threads: int = 1
     """CPU threads per rank; on a CPU the bits depend on it, so it stays over a resume."""
-    loader_threads: int = field(default=2, metadata=TRANSIENT)
-    """Threads per rank that read and decode samples ahead of the step."""
+    loader_threads: int | None = field(default=None, metadata=TRANSIENT)
+    """Threads per rank that read and decode samples ahead of the step; null takes the cores of the
+    rank but one, 16 at most."""
     tensorboard: bool = field(default=True, metadata=TRANSIENT)
     """Write the rows of metrics.jsonl as TensorBoard scalars too."""
     wandb: bool = field(default=False, metadata=TRANSIENT)

@@ -21,6 +21,7 @@ def check(cfg: TrainConfig) -> None:
     _one_of("on_nonfinite", cfg.on_nonfinite, ("stop", "skip"))
     _one_of("prediction_type", cfg.prediction_type, (None, "epsilon", "v_prediction"))
     _one_of("image_member", cfg.image_member, ("sar.png", "optic.png"))
+    _one_of("fit", cfg.fit, (None, "auto", "exact"))
     if cfg.compile and cfg.zero_stage == 3:
         raise ConfigError(
             "compile with zero_stage=3: its weights come and go inside the pass that would be "
@@ -55,8 +56,9 @@ def _check_numbers(cfg: TrainConfig) -> None:
     counts = ("epochs", "global_batch", "micro_batch", "threads", "loader_threads",
               "log_every_steps", "validation_steps")  # fmt: skip
     for name in counts:
-        if getattr(cfg, name) < 1:
-            raise ConfigError(f"{name}={getattr(cfg, name)}: give at least 1")
+        count = getattr(cfg, name)
+        if count is not None and count < 1:
+            raise ConfigError(f"{name}={count}: give at least 1")
     rates = ("lr_unet", "lr_text_encoder", "lr_text_encoder_2", "warmup_steps", "weight_decay",
              "grad_clip", "noise_offset", "max_steps", "validation_every_steps")  # fmt: skip
     for name in rates:

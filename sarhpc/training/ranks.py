@@ -95,8 +95,13 @@ def _complete(environment: MutableMapping[str, str]) -> None:
     environment.update({**alone, "MASTER_PORT": "0"})
 
 
+def on_gpu() -> bool:
+    """Whether `join` takes a GPU."""
+    return os.environ.get("DS_ACCELERATOR") != "cpu" and torch.cuda.is_available()
+
+
 def _device(environment: MutableMapping[str, str]) -> torch.device:
-    if environment.get("DS_ACCELERATOR") == "cpu" or not torch.cuda.is_available():
+    if not on_gpu():
         return torch.device("cpu")
     # Where each task sees only its own GPU, that one is number 0 whatever the local rank says.
     index = int(environment["LOCAL_RANK"]) % torch.cuda.device_count()

@@ -62,7 +62,7 @@ def test_an_untrained_controlnet_changes_nothing(tiny_bundle: Path, tiny_xl_bund
         controlnet = new_controlnet(bundle.backbone, seed=0)
         conditions = [tokenize(tokenizer, ["a forest"]) for tokenizer in bundle.tokenizers]
         if bundle.family.size_ids:
-            conditions.append(size_ids(torch.zeros(1, 3, 32, 32)))
+            conditions.append(size_ids(1, 32, 32))
         context, added = bundle.family.condition(bundle.encoders, conditions)
         noisy, timesteps = torch.randn(1, 4, 4, 4), torch.tensor([400])
         layer = torch.rand(1, 3, 32, 32)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hpc.documents import json_rows, read_json
-from hpc.errors import StopRequestedError
+from hpc.errors import HpcError, StopRequestedError
+from hpc.job.agreement import on_rank_0
 from hpc.job.pipeline import StageProgress, Work
 from hpc.observe.state import newest_checkpoint
 from hpc.publish import publish_json
@@ -16,8 +19,12 @@ from hpc.store.rundir import RunDir
 
 if TYPE_CHECKING:
     from hpc.job.agreement import RankGroup
+    from sarhpc.training.config import TrainConfig
     from sarhpc.training.context import TrainContext
+    from sarhpc.training.estimate.fit import Fit
     from sarhpc.training.state import FitResult
+
+_log = logging.getLogger(__name__)
 
 PACE = "pace.json"
 """The pace of every rank, in the stage's directory."""
@@ -84,7 +91,12 @@ def checkpointed_step_times(run: RunDir, stage: str) -> list[float]:
 
 
 def frozen_micro_batch(
-    work: Work, ranks: RankGroup, most: int, global_batch: int, name: str
+    work: Work,
+    ranks: RankGroup,
+    most: int,
+    global_batch: int,
+    name: str,
+    beside: Mapping[str, Any] | None = None,
 ) -> int:
     """The micro-batch, chosen at the first start of a training and kept after it. Collective.
 
@@ -96,6 +108,7 @@ def frozen_micro_batch(
         most: samples that a forward pass of one rank may take.
         global_batch: samples of a step over all ranks.
         name: what a message calls the global batch.
+        beside: what else is kept with it.
 
     Raises:
         ConfigError: the global batch does not divide among the ranks.
@@ -108,7 +121,51 @@ def frozen_micro_batch(
         most = int(read_json(path)["micro_batch"])
     chosen = fitting_micro_batch(ranks.broadcast(most), global_batch, ranks.world, name)
     if is_first:
-        publish_json(path, {"micro_batch": chosen, "ranks": ranks.world})
+        publish_json(path, {"micro_batch": chosen, "ranks": ranks.world, **(beside or {})})
+    return chosen
+
+
+def frozen_layout(
+    work: Work, ranks: RankGroup, cfg: TrainConfig, layout: Callable[[], Fit]
+) -> TrainConfig:
+    """`cfg` with micro-batch, checkpointing and ZeRO stage as they stand since the first start.
+
+    Collective. Without `train.fit` only the micro-batch is frozen.
+
+    Args:
+        work: of this rank.
+        ranks: that this process joined.
+        cfg: the training.
+        layout: chooses the layout, on rank 0 of the first start.
+
+    Raises:
+        ConfigError: the global batch does not divide among the ranks, or nothing fits.
+    """
+    beside = None
+    if cfg.fit is not None:
+        kept = on_rank_0(ranks, lambda: _kept_layout(work, layout))
+        if kept.failure is not None:
+            raise (kept.kind or HpcError)(kept.failure)
+        assert kept.value is not None
+        beside = {name: kept.value[name] for name in ("zero_stage", "gradient_checkpointing")}
+        cfg = replace(cfg, **kept.value)
+    micro = frozen_micro_batch(
+        work, ranks, cfg.micro_batch, cfg.global_batch, "train.global_batch", beside
+    )
+    return replace(cfg, micro_batch=micro)
+
+
+def _kept_layout(work: Work, layout: Callable[[], Fit]) -> dict[str, Any]:
+    """The layout of the first start, which is now where no file has it."""
+    path = work.run.stage(work.plan.stage) / MICRO_BATCH
+    if path.exists():
+        names = ("micro_batch", "zero_stage", "gradient_checkpointing")
+        found = read_json(path)
+        return {name: found[name] for name in names}
+    fit = layout()
+    _log.info("fit %s needs_gib=%.1f", fit, fit.needed / 2**30)
+    chosen = asdict(fit)
+    del chosen["needed"]
     return chosen
 
 

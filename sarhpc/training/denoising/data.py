@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+import os
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -15,10 +16,13 @@ from torch import Tensor
 from hpc.errors import ConfigError
 from hpc.job.agreement import RankGroup
 from sarhpc.diffusion.config import LAYERS
-from sarhpc.diffusion.objective import sample_seed
-from sarhpc.shards.loader import Cursor, SampleOrder, batches, prefetch
+from sarhpc.diffusion.objective import Draw, sample_seed
+from sarhpc.shards.loader import Cursor, SampleOrder, batches, prefetch_assembled
 from sarhpc.training.config import TrainConfig
 from sarhpc.training.denoising.mirror import mirrored
+
+MOST_THREADS = 16
+"""Threads that read samples, where the cores decide; more of them wait for each other."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +30,8 @@ class _Loaded:
     """A sample as it is stored in its shard."""
 
     key: str
-    image: NDArray[np.float32]
+    image: NDArray[np.float32] | None
+    """None where its latent is stored."""
     caption: str
     layer: NDArray[np.float32] | None
     moments: dict[bool, NDArray[np.float32]] | None
@@ -46,11 +51,22 @@ class Samples(Protocol):
         """Key of sample `number`."""
 
 
+@runtime_checkable
+class EncodedSamples(Samples, Protocol):
+    """Samples whose parts can be had alone, and whose images are in files."""
+
+    def encoded(self, number: int, image_member: str) -> bytes:
+        """The image as it is stored."""
+
+    def caption(self, number: int) -> str:
+        """The caption alone."""
+
+
 class Latents(Protocol):
     """Latents that were encoded before."""
 
     def read(
-        self, key: str, image: NDArray[np.float32], *, flipped: bool
+        self, samples: Samples, number: int, *, flipped: bool
     ) -> dict[bool, NDArray[np.float32]]:
         """Mean and log-variance (8, h, w) of a sample, and of it flipped if asked."""
 
@@ -59,8 +75,8 @@ class Latents(Protocol):
 class TileBatch:
     """Samples of one rank for one step or one micro-batch of it."""
 
-    images: Tensor
-    """(B, 3, H, W) float32 in [-1, 1]."""
+    images: Tensor | None
+    """(B, 3, H, W) float32 in [-1, 1]; None where stored latents stand for them."""
     captions: tuple[str, ...]
     keys: tuple[str, ...]
     epochs: tuple[int, ...]
@@ -73,6 +89,8 @@ class TileBatch:
     """(B, 8, h, w) float32: stored mean and log-variance of the latents."""
     prior: TileBatch | None = None
     """As many regularisation images, where the prior is preserved."""
+    choices: Draw | None = None
+    """What is drawn for the samples; None until then."""
 
     @property
     def all_keys(self) -> list[str]:
@@ -85,7 +103,7 @@ class TileBatch:
         for start, prior in zip(range(0, len(self.keys), size), priors, strict=False):
             cut = slice(start, start + size)
             yield TileBatch(
-                self.images[cut],
+                None if self.images is None else self.images[cut],
                 self.captions[cut],
                 self.keys[cut],
                 self.epochs[cut],
@@ -93,6 +111,7 @@ class TileBatch:
                 None if self.layers is None else self.layers[cut],
                 None if self.moments is None else self.moments[cut],
                 prior,
+                None if self.choices is None else part_of(self.choices, cut),
             )
 
     def with_prior_beside(self) -> TileBatch:
@@ -104,6 +123,8 @@ class TileBatch:
         other = self.prior
         if other is None:
             return self
+        assert self.images is not None
+        assert other.images is not None
         if other.images.shape[1:] != self.images.shape[1:]:
             sizes = [" x ".join(map(str, batch.images.shape[2:])) for batch in (other, self)]
             raise ConfigError(
@@ -116,7 +137,25 @@ class TileBatch:
             self.keys + other.keys,
             self.epochs + other.epochs,
             self.flipped + other.flipped,
+            choices=None
+            if self.choices is None or other.choices is None
+            else joined([self.choices, other.choices]),
         )
+
+
+def joined(draws: Sequence[Draw]) -> Draw:
+    """The choices of several batches as those of one."""
+    return Draw(
+        timesteps=torch.cat([draw.timesteps for draw in draws]),
+        noise=torch.cat([draw.noise for draw in draws]),
+        latent_noise=torch.cat([draw.latent_noise for draw in draws]),
+        dropped=tuple(drop for draw in draws for drop in draw.dropped),
+    )
+
+
+def part_of(draw: Draw, cut: slice) -> Draw:
+    """The choices of a part of a batch."""
+    return Draw(draw.timesteps[cut], draw.noise[cut], draw.latent_noise[cut], draw.dropped[cut])
 
 
 def order(cfg: TrainConfig, samples: Samples) -> SampleOrder:
@@ -130,30 +169,79 @@ def feed(
     cursor: Cursor,
     ranks: RankGroup,
     latents: Latents | None = None,
+    draw: Callable[[TileBatch], Draw] | None = None,
 ) -> Generator[tuple[Cursor, TileBatch]]:
     """Yield (cursor after the global batch, this rank's part of it) from `cursor` on.
 
     What is yielded does not depend on threads or read-ahead. Close the iterator to end its threads.
+
+    Args:
+        cfg: the training.
+        samples: tiles with captions.
+        cursor: place in the samples.
+        ranks: this process among the others.
+        latents: latents of the tiles; whose images are not decoded then, except for a prior.
+        draw: draws the choices of a batch, in the threads that read it; None draws none.
     """
     sequence = order(cfg, samples)
+    load = _loader(cfg, samples, latents)
 
-    captioned_by = _permuted(cfg, len(samples)) if cfg.shuffle_captions else None
-    layer_of = _layers(cfg, samples)
-
-    def load(number: int) -> _Loaded:
-        """A sample, in the control experiments with the caption or the layer of another."""
-        image, caption = samples.load(number, cfg.image_member)
-        if captioned_by is not None:
-            _, caption = samples.load(int(captioned_by[number]), cfg.image_member)
-        key = samples.key(number)
-        moments = None
-        if latents is not None:
-            moments = latents.read(key, image, flipped=cfg.azimuth_flip)
-        return _Loaded(key, image, caption, layer_of(number), moments)
+    def assemble(after: Cursor, loaded: list[_Loaded]) -> TileBatch:
+        """The batch that ends at `after`, with what is drawn for it."""
+        batch = _batch(cfg, loaded, _epochs(cfg, after, len(samples), ranks))
+        return batch if draw is None else replace(batch, choices=draw(batch))
 
     plan = batches(sequence, cursor, cfg.global_batch, ranks.rank, ranks.world)
-    for after, loaded in prefetch(load, plan, threads=cfg.loader_threads):
-        yield after, _batch(cfg, loaded, _epochs(cfg, after, len(samples), ranks))
+    threads = loader_threads(cfg, os.environ)
+    share = max(1, cfg.global_batch // ranks.world)
+    # Small shares keep all threads busy too.
+    depth = max(2, 1 + -(-threads // share))
+    yield from prefetch_assembled(load, assemble, plan, threads=threads, depth=depth)
+
+
+def loader_threads(cfg: TrainConfig, environment: Mapping[str, str]) -> int:
+    """Threads that read samples: as configured, or all cores of the rank but that of the step."""
+    if cfg.loader_threads is not None:
+        return cfg.loader_threads
+    given = environment.get("SLURM_CPUS_PER_TASK", "")
+    cores = int(given) if given.isdigit() else 0
+    if not cores:
+        # Ranks that are not bound to cores share those of the machine.
+        local = environment.get("LOCAL_WORLD_SIZE") or environment.get("WORLD_SIZE") or "1"
+        cores = len(os.sched_getaffinity(0)) // max(1, int(local))
+    return min(max(1, cores - 1), MOST_THREADS)
+
+
+def _loader(
+    cfg: TrainConfig, samples: Samples, latents: Latents | None
+) -> Callable[[int], _Loaded]:
+    """Loads a sample, in the control experiments with the caption or the layer of another."""
+    captioned_by = _permuted(cfg, len(samples)) if cfg.shuffle_captions else None
+    layer_of = _layers(cfg, samples)
+    # Regularisation images are encoded in the step, and the tiles beside them too.
+    is_stored = latents is not None and cfg.prior is None
+
+    def caption_of(number: int) -> str:
+        """The caption of a sample, without its image where that can be."""
+        if isinstance(samples, EncodedSamples):
+            return samples.caption(number)
+        return samples.load(number, cfg.image_member)[1]
+
+    def load(number: int) -> _Loaded:
+        """A sample, its image where that is needed."""
+        key, image, caption = samples.key(number), None, ""
+        if is_stored:
+            caption = caption_of(number) if captioned_by is None else ""
+        else:
+            image, caption = samples.load(number, cfg.image_member)
+        if captioned_by is not None:
+            caption = caption_of(int(captioned_by[number]))
+        moments = None
+        if latents is not None:
+            moments = latents.read(samples, number, flipped=cfg.azimuth_flip)
+        return _Loaded(key, image, caption, layer_of(number), moments)
+
+    return load
 
 
 def _permuted(cfg: TrainConfig, n: int) -> NDArray[np.int64]:
@@ -192,9 +280,10 @@ def _batch(cfg: TrainConfig, loaded: list[_Loaded], epochs: tuple[int, ...]) -> 
         sample.caption if mirror is None else mirror
         for sample, mirror in zip(loaded, mirrors, strict=True)
     )
+    images = [sample.image for sample in loaded if sample.image is not None]
     layers = [sample.layer for sample in loaded if sample.layer is not None]
     return TileBatch(
-        _stacked([sample.image for sample in loaded], flipped),
+        _stacked(images, flipped) if images else None,
         captions,
         keys,
         epochs,
@@ -223,7 +312,8 @@ def _mirror(cfg: TrainConfig, epoch: int, sample: _Loaded) -> str | None:
 def _stacked(images: Sequence[NDArray[np.float32]], flipped: Sequence[bool]) -> Tensor:
     """Images (H, W, 3) as (B, 3, H, W), those flipped upside down."""
     oriented = [image[::-1] if flip else image for image, flip in zip(images, flipped, strict=True)]
-    return torch.from_numpy(np.stack(oriented)).permute(0, 3, 1, 2).contiguous()
+    # Stacked as the network reads them: one copy of each image.
+    return torch.from_numpy(np.stack([image.transpose(2, 0, 1) for image in oriented]))
 
 
 def flips(seed: int, epoch: int, key: str) -> bool:

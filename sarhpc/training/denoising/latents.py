@@ -1,8 +1,8 @@
 """Latents of tiles: the frozen autoencoder, run every time, once a tile, or once for all runs.
 
 Mean and log-variance are kept, never a sample of them, so that every epoch draws its own. What
-is on disk is keyed by the pixels of the image and by the autoencoder: of another image or by
-another autoencoder it is refused.
+is on disk is keyed by the image, its file and its pixels, and by the autoencoder: of another image
+or by another autoencoder it is refused.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from sarhpc.shards.images import decode_array, encode_array
 from sarhpc.shards.sample import Sample, encode_json
 from sarhpc.shards.samples import ShardedSamples
 from sarhpc.shards.transfer import to_device
-from sarhpc.training.denoising.data import Samples, TileBatch
+from sarhpc.training.denoising.data import EncodedSamples, Samples, TileBatch
 
 SCHEMA = "sarhpc.latents/1"
 _MEMBERS = {False: "moments.npy", True: "moments_flipped.npy"}
@@ -45,7 +45,10 @@ class LatentEncoder:
     def moments(self, batch: TileBatch) -> Tensor:
         """Mean and log-variance stacked along the channels, (B, 8, h, w) float32 on the device."""
         known = self.known_moments(batch)
-        return self.encode(batch.images) if known is None else known.to(self._device)
+        if known is not None:
+            return known.to(self._device)
+        assert batch.images is not None
+        return self.encode(batch.images)
 
     @property
     def latent_channels(self) -> int:
@@ -68,6 +71,7 @@ class LatentEncoder:
         if self._known is None:
             return None
         found = []
+        assert batch.images is not None
         for row, flipped in enumerate(batch.flipped):
             name = (batch.keys[row], flipped)
             if name not in self._known:
@@ -118,10 +122,19 @@ def encode_samples(
             "schema": SCHEMA,
             "key": samples.key(number),
             "image_sha256": image_digest(image),
+            **_encoded_digest(samples, number, image_member),
             "autoencoder_sha256": encoded_by,
             "image_member": image_member,
         }
         yield Sample(samples.key(number), {**members, "meta.json": encode_json(meta)})
+
+
+def _encoded_digest(samples: Samples, number: int, image_member: str) -> dict[str, str]:
+    """SHA-256 over the image as its shard has it, by which it is known without being decoded."""
+    if not isinstance(samples, EncodedSamples):
+        return {}
+    data = samples.encoded(number, image_member)
+    return {"encoded_sha256": hashlib.sha256(data).hexdigest()}
 
 
 def _moments(encoder: LatentEncoder, image: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -133,43 +146,61 @@ def _moments(encoder: LatentEncoder, image: NDArray[np.float32]) -> NDArray[np.f
 class StoredLatents:
     """Latents that were encoded before, by key; safe to read from several threads."""
 
-    def __init__(self, shards: Sequence[Path], autoencoder: str) -> None:
-        """Index `shards`, for a training whose autoencoder has this digest.
+    def __init__(self, shards: Sequence[Path], autoencoder: str, image_member: str) -> None:
+        """Index `shards`, for a training on this image whose autoencoder has this digest.
 
         Raises:
             DataError: a shard is missing or damaged.
         """
         self._samples = ShardedSamples(shards)
         self._numbers = {self._samples.key(n): n for n in range(len(self._samples))}
-        self._autoencoder = autoencoder
+        self._autoencoder, self._image_member = autoencoder, image_member
+        self._compared: set[str] = set()
 
     def read(
-        self, key: str, image: NDArray[np.float32], *, flipped: bool
+        self, samples: Samples, number: int, *, flipped: bool
     ) -> dict[bool, NDArray[np.float32]]:
         """Mean and log-variance (8, h, w) of a sample, and of it flipped if asked.
 
+        The first time that a sample is read its latent is compared with its image: by the digest of
+        the image's file, which is not decoded, or of its pixels where the latent has no other.
+
         Args:
-            key: of the sample.
-            image: its pixels now, not flipped.
+            samples: what is trained on.
+            number: of the sample.
             flipped: whether those of the flipped image are wanted too.
 
         Raises:
-            VerificationError: there are none, or they are of other pixels or by another
+            VerificationError: there are none, or they are of another image or by another
                 autoencoder.
         """
+        key = samples.key(number)
         if key not in self._numbers:
             raise VerificationError(f"no latent of sample {key} is stored; run `sarhpc encode`")
-        sample = self._samples[self._numbers[key]]
-        _require_same(key, "autoencoder", sample.meta["autoencoder_sha256"], self._autoencoder)
-        _require_same(key, "image", sample.meta["image_sha256"], image_digest(image))
-        wanted = [False, True] if flipped else [False]
-        absent = [_MEMBERS[flip] for flip in wanted if _MEMBERS[flip] not in sample.members]
+        wanted = {flip: _MEMBERS[flip] for flip in ([False, True] if flipped else [False])}
+        own = self._numbers[key]
+        if key not in self._compared:
+            self._compare(samples, number, self._samples[own])
+            self._compared.add(key)
+        found = {flip: self._samples.member(own, member) for flip, member in wanted.items()}
+        absent = [wanted[flip] for flip, data in found.items() if data is None]
         if absent:
             raise VerificationError(
                 f"the stored latent of sample {key} has no {absent[0]}; encode in a new run, "
                 "where train.azimuth_flip is set"
             )
-        return {flip: decode_array(sample.members[_MEMBERS[flip]]) for flip in wanted}
+        return {flip: decode_array(data) for flip, data in found.items() if data is not None}
+
+    def _compare(self, samples: Samples, number: int, stored: Sample) -> None:
+        """Raise VerificationError unless a stored latent is of this image."""
+        key, meta = stored.key, stored.meta
+        _require_same(key, "autoencoder", meta["autoencoder_sha256"], self._autoencoder)
+        now = _encoded_digest(samples, number, self._image_member)
+        if "encoded_sha256" in meta and now:
+            _require_same(key, "image", meta["encoded_sha256"], now["encoded_sha256"])
+        else:
+            image, _ = samples.load(number, self._image_member)
+            _require_same(key, "image", meta["image_sha256"], image_digest(image))
 
 
 def _require_same(key: str, what: str, stored: str, now: str) -> None:

@@ -7,7 +7,7 @@ that the base model generated).
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from hpc.errors import DataError
 from hpc.job.agreement import RankGroup
+from sarhpc.diffusion.objective import Draw
 from sarhpc.shards.loader import Cursor
 from sarhpc.shards.samples import ShardedSamples
 from sarhpc.training.config import PriorConfig, TrainConfig
@@ -63,19 +64,20 @@ def feed_with_prior(
     step: int,
     ranks: RankGroup,
     latents: Latents | None = None,
+    draw: Callable[[TileBatch], Draw] | None = None,
 ) -> Generator[tuple[Cursor, TileBatch]]:
     """As `feed`, each batch with as many regularisation images if `cfg` has any.
 
     Their place follows from `step`, the steps done: nothing of it has to be saved. Close the
     iterator to end its threads.
     """
-    with closing(feed(cfg, samples, cursor, ranks, latents)) as tiles:
+    with closing(feed(cfg, samples, cursor, ranks, latents, draw)) as tiles:
         if cfg.prior is None:
             yield from tiles
             return
         images = PriorSamples(cfg.prior)
         epoch, sample = divmod(step * cfg.global_batch, len(images))
         plain = replace(cfg, azimuth_flip=False, shuffle_captions=False)
-        with closing(feed(plain, images, Cursor(epoch, sample), ranks)) as others:
+        with closing(feed(plain, images, Cursor(epoch, sample), ranks, draw=draw)) as others:
             for (after, batch), (_, prior) in zip(tiles, others, strict=True):
                 yield after, replace(batch, prior=prior)

@@ -22,7 +22,7 @@ from sarhpc.training.checkpoints.checkpointing import preserved_random_state
 from sarhpc.training.config import LoopConfig, TrainConfig
 from sarhpc.training.config_checks import check
 from sarhpc.training.context import TrainContext
-from sarhpc.training.denoising.data import Samples, TileBatch
+from sarhpc.training.denoising.data import Samples, TileBatch, joined
 from sarhpc.training.denoising.latents import LatentEncoder, StoredLatents, autoencoder_digest
 from sarhpc.training.denoising.model import Denoiser, prepare
 from sarhpc.training.denoising.prior import feed_with_prior
@@ -109,7 +109,10 @@ class DenoisingTask(TrainTask[TileBatch]):
         self._grids = Grids(cfg, base, extent, samples, ranks, folder / "validation", judge)
         self._objective = objective_config(cfg)
         self._encoder = LatentEncoder(bundle.vae, ranks.device, cache=cfg.cache_latents)
-        self._stored = StoredLatents(latents, autoencoder_digest(bundle.vae)) if latents else None
+        self._stored = None
+        if latents:
+            digest = autoencoder_digest(bundle.vae)
+            self._stored = StoredLatents(latents, digest, cfg.image_member)
         self._vae_scale = float(bundle.vae.config.scaling_factor)
         self._tokenizers, self._scheduler = bundle.tokenizers, bundle.scheduler
         # Read at every step, and copied there each time otherwise.
@@ -132,7 +135,9 @@ class DenoisingTask(TrainTask[TileBatch]):
 
     def feed(self, cursor: Cursor, step: int) -> Generator[tuple[Cursor, TileBatch]]:
         """Tiles, each batch with its regularisation images if there are any."""
-        return feed_with_prior(self._cfg, self._tiles, cursor, step, self._ranks, self._stored)
+        return feed_with_prior(
+            self._cfg, self._tiles, cursor, step, self._ranks, self._stored, self._draw
+        )
 
     def rate_scale(self, update: int) -> float:
         """Warm-up, then constant or cosine."""
@@ -175,7 +180,8 @@ class DenoisingTask(TrainTask[TileBatch]):
 
     def _inputs(self, batch: TileBatch, *, count_cut: bool) -> _Inputs:
         """What the pass over a micro-batch reads, on the device; copied there together."""
-        known, choices = self._encoder.known_moments(batch), self._draw(batch)
+        known = self._encoder.known_moments(batch)
+        choices = self._draw(batch) if batch.choices is None else batch.choices
         pictures = batch.images if known is None else known
         optional = {"layers": batch.layers, "mask": self._mask(batch)}
         further = {name: tensor for name, tensor in optional.items() if tensor is not None}
@@ -199,18 +205,24 @@ class DenoisingTask(TrainTask[TileBatch]):
         )
 
     def _draw(self, batch: TileBatch) -> Draw:
-        """The random choices of a micro-batch, on the CPU."""
-        encoder, side = (
-            self._encoder,
-            [s // self._encoder.reduction for s in batch.images.shape[2:]],
-        )
+        """The random choices of a batch, on the CPU."""
+        height, width = (side // self._encoder.reduction for side in self._size(batch))
         return draw_batch(
             batch,
             seed=self._cfg.seed,
-            shape=(encoder.latent_channels, side[0], side[1]),
+            shape=(self._encoder.latent_channels, height, width),
             cfg=self._objective,
             timesteps=int(self._scheduler.config.num_train_timesteps),
         )
+
+    def _size(self, batch: TileBatch) -> tuple[int, int]:
+        """Height and width of the images of a batch, px, which may be there as latents only."""
+        if batch.images is not None:
+            height, width = batch.images.shape[2:]
+            return int(height), int(width)
+        assert batch.moments is not None
+        height, width = (side * self._encoder.reduction for side in batch.moments.shape[2:])
+        return height, width
 
     def _latents(self, given: _Inputs) -> Tensor:
         """Scaled latents (B, 4, h, w) from the autoencoder's posterior."""
@@ -232,7 +244,9 @@ class DenoisingTask(TrainTask[TileBatch]):
         if count_cut:
             self._captions_cut += sum(cut > 0 for cut in tokens_cut(self._tokenizers[0], captions))
         found = [tokenize(tokenizer, captions) for tokenizer in self._tokenizers]
-        return [*found, size_ids(batch.images)] if self._has_size_ids else found
+        return (
+            [*found, size_ids(len(batch.keys), *self._size(batch))] if self._has_size_ids else found
+        )
 
     # Metrics
 
@@ -249,7 +263,7 @@ class DenoisingTask(TrainTask[TileBatch]):
             )  # fmt: skip
         if self._utilisation is None:
             with preserved_random_state():
-                px = batch.images.shape[-1]
+                px = self._size(batch)[1]
                 self._utilisation = utilisation(self._cfg, self._base, px, self._ranks)
         row = {**super().metrics(step, batch, rates, seconds)}
         row |= {"captions_cut": cut} if cut else {}
@@ -296,9 +310,4 @@ def draw_batch(
         draw([key], seed=seed, epoch=epoch, shape=shape, cfg=cfg, train_timesteps=timesteps)
         for key, epoch in zip(batch.keys, batch.epochs, strict=True)
     ]
-    return Draw(
-        timesteps=torch.cat([one.timesteps for one in each]),
-        noise=torch.cat([one.noise for one in each]),
-        latent_noise=torch.cat([one.latent_noise for one in each]),
-        dropped=tuple(drop for one in each for drop in one.dropped),
-    )
+    return joined(each)

@@ -59,6 +59,7 @@ CARDS = (
     Card("A100-40", 39.4 * GIB, *_A100),
     Card("A100-80", 79.2 * GIB, *_A100),
     Card("H100-80", 79.1 * GIB, PEAKS["H100"], 67e12, 0.33, "SDv2, MLPerf Training v4.1"),
+    Card("H200-141", 139.8 * GIB, PEAKS["H200"], 67e12, 0.354, "SDv2, MLPerf Training v5.0"),
 )
 
 

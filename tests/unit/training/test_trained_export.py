@@ -189,7 +189,7 @@ def test_words_behind_the_token_reach_the_pooled_embedding_of_published_encoders
 
     for bundle in (load_base(cfg, tmp_path / "published"), exported):
         ids = [tokenize(t, ["<SAR> forest", "<SAR> lake"]) for t in bundle.tokenizers]
-        conditions = [*ids, size_ids(torch.zeros(2, 3, 32, 32))]
+        conditions = [*ids, size_ids(2, 32, 32)]
         _, added = bundle.family.condition(bundle.encoders, conditions)
         assert added is not None
         pooled = added["text_embeds"]
