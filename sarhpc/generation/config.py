@@ -62,6 +62,9 @@ class GateConfig:
     shards: str | None = None
     """Folder of the shards of these tiles, searched recursively; null takes the held-out tiles of
     the run."""
+    splits: list[str] | None = field(default=None, metadata={"added": True})
+    """Splits of the run whose tiles the limits are from; null takes `evaluate.real_splits`. Where
+    the corpus is then tested on split test, `[val]` keeps its tiles out of the choice."""
     memorised: CopiesConfig | None = field(default=None, metadata={"added": True})
     """Quarantine copies of training tiles as well (E11); null does not look for them."""
     other_class: OtherClassConfig | None = field(default=None, metadata={"added": True})

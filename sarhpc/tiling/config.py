@@ -223,9 +223,17 @@ class ImportConfig:
     fractions: list[float] = field(default_factory=lambda: [0.9, 0.1, 0.0])
     """Shares that go to train, val and test, drawn by name; folders of these names win."""
 
+    val_of_train: float = field(default=0.0, metadata={"added": True})
+    """Share of the images of folders named train that goes to val instead, drawn by name or by
+    `group`: sets that come as train and test alone have nothing else to choose settings with."""
+
     group: Optional[str] = None  # noqa: UP045
     """Entry of the images' metadata (a city, a scene); images of one value go to one split.
     Without it neighbours may fall into different splits, since no position is known."""
+
+    scene_per_folder: bool = field(default=False, metadata={"added": True})
+    """Images of one folder, in a tar too, are of one scene: comparisons keep them on one side, and
+    look direction and intervals can be judged. The split is drawn by name all the same."""
 
     classes: Optional[dict[str, str]] = field(default=None, metadata={"added": True})  # noqa: UP045
     """Folder -> words: images below a folder of that name, in a tar too, are of the class that it

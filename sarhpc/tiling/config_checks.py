@@ -49,6 +49,8 @@ def check_import(cfg: ImportConfig) -> None:
     """
     if len(cfg.fractions) != len(SPLITS) or abs(sum(cfg.fractions) - 1) > 1e-6:
         raise ConfigError(f"imported.fractions={cfg.fractions}: must be three shares that sum to 1")
+    if not 0 <= cfg.val_of_train < 1:
+        raise ConfigError(f"imported.val_of_train={cfg.val_of_train}: give at least 0, less than 1")
     if cfg.colour not in ("reject", "luma"):
         raise ConfigError(f"imported.colour={cfg.colour!r}: must be reject or luma")
     if cfg.plane not in (None, "ground", "slant"):

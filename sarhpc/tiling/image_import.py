@@ -128,7 +128,7 @@ def _row(item: Item) -> list[Any]:
 
 
 def _split(item: Item, cfg: ImportConfig) -> str:
-    """The split its folder names, else one drawn for its group."""
+    """The split its folder names, else one drawn for its group; part of train may become val."""
     parts = [part.lower() for part in PurePosixPath(item.source or item.name).parts[:-1]]
     named = [_FOLDERS[part] for part in parts if part in _FOLDERS]
     # Public sets also say it in the names of their tars, or in the metadata of a sample.
@@ -137,13 +137,17 @@ def _split(item: Item, cfg: ImportConfig) -> str:
     if item.facts.get("split") in _FOLDERS:
         named.append(_FOLDERS[item.facts["split"]])
     if named:
-        return named[-1]
+        return "val" if named[-1] == "train" and _draw(item, cfg) < cfg.val_of_train else named[-1]
+    ends = list(itertools.accumulate(cfg.fractions))[:-1]
+    return SPLITS[sum(_draw(item, cfg) >= end for end in ends)]
+
+
+def _draw(item: Item, cfg: ImportConfig) -> float:
+    """A number from 0 to 1 that depends on the seed and the image's group, else its name."""
     group = item.facts.get(cfg.group) if cfg.group is not None else None
     # An image without the entry is a group of its own.
     name = f"{item.source}/{item.name}" if group is None else f"group {group}"
-    draw = int.from_bytes(hashlib.sha256(f"{cfg.seed}:{name}".encode()).digest()[:8]) / 2.0**64
-    ends = list(itertools.accumulate(cfg.fractions))[:-1]
-    return SPLITS[sum(draw >= end for end in ends)]
+    return int.from_bytes(hashlib.sha256(f"{cfg.seed}:{name}".encode()).digest()[:8]) / 2.0**64
 
 
 def import_shard(
@@ -327,6 +331,8 @@ def _meta(foreign: ForeignSample, cfg: ImportConfig, cropped: bool) -> dict[str,
     declared = ("band", "polarization", "platform", "pixel_m", "plane", "incidence_deg",
                 "licence")  # fmt: skip
     known |= {name: getattr(cfg, name) for name in declared if getattr(cfg, name) is not None}
+    if cfg.scene_per_folder:
+        known["scene_id"] = PurePosixPath(_name(foreign.item)).parent.as_posix()
     if cfg.synthetic or meta.get("synthetic") is True:
         known |= dict.fromkeys(GEOLOCATION)
     return {
@@ -340,13 +346,16 @@ def _meta(foreign: ForeignSample, cfg: ImportConfig, cropped: bool) -> dict[str,
 def _origin(
     foreign: ForeignSample, window: tuple[slice, slice], dropped: Sequence[str]
 ) -> dict[str, Any]:
-    item = foreign.item
     rows, cols = window
     return {
-        "name": f"{item.source}/{item.name}" if item.source else item.name,
+        "name": _name(foreign.item),
         "kind": foreign.kind,
         "sha256": hashlib.sha256(foreign.image).hexdigest(),
         "window": [rows.start, cols.start, rows.stop - rows.start, cols.stop - cols.start],
         "meta": kept_meta(foreign.meta),
         "left_out": list(dropped),
     }
+
+
+def _name(item: Item) -> str:
+    return f"{item.source}/{item.name}" if item.source else item.name

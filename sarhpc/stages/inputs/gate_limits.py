@@ -101,6 +101,7 @@ def check_gate(config: RunConfig) -> None:
             f"generate.gate.memorised.shards={copies.shards} is no folder: name that of the shards "
             "that the model was trained on, or leave it out to take split train of the run"
         )
+    _check_splits(cfg)
     if cfg.shards is not None:
         if not Path(cfg.shards).is_dir():
             raise ConfigError(
@@ -113,6 +114,24 @@ def check_gate(config: RunConfig) -> None:
         raise ConfigError(
             f"generate.gate measures tiles of at least {GATE_LEAST_PX} px, and {key} is {side}: "
             "set generate.gate=null, or cut larger tiles"
+        )
+
+
+def _check_splits(cfg: GateConfig) -> None:
+    """Raise ConfigError unless the limits can be from the splits that are named."""
+    from sarhpc.shards.sample import SPLITS
+
+    if cfg.splits is None:
+        return
+    if cfg.shards is not None:
+        raise ConfigError(
+            f"generate.gate.splits={cfg.splits} are of the run, and generate.gate.shards names "
+            "other tiles: give one of them"
+        )
+    if not cfg.splits or not {*cfg.splits} <= {*SPLITS}:
+        raise ConfigError(
+            f"generate.gate.splits={cfg.splits}: give some of {', '.join(SPLITS)}, or null for "
+            "evaluate.real_splits"
         )
 
 
@@ -154,7 +173,7 @@ def real_shards(
     elif not run.ledger("caption").sealed:
         shards, splits, where = [], [], "the run has no captioned tiles"
     else:
-        splits = held_out_splits(run, config.evaluate.real_splits)
+        splits = cfg.splits or held_out_splits(run, config.evaluate.real_splits)
         shards = sample_shards(run, splits)
         where = f"the run has no tiles of {', '.join(splits)}"
         if splits == ["train"]:

@@ -208,6 +208,9 @@ def test_limits_that_cannot_be_had_are_told_when_the_corpus_is_planned(
     gate = "generate.gate={}"
     reported = refused(image_run(tmp_path / "b", model, "generate.prompts=[a lake]", gate))
     assert "none of 2 real tiles can be measured" in reported, "they have 32 px"
+    gate = "generate.gate={splits: [test]}"
+    reported = refused(image_run(tmp_path / "f", model, "generate.prompts=[a lake]", gate))
+    assert "the run has no tiles of test" in reported, "and those of another split are not taken"
     few = real_tiles(tmp_path / "c", model, 16)
     reported = refused(gated_run(tmp_path / "d", model, few))
     assert "16 real tiles" in reported
@@ -238,6 +241,8 @@ def _coarser(folder: Path, tiles: Path) -> Path:
         ({"tile.tile_px": "32"}, "at least 64 px, and tile.tile_px is 32"),
         ({"generate.height_px": "32"}, "32 px"),
         ({"generate.gate.shards": "/nowhere"}, "/nowhere is no folder"),
+        ({"generate.gate.splits": "[vall]"}, r"\['vall'\]: give some of train, val, test"),
+        ({"generate.gate.splits": "[val]", "generate.gate.shards": "/"}, "give one of them"),
         ({"generate.gate.false_rejects": "0"}, "false_rejects"),
         ({"generate.gate.false_rejects": "1.0"}, "less than 1"),
         ({"generate.gate.redraws": "-1"}, "redraws"),

@@ -238,6 +238,7 @@ def test_generated_images_stay_marked_and_carry_no_place(tmp_path):
         ({"fractions": [0.5, 0.1, 0.1]}, ConfigError, "sum to 1"),
         ({"colour": "keep"}, ConfigError, "reject or luma"),
         ({"shard_samples": 0}, ConfigError, "100000"),
+        ({"val_of_train": 1.0}, ConfigError, "less than 1"),
     ],
 )
 def test_what_cannot_be_imported_is_said_before_anything_is_made(tmp_path, settings, error, says):
@@ -302,3 +303,36 @@ def test_folders_of_splits_are_known_in_any_case(tmp_path):
         write(tmp_path / split / "a.png", picture(gray()))
     samples, _ = take(tmp_path)
     assert {s.meta["split"] for s in samples.values()} == {"train", "test"}
+
+
+def test_part_of_a_folder_named_train_may_be_held_out_where_nothing_else_is(tmp_path):
+    """Sets that come as train and test have no tiles to choose settings with but test's."""
+    for number in range(100):
+        write(tmp_path / "TRAIN/T72" / f"{number}.png", picture(gray(number, (8, 8))))
+        write(tmp_path / "TEST/T72" / f"{number}.png", picture(gray(number, (8, 8))))
+
+    def counts(**settings):
+        found = {}
+        for inputs in plan_import(ImportConfig(path=str(tmp_path), **settings)).shards:
+            assert all(
+                ("TEST" in name) == (inputs["split"] == "test") for [name] in inputs["items"]
+            )
+            found[inputs["split"]] = found.get(inputs["split"], 0) + len(inputs["items"])
+        return found
+
+    assert counts() == {"train": 100, "test": 100}
+    some = counts(val_of_train=0.2)
+    assert some["test"] == 100
+    assert some["train"] + some["val"] == 100
+    assert 10 <= some["val"] <= 30
+
+
+def test_folders_are_scenes_where_that_is_declared(tmp_path):
+    """Without scenes there is no null, no look direction and no interval over scenes."""
+    chips = {f"TRAIN/T72/SN_{n}/a.png": picture(gray(n)) for n in (1, 2)}
+    write_tar(tmp_path / "train.tar", chips)
+    samples, _ = take(tmp_path, scene_per_folder=True)
+    assert {s.meta["scene_id"] for s in samples.values()} == {
+        "train.tar/TRAIN/T72/SN_1", "train.tar/TRAIN/T72/SN_2",
+    }  # fmt: skip
+    assert {s.meta["scene_id"] for s in take(tmp_path)[0].values()} == {None}
