@@ -277,8 +277,9 @@ def check_inputs(_: RunDir, config: RunConfig) -> None:
     """Raise if what steers, images to begin with or the CLIP of the gate is not of use."""
     check_class_model(config)
     check_source_images(config)
-    cfg, side = settings(config), assumed_side(config)
-    check_control_inputs(config, (cfg.height_px or side, cfg.width_px or side))
+    rows, columns = image_size(settings(config))
+    side = assumed_side(config)
+    check_control_inputs(config, (rows or side, columns or side))
 
 
 def models_of(config: RunConfig) -> list[str]:

@@ -85,8 +85,8 @@ def _require_combination(cfg: GenerateConfig, at: str) -> None:
         )
     if cfg.sweep is not None:
         raise ConfigError(
-            f"{at} with {cfg.SECTION}.sweep: sweeps image layouts of one tile; leave one of the two "
-            "out."
+            f"{at} with {cfg.SECTION}.sweep: sweeps image layouts of one tile; leave one of the "
+            "two out."
         )
     if cfg.image_to_image is not None:
         raise ConfigError(

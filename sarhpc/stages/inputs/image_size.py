@@ -11,6 +11,7 @@ from typing import Any
 from hpc.errors import ConfigError
 from hpc.store.rundir import RunDir
 from sarhpc.generation.config import GenerateConfig
+from sarhpc.generation.scenes.checks import image_size as stated_size
 from sarhpc.stages.inputs.prompts import TRAIN_SPLITS, sample_shards
 
 _BACKBONE, _AUTOENCODER = "unet", "vae"
@@ -61,8 +62,8 @@ def with_planned_size(cfg: GenerateConfig, inputs: Mapping[str, Any]) -> Generat
 
 def image_size(cfg: GenerateConfig, model: Path) -> tuple[int, int] | None:
     """Height and width of the images of a model, px; None where neither says it."""
-    own = model_side(model)
-    height, width = cfg.height_px or own, cfg.width_px or own
+    own, shown = model_side(model), stated_size(cfg)
+    height, width = (side or own for side in shown)
     return None if height is None or width is None else (height, width)
 
 

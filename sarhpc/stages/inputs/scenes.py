@@ -12,9 +12,9 @@ from sarhpc.generation.scenes.checks import require_layer, require_window
 from sarhpc.generation.scenes.memory import FLOAT_BYTES, GIB, scene_memory
 from sarhpc.generation.scenes.windows import most_windows
 from sarhpc.stages.config import RunConfig
+from sarhpc.stages.inputs.controls import steering_layers
 from sarhpc.stages.inputs.image_size import model_side, with_planned_size
 from sarhpc.stages.inputs.sizes import assumed_side
-from sarhpc.stages.work.image_shards import steering_layers
 
 _PUBLISHED_CHANNELS, _REDUCTION = (128, 256, 512, 512), 8
 """Of the autoencoders of Stable Diffusion and SDXL."""
@@ -49,7 +49,7 @@ def planned_scene(
     ):
         if px is not None:
             require_window(px, side, cfg.SECTION)
-    layers = steering_layers(run, config)
+    layers = steering_layers(run, config, cfg, (scene.rows_px, scene.columns_px))
     if layers is not None:
         require_layer(scene, layers.load(0).layer.shape)
     return {} if scene.layout is None else {LAYOUT_SHA: layout_digest(Path(scene.layout))}
