@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 import logging
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from PIL import Image
 
 import sarhpc
 from sarhpc.measures.image_defects import LOOKS, measure_image
@@ -112,6 +114,31 @@ def test_looks_and_correlation_of_scenes_are_those_of_tiles(made: list[Made]) ->
         print(f"{name} of scenes less that of tiles: {difference:.3f} ({low:.3f} to {high:.3f})")
         assert low <= 0 <= high
         assert max(-low, high) < most, "the interval is narrow enough to say so"
+
+
+def test_regions_lie_where_the_layout_has_them(made: list[Made], tmp_path: Path) -> None:
+    """A disc of water in a forest: its level is that of water, and it is found by its level."""
+    row, column = np.mgrid[: ACROSS * 16, : ACROSS * 16]
+    disc = (np.hypot(row - 20, column - 26) < 12).astype(np.uint8)
+    Image.fromarray(disc).save(tmp_path / "layout.png")
+    scene = {"rows_px": SIDE_PX, "columns_px": SIDE_PX, "layout": str(tmp_path / "layout.png"),
+             "regions": ["calm water"]}  # fmt: skip
+    model = sarhpc.load_model("embedded:sar", scene=scene, steps=12, guidance=4.0, batch=8)
+    image = sarhpc.generate(model, PROMPTS[0]).images[0]
+    # Means of 16 x 16 px, two latent pixels a side: some 100 independent samples of speckle each.
+    blocks = image.astype(np.float64) ** 2
+    level = 10 * np.log10(blocks.reshape(24, 16, 24, 16).mean(axis=(1, 3)) + 1e-9)
+    inside = disc.reshape(24, 2, 24, 2).mean(axis=(1, 3))
+    water, forest = level[inside == 1], level[inside == 0]
+    found = level < (np.median(water) + np.median(forest)) / 2
+    iou = (found & (inside > 0.5)).sum() / (found | (inside > 0.5)).sum()
+    tiles = 10 * np.log10((made[0].tiles.astype(np.float64) ** 2).mean(axis=(1, 2)))
+    again = np.random.default_rng(0).choice(forest, (2000, forest.size)).mean(axis=1)
+    print(f"IoU {iou:.2f}; water {np.median(water):.1f} dB, forest {np.median(forest):.1f} dB, "
+          f"{np.quantile(again, 0.025):.1f} to {np.quantile(again, 0.975):.1f}, "
+          f"of tiles {tiles.min():.1f} to {tiles.max():.1f}")  # fmt: skip
+    assert iou > 0.8
+    assert np.median(water) < np.median(forest) - 6
 
 
 @pytest.mark.long
