@@ -2,9 +2,9 @@
 
     python tools/control_curve.py RUN [--images 48] [--steps 0 250 1000]
 
-For each checkpoint that RUN kept: 1 - AUC of the edges (`measures.edge_fidelity`) of images that
-the drawn edges of held-out tiles steer, evenly over these tiles and with their captions, and the
-95 % interval of its mean over images. Beside it the same images by the edges of other tiles, in
+For each checkpoint that RUN kept: 1 - AUC of the edges (`tiling.pairs.edge_fidelity`) of images
+that the drawn edges of held-out tiles steer, evenly over these tiles and with their captions, and
+the 95 % interval of its mean over images. Beside it the same images by the edges of other tiles, in
 which nothing can be found, and the gain: the mean difference with its interval, paired by image.
 """
 
@@ -39,7 +39,7 @@ def main() -> None:
 
 def row(name: str, images: NDArray[np.uint8], layers: NDArray[np.uint8]) -> str:
     """A line of the table: the mean of each measure over images, with its interval."""
-    from sarhpc.measures.edge_fidelity import misplaced_edges
+    from sarhpc.tiling.pairs.edge_fidelity import misplaced_edges
 
     def measured(of: NDArray[np.uint8]) -> NDArray[np.float64]:
         """1 - AUC of each image by the layer at its place."""

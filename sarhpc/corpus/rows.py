@@ -128,8 +128,16 @@ def _row(meta: Mapping[str, Any], origin: Origin) -> dict[str, Any]:
         "steered_tile": steered.get("tile"),
         "steered_sha256": steered.get("sha256"),
         "steered_scale": steered.get("scale"),
-        "parameters": json_text({k: v for k, v in meta.items() if k not in covered}),
+        "parameters": json_text(
+            {k: v for k, v in meta.items() if k not in covered} | _further_steering(steered)
+        ),
     }
+
+
+def _further_steering(steered: Mapping[str, Any]) -> dict[str, Any]:
+    """What steered an image where the columns do not say all of it: drawings, several controls."""
+    columns = {"layer", "tile", "sha256", "scale"}
+    return {"steered_by": dict(steered)} if set(steered) - columns else {}
 
 
 def _text(value: Any) -> str | None:

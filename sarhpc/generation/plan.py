@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import hashlib
 import json
 from collections import Counter
@@ -15,6 +14,7 @@ from typing import Any
 from hpc.documents import parse_json
 from hpc.errors import ConfigError
 from hpc.regular_files import decoded_text
+from sarhpc.generation.choices import require_choice
 from sarhpc.generation.config import (
     AREAS_LEAST_PX,
     GATE_LEAST_PX,
@@ -249,11 +249,3 @@ def _json_prompt(line: str, where: str) -> str:
     if not isinstance(prompt, str) or not prompt.strip():
         raise ConfigError(f"{where} has the prompt {prompt!r}: text is expected.")
     return prompt
-
-
-def require_choice(name: str, value: str, choices: Sequence[str]) -> None:
-    """Raise ConfigError with the nearest choice unless `value` is one of them."""
-    if value not in choices:
-        nearest = difflib.get_close_matches(value, choices, n=1)
-        hint = f" Did you mean {nearest[0]}?" if nearest else ""
-        raise ConfigError(f"{name} is {value!r}: one of {', '.join(choices)}.{hint}")

@@ -30,7 +30,7 @@ class SteeringLayer:
     sha256: str
     """Digest of the member's bytes."""
     drawn: bool = False
-    """Whether somebody drew it: its key is then the name of a file."""
+    """Whether it was drawn by hand: its key is then the name of a file."""
     further: tuple[SteeringLayer, ...] = ()
     """Layers of the further ControlNets, in their order."""
 

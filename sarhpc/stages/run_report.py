@@ -13,6 +13,7 @@ from hpc.store.attempts import count_starts, read_attempts
 from hpc.store.plan import read_plan
 from hpc.store.rundir import RunDir
 from sarhpc.stages.config import RunConfig
+from sarhpc.stages.edge_notes import edge_notes
 from sarhpc.stages.generate import settings
 from sarhpc.stages.inputs.contracts import contract_of_corpus, other_pixels, pixel_facts
 from sarhpc.stages.inputs.prompts import (
@@ -82,6 +83,7 @@ def run_report(
             *other_pixels(run, config),
             *coverage_notes(run, config),
             *gate_notes(run),
+            *edge_notes(run, config),
         ],
         headline=run_headline(run, config, stages, folder),
         blocks=compared.blocks,

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from training_ranks import tiny_config
 
 from hpc.store.rundir import RunDir
-from sarhpc.measures.edge_fidelity import misplaced_edges
+from sarhpc.tiling.pairs.edge_fidelity import misplaced_edges
 from sarhpc.training.denoising.start import load_base
 
 STEPS = 100

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from hpc.errors import ConfigError
 from sarhpc.diffusion.config import LAYERS
+from sarhpc.generation.choices import require_choice
 from sarhpc.generation.controls.config import ControlInputConfig
 
 if TYPE_CHECKING:
@@ -43,8 +44,6 @@ def check_controls(cfg: GenerateConfig) -> None:
 
 
 def _check_control(control: ControlInputConfig, at: str) -> None:
-    from sarhpc.generation.plan import require_choice
-
     require_choice(f"{at}.layer", control.layer, tuple(LAYERS))
     if control.start >= control.end:
         raise ConfigError(

@@ -1,4 +1,4 @@
-"""A sketch that somebody drew as the layer `edges` of an image: white lines on black."""
+"""A hand-drawn sketch as the layer `edges` of an image: white lines on black."""
 
 from __future__ import annotations
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -62,6 +61,7 @@ class DrawnLayers:
             size: of the images, px.
         """
         self._files, self._size = tuple(files), size
+        self._members: dict[Path, bytes] = {}
 
     def __len__(self) -> int:
         return len(self._files)
@@ -80,7 +80,10 @@ class DrawnLayers:
         Raises:
             DataError: the drawing is of no use.
         """
-        return _encoded(self._files[number % len(self)], self._size)
+        file = self._files[number % len(self)]
+        if file not in self._members:
+            self._members[file] = encode_gray8(drawn_layer(file, *self._size))
+        return self._members[file]
 
     def members(self, number: int) -> dict[str, bytes]:
         """The layer for image `number` of a corpus by the name of its member.
@@ -100,11 +103,6 @@ class DrawnLayers:
         data = self.member(number)
         layer = np.repeat(as_layer(decode_gray8(data))[..., None], 3, axis=2)
         return SteeringLayer(layer, file.name, hashlib.sha256(data).hexdigest(), drawn=True)
-
-
-@functools.lru_cache(maxsize=64)
-def _encoded(file: Path, size: tuple[int, int]) -> bytes:
-    return encode_gray8(drawn_layer(file, *size))
 
 
 def check_drawings(cfg: ControlInputConfig, size: tuple[int, int]) -> None:

@@ -93,10 +93,12 @@ def _require_combination(cfg: GenerateConfig, at: str) -> None:
             f"{at} with {cfg.SECTION}.image_to_image: the windows of a scene begin with noise; "
             "leave one of the two out."
         )
-    if cfg.steer is not None and cfg.steer.shards is None:
+    controls = [] if cfg.steer is None else [cfg.steer, *cfg.steer.further]
+    if any(control.shards is None and control.sketch is None for control in controls):
         raise ConfigError(
             f"{at} with {cfg.SECTION}.steer: the layers of the run's own tiles are as large as "
-            f"tiles; name shards with layers as large as the scene ({cfg.SECTION}.steer.shards)."
+            f"tiles; name shards with layers as large as the scene ({cfg.SECTION}.steer.shards), "
+            f"or a drawing ({cfg.SECTION}.steer.sketch)."
         )
     judged: Sequence[str] = []
     if cfg.gate is not None:

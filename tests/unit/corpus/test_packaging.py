@@ -44,6 +44,16 @@ def test_the_index_lists_every_image_with_every_parameter_that_made_it(tmp_path)
     assert rows[0]["steered_layer"] is rows[0]["verdict"] is rows[0]["parameters"] is None
 
 
+def test_the_index_says_which_drawing_and_which_further_controls_steered_an_image(tmp_path):
+    cover = {"layer": "segmentation", "scale": 0.5, "tile": "00000000007", "sha256": "s7"}
+    drawn = {"layer": "edges", "scale": 1.0, "drawing": "lake.svg", "sha256": "s1", "end": 0.5}
+    steered = {**drawn, "further": [cover]}
+    corpus = corpus_of(tmp_path, [generated(0, 0, steered_by=steered)])
+    [row] = read_index(corpus.index)
+    assert (row["steered_layer"], row["steered_tile"]) == ("edges", None)
+    assert json.loads(row["parameters"])["steered_by"] == steered
+
+
 def test_offset_and_size_find_the_image_in_its_shard(tmp_path):
     corpus = corpus_of(tmp_path, [generated(0, 0), generated(0, 1)])
     for row in read_index(corpus.index):

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from tiny_bundle import make_bundle
 
 from hpc.errors import ConfigError, DataError
@@ -23,6 +24,7 @@ from sarhpc.generation.controls.several import SeveralLayers
 from sarhpc.generation.image_shard import Provenance, generate_shard
 from sarhpc.generation.model import load_pipeline
 from sarhpc.generation.plan import check_config, plan_generation
+from sarhpc.generation.scenes.config import SceneConfig
 from sarhpc.generation.steering import LayerSource, SteeringLayers
 from sarhpc.shards.images import encode_gray8, encode_rgb8
 from sarhpc.shards.sample import Sample, encode_json, sample_key
@@ -189,6 +191,30 @@ def test_a_drawing_steers_like_the_layer_of_a_tile_that_it_copies(
     assert facts["drawing"] == "1.png"
     assert "tile" not in facts
     assert facts["sha256"] == of_shard.load(1).sha256
+
+
+@pytest.mark.slow
+def test_a_drawing_as_large_as_a_scene_steers_it_beside_another_control(
+    models: Models, tmp_path: Path
+) -> None:
+    scene, steps = SceneConfig(40, 56), {"images": 1, "steps": 2}
+
+    def made(row: int, scale: float) -> bytes:
+        """Pixels of a scene with a line that begins on this row in its last columns."""
+        drawn = np.full((40, 56), 255, np.uint8)
+        drawn[row : row + 3, 40:] = 0
+        Image.fromarray(drawn).save(tmp_path / "d.png")
+        sketch = str(tmp_path / "d.png")
+        further = ControlInputConfig(
+            layer="segmentation", shards="/none", model=str(models.cover), scale=scale
+        )
+        steer = SteerConfig(sketch=sketch, further=[further])
+        source = DrawnLayers(drawings(sketch), (40, 56))
+        cfg = config(steer, scene=scene, **steps)
+        [image] = pixels(images(models.edges, cfg, SeveralLayers([source, source])))
+        return image
+
+    assert len({made(8, 0.0), made(20, 0.0), made(8, 1.0)}) == 3
 
 
 def test_a_control_of_another_layer_or_model_is_refused_by_name(
