@@ -36,8 +36,9 @@ def table_lines(config: RunConfig) -> list[str]:
         if count:
             used[prompt] += count
     most = max(used.values())
+    counted = "images" if config.generate.sweep is None else "layouts"
     lines = [
-        f"{corpus.images:,} images of {len(used):,} prompts, at most {most:,} of one, from "
+        f"{corpus.images:,} {counted} of {len(used):,} prompts, at most {most:,} of one, from "
         f"{table.source}"
     ]
     for name, column in table.labels.items():
