@@ -156,6 +156,7 @@ bench-loader: setup
 	  brotli catalogue python-snappy tqdm "transformers<5" xxhash zstd
 	build/peers/bin/pip install --quiet --no-deps litdata mosaicml-streaming torchvision
 	$(BIN)/python tools/bench_loader.py --peers build/peers/bin/python
+	$(BIN)/python tools/bench_feed.py
 
 # About ten minutes: 5,000 jobs that each do next to nothing, on a cluster of this machine.
 bench-slurm: setup slurm-setup

@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import json
 import os
 import statistics
 import sys
 import tempfile
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +52,26 @@ class RandomTiles:
     def load(self, number: int, image_member: str) -> tuple[Any, str]:
         """Tile (px, px, 3) and caption."""
         image = np.random.default_rng(number).uniform(-1, 1, (self.px, self.px, 3))
-        return image.astype(np.float32), CAPTIONS[number % 2]
+        return image.astype(np.float32), self.caption(number)
+
+    def encoded(self, number: int, image_member: str) -> bytes:
+        """What stands for its file."""
+        return f"{image_member} {number}".encode()
+
+    def caption(self, number: int) -> str:
+        """Its caption alone."""
+        return CAPTIONS[number % 2]
+
+
+@dataclass
+class CpuTimes:
+    """CPU time of the process at the end of each step: on a busy machine the clock says less."""
+
+    at: list[float] = field(default_factory=list)
+
+    def note(self, step: int, own_s: float) -> None:
+        """Called at the end of each step."""
+        self.at.append(time.process_time())
 
 
 SHAPES = ("embedded", "sd15", "sdxl")
@@ -93,8 +114,22 @@ def configure(arguments: argparse.Namespace) -> TrainConfig:
     return loads(TrainConfig, to_yaml(cfg), arguments.set)
 
 
+def _store_latents(bundle: Path, samples: RandomTiles, path: Path) -> tuple[Path, ...]:
+    """Latents of all tiles, as the stage `encode` leaves them."""
+    import torch
+
+    from sarhpc.diffusion.bundle import load_autoencoder
+    from sarhpc.shards.writer import write_shard
+    from sarhpc.training.denoising.latents import encode_samples
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    vae = load_autoencoder(bundle / "vae")
+    write_shard(path, encode_samples(samples, vae, device, "sar.png", flipped=False))
+    return (path,)
+
+
 def measure(arguments: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
-    """Rows of the measured steps; empty on other ranks than the first."""
+    """Rows of the measured steps, with their CPU time; empty on other ranks than the first."""
     from sarhpc.diffusion.bundle import load_bundle
     from sarhpc.training.context import TrainContext
     from sarhpc.training.denoising.task import train
@@ -109,11 +144,19 @@ def measure(arguments: argparse.Namespace, folder: Path) -> list[dict[str, Any]]
     ranks.barrier()
     samples = RandomTiles(arguments.samples, load_bundle(bundle).tile_px)
     store = CheckpointStore(folder / "checkpoints", ranks, 1)
-    ctx = TrainContext(folder, store, StopRequest(ranks))
+    times = CpuTimes()
+    ctx = TrainContext(folder, store, StopRequest(ranks), times)
+    latents: tuple[Path, ...] = ()
+    if arguments.latents_stored:
+        latents = _store_latents(bundle, samples, folder / f"latents{ranks.rank}.tar")
     with _attention(stores_scores=arguments.scores_stored):
-        train(cfg, bundle, samples, ranks, ctx)
+        train(cfg, bundle, samples, ranks, ctx, latents=latents)
     leave()
-    return read_rows(folder / "metrics.jsonl")[arguments.warmup :] if ranks.rank == 0 else []
+    if ranks.rank > 0:
+        return []
+    rows = read_rows(folder / "metrics.jsonl")
+    used = [None, *(after - before for before, after in itertools.pairwise(times.at))]
+    return [row | {"cpu_s": cpu} for row, cpu in zip(rows, used, strict=True)][arguments.warmup :]
 
 
 def _attention(*, stores_scores: bool) -> contextlib.AbstractContextManager[None]:
@@ -148,6 +191,9 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=int(os.environ.get("OMP_NUM_THREADS", "1")))
     parser.add_argument("--scores-stored", action="store_true", help="attention without SDPA")
     parser.add_argument(
+        "--latents-stored", action="store_true", help="as the stage `encode` leaves them"
+    )
+    parser.add_argument(
         "--memory-returned", action="store_true", help="freed memory goes back to the system"
     )
     parser.add_argument("--set", nargs="*", default=[], help="more of the training, key=value")
@@ -171,6 +217,7 @@ def main() -> int:
         # On one rank of several, the share of each.
         flops = rows[-1]["tflops"] * 1e12 * rows[-1]["step_s"]
         facts = {"seconds": seconds, "steps_s": steps, "memory_gb": memory, "flops": flops}
+        facts["cpu_s"] = [row["cpu_s"] for row in rows]
         facts["arguments"] = values
         publish_json(arguments.json, facts)
     print(json.dumps({"python": sys.version.split()[0], "steps": len(rows)}))

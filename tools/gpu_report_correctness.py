@@ -90,8 +90,16 @@ class StopAt:
 
     def agree(self) -> StopReason | None:
         """The reason, once the steps are done."""
+        return self.agreed(self.urgency())
+
+    def agreed(self, urgency: int) -> StopReason | None:
+        """The reason of that number."""
+        return StopReason(urgency) if urgency else None
+
+    def urgency(self) -> int:
+        """The number of the reason; asked before each step ends, and before the first."""
         self._left -= 1
-        return StopReason.PREEMPT if self._left <= 0 else None
+        return StopReason.PREEMPT if self._left <= 0 else 0
 
 
 def make_reference(folder: Path, tell: Tell) -> None:

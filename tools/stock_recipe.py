@@ -105,6 +105,7 @@ def stock_steps(arguments: argparse.Namespace) -> dict[str, Any]:
     )
     unet, encoders, optimizer, loader = accelerator.prepare(unet, encoders, optimizer, loader)
     seconds: list[float] = []
+    used = [time.process_time()]
     began, losses = time.perf_counter(), 0.0
     for batch in itertools.chain.from_iterable(itertools.repeat(loader)):
         with accelerator.accumulate(unet, encoders):
@@ -129,9 +130,11 @@ def stock_steps(arguments: argparse.Namespace) -> dict[str, Any]:
                 torch.cuda.synchronize()
             seconds.append(time.perf_counter() - began)
             began = time.perf_counter()
+            used.append(time.process_time())
             if len(seconds) == arguments.warmup + arguments.steps:
                 break
     return {
         "seconds": seconds[arguments.warmup :],
+        "cpu_s": [after - before for before, after in itertools.pairwise(used)][arguments.warmup :],
         "memory_gb": peak_memory_gb(accelerator.device),
     }

@@ -161,7 +161,14 @@ class StopRequest:
         Collective: every rank calls it at the same step boundary. Costs one all-reduce of eight
         bytes.
         """
-        urgency = self._ranks.maximum(self._urgency())
+        return self.agreed(self._ranks.maximum(self.urgency()))
+
+    def agreed(self, urgency: int) -> StopReason | None:
+        """The same, where the largest `urgency` of all ranks is known. Collective.
+
+        For a loop whose ranks exchange numbers anyway: on a GPU a collective of its own would wait
+        for everything that was launched.
+        """
         if urgency == 0:
             return None
         if self._ranks.rank == 0 and self._save_file is not None:
@@ -186,7 +193,8 @@ class StopRequest:
         """Whether a SIGUSR2 now is the one before the time limit: a walltime used up counts."""
         return self._ends is not None and time.monotonic() >= self._ends - SIGNAL_EARLY_S
 
-    def _urgency(self) -> int:
+    def urgency(self) -> int:
+        """The reason that this rank knows, as a number; 0 without any."""
         late = self._ends is not None and time.monotonic() >= self._ends
         if self._ranks.rank == 0:
             self._look_at_files()

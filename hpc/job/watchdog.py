@@ -269,6 +269,12 @@ class _Agreement(Protocol):
     def agree(self) -> StopReason | None:
         """The reason to interrupt the work now."""
 
+    def agreed(self, urgency: int) -> StopReason | None:
+        """The same, by the largest urgency of all ranks."""
+
+    def urgency(self) -> int:
+        """What this rank knows."""
+
 
 @dataclass(frozen=True)
 class WatchedStop:
@@ -285,3 +291,12 @@ class WatchedStop:
         """The reason to interrupt the work now, as `StopRequest.agree`."""
         self.watchdog.beat()
         return self.stop.agree()
+
+    def agreed(self, urgency: int) -> StopReason | None:
+        """The same, as `StopRequest.agreed`."""
+        self.watchdog.beat()
+        return self.stop.agreed(urgency)
+
+    def urgency(self) -> int:
+        """As `StopRequest.urgency`."""
+        return self.stop.urgency()

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+MOST_URGENT = 7
+"""Largest number of a reason."""
+
 
 class Stop(Protocol):
     """Why the ranks interrupt their work."""
@@ -29,6 +32,12 @@ class StopRequest(Protocol):
 
     def agree(self) -> Stop | None:
         """The reason to interrupt now, the same on every rank. Collective."""
+
+    def agreed(self, urgency: int) -> Stop | None:
+        """The same, where the largest `urgency` of all ranks is known. Collective."""
+
+    def urgency(self) -> int:
+        """The reason that this rank knows, from 1 to `MOST_URGENT`; 0 without any."""
 
 
 class Store(Protocol):

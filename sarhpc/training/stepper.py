@@ -14,6 +14,7 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from hpc.job.agreement import RankGroup
 from sarhpc.shards.transfer import to_device
 from sarhpc.training.config import LoopConfig
+from sarhpc.training.context import MOST_URGENT
 from sarhpc.training.engine import trainable_weights, wrap_in_engine
 from sarhpc.training.metrics.gradient_norms import GroupNorms
 from sarhpc.training.metrics.log import StepClock
@@ -115,7 +116,7 @@ class ReducedLosses:
     """
 
     def __init__(self, names: Sequence[str], sums: Tensor, world: int) -> None:
-        """Begin to copy `sums`: of each loss, and last of the flag."""
+        """Begin to copy `sums`: of each loss, of the flag, and of what asks to stop."""
         self._names, self._world = names, world
         self._ready: torch.cuda.Event | None = None
         self._sums = sums
@@ -125,23 +126,35 @@ class ReducedLosses:
             self._ready = torch.cuda.Event()
             self._ready.record()
 
-    def read(self) -> tuple[dict[str, float], bool]:
-        """The means, not finite if one rank's is not, and whether rank 0's flag is up."""
+    def read(self) -> tuple[dict[str, float], bool, int]:
+        """The means, not finite if one rank's is not; rank 0's flag; the largest urgency."""
         if self._ready is not None:
             self._ready.synchronize()
-        *totals, raised_by = self._sums.tolist()
-        means = [total / self._world for total in totals]
-        return dict(zip(self._names, means, strict=True)), raised_by > 0
+        numbers = self._sums.tolist()
+        count = len(self._names)
+        means = [total / self._world for total in numbers[:count]]
+        urgency = max((n for n, asked in enumerate(numbers[count + 1 :], 1) if asked), default=0)
+        return dict(zip(self._names, means, strict=True)), numbers[count] > 0, urgency
 
 
-def reduce_losses(own: Mapping[str, Tensor], flag: bool, ranks: RankGroup) -> ReducedLosses:
-    """Mean losses over all ranks, and whether rank 0's flag is up; to be read after the update.
+def reduce_losses(
+    own: Mapping[str, Tensor], flag: bool, ranks: RankGroup, urgency: int = 0
+) -> ReducedLosses:
+    """Mean losses over all ranks, and what else they agree on; to be read after the update.
 
-    One all-reduce for both: it is the step's only one besides DeepSpeed's own.
+    One all-reduce for all: it is the step's only one besides DeepSpeed's own.
+
+    Args:
+        own: mean losses of this rank by name.
+        flag: of rank 0; the others' do not count.
+        ranks: this process among the others.
+        urgency: with which this rank asks to stop.
     """
-    [raised] = to_device(
-        [torch.tensor([float(flag and ranks.rank == 0)], dtype=torch.float64)], ranks.device
-    )
+    asked = [
+        float(flag and ranks.rank == 0),
+        *(float(n + 1 == urgency) for n in range(MOST_URGENT)),
+    ]
+    [raised] = to_device([torch.tensor(asked, dtype=torch.float64)], ranks.device)
     both = torch.cat([torch.stack([value.double() for value in own.values()]), raised])
     torch.distributed.all_reduce(both)
     return ReducedLosses(list(own), both, ranks.world)

@@ -50,6 +50,8 @@ class _Run(TrainState):
     skipped: Skipped = field(default_factory=Skipped)
     log: MetricsLog | None = None
     """Of rank 0."""
+    urgency: int | None = None
+    """Largest urgency to stop of all ranks, where the last step exchanged it."""
 
     @property
     def updates(self) -> int:
@@ -117,7 +119,7 @@ def _run_loop(run: _Run, batches: Iterator[tuple[Cursor, RankBatch]]) -> Stop | 
     while True:
         # First, as a validation may take minutes.
         run.commit(run.ctx.store, 0)
-        reason = _validate_if_due(run) or run.ctx.stop.agree()
+        reason = _validate_if_due(run) or _agree(run)
         if run.finished or reason or _is_checkpoint_due(run):
             _save(run)
         if run.finished or (reason and reason.stops):
@@ -129,6 +131,12 @@ def _run_loop(run: _Run, batches: Iterator[tuple[Cursor, RankBatch]]) -> Stop | 
             # All ranks agree on numbers, so all of them are here.
             run.commit(run.ctx.store)
             raise
+
+
+def _agree(run: _Run) -> Stop | None:
+    """The reason to interrupt the work now, the same on every rank."""
+    urgency, run.urgency = run.urgency, None
+    return run.ctx.stop.agree() if urgency is None else run.ctx.stop.agreed(urgency)
 
 
 # Checkpoints
@@ -191,9 +199,13 @@ def _take_step(run: _Run, batches: Iterator[tuple[Cursor, RankBatch]]) -> None:
     rates = stepper.set_rates(run.task.rate_scale(run.updates))
     own = stepper.forward_backward(run.task, batch)
     late = time.monotonic() - run.saved_at >= cfg.checkpoint_every_s
-    reduced = reduce_losses(own, late, run.ranks)
+    # A GPU would be waited for by a collective of its own; a request comes a step later so.
+    carries = run.ranks.device.type == "cuda"
+    urgency = run.ctx.stop.urgency() if carries else 0
+    reduced = reduce_losses(own, late, run.ranks, urgency)
     gradient, norms = stepper.update(by_group=clock.exact or run.updates == 0)
-    losses, run.due = reduced.read()
+    losses, run.due, asked = reduced.read()
+    run.urgency = asked if carries else None
     what = describe_nonfinite(sum(losses.values()), gradient)
     row: dict[str, Any] = {"trouble": what}
     if what is None:

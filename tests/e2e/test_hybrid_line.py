@@ -24,6 +24,7 @@ tile={tile_px: 32, shard_samples: 4, min_signal: 0.0, max_saturated: 1.0}
 tile.split={fractions: [0.5, 0.5, 0.0], cell_m: 200.0, buffer_m: 0.0}
 caption.captioner=truth
 train.max_steps=4
+train.log_every_steps=1
 train.global_batch=4
 train.warmup_steps=1
 train.validation_every_steps=4
@@ -35,7 +36,7 @@ generate.steps=2
 evaluate={tiles: 40, bootstrap: 5, gallery: 3, orientation_steps: 0}
 cluster={workers: 1, ranks: 2}
 """
-"""Sizes; what is trained, and how, is the profile's: bf16, ZeRO-2, checkpointing, its rates."""
+"""Sizes; what is trained, and how, is the profile's: bf16, the layout that fits, its rates."""
 
 
 @pytest.fixture(scope="module")

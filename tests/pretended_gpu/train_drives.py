@@ -121,10 +121,11 @@ def train_step(*, xl: bool = False, stored: bool = False, **options: Any) -> dic
     with counted() as counts:
         losses = stepper.forward_backward(task, tiles)
     with counted() as after:
-        reduced = reduce_losses(losses, False, task._ranks)
+        reduced = reduce_losses(losses, False, task._ranks, urgency=3)
         before_update = after.waits
         gradient, _ = stepper.update(by_group=False)
-        mean, _ = reduced.read()
+        mean, late, urgency = reduced.read()
+    assert (late, urgency) == (False, 3)
     assert mean["loss"] == pytest.approx(losses["loss"].item())
     loss_on_cpu = None
     if cfg.precision == "fp32":  # in bf16 the attention of the two rounds elsewhere

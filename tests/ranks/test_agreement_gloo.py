@@ -46,6 +46,29 @@ def test_every_rank_gets_the_same_answer(tmp_path: Path) -> None:
     assert run_ranks(exchange, tmp_path, world=3) == [expected] * 3
 
 
+def reduce(ranks: RankGroup, directory: Path) -> Any:
+    import torch
+
+    from sarhpc.training.stepper import reduce_losses
+
+    found = []
+    for asks, late in (((0, 0), 1), ((2, 5), 0), ((7, 1), 0)):
+        losses = {"loss": torch.tensor(1.0 + ranks.rank), "prior_loss": torch.tensor(4.0)}
+        means, is_late, urgency = reduce_losses(
+            losses, ranks.rank == late, ranks, asks[ranks.rank]
+        ).read()
+        found.append([means, is_late, urgency])
+    return found
+
+
+def test_ranks_agree_to_stop_in_the_all_reduce_of_their_losses(tmp_path: Path) -> None:
+    first, second = run_ranks(reduce, tmp_path)
+    assert first == second
+    assert [means for means, _, _ in first] == [{"loss": 1.5, "prior_loss": 4.0}] * 3
+    assert [late for _, late, _ in first] == [False, True, True], "rank 0's alone counts"
+    assert [urgency for _, _, urgency in first] == [0, 5, 7]
+
+
 def fail_on_rank_1(ranks: RankGroup, directory: Path) -> Any:
     def action() -> int:
         if ranks.rank == 1:

@@ -34,13 +34,16 @@ def test_a_dry_run_tells_steps_memory_and_hours_of_the_papers_training(
     root, paper = tmp_path / "paper", Path(__file__).parents[3] / "configs" / "paper_sd15.yaml"
     words = ["archive.uri=/archive", "train.keep_every_steps=2500"]
     assert main(["init", str(root), "--config", str(paper), *words]) == 0
-    _, out, _ = say(capsys, "train", root, "--dry-run")
+    _, out, _ = say(capsys, "train", root, "--dry-run", "--profile", "a100")
     assert "7,500 steps for each 10,000 tiles" in out
+    assert "16 a step = 2 x 8 ranks x 1" in out
+    assert "train.fit=auto, 39.4 GiB a rank: micro-batch 2, without gradient checkpointing" in out
+    assert "train.fit=auto leaves deterministic kernels off" in out
     assert "trainable parameters: 982.6 M of 982.6 M" in out
     assert "fits on A100-40 yes" in out
     assert "one checkpoint: 17.69 GB" in out
     # The two newest, the one being written, and those of steps 2,500 and 5,000.
-    assert "about 88.43 GB in 140 inodes" in out
+    assert "about 88.43 GB in 220 inodes" in out
     assert "2.45 TFLOP an image" in out
     assert "GPU-hours on A100 (28% of peak" in out
     assert not (root / "train").exists()
@@ -51,7 +54,7 @@ def test_latents_encoded_once_save_the_arithmetic_of_eleven_epochs(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     costs = []
-    for name, words in (("plain", []), ("once", ["encode.threads=1"])):
+    for name, words in (("plain", ["encode=null", "train.fit=null"]), ("once", ["train.fit=null"])):
         root, paper = tmp_path / name, Path(__file__).parents[3] / "configs" / "paper_sd15.yaml"
         main(["init", str(root), "--config", str(paper), "archive.uri=/archive", *words])
         _, out, _ = say(capsys, "train", root, "--dry-run")
@@ -146,3 +149,31 @@ def test_the_gate_is_mentioned_at_the_stage_that_has_one(
     assert out.count("a quarantined one is kept and drawn again up to 2 times") == 1
     generate = out.partition("generate: planned when ")[2].partition("compare: planned when ")[0]
     assert "3 times as many images" in generate
+
+
+@pytest.mark.slow
+def test_dry_run_fits_the_training_to_the_memory_that_the_profile_says(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base = Path(__file__).parents[3] / "sarhpc" / "embedded" / "base"
+    words = [f"train.base_model={base}", "train.fit=exact", "train.precision=fp32"]
+    assert main(["init", str(tmp_path / "run"), "--template", "demo", *words]) == 0
+    profile = tmp_path / "small.yaml"
+
+    def fitted(gpu_memory_gb: str) -> str:
+        profile.write_text(
+            "{executor: slurm, stages: {train: {gpus_per_node: 1}}" + gpu_memory_gb + "}"
+        )
+        _, out, _ = say(capsys, "train", tmp_path / "run", "--dry-run", "--profile", profile)
+        return str(out)
+
+    roomy = fitted(", gpu_memory_gb: 80")
+    assert "train.fit=exact, 78.8 GiB a rank: micro-batch 16, without" in roomy
+    assert "ZeRO-0 fp32, 16 x 128 px" in roomy
+    assert "deterministic" not in roomy
+    unknown = fitted("")
+    assert "the profile does not say gpu_memory_gb" in unknown
+    assert "A100-40: micro-batch 16" in unknown
+    tight = fitted(", gpu_memory_gb: 1.6")
+    assert "no layout fits on 1 ranks of 1.6 GiB" in tight
+    assert "What would fit: GPUs such as A100-40" in tight

@@ -19,6 +19,7 @@ from hpc.job.stop import (
     stop_signalled,
 )
 from hpc.signals import ignore_stop_signals
+from sarhpc.training.context import MOST_URGENT
 
 
 def test_only_preemption_and_deadline_requeue() -> None:
@@ -71,6 +72,23 @@ def test_the_operators_word_wins(tmp_path: Path) -> None:
     with StopRequest(SingleProcess(), tmp_path / "STOP") as stop:
         os.kill(os.getpid(), signal.SIGUSR2)
         assert stop.agree() is StopReason.STOP_FILE
+
+
+def test_what_ranks_exchanged_with_their_losses_decides_as_their_own_agreement_does(
+    tmp_path: Path,
+) -> None:
+    stop_file, save_file = tmp_path / "STOP", tmp_path / "SAVE"
+    request = StopRequest(SingleProcess(), stop_file, save_file, poll_s=0.0)
+    assert request.urgency() == 0
+    assert request.agreed(0) is None
+    save_file.touch()
+    assert request.agreed(request.urgency()) is StopReason.SAVE_FILE
+    assert not save_file.exists(), "consumed"
+    stop_file.touch()
+    assert request.agreed(request.urgency()) is StopReason.STOP_FILE is request.agree()
+    # Another rank alone knows of it.
+    assert StopRequest(SingleProcess()).agreed(StopReason.TERMINATE) is StopReason.TERMINATE
+    assert max(StopReason) <= MOST_URGENT
 
 
 def test_files_are_looked_at_only_so_often(tmp_path: Path) -> None:

@@ -123,10 +123,17 @@ def test_asking_whether_to_stop_is_progress(tmp_path: Path) -> None:
         def agree(self) -> None:
             return None
 
-    dog = Watchdog(WatchedProcess(tmp_path), lambda: 0, HangLimits(startup_s=7, min_s=1))
-    for _ in range(3):
-        WatchedStop(Asked(), dog).agree()
-    assert dog.limit_s == 1
+        def agreed(self, urgency: int) -> None:
+            return None
+
+        def urgency(self) -> int:
+            return 0
+
+    for asks in (WatchedStop.agree, lambda stop: stop.agreed(stop.urgency())):
+        dog = Watchdog(WatchedProcess(tmp_path), lambda: 0, HangLimits(startup_s=7, min_s=1))
+        for _ in range(3):
+            asks(WatchedStop(Asked(), dog))
+        assert dog.limit_s == 1
 
 
 def test_hang_is_noticed_before_a_collective_times_out(
