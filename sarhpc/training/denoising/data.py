@@ -17,8 +17,8 @@ from hpc.job.agreement import RankGroup
 from sarhpc.diffusion.config import LAYERS
 from sarhpc.diffusion.objective import sample_seed
 from sarhpc.shards.loader import Cursor, SampleOrder, batches, prefetch
+from sarhpc.shards.mirror import mirrored
 from sarhpc.training.config import TrainConfig
-from sarhpc.training.denoising.mirror import mirrored
 
 
 @dataclass(frozen=True)
