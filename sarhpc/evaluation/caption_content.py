@@ -1,4 +1,4 @@
-"""What a caption says of an image: its class, and where in the image something lies."""
+"""What a caption says of an image: its class."""
 
 from __future__ import annotations
 
@@ -7,13 +7,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from sarhpc.evaluation.image_sets import Image
-
-RELATIONS: Mapping[str, tuple[str, str]] = {
-    "range": ("near range", "far range"),
-    "left and right": ("left", "right"),
-    "upper and lower": ("upper", "lower"),
-}
-"""Relation -> the two words or phrases that it exchanges."""
 
 _ARTICLE = re.compile(r"^(?:an?|the)\s+", re.IGNORECASE)
 _CROSSES = re.compile(r"\bcross(?:es|ing)?\b", re.IGNORECASE)
@@ -78,12 +71,3 @@ def _named(caption: str, classes: Phrases) -> list[tuple[int, str]]:
                 if length > found.get(match.start(), (0, ""))[0]:
                     found[match.start()] = (length, name)
     return [(at, found[at][1]) for at in sorted(found)]
-
-
-def swapped(caption: str, pair: tuple[str, str]) -> str | None:
-    """The caption with both sides of a relation exchanged; None where it names neither."""
-    one, other = pair
-    pattern = re.compile(rf"\b({re.escape(one)}|{re.escape(other)})\b", re.IGNORECASE)
-    if not pattern.search(caption):
-        return None
-    return pattern.sub(lambda m: other if m.group(0).lower() == one else one, caption)

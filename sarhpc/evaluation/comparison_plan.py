@@ -16,7 +16,12 @@ from sarhpc.evaluation.drawing import (
     parts_of,
     require_images,
 )
-from sarhpc.evaluation.image_sets import ImageSet, read_images
+from sarhpc.evaluation.image_sets import (
+    ImageSet,
+    folders_below,
+    read_images,
+    split_of_folders,
+)
 from sarhpc.evaluation.pixels import (
     amplitude_member,
     code_member,
@@ -119,7 +124,7 @@ def plan_comparison(
             for name in (REAL, *names)
             for files in parts_of(drawn[name])
         ]
-    notes = [*_split_notes(facts[REAL], config), *_role_notes(facts)]
+    notes = [*_split_notes(facts[REAL], config, drawn[REAL]), *_role_notes(facts)]
     notes += dict.fromkeys(note for one in compared.values() for note in one.notes)
     counts = {name: len(one) for name, one in drawn.items()}
     judged = facts[next(iter(others))]
@@ -175,8 +180,15 @@ def _mean_3_sigma(drawn: Drawn) -> float:
     return mean_3_sigma(images)
 
 
-def _split_notes(facts: SetFacts, config: EvaluateConfig) -> Iterator[str]:
+def _split_notes(facts: SetFacts, config: EvaluateConfig, drawn: Drawn) -> Iterator[str]:
     splits = {name: count for name, count in facts.splits.items() if name != "unknown"}
+    named = {split_of_folders(folders_below(drawn.images, file)) for file, _ in drawn.places} - {""}
+    if not splits and named:
+        yield (
+            f"Folders of real images name splits: {', '.join(sorted(named))}. E12 learns and tests "
+            "by them; the other measures take images of all."
+        )
+        return
     if not splits:
         yield "Real tiles name no split: whether the model was trained on them is not known."
         return

@@ -19,8 +19,8 @@ class FeaturesConfig:
     measured: bool = True
     """Compare what is measured of each tile (E1 to E6); it needs no weights."""
     backbone: str | None = None
-    """Network whose features are compared as well, by its path: a folder of transformers (DINOv2,
-    a CLIP, its vision part) or a TorchScript file; null compares none."""
+    """Network whose features are compared as well: a folder of transformers (DINOv2, a CLIP, its
+    vision part), a TorchScript file, or `embedded:clip`; null compares none."""
     kind: str = AUTO
     """What the path is: `transformers`, `torchscript`, `inception` (the TorchScript file of the
     original Inception, as StyleGAN2-ADA and clean-fid publish it); `auto` takes a folder for the

@@ -27,6 +27,12 @@ ARRAYS = ("sar16.npy", "sar.npy", "npy")
 Choice = Callable[[Collection[str]], Sequence[str]]
 """Which members of an image to read, of those that it has."""
 
+_SPLIT_FOLDERS = {
+    "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val",
+    "test": "test", "testing": "test",
+}  # fmt: skip
+"""Name of a folder -> split."""
+
 
 @dataclass(frozen=True)
 class ImageSet:
@@ -172,6 +178,19 @@ def _indexed(path: Path) -> tuple[ShardIndex, list[int]]:
 def _scanned(path: Path, *_: int) -> tuple[ShardIndex, list[int]]:
     index = ShardIndex.scan(path, ended=False)
     return index, _rows(index)
+
+
+def folders_below(images: ImageSet, file: str) -> tuple[str, ...]:
+    """Folders from that of the set down to an image; empty for images in shards."""
+    root, path = Path(images.name), Path(file)
+    if file.endswith(".tar") or not path.is_relative_to(root):
+        return ()
+    return path.relative_to(root).parent.parts
+
+
+def split_of_folders(folders: Sequence[str]) -> str:
+    """Split that the first folder names: `train`, `val` or `test`; empty where it names none."""
+    return _SPLIT_FOLDERS.get(folders[0].lower(), "") if folders else ""
 
 
 def group_of(meta: Mapping[str, Any]) -> str:

@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sarhpc.evaluation.caption_content import RELATIONS, class_of, swapped
+from sarhpc.evaluation.caption_content import class_of
 from sarhpc.evaluation.text_config import TextConfig
+from sarhpc.measures.relations import RELATIONS, swapped
 from sarhpc.measures.text_alignment import (
     classified,
     clip_score,

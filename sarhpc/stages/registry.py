@@ -72,8 +72,18 @@ def stage_named(config: RunConfig, name: str) -> Stage:
     """
     stages = {stage.name: stage for stage in line_of_stages(config)}
     if name not in stages:
-        raise ConfigError(f"this run has no stage {name!r}; it has {', '.join(stages)}")
+        raise ConfigError(
+            f"this run has no stage {name!r}; it has {', '.join(stages)}. {_how_to_have(name)}"
+        )
     return stages[name]
+
+
+def _how_to_have(name: str) -> str:
+    """What a user does who wants the stage."""
+    keys = next((spec.branches for spec in STAGES if spec.name == name), ())
+    if not keys:
+        return "See sarhpc --help for the stages that there are"
+    return f"To have it, start a new run that sets {keys[0]} (sarhpc init RUN '{keys[0]}={{}}')"
 
 
 def used_models(config: RunConfig) -> list[str]:

@@ -6,10 +6,11 @@ import contextlib
 import copy
 import dataclasses
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from hpc.config import to_dict
 from hpc.errors import ConfigError
 from hpc.store.rundir import RunDir
 from sarhpc.extras import CHAIN, require_extra
@@ -193,7 +194,7 @@ def require_present(run: RunDir, config: RunConfig, stages: Iterable[str]) -> No
         except ConfigError as error:
             reasons.append(str(error))
     for name in _models(config, names):
-        reasons += _missing_model(name)
+        reasons += _missing_model(name, _key_of(config, names, name))
     if reasons:
         raise ConfigError("\n".join(dict.fromkeys(reasons)))
 
@@ -207,16 +208,35 @@ def _models(config: RunConfig, stages: Iterable[str]) -> list[str]:
     return list(found)
 
 
-def _missing_model(name: str) -> list[str]:
+def _key_of(config: RunConfig, stages: Iterable[str], name: str) -> str:
+    """The key under which stages name a model, and a colon; empty where there is none such."""
+    values = to_dict(config)
+    for branch in dict.fromkeys(one for stage in stages for one in spec_named(stage).branches):
+        for key, value in _leaves(branch, values.get(branch)):
+            if value == name:
+                return f"{key}: "
+    return ""
+
+
+def _leaves(key: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """Yield the values below a key, each under its own."""
+    if not isinstance(value, Mapping):
+        yield key, value
+        return
+    for name, below in value.items():
+        yield from _leaves(f"{key}.{name}", below)
+
+
+def _missing_model(name: str, key: str) -> list[str]:
     try:
         path = Path(model_folder(name))
     except ConfigError as error:
-        return [str(error)]
+        return [f"{key}{error}"]
     if path.exists() or _in_cache_of_the_hub(name):
         return []
     return [
-        f"model {name} is neither a folder nor in the cache of the hub ($HF_HOME); give a folder, "
-        "or one that `sarhpc fetch` lists"
+        f"{key}model {name} is neither a folder nor in the cache of the hub ($HF_HOME); give a "
+        "folder, or one that `sarhpc fetch` lists"
     ]
 
 

@@ -6,21 +6,24 @@ import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from sarhpc.evaluation.caption_content import text_beside
 from sarhpc.evaluation.drawing import Drawn, draw_evenly
-from sarhpc.evaluation.image_sets import Image, ImageSet, group_of, read_facts, read_images
+from sarhpc.evaluation.image_sets import (
+    Image,
+    ImageSet,
+    folders_below,
+    group_of,
+    read_facts,
+    read_images,
+    split_of_folders,
+)
 
 LAND_COVER = "landcover.npy"
 """Member with the class of each pixel; code 0 is none."""
 NAMING = ("class", "label")
 """Keys of metadata that name the class of an image."""
-_SPLIT_FOLDERS = {
-    "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val",
-    "test": "test", "testing": "test",
-}  # fmt: skip
 _TEXTS = ("txt", "caption")
 
 ClassOf = Callable[[Mapping[str, Any]], str | None]
@@ -117,11 +120,8 @@ def _texts(names: Collection[str]) -> list[str]:
 
 def _folders(images: ImageSet, file: str) -> tuple[str, str | None]:
     """Split and class that folders name, of an image that is a file of its own."""
-    root, path = Path(images.name), Path(file)
-    if file.endswith(".tar") or not path.is_relative_to(root):
-        return "", None
-    parts = list(path.relative_to(root).parent.parts)
-    split = _SPLIT_FOLDERS.get(parts[0].lower(), "") if parts else ""
+    parts = folders_below(images, file)
+    split = split_of_folders(parts)
     rest = parts[1:] if split else parts
     return split, rest[0] if rest else None
 

@@ -62,7 +62,14 @@ def require_backbone(cfg: FeaturesConfig, tile_px: Sequence[int]) -> None:
             require_extra(extra, "evaluate.features.backbone")
         from sarhpc.evaluation.backbone import load_backbone
 
-        load_backbone(cfg, tile_px)
+        load_backbone(_located(cfg), tile_px)
+
+
+def _located(cfg: FeaturesConfig) -> FeaturesConfig:
+    """The same with the folder of an embedded or fetched model in place of its name."""
+    from sarhpc.stages.inputs.paths import model_folder
+
+    return dataclasses.replace(cfg, backbone=model_folder(str(cfg.backbone)))
 
 
 def with_features(
@@ -183,7 +190,7 @@ def _add_backbone(
     from sarhpc.evaluation.feature_reference import reference_values
     from sarhpc.evaluation.set_facts import RAW_CODES
 
-    backbone = load_backbone(cfg, planned.px)
+    backbone = load_backbone(_located(cfg), planned.px)
     block["vectors"][BACKBONE] = {**backbone.to_json(), "px_of_tiles": list(planned.px)}
     extraction = _Extraction(planned, locate, backbone, cfg.batch)
     model = {"backbone": backbone.identity()}

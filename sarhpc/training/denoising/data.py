@@ -18,8 +18,8 @@ from hpc.job.agreement import RankGroup
 from sarhpc.diffusion.config import LAYERS
 from sarhpc.diffusion.objective import Draw, sample_seed
 from sarhpc.shards.loader import Cursor, SampleOrder, batches, prefetch_assembled
+from sarhpc.shards.mirror import mirrored
 from sarhpc.training.config import TrainConfig
-from sarhpc.training.denoising.mirror import mirrored
 
 MOST_THREADS = 16
 """Threads that read samples, where the cores decide; more of them wait for each other."""

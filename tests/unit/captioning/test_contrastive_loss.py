@@ -46,9 +46,30 @@ def test_a_text_that_another_tile_has_too_is_no_negative_of_it() -> None:
     assert float(same) == 0
 
 
-def test_gradients_of_parts_average_to_that_of_the_whole_batch() -> None:
-    raw, other = unit(2), unit(3)
-    names = text_digests("abcdef")
+def test_texts_that_describe_no_tile_are_negatives_of_all_images_but_those_that_they_fit() -> None:
+    images, texts, wrong = unit(0), unit(1), unit(4)
+    scale = torch.tensor([1.5], dtype=torch.float64)
+    both = torch.stack([texts, wrong], dim=1)
+    # The own caption of tile 1 fills the place where it has no other; that of 2 is caption "d".
+    names = text_digests(["a", "A", "b", "b", "c", "d", "d", "D", "e", "E", "f", "F"])
+    loss, _ = contrastive_loss(images, both, scale, names.reshape(6, 2))
+    logits = (math.exp(1.5) * images @ texts.T).tolist()
+    others = (math.exp(1.5) * images @ wrong.T).tolist()
+    left_out = {(1, 1), (3, 2)}
+    total = 0.0
+    for row in range(6):
+        over_texts = sum(math.exp(value) for value in logits[row]) + sum(
+            math.exp(value) for at, value in enumerate(others[row]) if (row, at) not in left_out
+        )
+        over_images = sum(math.exp(line[row]) for line in logits)
+        total += -2 * logits[row][row] + math.log(over_texts) + math.log(over_images)
+    assert float(loss) == pytest.approx(total / 12, rel=1e-12)
+
+
+@pytest.mark.parametrize("texts", [1, 2])
+def test_gradients_of_parts_average_to_that_of_the_whole_batch(texts: int) -> None:
+    raw, other = unit(2), unit(3, 6 * texts).reshape(6, texts, 5)
+    names = text_digests("abcdefghijkl"[: 6 * texts]).reshape(6, texts)
 
     def gradients(parts: int) -> list[torch.Tensor]:
         total = [torch.zeros_like(raw), torch.zeros_like(other), torch.zeros(1)]

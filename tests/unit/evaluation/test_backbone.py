@@ -25,6 +25,7 @@ from sarhpc.measures.feature_distances import cubic_kernel, frechet, kernel_dist
 from sarhpc.measures.feature_nulls import FeatureVerdict, judge_vectors, pair
 from sarhpc.measures.features import measure
 from sarhpc.stages.inputs.paths import model_folder
+from sarhpc.stages.work.feature_distances import require_backbone
 
 PX = (64, 64)
 
@@ -221,3 +222,9 @@ def test_kid_of_real_halves_is_zero_within_two_sigma_and_grows_with_a_blur(
     for name in ("frechet", "kernel"):
         raw = [one[name] for one in values]
         assert raw == sorted({*raw}), name
+
+
+def test_the_embedded_clip_is_a_network_by_its_name() -> None:
+    require_backbone(FeaturesConfig(backbone="embedded:clip", width=64), (128, 128))
+    with pytest.raises(ConfigError, match="no embedded model 'embedded:clap'"):
+        require_backbone(FeaturesConfig(backbone="embedded:clap"), (128, 128))

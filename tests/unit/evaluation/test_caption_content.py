@@ -2,9 +2,10 @@ from __future__ import annotations
 
 import pytest
 
-from sarhpc.evaluation.caption_content import RELATIONS, caption_of, class_of, swapped
+from sarhpc.evaluation.caption_content import caption_of, class_of
 from sarhpc.evaluation.image_sets import Image
 from sarhpc.evaluation.text_config import LAND_COVER
+from sarhpc.measures.relations import RELATIONS, exchanges, swapped
 
 
 @pytest.mark.parametrize(
@@ -58,3 +59,12 @@ def test_where_a_caption_stands(
     members: dict[str, bytes], meta: dict[str, object], caption: str | None
 ) -> None:
     assert caption_of(Image("k", members, meta, "f.tar", 0)) == caption
+
+
+def test_each_relation_is_exchanged_alone() -> None:
+    caption = "trees in the upper part and a pond in the near range"
+    assert exchanges(caption) == [
+        "trees in the upper part and a pond in the far range",
+        "trees in the lower part and a pond in the near range",
+    ]
+    assert exchanges("a lake") == []

@@ -17,6 +17,7 @@ from hpc.store.plan import make_plan, publish_plan
 from hpc.store.rundir import RunDir, now
 from sarhpc.captioning.contrastive.config import ClipTrainConfig
 from sarhpc.cli import main
+from sarhpc.shards.contract import PixelContract
 from sarhpc.stages.clip_train import (
     CLIP_TRAIN,
     check_inputs,
@@ -25,8 +26,9 @@ from sarhpc.stages.clip_train import (
 )
 from sarhpc.stages.config import RunConfig
 from sarhpc.stages.inputs.paths import model_folder
-from sarhpc.stages.registry import line_of_stages
+from sarhpc.stages.registry import line_of_stages, stage_named
 from sarhpc.stages.run_config import load_run_config
+from sarhpc.stages.settings import require_present
 from sarhpc.stages.train import TRAIN
 
 NEW = ["clip_train={base_model: null}"]
@@ -104,6 +106,35 @@ def test_a_model_that_is_no_clip_is_refused_before_anything_is_submitted(tmp_pat
     (folder / "config.json").write_text("{")
     with pytest.raises(ConfigError, match=r"config\.json cannot be read"):
         check_inputs(run, load_run_config(run))
+
+
+def test_a_model_that_is_missing_is_named_with_its_key(tmp_path: Path) -> None:
+    run = clip_run(tmp_path, ["clip_train={base_model: /no/clip}"])
+    with pytest.raises(ConfigError, match=r"clip_train\.base_model: model /no/clip is neither"):
+        require_present(run, load_run_config(run), ["clip-train"])
+    nameless = clip_run(tmp_path / "other", ["clip_train={base_model: 'embedded:no'}"])
+    with pytest.raises(ConfigError, match=r"clip_train\.base_model: no embedded model"):
+        require_present(nameless, load_run_config(nameless), ["clip-train"])
+
+
+def test_a_run_without_the_stage_says_how_to_have_it(tmp_path: Path) -> None:
+    run = clip_run(tmp_path, [])
+    with pytest.raises(ConfigError, match=r"no stage 'clip-train'; .* sets clip_train .*init RUN"):
+        stage_named(load_run_config(run), "clip-train")
+
+
+def test_tiles_are_flipped_only_where_azimuth_is_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["clip_train={base_model: null, azimuth_flip: true}"]
+    run = captioned(clip_run(tmp_path, words), "train")
+    unknown = PixelContract()
+    monkeypatch.setattr("sarhpc.shards.tile_contract.contract_of_shards", lambda _: unknown)
+    with pytest.raises(ConfigError, match=r"clip_train\.azimuth_flip .*imported\.range_direction"):
+        plan_clip_training(run)
+    known = dataclasses.replace(unknown, range_direction="+col")
+    monkeypatch.setattr("sarhpc.shards.tile_contract.contract_of_shards", lambda _: known)
+    assert plan_clip_training(run).shards
 
 
 def test_a_training_on_the_cpu_needs_no_gpu(tmp_path: Path) -> None:

@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 
 from hpc.job.agreement import SingleProcess
 from sarhpc.shards.loader import Cursor
+from sarhpc.shards.mirror import mirrored
 from sarhpc.training.config import TrainConfig
 from sarhpc.training.denoising.data import feed, flips
-from sarhpc.training.denoising.mirror import mirrored
 
 
 @pytest.mark.parametrize(
