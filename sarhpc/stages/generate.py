@@ -148,7 +148,7 @@ def plan_corpus(run: RunDir) -> Plan:
     images = sum(images_of_shard(shard) for shard in shards)
     planned = size_of_tiles(run, settings(config), Path(export.path))
     shown = size_of_images(run, settings(config), Path(export.path))
-    shards = with_sources(run, config, shards, contract, shown)
+    shards = with_sources(run, config, settings(config), shards, contract, shown)
     model = {
         "model": run.stored(export.path),
         "model_sha": export.sha256,
@@ -268,7 +268,7 @@ def _image_bytes(config: RunConfig) -> tuple[float, float]:
 def check_inputs(_: RunDir, config: RunConfig) -> None:
     """Raise ConfigError if shards that steer, images to begin with or the CLIP are not of use."""
     check_class_model(config)
-    check_source_images(config)
+    check_source_images("generate.image_to_image", settings(config).image_to_image)
     steer = settings(config).steer
     if steer is not None and steer.shards is not None and not Path(steer.shards).is_dir():
         raise ConfigError(

@@ -85,6 +85,7 @@ _KEYS = {
         """,
     _PART: """
         tile.other.min_coverage caption.top_p generate.image_to_image.strength
+        compare.image_to_image.strength
         """,
     _OPEN: """
         prior.gate.false_rejects generate.gate.false_rejects
