@@ -84,7 +84,8 @@ _KEYS = {
         evaluate.gates.memorised
         """,
     _PART: """
-        tile.other.min_coverage caption.top_p generate.image_to_image.strength
+        tile.other.min_coverage caption.top_p prior.image_to_image.strength
+        generate.image_to_image.strength
         compare.image_to_image.strength
         """,
     _OPEN: """
