@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from sarhpc.generation.prompts.config import PromptTableConfig
-from sarhpc.generation.sources.config import ImageToImageConfig
 from sarhpc.generation.scenes.config import SceneConfig
+from sarhpc.generation.sources.config import ImageToImageConfig
 
 
 @dataclass

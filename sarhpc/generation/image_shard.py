@@ -26,8 +26,8 @@ from sarhpc.generation.model import Pipeline, require_match
 from sarhpc.generation.pixels import pixel_members, pixel_metadata
 from sarhpc.generation.plan import ImageRequest, shard_requests
 from sarhpc.generation.sampler import rescaled, sampled_batch
-from sarhpc.generation.sources.source_images import SourceImages, require_sources
 from sarhpc.generation.scenes.sampling import images_at_once, require_scene, sampled_scenes
+from sarhpc.generation.sources.source_images import SourceImages, require_sources
 from sarhpc.generation.steering import SteeringLayers
 from sarhpc.shards.images import encode_rgb8
 from sarhpc.shards.sample import SAMPLE_SCHEMA, Sample, encode_json, sample_key

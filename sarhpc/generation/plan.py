@@ -23,8 +23,8 @@ from sarhpc.generation.config import (
     GenerateConfig,
     HomogeneousAreasConfig,
 )
-from sarhpc.generation.sources.checks import check_image_to_image
 from sarhpc.generation.scenes.checks import check_scene, image_size
+from sarhpc.generation.sources.checks import check_image_to_image
 
 SCHEDULERS = ("ddim", "euler", "dpmsolver", "pndm")
 DTYPES = ("float32", "float16", "bfloat16")

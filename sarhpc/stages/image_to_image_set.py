@@ -10,8 +10,9 @@ from hpc.errors import ConfigError
 from hpc.store.plan import read_plan
 from hpc.store.rundir import RunDir
 from sarhpc.generation.config import GenerateConfig
+from sarhpc.generation.sources.checks import check_image_to_image
 from sarhpc.stages.config import RunConfig
-from sarhpc.stages.generate import check_generation, settings
+from sarhpc.stages.generate import settings
 from sarhpc.stages.inputs.contracts import contract_for
 from sarhpc.stages.inputs.image_size import size_of_images, size_of_tiles
 from sarhpc.stages.inputs.source_images import descriptions, source_images, with_sources
@@ -39,6 +40,7 @@ def image_to_image_settings(config: RunConfig) -> GenerateConfig:
         prompts_file=None,
         table=None,
         steer=None,
+        scene=None,
         gate=None,
         guidance_rescale=0.0,
     )
@@ -62,7 +64,7 @@ def check_image_to_image_set(config: RunConfig) -> None:
             "compare.image_to_image: the model of the run has a ControlNet; leave it out, and set "
             "generate.image_to_image beside generate.steer"
         )
-    check_generation(image_to_image_settings(config))
+    check_image_to_image(image_to_image_settings(config), "compare.image_to_image")
 
 
 def image_to_image_shards(run: RunDir, config: RunConfig) -> list[dict[str, Any]]:

@@ -188,7 +188,10 @@ def test_a_few_images_beside_the_compared_models_give_one_line(tmp_path: Path, m
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["compare={image_to_image: {strength: 0.1}}"], "less than one step"),
+        (
+            ["compare={image_to_image: {strength: 0.1}}"],
+            r"compare\.image_to_image\.strength=0\.1 of generate\.steps=2 is less",
+        ),
         (
             ["compare={models: {image to image: embedded:sar}, image_to_image: {}}"],
             "give the model another",
