@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,10 @@ from sarhpc.shards.sample import Sample
 from sarhpc.stages.inputs.paths import model_folder
 from sarhpc.stages.number_ranges import require_in_range
 from sarhpc.stages.spec import pass_all
+
+if TYPE_CHECKING:
+    from sarhpc.generation.sources.source_images import SourceImages
+    from sarhpc.shards.contract import PixelContract
 
 
 @dataclass(frozen=True)
@@ -99,7 +103,7 @@ def _require_known(settings: Mapping[str, Any], config: type[Any]) -> None:
 
 def generate(
     model: Model | str | Path,
-    prompts: str | Sequence[str],
+    prompts: str | Sequence[str] = (),
     images: int | None = None,
     *,
     seed: int = 0,
@@ -111,14 +115,17 @@ def generate(
 
     Args:
         model: from `load_model`, or its name.
-        prompts: descriptions such as "a lake", which the setting `prompt_template` completes.
-        images: total number, using the prompts in turn; None makes one of each.
+        prompts: descriptions such as "a lake", which the setting `prompt_template` completes. Where
+            images are begun with (`image_to_image`, which names their folder), they may be left
+            out: the texts beside these are taken.
+        images: total number, using the prompts in turn; None makes one of each, or of each image
+            that is begun with.
         seed: of the whole; the seed of an image follows from it, the prompt and its repetition.
         out: new folder, which becomes a corpus: shards, index, card.
 
     Raises:
         ConfigError: no prompts, or `out` is not empty.
-        DataError: every image has pixels that are not finite.
+        DataError: every image has pixels that are not finite, or images to begin with are refused.
     """
     loaded = model if isinstance(model, Model) else load_model(model)
     described = [prompts] if isinstance(prompts, str) else list(prompts)
@@ -144,10 +151,15 @@ def _generated(model: Model, cfg: GenerateConfig, corpus: Path | None) -> Iterat
     sha, decided = digest_tree(model.folder).sha256, fingerprint(cfg)
     contract = contract_for(model.folder, cfg)
     facts = {"model_sha": sha, "contract": None if contract is None else contract.to_json()}
+    sources, described = _sources(model, cfg, contract), None
+    if sources is not None:
+        described = sources.descriptions(cfg.prompts)
     written: list[ShardFile] = []
-    for number, planned in enumerate(plan_generation(cfg)):
+    for number, planned in enumerate(plan_generation(cfg, described)):
         inputs = {**planned, **facts}
-        shard = generate_shard(number, inputs, cfg, model.pipeline, Provenance(sha, decided))
+        shard = generate_shard(
+            number, inputs, cfg, model.pipeline, Provenance(sha, decided), sources=sources
+        )
         samples = list(shard.samples)
         if corpus is not None and samples:
             path = corpus / f"{number:06d}.tar"
@@ -157,6 +169,29 @@ def _generated(model: Model, cfg: GenerateConfig, corpus: Path | None) -> Iterat
     if corpus is not None and written:
         name = f"Synthetic SAR corpus of model {sha[:12]}"
         package_corpus(corpus, written, CorpusFacts(name, sha, decided, contract=contract))
+
+
+def _sources(
+    model: Model, cfg: GenerateConfig, contract: PixelContract | None
+) -> SourceImages | None:
+    """The images to begin with, none of which is refused later; None for text to image.
+
+    Raises:
+        ConfigError: no folder of them is named.
+        DataError: some are of other pixels than the model's.
+    """
+    from sarhpc.generation.sources.found import images_below
+    from sarhpc.generation.sources.source_images import SourceImages
+    from sarhpc.stages.inputs.image_size import model_side
+
+    if cfg.image_to_image is None:
+        return None
+    if cfg.image_to_image.images is None:
+        raise ConfigError("image_to_image.images: name the folder of the images to begin with")
+    sources = SourceImages(images_below(Path(cfg.image_to_image.images)), contract)
+    rows, columns = (px or model_side(model.folder) for px in (cfg.height_px, cfg.width_px))
+    sources.survey(None if rows is None or columns is None else (rows, columns))
+    return sources
 
 
 def caption(

@@ -82,6 +82,9 @@ COLUMNS = pa.schema(
         _column("steered_tile", pa.string()),
         _column("steered_sha256", pa.string()),
         _column("steered_scale", pa.float64()),
+        _column("source_image", pa.string()),
+        _column("source_sha256", pa.string()),
+        _column("source_strength", pa.float64()),
         _column("parameters", pa.string()),
     ]
 )

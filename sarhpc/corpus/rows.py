@@ -35,7 +35,7 @@ _AS_THEY_ARE = (
 """Entries of `meta.json` with a column of their name."""
 _ELSEWHERE = {
     "schema", "key", "synthetic", "prompt_tokens_cut", "labels", "label", "gate", "steered_by",
-    "homogeneous_areas", "layout",
+    "homogeneous_areas", "layout", "image_to_image",
 }  # fmt: skip
 """Entries that are in columns of other names, or the same everywhere."""
 
@@ -105,6 +105,8 @@ def _row(meta: Mapping[str, Any], origin: Origin) -> dict[str, Any]:
     steered = steered if isinstance(steered, Mapping) else {}
     swept = meta.get("sweep")
     swept = swept if isinstance(swept, Mapping) else {}
+    begun = meta.get("image_to_image")
+    begun = begun if isinstance(begun, Mapping) else {}
     covered = {*_AS_THEY_ARE, *_ELSEWHERE}
     return {
         **{name: meta.get(name) for name in _AS_THEY_ARE},
@@ -128,6 +130,9 @@ def _row(meta: Mapping[str, Any], origin: Origin) -> dict[str, Any]:
         "steered_tile": steered.get("tile"),
         "steered_sha256": steered.get("sha256"),
         "steered_scale": steered.get("scale"),
+        "source_image": begun.get("image"),
+        "source_sha256": begun.get("sha256"),
+        "source_strength": begun.get("strength"),
         "parameters": json_text(
             {k: v for k, v in meta.items() if k not in covered} | _further_steering(steered)
         ),

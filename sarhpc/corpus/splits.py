@@ -19,14 +19,17 @@ def split_group(meta: Mapping[str, Any]) -> str:
     """What an image shares with those that must be in its split, from its `meta.json`.
 
     The layout or pair that its labels name (columns `layout_id` and `pair_id` of a prompt table);
-    else the conditioning layer that steered it; else the layout of a sweep, or its prompt and seed,
-    none of which depends on the size and order of shards.
+    else the image that it began with; else the conditioning layer that steered it; else the layout
+    of a sweep, or its prompt and seed, none of which depends on the size and order of shards.
     """
     labels = meta.get("labels")
     named = {**meta, **(labels if isinstance(labels, Mapping) else {})}
     for name in SHARED:
         if named.get(name) is not None:
             return f"{name} {named[name]}"
+    begun = meta.get("image_to_image")
+    if isinstance(begun, Mapping) and begun.get("sha256"):
+        return f"source {begun['sha256']}"
     steered = meta.get("steered_by")
     if isinstance(steered, Mapping) and steered.get("sha256"):
         return f"layer {steered['sha256']}"

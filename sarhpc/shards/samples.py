@@ -148,6 +148,9 @@ class ShardedSamples:
 class _ShardFile:
     """An open shard, closed when the last reference goes."""
 
+    # Kept here: the interpreter empties modules before it ends, and caches live until then.
+    _close = staticmethod(os.close)
+
     def __init__(self, path: Path) -> None:
         self.path = path
         self.descriptor = -1
@@ -158,7 +161,7 @@ class _ShardFile:
 
     def __del__(self) -> None:
         if self.descriptor >= 0:
-            os.close(self.descriptor)
+            self._close(self.descriptor)
 
     def read(self, member: Member) -> bytes:
         """Bytes of a member, from its own offset."""

@@ -24,10 +24,17 @@ from sarhpc.stages.generate import (
     shard_bytes,
     shards_of,
 )
+from sarhpc.stages.image_to_image_set import (
+    BEGUN_IMAGES,
+    check_image_to_image_set,
+    image_to_image_settings,
+    image_to_image_shards,
+)
 from sarhpc.stages.inputs.contracts import contract_for, missing
 from sarhpc.stages.inputs.image_size import size_of_tiles, with_planned_size
 from sarhpc.stages.inputs.model_layout import require_diffusers_model
 from sarhpc.stages.inputs.paths import data_root, model_folder
+from sarhpc.stages.inputs.source_images import SOURCES_SHA, check_source_images
 from sarhpc.stages.planned_corpus import first_shards
 from sarhpc.stages.run_config import load_run_config
 from sarhpc.stages.spec import StageSpec, pass_all
@@ -70,6 +77,7 @@ def plan_comparison(run: RunDir) -> Plan:
         else:
             planned = plan_generation(few, prompts_of(run, config))
         shards += [{**shard, **facts} for shard in planned]
+    shards += image_to_image_shards(run, config)
     return make_plan("compare", shards, fingerprint=COMPARE.fingerprint(config))
 
 
@@ -80,6 +88,8 @@ def make_compare_shard(run: RunDir, task: ShardTask) -> ShardResult:
     # Neither the adapter of the corpus nor its steering applies to another model.
     cfg = _without_images(with_planned_size(settings(config), task.inputs))
     cfg = dataclasses.replace(cfg, adapter=None, adapter_weight=1.0)
+    if SOURCES_SHA in task.inputs:
+        cfg = with_planned_size(image_to_image_settings(config), task.inputs)
     # The fingerprint is that of the corpus with which the images are compared.
     path, fingerprint = root / f"{task.id}.tar", GENERATE.fingerprint(config)
     model = Path(task.inputs["model"])
@@ -98,6 +108,7 @@ def check_settings(config: RunConfig) -> None:
             "sweep"
         )
     check_generation(_without_images(settings(config)))
+    check_image_to_image_set(config)
 
 
 def _without_images(cfg: GenerateConfig) -> GenerateConfig:
@@ -106,12 +117,13 @@ def _without_images(cfg: GenerateConfig) -> GenerateConfig:
 
 
 def check_inputs(_: RunDir, config: RunConfig) -> None:
-    """Raise ConfigError for folders of other models that hold none."""
+    """Raise ConfigError for folders of other models, or of images to begin with, that hold none."""
     pass_all(
+        lambda: check_source_images("compare.image_to_image", config.compare.image_to_image),
         *(
             functools.partial(require_diffusers_model, f"compare.models.{key}", name)
             for key, name in config.compare.models.items()
-        )
+        ),
     )
 
 
@@ -126,6 +138,13 @@ def unplanned_notes(config: RunConfig, plan: Plan | None) -> list[str]:
     return notes
 
 
+def _shards(config: RunConfig) -> int:
+    others = len(config.compare.models) * shards_of(config, config.compare.images)
+    if config.compare.image_to_image is None:
+        return others
+    return others + shards_of(config, BEGUN_IMAGES)
+
+
 COMPARE: StageSpec = StageSpec(
     name="compare",
     help="generate the same prompts with other models, for the report",
@@ -133,12 +152,15 @@ COMPARE: StageSpec = StageSpec(
     needs_extra=lambda _: "generate",
     build=compare_stage,
     needs=("export", "generate"),
-    enabled=lambda config: config.generate is not None and bool(config.compare.models),
+    enabled=lambda config: (
+        config.generate is not None
+        and (bool(config.compare.models) or config.compare.image_to_image is not None)
+    ),
     check=check_settings,
     check_inputs=check_inputs,
     models=lambda config: list(config.compare.models.values()),
     sharded=True,
-    shards=lambda config: len(config.compare.models) * shards_of(config, config.compare.images),
+    shards=_shards,
     shard_bytes=shard_bytes,
     notes=unplanned_notes,
     request="gpu",

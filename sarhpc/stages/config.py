@@ -10,6 +10,7 @@ from sarhpc.captioning.config import CaptionConfig, CaptionTrainConfig
 from sarhpc.captioning.contrastive.config import ClipTrainConfig
 from sarhpc.evaluation.config import EvaluateConfig
 from sarhpc.generation.config import GenerateConfig, PriorImagesConfig
+from sarhpc.generation.sources.config import ImageToImageConfig
 from sarhpc.tiling.config import ImportConfig, OpticalConfig, TileConfig
 from sarhpc.training.config import EncodeConfig, ExportConfig, TrainConfig
 
@@ -46,6 +47,9 @@ class CompareConfig:
     """Name of the column -> diffusers folder, or `embedded:NAME`."""
     images: int = 32
     """Images of each model."""
+    image_to_image: ImageToImageConfig | None = field(default=None, metadata={"added": True})
+    """Also begin some images of the run's model with others, with the texts beside those, and say
+    in the report how much of them is kept; null leaves it out."""
 
 
 @dataclass

@@ -143,7 +143,7 @@ def plan_corpus(run: RunDir) -> Plan:
     images = sum(images_of_shard(shard) for shard in shards)
     planned = size_of_tiles(run, settings(config), Path(export.path))
     shown = size_of_images(run, settings(config), Path(export.path))
-    shards = with_sources(run, config, shards, contract, shown)
+    shards = with_sources(run, config, settings(config), shards, contract, shown)
     model = {
         "model": run.stored(export.path),
         "model_sha": export.sha256,
@@ -276,7 +276,7 @@ def _image_bytes(config: RunConfig) -> tuple[float, float]:
 def check_inputs(_: RunDir, config: RunConfig) -> None:
     """Raise if what steers, images to begin with or the CLIP of the gate is not of use."""
     check_class_model(config)
-    check_source_images(config)
+    check_source_images("generate.image_to_image", settings(config).image_to_image)
     rows, columns = image_size(settings(config))
     side = assumed_side(config)
     check_control_inputs(config, (rows or side, columns or side))

@@ -93,7 +93,9 @@ _KEYS = {
         generate.steer.end generate.steer.further.end
         """,
     _PART: """
-        tile.other.min_coverage caption.top_p generate.image_to_image.strength
+        tile.other.min_coverage caption.top_p prior.image_to_image.strength
+        generate.image_to_image.strength
+        compare.image_to_image.strength
         """,
     _OPEN: """
         prior.gate.false_rejects generate.gate.false_rejects

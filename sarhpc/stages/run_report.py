@@ -15,6 +15,7 @@ from hpc.store.rundir import RunDir
 from sarhpc.stages.config import RunConfig
 from sarhpc.stages.edge_notes import edge_notes
 from sarhpc.stages.generate import settings
+from sarhpc.stages.image_to_image_set import IMAGE_TO_IMAGE, image_to_image_notes
 from sarhpc.stages.inputs.contracts import contract_of_corpus, other_pixels, pixel_facts
 from sarhpc.stages.inputs.prompts import (
     asked_class,
@@ -84,6 +85,7 @@ def run_report(
             *coverage_notes(run, config),
             *gate_notes(run),
             *edge_notes(run, config),
+            *image_to_image_notes(run, config),
         ],
         headline=run_headline(run, config, stages, folder),
         blocks=compared.blocks,
@@ -102,6 +104,8 @@ def synthetic_shards(run: RunDir, config: RunConfig) -> dict[str, list[Any]]:
     groups: dict[str, list[Any]] = {SYNTHETIC: sealed_records(run, "generate")}
     if config.compare.models:
         for record in sealed_records(run, "compare"):
+            if record.detail["set"] == IMAGE_TO_IMAGE:
+                continue
             groups.setdefault(record.detail["set"], []).append(record)
     return groups
 

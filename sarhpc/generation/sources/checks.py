@@ -11,8 +11,12 @@ if TYPE_CHECKING:
     from sarhpc.generation.config import GenerateConfig
 
 
-def check_image_to_image(cfg: GenerateConfig) -> None:
+def check_image_to_image(cfg: GenerateConfig, key: str | None = None) -> None:
     """Raise ConfigError unless images can be begun with as configured, if they are to be.
+
+    Args:
+        cfg: all settings.
+        key: where those of image to image were set; None: in the section of `cfg`.
 
     Raises:
         ConfigError: a strength out of range or of no step, or a setting that does not combine.
@@ -20,7 +24,7 @@ def check_image_to_image(cfg: GenerateConfig) -> None:
     image = cfg.image_to_image
     if image is None:
         return
-    at = f"{cfg.SECTION}.image_to_image"
+    at = key or f"{cfg.SECTION}.image_to_image"
     if not 0 < image.strength <= 1:
         raise ConfigError(
             f"{at}.strength is {image.strength:g}: give more than 0 and at most 1; 0.3 keeps most "

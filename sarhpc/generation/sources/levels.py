@@ -25,8 +25,8 @@ _MODES = {
 }  # fmt: skip
 
 
-def levels_of(found: FoundImage, contract: PixelContract | None) -> NDArray[np.float32]:
-    """Levels (H, W) in [0, 1] under the law of the model's pictures.
+def levels_of(found: FoundImage, contract: PixelContract | None) -> tuple[NDArray[np.float32], str]:
+    """Levels (H, W) in [0, 1] under the law of the model's pictures, and the member they are from.
 
     The picture, where it is of that law as far as anybody says; else the 16-bit or complex member,
     whose amplitude the law is applied to. Nothing is resampled, turned or stretched.
@@ -42,7 +42,7 @@ def levels_of(found: FoundImage, contract: PixelContract | None) -> NDArray[np.f
         )
     pictures = [name for name in PICTURE_MEMBERS if name in found.members]
     if pictures and not other:
-        return _picture_levels(found.members[pictures[0]])
+        return _picture_levels(found.members[pictures[0]]), pictures[0]
     masters = [name for name in ("sar16.npy", "sar.npy") if name in found.members]
     if not masters:
         raise DataError(
@@ -50,7 +50,7 @@ def levels_of(found: FoundImage, contract: PixelContract | None) -> NDArray[np.f
             "model's law to"
         )
     amplitude = _amplitude(found, masters[0])
-    return _law(found.meta, contract, other).levels(amplitude)
+    return _law(found.meta, contract, other).levels(amplitude), masters[0]
 
 
 def states_nothing(meta: Mapping[str, Any]) -> bool:

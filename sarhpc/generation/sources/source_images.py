@@ -46,7 +46,7 @@ class SourceImage:
     name: str
     """Path in its folder, or key of its sample."""
     sha256: str
-    """Digest of the members that are its pixels."""
+    """Digest of the file or member that its pixels are from."""
 
 
 @dataclass(frozen=True)
@@ -91,10 +91,11 @@ class SourceImages:
     def _read(self, number: int) -> tuple[SourceImage, Mapping[str, Any]]:
         found = self._found.read(number)
         try:
-            levels = levels_of(found, self._contract)
+            levels, member = levels_of(found, self._contract)
         except DataError as error:
             raise DataError(f"{found.name}: {error}") from error
-        return SourceImage(levels, found.name, _sha256(found)), found.meta
+        digest = hashlib.sha256(found.members[member]).hexdigest()
+        return SourceImage(levels, found.name, digest), found.meta
 
     def survey(self, size: tuple[int, int] | None) -> Surveyed:
         """Digests of all images, each of which was read: none is refused later.
@@ -201,11 +202,6 @@ def _require_size(image: SourceImage, size: tuple[int, int]) -> None:
             "made: cut it (imported.px, imported.cut), it is never resampled; or set "
             "generate.height_px and generate.width_px"
         )
-
-
-def _sha256(found: FoundImage) -> str:
-    """Digest of the picture, or of the first master of an image without one."""
-    return hashlib.sha256(next(iter(found.members.values()))).hexdigest()
 
 
 def _identity(image: SourceImage) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from hpc.errors import ConfigError, DataError
 from hpc.store.rundir import RunDir
 from sarhpc.generation.config import GenerateConfig
+from sarhpc.generation.sources.config import ImageToImageConfig
 from sarhpc.stages.config import RunConfig
 from sarhpc.stages.inputs.prompts import held_out_splits, sample_shards
 
@@ -21,9 +22,12 @@ SOURCES_SHA = "sources_sha256"
 
 
 def source_images(
-    run: RunDir, config: RunConfig, contract: PixelContract | None = None
-) -> SourceImages | None:
-    """The images that the corpus begins with, read under `contract`; None for text to image.
+    run: RunDir,
+    config: RunConfig,
+    cfg: ImageToImageConfig,
+    contract: PixelContract | None = None,
+) -> SourceImages:
+    """The images that image to image of a run begins with, read under `contract`.
 
     Raises:
         DataError: there are none, or a shard of them is damaged.
@@ -31,10 +35,6 @@ def source_images(
     from sarhpc.generation.sources.found import ShardImages, images_below
     from sarhpc.generation.sources.source_images import SourceImages
 
-    assert config.generate is not None
-    cfg = config.generate.image_to_image
-    if cfg is None:
-        return None
     if cfg.images is not None:
         return SourceImages(images_below(Path(cfg.images)), contract)
     splits = held_out_splits(run, config.evaluate.real_splits)
@@ -49,14 +49,15 @@ def descriptions(run: RunDir, config: RunConfig, cfg: GenerateConfig) -> list[st
     """
     from sarhpc.generation.plan import read_prompts
 
-    sources = source_images(run, config)
-    assert sources is not None
+    assert cfg.image_to_image is not None
+    sources = source_images(run, config, cfg.image_to_image)
     return sources.descriptions(read_prompts(cfg))
 
 
 def with_sources(
     run: RunDir,
     config: RunConfig,
+    cfg: GenerateConfig,
     shards: Sequence[Mapping[str, Any]],
     contract: PixelContract | None,
     size: tuple[int, int] | None,
@@ -68,10 +69,9 @@ def with_sources(
     Raises:
         DataError: some cannot be read, or are of other pixels or another size; names them.
     """
-    sources = source_images(run, config, contract)
-    if sources is None:
+    if cfg.image_to_image is None:
         return [dict(shard) for shard in shards]
-    surveyed = sources.survey(size)
+    surveyed = source_images(run, config, cfg.image_to_image, contract).survey(size)
     return [
         {**shard, SOURCES_SHA: surveyed.of(shard["first"], images_of_shard(shard))}
         for shard in shards
@@ -83,22 +83,23 @@ def images_of_shard(inputs: Mapping[str, Any]) -> int:
     return len(inputs["images"]) if "images" in inputs else int(inputs["count"])
 
 
-def check_source_images(config: RunConfig) -> None:
+def check_source_images(key: str, cfg: ImageToImageConfig | None) -> None:
     """Raise ConfigError unless the folder of images to begin with holds some.
+
+    Args:
+        key: of the settings.
+        cfg: the settings.
 
     Raises:
         ConfigError: there is none, it is empty, or it cannot be read.
     """
-    cfg = config.generate and config.generate.image_to_image
-    if not cfg or cfg.images is None:
+    if cfg is None or cfg.images is None:
         return
     from sarhpc.generation.sources.found import images_below
 
     try:
         empty = len(images_below(Path(cfg.images))) == 0
     except DataError as error:
-        raise ConfigError(f"generate.image_to_image.images: {error}") from error
+        raise ConfigError(f"{key}.images: {error}") from error
     if empty:
-        raise ConfigError(
-            f"generate.image_to_image.images: the shards below {cfg.images} hold no images"
-        )
+        raise ConfigError(f"{key}.images: the shards below {cfg.images} hold no images")

@@ -14,6 +14,7 @@ from hpc.job.stop import stop_signalled
 from hpc.store.plan import ShardTask
 from hpc.store.rundir import RunDir, open_run
 from sarhpc.generation.config import GenerateConfig
+from sarhpc.generation.sources.config import ImageToImageConfig
 from sarhpc.stages.inputs.controls import require_planned_drawings, steering_layers
 from sarhpc.stages.inputs.image_size import image_size
 from sarhpc.stages.inputs.source_images import SOURCES_SHA, source_images
@@ -60,7 +61,7 @@ def generated_shard(
     requests, each = requests_of(run, task.inputs), images_per_layout(cfg)
     sources = None
     if cfg.image_to_image is not None:
-        sources = planned_sources(run, task.inputs, len(requests))
+        sources = planned_sources(run, cfg.image_to_image, task.inputs, len(requests))
     with shard_gate(run, task, cfg, path) as gate:
         generated = generate_shard(
             task.number,
@@ -126,28 +127,29 @@ def _indexed_layers(root: Path, planned: str, size: tuple[int, int] | None) -> L
     return steering_layers(run, config, config.generate, size)
 
 
-def planned_sources(run: RunDir, inputs: Mapping[str, Any], count: int) -> SourceImages:
+def planned_sources(
+    run: RunDir, cfg: ImageToImageConfig, inputs: Mapping[str, Any], count: int
+) -> SourceImages:
     """The images that the `count` images of a planned shard begin with, as they were planned.
 
     Raises:
         VerificationError: one has changed since.
     """
     contract = inputs.get("contract")
-    found = _indexed_sources(run.root, None if contract is None else json.dumps(contract))
+    known = None if contract is None else json.dumps(contract)
+    found = _indexed_sources(run.root, cfg.images, known)
     found.require_planned(inputs["first"], count, inputs[SOURCES_SHA])
     return found
 
 
 @functools.lru_cache(maxsize=1)
-def _indexed_sources(root: Path, contract: str | None) -> SourceImages:
-    """What the corpus begins with, indexed once a worker."""
+def _indexed_sources(root: Path, images: str | None, contract: str | None) -> SourceImages:
+    """What the images of a run begin with, indexed once a worker."""
     from sarhpc.shards.contract import PixelContract
 
     run = open_run(root)
     known = None if contract is None else PixelContract.from_json(json.loads(contract))
-    found = source_images(run, load_run_config(run), known)
-    assert found is not None
-    return found
+    return source_images(run, load_run_config(run), ImageToImageConfig(images), known)
 
 
 def _layers(
