@@ -23,10 +23,11 @@ _REQUIRED = {
     META: "metadata",
 }
 _AS_THEY_ARE = (
-    "prompt", "seed", "channel_spread", "negative_prompt", "scheduler", "steps", "guidance",
-    "guidance_rescale", "dtype", "batch", "threads", "model_sha", "adapter_sha", "adapter_weight",
-    "config_fingerprint", "generator", "pixel_m", "band", "polarization", "incidence_deg",
-    "range_direction",
+    "prompt", "seed", "channel_spread", "negative_prompt", "scheduler", "schedule", "steps",
+    "guidance", "guidance_rescale", "dtype", "batch", "threads", "model_sha",
+    "adapter_sha", "adapter_weight", "config_fingerprint", "generator", "pixel_m", "band",
+    "polarization",
+    "incidence_deg", "range_direction",
     "plane",
     "look_side",
     "calibration",
@@ -35,7 +36,7 @@ _AS_THEY_ARE = (
 """Entries of `meta.json` with a column of their name."""
 _ELSEWHERE = {
     "schema", "key", "synthetic", "prompt_tokens_cut", "labels", "label", "gate", "steered_by",
-    "homogeneous_areas",
+    "homogeneous_areas", "adapters",
 }  # fmt: skip
 """Entries that are in columns of other names, or the same everywhere."""
 
@@ -115,6 +116,7 @@ def _row(meta: Mapping[str, Any], origin: Origin) -> dict[str, Any]:
         "verdict_values": json_text(gate.get("values")),
         "draw": gate.get("draw"),
         "homogeneous_areas": json_text(meta.get("homogeneous_areas")),
+        "adapters": json_text(meta.get("adapters")),
         IMAGE_CODE: gate.get("code"),
         "steered_layer": steered.get("layer"),
         "steered_tile": steered.get("tile"),

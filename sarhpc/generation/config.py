@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+from sarhpc.generation.adapters.config import AppliedAdapterConfig
 from sarhpc.generation.prompts.config import PromptTableConfig
 
 
@@ -131,6 +132,9 @@ class GenerateConfig:
     any."""
     adapter_weight: float = 1.0
     """Scale of the adapter; at 0 the base model generates."""
+    adapters: list[AppliedAdapterConfig] = field(default_factory=list, metadata={"added": True})
+    """Several adapters at once, LoRA, LoHa or LoKr, each with its weight, instead of `adapter` and
+    `adapter_weight`; the one in the model's folder is applied only if it is among them."""
     steer: SteerConfig | None = None
     """Conditioning layers for a model with a ControlNet; null for any other model."""
     gate: GateConfig | None = field(default=None, metadata={"added": True})
@@ -139,7 +143,13 @@ class GenerateConfig:
     homogeneous_areas: HomogeneousAreasConfig | None = field(default=None, metadata={"added": True})
     """List the homogeneous areas of each image; null lists none. Needs a contract of the model."""
     scheduler: str = "ddim"
-    """Sampler: ddim, euler, dpmsolver or pndm."""
+    """Sampler: ddim, euler, dpmsolver, pndm, unipc, heun (two predictions a step) or
+    euler_ancestral (draws noise at each step)."""
+    schedule: str | None = field(default=None, metadata={"added": True})
+    """Noise levels that sampling visits, whatever the betas of training, which stay those of the
+    model: `linear` or `scaled_linear` at evenly spaced timesteps, named as the model's betas;
+    `trailing`, spaced from the last timestep; `exponential`, `karras` or `beta`, levels by that
+    law, for euler, dpmsolver, unipc and heun. Null: as the model's folder says."""
     height_px: int | None = None
     """Image height, px, a multiple of 8; null: that of the tiles the model was trained on."""
     width_px: int | None = None

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from hpc.errors import IncompleteError
 from sarhpc import __version__
+from sarhpc.generation.adapters.chosen import adapter_facts
 from sarhpc.generation.areas import area_facts
 from sarhpc.generation.config import GenerateConfig
 from sarhpc.generation.embeddings import TextEmbeddings
@@ -26,6 +27,7 @@ from sarhpc.generation.model import Pipeline, require_match
 from sarhpc.generation.pixels import pixel_members, pixel_metadata
 from sarhpc.generation.plan import ImageRequest, shard_requests
 from sarhpc.generation.sampler import rescaled, sampled_batch
+from sarhpc.generation.schedules import schedule_facts
 from sarhpc.generation.steering import SteeringLayers
 from sarhpc.shards.images import encode_rgb8
 from sarhpc.shards.sample import SAMPLE_SCHEMA, Sample, encode_json, sample_key
@@ -190,11 +192,9 @@ def _shared_meta(
     pipeline: Pipeline,
     provenance: Provenance,
 ) -> dict[str, Any]:
-    adapter = {"adapter_sha": inputs["adapter_sha"]} if "adapter_sha" in inputs else {}
-    weight = {"adapter_weight": cfg.adapter_weight} if cfg.adapter_weight != 1.0 else {}
     return {
-        **adapter,
-        **weight,
+        **adapter_facts(inputs, cfg),
+        **schedule_facts(cfg),
         **rescaled(cfg),
         "schema": SAMPLE_SCHEMA,
         "synthetic": True,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import hashlib
 import json
 from collections import Counter
@@ -16,6 +15,8 @@ from hpc.documents import parse_json
 from hpc.errors import ConfigError
 from hpc.regular_files import decoded_text
 from sarhpc.diffusion.config import LAYERS
+from sarhpc.generation.adapters.chosen import check_adapters
+from sarhpc.generation.choices import require_choice
 from sarhpc.generation.config import (
     AREAS_LEAST_PX,
     GATE_LEAST_PX,
@@ -23,8 +24,8 @@ from sarhpc.generation.config import (
     GenerateConfig,
     HomogeneousAreasConfig,
 )
+from sarhpc.generation.schedules import check_schedule
 
-SCHEDULERS = ("ddim", "euler", "dpmsolver", "pndm")
 DTYPES = ("float32", "float16", "bfloat16")
 _LARGEST_SHARD = 100_000
 
@@ -137,7 +138,8 @@ def check_config(cfg: GenerateConfig) -> None:
         ConfigError: one is not; the message names it.
     """
     at = cfg.SECTION
-    require_choice(f"{at}.scheduler", cfg.scheduler, SCHEDULERS)
+    check_schedule(cfg)
+    check_adapters(cfg)
     require_choice(f"{at}.dtype", cfg.dtype, DTYPES)
     if cfg.steer is not None:
         require_choice(f"{at}.steer.layer", cfg.steer.layer, tuple(LAYERS))
@@ -245,11 +247,3 @@ def _json_prompt(line: str, where: str) -> str:
     if not isinstance(prompt, str) or not prompt.strip():
         raise ConfigError(f"{where} has the prompt {prompt!r}: text is expected.")
     return prompt
-
-
-def require_choice(name: str, value: str, choices: Sequence[str]) -> None:
-    """Raise ConfigError with the nearest choice unless `value` is one of them."""
-    if value not in choices:
-        nearest = difflib.get_close_matches(value, choices, n=1)
-        hint = f" Did you mean {nearest[0]}?" if nearest else ""
-        raise ConfigError(f"{name} is {value!r}: one of {', '.join(choices)}.{hint}")

@@ -13,6 +13,7 @@ from hpc.job.pipeline import Stage
 from hpc.store.plan import Plan, ShardTask, make_plan
 from hpc.store.rundir import RunDir
 from hpc.store.tree import digest_tree
+from sarhpc.generation.config import GenerateConfig
 from sarhpc.stages.config import RunConfig
 from sarhpc.stages.generate import (
     GENERATE,
@@ -27,6 +28,7 @@ from sarhpc.stages.inputs.contracts import contract_for, missing
 from sarhpc.stages.inputs.image_size import size_of_tiles, with_planned_size
 from sarhpc.stages.inputs.model_layout import require_diffusers_model
 from sarhpc.stages.inputs.paths import data_root, model_folder
+from sarhpc.stages.inputs.sampling import existing_folder, require_sampled
 from sarhpc.stages.planned_corpus import first_shards
 from sarhpc.stages.run_config import load_run_config
 from sarhpc.stages.spec import StageSpec, pass_all
@@ -52,10 +54,11 @@ def plan_comparison(run: RunDir) -> Plan:
     from sarhpc.generation.plan import plan_generation
 
     config = load_run_config(run)
-    few = dataclasses.replace(settings(config), images=config.compare.images, steer=None)
+    few = dataclasses.replace(_of_others(config), images=config.compare.images)
     shards: list[Mapping[str, Any]] = []
     for name, model in sorted(config.compare.models.items()):
         folder = model_folder(model)
+        require_sampled(Path(folder), few)
         contract = contract_for(Path(folder), few)
         facts = {
             "model": folder,
@@ -72,13 +75,17 @@ def plan_comparison(run: RunDir) -> Plan:
     return make_plan("compare", shards, fingerprint=COMPARE.fingerprint(config))
 
 
+def _of_others(config: RunConfig) -> GenerateConfig:
+    """How other models make images: neither adapters nor steering of the corpus apply to them."""
+    off: dict[str, Any] = {"adapter": None, "adapter_weight": 1.0, "adapters": [], "steer": None}
+    return dataclasses.replace(settings(config), **off)
+
+
 def make_compare_shard(run: RunDir, task: ShardTask) -> ShardResult:
     """Generate and publish one shard of another model."""
     config = load_run_config(run)
     root = data_root(run, config) / "compare" / task.inputs["set"]
-    # Neither the adapter of the corpus nor its steering applies to another model.
-    cfg = with_planned_size(settings(config), task.inputs)
-    cfg = dataclasses.replace(cfg, adapter=None, adapter_weight=1.0, steer=None)
+    cfg = with_planned_size(_of_others(config), task.inputs)
     # The fingerprint is that of the corpus with which the images are compared.
     path, fingerprint = root / f"{task.id}.tar", GENERATE.fingerprint(config)
     model = Path(task.inputs["model"])
@@ -93,14 +100,19 @@ def check_settings(config: RunConfig) -> None:
     check_generation(dataclasses.replace(settings(config), steer=None))
 
 
-def check_inputs(_: RunDir, config: RunConfig) -> None:
-    """Raise ConfigError for folders of other models that hold none."""
+def check_inputs(run: RunDir, config: RunConfig) -> None:
+    """Raise ConfigError for other models that are none, or cannot be sampled as the corpus is."""
+    models = config.compare.models
     pass_all(
         *(
             functools.partial(require_diffusers_model, f"compare.models.{key}", name)
-            for key, name in config.compare.models.items()
+            for key, name in models.items()
         )
     )
+    if not run.plan_file("compare").exists():
+        folders = [existing_folder(name) for name in models.values()]
+        others = _of_others(config)
+        pass_all(*(functools.partial(require_sampled, f, others) for f in folders if f is not None))
 
 
 def unplanned_notes(config: RunConfig, plan: Plan | None) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,6 +24,7 @@ from sarhpc.stages.inputs.other_classes import check_class_model
 from sarhpc.stages.inputs.paths import data_root
 from sarhpc.stages.inputs.prompt_text import prompt_template
 from sarhpc.stages.inputs.prompts import evenly_by_class, held_out_splits, known_prompts
+from sarhpc.stages.inputs.sampling import check_sampled, require_sampled
 from sarhpc.stages.inputs.sizes import assumed_side, size_notes
 from sarhpc.stages.planned_corpus import (
     COVERAGE_FILE,
@@ -122,10 +122,12 @@ def _steering_facts(run: RunDir, config: RunConfig) -> dict[str, str]:
 
 def plan_corpus(run: RunDir) -> Plan:
     """Shards of (prompt, seed); names the model by its digest."""
+    from sarhpc.generation.adapters.chosen import planned_adapters
     from sarhpc.generation.plan import plan_generation
 
     config = load_run_config(run)
     [export] = sealed_records(run, "export")
+    require_sampled(Path(export.path), settings(config))
     if settings(config).table is not None:
         shards = table_shards(run, config)
     else:
@@ -136,7 +138,7 @@ def plan_corpus(run: RunDir) -> Plan:
         "model": run.stored(export.path),
         "model_sha": export.sha256,
         "contract": None if contract is None else contract.to_json(),
-        **_named_adapter(config, export.path),
+        **planned_adapters(Path(export.path), settings(config)),
         **size_of_tiles(run, settings(config), Path(export.path)),
         **_steering_facts(run, config),
         **calibrated(
@@ -153,18 +155,6 @@ def plan_corpus(run: RunDir) -> Plan:
         [{**shard, **model} for shard in shards],
         fingerprint=GENERATE.fingerprint(config),
     )
-
-
-def _named_adapter(config: RunConfig, model: str) -> dict[str, str]:
-    """Digest of the adapter that the configuration names; one in the model's folder is in its."""
-    from sarhpc.generation.adapter import adapter_file
-
-    cfg = settings(config)
-    file = adapter_file(Path(model), cfg)
-    if cfg.adapter is None or file is None:
-        return {}
-    with file.open("rb") as opened:
-        return {"adapter_sha": hashlib.file_digest(opened, "sha256").hexdigest()}
 
 
 def make_corpus_shard(run: RunDir, task: ShardTask) -> ShardResult:
@@ -247,9 +237,10 @@ def _image_bytes(config: RunConfig) -> tuple[float, float]:
     return PICTURE_BYTES_PER_PX * pixels, MASTER_BYTES_PER_PX * pixels
 
 
-def check_inputs(_: RunDir, config: RunConfig) -> None:
-    """Raise ConfigError if the shards that steer or the CLIP of the gate are not of use."""
+def check_inputs(run: RunDir, config: RunConfig) -> None:
+    """Raise ConfigError or DataError if what the images are made with is not of use."""
     check_class_model(config)
+    check_sampled(run, config)
     steer = settings(config).steer
     if steer is not None and steer.shards is not None and not Path(steer.shards).is_dir():
         raise ConfigError(

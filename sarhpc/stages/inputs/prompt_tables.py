@@ -85,7 +85,7 @@ def _planned(config: RunConfig, cfg: GenerateConfig, table_cfg: PromptTableConfi
 
 
 def _check(cfg: PromptTableConfig) -> None:
-    from sarhpc.generation.plan import require_choice
+    from sarhpc.generation.choices import require_choice
     from sarhpc.generation.prompts.coverage import COVERAGES
 
     if (cfg.file is None) == (cfg.grammar is None):

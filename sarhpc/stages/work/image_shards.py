@@ -45,11 +45,13 @@ def generated_shard(
         image_member: `sar.png`, or `optic.png` for images that show no radar.
         stage: whose shard it is.
     """
+    from sarhpc.generation.adapters.chosen import require_planned
     from sarhpc.generation.image_shard import Provenance, generate_shard
     from sarhpc.generation.steering import with_layers
     from sarhpc.shards.writer_thread import write_shard_beside
 
     provenance = Provenance(task.inputs["model_sha"], fingerprint)
+    require_planned(task.inputs, model, cfg)
     pipeline = loaded_pipeline(model, cfg)
     layers = None if cfg.steer is None else _indexed_layers(run.root)
     requests = requests_of(run, task.inputs)
@@ -96,7 +98,8 @@ def loaded_pipeline(model: Path, cfg: GenerateConfig) -> Any:
     """The pipeline of `model`, loaded unless it is the one that this process loaded last."""
     from sarhpc.generation.model import load_pipeline
 
-    key = (str(model), f"{cfg.scheduler} {cfg.dtype} {cfg.adapter} {cfg.adapter_weight}")
+    adapters = f"{cfg.adapter} {cfg.adapter_weight} {cfg.adapters}"
+    key = (str(model), f"{cfg.scheduler} {cfg.schedule} {cfg.dtype} {adapters}")
     if key not in _loaded:
         _loaded.clear()
         _loaded[key] = load_pipeline(model, cfg)
