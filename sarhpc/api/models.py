@@ -22,6 +22,7 @@ from sarhpc.generation.config import GenerateConfig
 from sarhpc.shards.images import decode_gray8
 from sarhpc.shards.sample import Sample
 from sarhpc.stages.inputs.paths import model_folder
+from sarhpc.stages.inputs.sampling import require_sampled
 from sarhpc.stages.number_ranges import require_in_range
 from sarhpc.stages.spec import pass_all
 
@@ -83,6 +84,7 @@ def load_model(name: str | Path, **settings: Any) -> Model:
     config = loads(GenerateConfig, json.dumps(settings, default=_as_plain), source="the settings")
     pass_all(lambda: require_in_range("generate", config), lambda: check_config(config))
     folder = existing_path(model_folder(str(name)), "a diffusers folder, or embedded:NAME")
+    require_sampled(folder, config)
     # Importing it takes seconds, which a wrong setting need not wait for.
     from sarhpc.generation.model import load_pipeline
 
@@ -143,6 +145,7 @@ def _generated(model: Model, cfg: GenerateConfig, corpus: Path | None) -> Iterat
     """The samples of each planned shard, and with `corpus` these shards, packaged."""
     from sarhpc.corpus.facts import CorpusFacts, ShardFile
     from sarhpc.corpus.packaging import package_corpus
+    from sarhpc.generation.adapters.chosen import planned_adapters
     from sarhpc.generation.image_shard import Provenance, generate_shard
     from sarhpc.generation.plan import plan_generation
     from sarhpc.shards.writer import write_shard
@@ -150,7 +153,11 @@ def _generated(model: Model, cfg: GenerateConfig, corpus: Path | None) -> Iterat
 
     sha, decided = digest_tree(model.folder).sha256, fingerprint(cfg)
     contract = contract_for(model.folder, cfg)
-    facts = {"model_sha": sha, "contract": None if contract is None else contract.to_json()}
+    facts = {
+        "model_sha": sha,
+        "contract": None if contract is None else contract.to_json(),
+        **planned_adapters(model.folder, cfg),
+    }
     sources, described = _sources(model, cfg, contract), None
     if sources is not None:
         described = sources.descriptions(cfg.prompts)

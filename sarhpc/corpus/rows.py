@@ -23,10 +23,11 @@ _REQUIRED = {
     META: "metadata",
 }
 _AS_THEY_ARE = (
-    "prompt", "seed", "channel_spread", "negative_prompt", "scheduler", "steps", "guidance",
-    "guidance_rescale", "dtype", "batch", "threads", "model_sha", "adapter_sha", "adapter_weight",
-    "config_fingerprint", "generator", "pixel_m", "band", "polarization", "incidence_deg",
-    "range_direction",
+    "prompt", "seed", "channel_spread", "negative_prompt", "scheduler", "schedule", "steps",
+    "guidance", "guidance_rescale", "dtype", "batch", "threads", "model_sha",
+    "adapter_sha", "adapter_weight", "config_fingerprint", "generator", "pixel_m", "band",
+    "polarization",
+    "incidence_deg", "range_direction",
     "plane",
     "look_side",
     "calibration",
@@ -35,7 +36,7 @@ _AS_THEY_ARE = (
 """Entries of `meta.json` with a column of their name."""
 _ELSEWHERE = {
     "schema", "key", "synthetic", "prompt_tokens_cut", "labels", "label", "gate", "steered_by",
-    "homogeneous_areas", "layout", "image_to_image",
+    "homogeneous_areas", "layout", "image_to_image", "adapters",
 }  # fmt: skip
 """Entries that are in columns of other names, or the same everywhere."""
 
@@ -123,6 +124,7 @@ def _row(meta: Mapping[str, Any], origin: Origin) -> dict[str, Any]:
         "verdict_values": json_text(gate.get("values")),
         "draw": gate.get("draw"),
         "homogeneous_areas": json_text(meta.get("homogeneous_areas")),
+        "adapters": json_text(meta.get("adapters")),
         IMAGE_CODE: gate.get("code"),
         "layout": meta.get("layout"),
         **{name: swept.get(name) for name in _OF_SWEEPS},

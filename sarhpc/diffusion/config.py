@@ -218,6 +218,8 @@ VARIANTS = {"fp16": "float16", "bf16": "bfloat16"}
 
 LORA_FILE = "pytorch_lora_weights.safetensors"
 """The name under which diffusers' `load_lora_weights` looks for an adapter in a folder."""
+LYCORIS_FILE = "lycoris_weights.safetensors"
+"""The name of a LoHa or LoKr adapter in a folder, in the layout of LyCORIS."""
 
 
 ADAPTER_KINDS = ("lora", "locon", "loha", "lokr", "dylora")

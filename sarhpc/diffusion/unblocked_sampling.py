@@ -34,6 +34,24 @@ def step_on_cpu(scheduler: Any) -> Any:
     return scheduler
 
 
+def begin_at_first(scheduler: Any) -> Any:
+    """The scheduler, which begins at the first of its timesteps even if the second equals it.
+
+    Where timesteps are rounded (DPM-Solver and UniPC with beta sigmas, from some 50 steps on) the
+    first may come twice, and diffusers then begins at the second and runs past the end.
+    """
+    set_timesteps = scheduler.set_timesteps
+
+    @functools.wraps(set_timesteps)
+    def from_first(*args: Any, **options: Any) -> None:
+        set_timesteps(*args, **options)
+        if hasattr(scheduler, "set_begin_index"):
+            scheduler.set_begin_index(0)
+
+    scheduler.set_timesteps = from_first
+    return scheduler
+
+
 def unblock(pipeline: Any) -> Any:
     """The pipeline, whose scheduler steps on the CPU, as it samples without waiting for its GPU.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+from sarhpc.generation.adapters.config import AppliedAdapterConfig
 from sarhpc.generation.controls.config import SteerConfig as SteerConfig
 from sarhpc.generation.prompts.config import PromptTableConfig
 from sarhpc.generation.scenes.config import SceneConfig
@@ -123,6 +124,9 @@ class GenerateConfig:
     any."""
     adapter_weight: float = 1.0
     """Scale of the adapter; at 0 the base model generates."""
+    adapters: list[AppliedAdapterConfig] = field(default_factory=list, metadata={"added": True})
+    """Several adapters at once, LoRA, LoHa or LoKr, each with its weight, instead of `adapter` and
+    `adapter_weight`; the one in the model's folder is applied only if it is among them."""
     steer: SteerConfig | None = None
     """Conditioning layers for a model with a ControlNet; null for any other model."""
     image_to_image: ImageToImageConfig | None = field(default=None, metadata={"added": True})
@@ -138,7 +142,13 @@ class GenerateConfig:
     """Image each layout under many sensor settings; `images`, `images_per_prompt` and the counts of
     a table then count layouts. Null makes one image of each."""
     scheduler: str = "ddim"
-    """Sampler: ddim, euler, dpmsolver or pndm."""
+    """Sampler: ddim, euler, dpmsolver, pndm, unipc, heun (two predictions a step) or
+    euler_ancestral (draws noise at each step)."""
+    schedule: str | None = field(default=None, metadata={"added": True})
+    """Noise levels that sampling visits, whatever the betas of training, which stay those of the
+    model: `linear` or `scaled_linear` at evenly spaced timesteps, named as the model's betas;
+    `trailing`, spaced from the last timestep; `exponential`, `karras` or `beta`, levels by that
+    law, for euler, dpmsolver, unipc and heun. Null: as the model's folder says."""
     height_px: int | None = None
     """Image height, px, a multiple of 8; null: that of the tiles the model was trained on."""
     width_px: int | None = None

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from hpc.errors import IncompleteError
 from sarhpc import __version__
+from sarhpc.generation.adapters.chosen import adapter_facts
 from sarhpc.generation.areas import area_facts
 from sarhpc.generation.config import GenerateConfig
 from sarhpc.generation.embeddings import TextEmbeddings
@@ -27,6 +28,7 @@ from sarhpc.generation.pixels import pixel_members, pixel_metadata
 from sarhpc.generation.plan import ImageRequest, shard_requests
 from sarhpc.generation.sampler import rescaled, sampled_batch
 from sarhpc.generation.scenes.sampling import images_at_once, require_scene, sampled_scenes
+from sarhpc.generation.schedules import schedule_facts
 from sarhpc.generation.sources.source_images import SourceImages, require_sources
 from sarhpc.generation.steering import LayerSource
 from sarhpc.generation.sweeps.layouts import Layouts
@@ -217,13 +219,11 @@ def _shared_meta(
     pipeline: Pipeline,
     provenance: Provenance,
 ) -> dict[str, Any]:
-    adapter = {"adapter_sha": inputs["adapter_sha"]} if "adapter_sha" in inputs else {}
-    if "control_sha" in inputs:
-        adapter = {**adapter, "control_sha": inputs["control_sha"]}
-    weight = {"adapter_weight": cfg.adapter_weight} if cfg.adapter_weight != 1.0 else {}
+    control = {"control_sha": inputs["control_sha"]} if "control_sha" in inputs else {}
     return {
-        **adapter,
-        **weight,
+        **adapter_facts(inputs, cfg),
+        **control,
+        **schedule_facts(cfg),
         **rescaled(cfg),
         "schema": SAMPLE_SCHEMA,
         "synthetic": True,

@@ -10,18 +10,22 @@ import torch
 from diffusers import (
     DDIMScheduler,
     DPMSolverMultistepScheduler,
+    EulerAncestralDiscreteScheduler,
     EulerDiscreteScheduler,
+    HeunDiscreteScheduler,
     PNDMScheduler,
+    UniPCMultistepScheduler,
 )
 
 from hpc.documents import read_json
 from hpc.errors import ConfigError, DataError
 from sarhpc.diffusion.families.family import ModelFamily
 from sarhpc.diffusion.families.registry import FAMILIES, family_of_pipeline
-from sarhpc.diffusion.unblocked_sampling import step_on_cpu, unblock
-from sarhpc.generation.adapter import apply_adapter
+from sarhpc.diffusion.unblocked_sampling import begin_at_first, step_on_cpu, unblock
+from sarhpc.generation.adapters.applying import apply_adapters
 from sarhpc.generation.config import GenerateConfig
 from sarhpc.generation.controls.networks import require_controls, with_controls
+from sarhpc.generation.schedules import schedule_options
 
 Pipeline: TypeAlias = Any
 """A pipeline of diffusers, of one of the supported families."""
@@ -32,22 +36,25 @@ _SCHEDULERS = {
     "dpmsolver": (DPMSolverMultistepScheduler, {}),
     # Without Runge-Kutta warm-up, as Stable Diffusion uses it.
     "pndm": (PNDMScheduler, {"skip_prk_steps": True}),
+    "unipc": (UniPCMultistepScheduler, {}),
+    "heun": (HeunDiscreteScheduler, {}),
+    "euler_ancestral": (EulerAncestralDiscreteScheduler, {}),
 }
 
 
 def load_pipeline(model: Path, cfg: GenerateConfig, device: str | None = None) -> Pipeline:
-    """The diffusers folder `model` with the scheduler, dtype and adapter of `cfg`, ready to sample.
+    """The diffusers folder `model` as `cfg` is to sample it: scheduler, dtype, adapters.
 
     Nothing is downloaded and no pickle is read: safetensors only.
 
     Args:
         model: Folder as `save_pretrained` writes it.
-        cfg: Which scheduler, dtype and adapter.
+        cfg: Which scheduler, schedule, dtype and adapters.
         device: torch device; None takes the first GPU, or the CPU where there is none.
 
     Raises:
         DataError: the folder is not a diffusers model of a supported family, is incomplete, or has
-            no safetensors; or the adapter is missing or of another model.
+            no safetensors; or an adapter is missing or of another model.
         ConfigError: an adapter weight without an adapter, `steer` without a ControlNet, a
             ControlNet without `steer`, or one of another layer or U-Net.
     """
@@ -72,9 +79,8 @@ def load_pipeline(model: Path, cfg: GenerateConfig, device: str | None = None) -
             "safetensors."
         ) from error
     pipeline = with_controls(pipeline, family, cfg)
-    apply_adapter(pipeline, model, cfg)
-    scheduler, options = _SCHEDULERS[cfg.scheduler]
-    pipeline.scheduler = step_on_cpu(scheduler.from_config(pipeline.scheduler.config, **options))
+    apply_adapters(pipeline, model, cfg)
+    pipeline.scheduler = step_on_cpu(new_sampler(pipeline.scheduler.config, cfg))
     # A tokenizer without a maximum length pads to thousands of tokens, too many for the encoder.
     for encoder in family.encoders:
         longest = getattr(pipeline, encoder.folder).config.max_position_embeddings
@@ -90,6 +96,13 @@ def require_steering(model: Path, cfg: GenerateConfig) -> None:
     """Raise unless `model` can be steered as `cfg` says; see `require_controls`."""
     name, family = _pipeline_class(model)
     require_controls(model, cfg, has_controlnet=name in family.control_pipelines)
+
+
+def new_sampler(own: Any, cfg: GenerateConfig) -> Any:
+    """The scheduler of diffusers that samples as `cfg` says, by betas of the model's `own` one."""
+    kind, options = _SCHEDULERS[cfg.scheduler]
+    scheduler = kind.from_config(own, **options, **schedule_options(cfg))
+    return scheduler if cfg.schedule is None else begin_at_first(scheduler)
 
 
 def backbone_of(pipeline: Pipeline) -> Any:
@@ -131,11 +144,13 @@ def require_match(pipeline: Pipeline, cfg: GenerateConfig) -> None:
     Raises:
         ConfigError: it was loaded for another configuration.
     """
-    scheduler, _ = _SCHEDULERS[cfg.scheduler]
-    dtype = backbone_of(pipeline).dtype
-    if type(pipeline.scheduler) is not scheduler or dtype != getattr(torch, cfg.dtype):
+    kind, _ = _SCHEDULERS[cfg.scheduler]
+    scheduler, dtype = pipeline.scheduler, backbone_of(pipeline).dtype
+    wanted = schedule_options(cfg)
+    scheduled = {name: scheduler.config.get(name) for name in wanted} == wanted
+    if type(scheduler) is not kind or not scheduled or dtype != getattr(torch, cfg.dtype):
         raise ConfigError(
-            f"the pipeline samples with {type(pipeline.scheduler).__name__} in {dtype}, the "
-            f"configuration specifies {cfg.scheduler} in {cfg.dtype}: load it with the "
-            "configuration it is used with."
+            f"the pipeline samples with {type(scheduler).__name__} in {dtype}, the configuration "
+            f"specifies {cfg.scheduler} in {cfg.dtype} with schedule {cfg.schedule or 'null'}: "
+            "load it with the configuration it is used with."
         )

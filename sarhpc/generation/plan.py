@@ -14,6 +14,7 @@ from typing import Any
 from hpc.documents import parse_json
 from hpc.errors import ConfigError
 from hpc.regular_files import decoded_text
+from sarhpc.generation.adapters.chosen import check_adapters
 from sarhpc.generation.choices import require_choice
 from sarhpc.generation.config import (
     AREAS_LEAST_PX,
@@ -24,11 +25,11 @@ from sarhpc.generation.config import (
 )
 from sarhpc.generation.controls.checks import check_controls
 from sarhpc.generation.scenes.checks import check_scene, image_size
+from sarhpc.generation.schedules import check_schedule
 from sarhpc.generation.sources.checks import check_image_to_image
 from sarhpc.generation.sweeps.checks import check_sweep
 from sarhpc.generation.sweeps.settings import layout_inputs, layouts_per_shard
 
-SCHEDULERS = ("ddim", "euler", "dpmsolver", "pndm")
 DTYPES = ("float32", "float16", "bfloat16")
 _LARGEST_SHARD = 100_000
 
@@ -144,7 +145,8 @@ def check_config(cfg: GenerateConfig) -> None:
         ConfigError: one is not; the message names it.
     """
     at = cfg.SECTION
-    require_choice(f"{at}.scheduler", cfg.scheduler, SCHEDULERS)
+    check_schedule(cfg)
+    check_adapters(cfg)
     require_choice(f"{at}.dtype", cfg.dtype, DTYPES)
     check_controls(cfg)
     if not 0 <= cfg.guidance_rescale <= 1:

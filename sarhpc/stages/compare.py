@@ -34,6 +34,7 @@ from sarhpc.stages.inputs.contracts import contract_for, missing
 from sarhpc.stages.inputs.image_size import size_of_tiles, with_planned_size
 from sarhpc.stages.inputs.model_layout import require_diffusers_model
 from sarhpc.stages.inputs.paths import data_root, model_folder
+from sarhpc.stages.inputs.sampling import existing_folder, require_sampled
 from sarhpc.stages.inputs.source_images import SOURCES_SHA, check_source_images
 from sarhpc.stages.planned_corpus import first_shards
 from sarhpc.stages.run_config import load_run_config
@@ -60,10 +61,11 @@ def plan_comparison(run: RunDir) -> Plan:
     from sarhpc.generation.plan import plan_generation
 
     config = load_run_config(run)
-    few = _without_images(dataclasses.replace(settings(config), images=config.compare.images))
+    few = dataclasses.replace(_of_others(config), images=config.compare.images)
     shards: list[Mapping[str, Any]] = []
     for name, model in sorted(config.compare.models.items()):
         folder = model_folder(model)
+        require_sampled(Path(folder), few)
         contract = contract_for(Path(folder), few)
         facts = {
             "model": folder,
@@ -81,13 +83,17 @@ def plan_comparison(run: RunDir) -> Plan:
     return make_plan("compare", shards, fingerprint=COMPARE.fingerprint(config))
 
 
+def _of_others(config: RunConfig) -> GenerateConfig:
+    """How other models make images: by the prompts alone, without its adapters and steering."""
+    off: dict[str, Any] = {"adapter": None, "adapter_weight": 1.0, "adapters": [], "steer": None}
+    return dataclasses.replace(settings(config), **off, image_to_image=None)
+
+
 def make_compare_shard(run: RunDir, task: ShardTask) -> ShardResult:
     """Generate and publish one shard of another model."""
     config = load_run_config(run)
     root = data_root(run, config) / "compare" / task.inputs["set"]
-    # Neither the adapter of the corpus nor its steering applies to another model.
-    cfg = _without_images(with_planned_size(settings(config), task.inputs))
-    cfg = dataclasses.replace(cfg, adapter=None, adapter_weight=1.0)
+    cfg = with_planned_size(_of_others(config), task.inputs)
     if SOURCES_SHA in task.inputs:
         cfg = with_planned_size(image_to_image_settings(config), task.inputs)
     # The fingerprint is that of the corpus with which the images are compared.
@@ -107,24 +113,24 @@ def check_settings(config: RunConfig) -> None:
             " images it by other sensors; set compare.models={}, or compare in a run without a "
             "sweep"
         )
-    check_generation(_without_images(settings(config)))
+    check_generation(_of_others(config))
     check_image_to_image_set(config)
 
 
-def _without_images(cfg: GenerateConfig) -> GenerateConfig:
-    """The settings for text to image: other models get the prompts alone."""
-    return dataclasses.replace(cfg, steer=None, image_to_image=None)
-
-
-def check_inputs(_: RunDir, config: RunConfig) -> None:
-    """Raise ConfigError for folders of other models, or of images to begin with, that hold none."""
+def check_inputs(run: RunDir, config: RunConfig) -> None:
+    """Raise ConfigError for models that cannot be sampled as the corpus is, or unusable images."""
+    models = config.compare.models
     pass_all(
         lambda: check_source_images("compare.image_to_image", config.compare.image_to_image),
         *(
             functools.partial(require_diffusers_model, f"compare.models.{key}", name)
-            for key, name in config.compare.models.items()
+            for key, name in models.items()
         ),
     )
+    if not run.plan_file("compare").exists():
+        folders = [existing_folder(name) for name in models.values()]
+        others = _of_others(config)
+        pass_all(*(functools.partial(require_sampled, f, others) for f in folders if f is not None))
 
 
 def unplanned_notes(config: RunConfig, plan: Plan | None) -> list[str]:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hpc.errors import ConfigError, VerificationError
+from hpc.errors import ConfigError, DataError, VerificationError
 from hpc.job.pipeline import Stage, Work
 from hpc.job.signatures import RunSignature
 from hpc.store.plan import Plan, make_plan
@@ -16,6 +15,7 @@ from hpc.store.rundir import RunDir
 from hpc.store.tree import digest_tree
 from sarhpc.diffusion.config import VARIANTS
 from sarhpc.diffusion.families.registry import family_of
+from sarhpc.diffusion.tensor_headers import tensor_shapes
 from sarhpc.stages.config import RunConfig
 from sarhpc.stages.inputs.contracts import contract_of_training
 from sarhpc.stages.inputs.paths import model_folder
@@ -152,17 +152,11 @@ def _parameters(config: RunConfig) -> int | None:
 
 
 def _elements(path: Path) -> int:
-    """Number of elements in a safetensors file, 0 if it is none.
-
-    Its header is a length in eight bytes and as much JSON.
-    """
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        text = file.read(length) if length < path.stat().st_size else b""
-    if not text:
+    """Number of elements in a safetensors file, 0 if it is none."""
+    try:
+        return sum(math.prod(shape) for shape in tensor_shapes(path).values())
+    except DataError:
         return 0
-    tensors = (entry for name, entry in json.loads(text).items() if name != "__metadata__")
-    return sum(math.prod(tensor["shape"]) for tensor in tensors)
 
 
 EXPORT: StageSpec = StageSpec(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,6 +29,7 @@ from sarhpc.stages.inputs.other_classes import check_class_model
 from sarhpc.stages.inputs.paths import data_root
 from sarhpc.stages.inputs.prompt_text import prompt_template
 from sarhpc.stages.inputs.prompts import evenly_by_class, held_out_splits, known_prompts
+from sarhpc.stages.inputs.sampling import check_sampled, require_sampled
 from sarhpc.stages.inputs.scenes import planned_scene, scene_notes
 from sarhpc.stages.inputs.sizes import assumed_side, size_notes
 from sarhpc.stages.inputs.source_images import (
@@ -130,10 +130,12 @@ def prompts_of(run: RunDir, config: RunConfig) -> list[str] | None:
 
 def plan_corpus(run: RunDir) -> Plan:
     """Shards of (prompt, seed); names the model by its digest."""
+    from sarhpc.generation.adapters.chosen import planned_adapters
     from sarhpc.generation.plan import plan_generation
 
     config = load_run_config(run)
     [export] = sealed_records(run, "export")
+    require_sampled(Path(export.path), settings(config))
     if settings(config).table is not None:
         shards = table_shards(run, config)
     else:
@@ -148,7 +150,7 @@ def plan_corpus(run: RunDir) -> Plan:
         "model": run.stored(export.path),
         "model_sha": export.sha256,
         "contract": None if contract is None else contract.to_json(),
-        **_named_adapter(config, export.path),
+        **planned_adapters(Path(export.path), settings(config)),
         **planned,
         **planned_scene(run, config, settings(config), Path(export.path), planned),
         **planned_controls(run, config),
@@ -175,18 +177,6 @@ def _require_controls(config: RunConfig, model: Path) -> None:
     from sarhpc.generation.model import require_steering
 
     require_steering(model, settings(config))
-
-
-def _named_adapter(config: RunConfig, model: str) -> dict[str, str]:
-    """Digest of the adapter that the configuration names; one in the model's folder is in its."""
-    from sarhpc.generation.adapter import adapter_file
-
-    cfg = settings(config)
-    file = adapter_file(Path(model), cfg)
-    if cfg.adapter is None or file is None:
-        return {}
-    with file.open("rb") as opened:
-        return {"adapter_sha": hashlib.file_digest(opened, "sha256").hexdigest()}
 
 
 def make_corpus_shard(run: RunDir, task: ShardTask) -> ShardResult:
@@ -273,9 +263,10 @@ def _image_bytes(config: RunConfig) -> tuple[float, float]:
     return PICTURE_BYTES_PER_PX * pixels, MASTER_BYTES_PER_PX * pixels
 
 
-def check_inputs(_: RunDir, config: RunConfig) -> None:
-    """Raise if what steers, images to begin with or the CLIP of the gate is not of use."""
+def check_inputs(run: RunDir, config: RunConfig) -> None:
+    """Raise ConfigError or DataError if what the images are made with is not of use."""
     check_class_model(config)
+    check_sampled(run, config)
     check_source_images("generate.image_to_image", settings(config).image_to_image)
     rows, columns = image_size(settings(config))
     side = assumed_side(config)

@@ -16,6 +16,7 @@ from sarhpc.generation.config import PriorImagesConfig
 from sarhpc.stages.config import RunConfig
 from sarhpc.stages.generate import check_generation
 from sarhpc.stages.inputs.paths import data_root, expanded, model_folder
+from sarhpc.stages.inputs.sampling import require_sampled
 from sarhpc.stages.inputs.sizes import assumed_side
 from sarhpc.stages.run_config import load_run_config
 from sarhpc.stages.spec import StageSpec
@@ -55,6 +56,7 @@ def plan_prior(run: RunDir) -> Plan:
 
     config = load_run_config(run)
     folder = model_folder(config.train.base_model)
+    require_sampled(Path(folder), settings(config))
     model = {"model": folder, "model_sha": digest_tree(Path(folder)).sha256}
     shards = [{**shard, **model} for shard in plan_generation(settings(config))]
     return make_plan("prior", shards, fingerprint=PRIOR.fingerprint(config))
@@ -120,8 +122,8 @@ def check_settings(config: RunConfig) -> None:
         raise ConfigError(
             "prior.gate: these images show no radar, and no limits apply to them; leave it out"
         )
-    for name in ("adapter", "steer", "image_to_image"):
-        if getattr(config.prior, name) is not None:
+    for name in ("adapter", "adapters", "steer", "image_to_image"):
+        if getattr(config.prior, name):
             raise ConfigError(
                 f"prior.{name}: these images are made by the unmodified base model; leave it out"
             )

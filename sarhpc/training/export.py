@@ -18,7 +18,7 @@ from sarhpc.diffusion.adapter import (
     save_low_rank,
 )
 from sarhpc.diffusion.bundle import Bundle, save_bundle
-from sarhpc.diffusion.config import LORA_FILE, AdapterConfig
+from sarhpc.diffusion.config import LORA_FILE, LYCORIS_FILE, AdapterConfig
 from sarhpc.diffusion.control_facts import CONTROLNET, publish_control_facts
 from sarhpc.diffusion.dylora import truncate
 from sarhpc.diffusion.learned_token import (
@@ -27,6 +27,7 @@ from sarhpc.diffusion.learned_token import (
     merge_token,
     save_token,
 )
+from sarhpc.diffusion.lycoris import is_lycoris, lycoris_weights, save_lycoris
 from sarhpc.shards.contract import CONTRACT_FILE, PixelContract, describe
 from sarhpc.training.checkpoints.checkpointing import read_weights
 
@@ -82,28 +83,30 @@ def export_weights(
 ) -> Path:
     """As `export`, from full fp32 parameters by name.
 
-    An adapter that diffusers can load lies beside the base's weights as `LORA_FILE`; any other is
-    folded into them. A ControlNet lies in `controlnet/`, and the folder is a pipeline that it
-    steers. The model card says which. A learned token is known to the folder's tokenizer
-    and encoders, and lies in `EMBEDDING_FILE` for the base model.
+    A LoRA lies beside the base's weights as `LORA_FILE`, LoHa and LoKr as `LYCORIS_FILE`; beside
+    parts that were trained in full any is folded into the weights. A ControlNet lies in
+    `controlnet/`, and the folder is a pipeline that it steers. The model card says which. A learned
+    token is known to the folder's tokenizer and encoders, and lies in `EMBEDDING_FILE` for the base
+    model.
     """
     bundle = with_weights(base, weights)
     if cut is not None:
         truncate(bundle.models, *cut)
     rows, facts_of_token = _extract_token(bundle)
-    adapters, facts_of_adapters = _extract_adapters(bundle)
+    adapters, adapter_file, facts_of_adapters = _extract_adapters(bundle)
     if bundle.controlnet is not None:
         facts_of_token["controlnet"] = f"in {CONTROLNET}/, for `ControlNetModel.from_pretrained`"
     facts = {**facts, **facts_of_token, **facts_of_adapters}
-    card = model_card(facts, adapter=bool(adapters), contract=contract)
+    card = model_card(facts, adapter=adapter_file, contract=contract)
     with publishing_directory(out) as staging:
         save_bundle(bundle, staging, variants=variants)
         if bundle.controlnet is not None and layer is not None:
             publish_control_facts(staging, layer)
         if rows:
             save_token(facts_of_token["token"], bundle.family, rows, staging)
-        if adapters:
-            save_low_rank(adapters, staging)
+        if adapter_file is not None:
+            save = save_low_rank if adapter_file == LORA_FILE else save_lycoris
+            save(adapters, staging)
         if contract is not None:
             publish_json(staging / CONTRACT_FILE, contract.to_json())
         publish_text(staging / "README.md", card)
@@ -122,21 +125,27 @@ def _extract_token(bundle: Bundle) -> tuple[dict[str, Tensor], dict[str, str]]:
     return merge_token(bundle), facts
 
 
-def _extract_adapters(bundle: Bundle) -> tuple[dict[str, dict[str, Tensor]], dict[str, str]]:
-    """Weights of the parts' adapters where they can stand apart, and what the card says of them.
+def _extract_adapters(
+    bundle: Bundle,
+) -> tuple[dict[str, dict[str, Tensor]], str | None, dict[str, str]]:
+    """Weights of the parts' adapters where they can stand apart, their file, and facts of the card.
 
     Leaves plain models: the base's where the adapters stand apart, the tuned ones otherwise.
     """
     models: dict[str, nn.Module] = bundle.models
     tuned = [part for part, model in models.items() if next(adapted(model), None)]
-    apart = all(is_low_rank(model) for model in models.values())
-    adapters = {part: low_rank_weights(models[part]) for part in tuned} if apart else {}
-    for model in models.values():
-        remove_adapter(model, fold=not apart)
     if not tuned:
-        return {}, {}
-    where = f"{LORA_FILE}, beside the weights of the base model" if apart else "in the weights"
-    return adapters, {"adapter": f"of {' and '.join(tuned)}, {where}"}
+        return {}, None, {}
+    file, read = None, low_rank_weights
+    if all(is_low_rank(model) for model in models.values()):
+        file = LORA_FILE
+    elif all(is_lycoris(model) for model in models.values()):
+        file, read = LYCORIS_FILE, lycoris_weights
+    adapters = {} if file is None else {part: read(models[part]) for part in tuned}
+    for model in models.values():
+        remove_adapter(model, fold=file is None)
+    where = "in the weights" if file is None else f"{file}, beside the weights of the base model"
+    return adapters, file, {"adapter": f"of {' and '.join(tuned)}, {where}"}
 
 
 def with_weights(bundle: Bundle, weights: Mapping[str, Tensor]) -> Bundle:
@@ -166,18 +175,31 @@ def _require_same(group: str, saved: set[str], expected: set[str]) -> None:
         )
 
 
+_LOADING = {
+    LORA_FILE: 'pipeline.load_lora_weights("path/to/this/folder")',
+    LYCORIS_FILE: f"""# Read by the package lycoris-lora; ComfyUI and others read the file too.
+from lycoris import create_lycoris_from_weights
+
+adapter = "path/to/this/folder/{LYCORIS_FILE}"
+encoders = [getattr(pipeline, name, None) for name in ("text_encoder", "text_encoder_2")]
+parts = [[e for e in encoders if e is not None], None, pipeline.unet]
+create_lycoris_from_weights(1.0, adapter, *parts)[0].merge_to(1.0)""",
+}
+"""File of an adapter -> what puts it on the pipeline of the model card."""
+
+
 def model_card(
-    facts: Mapping[str, Any], *, adapter: bool = False, contract: PixelContract | None = None
+    facts: Mapping[str, Any], *, adapter: str | None = None, contract: PixelContract | None = None
 ) -> str:
     """README.md of an exported model: a front matter that hubs read, then the facts as a table.
 
-    With `adapter` it tells how to put the one in the folder on, with a ControlNet among the facts
-    how to steer, with a contract what a pixel means.
+    With `adapter`, the file of one in the folder, it tells how to put it on, with a ControlNet
+    among the facts how to steer, with a contract what a pixel means.
     """
     pixels = "" if contract is None else _pixel_section(contract)
     steered = "controlnet" in facts
     steering = ', image=layer  # such as Image.open("edges.png")' if steered else ""
-    load = '\npipeline.load_lora_weights("path/to/this/folder")' if adapter else ""
+    load = "" if adapter is None else f"\n{_LOADING[adapter]}"
     learnt = (
         "a ControlNet trained on SAR tiles and a layer of each that steers"
         if steered

@@ -50,12 +50,14 @@ def generated_shard(
         image_member: `sar.png`, or `optic.png` for images that show no radar.
         stage: whose shard it is.
     """
+    from sarhpc.generation.adapters.chosen import require_planned
     from sarhpc.generation.image_shard import Provenance, generate_shard
     from sarhpc.generation.steering import with_layers
     from sarhpc.generation.sweeps.settings import images_per_layout
     from sarhpc.shards.writer_thread import write_shard_beside
 
     provenance = Provenance(task.inputs["model_sha"], fingerprint)
+    require_planned(task.inputs, model, cfg)
     pipeline = loaded_pipeline(model, cfg)
     layers = _layers(run, cfg, task.inputs, model)
     requests, each = requests_of(run, task.inputs), images_per_layout(cfg)
@@ -109,8 +111,9 @@ def loaded_pipeline(model: Path, cfg: GenerateConfig) -> Any:
     steer = cfg.steer
     controls = [] if steer is None else [steer.model, *(each.model for each in steer.further)]
     kind = "from noise" if cfg.image_to_image is None else "from images"
-    adapter = f"{cfg.adapter} {cfg.adapter_weight}"
-    key = (str(model), f"{cfg.scheduler} {cfg.dtype} {adapter} {controls} {kind}")
+    adapters = f"{cfg.adapter} {cfg.adapter_weight} {cfg.adapters}"
+    sampler = f"{cfg.scheduler} {cfg.schedule} {cfg.dtype}"
+    key = (str(model), f"{sampler} {adapters} {controls} {kind}")
     if key not in _loaded:
         _loaded.clear()
         _loaded[key] = load_pipeline(model, cfg)

@@ -12,7 +12,8 @@ from sarhpc.generation.config import GenerateConfig
 from sarhpc.generation.embeddings import TextEmbeddings
 from sarhpc.generation.image_shard import Provenance, generate_shard
 from sarhpc.generation.model import load_pipeline
-from sarhpc.generation.plan import SCHEDULERS, plan_generation
+from sarhpc.generation.plan import plan_generation
+from sarhpc.generation.schedules import SCHEDULERS
 from sarhpc.shards.sample import Sample
 
 pytestmark = pytest.mark.slow

@@ -111,5 +111,5 @@ def test_a_torn_adapter_is_named(
 ) -> None:
     torn = tmp_path / LORA_FILE
     torn.write_bytes((tuned[0] / LORA_FILE).read_bytes()[:-100])
-    with pytest.raises(DataError, match="does not fit"):
+    with pytest.raises(DataError, match="not a whole safetensors file"):
         load_pipeline(model_folder, config(adapter=str(torn)), "cpu")

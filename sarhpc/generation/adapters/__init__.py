@@ -1,0 +1,1 @@
+"""Low-rank adapters at generation: which ones, whether they fit the model, and applying them."""
