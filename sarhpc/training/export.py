@@ -172,7 +172,7 @@ def _require_same(group: str, saved: set[str], expected: set[str]) -> None:
 
 _LOADING = {
     LORA_FILE: 'pipeline.load_lora_weights("path/to/this/folder")',
-    LYCORIS_FILE: """# So far the base: diffusers reads no LoHa or LoKr; ComfyUI and lycoris-lora do.
+    LYCORIS_FILE: """# So far the base. diffusers reads no LoHa or LoKr; ComfyUI and LyCORIS do.
 import sarhpc
 
 pipeline = sarhpc.load_model("path/to/this/folder").pipeline""",
