@@ -62,8 +62,10 @@ def save_lycoris(parts: Mapping[str, Mapping[str, Tensor]], folder: Path) -> Pat
             inner = f"text_model_{module_key(part, module)}" if is_text_encoder(part) else module
             flat = f"{_prefix(part, parts)}{inner.replace('.', '_')}"
             named[f"{flat}.{factor}"] = tensor.contiguous()
+            # LyCORIS reads no module without one, and ignores it where there is no rank.
+            alpha = named.setdefault(f"{flat}.alpha", torch.tensor(1.0))
             if factor.endswith("_b"):
-                named[f"{flat}.alpha"] = torch.tensor(float(tensor.shape[0]))
+                alpha.fill_(tensor.shape[0])
     save_file(named, folder / LYCORIS_FILE, metadata={"format": "pt"})
     return folder / LYCORIS_FILE
 

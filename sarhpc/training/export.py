@@ -177,13 +177,10 @@ def _require_same(group: str, saved: set[str], expected: set[str]) -> None:
 
 _LOADING = {
     LORA_FILE: 'pipeline.load_lora_weights("path/to/this/folder")',
-    LYCORIS_FILE: f"""# Read by the package lycoris-lora; ComfyUI and others read the file too.
-from lycoris import create_lycoris_from_weights
+    LYCORIS_FILE: """# So far the base. diffusers reads no LoHa or LoKr; ComfyUI and LyCORIS do.
+import sarhpc
 
-adapter = "path/to/this/folder/{LYCORIS_FILE}"
-encoders = [getattr(pipeline, name, None) for name in ("text_encoder", "text_encoder_2")]
-parts = [[e for e in encoders if e is not None], None, pipeline.unet]
-create_lycoris_from_weights(1.0, adapter, *parts)[0].merge_to(1.0)""",
+pipeline = sarhpc.load_model("path/to/this/folder").pipeline""",
 }
 """File of an adapter -> what puts it on the pipeline of the model card."""
 

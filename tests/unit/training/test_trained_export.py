@@ -17,10 +17,13 @@ from sarhpc.diffusion.bundle import Bundle, load_bundle, save_bundle
 from sarhpc.diffusion.conditioning import size_ids, tokenize
 from sarhpc.diffusion.config import (
     LORA_FILE,
+    LYCORIS_FILE,
     AdapterConfig,
     TokenConfig,
 )
 from sarhpc.diffusion.learned_token import EMBEDDING_FILE
+from sarhpc.generation.config import GenerateConfig
+from sarhpc.generation.model import load_pipeline
 from sarhpc.training.config import TrainConfig
 from sarhpc.training.denoising.model import Denoiser, trainable_groups
 from sarhpc.training.denoising.start import load_base
@@ -112,6 +115,37 @@ def test_an_adapter_beside_a_model_trained_in_full_is_folded_and_the_card_says_s
     assert "in the weights" in (folder / "README.md").read_text()
     assert np.abs(wanted - paint(load(bases(False)))).max() > 0.01
     assert np.allclose(paint(load(folder)), wanted, atol=2e-3)
+
+
+@pytest.mark.parametrize(("kind", "xl"), [("loha", False), ("lokr", False), ("lokr", True)])
+def test_loha_and_lokr_leave_the_base_bytes_and_are_put_on_at_generation(
+    bases: Callable[[bool], Path], tmp_path: Path, kind: str, xl: bool
+) -> None:
+    base = bases(xl)
+    cfg = TrainConfig(adapter=AdapterConfig(kind=kind, rank=2, alpha=4.0))
+    bundle, weights = trained(cfg, base)
+    before, wanted = paint(load(base)), paint(bundle.pipeline())
+    folder = export_weights(weights, load_base(cfg, base), tmp_path / "model", {})
+
+    parts = ["unet", "text_encoder", "vae", *(["text_encoder_2"] if xl else [])]
+    assert weight_files(folder, *parts) == weight_files(base, *parts)
+    assert not (folder / LORA_FILE).exists()
+    off, on = (paint(painter(folder, weight)) for weight in (0.0, 1.0))
+    assert np.abs(wanted - before).max() > 0.01
+    assert np.array_equal(off, paint(painter(base, 1.0)))
+    assert np.allclose(on, wanted, atol=2e-3)
+    card = (folder / "README.md").read_text()
+    assert LYCORIS_FILE in card
+    assert "sarhpc.load_model" in card
+
+
+def painter(folder: Path, weight: float) -> Any:
+    """The pipeline that generates from a folder, with its own adapter at a weight."""
+    cfg = GenerateConfig(adapter_weight=weight)
+    pipeline = load_pipeline(folder, cfg, "cpu")
+    # As the stock pipeline samples, which the images of the training are from.
+    pipeline.scheduler = load(folder).scheduler
+    return pipeline
 
 
 def test_a_token_alone_is_one_row_and_loads_as_a_textual_inversion(
