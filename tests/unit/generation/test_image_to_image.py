@@ -23,9 +23,12 @@ from sarhpc.generation.sampler import sample_images
 from sarhpc.generation.sources.config import ImageToImageConfig
 from sarhpc.generation.sources.found import images_below
 from sarhpc.generation.sources.latents import latents_of
+from sarhpc.generation.sources.mean_power import with_mean_power
 from sarhpc.generation.sources.source_images import SourceImage, SourceImages
 from sarhpc.generation.steering import SteeringLayers
+from sarhpc.shards.contract import LawSpan, PixelContract
 from sarhpc.shards.images import decode_gray8, encode_gray8
+from sarhpc.shards.radiometry import Normalisation
 from sarhpc.shards.sample import Sample, encode_json, sample_key
 from sarhpc.shards.schema import validate_sample
 from sarhpc.shards.writer import write_shard
@@ -35,9 +38,9 @@ pytestmark = pytest.mark.slow
 NAMES = ["a lake.png", "b/a wood.png", "c.png"]
 
 
-def config(strength: float = 0.5, **changes: Any) -> GenerateConfig:
+def config(strength: float = 0.5, keep: float | None = None, **changes: Any) -> GenerateConfig:
     settings = {"images": 5, "steps": 4, "batch": 2, "shard_samples": 3, "prompts": ["a river"]}
-    image = ImageToImageConfig(strength=strength)
+    image = ImageToImageConfig(strength=strength, keep_mean_px=keep)
     return GenerateConfig(**{**settings, "image_to_image": image, **changes})
 
 
@@ -169,6 +172,47 @@ def test_latents_of_an_autoencoder_with_moments_are_standardised(
     torch.testing.assert_close(latents_of(pipeline, sources.load(0)), (plain - factor) / 2)
 
 
+@pytest.mark.parametrize(
+    "law",
+    [Normalisation("mu+3sigma", None, None, 1.0), Normalisation("db", None, None, 4.0, 0.02)],
+    ids=lambda law: law.mode,
+)
+def test_local_mean_power_is_that_of_the_source_and_speckle_stays(law: Normalisation) -> None:
+    rng = np.random.default_rng(0)
+    layout = np.where(np.arange(64) < 32, 0.15, 0.5)[None, :].repeat(64, 0).astype(np.float32)
+    speckle = rng.rayleigh(0.25 * law.top, (64, 64)).astype(np.float32)
+    image = law.levels(speckle)[:, :, None].repeat(3, 2)
+    source = law.levels(layout * law.top / 2)
+    made = with_mean_power(image, source, law, 4.0)
+    power = np.square(law.amplitudes(made[:, :, 0]).astype(np.float64))
+    wanted = np.square(law.amplitudes(source).astype(np.float64))
+    for half in (slice(0, 24), slice(40, 64)):
+        assert 10 * np.log10(power[:, half].mean() / wanted[:, half].mean()) == pytest.approx(
+            0, abs=0.3
+        )
+        looks = power[:, half].mean() ** 2 / power[:, half].var()
+        assert looks == pytest.approx(1, abs=0.25)
+
+
+def test_mean_power_is_kept_by_the_law_of_the_contract_only(
+    model_folder: Path, tmp_path: Path
+) -> None:
+    sources, cfg = pictures(tmp_path, 16), config(keep=3.0)
+    pipeline = load_pipeline(model_folder, cfg, "cpu")
+    with pytest.raises(ConfigError, match=r"keep_mean_px needs .* only a contract"):
+        generate(pipeline, cfg, sources)
+    contract = PixelContract(normalisation=LawSpan("mu+3sigma", (1.0, 2.0)), tiles=1)
+    [inputs, _] = plan_generation(cfg)
+    given = {**inputs, "contract": contract.to_json()}
+    made = generate_shard(0, given, cfg, pipeline, Provenance("m", "c"), sources=sources)
+    for number, sample in enumerate(made.samples):
+        validate_sample(sample)
+        assert sample.meta["image_to_image"]["keep_mean_px"] == 3.0
+        levels = decode_gray8(sample.members["sar.png"]) / 255
+        wanted = np.square(sources.load(number).levels).mean()
+        assert np.square(levels).mean() == pytest.approx(wanted, rel=0.15)
+
+
 @pytest.fixture(scope="module")
 def steered(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a ControlNet whose last convolutions are not zero, as after training."""
@@ -219,6 +263,8 @@ def test_a_controlnet_steers_what_begins_with_an_image(
         ({"strength": float("nan")}, "more than 0 and at most 1"),
         ({"strength": 0.2}, "less than one step: give at least 5 steps, or a strength of"),
         ({"guidance_rescale": 0.7}, "no such setting"),
+        ({"keep": 0.0}, "keep_mean_px is 0: give more than 0"),
+        ({"keep": float("nan")}, "keep_mean_px is nan"),
     ],
 )
 def test_settings_that_mean_nothing_are_refused(changes: dict[str, Any], words: str) -> None:
