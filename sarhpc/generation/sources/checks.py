@@ -42,6 +42,11 @@ def check_image_to_image(cfg: GenerateConfig, key: str | None = None) -> None:
         raise ConfigError(
             f"{at}.keep_mean_px is {image.keep_mean_px:g}: give more than 0, such as 4, or null"
         )
+    if cfg.sweep is not None:
+        raise ConfigError(
+            f"{cfg.SECTION}.sweep with {at}: all images of a layout begin with the same noise; leave "
+            "one of the two out"
+        )
     if cfg.guidance_rescale:
         raise ConfigError(
             f"{cfg.SECTION}.guidance_rescale with {at}: pipelines of diffusers that begin with an "

@@ -18,7 +18,7 @@ from hpc.errors import ConfigError
 from sarhpc.generation.config import GenerateConfig, SteerConfig
 from sarhpc.generation.image_shard import GenerationStoppedError, Provenance, generate_shard
 from sarhpc.generation.model import load_pipeline
-from sarhpc.generation.plan import ImageRequest, plan_generation
+from sarhpc.generation.plan import SCHEDULERS, ImageRequest, check_config, plan_generation
 from sarhpc.generation.sampler import sample_images
 from sarhpc.generation.sources.config import ImageToImageConfig
 from sarhpc.generation.sources.found import images_below
@@ -26,6 +26,7 @@ from sarhpc.generation.sources.latents import latents_of
 from sarhpc.generation.sources.mean_power import with_mean_power
 from sarhpc.generation.sources.source_images import SourceImage, SourceImages
 from sarhpc.generation.steering import SteeringLayers
+from sarhpc.generation.sweeps.config import SweepConfig
 from sarhpc.shards.contract import LawSpan, PixelContract
 from sarhpc.shards.images import decode_gray8, encode_gray8
 from sarhpc.shards.radiometry import Normalisation
@@ -148,6 +149,30 @@ def test_the_copy_of_the_autoencoder_at_strength_near_0_fades_as_it_rises() -> N
         assert rise.mean() - half > 0, f"{rise.mean():.3f} +- {half:.3f}"
 
 
+@pytest.mark.parametrize("schedule", [None, "karras"])
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
+def test_every_sampler_begins_in_the_midst_of_its_schedule(
+    model_folder: Path, tmp_path: Path, scheduler: str, schedule: str | None
+) -> None:
+    sources = pictures(tmp_path, 16)
+    begun = [sources.load(number) for number in range(2)]
+    requests = [ImageRequest(number, "a lake", number) for number in range(2)]
+    cfg = config(steps=12, guidance=1.0, scheduler=scheduler, schedule=schedule)
+    try:
+        check_config(cfg)
+    except ConfigError:
+        pytest.skip(f"{scheduler} takes no {schedule}")
+    pipeline = load_pipeline(model_folder, cfg, "cpu")
+    near, far = (
+        np.abs(
+            sample_images(pipeline, requests, config(s, steps=12, guidance=1.0), 2, 1, begun=begun)
+            - copies(pipeline, begun)
+        ).mean()
+        for s in (0.1, 1.0)
+    )
+    assert near < far, f"{near:.3f} {far:.3f}"
+
+
 def test_an_image_is_encoded_to_the_mode_of_its_posterior_alone(
     family: tuple[Path, int], tmp_path: Path
 ) -> None:
@@ -263,6 +288,7 @@ def test_a_controlnet_steers_what_begins_with_an_image(
         ({"strength": float("nan")}, "more than 0 and at most 1"),
         ({"strength": 0.2}, "less than one step: give at least 5 steps, or a strength of"),
         ({"guidance_rescale": 0.7}, "no such setting"),
+        ({"sweep": SweepConfig(band=["X"])}, "sweep with generate.image_to_image: all images"),
         ({"keep": 0.0}, "keep_mean_px is 0: give more than 0"),
         ({"keep": float("nan")}, "keep_mean_px is nan"),
     ],
