@@ -44,7 +44,7 @@ def check_image_to_image(cfg: GenerateConfig, key: str | None = None) -> None:
         )
     if cfg.sweep is not None:
         raise ConfigError(
-            f"{cfg.SECTION}.sweep with {at}: all images of a layout begin with the same noise; leave "
+            f"{cfg.SECTION}.sweep with {at}: images of a layout begin with the same noise; leave "
             "one of the two out"
         )
     if cfg.guidance_rescale:
