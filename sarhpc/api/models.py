@@ -187,6 +187,7 @@ def _sources(
         ConfigError: no folder of them is named.
         DataError: some are of other pixels than the model's.
     """
+    from sarhpc.generation.sources.checks import require_law
     from sarhpc.generation.sources.found import images_below
     from sarhpc.generation.sources.source_images import SourceImages
     from sarhpc.stages.inputs.image_size import model_side
@@ -195,6 +196,8 @@ def _sources(
         return None
     if cfg.image_to_image.images is None:
         raise ConfigError("image_to_image.images: name the folder of the images to begin with")
+    if cfg.image_to_image.keep_mean_px is not None:
+        require_law(cfg, contract)
     sources = SourceImages(images_below(Path(cfg.image_to_image.images)), contract)
     rows, columns = (px or model_side(model.folder) for px in (cfg.height_px, cfg.width_px))
     sources.survey(None if rows is None or columns is None else (rows, columns))

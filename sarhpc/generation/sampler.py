@@ -23,6 +23,7 @@ from sarhpc.generation.finishing import SampledImage
 from sarhpc.generation.model import Pipeline
 from sarhpc.generation.plan import ImageRequest
 from sarhpc.generation.sources.latents import image_arguments
+from sarhpc.generation.sources.mean_power import kept_mean_power
 from sarhpc.generation.sources.source_images import SourceImage, SourceImages, source_facts
 from sarhpc.generation.steering import LayerSource, SteeringLayer
 
@@ -42,6 +43,7 @@ def sampled_batch(
     images = sample_images(
         pipeline, requests, cfg, inputs["batch"], inputs["threads"], steers, embeddings, begun
     )
+    images = kept_mean_power(images, begun, inputs, cfg)
     cut = [embedding.cut for embedding in embeddings.of([r.prompt for r in requests])]
     facts = _steering_facts(steers, cfg) or [{} for _ in requests]
     origins = _source_facts(begun, cfg) or [{} for _ in requests]

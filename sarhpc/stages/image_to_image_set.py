@@ -41,6 +41,7 @@ def image_to_image_settings(config: RunConfig) -> GenerateConfig:
         table=None,
         steer=None,
         scene=None,
+        sweep=None,
         gate=None,
         guidance_rescale=0.0,
     )

@@ -82,6 +82,8 @@ _KEYS = {
         prior.sweep.spacing_m prior.sweep.sensor.resolution_m
         prior.sweep.sensor.model_looks prior.sweep.sensor.model_resolution_m
         train.min_snr_gamma train.adapter.alpha train.adam_epsilon
+        prior.image_to_image.keep_mean_px generate.image_to_image.keep_mean_px
+        compare.image_to_image.keep_mean_px
         generate.table.grammar.spacing_m generate.table.grammar.incidence_deg
         """,
     _SHARE: """

@@ -15,3 +15,7 @@ class ImageToImageConfig:
     strength: float = 0.5
     """Share of the noise schedule that is applied to the image and removed again, more than 0 and
     at most 1: near 0 the result is the autoencoder's copy of the image, at 1 nearly all is new."""
+    keep_mean_px: float | None = None
+    """Bring the local mean power of the result back to that of the image: standard deviation of the
+    Gaussian of the mean, px. For simulated scenes, whose mean backscatter is known and whose
+    speckle is not; needs a contract of the model. Null leaves the result as it is."""

@@ -186,7 +186,9 @@ def require_sources(cfg: GenerateConfig, sources: SourceImages | None) -> None:
 
 def source_facts(image: SourceImage, cfg: ImageToImageConfig, steps: int) -> dict[str, Any]:
     """Metadata of an image about the one that it began with."""
+    kept = {} if cfg.keep_mean_px is None else {"keep_mean_px": cfg.keep_mean_px}
     return {
+        **kept,
         "image": image.name,
         "sha256": image.sha256,
         "strength": cfg.strength,

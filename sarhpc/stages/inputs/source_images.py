@@ -67,10 +67,15 @@ def with_sources(
     Every image is read: what is refused is refused here, before any is made.
 
     Raises:
+        ConfigError: a setting needs a contract of the model.
         DataError: some cannot be read, or are of other pixels or another size; names them.
     """
+    from sarhpc.generation.sources.checks import require_law
+
     if cfg.image_to_image is None:
         return [dict(shard) for shard in shards]
+    if cfg.image_to_image.keep_mean_px is not None:
+        require_law(cfg, contract)
     surveyed = source_images(run, config, cfg.image_to_image, contract).survey(size)
     return [
         {**shard, SOURCES_SHA: surveyed.of(shard["first"], images_of_shard(shard))}

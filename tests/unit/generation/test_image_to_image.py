@@ -20,12 +20,17 @@ from sarhpc.generation.image_shard import GenerationStoppedError, Provenance, ge
 from sarhpc.generation.model import load_pipeline
 from sarhpc.generation.plan import ImageRequest, plan_generation
 from sarhpc.generation.sampler import sample_images
+from sarhpc.generation.schedules import SCHEDULERS
 from sarhpc.generation.sources.config import ImageToImageConfig
 from sarhpc.generation.sources.found import images_below
 from sarhpc.generation.sources.latents import latents_of
+from sarhpc.generation.sources.mean_power import with_mean_power
 from sarhpc.generation.sources.source_images import SourceImage, SourceImages
 from sarhpc.generation.steering import SteeringLayers
+from sarhpc.generation.sweeps.config import SweepConfig
+from sarhpc.shards.contract import LawSpan, PixelContract
 from sarhpc.shards.images import decode_gray8, encode_gray8
+from sarhpc.shards.radiometry import Normalisation
 from sarhpc.shards.sample import Sample, encode_json, sample_key
 from sarhpc.shards.schema import validate_sample
 from sarhpc.shards.writer import write_shard
@@ -35,9 +40,9 @@ pytestmark = pytest.mark.slow
 NAMES = ["a lake.png", "b/a wood.png", "c.png"]
 
 
-def config(strength: float = 0.5, **changes: Any) -> GenerateConfig:
+def config(strength: float = 0.5, keep: float | None = None, **changes: Any) -> GenerateConfig:
     settings = {"images": 5, "steps": 4, "batch": 2, "shard_samples": 3, "prompts": ["a river"]}
-    image = ImageToImageConfig(strength=strength)
+    image = ImageToImageConfig(strength=strength, keep_mean_px=keep)
     return GenerateConfig(**{**settings, "image_to_image": image, **changes})
 
 
@@ -145,6 +150,28 @@ def test_the_copy_of_the_autoencoder_at_strength_near_0_fades_as_it_rises() -> N
         assert rise.mean() - half > 0, f"{rise.mean():.3f} +- {half:.3f}"
 
 
+@pytest.mark.parametrize(
+    ("scheduler", "schedule"),
+    [*((name, None) for name in SCHEDULERS), ("euler", "karras"), ("dpmsolver", "karras")],
+)
+def test_every_sampler_begins_in_the_midst_of_its_schedule(
+    model_folder: Path, tmp_path: Path, scheduler: str, schedule: str | None
+) -> None:
+    sources = pictures(tmp_path, 16)
+    begun = [sources.load(number) for number in range(2)]
+    requests = [ImageRequest(number, "a lake", number) for number in range(2)]
+    cfg = config(steps=12, guidance=1.0, scheduler=scheduler, schedule=schedule)
+    pipeline = load_pipeline(model_folder, cfg, "cpu")
+    near, far = (
+        np.abs(
+            sample_images(pipeline, requests, config(s, steps=12, guidance=1.0), 2, 1, begun=begun)
+            - copies(pipeline, begun)
+        ).mean()
+        for s in (0.1, 1.0)
+    )
+    assert near < far, f"{near:.3f} {far:.3f}"
+
+
 def test_an_image_is_encoded_to_the_mode_of_its_posterior_alone(
     family: tuple[Path, int], tmp_path: Path
 ) -> None:
@@ -167,6 +194,47 @@ def test_latents_of_an_autoencoder_with_moments_are_standardised(
     pipeline.vae.register_to_config(**moments)
     factor = pipeline.vae.config.scaling_factor
     torch.testing.assert_close(latents_of(pipeline, sources.load(0)), (plain - factor) / 2)
+
+
+@pytest.mark.parametrize(
+    "law",
+    [Normalisation("mu+3sigma", None, None, 1.0), Normalisation("db", None, None, 4.0, 0.02)],
+    ids=lambda law: law.mode,
+)
+def test_local_mean_power_is_that_of_the_source_and_speckle_stays(law: Normalisation) -> None:
+    rng = np.random.default_rng(0)
+    layout = np.where(np.arange(64) < 32, 0.15, 0.5)[None, :].repeat(64, 0).astype(np.float32)
+    speckle = rng.rayleigh(0.25 * law.top, (64, 64)).astype(np.float32)
+    image = law.levels(speckle)[:, :, None].repeat(3, 2)
+    source = law.levels(layout * law.top / 2)
+    made = with_mean_power(image, source, law, 4.0)
+    power = np.square(law.amplitudes(made[:, :, 0]).astype(np.float64))
+    wanted = np.square(law.amplitudes(source).astype(np.float64))
+    for half in (slice(0, 24), slice(40, 64)):
+        assert 10 * np.log10(power[:, half].mean() / wanted[:, half].mean()) == pytest.approx(
+            0, abs=0.3
+        )
+        looks = power[:, half].mean() ** 2 / power[:, half].var()
+        assert looks == pytest.approx(1, abs=0.25)
+
+
+def test_mean_power_is_kept_by_the_law_of_the_contract_only(
+    model_folder: Path, tmp_path: Path
+) -> None:
+    sources, cfg = pictures(tmp_path, 16), config(keep=3.0)
+    pipeline = load_pipeline(model_folder, cfg, "cpu")
+    with pytest.raises(ConfigError, match=r"keep_mean_px needs .* only a contract"):
+        generate(pipeline, cfg, sources)
+    contract = PixelContract(normalisation=LawSpan("mu+3sigma", (1.0, 2.0)), tiles=1)
+    [inputs, _] = plan_generation(cfg)
+    given = {**inputs, "contract": contract.to_json()}
+    made = generate_shard(0, given, cfg, pipeline, Provenance("m", "c"), sources=sources)
+    for number, sample in enumerate(made.samples):
+        validate_sample(sample)
+        assert sample.meta["image_to_image"]["keep_mean_px"] == 3.0
+        levels = decode_gray8(sample.members["sar.png"]) / 255
+        wanted = np.square(sources.load(number).levels).mean()
+        assert np.square(levels).mean() == pytest.approx(wanted, rel=0.15)
 
 
 @pytest.fixture(scope="module")
@@ -219,6 +287,9 @@ def test_a_controlnet_steers_what_begins_with_an_image(
         ({"strength": float("nan")}, "more than 0 and at most 1"),
         ({"strength": 0.2}, "less than one step: give at least 5 steps, or a strength of"),
         ({"guidance_rescale": 0.7}, "no such setting"),
+        ({"sweep": SweepConfig(band=["X"])}, "sweep with generate.image_to_image: images"),
+        ({"keep": 0.0}, "keep_mean_px is 0: give more than 0"),
+        ({"keep": float("nan")}, "keep_mean_px is nan"),
     ],
 )
 def test_settings_that_mean_nothing_are_refused(changes: dict[str, Any], words: str) -> None:
