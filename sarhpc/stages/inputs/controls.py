@@ -26,15 +26,20 @@ def _controls(steer: SteerConfig) -> list[tuple[str, ControlInputConfig]]:
 
 
 def check_trained_layer(config: RunConfig) -> None:
-    """Raise ConfigError if the ControlNet that the run trains reads another layer than is given.
+    """Raise ConfigError unless the first control has a ControlNet, for the layer that it is given.
 
     Raises:
-        ConfigError: it does.
+        ConfigError: the run trains none and none is named, or one for another layer.
     """
     steer = None if config.generate is None else config.generate.steer
-    trained = config.train.control
-    if steer is None or steer.model is not None or trained is None:
+    if steer is None or steer.model is not None:
         return
+    trained = config.train.control
+    if trained is None:
+        raise ConfigError(
+            "generate.steer without train.control: the model of the run will have no ControlNet; "
+            "train one, or set generate.steer.model to an exported model that has one"
+        )
     if trained.layer != steer.layer:
         raise ConfigError(
             f"generate.steer.layer={steer.layer} and train.control.layer={trained.layer}: a "

@@ -75,6 +75,9 @@ def test_the_layer_that_is_trained_is_the_layer_that_steers() -> None:
     wrong = config("train.control.layer=segmentation", "generate.steer.layer=edges")
     with pytest.raises(ConfigError, match=r"steer\.layer=edges and train\.control\.layer=segm"):
         GENERATE.check(wrong)
+    with pytest.raises(ConfigError, match=r"generate\.steer without train\.control"):
+        GENERATE.check(config("generate.steer.layer=edges"))
+    GENERATE.check(config("generate.steer.layer=edges", "generate.steer.model=/model"))
     GENERATE.check(config("train.control.layer=coarse", "generate.steer.layer=coarse"))
 
 
@@ -90,7 +93,8 @@ def test_a_run_draws_what_its_sketches_say_and_notices_when_they_change(tmp_path
     sketches.mkdir()
     for name in ("a.png", "b.png"):
         draw(sketches / name)
-    words = [f"generate.steer.sketch={sketches}", "generate.images=4", "generate.steps=2"]
+    words = [f"generate.steer.sketch={sketches}", "train.control={}"]
+    words += ["generate.images=4", "generate.steps=2"]
     run = tiny_run(tmp_path / "run", base, [*words, "generate.prompts=[a lake, a wood]"])
     seal_export(run, model)
     config = load_run_config(run)
