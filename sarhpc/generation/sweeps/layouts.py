@@ -65,7 +65,7 @@ class Layouts:
     def _looks(self) -> set[int]:
         return {sensor.looks for sensor in self._sensors} or {1}
 
-    def sampled(self, batch: Sequence[ImageRequest], draw: Draw) -> list[SampledImage]:
+    def sampled(self, draw: Draw, batch: Sequence[ImageRequest]) -> list[SampledImage]:
         """The layouts of a batch, drawn once for each of their conditions with the same seed."""
         drawn = [
             draw([dataclasses.replace(r, prompt=conditions.prompt(r.prompt)) for r in batch])
@@ -77,7 +77,7 @@ class Layouts:
         ]
 
     def finished(
-        self, layout: SampledImage, judge: Callable[[SampledImage], Verdict], write: Write
+        self, judge: Callable[[SampledImage], Verdict], write: Write, layout: SampledImage
     ) -> FinishedImage:
         """The layout with its images, or if one of those that the model drew is refused, that one.
 
