@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -18,7 +19,9 @@ from sarhpc.generation.areas import area_facts
 from sarhpc.generation.config import GenerateConfig
 from sarhpc.generation.embeddings import TextEmbeddings
 from sarhpc.generation.finishing import (
+    Finish,
     FinishedImage,
+    SampleBatch,
     SampledImage,
     Verdict,
     finished_in_order,
@@ -31,7 +34,7 @@ from sarhpc.generation.scenes.sampling import images_at_once, require_scene, sam
 from sarhpc.generation.schedules import schedule_facts
 from sarhpc.generation.sources.source_images import SourceImages, require_sources
 from sarhpc.generation.steering import LayerSource
-from sarhpc.generation.sweeps.layouts import Layouts
+from sarhpc.generation.sweeps.layouts import Layouts, Write
 from sarhpc.shards.images import encode_rgb8
 from sarhpc.shards.sample import SAMPLE_SCHEMA, Sample, encode_json, sample_key
 
@@ -110,13 +113,33 @@ def generate_shard(
     require_match(pipeline, cfg)
     require_sources(cfg, sources)
     require_scene(cfg, pipeline)
-    shared = _shared_meta(inputs, cfg, pipeline, provenance)
-    if image_member == "sar.png":
-        shared |= pixel_metadata(inputs, cfg)
+    draw = _draw(shard, inputs, cfg, pipeline, stop, layers, sources)
+    write = _write(
+        shard, _shared_meta(inputs, cfg, pipeline, provenance), inputs, cfg, image_member
+    )
+    sample: SampleBatch = draw
+    finish: Finish = functools.partial(_finished, judge, area_facts(inputs, cfg), write)
+    if cfg.sweep is not None:
+        layouts = Layouts(cfg.sweep, inputs, cfg)
+        sample = functools.partial(layouts.sampled, draw)
+        finish = functools.partial(layouts.finished, judge, write)
+    asked = shard_requests(inputs) if requests is None else requests
+    images = finished_in_order(asked, sample, finish, images_at_once(inputs, cfg), admit)
+    rejected: dict[str, int] = {}
+    return GeneratedShard(_accepted(images, refused, rejected), rejected)
 
+
+def _draw(
+    shard: int,
+    inputs: Mapping[str, Any],
+    cfg: GenerateConfig,
+    pipeline: Pipeline,
+    stop: Callable[[], bool],
+    layers: LayerSource | None,
+    sources: SourceImages | None,
+) -> SampleBatch:
+    """What makes the images of a batch, unless a stop was requested."""
     embeddings = TextEmbeddings(pipeline, inputs["batch"])
-    areas = area_facts(inputs, cfg)
-    layouts = None if cfg.sweep is None else Layouts(cfg.sweep, inputs, cfg)
 
     def go_on() -> None:
         """Raise GenerationStoppedError where a stop was requested."""
@@ -126,33 +149,34 @@ def generate_shard(
             )
 
     def draw(batch: Sequence[ImageRequest]) -> list[SampledImage]:
-        """The images of a batch, unless a stop was requested."""
+        """The images of a batch."""
         go_on()
         if cfg.scene is not None:
             return sampled_scenes(batch, inputs, cfg, pipeline, layers, embeddings, go_on)
         return sampled_batch(batch, inputs, cfg, pipeline, layers, embeddings, sources)
 
-    def sample(batch: Sequence[ImageRequest]) -> list[SampledImage]:
-        """The images of a batch; with a sweep one for each of the conditions of a layout."""
-        return draw(batch) if layouts is None else layouts.sampled(batch, draw)
+    return draw
+
+
+def _write(
+    shard: int,
+    shared: Mapping[str, Any],
+    inputs: Mapping[str, Any],
+    cfg: GenerateConfig,
+    image_member: str,
+) -> Write:
+    """What makes the sample of an image, from its index, pixels and own entries of `meta.json`."""
+    if image_member == "sar.png":
+        shared = {**shared, **pixel_metadata(inputs, cfg)}
 
     def write(
         index: int, request: ImageRequest, image: NDArray[np.float32], facts: Mapping[str, Any]
     ) -> Sample:
-        """The sample of an image with its own entries of `meta.json`."""
+        """The sample of an image."""
         key = sample_key(shard, index)
         return _sample(key, request, image, {**shared, **facts}, image_member)
 
-    def finish(image: SampledImage) -> FinishedImage:
-        """The image judged and encoded; in a sweep the images of its layout."""
-        if layouts is not None:
-            return layouts.finished(image, judge, write)
-        return _finished(image, judge(image), areas, write)
-
-    asked = shard_requests(inputs) if requests is None else requests
-    images = finished_in_order(asked, sample, finish, images_at_once(inputs, cfg), admit)
-    rejected: dict[str, int] = {}
-    return GeneratedShard(_accepted(images, refused, rejected), rejected)
+    return write
 
 
 def _accepted(
@@ -172,13 +196,13 @@ def _accepted(
 
 
 def _finished(
-    sampled: SampledImage,
-    verdict: Verdict,
+    judge: Callable[[SampledImage], Verdict],
     areas: Callable[[NDArray[np.float32]], dict[str, Any]],
-    write: Callable[..., Sample],
+    write: Write,
+    sampled: SampledImage,
 ) -> FinishedImage:
-    """The image with its sample, in which pixels that are no numbers are black."""
-    request, image = sampled.request, sampled.image
+    """The image judged, with its sample, in which pixels that are no numbers are black."""
+    request, image, verdict = sampled.request, sampled.image, judge(sampled)
     if not np.isfinite(image).all():
         image = np.clip(np.nan_to_num(image), 0, 1)
     facts = {**sampled.facts, **verdict.facts, **areas(image)}

@@ -1,4 +1,4 @@
-"""Settings of a sweep that cannot be, told before any image is made."""
+"""Settings of a sweep that cannot be, refused before any image is made."""
 
 from __future__ import annotations
 

@@ -65,7 +65,7 @@ class Layouts:
     def _looks(self) -> set[int]:
         return {sensor.looks for sensor in self._sensors} or {1}
 
-    def sampled(self, batch: Sequence[ImageRequest], draw: Draw) -> list[SampledImage]:
+    def sampled(self, draw: Draw, batch: Sequence[ImageRequest]) -> list[SampledImage]:
         """The layouts of a batch, drawn once for each of their conditions with the same seed."""
         drawn = [
             draw([dataclasses.replace(r, prompt=conditions.prompt(r.prompt)) for r in batch])
@@ -77,7 +77,7 @@ class Layouts:
         ]
 
     def finished(
-        self, layout: SampledImage, judge: Callable[[SampledImage], Verdict], write: Write
+        self, judge: Callable[[SampledImage], Verdict], write: Write, layout: SampledImage
     ) -> FinishedImage:
         """The layout with its images, or if one of those that the model drew is refused, that one.
 
@@ -93,8 +93,8 @@ class Layouts:
         if refused is not None:
             again = verdict.again and dataclasses.replace(verdict.again, prompt=request.prompt)
             return FinishedImage(request, dataclasses.replace(verdict, again=again), base)
-        samples = tuple(self._samples(request, first, judged, write))
-        return FinishedImage(request, verdict, base, samples)
+        samples = dict(self._samples(request, first, judged, write))
+        return FinishedImage(request, verdict, base, tuple(samples[at] for at in sorted(samples)))
 
     def _samples(
         self,
@@ -102,31 +102,29 @@ class Layouts:
         first: int,
         judged: Sequence[tuple[SampledImage, Verdict]],
         write: Write,
-    ) -> Iterator[Sample]:
-        index = first
-        for conditions, (image, verdict) in zip(self._conditions, judged, strict=True):
-            for pixels, facts, looks in self._imaged(image):
-                yield write(
-                    index,
-                    image.request,
-                    pixels,
-                    {
-                        **image.facts,
-                        **_of_first(verdict.facts, index == first),
-                        **self._areas[looks](pixels),
-                        **conditions.meta,
-                        LAYOUT: layout_id(layout),
-                        SWEEP: {**conditions.meta, **facts},
-                    },
-                )
-                index += 1
+    ) -> Iterator[tuple[int, Sample]]:
+        """Index and sample of each image, encoded as soon as it is made."""
+        each = max(1, len(self._sensors))
+        for number, (image, verdict) in enumerate(judged):
+            stated = self._conditions[number].meta
+            for place, pixels, facts, looks in self._imaged(image):
+                index = first + number * each + place
+                own = {
+                    **image.facts,
+                    **_of_first(verdict.facts, index == first),
+                    **self._areas[looks](pixels),
+                    **stated,
+                    LAYOUT: layout_id(layout),
+                    SWEEP: {**stated, **facts},
+                }
+                yield index, write(index, image.request, pixels, own)
 
     def _imaged(
         self, image: SampledImage
-    ) -> Iterator[tuple[NDArray[np.float32], dict[str, Any], int]]:
-        """Pixels, facts and looks of each setting, in their order."""
+    ) -> Iterator[tuple[int, NDArray[np.float32], dict[str, Any], int]]:
+        """Place among the settings, pixels, facts and looks of each setting."""
         if self._sensor is None:
-            yield image.image, {"speckle": "model"}, 1
+            yield 0, image.image, {"speckle": "model"}, 1
             return
         assert self._contract is not None
         law, spacing = self._contract.law, self._contract.pixel_m
@@ -138,12 +136,11 @@ class Layouts:
         ground = estimated_reflectivity(intensity, sensor.model_looks, sensor.window_px)
         scene = Scene(ground, spacing[0], request.seed, request.prompt)
         unit = noise_unit(self._contract)
-        found = dict(sensor_images(scene, self._sensors, sensor.sidelobe_db, unit))
-        for setting in self._sensors:
-            amplitude = np.sqrt(found[setting]).astype(np.float32)
-            gray = law.levels(amplitude)
+        for setting, power in sensor_images(scene, self._sensors, sensor.sidelobe_db, unit):
+            amplitude = np.sqrt(power).astype(np.float32)
             facts = self._facts(sensor, setting) | {"clipped": _share(amplitude > law.top)}
-            yield np.repeat(gray[:, :, None], 3, axis=2), facts, setting.looks
+            gray = np.repeat(law.levels(amplitude)[:, :, None], 3, axis=2)
+            yield self._sensors.index(setting), gray, facts, setting.looks
 
     def _facts(self, sensor: SensorConfig, setting: Sensor) -> dict[str, Any]:
         assert self._contract is not None

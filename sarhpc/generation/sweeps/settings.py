@@ -20,7 +20,7 @@ STATED = {"incidence_deg": "incidence_deg", "spacing_m": "pixel_m", "band": "ban
 
 
 @dataclass(frozen=True)
-class Conditions:
+class PromptConditions:
     """What one prompt of a layout states."""
 
     meta: Mapping[str, Any] = field(default_factory=dict)
@@ -55,12 +55,12 @@ def stated_values(sweep: SweepConfig) -> dict[str, list[Any]]:
     return {name: values for name, values in found.items() if values}
 
 
-def conditions_of(sweep: SweepConfig) -> list[Conditions]:
+def conditions_of(sweep: SweepConfig) -> list[PromptConditions]:
     """Every combination of conditions, in order; one without any where prompts state none."""
     values = stated_values(sweep)
     entries = [STATED[name] for name in values]
     return [
-        Conditions(dict(zip(entries, combination, strict=True)))
+        PromptConditions(dict(zip(entries, combination, strict=True)))
         for combination in itertools.product(*values.values())
     ]
 
