@@ -10,6 +10,7 @@ from sarhpc.generation.scenes.config import SceneConfig
 
 if TYPE_CHECKING:
     from sarhpc.generation.config import GenerateConfig
+    from sarhpc.generation.steering import SteeringLayer
 
 MOST_PX = 1 << 28
 """Pixels of a picture that is read again, as `shards.pictures` bounds it: 16,384 x 16,384."""
@@ -64,18 +65,20 @@ def require_window(window: int, side: int, section: str) -> None:
         )
 
 
-def require_layer(scene: SceneConfig, shape: Sequence[int]) -> None:
-    """Raise DataError unless a conditioning layer (H, W, ...) has the size of the scene.
+def require_layers(scene: SceneConfig, steer: SteeringLayer) -> None:
+    """Raise DataError unless the conditioning layers have the size of the scene.
 
     Raises:
-        DataError: it has another.
+        DataError: one has another.
     """
-    if (shape[0], shape[1]) != (scene.rows_px, scene.columns_px):
-        raise DataError(
-            f"a conditioning layer of {shape[0]} x {shape[1]} px cannot steer a scene of "
-            f"{scene.rows_px} x {scene.columns_px} px: give layers as large as the scene "
-            "(generate.steer), or make the scene as large as the layers"
-        )
+    for control in (steer, *steer.further):
+        rows, columns, _ = control.layer.shape
+        if (rows, columns) != (scene.rows_px, scene.columns_px):
+            raise DataError(
+                f"the conditioning layer of {control.key} has {rows} x {columns} px and cannot "
+                f"steer a scene of {scene.rows_px} x {scene.columns_px} px: give layers as large "
+                "as the scene (generate.steer), or make the scene as large as the layers"
+            )
 
 
 def _require_combination(cfg: GenerateConfig, at: str) -> None:

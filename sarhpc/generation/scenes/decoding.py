@@ -35,7 +35,7 @@ def decoding_in_parts(pipeline: Any, side_px: int) -> Iterator[None]:
     def decode(latent: Tensor, *_: Any) -> Tensor:
         """The picture (1, 3, H, W) of a latent."""
         if max(latent.shape[-2:]) <= side:
-            return whole(latent)  # type: ignore[no-any-return]
+            return whole(latent)
         return decoded_in_parts(decoder, latent, side)
 
     with replaced_forward(decoder, decode):
@@ -81,7 +81,7 @@ class _Part:
 
     @property
     def width(self) -> int:
-        return self.columns.stop - self.columns.start  # type: ignore[no-any-return]
+        return self.columns.stop - self.columns.start
 
     def cut(self, latent: Tensor) -> Tensor:
         """The part of the latent, with its margin."""
@@ -198,7 +198,7 @@ class _UpperLayers:
         decoder = self._decoder
         for block in decoder.up_blocks:
             inner = block(inner, None)
-        return decoder.conv_out(decoder.conv_act(decoder.conv_norm_out(inner)))  # type: ignore[no-any-return]
+        return decoder.conv_out(decoder.conv_act(decoder.conv_norm_out(inner)))
 
     @contextlib.contextmanager
     def with_shared_statistics(self) -> Iterator[list[_SharedNorm]]:

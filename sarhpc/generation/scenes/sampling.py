@@ -14,7 +14,7 @@ from sarhpc.generation.model import Pipeline, backbone_of
 from sarhpc.generation.pixels import planned_contract
 from sarhpc.generation.plan import ImageRequest, full_prompt
 from sarhpc.generation.sampler import pinned_arithmetic, sampled_batch
-from sarhpc.generation.scenes.checks import require_layer, require_window
+from sarhpc.generation.scenes.checks import require_layers, require_window
 from sarhpc.generation.scenes.config import SceneConfig
 from sarhpc.generation.scenes.decoding import decoding_in_parts
 from sarhpc.generation.scenes.denoising import Regions, WindowedNetwork
@@ -89,7 +89,7 @@ def _sampled_scene(
     scene = cfg.scene
     assert scene is not None
     if layers is not None:
-        require_layer(scene, layers.load(inputs["first"] + request.index).layer.shape)
+        require_layers(scene, layers.load(inputs["first"] + request.index))
     whole = dataclasses.replace(cfg, height_px=scene.rows_px, width_px=scene.columns_px)
     size = _latent_size(scene, pipeline)
     regions, about_layout = _regions(scene, cfg, inputs, size, embeddings)

@@ -8,7 +8,7 @@ from typing import Any
 
 from hpc.store.rundir import RunDir
 from sarhpc.generation.config import GenerateConfig
-from sarhpc.generation.scenes.checks import require_layer, require_window
+from sarhpc.generation.scenes.checks import require_layers, require_window
 from sarhpc.generation.scenes.memory import FLOAT_BYTES, GIB, scene_memory
 from sarhpc.generation.scenes.windows import most_windows
 from sarhpc.stages.config import RunConfig
@@ -51,7 +51,7 @@ def planned_scene(
             require_window(px, side, cfg.SECTION)
     layers = steering_layers(run, config, cfg, (scene.rows_px, scene.columns_px))
     if layers is not None:
-        require_layer(scene, layers.load(0).layer.shape)
+        require_layers(scene, layers.load(0))
     return {} if scene.layout is None else {LAYOUT_SHA: layout_digest(Path(scene.layout))}
 
 

@@ -297,7 +297,7 @@ def test_a_coarse_layer_steers_a_scene_window_by_window(steered: Path, tmp_path:
     assert first.meta["steered_by"]["layer"] == "coarse"
     other = made(wide, layers_of(tmp_path, (72, 104), cut=96))
     assert first.members["sar.png"] != other.members["sar.png"], "the far end is steered as well"
-    with pytest.raises(DataError, match=r"32 x 32 px cannot steer a scene of 72 x 104 px"):
+    with pytest.raises(DataError, match=r"32 x 32 px and cannot steer a scene of 72 x 104 px"):
         made(wide, layers_of(tmp_path, (32, 32)))
 
 
