@@ -101,7 +101,7 @@ def batch(*, layers: bool = False, moments: bool = False) -> TileBatch:
     side = PX // 8
     generator = torch.Generator().manual_seed(0)
     return TileBatch(
-        torch.from_numpy(images),
+        None if moments else torch.from_numpy(images),
         CAPTIONS,
         keys,
         (0,) * 4,
@@ -194,6 +194,7 @@ def tune_decoder() -> dict[str, Any]:
     cfg = DecoderConfig(steps=4, batch=2, crop_px=PX)
     state = DecoderTuning.new(cfg, load_autoencoder(bundle(xl=False) / "vae").to(CUDA))
     images = batch().images
+    assert images is not None
     tuning_step(state, images, cfg)
     with counted() as counts:
         terms = tuning_step(state, images, cfg)

@@ -100,11 +100,11 @@ def _layouts(cfg: TrainConfig, world: int, counts: ImageCounts) -> Iterator[Fit]
 
 def _stages(cfg: TrainConfig, world: int) -> list[tuple[int, ...]]:
     """ZeRO stages that keep weights whole, then those that shard them too."""
-    whole = (1, 2)
+    whole: tuple[int, ...] = (1, 2)
     if world == 1 and cfg.precision == "fp32" and cfg.offload is None:
         whole = (0, 1)
     sharded_only = cfg.offload is not None and cfg.offload.parameters != "none"
-    found = [] if sharded_only else [whole]
+    found: list[tuple[int, ...]] = [] if sharded_only else [whole]
     return found if cfg.compile else [*found, (3,)]
 
 
