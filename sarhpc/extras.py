@@ -22,6 +22,7 @@ EXTRA_OF: Mapping[str, str] = {
     "tensorboard": "train",
     "pycocoevalcap": "meteor",
     "torchmetrics": "features",
+    "faiss": "search",
     "wandb": "wandb",
 }
 """Module -> the smallest extra that brings it."""

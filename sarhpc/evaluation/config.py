@@ -61,6 +61,10 @@ class MemoryConfig:
     """Most memory for the maps of training tiles and images, GiB: 2.5 for a million."""
     pairs: int = 6
     """Most suspicious images that are shown beside the training tiles they resemble."""
+    approximate: bool = field(default=False, metadata={"added": True})
+    """Compare images with the tiles of the nearest parts of an inverted file (Faiss), a third of
+    the time for 100,000 tiles; one copy in a hundred that all products find is missed. The limit is
+    from all products."""
 
 
 @dataclass

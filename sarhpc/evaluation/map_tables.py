@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -16,10 +17,11 @@ from numpy.typing import NDArray
 from hpc.errors import DataError
 from hpc.publish import publishing
 from sarhpc.evaluation.tables import MeasuredTile
-from sarhpc.measures.ground_maps import MAP_BYTES, SIDE, ground_map
+from sarhpc.measures.ground_maps import MAP_BYTES, SIDE, detail_db, ground_map
 
 MAP_SCHEMA = "sarhpc.ground-maps/1"
 _TEXTS = ("key", "file", "group")
+_DETAIL = "detail_db"
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,8 @@ class MappedTiles:
     """Flight line, else scene, of each; empty where neither is known."""
     faults: int
     """Tiles that cannot be read as an image."""
+    details: NDArray[np.float32]
+    """`ground_maps.detail_db` of each; NaN in tables of earlier versions."""
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -47,6 +51,7 @@ class MappedTiles:
             tuple(self.places[number] for number in numbers),
             tuple(self.groups[number] for number in numbers),
             self.faults,
+            self.details[numbers],
         )
 
 
@@ -57,14 +62,18 @@ def write_maps(path: Path, tiles: Iterable[MeasuredTile], facts: dict[str, str])
     """
     rows: list[MeasuredTile] = []
     maps: list[bytes | None] = []
+    details: list[float | None] = []
     for tile in tiles:
         rows.append(tile)
-        try:
-            maps.append(None if tile.fault else ground_map(tile.pixels).tobytes())
-        except ValueError:
-            maps.append(None)
+        found: tuple[bytes, float] | None = None
+        with contextlib.suppress(ValueError):
+            if not tile.fault:
+                found = ground_map(tile.pixels).tobytes(), detail_db(tile.pixels)
+        maps.append(found and found[0])
+        details.append(found and found[1])
     columns = {name: pa.array([getattr(row, name) for row in rows], pa.string()) for name in _TEXTS}
     columns["row"] = pa.array([row.row for row in rows], pa.int64())
+    columns[_DETAIL] = pa.array(details, pa.float32())
     columns["map"] = pa.array(maps, pa.binary(MAP_BYTES))
     with publishing(path) as file:
         pq.write_table(pa.table(columns, metadata={"schema": MAP_SCHEMA, **facts}), file)
@@ -81,19 +90,28 @@ def read_maps(paths: Sequence[Path]) -> MappedTiles:
     numbers: list[int] = []
     # In place: parts joined at the end would be in memory twice.
     maps = np.empty((_rows(paths), SIDE, SIDE), np.float16)
+    details = np.full(len(maps), np.nan, np.float32)
     faults = 0
     for path in paths:
         table = _read(path)
         known = table.filter(table["map"].is_valid())
         held = np.frombuffer(b"".join(known["map"].to_pylist()), np.float16)
-        maps[len(numbers) : len(numbers) + len(known)] = held.reshape(-1, SIDE, SIDE)
+        rows = slice(len(numbers), len(numbers) + len(known))
+        maps[rows] = held.reshape(-1, SIDE, SIDE)
+        if _DETAIL in known.column_names:
+            details[rows] = known[_DETAIL].to_numpy()
         for name in _TEXTS:
             texts[name] += map(sys.intern, known[name].to_pylist())
         numbers += known["row"].to_pylist()
         faults += len(table) - len(known)
     places = tuple(zip(texts["file"], numbers, strict=True))
     return MappedTiles(
-        maps[: len(numbers)], tuple(texts["key"]), places, tuple(texts["group"]), faults
+        maps[: len(numbers)],
+        tuple(texts["key"]),
+        places,
+        tuple(texts["group"]),
+        faults,
+        details[: len(numbers)],
     )
 
 
@@ -102,7 +120,7 @@ def _rows(paths: Sequence[Path]) -> int:
 
 
 def _read(path: Path) -> pa.Table:
-    return _opened(path, lambda at: pq.read_table(at, columns=[*_TEXTS, "row", "map"]))
+    return _opened(path, pq.read_table)
 
 
 def _opened(path: Path, read: Callable[[Path], Any]) -> Any:

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sarhpc.evaluation.map_tables import MappedTiles
-from sarhpc.measures.ground_maps import MAP_BYTES
-from sarhpc.measures.map_search import BYTES_A_MAP, MapIndex, Neighbours
+from sarhpc.measures.ground_maps import MAP_BYTES, SIDE, even_db
+from sarhpc.measures.map_search import BYTES_A_MAP, DESCRIPTOR_BYTES, MapIndex, Neighbours
 from sarhpc.measures.memorisation import (
     MOST_NULL,
     SURELY_NEAR,
@@ -43,6 +43,8 @@ class Asked:
     pairs: int
     """Most suspicious pairs to list."""
     workers: int = 1
+    approximate: bool = False
+    """Whether images are compared with some of many tiles only; the limit never is."""
 
 
 @dataclass(frozen=True)
@@ -58,10 +60,11 @@ class NoLimitError(ValueError):
     """There is no limit on copies, and why."""
 
 
-def memory_bytes(training: int, images: int) -> int:
+def memory_bytes(training: int, images: int, approximate: bool = False) -> int:
     """Memory that the search takes, bytes: maps of all, projections of those searched, names."""
     searched = training + min(images, MOST_WITHIN)
-    return searched * BYTES_A_MAP + (training + images) * (MAP_BYTES + _NAMES_BYTES)
+    a_map = BYTES_A_MAP + 2 * DESCRIPTOR_BYTES * approximate
+    return searched * a_map + (training + images) * (MAP_BYTES + _NAMES_BYTES)
 
 
 def find_copies(
@@ -89,6 +92,8 @@ def find_copies(
         limit = limit_of_index(index, training.groups, asked.workers)
     except ValueError as error:
         raise NoLimitError(str(error)) from error
+    if asked.approximate:
+        index.shorten()
     found = index.nearest(corpus.maps, workers=asked.workers)
     evidence = limit.evidence(found)
     least = limit.at(asked.rate)
@@ -100,11 +105,13 @@ def find_copies(
         "training_tiles": len(training),
         "training_groups": int(groups.max()) + 1,
         "false_alarms": asked.rate,
+        "approximate": index.is_shortened,
         "limit": least,
         "calibration": limit.to_json(),
         "memorised": _share(evidence > least),
         "nearer_than_a_third": _share(ratio < SURELY_NEAR),
         "held_out": _control(held_out, index, limit, least, asked),
+        "even": _even(corpus, asked),
         "within": _within(corpus, limit, asked),
         "diversity": _diversity(corpus, training),
         "pairs": [
@@ -119,6 +126,14 @@ def _share(flagged: NDArray[np.bool_]) -> dict[str, Any]:
     count, of = int(flagged.sum()), len(flagged)
     low, high = share_interval(count, of)
     return {"count": count, "of": of, "share": count / of if of else 0.0, "low": low, "high": high}
+
+
+def _even(corpus: MappedTiles, asked: Asked) -> dict[str, Any] | None:
+    """Images of so even ground that a copy differs from others in little but speckle."""
+    if not len(corpus) or np.isnan(corpus.details).any():
+        return None
+    below = even_db((round(asked.cell_px[0] * SIDE), round(asked.cell_px[1] * SIDE)))
+    return {**_share(corpus.details < below), "below_db": below}
 
 
 def _ratios(
@@ -160,6 +175,8 @@ def _within(corpus: MappedTiles, limit: CopyLimit, asked: Asked) -> dict[str, An
     maps = corpus.maps[spread(range(count), MOST_WITHIN)]
     most = len(maps)
     index = MapIndex(maps, asked.most_shift)
+    if asked.approximate:
+        index.shorten()
     found = index.nearest(maps, own=np.arange(most), workers=asked.workers)
     least = limit.at(asked.rate, most)
     return {**_share(limit.evidence(found) > least), "limit": least, "compared": most}

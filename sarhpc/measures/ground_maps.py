@@ -27,6 +27,7 @@ MAP_BYTES = 2 * SIDE * SIDE
 _SMOOTHED, _TREND = 0.7, 2.0
 """Standard deviations, cells, of the averaging over neighbours and of the trend."""
 _FLOOR = 1e-6
+_EVEN_DB = 1.3
 
 Maps = NDArray[np.floating[Any]]
 
@@ -40,6 +41,30 @@ def ground_map(image: NDArray[Any]) -> NDArray[np.float16]:
     Raises:
         ValueError: not two-dimensional, or a side below 64 px; values that are not finite.
     """
+    detail = _detail(image)
+    spread = float(detail.std())
+    return np.asarray(detail / spread if spread > 1e-9 else 0 * detail, np.float16)
+
+
+def detail_db(image: NDArray[Any]) -> float:
+    """Standard deviation of what a map shows of a tile before it is normalised, dB.
+
+    Raises:
+        ValueError: as `ground_map`.
+    """
+    return float(10 / np.log(10) * _detail(image).std())
+
+
+def even_db(px: tuple[int, int]) -> float:
+    """Detail below which copies of tiles of `px` rows and columns are hardly told, dB.
+
+    Three times that of single-look speckle (0.43 dB in cells of 4 x 4 px).
+    """
+    rows, columns = (side // SIDE for side in px)
+    return _EVEN_DB * 4 / float(np.sqrt(rows * columns))
+
+
+def _detail(image: NDArray[Any]) -> NDArray[np.float64]:
     if image.ndim != 2 or min(image.shape) < LEAST_PX:
         raise ValueError(
             f"image of shape {image.shape}: copies are looked for in {LEAST_PX} x {LEAST_PX} px "
@@ -54,9 +79,7 @@ def ground_map(image: NDArray[Any]) -> NDArray[np.float16]:
     cells = inside.reshape(SIDE, rows, SIDE, columns).mean(axis=(1, 3))
     level = np.log(gaussian_filter(cells, _SMOOTHED) + _FLOOR * cells.mean() + 1e-300)
     detail = level - gaussian_filter(level, _TREND)
-    detail -= detail.mean()
-    spread = float(detail.std())
-    return np.asarray(detail / spread if spread > 1e-9 else 0 * detail, np.float16)
+    return np.asarray(detail - detail.mean(), np.float64)
 
 
 def most_shift_cells(px: tuple[int, int]) -> int:

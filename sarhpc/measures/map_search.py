@@ -1,9 +1,10 @@
 """Nearest neighbours among maps of the ground: exact products of blocks, then the best compared.
 
 A map is projected onto its slowest cosines; the product with those of every other map is their
-correlation. A query is projected at every second shift; the flip in azimuth changes the sign of
-cosines odd in azimuth and costs nothing. The best candidates are then correlated where they
-overlap, to one cell. Whatever the blocks, threads and order, the neighbours are the same.
+correlation (`MapIndex.shorten` leaves most of these out). A query is projected at every second
+shift; the flip in azimuth changes the sign of cosines odd in azimuth and costs nothing. The best
+candidates are then correlated where they overlap, to one cell. Whatever the blocks, threads and
+order, the neighbours are the same.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 from scipy.fft import dct
 
 from sarhpc.measures.ground_maps import MAP_BYTES, SIDE, Maps, correlate, fisher, shifted
+from sarhpc.measures.map_shortlist import LEAST_TILES, Shortlist
 
 COSINES = 11
 """Cosines along each side of a map."""
@@ -26,8 +28,10 @@ CANDIDATES = 24
 """Best projections of which the maps are correlated."""
 COHORT = 8
 """Maps next to the nearest, which say how near other maps come to a query."""
-BYTES_A_MAP = MAP_BYTES + 4 * COSINES * COSINES
-"""Memory for each map of an index, at most: those on disk are mapped, and may be evicted."""
+DESCRIPTOR_BYTES = 4 * COSINES * COSINES
+BYTES_A_MAP = MAP_BYTES + DESCRIPTOR_BYTES
+"""Memory for each map of an index, at most: those on disk are mapped, and may be evicted. One that
+is shortened holds a descriptor more, and another one while its parts are made."""
 
 _STEP = 2
 _QUERIES, _BLOCK = 64, 4096
@@ -67,6 +71,21 @@ class MapIndex:
         self.most_shift = most_shift
         even, odd = zip(*(_halves(_projected(part)) for part in _in_parts(maps)), strict=True)
         self._even, self._odd = np.concatenate(even), np.concatenate(odd)
+        self._shortlist: Shortlist | None = None
+
+    def shorten(self, seed: int = 0) -> None:
+        """Look for candidates in the parts of an inverted file from now on; see `map_shortlist`.
+
+        Queries of which a group is left out are still compared with all maps, and so are all
+        queries where there are few maps.
+        """
+        if len(self) >= LEAST_TILES:
+            self._shortlist = Shortlist(np.concatenate([self._even, self._odd], axis=1), seed)
+
+    @property
+    def is_shortened(self) -> bool:
+        """Whether candidates are looked for in some parts only."""
+        return self._shortlist is not None
 
     def __len__(self) -> int:
         return len(self.maps)
@@ -107,7 +126,13 @@ class MapIndex:
     ) -> Neighbours:
         offsets = _offsets(self.most_shift)
         views = [_halves(_projected(shifted(queries, *by))) for by in offsets]
-        best, chosen = self._candidates(views, groups, own)
+        if self._shortlist is None or groups is not None:
+            best, chosen = self._candidates(views, groups, own)
+        else:
+            both = [np.concatenate([e, sign * o], axis=1) for e, o in views for sign in (1, -1)]
+            best, chosen = self._shortlist.best(both, CANDIDATES)
+            if own is not None:
+                best[chosen == own[:, None]] = -np.inf
         pairs = np.argwhere(np.isfinite(best))
         query, number = pairs[:, 0], chosen[pairs[:, 0], pairs[:, 1]]
         even = np.stack([np.einsum("pd,pd->p", e[query], self._even[number]) for e, _ in views])

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from hpc.errors import ConfigError, DataError
 from hpc.publish import publish_bytes
+from sarhpc.extras import require_extra
 from sarhpc.shards.subset import spread
 from sarhpc.stages.work.leaving_out import leaving_out
 from sarhpc.stages.work.measuring import MAPS, Part, measure_parts, pixels_at
@@ -44,7 +45,10 @@ def require_shards(cfg: MemoryConfig | None) -> None:
 
     Raises:
         ConfigError: the folder does not exist.
+        MissingExtraError: Faiss is asked for and not installed.
     """
+    if cfg is not None and cfg.approximate:
+        require_extra("search", "evaluate.memory.approximate")
     if cfg is None or cfg.shards is None or _shards(cfg.shards).exists():
         return
     raise ConfigError(
@@ -102,7 +106,17 @@ def note_of(block: Mapping[str, Any]) -> str:
     return (
         f"Copies of training tiles (E11): {found['count']:,} of {found['of']:,} images "
         f"({found['share']:.2%}, 95 % interval {found['low']:.2%} to {found['high']:.2%}) by a "
-        f"limit that {block['false_alarms']:.2%} of other images exceed."
+        f"limit that {block['false_alarms']:.2%} of other images exceed.{_of_even_ground(block)}"
+    )
+
+
+def _of_even_ground(block: Mapping[str, Any]) -> str:
+    even = block.get("even")
+    if not even or not even["count"]:
+        return ""
+    return (
+        f" {even['share']:.2%} of the images show ground so even (below {even['below_db']:.2g} dB) "
+        "that copies of it are hardly told from other ground."
     )
 
 
@@ -123,7 +137,7 @@ def _search(
     wanted = _plan(training, corpus, config, cfg, one_law=run is not None)
     _require_large(wanted.px)
     name = wanted.views[0][1][0]
-    _require_memory(wanted.drawn[REAL], min(wanted.drawn[name], cfg.images), cfg.gib)
+    _require_memory(wanted.drawn[REAL], min(wanted.drawn[name], cfg.images), cfg)
     of_set = {
         one: _parts(one, [p for p in wanted.parts if p["set"] == one], folder)
         for one in (REAL, name)
@@ -147,6 +161,7 @@ def _search(
             (wanted.px[0] // SIDE, wanted.px[1] // SIDE),
             cfg.pairs,
             workers,
+            cfg.approximate,
         ),
     )
     pictures = [
@@ -218,7 +233,7 @@ def _require_large(px: tuple[int, int]) -> None:
         )
 
 
-def _require_memory(training: int, images: int, gib: float) -> None:
+def _require_memory(training: int, images: int, cfg: MemoryConfig) -> None:
     """Raise ConfigError where the maps take more memory than is allowed.
 
     Raises:
@@ -226,11 +241,11 @@ def _require_memory(training: int, images: int, gib: float) -> None:
     """
     from sarhpc.evaluation.memory import memory_bytes
 
-    needed = memory_bytes(training, images) / GIB
-    if needed > gib:
+    needed = memory_bytes(training, images, cfg.approximate) / GIB
+    if needed > cfg.gib:
         raise ConfigError(
             f"maps of {training:,} training tiles and {images:,} images take {needed:.1f} GiB of "
-            f"memory, evaluate.memory.gib allows {gib:g}: allow more, or look at fewer images "
+            f"memory, evaluate.memory.gib allows {cfg.gib:g}: allow more, or look at fewer images "
             "(evaluate.memory.images) or tiles (evaluate.memory.shards)"
         )
 

@@ -21,7 +21,8 @@ from sarhpc.stages.inputs.paths import model_folder
 pytestmark = pytest.mark.slow
 
 RECIPE = Path(__file__).resolve().parents[3] / "configs" / "embedded" / "clip.yaml"
-HELD_OUT_SEED = 987
+HELD_OUT_SEED = 20261
+"""Of an archive that nothing was chosen by: step and settings were chosen on that of seed 987."""
 
 
 @pytest.fixture(scope="module")
@@ -51,9 +52,12 @@ def test_it_recognises_the_class_that_a_caption_names(found: dict[str, Any]) -> 
     assert min(one["asked"].values()) >= 20
 
 
-def test_it_sees_where_in_range_something_lies_beyond_the_interval(found: dict[str, Any]) -> None:
-    one = found["relations"]["range"]
-    assert one["images"] >= 300
+@pytest.mark.parametrize("relation", ["range", "upper and lower"])
+def test_it_sees_where_something_lies_beyond_the_interval(
+    found: dict[str, Any], relation: str
+) -> None:
+    one = found["relations"][relation]
+    assert one["images"] >= 200
     assert one["low"] > 0.5
     assert one["shuffled"]["low"] <= 0.5 <= one["shuffled"]["high"]
 
@@ -61,7 +65,7 @@ def test_it_sees_where_in_range_something_lies_beyond_the_interval(found: dict[s
 def test_its_recipe_holds_out_that_archive_and_its_folder_says_what_a_pixel_meant() -> None:
     recipe = load(RunConfig, RECIPE)
     assert recipe.simulate is not None
-    assert recipe.simulate.seed != HELD_OUT_SEED
+    assert recipe.simulate.seed not in (HELD_OUT_SEED, 987)
     assert recipe.clip_train is not None
     assert recipe.clip_train.base_model is None
     folder = Path(model_folder("embedded:clip"))

@@ -17,7 +17,14 @@ from scipy.ndimage import gaussian_filter
 
 from sarhpc.archive.procedural import simulate
 from sarhpc.archive.procedural.config import ProceduralConfig
-from sarhpc.measures.ground_maps import correlate, ground_map, most_shift_cells, shifted
+from sarhpc.measures.ground_maps import (
+    correlate,
+    detail_db,
+    even_db,
+    ground_map,
+    most_shift_cells,
+    shifted,
+)
 from sarhpc.measures.map_search import MapIndex, Neighbours, descriptors
 from sarhpc.measures.memorisation import (
     CopyLimit,
@@ -38,6 +45,14 @@ def judged(
     tiles: Sequence[np.ndarray], copies: Sequence[np.ndarray], groups: np.ndarray, words: str
 ) -> tuple[float, float]:
     """Recall of copies and false alarms of the same images among tiles of other groups."""
+    found, alarms = flagged(tiles, copies, groups, words)
+    return float(found.mean()), alarms
+
+
+def flagged(
+    tiles: Sequence[np.ndarray], copies: Sequence[np.ndarray], groups: np.ndarray, words: str
+) -> tuple[np.ndarray, float]:
+    """Which copies are found, and the share of false alarms among tiles of other groups."""
     px = tiles[0].shape
     index = MapIndex(maps_of(tiles), most_shift_cells((px[0], px[1])), groups)
     limit = copy_limit(index.nearest(index.maps, groups=groups), len(index))
@@ -45,11 +60,11 @@ def judged(
     other = index.nearest(maps_of(copies), groups=groups)
     least = limit.at(RATE)
     right = groups[found.number] == groups
-    recall = float(np.mean((limit.evidence(found) > least) & right))
+    copied = (limit.evidence(found) > least) & right
     alarms = float(np.mean(limit.evidence(other) > least))
-    print(f"\n{words}: {len(tiles)} tiles, limit {least:.3f}, recall {recall:.3f}, "
+    print(f"\n{words}: {len(tiles)} tiles, limit {least:.3f}, recall {copied.mean():.3f}, "
           f"false alarms {alarms:.4f}, nearest is right {right.mean():.3f}")  # fmt: skip
-    return recall, alarms
+    return copied, alarms
 
 
 def test_copies_are_found_whatever_their_speckle_flip_shift_and_gain() -> None:
@@ -185,9 +200,11 @@ def two_looks(cfg: ProceduralConfig, name: str) -> list[np.ndarray]:
     ]
 
 
-def procedural(count: int, px: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
+def procedural(count: int, px: int, seed: int = 41) -> tuple[list[np.ndarray], list[np.ndarray]]:
     rng, tiles, copies = np.random.default_rng(px), [], []
-    cfg = ProceduralConfig(seed=41, scenes=count, scenes_per_line=1, size_px=px + 64, optical=False)
+    cfg = ProceduralConfig(
+        seed=seed, scenes=count, scenes_per_line=1, size_px=px + 64, optical=False
+    )
     for number, name in enumerate(simulate.scene_ids(cfg)):
         first, again = two_looks(cfg, name)
         tiles.append(cut(first, px))
@@ -204,14 +221,35 @@ def test_copies_of_procedural_tiles_are_found() -> None:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize(
-    ("px", "count", "least"), [(128, 600, 0.85), (256, 200, 0.95), (512, 100, 0.95)]
-)
-def test_copies_of_many_procedural_tiles_are_found(px: int, count: int, least: float) -> None:
-    """Of 128 px a copy that is moved by 32 px on both axes holds 56 % of its tile."""
+@pytest.mark.parametrize(("px", "count"), [(256, 200), (512, 100)])
+def test_copies_of_many_procedural_tiles_are_found(px: int, count: int) -> None:
     recall, alarms = judged(*procedural(count, px), np.arange(count), f"procedural, {px} px")
-    assert recall >= least
+    assert recall >= 0.95
     assert alarms <= 3 / count
+
+
+@pytest.mark.long
+def test_copies_of_128_px_are_found_where_the_ground_is_not_even() -> None:
+    """Seed 41 chose the detail that tells even ground; these scenes are others."""
+    count, px = 600, 128
+    tiles, copies = procedural(count, px, seed=4177)
+    found, alarms = flagged(tiles, copies, np.arange(count), f"procedural, {px} px")
+    uneven = np.array([detail_db(copy) for copy in copies]) >= even_db((px, px))
+    print(f"of uneven ground: {uneven.mean():.3f}, recall {found[uneven].mean():.3f}")
+    assert alarms <= 3 / count
+    assert uneven.mean() >= 0.75
+    assert found[uneven].mean() >= 0.95
+    assert found[~uneven].mean() < 0.7
+
+
+def test_even_ground_is_told_by_its_detail() -> None:
+    flat = np.ones((128, 128))
+    for px in (128, 256):
+        speckle = [detail_db(seen(np.ones((px, px)), n)) for n in range(8)]
+        assert 0.2 * even_db((px, px)) < min(speckle) <= max(speckle) < 0.5 * even_db((px, px))
+    assert detail_db(seen(ground(3), 3)) > even_db((128, 128))
+    assert detail_db(flat) == pytest.approx(0, abs=1e-6)
+    assert even_db((256, 256)) == pytest.approx(even_db((128, 128)) / 2)
 
 
 def chips(archive: Path, every: int) -> tuple[list[np.ndarray], np.ndarray]:
