@@ -49,7 +49,7 @@ def settings(schema: type, prefix: str = "") -> Iterator[Setting]:
     for field in dataclasses.fields(schema):
         key, hint = f"{prefix}{field.name}", hints[field.name]
         nested = next(_nested(hint), None)
-        bounds = str(RANGES.get(key, TEXTS.get(key, "")))
+        bounds = str(RANGES.get(key.replace("[]", ""), TEXTS.get(key, "")))
         yield Setting(key, kind_of(hint), _default(field), texts.get(field.name, ""), bounds,
                       nested is not None)  # fmt: skip
         if nested is not None:

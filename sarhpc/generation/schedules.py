@@ -1,7 +1,7 @@
 """Noise schedules of sampling: which noise levels each sampler visits, and what takes which.
 
 Two schedules must not be confused. The *betas* say which noise each timestep carries in training;
-they belong to the model, which was told timesteps under them, and sampling never changes them. The
+they belong to the model, which learned timesteps under them, and sampling never changes them. The
 *schedule of sampling* selects the timesteps or noise levels at which noise is removed. Every one is
 an option of the scheduler of diffusers; an option that a scheduler would ignore is refused.
 """

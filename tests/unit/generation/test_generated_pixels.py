@@ -145,5 +145,5 @@ def test_homogeneous_areas_without_a_contract_are_refused_before_any_image(tmp_p
     with pytest.raises(ConfigError, match="side_px is 34: must be a multiple of 4"):
         check_config(cfg)
     cfg.homogeneous_areas, cfg.height_px = HomogeneousAreasConfig(side_px=128), 64
-    with pytest.raises(ConfigError, match="height_px is 64: areas of 128 px need images of at"):
+    with pytest.raises(ConfigError, match="images of 64 rows: areas of 128 px need images of at"):
         check_config(cfg)

@@ -24,6 +24,7 @@ NEGATIVE = """
     simulate.seed simulate.nesz_db simulate.ambiguity_db tile.split.seed imported.seed
     optical.cloud_codes optical.reference_height_m caption.seed prior.seed generate.seed
     prior.adapter_weight generate.adapter_weight train.validation_seeds evaluate.gates.use_gain
+    generate.sweep.sensor.noise_db
 """
 ZERO = """
     generate.gate.redraws evaluate.memory.pairs
@@ -32,6 +33,7 @@ ZERO = """
     simulate.incidence_spread_deg simulate.relief_m simulate.trihedrals simulate.ambiguity_shift_m
     tile.min_valid tile.max_saturated tile.min_signal tile.min_optical_coverage
     tile.max_optical_delta_days tile.other.max_days tile.split.buffer_m imported.incidence_deg
+    imported.val_of_train
     optical.min_coverage optical.max_cloud optical.max_delta_days caption.clip.min_share
     caption.min_words caption.template.metadata_dropout caption_train.micro_batch caption_train.lr
     caption_train.warmup_steps caption_train.weight_decay caption_train.grad_clip
@@ -63,6 +65,8 @@ BESIDE = {
     "caption.clip": ["caption={captioner: clip, clip: {phrases: [a, b]}}"],
     "export": ["train.adapter={kind: dylora}"],
     "generate.gate": ["tile.tile_px=64"],
+    "generate.scene": ["generate.scene={rows_px: 256, columns_px: 256}"],
+    "generate.sweep": ["generate.sweep={sensor: {resolution_m: [1]}}"],
     "generate.table": ["generate={images: 4, table: {grammar: {classes: [water]}}}"],
 }
 
@@ -83,7 +87,7 @@ def numbers(schema: type[Any], prefix: str = "") -> Iterator[str]:
                 yield f"{prefix}{name}"
 
 
-REFUSED_WHOLE = ("prior.table.", "prior.steer.", "prior.gate.")
+REFUSED_WHOLE = ("prior.table.", "prior.steer.", "prior.gate.", "prior.scene.", "prior.sweep.")
 KEYS = [key for key in numbers(RunConfig) if not key.startswith(REFUSED_WHOLE)]
 
 
