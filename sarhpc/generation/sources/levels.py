@@ -98,8 +98,8 @@ def _refused(image: Image) -> str | None:
             f"it has more than 8 bits (mode {mode}), and nothing says what amplitude they are; "
             "make tiles of such images (imported.path, imported.level_scope=set) and name those"
         )
-    told = "an alpha channel" if alpha else _MODES.get(mode, f"mode {mode}")
-    return f"it has {told}; convert it to gray without alpha, by the law of the model's pictures"
+    found = "an alpha channel" if alpha else _MODES.get(mode, f"mode {mode}")
+    return f"it has {found}; convert it to gray without alpha, by the law of the model's pictures"
 
 
 def _amplitude(found: FoundImage, name: str) -> NDArray[np.float32]:
