@@ -14,7 +14,8 @@ tiles of further scenes, at 4 px. It reads the refined tiles, and real tiles of 
 the layout is kept by the share of the mean intersection over union with the ground that was
 simulated which is left: that of the refined tiles over that of the real ones. On the first grounds
 the nearest to real of those settings is chosen that keep more than `LEAST_KEPT`; what counts is the
-second table, of grounds by which nothing was chosen. """
+second table, of grounds by which nothing was chosen.
+"""
 
 from __future__ import annotations
 

@@ -23,7 +23,8 @@ from sarhpc.stages.settings import require_settings
 NEGATIVE = """
     simulate.seed simulate.nesz_db simulate.ambiguity_db tile.split.seed imported.seed
     optical.cloud_codes optical.reference_height_m caption.seed prior.seed generate.seed
-    prior.adapter_weight generate.adapter_weight train.validation_seeds evaluate.gates.use_gain
+    prior.adapter_weight generate.adapter_weight
+    prior.adapters.weight generate.adapters.weight train.validation_seeds evaluate.gates.use_gain
     generate.sweep.sensor.noise_db
 """
 ZERO = """
