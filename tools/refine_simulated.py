@@ -9,12 +9,12 @@ tiles are brought under the model's law mu+3sigma with the constants that their 
 speckled, and refined at several strengths, with and without `keep_mean_px`.
 
 Measured are distances to real tiles of other grounds, with nulls drawn by scenes, and the layout as
-an independent reader sees it: a U-Net that learned water, woods, towns and open land from real
-tiles of further scenes, at 4 px. It reads the refined tiles, and real tiles of the same grounds;
-the layout is kept by the share of the mean intersection over union with the ground that was
-simulated which is left: that of the refined tiles over that of the real ones. On the first grounds
-the nearest to real of those settings is chosen that keep more than `LEAST_KEPT`; what counts is the
-second table, of grounds by which nothing was chosen.
+a third party reads it: a U-Net that learned water, woods, towns and open land from real tiles of
+further scenes, at 4 px. It reads the refined tiles, and real tiles of the same grounds; the layout
+is kept by the share of the mean intersection over union with the ground that was simulated which is
+left: that of the refined tiles over that of the real ones. On the first grounds the nearest to real
+of those settings is chosen that keep more than `LEAST_KEPT`; what counts is the second table, of
+grounds by which nothing was chosen.
 """
 
 from __future__ import annotations

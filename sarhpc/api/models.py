@@ -158,9 +158,8 @@ def _generated(model: Model, cfg: GenerateConfig, corpus: Path | None) -> Iterat
         "contract": None if contract is None else contract.to_json(),
         **planned_adapters(model.folder, cfg),
     }
-    sources, described = _sources(model, cfg, contract), None
-    if sources is not None:
-        described = sources.descriptions(cfg.prompts)
+    sources = _sources(model, cfg, contract)
+    described = None if sources is None else sources.descriptions(cfg.prompts)
     written: list[ShardFile] = []
     for number, planned in enumerate(plan_generation(cfg, described)):
         inputs = {**planned, **facts}

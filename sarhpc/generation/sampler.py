@@ -43,7 +43,7 @@ def sampled_batch(
     images = sample_images(
         pipeline, requests, cfg, inputs["batch"], inputs["threads"], steers, embeddings, begun
     )
-    images = kept_mean_power(images, begun, inputs, cfg)
+    made = kept_mean_power(images, begun, inputs, cfg)
     cut = [embedding.cut for embedding in embeddings.of([r.prompt for r in requests])]
     facts = _steering_facts(steers, cfg) or [{} for _ in requests]
     origins = _source_facts(begun, cfg) or [{} for _ in requests]
@@ -55,7 +55,7 @@ def sampled_batch(
             own | origin | _row_facts(request) | ({"prompt_tokens_cut": tokens} if tokens else {}),
         )
         for request, image, own, origin, tokens in zip(
-            requests, images, facts, origins, cut, strict=True
+            requests, made, facts, origins, cut, strict=True
         )
     ]
 

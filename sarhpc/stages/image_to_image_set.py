@@ -108,13 +108,14 @@ def image_to_image_notes(run: RunDir, config: RunConfig) -> list[str]:
     plan = read_plan(run.plan_file("compare"))
     inputs = {task.id: task.inputs for task in plan.shards}
     records = [r for r in sealed_records(run, "compare") if r.detail["set"] == IMAGE_TO_IMAGE]
-    begun, made = [], []
+    begun: list[NDArray[np.float32]] = []
+    made: list[NDArray[np.float32]] = []
     for record in records:
         shard = inputs[record.shard]
         sources = source_images(run, config, cfg, planned_contract(shard))
         for sample in read_shard(Path(record.path)):
             begun.append(sources.load(shard["first"] + int(sample.key[-5:])).levels)
-            made.append(decode_gray8(sample.members["sar.png"]) / np.float32(255))
+            made.append(decode_gray8(sample.members["sar.png"]).astype(np.float32) / 255)
     if len(made) < 2:
         return []
     same = [_correlation(one, other) for one, other in zip(begun, made, strict=True)]

@@ -6,7 +6,7 @@ finer than that. A model gives both, and moves the former.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,7 +25,7 @@ Levels = NDArray[np.float32]
 
 
 def kept_mean_power(
-    images: Sequence[Levels],
+    images: Iterable[Levels],
     begun: Sequence[SourceImage],
     inputs: Mapping[str, Any],
     cfg: GenerateConfig,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ import sarhpc
 from hpc.errors import ConfigError, DataError, VerificationError
 from hpc.job.pipeline import ensure_plan
 from hpc.store.ledger import Record
-from hpc.store.plan import Plan
+from hpc.store.plan import Plan, ShardTask
 from hpc.store.rundir import RunDir, now
 from sarhpc.corpus.splits import split_group
 from sarhpc.shards.images import encode_gray8
@@ -28,7 +29,9 @@ from sarhpc.stages.image_to_image_set import (
 )
 from sarhpc.stages.registry import stage_named
 from sarhpc.stages.run_config import load_run_config
+from sarhpc.stages.run_report import synthetic_shards
 from sarhpc.stages.work.image_shards import loaded_pipeline
+from sarhpc.stages.work.sharded import ShardResult, sealed_records
 
 pytestmark = pytest.mark.slow
 
@@ -162,27 +165,34 @@ def test_images_that_begin_with_one_source_are_in_one_split() -> None:
     assert split_group(one) == split_group(other) == "source 5"
 
 
+def seal_made(run: RunDir, stage: str, make: Callable[[RunDir, ShardTask], ShardResult]) -> None:
+    """Make every shard of a stage, and seal it."""
+    plan = ensure_plan(run, stage_named(load_run_config(run), stage))
+    for task in plan.shards:
+        made = make(run, task)
+        record = Record(
+            task.id, plan.id, str(made.path), made.samples, made.bytes, made.sha256, 0, "h", now(),
+            now(), 1.0, {}, made.detail or {},
+        )  # fmt: skip
+        run.ledger(stage).publish(record)
+    run.ledger(stage).seal(plan)
+
+
 def test_a_few_images_beside_the_compared_models_give_one_line(tmp_path: Path, model: Path) -> None:
-    words = ["generate.images=4", "generate.prompts=[a lake]", "generate.shard_samples=8",
-             "compare={image_to_image: {strength: 0.5}}"]  # fmt: skip
+    compare = f"compare={{models: {{other: {model}}}, images: 2, image_to_image: {{}}}}"
+    words = ["generate.images=2", "generate.prompts=[a lake]", "generate.shard_samples=8", compare]
     run = run_of(tmp_path, model, *words)
     seal_captions(run)
+    seal_made(run, "generate", make_corpus_shard)
+    seal_made(run, "compare", make_compare_shard)
     config = load_run_config(run)
-    stage = stage_named(config, "compare")
-    plan = ensure_plan(run, stage)
-    assert len(plan.shards) == 1
-    [task] = plan.shards
-    result = make_compare_shard(run, task)
-    assert result.samples == BEGUN_IMAGES
-    assert result.detail == {"set": IMAGE_TO_IMAGE}
-    record = Record(
-        task.id, plan.id, str(result.path), 8, result.bytes, result.sha256, 0, "h", now(), now(),
-        1.0, {}, result.detail,
-    )  # fmt: skip
-    run.ledger("compare").publish(record)
-    run.ledger("compare").seal(plan)
     [line] = image_to_image_notes(run, config)
     assert line.startswith("Image to image: 8 images of this run begin with tiles, strength 0.5.")
+    sets = {record.detail["set"]: record.samples for record in sealed_records(run, "compare")}
+    assert sets == {"other": 2, IMAGE_TO_IMAGE: BEGUN_IMAGES}
+    assert list(synthetic_shards(run, config)) == ["this run", "other"], "it is no model compared"
+    assert COMPARE.shards is not None
+    assert COMPARE.shards(config) == 2
 
 
 @pytest.mark.parametrize(
