@@ -66,7 +66,7 @@ _KEYS = {
         simulate.ambiguity_shift_m tile.max_optical_delta_days tile.other.max_days
         tile.split.buffer_m optical.max_delta_days caption.min_words caption_train.seed
         clip_train.seed prior.guidance generate.guidance train.token.lr
-        generate.steer.scale generate.steer.further.scale
+        generate.steer.scale
         train.control.lr train.prior.weight train.seed train.validation_guidance
         evaluate.seed evaluate.gates.w1_db evaluate.gates.acf_lag1 evaluate.gates.lsd_db
         evaluate.gates.use_ratio
@@ -91,8 +91,8 @@ _KEYS = {
         optical.min_coverage optical.max_cloud caption.clip.min_share
         caption.template.metadata_dropout evaluate.gates.unmeasurable evaluate.gates.manifest
         evaluate.gates.memorised
-        generate.steer.start generate.steer.further.start
-        generate.steer.end generate.steer.further.end
+        generate.steer.start
+        generate.steer.end
         """,
     _PART: """
         tile.other.min_coverage caption.top_p prior.image_to_image.strength

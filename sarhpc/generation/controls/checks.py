@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 from hpc.errors import ConfigError
@@ -45,6 +46,12 @@ def check_controls(cfg: GenerateConfig) -> None:
 
 def _check_control(control: ControlInputConfig, at: str) -> None:
     require_choice(f"{at}.layer", control.layer, tuple(LAYERS))
+    most = {"scale": sys.float_info.max, "start": 1.0, "end": 1.0}
+    for name, high in most.items():
+        # Those of `further` are items of a list, which no range of the configuration bounds.
+        if not 0 <= getattr(control, name) <= high:
+            given = f"{at}.{name} is {getattr(control, name):g}"
+            raise ConfigError(f"{given}: give {'at least 0' if high > 1 else '0 to 1'}")
     if control.start >= control.end:
         raise ConfigError(
             f"{at}.start is {control.start:g} and {at}.end {control.end:g}: the ControlNet would "

@@ -254,6 +254,14 @@ def test_a_control_of_another_family_is_refused_by_its_shapes(tmp_path: Path) ->
     [
         (SteerConfig(start=0.5, end=0.5), r"steer\.start is 0\.5 and generate\.steer\.end 0\.5"),
         (SteerConfig(further=[ControlInputConfig()]), r"steer\.further\[0\] names no model"),
+        (
+            SteerConfig(further=[ControlInputConfig(model="m", scale=float("nan"))]),
+            r"further\[0\]\.scale is nan: give at least 0",
+        ),
+        (
+            SteerConfig(further=[ControlInputConfig(model="m", end=1.5)]),
+            r"further\[0\]\.end is 1\.5: give 0 to 1",
+        ),
         (SteerConfig(sketch="a.png", shards="/data"), "leave one of them out"),
         (SteerConfig(sketch="a.png", layer="optical"), "stands for `edges`"),
         (
