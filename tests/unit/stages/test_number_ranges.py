@@ -22,6 +22,7 @@ from sarhpc.stages.settings import require_settings
 
 NEGATIVE = """
     simulate.seed simulate.nesz_db simulate.ambiguity_db tile.split.seed imported.seed
+    prior.sweep.sensor.noise_db generate.sweep.sensor.noise_db
     optical.cloud_codes optical.reference_height_m caption.seed prior.seed generate.seed
     prior.adapter_weight generate.adapter_weight
     prior.adapters.weight generate.adapters.weight train.validation_seeds evaluate.gates.use_gain

@@ -1,8 +1,7 @@
-"""Sweeps of layouts that a ControlNet steers, or that begin with images."""
+"""Sweeps of layouts that a ControlNet steers."""
 
 from __future__ import annotations
 
-import itertools
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +15,9 @@ from sarhpc.generation.config import GenerateConfig, SteerConfig
 from sarhpc.generation.image_shard import Provenance, generate_shard
 from sarhpc.generation.model import load_pipeline
 from sarhpc.generation.plan import plan_generation
-from sarhpc.generation.sources.config import ImageToImageConfig
-from sarhpc.generation.sources.found import images_below
-from sarhpc.generation.sources.source_images import SourceImages
 from sarhpc.generation.steering import SteeringLayers, with_layers
 from sarhpc.generation.sweeps.config import SensorConfig, SweepConfig
-from sarhpc.shards.images import decode_gray8, encode_gray8
+from sarhpc.shards.images import encode_gray8
 from sarhpc.shards.sample import Sample, encode_json, sample_key
 from sarhpc.shards.writer import write_shard
 
@@ -97,24 +93,3 @@ def test_one_layer_steers_all_images_of_a_layout_and_is_kept_with_each(tmp_path:
     # Layouts 0 and 3 have one layer.
     assert split_group(samples[0].meta) == split_group(samples[3 * EACH].meta)
     assert samples[0].meta["layout"] != samples[3 * EACH].meta["layout"]
-
-
-def test_layouts_begin_with_images_in_turn_and_are_imaged_by_the_sensors(tmp_path: Path) -> None:
-    rng = np.random.default_rng(0)
-    (tmp_path / "images").mkdir()
-    for name in ("a.png", "b.png"):
-        picture = encode_gray8(rng.integers(0, 256, (PX, PX), np.uint8))
-        (tmp_path / "images" / name).write_bytes(picture)
-    cfg = config(image_to_image=ImageToImageConfig(strength=0.5))
-    pipeline = load_pipeline(make_bundle(tmp_path), cfg, "cpu")
-    sources = SourceImages(images_below(tmp_path / "images"), None)
-    shards = made(pipeline, cfg, sources=sources)
-    assert [(first, len(samples)) for first, samples in shards] == [(0, 6), (3, 4)]
-    samples = [sample for _, shard in shards for sample in shard]
-    layouts = [list(g) for _, g in itertools.groupby(samples, key=lambda s: s.meta["layout"])]
-    assert [len(layout) for layout in layouts] == [EACH] * LAYOUTS
-    for number, layout in enumerate(layouts):
-        begun = {s.meta["image_to_image"]["sha256"] for s in layout}
-        assert begun == {layouts[number % 2][0].meta["image_to_image"]["sha256"]}
-        one, four = (decode_gray8(s.members["sar.png"]) for s in layout)
-        assert not np.array_equal(one, four)
