@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from corpora import FACTS, shards_of
-from diffusers import AutoencoderKL, ControlNetModel, StableDiffusionControlNetPipeline
+from diffusers import ControlNetModel, StableDiffusionControlNetPipeline
 from PIL import Image
 from tiny_bundle import make_bundle
 from torch import nn
@@ -22,10 +22,7 @@ from sarhpc.corpus.export import LAYOUTS, export_corpus
 from sarhpc.corpus.index import read_index
 from sarhpc.corpus.packaging import package_corpus
 from sarhpc.generation.config import (
-    CopiesConfig,
-    GateConfig,
     GenerateConfig,
-    PriorImagesConfig,
     SteerConfig,
 )
 from sarhpc.generation.image_shard import GenerationStoppedError, Provenance, generate_shard
@@ -33,9 +30,8 @@ from sarhpc.generation.model import load_pipeline
 from sarhpc.generation.plan import plan_generation
 from sarhpc.generation.scenes import memory
 from sarhpc.generation.scenes.config import SceneConfig
-from sarhpc.generation.scenes.decoding import decoded_in_parts
 from sarhpc.generation.scenes.denoising import WindowedNetwork
-from sarhpc.generation.scenes.memory import SceneMemoryError, host_bytes, scene_memory
+from sarhpc.generation.scenes.memory import SceneMemoryError
 from sarhpc.generation.steering import SteeringLayers
 from sarhpc.shards.contract import sigma0_db
 from sarhpc.shards.images import decode_array, decode_gray8, encode_gray8
@@ -158,26 +154,6 @@ def test_every_scheduler_steps_the_scene_as_a_whole(
 
 def _of(cfg: GenerateConfig) -> dict[str, Any]:
     return {name: getattr(cfg, name) for name in ("images", "scheduler", "steps")}
-
-
-def test_decoding_in_parts_is_decoding_whole() -> None:
-    torch.manual_seed(0)
-    decoder = AutoencoderKL(
-        block_out_channels=(4, 4, 8, 8),
-        down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
-        norm_num_groups=4,
-    ).decoder
-    assert decoder.mid_block.attentions[0] is not None, "one that attends to the whole scene"
-    latent = torch.randn(1, 4, 45, 61, generator=torch.Generator().manual_seed(0))
-    latent[:, :, 20:] *= 4  # parts that differ, whose own statistics would be others
-    with torch.no_grad():
-        whole = decoder(latent)
-        parts = decoded_in_parts(decoder, latent, 16)
-        torch.testing.assert_close(parts, whole, atol=2e-5, rtol=1e-5)
-        cut = decoder(latent[:, :, 16:45, :32])[:, :, 16:, 16:96]
-    apart = (cut - whole[:, :, 144:360, 16:96])[:, :, 8:-8, 8:-8].abs().max()
-    assert apart > 100 * (parts - whole).abs().max(), "what decoding parts by themselves gives"
 
 
 def test_scenes_decoded_in_parts_are_the_same_to_half_a_code(
@@ -336,51 +312,6 @@ def test_a_stopped_call_leaves_the_pipeline_as_it_was(pipeline: Any) -> None:
     assert "forward" not in pipeline.unet.__dict__
 
 
-@pytest.mark.parametrize(
-    ("scene", "changes", "message"),
-    [
-        (SceneConfig(100, 64), {}, r"scene\.rows_px is 100: must be a multiple of 8"),
-        (SceneConfig(64, 0), {}, r"scene\.columns_px is 0"),
-        (SceneConfig(64, 64, decode_px=12), {}, r"scene\.decode_px is 12"),
-        (SceneConfig(65536, 8192), {}, "536,870,912 pixels, and pictures of up to 268,435,456"),
-        (SceneConfig(64, 64), {"height_px": 128}, "scene is 64 px .* makes images of 128 px"),
-        (SceneConfig(64, 64, None, ["a lake"]), {}, r"scene\.layout, which is not set"),
-        (SceneConfig(64, 64, "none.png", ["a lake"]), {}, "cannot read .*none.png"),
-        (SceneConfig(64, 64), {"steer": SteerConfig()}, "as large as the scene"),
-        (SceneConfig(64, 64), {"gate": GateConfig(memorised=CopiesConfig())}, "memorised=null"),
-    ],
-)
-def test_scenes_that_cannot_be_made_are_refused(
-    scene: SceneConfig, changes: dict[str, Any], message: str
-) -> None:
-    with pytest.raises(ConfigError, match=message):
-        plan_generation(config(scene, **changes))
-
-
-@pytest.mark.parametrize(
-    ("values", "mode", "regions", "message"),
-    [
-        (np.zeros((2, 2, 3), np.uint8), "RGB", [], "mode RGB.*one channel of 8 bits"),
-        (np.zeros((2, 2, 4), np.uint8), "RGBA", [], "mode RGBA.*without alpha"),
-        (np.zeros((2, 3), np.uint8), "L", [], "has 2 x 3 px, and a scene of 64 x 64 px"),
-        (np.full((2, 2), 2, np.uint8), "L", ["a lake"], "has the value 2, and .* describes 1"),
-        (np.zeros((2, 2), np.uint8), "L", ["a lake"], "value 1 as 'a lake', which no pixel"),
-        (np.ones((2, 2), np.uint8), "L", [" "], "an empty description"),
-    ],
-)
-def test_layouts_that_mean_nothing_are_refused(
-    tmp_path: Path, values: np.ndarray, mode: str, regions: list[str], message: str
-) -> None:
-    layout = draw(tmp_path / "map.png", values, mode)
-    with pytest.raises(ConfigError, match=message):
-        plan_generation(config(SceneConfig(64, 64, layout, regions)))
-
-
-def test_regularisation_images_are_no_scenes() -> None:
-    with pytest.raises(ConfigError, match=r"prior\.scene: regularisation images"):
-        plan_generation(PriorImagesConfig(scene=SceneConfig(64, 64)))
-
-
 def test_a_scene_smaller_than_a_tile_is_refused_before_it_is_begun(pipeline: Any) -> None:
     cfg = config(SceneConfig(24, 64))
     with pytest.raises(ConfigError, match=r"scene is 24 px .* images of 32 px"):
@@ -395,28 +326,3 @@ def test_a_scene_larger_than_memory_is_refused_with_numbers_before_it_is_begun(
     shard = plan_generation(cfg)[0]
     with pytest.raises(SceneMemoryError, match=r"4096 x 4096 px takes about 5\.\d+ GiB .* 1 GiB"):
         generate_shard(0, shard, cfg, pipeline, PROVENANCE)
-
-
-def test_parts_bound_the_memory_of_decoding() -> None:
-    channels = (128, 256, 512, 512)
-    whole, parts = (
-        scene_memory(SceneConfig(4096, 4096, decode_px=px), channels, 8).decoding
-        for px in (4096, 1024)
-    )
-    assert whole > 60 * 2**30
-    assert parts < 9 * 2**30
-
-
-def test_the_memory_of_a_process_is_that_of_its_control_group(tmp_path: Path) -> None:
-    membership = tmp_path / "cgroup"
-    membership.write_text("0::/job_1/step_0\n3:memory:/job_2\n4:cpu:/job_3\n")
-    for file, text in (
-        ("job_1/memory.max", "4000"), ("job_1/step_0/memory.max", "max"),
-        ("memory/job_2/memory.limit_in_bytes", "3000"), ("cpu/job_3/memory.max", "1"),
-    ):  # fmt: skip
-        path = tmp_path / "mount" / file
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-    assert sorted(memory._group_limits(membership, tmp_path / "mount")) == [3000, 4000]
-    assert memory._group_limits(tmp_path / "none") == []
-    assert 2**28 < host_bytes() < 2**50
