@@ -312,8 +312,12 @@ def _mirror(cfg: TrainConfig, epoch: int, sample: _Loaded) -> str | None:
 def _stacked(images: Sequence[NDArray[np.float32]], flipped: Sequence[bool]) -> Tensor:
     """Images (H, W, 3) as (B, 3, H, W), those flipped upside down."""
     oriented = [image[::-1] if flip else image for image, flip in zip(images, flipped, strict=True)]
-    # Stacked as the network reads them: one copy of each image.
-    return torch.from_numpy(np.stack([image.transpose(2, 0, 1) for image in oriented]))
+    height, width, channels = images[0].shape
+    stacked = np.empty((len(images), channels, height, width), np.float32)
+    # One copy of each, to where it stays; numpy would keep the channels innermost, in which
+    # convolutions round otherwise.
+    np.stack([image.transpose(2, 0, 1) for image in oriented], out=stacked)
+    return torch.from_numpy(stacked)
 
 
 def flips(seed: int, epoch: int, key: str) -> bool:

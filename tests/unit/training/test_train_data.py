@@ -105,6 +105,13 @@ def test_flip_turns_rows_only_and_about_half_of_them() -> None:
     assert not any(take(TrainConfig(global_batch=10), 0, 1, 1)[0].flipped)
 
 
+def test_channels_lie_outermost_in_memory_as_convolutions_round_by_the_order() -> None:
+    (share,) = take(TrainConfig(global_batch=4), 0, 1, 1)
+    assert share.images is not None
+    assert share.images.is_contiguous()
+    assert share.images.stride()[1] == 8 * 8
+
+
 def test_micro_batches_cut_the_share_without_loss() -> None:
     (share,) = take(TrainConfig(global_batch=8), 0, 1, 1)
     parts = list(share.micro(2))
