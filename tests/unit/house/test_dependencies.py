@@ -15,7 +15,7 @@ from source_trees import REPOSITORY, SOURCES, place, syntax_nodes
 from sarhpc.extras import CHAIN, EXTRA_OF
 
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
-DISTRIBUTIONS = {"PIL": "pillow", "yaml": "pyyaml"}
+DISTRIBUTIONS = {"PIL": "pillow", "faiss": "faiss-cpu", "yaml": "pyyaml"}
 """Module -> package, where they are called differently."""
 BY_OTHERS = {
     "accelerate": "diffusers loads weights through it",
