@@ -62,7 +62,7 @@ class MemoryConfig:
     pairs: int = 6
     """Most suspicious images that are shown beside the training tiles they resemble."""
     approximate: bool = field(default=False, metadata={"added": True})
-    """Compare images with the tiles of the nearest parts of an inverted file (Faiss), a third of
+    """Compare images with the tiles of the nearest parts of an inverted file (Faiss), half
     the time for 100,000 tiles; one copy in a hundred that all products find is missed. The limit is
     from all products."""
 

@@ -61,8 +61,8 @@ class ClipTrainConfig:
     """Caption that is learnt: `txt`, the training text, or `SHORT`, `MID` or `LONG`."""
     exchanged_relations: bool = field(default=False, metadata={"added": True})
     """Contrast each tile with its own caption too in which a relation is exchanged (near and far
-    range, left and right, upper and lower), one an epoch in turn. Without it relations are hardly
-    learnt; it costs a second pass of the text encoder."""
+    range, left and right, upper and lower), one an epoch in turn. It costs a second pass of the
+    text encoder."""
     azimuth_flip: bool = field(default=False, metadata={"added": True})
     """Flip half of the tiles along azimuth (rows), as `train.azimuth_flip`."""
 
