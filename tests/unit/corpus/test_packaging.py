@@ -168,7 +168,7 @@ def test_a_shard_that_was_cut_short_is_named_and_the_former_index_stays(tmp_path
 
 
 def test_a_full_disk_keeps_what_was_published(tmp_path):
-    with small_disk(tmp_path / "disk", "size=128k") as disk:
+    with small_disk(tmp_path / "disk", "size=160k") as disk:
         shards = shards_of(disk, [generated(0, index) for index in range(20)])
         before = package_corpus(disk, shards, FACTS).index.read_bytes()
         (disk / "ballast").write_bytes(bytes(8 << 10))
