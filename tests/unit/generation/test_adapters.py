@@ -214,12 +214,12 @@ def test_files_that_are_no_adapters_are_refused_with_what_they_hold(
     made: Callable[[bool], tuple[Path, dict[str, Any]]], tmp_path: Path
 ) -> None:
     model, _ = made(False)
+    file = tmp_path / "file.safetensors"
     for tensors, reported in (
         ({"unet.conv_in.weight": torch.zeros(2)}, r"no adapter that can be read.*unet\.conv_in"),
         ({"base_model.model.x.lora_A.weight": torch.zeros(2, 2)}, "no adapter that can be read"),
         ({}, "is empty"),
     ):
-        file = tmp_path / "file.safetensors"
         save_file(tensors, file)
         with pytest.raises(DataError, match=reported):
             require_fit(file, model)
