@@ -169,7 +169,7 @@ def measure(
 
 
 def _add(side: Side, result: dict[str, Any]) -> None:
-    side.seconds += result.get("steps_s", result.get("seconds"))
+    side.seconds += result["steps_s"] if "steps_s" in result else result["seconds"]
     side.cpu_s += result.get("cpu_s", [])
     side.memory_gb = max(side.memory_gb, result["memory_gb"])
     if "flops" in result:

@@ -126,7 +126,8 @@ class TileBatch:
         assert self.images is not None
         assert other.images is not None
         if other.images.shape[1:] != self.images.shape[1:]:
-            sizes = [" x ".join(map(str, batch.images.shape[2:])) for batch in (other, self)]
+            both = (other.images, self.images)
+            sizes = [" x ".join(map(str, images.shape[2:])) for images in both]
             raise ConfigError(
                 f"the images in train.prior.shards are {sizes[0]} px and the tiles {sizes[1]}; "
                 "give some of the same size"

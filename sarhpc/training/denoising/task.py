@@ -183,6 +183,7 @@ class DenoisingTask(TrainTask[TileBatch]):
         known = self._encoder.known_moments(batch)
         choices = self._draw(batch) if batch.choices is None else batch.choices
         pictures = batch.images if known is None else known
+        assert pictures is not None
         optional = {"layers": batch.layers, "mask": self._mask(batch)}
         further = {name: tensor for name, tensor in optional.items() if tensor is not None}
         conditions = self._conditions(batch, choices, count_cut=count_cut)

@@ -48,6 +48,11 @@ def take(cfg: TrainConfig, rank: int, world: int, steps: int, n: int = 10) -> li
     return shares
 
 
+def pixels(share: TileBatch) -> torch.Tensor:
+    assert share.images is not None
+    return share.images
+
+
 def test_ranks_together_see_what_one_rank_sees() -> None:
     cfg = TrainConfig(global_batch=4, azimuth_flip=True)
     alone = take(cfg, 0, 1, 5)
@@ -56,7 +61,7 @@ def test_ranks_together_see_what_one_rank_sees() -> None:
         assert whole.keys == first.keys + second.keys
         assert whole.epochs == first.epochs + second.epochs
         assert whole.captions == first.captions + second.captions
-        assert torch.equal(whole.images, torch.cat([first.images, second.images]))
+        assert torch.equal(pixels(whole), torch.cat([pixels(first), pixels(second)]))
 
 
 def test_each_epoch_holds_each_sample_once_and_says_its_number() -> None:
@@ -97,7 +102,7 @@ def test_feed_goes_on_from_a_cursor() -> None:
 def test_flip_turns_rows_only_and_about_half_of_them() -> None:
     cfg = TrainConfig(global_batch=10, azimuth_flip=True)
     (share,) = take(cfg, 0, 1, 1)
-    for image, flipped in zip(share.images, share.flipped, strict=True):
+    for image, flipped in zip(pixels(share), share.flipped, strict=True):
         row = -1 if flipped else 0
         assert (image[:, row] == -1).all()
     coins = [flips(0, epoch, f"{number}") for epoch in range(10) for number in range(100)]
@@ -116,7 +121,7 @@ def test_micro_batches_cut_the_share_without_loss() -> None:
     (share,) = take(TrainConfig(global_batch=8), 0, 1, 1)
     parts = list(share.micro(2))
     assert [part.keys for part in parts] == [share.keys[i : i + 2] for i in (0, 2, 4, 6)]
-    assert torch.equal(torch.cat([part.images for part in parts]), share.images)
+    assert torch.equal(torch.cat([pixels(part) for part in parts]), pixels(share))
 
 
 def test_draws_follow_the_sample_wherever_it_stands() -> None:
