@@ -56,7 +56,7 @@ def detail_db(image: NDArray[Any]) -> float:
 
 
 def even_db(px: tuple[int, int]) -> float:
-    """Detail below which copies of tiles of `px` rows and columns are hardly found, dB.
+    """Detail below which copies of tiles of `px` rows and columns are hardly recognised, dB.
 
     Three times that of single-look speckle (0.43 dB in cells of 4 x 4 px).
     """

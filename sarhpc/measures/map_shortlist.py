@@ -65,21 +65,26 @@ class Shortlist:
 
         faiss.omp_set_num_threads(1)  # threads have blocks of queries of their own
         count = len(views[0])
-        score = np.empty((count, len(views), A_VIEW), np.float32)
-        number = np.empty((count, len(views), A_VIEW), np.int64)
+        scores = np.empty((count, len(views), A_VIEW), np.float32)
+        numbers = np.empty((count, len(views), A_VIEW), np.int64)
         for place, view in enumerate(views):
-            score[:, place], number[:, place] = self._index.search(view, A_VIEW)
-        score, number = score.reshape(count, -1), number.reshape(count, -1)
-        score[number < 0] = -np.inf
-        order = np.argsort(-score, axis=1, kind="stable")
-        score, number = (np.take_along_axis(of, order, 1) for of in (score, number))
+            scores[:, place], numbers[:, place] = self._index.search(view, A_VIEW)
+        score, number = _ordered(scores.reshape(count, -1), numbers.reshape(count, -1))
         # Views of a query find the same tile several times: its best place is kept.
         found = np.argsort(number, axis=1, kind="stable")
-        sorted_numbers = np.take_along_axis(number, found, 1)
+        of_tiles = np.take_along_axis(number, found, 1)
         again = np.zeros(number.shape, np.bool_)
-        repeats = np.zeros(number.shape, np.bool_)
-        repeats[:, 1:] = sorted_numbers[:, 1:] == sorted_numbers[:, :-1]
-        np.put_along_axis(again, found, repeats, 1)
-        score[again] = -np.inf
-        order = np.argsort(-score, axis=1, kind="stable")[:, :most]
-        return np.take_along_axis(score, order, 1), np.take_along_axis(number, order, 1)
+        again[:, 1:] = of_tiles[:, 1:] == of_tiles[:, :-1]
+        repeated = np.empty_like(again)
+        np.put_along_axis(repeated, found, again, 1)
+        score = np.where(repeated | (number < 0), np.float32(-np.inf), score)
+        score, number = _ordered(score, number)
+        return score[:, :most], number[:, :most]
+
+
+def _ordered(
+    score: NDArray[np.float32], number: NDArray[np.int64]
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Both from the best score of each row on."""
+    order = np.argsort(-score, axis=1, kind="stable")
+    return np.take_along_axis(score, order, 1), np.take_along_axis(number, order, 1)

@@ -116,7 +116,7 @@ def _of_even_ground(block: Mapping[str, Any]) -> str:
         return ""
     return (
         f" {even['share']:.2%} of the images show ground so even (below {even['below_db']:.2g} dB) "
-        "that copies of it are hardly distinguished from other ground."
+        "that copies can hardly be distinguished from other ground."
     )
 
 

@@ -95,8 +95,8 @@ def test_a_flipped_tile_has_the_words_of_its_mirror_image(
 
 def test_ranks_and_restarts_see_the_tiles_of_one_rank(clip: Clip, tiles: CaptionedTiles) -> None:
     options = {"azimuth_flip": True, "exchanged_relations": True}
-    alone = [step.names.tolist() for step in steps(clip, tiles, 4, **options)]
-    two = [step.names.tolist() for step in steps(clip, tiles, 4, world=2, **options)]
+    alone = [step.names.tolist() for step in steps(clip, tiles, 4, Cursor(), 1, **options)]
+    two = [step.names.tolist() for step in steps(clip, tiles, 4, Cursor(), 2, **options)]
     assert [two[n] + two[n + 1] for n in range(0, 8, 2)] == alone
-    resumed = steps(clip, tiles, 2, start=Cursor(1, 0), **options)
+    resumed = steps(clip, tiles, 2, Cursor(1, 0), 1, **options)
     assert [step.names.tolist() for step in resumed] == alone[2:]

@@ -51,7 +51,6 @@ def compared(count: int, copies: int) -> tuple[Neighbours, Neighbours, np.ndarra
     maps, queries, of = maps_and_copies(count, copies)
     index = MapIndex(maps, MOST_SHIFT)
     exact = index.nearest(queries)
-    assert not index.is_shortened
     index.shorten()
     assert index.is_shortened
     return exact, index.nearest(queries), of
