@@ -117,5 +117,6 @@ def _fitted(ink: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8
 
 def _with_wide_lines(ink: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """The ink with what is thinner than `LINE_PX` widened to it; wider lines stay as they are."""
-    thin = ink - ndimage.grey_opening(ink, (LINE_PX, LINE_PX))
-    return np.maximum(ink, ndimage.grey_dilation(thin, (LINE_PX, LINE_PX)))
+    size = (LINE_PX, LINE_PX)
+    thin = ink - np.asarray(ndimage.grey_opening(ink, size=size), np.uint8)
+    return np.maximum(ink, np.asarray(ndimage.grey_dilation(thin, size=size), np.uint8))
