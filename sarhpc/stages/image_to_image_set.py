@@ -115,7 +115,9 @@ def image_to_image_notes(run: RunDir, config: RunConfig) -> list[str]:
         sources = source_images(run, config, cfg, planned_contract(shard))
         for sample in read_shard(Path(record.path)):
             begun.append(sources.load(shard["first"] + int(sample.key[-5:])).levels)
-            made.append(decode_gray8(sample.members["sar.png"]).astype(np.float32) / np.float32(255))
+            made.append(
+                decode_gray8(sample.members["sar.png"]).astype(np.float32) / np.float32(255)
+            )
     if len(made) < 2:
         return []
     same = [_correlation(one, other) for one, other in zip(begun, made, strict=True)]
