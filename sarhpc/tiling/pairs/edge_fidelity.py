@@ -26,7 +26,7 @@ def misplaced_edges(image: NDArray[np.uint8], layer: NDArray[np.uint8]) -> float
     on = int(drawn.sum())
     if on in (0, drawn.size):
         return float("nan")
-    amplitude = np.maximum(image.astype(np.float32), np.float32(0.5)).astype(np.float32) / 255
+    amplitude = np.maximum(image.astype(np.float32), np.float32(0.5)) / np.float32(255)
     ratios = edge_ratios_db(amplitude, np.ones(image.shape, bool)).max(axis=0)
     above = rankdata(ratios)[drawn].sum() - on * (on + 1) / 2
     return float(1 - above / (on * (drawn.size - on)))
