@@ -9,10 +9,11 @@ from sarhpc.captioning.config import BLIP_MODEL
 from sarhpc.stages.config import RunConfig
 
 BLIP = "Salesforce/blip-image-captioning-base"
-FORMER: tuple[tuple[str, str, str, str], ...] = (
+FORMER: tuple[tuple[str, str, Any, Any], ...] = (
     ("caption", "model", BLIP, BLIP_MODEL),
     ("caption_train", "base_model", BLIP, BLIP_MODEL),
     ("train", "base_model", "runwayml/stable-diffusion-v1-5", "fetched:sd15"),
+    ("train", "loader_threads", 2, None),
 )
 """Branch and name of a setting, its former and its present default."""
 

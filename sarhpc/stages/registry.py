@@ -80,10 +80,10 @@ def stage_named(config: RunConfig, name: str) -> Stage:
 
 def _how_to_have(name: str) -> str:
     """What a user does who wants the stage."""
-    keys = next((spec.branches for spec in STAGES if spec.name == name), ())
-    if not keys:
+    name = next((spec.branches[0] for spec in STAGES if spec.name == name and spec.branches), "")
+    if not name:
         return "See sarhpc --help for the stages that there are"
-    return f"To have it, start a new run that sets {keys[0]} (sarhpc init RUN '{keys[0]}={{}}')"
+    return f"To have it, start a new run that sets {name} (sarhpc init RUN '{name}={{}}')"
 
 
 def used_models(config: RunConfig) -> list[str]:

@@ -26,7 +26,8 @@ def misplaced_edges(image: NDArray[np.uint8], layer: NDArray[np.uint8]) -> float
     on = int(drawn.sum())
     if on in (0, drawn.size):
         return float("nan")
-    amplitude = np.maximum(image.astype(np.float32), np.float32(0.5)) / np.float32(255)
-    ratios = edge_ratios_db(amplitude, np.ones(image.shape, bool)).max(axis=0)
+    codes = image.astype(np.float32)
+    codes[codes == 0] = 0.5
+    ratios = edge_ratios_db(codes / np.float32(255), np.ones(image.shape, bool)).max(axis=0)
     above = rankdata(ratios)[drawn].sum() - on * (on + 1) / 2
     return float(1 - above / (on * (drawn.size - on)))

@@ -91,7 +91,7 @@ def test_verbs_flags_settings_profiles_and_stages_are_offered(commands: Path) ->
     assert {key[:8] for key in keys} == {"train.lr"}
     assert {"tile.split.fractions=", "tile.split.cell_m="} <= {*late}
     assert values == ["false", "true"]
-    assert {"imagefolder", "cog", "sarlo80", "sidd"} == {*layouts}
+    assert {"imagefolder", "cog", "cog-db", "sarlo80", "sidd"} == {*layouts}
     assert runs == ["hpc/observe/"]
     assert template == ["sdxl_hybrid "]
     assert nothing == []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -25,13 +26,22 @@ from sarhpc.shards.reader import read_shard
 from sarhpc.shards.sample import Sample
 
 CLASSES = ("water", "town", "")
+LAW = Normalisation("db", None, None, 10.0, 0.01)
 
 
 @pytest.fixture
 def corpus(tmp_path: Path) -> Path:
     """Forty images in three shards, one of them empty."""
-    samples = [generated(s, i, labels={"class": CLASSES[i % 3]}) for s in (0, 2) for i in range(20)]
-    root = tmp_path / "corpus"
+    return corpus_in(tmp_path / "corpus")
+
+
+def corpus_in(root: Path, **meta: Any) -> Path:
+    samples = [
+        generated(s, i, labels={"class": CLASSES[i % 3]}, **meta) for s in (0, 2) for i in range(20)
+    ]
+    if meta:
+        levels = encode_array(np.linspace(0, 65535, 16 * 24).reshape(16, 24).astype(np.uint16))
+        samples = [Sample(s.key, {**s.members, "sar16.npy": levels}) for s in samples]
     corpus_of(root, samples[:20], [], samples[20:])
     return root
 
@@ -155,8 +165,7 @@ def test_datasets_reads_the_layout_of_sarlo_80_but_for_complex_arrays(
 
 
 def test_the_modulus_of_an_exported_array_is_the_amplitude_of_the_contract(tmp_path):
-    law = Normalisation("db", None, None, 10.0, 0.01)
-    sample = generated(0, 0, normalisation=law.to_json(), master_law="level")
+    sample = generated(0, 0, normalisation=LAW.to_json(), master_law="level")
     levels = np.linspace(0, 65535, 16 * 24).reshape(16, 24).astype(np.uint16)
     master = Sample(sample.key, {**sample.members, "sar16.npy": encode_array(levels)})
     corpus_of(tmp_path / "corpus", [master])
@@ -164,7 +173,7 @@ def test_the_modulus_of_an_exported_array_is_the_amplitude_of_the_contract(tmp_p
     [shard] = (tmp_path / "out").rglob("*/shard-00000.tar")
     [read] = read_shard(shard)
     array = decode_array(read.members["sar.npy"])
-    expected = law.amplitudes(levels / np.float32(65535))
+    expected = LAW.amplitudes(levels / np.float32(65535))
     assert np.allclose(array.real, expected, rtol=1e-6)
     assert array.imag.any() is np.False_
     assert np.abs(array).max() == pytest.approx(10.0)
@@ -172,9 +181,10 @@ def test_the_modulus_of_an_exported_array_is_the_amplitude_of_the_contract(tmp_p
 
 
 @pytest.mark.parametrize("layout", sorted(LAYOUTS))
-def test_an_interrupted_export_goes_on_and_ends_with_the_same_bytes(
-    corpus, tmp_path, monkeypatch, layout
-):
+def test_an_interrupted_export_goes_on_and_ends_with_the_same_bytes(tmp_path, monkeypatch, layout):
+    stated = {"normalisation": LAW.to_json(), "master_law": "level", "contract_sha": "0" * 64}
+    meta = stated if layout == "cog-db" else {}
+    corpus = corpus_in(tmp_path / "corpus", **meta)
     whole, out = tmp_path / "whole", tmp_path / "out"
     export_corpus(corpus, whole, LAYOUTS[layout])
     monkeypatch.setenv("SARHPC_FAULT", "publish.before_rename:4:raise")
