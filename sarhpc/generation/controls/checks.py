@@ -9,9 +9,13 @@ from hpc.errors import ConfigError
 from sarhpc.diffusion.config import LAYERS
 from sarhpc.generation.choices import require_choice
 from sarhpc.generation.controls.config import ControlInputConfig
+from sarhpc.generation.sources.checks import denoising_steps
 
 if TYPE_CHECKING:
     from sarhpc.generation.config import GenerateConfig
+
+MOST_STEPS = 10_000
+"""Steps that are checked; no model has more timesteps."""
 
 
 def check_controls(cfg: GenerateConfig) -> None:
@@ -24,9 +28,11 @@ def check_controls(cfg: GenerateConfig) -> None:
         return
     at = f"{cfg.SECTION}.steer"
     _check_control(cfg.steer, at)
+    _require_a_step(cfg.steer, cfg, at)
     for number, control in enumerate(cfg.steer.further):
         where = f"{at}.further[{number}]"
         _check_control(control, where)
+        _require_a_step(control, cfg, where)
         if control.model is None:
             raise ConfigError(
                 f"{where} names no model: set its model to the exported model, or to the folder of "
@@ -41,6 +47,22 @@ def check_controls(cfg: GenerateConfig) -> None:
         raise ConfigError(
             f"{cfg.SECTION}.guidance_rescale with {at}: ControlNet pipelines of diffusers have no "
             "such setting; leave it at 0."
+        )
+
+
+def _require_a_step(control: ControlInputConfig, cfg: GenerateConfig, at: str) -> None:
+    """Raise ConfigError if no step lies wholly between `start` and `end`, as diffusers counts."""
+    steps = cfg.steps
+    if cfg.image_to_image is not None and 0 < cfg.image_to_image.strength <= 1:
+        steps = denoising_steps(steps, cfg.image_to_image.strength)
+    # Heun predicts twice a step, but for the last one.
+    steps = 2 * steps - 1 if cfg.scheduler == "heun" else steps
+    inside = (step / steps >= control.start and (step + 1) / steps <= control.end
+              for step in range(min(steps, MOST_STEPS)))  # fmt: skip
+    if steps > 0 and control.scale != 0 and not any(inside):
+        raise ConfigError(
+            f"{at}.start={control.start:g} and end={control.end:g} hold none of {steps} steps: the "
+            f"ControlNet would never contribute; widen them, or raise {cfg.SECTION}.steps"
         )
 
 

@@ -17,6 +17,7 @@ from hpc.store.rundir import RunDir
 from sarhpc.diffusion.bundle import load_bundle, save_bundle
 from sarhpc.diffusion.control import new_controlnet
 from sarhpc.diffusion.control_facts import publish_control_facts
+from sarhpc.generation.controls.checks import check_controls
 from sarhpc.shards.reader import read_shard
 from sarhpc.stages.config import RunConfig
 from sarhpc.stages.generate import GENERATE, make_corpus_shard
@@ -68,6 +69,30 @@ def test_drawings_are_checked_before_anything_is_submitted(tmp_path: Path) -> No
     further = "generate.steer.further=[{layer: coarse, model: /none}]"
     with pytest.raises(DataError, match=r"further\[0\]\.model: no ControlNet in /none"):
         present(tmp_path, further, *sized)
+
+
+@pytest.mark.parametrize(
+    ("words", "contributes"),
+    [
+        (["generate.steps=2", "generate.steer.end=0.4"], False),
+        (["generate.steps=2", "generate.steer.end=0.5"], True),
+        (["generate.steps=2", "generate.steer.end=0.4", "generate.steer.scale=0"], True),
+        (["generate.steps=2", "generate.steer.end=0.4", "generate.scheduler=heun"], True),
+        (["generate.steps=4", "generate.steer.start=0.8"], False),
+        (["generate.steps=10", "generate.steer.end=0.1", "generate.image_to_image={}"], False),
+    ],
+)
+def test_a_part_of_the_denoising_without_a_step_is_refused(
+    words: list[str], contributes: bool
+) -> None:
+    """diffusers then makes the images without the ControlNet."""
+    generate = config("generate.steer={}", *words).generate
+    assert generate is not None
+    if contributes:
+        check_controls(generate)
+        return
+    with pytest.raises(ConfigError, match=r"hold none of \d steps"):
+        check_controls(generate)
 
 
 def test_the_layer_that_is_trained_is_the_layer_that_steers() -> None:
