@@ -225,10 +225,16 @@ def master_amplitude(codes: NDArray[np.uint16], meta: Mapping[str, Any]) -> NDAr
                 "the model learned from tiles of different normalisations"
             )
         return law_of(meta).amplitudes(decode_levels(codes))
+    scale = meta.get("master_scale")
+    if not isinstance(scale, int | float):
+        raise DataError(
+            f"sample {meta.get('key')}: its metadata do not say what amplitude a code of sar16.npy "
+            "is"
+        )
     if law == "linear":
-        return decode_master(codes, meta["master_scale"])
+        return decode_master(codes, scale)
     if law == "log" and meta.get("master_step_db") == MASTER_STEP_DB:
-        return decode_log_master(codes, meta["master_scale"])
+        return decode_log_master(codes, scale)
     raise DataError(
         f"sample {meta.get('key')}: unknown master_law {law!r} of step "
         f"{meta.get('master_step_db')}; read it with the version that wrote it"
