@@ -67,7 +67,7 @@ def amplitude_of(sample: Sample) -> NDArray[np.float32]:
     else:
         level = decode_gray8(sample.members[IMAGE]).astype(np.float32) / np.float32(255)
     law = sample.meta.get("normalisation")
-    return law_of(sample.meta).amplitudes(level) if law else level
+    return law_of({**sample.meta, "key": sample.key}).amplitudes(level) if law else level
 
 
 def sarlo_sample(image: IndexedImage) -> Sample:
