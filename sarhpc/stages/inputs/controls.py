@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hpc.errors import ConfigError, DataError
+from hpc.errors import ConfigError, DataError, VerificationError
 from hpc.store.rundir import RunDir
 from hpc.store.tree import digest_tree
 from sarhpc.diffusion.config import LAYERS
@@ -171,22 +172,29 @@ def _of_tiles(run: RunDir, config: RunConfig, control: ControlInputConfig) -> La
     return SteeringLayers(sorted(Path(control.shards).rglob("*.tar")), control)
 
 
-def require_planned_drawings(cfg: GenerateConfig, inputs: dict[str, Any]) -> None:
-    """Raise DataError if drawings changed since the corpus was planned: its shards would differ.
+def require_planned_controls(cfg: GenerateConfig, inputs: Mapping[str, Any]) -> None:
+    """Raise VerificationError unless drawings and ControlNets are those of the planned corpus.
 
     Raises:
-        DataError: they did.
+        VerificationError: some changed since: further shards would be of other controls.
     """
     from sarhpc.generation.controls.drawn import drawings, drawings_sha
 
     if cfg.steer is None:
         return
-    planned = [inputs.get("layers_sha"), *inputs.get("further_layers_sha", [])]
-    for (at, control), sha in zip(_controls(cfg.steer), planned, strict=True):
-        if control.sketch is not None and drawings_sha(drawings(control.sketch)) != sha:
-            raise DataError(
-                f"the drawings of {at}.sketch={control.sketch} changed since the corpus was "
-                "planned: put them back as they were, or start a new run"
+    controls = _controls(cfg.steer)
+    layers = [inputs.get("layers_sha"), *inputs.get("further_layers_sha", [])]
+    models = inputs.get("control_sha") or [None] * len(controls)
+    for (at, control), layer, model in zip(controls, layers, models, strict=True):
+        changed = []
+        if control.sketch is not None and drawings_sha(drawings(control.sketch)) != layer:
+            changed.append(f"the drawings of {at}.sketch={control.sketch}")
+        if control.model is not None and model not in (None, _model_sha(control.model)):
+            changed.append(f"the ControlNet of {at}.model={control.model}")
+        if changed:
+            raise VerificationError(
+                f"{' and '.join(changed)} changed since the corpus was planned: restore what was "
+                "there, or start a new run"
             )
 
 
