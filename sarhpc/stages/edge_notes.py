@@ -44,16 +44,34 @@ def edge_line(pairs: Sequence[tuple[NDArray[np.uint8], NDArray[np.uint8]]]) -> s
     """What images and their layers, in this order, say of how they go together."""
     from sarhpc.tiling.pairs.edge_fidelity import misplaced_edges
 
-    layers = [layer for _, layer in pairs]
-    others = [*layers[len(layers) // 2 :], *layers[: len(layers) // 2]]
     own = _interval([misplaced_edges(image, layer) for image, layer in pairs])
+    others = _others([layer for _, layer in pairs])
+    line = (
+        f"Edges of {len(pairs)} images by the sketches that steered them: 1 - AUC {own} with its "
+        "95 % interval; "
+    )
+    if others is None:
+        return f"{line}all have one sketch, so that there is none of others to compare with."
     other = _interval(
         [misplaced_edges(image, layer) for (image, _), layer in zip(pairs, others, strict=True)]
     )
-    return (
-        f"Edges of {len(pairs)} images by the sketches that steered them: 1 - AUC {own} with its "
-        f"95 % interval; by the sketches of other images {other}, where chance is 0.5."
-    )
+    return f"{line}by the sketches of other images {other}, where chance is 0.5."
+
+
+def _others(layers: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.uint8]] | None:
+    """For each layer another one, from half of the images on; None if all are alike.
+
+    Layers are used in turn, and images of a layout share one: any fixed distance may meet the same.
+    """
+    codes = [layer.tobytes() for layer in layers]
+    found = []
+    for number, code in enumerate(codes):
+        turned = [(number + len(codes) // 2 + step) % len(codes) for step in range(len(codes))]
+        other = next((place for place in turned if codes[place] != code), None)
+        if other is None:
+            return None
+        found.append(layers[other])
+    return found
 
 
 def _interval(values: Sequence[float]) -> str:
