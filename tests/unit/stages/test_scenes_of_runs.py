@@ -78,7 +78,7 @@ def test_a_scene_larger_than_memory_ends_the_stage_before_it_is_begun(
 ) -> None:
     run = run_of(tmp_path / "run", model, "generate.scene={rows_px: 4096, columns_px: 4096}")
     plan = ensure_plan(run, stage_named(load_run_config(run), "generate"))
-    monkeypatch.setattr(memory, "host_bytes", lambda: 2**30)
+    monkeypatch.setattr(memory, "node_memory_bytes", lambda: 2**30)
     with pytest.raises(SceneMemoryError, match="4096 x 4096 px takes about"):
         make_corpus_shard(run, plan.shards[0])
 
