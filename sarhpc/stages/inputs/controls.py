@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -101,10 +102,15 @@ def planned_controls(run: RunDir, config: RunConfig) -> dict[str, Any]:
     if steer.further:
         facts["further_layers_sha"] = [_layers_sha(run, control) for control in steer.further]
         facts["further_members"] = [LAYERS[control.layer] for control in steer.further]
+    return facts | named_controlnets(steer)
+
+
+def named_controlnets(steer: SteerConfig) -> dict[str, Any]:
+    """Digests of the ControlNets that controls name, for the plan; nothing where none does."""
     models = [control.model for _, control in _controls(steer)]
-    if any(model is not None for model in models):
-        facts["control_sha"] = [None if model is None else _model_sha(model) for model in models]
-    return facts
+    if all(model is None for model in models):
+        return {}
+    return {"control_sha": [None if model is None else _model_sha(model) for model in models]}
 
 
 def _layers_sha(run: RunDir, control: ControlInputConfig) -> str:
@@ -130,7 +136,9 @@ def first_layers(run: RunDir, config: RunConfig) -> LayerSource | None:
         DataError: there are no tiles to steer by.
     """
     steer = None if config.generate is None else config.generate.steer
-    return None if steer is None or steer.sketch is not None else _of_tiles(run, config, steer)
+    if steer is None or steer.sketch is not None:
+        return None
+    return _of_tiles(steer, functools.partial(_held_out_shards, run, config))
 
 
 def steering_layers(
@@ -147,15 +155,31 @@ def steering_layers(
     Raises:
         DataError: there are no tiles or drawings to steer by.
     """
+    if cfg.steer is None:
+        return None
+    return layers_of(cfg.steer, size, functools.partial(_held_out_shards, run, config))
+
+
+def layers_of(
+    steer: SteerConfig, size: tuple[int, int] | None, own: Callable[[], list[Path]]
+) -> LayerSource:
+    """The layers of all controls.
+
+    Args:
+        steer: the controls.
+        size: height and width of the images, px; only drawings need it.
+        own: shards of a control that names neither shards nor drawings.
+
+    Raises:
+        DataError: there are no tiles or drawings to steer by.
+    """
     from sarhpc.generation.controls.drawn import DrawnLayers, drawings
     from sarhpc.generation.controls.several import SeveralLayers, controls_of
 
-    if cfg.steer is None:
-        return None
     sources: list[LayerSource] = []
-    for control in controls_of(cfg.steer):
+    for control in controls_of(steer):
         if control.sketch is None:
-            sources.append(_of_tiles(run, config, control))
+            sources.append(_of_tiles(control, own))
         elif size is None:
             raise DataError("the model does not say how large its images are: set height_px")
         else:
@@ -163,13 +187,15 @@ def steering_layers(
     return sources[0] if len(sources) == 1 else SeveralLayers(sources)
 
 
-def _of_tiles(run: RunDir, config: RunConfig, control: ControlInputConfig) -> LayerSource:
+def _of_tiles(control: ControlInputConfig, own: Callable[[], list[Path]]) -> LayerSource:
     from sarhpc.generation.steering import SteeringLayers
 
-    if control.shards is None:
-        splits = held_out_splits(run, config.evaluate.real_splits)
-        return SteeringLayers(sample_shards(run, splits), control)
-    return SteeringLayers(sorted(Path(control.shards).rglob("*.tar")), control)
+    named = control.shards
+    return SteeringLayers(own() if named is None else sorted(Path(named).rglob("*.tar")), control)
+
+
+def _held_out_shards(run: RunDir, config: RunConfig) -> list[Path]:
+    return sample_shards(run, held_out_splits(run, config.evaluate.real_splits))
 
 
 def require_planned_controls(cfg: GenerateConfig, inputs: Mapping[str, Any]) -> None:

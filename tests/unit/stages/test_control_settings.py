@@ -10,6 +10,7 @@ import pytest
 from line_runs import make_tiny_model, seal_export, tiny_run
 from PIL import Image
 
+import sarhpc
 from hpc.config import fingerprint, loads
 from hpc.errors import ConfigError, DataError, VerificationError
 from hpc.job.pipeline import ensure_plan
@@ -105,6 +106,11 @@ def test_a_run_draws_what_its_sketches_say_and_notices_when_they_change(tmp_path
     images = list(read_shard(make_corpus_shard(run, first).path))
     assert [image.meta["steered_by"]["drawing"] for image in images][:2] == ["a.png", "b.png"]
     assert "edges.png" in images[0].members, "the label of its pixels"
+    steer = {"sketch": str(sketches)}
+    drawn = sarhpc.generate(sarhpc.load_model(model, steps=2, steer=steer), ["a lake", "a wood"])
+    assert [s.meta["steered_by"]["drawing"] for s in drawn.samples] == ["a.png", "b.png"]
+    with pytest.raises(ConfigError, match="without a run there are no held-out tiles"):
+        sarhpc.generate(sarhpc.load_model(model, steps=2, steer={}), "a lake")
     draw(sketches / "b.png", 64, 64)
     image_shards._indexed_layers.cache_clear()
     with pytest.raises(
