@@ -74,6 +74,7 @@ def image_to_image_shards(run: RunDir, config: RunConfig) -> list[dict[str, Any]
     Raises:
         DataError: images to begin with are missing, or of other pixels than the model's.
     """
+    from sarhpc.generation.adapters.chosen import planned_adapters
     from sarhpc.generation.plan import plan_generation
 
     if config.compare.image_to_image is None:
@@ -87,6 +88,7 @@ def image_to_image_shards(run: RunDir, config: RunConfig) -> list[dict[str, Any]
         "model_sha": export.sha256,
         "set": IMAGE_TO_IMAGE,
         "contract": None if contract is None else contract.to_json(),
+        **planned_adapters(model, cfg),
         **size_of_tiles(run, cfg, model),
     }
     planned = plan_generation(cfg, descriptions(run, config, cfg))
