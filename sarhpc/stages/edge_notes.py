@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from hpc.store.rundir import RunDir
 from sarhpc.diffusion.config import LAYERS
 from sarhpc.stages.config import RunConfig
+from sarhpc.stages.exchanged import exchanged
 from sarhpc.stages.work.sharded import sealed_records
 
 if TYPE_CHECKING:
@@ -45,7 +46,8 @@ def edge_line(pairs: Sequence[tuple[NDArray[np.uint8], NDArray[np.uint8]]]) -> s
     from sarhpc.tiling.pairs.edge_fidelity import misplaced_edges
 
     own = _interval([misplaced_edges(image, layer) for image, layer in pairs])
-    others = _others([layer for _, layer in pairs])
+    layers = [layer for _, layer in pairs]
+    others = exchanged(layers, len(layers) // 2)
     line = (
         f"Edges of {len(pairs)} images by the sketches that steered them: 1 - AUC {own} with its "
         "95 % interval; "
@@ -56,22 +58,6 @@ def edge_line(pairs: Sequence[tuple[NDArray[np.uint8], NDArray[np.uint8]]]) -> s
         [misplaced_edges(image, layer) for (image, _), layer in zip(pairs, others, strict=True)]
     )
     return f"{line}by the sketches of other images {other}, where chance is 0.5."
-
-
-def _others(layers: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.uint8]] | None:
-    """For each layer another one, from half of the images on; None if all are alike.
-
-    Layers are used in turn, and images of a layout share one: any fixed distance may meet the same.
-    """
-    codes = [layer.tobytes() for layer in layers]
-    found = []
-    for number, code in enumerate(codes):
-        turned = [(number + len(codes) // 2 + step) % len(codes) for step in range(len(codes))]
-        other = next((place for place in turned if codes[place] != code), None)
-        if other is None:
-            return None
-        found.append(layers[other])
-    return found
 
 
 def _interval(values: Sequence[float]) -> str:

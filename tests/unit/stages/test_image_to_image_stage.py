@@ -217,7 +217,7 @@ def test_a_few_images_beside_the_compared_models_give_one_line(tmp_path: Path, m
     seal_made(run, "compare", make_compare_shard)
     config = load_run_config(run)
     [line] = image_to_image_notes(run, config)
-    assert line.startswith("Image to image: 8 images of this run begin with tiles, strength 0.5.")
+    assert line.startswith("Image to image: 8 images of this run begin with others, strength 0.5.")
     sets = {record.detail["set"]: record.samples for record in sealed_records(run, "compare")}
     assert sets == {"other": 2, IMAGE_TO_IMAGE: BEGUN_IMAGES}
     assert list(synthetic_shards(run, config)) == ["this run", "other"], "it is no model compared"
