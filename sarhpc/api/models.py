@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import operator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -83,12 +84,23 @@ def load_model(name: str | Path, **settings: Any) -> Model:
     _require_known(settings, GenerateConfig)
     config = loads(GenerateConfig, json.dumps(settings, default=_as_plain), source="the settings")
     pass_all(lambda: require_in_range("generate", config), lambda: check_config(config))
+    _refuse_settings_of_runs(config)
     folder = existing_path(model_folder(str(name)), "a diffusers folder, or embedded:NAME")
     require_sampled(folder, config)
     # Importing it takes seconds, which a wrong setting need not wait for.
     from sarhpc.generation.model import load_pipeline
 
     return Model(folder, config, load_pipeline(folder, config))
+
+
+def _refuse_settings_of_runs(config: GenerateConfig) -> None:
+    """Raise ConfigError for what `generate` here would leave out without a word."""
+    for name in ("gate", "steer", "table"):
+        if getattr(config, name) is not None:
+            raise ConfigError(
+                f"generate.{name} works with the stages of a run (`sarhpc run`), not from Python: "
+                "set it in the configuration of a run, or leave it out"
+            )
 
 
 def _as_plain(value: Any) -> Any:
@@ -126,11 +138,13 @@ def generate(
         out: new folder, which becomes a corpus: shards, index, card.
 
     Raises:
-        ConfigError: no prompts, or `out` is not empty.
+        ConfigError: no prompts, other things than texts and whole numbers, or `out` is not empty.
         DataError: every image has pixels that are not finite, or images to begin with are refused.
     """
     loaded = model if isinstance(model, Model) else load_model(model)
-    described = [prompts] if isinstance(prompts, str) else list(prompts)
+    described = _texts(prompts)
+    images = None if images is None else _whole("images", images)
+    seed = _whole("seed", seed)
     cfg = dataclasses.replace(loaded.config, prompts=described, images=images, seed=seed)
     corpus = None if out is None else Path(out)
     if corpus is not None and corpus.exists() and any(corpus.iterdir()):
@@ -139,6 +153,20 @@ def generate(
     if not samples:
         raise DataError("the model made no image with finite pixels")
     return Generated(samples, corpus)
+
+
+def _texts(prompts: str | Sequence[str]) -> list[str]:
+    described = [prompts] if isinstance(prompts, str) else prompts
+    if not isinstance(described, Iterable) or not all(isinstance(p, str) for p in described):
+        raise ConfigError(f"prompts={prompts!r:.80}: give a text, or a list of texts")
+    return list(described)
+
+
+def _whole(name: str, value: int) -> int:
+    try:
+        return operator.index(value)
+    except TypeError as error:
+        raise ConfigError(f"{name}={value!r:.80}: give a whole number") from error
 
 
 def _generated(model: Model, cfg: GenerateConfig, corpus: Path | None) -> Iterator[Sample]:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from hpc.errors import DataError
+from hpc.regular_files import open_regular
 
 FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP")
 
@@ -41,10 +42,11 @@ def opened_picture(
             can hold.
     """
     try:
-        held = len(source) if isinstance(source, bytes) else source.stat().st_size
-        with Image.open(
-            io.BytesIO(source) if isinstance(source, bytes) else source, formats=formats
-        ) as image:
+        with (
+            io.BytesIO(source) if isinstance(source, bytes) else open_regular(source) as file,
+            Image.open(file, formats=formats) as image,
+        ):
+            held = len(source) if isinstance(source, bytes) else source.stat().st_size
             pixels = image.width * image.height
             if pixels > min(MOST_PIXELS, max(FREE_PIXELS, MOST_PIXELS_PER_BYTE * held)):
                 raise DataError(

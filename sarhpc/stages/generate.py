@@ -30,7 +30,7 @@ from sarhpc.stages.inputs.paths import data_root
 from sarhpc.stages.inputs.prompt_text import prompt_template
 from sarhpc.stages.inputs.prompts import evenly_by_class, held_out_splits, known_prompts
 from sarhpc.stages.inputs.sampling import check_sampled, require_sampled
-from sarhpc.stages.inputs.scenes import planned_scene, scene_notes
+from sarhpc.stages.inputs.scenes import check_scene_size, planned_scene, scene_notes
 from sarhpc.stages.inputs.sizes import assumed_side, size_notes
 from sarhpc.stages.inputs.source_images import (
     check_source_images,
@@ -269,6 +269,7 @@ def check_inputs(run: RunDir, config: RunConfig) -> None:
     """Raise ConfigError or DataError if what the images are made with is not of use."""
     check_class_model(config)
     check_sampled(run, config)
+    check_scene_size(config)
     check_source_images("generate.image_to_image", settings(config).image_to_image)
     rows, columns = image_size(settings(config))
     side = assumed_side(config)

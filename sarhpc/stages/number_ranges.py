@@ -57,8 +57,7 @@ _KEYS = {
         clip_train.readers
         encode.threads train.adapter.rank train.adapter.block train.max_steps train.judge.tiles
         cluster.workers cluster.ranks cluster.time_min generate.table.max_per_prompt
-        generate.sweep.sensor.looks generate.sweep.sensor.draws
-        prior.sweep.sensor.looks prior.sweep.sensor.draws
+        generate.sweep.sensor.draws prior.sweep.sensor.draws
         """,
     _NOT_NEGATIVE: """
         simulate.scene_kinds.water simulate.scene_kinds.forest simulate.scene_kinds.field
@@ -82,8 +81,6 @@ _KEYS = {
         prior.sweep.spacing_m prior.sweep.sensor.resolution_m
         prior.sweep.sensor.model_looks prior.sweep.sensor.model_resolution_m
         train.min_snr_gamma train.adapter.alpha train.adam_epsilon
-        prior.image_to_image.keep_mean_px generate.image_to_image.keep_mean_px
-        compare.image_to_image.keep_mean_px
         generate.table.grammar.spacing_m generate.table.grammar.incidence_deg
         """,
     _SHARE: """
@@ -106,6 +103,12 @@ _KEYS = {
         evaluate.memory.false_alarms
         """,
     Range(0, 100, excludes_low=True): "tile.percentile",
+    # Time grows with the number of looks, memory with the width of the Gaussian.
+    Range(1, 1000): "generate.sweep.sensor.looks prior.sweep.sensor.looks",
+    Range(0, 1000, excludes_low=True): """
+        prior.image_to_image.keep_mean_px generate.image_to_image.keep_mean_px
+        compare.image_to_image.keep_mean_px
+        """,
     Range(514): "clip_train.new.vocabulary",
     Range(0, 90): "imported.incidence_deg",
     Range(0, 90, excludes_low=True, excludes_high=True): """

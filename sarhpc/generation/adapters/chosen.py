@@ -47,7 +47,8 @@ def check_adapters(cfg: GenerateConfig) -> None:
             )
     for path in paths:
         if paths.count(path) > 1:
-            raise ConfigError(f"{at}.adapters names {path} twice: give it one weight.")
+            named = "null" if path is None else path
+            raise ConfigError(f"{at}.adapters names {named} twice: give it one weight.")
 
 
 def chosen_adapters(model: Path, cfg: GenerateConfig) -> list[ChosenAdapter]:

@@ -50,7 +50,7 @@ def drawn_layer(path: Path, height: int, width: int) -> NDArray[np.uint8]:
     if abs(rows * width - columns * height) > _SHAPE_TOLERANCE * rows * width:
         raise DataError(
             f"{path} is {columns} x {rows} px and the images are {width} x {height} px: draw it in "
-            "that shape, or set generate.width_px and generate.height_px"
+            "that shape, or make images of its shape"
         )
     return _with_wide_lines(_fitted(_ink(grey, path), height, width))
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from hpc.errors import ConfigError, DataError
+from hpc.regular_files import read_regular
 from sarhpc.diffusion.config import LAYERS
 from sarhpc.generation.controls.config import ControlInputConfig
 from sarhpc.generation.controls.drawing import SUFFIXES, drawn_layer
+from sarhpc.generation.sources.found import printable
 from sarhpc.generation.steering import SteeringLayer, as_layer
 from sarhpc.shards.images import decode_gray8, encode_gray8
 
@@ -26,11 +29,12 @@ def drawings(sketch: str) -> list[Path]:
         ConfigError: there is none, or one of another kind.
     """
     path = Path(sketch)
-    if not path.exists():
-        raise ConfigError(f"no drawing {sketch}: give a .png or .svg file, or a folder of them")
+    if not sketch or not path.exists():
+        named = printable(sketch) or "''"
+        raise ConfigError(f"no drawing {named}: give a .png or .svg file, or a folder of them")
     if not path.is_dir():
         return [_known(path)]
-    files = sorted(f for f in path.iterdir() if f.is_file() and not f.name.startswith("."))
+    files = sorted(f for f in path.iterdir() if not f.is_dir() and not f.name.startswith("."))
     if not files:
         raise ConfigError(f"no drawings in {sketch}: put .png or .svg files there")
     return [_known(file) for file in files]
@@ -46,7 +50,8 @@ def drawings_sha(files: Sequence[Path]) -> str:
     """Digest of names and contents, by which a plan knows its drawings again."""
     digest = hashlib.sha256()
     for file in files:
-        digest.update(f"{file.name} {hashlib.sha256(file.read_bytes()).hexdigest()}\n".encode())
+        digest.update(b"%s " % os.fsencode(file.name))
+        digest.update(f"{hashlib.sha256(read_regular(file)).hexdigest()}\n".encode())
     return digest.hexdigest()
 
 
@@ -102,7 +107,9 @@ class DrawnLayers:
         file = self._files[number % len(self)]
         data = self.member(number)
         layer = np.repeat(as_layer(decode_gray8(data))[..., None], 3, axis=2)
-        return SteeringLayer(layer, file.name, hashlib.sha256(data).hexdigest(), drawn=True)
+        return SteeringLayer(
+            layer, printable(file.name), hashlib.sha256(data).hexdigest(), drawn=True
+        )
 
 
 def check_drawings(cfg: ControlInputConfig, size: tuple[int, int]) -> None:

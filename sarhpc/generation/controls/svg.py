@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from hpc.errors import DataError
+from hpc.regular_files import open_regular
 
 MOST_BYTES = 4_000_000
 """Largest SVG file."""
@@ -42,7 +43,7 @@ def rasterise_svg(path: Path, width: int, height: int) -> bytes:
     import resvg_py
 
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             data = file.read(MOST_BYTES + 1)
     except OSError as error:
         raise DataError(f"cannot read {path}: {error}") from error
@@ -57,6 +58,8 @@ def rasterise_svg(path: Path, width: int, height: int) -> bytes:
                 height=height,
                 background="#ffffff",
                 skip_system_fonts=True,
+                # Of CSS; without it, lengths in mm or in are of no size.
+                dpi=96,
             )
         )
     except ValueError as error:

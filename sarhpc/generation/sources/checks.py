@@ -27,6 +27,11 @@ def check_image_to_image(cfg: GenerateConfig, key: str | None = None) -> None:
     if image is None:
         return
     at = key or f"{cfg.SECTION}.image_to_image"
+    if image.images == "":
+        raise ConfigError(
+            f"{at}.images is empty: name a folder of pictures or of shards, or give null for the "
+            "held-out tiles of the run"
+        )
     if not 0 < image.strength <= 1:
         raise ConfigError(
             f"{at}.strength is {image.strength:g}: give more than 0 and at most 1; 0.3 keeps most "

@@ -24,6 +24,9 @@ MOST_SETTINGS = 256
 """Settings of a layout: its images are in memory together until they are written."""
 MOST_IRW_PX = 12.0
 """Coarsest resolution, px: a quarter of the margin that is imaged beyond the borders."""
+_STATED_AS = {
+    "incidence_deg": "whole degrees", "spacing_m": "spacings rounded", "band": "letters",
+}  # fmt: skip
 SIDELOBES_DB = (15.0, 50.0)
 """Sidelobe levels that a Taylor weighting of four terms keeps."""
 
@@ -73,7 +76,7 @@ def _require_placeholder(cfg: GenerateConfig, sweep: SweepConfig, name: str) -> 
     if len({*texts}) < len(texts):
         raise ConfigError(
             f"{at}={values}: prompts would state {', '.join(texts)}, some of them twice, as "
-            "captions state whole degrees; leave out what is the same"
+            f"captions state {_STATED_AS[name]}; leave out what is the same"
         )
 
 
@@ -181,10 +184,12 @@ def _require_sensor(
     from sarhpc.shards.contract import only
 
     spacing = None if contract is None else only(contract.pixel_m)
-    if contract is None or contract.law is None or spacing is None:
-        what = missing if contract is None else "the contract of the model does not state"
+    needed = f"{at} needs the amplitude of pixels and their spacing"
+    if contract is None:
+        raise ConfigError(f"{needed}, or set {at}=null. {missing}")
+    if contract.law is None or spacing is None:
         raise ConfigError(
-            f"{at} needs the amplitude of pixels and their spacing, which {what}: give the model a "
+            f"{needed}, which the contract of the model does not state: give the model a "
             f"contract of tiles of one normalisation and spacing, or set {at}=null"
         )
     held = resolution_px(1.0, sensor.sidelobe_db) * spacing

@@ -52,7 +52,7 @@ class Layouts:
 
     def __init__(self, sweep: SweepConfig, inputs: Mapping[str, Any], cfg: GenerateConfig) -> None:
         self._contract = planned_contract(inputs)
-        require_contract(cfg, self._contract, "no contract of the model states")
+        require_contract(cfg, self._contract, "The model has no contract.")
         self._conditions, self._sensors = conditions_of(sweep), sensors_of(sweep)
         self._sensor = sweep.sensor
         self._areas = {looks: _areas_of(inputs, cfg, looks) for looks in self._looks()}

@@ -65,10 +65,10 @@ def check_control_inputs(config: RunConfig, size: tuple[int, int]) -> None:
 
     steer = None if config.generate is None else config.generate.steer
     for at, control in [] if steer is None else _controls(steer):
-        if control.shards is not None and not Path(control.shards).is_dir():
+        if control.shards is not None and not _holds_shards(control.shards):
             raise ConfigError(
-                f"{at}.shards={control.shards} is no folder; name that of the shards whose "
-                "layers steer"
+                f"{at}.shards={control.shards} is no folder with shards (.tar); name that of the "
+                "shards whose layers steer"
             )
         try:
             check_drawings(control, size)
@@ -78,10 +78,17 @@ def check_control_inputs(config: RunConfig, size: tuple[int, int]) -> None:
             _require_layer(at, control)
 
 
+def _holds_shards(folder: str) -> bool:
+    return bool(folder) and Path(folder).is_dir() and any(Path(folder).rglob("*.tar"))
+
+
 def _require_layer(at: str, control: ControlInputConfig) -> None:
     from sarhpc.diffusion.control_facts import control_folder, read_control_facts
 
-    folder = control_folder(str(control.model))
+    try:
+        folder = control_folder(str(control.model))
+    except DataError as error:
+        raise DataError(f"{at}.model: {error}") from error
     layer = read_control_facts(folder).layer
     if layer is not None and layer != control.layer:
         raise ConfigError(
@@ -235,5 +242,6 @@ def control_notes(config: RunConfig, images: int | None) -> list[str]:
             continue
         count = len(drawings(control.sketch))
         used = "" if images is None else f" of {images} images, each {images / count:.3g} times"
-        notes.append(f"{at}: {count} drawings are the layers{used}, in turn")
+        drawn = "1 drawing is the layer" if count == 1 else f"{count} drawings are the layers"
+        notes.append(f"{at}: {drawn}{used}, in turn")
     return notes

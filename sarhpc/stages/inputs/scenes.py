@@ -14,7 +14,7 @@ from sarhpc.generation.scenes.windows import most_windows
 from sarhpc.stages.config import RunConfig
 from sarhpc.stages.inputs.controls import steering_layers
 from sarhpc.stages.inputs.image_size import model_side, with_planned_size
-from sarhpc.stages.inputs.sizes import assumed_side
+from sarhpc.stages.inputs.sizes import assumed_side, image_side, tile_side
 
 _PUBLISHED_CHANNELS, _REDUCTION = (128, 256, 512, 512), 8
 """Of the autoencoders of Stable Diffusion and SDXL."""
@@ -53,6 +53,20 @@ def planned_scene(
     if layers is not None:
         require_layers(scene, layers.load(0))
     return {} if scene.layout is None else {LAYOUT_SHA: layout_digest(Path(scene.layout))}
+
+
+def check_scene_size(config: RunConfig) -> None:
+    """Raise ConfigError if scenes will be smaller than the tiles of the run.
+
+    Raises:
+        ConfigError: they are, whichever of tiles and base model the windows will follow.
+    """
+    cfg, base = config.generate, image_side(config)
+    sides = [side for side in (tile_side(config)[1], None if base is None else base[0]) if side]
+    if cfg is None or cfg.scene is None or cfg.height_px or cfg.width_px or not sides:
+        return
+    for side in (cfg.scene.rows_px, cfg.scene.columns_px):
+        require_window(min(sides), side, cfg.SECTION)
 
 
 def scene_notes(config: RunConfig) -> list[str]:

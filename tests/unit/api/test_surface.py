@@ -6,6 +6,7 @@ import ast
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ import pytest
 import sarhpc
 from hpc.errors import ConfigError, DataError
 from sarhpc.api.settings import overrides
+from sarhpc.generation.config import GenerateConfig
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 MEASURE = """
@@ -135,3 +137,28 @@ def test_a_refused_archive_leaves_no_run(tmp_path: Path) -> None:
 def test_a_folder_may_be_given_as_text(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no folder none"):
         sarhpc.catalog_directory("none", str(tmp_path / "catalogue"))
+
+
+@pytest.mark.parametrize("name", ["gate", "steer", "table"])
+def test_settings_that_only_a_run_follows_are_refused_and_not_left_out(name: str) -> None:
+    value = {"grammar": {"classes": ["water"]}} if name == "table" else {}
+    with pytest.raises(ConfigError, match=rf"generate\.{name} works with the stages of a run"):
+        sarhpc.load_model("embedded:sar", **{name: value})
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"prompts": None}, "prompts=None: give a text"),
+        ({"prompts": [3]}, r"prompts=\[3\]: give a text"),
+        ({"prompts": "a lake", "images": 1.5}, r"images=1\.5: give a whole number"),
+        ({"prompts": "a lake", "images": "2"}, "images='2': give a whole number"),
+        ({"prompts": "a lake", "images": float("nan")}, "images=nan: give a whole number"),
+        ({"prompts": "a lake", "seed": "x"}, "seed='x': give a whole number"),
+    ],
+)
+def test_what_is_no_text_and_no_whole_number_is_refused(given: dict[str, Any], told: str) -> None:
+    """Some were errors of Python, and a seed of text was taken."""
+    model = sarhpc.Model(Path("model"), GenerateConfig(), None)
+    with pytest.raises(ConfigError, match=told):
+        sarhpc.generate(model, **given)

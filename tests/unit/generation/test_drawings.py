@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -129,6 +130,39 @@ def test_an_svg_is_drawn_at_the_size_of_the_images(tmp_path: Path) -> None:
     assert drawn_layer(svg(tmp_path), 2 * PX, 2 * PX).shape == (2 * PX, 2 * PX)
     with pytest.raises(DataError, match="px and the images are 128 x 64"):
         drawn_layer(svg(tmp_path), PX, 2 * PX)
+
+
+@pytest.mark.parametrize("side", ["64mm", "2.5in", "64px", "100%"])
+def test_an_svg_may_have_its_size_in_any_unit(tmp_path: Path, side: str) -> None:
+    sized = svg(tmp_path, attributes=f' width="{side}" height="{side}"')
+    layer = drawn_layer(sized, PX, PX)
+    assert np.array_equal(layer, drawn_layer(svg(tmp_path), PX, PX))
+
+
+@pytest.mark.parametrize("name", ["d.png", "d.svg"])
+def test_a_pipe_that_is_called_a_drawing_is_refused_and_not_waited_for(
+    tmp_path: Path, name: str
+) -> None:
+    os.mkfifo(tmp_path / name)
+    for sketch in (tmp_path / name, tmp_path):
+        with pytest.raises(DataError, match="not a regular file"):
+            check_drawings(ControlInputConfig(sketch=str(sketch)), (PX, PX))
+
+
+def test_names_that_are_no_text_are_planned_and_recorded(tmp_path: Path) -> None:
+    save(tmp_path, lines(), name=os.fsdecode(b"\xff.png"))
+    files = drawings(str(tmp_path))
+    assert len(drawings_sha(files)) == 64
+    assert DrawnLayers(files, (PX, PX)).load(0).key == r"\xff.png"
+
+
+def test_a_link_to_nowhere_and_an_empty_name_are_no_drawings(tmp_path: Path) -> None:
+    save(tmp_path, lines())
+    (tmp_path / "e.png").symlink_to("nowhere")
+    with pytest.raises(DataError, match=r"e\.png"):
+        check_drawings(ControlInputConfig(sketch=str(tmp_path)), (PX, PX))
+    with pytest.raises(ConfigError, match="no drawing ''"):
+        drawings("")
 
 
 def test_what_an_editor_adds_is_left_out(tmp_path: Path) -> None:

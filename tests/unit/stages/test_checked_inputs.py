@@ -103,9 +103,20 @@ def test_scenes_to_simulate_that_are_smaller_than_a_tile_are_told() -> None:
         require_settings(loads(RunConfig, "", [*words, "tile.pixel_m=1.0"]), ["tile"])
 
 
-def test_shards_that_steer_and_are_not_there_are_told(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"generate\.steer\.shards=/none is no folder"):
-        present(tmp_path, "generate", "generate.steer={shards: /none}")
+@pytest.mark.parametrize("shards", ["/none", "''", "EMPTY"])
+def test_shards_that_steer_and_are_not_there_are_told(tmp_path: Path, shards: str) -> None:
+    (tmp_path / "empty").mkdir()
+    named = shards.replace("EMPTY", str(tmp_path / "empty"))
+    with pytest.raises(ConfigError, match=r"generate\.steer\.shards=\S* is no folder"):
+        present(tmp_path, "generate", f"generate.steer={{shards: {named}}}")
+
+
+def test_a_scene_smaller_than_a_tile_is_refused_before_submission(tmp_path: Path) -> None:
+    words = ["train.base_model=embedded:sar", "tile.tile_px=128"]
+    scene = "generate.scene={rows_px: 64, columns_px: 512}"
+    with pytest.raises(ConfigError, match=r"scene is 64 px along an axis.*images of 128 px"):
+        present(tmp_path, "generate", *words, scene)
+    present(tmp_path, "generate", "generate.scene={rows_px: 128, columns_px: 512}", *words)
 
 
 def test_tiles_that_the_buffer_between_splits_takes_all_are_told(

@@ -68,7 +68,7 @@ def test_drawings_are_checked_before_anything_is_submitted(tmp_path: Path) -> No
     with pytest.raises(DataError, match=r"generate\.steer\.further\[0\]\.sketch: "):
         present(tmp_path, further, *sized)
     further = "generate.steer.further=[{layer: coarse, model: /none}]"
-    with pytest.raises(DataError, match="no ControlNet in /none"):
+    with pytest.raises(DataError, match=r"further\[0\]\.model: no ControlNet in /none"):
         present(tmp_path, further, *sized)
 
 

@@ -17,6 +17,7 @@ from hpc.errors import ConfigError
 from hpc.frozen_config import fields_of
 from sarhpc.cli import main
 from sarhpc.stages.config import RunConfig
+from sarhpc.stages.number_ranges import out_of_range
 from sarhpc.stages.registry import STAGES
 from sarhpc.stages.settings import require_settings
 
@@ -160,3 +161,21 @@ def test_a_number_that_two_checks_refuse_is_named_once() -> None:
         "generate.gate.false_rejects=1.0: give more than 0 and less than 1",
         "generate.gate.redraws=-1: give at least 0",
     ]
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (
+            "generate.sweep.sensor={resolution_m: [0.5], looks: [1000000000]}",
+            "generate.sweep.sensor.looks=1000000000: give from 1 to 1000",
+        ),
+        (
+            "generate.image_to_image.keep_mean_px=1e12",
+            "generate.image_to_image.keep_mean_px=1000000000000.0: "
+            "give more than 0 and at most 1000",
+        ),
+    ],
+)
+def test_numbers_that_would_take_all_time_or_memory_are_refused(words: str, told: str) -> None:
+    assert out_of_range(loads(RunConfig, "", [words]), ["generate"]) == [told]
