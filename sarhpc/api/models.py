@@ -94,7 +94,7 @@ def load_model(name: str | Path, **settings: Any) -> Model:
 
 
 def _refuse_settings_of_runs(config: GenerateConfig) -> None:
-    """Raise ConfigError for what `generate` here would leave out without a word."""
+    """Raise ConfigError for what `generate` here would ignore."""
     for name in ("gate", "steer", "table"):
         if getattr(config, name) is not None:
             raise ConfigError(
@@ -155,7 +155,7 @@ def generate(
     return Generated(samples, corpus)
 
 
-def _texts(prompts: str | Sequence[str]) -> list[str]:
+def _texts(prompts: object) -> list[str]:
     described = [prompts] if isinstance(prompts, str) else prompts
     if not isinstance(described, Iterable) or not all(isinstance(p, str) for p in described):
         raise ConfigError(f"prompts={prompts!r:.80}: give a text, or a list of texts")
