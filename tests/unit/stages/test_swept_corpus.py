@@ -191,7 +191,10 @@ def test_a_table_counts_layouts_and_a_prompt_states_what_is_swept(
     ("words", "reported"),
     [
         (["generate.sweep.sensor.resolution_m=[]"], "resolution_m is empty"),
-        (["generate.sweep.sensor.looks=[-1]"], "generate.sweep.sensor.looks=-1: give from 1 to 1000"),
+        (
+            ["generate.sweep.sensor.looks=[-1]"],
+            "generate.sweep.sensor.looks=-1: give from 1 to 1000",
+        ),
         (["generate.sweep.sensor.noise_db=[.inf]"], "give a finite number"),
         (["generate.sweep.sensor.draws=40"], "320 settings"),
         (["generate.shard_samples=4"], "shard_samples to 8 or more"),
