@@ -36,20 +36,36 @@ def keep_freed_memory() -> bool:
     return all(mallopt(name, value) == 1 for name, value in parameters)
 
 
-_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
-"""Files of this container's memory limit: of cgroups version 2, and 1."""
-
-
 def node_memory_bytes() -> int:
-    """Memory of this machine, or of the container or allocation that this process is in."""
-    found = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
-    for path in _LIMITS:
-        with contextlib.suppress(OSError, ValueError):  # no such version, or no limit ("max")
-            found.append(int(path.read_text()))
+    """Memory that this process may use: of the machine, its control groups, and its Slurm job."""
+    found = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), *_group_limits()]
     with contextlib.suppress(ValueError):
         # MB; 0 asks for all of a node.
         found.append((int(os.environ.get("SLURM_MEM_PER_NODE", "")) << 20) or found[0])
     return min(found)
+
+
+def _group_limits(
+    membership: Path = Path("/proc/self/cgroup"), mount: Path = Path("/sys/fs/cgroup")
+) -> list[int]:
+    """Limits of the control groups that this process is in, of version 1 and 2."""
+    try:
+        lines = membership.read_text().splitlines()
+    except OSError:
+        return []
+    found: list[int] = []
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers not in ("", "memory"):
+            continue
+        name = "memory.limit_in_bytes" if controllers else "memory.max"
+        group = mount / controllers / path.lstrip("/")
+        for folder in (group, *group.parents):
+            # Where there is no such group, or no limit (`max`), there is no number.
+            with contextlib.suppress(OSError, ValueError):
+                if folder.is_relative_to(mount):
+                    found.append(int((folder / name).read_text()))
+    return found
 
 
 ALLOCATOR, FORMER_ALLOCATOR = "PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"

@@ -95,7 +95,7 @@ def load_model(name: str | Path, **settings: Any) -> Model:
 
 def _refuse_settings_of_runs(config: GenerateConfig) -> None:
     """Raise ConfigError for what `generate` here would ignore."""
-    for name in ("gate", "steer", "table"):
+    for name in ("gate", "table"):
         if getattr(config, name) is not None:
             raise ConfigError(
                 f"generate.{name} works with the stages of a run (`sarhpc run`), not from Python: "
@@ -178,6 +178,7 @@ def _generated(model: Model, cfg: GenerateConfig, corpus: Path | None) -> Iterat
     from sarhpc.generation.plan import plan_generation
     from sarhpc.shards.writer import write_shard
     from sarhpc.stages.inputs.contracts import contract_for
+    from sarhpc.stages.inputs.controls import layers_of, named_controlnets
 
     sha, decided = digest_tree(model.folder).sha256, fingerprint(cfg)
     contract = contract_for(model.folder, cfg)
@@ -185,14 +186,17 @@ def _generated(model: Model, cfg: GenerateConfig, corpus: Path | None) -> Iterat
         "model_sha": sha,
         "contract": None if contract is None else contract.to_json(),
         **planned_adapters(model.folder, cfg),
+        **({} if cfg.steer is None else named_controlnets(cfg.steer)),
     }
+    layers = None if cfg.steer is None else layers_of(cfg.steer, _size(model, cfg), _no_tiles)
     sources = _sources(model, cfg, contract)
     described = None if sources is None else sources.descriptions(cfg.prompts)
     written: list[ShardFile] = []
+    made_by = Provenance(sha, decided)
     for number, planned in enumerate(plan_generation(cfg, described)):
         inputs = {**planned, **facts}
         shard = generate_shard(
-            number, inputs, cfg, model.pipeline, Provenance(sha, decided), sources=sources
+            number, inputs, cfg, model.pipeline, made_by, layers=layers, sources=sources
         )
         samples = list(shard.samples)
         if corpus is not None and samples:
@@ -217,7 +221,6 @@ def _sources(
     from sarhpc.generation.sources.checks import require_law
     from sarhpc.generation.sources.found import images_below
     from sarhpc.generation.sources.source_images import SourceImages
-    from sarhpc.stages.inputs.image_size import model_side
 
     if cfg.image_to_image is None:
         return None
@@ -226,9 +229,21 @@ def _sources(
     if cfg.image_to_image.keep_mean_px is not None:
         require_law(cfg, contract)
     sources = SourceImages(images_below(Path(cfg.image_to_image.images)), contract)
-    rows, columns = (px or model_side(model.folder) for px in (cfg.height_px, cfg.width_px))
-    sources.survey(None if rows is None or columns is None else (rows, columns))
+    sources.survey(_size(model, cfg))
     return sources
+
+
+def _size(model: Model, cfg: GenerateConfig) -> tuple[int, int] | None:
+    from sarhpc.stages.inputs.image_size import image_size
+
+    return image_size(cfg, model.folder)
+
+
+def _no_tiles() -> list[Path]:
+    raise ConfigError(
+        "steer: without a run there are no held-out tiles; name the folder of the shards whose "
+        "layers steer (shards), or drawings (sketch)"
+    )
 
 
 def caption(

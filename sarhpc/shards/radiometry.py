@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -68,8 +68,22 @@ class Normalisation:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Normalisation:
-        """The constants of a sample's `normalisation` entry."""
-        return cls(**{"mu": None, "sigma": None, **value})
+        """The constants of a sample's `normalisation` entry.
+
+        Raises:
+            DataError: it is no law of pixels, or lacks a constant.
+        """
+        stated = {"mu": None, "sigma": None, **value}
+        numbers = [stated[name] for name in stated.keys() - {"mode"} if stated[name] is not None]
+        known = {field.name for field in fields(cls)}
+        if (
+            stated.get("mode") not in MODES
+            or stated.get("top") is None
+            or not stated.keys() <= known
+            or not all(isinstance(number, int | float) for number in numbers)
+        ):
+            raise DataError(f"the entry `normalisation` is no law of pixels: {dict(value)}")
+        return cls(**stated)
 
     def encode(self, amplitude: NDArray[np.float32]) -> NDArray[np.uint8]:
         """8-bit codes (H, W) of amplitude (H, W); clipped below `low` and above `top`."""
@@ -185,6 +199,18 @@ def decode_levels(codes: NDArray[np.uint16]) -> NDArray[np.float64]:
     return codes / MASTER_MAX
 
 
+def law_of(meta: Mapping[str, Any]) -> Normalisation:
+    """The law of the pixels of a sample, from its `meta.json`.
+
+    Raises:
+        DataError: names the sample whose entry is no law.
+    """
+    try:
+        return Normalisation.from_json(meta["normalisation"])
+    except (DataError, TypeError) as error:
+        raise DataError(f"sample {meta.get('key')}: {error}") from error
+
+
 def master_amplitude(codes: NDArray[np.uint16], meta: Mapping[str, Any]) -> NDArray[np.float32]:
     """Amplitude (H, W) of `sar16.npy`, by the law named in `meta.json`.
 
@@ -198,11 +224,17 @@ def master_amplitude(codes: NDArray[np.uint16], meta: Mapping[str, Any]) -> NDAr
                 f"sample {meta.get('key')}: its master holds levels whose amplitude is unknown, as "
                 "the model learned from tiles of different normalisations"
             )
-        return Normalisation.from_json(meta["normalisation"]).amplitudes(decode_levels(codes))
+        return law_of(meta).amplitudes(decode_levels(codes))
+    scale = meta.get("master_scale")
+    if not isinstance(scale, int | float):
+        raise DataError(
+            f"sample {meta.get('key')}: its metadata do not say what amplitude a code of sar16.npy "
+            "is"
+        )
     if law == "linear":
-        return decode_master(codes, meta["master_scale"])
+        return decode_master(codes, scale)
     if law == "log" and meta.get("master_step_db") == MASTER_STEP_DB:
-        return decode_log_master(codes, meta["master_scale"])
+        return decode_log_master(codes, scale)
     raise DataError(
         f"sample {meta.get('key')}: unknown master_law {law!r} of step "
         f"{meta.get('master_step_db')}; read it with the version that wrote it"

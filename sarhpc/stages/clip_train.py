@@ -18,6 +18,7 @@ from sarhpc.captioning.contrastive.config import ClipTrainConfig
 from sarhpc.stages.caption_judging import judged_record, load_chosen
 from sarhpc.stages.caption_train import loop_config, stop_check
 from sarhpc.stages.config import RunConfig
+from sarhpc.stages.inputs.azimuth import require_flippable, require_known_axis
 from sarhpc.stages.inputs.model_layout import require_captioner
 from sarhpc.stages.inputs.paths import model_folder
 from sarhpc.stages.inputs.prompts import TRAIN_SPLITS, sample_shards
@@ -78,24 +79,10 @@ def plan_clip_training(run: RunDir) -> Plan:
             "Start a new run with other fractions (tile.split.fractions), or leave "
             "clip_train.judge out"
         )
-    _require_flippable(run, cfg)
+    if cfg.azimuth_flip:
+        require_flippable(run, "clip_train.azimuth_flip")
     inputs = {"data": manifest_sha(run, "caption"), "samples": learnt}
     return make_plan(NAME, [inputs], fingerprint=CLIP_TRAIN.fingerprint(config))
-
-
-_UNKNOWN_AXIS = (
-    "clip_train.azimuth_flip flips rows, and it is not known that they run along azimuth: set "
-    "imported.range_direction (+col, -col, +row or -row), or leave clip_train.azimuth_flip out"
-)
-
-
-def _require_flippable(run: RunDir, cfg: ClipTrainConfig) -> None:
-    from sarhpc.shards.tile_contract import contract_of_shards
-
-    if not cfg.azimuth_flip:
-        return
-    if contract_of_shards(sample_shards(run, TRAIN_SPLITS)).range_direction != "+col":
-        raise ConfigError(_UNKNOWN_AXIS)
 
 
 def clip_training_progress(run: RunDir) -> StageProgress | None:
@@ -221,9 +208,8 @@ def check_settings(config: RunConfig) -> None:
 
     cfg = config.clip_train
     assert cfg is not None
-    imported = config.imported
-    if cfg.azimuth_flip and imported is not None and imported.range_direction is None:
-        raise ConfigError(_UNKNOWN_AXIS)
+    if cfg.azimuth_flip:
+        require_known_axis(config, "clip_train.azimuth_flip")
     with in_branch("clip_train"):
         check_clip_training(cfg)
         check_engine(loop_config(cfg, 1))

@@ -35,6 +35,7 @@ from sarhpc.stages.inputs.image_size import size_of_tiles, with_planned_size
 from sarhpc.stages.inputs.model_layout import require_diffusers_model
 from sarhpc.stages.inputs.paths import data_root, model_folder
 from sarhpc.stages.inputs.sampling import existing_folder, require_sampled
+from sarhpc.stages.inputs.scenes import planned_scene
 from sarhpc.stages.inputs.source_images import SOURCES_SHA, check_source_images
 from sarhpc.stages.planned_corpus import first_shards
 from sarhpc.stages.run_config import load_run_config
@@ -67,12 +68,14 @@ def plan_comparison(run: RunDir) -> Plan:
         folder = model_folder(model)
         require_sampled(Path(folder), few)
         contract = contract_for(Path(folder), few)
+        size = size_of_tiles(run, few, Path(folder))
         facts = {
             "model": folder,
             "model_sha": digest_tree(Path(folder)).sha256,
             "set": name,
             "contract": None if contract is None else contract.to_json(),
-            **size_of_tiles(run, few, Path(folder)),
+            **size,
+            **planned_scene(run, config, few, Path(folder), size),
         }
         if few.table is not None:
             planned = first_shards(run, few, config.compare.images)

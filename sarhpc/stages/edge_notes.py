@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from hpc.store.rundir import RunDir
 from sarhpc.diffusion.config import LAYERS
 from sarhpc.stages.config import RunConfig
+from sarhpc.stages.exchanged import exchanged
 from sarhpc.stages.work.sharded import sealed_records
 
 if TYPE_CHECKING:
@@ -44,16 +45,19 @@ def edge_line(pairs: Sequence[tuple[NDArray[np.uint8], NDArray[np.uint8]]]) -> s
     """What images and their layers, in this order, say of how they go together."""
     from sarhpc.tiling.pairs.edge_fidelity import misplaced_edges
 
-    layers = [layer for _, layer in pairs]
-    others = [*layers[len(layers) // 2 :], *layers[: len(layers) // 2]]
     own = _interval([misplaced_edges(image, layer) for image, layer in pairs])
+    layers = [layer for _, layer in pairs]
+    others = exchanged(layers, len(layers) // 2)
+    line = (
+        f"Edges of {len(pairs)} images by the sketches that steered them: 1 - AUC {own} with its "
+        "95 % interval; "
+    )
+    if others is None:
+        return f"{line}all have one sketch, so that there is none of others to compare with."
     other = _interval(
         [misplaced_edges(image, layer) for (image, _), layer in zip(pairs, others, strict=True)]
     )
-    return (
-        f"Edges of {len(pairs)} images by the sketches that steered them: 1 - AUC {own} with its "
-        f"95 % interval; by the sketches of other images {other}, where chance is 0.5."
-    )
+    return f"{line}by the sketches of other images {other}, where chance is 0.5."
 
 
 def _interval(values: Sequence[float]) -> str:

@@ -223,8 +223,10 @@ def check_generation(cfg: GenerateConfig) -> None:
 
 
 def _require_prompts(cfg: GenerateConfig) -> None:
+    from sarhpc.generation.controls.checks import require_prompts
     from sarhpc.generation.plan import read_prompts
 
+    require_prompts(cfg)
     read_prompts(cfg)
 
 

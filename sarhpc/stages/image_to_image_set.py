@@ -12,6 +12,7 @@ from hpc.store.rundir import RunDir
 from sarhpc.generation.config import GenerateConfig
 from sarhpc.generation.sources.checks import check_image_to_image
 from sarhpc.stages.config import RunConfig
+from sarhpc.stages.exchanged import exchanged
 from sarhpc.stages.generate import settings
 from sarhpc.stages.inputs.contracts import contract_for
 from sarhpc.stages.inputs.image_size import size_of_images, size_of_tiles
@@ -74,6 +75,7 @@ def image_to_image_shards(run: RunDir, config: RunConfig) -> list[dict[str, Any]
     Raises:
         DataError: images to begin with are missing, or of other pixels than the model's.
     """
+    from sarhpc.generation.adapters.chosen import planned_adapters
     from sarhpc.generation.plan import plan_generation
 
     if config.compare.image_to_image is None:
@@ -87,6 +89,7 @@ def image_to_image_shards(run: RunDir, config: RunConfig) -> list[dict[str, Any]
         "model_sha": export.sha256,
         "set": IMAGE_TO_IMAGE,
         "contract": None if contract is None else contract.to_json(),
+        **planned_adapters(model, cfg),
         **size_of_tiles(run, cfg, model),
     }
     planned = plan_generation(cfg, descriptions(run, config, cfg))
@@ -121,15 +124,16 @@ def image_to_image_notes(run: RunDir, config: RunConfig) -> list[str]:
     if len(made) < 2:
         return []
     same = [_correlation(one, other) for one, other in zip(begun, made, strict=True)]
-    others = [
-        _correlation(one, other) for one, other in zip(begun[1:] + begun[:1], made, strict=True)
-    ]
-    return [
-        f"Image to image: {len(made)} images of this run begin with tiles, strength "
+    line = (
+        f"Image to image: {len(made)} images of this run begin with others, strength "
         f"{cfg.strength:g}. Mean levels of {_BLOCK_PX} x {_BLOCK_PX} px correlate by "
-        f"{np.mean(same):.2f} with those of the tile that each begins with, and by "
-        f"{np.mean(others):.2f} with those of the next tile."
-    ]
+        f"{np.mean(same):.2f} with those of the image that each begins with"
+    )
+    next_ones = exchanged(begun, 1)
+    if next_ones is None:
+        return [f"{line}, which is the same one for all."]
+    others = [_correlation(one, other) for one, other in zip(next_ones, made, strict=True)]
+    return [f"{line}, and by {np.mean(others):.2f} with those of the next one."]
 
 
 def _correlation(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:

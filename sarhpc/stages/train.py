@@ -17,6 +17,7 @@ from hpc.store.plan import Plan, make_plan
 from hpc.store.rundir import RunDir
 from hpc.store.tree import digest_tree
 from sarhpc.stages.config import RunConfig
+from sarhpc.stages.inputs.azimuth import require_flippable, require_known_axis
 from sarhpc.stages.inputs.model_layout import require_diffusers_model
 from sarhpc.stages.inputs.paths import model_folder
 from sarhpc.stages.inputs.prompts import TRAIN_SPLITS, sample_shards
@@ -80,7 +81,8 @@ def plan_training(run: RunDir) -> Plan:
         "base_model": model_folder(config.train.base_model),
     }
     require_judges(run, config.train)
-    require_flippable(run, config)
+    if _flips(config):
+        require_flippable(run, "train.azimuth_flip")
     if config.encode is not None:
         inputs["latents"] = manifest_sha(run, "encode")
     if (prior := prior_digest(run, config)) is not None:
@@ -192,35 +194,16 @@ def _train(work: Work, cfg: TrainConfig, joined: RankGroup) -> Path:
     return ranks.require_finished(run, result)
 
 
-_UNKNOWN_AXIS = (
-    "train.azimuth_flip flips rows, and it is not known that they run along azimuth: a flip along "
-    "range would move the sensor to the other side; set imported.range_direction (+col, -col, +row "
-    "or -row), which turns the images, or leave train.azimuth_flip out"
-)
-
-
-def require_flippable(run: RunDir, config: RunConfig) -> None:
-    """Raise ConfigError if tiles are to be flipped along azimuth and one does not say where it is.
-
-    Raises:
-        ConfigError: near range is not known to be at column 0 of all tiles to train on.
-    """
-    from sarhpc.shards.tile_contract import contract_of_shards
-
-    if not config.train.azimuth_flip or config.train.image_member != "sar.png":
-        return
-    if contract_of_shards(sample_shards(run, TRAIN_SPLITS)).range_direction != "+col":
-        raise ConfigError(_UNKNOWN_AXIS)
+def _flips(config: RunConfig) -> bool:
+    return config.train.azimuth_flip and config.train.image_member == "sar.png"
 
 
 def check_settings(config: RunConfig) -> None:
     """Raise ConfigError unless the model can be trained as configured."""
     from sarhpc.training.config_checks import check, check_judge
 
-    imported = config.imported
-    flipped = config.train.azimuth_flip and config.train.image_member == "sar.png"
-    if flipped and imported is not None and imported.range_direction is None:
-        raise ConfigError(_UNKNOWN_AXIS)
+    if _flips(config):
+        require_known_axis(config, "train.azimuth_flip")
     with in_branch("train"):
         check(config.train)
         if config.train.judge is not None:

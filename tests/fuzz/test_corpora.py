@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 from random import Random
 
+import numpy as np
 import pytest
 from case_counts import each
 from corpora import FACTS, corpus_of, generated, shards_of
@@ -18,9 +19,22 @@ from isolated_cases import problem_of
 from sarhpc.corpus.export import LAYOUTS, export_corpus
 from sarhpc.corpus.packaging import package_corpus
 from sarhpc.corpus.reading import corpus_rows
+from sarhpc.shards.images import encode_array
+from sarhpc.shards.radiometry import Normalisation
 from sarhpc.shards.sample import Sample
 
 LABELS = {"class": "town", "pair_id": "p1", "target": "truck"}
+MASTERED = {
+    "normalisation": Normalisation("db", None, None, 10.0, 0.01).to_json(),
+    "master_law": "level",
+    "contract_sha": "0" * 64,
+}
+"""Metadata of an image with a 16-bit master."""
+
+
+def with_master(sample: Sample) -> Sample:
+    levels = np.linspace(0, 65535, 16 * 24).reshape(16, 24).astype(np.uint16)
+    return Sample(sample.key, {**sample.members, "sar16.npy": encode_array(levels)})
 
 
 @cache
@@ -41,17 +55,19 @@ def check_index(random: Random) -> None:
 def check_metadata(random: Random) -> None:
     with tempfile.TemporaryDirectory() as name:
         root = Path(name) / "corpus"
-        sample = generated(0, 0, labels=LABELS, gate={"verdict": "accepted", "reasons": ["x"]})
+        gate = {"verdict": "accepted", "reasons": ["x"]}
+        sample = generated(0, 0, labels=LABELS, gate=gate, **MASTERED)
         meta = as_json(damaged(sample.meta, random), random)
-        odd = Sample(sample.key, {**sample.members, "meta.json": meta})
-        shards = shards_of(root, [odd, generated(0, 1)])
+        odd = with_master(Sample(sample.key, {**sample.members, "meta.json": meta}))
+        shards = shards_of(root, [odd, with_master(generated(0, 1, **MASTERED))])
 
         def use() -> None:
             package_corpus(root, shards, FACTS)
             for layout in LAYOUTS.values():
                 export_corpus(root, Path(name) / layout.name, layout)
 
-        problem = problem_of(use, ["000000.tar", "sample 00000000000", "index.parquet"])
+        names = ["000000.tar", "sample 00000000000", "image 00000000000", "index.parquet"]
+        problem = problem_of(use, names)
     assert problem is None, (problem, meta)
 
 

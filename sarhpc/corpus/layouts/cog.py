@@ -59,7 +59,8 @@ def write_level_shard(out: Path, _shard: str, images: Iterable[IndexedImage]) ->
         path = out / image_path(image.row, "tif")
         if not path.exists():
             codes = decode_array(image.sample.members["sar16.npy"])
-            amplitude = master_amplitude(codes, image.sample.meta).astype(np.float64)
+            meta = {**image.sample.meta, "key": image.sample.key}
+            amplitude = master_amplitude(codes, meta).astype(np.float64)
             with np.errstate(divide="ignore"):
                 level = (20 * np.log10(amplitude)).astype(np.float32)
             level[~np.isfinite(level)] = np.nan

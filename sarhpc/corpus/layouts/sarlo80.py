@@ -14,7 +14,7 @@ from sarhpc.corpus.layouts.layout import Layout, pixels_of
 from sarhpc.corpus.reading import IndexedImage
 from sarhpc.corpus.rows import IMAGE
 from sarhpc.shards.images import decode_array, decode_gray8, encode_array
-from sarhpc.shards.radiometry import MASTER_MAX, Normalisation
+from sarhpc.shards.radiometry import MASTER_MAX, law_of
 from sarhpc.shards.sample import Sample, encode_json
 from sarhpc.shards.writer import write_shard as write_tar
 
@@ -67,7 +67,7 @@ def amplitude_of(sample: Sample) -> NDArray[np.float32]:
     else:
         level = decode_gray8(sample.members[IMAGE]).astype(np.float32) / np.float32(255)
     law = sample.meta.get("normalisation")
-    return Normalisation.from_json(law).amplitudes(level) if law else level
+    return law_of({**sample.meta, "key": sample.key}).amplitudes(level) if law else level
 
 
 def sarlo_sample(image: IndexedImage) -> Sample:

@@ -38,11 +38,6 @@ def check_controls(cfg: GenerateConfig) -> None:
                 f"{where} names no model: set its model to the exported model, or to the folder of "
                 "the ControlNet, that reads this layer"
             )
-    if cfg.steer.sketch is not None and not (cfg.prompts or cfg.prompts_file or cfg.table):
-        raise ConfigError(
-            f"{at}.sketch without prompts: a drawing has no caption; set {cfg.SECTION}.prompts, "
-            f"{cfg.SECTION}.prompts_file or {cfg.SECTION}.table"
-        )
     if cfg.guidance_rescale:
         raise ConfigError(
             f"{cfg.SECTION}.guidance_rescale with {at}: ControlNet pipelines of diffusers have no "
@@ -63,6 +58,21 @@ def _require_a_step(control: ControlInputConfig, cfg: GenerateConfig, at: str) -
         raise ConfigError(
             f"{at}.start={control.start:g} and end={control.end:g} hold none of {steps} steps: the "
             f"ControlNet would never contribute; widen them, or raise {cfg.SECTION}.steps"
+        )
+
+
+def require_prompts(cfg: GenerateConfig) -> None:
+    """Raise ConfigError where drawings steer images that have no prompts.
+
+    Raises:
+        ConfigError: what to set.
+    """
+    drawn = cfg.steer is not None and cfg.steer.sketch is not None
+    if drawn and not (cfg.prompts or cfg.prompts_file or cfg.table):
+        at = cfg.SECTION
+        raise ConfigError(
+            f"{at}.steer.sketch without prompts: a drawing has no caption; set {at}.prompts, "
+            f"{at}.prompts_file or {at}.table"
         )
 
 

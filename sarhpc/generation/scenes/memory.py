@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from hpc.errors import ConfigError
+from hpc.memory import node_memory_bytes
 from sarhpc.generation.scenes.config import SceneConfig
 
 GIB = 2**30
@@ -74,7 +73,7 @@ def require_memory(
     Raises:
         SceneMemoryError: the message has what is needed, what is there, and what to do.
     """
-    host = host_bytes()
+    host = node_memory_bytes()
     asked = [("", needed.total if device_bytes is None else needed.finishing, host)]
     if device_bytes is not None:
         asked.append((" of the GPU", needed.decoding, device_bytes))
@@ -86,38 +85,3 @@ def require_memory(
                 f"{there / GIB:.3g} GiB: make it smaller, ask for more memory, or decode smaller "
                 f"parts ({at}.decode_px, now {scene.decode_px})"
             )
-
-
-def host_bytes() -> int:
-    """Memory that this process may use: of the machine, or of its control group if that is less."""
-    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return min([machine, *_group_limits()])
-
-
-def _group_limits(
-    membership: Path = Path("/proc/self/cgroup"), mount: Path = Path("/sys/fs/cgroup")
-) -> list[int]:
-    """Limits of the control groups that this process is in, of version 1 and 2."""
-    try:
-        lines = membership.read_text().splitlines()
-    except OSError:
-        return []
-    found: list[int] = []
-    for line in lines:
-        _, controllers, path = line.split(":", 2)
-        if controllers not in ("", "memory"):
-            continue
-        name = "memory.limit_in_bytes" if controllers else "memory.max"
-        group = mount / controllers / path.lstrip("/")
-        for folder in (group, *group.parents):
-            if folder.is_relative_to(mount):
-                found += _limit(folder / name)
-    return found
-
-
-def _limit(file: Path) -> list[int]:
-    try:
-        return [int(file.read_text())]
-    except (OSError, ValueError):
-        # No such group here, or `max`.
-        return []

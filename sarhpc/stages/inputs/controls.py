@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hpc.errors import ConfigError, DataError
+from hpc.errors import ConfigError, DataError, VerificationError
 from hpc.store.rundir import RunDir
 from hpc.store.tree import digest_tree
 from sarhpc.diffusion.config import LAYERS
@@ -107,10 +109,15 @@ def planned_controls(run: RunDir, config: RunConfig) -> dict[str, Any]:
     if steer.further:
         facts["further_layers_sha"] = [_layers_sha(run, control) for control in steer.further]
         facts["further_members"] = [LAYERS[control.layer] for control in steer.further]
+    return facts | named_controlnets(steer)
+
+
+def named_controlnets(steer: SteerConfig) -> dict[str, Any]:
+    """Digests of the ControlNets that controls name, for the plan; nothing where none does."""
     models = [control.model for _, control in _controls(steer)]
-    if any(model is not None for model in models):
-        facts["control_sha"] = [None if model is None else _model_sha(model) for model in models]
-    return facts
+    if all(model is None for model in models):
+        return {}
+    return {"control_sha": [None if model is None else _model_sha(model) for model in models]}
 
 
 def _layers_sha(run: RunDir, control: ControlInputConfig) -> str:
@@ -136,7 +143,9 @@ def first_layers(run: RunDir, config: RunConfig) -> LayerSource | None:
         DataError: there are no tiles to steer by.
     """
     steer = None if config.generate is None else config.generate.steer
-    return None if steer is None or steer.sketch is not None else _of_tiles(run, config, steer)
+    if steer is None or steer.sketch is not None:
+        return None
+    return _of_tiles(steer, functools.partial(_held_out_shards, run, config))
 
 
 def steering_layers(
@@ -153,15 +162,31 @@ def steering_layers(
     Raises:
         DataError: there are no tiles or drawings to steer by.
     """
+    if cfg.steer is None:
+        return None
+    return layers_of(cfg.steer, size, functools.partial(_held_out_shards, run, config))
+
+
+def layers_of(
+    steer: SteerConfig, size: tuple[int, int] | None, own: Callable[[], list[Path]]
+) -> LayerSource:
+    """The layers of all controls.
+
+    Args:
+        steer: the controls.
+        size: height and width of the images, px; only drawings need it.
+        own: shards of a control that names neither shards nor drawings.
+
+    Raises:
+        DataError: there are no tiles or drawings to steer by.
+    """
     from sarhpc.generation.controls.drawn import DrawnLayers, drawings
     from sarhpc.generation.controls.several import SeveralLayers, controls_of
 
-    if cfg.steer is None:
-        return None
     sources: list[LayerSource] = []
-    for control in controls_of(cfg.steer):
+    for control in controls_of(steer):
         if control.sketch is None:
-            sources.append(_of_tiles(run, config, control))
+            sources.append(_of_tiles(control, own))
         elif size is None:
             raise DataError("the model does not say how large its images are: set height_px")
         else:
@@ -169,31 +194,40 @@ def steering_layers(
     return sources[0] if len(sources) == 1 else SeveralLayers(sources)
 
 
-def _of_tiles(run: RunDir, config: RunConfig, control: ControlInputConfig) -> LayerSource:
+def _of_tiles(control: ControlInputConfig, own: Callable[[], list[Path]]) -> LayerSource:
     from sarhpc.generation.steering import SteeringLayers
 
-    if control.shards is None:
-        splits = held_out_splits(run, config.evaluate.real_splits)
-        return SteeringLayers(sample_shards(run, splits), control)
-    return SteeringLayers(sorted(Path(control.shards).rglob("*.tar")), control)
+    named = control.shards
+    return SteeringLayers(own() if named is None else sorted(Path(named).rglob("*.tar")), control)
 
 
-def require_planned_drawings(cfg: GenerateConfig, inputs: dict[str, Any]) -> None:
-    """Raise DataError if drawings changed since the corpus was planned: its shards would differ.
+def _held_out_shards(run: RunDir, config: RunConfig) -> list[Path]:
+    return sample_shards(run, held_out_splits(run, config.evaluate.real_splits))
+
+
+def require_planned_controls(cfg: GenerateConfig, inputs: Mapping[str, Any]) -> None:
+    """Raise VerificationError unless drawings and ControlNets are those of the planned corpus.
 
     Raises:
-        DataError: they did.
+        VerificationError: some changed since: further shards would be of other controls.
     """
     from sarhpc.generation.controls.drawn import drawings, drawings_sha
 
     if cfg.steer is None:
         return
-    planned = [inputs.get("layers_sha"), *inputs.get("further_layers_sha", [])]
-    for (at, control), sha in zip(_controls(cfg.steer), planned, strict=True):
-        if control.sketch is not None and drawings_sha(drawings(control.sketch)) != sha:
-            raise DataError(
-                f"the drawings of {at}.sketch={control.sketch} changed since the corpus was "
-                "planned: put them back as they were, or start a new run"
+    controls = _controls(cfg.steer)
+    layers = [inputs.get("layers_sha"), *inputs.get("further_layers_sha", [])]
+    models = inputs.get("control_sha") or [None] * len(controls)
+    for (at, control), layer, model in zip(controls, layers, models, strict=True):
+        changed = []
+        if control.sketch is not None and drawings_sha(drawings(control.sketch)) != layer:
+            changed.append(f"the drawings of {at}.sketch={control.sketch}")
+        if control.model is not None and model not in (None, _model_sha(control.model)):
+            changed.append(f"the ControlNet of {at}.model={control.model}")
+        if changed:
+            raise VerificationError(
+                f"{' and '.join(changed)} changed since the corpus was planned: restore what was "
+                "there, or start a new run"
             )
 
 

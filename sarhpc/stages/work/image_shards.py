@@ -15,7 +15,7 @@ from hpc.store.plan import ShardTask
 from hpc.store.rundir import RunDir, open_run
 from sarhpc.generation.config import GenerateConfig
 from sarhpc.generation.sources.config import ImageToImageConfig
-from sarhpc.stages.inputs.controls import require_planned_drawings, steering_layers
+from sarhpc.stages.inputs.controls import require_planned_controls, steering_layers
 from sarhpc.stages.inputs.image_size import image_size
 from sarhpc.stages.inputs.source_images import SOURCES_SHA, source_images
 from sarhpc.stages.planned_corpus import requests_of
@@ -126,7 +126,7 @@ def _indexed_layers(root: Path, planned: str, size: tuple[int, int] | None) -> L
     run = open_run(root)
     config = load_run_config(run)
     assert config.generate is not None
-    require_planned_drawings(config.generate, json.loads(planned))
+    require_planned_controls(config.generate, json.loads(planned))
     return steering_layers(run, config, config.generate, size)
 
 
@@ -164,4 +164,4 @@ def _layers(
     return _indexed_layers(run.root, json.dumps(planned), image_size(cfg, model))
 
 
-_PLANNED = ("layers_sha", "further_layers_sha")
+_PLANNED = ("layers_sha", "further_layers_sha", "control_sha")

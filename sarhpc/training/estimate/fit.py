@@ -15,9 +15,6 @@ from sarhpc.training.estimate.footprint import CARDS, GIB, Counts, footprint
 ImageCounts = Callable[[bool], Counts]
 """Counts of a training in micro-batches of one image, with gradient checkpointing or without."""
 
-MODES = ("auto", "exact")
-"""Values of `train.fit`."""
-
 
 @dataclass(frozen=True)
 class Fit:

@@ -139,7 +139,7 @@ def test_a_folder_may_be_given_as_text(tmp_path: Path) -> None:
         sarhpc.catalog_directory("none", str(tmp_path / "catalogue"))
 
 
-@pytest.mark.parametrize("name", ["gate", "steer", "table"])
+@pytest.mark.parametrize("name", ["gate", "table"])
 def test_settings_that_only_a_run_follows_are_refused_and_not_left_out(name: str) -> None:
     value = {"grammar": {"classes": ["water"]}} if name == "table" else {}
     with pytest.raises(ConfigError, match=rf"generate\.{name} works with the stages of a run"):

@@ -18,6 +18,8 @@ from sarhpc.cli import main
 from sarhpc.stages.registry import stage_named
 from sarhpc.stages.run_config import load_run_config
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def draft(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunDir:

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
+import yaml
 from affine import Affine
 from guide_commands import CHECKOUT, Command, mentioned_commands, printed_commands
 from model_folders import captioner_layout, model_layout
@@ -74,6 +75,16 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     theirs.mkdir()
     Image.fromarray((255 * speckle[:512, :512].clip(0, 1)).astype(np.uint8)).save(theirs / "a.png")
     (theirs / "a.txt").write_text("a town")
+    chip = Image.fromarray((255 * speckle[:128, :128].clip(0, 1)).astype(np.uint8))
+    vehicles = yaml.safe_load((CHECKOUT / "configs" / "mstar.yaml").read_text())["imported"][
+        "classes"
+    ]
+    for chips in (
+        folder / "chips" / part / name for part in ("TRAIN", "TEST") for name in vehicles
+    ):
+        chips.mkdir(parents=True)
+        chip.save(chips / "one.png")
+    (folder / "clean.yaml").symlink_to(CHECKOUT / "configs" / "demo.yaml")
     (folder / "prompts.jsonl").write_text('{"prompt": "a lake"}\n')
     (folder / "prompts.csv").write_text("prompt,count\na harbour,4\n")
     for part in ("common", "training", "generation"):
@@ -115,6 +126,7 @@ def here(place: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 def filled_in(words: tuple[str, ...], place: Path, profile: str) -> list[str]:
     """The words with what stands for the user's own names replaced."""
     given, names = list(words), {"MYCLUSTER": profile, "CATALOGUE": "catalogue", "MODEL": "model"}
+    names |= {"FOLDER": "chips", "runs/decoder/model": "model"}
     run = "new" if words[0] in ("run", "init") or words[0] in SUBMIT else "stored/run"
     for number, word in enumerate(given[1:], 1):
         word = word.replace("$PWD", str(place)).replace("/data/catalogue", f"{place}/catalogue")
@@ -134,7 +146,7 @@ def filled_in(words: tuple[str, ...], place: Path, profile: str) -> list[str]:
 def begun_run(words: list[str]) -> None:
     """Make the draft that a command without a configuration is about."""
     fine_tuned = ["caption_train.base_model=embedded:blip", "clip_train.base_model=null"]
-    if words[1:2] == ["new"] and "--config" not in words:
+    if words[1:2] == ["new"] and not {"--config", "--template"} & {*words}:
         assert main(["init", "new", "--config", "configs/demo.yaml", *fine_tuned]) == 0
 
 

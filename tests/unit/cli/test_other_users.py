@@ -24,6 +24,8 @@ from sarhpc.cli import main
 from sarhpc.cli.parser import build_parser
 from sarhpc.launch.job import work
 
+pytestmark = pytest.mark.slow
+
 ACTING = (
     "resume",
     "run",

@@ -25,6 +25,8 @@ from sarhpc.shards.radiometry import Normalisation
 from sarhpc.shards.reader import read_shard
 from sarhpc.shards.sample import Sample
 
+pytestmark = pytest.mark.slow
+
 CLASSES = ("water", "town", "")
 LAW = Normalisation("db", None, None, 10.0, 0.01)
 

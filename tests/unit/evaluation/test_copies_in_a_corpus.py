@@ -19,6 +19,8 @@ from sarhpc.evaluation.memory import memory_bytes
 from sarhpc.evaluation.page import page_environment
 from sarhpc.evaluation.page_sections import make_sections
 
+pytestmark = pytest.mark.slow
+
 COUNT, PX = 48, 64
 SETTINGS = {"memory": {}, "bootstrap": 2, "orientation_steps": 0}
 

@@ -321,7 +321,7 @@ def test_a_scene_smaller_than_a_tile_is_refused_before_it_is_begun(pipeline: Any
 def test_a_scene_larger_than_memory_is_refused_with_numbers_before_it_is_begun(
     pipeline: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(memory, "host_bytes", lambda: 2**30)
+    monkeypatch.setattr(memory, "node_memory_bytes", lambda: 2**30)
     cfg = config(SceneConfig(4096, 4096))
     shard = plan_generation(cfg)[0]
     with pytest.raises(SceneMemoryError, match=r"4096 x 4096 px takes about 5\.\d+ GiB .* 1 GiB"):

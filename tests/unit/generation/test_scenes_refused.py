@@ -18,9 +18,8 @@ from sarhpc.generation.config import (
     SteerConfig,
 )
 from sarhpc.generation.plan import plan_generation
-from sarhpc.generation.scenes import memory
 from sarhpc.generation.scenes.config import SceneConfig
-from sarhpc.generation.scenes.memory import host_bytes, scene_memory
+from sarhpc.generation.scenes.memory import scene_memory
 
 
 def config(scene: SceneConfig, **changes: Any) -> GenerateConfig:
@@ -85,18 +84,3 @@ def test_parts_bound_the_memory_of_decoding() -> None:
     )
     assert whole > 60 * 2**30
     assert parts < 9 * 2**30
-
-
-def test_the_memory_of_a_process_is_that_of_its_control_group(tmp_path: Path) -> None:
-    membership = tmp_path / "cgroup"
-    membership.write_text("0::/job_1/step_0\n3:memory:/job_2\n4:cpu:/job_3\n")
-    for file, text in (
-        ("job_1/memory.max", "4000"), ("job_1/step_0/memory.max", "max"),
-        ("memory/job_2/memory.limit_in_bytes", "3000"), ("cpu/job_3/memory.max", "1"),
-    ):  # fmt: skip
-        path = tmp_path / "mount" / file
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-    assert sorted(memory._group_limits(membership, tmp_path / "mount")) == [3000, 4000]
-    assert memory._group_limits(tmp_path / "none") == []
-    assert 2**28 < host_bytes() < 2**50

@@ -19,6 +19,8 @@ from sarhpc.imaging.focusing import resolution_px, unit_noise_response
 from sarhpc.measures.point_response import point_response
 from sarhpc.measures.speckle_correlation import autocorrelation_of_band
 
+pytestmark = pytest.mark.slow
+
 PIXEL_M, PX, LAYOUTS, SIDELOBE_DB = 0.35, 128, 8, 30.0
 RESOLUTIONS = (0.45, 0.6, 0.9, 1.4)
 LOOKS = (1, 2, 4, 8)

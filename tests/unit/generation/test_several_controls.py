@@ -18,6 +18,7 @@ from sarhpc.diffusion.bundle import load_bundle, save_bundle
 from sarhpc.diffusion.control import new_controlnet
 from sarhpc.diffusion.control_facts import publish_control_facts
 from sarhpc.generation.config import GenerateConfig
+from sarhpc.generation.controls.checks import require_prompts
 from sarhpc.generation.controls.config import ControlInputConfig, SteerConfig
 from sarhpc.generation.controls.drawn import DrawnLayers, drawings
 from sarhpc.generation.controls.several import SeveralLayers
@@ -277,4 +278,5 @@ def test_settings_that_no_model_could_follow_are_refused(steer: SteerConfig, rea
 
 def test_a_drawing_needs_prompts() -> None:
     with pytest.raises(ConfigError, match=r"a drawing has no caption; set generate\.prompts"):
-        check_config(config(SteerConfig(sketch="a.png"), prompts=[]))
+        require_prompts(config(SteerConfig(sketch="a.png"), prompts=[]))
+    require_prompts(config(SteerConfig(sketch="a.png"), prompts=["a lake"]))

@@ -142,6 +142,7 @@ def test_only_stages_and_the_cli_join_hpc_and_the_science() -> None:
         "hpc.documents",
         "hpc.job.agreement",
         "hpc.regular_files",
+        "hpc.memory",
     )
     guilty = [
         f"{place(path)}: {name}"

@@ -11,6 +11,8 @@ from ground_tiles import tiles_and_copies
 from sarhpc.measures.ground_maps import ground_map, shifted
 from sarhpc.measures.map_search import MapIndex, Neighbours
 
+pytestmark = pytest.mark.slow
+
 MOST_SHIFT = 2
 
 

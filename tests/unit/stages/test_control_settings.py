@@ -10,8 +10,9 @@ import pytest
 from line_runs import make_tiny_model, seal_export, tiny_run
 from PIL import Image
 
+import sarhpc
 from hpc.config import fingerprint, loads
-from hpc.errors import ConfigError, DataError
+from hpc.errors import ConfigError, DataError, VerificationError
 from hpc.job.pipeline import ensure_plan
 from hpc.store.rundir import RunDir
 from sarhpc.diffusion.bundle import load_bundle, save_bundle
@@ -21,6 +22,7 @@ from sarhpc.generation.controls.checks import check_controls
 from sarhpc.shards.reader import read_shard
 from sarhpc.stages.config import RunConfig
 from sarhpc.stages.generate import GENERATE, make_corpus_shard
+from sarhpc.stages.inputs.controls import planned_controls, require_planned_controls
 from sarhpc.stages.registry import stage_named
 from sarhpc.stages.run_config import load_run_config
 from sarhpc.stages.settings import require_present
@@ -129,7 +131,31 @@ def test_a_run_draws_what_its_sketches_say_and_notices_when_they_change(tmp_path
     images = list(read_shard(make_corpus_shard(run, first).path))
     assert [image.meta["steered_by"]["drawing"] for image in images][:2] == ["a.png", "b.png"]
     assert "edges.png" in images[0].members, "the label of its pixels"
+    steer = {"sketch": str(sketches)}
+    drawn = sarhpc.generate(sarhpc.load_model(model, steps=2, steer=steer), ["a lake", "a wood"])
+    assert [s.meta["steered_by"]["drawing"] for s in drawn.samples] == ["a.png", "b.png"]
+    with pytest.raises(ConfigError, match="without a run there are no held-out tiles"):
+        sarhpc.generate(sarhpc.load_model(model, steps=2, steer={}), "a lake")
     draw(sketches / "b.png", 64, 64)
     image_shards._indexed_layers.cache_clear()
-    with pytest.raises(DataError, match=r"changed since the corpus was planned"):
+    with pytest.raises(
+        VerificationError, match=r"drawings of .* changed since the corpus was planned"
+    ):
         make_corpus_shard(run, first)
+
+
+def test_a_named_controlnet_that_changed_after_planning_is_noticed(tmp_path: Path) -> None:
+    controlnet = tmp_path / "controlnet"
+    controlnet.mkdir()
+    (controlnet / "config.json").write_text("{}")
+    generate = config(
+        DRAWN,
+        f"generate.steer.sketch={draw(tmp_path / 'a.png')}",
+        f"generate.steer.model={tmp_path}",
+    )
+    planned = planned_controls(RunDir(tmp_path), generate)
+    assert generate.generate is not None
+    require_planned_controls(generate.generate, planned)
+    (controlnet / "config.json").write_text("{ }")
+    with pytest.raises(VerificationError, match=r"ControlNet of generate\.steer\.model=.* changed"):
+        require_planned_controls(generate.generate, planned)

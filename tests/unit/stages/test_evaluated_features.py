@@ -24,6 +24,8 @@ from sarhpc.stages.run_config import load_run_config
 from sarhpc.stages.settings import require_present
 from sarhpc.stages.work import feature_distances
 
+pytestmark = pytest.mark.slow
+
 QUICK = ["bootstrap=10", "gallery=2"]
 MEASURES = {"frechet", "kernel", "precision", "recall", "coverage"}
 

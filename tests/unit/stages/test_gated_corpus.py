@@ -31,6 +31,8 @@ from sarhpc.stages.registry import stage_named
 from sarhpc.stages.run_config import load_run_config
 from sarhpc.stages.settings import require_settings
 
+pytestmark = pytest.mark.slow
+
 IMAGES, PER_SHARD = 80, 20
 SIZE = (f"generate.images={IMAGES}", f"generate.shard_samples={PER_SHARD}")
 

@@ -8,7 +8,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
 from line_runs import make_tiny_model, seal_captions, seal_export, tiny_run
+from safetensors.torch import load_file, save_file
 
 import sarhpc
 from hpc.errors import ConfigError, DataError, VerificationError
@@ -17,6 +19,7 @@ from hpc.store.ledger import Record
 from hpc.store.plan import Plan, ShardTask
 from hpc.store.rundir import RunDir, now
 from sarhpc.corpus.splits import split_group
+from sarhpc.generation.adapters.chosen import require_planned
 from sarhpc.shards.images import encode_gray8
 from sarhpc.shards.reader import read_shard
 from sarhpc.shards.sample import Sample
@@ -26,6 +29,8 @@ from sarhpc.stages.image_to_image_set import (
     BEGUN_IMAGES,
     IMAGE_TO_IMAGE,
     image_to_image_notes,
+    image_to_image_settings,
+    image_to_image_shards,
 )
 from sarhpc.stages.registry import stage_named
 from sarhpc.stages.run_config import load_run_config
@@ -178,6 +183,31 @@ def seal_made(run: RunDir, stage: str, make: Callable[[RunDir, ShardTask], Shard
     run.ledger(stage).seal(plan)
 
 
+def lora_of(model: Path, file: Path) -> Path:
+    """An adapter of one module of the U-Net, without effect."""
+    module = "mid_block.attentions.0.transformer_blocks.0.attn1.to_q"
+    weights = load_file(model / "unet" / "diffusion_pytorch_model.safetensors")
+    outputs, inputs = weights[f"{module}.weight"].shape
+    factors = {"lora_A": torch.zeros(2, inputs), "lora_B": torch.zeros(outputs, 2)}
+    save_file({f"unet.{module}.{name}.weight": one for name, one in factors.items()}, file)
+    return file
+
+
+def test_the_set_is_planned_with_the_adapters_of_the_corpus(tmp_path: Path, model: Path) -> None:
+    file = lora_of(model, tmp_path / "lora.safetensors")
+    words = [f"generate.adapters=[{{path: {file}, weight: 0.5}}]", "compare={image_to_image: {}}"]
+    run = run_of(tmp_path, model, *words, "generate.prompts=[a lake]")
+    seal_captions(run)
+    config = load_run_config(run)
+    inputs = image_to_image_shards(run, config)[0]
+    cfg = image_to_image_settings(config)
+    require_planned(inputs, model, cfg)
+    assert [one["weight"] for one in inputs["adapters"]] == [0.5]
+    save_file({name: one + 1 for name, one in load_file(file).items()}, file)
+    with pytest.raises(VerificationError, match="an adapter changed"):
+        require_planned(inputs, model, cfg)
+
+
 def test_a_few_images_beside_the_compared_models_give_one_line(tmp_path: Path, model: Path) -> None:
     compare = f"compare={{models: {{other: {model}}}, images: 2, image_to_image: {{}}}}"
     words = ["generate.images=2", "generate.prompts=[a lake]", "generate.shard_samples=8", compare]
@@ -187,7 +217,7 @@ def test_a_few_images_beside_the_compared_models_give_one_line(tmp_path: Path, m
     seal_made(run, "compare", make_compare_shard)
     config = load_run_config(run)
     [line] = image_to_image_notes(run, config)
-    assert line.startswith("Image to image: 8 images of this run begin with tiles, strength 0.5.")
+    assert line.startswith("Image to image: 8 images of this run begin with others, strength 0.5.")
     sets = {record.detail["set"]: record.samples for record in sealed_records(run, "compare")}
     assert sets == {"other": 2, IMAGE_TO_IMAGE: BEGUN_IMAGES}
     assert list(synthetic_shards(run, config)) == ["this run", "other"], "it is no model compared"

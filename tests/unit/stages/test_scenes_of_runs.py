@@ -14,8 +14,10 @@ from hpc.errors import ConfigError
 from hpc.job.pipeline import ensure_plan
 from hpc.store.rundir import RunDir
 from sarhpc.generation.scenes import memory
+from sarhpc.generation.scenes.layout import layout_digest
 from sarhpc.generation.scenes.memory import SceneMemoryError
 from sarhpc.shards.reader import read_shard
+from sarhpc.stages.compare import plan_comparison
 from sarhpc.stages.generate import GENERATE, make_corpus_shard, shard_bytes
 from sarhpc.stages.inputs.scenes import scene_notes
 from sarhpc.stages.number_ranges import out_of_range
@@ -78,7 +80,7 @@ def test_a_scene_larger_than_memory_ends_the_stage_before_it_is_begun(
 ) -> None:
     run = run_of(tmp_path / "run", model, "generate.scene={rows_px: 4096, columns_px: 4096}")
     plan = ensure_plan(run, stage_named(load_run_config(run), "generate"))
-    monkeypatch.setattr(memory, "host_bytes", lambda: 2**30)
+    monkeypatch.setattr(memory, "node_memory_bytes", lambda: 2**30)
     with pytest.raises(SceneMemoryError, match="4096 x 4096 px takes about"):
         make_corpus_shard(run, plan.shards[0])
 
@@ -94,3 +96,13 @@ def test_runs_without_scenes_keep_their_fingerprint(tmp_path: Path, model: Path)
     assert "scene" not in json.dumps(GENERATE.fingerprint(load_run_config(run)))
     plan = ensure_plan(run, stage_named(load_run_config(run), "generate"))
     assert not {"layout_sha256", "scene"} & plan.shards[0].inputs.keys()
+
+
+def test_compared_models_are_planned_with_the_layout_too(
+    tmp_path: Path, model: Path, layout: Path
+) -> None:
+    scene = f"generate.scene={{rows_px: 40, columns_px: 80, layout: {layout}, regions: [a town]}}"
+    words = [scene, f"compare={{models: {{other: {model}}}, images: 1}}"]
+    run = run_of(tmp_path / "run", model, *words)
+    [task] = plan_comparison(run).shards
+    assert task.inputs["layout_sha256"] == layout_digest(layout)

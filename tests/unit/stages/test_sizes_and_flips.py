@@ -16,9 +16,10 @@ from hpc.store.rundir import RunDir
 from sarhpc.shards.images import decode_gray8
 from sarhpc.shards.reader import read_shard
 from sarhpc.stages.generate import make_corpus_shard
+from sarhpc.stages.inputs.azimuth import require_flippable
 from sarhpc.stages.registry import stage_named
 from sarhpc.stages.run_config import load_run_config
-from sarhpc.stages.train import check_settings, require_flippable
+from sarhpc.stages.train import check_settings
 from sarhpc.tiling.config import ImportConfig
 
 
@@ -69,12 +70,12 @@ def test_a_flip_along_azimuth_needs_to_know_where_azimuth_is(tmp_path: Path, mod
     flipped = dataclasses.replace(
         config, train=dataclasses.replace(config.train, azimuth_flip=True)
     )
-    require_flippable(run, config)
     with pytest.raises(ConfigError, match=r"azimuth_flip.*imported\.range_direction"):
-        require_flippable(run, flipped)
+        require_flippable(run, "train.azimuth_flip")
     imported = dataclasses.replace(flipped, imported=ImportConfig(path="x"))
     with pytest.raises(ConfigError, match="azimuth_flip"):
         check_settings(imported)
+    check_settings(dataclasses.replace(imported, train=config.train))
     check_settings(
         dataclasses.replace(imported, imported=ImportConfig("x", range_direction="-row"))
     )

@@ -30,6 +30,8 @@ from sarhpc.stages.planned_corpus import coverage_so_far
 from sarhpc.stages.run_config import load_run_config
 from sarhpc.stages.settings import require_settings
 
+pytestmark = pytest.mark.slow
+
 SENSOR = "{resolution_m: [0.5, 1.0], looks: [1, 4], noise_db: [null, -20]}"
 SWEEP = (f"generate.sweep.sensor={SENSOR}", "generate.shard_samples=20", "generate.images=5",
          "generate.prompts=[a lake, a field]")  # fmt: skip

@@ -30,6 +30,8 @@ from sarhpc.stages.run_config import load_run_config
 from sarhpc.stages.settings import require_present
 from sarhpc.training.ranks import join, leave
 
+pytestmark = pytest.mark.slow
+
 QUICK = ["bootstrap=50", "gallery=2", "tiles=60", "gates.enl_ratio=null"]
 WORDS = "{water: [a lake], forest: [a forest], field: [a field], town: [a town]}"
 """The phrases that these captions have."""

@@ -22,6 +22,8 @@ from PIL import Image
 
 from sarhpc.cli import main
 
+pytestmark = pytest.mark.slow
+
 QUICK = ["bootstrap=10", "gallery=2", "orientation_steps=0"]
 
 

@@ -11,6 +11,8 @@ from test_two_sets import evaluate, result
 
 from sarhpc.cli import main
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def real(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -17,6 +17,8 @@ from known_textures import CLASSES, textures
 
 from sarhpc.cli import main
 
+pytestmark = pytest.mark.slow
+
 QUICK = [
     "bootstrap=10", "gallery=1", "orientation_steps=0", "use.steps=4", "use.seeds=1",
     "use.shares=[0.01,0.5]",

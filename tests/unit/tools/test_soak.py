@@ -23,6 +23,8 @@ from hpc.store.ledger import Record
 from hpc.store.plan import make_plan, publish_plan
 from hpc.store.rundir import RunDir, create_run
 
+pytestmark = pytest.mark.slow
+
 HOLDER = """\
 import subprocess, sys, time
 from soak_folder import soak_folder
