@@ -79,7 +79,7 @@ build/mutants/venv/.ready:
 	touch $@
 
 # Three processes side by side: types, and two halves of the fast tests. The packages whose tests
-# import torch share one half, so that the libraries of models are imported once.
+# import torch share one half, so that the libraries of models are imported once; `tiling` evens them.
 check: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -89,7 +89,7 @@ check-types:
 	$(BIN)/mypy
 
 FAST   := $(BIN)/python -m pytest -q -p no:xdist -m "not slow and not long and not gpu and not slurm"
-MODELS := $(addprefix tests/unit/,captioning cli diffusion evaluation generation launch stages tools training)
+MODELS := $(addprefix tests/unit/,captioning cli diffusion evaluation generation launch stages tiling tools training)
 
 check-models:
 	$(FAST) $(MODELS)
