@@ -147,7 +147,7 @@ def test_settings_that_only_a_run_follows_are_refused_and_not_left_out(name: str
 
 
 @pytest.mark.parametrize(
-    ("given", "told"),
+    ("given", "reported"),
     [
         ({"prompts": None}, "prompts=None: give a text"),
         ({"prompts": [3]}, r"prompts=\[3\]: give a text"),
@@ -157,8 +157,10 @@ def test_settings_that_only_a_run_follows_are_refused_and_not_left_out(name: str
         ({"prompts": "a lake", "seed": "x"}, "seed='x': give a whole number"),
     ],
 )
-def test_what_is_no_text_and_no_whole_number_is_refused(given: dict[str, Any], told: str) -> None:
+def test_what_is_no_text_and_no_whole_number_is_refused(
+    given: dict[str, Any], reported: str
+) -> None:
     """Some were errors of Python, and a seed of text was taken."""
     model = sarhpc.Model(Path("model"), GenerateConfig(), None)
-    with pytest.raises(ConfigError, match=told):
+    with pytest.raises(ConfigError, match=reported):
         sarhpc.generate(model, **given)

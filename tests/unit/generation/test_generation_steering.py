@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
-from diffusers import ControlNetModel, StableDiffusionControlNetPipeline
+from controlnet_models import save_with_controlnet
 
 from hpc.errors import ConfigError, DataError
 from sarhpc.generation.config import GenerateConfig, SteerConfig
@@ -33,24 +32,7 @@ def config(**changes: Any) -> GenerateConfig:
 @pytest.fixture(scope="module")
 def steered(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A pipeline with a ControlNet whose last convolutions are not zero, as after training."""
-    base = load_pipeline(model_folder, GenerateConfig(), "cpu")
-    torch.manual_seed(0)
-    controlnet = ControlNetModel.from_unet(base.unet, conditioning_embedding_out_channels=(4, 8))
-    for name, parameter in controlnet.named_parameters():
-        if "controlnet_" in name:
-            torch.nn.init.normal_(parameter, std=0.2)
-    parts = {name: getattr(base, name) for name in ("vae", "unet", "text_encoder", "tokenizer")}
-    pipeline = StableDiffusionControlNetPipeline(
-        **parts,
-        scheduler=base.scheduler,
-        controlnet=controlnet,
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    )
-    folder = tmp_path_factory.mktemp("steered") / "model"
-    pipeline.save_pretrained(folder)
-    return folder
+    return save_with_controlnet(model_folder, tmp_path_factory.mktemp("steered") / "model")
 
 
 @pytest.fixture(scope="module")

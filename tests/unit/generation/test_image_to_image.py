@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from diffusers import ControlNetModel, StableDiffusionControlNetPipeline
+from controlnet_models import save_with_controlnet
 from numpy.typing import NDArray
 from tiny_bundle import make_bundle
 
@@ -240,20 +240,7 @@ def test_mean_power_is_kept_by_the_law_of_the_contract_only(
 @pytest.fixture(scope="module")
 def steered(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a ControlNet whose last convolutions are not zero, as after training."""
-    base = load_pipeline(model_folder, GenerateConfig(), "cpu")
-    torch.manual_seed(0)
-    controlnet = ControlNetModel.from_unet(base.unet, conditioning_embedding_out_channels=(4, 8))
-    for name, parameter in controlnet.named_parameters():
-        if "controlnet_" in name:
-            torch.nn.init.normal_(parameter, std=0.2)
-    parts = {name: getattr(base, name) for name in ("vae", "unet", "text_encoder", "tokenizer")}
-    pipeline = StableDiffusionControlNetPipeline(
-        **parts, scheduler=base.scheduler, controlnet=controlnet, safety_checker=None,
-        feature_extractor=None, requires_safety_checker=False,
-    )  # fmt: skip
-    folder = tmp_path_factory.mktemp("steered") / "model"
-    pipeline.save_pretrained(folder)
-    return folder
+    return save_with_controlnet(model_folder, tmp_path_factory.mktemp("steered") / "model")
 
 
 def test_a_controlnet_steers_what_begins_with_an_image(

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from controlnet_models import save_with_controlnet
 from corpora import FACTS, shards_of
-from diffusers import ControlNetModel, StableDiffusionControlNetPipeline
 from PIL import Image
 from tiny_bundle import make_bundle
 from torch import nn
@@ -221,20 +221,7 @@ def test_a_corpus_without_masters_is_not_exported_in_decibels(tmp_path, scenes) 
 @pytest.fixture(scope="module")
 def steered(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The model with a ControlNet whose last convolutions are not zero, as after training."""
-    base = load_pipeline(model, GenerateConfig(), "cpu")
-    torch.manual_seed(0)
-    control = ControlNetModel.from_unet(base.unet, conditioning_embedding_out_channels=(4, 4, 4, 8))
-    for name, parameter in control.named_parameters():
-        if "controlnet_" in name:
-            torch.nn.init.normal_(parameter, std=0.2)
-    parts = {name: getattr(base, name) for name in ("vae", "unet", "text_encoder", "tokenizer")}
-    pipeline = StableDiffusionControlNetPipeline(
-        **parts, scheduler=base.scheduler, controlnet=control, safety_checker=None,
-        feature_extractor=None, requires_safety_checker=False,
-    )  # fmt: skip
-    folder = tmp_path_factory.mktemp("steered") / "model"
-    pipeline.save_pretrained(folder)
-    return folder
+    return save_with_controlnet(model, tmp_path_factory.mktemp("steered") / "model", (4, 4, 4, 8))
 
 
 def layers_of(folder: Path, size: tuple[int, int], *, cut: int = 0) -> SteeringLayers:

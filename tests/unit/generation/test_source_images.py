@@ -106,10 +106,10 @@ def test_a_picture_of_another_kind_is_refused_by_name_among_good_ones(
     data, words = REFUSED[name]
     folder(tmp_path, good__png=encode_gray8(GRAY))
     (tmp_path / name).write_bytes(data)
-    with pytest.raises(DataError, match=words) as told:
+    with pytest.raises(DataError, match=words) as refused:
         sources(tmp_path).survey((16, 16))
-    assert "1 of 2 images to begin with are refused, nothing was made" in str(told.value)
-    assert name in str(told.value)
+    assert "1 of 2 images to begin with are refused, nothing was made" in str(refused.value)
+    assert name in str(refused.value)
 
 
 def test_many_refused_images_are_counted_and_some_are_named(tmp_path: Path) -> None:

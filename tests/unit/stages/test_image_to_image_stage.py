@@ -226,7 +226,7 @@ def test_a_few_images_beside_the_compared_models_give_one_line(tmp_path: Path, m
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "reported"),
     [
         (
             ["compare={image_to_image: {strength: 0.1}}"],
@@ -240,8 +240,8 @@ def test_a_few_images_beside_the_compared_models_give_one_line(tmp_path: Path, m
     ],
 )
 def test_a_set_that_cannot_be_made_is_refused(
-    tmp_path: Path, model: Path, words: list[str], told: str
+    tmp_path: Path, model: Path, words: list[str], reported: str
 ) -> None:
     config = load_run_config(run_of(tmp_path, model, *words))
-    with pytest.raises(ConfigError, match=told):
+    with pytest.raises(ConfigError, match=reported):
         COMPARE.check(config)

@@ -164,7 +164,7 @@ def test_a_number_that_two_checks_refuse_is_named_once() -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "reported"),
     [
         (
             "generate.sweep.sensor={resolution_m: [0.5], looks: [1000000000]}",
@@ -177,5 +177,5 @@ def test_a_number_that_two_checks_refuse_is_named_once() -> None:
         ),
     ],
 )
-def test_numbers_that_would_take_all_time_or_memory_are_refused(words: str, told: str) -> None:
-    assert out_of_range(loads(RunConfig, "", [words]), ["generate"]) == [told]
+def test_numbers_that_would_take_all_time_or_memory_are_refused(words: str, reported: str) -> None:
+    assert out_of_range(loads(RunConfig, "", [words]), ["generate"]) == [reported]

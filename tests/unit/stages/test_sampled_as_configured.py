@@ -67,5 +67,8 @@ def test_adapters_are_compared_with_the_base_model(tmp_path: Path, base: Path) -
 
 def test_what_is_planned_already_goes_on(tmp_path: Path, base: Path) -> None:
     run = tiny_run(tmp_path / "run", base, ["generate.steps=2000"])
+    config = load_run_config(run)
+    with pytest.raises(ConfigError, match="steps"):
+        check_sampled(run, config)
     publish_plan(make_plan("generate", [{}]), run.plan_file("generate"))
-    check_sampled(run, load_run_config(run))
+    check_sampled(run, config)
